@@ -1,4 +1,4 @@
-"""Names for versions, and what takes data away: deleting, forgetting, collecting garbage."""
+"""Tags of versions, and removal of data: deletion, purge, garbage collection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ApprovalQuestion(Result):
 
 
 class TagResult(JobStarted):
-    """Done. `dataset` is the version that the tag names, or, after untag, named; `was` what it named before."""
+    """Done. `dataset` is the version that the tag names or, after untag, named; `was` is the one before."""
 
     dataset: str
     tag: str
@@ -48,7 +48,7 @@ class TagResult(JobStarted):
 
 
 class NeedsApproval(Result):
-    """Nothing was changed. The job begins when a person agrees; `speciate approve` prints its id."""
+    """Nothing was changed. The job begins when a person approves; `speciate approve` prints its id."""
 
     state: Literal["needs_approval"] = "needs_approval"
     approval: ApprovalQuestion
@@ -69,9 +69,9 @@ def manage_data(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> TagResult | JobStarted | NeedsApproval | DryRun:
-    """Tag versions, delete unneeded ones, forget examples everywhere (purge), free disk (gc).
+    """Tag versions, delete unused ones, purge examples everywhere, or free disk space (gc).
 
-    delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go; so does the
+    A person approves delete and purge on a terminal: `speciate approve ID`. dry_run lists the removed data; so does the
     first gc in a workspace.
     """
     _check_given(action, ref=ref, group=group, example=example, tag=tag)
@@ -111,12 +111,12 @@ def _check_given(action: Action, **arguments: str | None) -> None:
 
 
 def _without_version(ref: str) -> str:
-    """A purge is about every version."""
+    """A purge covers every version."""
     name = dataset_ref(ref).name
     if name != ref:
         raise SpeciateError(
             Code.INVALID,
-            f"{ref!r} is one version, and what is purged is purged from all of them.",
+            f"{ref!r} is one version, and a purge covers all of them.",
             f"Call again with ref={name!r}.",
         )
     return check_name("dataset", name)
@@ -125,21 +125,21 @@ def _without_version(ref: str) -> str:
 def _tag(
     app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool
 ) -> TagResult | JobStarted | DryRun:
-    begun = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    if isinstance(begun, DryRun):
-        return begun
-    done = app.engine.get(begun.job).result
+    started = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    if isinstance(started, DryRun):
+        return started
+    done = app.engine.get(started.job).result
     if done is None:
-        return begun
+        return started
     describe = NextAction(tool="describe_dataset", arguments={"dataset": done["dataset"]})
-    return TagResult(**begun.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
+    return TagResult(**started.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
 
 
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
-    said = gc.announced(app.workspace.database) is not None
-    if dry_run or not said:
+    announced = gc.announced(app.workspace.database) is not None
+    if dry_run or not announced:
         found = deletion.survey_with_surplus(app.workspace)
-        if not said:  # before anything goes here for the first time
+        if not announced:  # before the first deletion in this workspace
             gc.announce(app.workspace, found)
             found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)

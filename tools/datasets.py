@@ -1,4 +1,4 @@
-"""Datasets: make one from files or rows, see what it holds, ask it with SQL, look at it."""
+"""Datasets: make one from files or rows, describe, query, preview and curate it, and find similar examples."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Source = Annotated[
 ]
 Reader = Annotated[
     str | None,
-    Field(description="Where the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long."),
+    Field(description="If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long."),
 ]
 GroupBy = Annotated[
     str | None, Field(description="Column, 'folder', or regex over the path, group 1 the key: never split apart.")
@@ -167,9 +167,9 @@ def add_examples(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Add files or rows to a dataset, in the roles its columns have; starts a job that makes the next version.
+    """Add files or rows to a dataset, in the roles of its columns; starts a job that makes the next version.
 
-    What is there already adds nothing; old examples keep their split.
+    Examples that exist already are skipped; old examples keep their split.
     """
     spec = _source(app, source, rows, labels, reader) | {"name": dataset, "add": True}
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
@@ -179,7 +179,7 @@ def add_examples(
 def _source(
     app: App, source: str | None, rows: list[dict[str, Any]] | None, labels: LabelsFile | None, reader: str | None
 ) -> dict[str, Any]:
-    """Where examples come from, as the job's spec says it: paths checked, inline rows in a blob of their own."""
+    """The source arguments for the job's spec: paths checked, inline rows in a blob of their own."""
     if source is not None and not source.startswith(ELSEWHERE):
         source = str(check_readable(app, source))
     return {
@@ -198,7 +198,7 @@ def describe_dataset(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> tuple[DatasetView | DatasetList, *tuple[ToolImage, ...]]:
-    """Splits, labels, quality, columns, history and a chart of a dataset; of all in short without `dataset`.
+    """Describe a dataset: splits, labels, quality, columns, history, a chart. Without `dataset`: a list of all.
 
     For rows, call query_dataset.
     """
@@ -223,28 +223,28 @@ def describe_dataset(
 def query_dataset(
     app: App,
     dataset: Annotated[
-        str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: what changed; `log:USE_CASE`.")
+        str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: changed rows; `log:USE_CASE`.")
     ],
     sql: Sql = None,
     where: Where = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> QueryResult:
-    """Rows of a dataset by SQL, of every quality; of a range the changed ones, with `change` and `label_before`.
+    """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
 
-    To look at media, call preview_dataset.
+    A range adds the columns `change` and `label_before`. To see media, call preview_dataset.
     """
     if dataset.startswith(LOG):
         folder, since = answer_lookup.log_location(app.workspace, dataset.removeprefix(LOG))
         page = query.query_log(app.pool, folder, since, sql=sql, where=where, limit=limit, cursor=cursor)
         rows = ForeignRows(rows=page.rows)
         return QueryResult(columns=tuple(page.columns), untrusted=rows, next_cursor=page.next_cursor)
-    asked = dataset_range(dataset)
+    wanted = dataset_range(dataset)
     database = app.workspace.database
     page = query.query(
-        app.pool, app.workspace.folders, versions.resolve(database, asked.ref),
-        since=versions.resolve(database, asked.since) if asked.since else None,
-        sql=sql, where=where, split=asked.ref.split, limit=limit, cursor=cursor,
+        app.pool, app.workspace.folders, versions.resolve(database, wanted.ref),
+        since=versions.resolve(database, wanted.since) if wanted.since else None,
+        sql=sql, where=where, split=wanted.ref.split, limit=limit, cursor=cursor,
     )  # fmt: skip
     return QueryResult(columns=tuple(page.columns), untrusted=ForeignRows(rows=page.rows), next_cursor=page.next_cursor)
 
@@ -257,8 +257,10 @@ def preview_dataset(
     ids: Annotated[list[str] | None, Field(max_length=36)] = None,
     count: Annotated[int, Field(ge=1, le=36)] = 12,
 ) -> tuple[QueryResult, ToolImage]:
-    """See examples as one picture, with their rows in reading order; set-aside ones where `ids` or a `where` on
-    quality names them. For rows alone, call query_dataset."""
+    """Show examples as one image, with their rows in reading order. For rows alone, call query_dataset.
+
+    To see excluded examples, pass `ids` or filter on `quality`.
+    """
     manifest = versions.resolve(app.workspace.database, dataset)
     sheet = contact_sheet.ask_for_contact_sheet(
         app.pool, app.workspace.folders, manifest,
@@ -312,9 +314,6 @@ def _not_shown(**counts: int) -> str | None:
     return f"and {', '.join(parts)}; query_dataset gives them by SQL" if parts else None
 
 
-# Curation: a dataset cleaned, chosen from, split and merged, as its next version.
-
-
 Steps = Annotated[
     list[dict[str, Any]],
     Field(
@@ -340,14 +339,8 @@ def curate_dataset(
 
 
 def _with_checked_model(app: App, step: dict[str, Any]) -> dict[str, Any]:
-    """With the whole path of a file that its model names; in other fields such words are data."""
+    """Checks and completes the path of a file in `model`; in other fields such words are data."""
     return {name: check_refs(app, value) if name == "model" else value for name, value in step.items()}
-
-
-# Similar examples.
-
-
-DatasetSplitText = Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")]
 
 
 class Neighbour(Result):
@@ -369,22 +362,22 @@ class SimilarExamples(Result):
 @tool(read_only=True)
 def find_similar(
     app: App,
-    dataset: DatasetSplitText,
+    dataset: DatasetText,
     id: str | None = None,  # noqa: A002 - the argument's name
     text: Annotated[str | None, Field(max_length=20_000)] = None,
     extractor: Annotated[str | None, Field(description="list_options(kind='extractor')")] = None,
     k: Annotated[int, Field(ge=1, le=100)] = 10,
 ) -> tuple[SimilarExamples | JobStarted, *tuple[ToolImage, ...]]:
-    """The usable examples nearest to one of them or to a text, with a picture; a job where embedding takes long.
+    """Find the usable examples nearest to an example or a text, with an image; a job if embedding takes long.
 
     For rows by condition, call query_dataset.
     """
     manifest = versions.resolve(app.workspace.database, dataset)
-    question = NeighbourQuery(id, text, extractor, dataset_ref(dataset).split, k)
-    found = nearest_neighbours.find_neighbours(app.engine, app.pool, manifest, question)
+    neighbours = NeighbourQuery(id, text, extractor, dataset_ref(dataset).split, k)
+    found = nearest_neighbours.find_neighbours(app.engine, app.pool, manifest, neighbours)
     if isinstance(found, Job):
-        asked = {"dataset": dataset, "id": id, "text": text, "extractor": extractor, "k": k}
-        again = {name: value for name, value in asked.items() if value is not None}
+        arguments = {"dataset": dataset, "id": id, "text": text, "extractor": extractor, "k": k}
+        again = {name: value for name, value in arguments.items() if value is not None}
         return (show_started(found, (NextAction(tool="find_similar", arguments=again),)),)
     answer = SimilarExamples(
         extractor=found.extractor,
@@ -392,4 +385,4 @@ def find_similar(
         columns=found.columns,
         untrusted=NeighbourRows(rows=found.rows),
     )
-    return (answer,) if found.picture is None else (answer, ToolImage(found.picture))
+    return (answer,) if found.contact_sheet is None else (answer, ToolImage(found.contact_sheet))

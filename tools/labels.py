@@ -1,4 +1,4 @@
-"""Labels for single examples, by whoever looked at them."""
+"""Labels for single examples, by a person, an agent or a model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from speciate.server.tool_api import App, IdempotencyKey, JobStarted, NextAction
 from speciate.workspace.blobs import Blobs
 
 _SECONDS = 40.0
-_OLDER = "This starts from {start}: what the versions after it changed, up to {newest}, is not in it."
-_REMOVED = "{count} examples lost their label and are set aside until they have one."
+_OLDER = "This starts from {start}: it lacks the changes of later versions, up to {newest}."
+_REMOVED = "{count} examples lost their label and are excluded until they have one."
 _OR_NULL = WithJsonSchema({"type": ["string", "number", "null"]})
-"""Said in full: who may leave it out would take labels away without a word."""
+"""Required: an optional label would remove labels silently."""
 
 
 class Label(Result):
@@ -40,7 +40,7 @@ class LabelResult(Result):
 def label_examples(
     app: App,
     dataset: str,
-    labels: Annotated[list[Label], Field(min_length=1, max_length=10_000, description="`label` null takes it away.")],
+    labels: Annotated[list[Label], Field(min_length=1, max_length=10_000, description="`label` null removes it.")],
     source: Literal["human", "agent", "model"],
     idempotency_key: IdempotencyKey = None,
 ) -> LabelResult | JobStarted:
@@ -67,9 +67,9 @@ def label_examples(
 
 
 def _warnings(result: dict[str, Any], wanted: dict[str, Any], newest: str) -> tuple[str, ...]:
-    said = [_OLDER.format(start=result["parent"], newest=newest)] if result["parent"] != newest else []
+    warnings = [_OLDER.format(start=result["parent"], newest=newest)] if result["parent"] != newest else []
     if result.get("removed"):
-        said.append(_REMOVED.format(count=result["removed"]))
+        warnings.append(_REMOVED.format(count=result["removed"]))
     if long := sum(map(is_shortened, {class_name(label) for label in wanted.values() if label is not None})):
-        said.append(SHORTENED.format(count=long))
-    return tuple(said)
+        warnings.append(SHORTENED.format(count=long))
+    return tuple(warnings)

@@ -50,12 +50,10 @@ def texts(folders: Folders, count: int) -> Manifest:
     return seal_first(folders, rows(columns), blank("text", ["text"])).manifest
 
 
-def pictures(folders: Folders, count: int, side: int = 24) -> Manifest:
+def images(folders: Folders, count: int, side: int = 24) -> Manifest:
     """`count` different PNGs in one pack."""
-    chance = np.random.default_rng(0)
-    return media(
-        folders, "image", [png(chance.integers(0, 256, (side, side + i % 5, 3), np.uint8)) for i in range(count)]
-    )
+    rng = np.random.default_rng(0)
+    return media(folders, "image", [png(rng.integers(0, 256, (side, side + i % 5, 3), np.uint8)) for i in range(count)])
 
 
 def media(folders: Folders, modality: str, files: Sequence[bytes], **columns: Sequence[Any]) -> Manifest:

@@ -1,4 +1,4 @@
-"""A place to prepare sources in: a pool of caged processes over an empty workspace."""
+"""A place to prepare sources in: a pool of sandboxed processes over an empty workspace."""
 
 from __future__ import annotations
 

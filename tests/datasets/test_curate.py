@@ -73,7 +73,7 @@ def test_results_are_short_json(workspace: Workspace) -> None:
     assert result["report"].keys() == {"ok", "partial", "refused", "error", "split", "warnings"}
 
 
-def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> None:
+def test_a_dry_run_shows_the_resolved_steps(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     data.ingest(workspace, "more", rows=tuple(data.review_rows(40)), label="label")
     steps = ({"op": "merge", "dataset": "more"}, {"op": "sample", "n": 30})
@@ -89,7 +89,7 @@ def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> Non
 
 
 @pytest.mark.parametrize(
-    ("steps", "code", "said"),
+    ("steps", "code", "message"),
     [
         ([{"op": "fliter", "where": "true"}], Code.NOT_FOUND, "no operation 'fliter'; did you mean 'filter'"),
         ([{"where": "true"}], Code.INVALID, "Step 1 has no op"),
@@ -105,13 +105,13 @@ def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> Non
     ],
 )
 def test_wrong_steps_are_refused_before_a_job_exists(
-    workspace: Workspace, steps: list[dict[str, Any]], code: Code, said: str
+    workspace: Workspace, steps: list[dict[str, Any]], code: Code, message: str
 ) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     with pytest.raises(SpeciateError) as raised:
         KIND.plan(CurateSpec(dataset="set", steps=tuple(steps)), workspace)
     assert raised.value.code is code
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert raised.value.recovery
 
 
@@ -173,7 +173,7 @@ def test_a_small_change_costs_little(workspace: Workspace) -> None:
     assert read(workspace, "set@v2").num_rows == 79
 
 
-def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
+def test_a_missing_library_is_named_with_its_install_command(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
@@ -185,7 +185,7 @@ def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
     assert raised.value.recovery == "Run: pip install 'speciate[curate]'"
 
 
-def test_a_run_that_is_asked_to_stop_stops_between_steps(workspace: Workspace) -> None:
+def test_a_stopped_run_ends_between_steps(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), workspace)
     folder = RunFolder(workspace.folders.runs / "job-stop.1")

@@ -18,10 +18,8 @@ from tests import data
 
 
 def measurements(count: int = 400) -> list[dict[str, Any]]:
-    chance = random.Random(1)
-    return [
-        {"a": chance.random(), "b": chance.random(), "c": chance.random(), "kind": "xy"[i % 2]} for i in range(count)
-    ]
+    rng = random.Random(1)
+    return [{"a": rng.random(), "b": rng.random(), "c": rng.random(), "kind": "xy"[i % 2]} for i in range(count)]
 
 
 def known(workspace: Workspace, tested: Manifest, learned: Manifest) -> int:

@@ -41,7 +41,7 @@ def test_the_same_labels_make_no_version(workspace: Workspace) -> None:
 
 
 def test_a_dataset_without_labels_gets_its_first(workspace: Workspace) -> None:
-    """What has none is set aside until it has one; then it is dealt to a split if it had none."""
+    """What has none is excluded until it has one; then it is dealt to a split if it had none."""
     rows = tuple({"text": row["text"]} for row in data.review_rows(40))
     first = data.ingest(workspace, "reviews", rows=rows)
     assert first.label is None
@@ -70,7 +70,7 @@ def test_an_item_that_lacked_its_label_is_dealt_to_a_split_once_it_has_one(works
     assert all(after[name]["split"] == row["split"] for name, row in before.items() if name not in waiting)
 
 
-def test_a_label_that_is_taken_away_sets_the_example_aside(workspace: Workspace) -> None:
+def test_a_label_that_is_taken_away_excludes_the_example(workspace: Workspace) -> None:
     first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
     name = next(iter(rows_of(workspace, first)))
     row = rows_of(workspace, data.label(workspace, "reviews", {name: None}))[name]

@@ -1,4 +1,4 @@
-"""Splits of real rows: patients, copies and near-copies of pictures and texts never cross; a plain split lets them."""
+"""Splits of real rows: patients, copies and near-copies of images and texts never cross; a plain split lets them."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from tests.modalities.samples import encode
 def crops(folder: Path, count: int) -> Path:
     """Crops of two photographs, each as PNG, as a much compressed JPEG and at two thirds of its size.
 
-    Not of the sky: an almost blank picture has no sketch.
+    Not of the sky: an almost blank image has no sketch.
     """
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     photos = load_sample_images().images
     folder.mkdir()
     for i in range(count):
         photo, spread = photos[i % 2], 0.0
         while spread < 40:
-            top, left = chance.integers(0, photo.shape[0] - 160), chance.integers(0, photo.shape[1] - 160)
+            top, left = rng.integers(0, photo.shape[0] - 160), rng.integers(0, photo.shape[1] - 160)
             pixels = photo[top : top + 160, left : left + 160]
             spread = pixels.std()
-        picture = Image.fromarray(pixels)
-        picture.save(folder / f"{i:03}-a.png")
-        picture.save(folder / f"{i:03}-b.jpg", quality=60)
-        picture.resize((107, 107), Image.Resampling.LANCZOS).save(folder / f"{i:03}-c.png")
+        image = Image.fromarray(pixels)
+        image.save(folder / f"{i:03}-a.png")
+        image.save(folder / f"{i:03}-b.jpg", quality=60)
+        image.resize((107, 107), Image.Resampling.LANCZOS).save(folder / f"{i:03}-c.png")
     return folder
 
 
 @pytest.fixture
-def pictures(workspace: Workspace, tmp_path: Path) -> Manifest:
+def images(workspace: Workspace, tmp_path: Path) -> Manifest:
     return data.ingest(workspace, "crops", source=crops(tmp_path / "crops", 40))
 
 
@@ -60,18 +60,18 @@ def by_crop(rows: pa.Table, splits: list[str | None]) -> list[set[str | None]]:
     return list(found.values())
 
 
-def test_near_copies_of_a_picture_stay_together(workspace: Workspace, pictures: Manifest) -> None:
-    rows = usable(workspace, pictures)
+def test_near_copies_of_a_image_stay_together(workspace: Workspace, images: Manifest) -> None:
+    rows = usable(workspace, images)
     together = by_crop(rows, rows["split"].to_pylist())
     assert all(len(names) == 1 for names in together)
     assert {name for names in together for name in names} == {"train", "validation", "test"}
     assert version(workspace.database, "crops").report["split"]["near_duplicates_across"] == 0
 
 
-def test_a_plain_random_split_tears_them_apart_and_the_audit_says_so(workspace: Workspace, pictures: Manifest) -> None:
-    rows = usable(workspace, pictures)
-    chance = random.Random(0)
-    plain: list[str | None] = [*chance.choices(["train", "test"], k=rows.num_rows)]
+def test_a_plain_random_split_tears_them_apart_and_the_audit_says_so(workspace: Workspace, images: Manifest) -> None:
+    rows = usable(workspace, images)
+    rng = random.Random(0)
+    plain: list[str | None] = [*rng.choices(["train", "test"], k=rows.num_rows)]
     assert sum(len(names) > 1 for names in by_crop(rows, plain)) > 10
     found = audit_split(members_of(rows, "image"), plain, rows["id"].to_pylist())
     assert found["near_duplicates_across"] > 10
@@ -82,10 +82,10 @@ def test_a_plain_random_split_tears_them_apart_and_the_audit_says_so(workspace: 
 
 def test_near_copies_of_a_text_stay_together(workspace: Workspace) -> None:
     words = [f"word{i}" for i in range(400)]
-    chance = random.Random(0)
+    rng = random.Random(0)
     rows = []
     for i in range(60):
-        text = chance.choices(words, k=60)
+        text = rng.choices(words, k=60)
         rows.append({"text": " ".join(text), "about": i})
         rows.append({"text": " ".join([*text[:59], "changed"]), "about": i})
     manifest = data.ingest(workspace, "texts", rows=tuple(rows), inputs=("text",), modality="text")
@@ -111,7 +111,7 @@ def test_another_grouping_stratification_and_shares_on_request(workspace: Worksp
     assert made.audit["test_units"] <= 25
 
 
-def test_what_lies_in_a_split_stays_there_and_what_cannot_be_used_has_none(workspace: Workspace) -> None:
+def test_rows_in_a_split_stay_there_and_unusable_rows_have_none(workspace: Workspace) -> None:
     manifest = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(80)), label="label")
     rows = version_rows.read(workspace.folders, manifest)
     before = rows["split"].to_pylist()
@@ -120,12 +120,12 @@ def test_what_lies_in_a_split_stays_there_and_what_cannot_be_used_has_none(works
     again = split_rows(rows.set_column(place, "split", pa.array(emptied, pa.string())), "text").splits
     assert all(new == old for new, old in zip(again, emptied, strict=True) if old is not None)
     assert None not in again
-    aside = ["refused" if i < 10 else "ok" for i in range(rows.num_rows)]
-    refused = rows.set_column(rows.schema.get_field_index("quality"), "quality", pa.array(aside))
+    quality = ["refused" if i < 10 else "ok" for i in range(rows.num_rows)]
+    refused = rows.set_column(rows.schema.get_field_index("quality"), "quality", pa.array(quality))
     assert split_rows(refused, "text").splits[:10] == [None] * 10
 
 
-def test_the_audit_says_what_a_test_split_can_prove(workspace: Workspace) -> None:
+def test_the_audit_gives_the_detectable_difference_of_a_test_split(workspace: Workspace) -> None:
     rows = [{"text": f"visit {i}", "patient": f"p{i // 10}", "y": "ab"[i % 2]} for i in range(400)]
     manifest = data.ingest(workspace, "visits", rows=tuple(rows), label="y", group_by="patient", inputs=("text",))
     report = version(workspace.database, manifest.ref).report["split"]
@@ -135,8 +135,8 @@ def test_the_audit_says_what_a_test_split_can_prove(workspace: Workspace) -> Non
     assert report["smallest_difference"] is None or report["smallest_difference"] > 0.2
 
 
-def test_a_row_without_a_sketch_is_near_nothing(workspace: Workspace, pictures: Manifest) -> None:
-    rows = usable(workspace, pictures)
+def test_a_row_without_a_sketch_is_near_nothing(workspace: Workspace, images: Manifest) -> None:
+    rows = usable(workspace, images)
     assert SKETCH in rows.column_names
     assert KEY in rows.column_names
     bare = rows.set_column(rows.schema.get_field_index(SKETCH), SKETCH, pa.nulls(rows.num_rows, pa.binary()))
@@ -151,16 +151,13 @@ def test_two_tables_are_never_near(workspace: Workspace) -> None:
     assert len(near_pairs(usable(workspace, manifest), "tabular")) == 0
 
 
-def test_the_pictures_differ(tmp_path: Path) -> None:
+def test_the_images_differ(tmp_path: Path) -> None:
     """The near copies of this file are other bytes and other pixels, or the tests above would prove nothing."""
     folder = crops(tmp_path / "some", 2)
     first = [np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB")) for path in sorted(folder.iterdir())]
     assert first[0].shape == first[1].shape
     assert (first[0] != first[1]).any()
     assert first[0].shape != first[2].shape
-
-
-# Rows that share a part never lie in two splits; in a split drawn at random they do.
 
 
 COUNT = 60
@@ -170,13 +167,13 @@ COUNT = 60
 def rows() -> pa.Table:
     """Crops of a photograph with notes; each crop comes twice, the second time compressed and with another note."""
     photograph = Image.fromarray(load_sample_image("china.jpg"))
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     sketches, prints = [], []
     for i in range(COUNT):
         x, y = (i // 2) % 6 * 96, (i // 2) // 6 * 80
-        picture = encode(photograph.crop((x, y, x + 96, y + 80)), *([] if i % 2 else ["JPEG"]))
-        note = " ".join(chance.choice(["bridge", "roof", "lake", "stone", "gate", "hall", "tree", "path"], 30))
-        media = MULTIMODAL.admit({"view.image": picture, "note.text": note})
+        image = encode(photograph.crop((x, y, x + 96, y + 80)), *([] if i % 2 else ["JPEG"]))
+        note = " ".join(rng.choice(["bridge", "roof", "lake", "stone", "gate", "hall", "tree", "path"], 30))
+        media = MULTIMODAL.admit({"view.image": image, "note.text": note})
         sketches.append(MULTIMODAL.sketch(media))
         prints.append(MULTIMODAL.fingerprint(media))
     names = [f"ex-{i:03}" for i in range(COUNT)]
@@ -193,7 +190,7 @@ def crossing(splits: list[str | None]) -> int:
     return sum(splits[i] != splits[i + 1] for i in range(0, COUNT, 2))
 
 
-def test_the_same_picture_with_another_note_stays_in_one_split(rows: pa.Table) -> None:
+def test_the_same_image_with_another_note_stays_in_one_split(rows: pa.Table) -> None:
     found = split_rows(rows, "multimodal")
     assert set(found.splits) == {"train", "validation", "test"}
     assert crossing(found.splits) == 0

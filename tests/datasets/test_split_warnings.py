@@ -1,4 +1,4 @@
-"""What a split does not see is said by name: by whoever makes or shows it, and by whoever measures on it."""
+"""Labels that a split lacks are named when the split is made, shown or measured on."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def test_a_class_of_one_group_is_named_with_the_splits_that_lack_it(workspace: W
     assert found["split"]["missing_labels"] == [
         {"label": "sphere", "examples": 13, "splits": ["validation", "test"], "why": "its 13 examples are of one group"}
     ]
-    (said,) = [each for each in found["warnings"] if "No example labelled" in each]
-    assert said.startswith(
+    (message,) = [each for each in found["warnings"] if "No example labelled" in each]
+    assert message.startswith(
         "No example labelled 'sphere' lies in 'validation' or 'test', for its 13 examples are of one group: accuracy"
     )
     again = data.run_job(workspace, "curate", dataset="set", steps=[{"op": "split", "seed": 3}])
-    assert said in again["report"]["warnings"]
-    assert said in again["steps"][0]["audit"]["warnings"]
-    assert said in report(workspace, "set")["warnings"]
+    assert message in again["report"]["warnings"]
+    assert message in again["steps"][0]["audit"]["warnings"]
+    assert message in report(workspace, "set")["warnings"]
 
 
-def test_a_class_of_near_duplicates_is_said_to_be_that(workspace: Workspace) -> None:
+def test_a_class_of_near_duplicates_is_named_as_such(workspace: Workspace) -> None:
     words = [f"{a} {b} went to the {c}" for a in ("she", "he") for b in ("soon", "late") for c in ("sea", "pub", "zoo")]
     same = " ".join(f"word{i}" for i in range(120))
     given = [{"text": text, "y": "apart"} for text in words] + [
@@ -54,7 +54,7 @@ def test_a_class_of_near_duplicates_is_said_to_be_that(workspace: Workspace) -> 
     assert found["why"] == "its 12 examples are near-duplicates of one another and stay together"
 
 
-def test_a_split_of_the_source_is_judged_too(workspace: Workspace) -> None:
+def test_a_split_of_the_source_is_audited_too(workspace: Workspace) -> None:
     given = [
         row | {"split": "train" if i % 3 or row["y"] == "rare" else "test"}
         for i, row in enumerate(rows(("common", 30), ("rare", 6)))
@@ -67,8 +67,8 @@ def test_a_split_of_the_source_is_judged_too(workspace: Workspace) -> None:
 
 def test_few_examples_and_a_label_that_cannot_be_learned() -> None:
     few = {"label": "rare", "examples": 1, "splits": ["train", "test"], "why": "it is the only one"}
-    (said,) = missing_label_warnings([few])
-    assert "in 'train' or 'test', for it is the only one: no model can learn it, and accuracy" in said
+    (message,) = missing_label_warnings([few])
+    assert "in 'train' or 'test', for it is the only one: no model can learn it, and accuracy" in message
     assert missing_label_warnings([few], ["validation"]) == []
     assert "labelled 'rare' lies in 'test', for" in missing_label_warnings([few], ["test"])[0]
     many = missing_label_warnings([few | {"label": f"rare {i}"} for i in range(9)])
@@ -94,7 +94,7 @@ def test_classes_that_every_split_has_and_labels_that_are_no_classes_are_not_nam
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         ({"train": 29, "validation": 6, "test": 4}, "'test' has 4 (10%) instead of 15%"),
         ({"train": 27, "validation": 6, "test": 6}, None),
@@ -103,8 +103,8 @@ def test_classes_that_every_split_has_and_labels_that_are_no_classes_are_not_nam
         ({"train": 10}, None),  # an empty split is another warning
     ],
 )
-def test_shares_that_are_not_what_was_asked_for(sizes: dict[str, int], said: str | None) -> None:
+def test_fractions_that_are_missed_are_a_warning(sizes: dict[str, int], message: str | None) -> None:
     splits = [name for name, count in sizes.items() for _ in range(count)]
     found = uneven_split_warnings([*splits, None], {"train": 0.7, "validation": 0.15, "test": 0.15})
-    assert len(found) == (said is not None)
-    assert said is None or said in found[0]
+    assert len(found) == (message is not None)
+    assert message is None or message in found[0]

@@ -90,17 +90,17 @@ def test_a_split_never_crosses_a_group_identical_content_or_a_near_duplicate(
 def test_a_plain_random_split_does_cross() -> None:
     members = [Member(f"{i:05}", f"patient-{i // 4}", f"c{i // 2}", "x") for i in range(400)]
     found = columns(members, [(i, i + 4) for i in range(0, 396, 8)])
-    chance = random.Random(0)
-    plain = chance.choices(list(WANTED), list(WANTED.values()), k=len(members))
+    rng = random.Random(0)
+    plain = rng.choices(list(WANTED), list(WANTED.values()), k=len(members))
     assert min(count_leaks(found, plain)) > 10
     assert count_leaks(found, assign_splits(found)) == (0, 0, 0)
 
 
 @settings(deadline=None)
 @given(members_strategy, st.randoms(use_true_random=False))
-def test_a_split_does_not_depend_on_the_order(members: list[Member], chance: random.Random) -> None:
+def test_a_split_does_not_depend_on_the_order(members: list[Member], rng: random.Random) -> None:
     shuffled = list(members)
-    chance.shuffle(shuffled)
+    rng.shuffle(shuffled)
     for one_by_one in (3, 5000):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(splits_module, "_ONE_BY_ONE", one_by_one)
@@ -150,7 +150,7 @@ def test_shares_stay_near_while_a_set_grows_and_nothing_moves(count: int, added:
 
 @settings(deadline=None)
 @given(st.integers(20, 400), st.integers(0, 3), st.sampled_from([2, 3, 7]))
-def test_shares_and_labels_come_near_to_what_was_asked(count: int, seed: int, classes: int) -> None:
+def test_fractions_and_labels_come_near_to_the_request(count: int, seed: int, classes: int) -> None:
     members = alone(count, classes)
     for one_by_one in (0, 5000):
         with pytest.MonkeyPatch.context() as patch:
@@ -164,11 +164,11 @@ def test_shares_and_labels_come_near_to_what_was_asked(count: int, seed: int, cl
 
 
 def test_many_groups_of_many_sizes_keep_shares_and_labels() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     members = []
     for group in range(12_000):
-        label = chance.choice("aaab")
-        members += [Member(f"{group}/{i}", f"g{group}", f"{group}/{i}", label) for i in range(chance.randint(1, 9))]
+        label = rng.choice("aaab")
+        members += [Member(f"{group}/{i}", f"g{group}", f"{group}/{i}", label) for i in range(rng.randint(1, 9))]
     found = columns(members)
     names = assign_splits(found)
     assert count_leaks(found, names) == (0, 0, 0)
@@ -214,7 +214,7 @@ def test_no_split_stays_empty_while_there_are_as_many_groups(sizes: list[int], s
         assert count_leaks(columns(members), names) == (0, 0, 0)
 
 
-def test_groups_that_come_fill_what_was_empty_and_those_that_were_there_stay() -> None:
+def test_new_groups_fill_empty_splits_and_old_ones_stay() -> None:
     members = [Member(f"{i:02}", f"g{i // 10}", f"c{i}", "x") for i in range(40)]
     first = assign_splits(columns(members[:10]))
     assert set(first) == {"train"}
@@ -258,14 +258,11 @@ def _ungrouped(labels: Sequence[str]) -> Members:
 
 
 def test_texts_that_occur_once_are_no_classes() -> None:
-    said = [f"what is said in recording {i}" for i in range(200)] + ["yes"] * 20
-    dealt = assign_splits(_ungrouped(said), seed=3)
+    message = [f"what is said in recording {i}" for i in range(200)] + ["yes"] * 20
+    dealt = assign_splits(_ungrouped(message), seed=3)
     assert Counter(dealt[:200])["test"] == pytest.approx(30, abs=6)
     rare = ["cat", "dog"] * 60 + ["owl"]  # one of a class stays where it is learned
     assert assign_splits(_ungrouped(rare))[-1] == "train"
-
-
-# Rows that come to a split never make it leak, whatever they tie together, and whatever was there stays.
 
 
 NAMES = [None, "train", "validation", "test", "holdout"]
@@ -288,7 +285,7 @@ def arrivals(draw: st.DrawFn) -> tuple[Members, list[str | None]]:
 
 @settings(deadline=None)
 @given(arrivals())
-def test_what_comes_adds_no_leak(case: tuple[Members, list[str | None]]) -> None:
+def test_appended_rows_add_no_leak(case: tuple[Members, list[str | None]]) -> None:
     members, lies = case
     joined = assign_appended(members, lies, FRACTIONS, seed=0)
     after = [name if isinstance(name, str) else None for name in joined]
@@ -299,7 +296,7 @@ def test_what_comes_adds_no_leak(case: tuple[Members, list[str | None]]) -> None
 
 @settings(deadline=None)
 @given(arrivals())
-def test_only_what_ties_several_splits_is_refused(case: tuple[Members, list[str | None]]) -> None:
+def test_only_rows_that_join_several_splits_are_refused(case: tuple[Members, list[str | None]]) -> None:
     members, lies = case
     for name in assign_appended(members, lies, FRACTIONS, seed=0):
         assert isinstance(name, str) or len(name) > 1

@@ -45,8 +45,8 @@ def by_pool(folder: Path) -> None:
 
 
 def by_unpacking(folder: Path) -> None:
-    desk = sandbox_calls.SourceContext(None, "required", Folders(folder / "workspace"), folder)  # type: ignore[arg-type]  # not asked
-    sandbox_calls.unpack_into(folder / "unpacked", "a:b", {}, readable=[folder / "listed"], desk=desk)
+    context = sandbox_calls.SourceContext(None, "required", Folders(folder / "workspace"), folder)  # type: ignore[arg-type]  # not asked
+    sandbox_calls.unpack_into(folder / "unpacked", "a:b", {}, readable=[folder / "listed"], context=context)
 
 
 def by_runner(folder: Path) -> None:

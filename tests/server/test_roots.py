@@ -203,7 +203,7 @@ def test_a_hard_link_to_a_key_or_a_token_is_what_it_links_to(
         assert code_of(raised) is Code.REFUSED
     (folder / "many" / "row.txt").hardlink_to(secrets.file())
     walked = walk_folder(folder / "many")
-    assert (walked.files, "keys" in walked.set_aside[0].reason) == ([], True)
+    assert (walked.files, "keys" in walked.excluded[0].reason) == ([], True)
     with pytest.raises(SpeciateError, match="keys"):
         predict.read_caller_file(folder / "many", 1 << 20)
 

@@ -1,7 +1,8 @@
 """The columns that every version has, how the user's columns get names beside them, and how a cell becomes a class
 name.
 
-Imports no pyarrow at its top: sandboxed processes start with it."""
+Imports no pyarrow at its top: sandboxed processes start with it.
+"""
 
 from __future__ import annotations
 
@@ -94,16 +95,16 @@ def type_name(kind: pa.DataType) -> str:
     return next((name for name, fits in named.items() if fits), str(kind).upper())
 
 
-# How a dataset names a class, whatever cell it comes from: one rule for ingest, labels, truths and feedback. Pure.
-
-
 _LONGEST_CLASS, _BEGINNING = 64, 55  # characters
 _SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
 SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 
 
 def class_name(value: Any) -> str:
-    """A class as it is stored: 1 and 1.0 are the same one, a list is JSON. Empty where nothing of it can be printed."""
+    """A class as it is stored, for ingest, labels and feedback alike: 1 and 1.0 are the same class, a list is JSON.
+
+    Empty if nothing of the value can be printed.
+    """
     if isinstance(value, list | dict):
         value = json.dumps(value, ensure_ascii=False)
     text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
@@ -111,7 +112,7 @@ def class_name(value: Any) -> str:
 
 
 def shorten_class_name(name: str) -> str:
-    """A class of at most 64 characters; of a longer one the beginning and a hash, which keeps it apart from others."""
+    """A class name of at most 64 characters: the beginning of a longer one and a hash, so that names stay distinct."""
     if len(name) <= _LONGEST_CLASS:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()

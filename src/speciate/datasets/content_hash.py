@@ -1,5 +1,11 @@
-"""Content hashes: rows as Parquet that never changes again, named by its content, and LtHash over all rows of a
-version."""
+"""Content hashes: rows as Parquet files that never change, named by their content, and LtHash over all rows of a
+version.
+
+LtHash (1,024 lanes of 16 bits) is an order-free, incremental hash of a multiset. The hash of a version is the lane-wise
+sum of the hashes of its rows' digests, so adding or removing rows costs only those rows, and neither order nor history
+matters. The version's id is the sha256 of the lanes. Source: Bellare and Micciancio's AdHash; Lewi et al., "Securing
+Update Propagation with Homomorphic Hashing" (2019), with its parameters; SHAKE-128 instead of BLAKE2X.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +39,7 @@ def seal_rows(table: pa.Table, folder: Path) -> Path:
 
 
 def seal_bytes(data: bytes, folder: Path) -> Path:
-    """As `seal`, for the bytes of a Parquet file."""
+    """As `seal_rows`, for the bytes of a Parquet file."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     if not target.exists():
@@ -45,9 +51,9 @@ def seal_bytes(data: bytes, folder: Path) -> Path:
 
 
 def row_digests(table: pa.Table) -> Iterator[bytes]:
-    """sha256 of each row: content, label, group, split, quality and the user's columns; not its provenance.
+    """sha256 of each row: content, label, group, split, quality and the user's columns, without provenance.
 
-    Neither an empty cell nor the type of a numeric column makes another row: both change when rows are added.
+    Neither an empty cell nor the type of a numeric column changes the digest: both change when rows are added.
     """
     names = [name for name in sorted(table.column_names) if name not in PROVENANCE]
     fractions = {name for name in names if pa.types.is_floating(table.schema.field(name).type)}
@@ -66,14 +72,6 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=st
 
 def _cells_without_types(cells: list[Any]) -> list[Any]:
     return [int(cell) if cell is not None and cell.is_integer() else cell for cell in cells]
-
-
-# An order-free, incremental content hash of a multiset of rows (LtHash: 1,024 lanes of 16 bits).
-#
-# The hash of a dataset version is the lane-wise sum of the hashes of its rows' digests, so adding or removing rows
-# costs only those rows and neither order nor history matters. The version's id is the sha256 of the lanes. Source:
-# Bellare and Micciancio's AdHash; Lewi et al., "Securing Update Propagation with Homomorphic Hashing" (2019), with
-# its parameters; SHAKE-128 in the place of BLAKE2X.
 
 
 LANES = 1024

@@ -1,8 +1,9 @@
 """The job kind `curate`: operations on a dataset, one after another, as one next version.
 
-Steps are parsed first, each an operation with its parameters, or one clear error. The plan checks all steps as far as
-the manifest tells and resolves what they name; the run applies them to the whole table and seals the result. Between
-steps nothing is sealed, so a step that fails leaves nothing behind."""
+Steps are parsed first, each into an operation with its parameters, or one clear error. The plan checks all steps as far
+as the manifest allows and resolves names; the run applies the steps to the whole table and seals the result. Nothing is
+sealed between steps, so a step that fails leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +23,6 @@ from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import quality_report, split_report
 from speciate.datasets.next_version import NewVersion, pack_version
-from speciate.datasets.next_version import collect as collect_made
-from speciate.datasets.next_version import commit as commit_made
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
 from speciate.datasets.similarity import extractors
@@ -44,7 +43,7 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 _PAID = ("speciate.evaluation.answer_cache", "paid")
-"""Stands above this floor, so it is named by string."""
+"""This module stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
 
 
@@ -64,14 +63,14 @@ class Payload(BaseModel):
     report: dict[str, Any]
     steps: tuple[dict[str, Any], ...]
     checked: int
-    """Of so many steps the plan knew all that can go wrong before rows are read."""
+    """How many steps the plan checked completely; the others are checked in the run."""
     others: dict[str, Manifest]
     models: dict[str, str]
     """Ref -> folder."""
     onto: int | None
     cage: str
     outside: dict[str, dict[str, Any]] = {}
-    """By the number of a step that asks models: what was settled for it."""
+    """By the number of a step that asks models: `Outside.payload`."""
 
 
 def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
@@ -113,7 +112,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
         manifest=manifest,
         lanes=packed_lanes(workspace.database, manifest).hex(),
         report=found.report,
-        steps=tuple(step.written() for step in steps),
+        steps=tuple(step.as_json() for step in steps),
         checked=checked,
         others=others,
         models=models,
@@ -124,12 +123,12 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
     rows = manifest.rows + sum(other.rows for other in others.values())
     torch = bool(chosen - {extractors.DESCRIPTOR}) or bool(outside)
     costs = [each.usd for each in outside.values()]
-    asked = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
+    requests = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
     classical = any(step.operation.needs for step in steps)
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
-        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **asked},
+        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **requests},
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
         spends=_spends(outside),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
@@ -138,26 +137,26 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
 
 
 def _outside(steps: Sequence[Step], manifest: Manifest, others: Others, workspace: Workspace) -> dict[int, Outside]:
-    """By the number of each step that asks models. Raises what forbids it: no consent, no key, no price."""
+    """By the number of each step that asks models. Raises if consent, a key or a price is missing."""
     found = dict[int, Outside]()
     for step in steps:
         if not step.operation.outside:
             continue
         module, _, function = step.operation.outside.partition(":")
         try:
-            settled = getattr(import_module(module), function)(step.parameters, manifest, others, workspace)
+            outside = getattr(import_module(module), function)(step.parameters, manifest, others, workspace)
         except SpeciateError as error:
-            raise step.blamed(error) from error
-        if settled is not None:
-            found[step.number] = settled
+            raise step.with_step(error) from error
+        if outside is not None:
+            found[step.number] = outside
     return found
 
 
 def _spends(outside: Mapping[int, Outside]) -> tuple[Spend, ...]:
-    """Per dataset and host one, for all steps that ask there; with no bound where one of them has none."""
+    """One sum per dataset and host, for all steps that ask there; without a bound if one step has none."""
     found = dict[tuple[str, str], list[float | None]]()
-    for settled in outside.values():
-        for each in settled.spends:
+    for step in outside.values():
+        for each in step.spends:
             found.setdefault((each.dataset, each.host), []).append(each.usd)
     return tuple(
         Spend(dataset=dataset, host=host, usd=None if None in usd else sum(each for each in usd if each is not None))
@@ -207,7 +206,7 @@ def run(run: Run) -> dict[str, Any]:
     return pack_version(
         sealed,
         parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
-        operation={"op": "curate", "steps": [step.written() for step in steps]},
+        operation={"op": "curate", "steps": [step.as_json() for step in steps]},
         report=report | {"steps": results},
         result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split", "warnings")}},
         onto=payload.onto,
@@ -220,16 +219,16 @@ def _splits_of_usable(rows: pa.Table) -> list[str | None]:
 
 
 def _apply_step(step: Step, rows: pa.Table, context: Context) -> Outcome:
-    """INVALID where no usable example would be left, or where ids are no longer unique."""
+    """INVALID if no usable example would be left, or if ids are no longer unique."""
     try:
         outcome = step.operation.apply(rows, step.parameters, context)
     except SpeciateError as error:
-        raise step.blamed(error) from error
+        raise step.with_step(error) from error
     if (again := _not_unique(outcome.rows)) is not None:
         raise SpeciateError(
             Code.INVALID,
             f"{step} gave several rows the id {again!r}, and an id names one example.",
-            "Call again without the step, and mend the operation: new rows need ids of their own.",
+            "Call again without the step, and fix the operation: new rows need ids of their own.",
         )
     before, after = int(usable_rows(rows).sum()), int(usable_rows(outcome.rows).sum())
     if not outcome.rows.num_rows or (before and not after):
@@ -243,7 +242,7 @@ def _apply_step(step: Step, rows: pa.Table, context: Context) -> Outcome:
 
 
 def _not_unique(rows: pa.Table) -> str | None:
-    """The first id that several rows have, or that is none."""
+    """The first id that several rows have, or `null` for a missing one."""
     ids = rows["id"].combine_chunks()
     if not ids.null_count and pc.count_distinct(ids).as_py() == len(ids):
         return None
@@ -252,7 +251,7 @@ def _not_unique(rows: pa.Table) -> str | None:
 
 
 def _manifest_so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
-    """With what follows from the rows, for the next step."""
+    """The manifest with the fields that follow from the rows, for the next step."""
     follows: dict[str, Any] = {
         "columns": next_version.user_columns(rows),
         "splits": next_version.count_values(rows, "split"),
@@ -273,18 +272,18 @@ def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
 
 
 class _CurateOutputs(NamedTuple):
-    """`paid`: USD by host, of all attempts until now."""
+    """`paid`: USD by host, of all attempts so far."""
 
     paid: Mapping[str, float]
     version: NewVersion
 
 
 def collect(folder: RunFolder) -> _CurateOutputs:
-    return _CurateOutputs({host: usd for (_, host), usd in paid(folder).items()}, collect_made(folder))
+    return _CurateOutputs({host: usd for (_, host), usd in paid(folder).items()}, next_version.collect(folder))
 
 
 def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
-    """USD by dataset and host, of all attempts until now at most."""
+    """USD by dataset and host, at most, of all attempts so far."""
     spec = folder.spec()
     if not spec["payload"]["outside"]:
         return {}
@@ -294,7 +293,7 @@ def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
 
 
 def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> dict[str, Any]:
-    result = commit_made(tx, job, collected.version)
+    result = next_version.commit(tx, job, collected.version)
     spent = {host: round(usd, 6) for host, usd in sorted(collected.paid.items())}
     return result | ({"spent_usd": spent} if spent else {})
 
@@ -311,13 +310,10 @@ KIND = Kind(
 )
 
 
-# Steps as a caller writes them, made sense of: each an operation with its parameters, or one clear error.
-
-
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 
 Resolve = Callable[[Reference, str | None], str | None]
-"""What a parameter names and how -> its full name; None for an extractor is the modality's own."""
+"""A reference and its kind -> its full name; None for an extractor is the modality's own."""
 
 
 class Step(NamedTuple):
@@ -329,26 +325,28 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         return f"Step {self.number} ({self.operation.name})"
 
-    def written(self) -> dict[str, Any]:
-        """As it may be called for again."""
+    def as_json(self) -> dict[str, Any]:
+        """The step as a caller may write it again."""
         return {"op": self.operation.name, **self.parameters.model_dump(mode="json", exclude_none=True)}
 
-    def blamed(self, error: SpeciateError) -> SpeciateError:
+    def with_step(self, error: SpeciateError) -> SpeciateError:
+        """The error with the number and name of this step."""
         return SpeciateError(error.code, f"{self}: {error.message}", error.recovery, error.foreign)
 
 
 def parse_steps(written: Sequence[Mapping[str, Any]]) -> list[Step]:
-    """NOT_FOUND for an unknown operation or parameter, INVALID for a wrong value, MISSING_EXTRA for what it needs."""
+    """NOT_FOUND for an unknown operation or parameter, INVALID for a wrong value, MISSING_EXTRA for a missing
+    library."""
     return [_parse_step(number, dict(step)) for number, step in enumerate(written, 1)]
 
 
 def resolve_steps(steps: Sequence[Step], resolve: Resolve) -> list[Step]:
-    """With the full names of all that parameters refer to."""
+    """The steps with full names in all parameters that refer to something."""
     return [_resolve_step(step, resolve) for step in steps]
 
 
 def preflight_steps(steps: Sequence[Step], manifest: Manifest, others: Others) -> int:
-    """Raises what can be known to go wrong; of how many steps it is known, as what a step makes may not be."""
+    """Raises faults that are known before the run; returns how many steps could be checked."""
     known: Manifest | None = manifest
     for step in steps:
         if known is None:
@@ -361,11 +359,11 @@ def preflight_step(step: Step, manifest: Manifest, others: Others) -> Manifest |
     try:
         return step.operation.preflight(step.parameters, manifest, others)
     except SpeciateError as error:
-        raise step.blamed(error) from error
+        raise step.with_step(error) from error
 
 
 def missing_packages(operation: Operation) -> tuple[str, ...]:
-    """How to install what it lacks."""
+    """How to install the libraries that an operation lacks."""
     lacking = [name for name in operation.needs if importlib.util.find_spec(name) is None]
     extras = dict.fromkeys(_EXTRAS.get(name) for name in lacking)
     return tuple(f"pip install 'speciate[{extra}]'" if extra else f"pip install {lacking[0]}" for extra in extras)
@@ -391,8 +389,8 @@ def _parse_step(number: int, written: dict[str, Any]) -> Step:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        said = f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
-        raise SpeciateError(Code.INVALID, f"Step {number} ({name}): {said}.", how) from error
+        message = f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
+        raise SpeciateError(Code.INVALID, f"Step {number} ({name}): {message}.", how) from error
     if lacking := missing_packages(operation):
         raise SpeciateError(Code.MISSING_EXTRA, f"{step} needs a library that is not installed.", f"Run: {lacking[0]}")
     return step
@@ -404,5 +402,5 @@ def _resolve_step(step: Step, resolve: Resolve) -> Step:
         try:
             names[parameter] = resolve(kind, getattr(step.parameters, parameter))
         except SpeciateError as error:
-            raise step.blamed(error) from error
+            raise step.with_step(error) from error
     return step._replace(parameters=step.parameters.model_copy(update=names))

@@ -20,7 +20,7 @@ from speciate.modalities.contract import DecodeError
 
 
 def row_keys(table: pa.Table) -> list[str]:
-    """sha256 of every cell that a row has: neither roles, empty columns nor the type of a column make another row."""
+    """sha256 of all cells of each row. Roles, empty columns and the type of a column do not change it."""
     names = sorted(table.column_names)
     columns = [_cells(table[name]) for name in names]
     rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
@@ -28,7 +28,7 @@ def row_keys(table: pa.Table) -> list[str]:
 
 
 def fingerprint(modality: str, value: Any) -> str:
-    """sha256 of the fingerprint of the medium in a cell; DecodeError where it holds none."""
+    """sha256 of the fingerprint of the medium in a cell; DecodeError if there is no medium."""
     kind = find(modality)
     return sha256(kind.fingerprint(kind.admit(value)))
 
@@ -50,7 +50,7 @@ def sha256(text: str) -> str:
 
 
 def _input_fingerprints(version: Manifest, rows: pa.Table) -> pa.Array:
-    """Fingerprints of what `version` shows of each row to a model; null where that is nothing."""
+    """Fingerprints of the model's input in each row of `version`; null if there is none."""
     found: list[str | None] = []
     for value in input_values(version.modality, version.inputs, rows):
         try:
@@ -86,11 +86,8 @@ def _missing(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
-# What a model sees of rows whose medium lies in their cells.
-
-
 def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:
-    """What the input columns of each row hold, as the modality admits it: several texts are one, a line each."""
+    """The input columns of each row, as the modality admits them: several texts become one, a line each."""
     if modality == "tabular":
         rows: list[Any] = table.select(list(inputs)).to_pylist()
         return rows

@@ -1,10 +1,11 @@
 """The next version of a dataset, at a cost that follows the change and not the dataset; and how a run hands it over.
 
-What was added or changed becomes a further part, what went away a list of positions in the parts that have it, and the
-multiset hash changes by those rows alone. A chain that grows too long, or a change of most rows, is written anew:
-first the later parts as one, then all of it.
+Added or changed rows become a further part, removed rows a list of positions in the parts that have them, and the
+multiset hash changes by those rows alone. A chain that grows too long, or a change of most rows, is written anew: first
+the later parts as one, then all of it.
 
-`pack_version` is what `run` returns; `collect` reads it back in the daemon, `commit` registers it."""
+`run` returns `pack_version(...)`; `collect` reads it back in the daemon, `commit` registers it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from speciate.workspace.workspace import Folders
 
 MOST_PARTS = 8
 MOST_LABELS = 10_000
-"""So many classes a manifest lists, the most frequent: it stands in the catalog and travels in specs."""
+"""Classes that a manifest lists, the most frequent: it stands in the catalog and travels in specs."""
 _WORTH_A_PART = 0.5
 """A change of more than this share of the rows is written as a new base."""
 
@@ -46,7 +47,7 @@ class SealedVersion(NamedTuple):
 
 
 def seal_first(folders: Folders, rows: pa.Table, manifest: Manifest) -> SealedVersion:
-    """All rows as one base. `manifest`: everything but what follows from the rows."""
+    """All rows as one base. `manifest`: all fields that do not follow from the rows."""
     _check_ids(rows)
     rows = rows.sort_by("id")
     total = lanes(row_digests(rows))
@@ -81,9 +82,9 @@ def seal_appended(
 def seal_changed(
     folders: Folders, parent: Manifest, total: Lanes, new: pa.Table, manifest: Manifest | None = None
 ) -> SealedVersion:
-    """The version that holds exactly the rows `new`, which come from `parent` by any change; ids tell which are which.
+    """The version that holds exactly the rows `new`, which come from `parent` by any change; ids match the rows.
 
-    `manifest`: the parent's with other packs or roles. INVALID where no row is left: a version holds something.
+    `manifest`: the parent's with other packs or roles. INVALID if no row is left.
     """
     wanted = manifest or parent
     if not new.num_rows:
@@ -132,7 +133,7 @@ def user_columns(table: pa.Table) -> dict[str, str]:
 
 
 def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ...], total: Lanes) -> Manifest:
-    """`manifest` with all that follows from the rows."""
+    """`manifest` with all fields that follow from the rows."""
     follows: dict[str, Any] = {
         "version": 0,
         "id": version_id(total),
@@ -146,7 +147,7 @@ def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ..
 
 
 def _check_ids(rows: pa.Table) -> None:
-    """An id that occurs twice would make of two rows one, sooner or later."""
+    """Refuses duplicate ids: they would make one row of two, sooner or later."""
     if pc.count_distinct(rows["id"]).as_py() < rows.num_rows:
         raise SpeciateError(
             Code.INTERNAL,
@@ -161,7 +162,7 @@ def _part(folders: Folders, manifest: Manifest, rows: pa.Table) -> Part:
 
 
 def _parts_without(folders: Folders, parent: Manifest, old: pa.Table, gone: Mask) -> tuple[Part, ...]:
-    """The parent's parts without the rows of `old` that are `gone`; a part that holds none any more is left out."""
+    """The parent's parts without the rows of `old` that are `gone`; empty parts are left out."""
     parts = []
     number, place = old[PART].to_numpy(), old[PLACE].to_numpy()
     for index, part in enumerate(parent.parts):
@@ -178,7 +179,7 @@ def _reduce_part(folders: Folders, parent: Manifest, part: Part, now: Places) ->
 
 
 def _compact(folders: Folders, parent: Manifest, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """At most MOST_PARTS: beyond that, all after the base become one; with the base where that is not much bigger."""
+    """At most MOST_PARTS: beyond that, all after the base become one; with the base if that is not much bigger."""
     if len(parts) <= MOST_PARTS:
         return parts
     later = sum(part.rows - part.gone for part in parts[1:])
@@ -188,7 +189,7 @@ def _compact(folders: Folders, parent: Manifest, parts: tuple[Part, ...]) -> tup
 
 
 def _same_shape(old: pa.Table, new: pa.Table) -> bool:
-    """Whether rows of both may stand in one chain: no column went away, none has another type."""
+    """Whether rows of both may stand in one chain: no column is missing, none has another type."""
     types = {field.name: field.type for field in new.schema}
     return all(types.get(field.name) == field.type for field in old.schema if field.name not in (PART, PLACE))
 
@@ -202,7 +203,7 @@ def _align_columns(old: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def _index(old: pa.Table, new: pa.Table) -> Places:
-    """For each row of `old` where its id stands in `new`; -1 where it does not."""
+    """For each row of `old` the position of its id in `new`; -1 if it is missing."""
     there = pc.index_in(old["id"], value_set=new["id"].combine_chunks())
     return np.asarray(pc.fill_null(there.combine_chunks(), -1)).astype(np.int64)
 
@@ -235,11 +236,8 @@ def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
     return dict((Counter(a) + Counter(b)).most_common())
 
 
-# How a run that made a version hands it over: what it returns, how the daemon reads that back, and registers it.
-
-
 class NewVersion(NamedTuple):
-    """A sealed version with all that its row in the catalog says."""
+    """A sealed version with all fields of its row in the catalog."""
 
     manifest: Manifest
     lanes: Lanes
@@ -249,7 +247,7 @@ class NewVersion(NamedTuple):
     onto: int | None
     """The version that must still be the newest; None where any may be."""
     result: dict[str, Any]
-    """What the job's result says beside `dataset`."""
+    """The job's result beside `dataset`."""
 
 
 def pack_version(
@@ -261,7 +259,7 @@ def pack_version(
     parents: Sequence[str] = (),
     onto: int | None = None,
 ) -> dict[str, Any]:
-    """What `run` returns; JSON."""
+    """The return value of `run`; JSON."""
     return {
         "manifest": sealed.manifest.model_dump(mode="json"),
         "lanes": pack_lanes(sealed.lanes).hex(),
@@ -274,7 +272,7 @@ def pack_version(
 
 
 def collect(folder: RunFolder) -> NewVersion:
-    """Reads back what `made` gave."""
+    """Reads back the return value of `pack_version`."""
     found = folder.result()
     if found is None:
         raise SpeciateError(Code.INTERNAL, f"{folder.run_id} left no result.", "Call control_job(action='retry').")
@@ -282,7 +280,7 @@ def collect(folder: RunFolder) -> NewVersion:
 
 
 def unpack_version(found: Mapping[str, Any]) -> NewVersion:
-    """What `made` gave, from JSON."""
+    """The return value of `pack_version`, from JSON."""
     return NewVersion(
         Manifest.model_validate(found["manifest"]),
         unpack_lanes(bytes.fromhex(found["lanes"])),
@@ -295,7 +293,7 @@ def unpack_version(found: Mapping[str, Any]) -> NewVersion:
 
 
 def commit(tx: Transaction, job: Job, version: NewVersion) -> dict[str, Any]:
-    """The job's result: the `dataset` and what the run said of it."""
+    """The job's result: the `dataset` and the run's own result."""
     manifest = register(
         tx,
         version.manifest,

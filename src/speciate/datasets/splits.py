@@ -1,16 +1,22 @@
 """Splits without leaks: examples that share a group, are identical after normalising or nearly so, stay together.
 
-Four steps, in this order below: assign splits, append rows to a split, audit a split for leaks, warn of labels that a
-split lacks. What is nearly identical is decided in similarity/near_duplicates.py.
+Four steps, in this order below: assign splits, audit a split for leaks, append rows to a split, warn of labels that a
+split lacks. similarity/near_duplicates.py decides what is nearly identical.
 
-The unit is a connected component of those relations. Components are dealt out largest first to the split that still
-lacks most, overall and per label (stratification), as a share of what it wants; ties are broken by a hash of the seed.
-Of many small components the rest is dealt out all at once: they stand in a line, label by label and in the order of
-their hashes, and each split takes its share of every stretch of that line (systematic sampling). A split that
-would stay empty though there are as many components as splits gets one. Pure, and independent of the order of examples.
+The unit is a connected component of those relations. Components are assigned largest first to the split that lacks
+most, overall and per label (stratification), as a share of its fraction; a hash of the seed breaks ties. The rest of
+many small components is assigned at once: they stand in a line, label by label and in the order of their hashes, and
+each split takes its share of every stretch of that line (systematic sampling). A split that would stay empty though
+there are as many components as splits gets one. Pure, and independent of the order of examples.
 
-Examples that an earlier split dealt out keep their place, and only what is new is dealt. Where a new group or copy
-joins examples of several splits, all of them go where a model may have learned from one, never to the test split."""
+Examples of an earlier split keep their place, and only new ones are assigned. If a new group or copy joins examples of
+several splits, all of them go where a model may have learned from one, never to the test split. Rows that are appended
+never move others: a new row joins the split of its component; if that lies in several splits, the new rows of it are
+refused.
+
+A class whose examples all belong together lies in one split, and no figure of the other splits (accuracy, baselines,
+the number of further test examples) tells anything about it: `find_missing_labels` warns of that.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +35,17 @@ import pyarrow.compute as pc
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, with_column
 from speciate.datasets.roles import groups
 from speciate.datasets.similarity import near_duplicates
-from speciate.datasets.similarity import near_duplicates as near
 from speciate.modalities import find
 from speciate.modalities.hashing import mix
 from speciate.sample_size import highest_target, smallest_difference
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 KEEP_FIRST = ("test", "validation", "train")
-"""Which copy stays where several splits hold one: what is tested on is hardest to replace."""
+"""Which copy stays if several splits hold one: test examples are hardest to replace."""
 _BINS = 10
 _HEX_DIGITS = 64  # of a sha256
 _ONE_BY_ONE = 5000
-"""So many components, the largest, are dealt out one at a time; the rest at once."""
+"""The number of components, the largest, that are assigned one at a time; the rest at once."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_PAIRS = np.zeros((0, 2), np.int64)
 
@@ -64,7 +69,7 @@ class Members(NamedTuple):
 
 
 class Leaks(NamedTuple):
-    """What an audit counts: groups, contents and pairs of near-duplicates in more than one split."""
+    """Counts of an audit: groups, contents and pairs of near-duplicates in more than one split."""
 
     groups: int
     contents: int
@@ -74,10 +79,10 @@ class Leaks(NamedTuple):
 def assign_splits(
     members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: Mapping[str, str] = _NOTHING
 ) -> list[str]:
-    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow; none that is
-    wanted stays empty while there are as many components as splits, some of them not kept elsewhere.
+    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
 
-    `fractions`: first what a model learns from, last what it is tested on. `kept`: key -> the split of an earlier time.
+    No wanted split stays empty while there are as many components as splits, some of them not kept elsewhere.
+    `fractions`: first the training split, last the test split. `kept`: key -> its split of an earlier time.
     """
     if not len(members.keys):
         return []
@@ -87,14 +92,14 @@ def assign_splits(
     component = components(members)
     dealt = _Assignment(component, members.strata, shares)
     dealt.keep(_earlier_splits(component, members.keys, names, kept))
-    dealt.deal(_places(component, members.keys, seed))
+    dealt.assign(_places(component, members.keys, seed))
     return [names[code] for code in dealt.splits[component].tolist()]
 
 
 def components(members: Members) -> Codes:
     """(N,) the number, from 0, of the component that each member belongs to."""
     links = [_links(members.groups), _links(members.contents), members.pairs]
-    return near.clusters(len(members.keys), np.concatenate(links))
+    return near_duplicates.clusters(len(members.keys), np.concatenate(links))
 
 
 def count_leaks(members: Members, splits: Column) -> Leaks:
@@ -106,9 +111,9 @@ def count_leaks(members: Members, splits: Column) -> Leaks:
 
 
 def strata(labels: Sequence[str | float | None]) -> Codes:
-    """(N,) what to balance by: a class as it is, a number as its tenth of the distribution.
+    """(N,) strata to balance: a class as it is, a number as its tenth of the distribution.
 
-    Where most labels occur once they are texts and no classes: those are balanced by all together.
+    If most labels occur once, they are texts and no classes: those are balanced together.
     """
     numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
     if np.isnan(numbers).all():
@@ -135,13 +140,13 @@ class _Assignment:
         self._have = np.zeros_like(self._want)
 
     def keep(self, earlier: Codes) -> None:
-        """Components that lie in a split already; -1 where not."""
+        """Keeps components that lie in a split already; -1 for the others."""
         self.splits[:] = earlier
         for name in range(len(self._shares)):
             inside = np.repeat(earlier == name, self._sizes)
             self._have[name] = np.bincount(self._strata[inside], minlength=self._want.shape[1])
 
-    def deal(self, place: npt.NDArray[np.uint64]) -> None:
+    def assign(self, place: npt.NDArray[np.uint64]) -> None:
         """`place`: where each component stands among those of its size."""
         rest = np.flatnonzero(self.splits < 0)
         rest = rest[np.lexsort((place[rest], -self._sizes[rest]))]
@@ -150,32 +155,34 @@ class _Assignment:
         if len(self.splits) >= len(self._shares):
             self._fill(rest, place)
 
-    def _fill(self, dealt: Codes, place: npt.NDArray[np.uint64]) -> None:
-        """Each split that got nothing takes one of those just dealt out from a split that has several, whatever the
-        shares say: the one whose size comes nearest to what the split wants. What is tested on comes first."""
-        held = np.bincount(self.splits, minlength=len(self._shares))
-        for name in np.flatnonzero(held == 0)[::-1].tolist():
-            free = dealt[held[self.splits[dealt]] > 1]
+    def _fill(self, assigned: Codes, place: npt.NDArray[np.uint64]) -> None:
+        """Each empty split takes one of the components just assigned from a split that has several.
+
+        It takes the one whose size comes nearest to its share; the test split comes first.
+        """
+        sizes = np.bincount(self.splits, minlength=len(self._shares))
+        for name in np.flatnonzero(sizes == 0)[::-1].tolist():
+            free = assigned[sizes[self.splits[assigned]] > 1]
             if not len(free):
                 return
             off = np.abs(self._sizes[free] - self._want[name].sum())
             moved = free[np.lexsort((place[free], off))[0]]
-            held[self.splits[moved]] -= 1
-            held[name] += 1
+            sizes[self.splits[moved]] -= 1
+            sizes[name] += 1
             self.splits[moved] = name
 
     def _one_by_one(self, chosen: Codes) -> None:
         wants, overall = np.maximum(self._want, 1e-9), np.maximum(self._want.sum(1), 1e-9)
-        held = self._have.sum(1)
+        sizes = self._have.sum(1)
         for number, kinds, counts in self._counted(chosen):
             size = int(self._sizes[number])
-            lack = (overall - held - size) / overall
+            lack = (overall - sizes - size) / overall
             wanted = wants[:, kinds]
             per_label = (wanted - self._have[:, kinds] - counts) / wanted
             best = int((lack + (per_label * (counts / size)).sum(1)).argmax())
             self.splits[number] = best
             self._have[best, kinds] += counts
-            held[best] += size
+            sizes[best] += size
 
     def _counted(self, chosen: Codes) -> Iterator[tuple[int, Codes, Codes]]:
         """Each component with the strata of its members, and how many of them lie in each."""
@@ -268,14 +275,11 @@ def _count_crossing(values: Column, splits: Codes) -> int:
     return int((np.unique(both[:, 0], return_counts=True)[1] > 1).sum())
 
 
-# Splits a version's usable rows without leaks, and says of any split what crosses it and what it can prove.
-
-
 _PAIRS_SHOWN = 5
 
 
 class SplitRows(NamedTuple):
-    """`splits`: one for each row, None where the row is not usable."""
+    """`splits`: one for each row, None if the row is not usable."""
 
     splits: list[str | None]
     audit: dict[str, Any]
@@ -291,9 +295,9 @@ def split_rows(
     seed: int = 0,
     keep: bool = True,
 ) -> SplitRows:
-    """Deals the usable rows out anew; `keep`: those that lie in one of the wanted splits stay there.
+    """Assigns splits to the usable rows anew; `keep`: rows in one of the wanted splits stay there.
 
-    `group_by` as in create_dataset, in addition to `group_key`. `stratify_by`: a column in the place of the label.
+    `group_by` as in create_dataset, in addition to `group_key`. `stratify_by`: a column in place of the label.
     """
     usable = np.flatnonzero(np.asarray(pc.equal(rows["quality"], "ok")))
     chosen = rows.take(pa.array(usable))
@@ -318,14 +322,14 @@ def members_of(
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
         pairs = np.concatenate([pairs, _pairs_of_equal(further)])
-    if ORIGIN in rows.column_names:  # windows belong with one another and with the whole, whatever their groups
+    if ORIGIN in rows.column_names:  # windows belong together and with the whole, whatever their groups
         pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
     return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs)
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
-    """(M, 2) places of near-duplicates by their sketches; none where the modality has no sketches."""
+    """(M, 2) positions of near-duplicates by their sketches; none if the modality has no sketches."""
     sketching = find(modality).sketching
     if sketching is None or SKETCH not in rows.column_names:
         return np.zeros((0, 2), np.int64)
@@ -333,7 +337,7 @@ def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
 
 
 def audit_split(members: Members, splits: Sequence[str | None], ids: Sequence[str] = ()) -> dict[str, Any]:
-    """What crosses a split, how its labels drift, and what its test part can show. `ids`: to name what is near."""
+    """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates."""
     found = count_leaks(members, splits)
     report: dict[str, Any] = {
         "groups_across": found.groups,
@@ -349,12 +353,12 @@ def audit_split(members: Members, splits: Sequence[str | None], ids: Sequence[st
 
 
 def empty_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> tuple[str, ...]:
-    """A warning, where no example lies in a split that is asked for."""
+    """A warning if no example lies in a wanted split."""
     lacking = fractions.keys() - set(splits)
     if not (names := [repr(name) for name, fraction in fractions.items() if fraction > 0 and name in lacking]):
         return ()
-    said = f"No usable example lies in {' or '.join(names)}"
-    return (f"{said}: groups and near-duplicates stay together, and there are too few of them.",)
+    message = f"No usable example lies in {' or '.join(names)}"
+    return (f"{message}: groups and near-duplicates stay together, and there are too few of them.",)
 
 
 def _drift(members: Members, splits: Sequence[str | None]) -> float:
@@ -392,12 +396,6 @@ def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
     return np.array([link for link in links if link[0] != link[1]], np.int64).reshape(-1, 2)
 
 
-# Rows that come to a split: what is there stays where it is, and nothing that comes makes it leak.
-#
-# A new row goes where the rows of its component lie, whatever that split is called; where those lie in several
-# splits, it is refused, and so are the other new rows of that component; what belongs with nothing is dealt out.
-
-
 _JOINS = "Its group or near-duplicates lie in the splits"
 
 Mask = npt.NDArray[np.bool_]
@@ -406,10 +404,10 @@ Mask = npt.NDArray[np.bool_]
 def append_rows(
     rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
 ) -> pa.Table:
-    """`rows` of which the `new` (N,), where they are usable, got a split; the others keep theirs, whatever its name.
+    """`rows` of which the `new` (N,), if usable, got a split; the others keep theirs, whatever its name.
 
-    A new row that belongs with examples of several splits is refused: in any of them it would leak. One that has a
-    split, from before it was set aside, comes back to it where it belongs with nothing that lies elsewhere by now.
+    A new row that belongs with examples of several splits is refused: in any of them it would leak. A row with a split
+    from before it was excluded comes back to it unless its component lies elsewhere by now.
     """
     splits, qualities, reasons = (rows[name].to_pylist() for name in ("split", "quality", "reason"))
     usable = np.asarray(pc.equal(rows["quality"], "ok"), bool)
@@ -417,9 +415,9 @@ def append_rows(
     if not new[places].any():
         return rows
     members = members_of(rows.take(pa.array(places)), modality)
-    lies = [None if new[place] else splits[place] for place in places]
+    current = [None if new[place] else splits[place] for place in places]
     earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
-    joined = assign_appended(members, lies, fractions, seed, earlier)
+    joined = assign_appended(members, current, fractions, seed, earlier)
     for at in np.flatnonzero(new[places]).tolist():
         place, found = int(places[at]), joined[at]
         if isinstance(found, str):
@@ -433,38 +431,38 @@ def append_rows(
 
 def assign_appended(
     members: Members,
-    lies: Sequence[str | None],
+    current: Sequence[str | None],
     fractions: Mapping[str, float],
     seed: int,
     earlier: Mapping[str, str] = _NOTHING,
 ) -> list[str | frozenset[str]]:
-    """For each member the split that it lies in or, where that was None, comes to; or the splits that it would join.
+    """For each member its `current` split or, if that is None, a new one; or the several splits that it would join.
 
-    `earlier`: key -> the split that it lay in, for those that nothing holds elsewhere.
+    `earlier`: key -> its former split, for members whose component lies nowhere else.
     """
     component = components(members)
     reached: dict[int, set[str]] = defaultdict(set)
-    for number, name in zip(component.tolist(), lies, strict=True):
+    for number, name in zip(component.tolist(), current, strict=True):
         if name is not None:
             reached[number].add(name)
     found: list[str | frozenset[str] | None] = []
-    for number, name in zip(component.tolist(), lies, strict=True):
+    for number, name in zip(component.tolist(), current, strict=True):
         names = reached.get(number, set())
         found.append(name or (frozenset(names) if len(names) > 1 else next(iter(names), None)))
     wanted = {name for name, fraction in fractions.items() if fraction > 0}
-    dealt = np.array([name is None or name in wanted for name in found], bool)
+    open_ = np.array([name is None or name in wanted for name in found], bool)
     kept = {
         key: lay
         for key, at in zip(members.keys, found, strict=True)
         if isinstance(lay := earlier.get(key) if at is None else at, str) and lay in wanted
     }
-    drawn = iter(assign_splits(_select_members(members, dealt), fractions, seed, kept))
-    among = [next(drawn) if chosen else "" for chosen in dealt.tolist()]
+    drawn = iter(assign_splits(_select_members(members, open_), fractions, seed, kept))
+    among = [next(drawn) if chosen else "" for chosen in open_.tolist()]
     return [new if name is None else name for name, new in zip(found, among, strict=True)]
 
 
 def readmit_refused(rows: pa.Table) -> pa.Table:
-    """With the rows usable again that were refused for what they would have joined: all is dealt out anew."""
+    """Makes rows usable again that were refused for the splits that they would have joined, before a new split."""
     back = pc.fill_null(pc.starts_with(rows["reason"].cast(pa.string()), _JOINS), False)
     if rows["label"].null_count < rows.num_rows:
         back = pc.and_(back, pc.is_valid(rows["label"]))
@@ -480,7 +478,7 @@ def _why_refused(splits: frozenset[str]) -> str:
 
 
 def _select_members(members: Members, mask: Mask) -> Members:
-    """Those that `mask` chooses, with the pairs among them."""
+    """The members that `mask` chooses, with the pairs among them."""
     places, number = np.flatnonzero(mask), np.cumsum(mask) - 1
     pairs = members.pairs[mask[members.pairs].all(axis=1)]
     keys = [members.keys[place] for place in places.tolist()]
@@ -499,13 +497,12 @@ def _take_column(column: Column, places: Codes) -> Column:
     )
 
 
-# Which usable rows belong together, as a name for each: for rows whose sketches are about to go, as those of windows
-# do, so that what the sketches said of near-duplicates stays known.
-
-
 def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array:
-    """The group of each row; where it has none, the least group of its copies and near-duplicates, or else the least of
-    their `names`."""
+    """The group of each row; without one, the least group of its copies and near-duplicates, or the least of their
+    `names`.
+
+    It preserves near-duplicates of rows whose sketches are about to go, such as windows.
+    """
     component = components(members_of(rows, modality)).tolist()
     groups = rows["group_key"].to_pylist()
     grouped: dict[int, list[str]] = defaultdict(list)
@@ -522,13 +519,6 @@ def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array
     return pa.array(found, pa.string())
 
 
-# Labels that a split lacks, and shares of a split that are not what was asked for: what no figure of that split
-# tells.
-#
-# Examples that belong together stay together, so a class whose examples are all alike lies in one split, and whatever
-# is measured in the others (accuracy, baselines, how many further test examples are needed) says nothing of it. Pure.
-
-
 _KEPT, _NAMED, _LONGEST = 50, 5, 40
 _LEAST, _MUCH = 1.5, 0.25
 """A split differs much from its share by as many examples at least, and by this part of what it should have."""
@@ -537,10 +527,10 @@ _Places = npt.NDArray[np.intp]
 
 
 def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list[dict[str, Any]]:
-    """`{label, examples, splits, why}` of labels that some split lacks, the commonest first, at most 50. `rows`: usable
-    ones, as `members` has them. `made`: whether the split was made here.
+    """`{label, examples, splits, why}` of labels that some split lacks, the commonest first, at most 50.
 
-    Numbers are no classes, nor are texts most of which occur once.
+    `rows`: usable ones, as `members` has them. `made`: whether the split was made here. Numbers are no classes, nor are
+    texts most of which occur once.
     """
     label = rows["label"]
     if pa.types.is_floating(label.type):
@@ -554,7 +544,7 @@ def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list
     lacking = {each: [name for name in there if (each, name) not in both] for each in counts}
     found = sorted((each for each in counts if lacking[each]), key=lambda each: (-counts[each], each))
     component = components(members) if found and made else np.zeros(0, np.int64)
-    said = []
+    lacks = []
     for each in found[:_KEPT]:
         places = np.array([place for place, other in enumerate(labels) if other == each])
         why = (
@@ -562,52 +552,54 @@ def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list
             if made
             else "the source's own split has it so"
         )
-        said.append({"label": each, "examples": counts[each], "splits": lacking[each], "why": why})
-    return said
+        lacks.append({"label": each, "examples": counts[each], "splits": lacking[each], "why": why})
+    return lacks
 
 
 def missing_label_warnings(found: Sequence[Mapping[str, Any]], splits: Iterable[str] | None = None) -> list[str]:
     """A sentence for each label, five at most, and one that counts the rest. `splits`: only of these; None: of all."""
     wanted = None if splits is None else set(splits)
     concerned = [one for one in found if wanted is None or wanted & set(one["splits"])]
-    said = []
+    warnings = []
     for one in concerned[:_NAMED]:
         lacking = [name for name in one["splits"] if wanted is None or name in wanted]
         what = ["no model can learn it"] if "train" in lacking else []
         if set(lacking) - {"train"}:
             what.append("accuracy, baselines and the test examples needed, as measured there, say nothing of it")
-        said.append(
+        warnings.append(
             f"No example labelled {_shorten_label(one['label'])} lies in {' or '.join(map(repr, lacking))}, for "
             f"{one['why']}: "
             f"{', and '.join(what)}."
         )
     if len(concerned) > _NAMED:
-        said.append(
+        warnings.append(
             f"{len(concerned) - _NAMED} further labels lack a split; describe_dataset names them in split_audit."
         )
-    return said
+    return warnings
 
 
 def warnings_of_report(report: Mapping[str, Any], splits: Iterable[str] | None = None) -> list[str]:
-    """The same of a version's report; nothing where it is from before such labels were noted."""
+    """The warnings of a version's report; none if it is older than such notes."""
     return missing_label_warnings(report.get("split", {}).get("missing_labels", ()), splits)
 
 
 def uneven_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> list[str]:
-    """A warning, where the share of a split differs much from what was asked for; an empty one has a warning of its own
-    (`splitting.empty_splits`), which explains the others."""
+    """A warning if the share of a split differs much from its fraction.
+
+    An empty split has a warning of its own (`empty_split_warnings`), which explains the others.
+    """
     sizes = Counter(name for name in splits if name is not None)
     total, whole = sizes.total(), sum(fractions.values())
-    said = []
+    shares = []
     if any(not sizes[name] for name, fraction in fractions.items() if fraction > 0):
         return []
     for name, fraction in fractions.items():
         wanted = total * fraction / whole
         if abs(sizes[name] - wanted) > max(_LEAST, _MUCH * wanted):
-            said.append(f"{name!r} has {sizes[name]} ({sizes[name] / total:.0%}) instead of {fraction / whole:.0%}")
-    if not said:
+            shares.append(f"{name!r} has {sizes[name]} ({sizes[name] / total:.0%}) instead of {fraction / whole:.0%}")
+    if not shares:
         return []
-    return [f"Of {total} usable examples {', '.join(said)}: groups and near-duplicates stay together."]
+    return [f"Of {total} usable examples {', '.join(shares)}: groups and near-duplicates stay together."]
 
 
 def _reason_missing(

@@ -1,6 +1,7 @@
-"""The rows of a version, wherever its parts lie: a base file, files of later additions, and positions taken away.
+"""The rows of a version, wherever its parts lie: a base file, files of later additions, and removed positions.
 
-Nobody else reads parts. Works over sealed files only; `ancestors` alone asks the catalog."""
+No other module reads parts. Works over sealed files only; `ancestors` alone asks the catalog.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +42,9 @@ def read(
     ids: Collection[str] | None = None,
     usable: bool = False,
 ) -> pa.Table:
-    """The rows sorted by id: of these splits and ids only where they are given; `usable`: of quality ok only.
+    """The rows sorted by id; only of these splits and ids if they are given; `usable`: of quality ok only.
 
-    NOT_FOUND, here and below, where the version was purged or deleted since its manifest was read.
+    NOT_FOUND, here and below, if the version was purged or deleted since its manifest was read.
     """
     _check_there(folders, manifest)
     needed = None if columns is None else list(dict.fromkeys([*columns, "id", "split", "quality"]))
@@ -116,7 +117,7 @@ def rows_of_file(file: Path, condition: str) -> str:
 
 
 def files(folders: Folders, manifest: Manifest) -> list[Path]:
-    """All that must be readable for the rows."""
+    """All files that must be readable for the rows."""
     names = [name for part in manifest.parts for name in (part.file, part.removed) if name is not None]
     return [folders.root / name for name in names]
 
@@ -131,7 +132,7 @@ def _check_there(folders: Folders, manifest: Manifest) -> None:
     if missing is not None:
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{manifest.ref} is no longer what it was: {missing.name} is gone, as after a purge or a deletion.",
+            f"{manifest.ref} is incomplete: {missing.name} no longer exists, as after a purge or a deletion.",
             f"Make the same call again, or call describe_dataset(dataset={manifest.name!r}).",
         )
     for path in files(folders, manifest):
@@ -140,9 +141,6 @@ def _check_there(folders: Folders, manifest: Manifest) -> None:
 
 def _concatenate(tables: list[pa.Table]) -> pa.Table:
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
-
-
-# What a version goes back to, and what the versions before it held; what is gone says nothing.
 
 
 def ancestors(database: Database, found: Version) -> Iterator[Version]:
@@ -155,13 +153,10 @@ def ancestors(database: Database, found: Version) -> Iterator[Version]:
 
 
 def read_former_rows(folders: Folders, parts: Sequence[Part], columns: Sequence[str]) -> pa.Table | None:
-    """What the files of `parts` hold, whatever a version took away again; None where none is there any more."""
+    """All rows in the files of `parts`, including removed ones; None if no file exists any more."""
     there = {part.file: Part(file=part.file, rows=part.rows) for part in parts}
     tables = [live_rows(folders, part, columns) for part in there.values() if (folders.root / part.file).exists()]
     return pa.concat_tables(tables, promote_options="permissive") if tables else None
-
-
-# How long a dataset's examples are: what is done with them costs in proportion.
 
 
 _MEASURED = ("seconds", "steps", "residues")
@@ -170,7 +165,8 @@ _WRITTEN = ("text", "protein")
 
 
 def mean_length(folders: Folders, manifest: Manifest) -> float:
-    """Characters, residues, steps or seconds of a mean example; 1 where all are of one length. Never 0."""
+    """Characters, residues, steps or seconds of a mean example, which costs follow; 1 if all have one length.
+    Never 0."""
     if manifest.modality in _WRITTEN and manifest.inputs:
         names = ['"' + name.replace('"', '""') + '"' for name in manifest.inputs]
         length = " + ".join(f"coalesce(length({name}::VARCHAR), 0)" for name in names)

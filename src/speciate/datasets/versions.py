@@ -1,8 +1,9 @@
-"""Dataset versions: the manifest that says what a version holds, the catalog rows that name it, and what it was made
-from.
+"""Dataset versions: the manifest that says what a version holds, the catalog rows that name it, and its ancestry.
 
-A version is immutable. The same content again is the same version, whatever it was made from. Of a deleted version its
-descendants keep the provenance."""
+A version is immutable. The same content again is the same version, whatever it was made from. If a version is deleted,
+its rows go. Its provenance stays with its descendants, because roles of columns, a licence and a card follow from it:
+it lies in the `operation` of each of them, under `deleted`.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """All that a worker needs to read a version; travels in run specs. Paths are relative to the workspace's root."""
+    """All fields that a worker needs to read a version; travels in run specs. Paths are relative to the workspace's
+    root."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -101,7 +103,7 @@ def newest(database: Database, name: str) -> Manifest:
 
 
 def packed_lanes(database: Database, manifest: Manifest) -> bytes:
-    """The multiset hash of a registered version's rows (lthash.unpacked reads it), to compute that of a successor."""
+    """The multiset hash of a registered version's rows (`unpack_lanes` reads it), for the hash of a successor."""
     row = database.read_one(_LANES, [manifest.name, manifest.version])
     assert row is not None
     return bytes(row[0])
@@ -166,10 +168,9 @@ def register(
     job: str | None,
     onto: int | None = None,
 ) -> Manifest:
-    """Make `manifest` the next version of its name; where the newest has the same rows in the same roles, return that.
+    """Make `manifest` the next version of its name; if the newest has the same rows in the same roles, return that.
 
-    `onto`: the version that must still be the newest, where the change was made for what was the newest then; CONFLICT
-    where it is not, for the other change would be lost.
+    `onto`: the version that must still be the newest; CONFLICT if it is not, because the other change would be lost.
     """
     last = tx.execute(_LAST, [manifest.name])
     if onto is not None and (not last or last[0][0] != onto):
@@ -236,13 +237,6 @@ def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
     )
 
 
-# What versions were made from: those that are there, and of deleted ones what they left to their descendants.
-#
-# A deleted version's rows go; that it was, how it was made and from what stays with those that came from it, for
-# roles of columns, a licence and a card follow from there. It lies in the `operation` of each such version, under
-# `deleted`.
-
-
 DELETED = "deleted"
 _ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
 _SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
@@ -251,7 +245,7 @@ _GONE: dict[str, Any] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "
 
 
 def find_parent(database: Database, child: Version, ref: str) -> Version | None:
-    """One of `child.parents`; of a deleted one provenance alone. None where nothing is known of it any more."""
+    """One of `child.parents`; of a deleted one only its provenance. None if nothing is known of it."""
     try:
         return version(database, ref)
     except SpeciateError as error:
@@ -266,7 +260,7 @@ def find_parent(database: Database, child: Version, ref: str) -> Version | None:
 
 
 def keep_ancestry(tx: Transaction, doomed: Collection[str]) -> None:
-    """Write into the versions that stay what they need to know of the doomed ones (refs) that they came from."""
+    """Writes into the remaining versions what they need to know of the doomed ones (refs) that they came from."""
     rows = {f"{name}@v{number}": (name, number, *rest) for name, number, *rest in tx.execute(_ALL)}
     left_behind = {ref: _ancestry_of_deleted(*rows[ref][2:]) for ref in doomed if ref in rows}
     for ref, (name, number, _, parents, text, _) in rows.items():
@@ -281,7 +275,7 @@ def keep_ancestry(tx: Transaction, doomed: Collection[str]) -> None:
 
 
 def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float) -> dict[str, Any]:
-    """What a version leaves: itself, and what was left to it."""
+    """What a deleted version leaves: itself, and what was left to it."""
     operation = json.loads(text)
     left_to_it = operation.pop(DELETED, {})
     found = Manifest.model_validate_json(manifest)
@@ -295,7 +289,7 @@ def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float)
 
 
 def _reachable_deleted(parents: Sequence[str], deleted: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the deleted versions that can be reached from these parents through deleted ones."""
+    """The deleted versions that can be reached from these parents through deleted ones."""
     found: dict[str, Any] = {}
     left = list(parents)
     while left:

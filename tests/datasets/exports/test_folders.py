@@ -30,12 +30,12 @@ def there_and_back(workspace: Workspace, made: Manifest, path: Path) -> Manifest
 
 @pytest.mark.slow
 def test_meshes_leave_as_ply_and_those_with_textures_as_folders(workspace: Workspace, tmp_path: Path) -> None:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for place, kind in enumerate(["ply", "stl", "obj", "off", "glb"] * 2):
         family = ("gear", "bolt")[place % 2]
         path = tmp_path / "parts" / family / f"part.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(exported(FAMILIES[family](chance), kind))
+        path.write_bytes(exported(FAMILIES[family](rng), kind))
     for name, member in members_of(BUNDLES["square.obj"]).items():
         (tmp_path / "parts" / "sign").mkdir(exist_ok=True)
         (tmp_path / "parts" / "sign" / name).write_bytes(member)

@@ -1,4 +1,4 @@
-"""Files that name people leave only where the caller says so, and an export without names tells none."""
+"""Files that name people leave only if the caller says so, and an export without names reveals none."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def made_by(number: int, **operation: Any) -> Version:
     return Version(version, [], operation, {}, None, 0.0)
 
 
-def test_a_card_tells_nothing_of_what_was_done_before_names_went() -> None:
+def test_a_card_omits_steps_before_names_were_removed() -> None:
     named = {"op": "filter", "where": "patient = 'ZQDOE'"}
     chain = [
         made_by(4, op="curate", steps=[{"op": "filter", "where": "slices > 3"}]),
@@ -65,7 +65,7 @@ def test_a_card_tells_nothing_of_what_was_done_before_names_went() -> None:
         made_by(1, op="ingest", source="/home/x/ZQMILES", license="cc0", group_by="ZQ(.*)"),
     ]
     exported = ExportSummary(
-        format="dicom", part=None, splits={"": 3}, set_aside={}, configs={}, label=None, group=None, notes=[]
+        format="dicom", part=None, splits={"": 3}, excluded={}, configs={}, label=None, group=None, notes=[]
     )
     shown = card(redact_history(chain, identified=False), exported)
     assert "ZQ" not in shown

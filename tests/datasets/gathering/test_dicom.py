@@ -1,4 +1,4 @@
-"""Folders of DICOM files as hospitals send them: what becomes an example, and what is set aside with which reason."""
+"""Folders of DICOM files as hospitals send them: what becomes an example, and what is excluded with which reason."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ CORONAL = [1, 0, 0, 0, 0, -1]
 def put(folder: Path, made: Sequence[Dataset | bytes], seed: int = 0) -> None:
     """Files without a suffix, whose names say nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     for each in made:
-        name = f"{chance.integers(1 << 40):010x}"
+        name = f"{rng.integers(1 << 40):010x}"
         (folder / name).write_bytes(each if isinstance(each, bytes) else samples.encoded(each))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SourceContext]:
-    with source_context(tmp_path_factory.mktemp("desk")) as found:
+    with source_context(tmp_path_factory.mktemp("work")) as found:
         yield found
 
 
@@ -72,7 +72,7 @@ def mess(folder: Path) -> None:
     put(folder, [samples.real("test-SR.dcm"), samples.real("dicomdirtests/DICOMDIR")], 6)
 
 
-def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_mess_is_sorted_and_faults_are_named(workspace: Workspace, tmp_path: Path) -> None:
     mess(tmp_path / "sent")
     data.ingest(workspace, "set", source=tmp_path / "sent")
     found = rows(workspace)
@@ -91,7 +91,7 @@ def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_p
     assert (tmp_path / "sent" / named).stat().st_size < len(samples.encoded(samples.series()[0])) - 200
     assert {row["patient"] for row in by_series.values()} == {"P1", "P2"}
     refused = sorted(str(row["reason"]) for row in found if row["quality"] == "refused")
-    assert refused[0].startswith("A DICOM file that is no picture: a report (SR).")
+    assert refused[0].startswith("A DICOM file that is no image: a report (SR).")
     assert refused[1].startswith("A copy of '")
     assert refused[2].startswith("An index of DICOM files (DICOMDIR)")
     assert refused[3] == "No DICOM file, though it is called one."
@@ -99,7 +99,7 @@ def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_p
     assert report["set_aside"] == 4
     notes = report["untrusted"]["notes"]
     assert "32 DICOM files are 4 examples of 2 patients." in notes[0]
-    assert notes[-1] == "Of 36 files 32 are in examples and 4 are set aside."
+    assert notes[-1] == "Of 36 files 32 are in examples and 4 are excluded."
     assert sum(1 for path in (tmp_path / "sent").iterdir()) == 36
     assert report["set_aside_shown"] == "first 4 of 4"
 
@@ -148,10 +148,10 @@ def test_a_file_that_ends_within_its_header_stays_with_its_series_where_that_can
     put(tmp_path / "sent", [*made[:2], made[2][:at], *made[3:], made[0][:300]])
     found = gathered(tmp_path / "sent", place)
     assert [len(file.parts) for file in found.files] == [6]
-    assert [reason for _, reason in found.set_aside] == ["A DICOM file without a picture (of no modality)."]
+    assert [reason for _, reason in found.excluded] == ["A DICOM file without an image (of no modality)."]
 
 
-def test_pictures_that_are_no_slices_stay_single(tmp_path: Path, place: SourceContext) -> None:
+def test_images_that_are_no_slices_stay_single(tmp_path: Path, place: SourceContext) -> None:
     pixels = samples.phantom()[0].clip(0).astype(np.uint16)
     views = [
         samples.dataset(pixels, Modality="DX", InstanceNumber=number, SOPInstanceUID=samples.uid(9, 9, number))
@@ -161,7 +161,7 @@ def test_pictures_that_are_no_slices_stay_single(tmp_path: Path, place: SourceCo
     assert [len(file.parts) for file in gathered(tmp_path / "sent", place).files] == [0, 0, 0, 0]
 
 
-def test_patients_are_told_apart_by_id_and_issuer_and_else_by_study(workspace: Workspace, tmp_path: Path) -> None:
+def test_patients_are_identified_by_id_and_issuer_and_else_by_study(workspace: Workspace, tmp_path: Path) -> None:
     """All of them are called Jane Doe."""
     who: list[dict[str, str]] = [
         {"IssuerOfPatientID": "North"}, {"IssuerOfPatientID": "South"},
@@ -222,13 +222,13 @@ def test_outlines_and_segmentations_become_a_column_of_their_scan(tmp_path: Path
     assert (liver.labels, int(liver.pixels.sum())) == (["liver"], 36)
     assert tumour.labels == ["tumour"]
     assert (tumour.pixels == labels).all()
-    assert sorted(reason for _, reason in found.set_aside) == [
+    assert sorted(reason for _, reason in found.excluded) == [
         "Outlines of which there is a later state.",
         "Regions that are not used: their scan is not here.",
     ]
     assert found.notes[-2:] == (
         "2 examples have regions in the column 'mask'.",
-        "Of 16 files 12 are in examples, 2 hold their regions and 2 are set aside.",
+        "Of 16 files 12 are in examples, 2 hold their regions and 2 are excluded.",
     )
 
 

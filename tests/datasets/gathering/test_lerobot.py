@@ -35,7 +35,7 @@ def demos() -> list[Demonstration]:
 
 @pytest.fixture
 def cutting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, Any]]:
-    """The caged half, called here; its episodes lie in the working folder."""
+    """The sandboxed half, called here; its episodes lie in the working folder."""
     folder = tmp_path / "cut"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -61,7 +61,7 @@ def test_the_layout_is_known_by_names_alone() -> None:
 
     assert is_lerobot(files("meta/info.json", DATA))
     assert is_lerobot(files("a/b/meta/info.json", "a/b/meta/episodes.jsonl"))
-    assert not is_lerobot(files("meta/info.json", "pictures/cat.png"))
+    assert not is_lerobot(files("meta/info.json", "images/cat.png"))
     assert not is_lerobot(files("info.json", DATA))
 
 
@@ -78,9 +78,9 @@ def test_each_episode_gets_its_own_steps_and_its_own_seconds_of_the_video(
     demos: list[Demonstration], cutting: Any, tmp_path: Path, layout: Layout, again: str | None
 ) -> None:
     """Files of data and of video hold other episodes; a shared index would show another episode."""
-    told = cutting(write(tmp_path / "set", demos, layout))
-    assert [number for _, number, _ in told["episodes"]] == list(range(6))
-    assert again is None or told["notes"][0].startswith(again)
+    answer = cutting(write(tmp_path / "set", demos, layout))
+    assert [number for _, number, _ in answer["episodes"]] == list(range(6))
+    assert again is None or answer["notes"][0].startswith(again)
     for number, demo in enumerate(demos):
         media = decoded(number)
         assert not isinstance(media, DecodeError), media
@@ -96,9 +96,9 @@ def test_each_episode_gets_its_own_steps_and_its_own_seconds_of_the_video(
         assert media["about"]["task"] == "reach the mark"
 
 
-def test_what_is_copied_is_not_encoded_again(demos: list[Demonstration], cutting: Any, tmp_path: Path) -> None:
-    told = cutting(write(tmp_path / "set", demos, Layout(per_video=1)))
-    assert told["notes"] == []
+def test_copied_videos_are_not_encoded_again(demos: list[Demonstration], cutting: Any, tmp_path: Path) -> None:
+    answer = cutting(write(tmp_path / "set", demos, Layout(per_video=1)))
+    assert answer["notes"] == []
 
 
 def _lose(path: str) -> Callable[[Path], None]:
@@ -139,7 +139,7 @@ def _late(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "who", "said"),
+    ("harm", "who", "message"),
     [
         (_lose(FIRST_VIDEO), [0, 1, 2, 3], "is missing"),
         (_damage(FIRST_VIDEO), [0, 1, 2, 3], "cannot be opened"),
@@ -157,15 +157,15 @@ def _late(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ids=["video missing", "video damaged", "video short", "data missing", "data damaged", "a row missing", "NaN action",
          "late timestamps", "length", "seconds", "wrong file"],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_named_and_the_rest_goes_in(
-    demos: list[Demonstration], cutting: Any, tmp_path: Path, harm: Callable[[Path], None], who: list[int], said: str
+def test_faulty_episodes_are_named_and_the_rest_goes_in(
+    demos: list[Demonstration], cutting: Any, tmp_path: Path, harm: Callable[[Path], None], who: list[int], message: str
 ) -> None:
     root = write(tmp_path / "set", demos)
     harm(root)
     cutting(root)
     found = faults()
     assert sorted(found) == who
-    assert all(said in reason for reason in found.values()), found
+    assert all(message in reason for reason in found.values()), found
 
 
 def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out(
@@ -175,16 +175,16 @@ def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out
     steps = pq.read_table(root / DATA)
     noon = pa.array(["noon"] * steps.num_rows)
     pq.write_table(steps.drop_columns(["timestamp"]).append_column("timestamp", noon), root / DATA)
-    told = cutting(root)
-    assert [name for name, reason in told["set_aside"] if "It cannot be cut" in reason] == [
+    answer = cutting(root)
+    assert [name for name, reason in answer["excluded"] if "It cannot be cut" in reason] == [
         f"episode-{number:06}.episode" for number in (0, 1, 2)
     ]
     assert not faults()
-    assert [number for _, number, _ in told["episodes"]] == list(range(3, len(demos)))
+    assert [number for _, number, _ in answer["episodes"]] == list(range(3, len(demos)))
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "said"),
+    ("path", "content", "message"),
     [
         ("meta/info.json", "{broken", "meta/info.json of the LeRobot dataset is damaged"),
         ("meta/info.json", '{"codebase_version": "v1.6", "fps": 1, "features": {}}', "version 'v1.6'; v3.0 and v2.1"),
@@ -192,11 +192,11 @@ def test_an_episode_whose_columns_are_of_another_type_does_not_keep_the_rest_out
     ],
 )
 def test_without_its_description_nothing_can_be_cut(
-    demos: list[Demonstration], cutting: Any, tmp_path: Path, path: str, content: str, said: str
+    demos: list[Demonstration], cutting: Any, tmp_path: Path, path: str, content: str, message: str
 ) -> None:
     root = write(tmp_path / "set", demos[:2])
     (root / path).write_text(content)
-    with pytest.raises(SpeciateError, match=said):
+    with pytest.raises(SpeciateError, match=message):
         cutting(root)
 
 
@@ -247,19 +247,21 @@ def test_version_2_1_with_a_file_for_each_episode_is_read(
 def test_a_source_of_two_datasets_and_other_files_lists_every_episode(
     demos: list[Demonstration], workspace: Workspace, tmp_path: Path
 ) -> None:
-    """Through the cage, as ingest does it."""
+    """Through the sandbox, as ingest does it."""
     source = tmp_path / "source"
     write(source / "left", demos[:2])
     write(source / "right", demos[2:5])
     (source / "right/meta/info.json").write_text((source / "right/meta/info.json").read_text().replace("0:3", "0:2"))
     (source / "notes.csv").write_text("a,b\n1,2\n")
     settings = workspace.settings
-    desk = SourceContext(Pool(workspace.folders, settings, size=1), settings.cage, workspace.folders, tmp_path / "work")
-    found = prepare.prepare_source(source, desk)
-    desk.pool.close()
+    context = SourceContext(
+        Pool(workspace.folders, settings, size=1), settings.cage, workspace.folders, tmp_path / "work"
+    )
+    found = prepare.prepare_source(source, context)
+    context.pool.close()
     assert found.modality == "episode"
     assert [file.name for file in found.files] == [
         *(f"left/episode-{n:06}.episode" for n in range(2)), *(f"right/episode-{n:06}.episode" for n in range(3))
     ]  # fmt: skip
     assert all(EPISODE.sniff(file.path.read_bytes()[:4096], file.name) for file in found.files)
-    assert [name for name, _ in found.set_aside] == ["notes.csv"]
+    assert [name for name, _ in found.excluded] == ["notes.csv"]

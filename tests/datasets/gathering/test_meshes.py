@@ -1,4 +1,4 @@
-"""Meshes with what belongs to them become one example each; the rest is set aside, and nothing outside is taken."""
+"""Meshes with what belongs to them become one example each; the rest is excluded, and nothing outside is taken."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def test_each_mesh_is_one_example_with_what_it_names(source: Path, tmp_path: Path) -> None:
+def test_each_mesh_is_one_example_with_the_files_that_it_names(source: Path, tmp_path: Path) -> None:
     with source_context(tmp_path) as place:
         found = prepare_source(source, place)
     assert found.modality == "mesh"
@@ -46,7 +46,7 @@ def test_each_mesh_is_one_example_with_what_it_names(source: Path, tmp_path: Pat
         "signs/first/square.obj": ["signs/first/square.obj", "signs/first/Square.mtl", "paint/skin.png"],
         "signs/second/square.obj": ["signs/second/square.obj", "signs/second/Square.mtl", "paint/skin.png"],
     }
-    assert dict(found.set_aside) == {
+    assert dict(found.excluded) == {
         "paint/other.png": "No mesh names it.",
         "rings/left_over.bin": "No mesh names it.",
     }

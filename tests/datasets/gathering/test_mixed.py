@@ -1,4 +1,4 @@
-"""From files to mixed rows: every layout that people use, on real files, and what is set aside or refused."""
+"""From files to mixed rows: every layout that people use, on real files, and what is excluded or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERIES = b"x,y\n" + b"1,2\n" * 20
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SourceContext]:
-    with source_context(tmp_path_factory.mktemp("desk")) as found:
+    with source_context(tmp_path_factory.mktemp("work")) as found:
         yield found
 
 
@@ -33,8 +33,8 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def mixed(place: SourceContext, source: Path, inputs: Sequence[str] = (), labels: LabelsFile | None = None) -> Listing:
-    desk = place._replace(work=source.parent / "work")
-    return prepare_source(source, desk, modality="multimodal", inputs=inputs, labels=labels, never=["label"])
+    context = place._replace(work=source.parent / "work")
+    return prepare_source(source, context, modality="multimodal", inputs=inputs, labels=labels, never=["label"])
 
 
 def parts(found: Listing) -> dict[str, list[str]]:
@@ -93,28 +93,28 @@ def test_the_same_kind_of_file_twice_is_two_parts(place: SourceContext, tmp_path
 
 def test_a_table_brings_files_and_texts_together(place: SourceContext, tmp_path: Path) -> None:
     rows = [f"pics/{i}.png,a caption that is long enough of {i},{'ab'[i % 2]}" for i in range(3)]
-    table = "\n".join(["picture,caption,label", *rows, "pics/9.png,a caption of a picture that got lost,a", ",,b"])
+    table = "\n".join(["image,caption,label", *rows, "pics/9.png,a caption of an image that got lost,a", ",,b"])
     files = {f"pics/{i}.png": PNG for i in range(4)} | {"rows.csv": table.encode()}
     source = write(tmp_path / "rows", files)
     found = mixed(place, source)
-    assert parts(found)["rows.csv#1"] == ["picture.image", "caption.text"]
-    assert parts(found)["rows.csv#4"] == ["caption.text", "missing/picture.image"]
+    assert parts(found)["rows.csv#1"] == ["image.image", "caption.text"]
+    assert parts(found)["rows.csv#4"] == ["caption.text", "missing/image.image"]
     assert found.labels is not None
     assert found.labels.to_pydict() == {"label": ["a", "b", "a", "a"]}
-    assert {item.name: item.reason for item in found.set_aside} == {
+    assert {item.name: item.reason for item in found.excluded} == {
         "pics/3.png": "No row of 'rows.csv' names it.",
         "rows.csv#5": "None of its parts is there.",
     }
-    alone = mixed(place, source / "rows.csv", inputs=["picture", "caption"])
+    alone = mixed(place, source / "rows.csv", inputs=["image", "caption"])
     assert parts(alone) == parts(found)
 
 
 def test_columns_whose_names_differ_in_signs_alone_are_two_parts(place: SourceContext, tmp_path: Path) -> None:
     rows = [f"{i}.png,a caption that is long enough of {i},another one that is long enough of {i}" for i in range(3)]
-    table = "\n".join(["picture,words (en),words [en]", *rows])
+    table = "\n".join(["image,words (en),words [en]", *rows])
     source = write(tmp_path / "rows", {f"{i}.png": PNG for i in range(3)} | {"rows.csv": table.encode()})
     found = mixed(place, source)
-    assert parts(found)["rows.csv#1"] == ["picture.image", "words_en.text", "words_en_2.text"]
+    assert parts(found)["rows.csv#1"] == ["image.image", "words_en.text", "words_en_2.text"]
     texts = {name: path.read_text() for name, path in found.files[2].parts if name.endswith(".text")}
     assert sorted(texts.values()) == [
         "a caption that is long enough of 2", "another one that is long enough of 2"
@@ -127,18 +127,18 @@ def test_a_table_reaches_nothing_outside_its_folder(place: SourceContext, tmp_pa
     names = ["in.png"] * 5
     names += ["../secret.png", str(tmp_path / "secret.png"), "link.png"]
     rows = [f"{name},a caption that is long enough of {i}" for i, name in enumerate([*names, ".hidden/x.png"])]
-    write(tmp_path, {"rows/rows.csv": "\n".join(["picture,caption", *rows]).encode()})
+    write(tmp_path, {"rows/rows.csv": "\n".join(["image,caption", *rows]).encode()})
     found = mixed(place, tmp_path / "rows" / "rows.csv")
-    held = ["missing/picture.image" not in members for members in parts(found).values()]
-    assert held == [True] * 5 + [False] * 4
+    present = ["missing/image.image" not in members for members in parts(found).values()]
+    assert present == [True] * 5 + [False] * 4
 
 
-def test_parts_are_chosen_by_name_and_strangers_are_set_aside(place: SourceContext, tmp_path: Path) -> None:
+def test_parts_are_chosen_by_name_and_strangers_are_excluded(place: SourceContext, tmp_path: Path) -> None:
     files = {f"p{i}/{name}": data for i in range(3) for name, data in (("a.png", PNG), ("b.txt", TEXT), ("c.wav", WAV))}
     source = write(tmp_path / "rows", files | {"p1/notes.docx": b"?", "overview.png": PNG})
     found = mixed(place, source, inputs=["a", "c"])
     assert parts(found)["p0"] == ["a.image", "c.audio"]
-    assert sorted(item.name for item in found.set_aside) == ["overview.png", "p1/notes.docx"]
+    assert sorted(item.name for item in found.excluded) == ["overview.png", "p1/notes.docx"]
     with pytest.raises(SpeciateError, match="make the parts a, b, c"):
         mixed(place, source, inputs=["d"])
 
@@ -164,7 +164,7 @@ def test_files_without_company_are_no_mixed_rows(place: SourceContext, tmp_path:
         mixed(place, write(tmp_path / "rows", {f"{i}.png": PNG for i in range(3)}))
 
 
-def test_pictures_with_a_table_of_captions_stay_pictures(place: SourceContext, tmp_path: Path) -> None:
+def test_images_with_a_table_of_captions_stay_images(place: SourceContext, tmp_path: Path) -> None:
     captions = "\n".join(["file_name,caption", *(f"{i}.png,a caption that is long enough of {i}" for i in range(3))])
     source = write(tmp_path / "rows", {f"{i}.png": PNG for i in range(3)} | {"metadata.csv": captions.encode()})
     found = prepare_source(source, place._replace(work=tmp_path / "work"))

@@ -1,4 +1,4 @@
-"""From files to scans: pairs, and masks in every layout that datasets have; what fits no scan is set aside."""
+"""From files to scans: pairs, and masks in every layout that datasets have; what fits no scan is excluded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MASKS = [packed(written(each.labels)) for each in ORGANS]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SourceContext]:
-    with source_context(tmp_path_factory.mktemp("desk")) as found:
+    with source_context(tmp_path_factory.mktemp("work")) as found:
         yield found
 
 
@@ -68,7 +68,7 @@ def test_of_several_channels_of_a_case_the_first_is_read(place: SourceContext, t
         "imagesTr/case_001_0000",
     ]
     assert all(mask is not None and mask.labels == ["organ", "lesion"] for mask in masks(found).values())
-    assert ["channel" in reason for name, reason in found.set_aside if "0001" in name] == [True, True]
+    assert ["channel" in reason for name, reason in found.excluded if "0001" in name] == [True, True]
 
 
 def test_numbers_of_four_digits_are_no_channels(place: SourceContext, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_mask_beside_its_scan_is_known_by_its_name(place: SourceContext, tmp_p
     assert mask.labels == ["1", "2"]
 
 
-def test_masks_that_do_not_fit_are_set_aside_with_the_reason(place: SourceContext, tmp_path: Path) -> None:
+def test_masks_that_do_not_fit_are_excluded_with_the_reason(place: SourceContext, tmp_path: Path) -> None:
     files = {f"images/{i}.nii.gz": SCANS[0] for i in range(6)}
     files["labels/0.nii.gz"] = packed(written(ORGANS[0].labels[:-1]))
     files["labels/1.nii.gz"] = packed(written(ORGANS[0].labels, np.diag([2.5, 1, 1.5, 1])))
@@ -100,7 +100,7 @@ def test_masks_that_do_not_fit_are_set_aside_with_the_reason(place: SourceContex
     files["labels/6.nii.gz"] = MASKS[0]
     found = read(place, tmp_path, files)
     assert set(masks(found).values()) == {None}
-    reasons = dict(found.set_aside)
+    reasons = dict(found.excluded)
     assert "23 x 28" not in reasons["labels/0.nii.gz"]
     assert "20 x 28 x 23 voxels" in reasons["labels/0.nii.gz"]
     assert "2.5 mm" in reasons["labels/1.nii.gz"]
@@ -134,7 +134,7 @@ def test_a_header_and_its_voxels_are_one_example(place: SourceContext, tmp_path:
         ("scan.hdr", ["scan.hdr", "scan.img"])
     ]
     assert masks(found)["scan.hdr"] is not None
-    assert dict(found.set_aside)["alone.img"].startswith("Voxels without a header")
+    assert dict(found.excluded)["alone.img"].startswith("Voxels without a header")
 
 
 @pytest.mark.parametrize("card", [None, [], {"labels": 3}, {"labels": {"a": "b", "-1": "c", "2": "", "3": None}}])

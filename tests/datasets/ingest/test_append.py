@@ -70,9 +70,9 @@ def test_adding_ends_in_the_version_of_ingesting_all_at_once(workspace: Workspac
     (tmp_path / "all" / "test").mkdir()
     shutil.copytree(folder / "0", tmp_path / "all" / "train" / "0")
     shutil.copytree(folder / "1", tmp_path / "all" / "test" / "1")
-    data.ingest(workspace, "pictures", source=tmp_path / "all", label="folder")
+    data.ingest(workspace, "images", source=tmp_path / "all", label="folder")
     shutil.copytree(tmp_path / "later", tmp_path / "all" / "train" / "2")
-    grown = add(workspace, "pictures", source=tmp_path / "all")
+    grown = add(workspace, "images", source=tmp_path / "all")
     assert grown.id == data.ingest(workspace, "at-once", source=tmp_path / "all", label="folder").id
     assert len(load_examples(workspace.folders, grown)) == 60
 
@@ -209,7 +209,7 @@ def test_a_near_copy_of_a_row_in_a_split_of_another_name_comes_to_it(workspace: 
     assert manifest.splits == {"train": 30, "holdout": 2}
 
 
-def test_shares_of_an_earlier_split_hold_for_what_comes(workspace: Workspace) -> None:
+def test_fractions_of_an_earlier_split_hold_for_appended_rows(workspace: Workspace) -> None:
     rows = data.review_rows(100)
     data.ingest(workspace, "set", rows=rows[:40], label="label")
     shares = {"train": 0.8, "test": 0.2}
@@ -222,8 +222,8 @@ def test_shares_of_an_earlier_split_hold_for_what_comes(workspace: Workspace) ->
     assert "steps" not in version(workspace.database, "set").report
 
 
-def test_what_was_labelled_since_is_not_new(workspace: Workspace, tmp_path: Path) -> None:
-    """The source says what it said; the dataset's labels stand."""
+def test_rows_labelled_since_are_not_new(workspace: Workspace, tmp_path: Path) -> None:
+    """The source's labels are unchanged; the dataset's labels stand."""
     folder = data.digit_folder(tmp_path / "digits", 12, classes=2)
     first = data.ingest(workspace, "bare", source=folder)
     named = data.label(workspace, "bare", {row["id"]: "seen" for row in rows_of(workspace, first)})
@@ -236,7 +236,7 @@ def test_what_was_labelled_since_is_not_new(workspace: Workspace, tmp_path: Path
     assert "another label" in result["report"]["warnings"][0]
 
 
-def test_what_curation_dropped_stays_out(workspace: Workspace) -> None:
+def test_rows_dropped_by_curation_stay_out(workspace: Workspace) -> None:
     rows = data.review_rows(40)
     data.ingest(workspace, "set", rows=rows, label="label")
     data.run_job(workspace, "curate", dataset="set", steps=[{"op": "filter", "where": "label = 'good'"}])

@@ -1,4 +1,4 @@
-"""Which datasets are grouped by what somebody said, and which rows lack a group that they need."""
+"""Which datasets have named groups, and which rows lack a group that they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draft(table: pa.Table) -> Draft:
     return Draft(table, "text", ("review",), "label", False, {}, warnings=("before",))
 
 
-def test_one_group_that_somebody_said_makes_a_dataset_grouped() -> None:
+def test_one_named_group_makes_a_dataset_grouped() -> None:
     assert is_grouped(rows(None, None, "critic3"), "text")
     assert not is_grouped(rows(None, None), "text")
     assert not is_grouped(rows("critic3", quality="refused"), "text")
@@ -35,7 +35,7 @@ def test_groups_by_ids_as_windows_and_variants_have_them_are_no_such_groups() ->
     assert is_grouped(rows("ex-1", None), "text")
 
 
-def test_what_the_medium_tells_itself_is_there_for_newcomers_too() -> None:
+def test_groups_of_the_medium_itself_come_with_new_rows() -> None:
     scaffolds = rows("c1ccccc1", None, scaffold=["c1ccccc1", None])
     assert not is_grouped(scaffolds, "molecule")
     assert is_grouped(rows("plate7", None, scaffold=["c1ccccc1", None]), "molecule")
@@ -68,7 +68,7 @@ def test_where_no_answer_says_its_group_all_are_refused() -> None:
     assert "{'row'" not in raised.value.recovery, "nobody can send what paths say"
 
 
-def test_a_log_is_told_from_a_file_that_is_called_so() -> None:
+def test_a_log_is_not_a_file_of_that_name() -> None:
     assert is_log("log:triage?labelled=true")
     assert not is_log("/data/log:triage")
     assert not is_log(None)

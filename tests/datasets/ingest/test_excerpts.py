@@ -28,7 +28,7 @@ def labelled(workspace: Workspace, folder: Path, head: str, rows: Iterable[Seque
     return resolve(workspace.database, "set")
 
 
-def films(folder: Path) -> Path:
+def videos(folder: Path) -> Path:
     """Six videos of 40 frames at 20 a second, and the first again at lower quality."""
     folder.mkdir()
     photos = [panned(40, photo=name) for name in ("flower.jpg", "china.jpg")]
@@ -54,7 +54,7 @@ def test_each_row_is_an_example_and_those_of_one_video_share_a_split(workspace: 
     rows = [
         (name, start, start + 0.5, "ab"[place % 2]) for name in names for place, start in enumerate((0.0, 0.5, 1.2))
     ]
-    manifest = labelled(workspace, films(tmp_path / "films"), "name window_start window_stop kind", rows)
+    manifest = labelled(workspace, videos(tmp_path / "videos"), "name window_start window_stop kind", rows)
     assert manifest.labels == {"a": 14, "b": 7}
     found = rows_of(workspace)
     assert [(row["_start"], row["_stop"], row["seconds"]) for row in found[:3]] == [
@@ -66,15 +66,15 @@ def test_each_row_is_an_example_and_those_of_one_video_share_a_split(workspace: 
     splits = [row["split"] for row in found]
     assert torn(found, splits) == 0
     assert torn(found, np.random.default_rng(0).permutation(splits).tolist()) > 0
-    films_of = {row["source"]: row["split"] for row in found}
-    assert films_of["0.mp4"] == films_of["again.mkv"]  # the same film
+    videos_of = {row["source"]: row["split"] for row in found}
+    assert videos_of["0.mp4"] == videos_of["again.mkv"]  # the same video
     for example in load_examples(workspace.folders, manifest):
         assert len(example.media["times"]) == 10
 
 
 def test_labels_of_frames_are_windows_of_one_frame(workspace: Workspace, tmp_path: Path) -> None:
     rows = [(f"{number}.mp4", frame, "ab"[frame % 2]) for number in range(6) for frame in (0, 7, 39)]
-    manifest = labelled(workspace, films(tmp_path / "films"), "name frame kind", [*rows, ("0.mp4", 40, "a")])
+    manifest = labelled(workspace, videos(tmp_path / "videos"), "name frame kind", [*rows, ("0.mp4", 40, "a")])
     wrong = [row for row in rows_of(workspace) if row["quality"] == "error"]
     assert [row["reason"] for row in wrong] == ["Its label is about frame 40 of 40, the first being 0."]
     assert [row["reason"] for row in rows_of(workspace) if row["source"] == "again.mkv"] == ["The label is missing."]
@@ -83,8 +83,8 @@ def test_labels_of_frames_are_windows_of_one_frame(workspace: Workspace, tmp_pat
     assert all(len(example.media["times"]) == 1 for example in load_examples(workspace.folders, manifest))
 
 
-def test_a_part_that_is_none_is_set_aside_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
-    folder = tmp_path / "sounds"
+def test_a_part_outside_its_file_is_an_error_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "audio"
     folder.mkdir()
     (folder / "long.wav").write_bytes(sound("WAV", chirp(1)))
     wrong = [(5, 6), (0.5, 0.2), ("x", 1), (-1, 1), (0.1, "inf"), (0.2, "")]

@@ -1,4 +1,4 @@
-"""Whole ingests of small real sources, decoded in the cage."""
+"""Whole ingests of small real sources, decoded in the sandbox."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rows_of(workspace: Workspace, ref: str = "set") -> list[dict[str, Any]]:
     return list(version_rows.read(workspace.folders, manifest).to_pylist())
 
 
-def test_what_is_about_the_data_is_counted(workspace: Workspace, tmp_path: Path) -> None:
+def test_files_about_the_data_are_counted(workspace: Workspace, tmp_path: Path) -> None:
     source = data.digit_folder(tmp_path / "digits", 12)
     (source / "README.md").write_text("# about")
     (next(source.glob("*/*.png"))).rename(source / "0" / "license.png")
@@ -47,7 +47,7 @@ def test_what_is_about_the_data_is_counted(workspace: Workspace, tmp_path: Path)
     assert notes == ["1 file is left out as a text about the data: 'README.md'."]
 
 
-def test_a_folder_of_pictures(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_folder_of_images(workspace: Workspace, tmp_path: Path) -> None:
     manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 100), label="folder")
     examples = load_examples(workspace.folders, manifest)
     assert manifest.ref == "digits@v1"
@@ -70,8 +70,8 @@ def test_a_table_of_texts_keeps_groups_together(workspace: Workspace, tmp_path: 
     assert set(manifest.splits) == {"train", "validation", "test"}
 
 
-def test_labels_of_any_length_stay_apart_and_it_is_said(workspace: Workspace, tmp_path: Path) -> None:
-    long = "a label that describes at length what can be seen on the picture, which is "
+def test_long_labels_stay_distinct_with_a_warning(workspace: Workspace, tmp_path: Path) -> None:
+    long = "a label that describes at length what can be seen on the image, which is "
     kinds = [f"{long}shoes", f"{long}hats", "other"]
     rows = tuple({"text": f"a text about the number {i}", "kind": kinds[i % 3]} for i in range(60))
     manifest = data.ingest(workspace, "rows", rows=rows, label="kind")
@@ -88,7 +88,7 @@ def test_labels_of_any_length_stay_apart_and_it_is_said(workspace: Workspace, tm
     assert folders.labels.keys() == manifest.labels.keys()
 
 
-def test_a_series_whose_label_changes_is_set_aside_alone(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_series_whose_label_changes_is_excluded_alone(workspace: Workspace, tmp_path: Path) -> None:
     lines = ["m,t,x,label"] + [f"m{i // 30},{i % 30},{i * i % 97},{'ab'[i // 30 % 2]}" for i in range(180)]
     lines[40] = lines[40].replace(",b", ",a")
     (tmp_path / "long.csv").write_text("\n".join(lines))
@@ -96,11 +96,11 @@ def test_a_series_whose_label_changes_is_set_aside_alone(workspace: Workspace, t
     for name, label in (("named", "label"), ("implied", None)):
         manifest = data.ingest(workspace, name, **source, label=label)
         assert manifest.labels == {"a": 3, "b": 2}
-        aside = [(row["m"], row["reason"]) for row in rows_of(workspace, name) if row["quality"] == "error"]
-        assert aside == [("m1", "Its label 'label' changes within the series.")]
+        excluded = [(row["m"], row["reason"]) for row in rows_of(workspace, name) if row["quality"] == "error"]
+        assert excluded == [("m1", "Its label 'label' changes within the series.")]
 
 
-def test_groups_that_a_pattern_does_not_find_are_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_groups_that_a_pattern_misses_are_a_warning(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
     found = {}
     for name, pattern in (("none", r"(patient\d+)"), ("some", r"^1/(\d+)"), ("all", r"(\d+)\.png")):
@@ -120,9 +120,9 @@ def test_a_column_of_dates_is_no_input_and_the_rest_is_learned_from(workspace: W
     manifest = data.ingest(workspace, "dated", source=tmp_path / "t.csv", label="kind")
     assert (manifest.modality, manifest.inputs, sum(manifest.splits.values())) == ("tabular", ("x", "y"), 40)
     assert manifest.columns["day"] == "DATE"
-    (said,) = version(workspace.database, "dated").report["warnings"]
-    assert "'day'" in said
-    assert "reader='long:ID,TIME'" in said
+    (message,) = version(workspace.database, "dated").report["warnings"]
+    assert "'day'" in message
+    assert "reader='long:ID,TIME'" in message
 
 
 def test_peptides_from_fasta(workspace: Workspace, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_version_is_announced(workspace: Workspace) -> None:
     assert (event.subject, event.type, event.data["version"]) == ("dataset:reviews", "dataset.created", 1)
 
 
-def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspace: Workspace, tmp_path: Path) -> None:
+def test_bad_images_are_quarantined_with_a_reason_and_the_others_kept(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20, classes=2)
     good = next((folder / "0").iterdir()).read_bytes()
     (folder / "0" / "cut.png").write_bytes(good[:-30])
@@ -181,7 +181,7 @@ def test_bad_pictures_are_quarantined_with_a_reason_and_the_others_kept(workspac
     (folder / "0" / "words.png").write_bytes(b"these are words")
     (folder / "1" / "bomb.png").write_bytes(BOMBS["image"])
     (folder / "1" / "größe ☃.png").write_bytes((folder / "1" / next((folder / "1").iterdir()).name).read_bytes())
-    (folder / "1" / "notes.txt").write_text("not a picture")
+    (folder / "1" / "notes.txt").write_text("not an image")
     data.ingest(workspace, "set", source=folder, label="folder")
     found = {row["source"]: row for row in rows_of(workspace)}
     assert found["0/cut.png"]["quality"] in ("partial", "error")
@@ -233,7 +233,7 @@ def test_folders_can_be_splits(workspace: Workspace, tmp_path: Path) -> None:
     assert set(manifest.labels) == {"0", "1", "2"}
 
 
-def test_a_labels_file_names_the_pictures(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_labels_file_names_the_images(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     labels = tmp_path / "labels.csv"
     with labels.open("w", newline="") as file:
@@ -251,14 +251,14 @@ def test_a_labels_file_names_the_pictures(workspace: Workspace, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("numbers", [[0.5, 1.5], [0.0, 1.0]])
-def test_an_infinite_label_is_none(workspace: Workspace, tmp_path: Path, numbers: list[float]) -> None:
+def test_an_infinite_label_counts_as_missing(workspace: Workspace, tmp_path: Path, numbers: list[float]) -> None:
     y = [*(numbers * 10), float("inf"), None]
     table = pa.table({"x": [float(i) for i in range(22)], "y": pa.array(y, pa.float64())})
     pq.write_table(table, tmp_path / "rows.parquet")
     manifest = data.ingest(workspace, "set", source=tmp_path / "rows.parquet", label="y")
     assert manifest.numeric is (numbers[0] == 0.5)
-    aside = sorted(row["reason"] for row in rows_of(workspace) if row["quality"] == "partial")
-    assert aside == ["Its label is not a finite number.", "The label is missing."]
+    excluded = sorted(row["reason"] for row in rows_of(workspace) if row["quality"] == "partial")
+    assert excluded == ["Its label is not a finite number.", "The label is missing."]
     more = ({"x": 50.0, "y": "inf"}, {"x": 51.0, "y": "0.5"}) if manifest.numeric else ()
     if more:
         data.ingest(workspace, "set", add=True, rows=more)
@@ -342,7 +342,7 @@ def test_no_source_at_all_is_refused_before_a_job_exists(workspace: Workspace, t
         assert raised.value.recovery
 
 
-def test_what_only_the_content_tells_is_one_clear_error(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_fault_in_the_content_is_one_clear_error(workspace: Workspace, tmp_path: Path) -> None:
     source = data.review_csv(tmp_path / "rows.csv", 20)
     assert "did you mean 'label'" in refusal(workspace, source=source, label="lable").message
     assert "must not see it" in refusal(workspace, source=source, label="label", inputs=("label",)).message

@@ -14,7 +14,7 @@ from tests.modalities.samples import encode
 
 
 def write(folder: Path, numbers: range, same: int | None = None) -> Path:
-    """`same`: the row whose picture the last one has, with a text of its own."""
+    """`same`: the row whose image the last one has, with a text of its own."""
     for i in numbers:
         below = folder / "ab"[i % 2] / f"{i:02}"
         below.mkdir(parents=True)
@@ -42,7 +42,7 @@ def test_rows_are_added_in_the_roles_of_the_dataset(workspace: Workspace, tmp_pa
     assert split["a/24"] == split["b/03"]
 
 
-def test_a_damaged_part_sets_the_row_aside_by_name(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_damaged_part_excludes_the_row_by_name(workspace: Workspace, tmp_path: Path) -> None:
     source = write(tmp_path / "rows", range(8))
     broken = source / "b" / "05" / "scan.png"
     broken.write_bytes(broken.read_bytes()[:-30])

@@ -28,32 +28,32 @@ COUNT = 1800
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Small pictures, no two alike."""
-    chance = np.random.default_rng(1)
+    """Small images, no two alike."""
+    rng = np.random.default_rng(1)
     for i in range(COUNT):
         path = tmp_path / "source" / "ab"[i % 2] / f"{i:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(chance.integers(0, 256, (12, 12), np.uint8)).save(path, compress_level=1)
+        Image.fromarray(rng.integers(0, 256, (12, 12), np.uint8)).save(path, compress_level=1)
     return tmp_path / "source"
 
 
 class Attempt(Run):
-    """Asked to stop after so many files; remembers what it told."""
+    """Stops after so many files; records its progress reports."""
 
     def __init__(self, folder: RunFolder, stop_after: int | None) -> None:
         super().__init__(folder)
-        self.stop_after, self.told = stop_after, list[int]()
+        self.stop_after, self.reports = stop_after, list[int]()
 
     def progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
-        self.told.append(int(done))
+        self.reports.append(int(done))
 
     @property
     def stopping(self) -> bool:
-        return self.stop_after is not None and bool(self.told) and self.told[-1] >= self.stop_after
+        return self.stop_after is not None and bool(self.reports) and self.reports[-1] >= self.stop_after
 
     @property
-    def judged(self) -> int:
-        return self.told[-1] - self.told[0]
+    def validated(self) -> int:
+        return self.reports[-1] - self.reports[0]
 
 
 def attempt(workspace: Workspace, number: int, source: Path, stop_after: int | None = None) -> Attempt:
@@ -77,17 +77,17 @@ def test_a_stopped_run_is_taken_up_where_its_parts_end(workspace: Workspace, sou
     assert not (first.folder.path / "work").exists()
     second = attempt(workspace, 2, source)
     resumed = result(second)
-    assert first.judged + second.judged <= COUNT + MOST_AT_RISK
-    assert second.told[0] >= 768
+    assert first.validated + second.validated <= COUNT + MOST_AT_RISK
+    assert second.reports[0] >= 768
     third = attempt(workspace, 3, source)
     assert result(third) == resumed
-    assert third.judged == 0
+    assert third.validated == 0
     for file in workspace.folders.runs.glob("*/checkpoints/*"):
         file.unlink()
     assert result(attempt(workspace, 4, source)) == resumed
 
 
-def test_what_changed_meanwhile_is_read_again(workspace: Workspace, source: Path) -> None:
+def test_a_file_that_changed_meanwhile_is_read_again(workspace: Workspace, source: Path) -> None:
     ingest.run(attempt(workspace, 1, source))
     changed = source / "a" / "00000.png"
     Image.fromarray(np.zeros((12, 12), np.uint8)).save(changed)
@@ -96,7 +96,7 @@ def test_what_changed_meanwhile_is_read_again(workspace: Workspace, source: Path
     second = attempt(workspace, 2, source)
     manifest = result(second)
     assert manifest["rows"] == COUNT - 1
-    assert 0 < second.judged < COUNT - 1
+    assert 0 < second.validated < COUNT - 1
     fresh = Workspace(workspace.folders.root.parent / "fresh", settings=workspace.settings)
     assert result(attempt(fresh, 1, source))["id"] == manifest["id"]
     fresh.close()

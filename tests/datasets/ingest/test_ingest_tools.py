@@ -79,7 +79,7 @@ def test_rows_are_added_through_the_tools(app: App) -> None:
     assert "story told" not in str([job.spec for job in app.engine.list()])
 
 
-def test_what_cannot_be_learned_from_is_a_warning(workspace: Workspace, tmp_path: Path) -> None:
+def test_unlearnable_labels_are_a_warning(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20, classes=1)
     data.ingest(workspace, "bare", source=folder)
     data.ingest(workspace, "one", source=folder, label="folder")
@@ -91,8 +91,8 @@ def test_few_groups_fill_every_split_and_too_few_are_a_warning(workspace: Worksp
     rows = [{"text": f"visit {i} of a person", "who": f"p{i // 10}", "y": "ab"[i % 2]} for i in range(40)]
     four = data.ingest(workspace, "four", rows=rows, label="y", group_by="who", inputs=("text",))
     assert four.splits == {"train": 20, "validation": 10, "test": 10}
-    (said,) = version(workspace.database, "four").report["warnings"]
-    assert "'train' has 20 (50%) instead of 70%" in said
+    (message,) = version(workspace.database, "four").report["warnings"]
+    assert "'train' has 20 (50%) instead of 70%" in message
     one = data.ingest(workspace, "one", rows=rows[:10], label="y", group_by="who", inputs=("text",))
     assert one.splits == {"train": 10}
     assert "in 'validation' or 'test'" in version(workspace.database, "one").report["warnings"][0]
@@ -131,7 +131,7 @@ def test_a_column_called_label_is_the_label_and_never_an_input(workspace: Worksp
     assert data.ingest(workspace, "empty", rows=[{"x": i, "label": None} for i in range(9)]).label is None
 
 
-def test_folders_that_look_like_classes_are_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_folders_that_look_like_classes_are_a_hint(workspace: Workspace, tmp_path: Path) -> None:
     data.ingest(workspace, "bare", source=data.digit_folder(tmp_path / "digits", 20, classes=2))
     assert "label='folder'" in version(workspace.database, "bare").report["warnings"][0]
     flat = data.digit_folder(tmp_path / "flat", 6, classes=1)

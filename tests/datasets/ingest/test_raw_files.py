@@ -25,8 +25,8 @@ def test_files_of_one_example_are_read_as_one_bundle(tmp_path: Path) -> None:
     assert raw.data is not None
     assert members_of(raw.data) == {"head": b"head!", "body": b"body"}
     assert raw.sha256 == hashlib.sha256(raw.data).hexdigest()
-    assert raw.facts == file_state(file)
-    assert raw.facts.size == 9
+    assert raw.state == file_state(file)
+    assert raw.state.size == 9
 
 
 def test_a_part_that_is_gone_or_lies_elsewhere_is_named(tmp_path: Path) -> None:
@@ -53,10 +53,12 @@ def test_numbered_parts_are_called_as_their_source_calls_them() -> None:
     paths = [Path("/sent/a/IM 1"), Path("/sent/b/IM 1"), Path("/sent/IMcut")]
     parts = tuple((f"{number:05}.dcm", path) for number, path in enumerate(paths, 1))
     file = SourceFile(Path("/sent"), "series", None, None, parts)
-    said = "00003.dcm (instance 1): It is '00001.dcm'. And 2 more: 00001.dcm, 00002.dcm. Not 100001.dcm or 00001.dcmx."
-    assert by_source_names(said, file) == (
+    message = (
+        "00003.dcm (instance 1): It is '00001.dcm'. And 2 more: 00001.dcm, 00002.dcm. Not 100001.dcm or 00001.dcmx."
+    )
+    assert by_source_names(message, file) == (
         "'IMcut' (instance 1): It is 'a/IM 1'. And 2 more: 'a/IM 1', 'b/IM 1'. Not 100001.dcm or 00001.dcmx."
     )
     assert by_source_names(None, file) is None
     words = SourceFile(Path("/sent"), "row", None, None, (("image", Path("/sent/1.png")),))
-    assert by_source_names("image: no picture.", words) == "image: no picture."
+    assert by_source_names("image: no image.", words) == "image: no image."

@@ -1,4 +1,4 @@
-"""Nothing vanishes and nobody suffers for another: what was set aside, packs that are not whole, and files or rows that
+"""Nothing vanishes and nobody suffers for another: what was excluded, packs that are not whole, and files or rows that
 cost a process its life."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rows_of(workspace: Workspace, manifest: Manifest) -> dict[str, dict[str, Any
     return {row["source"]: row for row in version_rows.read(workspace.folders, manifest).to_pylist()}
 
 
-def test_what_was_set_aside_is_an_item_with_its_reason(workspace: Workspace, tmp_path: Path) -> None:
+def test_an_excluded_file_is_an_item_with_its_reason(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 10, classes=2)
     (folder / "0" / "nowhere.png").symlink_to(tmp_path / "nothing")
     (folder / "0" / "more.csv").write_text("a,b\n1,2\n")
@@ -64,13 +64,13 @@ def test_beside_tables_too(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_beyond_a_bound_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "MOST_SET_ASIDE", 2)
+    monkeypatch.setattr(survey, "MOST_EXCLUDED", 2)
     found = survey.survey_rows([{"x": 1}], "auto")
-    aside = [ExcludedFile(f"{i}.bin", "No table.") for i in range(5)]
-    items = survey.with_excluded_files(found, aside, "folder")
+    excluded = [ExcludedFile(f"{i}.bin", "No table.") for i in range(5)]
+    items = survey.with_excluded_files(found, excluded, "folder")
     assert items.table.num_rows == items.items.num_rows == 4
     assert items.items["source"].to_pylist() == ["rows#1", "0.bin", "1.bin", "folder"]
-    assert items.items["reason"][3].as_py() == "3 further files were set aside."
+    assert items.items["reason"][3].as_py() == "3 further files were excluded."
 
 
 def without_index(pack: Path) -> None:
@@ -97,9 +97,6 @@ def test_packs_that_are_not_whole_are_not_trusted(
     damage(workspace.folders.root / first.packs[0])
     next((folder / "0").iterdir()).unlink()
     assert len(load_examples(workspace.folders, data.ingest(workspace, "set", source=folder, label="folder"))) == 11
-
-
-# Processes that fail
 
 
 class Failing:
@@ -140,8 +137,8 @@ def test_a_file_that_breaks_a_process_is_the_only_error(workspace: Workspace, tm
     (tmp_path / "chunk").write_bytes(b"".join(words))
     spans = [(sum(map(len, words[:i])), len(word)) for i, word in enumerate(words)]
     pool = Failing(code, lambda payload: any(offset == spans[1][0] for offset, _ in payload["spans"]))
-    desk = survey.SurveyContext(run_in(workspace), cast(Pool, pool), tmp_path, lambda done, total: None)
-    verdicts = survey._ask_validator(desk, "text", tmp_path / "chunk", spans, as_is=False)
+    context = survey.SurveyContext(run_in(workspace), cast(Pool, pool), tmp_path, lambda done, total: None)
+    verdicts = survey._ask_validator(context, "text", tmp_path / "chunk", spans, as_is=False)
     assert [verdict.quality for verdict in verdicts] == ["ok", "error", "ok"]
     assert verdicts[1].reason == "The decoder failed on this file: It failed."
 
@@ -152,15 +149,15 @@ def test_a_row_that_breaks_a_process_is_the_only_error(workspace: Workspace, tmp
     pool = Failing(code, lambda payload: texts[77] in pq.read_table(payload["file"])["text"].to_pylist())
     table = pa.table({"text": texts})
     wanted = pa.chunked_array([[i != 5 for i in range(300)]])
-    desk = row_validation.RowValidationContext(run_in(workspace), cast(Pool, pool), tmp_path, frozenset())
-    verdicts = row_validation.validate_table(table, wanted, Roles("text", ("text",)), desk).to_pylist()
+    context = row_validation.RowValidationContext(run_in(workspace), cast(Pool, pool), tmp_path, frozenset())
+    verdicts = row_validation.validate_table(table, wanted, Roles("text", ("text",)), context).to_pylist()
     assert [i for i, verdict in enumerate(verdicts) if verdict["quality"] != "ok"] == [5, 77]
     assert verdicts[77]["reason"] == "The decoder failed on this row: It failed."
     assert verdicts[5]["key"] is verdicts[77]["key"] is None
     assert verdicts[6]["key"] is not None
     silent = SimpleNamespace(size=1)  # whoever comes next asks nobody
     again = row_validation.validate_table(
-        table, wanted, Roles("text", ("text",)), desk._replace(pool=cast(Pool, silent))
+        table, wanted, Roles("text", ("text",)), context._replace(pool=cast(Pool, silent))
     )
     assert again.to_pylist() == verdicts
 

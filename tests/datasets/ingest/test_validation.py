@@ -1,4 +1,4 @@
-"""One file judged: what decodes is used, but for what a person should look at first."""
+"""One file validated: a file that decodes is used, unless a person should look at it first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scan(burned_in: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_scan_that_says_that_it_holds_text_is_set_aside_with_all_that_is_known_of_it() -> None:
+def test_a_scan_that_says_that_it_holds_text_is_excluded_with_all_that_is_known_of_it() -> None:
     verdict = validate_bytes(find("dicom"), scan("YES"))
     assert verdict.quality == "partial"
     assert "Burned In Annotation is YES" in str(verdict.reason)
@@ -38,7 +38,7 @@ def test_a_scan_that_says_that_it_holds_text_is_set_aside_with_all_that_is_known
     assert validate_bytes(find("dicom"), scan("NO")).quality == "ok"
 
 
-def test_whoever_wants_it_as_it_is_gets_it_and_the_column_still_tells() -> None:
+def test_as_is_uses_it_and_keeps_the_column() -> None:
     verdict = validate_bytes(find("dicom"), scan("YES"), as_is=True)
     assert (verdict.quality, verdict.reason) == ("ok", None)
     assert "text_suspected" in verdict.fields

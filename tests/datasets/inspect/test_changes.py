@@ -31,7 +31,7 @@ def ask(workspace: Workspace) -> Iterator[Any]:
 
 @pytest.fixture
 def three_versions(workspace: Workspace) -> None:
-    """Forty reviews; two relabelled and one without label; then five more and one gone."""
+    """Forty reviews; two relabelled and one without label; then five more and one removed."""
     rows = data.review_rows(45)
     first = data.ingest(workspace, "reviews", rows=tuple(rows[:40]), label="label")
     ids = version_rows.read(workspace.folders, first, ["id", "text"]).to_pylist()
@@ -41,7 +41,7 @@ def three_versions(workspace: Workspace) -> None:
     data.ingest(workspace, "reviews", rows=tuple(rows[1:]), label="label")
 
 
-def test_the_changed_rows_come_with_what_they_were(three_versions: None, ask: Any) -> None:
+def test_changed_rows_come_with_their_former_label(three_versions: None, ask: Any) -> None:
     found = ask(
         "reviews@v1..v2", "SELECT change, label_before, label, count(*) FROM examples GROUP BY ALL ORDER BY ALL"
     )

@@ -1,4 +1,4 @@
-"""Looking at what was set aside: what decodes is drawn and marked, what does not has a card that says why."""
+"""Contact sheets: excluded examples that decode are drawn in a frame; others have a card with the reason."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def scans(workspace: Workspace, tmp_path: Path) -> Manifest:
 
 
 def tile(sheet: ContactSheet, place: int) -> np.ndarray:
-    """(160, 160, 3): the upper left of a picture, of a sheet of one row."""
+    """(160, 160, 3): the upper left of an image, of a sheet of one row."""
     left = drawing._GAP + place * (find("dicom").thumbnail_side + drawing._GAP)
     return np.asarray(Image.open(io.BytesIO(sheet.png)))[drawing._GAP :][:160, left : left + 160]
 
 
-def is_framed(picture: np.ndarray) -> bool:
-    return bool((picture[:2, :2] == drawing._ASIDE).all())
+def is_framed(image: np.ndarray) -> bool:
+    return bool((image[:2, :2] == drawing._EXCLUDED).all())
 
 
-def test_without_asking_only_what_is_used_is_seen(workspace: Workspace, pool: Pool, scans: Manifest) -> None:
+def test_only_usable_examples_are_shown_by_default(workspace: Workspace, pool: Pool, scans: Manifest) -> None:
     sheet = ask_for_contact_sheet(pool, workspace.folders, scans)
     assert sheet.columns == SHOWN
     assert [row[4] for row in sheet.rows] == [WHOLE]
     assert not is_framed(tile(sheet, 0))
 
 
-def test_what_was_set_aside_is_shown_where_the_condition_asks_for_quality(
+def test_excluded_examples_are_shown_if_the_condition_uses_quality(
     workspace: Workspace, pool: Pool, scans: Manifest
 ) -> None:
     sheet = ask_for_contact_sheet(pool, workspace.folders, scans, where="quality = 'partial'")
@@ -76,20 +76,20 @@ def test_what_was_set_aside_is_shown_where_the_condition_asks_for_quality(
     assert {row[5] for row in sheet.rows} == {"partial"}
     of = {row[4]: tile(sheet, place) for place, row in enumerate(sheet.rows)}
     assert is_framed(of[TEXT])
-    assert len(np.unique(of[TEXT])) > 100  # a picture
+    assert len(np.unique(of[TEXT])) > 100  # an image
     assert not is_framed(of[CUT])
     assert (of[CUT] == 255).mean() > 0.6  # words on white
 
 
-def test_all_that_is_named_is_shown_and_what_has_no_bytes_says_so(
+def test_named_examples_are_shown_and_those_without_bytes_give_the_reason(
     workspace: Workspace, pool: Pool, scans: Manifest
 ) -> None:
     ids = {row["source"]: row["id"] for row in read(workspace, scans.ref).to_pylist()}
     wanted = [ids[name] for name in (UNREADABLE, WHOLE, TEXT)]
     sheet = ask_for_contact_sheet(pool, workspace.folders, scans, ids=wanted)
     assert [(row[4], row[5]) for row in sheet.rows] == [(UNREADABLE, "error"), (WHOLE, "ok"), (TEXT, "partial")]
-    picture = Image.open(io.BytesIO(sheet.png))
-    assert picture.width * picture.height > 3 * find("dicom").thumbnail_side ** 2
+    image = Image.open(io.BytesIO(sheet.png))
+    assert image.width * image.height > 3 * find("dicom").thumbnail_side ** 2
     only = ask_for_contact_sheet(pool, workspace.folders, scans, where=f"source = '{UNREADABLE}'")
     assert (tile(only, 0) == 255).mean() > 0.6
 
@@ -109,15 +109,15 @@ def test_a_cut_mesh_says_why_it_is_not_shown(workspace: Workspace, pool: Pool, t
 class Slow(Pool):
     """Draws in time what is small enough; asks as ever."""
 
-    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **said: Any) -> dict[str, Any]:
+    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **message: Any) -> dict[str, Any]:
         if service.endswith("draw_thumbnails") and len(payload["ids"]) > 4:
             raise SpeciateError(
                 Code.UNAVAILABLE, "'draw_thumbnails' did not finish within 20 s and was stopped.", "Less."
             )
-        return super().ask(service, payload, timeout, **said)
+        return super().ask(service, payload, timeout, **message)
 
 
-def test_what_takes_too_long_names_a_smaller_call_that_works(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_timeout_names_a_smaller_call_that_works(workspace: Workspace, tmp_path: Path) -> None:
     digits = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 20), label="folder")
     slow = Slow(workspace.folders, workspace.settings)
     with pytest.raises(SpeciateError, match="12 examples are too many") as caught:
@@ -135,15 +135,15 @@ def test_what_takes_too_long_names_a_smaller_call_that_works(workspace: Workspac
 
 def test_the_answers_to_a_text_are_in_the_rows_cut_where_they_are_long(workspace: Workspace, pool: Pool) -> None:
     app = cast(App, SimpleNamespace(workspace=workspace, pool=pool))
-    asked = [f"What is {i} and {i}, in words?" for i in range(6)]
-    pairs = [{"prompt": q, "completion": f"{i}, " + "so " * 200} for i, q in enumerate(asked)]
+    prompts = [f"What is {i} and {i}, in words?" for i in range(6)]
+    pairs = [{"prompt": q, "completion": f"{i}, " + "so " * 200} for i, q in enumerate(prompts)]
     data.ingest(workspace, "pairs", rows=tuple(pairs))
-    page, picture = preview_dataset(app, "pairs")
-    assert picture.data.startswith(b"\x89PNG")
+    page, image = preview_dataset(app, "pairs")
+    assert image.data.startswith(b"\x89PNG")
     assert page.columns == (*SHOWN, "completion")
     assert {row[5][:3] for row in page.untrusted.rows} == {f"{i}, " for i in range(6)}
     assert {(len(row[5]), row[5][-1]) for row in page.untrusted.rows} == {(301, "…")}
-    better = [{"prompt": q, "chosen": f"good {i}", "rejected": f"bad {i}"} for i, q in enumerate(asked)]
+    better = [{"prompt": q, "chosen": f"good {i}", "rejected": f"bad {i}"} for i, q in enumerate(prompts)]
     data.ingest(workspace, "better", rows=tuple(better))
     page, _ = preview_dataset(app, "better", where="quality = 'ok'", count=3)
     assert page.columns == (*SHOWN, "chosen", "rejected")

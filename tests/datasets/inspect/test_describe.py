@@ -80,10 +80,10 @@ class Late(Pool):
 
     code = Code.UNAVAILABLE
 
-    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **said: Any) -> dict[str, Any]:
+    def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **message: Any) -> dict[str, Any]:
         if service.endswith("charts:draw"):
             raise SpeciateError(self.code, "'draw' did not finish within 20 s and was stopped.", "Ask for less.")
-        return super().ask(service, payload, timeout, **said)
+        return super().ask(service, payload, timeout, **message)
 
 
 def test_a_chart_that_is_late_costs_no_more_than_the_chart(workspace: Workspace) -> None:

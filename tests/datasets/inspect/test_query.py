@@ -1,4 +1,4 @@
-"""Asking a version with SQL, and looking at it; what must not be asked is in tests/security."""
+"""SQL over a version, and contact sheets; forbidden SQL is in tests/security."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_pages_follow_each_other_in_order(workspace: Workspace, pool: Pool, revi
 
 def test_the_same_query_is_answered_alike_or_pages_would_overlap(workspace: Workspace, pool: Pool) -> None:
     """Sums of fractions show it best: they depend on the order in which rows are taken."""
-    count, chance = 400_000, np.random.default_rng(0)
+    count, rng = 400_000, np.random.default_rng(0)
     file = workspace.folders.datasets / "large.parquet"
-    table = pa.table({"id": np.arange(count).astype(str), "x": chance.normal(size=count)})
+    table = pa.table({"id": np.arange(count).astype(str), "x": rng.normal(size=count)})
     pq.write_table(table, file, row_group_size=40_000)
     part = Part(file=file.relative_to(workspace.folders.root).as_posix(), rows=count)
     large = Manifest(name="large", version=1, id="", modality="text", parts=(part,), columns={}, rows=count)
@@ -76,7 +76,7 @@ def test_the_same_query_is_answered_alike_or_pages_would_overlap(workspace: Work
     assert len({query(pool, workspace.folders, large, sql=sql).rows[0][0] for _ in range(10)}) == 1
 
 
-def test_a_split_narrows_what_is_seen(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_a_split_narrows_the_view(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     page = query(pool, workspace.folders, reviews, sql="SELECT DISTINCT split FROM examples", split="test")
     assert page.rows == [["test"]]
 
@@ -113,7 +113,7 @@ def test_too_many_columns_say_to_name_them(workspace: Workspace, pool: Pool, rev
     assert chosen.columns == ["film"]
 
 
-def test_a_long_page_ends_early_and_the_cursor_goes_on(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_a_long_page_ends_early_and_the_cursor_continues(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     sql = "SELECT range, repeat('x', 1000) FROM range(40)"
     first = query(pool, workspace.folders, reviews, sql=sql, limit=500)
     assert len(first.rows) == 11
@@ -139,9 +139,9 @@ def test_a_contact_sheet_is_whole_however_long_its_rows(workspace: Workspace, po
 def test_a_contact_sheet_shows_what_the_rows_say(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:
     digits = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 60), label="folder")
     sheet = ask_for_contact_sheet(pool, workspace.folders, digits, where="label IN ('3', '4')", count=7)
-    picture = Image.open(io.BytesIO(sheet.png))
-    assert max(picture.size) <= 1024
-    assert len(picture.getcolors(100_000) or ()) > 5
+    image = Image.open(io.BytesIO(sheet.png))
+    assert max(image.size) <= 1024
+    assert len(image.getcolors(100_000) or ()) > 5
     assert {row[1] for row in sheet.rows} == {"3", "4"}
     first = sheet.rows[0][0]
     assert ask_for_contact_sheet(pool, workspace.folders, digits, ids=[first]).rows == [sheet.rows[0]]
@@ -149,7 +149,7 @@ def test_a_contact_sheet_shows_what_the_rows_say(workspace: Workspace, pool: Poo
         ask_for_contact_sheet(pool, workspace.folders, digits, where="label = 'x'")
 
 
-def test_what_differs_between_two_versions(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_differences_between_two_versions(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     rows = data.review_rows()
     rows[0] = {**rows[0], "label": "bad"}
     changed = data.ingest(workspace, "reviews", rows=tuple(rows[:-2]), label="label", group_by="film")
@@ -169,14 +169,14 @@ def test_a_page_of_another_version_is_refused(workspace: Workspace, pool: Pool, 
     assert raised.value.code is Code.CONFLICT
 
 
-def test_examples_are_shown_in_the_order_that_was_asked_for(
-    workspace: Workspace, pool: Pool, reviews: Manifest
-) -> None:
+def test_examples_are_shown_in_the_requested_order(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     ids = [row[0] for row in query(pool, workspace.folders, reviews, sql="SELECT id FROM examples", limit=3).rows]
-    asked = [ids[2], ids[0], ids[1]]
-    assert [row[0] for row in ask_for_contact_sheet(pool, workspace.folders, reviews, ids=asked, count=1).rows] == asked
+    wanted = [ids[2], ids[0], ids[1]]
+    assert [
+        row[0] for row in ask_for_contact_sheet(pool, workspace.folders, reviews, ids=wanted, count=1).rows
+    ] == wanted
     with pytest.raises(SpeciateError, match="1 of the ids are not in"):
-        ask_for_contact_sheet(pool, workspace.folders, reviews, ids=[*asked, "ex-none"])
+        ask_for_contact_sheet(pool, workspace.folders, reviews, ids=[*wanted, "ex-none"])
 
 
 def test_the_same_rows_in_other_roles_are_another_version(workspace: Workspace) -> None:
@@ -187,9 +187,9 @@ def test_the_same_rows_in_other_roles_are_another_version(workspace: Workspace) 
 
 
 def test_a_wrong_column_is_answered_with_those_there_are(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
-    for asked in ({"where": "nowhere = 1"}, {"sql": "SELECT examples.nowhere FROM examples"}):
+    for wanted in ({"where": "nowhere = 1"}, {"sql": "SELECT examples.nowhere FROM examples"}):
         with pytest.raises(SpeciateError) as caught:
-            query(pool, workspace.folders, reviews, **asked)
+            query(pool, workspace.folders, reviews, **wanted)
         assert "The columns are id, split, label, group_key, quality, reason, source" in caught.value.message
     with pytest.raises(SpeciateError) as caught:
         query(pool, workspace.folders, reviews, where="((")

@@ -39,8 +39,8 @@ def texts(folders: Folders) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def pictures(folders: Folders) -> Manifest:
-    return sealed.pictures(folders, 60)
+def images(folders: Folders) -> Manifest:
+    return sealed.images(folders, 60)
 
 
 def ids(batches: Iterator[list[Example]]) -> list[list[str]]:
@@ -110,8 +110,8 @@ def test_epochs_follow_each_other_in_other_orders(folders: Folders, texts: Manif
     assert {tuple(sorted(names)) for names in flat} == {tuple(sorted(flat[0]))}
 
 
-def test_unshuffled_it_gives_what_load_examples_gives(folders: Folders, texts: Manifest, pictures: Manifest) -> None:
-    for manifest in (texts, pictures):
+def test_unshuffled_it_gives_what_load_examples_gives(folders: Folders, texts: Manifest, images: Manifest) -> None:
+    for manifest in (texts, images):
         with Stream(folders, manifest, batch=7, shuffle=False) as stream:
             streamed = list(itertools.chain.from_iterable(stream))
         for one, other in zip(streamed, load_examples(folders, manifest), strict=True):
@@ -138,17 +138,17 @@ def test_tables_are_the_same_batches(folders: Folders, texts: Manifest) -> None:
     assert [table["id"].to_pylist() for table in tables] == ids(iter(batches))
 
 
-def test_the_number_of_workers_changes_nothing(folders: Folders, pictures: Manifest) -> None:
+def test_the_number_of_workers_changes_nothing(folders: Folders, images: Manifest) -> None:
     runs = []
     for workers, ahead in ((1, 1), (3, 2)):
-        with Stream(folders, pictures, batch=9, workers=workers, ahead=ahead) as stream:
+        with Stream(folders, images, batch=9, workers=workers, ahead=ahead) as stream:
             runs.append([(example.id, example.media.tobytes()) for batch in stream for example in batch])
     assert runs[0] == runs[1]
     assert len(runs[0]) == 60
 
 
-def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, pictures: Manifest) -> None:
-    with Stream(folders, pictures, batch=9, workers=1) as stream:
+def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, images: Manifest) -> None:
+    with Stream(folders, images, batch=9, workers=1) as stream:
         started = []
         for _ in range(2):
             list(stream)
@@ -158,21 +158,21 @@ def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, picture
     assert not sealed.decoders()
 
 
-def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifest, pictures: Manifest) -> None:
+def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifest, images: Manifest) -> None:
     what: dict[str, Any] = {"batch": 10, "seed": 1, "world": 2, "splits": ["train"]}
     state = Stream(folders, texts, **what).state()
     for name, value in {"batch": 11, "seed": 2, "world": 1, "splits": None, "shuffle": False}.items():
         with pytest.raises(SpeciateError, match=f"another sequence of examples: it has {name}") as raised:
             Stream(folders, texts, **what | {name: value}).resume(state)
         assert raised.value.code is Code.INVALID
-    with Stream(folders, pictures, **what) as other, pytest.raises(SpeciateError, match=f"version '{texts.id}'"):
+    with Stream(folders, images, **what) as other, pytest.raises(SpeciateError, match=f"version '{texts.id}'"):
         other.resume(state)
     for wrong in ({"step": 99}, {"step": -1}, {"step": "3"}, {"epoch": None}):
         with pytest.raises(SpeciateError, match="an epoch has 5 batches"):
             Stream(folders, texts, **what).resume(state | wrong)
 
 
-def test_what_does_not_exist_is_named(folders: Folders, texts: Manifest) -> None:
+def test_an_unknown_split_or_column_is_named(folders: Folders, texts: Manifest) -> None:
     for wrong, message in {
         "splits": "no split 'tests'; did you mean 'test'",
         "columns": "no column 'tests'",
@@ -213,23 +213,21 @@ with Stream(Folders(root), manifest, batch=4, seed=5, workers=1) as stream:
 
 
 @pytest.mark.slow
-def test_a_killed_consumer_that_resumes_has_seen_each_once(
-    folders: Folders, pictures: Manifest, tmp_path: Path
-) -> None:
+def test_a_killed_consumer_that_resumes_has_seen_each_once(folders: Folders, images: Manifest, tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
     command = [sys.executable, "-c", _CONSUMER, str(folders.root), str(saved)]
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(3):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as consumer:
             assert consumer.stdin is not None
             assert consumer.stdout is not None
-            consumer.stdin.write(pictures.model_dump_json())
+            consumer.stdin.write(images.model_dump_json())
             consumer.stdin.close()
-            for _ in range(chance.randint(1, 4)):
+            for _ in range(rng.randint(1, 4)):
                 assert consumer.stdout.readline()
             consumer.send_signal(signal.SIGKILL)
-    subprocess.run(command, input=pictures.model_dump_json(), text=True, check=True, stdout=subprocess.DEVNULL)
-    with Stream(folders, pictures, batch=4, seed=5) as stream:
+    subprocess.run(command, input=images.model_dump_json(), text=True, check=True, stdout=subprocess.DEVNULL)
+    with Stream(folders, images, batch=4, seed=5) as stream:
         whole = [[example.id, int(example.media.sum())] for batch in stream for example in batch]
     assert json.loads(saved.read_text())[0] == whole
 

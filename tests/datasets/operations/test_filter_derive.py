@@ -1,4 +1,4 @@
-"""filter: exactly the rows for which a condition is true."""
+"""filter keeps exactly the rows for which a condition is true; derive computes a column by SQL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ conditions = st.recursive(
 )
 
 
-class Uncaged(Pool):
+class Unsandboxed(Pool):
     """Asks in this process: for a law that is tried many times."""
 
     def ask_for_file(self, service: str, payload: dict[str, Any], read: Any, *_: Any, **__: Any) -> Any:
@@ -52,7 +52,7 @@ class Uncaged(Pool):
 @pytest.fixture(scope="module")
 def context(shared: Workspace, reviews: Manifest) -> Context:
     manifest = reviews.model_copy(update={"columns": {"x": "BIGINT", "y2": "BIGINT", "kind": "VARCHAR"}})
-    return context_of(shared, manifest, Uncaged(shared.folders, shared.settings), "job-filter")
+    return context_of(shared, manifest, Unsandboxed(shared.folders, shared.settings), "job-filter")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_condition_and_what_does_not_fulfil_it_share_out_the_rows(
     assert sorted(yes + no) == table["id"].to_pylist()
 
 
-def test_it_keeps_what_the_query_shows_whatever_its_quality(workspace: Workspace) -> None:
+def test_it_keeps_the_rows_of_the_query_whatever_their_quality(workspace: Workspace) -> None:
     rows = [{"text": f"a text about the number {i}", "kind": "ab"[i % 2], "n": i} for i in range(20)]
     rows[3]["text"] = None
     data.ingest(workspace, "set", rows=tuple(rows), label="kind")
@@ -98,7 +98,7 @@ def test_it_keeps_what_the_query_shows_whatever_its_quality(workspace: Workspace
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [
         ("lenght > 3", "no column 'lenght'; did you mean 'length'"),
         ("length >", "Not one SELECT"),
@@ -106,13 +106,13 @@ def test_it_keeps_what_the_query_shows_whatever_its_quality(workspace: Workspace
         ("text IN (SELECT a FROM read_csv('/etc/passwd'))", "read_csv"),
     ],
 )
-def test_what_the_condition_itself_tells_is_refused_before_a_job_exists(
-    shared: Workspace, sized: Manifest, where: str, said: str
+def test_a_faulty_condition_is_refused_before_a_job_exists(
+    shared: Workspace, sized: Manifest, where: str, message: str
 ) -> None:
     before = len(list(shared.folders.runs.iterdir()))
     with pytest.raises(SpeciateError) as raised:
         data.run_job(shared, "curate", dataset=sized.name, steps=[{"op": "filter", "where": where}])
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert raised.value.message.startswith("Step 1 (filter)")
     assert raised.value.recovery
     assert len(list(shared.folders.runs.iterdir())) == before
@@ -150,7 +150,7 @@ def test_columns_may_be_called_like_functions_of_chance_and_time(workspace: Work
         ("SELECT DISTINCT ON (film) id FROM examples", "SELECT DISTINCT ON (film) id FROM examples ORDER BY film, id"),
     ],
 )
-def test_what_depends_on_an_order_names_one(
+def test_results_that_depend_on_an_order_must_name_one(
     shared: Workspace, reviews: Manifest, pool: Pool, without: str, ordered: str
 ) -> None:
     with pytest.raises(SpeciateError, match="without ORDER BY"):
@@ -171,12 +171,9 @@ def test_sums_of_fractions_repeat(tmp_path: Path) -> None:
     assert len(sums) == 1
 
 
-def test_hidden_columns_are_not_seen(shared: Workspace, reviews: Manifest) -> None:
+def test_hidden_columns_are_not_visible(shared: Workspace, reviews: Manifest) -> None:
     with pytest.raises(SpeciateError, match="no column '_content'"):
         curate(shared, "reviews", {"op": "filter", "where": "_content IS NOT NULL"})
-
-
-# derive: a column computed from the others.
 
 
 def test_a_new_column_is_computed_and_can_be_used_and_replaced(workspace: Workspace) -> None:
@@ -198,7 +195,7 @@ def test_a_new_column_is_computed_and_can_be_used_and_replaced(workspace: Worksp
 
 
 @pytest.mark.parametrize(
-    ("column", "sql", "said"),
+    ("column", "sql", "message"),
     [
         ("label", "1", "cannot name a column of yours"),
         ("_content", "1", "cannot name a column of yours"),
@@ -217,10 +214,10 @@ def test_a_new_column_is_computed_and_can_be_used_and_replaced(workspace: Worksp
         ("size", "(SELECT min(film) FROM (SELECT film FROM examples OFFSET 3))", "LIMIT or OFFSET without ORDER BY"),
     ],
 )
-def test_what_cannot_become_a_column_is_refused(
-    shared: Workspace, reviews: Manifest, column: str, sql: str, said: str
+def test_an_impossible_column_is_refused(
+    shared: Workspace, reviews: Manifest, column: str, sql: str, message: str
 ) -> None:
     with pytest.raises(SpeciateError) as raised:
         curate(shared, "reviews", {"op": "derive", "column": column, "sql": sql})
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert raised.value.recovery

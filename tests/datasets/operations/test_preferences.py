@@ -92,7 +92,7 @@ def test_numbers_in_columns_and_a_persons_choice_do_as_well(sums: Workspace) -> 
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"answers": ["a"], "metric": "exact_match"}, "two different columns"),
         ({"answers": ["a", "a"], "metric": "exact_match"}, "two different columns"),
@@ -107,11 +107,13 @@ def test_numbers_in_columns_and_a_persons_choice_do_as_well(sums: Workspace) -> 
         ({}, "either answers"),
     ],
 )
-def test_what_makes_no_pairs_is_refused_before_there_is_a_job(sums: Workspace, step: dict[str, Any], said: str) -> None:
+def test_a_step_without_pairs_is_refused_before_there_is_a_job(
+    sums: Workspace, step: dict[str, Any], message: str
+) -> None:
     kind = Kinds()["curate"]
     with pytest.raises(SpeciateError) as caught:
         kind.plan(kind.spec(dataset="sums", steps=[{"op": "preferences", **step}]), sums)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.recovery
 
 
@@ -149,11 +151,11 @@ def test_other_scores_of_an_evaluation_count_a_judges_among_them(tmp_path: Path)
         for model, text, error in (("a@v1", "long", 3.0), ("b@v1", "short", 1.0))
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(answers), tmp_path / "predictions.parquet")
-    judged = [
+    scored = [
         {"model": model, "example": "ex-1", "metric": "helpful", "value": value}
         for model, value in (("a@v1", 0.9), ("b@v1", 0.2))
     ]
-    pq.write_table(pa.Table.from_pylist(judged), tmp_path / "scores.parquet")
+    pq.write_table(pa.Table.from_pylist(scored), tmp_path / "scores.parquet")
     payload: dict[str, Any] = {"folder": str(tmp_path), "models": ["a@v1", "b@v1"]}
     by_error = preference_pairs.read(payload | {"metric": "wer", "main": True, "sign": -1})
     by_judge = preference_pairs.read(payload | {"metric": "helpful", "main": False, "sign": 1})

@@ -1,4 +1,4 @@
-"""relabel: labels renamed, joined, taken away."""
+"""relabel: labels renamed, joined, removed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_labels_are_joined_swapped_and_taken_away_at_once(workspace: Workspace) 
 
 
 def test_labels_of_any_length_stay_apart(workspace: Workspace) -> None:
-    long = "a label that describes at length what can be seen on the picture, which is "
+    long = "a label that describes at length what can be seen on the image, which is "
     data.ingest(workspace, "set", rows=animals(), label="kind")
     curate(workspace, "set", {"op": "relabel", "mapping": {"cat": f"{long}shoes", "dog": f"{long}hats"}})
     made = curate(workspace, "set", {"op": "relabel", "mapping": {f"{long}shoes": "shoes"}})

@@ -1,4 +1,4 @@
-"""sample: n examples, four ways."""
+"""sample keeps n examples, four ways; balance makes the values of a column equally frequent."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_no_point_is_farther_than_twice_the_best_that_could_be(vectors: Any, dat
     assert reach <= 2 * best + 1e-5
 
 
-def test_what_a_model_is_least_sure_of_labelled_or_not(workspace: Workspace) -> None:
+def test_the_least_certain_examples_labelled_or_not(workspace: Workspace) -> None:
     random = np.random.default_rng(0)
     rows = [
         {"x": x, "kind": "ab"[int(random.random() < 1 / (1 + np.exp(-3 * x)))], "split": ("train", "validation")[i % 2]}
@@ -93,7 +93,7 @@ def test_what_a_model_is_least_sure_of_labelled_or_not(workspace: Workspace) -> 
 
 
 @pytest.mark.parametrize(
-    ("step", "code", "said"),
+    ("step", "code", "message"),
     [
         ({"n": 0}, Code.INVALID, "greater than or equal to 1"),
         ({}, Code.INVALID, "n: Field required"),
@@ -105,12 +105,12 @@ def test_what_a_model_is_least_sure_of_labelled_or_not(workspace: Workspace) -> 
         ({"n": 5, "strategie": "random"}, Code.INVALID, "did you mean 'strategy'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
-    shared: Workspace, reviews: Manifest, step: dict[str, Any], code: Code, said: str
+def test_invalid_parameters_are_refused(
+    shared: Workspace, reviews: Manifest, step: dict[str, Any], code: Code, message: str
 ) -> None:
     with pytest.raises(SpeciateError) as raised:
         curate(shared, "reviews", {"op": "sample", **step})
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert raised.value.code is code
     assert raised.value.recovery
 
@@ -125,9 +125,6 @@ def test_quarantined_rows_are_never_drawn(workspace: Workspace) -> None:
     assert made.rows["quality"].to_pylist() == ["ok"] * 15
     with pytest.raises(SpeciateError, match="n is 16, but only 15"):
         curate(workspace, "set@v1", {"op": "sample", "n": 16})
-
-
-# balance: classes as frequent as the rarest, within each split, group by group.
 
 
 def rows() -> tuple[dict[str, object], ...]:
@@ -169,9 +166,6 @@ def test_any_column_of_classes_will_do_but_no_numbers(workspace: Workspace, revi
         curate(workspace, "bare", {"op": "balance"})
     with pytest.raises(SpeciateError, match="did you mean 'site'"):
         curate(workspace, "set", {"op": "balance", "column": "sight"})
-
-
-# Chance that repeats.
 
 
 keys = st.lists(st.text(max_size=5), unique=True, max_size=20)

@@ -81,12 +81,12 @@ def test_a_text_in_brackets_is_a_text() -> None:
         ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, "conversations"),
     ],
 )
-def test_the_question_is_what_a_model_sees(row: dict[str, object], asked: str, tmp_path: Path) -> None:
+def test_the_question_is_the_input(row: dict[str, object], asked: str, tmp_path: Path) -> None:
     table = _lines(tmp_path / "rows.jsonl", row, row)
     assert roles.choose_roles(table, "auto", (), ()) == roles.Roles("text", (asked,))
 
 
-def test_a_picture_in_a_message_is_a_mark_and_its_address_is_not_read() -> None:
+def test_an_image_in_a_message_is_a_placeholder_and_its_address_is_not_read() -> None:
     shown = [{"type": "image", "image": "/etc/passwd"}, {"type": "text", "text": "which?"}]
     assert as_text([{"role": "user", "content": shown}]) == '[{"role": "user", "content": "<image>which?"}]'
     assert "audio" in as_text([{"role": "user", "content": [{"type": "audio"}]}])  # stays as it was: no conversation

@@ -23,7 +23,7 @@ def rows(path: Path, data: bytes | str, text: tuple[str, ...] = ()) -> list[dict
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_an_encoding_that_says_what_it_is(tmp_path: Path, encoding: str) -> None:
+def test_an_encoding_that_declares_itself(tmp_path: Path, encoding: str) -> None:
     assert rows(tmp_path / "a.csv", "größe,b\nälter,1\n".encode(encoding)) == [{"größe": "älter", "b": 1}]
 
 
@@ -56,7 +56,7 @@ def test_a_file_whose_encoding_is_not_certain_says_so(tmp_path: Path, data: byte
         rows(tmp_path / "a.csv", data)
 
 
-def test_cells_stay_what_they_are(tmp_path: Path) -> None:
+def test_cells_keep_their_values(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.csv", "f;comma;code;n\n=SUM(A1:A9);1,5;007;10\n\"=cmd|'/c calc'!A0\";2,25;123;11\n")
     assert found == [
         {"f": "=SUM(A1:A9)", "comma": "1,5", "code": "007", "n": 10},

@@ -56,7 +56,7 @@ def test_keys_that_rows_lack_are_null_and_mixed_types_are_text(tmp_path: Path) -
     assert rows == [{"a": "1", "b": 2}, {"a": "x", "b": None}, {"a": "12345678901234567890123", "b": None}]
 
 
-def test_a_mark_and_compression(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_compression(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(json.dumps([{"a": "é"}]).encode("utf-8-sig"))
     assert read_json(tmp_path / "a.json", ()).to_pylist() == [{"a": "é"}]
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n'))
@@ -64,12 +64,12 @@ def test_a_mark_and_compression(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "3", "{}", '{"a": [1], "b": [1, 2]}', '{"a": {"b": 1}, "c": 2}'])
-def test_what_is_no_table_is_one_clear_error(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_table_is_one_clear_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(SpeciateError, match=r"'a\.json' cannot be read"):
         found(tmp_path / "a.json", text)
 
 
-def test_coco_is_a_row_per_image_and_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
+def test_coco_is_a_row_per_image_and_unusable_annotations_are_counted(tmp_path: Path) -> None:
     def box(image: int, category: int, *bbox: float) -> dict[str, Any]:
         return {"id": 0, "image_id": image, "category_id": category, "bbox": list(bbox), "iscrowd": 0}
 

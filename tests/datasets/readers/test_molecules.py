@@ -66,7 +66,7 @@ def test_lines_of_smiles_have_names_and_perhaps_a_header(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
-def test_without_rdkit_the_command_that_brings_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rdkit_the_install_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.sdf"
     path.write_text(record(CAFFEINE))
     monkeypatch.setitem(sys.modules, "rdkit", None)

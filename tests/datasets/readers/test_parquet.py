@@ -59,7 +59,7 @@ def test_columns_of_one_name_are_numbered(tmp_path: Path) -> None:
     assert read_parquet(tmp_path / "a.parquet", ()).to_pylist() == [{"a": 1, "a_2": 2}]
 
 
-def test_buffers_that_are_not_what_they_say_are_one_clear_error(tmp_path: Path) -> None:
+def test_invalid_buffers_are_one_clear_error(tmp_path: Path) -> None:
     table = pa.table({"a": [f"text {i}" for i in range(50)]})
     offsets = np.array([0, *np.cumsum([len(f"text {i}") for i in range(50)])], np.int32).tobytes()
     path = tmp_path / "a.arrow"
@@ -96,7 +96,7 @@ def test_a_cell_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "reader"), [(b"text,label\nwords,a\n", "csv"), (b'{"text": "words"}\n', "jsonl")])
-def test_text_under_a_wrong_name_is_told_with_its_reader(tmp_path: Path, content: bytes, reader: str) -> None:
+def test_text_under_a_wrong_name_names_its_reader(tmp_path: Path, content: bytes, reader: str) -> None:
     for name, read in (("a.parquet", read_parquet), ("a.arrow", read_arrow)):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(SpeciateError) as raised:

@@ -10,7 +10,7 @@ from speciate.datasets.similarity import near_duplicates
 from speciate.modalities.contract import Sketches, Sketching
 from speciate.modalities.hashing import IMAGE_SKETCHES, TEXT_SKETCHES
 
-KINDS = pytest.mark.parametrize("sketching", [IMAGE_SKETCHES, TEXT_SKETCHES], ids=["pictures", "shingles"])
+KINDS = pytest.mark.parametrize("sketching", [IMAGE_SKETCHES, TEXT_SKETCHES], ids=["images", "shingles"])
 
 
 def changed(base: Sketches, rng: np.random.Generator, bytes_changed: int) -> Sketches:
@@ -78,7 +78,7 @@ def test_a_list_and_a_column_give_the_same(sketching: Sketching) -> None:
     assert np.array_equal(near_duplicates.near_duplicate_pairs(column, sketching), pairs)
 
 
-def test_a_threshold_decides_what_is_near() -> None:
+def test_a_threshold_decides_which_pairs_are_near() -> None:
     a = np.arange(64, dtype=np.uint8)
     b = np.where(np.arange(64) < 20, a + 100, a).astype(np.uint8)  # 44 of 64 values agree
     codes: list[bytes | None] = [a.tobytes(), b.tobytes()]
@@ -147,9 +147,6 @@ def test_clusters_are_the_connected_components(graph: tuple[int, list[tuple[int,
 
 def partition(numbers: near_duplicates.Places) -> set[frozenset[int]]:
     return {frozenset(np.flatnonzero(numbers == number).tolist()) for number in set(numbers.tolist())}
-
-
-# Clusters around representatives, against a slow and obvious reference.
 
 
 def slowly(order: list[int], near: list[list[bool]]) -> set[int]:

@@ -1,4 +1,4 @@
-"""Vectors of examples, and who is near whom: real media, real caged processes, a real job."""
+"""Vectors of examples, and who is near whom: real media, real sandboxed processes, a real job."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_window_has_a_vector_of_its_own(workspace: Workspace, tmp_path: Path) 
     np.testing.assert_array_equal(vectors, np.stack(expected))
 
 
-def test_what_was_computed_before_a_stop_is_kept(
+def test_vectors_computed_before_a_stop_are_kept(
     workspace: Workspace, reviews: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("speciate.datasets.similarity.embed._CHUNK", 16)
@@ -143,11 +143,11 @@ def test_neighbours_are_the_nearest_by_cosine(workspace: Workspace, pool: Pool, 
     assert [id for id, _ in found.nearest] == expected  # noqa: A001 - the field
     assert [row[0] for row in found.rows] == [ids[7], *expected]
     assert found.nearest[0][1] == pytest.approx(np.sort(distances)[1], abs=1e-5)
-    assert found.picture is not None
-    assert found.picture.startswith(b"\x89PNG")
+    assert found.contact_sheet is not None
+    assert found.contact_sheet.startswith(b"\x89PNG")
 
 
-def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_a_text_finds_similar_examples(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     wanted = usable(workspace, embedded(workspace, reviews)).slice(11, 1).to_pylist()[0]
 
     found = nearest_neighbours.find_neighbours(
@@ -158,10 +158,10 @@ def test_a_text_finds_what_is_like_it(workspace: Workspace, pool: Pool, reviews:
     assert found.nearest[0][0] == wanted["id"]
     assert found.nearest[0][1] == pytest.approx(0, abs=1e-5)
     assert dict(zip(found.columns, found.rows[0], strict=True))["content"] == wanted["text"][:200]
-    assert found.picture is None
+    assert found.contact_sheet is None
 
 
-def test_only_the_split_that_is_asked_about_is_searched(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
+def test_only_the_requested_split_is_searched(workspace: Workspace, pool: Pool, reviews: Manifest) -> None:
     rows = usable(workspace, embedded(workspace, reviews))
     learned = rows.filter(pa.compute.equal(rows["split"], "train"))["id"][0].as_py()
 
@@ -196,11 +196,11 @@ def test_a_question_that_has_no_answer_says_why(
     assert error.value.code == code
 
 
-def test_examples_of_other_quality_are_neither_asked_about_nor_found(
+def test_examples_of_other_quality_are_neither_queried_nor_found(
     workspace: Workspace, pool: Pool, tmp_path: Path
 ) -> None:
     folder = data.digit_folder(tmp_path / "digits", 20)
-    (folder / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot a picture")
+    (folder / "0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
     manifest = embedded(workspace, data.ingest(workspace, "digits", source=folder, label="folder"))
     everything = version_rows.read(workspace.folders, manifest)
     (broken,) = everything.filter(pa.compute.not_equal(everything["quality"], "ok"))["id"].to_pylist()
@@ -220,17 +220,17 @@ def test_missing_vectors_are_made_on_first_use(workspace: Workspace, pool: Pool,
     engine.start()
     try:
         asked = usable(workspace, reviews)["id"][0].as_py()
-        answer, *pictures = find_similar(App(workspace, engine, pool), "reviews", id=asked, extractor="descriptor")
+        answer, *images = find_similar(App(workspace, engine, pool), "reviews", id=asked, extractor="descriptor")
     finally:
         engine.stop()
 
     assert isinstance(answer, SimilarExamples)
     assert len(answer.neighbours) == 10
     assert answer.extractor == "descriptor"
-    assert not pictures
+    assert not images
 
 
-def test_what_takes_long_is_handed_over_to_one_job(
+def test_a_long_embedding_becomes_one_job(
     workspace: Workspace, pool: Pool, reviews: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_neighbours, "_WAIT_SECONDS", 0.0)

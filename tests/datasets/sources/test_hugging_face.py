@@ -17,7 +17,7 @@ from speciate.datasets.sources.prepare import check_source_name, prepare_source
 from speciate.datasets.sources.sandbox_calls import SourceContext
 from speciate.environment import clean_environment
 from speciate.errors import Code, SpeciateError
-from tests.datasets.source_context import source_context as make_desk
+from tests.datasets.source_context import source_context
 
 COMMIT, OLDER = "a" * 40, "b" * 40
 FILES = {
@@ -28,7 +28,7 @@ FILES = {
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one dataset, `org/set`, at two commits; a gated one; and notes what it is asked."""
+    """Serves one dataset, `org/set`, at two commits, and a gated one; records its requests."""
 
     daemon_threads = True
 
@@ -89,36 +89,36 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[SourceContext]:
-    with make_desk(tmp_path) as made:
+def context(tmp_path: Path) -> Iterator[SourceContext]:
+    with source_context(tmp_path) as made:
         yield made
 
 
-def test_the_data_of_the_newest_commit(server: Hub, desk: SourceContext) -> None:
-    found = prepare_source("hf:org/set/data", desk)
+def test_the_data_of_the_newest_commit(server: Hub, context: SourceContext) -> None:
+    found = prepare_source("hf:org/set/data", context)
     assert [(file.name, file.split) for file in found.files] == [
         ("test-00000-of-00001.csv", "test"),
         ("train-00000-of-00002.csv", "train"), ("train-00001-of-00002.csv", "train"),
     ]  # fmt: skip
     assert found.revision == COMMIT
     assert all(file.path.read_bytes() == FILES[f"data/{file.name}"] for file in found.files)
-    assert all(file.path.is_relative_to(desk.folders.cache) for file in found.files)
-    whole = prepare_source("hf:org/set", desk)
+    assert all(file.path.is_relative_to(context.folders.cache) for file in found.files)
+    whole = prepare_source("hf:org/set", context)
     assert whole.files[0].name == "data/test-00000-of-00001.csv"
     assert len(whole.files) == 4
 
 
-def test_what_was_fetched_is_not_fetched_again_and_a_commit_needs_no_network(
-    server: Hub, desk: SourceContext, monkeypatch: pytest.MonkeyPatch
+def test_fetched_files_are_not_fetched_again_and_a_commit_needs_no_network(
+    server: Hub, context: SourceContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert prepare_source("hf:org/set@v1", desk).revision == OLDER
+    assert prepare_source("hf:org/set@v1", context).revision == OLDER
     server.asked.clear()
-    assert prepare_source("hf:org/set@v1", desk).revision == OLDER
+    assert prepare_source("hf:org/set@v1", context).revision == OLDER
     assert not [line for line in server.asked if line.startswith("GET /datasets")]
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert len(prepare_source(f"hf:org/set@{OLDER}", desk).files) == 4
+    assert len(prepare_source(f"hf:org/set@{OLDER}", context).files) == 4
     with pytest.raises(SpeciateError, match=r"could not be fetched from http://127\.0\.0\.1:9") as raised:
-        prepare_source("hf:org/set@v1", desk)
+        prepare_source("hf:org/set@v1", context)
     assert raised.value.code is Code.UNAVAILABLE
 
 
@@ -131,31 +131,31 @@ def test_what_was_fetched_is_not_fetched_again_and_a_commit_needs_no_network(
         ("hf:org/set/nowhere", Code.NOT_FOUND, "holds no data files below 'nowhere'"),
     ],
 )
-def test_what_is_not_there_is_one_clear_error(
-    server: Hub, desk: SourceContext, source: str, code: Code, message: str
+def test_an_unknown_repository_is_one_clear_error(
+    server: Hub, context: SourceContext, source: str, code: Code, message: str
 ) -> None:
     with pytest.raises(SpeciateError, match=message) as raised:
-        prepare_source(source, desk)
+        prepare_source(source, context)
     assert raised.value.code is code
     assert raised.value.recovery
 
 
-def test_a_folder_called_all_is_not_the_whole(server: Hub, desk: SourceContext) -> None:
+def test_a_folder_called_all_is_not_the_whole(server: Hub, context: SourceContext) -> None:
     server.files = {"all/a.csv": b"x,y\n1,2\n", "b.csv": b"x,y\n3,4\n", "../c.csv": b"x,y\n3,4\n"}
-    assert [file.name for file in prepare_source(f"hf:org/set/all@{COMMIT}", desk).files] == ["a.csv"]
-    whole = prepare_source(f"hf:org/set@{COMMIT}", desk)
+    assert [file.name for file in prepare_source(f"hf:org/set/all@{COMMIT}", context).files] == ["a.csv"]
+    whole = prepare_source(f"hf:org/set@{COMMIT}", context)
     assert [file.name for file in whole.files] == ["all/a.csv", "b.csv"]
     server.asked.clear()
-    again = prepare_source(f"hf:org/set@{COMMIT}", desk)
-    assert (again.set_aside, server.asked) == (whole.set_aside, [])
-    assert [item.name for item in again.set_aside] == ["../c.csv"]
+    again = prepare_source(f"hf:org/set@{COMMIT}", context)
+    assert (again.excluded, server.asked) == (whole.excluded, [])
+    assert [item.name for item in again.excluded] == ["../c.csv"]
 
 
-def test_names_that_lead_out_are_set_aside(server: Hub, desk: SourceContext) -> None:
+def test_names_that_lead_out_are_excluded(server: Hub, context: SourceContext) -> None:
     server.files["../../out.csv"] = b"x,y\n1,2\n"
-    found = prepare_source("hf:org/set", desk)
-    assert found.set_aside == [("../../out.csv", "Its path leads out.")]
-    assert not list(desk.folders.root.rglob("out.csv"))
+    found = prepare_source("hf:org/set", context)
+    assert found.excluded == [("../../out.csv", "Its path leads out.")]
+    assert not list(context.folders.root.rglob("out.csv"))
 
 
 def test_refs() -> None:
@@ -167,6 +167,6 @@ def test_refs() -> None:
             check_source_name(text)
 
 
-def test_a_worker_is_told_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_gets_the_server_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
     assert clean_environment()["HF_ENDPOINT"] == "http://mirror"

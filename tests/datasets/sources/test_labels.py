@@ -1,4 +1,4 @@
-"""A labels file beside pictures: which row is about which file, its split and its columns."""
+"""A labels file beside images: which row is about which file, its split and its columns."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_its_split_is_kept_and_identical_content_across_is_refused(workspace: Wo
     assert [row["split"] for row in table(workspace) if row["quality"] == "refused"] == ["train"]
 
 
-def test_a_column_that_the_pictures_have_too_is_kept_beside(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_column_that_the_images_have_too_is_kept_beside(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     rows = [(path.name, "narrow" if i % 2 else "wide") for i, path in enumerate(sorted(folder.rglob("*.png")))]
     manifest = ingest(workspace, folder, [("file", "width"), *rows], labels={"column": "width"})

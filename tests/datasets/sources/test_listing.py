@@ -134,10 +134,7 @@ def test_every_file_is_read_or_named_with_a_reason(tmp_path: Path) -> None:
         (tmp_path / name).write_text(TABLE)
     found = laid_out(tmp_path).listing
     assert [file.name for file in found.files] == ["a.csv", "b.csv"]
-    assert [name for name, _ in found.set_aside] == ["c.bin", "d.txt"]
-
-
-# Folders as they really are: links, pipes, odd names, what may not be read.
+    assert [name for name, _ in found.excluded] == ["c.bin", "d.txt"]
 
 
 def test_links_are_followed_inside_alone_and_never_in_circles(tmp_path: Path) -> None:
@@ -152,29 +149,29 @@ def test_links_are_followed_inside_alone_and_never_in_circles(tmp_path: Path) ->
     (folder / "a" / "up").symlink_to(folder)
     found = walk_folder(folder)
     assert [path.relative_to(folder).as_posix() for path in found.files] == ["a/1.png", "inside.png"]
-    assert dict(found.set_aside) == {
+    assert dict(found.excluded) == {
         "outside.png": "A link that leads out of the source.", "nothing.png": "A link to nothing.",
         "circle.png": "A link that leads in a circle.", "a/up": "A link to a folder.",
     }  # fmt: skip
-    assert dict(walk_folder(folder, links=False).set_aside)["inside.png"] == "A link."
+    assert dict(walk_folder(folder, links=False).excluded)["inside.png"] == "A link."
 
 
-def test_what_is_no_file_is_set_aside_without_waiting_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_and_sockets_are_excluded_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # paths of sockets are short
     os.mkfifo("pipe.png")
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("socket.png")
         found = walk_folder(tmp_path)
     assert not found.files
-    assert dict(found.set_aside) == {"pipe.png": "It is a pipe.", "socket.png": "It is a socket."}
+    assert dict(found.excluded) == {"pipe.png": "It is a pipe.", "socket.png": "It is a socket."}
 
 
-def test_a_name_that_is_not_utf8_is_set_aside_in_a_form_that_is(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_excluded_in_a_form_that_is(tmp_path: Path) -> None:
     (tmp_path / "größe ☃.png").write_bytes(b"x")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(b"x")
     found = walk_folder(tmp_path)
     assert [path.name for path in found.files] == ["größe ☃.png"]
-    assert found.set_aside == [("caf\\xe9.png", "Its name is not UTF-8.")]
+    assert found.excluded == [("caf\\xe9.png", "Its name is not UTF-8.")]
 
 
 def test_paths_longer_than_the_system_takes_end_the_way_down(tmp_path: Path) -> None:
@@ -188,14 +185,14 @@ def test_paths_longer_than_the_system_takes_end_the_way_down(tmp_path: Path) -> 
     (tmp_path / "a.png").write_bytes(b"x")
     found = walk_folder(tmp_path)
     assert [path.name for path in found.files] == ["a.png"]
-    assert [reason for _, reason in found.set_aside] == ["The folder cannot be read: File name too long."]
+    assert [reason for _, reason in found.excluded] == ["The folder cannot be read: File name too long."]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_set_aside(tmp_path: Path) -> None:
+def test_unreadable_files_are_excluded(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch(mode=0)
     (tmp_path / "closed").mkdir(mode=0)
-    reasons = dict(walk_folder(tmp_path).set_aside)
+    reasons = dict(walk_folder(tmp_path).excluded)
     (tmp_path / "closed").chmod(0o700)
     assert reasons == {
         "a.png": "It may not be read by this user.", "closed": "The folder cannot be read: Permission denied.",
@@ -207,7 +204,7 @@ def test_hidden_files_and_cards_are_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     found = walk_folder(tmp_path)
-    assert ([path.name for path in found.files], found.set_aside) == (["readable.png"], [])
+    assert ([path.name for path in found.files], found.excluded) == (["readable.png"], [])
     assert found.about == ["LICENSE", "README.md"]
 
 
@@ -219,7 +216,7 @@ def test_only_texts_are_about_the_data_and_they_are_counted(tmp_path: Path) -> N
         (tmp_path / name).write_bytes(b"x")
     found = walk_folder(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found.files] == examples
-    assert (found.about, found.set_aside) == (about, [])
+    assert (found.about, found.excluded) == (about, [])
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from speciate.datasets.sources.packaged_data import PACKAGED
 from speciate.datasets.sources.prepare import check_source_name, prepare_source
 from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table
 from speciate.errors import Code, SpeciateError
-from tests.datasets.source_context import source_context as make_desk
+from tests.datasets.source_context import source_context
 
 SIZES = {
     "digits": ("media", 1797), "iris": ("table", 150), "wine": ("table", 178), "breast-cancer": ("table", 569),
@@ -26,14 +26,14 @@ SIZES = {
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[SourceContext]:
-    with make_desk(tmp_path) as made:
+def context(tmp_path: Path) -> Iterator[SourceContext]:
+    with source_context(tmp_path) as made:
         yield made
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_each_is_as_large_as_it_says(desk: SourceContext, name: str) -> None:
-    found = prepare_source(f"pkg:{name}", desk)
+def test_each_is_as_large_as_it_says(context: SourceContext, name: str) -> None:
+    found = prepare_source(f"pkg:{name}", context)
     layout, size = SIZES[name]
     assert found.layout == layout
     assert PACKAGED[name].license
@@ -42,7 +42,7 @@ def test_each_is_as_large_as_it_says(desk: SourceContext, name: str) -> None:
         assert len(found.files) == size
         assert found.modality == "image"
         return
-    table = ask_table(desk.pool, found.files[0].path, readable=found.readable)
+    table = ask_table(context.pool, found.files[0].path, readable=found.readable)
     assert table.num_rows == size
     assert table["label"].null_count == 0
 

@@ -14,7 +14,7 @@ from speciate.datasets.sources.prepare import prepare_source
 from speciate.datasets.sources.reasoning_gym import decode_entry, encode_entry
 from speciate.datasets.sources.sandbox_calls import ask_table
 from speciate.errors import Code, SpeciateError
-from tests.datasets.source_context import source_context as make_desk
+from tests.datasets.source_context import source_context
 
 
 def rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def test_a_name_says_tasks_sizes_seed_and_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "message"),
     [
         ("chain_sums", Code.NOT_FOUND, "did you mean 'chain_sum'"),
         ("", Code.NOT_FOUND, "task of reasoning-gym"),
@@ -53,8 +53,8 @@ def test_a_name_says_tasks_sizes_seed_and_settings() -> None:
         ("gcd+lcm?max_value=3", Code.INVALID, "names no setting of one of the tasks"),
     ],
 )
-def test_what_cannot_be_made_is_refused_before_there_is_a_job(name: str, code: Code, said: str) -> None:
-    with pytest.raises(SpeciateError, match=said) as refused:
+def test_impossible_tasks_are_refused_before_there_is_a_job(name: str, code: Code, message: str) -> None:
+    with pytest.raises(SpeciateError, match=message) as refused:
         parse(name)
     assert refused.value.code is code
     assert refused.value.recovery
@@ -82,11 +82,11 @@ def test_settings_that_a_task_does_not_take_and_too_few_different_questions_are_
 
 
 def test_the_parts_have_their_roles(tmp_path: Path) -> None:
-    with make_desk(tmp_path) as desk:
-        found = prepare_source("gym:gcd?train=6&validation=2&test=2", desk)
+    with source_context(tmp_path) as context:
+        found = prepare_source("gym:gcd?train=6&validation=2&test=2", context)
         assert found.marker is not None
         assert (found.layout, found.modality) == ("table", "text")
-        table = ask_table(desk.pool, found.files[0].path, readable=found.readable)
+        table = ask_table(context.pool, found.files[0].path, readable=found.readable)
     assert found.marker.roles(table.column_names) == {"label": "answer", "inputs": ("question",)}
     assert table["split"].to_pylist() == ["test"] * 2 + ["validation"] * 2 + ["train"] * 6
 

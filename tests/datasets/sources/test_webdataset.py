@@ -24,24 +24,24 @@ def shard(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(entry, io.BytesIO(content))
 
 
-def test_pictures_with_classes_and_captions(workspace: Workspace, tmp_path: Path) -> None:
-    pictures = sorted(data.digit_folder(tmp_path / "digits", 20, classes=2).rglob("*.png"))
+def test_images_with_classes_and_captions(workspace: Workspace, tmp_path: Path) -> None:
+    images = sorted(data.digit_folder(tmp_path / "digits", 20, classes=2).rglob("*.png"))
     for name, part in (
-        ("train-000000", pictures[:8]),
-        ("train-000001", pictures[8:14]),
-        ("test-000000", pictures[14:]),
+        ("train-000000", images[:8]),
+        ("train-000001", images[8:14]),
+        ("test-000000", images[14:]),
     ):
         members: dict[str, bytes] = {}
-        for i, picture in enumerate(part):
-            members[f"a/{i:03}.png"] = picture.read_bytes()
-            members[f"a/{i:03}.cls"] = picture.parent.name.encode()
-            members[f"a/{i:03}.txt"] = f"a drawing of {picture.parent.name}".encode()
+        for i, image in enumerate(part):
+            members[f"a/{i:03}.png"] = image.read_bytes()
+            members[f"a/{i:03}.cls"] = image.parent.name.encode()
+            members[f"a/{i:03}.txt"] = f"a drawing of {image.parent.name}".encode()
             members[f"a/{i:03}.json"] = json.dumps({"site": i}).encode() if i else b"{broken"
         shard(tmp_path / "shards" / f"{name}.tar", members)
     made = data.ingest(workspace, "digits", source=tmp_path / "shards", label="label")
     assert (made.modality, made.splits) == ("image", {"train": 12, "test": 5})
     rows = version_rows.read(workspace.folders, made).to_pylist()
-    assert {row["quality"] for row in rows} == {"ok", "partial"}  # what of a picture could not be read: no label
+    assert {row["quality"] for row in rows} == {"ok", "partial"}  # what of an image could not be read: no label
     told = [row for row in rows if row["quality"] == "ok"]
     assert len(told) == 17
     assert all(row["text"] == f"a drawing of {row['label']}" and row["site"] > 0 for row in told)
@@ -68,5 +68,5 @@ def test_rows_of_text(workspace: Workspace, tmp_path: Path) -> None:
         ([], False),
     ],
 )
-def test_what_is_a_shard(names: list[str], wanted: bool) -> None:
+def test_which_tars_are_shards(names: list[str], wanted: bool) -> None:
     assert is_shard(names) is wanted

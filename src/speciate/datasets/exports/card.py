@@ -1,7 +1,7 @@
-"""The card of a version: what it holds, where it comes from and what was set aside, as the hub's README has it. Pure.
+"""The card of a version: what it holds, where it comes from and what was excluded, as the hub's README has it. Pure.
 
-Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. Folders
-of this machine are not told, since a card travels with the data.
+Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. A card
+names no folders of this machine, because it travels with the data.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows", DELETED)
 
 
 class ExportSummary(NamedTuple):
-    """What the card of an export says beside that of its version."""
+    """What the card of an export adds to the card of its version."""
 
     format: str
     part: str | None
     """The split, where only that left."""
     splits: Mapping[str, int]
     """Examples that left; those of no split under the empty name."""
-    set_aside: Mapping[str, int]
+    excluded: Mapping[str, int]
     """Quality -> how many stayed behind."""
     configs: Mapping[str, str]
     """Split -> pattern of its files, where the hub's loader can read them."""
@@ -131,7 +131,7 @@ def _quoted_path(pattern: str) -> str:
 
 
 def licence(chain: Iterable[Version]) -> str:
-    """What was recorded when the data came in; `unknown` where nothing was, or several that differ."""
+    """The licence recorded when the data came in; `unknown` if there is none or if several differ."""
     places = [place for each in chain for place in (each.operation, each.report, each.report.get("untrusted") or {})]
     found = {str(place["license"]).strip() for place in places if place.get("license")}
     return found.pop() if len(found) == 1 else "unknown"
@@ -174,15 +174,15 @@ def _summary(chain: Sequence[Version]) -> str:
 
 def _export(chain: Sequence[Version], exported: ExportSummary) -> str:
     part = f" of the split {escape_markdown(exported.part)}" if exported.part else ""
-    said = [
+    sentences = [
         f"Format {escape_markdown(exported.format)}: {sum(exported.splits.values()):,} examples{part}.",
         _media(chain, exported),
-        "What was set aside is listed with its reason in set_aside.csv." if any(exported.set_aside.values()) else "",
+        "What was excluded is listed with its reason in set_aside.csv." if any(exported.excluded.values()) else "",
         f"The label is the column {escape_markdown(exported.label)}." if exported.label else "",
         f"Examples that belong together share the column {escape_markdown(exported.group)}." if exported.group else "",
         *exported.notes,
     ]
-    return "\n".join(["## This export\n", *filter(None, said), ""])
+    return "\n".join(["## This export\n", *filter(None, sentences), ""])
 
 
 def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
@@ -192,10 +192,10 @@ def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
         return ""
     if exported.format in _WRITTEN_ANEW:
         return f"Media are not the bytes that came in: {_WRITTEN_ANEW[exported.format]}."
-    said = [why for column, why in _REWRITERS.items() if column in manifest.columns]
-    if not said:
+    reasons = [why for column, why in _REWRITERS.items() if column in manifest.columns]
+    if not reasons:
         return "Media are the bytes that came in."
-    return f"Media are not all the bytes that came in: {'; '.join(said)}."
+    return f"Media are not all the bytes that came in: {'; '.join(reasons)}."
 
 
 def _counts(title: str, name: str, counts: Mapping[str, int]) -> str:
@@ -226,7 +226,7 @@ def _quality(found: Version, exported: ExportSummary | None) -> str:
     report = found.report
     counts = {name: report[name] for name in QUALITIES if isinstance(report.get(name), int)}
     if exported is not None and exported.part is None:
-        counts = {"ok": sum(exported.splits.values()), **exported.set_aside}
+        counts = {"ok": sum(exported.splits.values()), **exported.excluded}
     if not counts:
         return ""
     lines = ["## Quality\n", ", ".join(f"{escape_markdown(name)}: {count:,}" for name, count in counts.items()) + "."]
@@ -243,7 +243,7 @@ def _quality(found: Version, exported: ExportSummary | None) -> str:
 
 
 def _split_audit(chain: Sequence[Version]) -> str:
-    """The newest one that there is: what no later step touched is still true."""
+    """The newest audit in the chain: later steps did not change the split."""
     audit = next((each.report["split"] for each in chain if isinstance(each.report.get("split"), dict)), None)
     if not audit:
         return ""
@@ -295,5 +295,5 @@ def _format_value(value: Any) -> str:
 
 
 def _without_folders(source: str) -> str:
-    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path its last part."""
+    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path the last part."""
     return source if source.startswith(ELSEWHERE) else source.rstrip("/").rpartition("/")[2] or source

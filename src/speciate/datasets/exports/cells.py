@@ -1,4 +1,4 @@
-"""Rows and cells as text: for CSV, safe in a spreadsheet, and for JSON."""
+"""Rows and cells as text: for CSV, safe in a spreadsheet, and for JSON; and rows as plain values for text formats."""
 
 from __future__ import annotations
 
@@ -95,31 +95,28 @@ def _json_default(value: Any) -> str:
     return str(value)
 
 
-# Rows as plain values, for formats made of text.
-
-
 _ROWS = 4096
 TEXT = "text"
 
 
-def text_header(shipment: ExportContent) -> list[str]:
-    """The columns; first the text where that lay in a file."""
-    text = [shipment.free(TEXT)] if shipment.media is not None else []
-    return [*text, *shipment.rows.column_names]
+def text_header(export: ExportContent) -> list[str]:
+    """The columns; the text comes first if it lay in a file."""
+    text = [export.free(TEXT)] if export.media is not None else []
+    return [*text, *export.rows.column_names]
 
 
-def plain_rows(shipment: ExportContent, piece: Piece) -> Iterator[list[list[Any]]]:
-    """The cells under `header`, some thousand rows at a time. Media other than text have no place here."""
+def plain_rows(export: ExportContent, piece: Piece) -> Iterator[list[list[Any]]]:
+    """The cells under `text_header`, some thousand rows at a time. Only text media are supported."""
     for start in range(0, piece.rows.num_rows, _ROWS):
         batch = piece.rows.slice(start, _ROWS)
         columns = [column.to_pylist() for column in batch.columns]
-        if shipment.media is not None:
+        if export.media is not None:
             first = piece.start + start
-            columns.insert(0, [text_of_file(shipment, place) for place in range(first, first + batch.num_rows)])
+            columns.insert(0, [text_of_file(export, place) for place in range(first, first + batch.num_rows)])
         yield [list(row) for row in zip(*columns, strict=True)]
 
 
-def text_of_file(shipment: ExportContent, place: int) -> str:
-    """What a file of text says; it was UTF-8 when it was ingested."""
-    assert shipment.media is not None
-    return shipment.media.read(place).decode("utf-8-sig")
+def text_of_file(export: ExportContent, place: int) -> str:
+    """The content of a text file; it was UTF-8 when it was ingested."""
+    assert export.media is not None
+    return export.media.read(place).decode("utf-8-sig")

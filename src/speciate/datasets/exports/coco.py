@@ -1,4 +1,4 @@
-"""Pictures, and per split a JSON of COCO's object detection made from a column `objects`.
+"""Images, and per split a JSON of COCO's object detection made from a column `objects`.
 
 `objects` holds what the hub's datasets for detection hold: a list of {bbox, category, ...}, or one object of parallel
 lists; boxes are [x, y, width, height] in pixels.
@@ -31,19 +31,19 @@ class Coco:
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "image" or not has_files(manifest):
-            return "COCO is about pictures that are files."
+            return "COCO is about images that are files."
         if OBJECTS not in manifest.columns:
-            return f"it has no column {OBJECTS!r} with the boxes and categories of each picture."
+            return f"it has no column {OBJECTS!r} with the boxes and categories of each image."
         return None
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data" / "annotations").mkdir(parents=True)
-        objects = [list(_objects(cell)) for cell in shipment.rows[OBJECTS].to_pylist()]
+        objects = [list(_objects(cell)) for cell in export.rows[OBJECTS].to_pylist()]
         called = sorted({_category(each) for some in objects for each in some})
         categories = {name: number for number, name in enumerate(called, 1)}
         names, lost = UniqueNames(), 0
-        for piece in shipment.pieces():
-            images = list(_images(shipment, piece, folder / "data" / f"{piece.name}_images", names, tell))
+        for piece in export.pieces():
+            images = list(_images(export, piece, folder / "data" / f"{piece.name}_images", names, progress))
             annotations = [
                 _annotation(each, image["id"], categories) for image in images for each in objects[image["id"] - 1]
             ]
@@ -60,18 +60,18 @@ class Coco:
 
 
 def _images(
-    shipment: ExportContent, piece: Piece, folder: Path, names: UniqueNames, tell: ReportProgress
+    export: ExportContent, piece: Piece, folder: Path, names: UniqueNames, progress: ReportProgress
 ) -> Iterator[dict[str, Any]]:
-    """Writes the pictures, each under a name that is unique in the whole export: COCO knows no folders."""
-    assert shipment.media is not None
+    """Writes the images, each under a name that is unique in the whole export: COCO knows no folders."""
+    assert export.media is not None
     folder.mkdir()
     sizes = piece.rows.select([name for name in _SIZE if name in piece.rows.column_names]).to_pylist()
     for row in range(piece.rows.num_rows):
         place = piece.start + row
-        name = names.claim("", shipment.media.names[place])
-        (folder / name).write_bytes(shipment.media.read(place))
+        name = names.claim("", export.media.names[place])
+        (folder / name).write_bytes(export.media.read(place))
         yield {"id": place + 1, "file_name": name, **(sizes[row] if sizes else {})}
-        tell(1)
+        progress(1)
 
 
 def _objects(cell: Any) -> Iterator[dict[str, Any]]:

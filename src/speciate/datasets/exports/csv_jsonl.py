@@ -1,6 +1,7 @@
-"""Formats `csv` and `jsonl`: one text file per split, a row a line.
+"""Formats `csv` and `jsonl`: one text file per split, one row per line.
 
-In CSV lists are JSON, and cells that a spreadsheet would run are made harmless."""
+In CSV, lists are JSON, and cells that a spreadsheet would run are escaped.
+"""
 
 from __future__ import annotations
 
@@ -24,28 +25,27 @@ class Csv:
             return "its examples are lists of numbers, which come back from a cell as text."
         return None
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data").mkdir()
         configs: dict[str, str] = {}
         escaped = 0
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             path = f"data/{piece.name}.csv"
             configs[piece.hub] = path
-            with CsvFile(folder / path, text_header(shipment)) as file:
-                for rows in plain_rows(shipment, piece):
+            with CsvFile(folder / path, text_header(export)) as file:
+                for rows in plain_rows(export, piece):
                     file.write(rows)
-                    tell(len(rows))
+                    progress(len(rows))
             escaped += file.escaped
-        return WriteReport(configs, escaped, notes_of_nulls(shipment.rows))
+        return WriteReport(configs, escaped, notes_of_nulls(export.rows))
 
 
 CSV = Csv()
 
 
-# One JSONL file per split, for tables, texts and series: an object a line, with every column.
-
-
 class JsonLines:
+    """One JSONL file per split, for tables, texts and series: one object with every column per line."""
+
     name = "jsonl"
     again = "data"
     files = False
@@ -56,16 +56,16 @@ class JsonLines:
             return "its examples are files, which a line of JSON cannot hold."
         return None
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data").mkdir()
-        names, configs = text_header(shipment), dict[str, str]()
-        for piece in shipment.pieces():
+        names, configs = text_header(export), dict[str, str]()
+        for piece in export.pieces():
             path = f"data/{piece.name}.jsonl"
             configs[piece.hub] = path
             with (folder / path).open("w", encoding="utf-8", newline="\n") as file:
-                for rows in plain_rows(shipment, piece):
+                for rows in plain_rows(export, piece):
                     file.writelines(as_json(dict(zip(names, row, strict=True))) + "\n" for row in rows)
-                    tell(len(rows))
+                    progress(len(rows))
         return WriteReport(configs)
 
 

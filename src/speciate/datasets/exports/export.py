@@ -1,8 +1,9 @@
 """The job kind `export`: the usable rows of a version as files, for other tools and other people.
 
-Nothing half done stands at the path, whoever stops the run (jobs/atomic_folder.py). Only sealed rows and packed bytes
-are
-read, nothing is decoded. An export can be made again at any time, so it is not synced file by file.
+A run that is stopped leaves nothing at the path (jobs/atomic_folder.py). The run reads only sealed rows and packed
+bytes and decodes nothing. An export can be made again at any time, so files are not synced one by one.
+
+Files that may name people leave only if the caller says so (`identified`).
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ from speciate.workspace.filesystem import require_space
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 
-SET_ASIDE = "set_aside.csv"
-_ASIDE_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
+EXCLUDED_FILE = "set_aside.csv"
+_EXCLUDED_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
 
 
 class ExportSpec(BaseModel):
@@ -57,6 +58,18 @@ class ExportSpec(BaseModel):
     """Whether files may leave that name people."""
 
 
+class Payload(BaseModel):
+    """What the plan found out for the run."""
+
+    model_config = ConfigDict(frozen=True)
+    chain: tuple[dict[str, Any], ...]
+    """The version and those it was made from, newest first, as JSON."""
+    split: str | None
+    format: str
+    path: Path
+    identified: bool = False
+
+
 def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     """Checks all that the catalog and the path can tell."""
     ref = dataset_ref(spec.dataset)
@@ -66,46 +79,51 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     check_version(manifest, spec.identified)
     check_free(spec.path)
     size = sum((workspace.folders.root / name).stat().st_size for name in _sealed_files(manifest))
-    payload = {
-        "chain": [_as_json(each) for each in chain],
-        "split": ref.split,
-        "format": spec.format,
-        "path": str(spec.path),
-        "identified": spec.identified,
-    }
+    payload = Payload(
+        chain=tuple(_as_json(each) for each in chain),
+        split=ref.split,
+        format=spec.format,
+        path=spec.path,
+        identified=spec.identified,
+    )
     resolved = {"dataset": manifest.ref, "split": ref.split, "format": spec.format, "path": str(spec.path)}
-    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size, resolved=resolved)
+    return Plan(
+        payload=payload.model_dump(mode="json"),
+        resources=Resources(cpu=1, memory_mb=1024),
+        bytes=size,
+        resolved=resolved,
+    )
 
 
 def run(run: Run) -> dict[str, Any]:
-    """Writes the export and says what is in it."""
-    path = Path(run.payload["path"])
+    """Writes the export and reports its contents."""
+    payload = Payload.model_validate(run.payload)
+    path, identified = payload.path, payload.identified
     if (finished := earlier_result(run, path)) is not None:
         return finished
     check_free(path)
-    chain = [_from_json(each) for each in run.payload["chain"]]
-    manifest, split = chain[0].manifest, run.payload["split"]
-    chosen = exports.fitting(run.payload["format"], manifest)
+    chain = [_from_json(each) for each in payload.chain]
+    manifest, split = chain[0].manifest, payload.split
+    chosen = exports.fitting(payload.format, manifest)
     rows = version_rows.read(run.folders, manifest, splits=None if split is None else [split])
     usable = pc.equal(rows["quality"], "ok")
-    identified = bool(run.payload.get("identified", False))
     check_rows(rows.filter(usable), manifest, identified)
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
-        shipment = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(
+        export = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(
             folders=run.folders
         )
-        _require_space(path, shipment)
+        _require_space(path, export)
         with hidden_folder_beside(path) as folder:
-            written = chosen.write(shipment, folder, _progress_reporter(run, shipment))
-            aside = rows.filter(pc.invert(usable))
-            escaped = written.escaped + _write_excluded(aside, folder)
-            exported = _summarise_export(shipment, chosen, written, aside, split)
+            written = chosen.write(export, folder, _progress_reporter(run, export))
+            excluded = rows.filter(pc.invert(usable))
+            escaped = written.escaped + _write_excluded(excluded, folder)
+            exported = _summarise_export(export, chosen, written, excluded, split)
             (folder / "README.md").write_text(card(redact_history(chain, identified), exported), encoding="utf-8")
-            marker = _marker(shipment, chosen, written.escaped)
+            marker = _marker(export, chosen, written.escaped)
             if marker is not None:
                 (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            report = _report(shipment, chosen, exported, escaped, folder)
+            report = _report(export, chosen, exported, escaped, folder)
             again = {} if marker is None else {"create_again": {"source": str(path)}}
             result = {"path": str(path), "report": report | again}
             fault("export_before_rename")
@@ -135,50 +153,50 @@ def _rows_of_split(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.
     where = f" in the split {split!r}" if split is not None else ""
     raise SpeciateError(
         Code.INVALID,
-        f"{manifest.ref} has no usable row{where}: every one was set aside.",
+        f"{manifest.ref} has no usable row{where}: every one was excluded.",
         f"Call query_dataset(dataset={manifest.ref!r}, sql='SELECT quality, reason, count(*) FROM examples GROUP BY "
         "ALL') to see why.",
     )
 
 
-def _require_space(path: Path, shipment: ExportContent) -> None:
-    size = int(shipment.rows.nbytes)
-    if shipment.media is not None:
-        size += sum(shipment.media.packs.length(content) for content in shipment.media.contents)
+def _require_space(path: Path, export: ExportContent) -> None:
+    size = int(export.rows.nbytes)
+    if export.media is not None:
+        size += sum(export.media.packs.length(content) for content in export.media.contents)
     require_space(next(folder for folder in path.parents if folder.exists()), size)
 
 
-def _progress_reporter(run: Run, shipment: ExportContent) -> ReportProgress:
-    """Progress a hundred times in all, and a look at each step whether to stop."""
-    total, done, shown = shipment.rows.num_rows, 0, 0
+def _progress_reporter(run: Run, export: ExportContent) -> ReportProgress:
+    """Reports progress about a hundred times in all, and checks at each step whether to stop."""
+    total, done, shown = export.rows.num_rows, 0, 0
 
-    def tell(rows: int) -> None:
+    def progress(rows: int) -> None:
         nonlocal done, shown
         done += rows
         if run.stopping:
             raise Stopped
         if 100 * (done - shown) >= total:
             shown = done
-            run.progress(done, total, "examples", f"exporting {shipment.manifest.ref}")
+            run.progress(done, total, "examples", f"exporting {export.manifest.ref}")
 
-    return tell
+    return progress
 
 
 def _write_excluded(rows: pa.Table, folder: Path) -> int:
-    """Lists what stays behind; how many cells were escaped for spreadsheets."""
+    """Lists the rows that are not exported; returns how many cells were escaped for spreadsheets."""
     if not rows.num_rows:
         return 0
-    with CsvFile(folder / SET_ASIDE, _ASIDE_COLUMNS) as file:
-        file.write([row[name] for name in _ASIDE_COLUMNS] for row in rows.select(_ASIDE_COLUMNS).to_pylist())
+    with CsvFile(folder / EXCLUDED_FILE, _EXCLUDED_COLUMNS) as file:
+        file.write([row[name] for name in _EXCLUDED_COLUMNS] for row in rows.select(_EXCLUDED_COLUMNS).to_pylist())
     return file.escaped
 
 
 def _summarise_export(
-    shipment: ExportContent, chosen: Format, written: WriteReport, aside: pa.Table, split: str | None
+    export: ExportContent, chosen: Format, written: WriteReport, excluded: pa.Table, split: str | None
 ) -> ExportSummary:
     notes = list(written.notes)
-    if shipment.windows:
-        unit = find(shipment.manifest.modality).window_unit
+    if export.windows:
+        unit = find(export.manifest.modality).window_unit
         notes.append(
             f"Rows are windows of a medium, which is here whole and uncut: from {WINDOW_START} up to {WINDOW_STOP}"
             + (f", in {unit}." if unit else ".")
@@ -188,24 +206,24 @@ def _summarise_export(
     return ExportSummary(
         format=chosen.name,
         part=split,
-        splits={piece.split or "": piece.rows.num_rows for piece in shipment.pieces()},
-        set_aside=dict(sorted(Counter(aside["quality"].to_pylist()).items())),
+        splits={piece.split or "": piece.rows.num_rows for piece in export.pieces()},
+        excluded=dict(sorted(Counter(excluded["quality"].to_pylist()).items())),
         configs=written.configs,
-        label=shipment.label,
-        group=shipment.group,
+        label=export.label,
+        group=export.group,
         notes=notes,
     )
 
 
 def _report(
-    shipment: ExportContent, chosen: Format, exported: ExportSummary, escaped: int, folder: Path
+    export: ExportContent, chosen: Format, exported: ExportSummary, escaped: int, folder: Path
 ) -> dict[str, Any]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {
         "format": chosen.name,
-        "examples": shipment.rows.num_rows,
+        "examples": export.rows.num_rows,
         "splits": {name: count for name, count in exported.splits.items() if name},
-        "set_aside": dict(exported.set_aside),
+        "set_aside": dict(exported.excluded),
         "escaped_cells": escaped,
         "files": len(files),
         "bytes": sum(file.stat().st_size for file in files),
@@ -213,20 +231,20 @@ def _report(
     }
 
 
-def _marker(shipment: ExportContent, chosen: Format, escaped: int) -> Marker | None:
-    """What a reader of ours must know of the columns; None where there is none."""
+def _marker(export: ExportContent, chosen: Format, escaped: int) -> Marker | None:
+    """What our own reader must know about the columns; None if there is nothing to say."""
     if chosen.again is None:
         return None
     return Marker(
         format=chosen.name,
         again=chosen.again,
-        modality=shipment.manifest.modality,
-        files=shipment.media is not None and chosen.files,
-        label=shipment.label,
-        group_by=shipment.group,
-        inputs=shipment.manifest.inputs,
-        windows=shipment.windows,
-        texts=tuple(field.name for field in shipment.rows.schema if _is_text(field.type)),
+        modality=export.manifest.modality,
+        files=export.media is not None and chosen.files,
+        label=export.label,
+        group_by=export.group,
+        inputs=export.manifest.inputs,
+        windows=export.windows,
+        texts=tuple(field.name for field in export.rows.schema if _is_text(field.type)),
         escaped=escaped > 0,
     )
 
@@ -238,18 +256,14 @@ def _is_text(kind: pa.DataType) -> bool:
 KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")
 
 
-# Whether files that name people may leave as they are: only where the caller says so. And what the card of an export
-# without names may tell of how it came to be.
-
-
 def check_version(manifest: Manifest, identified: bool) -> None:
-    """REFUSED where nothing of it was de-identified and the caller does not say that names may leave."""
+    """REFUSED if no row was de-identified and the caller does not allow names to leave."""
     if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
         raise _identities_error(manifest, "files of")
 
 
 def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
-    """The same for single rows, as some may have come later. `rows`: those that leave."""
+    """The same check for `rows`, the exported ones: some may have been added later."""
     if identified or not holds_dicom(manifest):
         return
     check_version(manifest, identified)
@@ -259,8 +273,11 @@ def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
 
 
 def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
-    """The versions, newest first, as a card may tell of them: what was done before names were taken out may quote them
-    (a folder, a condition on a patient), so of that only the operations are named."""
+    """The versions, newest first, as a card may show them.
+
+    Steps before de-identification may quote names (a folder, a condition on a patient), so only their operations are
+    named.
+    """
     if identified or not holds_dicom(chain[0].manifest):
         return list(chain)
     found, before = list[Version](), False
@@ -268,7 +285,7 @@ def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
         steps = each.operation.get("steps") or []
         last = max((place for place, step in enumerate(steps) if step.get("op") == DEIDENTIFY.name), default=None)
         if before:
-            each = each._replace(operation=_without_parameters(each.operation))  # noqa: PLW2901 - the same version, told shorter
+            each = each._replace(operation=_without_parameters(each.operation))  # noqa: PLW2901 - the same version, shortened
         elif last is not None:
             shorter = [_without_parameters(step) if place < last else step for place, step in enumerate(steps)]
             each = each._replace(operation={**each.operation, "steps": shorter})  # noqa: PLW2901

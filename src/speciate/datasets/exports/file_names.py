@@ -1,4 +1,7 @@
-"""File names from foreign words: safe on every system, in a shell and in a spreadsheet; Unicode stays. Pure."""
+"""File names from foreign text: safe on every system, in a shell and in a spreadsheet; Unicode stays. Pure.
+
+`files_of` gives a mixed row as the files of its parts.
+"""
 
 from __future__ import annotations
 
@@ -99,9 +102,6 @@ def _cut(text: str, longest: int) -> str:
     return text.encode()[:longest].decode(errors="ignore")
 
 
-# A mixed row as the files of its parts, with names that say what they are and are safe on every system. Pure.
-
-
 _PART_MAGIC = ((b"\x1f\x8b", ".nii.gz"), (b"ply", ".ply"), (b"glTF", ".glb"), (b"solid", ".stl"))
 SUFFIX = MULTIMODAL.suffixes[0]
 
@@ -132,7 +132,7 @@ def as_single_files(files: dict[str, bytes]) -> dict[str, bytes]:
 
 def _name(part: PartName, file: bytes) -> str:
     suffixes = find(part.modality).suffixes or (".bin",)
-    told = next((suffix for magic, suffix in _PART_MAGIC if file.startswith(magic)), "") or magic_suffix(file[:16])
-    suffix = told if told in suffixes else suffixes[0]
-    plain = f"{part.own}{suffix}"
-    return plain if modality_of(file[:4096], plain) == part.modality else f"{part}{suffix}"
+    known = next((suffix for magic, suffix in _PART_MAGIC if file.startswith(magic)), "") or magic_suffix(file[:16])
+    suffix = known if known in suffixes else suffixes[0]
+    short = f"{part.own}{suffix}"
+    return short if modality_of(file[:4096], short) == part.modality else f"{part}{suffix}"

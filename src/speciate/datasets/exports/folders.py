@@ -33,23 +33,23 @@ class Folder:
     def misfit(self, manifest: Manifest) -> str | None:
         return None if has_files(manifest) else "its examples are rows of a table, not files."
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
-        assert shipment.media is not None
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
+        assert export.media is not None
         configs: dict[str, str] = {}
         escaped = 0
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             below = "data" if piece.split is None else f"data/{piece.name}"
             (folder / below).mkdir(parents=True, exist_ok=True)
             configs[piece.hub] = f"{below}/**"
-            escaped += _write_media(shipment, shipment.media, piece, folder / below, tell)
-        configs = configs if shipment.manifest.modality in _READ_BY_THE_HUB else {}
-        return WriteReport(configs, escaped, notes_of_nulls(shipment.rows))
+            escaped += _write_media(export, export.media, piece, folder / below, progress)
+        configs = configs if export.manifest.modality in _READ_BY_THE_HUB else {}
+        return WriteReport(configs, escaped, notes_of_nulls(export.rows))
 
 
-def _write_media(shipment: ExportContent, media: Media, piece: Piece, folder: Path, tell: ReportProgress) -> int:
-    """How many cells were escaped."""
-    written, mixed = set[str](), shipment.manifest.modality == MULTIMODAL.name
-    with CsvFile(folder / "metadata.csv", ["file_name", *_free_columns(shipment)]) as metadata:
+def _write_media(export: ExportContent, media: Media, piece: Piece, folder: Path, progress: ReportProgress) -> int:
+    """Returns how many cells were escaped."""
+    written, mixed = set[str](), export.manifest.modality == MULTIMODAL.name
+    with CsvFile(folder / "metadata.csv", ["file_name", *_free_columns(export)]) as metadata:
         for start in range(0, piece.rows.num_rows, _ROWS_AT_ONCE):
             batch = piece.rows.slice(start, _ROWS_AT_ONCE)
             paths = [media.path(piece.start + start + row) for row in range(batch.num_rows)]
@@ -60,7 +60,7 @@ def _write_media(shipment: ExportContent, media: Media, piece: Piece, folder: Pa
                     written.add(path)
             columns = [column.to_pylist() for column in batch.columns]
             metadata.write(zip(paths, *columns, strict=True))
-            tell(batch.num_rows)
+            progress(batch.num_rows)
     return metadata.escaped
 
 
@@ -71,18 +71,12 @@ def _write_file(path: Path, data: bytes, *, mixed: bool) -> None:
         target.write_bytes(file)
 
 
-def _free_columns(shipment: ExportContent) -> list[str]:
+def _free_columns(export: ExportContent) -> list[str]:
     """The columns; one of the user's that is called as ours is `user_file_name`."""
-    return [f"user_{name}" if name.lower() == "file_name" else name for name in shipment.rows.column_names]
+    return [f"user_{name}" if name.lower() == "file_name" else name for name in export.rows.column_names]
 
 
 FOLDER = Folder()
-
-
-# Meshes and point clouds as PLY files, `data/SPLIT/LABEL/NAME.ply`, and a `metadata.csv` per split with the columns.
-#
-# What is a PLY already is copied; other formats are decoded, in caged processes, and written as one. A mesh with
-# materials, textures or buffers beside it stays what it is, a folder of its own, as a PLY holds no textures.
 
 
 _MODALITIES = ("mesh", "point-cloud")
@@ -91,6 +85,13 @@ _MESHES_AT_ONCE = 64
 
 
 class Ply:
+    """Meshes and point clouds as PLY files, `data/SPLIT/LABEL/NAME.ply`, and a `metadata.csv` per split with the
+    columns.
+
+    PLY files are copied; other formats are decoded in sandboxed processes and written as PLY. A mesh with materials,
+    textures or buffers stays a folder of its own, because a PLY holds no textures.
+    """
+
     name = "ply"
     again = "data"
     files = True
@@ -100,46 +101,46 @@ class Ply:
         fits = manifest.modality in _MODALITIES and has_files(manifest)
         return None if fits else "PLY holds meshes and point clouds that lie in files."
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
-        assert shipment.media is not None
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
+        assert export.media is not None
         escaped = 0
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             below = folder / ("data" if piece.split is None else f"data/{piece.name}")
             below.mkdir(parents=True, exist_ok=True)
-            escaped += _write_meshes(shipment, shipment.media, piece, below, tell)
-        return WriteReport({}, escaped, notes_of_nulls(shipment.rows))
+            escaped += _write_meshes(export, export.media, piece, below, progress)
+        return WriteReport({}, escaped, notes_of_nulls(export.rows))
 
 
-def _write_meshes(shipment: ExportContent, media: Media, piece: Piece, folder: Path, tell: ReportProgress) -> int:
-    """How many cells were escaped."""
-    names = [f"user_{name}" if name.lower() == "file_name" else name for name in shipment.rows.column_names]
+def _write_meshes(export: ExportContent, media: Media, piece: Piece, folder: Path, progress: ReportProgress) -> int:
+    """Returns how many cells were escaped."""
+    names = [f"user_{name}" if name.lower() == "file_name" else name for name in export.rows.column_names]
     taken = UniqueNames()
     with CsvFile(folder / "metadata.csv", ["file_name", *names]) as metadata:
         for start in range(0, piece.rows.num_rows, _MESHES_AT_ONCE):
             batch = piece.rows.slice(start, _MESHES_AT_ONCE)
             places = range(piece.start + start, piece.start + start + batch.num_rows)
-            converted = _convert_to_ply(shipment, media, places)
+            converted = _convert_to_ply(export, media, places)
             paths = [_write_mesh(media, place, folder, taken, converted.get(place)) for place in places]
             metadata.write(zip(paths, *(column.to_pylist() for column in batch.columns), strict=True))
-            tell(batch.num_rows)
+            progress(batch.num_rows)
     return metadata.escaped
 
 
-def _convert_to_ply(shipment: ExportContent, media: Media, places: range) -> dict[int, bytes]:
-    """Place -> PLY, of what is neither one nor several files."""
-    others = [place for place in places if not _is_mesh_file(shipment, media.read(place))]
+def _convert_to_ply(export: ExportContent, media: Media, places: range) -> dict[int, bytes]:
+    """Place -> PLY, for media that are neither PLY files nor bundles of several files."""
+    others = [place for place in places if not _is_mesh_file(export, media.read(place))]
     if not others:
         return {}
-    assert shipment.folders is not None
-    packs = [shipment.folders.root / pack for pack in shipment.manifest.packs]
-    items = [MediaItem(shipment.ids[place], media.contents[place]) for place in others]
-    decoded = decode_media(shipment.folders, packs, shipment.manifest.modality, items)
+    assert export.folders is not None
+    packs = [export.folders.root / pack for pack in export.manifest.packs]
+    items = [MediaItem(export.ids[place], media.contents[place]) for place in others]
+    decoded = decode_media(export.folders, packs, export.manifest.modality, items)
     return {place: _encode_ply(medium) for place, medium in zip(others, decoded, strict=True)}
 
 
-def _is_mesh_file(shipment: ExportContent, data: bytes) -> bool:
+def _is_mesh_file(export: ExportContent, data: bytes) -> bool:
     """An NPZ is a ZIP, too."""
-    return data.startswith(ply.MAGIC) or (shipment.manifest.modality == "mesh" and is_bundle(data))
+    return data.startswith(ply.MAGIC) or (export.manifest.modality == "mesh" and is_bundle(data))
 
 
 def _encode_ply(medium: dict[str, Any]) -> bytes:
@@ -148,7 +149,7 @@ def _encode_ply(medium: dict[str, Any]) -> bytes:
 
 
 def _write_mesh(media: Media, place: int, folder: Path, names: UniqueNames, converted: bytes | None) -> str:
-    """Where it lies below `folder`."""
+    """The path of the mesh below `folder`."""
     path = PurePosixPath(media.path(place))
     (folder / path.parent).mkdir(parents=True, exist_ok=True)
     data = media.read(place) if converted is None else converted
@@ -166,16 +167,11 @@ def _write_mesh(media: Media, place: int, folder: Path, names: UniqueNames, conv
 
 
 def _safe_path(name: str) -> PurePosixPath:
-    """A member's name as a path that leads nowhere else."""
+    """A member's name as a path that stays inside its folder."""
     return PurePosixPath(*(safe_name(part) for part in PurePosixPath(name).parts if part not in ("/", ".", "..")))
 
 
 PLY = Ply()
-
-
-# DICOM files as archives have them, `PATIENT/STUDY/SERIES/00001.dcm`, and a `metadata.csv` with labels and columns.
-#
-# A series of several instances is a folder, and `file_name` names it; one of a single instance is a file.
 
 
 _FOLDERS = ("patient", "study", "series")
@@ -183,6 +179,12 @@ _STUDIES_AT_ONCE = 256
 
 
 class DicomFolders:
+    """DICOM files as archives have them, `PATIENT/STUDY/SERIES/00001.dcm`, and a `metadata.csv` with labels and
+    columns.
+
+    A series of several instances is a folder, and `file_name` names it; one of a single instance is a file.
+    """
+
     name = "dicom"
     again = "."
     files = True
@@ -191,21 +193,21 @@ class DicomFolders:
     def misfit(self, manifest: Manifest) -> str | None:
         return None if manifest.modality == "dicom" and has_files(manifest) else "its examples are no DICOM files."
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
-        assert shipment.media is not None
-        rows, names, placed = shipment.rows, UniqueNames(), dict[str, str]()
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
+        assert export.media is not None
+        rows, names, placed = export.rows, UniqueNames(), dict[str, str]()
         header = [f"user_{name}" if name.lower() == "file_name" else name for name in rows.column_names]
         with CsvFile(folder / "metadata.csv", ["file_name", *header]) as metadata:
             for start in range(0, rows.num_rows, _STUDIES_AT_ONCE):
                 batch = rows.slice(start, _STUDIES_AT_ONCE)
                 paths = []
                 for row, cells in enumerate(_folder_names(batch)):
-                    content = shipment.media.contents[start + row]
+                    content = export.media.contents[start + row]
                     if content not in placed:  # windows of one medium share it
-                        placed[content] = _write_dicom(shipment.media.read(start + row), folder, names, cells)
+                        placed[content] = _write_dicom(export.media.read(start + row), folder, names, cells)
                     paths.append(placed[content])
                 metadata.write(zip(paths, *(column.to_pylist() for column in batch.columns), strict=True))
-                tell(batch.num_rows)
+                progress(batch.num_rows)
         return WriteReport({}, metadata.escaped, notes_of_nulls(rows))
 
 
@@ -219,7 +221,7 @@ def _folder_names(batch: Any) -> list[list[str]]:
 
 
 def _write_dicom(data: bytes, folder: Path, names: UniqueNames, cells: list[str]) -> str:
-    """What the file or the folder is called below the export."""
+    """The name of the file or folder below the export."""
     above = "/".join(cells[:2])
     below = f"{above}/{names.claim(above, cells[2])}"
     files = list(members_of(data).values()) if is_bundle(data) else [data]

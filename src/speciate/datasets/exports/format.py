@@ -1,7 +1,4 @@
-"""A format of exports: which versions it can hold, how it writes their rows, and the content that it is given.
-
-Hidden columns and provenance stay behind: a dataset that is made of an export gets them anew. A label or group
-that only repeats a column of the user is left to that column, so that the rows that come back are the same."""
+"""A format of exports: which versions it can hold, how it writes their rows, and the content that it is given."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 
 ReportProgress = Callable[[int], None]
-"""How many rows are written since it was last told. Raises Stopped where the run is to stop."""
+"""Called with the number of rows written since its last call. Raises Stopped if the run is to stop."""
 
 
 class WriteReport(NamedTuple):
-    """What a reader of the export must be told."""
+    """What a reader of the export must know."""
 
     configs: dict[str, str] = {}  # noqa: RUF012 - never changed
     """Split -> pattern of its files below the export, where the hub's loader can read them."""
@@ -37,7 +34,7 @@ class WriteReport(NamedTuple):
 
 
 class Format(Protocol):
-    """The same shipment gives the same bytes: no times, no paths, nothing in the order of a set."""
+    """The same content gives the same bytes: no times, no paths, nothing in the order of a set."""
 
     name: str
     again: str | None
@@ -51,15 +48,9 @@ class Format(Protocol):
         """Why this format cannot hold the version, as a sentence; None where it can."""
         ...
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         """Write the rows into `folder`, which is there and empty. Foreign media are copied, never decoded."""
         ...
-
-
-# What leaves in an export: the usable rows with the columns that a reader wants, and the bytes of their media.
-#
-# Hidden columns and provenance stay behind: whoever makes a dataset of an export again gets them anew. A label or
-# group that only repeats a column of the user is left to that column, so that the rows that come back are the same.
 
 
 _ORDER = {"train": 0, "validation": 1, "test": 2}
@@ -99,6 +90,12 @@ class Piece(NamedTuple):
 
 
 class ExportContent(NamedTuple):
+    """What an export contains: the usable rows with their columns, and the bytes of their media.
+
+    Hidden columns and provenance are left out: a dataset made from an export gets them anew. A label or group that only
+    repeats a column of the user's is left to that column, so that the rows come back unchanged.
+    """
+
     manifest: Manifest
     rows: pa.Table
     """The columns that leave, by split and id. The medium is among them only where it lies in the table."""
@@ -113,7 +110,7 @@ class ExportContent(NamedTuple):
     windows: bool
     """Whether some rows are windows of their medium."""
     folders: Folders | None = None
-    """Of the workspace, for formats that have media looked into in a caged process."""
+    """Of the workspace, for formats that decode media in a sandboxed process."""
 
     def pieces(self) -> Iterator[Piece]:
         """Split by split, those of no split last."""
@@ -151,7 +148,7 @@ def collect_content(manifest: Manifest, rows: pa.Table, packs: PackReader | None
     shown = (WINDOW_START, WINDOW_STOP) if windows else ()  # the same again, which the step window made for people
     user = [name for name in rows.column_names if name not in (*FIXED, *HIDDEN, *shown)]
     media = _media(manifest, rows, packs) if packs is not None else None
-    shipment = ExportContent(
+    export = ExportContent(
         manifest=manifest,
         rows=rows.select([*kept, *user]),
         ids=rows["id"].to_pylist(),
@@ -162,20 +159,20 @@ def collect_content(manifest: Manifest, rows: pa.Table, packs: PackReader | None
         windows=windows,
     )
     if not windows:
-        return shipment
+        return export
     for name, hidden in ((WINDOW_START, START), (WINDOW_STOP, STOP)):
-        shipment = shipment._replace(rows=shipment.rows.append_column(shipment.free(name), rows[hidden]))
-    return shipment
+        export = export._replace(rows=export.rows.append_column(export.free(name), rows[hidden]))
+    return export
 
 
-def class_names(shipment: ExportContent) -> list[str]:
+def class_names(export: ExportContent) -> list[str]:
     """The classes in the order that numbers them; empty where labels are numbers or there are none.
 
     Those of the whole version, whichever split leaves; a manifest lists only the most frequent.
     """
-    if shipment.label is None or shipment.manifest.numeric:
+    if export.label is None or export.manifest.numeric:
         return []
-    return sorted({*shipment.manifest.labels, *(name for name in shipment.labels if name is not None)})
+    return sorted({*export.manifest.labels, *(name for name in export.labels if name is not None)})
 
 
 def has_files(manifest: Manifest) -> bool:

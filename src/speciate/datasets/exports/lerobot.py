@@ -1,8 +1,11 @@
 """A dataset of LeRobot (v3.0, https://github.com/huggingface/lerobot): `meta/`, `data/` and `videos/`.
 
-All steps are in few Parquet files; each episode has videos of its own, one a camera, copied as they are, so that no
-frame is encoded again. Splits are ranges of episodes in `meta/info.json`; labels and columns of the version stand in
-`meta/episodes`, a column each. Episodes are foreign bytes: a caged process reads and writes them (lerobot_writing.py).
+All steps are in few Parquet files; each episode has one video per camera, copied without encoding a frame again. Splits
+are ranges of episodes in `meta/info.json`; labels and columns of the version stand in `meta/episodes`, a column each.
+
+Episodes are foreign bytes, so `write` reads and writes them in a sandboxed process. It follows the format's own
+definition (huggingface/lerobot, `src/lerobot/datasets/`): `dataset_metadata.py` and `dataset_writer.py` for `meta/`,
+`compute_stats.py` for the statistics. Quantiles of the whole dataset are exact here, not bounds made of the episodes'.
 """
 
 from __future__ import annotations
@@ -51,32 +54,32 @@ class LeRobot:
     def misfit(self, manifest: Manifest) -> str | None:
         return None if manifest.modality == "episode" and has_files(manifest) else "its examples are no episodes."
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
-        assert shipment.media is not None
-        assert shipment.folders is not None
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
+        assert export.media is not None
+        assert export.folders is not None
         episodes, splits = list[dict[str, Any]](), dict[str, list[int]]()
-        seen = set[str]()
-        for piece in shipment.pieces():
+        contents = set[str]()
+        for piece in export.pieces():
             first = len(episodes)
             for row, cells in enumerate(piece.rows.to_pylist()):
-                content = shipment.media.contents[piece.start + row]
-                if content not in seen:  # windows of one episode are in it
-                    seen.add(content)
+                content = export.media.contents[piece.start + row]
+                if content not in contents:  # windows of one episode are in it
+                    contents.add(content)
                     episodes.append({"content": content, "columns": _columns(cells)})
             splits[piece.hub if piece.split else "train"] = [first, len(episodes)]
-        folders, settings = shipment.folders, in_force(shipment.folders.root)
-        packs = [folders.root / pack for pack in shipment.manifest.packs]
+        folders, settings = export.folders, in_force(export.folders.root)
+        packs = [folders.root / pack for pack in export.manifest.packs]
         readable = [path for pack in packs for path in (pack, index_path(pack))]
         work = folder / ".lerobot"
-        desk = SourceContext(Pool(folders, settings, size=0), settings.cage, folders, work)
+        context = SourceContext(Pool(folders, settings, size=0), settings.cage, folders, work)
         payload = {"packs": [str(pack) for pack in packs], "episodes": episodes, "splits": splits}
-        told = unpack_into(work, _WRITE, payload, readable=readable, desk=desk)
+        answer = unpack_into(work, _WRITE, payload, readable=readable, context=context)
         for part in _PARTS:
             if (work / part).is_dir():
                 (work / part).rename(folder / part)
         shutil.rmtree(work)
-        tell(shipment.rows.num_rows)
-        return WriteReport(notes=tuple(str(note) for note in told["notes"]))
+        progress(export.rows.num_rows)
+        return WriteReport(notes=tuple(str(note) for note in answer["notes"]))
 
 
 def _columns(cells: dict[str, Any]) -> dict[str, Any]:
@@ -91,19 +94,12 @@ def _columns(cells: dict[str, Any]) -> dict[str, Any]:
 LEROBOT = LeRobot()
 
 
-# Writes episodes as a LeRobot v3.0 dataset into its own folder. The caged half of lerobot.py.
-#
-# By the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`): `dataset_metadata.py` and
-# `dataset_writer.py` for what `meta/` holds, `compute_stats.py` for the statistics. Of the quantiles those of the
-# whole are exact here, not bounds made of the episodes'.
-
-
 _CHUNK = 1000
 """Files of a folder, and episodes of a file of steps."""
 _STATE, _ACTION, _CAMERA = "observation.state", "action", "observation.images."
 _QUANTILES = (1, 10, 50, 90, 99)
 _EVEN = 1e-4
-"""Seconds: how far from its time LeRobot lets a frame be, unless it is told otherwise."""
+"""Seconds: how far from its time LeRobot lets a frame be by default."""
 _OWN = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 _FRAMES_SAMPLED = 50
 """Frames of an episode that statistics of a camera are made of."""
@@ -126,7 +122,7 @@ class _Episode(NamedTuple):
     shape: Shape
     uneven: bool
     small: bool
-    """Whether its frames were pictures, which are written as videos, small."""
+    """Whether its frames were images, which are written as videos, small."""
 
 
 def write(payload: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +132,9 @@ def write(payload: dict[str, Any]) -> dict[str, Any]:
     """
     writer = _Writer(payload["budget"])
     with PackReader([Path(pack) for pack in payload["packs"]]) as reader:
-        for said in payload["episodes"]:
+        for item in payload["episodes"]:
             try:
-                writer.add(_episode(reader.get(said["content"])), said["columns"])
+                writer.add(_episode(reader.get(item["content"])), item["columns"])
             except DecodeError as error:
                 raise SpeciateError(
                     Code.INVALID, f"An episode can no longer be read: {error}", "Create the dataset again."
@@ -167,8 +163,8 @@ def _shape(recording: Recording, videos: Mapping[str, bytes]) -> Shape:
     cameras = []
     for name, video in sorted(videos.items()):
         with footage.open_video(video, name) as container:
-            said = footage.declared_size(container)
-        cameras.append((name, said.height, said.width))
+            size = footage.declared_size(container)
+        cameras.append((name, size.height, size.width))
     meta = recording.meta
     return Shape(round(meta.fps, 6), meta.state, meta.action, tuple(cameras), tuple(sorted(recording.others)))
 
@@ -222,7 +218,7 @@ class _Writer:
         self._small += episode.small
 
     def finish(self, splits: Mapping[str, Sequence[int]]) -> list[str]:
-        """Writes what all episodes share; sentences for the card."""
+        """Writes what all episodes share; returns sentences for the card."""
         assert self._shape is not None, "an export has rows"
         for first in range(0, len(self._rows), _CHUNK):
             number = first // _CHUNK
@@ -241,7 +237,7 @@ class _Writer:
                 "LeRobot."
             )
         if self._small:
-            notes.append(f"The pictures of {self._small} episodes became videos of at most {footage.SIDE} pixels.")
+            notes.append(f"The images of {self._small} episodes became videos of at most {footage.SIDE} pixels.")
         return notes
 
     def _video(self, key: str, video: bytes, number: int, seconds: float) -> dict[str, Any]:
@@ -356,8 +352,8 @@ def _tasks(words: Sequence[str]) -> pa.Table:
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
         for name, kind, numpy in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
     ]
-    said = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
-    return table.replace_schema_metadata({"pandas": json.dumps(said)})
+    metadata = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.2.0"}
+    return table.replace_schema_metadata({"pandas": json.dumps(metadata)})
 
 
 def _differs(one: Shape, other: Shape) -> str:

@@ -1,7 +1,9 @@
 """Formats `parquet` and `hf`: media as bytes beside their file name, described so that Hugging Face `datasets` reads
-them.
+images, audio and classes as such.
 
-`parquet` is one file per split; `hf` is a folder for `datasets.load_from_disk`, classes as ClassLabel."""
+`parquet` is one file per split; `hf` is a folder for `datasets.load_from_disk`, classes as ClassLabel. Both write Arrow
+batches of bounded size. The description stands in the schema under `huggingface`, and in dataset_info.json.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,18 @@ class Parquet:
     def misfit(self, manifest: Manifest) -> str | None:
         return None
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data").mkdir()
-        wanted = layout(shipment)
+        wanted = layout(export)
         configs: dict[str, str] = {}
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             file = f"data/{piece.name}.parquet"
             configs[piece.hub] = file
             with pq.ParquetWriter(folder / file, wanted.schema, compression="zstd") as writer:
-                for batch in batches(shipment, piece, wanted):
+                for batch in batches(export, piece, wanted):
                     writer.write_table(batch)
-                    tell(batch.num_rows)
+                    progress(batch.num_rows)
         return WriteReport(configs)
-
-
-# Rows with their media in Arrow batches of bounded size: what the formats `parquet` and `hf` write.
 
 
 _ROWS = 8192
@@ -58,17 +57,17 @@ class Layout(NamedTuple):
     """Class -> the number that stands for it; empty where labels are written as they are called."""
 
 
-def layout(shipment: ExportContent, *, numbered: bool = False) -> Layout:
+def layout(export: ExportContent, *, numbered: bool = False) -> Layout:
     """`numbered`: classes become numbers with their names in the description, as `datasets` trains on them."""
-    modality = shipment.manifest.modality
-    fields = list(shipment.rows.schema.remove_metadata())
-    medium = shipment.free(modality.replace("-", "_")) if shipment.media is not None else None
+    modality = export.manifest.modality
+    fields = list(export.rows.schema.remove_metadata())
+    medium = export.free(modality.replace("-", "_")) if export.media is not None else None
     if medium is not None:
         fields.insert(0, pa.field(medium, pa.string() if modality == _TEXT else MEDIUM))
-    names = class_names(shipment) if numbered else []
+    names = class_names(export) if numbered else []
     if names:
-        fields = [pa.field(field.name, pa.int64()) if field.name == shipment.label else field for field in fields]
-    described_as = {str(shipment.label): names} if names else {}
+        fields = [pa.field(field.name, pa.int64()) if field.name == export.label else field for field in fields]
+    described_as = {str(export.label): names} if names else {}
     return Layout(
         describe_features(pa.schema(fields), modality, medium, described_as),
         medium,
@@ -76,47 +75,42 @@ def layout(shipment: ExportContent, *, numbered: bool = False) -> Layout:
     )
 
 
-def batches(shipment: ExportContent, piece: Piece, wanted: Layout) -> Iterator[pa.Table]:
+def batches(export: ExportContent, piece: Piece, wanted: Layout) -> Iterator[pa.Table]:
     """The rows of a piece, a few at a time: at most about 64 MiB of media."""
-    rows = _number_classes(shipment, piece, wanted) if wanted.classes else piece.rows
+    rows = _number_classes(export, piece, wanted) if wanted.classes else piece.rows
     if wanted.medium is None:
         for start in range(0, rows.num_rows, _ROWS):
             yield rows.slice(start, _ROWS).cast(wanted.schema)
         return
     kind = wanted.schema.field(wanted.medium).type
-    for start, cells in _media(shipment, piece):
+    for start, cells in _media(export, piece):
         batch = rows.slice(start, len(cells)).add_column(0, wanted.medium, pa.array(cells, kind))
         yield batch.cast(wanted.schema)
 
 
-def _number_classes(shipment: ExportContent, piece: Piece, wanted: Layout) -> pa.Table:
-    names = shipment.labels[piece.start : piece.start + piece.rows.num_rows]
+def _number_classes(export: ExportContent, piece: Piece, wanted: Layout) -> pa.Table:
+    names = export.labels[piece.start : piece.start + piece.rows.num_rows]
     numbers = pa.array([wanted.classes.get(name) for name in names], pa.int64())
-    return piece.rows.set_column(piece.rows.column_names.index(shipment.label), shipment.label, numbers)
+    return piece.rows.set_column(piece.rows.column_names.index(export.label), export.label, numbers)
 
 
-def _media(shipment: ExportContent, piece: Piece) -> Iterator[tuple[int, list[object]]]:
+def _media(export: ExportContent, piece: Piece) -> Iterator[tuple[int, list[object]]]:
     """Where a run of rows begins, and what its medium column holds."""
-    assert shipment.media is not None
+    assert export.media is not None
     cells: list[object] = []
     start, size = 0, 0
     for row in range(piece.rows.num_rows):
-        data = shipment.media.read(piece.start + row)
+        data = export.media.read(piece.start + row)
         if cells and (size + len(data) > _MEDIA_BYTES or len(cells) >= _ROWS):
             yield start, cells
             start, size, cells = row, 0, []
         size += len(data)
-        if shipment.manifest.modality == _TEXT:
+        if export.manifest.modality == _TEXT:
             cells.append(data.decode("utf-8-sig"))
         else:
-            cells.append({"bytes": data, "path": shipment.media.names[piece.start + row]})
+            cells.append({"bytes": data, "path": export.media.names[piece.start + row]})
     if cells:
         yield start, cells
-
-
-# Columns as Hugging Face `datasets` describes them, so that it reads pictures, sounds and classes as such.
-#
-# The description stands in the schema of Parquet and Arrow files under `huggingface`, and in dataset_info.json.
 
 
 _MEDIA = {"image": "Image", "audio": "Audio"}
@@ -137,7 +131,7 @@ def describe_features(schema: pa.Schema, modality: str, medium: str | None, clas
 
 
 def features(schema: pa.Schema) -> dict[str, Any]:
-    """What `described` wrote."""
+    """What `describe_features` wrote."""
     found: dict[str, Any] = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     return found
 
@@ -157,13 +151,12 @@ def _feature(kind: pa.DataType) -> Any:
 PARQUET = Parquet()
 
 
-# What Hugging Face `datasets` saves: a folder that `datasets.load_from_disk` opens, classes as ClassLabel.
-
-
 _DATA = "data-00000-of-00001.arrow"
 
 
 class DatasetsFolder:
+    """A folder that `datasets.load_from_disk` opens, classes as ClassLabel."""
+
     name = "hf"
     again = "."
     files = False
@@ -172,26 +165,26 @@ class DatasetsFolder:
     def misfit(self, manifest: Manifest) -> str | None:
         return None
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         """A DatasetDict where the rows lie in splits, else a Dataset."""
-        wanted, pieces = layout(shipment, numbered=True), list(shipment.pieces())
+        wanted, pieces = layout(export, numbered=True), list(export.pieces())
         if [piece.split for piece in pieces] == [None]:
-            _write_datasets_folder(shipment, pieces[0], wanted, folder, tell)
+            _write_datasets_folder(export, pieces[0], wanted, folder, progress)
             return WriteReport()
         for piece in pieces:
-            _write_datasets_folder(shipment, piece, wanted, folder / piece.hub, tell)
+            _write_datasets_folder(export, piece, wanted, folder / piece.hub, progress)
         _write_json(folder / "dataset_dict.json", {"splits": [piece.hub for piece in pieces]})
         return WriteReport()
 
 
 def _write_datasets_folder(
-    shipment: ExportContent, piece: Piece, wanted: Layout, folder: Path, tell: ReportProgress
+    export: ExportContent, piece: Piece, wanted: Layout, folder: Path, progress: ReportProgress
 ) -> None:
     folder.mkdir(exist_ok=True)
     with pa.OSFile(str(folder / _DATA), "wb") as file, pa.ipc.new_stream(file, wanted.schema) as writer:
-        for batch in batches(shipment, piece, wanted):
+        for batch in batches(export, piece, wanted):
             writer.write_table(batch)
-            tell(batch.num_rows)
+            progress(batch.num_rows)
     _write_json(
         folder / "dataset_info.json",
         {"citation": "", "description": "", "features": features(wanted.schema), "homepage": "", "license": ""},
@@ -200,7 +193,7 @@ def _write_datasets_folder(
         folder / "state.json",
         {
             "_data_files": [{"filename": _DATA}],
-            "_fingerprint": hashlib.sha256(f"{shipment.manifest.id} {piece.split}".encode()).hexdigest()[:16],
+            "_fingerprint": hashlib.sha256(f"{export.manifest.id} {piece.split}".encode()).hexdigest()[:16],
             "_format_columns": None,
             "_format_kwargs": {},
             "_format_type": None,

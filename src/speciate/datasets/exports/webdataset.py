@@ -38,44 +38,44 @@ class WebDataset:
     def misfit(self, manifest: Manifest) -> str | None:
         return None
 
-    def write(self, shipment: ExportContent, folder: Path, tell: ReportProgress) -> WriteReport:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data").mkdir()
-        classes, configs = class_names(shipment), dict[str, str]()
+        classes, configs = class_names(export), dict[str, str]()
         if classes:
             (folder / "classes.txt").write_text("".join(f"{' '.join(name.split())}\n" for name in classes))
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             configs[piece.hub] = f"data/{piece.name}-*.tar"
-            _write_shards(_examples(shipment, piece, classes, tell), folder / "data", piece.name)
+            _write_shards(_examples(export, piece, classes, progress), folder / "data", piece.name)
         return WriteReport(configs)
 
 
 def _examples(
-    shipment: ExportContent, piece: Piece, classes: list[str], tell: ReportProgress
+    export: ExportContent, piece: Piece, classes: list[str], progress: ReportProgress
 ) -> Iterator[list[_Member]]:
     """The members of each example, in the order of the rows."""
     number = {name: i for i, name in enumerate(classes)}
-    texts = shipment.manifest.inputs if shipment.manifest.modality == TEXT else ()
+    texts = export.manifest.inputs if export.manifest.modality == TEXT else ()
     for start in range(0, piece.rows.num_rows, _ROWS):
         batch = piece.rows.slice(start, _ROWS)
         for row, cells in enumerate(batch.to_pylist()):
             place = piece.start + start + row
-            key = shipment.ids[place]
+            key = export.ids[place]
             members = list[_Member]()
-            if shipment.media is not None and shipment.manifest.modality == MULTIMODAL.name:
-                files = as_single_files(files_of(shipment.media.read(place)))
+            if export.media is not None and export.manifest.modality == MULTIMODAL.name:
+                files = as_single_files(files_of(export.media.read(place)))
                 members += [_Member(f"{key}.{name}", file) for name, file in files.items()]
-            elif shipment.media is not None:
-                suffix = split_suffix(shipment.media.names[place])[1].lower() or ".bin"
+            elif export.media is not None:
+                suffix = split_suffix(export.media.names[place])[1].lower() or ".bin"
                 suffix = ".medium.json" if suffix == ".json" else suffix  # the columns are KEY.json
-                members.append(_Member(key + suffix, shipment.media.read(place)))
+                members.append(_Member(key + suffix, export.media.read(place)))
             elif texts:
                 text = "\n".join(str(cells[name]) for name in texts if cells[name] is not None)
                 members.append(_Member(f"{key}.txt", text.encode()))
-            if shipment.labels[place] in number:
-                members.append(_Member(f"{key}.cls", str(number[shipment.labels[place]]).encode()))
+            if export.labels[place] in number:
+                members.append(_Member(f"{key}.cls", str(number[export.labels[place]]).encode()))
             members.append(_Member(f"{key}.json", as_json(cells).encode()))
             yield members
-        tell(batch.num_rows)
+        progress(batch.num_rows)
 
 
 def _write_shards(examples: Iterator[list[_Member]], folder: Path, name: str) -> None:

@@ -1,9 +1,9 @@
-"""From the files at a source to its examples, where one file is not one example: a series of slices, a mesh with its
+"""From the files at a source to its examples, if one file is not one example: a series of slices, a mesh with its
 materials, a recording of a robot over several files.
 
-A gatherer is a function `gather(found, desk) -> Listing`, one file each: it may look into foreign files in caged
-processes only, names files that are one example together as `parts` of one SourceFile, or has them written anew below
-`desk.work`, and sets aside what belongs to none, with the reason. What it need not look into it leaves as it is.
+A gatherer is a function `gather(found, context) -> Listing`, one file each. It looks into foreign files in sandboxed
+processes only. It names files that are one example together as `parts` of one SourceFile, or has them written anew
+below `context.work`. It excludes files that belong to no example, with the reason, and leaves other files as they are.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ RECOGNISED: dict[str, Callable[[Sequence[SourceFile]], bool]] = {
 
 
 def recognise_modality(files: Sequence[SourceFile]) -> str | None:
-    """The modality of a source whose files are no examples one by one; None where nothing tells."""
+    """The modality of a source whose files are not examples one by one; None if names do not tell."""
     return next((modality for modality, is_so in RECOGNISED.items() if is_so(files)), None)
 
 
-def gather_examples(found: Listing, desk: SourceContext) -> Listing:
+def gather_examples(found: Listing, context: SourceContext) -> Listing:
     """The listing of media with an entry for each example."""
     if found.modality not in GATHERERS:
         return found
     module, _, function = GATHERERS[found.modality].partition(":")
-    gathered: Listing = getattr(importlib.import_module(module), function)(found, desk)
+    gathered: Listing = getattr(importlib.import_module(module), function)(found, context)
     return gathered

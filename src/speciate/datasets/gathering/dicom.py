@@ -1,8 +1,14 @@
-"""A folder of DICOM files as hospitals send it, as series: whatever the files are called and wherever they lie.
+"""A folder of DICOM files as hospitals send it, as series, whatever the files are called and wherever they lie.
 
-Headers are read in sandboxed processes, several at a time and without pixels; what follows from them is pure
-(dicom_headers.py). A file that is no image is excluded with the reason; one that is broken stays in its series, which
-so becomes partial by its name. Outlines and segmentations beside a series become cells of its column `mask`."""
+Headers are read in sandboxed processes, several at a time and without pixels; dicom_headers.py decides from them. A
+file that is not an image is excluded with the reason; a broken one stays in its series, which becomes partial by its
+name.
+
+Outlines and segmentations beside a series become cells of its column `mask` (`label_maps`). An RTSTRUCT or SEG file
+belongs to the series that it names or, if it names none, to the only one in its frame of reference. Of several SEG
+files of a series all are drawn, because each may hold one region; of several RTSTRUCT files the latest, because they
+are states of one.
+"""
 
 from __future__ import annotations
 
@@ -52,17 +58,19 @@ class _SortedFiles(NamedTuple):
     annotations: list[Annotation]
     whole: list[SourceFile]
     """Bundles, which are examples already."""
-    aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
 
 
-def gather(found: Listing, desk: SourceContext) -> Listing:
-    """The listing with an entry for each volume or picture. One that holds none is left as it is: each of its files
-    then says what is wrong with it."""
-    known, annotations, whole, aside = _sort_files(found, desk)
-    known, twice = without_copies(_with_digests(known, found, desk))
-    aside += [ExcludedFile(each.file.name, f"A copy of {each.of.name!r}.") for each in twice]
+def gather(found: Listing, context: SourceContext) -> Listing:
+    """The listing with an entry for each volume or image.
+
+    A listing without any is left as it is: each of its files then reports its own fault.
+    """
+    known, annotations, whole, excluded = _sort_files(found, context)
+    known, twice = without_copies(_with_digests(known, found, context))
+    excluded += [ExcludedFile(each.file.name, f"A copy of {each.of.name!r}.") for each in twice]
     made, without = _examples_with_images(group_into_examples(known))
-    aside += without
+    excluded += without
     if not made and not whole:
         return found
     files = _source_files(found, made)
@@ -70,34 +78,36 @@ def gather(found: Listing, desk: SourceContext) -> Listing:
     scans = [AnnotatedScan(file, of.series, of.frame_of_reference) for file, of in zip(files, headers, strict=True)]
     listing = found._replace(
         files=with_splits(sorted([*whole, *files], key=lambda file: file.name), "media"),
-        set_aside=[*found.set_aside, *sorted(aside)],
+        excluded=[*found.excluded, *sorted(excluded)],
         notes=(*found.notes, *_notes(made)),
     )
-    listing = with_masks(listing, scans, annotations, desk)
+    listing = with_masks(listing, scans, annotations, context)
     inside = len(whole) + sum(len(each.files) for each in made)
     return listing._replace(notes=(*listing.notes, *_account(listing, inside, annotations)))
 
 
 def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """Where every file went, so that whoever sent them can count."""
-    aside = {item.name for item in listing.set_aside}
-    regions = sum(each.file.name not in aside for each in annotations)
-    if not aside and not regions:
+    """Counts every file by its destination, so that the sender can check."""
+    excluded = {item.name for item in listing.excluded}
+    regions = sum(each.file.name not in excluded for each in annotations)
+    if not excluded and not regions:
         return ()
-    total = inside + regions + len(aside)
+    total = inside + regions + len(excluded)
     of_regions = f", {regions:,} hold their regions" if regions else ""
-    return (f"Of {total:,} files {inside:,} are in examples{of_regions} and {len(aside):,} are set aside.",)
+    return (f"Of {total:,} files {inside:,} are in examples{of_regions} and {len(excluded):,} are excluded.",)
 
 
-def _sort_files(found: Listing, desk: SourceContext) -> _SortedFiles:
+def _sort_files(found: Listing, context: SourceContext) -> _SortedFiles:
     sorted_ = _SortedFiles([], [], [], [])
-    for file, answer in zip(found.files, _ask_about_files(_HEADERS, "headers", found.files, found, desk), strict=True):
+    for file, answer in zip(
+        found.files, _ask_about_files(_HEADERS, "headers", found.files, found, context), strict=True
+    ):
         if isinstance(answer, str):
-            sorted_.aside.append(ExcludedFile(file.name, answer))
+            sorted_.excluded.append(ExcludedFile(file.name, answer))
         elif answer["kind"] == "bundle":
             sorted_.whole.append(file)
         elif answer["kind"] == "none":
-            sorted_.aside.append(ExcludedFile(file.name, str(answer["reason"])))
+            sorted_.excluded.append(ExcludedFile(file.name, str(answer["reason"])))
         else:
             header = _header(answer)
             if header.modality in _REGIONS:
@@ -105,32 +115,32 @@ def _sort_files(found: Listing, desk: SourceContext) -> _SortedFiles:
                 regions = Annotation(file, header.modality, of_series, header.frame_of_reference, str(answer["when"]))
                 sorted_.annotations.append(regions)
             elif header.modality in NO_PICTURES:
-                reason = f"A DICOM file that is no picture: {NO_PICTURES[header.modality]} ({header.modality})."
-                sorted_.aside.append(ExcludedFile(file.name, reason))
+                reason = f"A DICOM file that is no image: {NO_PICTURES[header.modality]} ({header.modality})."
+                sorted_.excluded.append(ExcludedFile(file.name, reason))
             else:
                 sorted_.known.append(FileWithHeader(file, header))
     return sorted_
 
 
-def _with_digests(known: Sequence[FileWithHeader], found: Listing, desk: SourceContext) -> list[FileWithHeader]:
-    """The bytes are compared only of files that say they are the same instance."""
+def _with_digests(known: Sequence[FileWithHeader], found: Listing, context: SourceContext) -> list[FileWithHeader]:
+    """Digests of files that claim to be the same instance; only their bytes are compared."""
     times = Counter(each.header.instance for each in known)
     same = [each for each in known if times[each.header.instance] > 1 and each.header.instance]
-    answers = _ask_about_files(_DIGESTS, "digests", [each.file for each in same], found, desk)
+    answers = _ask_about_files(_DIGESTS, "digests", [each.file for each in same], found, context)
     digests = {each.file.name: str(answer) for each, answer in zip(same, answers, strict=True)}
     return [each._replace(digest=digests.get(each.file.name, "")) for each in known]
 
 
 def _ask_about_files(
-    service: str, key: str, files: Sequence[SourceFile], found: Listing, desk: SourceContext
+    service: str, key: str, files: Sequence[SourceFile], found: Listing, context: SourceContext
 ) -> list[Any]:
-    """An answer for each file, in order; a sentence where its process failed."""
+    """An answer for each file, in order; a sentence if its process failed."""
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
 
     def ask(chunk: Sequence[SourceFile]) -> list[Any]:
         payload = {"paths": [str(file.path) for file in chunk]}
         try:
-            answers = desk.pool.ask(service, payload, _SECONDS, readable=found.readable)[key]
+            answers = context.pool.ask(service, payload, _SECONDS, readable=found.readable)[key]
             if isinstance(answers, list) and len(answers) == len(chunk):
                 return answers
             reason = "The process that reads headers gave an answer that is none."
@@ -140,20 +150,20 @@ def _ask_about_files(
             return [answer for file in chunk for answer in ask([file])]
         return [reason]
 
-    with ThreadPoolExecutor(max(1, desk.pool.size), thread_name_prefix="headers") as threads:
+    with ThreadPoolExecutor(max(1, context.pool.size), thread_name_prefix="headers") as threads:
         return [answer for answers in threads.map(ask, chunks) for answer in answers]
 
 
 def _examples_with_images(found: Sequence[DicomExample]) -> tuple[list[DicomExample], list[ExcludedFile]]:
-    """Examples in which something is a picture; the files of the others."""
+    """Examples with at least one image; the files of the others are excluded."""
     made = [each for each in found if any(known.header.kind == "image" for known in each.files)]
-    aside = [
-        ExcludedFile(known.file.name, f"A DICOM file without a picture ({known.header.modality or 'of no modality'}).")
+    excluded = [
+        ExcludedFile(known.file.name, f"A DICOM file without an image ({known.header.modality or 'of no modality'}).")
         for each in found
         if all(known.header.kind != "image" for known in each.files)
         for known in each.files
     ]
-    return made, aside
+    return made, excluded
 
 
 def _source_files(found: Listing, made: Sequence[DicomExample]) -> list[SourceFile]:
@@ -184,14 +194,14 @@ def _source_files(found: Listing, made: Sequence[DicomExample]) -> list[SourceFi
 
 
 def _within(header: Header, ambiguous: frozenset[tuple[str, str]]) -> tuple[str, ...]:
-    """By what labels may name all of its study or patient: the finest first."""
+    """The names by which labels may name all of its study or patient, the finest first."""
     coarse = (("study", header.study), ("accession", header.accession), ("patient_id", header.patient_id),
               ("patient", header.patient))  # fmt: skip
     return tuple(dict.fromkeys(value for kind, value in coarse if value and (kind, value) not in ambiguous))
 
 
 def _ambiguous(made: Sequence[DicomExample]) -> frozenset[tuple[str, str]]:
-    """Accession numbers of several studies, and ids of several patients (of two hospitals): they name nothing."""
+    """Accession numbers of several studies and ids of several patients (of two hospitals): they identify nothing."""
     of: dict[tuple[str, str], set[str]] = defaultdict(set)
     for each in made:
         header = each.files[0].header
@@ -206,7 +216,7 @@ def _key(each: DicomExample) -> tuple[str, str, str]:
 
 
 def _folder(names: Sequence[str]) -> str:
-    """The folder that all share; empty where it is the source."""
+    """The folder that all share; empty if it is the source."""
     return os.path.commonpath([os.path.dirname(name) for name in names])
 
 
@@ -220,7 +230,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _header(answer: Any) -> Header:
-    """REFUSED where it is none: it comes from a process that met foreign bytes."""
+    """Raises REFUSED for an invalid answer: it comes from a process that met foreign bytes."""
     found: dict[str, Any] = {}
     try:
         for name in _FIELDS:
@@ -242,14 +252,6 @@ def _notes(made: Sequence[DicomExample]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-# Outlines and segmentations that lie beside DICOM series, as cells of a column `mask` (see `label_maps`), read in
-# caged processes.
-#
-# An RTSTRUCT or SEG file belongs to the series that it names or, where it names none, to the only one in its frame of
-# reference. Of several SEG files of a series all are drawn, for each may hold one region; of several RTSTRUCT files
-# the latest, for they are states of one.
-
-
 _SERVICE = "speciate.datasets.gathering.dicom:read_regions"
 
 
@@ -262,26 +264,26 @@ class AnnotatedScan(NamedTuple):
 
 
 def with_masks(
-    found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation], desk: SourceContext
+    found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation], context: SourceContext
 ) -> Listing:
-    """The listing with the column, where there are annotations; those that do not fit their scan are set aside."""
+    """The listing with the column, where there are annotations; those that do not fit their scan are excluded."""
     if not annotations:
         return found
-    matched, aside = _match_annotations(scans, annotations)
+    matched, excluded = _match_annotations(scans, annotations)
     files = list(matched)
-    with ThreadPoolExecutor(max(1, desk.pool.size)) as threads:
-        answers = list(threads.map(lambda name: _ask_for_regions(found, name, matched[name], desk), files))
+    with ThreadPoolExecutor(max(1, context.pool.size)) as threads:
+        answers = list(threads.map(lambda name: _ask_for_regions(found, name, matched[name], context), files))
     cells: dict[str, str] = {}
     for name, answer in zip(files, answers, strict=True):
         if answer["cell"] is not None:
             cells[name] = str(answer["cell"])
         by_path = {str(each.file.path): each.file for each in matched[name]}
-        aside += [ExcludedFile(by_path[path].name, str(why)) for path, why in answer["unused"] if path in by_path]
+        excluded += [ExcludedFile(by_path[path].name, str(why)) for path, why in answer["unused"] if path in by_path]
     column = pa.table({MASK: pa.array([cells.get(file.name) for file in found.files], pa.string())})
     note = f"{len(cells):,} examples have regions in the column {MASK!r}."
     return found._replace(
         labels=column if cells else found.labels,
-        set_aside=[*found.set_aside, *sorted(aside)],
+        excluded=[*found.excluded, *sorted(excluded)],
         notes=(*found.notes, note),
     )
 
@@ -296,34 +298,31 @@ def _match_annotations(
         by_series[scan.series].append(scan)
         by_frame[scan.frame_of_reference].append(scan)
     matched: dict[str, list[Annotation]] = defaultdict(list)
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     for each in sorted(annotations, key=lambda each: each.when, reverse=True):
         of = [scan for uid in each.of_series for scan in by_series.get(uid, ())]
         if not of and not each.of_series and each.frame_of_reference:
             of = by_frame.get(each.frame_of_reference, [])
         if len(of) != 1:
             why = f"{len(of)} examples here are what they may be of" if of else "their scan is not here"
-            aside.append(ExcludedFile(each.file.name, f"Regions that are not used: {why}."))
+            excluded.append(ExcludedFile(each.file.name, f"Regions that are not used: {why}."))
         elif each.modality == "RTSTRUCT" and any(other.modality == "RTSTRUCT" for other in matched[of[0].file.name]):
-            aside.append(ExcludedFile(each.file.name, "Outlines of which there is a later state."))
+            excluded.append(ExcludedFile(each.file.name, "Outlines of which there is a later state."))
         else:
             matched[of[0].file.name].append(each)
-    return {name: found for name, found in matched.items() if found}, aside
+    return {name: found for name, found in matched.items() if found}, excluded
 
 
 def _ask_for_regions(
-    found: Listing, name: str, annotations: Sequence[Annotation], desk: SourceContext
+    found: Listing, name: str, annotations: Sequence[Annotation], context: SourceContext
 ) -> dict[str, Any]:
     scan = next(file for file in found.files if file.name == name)
     paths = [str(path) for _, path in scan.parts] or [str(scan.path)]
     drawn_on = [str(each.file.path) for each in annotations]
     try:
-        return desk.pool.ask(_SERVICE, {"scan": paths, "of": drawn_on}, _SECONDS, readable=found.readable)
+        return context.pool.ask(_SERVICE, {"scan": paths, "of": drawn_on}, _SECONDS, readable=found.readable)
     except SpeciateError as error:
         return {"cell": None, "unused": [[path, f"Regions that cannot be read: {error.message}"] for path in drawn_on]}
-
-
-# In the caged process
 
 
 def read_regions(payload: dict[str, Any]) -> dict[str, Any]:

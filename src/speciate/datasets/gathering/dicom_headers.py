@@ -1,8 +1,13 @@
 """Headers of DICOM files, read in a sandboxed process without a pixel, and which files are one example together.
 
-Slices of one series are one volume. What does not fit into it by its nature is an example of its own: localizers and
-slices in another orientation, further volumes in the same positions (echoes, phases, times), films, and images that
-are no slices. What does not fit by mistake stays in, so that decoding names it: a series is never mended in silence."""
+Slices of one series are one volume. Files that differ from it by their nature are examples of their own: localizers and
+slices in another orientation, further volumes in the same positions (echoes, phases, times), cine loops, and images
+that are no slices. Files that differ by mistake stay in it, so that decoding names the fault: a series is never
+repaired silently.
+
+`read_from_head` picks the few elements that matter from the first bytes of an ordinary image, at a tenth of what
+parsing the whole header costs; pydicom reads everything else. Both give the same fields.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +34,13 @@ _SLICED = ("CT", "MR", "PT", "NM")
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STACKS = ("TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers", "DiffusionBValue", "TriggerTime",
           "AcquisitionTime", "ImageType")  # fmt: skip
-"""What tells volumes apart that share their positions, in the order in which it is asked."""
+"""Elements that separate volumes with the same positions, in the order of their use."""
 _STACK_NAMES = dict(zip(STACKS, ("time", "acquisition", "echo", "b-value", "trigger", "at", "type"), strict=True))
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of one file (dicom_headers.py)."""
+    """The header of one file."""
 
     kind: str
     storage: str
@@ -87,7 +92,7 @@ class DuplicateFile(NamedTuple):
 
 
 def without_copies(files: Sequence[FileWithHeader]) -> tuple[list[FileWithHeader], list[DuplicateFile]]:
-    """The same instance in files of the same bytes is one: the one whose name comes first stays."""
+    """Of files with the same instance and the same bytes, the one whose name comes first stays."""
     seen: dict[tuple[str, str], SourceFile] = {}
     kept: list[FileWithHeader] = []
     twice: list[DuplicateFile] = []
@@ -102,8 +107,10 @@ def without_copies(files: Sequence[FileWithHeader]) -> tuple[list[FileWithHeader
 
 
 def group_into_examples(files: Iterable[FileWithHeader]) -> list[DicomExample]:
-    """Of all series, in the order of patients, studies and series. A file that is no picture belongs to its series
-    where that has pictures: it broke off."""
+    """Examples of all series, in the order of patients, studies and series.
+
+    A file without an image belongs to its series if that has images: it was cut off.
+    """
     series: dict[tuple[str, str, str], list[FileWithHeader]] = defaultdict(list)
     for known in files:
         series[known.header.patient, known.header.study, known.header.series].append(known)
@@ -130,7 +137,7 @@ def _of_series(members: Sequence[FileWithHeader]) -> list[DicomExample]:
         name = what if len(groups) == 1 or place == 0 else what or "other orientation"
         same = sum((other or "other orientation") == name for other, _ in groups[1:place])
         name = f"{name} {same + 1}" if same else name
-        made += [DicomExample(stack, " ".join(filter(None, (name, told)))) for told, stack in _stacks(group)]
+        made += [DicomExample(stack, " ".join(filter(None, (name, value)))) for value, stack in _stacks(group)]
     return made
 
 
@@ -148,7 +155,7 @@ def _numbered(known: FileWithHeader) -> str:
 
 
 def _by_orientation(slices: Sequence[FileWithHeader]) -> list[list[FileWithHeader]]:
-    """The largest first. Slices without an orientation stay with it: they lack what they should have."""
+    """The largest group first. Slices without an orientation stay with it: theirs is missing by mistake."""
     turned = [each for each in slices if each.header.orientation is not None]
     lost = [each for each in slices if each.header.orientation is None]
     kinds = orientations([each.header.orientation for each in turned])
@@ -164,7 +171,7 @@ def _by_orientation(slices: Sequence[FileWithHeader]) -> list[list[FileWithHeade
 
 
 def _stacks(slices: Sequence[FileWithHeader]) -> list[tuple[str, list[FileWithHeader]]]:
-    """Several volumes in the same positions, told apart by the first element that does so for all of them."""
+    """Several volumes in the same positions, separated by the first element that separates them all."""
     times = Counter(each.header.position for each in slices if each.header.position is not None)
     if min(times.values(), default=1) < 2 or len(set(times.values())) != 1 or sum(times.values()) != len(slices):
         return [("", list(slices))]
@@ -179,12 +186,6 @@ def _stacks(slices: Sequence[FileWithHeader]) -> list[tuple[str, list[FileWithHe
 
 def _each_once(slices: Sequence[FileWithHeader]) -> bool:
     return len({each.header.position for each in slices}) == len(slices)
-
-
-# What the headers of DICOM files say of where they belong, read in a caged process without a pixel.
-#
-# Of an ordinary picture the few elements that matter are picked from the first bytes, at a tenth of what parsing the
-# whole header costs; everything else is read by pydicom. Both say the same.
 
 
 _HEAD = 1 << 16  # bytes in which most headers end
@@ -249,7 +250,7 @@ def _header(path: str) -> dict[str, Any]:
 
 
 def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
-    """By pydicom."""
+    """The fields of a header by pydicom."""
     import pydicom
 
     file.seek(0)
@@ -266,7 +267,7 @@ def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
 
 
 def read_from_head(head: bytes) -> dict[str, Any] | None:
-    """The same from the first bytes of an ordinary picture; None for all else."""
+    """The same fields from the first bytes of an ordinary image; None for any other file."""
     found = pick_elements(head, _QUICK)
     if found is None:
         return None
@@ -277,7 +278,7 @@ def read_from_head(head: bytes) -> dict[str, Any] | None:
 
 
 class _RawElements:
-    """Values of elements with pydicom's `get`, so that what is told of both is the same."""
+    """Values of elements with pydicom's `get`, so that `_header_fields` reads both alike."""
 
     def __init__(self, values: Mapping[int, bytes]) -> None:
         self._values = values
@@ -297,7 +298,7 @@ class _RawElements:
 
 
 def _header_fields(found: Any, *, has_pixels: bool) -> dict[str, Any]:
-    """`found`: a Dataset of pydicom, or _Raw."""
+    """`found`: a Dataset of pydicom, or _RawElements."""
     frames = number_value(found, "NumberOfFrames")
     return {
         "kind": "image" if "Rows" in found and has_pixels else "other",

@@ -1,7 +1,20 @@
 """Datasets of LeRobot (https://github.com/huggingface/lerobot): each of their episodes becomes an example of its own.
 
-A dataset is a folder with `meta/info.json`; there may be several at a source. Its files hold many episodes each, so a
-sandboxed process cuts them (`cut_episodes`). What lies beside it and is no episode by itself is excluded."""
+A dataset is a folder with `meta/info.json`; a source may hold several. Its files hold many episodes each, so a
+sandboxed process cuts them (`cut_episodes`) and writes a bundle for each. Other files beside it that are no episodes
+are excluded.
+
+It follows the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`, v3.0). `meta/info.json` names the
+features and the templates of paths. A row of `meta/episodes/**.parquet` names the file of data that holds an episode's
+rows (`data/chunk_index`, `data/file_index`) and, for each camera separately, the video and the seconds of it
+(`videos/KEY/chunk_index`, `file_index`, `from_timestamp`, `to_timestamp`). The indices of data and of cameras are
+independent. The frame of a row is the one at `from_timestamp + timestamp`. For v2.1, whose files hold one episode each,
+the same is read from `meta/episodes.jsonl` and the paths.
+
+Seconds of a video that begin at a keyframe and that no later frame depends on are copied as they are; others are
+encoded again. An episode that lacks anything is written with its faults in words (`Meta.faults`): it is excluded for
+them later, and the others go in.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +45,20 @@ _OURS = ("meta/", "data/", "videos/", "images/")
 
 
 def is_lerobot(files: Sequence[SourceFile]) -> bool:
-    """Whether one is `meta/info.json` and beside it there are episodes."""
+    """Whether the files include `meta/info.json` and episodes beside it."""
     names = [file.name for file in files]
     roots = _roots(files)
     return any(name.startswith((f"{root}meta/episodes", f"{root}data/")) for root in roots for name in names)
 
 
-def gather(found: Listing, desk: SourceContext) -> Listing:
+def gather(found: Listing, context: SourceContext) -> Listing:
     """The listing with an entry for each episode. Files that hold one episode each stay as they are."""
     own = find("episode").suffixes
     roots = _roots(found.files)
     if not roots:
         return found
     files: list[SourceFile] = []
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     notes: list[str] = []
     readable = set(found.readable)
     for file in found.files:
@@ -55,15 +68,15 @@ def gather(found: Listing, desk: SourceContext) -> Listing:
         if file.name.lower().endswith(own):
             files.append(file)
         else:
-            aside.append(ExcludedFile(file.name, "No part of a LeRobot dataset, and no episode by itself."))
+            excluded.append(ExcludedFile(file.name, "No part of a LeRobot dataset, and no episode by itself."))
     for number, (root, info) in enumerate(roots.items()):
-        target = desk.work / f"lerobot-{number:04}"
+        target = context.work / f"lerobot-{number:04}"
         try:
-            answer = unpack_into(target, _CUT, {"root": str(_folder(info))}, readable=found.readable, desk=desk)
+            answer = unpack_into(target, _CUT, {"root": str(_folder(info))}, readable=found.readable, context=context)
         except SpeciateError as error:
             if len(roots) == 1 and not files:
                 raise
-            aside.append(ExcludedFile(info.name, error.message))
+            excluded.append(ExcludedFile(info.name, error.message))
             continue
         written = {path.name: path for path in walk_folder(target, links=False).files}
         for name, index, split in answer["episodes"]:
@@ -71,16 +84,16 @@ def gather(found: Listing, desk: SourceContext) -> Listing:
                 also = (str(index), f"episode_{index}", f"episode_{index:06}")
                 where = info.split if split is None else normalise_split(split)
                 files.append(SourceFile(written[name], f"{root}{name}", where, None, also=also))
-        aside += [ExcludedFile(f"{root}{name}", str(reason)) for name, reason in answer["set_aside"]]
+        excluded += [ExcludedFile(f"{root}{name}", str(reason)) for name, reason in answer["excluded"]]
         notes += [str(note) for note in answer["notes"]]
         readable.add(target)
     if not files:
-        name, reason = aside[0] if aside else (found.source.name, "There is no episode.")
+        name, reason = excluded[0] if excluded else (found.source.name, "There is no episode.")
         raise SpeciateError(Code.INVALID, f"No episode can be read; {name!r}: {reason}", "Mend the dataset first.")
     return found._replace(
         files=sorted(files, key=lambda file: file.name),
         readable=frozenset(readable),
-        set_aside=[*found.set_aside, *aside],
+        excluded=[*found.excluded, *excluded],
         notes=(*found.notes, *notes),
     )
 
@@ -95,20 +108,6 @@ def _roots(files: Sequence[SourceFile]) -> dict[str, SourceFile]:
 
 def _folder(info: SourceFile) -> Path:
     return info.path.parent.parent
-
-
-# Cuts a LeRobot dataset into episodes. The caged half of lerobot.py; writes a bundle for each into its folder.
-#
-# By the format's own definition (huggingface/lerobot, `src/lerobot/datasets/`, v3.0): `meta/info.json` names the
-# features and the templates of paths; a row of `meta/episodes/**.parquet` says for each episode which file of data
-# holds its rows (`data/chunk_index`, `data/file_index`) and, for each camera by itself, which video and which seconds
-# of that are its (`videos/KEY/chunk_index`, `file_index`, `from_timestamp`, `to_timestamp`). The indices of data and
-# of cameras are independent: one is never used for another. The frame of a row is that at `from_timestamp +
-# timestamp`. Of v2.1, whose files hold one episode each, the same is read from `meta/episodes.jsonl` and the paths.
-#
-# Seconds of a video that begin at a keyframe and that nothing after them is needed for are copied as they are; others
-# are encoded again. An episode in which anything is missing is written with what it lacks in words (`Meta.faults`):
-# whoever reads it sets it aside for that, and the others go in.
 
 
 _MOST_EPISODES = 1_000_000
@@ -146,9 +145,12 @@ class Info(BaseModel):
         return self.codebase_version.startswith("v2.")
 
     def split_of(self, number: int) -> str | None:
-        """`splits` are ranges of episodes; one alone, which is what LeRobot writes while it records, says nothing."""
-        for name, said in self.splits.items() if len(self.splits) > 1 else ():
-            first, colon, last = said.partition(":")
+        """The split of an episode; `splits` are ranges of episodes.
+
+        A single range says nothing: LeRobot writes one while it records.
+        """
+        for name, span in self.splits.items() if len(self.splits) > 1 else ():
+            first, colon, last = span.partition(":")
             if colon and first.isdigit() and last.isdigit() and int(first) <= number < int(last):
                 return name
         return None
@@ -156,7 +158,7 @@ class Info(BaseModel):
     def cameras(self) -> list[str]:
         return [key for key, feature in self.features.items() if feature.dtype == "video"]
 
-    def pictures(self) -> list[str]:
+    def image_keys(self) -> list[str]:
         """Cameras whose frames lie in the rows."""
         return [key for key, feature in self.features.items() if feature.dtype == "image"]
 
@@ -189,7 +191,7 @@ class Row(NamedTuple):
 
 
 def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, budget} -> {episodes: [[file name, index, split]], set_aside: [[name, reason]], notes}.
+    """The service: {root, budget} -> {episodes: [[file name, index, split]], excluded: [[name, reason]], notes}.
 
     INVALID where `meta/` is damaged or of another version: nothing can be cut then.
     """
@@ -197,18 +199,23 @@ def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
     info = _info(root)
     tasks = _tasks(root, info)
     rows = list(_rows(root, info))
-    seen, episodes, aside, notes = set[int](), list[tuple[str, int, str | None]](), list[tuple[str, str]](), list[str]()
+    seen, episodes, excluded, notes = (
+        set[int](),
+        list[tuple[str, int, str | None]](),
+        list[tuple[str, str]](),
+        list[str](),
+    )
     encoded_again = 0
     for row in rows:
         name = f"episode-{row.number:06}.episode"
         if row.number in seen:
-            aside.append((name, f"Episode {row.number} is described twice in meta/episodes."))
+            excluded.append((name, f"Episode {row.number} is described twice in meta/episodes."))
             continue
         seen.add(row.number)
         try:
             made, again = _episode(root, info, tasks, row)
         except Exception as error:  # noqa: BLE001 - columns of other types than the format has, and what they lead to
-            aside.append((name, f"It cannot be cut: {type(error).__name__}: {str(error)[:200]}"))
+            excluded.append((name, f"It cannot be cut: {type(error).__name__}: {str(error)[:200]}"))
             continue
         encoded_again += again
         budget -= len(made)
@@ -218,13 +225,10 @@ def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
         episodes.append((name, row.number, info.split_of(row.number)))
     if info.total_episodes > len(episodes):
         missing = info.total_episodes - len(episodes)
-        aside.append(("meta/episodes", f"{missing} of {info.total_episodes} declared episodes are not described."))
+        excluded.append(("meta/episodes", f"{missing} of {info.total_episodes} declared episodes are not described."))
     if encoded_again:
         notes.append(f"{encoded_again} parts of videos begin at no keyframe and were encoded again.")
-    return {"episodes": episodes, "set_aside": aside, "notes": notes}
-
-
-# meta/
+    return {"episodes": episodes, "excluded": excluded, "notes": notes}
 
 
 def _info(root: Path) -> Info:
@@ -246,8 +250,8 @@ def _tasks(root: Path, info: Info) -> dict[int, str]:
     try:
         if info.old:
             lines = (root / "meta/tasks.jsonl").read_text("utf-8").splitlines()
-            said = [json.loads(line) for line in lines if line.strip()]
-            return {int(each["task_index"]): str(each["task"]) for each in said}
+            tasks = [json.loads(line) for line in lines if line.strip()]
+            return {int(each["task_index"]): str(each["task"]) for each in tasks}
         table = pq.read_table(root / "meta/tasks.parquet")
         words = next(name for name in table.column_names if name != "task_index")
         return dict(zip(table["task_index"].to_pylist(), map(str, table[words].to_pylist()), strict=True))
@@ -278,41 +282,38 @@ def _rows(root: Path, info: Info) -> Iterator[Row]:
         raise _broken("meta/episodes", error) from error
 
 
-def _row(info: Info, said: dict[str, Any]) -> Row:
+def _row(info: Info, fields: dict[str, Any]) -> Row:
     data = info.data_path.format(
-        chunk_index=int(said["data/chunk_index"]), file_index=int(said["data/file_index"])
+        chunk_index=int(fields["data/chunk_index"]), file_index=int(fields["data/file_index"])
     )  # fmt: skip
     spans = {}
     for key in info.cameras():
         at = f"videos/{key}/"
-        if info.video_path is None or said.get(f"{at}file_index") is None:
+        if info.video_path is None or fields.get(f"{at}file_index") is None:
             continue
         path = info.video_path.format(
-            video_key=key, chunk_index=int(said[f"{at}chunk_index"]), file_index=int(said[f"{at}file_index"])
+            video_key=key, chunk_index=int(fields[f"{at}chunk_index"]), file_index=int(fields[f"{at}file_index"])
         )
-        spans[key] = Span(path, float(said[f"{at}from_timestamp"]), float(said[f"{at}to_timestamp"]))
+        spans[key] = Span(path, float(fields[f"{at}from_timestamp"]), float(fields[f"{at}to_timestamp"]))
     brought = {
         name: value
-        for name, value in said.items()
+        for name, value in fields.items()
         if "/" not in name and name not in _PASSED_OVER and isinstance(value, str | int | float)
     }
-    tasks = tuple(str(task) for task in said.get("tasks") or ())
+    tasks = tuple(str(task) for task in fields.get("tasks") or ())
     columns = dict(list(brought.items())[:_MOST_COLUMNS])
-    return Row(int(said["episode_index"]), int(said["length"]), data, spans, tasks, columns)
+    return Row(int(fields["episode_index"]), int(fields["length"]), data, spans, tasks, columns)
 
 
-def _old_row(info: Info, said: dict[str, Any]) -> Row:
-    index, length = int(said["episode_index"]), int(said["length"])
+def _old_row(info: Info, fields: dict[str, Any]) -> Row:
+    index, length = int(fields["episode_index"]), int(fields["length"])
     place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
     video = info.video_path if info.video_path and "{episode_index" in info.video_path else _OLD_VIDEO
     data = info.data_path if "{episode_index" in info.data_path else _OLD_DATA
     spans = {
         key: Span(video.format(video_key=key, **place), 0.0, length / info.fps) for key in info.cameras()
     }  # fmt: skip
-    return Row(index, length, data.format(**place), spans, tuple(map(str, said.get("tasks") or ())), {})
-
-
-# One episode
+    return Row(index, length, data.format(**place), spans, tuple(map(str, fields.get("tasks") or ())), {})
 
 
 def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tuple[bytes, int]:
@@ -329,12 +330,12 @@ def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tupl
         if made is not None:
             videos[name], video_times[name] = made.data, times
             again += made.encoded_again
-    for key in info.pictures():
+    for key in info.image_keys():
         try:
             videos[_camera_name(key)] = footage.encode(_images(table[key]), times.tolist(), info.fps)
             video_times[_camera_name(key)] = times
-        except Exception as error:  # noqa: BLE001 - of damaged pictures Pillow raises what it likes
-            faults.append(f"The pictures of {key!r} are damaged: {str(error)[:100]}")
+        except Exception as error:  # noqa: BLE001 - of damaged images Pillow raises what it likes
+            faults.append(f"The images of {key!r} are damaged: {str(error)[:100]}")
     others = {name: _column(table, f"next.{name}") for name in OTHERS if f"next.{name}" in table.column_names}
     session = next((str(row.columns[name]) for name in _SESSIONS if name in row.columns), None)
     meta = Meta(
@@ -342,7 +343,7 @@ def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tupl
         fps=info.fps,
         state=state_names,
         action=action_names,
-        cameras=tuple(_camera_name(key) for key in (*info.cameras(), *info.pictures())),
+        cameras=tuple(_camera_name(key) for key in (*info.cameras(), *info.image_keys())),
         task=_task(table, tasks, row),
         robot=info.robot_type or "",
         episode=row.number,
@@ -413,11 +414,11 @@ def _matrix(table: pa.Table, info: Info, keys: list[str], faults: list[str]) -> 
 
 def _names(key: str, feature: Feature, width: int) -> list[str]:
     """`names` is a list, or a list for each part of the robot; else numbers."""
-    said = feature.names
-    if isinstance(said, dict):
-        said = [name for each in said.values() for name in (each if isinstance(each, list) else [each])]
-    if (isinstance(said, list) and len(said) == width and width > 1) or (said and len(said) == 1 == width):
-        return [str(name) for name in said]
+    names = feature.names
+    if isinstance(names, dict):
+        names = [name for each in names.values() for name in (each if isinstance(each, list) else [each])]
+    if (isinstance(names, list) and len(names) == width and width > 1) or (names and len(names) == 1 == width):
+        return [str(name) for name in names]
     return [key] if width == 1 else [f"{key}.{place}" for place in range(width)]
 
 
@@ -453,7 +454,7 @@ def _times(table: pa.Table, info: Info, row: Row, faults: list[str]) -> Times:
 
 
 def _task(table: pa.Table, tasks: Mapping[int, str], row: Row) -> str:
-    """Those of the steps, each once in their order; else what the episode says."""
+    """The tasks of the steps, each once in their order; else those of the episode."""
     if "task_index" in table.column_names and table.num_rows:
         numbers = dict.fromkeys(table["task_index"].to_pylist())
         found = [tasks[number] for number in numbers if number in tasks]
@@ -472,11 +473,8 @@ def _images(column: pa.ChunkedArray) -> Iterator[Pixels]:
     from PIL import Image
 
     for cell in column.to_pylist():
-        with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as picture:
-            yield np.asarray(picture.convert("RGB"))
-
-
-# Videos
+        with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG", "JPEG")) as image:
+            yield np.asarray(image.convert("RGB"))
 
 
 class Clip(NamedTuple):

@@ -1,7 +1,7 @@
-"""Meshes as they lie in folders: an .obj with the .mtl that it names and the textures that those name, a .gltf with its
-buffers and images, are one example each. What no mesh names is none, and set aside.
+"""Meshes as they lie in folders: an .obj with the .mtl that it names and its textures, or a .gltf with its buffers and
+images, is one example. Files that no mesh names are excluded.
 
-The names are read in a caged process, and only files of the listing are ever taken.
+The names are read in a sandboxed process, and only files of the listing are taken.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AT_ONCE = 500
 
 
 def is_meshes(files: Sequence[SourceFile]) -> bool:
-    """Whether there is nothing but meshes and what belongs to them, and more than the meshes alone."""
+    """Whether all files are meshes or belong to them, and there are more files than meshes."""
     names = [file.name.lower() for file in files]
     beside = (_MATERIALS, _BUFFERS)
     return (
@@ -36,21 +36,21 @@ def is_meshes(files: Sequence[SourceFile]) -> bool:
     )
 
 
-def gather(found: Listing, desk: SourceContext) -> Listing:
+def gather(found: Listing, context: SourceContext) -> Listing:
     """The listing with one entry for each mesh."""
     main = [file for file in found.files if file.name.lower().endswith(_MAIN)]
     beside = {file.name: file for file in found.files if _is_beside(file)}
     if not beside:
         return found
-    named = _ask_for_mesh_names(main, beside, found, desk)
+    named = _ask_for_mesh_names(main, beside, found, context)
     kept = [
         _with_parts(file, [beside[name] for name in named.get(file.name, ())])
         for file in found.files
         if file.name not in beside
     ]
     used = {name for names in named.values() for name in names}
-    aside = [ExcludedFile(name, "No mesh names it.") for name in beside if name not in used]
-    return found._replace(files=kept, set_aside=[*found.set_aside, *aside])
+    excluded = [ExcludedFile(name, "No mesh names it.") for name in beside if name not in used]
+    return found._replace(files=kept, excluded=[*found.excluded, *excluded])
 
 
 def _is_beside(file: SourceFile) -> bool:
@@ -58,15 +58,17 @@ def _is_beside(file: SourceFile) -> bool:
 
 
 def _ask_for_mesh_names(
-    main: Sequence[SourceFile], beside: dict[str, SourceFile], found: Listing, desk: SourceContext
+    main: Sequence[SourceFile], beside: dict[str, SourceFile], found: Listing, context: SourceContext
 ) -> dict[str, list[str]]:
     """Name of a mesh -> the names of the files that belong to it."""
     folded = {name.casefold(): name for name in beside}  # a name that was written on a system that folds case
     wanted: dict[str, list[str]] = {}
-    asked = [*main, *(file for file in beside.values() if file.name.lower().endswith(_MATERIALS))]
-    for start in range(0, len(asked), _AT_ONCE):
-        chunk = asked[start : start + _AT_ONCE]
-        answer = desk.pool.ask(_NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable)
+    sources = [*main, *(file for file in beside.values() if file.name.lower().endswith(_MATERIALS))]
+    for start in range(0, len(sources), _AT_ONCE):
+        chunk = sources[start : start + _AT_ONCE]
+        answer = context.pool.ask(
+            _NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable
+        )
         for file, names in zip(chunk, answer["names"], strict=True):
             there = [_path_in_source(file.name, str(name)) for name in names]
             wanted[file.name] = [name for each in there if (name := folded.get(each.casefold())) is not None]
@@ -74,7 +76,7 @@ def _ask_for_mesh_names(
 
 
 def _path_in_source(file: str, name: str) -> str:
-    """What `name` means within `file`, below the source; what leads out of the source is no file of a listing."""
+    """The path of `name`, written in `file`, below the source; a path out of it is in no listing."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(file), name.replace("\\", "/")))
 
 
@@ -85,7 +87,7 @@ def _files_reached(wanted: dict[str, list[str]], name: str) -> list[str]:
 
 
 def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
-    """Named from the folder that they share, so that the same mesh elsewhere has the same bytes."""
+    """Names from the folder that the parts share, so that the same mesh elsewhere has the same bytes."""
     if not others:
         return file
     shared = posixpath.commonpath([posixpath.dirname(each.name) or "." for each in (file, *others)])
@@ -94,18 +96,15 @@ def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
     return file._replace(parts=tuple(parts))
 
 
-# Which other files a mesh or its materials name. Runs in caged processes.
-
-
 _LONGEST = 64 << 20
-"""Bytes of a file that are looked through."""
+"""Bytes of a file that are searched."""
 _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n#]+)")
 _MAP = re.compile(rb"(?mi)^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n#]+)")
 _OPTION = re.compile(r"^-\w+(\s+(?:on|off|-?[\d.]+|\w(?=\s)))*\s+")
 
 
 def read_mesh_names(payload: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """{paths} -> {names}: for each, the files that it names, as it writes them; none where it cannot be read."""
+    """{paths} -> {names}: the names that each file mentions, as it writes them; none if it cannot be read."""
     return {"names": [_names(Path(path)) for path in payload["paths"]]}
 
 

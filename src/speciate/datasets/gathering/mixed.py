@@ -1,9 +1,9 @@
-"""Mixed rows from files: those that are one example together (mixed_layouts.py), or that a table brings together, as
-one
-bundle each; and what a row lacks that others have.
+"""Mixed rows from files: files that are one example together (mixed_layouts.py), or that a table combines, as one
+bundle each.
 
-Only for sources that somebody calls `multimodal`, bundles and our own exports: a folder of images with a table of
-captions stays a dataset of images."""
+Only for sources declared `multimodal`, bundles and our own exports: a folder of images with a table of captions stays a
+dataset of images.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from speciate.settings import config_folder
 _SHARDS = "webdataset"
 """The format of exports whose parts share a key instead of a folder."""
 _VOTERS = 25
-"""Files of a suffix that are looked at to tell its modality."""
+"""Files of a suffix that are opened to decide its modality."""
 
 
 class MixedListing(NamedTuple):
@@ -47,17 +47,22 @@ class MixedListing(NamedTuple):
 
 
 def gather(
-    found: Listing, tables: Sequence[SourceFile], desk: SourceContext, inputs: Sequence[str], never: Sequence[str]
+    found: Listing, tables: Sequence[SourceFile], context: SourceContext, inputs: Sequence[str], never: Sequence[str]
 ) -> MixedListing:
-    """The listing with an entry for each mixed row. `inputs`: the parts that are wanted; none: all. `never`: columns of
-    tables that are no parts. INVALID where no files belong together."""
+    """The listing with an entry for each mixed row.
+
+    `inputs`: the wanted parts; none: all. `never`: columns of tables that are no parts. INVALID if no files belong
+    together.
+    """
     whole = [file for file in found.files if file.name.lower().endswith(MULTIMODAL.suffixes)]
     if whole and len(whole) == len(found.files):
         return MixedListing(found, list(tables))
     for table in tables if found.marker is None else ():
-        manifest = read_manifest(table, found, desk, inputs, never)
+        manifest = read_manifest(table, found, context, inputs, never)
         if manifest is not None:
-            return MixedListing(_by_manifest(found, table, manifest, desk), [each for each in tables if each != table])
+            return MixedListing(
+                _by_manifest(found, table, manifest, context), [each for each in tables if each != table]
+            )
     files, tables = _with_parts_among(found, tables)
     named = _named_files(files)
     if found.marker is None:
@@ -72,12 +77,14 @@ def gather(
             "Give files of one example the same name (0001.png, 0001.txt), a folder each, or a table with their paths, "
             "then call create_dataset again; or name the modality that they all have.",
         )
-    return MixedListing(_by_rows(found, files, rows, desk, inputs), list(tables))
+    return MixedListing(_by_rows(found, files, rows, context, inputs), list(tables))
 
 
 def mixed_rows_hint(found: Listing) -> str:
-    """Of media that were taken for examples of one modality: the call that reads them as mixed rows, where at least
-    half of the files have company of another modality, in two rows or more. Empty where they have not."""
+    """The call that reads media, taken for examples of one modality, as mixed rows.
+
+    Empty unless at least half of the files accompany one of another modality, in two rows or more.
+    """
     named = _named_files(found.files)
     if len({file.modality for file in named} - {None}) < 2:
         return ""
@@ -94,8 +101,7 @@ def mixed_rows_hint(found: Listing) -> str:
 
 
 def _is_mixed(row: Row) -> bool:
-    """Of several modalities, and of none more than two parts: that would be a folder of pictures and what is said of
-    all of them."""
+    """Whether a row has several modalities, and at most two parts of each: more would be a folder of images."""
     counts = Counter(part.modality for part in row.parts)
     return len(counts) > 1 and max(counts.values()) <= 2
 
@@ -114,7 +120,7 @@ def _with_parts_among(found: Listing, tables: Sequence[SourceFile]) -> tuple[lis
 
 
 def _named_files(files: Sequence[SourceFile]) -> list[NamedFile]:
-    """What a layout must know, the modality by what most files of a suffix look like."""
+    """Files as a layout sees them; the modality is that of most files of a suffix."""
     shared = shared_folders(files)
     voters: dict[str, list[SourceFile]] = {}
     for file in files:
@@ -138,19 +144,19 @@ def _named_files(files: Sequence[SourceFile]) -> list[NamedFile]:
 
 
 def _by_rows(
-    found: Listing, files: Sequence[SourceFile], rows: GroupedFiles, desk: SourceContext, inputs: Sequence[str]
+    found: Listing, files: Sequence[SourceFile], rows: GroupedFiles, context: SourceContext, inputs: Sequence[str]
 ) -> Listing:
     wanted = _wanted({part for row in rows.rows for part in row.parts}, inputs)
     shared = shared_folders(files)
     made = [_row(files, row, shared) for row in rows.rows]
-    examples, lacking = _add_missing_parts(made, wanted, desk)
-    aside = [ExcludedFile(files[place].name, "It belongs to no example, as the others lie.") for place in rows.left]
+    examples, lacking = _add_missing_parts(made, wanted, context)
+    excluded = [ExcludedFile(files[place].name, "It belongs to no example, as the others lie.") for place in rows.left]
     notes = (f"Mixed rows by {rows.how}: {_join_names(wanted)}.", *_notes(lacking, len(examples)))
     return found._replace(
         files=examples,
-        readable=found.readable | {desk.work},
+        readable=found.readable | {context.work},
         notes=(*found.notes, *notes),
-        set_aside=[*found.set_aside, *aside],
+        excluded=[*found.excluded, *excluded],
     )
 
 
@@ -185,7 +191,7 @@ def _files_of(files: Sequence[SourceFile], places: Sequence[int]) -> list[tuple[
     return [(path.relative_to(top).as_posix(), path) for path in paths]
 
 
-def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, desk: SourceContext) -> Listing:
+def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, context: SourceContext) -> Listing:
     made = [
         _MixedExample(
             SourceFile(row.path, f"{table.name}#{row.number}", None, None),
@@ -193,27 +199,27 @@ def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, desk
         )
         for row in manifest.rows
     ]
-    examples, lacking = _add_missing_parts(made, set(manifest.parts), desk)
+    examples, lacking = _add_missing_parts(made, set(manifest.parts), context)
     named = {path for row in manifest.rows for path in row.parts.values()}
-    aside = [
+    excluded = [
         ExcludedFile(file.name, f"No row of {table.name!r} names it.") for file in found.files if file.path not in named
     ]
     notes = (f"Mixed rows by {table.name!r}: {_join_names(manifest.parts)}.", *manifest.notes)
     return found._replace(
         files=examples,
-        readable=found.readable | {desk.work, table.path.parent},
+        readable=found.readable | {context.work, table.path.parent},
         labels=manifest.table,
         notes=(*found.notes, *notes, *_notes(lacking, len(examples))),
-        set_aside=[*found.set_aside, *manifest.set_aside, *aside],
+        excluded=[*found.excluded, *manifest.excluded, *excluded],
     )
 
 
 def _add_missing_parts(
-    made: Sequence[_MixedExample], wanted: set[PartName], desk: SourceContext
+    made: Sequence[_MixedExample], wanted: set[PartName], context: SourceContext
 ) -> tuple[list[SourceFile], Counter[PartName]]:
-    """With an empty member for each part that others have; how many lack each. Rows without any are left out."""
-    nothing = desk.work / "nothing"
-    desk.work.mkdir(parents=True, exist_ok=True)
+    """Adds an empty member for each part that others have, and counts them. Rows without parts are left out."""
+    nothing = context.work / "nothing"
+    context.work.mkdir(parents=True, exist_ok=True)
     nothing.write_bytes(b"")
     os.utime(nothing, ns=(0, 0))  # an attempt after a kill knows its bundles again by the times of their files
     examples, lacking = [], Counter[PartName]()
@@ -234,7 +240,7 @@ def _add_missing_parts(
 
 
 def _wanted(parts: set[PartName], inputs: Sequence[str]) -> set[PartName]:
-    """Those that the caller names, or all."""
+    """The parts that the caller names, or all."""
     names = {part.own: part for part in sorted(parts)}
     for name in inputs:
         if name not in names:
@@ -254,18 +260,9 @@ def _notes(lacking: Counter[PartName], count: int) -> list[str]:
     return [f"{number:,} of {count:,} rows lack the part {part.own!r}." for part, number in sorted(lacking.items())]
 
 
-# Mixed rows from a table whose columns name files, relative to it, and hold texts: a row is an example.
-#
-# Which columns are parts is said by `inputs`; else those whose cells name files that are there, and those of long
-# text. The other columns are labels and whatever else is known of the rows. A part is called as its column.
-#
-# Nothing but a regular file below the table's folder is a part: no `..`, no hidden folder, no link that leads out,
-# and never the folder with a person's keys.
-
-
 _SAMPLE = 200
 _MOSTLY = 0.5
-"""Of the cells that are looked at, so many must name files: others may name some that got lost."""
+"""Share of the sampled cells that must name files: others may name lost files."""
 _LONG_TEXT = 20
 """Characters on average."""
 _UNLIKE = re.compile(r"[^\w-]+")
@@ -285,20 +282,26 @@ class ManifestRows(NamedTuple):
     """The other columns, a row for each of `rows`."""
     parts: list[PartName]
     notes: list[str]
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
 
 
 def read_manifest(
-    file: SourceFile, found: Listing, desk: SourceContext, inputs: Sequence[str], never: Sequence[str]
+    file: SourceFile, found: Listing, context: SourceContext, inputs: Sequence[str], never: Sequence[str]
 ) -> ManifestRows | None:
-    """What a table brings together; None where it names no files in its columns, or nothing but labels beside them.
+    """Mixed rows of a table whose columns name files, relative to it, and hold texts: one row is one example.
 
-    INVALID where `inputs` names columns of which it lacks some.
+    `inputs` names the columns that are parts; else they are those whose cells name existing files, and those of long
+    text. A part is called as its column. The other columns are labels and whatever else is known of the rows. Only a
+    regular file below the table's folder is a part: no `..`, no hidden folder, no link that leads out, and never the
+    folder with a person's keys.
+
+    None if the table names no files in its columns, or only labels beside them. INVALID if `inputs` names unknown
+    columns.
     """
     try:
-        table = ask_table(desk.pool, file.path, found.reader, readable=found.readable)
+        table = ask_table(context.pool, file.path, found.reader, readable=found.readable)
     except SpeciateError:
-        return None  # whoever reads it as labels says what is wrong with it
+        return None  # reading it as labels reports the fault
     folder = file.path.parent
     columns = [name for name in table.column_names if name != REASON and name not in never]
     naming = [name for name in columns if _names_files(table[name], folder)]
@@ -320,23 +323,28 @@ def read_manifest(
         chosen = naming + [name for name in columns if name not in naming and _is_long_text(table[name])]
     if len(chosen) < 2:
         return None
-    return _split_into_parts(file, table, folder, [name for name in columns if name in chosen], naming, desk)
+    return _split_into_parts(file, table, folder, [name for name in columns if name in chosen], naming, context)
 
 
 def _split_into_parts(
-    file: SourceFile, table: pa.Table, folder: Path, chosen: Sequence[str], naming: Sequence[str], desk: SourceContext
+    file: SourceFile,
+    table: pa.Table,
+    folder: Path,
+    chosen: Sequence[str],
+    naming: Sequence[str],
+    context: SourceContext,
 ) -> ManifestRows:
     parts: dict[str, PartName] = {}
     for name in chosen:
         parts[name] = _free(_part(name, table[name], folder, is_file=name in naming), parts.values())
-    texts = desk.work / "texts"
+    texts = context.work / "texts"
     texts.mkdir(parents=True, exist_ok=True)
     when = file.path.stat().st_mtime_ns
     cells = {name: table[name].to_pylist() for name in chosen}
     reasons = table[REASON].to_pylist() if REASON in table.column_names else [None] * table.num_rows
     rows: list[ManifestRow] = []
     places: list[int] = []
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     lost = Counter[str]()
     for place, reason in enumerate(reasons):
         of_row: dict[PartName, Path] = {}
@@ -352,13 +360,13 @@ def _split_into_parts(
             rows.append(ManifestRow(place + 1, next(iter(of_row.values())), of_row))
             places.append(place)
         else:
-            aside.append(ExcludedFile(f"{file.name}#{place + 1}", reason or "None of its parts is there."))
+            excluded.append(ExcludedFile(f"{file.name}#{place + 1}", reason or "None of its parts is there."))
     rest = table.drop_columns([name for name in (*chosen, REASON) if name in table.column_names])
     notes = [
         f"{count:,} cells of {name!r} name no file below {folder.name!r}: those parts are missing."
         for name, count in lost.items()
     ]
-    return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, aside)
+    return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, excluded)
 
 
 def _names_files(column: pa.ChunkedArray, folder: Path) -> bool:
@@ -407,7 +415,7 @@ def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) ->
 
 
 def _free(part: PartName, taken: Iterable[PartName]) -> PartName:
-    """Columns such as `view (left)` and `view [left]` are two parts: the second is `view_left_2`."""
+    """A free name: columns such as `view (left)` and `view [left]` are two parts, and the second is `view_left_2`."""
     names, number, own = {each.own for each in taken}, 1, part.own
     while own in names:
         number += 1
@@ -416,7 +424,7 @@ def _free(part: PartName, taken: Iterable[PartName]) -> PartName:
 
 
 def _write_text(cell: Any, path: Path, when: int) -> Path | None:
-    """A text in a file of its own, with the time of its table: by that an attempt after a kill knows it again."""
+    """A text as a file, with the time of its table, so that an attempt after a kill recognises it."""
     if cell is None or not str(cell).strip():
         return None
     path.write_text(str(cell), encoding="utf-8", errors="replace")

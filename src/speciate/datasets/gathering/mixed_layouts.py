@@ -87,7 +87,7 @@ def group_files(files: Sequence[NamedFile]) -> GroupedFiles | None:
 
 
 def group_by_folder(files: Sequence[NamedFile]) -> GroupedFiles:
-    """Where it is known that each example is a folder: an export of ours."""
+    """The groups of our own exports, where each example is a folder."""
     members = []
     for file in files:
         folders, part, inside = file.folders, stem(file.name), False
@@ -98,7 +98,7 @@ def group_by_folder(files: Sequence[NamedFile]) -> GroupedFiles:
 
 
 def group_by_key(files: Sequence[NamedFile]) -> GroupedFiles:
-    """Where it is known that names up to the first dot are the example's and the rest is the part's: shards of ours."""
+    """The groups of our own shards: the name up to the first dot is the example's, the rest the part's."""
     members = []
     for file in files:
         key, _, rest = file.name.partition(".")
@@ -150,12 +150,12 @@ def _in_folder(file: NamedFile, depth: int) -> _Member:
     if len(file.folders) > depth + 1:
         return _Member(key, file.folders[depth + 1], file, in_folder=True)
     part = stem(file.name)
-    plain = part.replace(key[-1], "", 1).strip(_DIVIDERS) if part.startswith(key[-1]) else part
-    return _Member(key, plain, file)
+    short = part.replace(key[-1], "", 1).strip(_DIVIDERS) if part.startswith(key[-1]) else part
+    return _Member(key, short, file)
 
 
 def _rows(layout: _Layout) -> GroupedFiles | None:
-    """None where the names do not fit: most parts occur in one example alone, or are of several modalities."""
+    """None if the names do not fit: most parts occur in one example only, or are of several modalities."""
     members = layout.members
     if not members:
         return None
@@ -178,10 +178,12 @@ def _rows(layout: _Layout) -> GroupedFiles | None:
 
 
 def _modality(members: Sequence[_Member]) -> str | None:
-    """Of the files of one part, empty where none reads them; None where they are of several. A folder of several files
-    may hold what goes with its medium: pictures and texts beside the mesh or the series that it is about."""
-    if said := part_name(members[0].part):
-        return said.modality
+    """The modality of the files of one part, empty if none reads them; None if there are several.
+
+    A folder of several files may hold companions of its medium: images and texts beside the mesh or the series.
+    """
+    if named := part_name(members[0].part):
+        return named.modality
     counts = Counter(member.file.modality for member in members if member.file.modality)
     if any(member.in_folder for member in members):
         counts = Counter({name: n for name, n in counts.items() if name not in ("image", "text")}) or counts
@@ -212,11 +214,11 @@ def _by_part(members: Sequence[_Member], modalities: dict[str, str]) -> dict[Par
     """None where two files would be the same part."""
     parts: dict[PartName, list[int]] = defaultdict(list)
     for member in members:
-        said = part_name(member.part)
-        modality = said.modality if said else modalities.get(member.part) or member.file.modality
+        named = part_name(member.part)
+        modality = named.modality if named else modalities.get(member.part) or member.file.modality
         if not modality:
             continue
-        own = said.own if said else _UNLIKE.sub("_", member.part)[:40] or modality
+        own = named.own if named else _UNLIKE.sub("_", member.part)[:40] or modality
         part = PartName(own, modality)
         if part in parts and not member.in_folder:
             return None
@@ -225,7 +227,7 @@ def _by_part(members: Sequence[_Member], modalities: dict[str, str]) -> dict[Par
 
 
 def _by_modality(members: Sequence[_Member]) -> dict[PartName, list[int]] | None:
-    """The first of a modality is called as it, the next `image_2`. None where a part would have several files."""
+    """The first part of a modality has its name, the next is `image_2`. None if a part would have several files."""
     parts: dict[PartName, list[int]] = {}
     counts = Counter[str]()
     for member in sorted(members, key=lambda member: member.file.name):
@@ -240,6 +242,6 @@ def _by_modality(members: Sequence[_Member]) -> dict[PartName, list[int]] | None
 
 
 def _worth(found: GroupedFiles) -> tuple[int, int, int]:
-    """How many files have company, in how many rows, and how few parts explain it. Of equals the first stands."""
+    """How many files have company, in how many rows, and how few parts explain it. The first of equals wins."""
     together = sum(sum(map(len, row.parts.values())) for row in found.rows if len(row.parts) > 1)
     return together, len(found.rows), -len({part for row in found.rows for part in row.parts})

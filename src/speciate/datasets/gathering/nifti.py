@@ -1,8 +1,13 @@
-"""NIfTI scans as they lie in folders: a .hdr and its .img are one example, and a mask is no example but a column.
+"""NIfTI scans as they lie in folders: a .hdr and its .img are one example, and a mask becomes a column of its scan.
 
-Names alone decide, by the layouts that datasets have: `imagesTr/liver_1.nii.gz` with `labelsTr/liver_1.nii.gz` (Medical
-Segmentation Decathlon), `imagesTr/liver_1_0000.nii.gz` for the first channel of a case (nnU-Net), `images` and
-`masks`, or `scan_seg.nii.gz` beside `scan.nii.gz`. Only the first channel is read."""
+Names alone decide, by the layouts of common datasets: `imagesTr/liver_1.nii.gz` with `labelsTr/liver_1.nii.gz` (Medical
+Segmentation Decathlon), `imagesTr/liver_1_0000.nii.gz` for the first channel of a case (nnU-Net), `images` and `masks`,
+or `scan_seg.nii.gz` beside `scan.nii.gz`. Only the first channel is read.
+
+Masks become cells of a column `mask` (`label_maps`), read in sandboxed processes. A mask is used if it has the size and
+the spacing of its scan and holds whole numbers. `dataset.json` beside the folders names its values (Medical
+Segmentation Decathlon, nnU-Net); without it the values are the names.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +37,12 @@ _OF_MASK = re.compile(r"[_\-.](?:seg|segmentation|mask|label|labels|gt)$", re.IG
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
-def gather(found: Listing, desk: SourceContext) -> Listing:
+def gather(found: Listing, context: SourceContext) -> Listing:
     """The listing with pairs as one file each, and a column `mask` where masks lie beside the scans."""
-    files, aside = pair_files(found.files)
+    files, excluded = pair_files(found.files)
     sorted_out = separate_masks(files)
-    found = found._replace(files=sorted_out.scans, set_aside=[*found.set_aside, *aside, *sorted_out.set_aside])
-    return with_masks(found, sorted_out.masks, desk)
+    found = found._replace(files=sorted_out.scans, excluded=[*found.excluded, *excluded, *sorted_out.excluded])
+    return with_masks(found, sorted_out.masks, context)
 
 
 def pair_files(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[ExcludedFile]]:
@@ -59,21 +64,21 @@ class ScansAndMasks(NamedTuple):
     scans: list[SourceFile]
     masks: dict[str, SourceFile]
     """Name of a scan -> its mask."""
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
 
 
 def separate_masks(files: Sequence[SourceFile]) -> ScansAndMasks:
-    """What of the files are scans, which mask each has, and what is neither."""
+    """Which files are scans, which mask each has, and which files are neither."""
     stems = {_stem(file) for file in files}
     images = {key for stem in stems if (key := _key_of_stem(stem, _IMAGES)) is not None}
     masks: dict[str, SourceFile] = {}
-    scans, aside = [], []
+    scans, excluded = [], []
     for file in files:
         case = _case_of_mask(_stem(file), stems, images)
         if case is None:
             scans.append(file)
         elif case in masks:
-            aside.append(ExcludedFile(file.name, f"Another mask of the scan of {masks[case].name!r}."))
+            excluded.append(ExcludedFile(file.name, f"Another mask of the scan of {masks[case].name!r}."))
         else:
             masks[case] = file
     cases = {scan.name: _case(_stem(scan), masks) for scan in scans}
@@ -84,11 +89,13 @@ def separate_masks(files: Sequence[SourceFile]) -> ScansAndMasks:
         channel = _CHANNEL.search(_stem(scan))
         is_first = not by_channel or channel is None or channel[1] == "0000"
         (first if is_first else further).append(scan)
-    aside += [ExcludedFile(scan.name, "A further channel of a case, of which the first is read.") for scan in further]
+    excluded += [
+        ExcludedFile(scan.name, "A further channel of a case, of which the first is read.") for scan in further
+    ]
     of_scans = {scan.name: masks[case] for scan in first if (case := cases[scan.name].key) in masks}
     used = set(of_scans.values())
-    aside += [ExcludedFile(mask.name, "A mask without its scan.") for mask in masks.values() if mask not in used]
-    return ScansAndMasks(first, of_scans, aside)
+    excluded += [ExcludedFile(mask.name, "A mask without its scan.") for mask in masks.values() if mask not in used]
+    return ScansAndMasks(first, of_scans, excluded)
 
 
 class _Case(NamedTuple):
@@ -105,8 +112,10 @@ def _case(stem: str, masks: dict[str, SourceFile]) -> _Case:
 
 
 def _case_of_mask(stem: str, stems: set[str], images: set[str]) -> str | None:
-    """What it is the mask of: by its folder, where another one has images; by its name, where the scan lies beside it;
-    None where it is none."""
+    """The scan of a mask: by its folder, if another folder has images; by its name, if the scan lies beside it.
+
+    None if the file is no mask.
+    """
     key, bare = _key_of_stem(stem, _MASKS), _OF_MASK.sub("", stem)
     if key is not None and _folder(key) in {_folder(image) for image in images}:
         return key if key in images else _OF_MASK.sub("", key)
@@ -135,13 +144,6 @@ def _kind(file: SourceFile) -> str | None:
     return found[1].lower() if found else None
 
 
-# Masks of scans, NIfTI themselves, as cells of a column `mask` (see `label_maps`), read in caged processes.
-#
-# A mask is used where it has the size and the spacing of its scan and holds whole numbers. What they stand for is
-# said by `dataset.json` beside the folders (Medical Segmentation Decathlon, nnU-Net); where nothing says it, they are
-# the names.
-
-
 _CARD = "dataset.json"
 _SERVICE = "speciate.datasets.gathering.nifti:read_mask"
 _SECONDS = 120.0
@@ -157,25 +159,27 @@ class _MaskCell(NamedTuple):
     reason: str | None
 
 
-def with_masks(found: Listing, masks: Mapping[str, SourceFile], desk: SourceContext) -> Listing:
-    """The listing with the column, where there are masks; those that do not fit their scan are set aside."""
+def with_masks(found: Listing, masks: Mapping[str, SourceFile], context: SourceContext) -> Listing:
+    """The listing with the column, where there are masks; those that do not fit their scan are excluded."""
     if not masks:
         return found
     scans = [file for file in found.files if file.name in masks]
-    with ThreadPoolExecutor(desk.pool.size) as threads:
-        read = threads.map(lambda scan: _ask_for_mask(found, scan, masks[scan.name], desk), scans)
+    with ThreadPoolExecutor(context.pool.size) as threads:
+        read = threads.map(lambda scan: _ask_for_mask(found, scan, masks[scan.name], context), scans)
         by_name = dict(zip((scan.name for scan in scans), read, strict=True))
-    aside = [ExcludedFile(masks[name].name, each.reason) for name, each in by_name.items() if each.reason is not None]
+    excluded = [
+        ExcludedFile(masks[name].name, each.reason) for name, each in by_name.items() if each.reason is not None
+    ]
     cells = [by_name[file.name].cell if file.name in by_name else None for file in found.files]
     column = pa.table({MASK: pa.array(cells, pa.string())})
-    note = f"{len(scans) - len(aside):,} masks were read into the column {MASK!r}."
-    return found._replace(labels=column, set_aside=[*found.set_aside, *aside], notes=(*found.notes, note))
+    note = f"{len(scans) - len(excluded):,} masks were read into the column {MASK!r}."
+    return found._replace(labels=column, excluded=[*found.excluded, *excluded], notes=(*found.notes, note))
 
 
-def _ask_for_mask(found: Listing, scan: SourceFile, mask: SourceFile, desk: SourceContext) -> _MaskCell:
+def _ask_for_mask(found: Listing, scan: SourceFile, mask: SourceFile, context: SourceContext) -> _MaskCell:
     payload = {"scan": _names_and_paths(scan), "mask": _names_and_paths(mask), "card": _card(found, mask)}
     try:
-        return _MaskCell(**desk.pool.ask(_SERVICE, payload, _SECONDS, readable=found.readable))
+        return _MaskCell(**context.pool.ask(_SERVICE, payload, _SECONDS, readable=found.readable))
     except SpeciateError as error:
         return _MaskCell(None, f"A mask that cannot be read: {error.message}")
 
@@ -188,9 +192,6 @@ def _card(found: Listing, mask: SourceFile) -> str | None:
     """Beside the folder of the masks."""
     path = mask.path.parent.parent / _CARD
     return str(path) if any(path.is_relative_to(root) for root in found.readable) and path.is_file() else None
-
-
-# In the caged process
 
 
 def read_mask(payload: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def read_mask(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_labels(volume: Volume, names: Mapping[int, str]) -> tuple[Labels, list[str]]:
-    """Values as places of labels. DecodeError where they are no whole numbers, are negative or too many."""
+    """Values as positions of labels. DecodeError if they are not whole numbers, are negative or too many."""
     voxels = volume["voxels"]
     if voxels.min() < 0 or voxels.max() > _GREATEST or ((values := voxels.astype(np.uint16)) != voxels).any():
         raise DecodeError("error", f"its values are not whole numbers from 0 to {_GREATEST:,}")
@@ -222,7 +223,7 @@ def encode_labels(volume: Volume, names: Mapping[int, str]) -> tuple[Labels, lis
 
 
 def label_names(card: Any) -> dict[int, str]:
-    """Of what dataset.json says: `{"1": "liver"}` (MSD), `{"liver": 1}` (nnU-Net); nothing where it says neither."""
+    """The names in dataset.json: `{"1": "liver"}` (MSD) or `{"liver": 1}` (nnU-Net); empty if it has neither."""
     labels = card.get("labels") if isinstance(card, dict) else None
     return dict(_pairs(labels)) if isinstance(labels, dict) else {}
 

@@ -1,7 +1,14 @@
 """Rows that are appended to a dataset: rows that it holds already add nothing, rows that it had and dropped stay out.
 
-The others get ids and splits beside the old ones, which stay as they are (splits.py). Into a grouped dataset only rows
-with a group come: a patient whose answers lie in train and in test makes the test easier than the world is."""
+The others get ids and splits beside the old ones, which stay as they are (splits.py).
+
+A dataset is grouped if somebody named its groups. Groups that the medium itself has (a header's patient, a molecule's
+scaffold) come with new rows, too; groups that curation made from ids (windows and variants of one example) say nothing
+of other rows. Into a grouped dataset only rows with a group come: a row without one might lie in another split than the
+rest of its group, and a patient in both train and test makes the test too easy. A log holds what callers sent, so its
+rows have a group only if callers sent one. Rows without a group are left out and counted in a warning; they may be
+added once they have one. If no row has a group, the call is refused.
+"""
 
 from __future__ import annotations
 
@@ -36,24 +43,24 @@ _NEEDED = (
 
 
 class ParentVersion(NamedTuple):
-    """The version that rows come to."""
+    """The version that rows are appended to."""
 
     manifest: Manifest
     lanes: Lanes
     report: dict[str, Any]
     before: tuple[Part, ...] = ()
-    """Of the versions that it goes back to."""
+    """The parts of its ancestors."""
 
 
 class AppendCounts(NamedTuple):
-    """Of the rows that came."""
+    """Counts of the new rows."""
 
     added: int
     already_there: int
     dropped_before: int
     """An earlier version had them, and curation left them out."""
     label_conflicts: int
-    """Already there, with another label; that of the dataset stands."""
+    """Already there with another label; the dataset's label stands."""
 
 
 class AppendedVersion(NamedTuple):
@@ -61,33 +68,31 @@ class AppendedVersion(NamedTuple):
     report: dict[str, Any]
     counts: AppendCounts
     refused: int
-    """Of those that were added."""
+    """Of the added rows."""
     warnings: tuple[str, ...] = ()
     """Of the split."""
 
 
-def append_draft(
-    folders: Folders, parent: ParentVersion, drafted: Draft, seed: int, packs: list[str]
-) -> AppendedVersion:
-    """The next version. INVALID where a column holds what the dataset's column of that name cannot."""
+def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: int, packs: list[str]) -> AppendedVersion:
+    """The next version. INVALID if a column holds values that the dataset's column of that name cannot."""
     schema = _schema(folders, parent.manifest)
     old = version_rows.read(folders, parent.manifest, [name for name in _NEEDED if name in schema.names])
-    identities = _identities(drafted.table)
+    identities = _identities(draft.table)
     there = pc.is_in(identities, _identities(old))
     dropped = pc.and_not(pc.is_in(identities, _former_identities(folders, parent.before, identities)), there)
-    fresh = drafted.table.filter(pc.invert(pc.or_(there, dropped)))
-    conflicts = _label_conflicts(drafted.table.filter(there), old)
+    fresh = draft.table.filter(pc.invert(pc.or_(there, dropped)))
+    conflicts = _label_conflicts(draft.table.filter(there), old)
     counts = AppendCounts(fresh.num_rows, there.true_count, dropped.true_count, conflicts)
     if not fresh.num_rows:
         return AppendedVersion(SealedVersion(parent.manifest, parent.lanes), carry_report(parent.report), counts, 0)
     fresh, promoted = _cast_to_schema(fresh, schema, parent.manifest.ref)
-    dealing = parent.report.get("split", {})
+    split = parent.report.get("split", {})
     done = finish_draft(
-        drafted._replace(table=fresh),
-        dealing.get("seed", seed),
-        beside=old,
-        taken=frozenset(old["id"].to_pylist()),
-        fractions=dealing.get("fractions", FRACTIONS),
+        draft._replace(table=fresh),
+        split.get("seed", seed),
+        existing=old,
+        taken_ids=frozenset(old["id"].to_pylist()),
+        fractions=split.get("fractions", FRACTIONS),
     )
     if promoted:
         whole = pa.concat_tables(
@@ -101,7 +106,7 @@ def append_draft(
     was, now = str(parent.report.get("split", {}).get("made_by", MADE)), done.split["made_by"]
     same = was.startswith(now) or (now == MADE and was.startswith("speciate"))
     by = was if same else f"{was.partition(';')[0]}; of added rows: {now}"
-    how = {name: dealing[name] for name in ("fractions", "seed") if name in dealing}
+    how = {name: split[name] for name in ("fractions", "seed") if name in split}
     report = carry_report(parent.report) | quality_report(both) | {"split": how | done.split | {"made_by": by}}
     refused = _count_refused(done.table) - _count_refused(fresh)
     return AppendedVersion(sealed, report, counts, refused, done.warnings)
@@ -118,8 +123,10 @@ def _kept_splits(rows: pa.Table) -> dict[str, str]:
 
 
 def _identities(rows: pa.Table) -> pa.Array:
-    """What makes a row the same one again, whatever was said of it since: its cells (of media, the bytes); of what
-    could not be read, where it lies and why."""
+    """The identity of a row, whatever labels it got since: its cells (of media: the bytes).
+
+    For a row that could not be read: its source and the reason.
+    """
     known = pc.and_(pc.is_valid(rows[KEY]), pc.not_equal(rows["quality"], "error"))
     place = pc.binary_join_element_wise(rows["source"], pc.fill_null(rows["reason"].cast(pa.string()), ""), "/")
     return pc.if_else(known, rows[KEY], place).combine_chunks()
@@ -151,7 +158,7 @@ def _schema(folders: Folders, manifest: Manifest) -> pa.Schema:
 
 
 def _cast_to_schema(rows: pa.Table, schema: pa.Schema, ref: str) -> tuple[pa.Table, bool]:
-    """The rows with the types that the dataset's columns have, and whether those must become wider for them."""
+    """The rows cast to the dataset's column types, and whether those types must become wider."""
     promoted = False
     for place, field in enumerate(rows.schema):
         if field.name not in schema.names or field.type == (wanted := schema.field(field.name).type):
@@ -169,15 +176,6 @@ def _cast_to_schema(rows: pa.Table, schema: pa.Schema, ref: str) -> tuple[pa.Tab
     return rows, promoted
 
 
-# Rows of a log and the groups of a dataset.
-#
-# A log holds what callers sent, so which group a row belongs to is known only where they sent that, too; a row that
-# does not say might lie in another split than the rest of its group.
-#
-# What says no group is left out and told, so that it may come again once it does; where nothing says one, all of it
-# is refused.
-
-
 _ALONE = (
     "make a dataset of the log alone by create_dataset; where none of its rows belongs to a group of {ref}, "
     "curate_dataset(steps=[{{'op': 'merge', 'dataset': ..., 'ungrouped': 'take'}}]) takes them in."
@@ -185,13 +183,13 @@ _ALONE = (
 
 
 class Grouping(NamedTuple):
-    """How the dataset is grouped that rows of a log come to."""
+    """How the dataset that rows of a log are appended to is grouped."""
 
     ref: str
     column: str | None
-    """That holds the group, so that callers can send it; None where paths or something else said it."""
+    """The column with the group, so that callers can send it; None if paths or something else gave it."""
     inputs: Sequence[str]
-    """Columns that models see, by their names there."""
+    """The dataset's input columns, by their stored names."""
 
 
 def is_log(source: Path | str | None) -> bool:
@@ -199,34 +197,32 @@ def is_log(source: Path | str | None) -> bool:
 
 
 def has_user_groups(folders: Folders, manifest: Manifest) -> bool:
-    """Whether the rows of a version have groups that somebody said."""
+    """Whether the rows of a version have groups that somebody named."""
     there = {"quality", "group_key", *manifest.columns}
     rows = version_rows.read(folders, manifest, [name for name in group_columns(manifest.modality) if name in there])
     return is_grouped(rows, manifest.modality)
 
 
-def require_groups(drafted: Draft, grouping: Grouping) -> Draft:
-    """Without the rows that say no group, and with a warning that counts them. INVALID where none says one."""
-    lacks = rows_without_group(drafted.table)
+def require_groups(draft: Draft, grouping: Grouping) -> Draft:
+    """Leaves out rows without a group, with a warning that counts them. INVALID if no row has a group."""
+    lacks = rows_without_group(draft.table)
     if not lacks.any():
-        return drafted
-    if not drafted.table["group_key"].null_count < drafted.table.num_rows:
+        return draft
+    if not draft.table["group_key"].null_count < draft.table.num_rows:
         raise no_groups_error(grouping)
     warning = (
         f"{lacks.sum()} of the answers do not say {_group_name(grouping)}, by which {grouping.ref} is grouped, and "
-        "were left "
-        f"out: a group might lie in two splits. {_group_advice(grouping)}"
+        f"were left out: a group might lie in two splits. {_group_advice(grouping)}"
     )
-    return drafted._replace(table=drafted.table.filter(pa.array(~lacks)), warnings=(*drafted.warnings, warning))
+    return draft._replace(table=draft.table.filter(pa.array(~lacks)), warnings=(*draft.warnings, warning))
 
 
 def no_groups_error(grouping: Grouping) -> SpeciateError:
-    """The refusal of rows of which none says its group."""
+    """The refusal of rows none of which has a group."""
     return SpeciateError(
         Code.INVALID,
-        f"{grouping.ref} is grouped by {_group_name(grouping)}, and nobody sent that with what was asked: a group "
-        "might lie in "
-        "two splits.",
+        f"{grouping.ref} is grouped by {_group_name(grouping)}, and nobody sent that with the inputs: a group might "
+        "lie in two splits.",
         _group_advice(grouping),
     )
 
@@ -241,17 +237,9 @@ def _group_advice(grouping: Grouping) -> str:
         return alone[0].upper() + alone[1:]
     sent = ", ".join(f"{name!r}: ..." for name in dict.fromkeys((*grouping.inputs, grouping.column)))
     return (
-        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not look at it, and the log keeps it. Or "
+        f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not see it, and the log keeps it. Or "
         f"{alone}"
     )
-
-
-# Rows that come to a grouped dataset without a group. They may belong with examples of any split, and nothing tells:
-# a patient whose answers lie in train and in test makes the test easier than the world is.
-#
-# A dataset is grouped where somebody said a group. What the medium itself tells (a header's patient, a molecule's
-# scaffold) is there for newcomers too, or is not to be had; and what curation grouped by ids (windows and variants of
-# one example) says nothing of others.
 
 
 _EXAMPLE_ID = f"^ex-[{re.escape(ALPHABET)}]{{{LENGTH}}}$"
@@ -260,7 +248,7 @@ Mask = npt.NDArray[np.bool_]  # (N,)
 
 
 def is_grouped(rows: pa.Table, modality: str) -> bool:
-    """Whether somebody said a group of a usable row. `rows`: quality and group_key, and the medium's own group."""
+    """Whether somebody named a group of a usable row. `rows`: quality and group_key, and the medium's own group."""
     group = rows.filter(pc.equal(rows["quality"], "ok"))
     keys, own = group["group_key"].cast(pa.string()), find(modality).default_group
     named = pc.and_(pc.is_valid(keys), pc.invert(pc.match_substring_regex(keys, _EXAMPLE_ID)))
@@ -270,12 +258,12 @@ def is_grouped(rows: pa.Table, modality: str) -> bool:
 
 
 def group_columns(modality: str) -> tuple[str, ...]:
-    """The columns that `is_grouped` looks at, where they are there."""
+    """The columns that `is_grouped` reads, if they exist."""
     own = find(modality).default_group
     return ("quality", "group_key", *((own,) if own else ()))
 
 
 def rows_without_group(rows: pa.Table) -> Mask:
-    """Rows without a group that are usable, or would be once they are labelled."""
+    """(N,) rows without a group that are usable, or would be once they are labelled."""
     whole = pc.is_in(rows["quality"], pa.array(["ok", "partial"]))
     return np.asarray(pc.and_(pc.is_null(rows["group_key"]), whole), bool)

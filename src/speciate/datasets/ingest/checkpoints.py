@@ -1,8 +1,8 @@
-"""What an ingest has judged so far, made durable part by part, so that whoever comes after a kill reads only the rest.
+"""Validated files of an ingest, made durable part by part, so that the next attempt after a kill reads only the rest.
 
-A part is a sealed pack with the bytes of its files and, in the run's checkpoints, a Parquet file with a row for each:
-`item.*` says which file it was and what was found out, the other columns are the fields of its medium. A part is used
-again where all its files are still wanted and have the same size and time of change.
+A part is a sealed pack with the bytes of its files and, in the run's checkpoints, a Parquet file with a row for each
+file: `item.*` says which file it was and what was found, the other columns are the fields of its medium. A part is used
+again if all its files are still wanted and have the same size and time of change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from speciate.workspace.packs import PackWriter, index_path
 from speciate.workspace.workspace import Folders
 
 FORM = "1"
-"""Raise it where what is kept in a part comes to mean something else."""
+"""Raise it if the content of a part comes to mean something else."""
 PREFIX = "item."
 _PATTERN = "part-*.parquet"
 
@@ -38,11 +38,11 @@ _PATTERN = "part-*.parquet"
 class IngestedPart(NamedTuple):
     table: pa.Table
     pack: Path | None
-    """None where no bytes of it had to be kept."""
+    """None if no bytes had to be kept."""
 
 
 class IngestedFile(NamedTuple):
-    """One file with what was found out about it."""
+    """One file with its verdict."""
 
     file: SourceFile
     raw: RawFile
@@ -50,7 +50,7 @@ class IngestedFile(NamedTuple):
 
 
 class PartWriter:
-    """Collects judged files into one part. Not thread-safe.
+    """Collects validated files into one part. Not thread-safe.
 
     `known`: bytes that lie in packs of an earlier version and need no second copy.
     """
@@ -60,29 +60,29 @@ class PartWriter:
         self._items: list[IngestedFile] = []
 
     def add(self, item: IngestedFile) -> None:
-        """Its bytes are packed where it decoded wholly or in part."""
+        """Adds a file; its bytes are packed if it decoded wholly or in part."""
         raw = item.raw
         used = item.verdict.quality in ("ok", "partial")
         if used and raw.data is not None and raw.sha256 is not None and not self._known.holds(raw.sha256, raw.data):
             self._pack.add(raw.data, raw.sha256)
             self._kept = True
-        self._items.append(IngestedFile(item.file, RawFile(raw.facts, None, raw.sha256), item.verdict))
+        self._items.append(IngestedFile(item.file, RawFile(raw.state, None, raw.sha256), item.verdict))
 
     def seal(self, checkpoints: Path, modality: str) -> IngestedPart:
         """The part is on disk when this returns. Nothing can be added afterwards."""
         with self._pack as writer:
             pack = writer.seal() if self._kept else None
-        said = {"form": FORM, "modality": modality, "pack": pack.name if pack else ""}
-        table = _part_table(self._items).replace_schema_metadata(said)
+        metadata = {"form": FORM, "modality": modality, "pack": pack.name if pack else ""}
+        table = _part_table(self._items).replace_schema_metadata(metadata)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        files = json.dumps([modality, *((item.file.name, *item.raw.facts) for item in self._items)])
+        files = json.dumps([modality, *((item.file.name, *item.raw.state) for item in self._items)])
         name = hashlib.sha256(files.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         write_durably(checkpoints / f"part-{name}.parquet", sink.getvalue().to_pybytes())
         return IngestedPart(table, pack)
 
     def abandon(self) -> None:
-        """Leaves nothing."""
+        """Leaves nothing on disk."""
         with self._pack:
             pass
 
@@ -90,7 +90,7 @@ class PartWriter:
 def recover_parts(
     attempts: Iterable[RunFolder], folders: Folders, modality: str, wanted: Mapping[str, FileState]
 ) -> list[IngestedPart]:
-    """The parts that these attempts finished and whose files are all `wanted` as they were; no file is in two."""
+    """The parts that these attempts finished and whose files are all `wanted` and unchanged; no file is in two."""
     found: list[IngestedPart] = []
     left = dict(wanted)
     for folder in attempts:
@@ -99,10 +99,10 @@ def recover_parts(
             if part is None:
                 continue
             names = part.table[f"{PREFIX}source"].to_pylist()
-            facts = zip(
+            states = zip(
                 part.table[f"{PREFIX}size"].to_pylist(), part.table[f"{PREFIX}mtime_ns"].to_pylist(), strict=True
             )
-            if all(left.get(name) == fact for name, fact in zip(names, facts, strict=True)):
+            if all(left.get(name) == state for name, state in zip(names, states, strict=True)):
                 found.append(part)
                 for name in names:
                     del left[name]
@@ -110,14 +110,14 @@ def recover_parts(
 
 
 def packs_with_any(packs: Iterable[Path], contents: pa.ChunkedArray) -> list[Path]:
-    """Those of the packs that are whole and hold at least one of these digests."""
+    """The intact packs that hold at least one of these digests."""
     wanted = np.array(contents.drop_null().to_pylist(), "S64")
     found = [(pack, index) for pack in packs if (index := _index(pack)) is not None]
     return [pack for pack, index in found if len(np.intersect1d(_digests(index), wanted))]
 
 
 class StoredMedia:
-    """What lies in packs of an earlier version and needs no second copy, as far as it is as it was. Thread-safe."""
+    """Media that lie unchanged in packs of an earlier version and need no second copy. Thread-safe."""
 
     def __init__(self, packs: Iterable[Path]) -> None:
         found = [(pack, index) for pack in packs if (index := _index(pack)) is not None]
@@ -132,7 +132,7 @@ class StoredMedia:
         )
 
     def holds(self, sha256: str, data: bytes) -> bool:
-        """Whether these very bytes are there: a disk may have changed them since."""
+        """Whether exactly these bytes are stored: a disk may have changed them since."""
         key = sha256.encode()
         place = int(np.searchsorted(self._digests, key)) if len(self._digests) else 0
         if place >= len(self._digests) or self._digests[place] != key or self._lengths[place] != len(data):
@@ -145,7 +145,7 @@ class StoredMedia:
 
 
 def _index(pack: Path) -> pa.Table | None:
-    """None where the pack is not whole."""
+    """None if the pack is not intact."""
     try:
         index = pq.read_table(index_path(pack), columns=["sha256", "offset", "length"])
         end = pc.max(pc.add(index["offset"], index["length"])).as_py() or 0
@@ -159,15 +159,15 @@ def _digests(index: pa.Table) -> npt.NDArray[np.bytes_]:
 
 
 def _read_part(file: Path, folders: Folders, modality: str) -> IngestedPart | None:
-    """None where it is of another kind, or its pack is not whole."""
+    """None if the part is of another kind or its pack is not intact."""
     table = pq.read_table(file)
-    facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if (facts.get("form"), facts.get("modality")) != (FORM, modality):
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if (metadata.get("form"), metadata.get("modality")) != (FORM, modality):
         return None
-    pack = folders.packs / facts["pack"] if facts["pack"] else None
+    pack = folders.packs / metadata["pack"] if metadata["pack"] else None
     try:
         for path in (pack, index_path(pack)) if pack is not None else ():
-            os.utime(path)  # to whoever collects garbage it is as young as this run
+            os.utime(path)  # garbage collection must see it as young as this run
     except FileNotFoundError:
         return None
     return IngestedPart(table, pack) if pack is None or _index(pack) is not None else None
@@ -177,15 +177,15 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
     sketches = [None if item.verdict.sketch is None else bytes.fromhex(item.verdict.sketch) for item in items]
     known = {
         "source": pa.array([item.file.name for item in items], pa.string()),
-        "size": pa.array([item.raw.facts.size for item in items], pa.int64()),
-        "mtime_ns": pa.array([item.raw.facts.mtime_ns for item in items], pa.int64()),
+        "size": pa.array([item.raw.state.size for item in items], pa.int64()),
+        "mtime_ns": pa.array([item.raw.state.mtime_ns for item in items], pa.int64()),
         "content": pa.array([item.raw.sha256 for item in items], pa.string()),
         "quality": pa.array([item.verdict.quality for item in items], pa.string()),
         "reason": pa.array([item.verdict.reason for item in items], pa.string()),
         "fingerprint": pa.array([item.verdict.fingerprint for item in items], pa.string()),
         "sketch": pa.array(sketches, pa.binary()),
     }
-    fields = from_rows([item.verdict.fields | _bytes(item.raw.facts) for item in items])
+    fields = from_rows([item.verdict.fields | _bytes(item.raw.state) for item in items])
     return pa.table(
         {
             **{PREFIX + name: column for name, column in known.items()},
@@ -194,5 +194,5 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
     )
 
 
-def _bytes(facts: FileState) -> dict[str, int]:
-    return {"bytes": facts.size} if facts.size >= 0 else {}
+def _bytes(state: FileState) -> dict[str, int]:
+    return {"bytes": state.size} if state.size >= 0 else {}

@@ -1,7 +1,7 @@
 """From a survey to the rows of a version: roles, labels, groups, ids, splits and the report.
 
-Works on what was already judged; opens no foreign file. Two steps, so that rows that a dataset has already can be left
-out between them: `draft` says what each item is, `finish` gives it its id and its split.
+Works on validated items; opens no foreign file. Two steps, so that rows that a dataset has already can be left out
+between them: `draft_rows` says what each item is, `finish_draft` gives it its id and its split.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets import splits as missing_labels
 from speciate.datasets.columns import (
     CONTENT,
     FINGERPRINT,
@@ -55,7 +54,10 @@ from speciate.datasets.splits import (
     assign_splits,
     audit_split,
     empty_split_warnings,
+    find_missing_labels,
     members_of,
+    missing_label_warnings,
+    uneven_split_warnings,
 )
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
@@ -76,26 +78,26 @@ _LONGEST_REASON = 300
 OF_ONE_VERSION = (
     "steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts", "set_aside_shown",
 )  # fmt: skip
-"""What a report says of the step that made a version; the rest holds for the versions after it, too."""
+"""Report keys about the step that made a version; the other keys hold for later versions, too."""
 MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
 BROUGHT = "the source"
 
 Mask = npt.NDArray[np.bool_]
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-JudgeRows = Callable[[pa.Table, Roles], pa.Table]
-"""A table and its roles -> judging_rows.VERDICTS on every row."""
+ValidateRows = Callable[[pa.Table, Roles], pa.Table]
+"""A table and its roles -> row_validation.VERDICTS on every row."""
 
 
 class ColumnChoices(NamedTuple):
-    """What the caller said about the columns."""
+    """The caller's choices of columns."""
 
     label: str | None
     inputs: tuple[str, ...]
     group_by: str | None
     numeric: bool | None = None
-    """Whether labels are numbers, where that is known already."""
+    """Whether labels are numbers; None if that is not known yet."""
     implied: bool = True
-    """Whether a column `label` is the label where none is named."""
+    """Whether a column `label` is the label if none is named."""
 
 
 class Draft(NamedTuple):
@@ -107,9 +109,9 @@ class Draft(NamedTuple):
     label: str | None
     numeric: bool
     renamed: dict[str, str]
-    """The user's columns whose names were taken -> as which they are stored."""
+    """The user's columns whose names were taken -> their stored names."""
     implied: bool = False
-    """Whether the label is a column that nobody named as such."""
+    """Whether the label is a column that the caller did not name."""
     warnings: tuple[str, ...] = ()
     """Of the groups and the inputs."""
 
@@ -125,38 +127,38 @@ class FinishedDraft(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def draft_rows(survey: Survey, wishes: ColumnChoices, judge: JudgeRows) -> Draft:
-    """INVALID where a named column is not there or no item can be used at all."""
+def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -> Draft:
+    """INVALID if a named column does not exist or no item can be used at all."""
     table, items = survey.table, survey.items
     implied = None
-    if wishes.label is None and wishes.implied:
-        implied = implied_label(table.filter(_usable(items)), wishes.inputs, media=survey.media)
-    wishes = wishes._replace(label=wishes.label or implied)
-    judged = _QualityColumns(items["quality"], items["reason"])
-    labels, numeric, infinite = _labels(survey, wishes)
+    if choices.label is None and choices.implied:
+        implied = implied_label(table.filter(_usable(items)), choices.inputs, media=survey.media)
+    choices = choices._replace(label=choices.label or implied)
+    quality = _QualityColumns(items["quality"], items["reason"])
+    labels, numeric, infinite = _labels(survey, choices)
     if survey.media:
         roles = Roles(survey.modality, ())
         verdicts = items.append_column("key", items["content"])
     else:
-        never = [name for name in (wishes.label, wishes.group_by) if name in table.column_names]
-        roles = choose_roles(table, survey.modality, wishes.inputs, [str(name) for name in never])
-        verdicts = judge(table, roles)
-        judged.mark(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
+        never = [name for name in (choices.label, choices.group_by) if name in table.column_names]
+        roles = choose_roles(table, survey.modality, choices.inputs, [str(name) for name in never])
+        verdicts = validate(table, roles)
+        quality.record(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
         table = _with_fields(table, verdicts["fields"])
-    group_by = wishes.group_by or _default_group(roles.modality, table)
+    group_by = choices.group_by or _default_group(roles.modality, table)
     group = groups(group_by, table, items["source"].to_pylist()) if group_by else None
-    if wishes.label is not None:
-        judged.mark(infinite, "partial", INFINITE)
-        judged.mark(np.asarray(labels.is_null()), "partial", MISSING)
-    judged.refuse_if_nothing_is_left()
-    fixed = {"label": wishes.label, "group_key": wishes.group_by}  # a column called as its role is no other
+    if choices.label is not None:
+        quality.record(infinite, "partial", INFINITE)
+        quality.record(np.asarray(labels.is_null()), "partial", MISSING)
+    quality.refuse_if_nothing_is_left()
+    fixed = {"label": choices.label, "group_key": choices.group_by}  # a column called as its role is no other
     renamed = rename(name for name in table.column_names if fixed.get(name) != name)
     columns = {
         "split": items["split"],
         "label": labels,
         "group_key": pa.array(group, pa.string()) if group else pa.nulls(len(labels), pa.string()),
-        "quality": judged.qualities,
-        "reason": judged.reasons,
+        "quality": quality.qualities,
+        "reason": quality.reasons,
         "source": items["source"],
         CONTENT: verdicts["content"],
         FINGERPRINT: verdicts["fingerprint"],
@@ -167,33 +169,33 @@ def draft_rows(survey: Survey, wishes: ColumnChoices, judge: JudgeRows) -> Draft
         **{stored: table[name] for name, stored in renamed.items()},
     }
     inputs = tuple(renamed[name] for name in roles.inputs)
-    drafted = Draft(pa.table(columns), roles.modality, inputs, wishes.label, numeric, _renamed_only(renamed))
-    warnings = _warnings_of_groups(drafted.table, wishes.group_by, table.column_names)
-    left_out = dates(table) if roles.modality == "tabular" and not wishes.inputs else []
-    if left_out := [clean(name) for name in left_out if name not in (wishes.label, wishes.group_by)]:
+    draft = Draft(pa.table(columns), roles.modality, inputs, choices.label, numeric, _renamed_only(renamed))
+    warnings = _warnings_of_groups(draft.table, choices.group_by, table.column_names)
+    left_out = dates(table) if roles.modality == "tabular" and not choices.inputs else []
+    if left_out := [clean(name) for name in left_out if name not in (choices.label, choices.group_by)]:
         warnings += (DATES.format(names=", ".join(map(repr, left_out[:_DATES_SHOWN]))),)
-    return drafted._replace(implied=implied is not None, warnings=warnings)
+    return draft._replace(implied=implied is not None, warnings=warnings)
 
 
 def _with_fields(table: pa.Table, fields: pa.ChunkedArray) -> pa.Table:
-    """The columns that a modality makes of the media in cells, beside those that are there, which stay as they are."""
+    """Adds the columns that a modality makes of the media in cells; existing columns stay as they are."""
     if fields.null_count == len(fields):
         return table
-    told = [json.loads(text or "{}") for text in fields.to_pylist()]
-    for name in dict.fromkeys(name for each in told for name in each):
+    values = [json.loads(text or "{}") for text in fields.to_pylist()]
+    for name in dict.fromkeys(name for each in values for name in each):
         if name not in table.column_names:
-            table = table.append_column(name, array([each.get(name) for each in told]))
+            table = table.append_column(name, array([each.get(name) for each in values]))
     return table
 
 
 def _default_group(modality: str, table: pa.Table) -> str | None:
-    """The column that groups examples where nobody names another: those of one patient, or scaffold, stay together."""
+    """The column that groups examples if nobody names another: those of one patient, or scaffold, stay together."""
     field = find(modality).default_group
     return field if field in table.column_names else None
 
 
 def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """A column says itself where there is no group; a pattern and folders may miss."""
+    """Warnings for a pattern or folders that miss items; a column shows its missing groups itself."""
     if group_by is None or group_by in columns:
         return ()
     usable = table.filter(_usable(table))
@@ -201,46 +203,48 @@ def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence
 
 
 def finish_draft(
-    drafted: Draft,
+    draft: Draft,
     seed: int,
-    kept: Mapping[str, str] = _NOTHING,
+    kept_splits: Mapping[str, str] = _NOTHING,
     *,
-    beside: pa.Table | None = None,
-    taken: Collection[str] = frozenset(),
+    existing: pa.Table | None = None,
+    taken_ids: Collection[str] = frozenset(),
     fractions: Mapping[str, float] = FRACTIONS,
 ) -> FinishedDraft:
     """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
 
-    `kept`: keys of earlier rows -> the split that they lie in and keep. `beside`: rows of the dataset that these come
-    to, which keep their splits; the two have no row in common. `taken`: ids that are not free. `fractions`: of the
-    dataset's split.
+    `kept_splits`: keys of earlier rows -> the split that they keep. `existing`: rows of the dataset that these are
+    appended to, which keep their splits; the two have no row in common. `taken_ids`: ids that are not free.
+    `fractions`: of the dataset's split.
     """
-    table = drafted.table
-    if drafted.brings_split:
-        table = _without_copies(table, beside)
-    elif beside is None:
+    table = draft.table
+    if draft.brings_split:
+        table = _without_copies(table, existing)
+    elif existing is None:
         usable = _usable(table)
-        members = members_of(table.filter(usable), drafted.modality)
-        names = assign_splits(members, fractions, seed, {key: name for key, name in kept.items() if name in fractions})
+        members = members_of(table.filter(usable), draft.modality)
+        names = assign_splits(
+            members, fractions, seed, {key: name for key, name in kept_splits.items() if name in fractions}
+        )
         table = with_column(table, "split", _scatter_names(names, usable))
     else:
-        table = _append_to_splits(table, beside, drafted.modality, fractions, seed)
-    table = table.add_column(0, "id", _ids(table, taken)).sort_by("id")
-    made = not drafted.brings_split
-    whole = table if beside is None else _stack_split_columns(beside, table)
-    report = split_report(whole, drafted.modality, made=made)
-    lacking = tuple(missing_labels.missing_label_warnings(report["missing_labels"]))
+        table = _append_to_splits(table, existing, draft.modality, fractions, seed)
+    table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
+    made = not draft.brings_split
+    whole = table if existing is None else _stack_split_columns(existing, table)
+    report = split_report(whole, draft.modality, made=made)
+    lacking = tuple(missing_label_warnings(report["missing_labels"]))
     if not made:
         return FinishedDraft(table, report, lacking)
-    dealt = whole.filter(_usable(whole))["split"].to_pylist()
-    warnings = empty_split_warnings(dealt, fractions) + lacking
-    if beside is None and not kept:
-        warnings += tuple(missing_labels.uneven_split_warnings(dealt, fractions))
+    assigned = whole.filter(_usable(whole))["split"].to_pylist()
+    warnings = empty_split_warnings(assigned, fractions) + lacking
+    if existing is None and not kept_splits:
+        warnings += tuple(uneven_split_warnings(assigned, fractions))
     return FinishedDraft(table, report | {"fractions": dict(fractions), "seed": seed}, warnings)
 
 
 def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
-    """Of the usable rows of a whole version."""
+    """The report on the split of a whole version, from its usable rows."""
     usable = table.filter(_usable(table))
     members = members_of(usable, modality)
     found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist())
@@ -248,17 +252,17 @@ def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any
         "made_by": MADE if made else BROUGHT,
         "without_split": usable["split"].null_count,
         **found,
-        "missing_labels": missing_labels.find_missing_labels(usable, members, made=made),
+        "missing_labels": find_missing_labels(usable, members, made=made),
     }
 
 
 def carry_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report says that holds for the next version, too."""
+    """The part of a report that holds for the next version, too."""
     return {name: value for name, value in report.items() if name not in OF_ONE_VERSION}
 
 
 def quality_report(table: pa.Table) -> dict[str, Any]:
-    """How many rows have each quality, and the reasons that are most frequent."""
+    """How many rows have each quality, and the most frequent reasons."""
     counts, reasons = _counts(table["quality"]), _most_frequent(table["reason"])
     several = pc.count_distinct(table["reason"]).as_py()
     more = {"reasons_shown": f"first {len(reasons)} of {several:,}"} if several > len(reasons) else {}
@@ -269,13 +273,13 @@ def quality_report(table: pa.Table) -> dict[str, Any]:
 
 
 class _QualityColumns:
-    """The quality of every item, as judgement goes on."""
+    """The quality and reason of every item, while checks are made."""
 
     def __init__(self, qualities: pa.ChunkedArray, reasons: pa.ChunkedArray) -> None:
         self.qualities, self.reasons = qualities.combine_chunks(), reasons.combine_chunks()
 
-    def mark(self, where: Mask, quality: Any, reason: Any) -> None:
-        """The first verdict stands."""
+    def record(self, where: Mask, quality: Any, reason: Any) -> None:
+        """Records a verdict on items that have none yet: the first verdict stands."""
         open_ = pa.array(where & np.asarray(pc.equal(self.qualities, "ok")))
         self.qualities = pc.if_else(open_, quality, self.qualities)
         self.reasons = pc.if_else(open_, reason, self.reasons)
@@ -296,13 +300,13 @@ class _QualityColumns:
 
 
 def clean_reason(reason: str) -> str:
-    """As it may stand in an error: short, without control characters."""
+    """A reason fit for an error message: short, without control characters."""
     return " ".join(clean(reason[at : at + 64]) for at in range(0, min(len(reason), _LONGEST_REASON), 64))
 
 
-def _labels(survey: Survey, wishes: ColumnChoices) -> tuple[pa.Array, bool, Mask]:
+def _labels(survey: Survey, choices: ColumnChoices) -> tuple[pa.Array, bool, Mask]:
     """The labels, whether they are numbers, and which of them were infinite."""
-    label, count = wishes.label, survey.items.num_rows
+    label, count = choices.label, survey.items.num_rows
     infinite = np.zeros(count, bool)
     if label is None:
         return pa.nulls(count, pa.string()), False, infinite
@@ -315,7 +319,7 @@ def _labels(survey: Survey, wishes: ColumnChoices) -> tuple[pa.Array, bool, Mask
         check_label(label, survey.table)
         cells = survey.table[label].to_pylist()
         found, infinite = label_column(cells), np.array([is_infinite(cell) for cell in cells], bool)
-        numeric = found.numeric if wishes.numeric is None else wishes.numeric
+        numeric = found.numeric if choices.numeric is None else choices.numeric
         values = _cast_labels(found.values, found.numeric, numeric)
     if numeric:  # also where the cells are texts
         infinite |= np.isinf(np.asarray(values))
@@ -339,26 +343,30 @@ def _cast_labels(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Ar
 
 
 def _append_to_splits(
-    table: pa.Table, beside: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
+    table: pa.Table, existing: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
 ) -> pa.Table:
-    """With splits, or refused, as what lies in the dataset wants it."""
-    whole = _stack_split_columns(beside, table)
-    new = np.arange(whole.num_rows) >= beside.num_rows
-    dealt = append_rows(whole, modality, new, fractions=fractions, seed=seed).slice(beside.num_rows)
+    """With the splits that the dataset's rows require, or refused."""
+    whole = _stack_split_columns(existing, table)
+    new = np.arange(whole.num_rows) >= existing.num_rows
+    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed).slice(existing.num_rows)
     for name in ("split", "quality", "reason"):
-        table = with_column(table, name, dealt[name])
+        table = with_column(table, name, assigned[name])
     return table
 
 
-def _without_copies(table: pa.Table, beside: pa.Table | None) -> pa.Table:
-    """Identical content in several splits that the source brings: the copy in the test split stays, the others are
-    refused; where the content is in the dataset already, that one."""
+def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
+    """Refuses identical content in several splits that the source brings.
+
+    The copy in the test split stays; if the dataset has the content already, only that split may hold it.
+    """
     usable = np.asarray(_usable(table))
     named = pa.table({"content": table[CONTENT], "split": table["split"], "place": np.arange(table.num_rows)})
     named = named.filter(pa.array(usable))
     there: dict[str, str | None] = {}
-    if beside is not None:
-        old = beside.filter(pc.and_(_usable(beside), pc.is_in(beside[CONTENT], named["content"].combine_chunks())))
+    if existing is not None:
+        old = existing.filter(
+            pc.and_(_usable(existing), pc.is_in(existing[CONTENT], named["content"].combine_chunks()))
+        )
         there = dict(zip(old[CONTENT].to_pylist(), old["split"].to_pylist(), strict=True))
     several = named.group_by("content").aggregate([("split", "count_distinct")])
     crossing = several.filter(pc.greater(several["split_count_distinct"], 1))["content"].to_pylist()
@@ -379,7 +387,7 @@ def _first(splits: Collection[str | None]) -> str:
     return next((name for name in KEEP_FIRST if name in splits), None) or min(map(str, splits))
 
 
-def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:
+def _ids(table: pa.Table, taken_ids: Collection[str]) -> pa.Array:
     """From the content, so that the same example has the same id in every version; copies are numbered."""
     bounds = [pc.coalesce(table[name].cast(pa.string()), "") for name in (START, STOP)]
     contents = pc.if_else(
@@ -390,8 +398,8 @@ def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:
     names = keys.to_pylist()
     ids = example_ids([f"{name}:1" for name in names])
     alone = np.bincount(codes)[codes] == 1
-    if taken:
-        alone &= ~np.array([name in taken for name in ids.to_pylist()], bool)
+    if taken_ids:
+        alone &= ~np.array([name in taken_ids for name in ids.to_pylist()], bool)
     if alone.all():
         return ids
     chosen = ids.to_pylist()
@@ -399,7 +407,7 @@ def _ids(table: pa.Table, taken: Collection[str]) -> pa.Array:
     numbers: Counter[str] = Counter()
     for place in sorted(np.flatnonzero(~alone).tolist(), key=lambda i: (names[i], str(labels[i]), sources[i])):
         numbers[names[place]] += 1
-        while (found := id_from_key(NOUN, f"{names[place]}:{numbers[names[place]]}")) in taken:
+        while (found := id_from_key(NOUN, f"{names[place]}:{numbers[names[place]]}")) in taken_ids:
             numbers[names[place]] += 1
         chosen[place] = found
     return pa.array(chosen, pa.string())
@@ -436,14 +444,11 @@ def _most_frequent(reasons: Any) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_SHOWN])
 
 
-# Ids of examples from what they hold, all at once: those that `ids.id_from_key` gives one by one.
-
-
 NOUN = "ex"
 
 
 def example_ids(keys: Sequence[str]) -> pa.Array:
-    """(N,) strings."""
+    """(N,) ids of examples, computed together; the same ids that `refs.id_from_key` gives one by one."""
     numbers = np.frombuffer(b"".join(hashlib.sha256(key.encode()).digest()[:8] for key in keys), ">u8").astype(
         np.uint64
     )

@@ -1,5 +1,5 @@
-"""Items that are parts of files: a row of labels each (sources/excerpts.py), with bounds that are checked against how
-long the file is, and for the number of a frame against where that frame lies."""
+"""Items that are parts of files: one per row of labels (sources/labels.py). Bounds are checked against the length of
+the file, and frame numbers against its frames."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ _WHOLE = _Bounds(None, None)
 
 
 def cut_excerpts(survey: Survey, labels: pa.Table, about: Sequence[int], ask: ReadTimestamps) -> ExcerptSurvey:
-    """The items, one for each row of `labels`, with its bounds in the columns `window_start` and `window_stop`: null
-    where it is about the whole file. One that is about no part of its file gets quality error."""
+    """The items, one per row of `labels`, with their bounds in the columns `window_start` and `window_stop`.
+
+    Bounds are null for a whole file. An item outside its file gets quality error.
+    """
     places = pa.array(about, pa.int64())
     items, table = survey.items.take(places), survey.table.take(places)
     if "split" in labels.column_names:
@@ -64,8 +66,10 @@ def cut_excerpts(survey: Survey, labels: pa.Table, about: Sequence[int], ask: Re
 
 
 def group_excerpts(rows: pa.Table, modality: str) -> pa.Table:
-    """With a group for each usable row: parts of a file, of its copies and near-duplicates have the same, by the name
-    of one of the files."""
+    """Gives each usable row a group: parts of one file, of its copies and near-duplicates share it.
+
+    The group is the name of one of the files.
+    """
     usable = np.asarray(pc.equal(rows["quality"], "ok"))
     chosen = rows.filter(pa.array(usable))
     groups: Any = np.array(rows["group_key"].to_pylist(), object)
@@ -78,20 +82,20 @@ def _bounds_of_frames(
 ) -> list[_Bounds]:
     named = [content if usable and frame is not None else None
              for frame, content, usable in zip(frames, contents, ok, strict=True)]  # fmt: skip
-    marks = ask(list(dict.fromkeys(content for content in named if content is not None)), "frames")
+    timestamps = ask(list(dict.fromkeys(content for content in named if content is not None)), "frames")
     return [
-        _WHOLE if content is None else _bounds_of_frame(frame, marks[content])
+        _WHOLE if content is None else _bounds_of_frame(frame, timestamps[content])
         for frame, content in zip(frames, named, strict=True)
     ]
 
 
-def _bounds_of_frame(frame: Any, marks: Timestamps) -> _Bounds:
+def _bounds_of_frame(frame: Any, timestamps: Timestamps) -> _Bounds:
     number = _number(frame)
-    if number is None or number != int(number) or not 0 <= number < len(marks) - 1:
+    if number is None or number != int(number) or not 0 <= number < len(timestamps) - 1:
         return _Bounds(
-            None, None, f"Its label is about frame {_shorten_cell(frame)} of {len(marks) - 1}, the first being 0."
+            None, None, f"Its label is about frame {_shorten_cell(frame)} of {len(timestamps) - 1}, the first being 0."
         )
-    return _Bounds(float(marks[int(number)]), float(marks[int(number) + 1]))
+    return _Bounds(float(timestamps[int(number)]), float(timestamps[int(number) + 1]))
 
 
 def _check_bounds(start: Any, stop: Any, length: Any, unit: str) -> _Bounds:
@@ -99,8 +103,8 @@ def _check_bounds(start: Any, stop: Any, length: Any, unit: str) -> _Bounds:
         return _WHOLE
     first, last = _number(start), _number(stop)
     if first is None or last is None or not 0 <= first < last or first >= (length or 0):
-        said = f"from {_shorten_cell(start)} up to {_shorten_cell(stop)} of {length or 0:g} {unit}"
-        return _Bounds(None, None, f"Its label is about a part that is none: {said}.")
+        part = f"from {_shorten_cell(start)} up to {_shorten_cell(stop)} of {length or 0:g} {unit}"
+        return _Bounds(None, None, f"Its label is about a part that is none: {part}.")
     return _Bounds(first, min(last, float(length)))
 
 

@@ -1,5 +1,5 @@
-"""Reads the bytes of a source's files as they are, without looking into them; several as one bundle where an example
-has several."""
+"""Reads the bytes of a source's files without looking into them; several files as one bundle if an example has
+several."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from speciate.modalities.bundles import bundle
 LONGEST_FILE = 512 * 1024 * 1024
 """Bytes of one example; more is refused unread."""
 _NUMBERED = re.compile(r"\d{5}\.\w+")
-GONE = "The file was gone when it was to be read."
+GONE = "The file no longer existed when it was read."
 
 
 class FileState(NamedTuple):
-    """Of a file, by which it is known to be unchanged; -1 where it is not there."""
+    """Size and time of a file, by which it is known to be unchanged; -1 if it does not exist."""
 
     size: int
     mtime_ns: int
 
 
 class RawFile(NamedTuple):
-    """`data` and its `sha256` are None where it was not read; then `quality` and `reason` say why."""
+    """`data` and its `sha256` are None if it was not read; then `quality` and `reason` say why."""
 
-    facts: FileState
+    state: FileState
     data: bytes | None
     sha256: str | None
     quality: str = "ok"
@@ -48,29 +48,32 @@ def file_state(file: SourceFile) -> FileState:
 
 
 def read_raw(file: SourceFile, below: Collection[str]) -> RawFile:
-    """`below`: resolved folders or files. Whatever a path has come to lead to meanwhile, nothing outside is read."""
+    """`below`: resolved folders or files. Nothing outside them is read, wherever a path leads by now."""
     if not file.parts:
         return _read(file.path, below)
     members: dict[str, bytes] = {}
-    facts: list[FileState] = []
+    state: list[FileState] = []
     for name, path in file.parts:
         raw = _read(path, below)
-        facts.append(raw.facts)
+        state.append(raw.state)
         if raw.data is None:
             return raw._replace(
-                facts=file_state(file), reason=f"{raw.reason} It is {name!r} of {len(file.parts)} files."
+                state=file_state(file), reason=f"{raw.reason} It is {name!r} of {len(file.parts)} files."
             )
         members[name] = raw.data
-        if (size := sum(each.size for each in facts)) > LONGEST_FILE:
+        if (size := sum(each.size for each in state)) > LONGEST_FILE:
             reason = f"Its files have {size:,} bytes and more together, more than {LONGEST_FILE:,}."
             return RawFile(file_state(file), None, None, "refused", reason)
     data = bundle(members)
-    return RawFile(_combine_states(facts), data, hashlib.sha256(data).hexdigest())
+    return RawFile(_combine_states(state), data, hashlib.sha256(data).hexdigest())
 
 
 def by_source_names(reason: str | None, file: SourceFile) -> str | None:
-    """What is said of an example of several files, with each of them called as its source calls it: those that a bundle
-    numbers have names, there and in what a decoder says, that mean nothing to whoever brought them."""
+    """A reason with the source's names of an example's files.
+
+    Bundles number files that have names, and a decoder's message quotes the numbered names, which mean nothing to the
+    user.
+    """
     if reason is None or not file.parts:
         return reason
     called = _source_names({name: path for name, path in file.parts if _NUMBERED.fullmatch(name)})
@@ -96,28 +99,28 @@ def _state_of_path(path: Path) -> FileState:
     return FileState(found.st_size, found.st_mtime_ns)
 
 
-def _combine_states(facts: Sequence[FileState]) -> FileState:
-    return FileState(sum(each.size for each in facts), max(each.mtime_ns for each in facts))
+def _combine_states(state: Sequence[FileState]) -> FileState:
+    return FileState(sum(each.size for each in state), max(each.mtime_ns for each in state))
 
 
 def _read(path: Path, below: Collection[str]) -> RawFile:
-    facts = FileState(-1, -1)
+    state = FileState(-1, -1)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with io.FileIO(descriptor) as file:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or not _is_below(_real(descriptor, path), below):
-                return RawFile(facts, None, None, "refused", "The path leads out of the source.")
-            facts = FileState(found.st_size, found.st_mtime_ns)
-            if facts.size > LONGEST_FILE:
-                reason = f"The file has {facts.size:,} bytes, more than {LONGEST_FILE:,}."
-                return RawFile(facts, None, None, "refused", reason)
+                return RawFile(state, None, None, "refused", "The path leads out of the source.")
+            state = FileState(found.st_size, found.st_mtime_ns)
+            if state.size > LONGEST_FILE:
+                reason = f"The file has {state.size:,} bytes, more than {LONGEST_FILE:,}."
+                return RawFile(state, None, None, "refused", reason)
             data = file.readall() or b""
     except FileNotFoundError:
-        return RawFile(facts, None, None, "error", GONE)
+        return RawFile(state, None, None, "error", GONE)
     except OSError as error:
-        return RawFile(facts, None, None, "error", f"The file cannot be read: {error.strerror}.")
-    return RawFile(facts, data, hashlib.sha256(data).hexdigest())
+        return RawFile(state, None, None, "error", f"The file cannot be read: {error.strerror}.")
+    return RawFile(state, data, hashlib.sha256(data).hexdigest())
 
 
 def _real(descriptor: int, path: Path) -> str:

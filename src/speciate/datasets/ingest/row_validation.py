@@ -1,7 +1,9 @@
-"""Rows of a table, validated in sandboxed processes a slice at a time: every row's medium is admitted once.
+"""Rows of a table, validated in sandboxed processes a slice at a time, as files are (validation.py): each medium is
+admitted once.
 
 The verdicts of a slice are kept in the run's checkpoints under the digest of the slice, so that the next attempt after
-a kill does not ask again. `validate_rows` runs in the sandbox, all else in the worker."""
+a kill does not validate it again. `validate_rows` runs in the sandbox, all else in the worker.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ _VALIDATE_ROWS = "speciate.datasets.ingest.row_validation:validate_rows"
 
 
 class RowValidationContext(NamedTuple):
-    """Where rows are judged."""
+    """Where rows are validated."""
 
     run: Run
     pool: Pool
@@ -47,24 +49,27 @@ class RowValidationContext(NamedTuple):
     readable: frozenset[Path]
 
 
-def validate_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, desk: RowValidationContext) -> pa.Table:
-    """VERDICTS on every row: those that are not `wanted` (bool) are not judged, and error. So is a row that costs a
-    process its life, alone."""
+def validate_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, context: RowValidationContext) -> pa.Table:
+    """VERDICTS on every row.
+
+    Rows that are not `wanted` (bool) are not validated and get quality error. So does a single row that kills its
+    process.
+    """
     chosen = table.filter(wanted)
     slices = [chosen.slice(start, _SLICE) for start in range(0, max(chosen.num_rows, 1), _SLICE)]
-    with ThreadPoolExecutor(desk.pool.size, thread_name_prefix="ingest") as threads:
-        found = [_error_verdicts(1, "It was not judged.")]
-        for verdicts in threads.map(lambda rows: _validate_slice(rows, roles, desk), slices):
+    with ThreadPoolExecutor(context.pool.size, thread_name_prefix="ingest") as threads:
+        found = [_error_verdicts(1, "It was not validated.")]
+        for verdicts in threads.map(lambda rows: _validate_slice(rows, roles, context), slices):
             found.append(verdicts)
-            if desk.run.stopping:
-                desk.pool.close()
+            if context.run.stopping:
+                context.pool.close()
                 raise Stopped
     mask = np.asarray(wanted, bool)
     return pa.concat_tables(found).take(pa.array(np.where(mask, np.cumsum(mask), 0)))
 
 
-def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) -> pa.Table:
-    run = desk.run
+def _validate_slice(rows: pa.Table, roles: Roles, context: RowValidationContext) -> pa.Table:
+    run = context.run
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="lz4")
     data = sink.getvalue()
@@ -74,7 +79,7 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     for attempt in (run.folder, *run.resume_from):
         if (kept := attempt.checkpoints / name).exists():
             return _read_verdicts(kept, rows.num_rows)
-    file = desk.work / name
+    file = context.work / name
     file.write_bytes(data)
 
     def read(path: Path, answer: dict[str, Any]) -> pa.Table:
@@ -83,11 +88,11 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     payload = {"file": str(file), "modality": roles.modality, "inputs": list(roles.inputs)}
     seconds = max(_LEAST_SECONDS, _SECONDS * rows.num_rows / _SLICE)
     try:
-        verdicts = ask_until_heard(
-            lambda: desk.pool.ask_for_file(_VALIDATE_ROWS, payload, read, seconds, readable=desk.readable), run
+        verdicts = ask_until_answered(
+            lambda: context.pool.ask_for_file(_VALIDATE_ROWS, payload, read, seconds, readable=context.readable), run
         )
     except SpeciateError as error:
-        verdicts = _one_by_one(rows, roles, desk, error)
+        verdicts = _one_by_one(rows, roles, context, error)
     finally:
         file.unlink(missing_ok=True)
     sink = pa.BufferOutputStream()
@@ -96,13 +101,13 @@ def _validate_slice(rows: pa.Table, roles: Roles, desk: RowValidationContext) ->
     return verdicts
 
 
-def _one_by_one(rows: pa.Table, roles: Roles, desk: RowValidationContext, error: SpeciateError) -> pa.Table:
-    """Verdicts on rows of which one at least was too much for a process: smaller slices, at last of one row."""
+def _one_by_one(rows: pa.Table, roles: Roles, context: RowValidationContext, error: SpeciateError) -> pa.Table:
+    """Verdicts on rows of which at least one was too much for a process: smaller slices, at last of one row."""
     if rows.num_rows <= 1:
         return _error_verdicts(rows.num_rows, f"The decoder failed on this row: {error.message}"[:LONGEST_REASON])
     size = -(-rows.num_rows // _PIECES)
     pieces = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-    return pa.concat_tables([_validate_slice(piece, roles, desk) for piece in pieces])
+    return pa.concat_tables([_validate_slice(piece, roles, context) for piece in pieces])
 
 
 def _error_verdicts(count: int, reason: str) -> pa.Table:
@@ -111,7 +116,7 @@ def _error_verdicts(count: int, reason: str) -> pa.Table:
 
 
 def _read_verdicts(path: Path, count: int) -> pa.Table:
-    """What a process that met foreign bytes wrote. REFUSED where it is not what was asked for."""
+    """Verdicts written by a process that met foreign bytes. REFUSED if they are not valid."""
     try:
         verdicts = pq.read_table(path).cast(VERDICTS)
         if verdicts.num_rows == count and pc.all(pc.is_in(verdicts["quality"], pa.array(QUALITIES))).as_py() in (
@@ -121,10 +126,7 @@ def _read_verdicts(path: Path, count: int) -> pa.Table:
             return verdicts
     except (pa.ArrowException, OSError, ValueError):
         pass
-    raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", RECOVERY)
-
-
-# Rows of tables judged as files are (judging.py): every row's medium is admitted once. Runs in a caged process.
+    raise SpeciateError(Code.REFUSED, "A decoder's process gave an invalid answer.", RECOVERY)
 
 
 VERDICTS = pa.schema(
@@ -138,8 +140,8 @@ VERDICTS = pa.schema(
         ("fields", pa.string()),
     ]
 )
-"""sha256 of what a model sees of a row, of its fingerprint and of all its cells; as JSON the further columns that its
-modality makes, null where none; the rest as for files."""
+"""`content`, `fingerprint` and `key`: sha256 of the model's input, of its fingerprint and of all cells of the row.
+`fields`: as JSON the columns that its modality makes, null if there are none. The others are as for files."""
 
 
 def validate_rows(payload: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def row_verdicts(table: pa.Table, name: str, inputs: list[str]) -> pa.Table:
 
 
 def _untyped_value(value: Any) -> Any:
-    """The type of a numeric column makes no other row."""
+    """The value without its numeric type, which does not make another row."""
     if isinstance(value, dict):
         return {name: _untyped_value(cell) for name, cell in value.items()}
     return [_untyped_value(cell) for cell in value] if isinstance(value, list) else plain(value)
@@ -178,14 +180,14 @@ def _untyped_value(value: Any) -> Any:
 _encode = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
-# Asks the ingest's processes until one has time: that all are busy says nothing about the file.
-
-
 T = TypeVar("T")
 
 
-def ask_until_heard(ask: Callable[[], T], run: Run) -> T:
-    """What `ask` answers or raises, once it was heard. Stopped where the run is to stop, whatever went wrong."""
+def ask_until_answered(ask: Callable[[], T], run: Run) -> T:
+    """The answer of `ask`, repeated while all processes are busy: that says nothing about the file.
+
+    Raises what `ask` raises; Stopped if the run is to stop, whatever went wrong.
+    """
     while True:
         try:
             return ask()

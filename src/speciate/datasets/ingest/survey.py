@@ -1,8 +1,9 @@
-"""Every item of a source with what was found out about it, read in caged processes, several at a time.
+"""Every item of a source with its verdict, read in sandboxed processes, several at a time.
 
-Media are judged in chunks of the sorted listing and kept in durable parts (parts.py), so that a run after a kill reads
-only what no finished part holds. An item whose process dies (a crash of the decoder, memory beyond the limit) is found
-by asking again one by one, and becomes an error with that reason; the others do not suffer from it.
+Media are validated in chunks of the sorted listing and kept in durable parts (checkpoints.py), so that a run after a
+kill reads only files of no finished part. If a process dies on a chunk (a crash of the decoder, memory beyond the
+limit), its files are validated one by one: the one at fault becomes an error with that reason, the others do not
+suffer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from speciate.datasets.ingest.checkpoints import (
     recover_parts,
 )
 from speciate.datasets.ingest.raw_files import GONE, FileState, RawFile, by_source_names, file_state, read_raw
-from speciate.datasets.ingest.row_validation import ask_until_heard
+from speciate.datasets.ingest.row_validation import ask_until_answered
 from speciate.datasets.ingest.validation import LONGEST_REASON, Verdict, parse_verdicts
 from speciate.datasets.readers.rows import REASON, concatenate, from_rows, is_broken
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, normalise_split
@@ -42,12 +43,12 @@ _CHUNK, _CHUNK_BYTES = 64, 8 << 20
 """Most files and bytes per question to a process."""
 _PART, _PART_BYTES = 768, 64 << 20
 """Most files and bytes per part: fewer would cost a sync of the disk too often."""
-_ASKED = 8
-"""Most chunks that are asked for ahead of the part that is being filled; of bytes as many as a part has."""
-MOST_AT_RISK = 2 * _PART + _ASKED * _CHUNK
-"""So many files, at most, are judged and in no finished part at any time: what a kill costs."""
-MOST_SET_ASIDE = 100_000
-"""Of what was not read, so many are items."""
+_MOST_REQUESTS = 8
+"""Most chunks requested ahead of the part that is being filled; their bytes are at most those of a part."""
+MOST_AT_RISK = 2 * _PART + _MOST_REQUESTS * _CHUNK
+"""Most files that are validated and in no finished part at any time: the cost of a kill."""
+MOST_EXCLUDED = 100_000
+"""Most excluded files that become items."""
 _SECONDS = 120.0
 _VALIDATE_FILES = "speciate.datasets.ingest.validation:validate_files"
 
@@ -60,7 +61,7 @@ class Survey:
     """Tables are parallel: a row per item, in the order of the source."""
 
     modality: str
-    """`auto`: the cells must tell."""
+    """`auto`: the cells decide."""
     media: bool
     """Whether each item is a file."""
     table: pa.Table
@@ -69,7 +70,7 @@ class Survey:
     """`source` (path below the source, for rows of a table with `#` and the row's number), `split`, `folder`,
     `quality`, `reason`; of media also `content` (sha256 of the file), `fingerprint` and `sketch`."""
     packs: tuple[Path, ...] = ()
-    """With the bytes of media, as far as no earlier version has them."""
+    """Packs with the bytes of media that no earlier version has."""
 
 
 class SurveyContext(NamedTuple):
@@ -82,13 +83,13 @@ class SurveyContext(NamedTuple):
     progress: Progress
 
 
-def survey_media(found: Listing, desk: SurveyContext, known: StoredMedia) -> Survey:
-    """Every file is one item. NOT_FOUND where most of them vanished meanwhile."""
-    run, facts = desk.run, {file.name: file_state(file) for file in found.files}
-    parts = recover_parts((run.folder, *run.resume_from), run.folders, found.modality, facts)
+def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> Survey:
+    """Every file is one item. NOT_FOUND if most of them vanished meanwhile."""
+    run, states = context.run, {file.name: file_state(file) for file in found.files}
+    parts = recover_parts((run.folder, *run.resume_from), run.folders, found.modality, states)
     there = {name for part in parts for name in part.table[f"{PREFIX}source"].to_pylist()}
     left = [file for file in found.files if file.name not in there]
-    parts += _validate_files(found, left, facts, desk, known)
+    parts += _validate_files(found, left, states, context, known)
     everything = pa.concat_tables([part.table.replace_schema_metadata(None) for part in parts],
                                   promote_options="permissive")  # fmt: skip
     order = pc.index_in(pa.array([file.name for file in found.files]), everything[f"{PREFIX}source"].combine_chunks())
@@ -107,15 +108,17 @@ def survey_media(found: Listing, desk: SurveyContext, known: StoredMedia) -> Sur
     return Survey(found.modality, True, everything.select(own), items, packs)
 
 
-def survey_tables(found: Listing, desk: SurveyContext, label: str | None = None) -> Survey:
-    """Every row of every file is one item. A file that cannot be read at all is one item of quality error. `label`: the
-    column that is the label."""
+def survey_tables(found: Listing, context: SurveyContext, label: str | None = None) -> Survey:
+    """Every row of every file is one item. A file that cannot be read at all is one item of quality error.
+
+    `label`: the label column.
+    """
     files = found.files
     tables: list[pa.Table] = []
-    with _threads(desk.pool.size) as threads:
-        for table in threads.map(lambda file: _read_table(desk, found, file, label), files):
+    with _threads(context.pool.size) as threads:
+        for table in threads.map(lambda file: _read_table(context, found, file, label), files):
             tables.append(table)
-            desk.progress(len(tables), len(files))
+            context.progress(len(tables), len(files))
     counts = [table.num_rows for table in tables]
     return _survey_rows(
         concatenate(tables),
@@ -127,11 +130,11 @@ def survey_tables(found: Listing, desk: SurveyContext, label: str | None = None)
 
 
 def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
-    """Rows that came with the call."""
+    """Inline rows of the call."""
     nothing = pa.nulls(len(rows), pa.string())
-    sound = [{} if is_broken(row) else row for row in rows]
+    valid = [{} if is_broken(row) else row for row in rows]
     reasons = ["It holds half a character." if is_broken(row) else None for row in rows]
-    table = from_rows([{name: cell for name, cell in row.items() if name != REASON} for row in sound])
+    table = from_rows([{name: cell for name, cell in row.items() if name != REASON} for row in valid])
     return _survey_rows(
         table.append_column(REASON, pa.array(reasons, pa.string())),
         modality=modality,
@@ -141,14 +144,16 @@ def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
     )
 
 
-def with_excluded_files(survey: Survey, aside: Sequence[ExcludedFile], source: str) -> Survey:
-    """The survey and, below its items, what was not read, each with the reason; so that nothing vanishes. `source`: the
-    name for those beyond a bound."""
-    if not aside:
+def with_excluded_files(survey: Survey, excluded: Sequence[ExcludedFile], source: str) -> Survey:
+    """The survey and, below its items, the excluded files with their reasons, so that nothing vanishes.
+
+    `source`: the name for those beyond MOST_EXCLUDED.
+    """
+    if not excluded:
         return survey
-    kept = list(aside[:MOST_SET_ASIDE])
-    if (more := len(aside) - len(kept)) > 0:
-        kept.append(ExcludedFile(source, f"{more:,} further files were set aside."))
+    kept = list(excluded[:MOST_EXCLUDED])
+    if (more := len(excluded) - len(kept)) > 0:
+        kept.append(ExcludedFile(source, f"{more:,} further files were excluded."))
     refused = pa.table(
         {
             "source": pa.array([item.name for item in kept], pa.string()),
@@ -161,76 +166,79 @@ def with_excluded_files(survey: Survey, aside: Sequence[ExcludedFile], source: s
     return replace(survey, table=pa.concat_tables([survey.table, empty]), items=items)
 
 
-# Media
-
-
 def _validate_files(
-    found: Listing, files: Sequence[SourceFile], facts: dict[str, FileState], desk: SurveyContext, known: StoredMedia
+    found: Listing,
+    files: Sequence[SourceFile],
+    states: dict[str, FileState],
+    context: SurveyContext,
+    known: StoredMedia,
 ) -> list[IngestedPart]:
-    """The parts of `files`. While one is sealed the next is filled, and the processes are asked ahead of that."""
-    parts = _chunk_files(files, facts)
+    """The parts of `files`. One is sealed while the next is filled and further chunks are validated."""
+    parts = _chunk_files(files, states)
     done, total = len(found.files) - len(files), len(found.files)
-    desk.progress(done, total)
+    context.progress(done, total)
     sealed: list[Future[IngestedPart]] = []
     writer: PartWriter | None = None
-    with _threads(desk.pool.size + 1) as asking, _threads(1) as sealing:
-        ahead = _Prefetch(asking, found, desk, [chunk for part in parts for chunk in part], facts)
+    with _threads(context.pool.size + 1) as asking, _threads(1) as sealing:
+        ahead = _Prefetch(asking, found, context, [chunk for part in parts for chunk in part], states)
         try:
             for part in parts:
-                writer = PartWriter(desk.run.folders, known)
+                writer = PartWriter(context.run.folders, known)
                 for chunk in part:
-                    if desk.run.stopping:
+                    if context.run.stopping:
                         raise Stopped
                     for item in ahead.next():
                         writer.add(item)
-                    desk.progress(done := done + len(chunk), total)
+                    context.progress(done := done + len(chunk), total)
                 if sealed:
                     sealed[-1].result()
-                sealed.append(sealing.submit(writer.seal, desk.run.checkpoints, found.modality))
+                sealed.append(sealing.submit(writer.seal, context.run.checkpoints, found.modality))
             return [future.result() for future in sealed]
         except BaseException:
-            desk.pool.close()  # or the threads would wait for what is being decoded
+            context.pool.close()  # or the threads would wait for what is being decoded
             if writer is not None:
                 writer.abandon()
             raise
 
 
 class _Prefetch:
-    """Judged chunks in order, some of them asked for before they are wanted."""
+    """Validated chunks in order, some of them requested before they are needed."""
 
     def __init__(
-        self, threads: ThreadPoolExecutor, found: Listing, desk: SurveyContext, chunks: Sequence[Sequence[SourceFile]],
-        facts: dict[str, FileState],
-    ) -> None:  # fmt: skip
+        self,
+        threads: ThreadPoolExecutor,
+        found: Listing,
+        context: SurveyContext,
+        chunks: Sequence[Sequence[SourceFile]],
+        states: dict[str, FileState],
+    ) -> None:
         roots = [str(path.resolve()) for path in found.readable]
-        self._threads, self._judge = (
-            threads,
-            partial(_validate_chunk, desk, found.modality, roots=roots, as_is=found.reader.as_is),
-        )
-        self._chunks = deque((chunk, sum(facts[file.name].size for file in chunk)) for chunk in chunks)
-        self._asked: deque[tuple[Future[list[IngestedFile]], int]] = deque()
+        self._threads = threads
+        self._validate = partial(_validate_chunk, context, found.modality, roots=roots, as_is=found.reader.as_is)
+        self._chunks = deque((chunk, sum(states[file.name].size for file in chunk)) for chunk in chunks)
+        self._requests: deque[tuple[Future[list[IngestedFile]], int]] = deque()
 
     def next(self) -> list[IngestedFile]:
         while self._chunks and self._has_room():
             chunk, size = self._chunks.popleft()
-            self._asked.append((self._threads.submit(self._judge, chunk), size))
-        return self._asked.popleft()[0].result()
+            self._requests.append((self._threads.submit(self._validate, chunk), size))
+        return self._requests.popleft()[0].result()
 
     def _has_room(self) -> bool:
-        ahead = sum(size for _, size in self._asked) + self._chunks[0][1]
-        return not self._asked or (len(self._asked) < _ASKED and ahead <= _PART_BYTES)
+        ahead = sum(size for _, size in self._requests) + self._chunks[0][1]
+        return not self._requests or (len(self._requests) < _MOST_REQUESTS and ahead <= _PART_BYTES)
 
 
-def _chunk_files(files: Sequence[SourceFile], facts: dict[str, FileState]) -> list[list[list[SourceFile]]]:
+def _chunk_files(files: Sequence[SourceFile], states: dict[str, FileState]) -> list[list[list[SourceFile]]]:
     """Parts of chunks of files, in order."""
-    chunks = _chunk_by_size(files, lambda file: (1, facts[file.name].size), (_CHUNK, _CHUNK_BYTES))
-    sizes = [(len(chunk), sum(facts[file.name].size for file in chunk)) for chunk in chunks]
+    chunks = _chunk_by_size(files, lambda file: (1, states[file.name].size), (_CHUNK, _CHUNK_BYTES))
+    sizes = [(len(chunk), sum(states[file.name].size for file in chunk)) for chunk in chunks]
     numbered = _chunk_by_size(range(len(chunks)), lambda i: sizes[i], (_PART, _PART_BYTES))
     return [[chunks[i] for i in part] for part in numbered]
 
 
 def _chunk_by_size(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], most: tuple[int, int]) -> list[list[T]]:
-    """Neighbours together, up to so many files and bytes; one that is larger stands alone."""
+    """Neighbours together, up to so many files and bytes; a larger one is alone."""
     groups: list[list[T]] = []
     room = (0, 0)
     for item in items:
@@ -244,17 +252,17 @@ def _chunk_by_size(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], mo
 
 
 def _validate_chunk(
-    desk: SurveyContext, modality: str, files: Sequence[SourceFile], roots: Sequence[str], *, as_is: bool
+    context: SurveyContext, modality: str, files: Sequence[SourceFile], roots: Sequence[str], *, as_is: bool
 ) -> list[IngestedFile]:
-    """Files read here and judged in a caged process, which gets their bytes in one file."""
+    """Files read here and validated in a sandboxed process, which gets their bytes in one file."""
     raws = [read_raw(file, roots) for file in files]
     lengths = [len(raw.data or b"") for raw in raws]
     spans = [(end - length, length) for end, length in zip(accumulate(lengths), lengths, strict=True)]
     wanted = [span for span, raw in zip(spans, raws, strict=True) if raw.data is not None]
-    target = desk.work / f"chunk-{uuid.uuid4().hex}"
+    target = context.work / f"chunk-{uuid.uuid4().hex}"
     try:
         target.write_bytes(b"".join(raw.data or b"" for raw in raws))
-        verdicts = iter(_ask_validator(desk, modality, target, wanted, as_is=as_is))
+        verdicts = iter(_ask_validator(context, modality, target, wanted, as_is=as_is))
     finally:
         target.unlink(missing_ok=True)
     return [
@@ -271,17 +279,21 @@ def _use_source_names(verdict: Verdict, file: SourceFile) -> Verdict:
 
 
 def _ask_validator(
-    desk: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
+    context: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
 ) -> list[Verdict]:
-    """Whatever goes wrong with several files is the fault of one of them: then each is asked about alone."""
+    """Verdicts on the spans. If several fail together, each is validated alone to find the one at fault."""
     payload = {"modality": modality, "file": str(file), "spans": spans, "as_is": as_is}
-    readable = frozenset((desk.work,))
+    readable = frozenset((context.work,))
     try:
-        answer = ask_until_heard(lambda: desk.pool.ask(_VALIDATE_FILES, payload, _SECONDS, readable=readable), desk.run)
+        answer = ask_until_answered(
+            lambda: context.pool.ask(_VALIDATE_FILES, payload, _SECONDS, readable=readable), context.run
+        )
         return parse_verdicts(answer, modality, len(spans))
     except SpeciateError as error:
         if len(spans) > 1:
-            return [verdict for span in spans for verdict in _ask_validator(desk, modality, file, [span], as_is=as_is)]
+            return [
+                verdict for span in spans for verdict in _ask_validator(context, modality, file, [span], as_is=as_is)
+            ]
         return [Verdict("error", f"The decoder failed on this file: {error.message}", {}, None, None) for _ in spans]
 
 
@@ -290,27 +302,24 @@ def _verdict_of_unread(raw: RawFile) -> Verdict:
 
 
 def _check_presence(everything: pa.Table, found: Listing) -> None:
-    gone = pc.sum(pc.equal(everything[f"{PREFIX}reason"], GONE)).as_py() or 0
-    if 2 * gone > len(found.files):
+    missing = pc.sum(pc.equal(everything[f"{PREFIX}reason"], GONE)).as_py() or 0
+    if 2 * missing > len(found.files):
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{gone:,} of {len(found.files):,} files of {str(found.source)!r} vanished while they were read.",
+            f"{missing:,} of {len(found.files):,} files of {str(found.source)!r} vanished while they were read.",
             "Call control_job(action='retry') once they are there again: what was read already is kept.",
         )
 
 
-# Tables
-
-
-def _read_table(desk: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
-    """The rows of a file. Where there are none, one that says why: no file may vanish from the count."""
+def _read_table(context: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
+    """The rows of a file. Without rows, one that says why: no file may vanish from the count."""
     try:
         texts = found.marker.texts if found.marker else ()
-        table = ask_until_heard(
+        table = ask_until_answered(
             lambda: ask_table(
-                desk.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
+                context.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
             ),
-            desk.run,
+            context.run,
         )
         if found.marker is not None:
             table = found.marker.as_exported(table)
@@ -336,7 +345,7 @@ def _survey_rows(table: pa.Table, *, modality: str, sources: pa.Array, splits: p
 
 
 def _normalise_splits(column: pa.ChunkedArray) -> pa.Array:
-    """Names of splits in their usual spelling; each is looked at once."""
+    """Names of splits in their usual spelling."""
     encoded = column.combine_chunks().dictionary_encode()
     names = pa.array([normalise_split(name) for name in encoded.dictionary.to_pylist()], pa.string())
     return names.take(encoded.indices)

@@ -1,7 +1,7 @@
-"""The part of ingest that meets foreign files: each is decoded once and judged. Runs in a caged process.
+"""The part of ingest that meets foreign files: decodes and validates each once. Runs in a sandboxed process.
 
-It gets the bytes of many files in one: in the cage, opening a file costs a tenth of decoding a small picture. Imports
-little, for such processes are started for every ingest.
+It gets the bytes of many files in one: in the sandbox, opening a file costs a tenth of decoding a small image. Imports
+little, because such processes are started for every ingest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RECOVERY = "Call control_job(action='retry')."
 
 
 class Verdict(NamedTuple):
-    """What was found out about one file."""
+    """The result of validating one file."""
 
     quality: str
     reason: str | None
@@ -43,18 +43,18 @@ def validate_files(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_verdicts(answer: Any, modality: str, count: int) -> list[Verdict]:
-    """The verdicts of an answer, which comes from a process that met foreign bytes. REFUSED where it is no answer."""
+    """The verdicts of an answer, which comes from a process that met foreign bytes. REFUSED if it is invalid."""
     try:
         verdicts = [Verdict(*row) for row in answer["verdicts"]]
         if len(verdicts) == count and all(_is_valid_verdict(each, find(modality)) for each in verdicts):
             return verdicts
     except (TypeError, KeyError, ValueError, AttributeError):
         pass
-    raise SpeciateError(Code.REFUSED, "A decoder's process gave an answer that is none.", RECOVERY)
+    raise SpeciateError(Code.REFUSED, "A decoder's process gave an invalid answer.", RECOVERY)
 
 
 def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False) -> Verdict:
-    """What is found out about one file, in a caged process. `as_is`: also used where a person should look first."""
+    """The verdict on one file, in a sandboxed process. `as_is`: use it even if a person should look first."""
     try:
         found = modality.judge(data)
     except DecodeError as error:
@@ -68,7 +68,7 @@ def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False)
 
 
 def _header(modality: Modality[Any], data: bytes) -> dict[str, Any]:
-    """What a medium that is not used declares, where at least that can be read."""
+    """The declared fields of a medium that is not used, if at least those can be read."""
     try:
         return modality.inspect(data).fields
     except DecodeError:
@@ -90,5 +90,5 @@ def _is_sketch(sketch: bytes, modality: Modality[Any]) -> bool:
     if isinstance(sketching, SketchingByPart):
         return sketching.is_sound(sketch)
     if isinstance(sketching, PairwiseSimilarity):
-        return True  # bytes of any length; what they mean is the kinship's own affair
+        return True  # bytes of any length, which only the PairwiseSimilarity understands
     return sketching is not None and len(sketch) == sketching.width

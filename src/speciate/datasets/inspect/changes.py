@@ -1,7 +1,8 @@
 """Differences between two versions: SQL over the parts that they do not share, and counts of it.
 
-Shared files are not read: of those only the positions count that one of the two took away. So the cost follows the
-change, unless one of the versions was written anew."""
+Shared files are not read: only the positions that one of the two removed from them count. So the cost follows the
+change, unless one of the versions was written anew. `compare_versions` runs in a service process.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _NUMBERS = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|FLOAT|DOUBLE|DECI
 def changes_sql(connection: duckdb.DuckDBPyConnection, folders: Folders, old: Manifest, new: Manifest) -> str:
     """SQL that may stand after FROM: rows with `change` (added, removed, changed) and `label_before`, then all columns.
 
-    A row is `changed` where another cell of it differs than its provenance; it is given as `new` has it.
+    A row is `changed` if any cell but its provenance differs; it is given as `new` has it.
     """
     before, after = rows_only_in_sql(folders, old, new), rows_only_in_sql(folders, new, old)
     if before is None and after is None:
@@ -43,7 +44,7 @@ def changes_sql(connection: duckdb.DuckDBPyConnection, folders: Folders, old: Ma
 
 
 def rows_only_in_sql(folders: Folders, version: Manifest, other: Manifest) -> str | None:
-    """SQL of the rows in parts of `version` that `other` does not hold at the same place; None where there are none."""
+    """SQL of the rows in parts of `version` that `other` does not hold at the same place; None if there are none."""
     theirs = {part.file: part for part in other.parts}
     pieces = []
     for part in version.parts:
@@ -88,19 +89,16 @@ def _cell_differs(name: str, before: str | None, after: str | None) -> str:
 
 
 def _common(before: str, after: str) -> str:
-    """The type in which two are compared: whole numbers that became fractions are still the same."""
+    """The type for comparing two: whole numbers that became fractions are still the same."""
     a, b = _NUMBERS.fullmatch(before), _NUMBERS.fullmatch(after)
     return f"DOUBLE{a['lists']}" if a and b and a["lists"] == b["lists"] else "VARCHAR"
-
-
-# How many examples differ between two versions, and how their labels moved; runs in a service process.
 
 
 _MOVES_SHOWN = 50
 
 
 def compare_versions(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service behind `describe.difference`: {root, old, new} -> {added, removed, changed, label_moves}.
+    """The service behind `ask_for_difference`: {root, old, new} -> {added, removed, changed, label_moves}.
 
     `label_moves`: [before, after, examples], most frequent first, at most 50.
     """

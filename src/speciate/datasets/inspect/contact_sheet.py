@@ -1,6 +1,8 @@
 """Contact sheet: thumbnails of some examples of a version in one image.
 
-`draw_thumbnails` runs in a service process, all else in the daemon."""
+`draw_thumbnails` runs in a service process, all else in the daemon. Excluded examples come on request: one that decodes
+is drawn in a coloured frame; for another a card gives the reason.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +55,11 @@ def ask_for_contact_sheet(
     count: int = 12,
     answers: Sequence[str] = (),
 ) -> ContactSheet:
-    """The first `count` usable examples where a condition holds, or all those named, in that order.
+    """The first `count` usable examples that fulfil a condition, or all named ones, in that order.
 
-    `answers`: columns of the version that the rows show as well, since the picture shows only what is asked.
-
-    What was set aside is shown where it is named, where the condition asks for `quality` or `reason`, and where nothing
-    usable fits; the rows then say the quality and the reason. INVALID where there are none, NOT_FOUND where one that is
-    named is not among them.
+    `answers`: columns of the version that the rows also show. Excluded examples are shown if they are named, if the
+    condition uses `quality` or `reason`, or if nothing usable fits; the rows then give the quality and the reason.
+    INVALID if nothing fits, NOT_FOUND if a named example is not among them.
     """
     condition = f"({where}\n)" if where else "true"
     if ids is not None:
@@ -85,26 +85,26 @@ def ask_for_contact_sheet(
             f"Call query_dataset(dataset={manifest.ref!r}) to see what there is.",
         )
     rows = page.rows if ids is None else _in_requested_order(page.rows, ids, manifest)
-    aside = {row[0]: row[-1] or "" for row in rows if row[-2] != "ok"}
+    excluded = {row[0]: row[-1] or "" for row in rows if row[-2] != "ok"}
     payload = {
         "root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": [row[0] for row in rows],
-        "aside": aside,
+        "excluded": excluded,
     }  # fmt: skip
     answer = _ask_to_draw(pool, payload, manifest, named=ids is not None)
-    said, known = len(_SHOWN), len(_SHOWN) + len(answers)
-    shown = len(page.columns) if aside else known
-    cut = [[*row[:said], *map(_shorten_cell, row[said:known]), *row[known:shown]] for row in rows]
-    return ContactSheet(base64.b64decode(answer["png"]), page.columns[:shown], cut)
+    first, known = len(_SHOWN), len(_SHOWN) + len(answers)
+    width = len(page.columns) if excluded else known
+    cells = [[*row[:first], *map(_shorten_cell, row[first:known]), *row[known:width]] for row in rows]
+    return ContactSheet(base64.b64decode(answer["png"]), page.columns[:width], cells)
 
 
 def _shorten_cell(cell: Any) -> Any:
-    """A text, or a conversation as JSON, that ends with a mark where it is long."""
+    """A text, or a conversation as JSON; a long one is cut and ends with an ellipsis."""
     text = json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell
     return text[:_LONGEST_ANSWER] + "…" if isinstance(text, str) and len(text) > _LONGEST_ANSWER else text
 
 
 def _ask_to_draw(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
-    """What the service answers. Where that takes too long, the call that asks for a third of it."""
+    """The service's answer. If it takes too long, raises the call with a third of the examples."""
     try:
         return pool.ask(_SERVICE, payload, patience=CALL_SECONDS)
     except SpeciateError as error:
@@ -116,11 +116,11 @@ def _ask_to_draw(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, nam
         recovery = (
             f"Call preview_dataset(dataset={manifest.ref!r}, {less}), else as before."
             if fewer
-            else f"Call query_dataset(dataset={manifest.ref!r}) for its row without a picture."
+            else f"Call query_dataset(dataset={manifest.ref!r}) for its row without an image."
         )
         raise SpeciateError(
             error.code,
-            f"{len(chosen)} examples are too many for one picture. {error.message}" if fewer else error.message,
+            f"{len(chosen)} examples are too many for one image. {error.message}" if fewer else error.message,
             recovery,
             error.foreign,
         ) from error
@@ -138,49 +138,45 @@ def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Man
     return [by_id[name] for name in dict.fromkeys(ids)]
 
 
-# Thumbnails of examples in one picture; runs in a service process.
-#
-# Rows that were set aside come too where they are asked for: what decodes is drawn in a frame that says so, for what
-# does not a card says why.
-
-
 _CAPTION, _GAP = 14, 6
-_FRAME, _ASIDE = 3, (200, 60, 40)
-"""Pixels and colour of the frame around what was set aside."""
+_FRAME, _EXCLUDED = 3, (200, 60, 40)
+"""Pixels and colour of the frame around an excluded example."""
 _WIDEST = 1002
 """Pixels of a sheet."""
 
 
 def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, ids, aside: {id: why it was set aside}} -> {png: base64}, in the order of the
-    ids; `aside` only where there are some."""
-    manifest, aside = Manifest.model_validate(payload["manifest"]), payload.get("aside", {})
+    """The service: {root, manifest, ids, excluded: {id: reason}} -> {png: base64}, in the order of the ids.
+
+    `excluded` is missing if there are none.
+    """
+    manifest, excluded = Manifest.model_validate(payload["manifest"]), payload.get("excluded", {})
     kind, folders = find(manifest.modality), Folders(Path(payload["root"]))
-    usable = [name for name in payload["ids"] if name not in aside]
+    usable = [name for name in payload["ids"] if name not in excluded]
     tiles = {
         example.id: (_thumbnail(kind, example), str(example.label or ""))
-        for example in load_examples(folders, manifest, ids=usable, caged=True)
+        for example in load_examples(folders, manifest, ids=usable, in_sandbox=True)
     }
-    for example, why in load_excluded(folders, manifest, [*aside]):
-        picture = (
-            text_card(f"Cannot be shown. {aside[example.id] or why}")
+    for example, why in load_excluded(folders, manifest, [*excluded]):
+        image = (
+            text_card(f"Cannot be shown. {excluded[example.id] or why}")
             if why is not None
             else _frame(_thumbnail(kind, example))
         )
-        tiles[example.id] = picture, " ".join(filter(None, ("(set aside)", str(example.label or ""))))
-    pictures, captions = zip(*(tiles[name] for name in payload["ids"]), strict=True)
-    return {"png": base64.b64encode(draw_grid(pictures, captions, kind.thumbnail_side)).decode()}
+        tiles[example.id] = image, " ".join(filter(None, ("(excluded)", str(example.label or ""))))
+    images, captions = zip(*(tiles[name] for name in payload["ids"]), strict=True)
+    return {"png": base64.b64encode(draw_grid(images, captions, kind.thumbnail_side)).decode()}
 
 
-def _frame(picture: Pixels) -> Pixels:
-    framed = picture.copy()
-    framed[:_FRAME] = framed[-_FRAME:] = _ASIDE
-    framed[:, :_FRAME] = framed[:, -_FRAME:] = _ASIDE
+def _frame(image: Pixels) -> Pixels:
+    framed = image.copy()
+    framed[:_FRAME] = framed[-_FRAME:] = _EXCLUDED
+    framed[:, :_FRAME] = framed[:, -_FRAME:] = _EXCLUDED
     return framed
 
 
 def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
-    """Volumes with their mask, where they have one that fits."""
+    """Volumes are drawn with their mask, if they have one that fits."""
     if is_volume(example.media) and (cell := example.columns.get(MASK)):
         try:
             labels = mask_of(cell).pixels
@@ -191,18 +187,18 @@ def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
     return kind.thumbnail(example.media)
 
 
-def draw_grid(pictures: Sequence[Pixels], captions: Sequence[str], side: int = THUMBNAIL) -> bytes:
-    """PNG of a grid of pictures (H, W, 3), each at most `side` pixels a side, with a caption below."""
+def draw_grid(images: Sequence[Pixels], captions: Sequence[str], side: int = THUMBNAIL) -> bytes:
+    """PNG of a grid of images (H, W, 3), each at most `side` pixels a side, with a caption below."""
     from PIL import Image, ImageDraw
 
     width, height = side + _GAP, side + _GAP + _CAPTION
-    columns = min(_WIDEST // width, math.ceil(math.sqrt(len(pictures) * 1.5)))
-    rows = math.ceil(len(pictures) / columns)
+    columns = min(_WIDEST // width, math.ceil(math.sqrt(len(images) * 1.5)))
+    rows = math.ceil(len(images) / columns)
     canvas = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "#d0d0d0")
     draw = ImageDraw.Draw(canvas)
-    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = place % columns * width + _GAP, place // columns * height + _GAP
-        canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y))
+        canvas.paste(Image.fromarray(np.ascontiguousarray(image)), (x, y))
         shown = "".join(c for c in caption if c.isprintable())[:26]
         draw.text((x + 2, y + side), shown.encode("latin-1", "replace").decode("latin-1"), fill="black")
     buffer = io.BytesIO()

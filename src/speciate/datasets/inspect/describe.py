@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """`png`, or None and in `missing` why there is none."""
+    """`png`, or None with the reason in `missing`."""
 
     png: bytes | None
     missing: str = ""
@@ -51,8 +51,11 @@ def newest_versions(database: Database, chosen: Sequence[str]) -> list[Version]:
 
 
 def ask_for_charts(pool: Pool, folders: Folders, manifest: Manifest) -> Chart:
-    """Quality, labels by split and the spread of numbers. A picture is the least of a description: where it comes too
-    late, as on a busy machine, that is said in its place. What time does not mend is raised."""
+    """Quality, labels by split and the spread of numbers.
+
+    A chart is the least of a description: if it takes too long, as on a busy machine, the reason stands in its place.
+    Other errors are raised.
+    """
     payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json")}
     try:
         return Chart(base64.b64decode(pool.ask(_CHART, payload)["png"]))
@@ -73,16 +76,13 @@ def usable(found: Version) -> int:
 
 
 def ask_for_difference(pool: Pool, folders: Folders, old: Manifest, new: Manifest) -> Difference:
-    """What `new` has and has not beside `old`."""
+    """How `new` differs from `old`."""
     payload = {
         "root": str(folders.root),
         "old": old.model_dump(mode="json"),
         "new": new.model_dump(mode="json"),
     }
     return Difference(**pool.ask(_DIFFERENCE, payload))
-
-
-# One picture of what a version holds: quality, labels by split, how its numbers are spread. In a service process.
 
 
 WIDTH, HEIGHT = 480, 260
@@ -145,7 +145,7 @@ def draw_panels(panels: Sequence[Panel]) -> bytes:
 
 
 def _bars(title: str, bars: Sequence[Bar]) -> Panel:
-    """Lying bars, the longest first; what does not fit is summed up in the last."""
+    """Horizontal bars, the longest first; the last one sums up those that do not fit."""
 
     def panel(pen: Any, x: int, y: int) -> None:
         _title(pen, x, y, title)
@@ -191,7 +191,7 @@ def _histogram(name: str, column: pa.ChunkedArray) -> Panel:
 
 
 def _counts(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(B,) and (B + 1,); one bin where the values lie closer together, or further apart, than floats can part."""
+    """(B,) and (B + 1,); one bin if the values lie closer together, or further apart, than floats can separate."""
     try:
         return np.histogram(values, bins=min(_BINS, max(1, len(np.unique(values[:10_000])))))
     except ValueError:

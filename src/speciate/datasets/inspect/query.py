@@ -1,4 +1,4 @@
-"""Asks the SQL cage for a page of rows of a version; the daemon's side."""
+"""Asks the SQL sandbox for a page of rows of a version; the daemon's side."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def query(
     whole: bool = False,
     timeout: float = 20.0,
 ) -> Page:
-    """Rows that one SELECT over `examples` gives, or those where a condition holds; all without either.
+    """Rows of one SELECT over `examples`, or rows that fulfil a condition; all without either.
 
-    `split`: see only this split. `since`: see what changed from that version, with `change` and `label_before`.
-    A page ends early where its rows are long, unless it is wanted `whole`.
-    INVALID for SQL that is wrong or not allowed, UNAVAILABLE where it takes too long.
+    `split`: see only this split. `since`: see the changes since that version, with `change` and `label_before`. A page
+    ends early if its rows are long, unless it is wanted `whole`. INVALID for wrong or forbidden SQL, UNAVAILABLE if it
+    takes too long.
     """
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
@@ -74,7 +74,7 @@ def query_log(
     limit: int = 20,
     cursor: str | None = None,
 ) -> Page:
-    """The same over the answers that the log in `folder` holds since then, newest first where no SQL orders them."""
+    """The same over the answers in the log in `folder` since then, newest first unless SQL orders them."""
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
@@ -93,7 +93,7 @@ def query_log(
 
 
 def _offset(cursor: str | None, manifest: Manifest) -> int:
-    """Where the page begins. INVALID where the page before was of another version: rows would be missed or repeated."""
+    """Where the page begins. INVALID if the page before was of another version: rows would be missed or repeated."""
     if cursor is None:
         return 0
     found = _CURSOR.fullmatch(cursor)

@@ -1,10 +1,12 @@
 """A user's SQL over one version or over a log of answers: exactly one SELECT over one view, run inside the sandbox.
 
-Runs in a service process, where the operating system makes the sealed files read-only and leaves nothing else to
-read. The parsed tree is checked first (queries only, no table but `examples`, no function that reaches outside), so
-that most mistakes get a clear answer; then DuckDB itself is locked down. Memory is limited by DuckDB, and by the
-sandbox
-where DuckDB does not count; time by the pool."""
+Runs in a service process, where the operating system makes the sealed files read-only and leaves nothing else to read.
+The parsed tree is checked first (queries only, no table but `examples`, no function that reaches outside), so that most
+mistakes get a clear answer; then DuckDB itself is locked down. DuckDB limits memory, and the sandbox limits what DuckDB
+does not count; the pool limits time.
+
+The log of a use case becomes rows, one per answer, with its feedback; the process may read that log alone.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +60,10 @@ _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with 
 
 
 def query(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, since, sql, split, limit, offset, whole} -> {columns, rows, more}; or with `log`
-    (log_rows.py) instead of root, manifest, since and split.
+    """The service: {root, manifest, since, sql, split, limit, offset, whole} -> {columns, rows, more}.
 
-    `since`: the manifest from which on the changes are asked for, or None for the rows themselves. `whole`: as many
-    rows as the limit allows, however long they are.
+    Or with `log` (`write_log_rows`) instead of root, manifest, since and split. `since`: the manifest to compare with,
+    or None for the rows themselves. `whole`: as many rows as the limit allows, however long they are.
     """
     sql = payload["sql"].strip().rstrip(";")
     with _open_view(payload) as connection:
@@ -85,8 +86,8 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
 def select(payload: dict[str, Any]) -> dict[str, Any]:
     """The service for SQL that makes a version: {file, sql} -> {file}, both Parquet; repeated, it gives the same.
 
-    INVALID for functions whose value is another one at every call or on every day, and for what depends on an order
-    that the SQL does not name.
+    INVALID for functions whose value changes with every call or day, and for results that depend on an order that the
+    SQL does not name.
     """
     sql, target = payload["sql"].strip().rstrip(";"), Path.cwd() / "selected.parquet"
     source = Path(payload["file"])
@@ -100,7 +101,7 @@ def select(payload: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _explain_errors(connection: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
-    """DuckDB's errors as ours; of a column that is not there, with those of the view that are."""
+    """DuckDB's errors as ours; an unknown column is answered with the columns of the view."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -120,12 +121,12 @@ def _columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def condition(where: str) -> str:
-    """The SELECT that a bare condition stands for."""
+    """The SELECT of a bare condition."""
     return f"SELECT * FROM {VIEW} WHERE (\n{where}\n)"
 
 
 def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """INVALID unless `sql` is one SELECT that touches nothing but `examples`. What it may read, the cage decides."""
+    """INVALID unless `sql` is one SELECT that touches nothing but `examples`. The sandbox decides what it may read."""
     if not sql or len(sql) > _LONGEST_SQL:
         why = "The SQL is empty." if not sql else f"The SQL has {len(sql):,} characters, more than {_LONGEST_SQL:,}."
         raise SpeciateError(Code.INVALID, why, _RECOVERY)
@@ -148,7 +149,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _why_no_select(sql: str, message: str) -> str:
-    """Names the kind of statement where it parses as another one than SELECT."""
+    """Names the kind of statement if it parses as something other than SELECT."""
     try:
         kinds = [str(statement.type).rpartition(".")[2] for statement in duckdb.extract_statements(sql)]
     except duckdb.Error:
@@ -158,7 +159,7 @@ def _why_no_select(sql: str, message: str) -> str:
 
 
 def _refusal(node: dict[str, Any], known: set[str]) -> str | None:
-    """Why a node of the parsed tree is not allowed; None where it is."""
+    """Why a node of the parsed tree is not allowed; None if it is."""
     kind = node.get("type", "")
     if not isinstance(kind, str):
         return None
@@ -208,7 +209,7 @@ def _names_of_ctes(tree: Any) -> set[str]:
 
 
 def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """INVALID where the same rows could give another result: by chance, by the clock, or by an order left open."""
+    """INVALID if the same rows could give another result: by randomness, by the clock, or by an open order."""
     volatile = connection.execute(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
     ).fetchall()
@@ -219,7 +220,7 @@ def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             raise SpeciateError(
                 Code.INVALID,
                 f"{what} gives another value at another time, so the version could not be made again.",
-                "Call again with a fixed value; for chance use the operation sample with a seed. A column of such a "
+                "Call again with a fixed value; to draw rows use the operation sample with a seed. A column of such a "
                 f"name is {VIEW}.NAME.",
             )
         if what := _missing_order(node):
@@ -231,7 +232,7 @@ def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _random_call(node: dict[str, Any], volatile: set[str]) -> str | None:
-    """A column may be called like a function: only a call is one, and what SQL reads as a call without parentheses."""
+    """A column may have the name of a function: only a call is one, or a name that SQL calls without parentheses."""
     if node.get("sample"):
         return "SAMPLE"
     kind, name = node.get("type"), str(node.get("function_name", "")).lower()
@@ -321,7 +322,7 @@ def _length(cells: list[Any]) -> int:
 
 
 def _cell(value: Any) -> Any:
-    """As JSON: what JSON lacks becomes text, long text is cut with a mark, numbers that are none become null."""
+    """As JSON: other types become text, long text is cut with an ellipsis, NaN and infinity become null."""
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_CELL else value[:_LONGEST_CELL] + "…"
     if isinstance(value, float):
@@ -347,7 +348,7 @@ def _sql_error(error: duckdb.Error, columns: Sequence[str] = ()) -> SpeciateErro
     text = str(error)
     if not isinstance(error, _ABOUT_THE_QUERY):
         return SpeciateError(
-            Code.INVALID, "The SQL does not do for a value that it meets; untrusted says which.", _RECOVERY,
+            Code.INVALID, "The SQL fails on a value; untrusted says which.", _RECOVERY,
             _first_line(text),
         )  # fmt: skip
     near = _SUGGESTION.search(text)
@@ -364,11 +365,6 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "unknown error")[:300]
 
 
-# The log of a use case as rows that SQL can ask: one for each answer, beside what was said of it.
-#
-# Runs in a service process that may read that log alone.
-
-
 LOG_COLUMNS = (
     "id", "at", "model", "input", "output", "confidence", "error", "ms", "given", "redacted", "left_out", "label",
     "label_source", "score", "right_by_feedback",
@@ -376,14 +372,14 @@ LOG_COLUMNS = (
 
 
 def write_log_rows(log: dict[str, Any]) -> Path:
-    """{path, since} -> a Parquet file in the working folder. `input` and what is no text of `output` is JSON."""
+    """{path, since} -> a Parquet file in the working folder. `input`, and `output` that is no text, are JSON."""
     folder, since = LogFolder(Path(log["path"])), float(log["since"])
     rows = reading.answers(folder, since=since) if folder.path.exists() else reading.table([], ".answers.parquet")
     given = feedback.latest_by_source(reading.feedback(folder, since=since)) if folder.path.exists() else {}
     outputs = [None if cell is None else json.loads(cell) for cell in rows["output"].to_pylist()]
-    said = [given.get(each, {}) for each in rows["id"].to_pylist()]
-    labels = [feedback.prevailing_label(each) for each in said]
-    verdicts = [feedback.correctness(output, each) for output, each in zip(outputs, said, strict=True)]
+    feedback_of_answers = [given.get(each, {}) for each in rows["id"].to_pylist()]
+    labels = [feedback.prevailing_label(each) for each in feedback_of_answers]
+    verdicts = [feedback.correctness(output, each) for output, each in zip(outputs, feedback_of_answers, strict=True)]
     columns: dict[str, Any] = {
         name: rows[name]
         for name in ("id", "model", "input", "confidence", "error", "ms", "given", "redacted", "left_out")
@@ -392,7 +388,7 @@ def write_log_rows(log: dict[str, Any]) -> Path:
     columns["output"] = pa.array([_text_of_json(each) for each in outputs], pa.string())
     columns["label"] = pa.array([_text_of_json(each.label) if each else None for each in labels], pa.string())
     columns["label_source"] = pa.array([each.source if each else None for each in labels], pa.string())
-    scores = [next((g.score for g in each.values() if g.score is not None), None) for each in said]
+    scores = [next((g.score for g in each.values() if g.score is not None), None) for each in feedback_of_answers]
     columns["score"] = pa.array(scores, pa.float64())
     right = [bool(each.value) if each and each.measure == "right" else None for each in verdicts]
     columns["right_by_feedback"] = pa.array(right, pa.bool_())

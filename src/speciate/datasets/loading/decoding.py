@@ -1,8 +1,13 @@
 """Media of a version decoded in sandboxed processes and handed back as plain arrays; timestamps of their frames, too.
 
 They decoded at ingest, but they are still foreign bytes: a worker that trains or evaluates has more rights than a
-decoder may have. What crosses is a file of raw values beside a list of types and shapes, both checked here. The file is
-read, not mapped: a process that was taken over could cut a mapped one short and so end whoever reads it."""
+decoder may have. What leaves the sandbox is a file of raw values beside a list of types and shapes, both checked here.
+The file is read, not mapped: a process that was taken over could cut a mapped file short and so end its reader.
+
+A medium is an array, a JSON value, or a dict of media. The file holds the arrays' raw values and the JSON texts, one
+after another; a description stands beside it: [dtype, shape] of an array, [null, [bytes]] of JSON, {name: description}
+of a dict.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +36,9 @@ from speciate.workspace.workspace import Folders
 _SERVICE = "speciate.datasets.loading.decoding:decode_part"
 _FIRST_CHUNK, _LONGEST_CHUNK = 16, 512  # items
 _CHUNK_BYTES = 16 * 1024 * 1024
-"""How much a chunk shall decode to, judged by the chunks before it."""
+"""The aimed size of a decoded chunk, estimated from the chunks before it."""
 _PART_BYTES = 64 * 1024 * 1024
-"""One part ends after so many decoded bytes; the rest of its chunk is asked for again."""
+"""One part ends after so many decoded bytes; another request fetches the rest of its chunk."""
 _SECONDS = 120.0
 
 Size = tuple[int, int]
@@ -50,7 +55,7 @@ class MediaItem(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """The first media of a chunk, and why the next one could not be decoded, if that is what ended it."""
+    """The first media of a chunk, and why the next one could not be decoded, if that ended it."""
 
     media: list[Any]
     bytes: int
@@ -58,10 +63,10 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """Decodes media of one version in `workers` caged processes, which live until `close`.
+    """Decodes media of one version in `workers` sandboxed processes, which live until `close`.
 
-    `ahead`: how many chunks per process are decoded or wait to be fetched. `size`: images are brought to this height
-    and width there, so that less crosses.
+    `ahead`: how many chunks per process are decoded or wait to be fetched. `size`: images are resized in the sandbox to
+    this height and width.
     """
 
     def __init__(
@@ -83,25 +88,25 @@ class Decoder:
     def decode(self, items: Iterable[MediaItem]) -> Generator[Any]:
         """The media, in order; items are taken as they are needed.
 
-        INVALID, naming the example, where one does not decode; UNAVAILABLE, naming the chunk, where a process died on
-        it twice.
+        INVALID, naming the example, if one does not decode; UNAVAILABLE, naming the chunk, if a process died on it
+        twice.
         """
         rest = iter(items)
-        flights: deque[Future[list[Any]]] = deque()
+        futures: deque[Future[list[Any]]] = deque()
 
-        def take_off() -> None:
-            while len(flights) < self._most and (chunk := list(itertools.islice(rest, self._length))):
-                flights.append(self._threads.submit(self._decode_chunk, chunk))
+        def submit_chunks() -> None:
+            while len(futures) < self._most and (chunk := list(itertools.islice(rest, self._length))):
+                futures.append(self._threads.submit(self._decode_chunk, chunk))
 
         try:
-            take_off()
-            while flights:
-                media = flights.popleft().result()
-                take_off()  # before the consumer gets to work on these
+            submit_chunks()
+            while futures:
+                media = futures.popleft().result()
+                submit_chunks()  # before the consumer gets to work on these
                 yield from media
         finally:
-            for flight in flights:
-                flight.cancel()
+            for future in futures:
+                future.cancel()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -131,7 +136,7 @@ class Decoder:
         return media
 
     def _ask(self, items: list[MediaItem], *, again: bool = True) -> Decoded:
-        """`again`: once more where the process died, which may be for what a medium before did to it."""
+        """`again`: ask once more if the process died, because an earlier medium may have broken it."""
         payload = self._about | {"items": [(item.content, item.start, item.stop) for item in items]}
         try:
             part = self._pool.ask_for_file(_SERVICE, payload, _read, _SECONDS)
@@ -157,12 +162,12 @@ def decode_media(folders: Folders, packs: Sequence[Path], modality: str, items: 
 
 
 def _by_content(items: Sequence[MediaItem]) -> list[int]:
-    """In which order windows of one medium follow each other, so that it is decoded once for all of them."""
+    """An order in which windows of one medium follow each other, so that it is decoded once for all of them."""
     return sorted(range(len(items)), key=lambda place: (items[place].content, items[place].start or 0.0))
 
 
 def decode_here(packs: Sequence[Path], modality: str, items: Iterable[MediaItem]) -> Iterator[Any]:
-    """The same in this process, which must be a caged one."""
+    """As `decode_media`, in this process, which must be sandboxed."""
     kind = find(modality)
     with PackReader(packs) as reader:
         for item in items:
@@ -170,20 +175,20 @@ def decode_here(packs: Sequence[Path], modality: str, items: Iterable[MediaItem]
 
 
 def decode_item(kind: Modality[Any], data: bytes, start: float | None, stop: float | None) -> Any:
-    """The window of a file; the whole where it has no bounds."""
+    """The window of a file; the whole if it has no bounds."""
     return kind.decode(data) if start is None or stop is None else kind.decode_window(data, start, stop)
 
 
 def cut_window(modality: str, media: Any, start: float | None, stop: float | None) -> Any:
-    """The window of a medium; the whole where it has no bounds."""
+    """The window of a medium; the whole if it has no bounds."""
     return media if start is None or stop is None else find(modality).window(media, start, stop)
 
 
 def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {packs, modality, size, items: [[content, start, stop]]} -> {file, items, failure}.
 
-    The answer's items are descriptions (crossing.py), one for each of the first of the items asked for: it ends early
-    where it grows long, and before one that does not decode.
+    The answer's items are descriptions, one for each of the first requested items: it ends early if it grows long, and
+    before an item that does not decode.
     """
     path = Path.cwd() / "decoded"
     made: list[Description] = []
@@ -206,8 +211,10 @@ def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 class _CachedWindows:
-    """Windows of one medium follow each other, so the whole is kept from one to the next, unless parts of files of
-    this modality can be read without the rest."""
+    """Keeps the whole medium from one window to the next, because windows of one medium follow each other.
+
+    Unless parts of files of this modality can be read without the rest.
+    """
 
     def __init__(self, kind: Modality[Any]) -> None:
         self._kind, self._whole, self._whose = kind, None, ""
@@ -227,15 +234,15 @@ def cached_reader(packs: tuple[str, ...]) -> PackReader:
     return PackReader([Path(pack) for pack in packs])
 
 
-def _resize(picture: Any, size: Size) -> Any:
-    """Bilinear, over all pixels that a smaller one covers, as torchvision's Resize."""
+def _resize(image: Any, size: Size) -> Any:
+    """Bilinear, over all pixels that a smaller pixel covers, as torchvision's Resize."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _read(path: Path, answer: dict[str, Any]) -> Decoded:
-    """What `decode_part` wrote, checked: it comes from a process that met foreign bytes."""
+    """The answer of `decode_part`, checked: it comes from a process that met foreign bytes."""
     data = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb", buffering=0) as file:
         if file.readinto(data.data) != len(data):
@@ -266,16 +273,9 @@ def _which(items: list[MediaItem]) -> str:
 def invalid_answer_error() -> SpeciateError:
     return SpeciateError(
         Code.INTERNAL,
-        "A process that decodes media gave an answer that makes no sense.",
+        "A process that decodes media gave an invalid answer.",
         "Call control_job(action='retry').",
     )
-
-
-# Decoded media as bytes: how they leave a cage, and how they come out of what the cage wrote, which is checked.
-#
-# A medium is an array, a JSON value, or a dict of media. What is written is the arrays' raw values and the JSON
-# texts, one after another, beside a description: [dtype, shape] of an array, [null, [bytes]] of JSON, {name:
-# description} of a dict.
 
 
 _ALIGNED = 64
@@ -300,9 +300,9 @@ def write_media(media: Any, file: BinaryIO) -> Description:
 
 
 class MediaReader:
-    """Takes media from `data` (N,) uint8 in the order in which they were written. ValueError where they do not fit.
+    """Reads media from `data` (N,) uint8 in the order in which they were written. ValueError if they do not fit.
 
-    The arrays share the one buffer: who keeps one of them for long should copy it.
+    The arrays share the one buffer: copy an array that is kept for long.
     """
 
     def __init__(self, data: npt.NDArray[np.uint8]) -> None:
@@ -325,10 +325,6 @@ class MediaReader:
         return piece.view(dtype).reshape(shape) if dtype else json.loads(piece.tobytes())
 
 
-# Where units such as frames begin in files of media, as their modality tells it: read in caged processes, several at
-# a time, and checked here.
-
-
 _READ_TIMESTAMPS = "speciate.datasets.loading.decoding:read_timestamps"
 _FILES_AT_ONCE = 32  # files
 _TIMESTAMPS_SECONDS = 300.0
@@ -340,21 +336,21 @@ Timestamps = npt.NDArray[np.float64]
 def ask_for_timestamps(
     pool: Pool, packs: Sequence[Path], modality: str, contents: Sequence[str], unit: str
 ) -> Iterator[Timestamps]:
-    """Of each file that `contents` names in `packs`, in order. INVALID where one cannot be read any more."""
+    """The timestamps of each file that `contents` names in `packs`, in order. INVALID if one cannot be read."""
     chunks = [contents[start : start + _FILES_AT_ONCE] for start in range(0, len(contents), _FILES_AT_ONCE)]
-    about = {"modality": modality, "packs": [str(pack) for pack in packs], "unit": unit}
-    with ThreadPoolExecutor(pool.size, thread_name_prefix="marks") as threads:
-        for found in threads.map(lambda chunk: _ask_for_timestamps(pool, about, chunk), chunks):
+    request = {"modality": modality, "packs": [str(pack) for pack in packs], "unit": unit}
+    with ThreadPoolExecutor(pool.size, thread_name_prefix="timestamps") as threads:
+        for found in threads.map(lambda chunk: _ask_for_timestamps(pool, request, chunk), chunks):
             yield from found
 
 
 def read_timestamps(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {packs, modality, unit, contents} -> {file, counts, failure}.
 
-    The file has the marks of the first of the contents, one after another; it ends before one that cannot be read.
+    The file has the timestamps of the first contents, one after another; it ends before a file that cannot be read.
     """
     kind, reader = find(payload["modality"]), cached_reader(tuple(payload["packs"]))
-    path, counts, failure = Path.cwd() / "marks", list[int](), None
+    path, counts, failure = Path.cwd() / "timestamps", list[int](), None
     with path.open("wb") as file:
         for content in payload["contents"]:
             try:
@@ -367,7 +363,7 @@ def read_timestamps(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": path.name, "counts": counts, "failure": failure}
 
 
-def _ask_for_timestamps(pool: Pool, about: dict[str, Any], contents: Sequence[str]) -> list[Timestamps]:
+def _ask_for_timestamps(pool: Pool, request: dict[str, Any], contents: Sequence[str]) -> list[Timestamps]:
     def read(path: Path, answer: dict[str, Any]) -> list[Timestamps]:
         """Checked: it comes from a process that met foreign bytes."""
         data, counts = path.read_bytes(), answer["counts"]
@@ -384,4 +380,4 @@ def _ask_for_timestamps(pool: Pool, about: dict[str, Any], contents: Sequence[st
             raise invalid_answer_error()
         return found
 
-    return pool.ask_for_file(_READ_TIMESTAMPS, {**about, "contents": list(contents)}, read, _TIMESTAMPS_SECONDS)
+    return pool.ask_for_file(_READ_TIMESTAMPS, {**request, "contents": list(contents)}, read, _TIMESTAMPS_SECONDS)

@@ -1,4 +1,4 @@
-"""Examples of a version, decoded, for workers. Reads sealed files only, never the catalog."""
+"""Examples of a version, decoded, for workers; and their keys in caches. Reads sealed files only, never the catalog."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from speciate.workspace.workspace import Folders
 
 
 class Example(NamedTuple):
-    """`media` as its modality decodes it; `label` a str for classes, a float for numbers, None where there is none."""
+    """`media` as its modality decodes it; `label` a str for classes, a float for numbers, None if there is none."""
 
     id: str
     media: Any
@@ -39,20 +39,22 @@ def load_examples(
     splits: Collection[str] | None = None,
     ids: Collection[str] | None = None,
     *,
-    caged: bool = False,
+    in_sandbox: bool = False,
 ) -> list[Example]:
-    """The examples of quality ok, sorted by id; of these splits and ids only where they are given.
+    """The examples of quality ok, sorted by id; only of these splits and ids if they are given.
 
-    An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
-    is one, decode here.
+    An example without a group is its own group. Files of media are decoded in sandboxed processes; `in_sandbox`: this
+    process is sandboxed, so decode here.
     """
     table = version_rows.read(folders, manifest, splits=splits, ids=ids, usable=True)
-    return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+    return examples(table, _media(folders, manifest, table, in_sandbox=in_sandbox), user_columns(table))
 
 
 def load_excluded(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
-    """Examples of these ids, of every quality, each with why it has no medium: None where it decoded after all. This
-    must be a caged process."""
+    """Examples of these ids, of every quality, each with the reason why it has no medium; None if it decoded after all.
+
+    This process must be sandboxed.
+    """
     table = version_rows.read(folders, manifest, ids=ids)
     found = list[tuple[Example, str | None]]()
     for place, medium in enumerate(_decode_or_reason(folders, manifest, table)):
@@ -63,7 +65,7 @@ def load_excluded(folders: Folders, manifest: Manifest, ids: Collection[str]) ->
 
 
 class _MissingMedium(str):
-    """In the place of a medium."""
+    """The reason in place of a medium."""
 
 
 def _decode_or_reason(folders: Folders, manifest: Manifest, table: pa.Table) -> Iterator[Any]:
@@ -87,26 +89,30 @@ def _decode_or_reason(folders: Folders, manifest: Manifest, table: pa.Table) -> 
 
 
 def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[str]) -> list[Example]:
-    """Rows that were set aside for one of these reasons, as examples of the training split; none of which a row that is
-    held out is the same, or in the same group."""
+    """Rows that were excluded for one of these reasons, as examples of the training split.
+
+    Rows that equal a validation or test row, or share its group, are left out.
+    """
     table = version_rows.read(folders, manifest)
-    set_aside = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
+    excluded = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
     inside = pc.or_(pc.is_null(table["split"]), pc.equal(table["split"], "train"))
-    rows = table.filter(pc.fill_null(pc.and_(set_aside, inside), False)).sort_by("id")
+    rows = table.filter(pc.fill_null(pc.and_(excluded, inside), False)).sort_by("id")
     if not rows.num_rows:
         return []
-    held = table.filter(
+    held_out = table.filter(
         pc.and_(pc.equal(table["quality"], "ok"), pc.fill_null(pc.not_equal(table["split"], "train"), False))
     )
-    apart = pc.invert(known_rows(rows, manifest, held, manifest))
-    together = pc.is_in(rows["group_key"], value_set=held["group_key"].drop_null().combine_chunks(), skip_nulls=True)
+    apart = pc.invert(known_rows(rows, manifest, held_out, manifest))
+    together = pc.is_in(
+        rows["group_key"], value_set=held_out["group_key"].drop_null().combine_chunks(), skip_nulls=True
+    )
     rows = rows.filter(pc.and_(apart, pc.invert(together)))
-    found = examples(rows, _media(folders, manifest, rows, caged=False), user_columns(rows))
+    found = examples(rows, _media(folders, manifest, rows, in_sandbox=False), user_columns(rows))
     return [each._replace(label=None, split="train") for each in found]
 
 
 def examples(table: pa.Table, media: Sequence[Any], columns: Sequence[str]) -> list[Example]:
-    """Rows with their media; `columns`: those of the user's that come with them."""
+    """Rows with their media; `columns`: the user's columns that come with them."""
     fixed = [table[name].to_pylist() for name in ("id", "label", "group_key", "split")]
     cells = table.select(list(columns)).to_pylist() if columns else [{} for _ in range(table.num_rows)]
     return [
@@ -130,7 +136,7 @@ def admit_media(manifest: Manifest, table: pa.Table) -> list[Any]:
 
 
 def items(table: pa.Table) -> list[MediaItem]:
-    """What must be decoded for these rows."""
+    """The items to decode for these rows."""
     contents = zip(table["id"].to_pylist(), table[CONTENT].to_pylist(), _bounds(table), strict=True)
     return [MediaItem(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
 
@@ -139,10 +145,10 @@ def packs(folders: Folders, manifest: Manifest) -> list[Path]:
     return [folders.root / pack for pack in manifest.packs]
 
 
-def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
+def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, in_sandbox: bool) -> list[Any]:
     if manifest.inputs:
         return admit_media(manifest, table)
-    if caged:
+    if in_sandbox:
         return list(decode_here(packs(folders, manifest), manifest.modality, items(table)))
     return decode_media(folders, packs(folders, manifest), manifest.modality, items(table))
 
@@ -153,11 +159,11 @@ def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
     return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
 
 
-# What an example is known by in caches: its id, and what of it is shown to a model.
-
-
 def example_keys(examples: Sequence[Example]) -> list[str]:
-    """`ID:DIGEST` each: the same example may show more or fewer of its columns to another model."""
+    """`ID:DIGEST` of each example, its key in caches: its id and a digest of its medium.
+
+    The same example may show more or fewer of its columns to another model.
+    """
     return [f"{example.id}:{media_digest(example.media)}" for example in examples]
 
 

@@ -1,14 +1,18 @@
 """Examples of a version batch by batch, shuffled, for as many ranks as train together. Never opens the catalog.
 
-What is promised of the sequence of ids of an epoch:
+Promises about the sequence of ids of an epoch:
 
 - it is a pure function of the version, `splits`, `seed`, the epoch, `batch` and `world`: neither the number of workers
   nor the layout of files changes it;
-- who stops after any batch, or is killed, and resumes in another process from the state of that batch gets exactly the
-  rest: no example twice, none missing;
+- a consumer that stops after any batch, or is killed, and resumes in another process from the state of that batch gets
+  exactly the rest: no example twice, none missing;
 - ranks are disjoint and together cover all examples, without padding. Each rank gets as many batches as the others, all
   full but the last one, whose size differs between ranks by at most one (fewer examples than ranks: some get none);
 - the state is the same for every rank after the same number of batches, so one of them may save it for all.
+
+Every order of all examples is equally likely: no block of rows is shuffled as one. Sealed Parquet is compressed and
+cannot be read row by row, so the needed columns are unpacked once into a file that the system maps into memory. The
+file has no name once it is mapped, so it ends with its reader.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.workspace.workspace import Folders
 
 _BLOCK_BYTES, _BLOCK_ROWS = 8 * 1024 * 1024, 8192
-"""So much is fetched from the rows at once, then cut into batches."""
+"""Rows fetched at once, then cut into batches."""
 
 Batch = TypeVar("Batch")
 
@@ -52,8 +56,8 @@ class Stream:
             saved = stream.state()
 
     `columns`: the user's columns that come with each example; None: all. `size`: height and width that images are
-    brought to. `workers`: caged processes that decode (default: one per core); they live until `close`. NOT_FOUND for a
-    split or column that the version lacks.
+    brought to. `workers`: sandboxed processes that decode (default: one per core); they live until `close`. NOT_FOUND
+    for a split or column that the version lacks.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Stream:
         return self._what() | {"epoch": self._epoch, "step": self._step}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on after the batch at which `state` was taken. INVALID where it was taken of another sequence."""
+        """Continue after the batch at which `state` was taken. INVALID if it is of another sequence."""
         other = [
             f"{name} {state.get(name)!r}, not {value!r}"
             for name, value in self._what().items()
@@ -153,7 +157,7 @@ class Stream:
         }
 
     def _delivered(self, batches: Generator[Batch]) -> Generator[Batch]:
-        """Counts what was handed over, not what was read ahead."""
+        """Counts delivered batches, not those that were read ahead."""
         with contextlib.closing(batches):
             for batch in batches:
                 self._step += 1
@@ -192,18 +196,13 @@ def _check(manifest: Manifest, noun: str, wanted: Collection[str], known: Collec
             raise unknown(noun, name, known, f"Call describe_dataset(dataset={manifest.ref!r}).")
 
 
-# In which order an epoch visits the examples of a version, and which of them each rank gets: pure functions.
-#
-# No block of rows is shuffled as one: every order of all examples is as likely as any other.
-
-
 Places = npt.NDArray[np.int64]
 
 
 def epoch_order(version: str, seed: int, epoch: int, count: int) -> Places:
-    """A permutation of range(count): it sorts `count` numbers of 64 bits from Philox, equal ones as they came.
+    """A permutation of range(count): it sorts `count` numbers of 64 bits from Philox, equal ones in their first order.
 
-    Philox's key is the first half of sha256 of the JSON list [version, seed, epoch]. What a bit generator puts out is
+    Philox's key is the first half of sha256 of the JSON list [version, seed, epoch]. The output of a bit generator is
     fixed for good (NEP 19), which numpy does not promise of `Generator.permutation`.
     """
     digest = hashlib.sha256(json.dumps([version, seed, epoch]).encode()).digest()
@@ -217,18 +216,12 @@ def step_count(count: int, batch: int, world: int) -> int:
 
 
 def rank_share(places: Places, step: int, batch: int, rank: int, world: int) -> Places:
-    """Of the next batch * world places this rank's own: `batch` of them; of the last, shorter rest an equal part.
+    """This rank's own of the next batch * world places: `batch` of them; of the last, shorter rest an equal part.
 
-    Equal means that no two differ by more than one, so where fewer than `world` are left some ranks get none.
+    Equal means that no two ranks differ by more than one, so with fewer than `world` left some ranks get none.
     """
     together = places[step * batch * world : (step + 1) * batch * world]
     return together[len(together) * rank // world : len(together) * (rank + 1) // world]
-
-
-# Rows of a version in a file that the system maps into memory: read where needed, dropped when memory is short.
-#
-# Sealed Parquet is compressed and cannot be read row by row, so the columns that a reader wants are unpacked once.
-# The file has no name from the moment it is mapped: it ends with whoever reads it, however that ends.
 
 
 _BATCH = 16_384
@@ -236,6 +229,8 @@ _MEMORY = "256MB"
 
 
 class MappedRows(NamedTuple):
+    """Rows of a version in a file that the system maps into memory: read on demand, dropped if memory is short."""
+
     table: pa.Table
     """In no particular order."""
     sorted: Places
@@ -260,7 +255,7 @@ class MappedRows(NamedTuple):
 def map_rows(
     folders: Folders, manifest: Manifest, columns: Sequence[str], splits: Collection[str] | None
 ) -> MappedRows:
-    """The rows of quality ok, of these splits only where they are given; of `columns` those that the version has."""
+    """The rows of quality ok, only of these splits if they are given; of `columns` those that the version has."""
     query = f"FROM {version_rows.relation(folders, manifest)}"
     folders.cache.mkdir(parents=True, exist_ok=True)
     with (

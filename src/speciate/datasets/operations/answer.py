@@ -1,11 +1,14 @@
-"""Ask a teacher about examples, and keep what it answers in a column: for training on, or to be compared.
+"""Ask a teacher about examples and keep its answers in a column, for training or comparison.
 
-A teacher is a model of this workspace, several as an ensemble, or one that others serve; of those every answer that was
-ever given to the same words counts, from evaluations too, and none is paid twice. What may leave the machine and what
-it may cost is settled before there is a job (evaluation/teacher_answers.py). A row that gets no answer, for the teacher
-withheld it, was not reached, or said nothing, stays as it is: its answer is null and the reason stands beside it. The
-same step again asks those alone whose reason may pass by itself. With `rationale` it writes how it comes to its answer,
-too, and a row whose text has no answer after that is set aside like one without.
+A teacher is a model of this workspace, an ensemble of several, or a hosted model. Every answer that a hosted model ever
+gave to the same words is used again, from evaluations too, and none is paid twice. Consent and costs are settled before
+there is a job (evaluation/teacher_answers.py). A row without an answer (withheld, not reached, or empty) stays as it
+is: its answer is null and the reason stands beside it. The same step later asks again only where the reason may have
+passed.
+
+With `rationale` the teacher also writes how it comes to its answer; a row whose text has no answer after that counts as
+unanswered. A student then learns the answer alone, or to reason before it as the teacher did (Hsieh et al. 2023),
+depending on which column is its target.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class AnswerParameters(Parameters):
     model: str = Field(description="A model here, ensemble:A+B, or one that others serve: api:PROVIDER/MODEL.")
     column: str = Field("answer", description="Where answers go.")
     task: str | None = Field(None, description="Default: the model's own, else text-generation.")
-    template: str | None = Field(None, description="What is asked: {input}, {labels}, {COLUMN} of an input.")
+    template: str | None = Field(None, description="The prompt: {input}, {labels}, {COLUMN} of an input.")
     system: str | None = Field(None, description="Replaces the instructions before all.")
     max_tokens: int = Field(1024, ge=1, le=200_000, description="Of an answer.")
     temperature: float | None = Field(0.0, ge=0, le=2)
@@ -62,8 +65,8 @@ def preflight(parameters: AnswerParameters, manifest: Manifest, others: Others) 
 
 def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Outcome:
     places = np.flatnonzero(usable_rows_in(rows, parameters.splits)).tolist()
-    said = context.answers(rows.take(pa.array(places, pa.int64())))
-    found = [_parse_answer(output, error, parameters.rationale) for output, error in said.repeats[0]]
+    teacher = context.teacher_answers(rows.take(pa.array(places, pa.int64())))
+    found = [_parse_answer(output, error, parameters.rationale) for output, error in teacher.repeats[0]]
     values, reasons = [each.value for each in found], [each.why for each in found]
     numbers = any(isinstance(value, int | float) for value in values) and not any(
         isinstance(value, str) for value in values
@@ -71,21 +74,20 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
     by, how, why = provenance_columns(parameters.column)
     answered = [value is not None for value in values]
     rows = fill_column(rows, parameters.column, places, values, pa.float64() if numbers else pa.string())
-    rows = fill_column(rows, by, places, [said.teacher if there else None for there in answered], pa.string())
-    rows = fill_column(rows, how, places, [said.how if there else None for there in answered], pa.string())
+    rows = fill_column(rows, by, places, [teacher.teacher if there else None for there in answered], pa.string())
+    rows = fill_column(rows, how, places, [teacher.how if there else None for there in answered], pa.string())
     rows = fill_column(rows, why, places, reasons, pa.string())
     if parameters.rationale:
         reasoned, whole = rationale_columns(parameters.column)
-        rows = fill_column(
-            rows, reasoned, places, [each.parted and each.parted.rationale for each in found], pa.string()
-        )
-        rows = fill_column(rows, whole, places, [each.parted and each.parted.whole for each in found], pa.string())
+        texts = [each.reasoned_answer for each in found]
+        rows = fill_column(rows, reasoned, places, [each and each.rationale for each in texts], pa.string())
+        rows = fill_column(rows, whole, places, [each and each.whole for each in texts], pa.string())
     audit: dict[str, Any] = {"asked": len(places), "answered": sum(answered), "set_aside": len(places) - sum(answered)}
     counted = Counter(reason for reason in reasons if reason)
     if counted:
         audit["reasons"] = dict(counted.most_common(_SHOWN))
-    if said.notes:
-        audit["notes"] = list(said.notes)
+    if teacher.notes:
+        audit["notes"] = list(teacher.notes)
     return Outcome(rows, audit)
 
 
@@ -95,16 +97,16 @@ class ReasonedAnswer(NamedTuple):
 
     @property
     def whole(self) -> str:
-        """As a student may learn to write it: the same form for each, however the teacher set it."""
+        """The text that a student learns to write: one form for all, however the teacher formatted it."""
         return f"{self.rationale}\n\nAnswer: {self.answer}" if self.rationale else f"Answer: {self.answer}"
 
 
 class _ParsedAnswer(NamedTuple):
-    """`why`: there is no value. `parted`: of one that reasoned."""
+    """`why`: the reason if there is no value. `reasoned_answer`: of a teacher that reasoned."""
 
     value: Any
     why: str | None
-    parted: ReasonedAnswer | None = None
+    reasoned_answer: ReasonedAnswer | None = None
 
 
 def _parse_answer(output: Any, error: str | None, reasoned: bool) -> _ParsedAnswer:
@@ -113,12 +115,12 @@ def _parse_answer(output: Any, error: str | None, reasoned: bool) -> _ParsedAnsw
         return _ParsedAnswer(None, (error or _EMPTY)[:_LONGEST])
     if not reasoned:
         return _ParsedAnswer(output if isinstance(output, int | float) else text, None)
-    parted = parse_rationale(text)
-    return _ParsedAnswer(parted.answer, None, parted) if parted else _ParsedAnswer(None, NO_ANSWER)
+    parsed = parse_rationale(text)
+    return _ParsedAnswer(parsed.answer, None, parsed) if parsed else _ParsedAnswer(None, NO_ANSWER)
 
 
 def _cell(output: Any) -> str | None:
-    """As text: lists, such as several labels, as JSON."""
+    """As text; lists, such as several labels, as JSON."""
     if output is None or isinstance(output, str):
         return output
     return json.dumps(output, ensure_ascii=False)
@@ -134,12 +136,6 @@ ANSWER = Operation(
 )
 
 
-# What a teacher reasoned, and the answer that it came to: how both are asked for in one text, and told apart in it.
-#
-# From such rows a student learns the answer alone, or to reason before it as the teacher did (Hsieh et al. 2023), by
-# which column is its target. Pure.
-
-
 RATIONALE, WHOLE = "rationale", "whole"
 NO_ANSWER = "no line 'Answer:' after what it reasoned"
 REQUEST = (
@@ -153,7 +149,7 @@ _FRAME = " \t\n*_`"
 
 
 def rationale_columns(column: str) -> tuple[str, str]:
-    """Names of the columns with what was reasoned, and with all of it."""
+    """Names of the columns with the reasoning, and with the whole text."""
     return f"{column}_{RATIONALE}", f"{column}_{WHOLE}"
 
 
@@ -162,18 +158,18 @@ def rationale_template(own: str | None) -> str:
 
 
 def parse_rationale(text: str) -> ReasonedAnswer | None:
-    """None where there is no answer. What is thought between tags counts as reasoned.
+    """None if there is no answer. Text between <think> tags counts as reasoning.
 
-    >>> parted("Two and two.\\n\\n**Answer:** 4")
-    Parted(rationale='Two and two.', answer='4')
-    >>> parted("I cannot help with that.") is None
+    >>> parse_rationale("Two and two.\\n\\n**Answer:** 4")
+    ReasonedAnswer(rationale='Two and two.', answer='4')
+    >>> parse_rationale("I cannot help with that.") is None
     True
     """
     thought = _THOUGHT.match(text)
-    before, said = (thought[1].strip(), text[thought.end() :]) if thought else ("", text)
-    marks = list(_MARK.finditer(said))
-    if not marks:
-        return ReasonedAnswer(before, said.strip()) if before and said.strip() else None
-    answer = said[marks[-1].end() :].strip(_FRAME)
-    rationale = "\n\n".join(part for part in (before, said[: marks[-1].start()].strip()) if part)
+    before, rest = (thought[1].strip(), text[thought.end() :]) if thought else ("", text)
+    headings = list(_MARK.finditer(rest))
+    if not headings:
+        return ReasonedAnswer(before, rest.strip()) if before and rest.strip() else None
+    answer = rest[headings[-1].end() :].strip(_FRAME)
+    rationale = "\n\n".join(part for part in (before, rest[: headings[-1].start()].strip()) if part)
     return ReasonedAnswer(rationale, answer) if answer else None

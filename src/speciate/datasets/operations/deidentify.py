@@ -1,12 +1,14 @@
-"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/scans/deidentification/).
+"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/medical/deidentification/).
 
-The next version holds none of the old bytes: its manifest names one new pack, and every column that a file fills is
-filled anew from the rewritten file. Groups become the pseudonyms that the files carry as patients, so that splits stay
-as they are; ids, keys and names of files are new. Of the old row it keeps, hidden and in no export, the key, so that
-whoever forgets a file forgets what was made of it. The versions before hold what they held.
+The next version holds none of the old bytes: its manifest names one new pack, and every column that comes from a file
+is filled anew from the rewritten file. Groups become the pseudonyms that the files carry as patients, so that splits
+stay as they are; ids, keys and names of files are new. The key of the old row stays, hidden and in no export, so that
+purging a file also purges its rewritten copy. Earlier versions are unchanged.
 
-Columns that the caller brought are theirs: those that are named are dropped or get pseudonyms, and so does one in whose
-cells somebody stands who was taken out of a file. All others stay, and the audit names them.
+Columns of the caller's: named ones are dropped or get pseudonyms, and so does a column whose cells name a person who
+was removed from a file. All others stay, and the audit names them.
+
+`rewrite` meets the foreign files, in a sandboxed process: it rewrites each and validates the result as an ingest would.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ TEXT_COLUMN = "text_suspected"
 _SERVICE = "speciate.datasets.operations.deidentify:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
-_ASIDE = "Set aside before it was de-identified."
+_EXCLUDED = "Excluded before it was de-identified."
 _NOT_KEPT = "it could not be read when it came in, and of such files no bytes are kept."
 
 
@@ -95,7 +97,7 @@ def preflight(parameters: DeidentifyParameters, manifest: Manifest, others: Othe
 
 
 def holds_dicom(manifest: Manifest) -> bool:
-    """Whether its media are DICOM files: pictures, or waveforms, which say of what kind they are."""
+    """Whether its media are DICOM files: images, or waveforms that declare their kind."""
     waveforms = manifest.modality == "time-series" and "modality_code" in manifest.columns
     return (manifest.modality == "dicom" or waveforms) and not manifest.inputs
 
@@ -106,7 +108,7 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     modality = context.manifest.modality
     payload = {"modality": modality, "profile": str(profile), "key": pseudonyms.key.hex()}
     contents, never_kept = _contents(rows, context)
-    done = context.rewritten(_SERVICE, payload, contents)
+    done = context.rewrite(_SERVICE, payload, contents)
     files = {content: _DeidentifiedFile.of(each, modality) for content, each in done.media.items()}
     files |= {
         content: _DeidentifiedFile.of(RewrittenFile(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept
@@ -129,21 +131,25 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
 
 
 def _contents(rows: pa.Table, context: Context) -> tuple[list[str], list[str]]:
-    """Files to rewrite, each once; and those of which nothing was kept, for they could not be read when they came in.
-    Bytes of a file that could be read are not asked about: where they are lost, rewriting says so."""
+    """Files to rewrite, each once; and files without stored bytes, because they were unreadable at ingest.
+
+    Bytes of readable files are not checked here: if they are lost, rewriting reports it.
+    """
     read = dict[str, bool]()
     for content, quality in zip(rows[CONTENT].to_pylist(), rows["quality"].to_pylist(), strict=True):
         if content:
             read[content] = read.get(content, False) or quality in ("ok", "partial")
     unread = [content for content, was_read in read.items() if not was_read]
-    held = context.held(unread) if unread else set()
-    never_kept = [content for content in unread if content not in held]
+    stored = context.stored_contents(unread) if unread else set()
+    never_kept = [content for content in unread if content not in stored]
     return [content for content in read if content not in {*never_kept}], never_kept
 
 
 def key_of(root: Path, dataset: str) -> bytes:
-    """The secret of a dataset's pseudonyms, from that of the workspace, which is made when it is first needed. It lies
-    in a file of its own, for its owner's eyes alone, and in no export and no backup."""
+    """The secret of a dataset's pseudonyms, derived from that of the workspace, which is created on first use.
+
+    It lies in a file that only its owner can read, and in no export and no backup.
+    """
     path = root / _KEY_FILE
     if not path.exists():
         fresh = path.with_name(f".{_KEY_FILE}.{secrets.token_hex(6)}")
@@ -169,30 +175,32 @@ def key_of(root: Path, dataset: str) -> bytes:
 
 
 class _DeidentifiedFile(NamedTuple):
-    """What became of one medium."""
+    """The result for one medium."""
 
     content: str | None
     size: int
     verdict: Verdict
-    told: dict[str, Any]
+    report: dict[str, Any]
 
     @classmethod
     def of(cls, each: RewrittenFile, modality: str) -> _DeidentifiedFile:
         if each.content is None:
-            why = str(each.told.get("reason") or "its process failed.")
-            return cls(None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.told)
-        (verdict,) = parse_verdicts({"verdicts": [each.told["verdict"]]}, modality, 1)
-        return cls(each.content, each.size, verdict, each.told)
+            why = str(each.report.get("reason") or "its process failed.")
+            return cls(
+                None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.report
+            )
+        (verdict,) = parse_verdicts({"verdicts": [each.report["verdict"]]}, modality, 1)
+        return cls(each.content, each.size, verdict, each.report)
 
 
 def _columns_of_files(files: dict[str, _DeidentifiedFile]) -> set[str]:
-    return {str(name) for each in files.values() for name in each.told.get("names", ())}
+    return {str(name) for each in files.values() for name in each.report.get("names", ())}
 
 
 def _identifying_columns(rows: pa.Table, columns: Sequence[str], files: dict[str, _DeidentifiedFile]) -> set[str]:
-    """Columns with a cell that says who was taken out of the file of its row, or what the file was called."""
+    """Columns with a cell that names a person removed from the file of its row, or the file itself."""
     people = {
-        content: {person.casefold() for person in each.told.get("people", ()) if is_looked_for(person)}
+        content: {person.casefold() for person in each.report.get("people", ()) if is_looked_for(person)}
         for content, each in files.items()
     }
     found = set[str]()
@@ -209,8 +217,10 @@ def _identifying_columns(rows: pa.Table, columns: Sequence[str], files: dict[str
 def _without_cells(
     rows: pa.Table, files: dict[str, _DeidentifiedFile], columns: Sequence[str], manifest: Manifest
 ) -> pa.Table:
-    """Rows whose file was not rewritten keep nothing in these columns but the label: what of it came from the file, and
-    whom it named, nobody can tell."""
+    """Empties these columns, but for the label, in rows whose file was not rewritten.
+
+    Nobody can know which of those cells came from the file or whom it named.
+    """
     blank = [bool(content) and files[content].content is None for content in rows[CONTENT].to_pylist()]
     if not any(blank):
         return rows
@@ -223,7 +233,7 @@ def _without_cells(
 
 
 def _words(cell: Any) -> set[str]:
-    """A cell as a whole, without its signs, and its words."""
+    """A cell as a whole, without punctuation, and its words."""
     if cell is None or isinstance(cell, bool | list | dict | bytes):
         return set()
     text = str(cell).casefold().strip()
@@ -232,7 +242,7 @@ def _words(cell: Any) -> set[str]:
 
 
 def _names_of(source: str) -> set[str]:
-    """How a file may be called: its path, its name, its name without a suffix."""
+    """Possible names of a file: its path, its name, its name without a suffix."""
     path = source.casefold()
     name = path.rpartition("/")[2]
     return {path, name, name.rpartition(".")[0] or name}
@@ -279,20 +289,20 @@ def _rewrite_rows(
 
 
 def _with_quality(rows: pa.Table, made: Sequence[_DeidentifiedFile | None]) -> pa.Table:
-    """Quality and reason: of what was set aside before, the reason may quote the file, so it is told anew."""
+    """Quality and reason; the reason of a row that was excluded before may quote the file, so it is replaced."""
     qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
     for place, each in enumerate(made):
         if each is not None and each.verdict.quality != "ok":
             qualities[place] = each.verdict.quality if qualities[place] == "ok" else qualities[place]
             reasons[place] = each.verdict.reason
         elif reasons[place] is not None and reasons[place] != MISSING:
-            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _ASIDE) if each is not None else _ASIDE
+            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _EXCLUDED) if each is not None else _EXCLUDED
     rows = with_column(rows, "quality", pa.array(qualities, pa.string()))
     return with_column(rows, "reason", pa.array(reasons, pa.string()))
 
 
 def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table) -> list[str]:
-    """From what the rows hold now; of several that hold the same, and of those that hold nothing, by their place."""
+    """Ids from the rows' new content; among equal or empty contents by position."""
     times: Counter[str] = Counter()
     found = []
     for content, window in zip(contents, windows, strict=True):
@@ -305,7 +315,7 @@ def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table)
 def _with_fields(
     rows: pa.Table, made: Sequence[_DeidentifiedFile | None], windows: Sequence[str], own: set[str]
 ) -> pa.Table:
-    """The columns that files fill. Of a window, numbers are those of the window and stay."""
+    """The columns that come from files, filled. Numbers of a window belong to the window and stay."""
     for name in sorted({*own, "bytes"} & {*rows.column_names}):
         kind, old = rows.schema.field(name).type, rows[name].to_pylist()
         stays = pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -325,9 +335,9 @@ def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str,
     tags: dict[str, Counter[str]] = {}
     warnings: Counter[str] = Counter()
     for each in files.values():
-        for name, done in each.told.get("changes", {}).items():
+        for name, done in each.report.get("changes", {}).items():
             tags.setdefault(str(name), Counter()).update({str(what): int(count) for what, count in done.items()})
-        warnings.update(str(warning) for warning in each.told.get("warnings", ()))
+        warnings.update(str(warning) for warning in each.report.get("warnings", ()))
     failed = sum(each.content is None for each in files.values())
     actions = sum(tags.values(), Counter[str]())
     return {
@@ -353,16 +363,12 @@ DEIDENTIFY = Operation(
 )
 
 
-# The part of `deidentify` that meets foreign files: it runs in a caged process, rewrites each, and judges the result
-# as an ingest would, so that the columns of the next version follow from files without identities.
-
-
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service (loading/rewriting.py): {packs, contents, modality, profile, key} -> {file, items}.
+    """The service (`rewrite_media`): {packs, contents, modality, profile, key} -> {file, items}.
 
-    An item has `length`, `reason` where nothing could be written, the `verdict` on what was written, `names` of all
-    columns that the file fills before or after, `changes`, `people` that were taken out, and `warnings`. `key`: in
-    hexadecimal; it is in no answer.
+    An item has `length`, `reason` if nothing could be written, the `verdict` on the new file, `names` of all columns
+    that the file fills before or after, `changes`, `people` that were removed, and `warnings`. `key` is hexadecimal and
+    in no answer.
     """
     profile, pseudonyms = parse_profile(payload["profile"]), Pseudonyms(bytes.fromhex(payload["key"]))
     reader, path, items = cached_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[dict[str, Any]]()
@@ -404,5 +410,5 @@ def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidenti
 
 
 def _filled_columns(modality: str, data: bytes) -> list[str]:
-    """Of the columns that the file as it was filled."""
+    """The columns that the original file filled."""
     return sorted(validate_bytes(find(modality), data).fields)

@@ -47,7 +47,7 @@ class OutlierParameters(Parameters):
     share: float | None = Field(None, gt=0, lt=1, description="Instead of cut: the farthest share of the rows.")
     neighbours: int = Field(10, ge=1, le=1000)
     extractor: str | None = Field(None, description="Default: the modality's own features.")
-    part: str | None = Field(None, description="Mixed rows: the part that is looked at; rows without it stay.")
+    part: str | None = Field(None, description="Mixed rows: the part to compare; rows without it stay.")
     splits: Splits = SPLITS
 
     @model_validator(mode="after")

@@ -1,6 +1,8 @@
 """Two operations by SQL. `filter` keeps the rows that fulfil a condition; `derive` computes a column from the others.
 
-`filter` keeps exactly the rows that query_dataset shows for the same `where`."""
+`filter` keeps exactly the rows that query_dataset shows for the same `where`. `derive` computes the column for rows of
+every quality. It never becomes an input, and no input can be replaced: an example's input is fixed at ingest.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,6 @@ FILTER = Operation(
 )
 
 
-# A column computed from the others by one SQL expression, for rows of every quality.
-#
-# It never becomes an input, and no input can be replaced: what a model sees of an example is fixed when that comes
-# in.
-
-
 class DeriveParameters(Parameters):
     column: str = Field(description="New, or one of yours to replace.")
     sql: str = Field(description="One expression over the columns, such as width * height.")
@@ -83,7 +79,7 @@ def _derive_sql(parameters: DeriveParameters) -> str:
 
 
 def _stored_type(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Of the few types that columns have: sums of whole numbers come as decimals, short ones in 32 bits."""
+    """Casts to the few types that columns have: sums of whole numbers come as decimals, short ones in 32 bits."""
     kind = values.type
     if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0 and _fits(values)):
         return values.cast(pa.int64())

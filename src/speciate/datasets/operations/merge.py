@@ -1,11 +1,10 @@
-"""Take in the rows of another dataset: of the same modality, shown to models by the same columns.
+"""Append the rows of another dataset with the same modality and input columns.
 
-A row whose source cells (of media: whose bytes) are there already is not taken again, and where the two label it
-differently, the label that is there stands and the conflict is told. Where examples are grouped here, rows of the
-other that have no group are left out unless `ungrouped` says to take them. Splits are kept, but where the other's rows
-join groups or near-duplicates of several splits, all of those go where a model may have learned from one: to train
-rather than validation, and never to test. Where only one of the two is labelled, rows of the other are set aside until
-they are labelled.
+A row whose source cells (of media: whose bytes) exist already is not appended again; if the two label it differently,
+the existing label stays and the conflict is reported. If examples are grouped here, rows of the other dataset without a
+group are left out unless `ungrouped` says to append them. Splits are kept. But if the other's rows join groups or
+near-duplicates of several splits, all of those move to a split that models learn from: to train rather than validation,
+and never to test. If only one of the two is labelled, rows of the other are excluded until they are labelled.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outc
 
 
 def _rows_of_groups(rows: pa.Table, fresh: pa.Table, parameters: MergeParameters, manifest: Manifest) -> pa.Table:
-    """Those of `fresh` that a grouped dataset can take without a leak; all where they are to be taken as they are."""
+    """The rows of `fresh` that a grouped dataset can take without a leak; all if the caller says so."""
     lacks = rows_without_group(fresh)
     if parameters.ungrouped == "take" or not lacks.any() or not is_grouped(rows, manifest.modality):
         return fresh
@@ -122,7 +121,7 @@ def _rows_of_groups(rows: pa.Table, fresh: pa.Table, parameters: MergeParameters
 
 
 def _with_free_ids(rows: pa.Table, taken: Sequence[str]) -> pa.Table:
-    """Another id for each row whose own is another row's: further copies of a content get the next number."""
+    """Gives new ids to rows whose id is another row's: further copies of a content get the next number."""
     used, ids = set(taken), rows["id"].to_pylist()
     contents, labels, sources = (rows[name].to_pylist() for name in (CONTENT, "label", "source"))
     for place in sorted(range(len(ids)), key=lambda i: (str(contents[i]), str(labels[i]), str(sources[i]), ids[i])):
@@ -186,7 +185,7 @@ class _UnitedComponents(NamedTuple):
 
 
 def _unite_components(rows: pa.Table, fresh: Sequence[str], modality: str) -> _UnitedComponents:
-    """Components of fresh and older rows that lie in several splits, moved into the one that was learned from."""
+    """Moves components of fresh and older rows that lie in several splits into the one that models learn from."""
     places = np.flatnonzero(usable_rows(rows))
     chosen = rows.take(pa.array(places))
     component = components(members_of(chosen, modality))

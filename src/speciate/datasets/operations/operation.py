@@ -1,11 +1,14 @@
-"""What an operation is: a name, parameters, and a pure function from the rows of a version to other rows.
+"""An operation: a name, parameters, and a pure function from the rows of a version to other rows.
 
-An operation is given the whole table, rows of every quality, sorted by id. What it leaves out of its result leaves the
-version. It is repeatable: the same rows and parameters give the same result, and chance comes from a seed among the
-parameters. It reads nothing but its arguments; what else it needs, the context does for it.
+An operation gets the whole table, rows of every quality, sorted by id. Rows that are missing in its result leave the
+version. It is repeatable: the same rows and parameters give the same result, and randomness comes from a seed among the
+parameters. It reads nothing but its arguments; the context does everything else for it.
 
-Below: what operations share. Checks before a row is read, masks of the rows that they touch, columns that say which
-model or rule made a value, and the parts of mixed rows."""
+Below: checks before a row is read, masks of rows, columns that say which model or rule made a value, and the parts of
+mixed rows. `made_by`, `made_from` and `how` stand in rows that an operation made; values that it only adds to an
+example have columns of their own, `NAME_made_by` and so on, so that several models can answer the same rows. All of
+them are user columns: `filter(where="made_by IS NULL")` removes all generated rows, and no model sees them.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ Reference = Literal["dataset", "model", "extractor"]
 
 
 class Parameters(BaseModel):
-    """What a step may say beside `op`. Anything else is refused."""
+    """The parameters of a step beside `op`. Unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,29 +53,29 @@ class Parameters(BaseModel):
 class Outcome(NamedTuple):
     rows: pa.Table
     audit: Mapping[str, Any] = MappingProxyType({})
-    """What a person should know of it: JSON, short."""
+    """Facts about the result for people: JSON, short."""
     flagged_column: str | None = None
-    """The boolean column, where it marks rows instead of leaving them out."""
+    """The boolean column, if it flags rows instead of leaving them out."""
     manifest: Manifest | None = None
-    """The version's, where packs or roles are others now. What follows from the rows need not be right."""
+    """The version's manifest, if packs or roles changed. Fields that follow from the rows may be stale."""
     split_made_by: str | None = None
-    """How, where it dealt out a new split."""
+    """How, if it made a new split."""
     dealing: Mapping[str, Any] = MappingProxyType({})
-    """`fractions` and `seed` of that split, for rows that come later."""
+    """`fractions` and `seed` of that split, for rows that are added later."""
 
 
 class Outside(NamedTuple):
-    """What a step that asks models needs, settled before there is a job: consent, keys, money."""
+    """The needs of a step that asks models, settled before there is a job: consent, keys, money."""
 
     names: Mapping[str, Any]
-    """Parameters with full names in the place of what the caller wrote."""
+    """Parameters with full names in place of the caller's."""
     payload: Mapping[str, Any]
-    """JSON for the run's part of it (`Context.answers`)."""
+    """JSON for the run (`Context.teacher_answers`)."""
     secrets: tuple[SecretRequest, ...] = ()
     usd: float | None = 0.0
-    """About what it costs; None where that is not known."""
+    """Estimated cost; None if unknown."""
     spends: tuple[Spend, ...] = ()
-    """Money of what a person allowed."""
+    """Money that a person allowed."""
     resolved: Mapping[str, Any] = MappingProxyType({})
     """For `dry_run`."""
 
@@ -88,55 +91,50 @@ class Operation:
     """One line, for people who choose."""
     parameters: type[BaseModel]
     apply: Callable[[pa.Table, Any, Context], Outcome]
-    """Raises SpeciateError for what only the rows can tell."""
+    """Raises SpeciateError for faults that only the rows show."""
     preflight: Callable[[Any, Manifest, Others], Manifest | None] = _no_preflight
-    """Refuses before anything is read, and says what the version will be like: its columns, packs and roles, and at
-    least the labels that it will have. None where that cannot be known: then later steps are checked when they run."""
+    """Refuses before anything is read, and predicts the version's manifest: its columns, packs and roles, and at least
+    the labels that it will have. None if that cannot be known: then later steps are checked when they run."""
     refers: Mapping[str, Reference] = field(default_factory=dict)
     """Which parameters name something of the workspace. They are resolved before the run: `more` becomes `more@v3`."""
     needs: tuple[str, ...] = ()
     """Libraries that it imports."""
     outside: str = ""
     """Of an operation that asks models: `module:function` of (parameters, manifest, others, workspace) -> Outside, or
-    None where this step asks none. It stands above this floor, so it is named by string."""
+    None if this step asks no model. It stands above this floor, so it is named by string."""
 
 
 def refusal(message: str, recovery: str = "Call curate_dataset again with another step.") -> SpeciateError:
     return SpeciateError(Code.INVALID, message, recovery)
 
 
-# Which rows an operation touches, as arrays of truth values (N,).
-
-
 Mask = npt.NDArray[np.bool_]
 Splits = tuple[str, ...]
 
 LEARNED = ("train",)
-"""What is cleaned where nothing else is asked for: to thin out a test split changes the question that it asks."""
-SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; one without a split is taken for one of train.")
+"""Splits that cleaning touches by default: thinning out a test split would change what is measured."""
+SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; rows without a split count as train.")
 
 
 def usable_rows(rows: pa.Table) -> Mask:
+    """(N,) rows of quality ok."""
     return np.asarray(pc.equal(rows["quality"], "ok"), bool)
 
 
 def decoded_rows(rows: pa.Table) -> Mask:
-    """Usable, or set aside only because the label is missing: the medium decoded."""
+    """(N,) rows that are usable, or excluded only because the label is missing: their media decoded."""
     decoded = pc.and_(pc.equal(rows["quality"], "partial"), pc.is_null(rows["label"]))
     return np.asarray(usable_rows(rows) | np.asarray(pc.and_(decoded, pc.is_valid(rows[FINGERPRINT]))), bool)
 
 
 def usable_rows_in(rows: pa.Table, splits: Sequence[str]) -> Mask:
-    """Usable and in one of the splits."""
+    """(N,) usable rows of these splits."""
     there = pc.is_in(pc.fill_null(rows["split"], "train"), pa.array(list(splits), pa.string()))
     return np.asarray(usable_rows(rows) & np.asarray(there), bool)
 
 
 def keep_rows(rows: pa.Table, kept: Mask) -> pa.Table:
     return rows.filter(pa.array(kept))
-
-
-# What can be said of a step before any row is read: whether columns and labels that it names are there.
 
 
 _NUMBER = re.compile(r"DOUBLE|FLOAT|REAL")
@@ -146,7 +144,7 @@ _OWN_NAMES = ("LAMBDA", "SUBQUERY")
 
 
 def preflight_unchanged(parameters: Any, manifest: Manifest, others: Others) -> Manifest:
-    """Of operations that only leave rows out, and refuse nothing beforehand."""
+    """For operations that only leave rows out and refuse nothing beforehand."""
     return manifest
 
 
@@ -169,7 +167,7 @@ def is_number(manifest: Manifest, name: str) -> bool:
 
 
 def check_classes(manifest: Manifest, what: str) -> None:
-    """INVALID where there are no classes."""
+    """INVALID if there are no classes."""
     if manifest.label is None:
         raise refusal(
             f"{manifest.ref} has no labels, and {what} needs them.",
@@ -180,7 +178,7 @@ def check_classes(manifest: Manifest, what: str) -> None:
 
 
 def check_sql(manifest: Manifest, select: str) -> None:
-    """INVALID for what is not one SELECT over `examples` or is not repeatable, NOT_FOUND for an unknown column.
+    """INVALID unless it is one repeatable SELECT over `examples`; NOT_FOUND for an unknown column.
 
     Only parses. A query that brings names of its own (subqueries, lambdas) is left to the run.
     """
@@ -205,28 +203,24 @@ def check_sql(manifest: Manifest, select: str) -> None:
             raise unknown_column(manifest, parts[-1])
 
 
-# How what a model or a rule made is told apart from what came in: columns that say who made it, of what, and how.
-#
-# `made_by`, `made_from` and `how` stand in rows that an operation made; what it only filled in beside an example has
-# columns of its own, `NAME_made_by` and so on, so that several models can answer the same rows. All of them are the
-# user's columns: `filter(where="made_by IS NULL")` takes everything away that was made, and no model is shown them.
-
-
 MADE_BY, MADE_FROM, HOW = "made_by", "made_from", "how"
 """A model's ref or the name of a rule; the id of the example that it was made from; settings, in words."""
 OF_ROWS = (MADE_BY, MADE_FROM, HOW)
+"""A model's ref or the name of a rule; the id of the original example; settings, in words."""
 WHY = "why_not"
 """Beside a column of answers: why there is none."""
 
 
 def provenance_columns(column: str) -> tuple[str, str, str]:
-    """Names of the columns that say of `column` who made it, how, and why not."""
+    """Names of the columns that say who made the values of `column`, how, and why some are missing."""
     return f"{column}_{MADE_BY}", f"{column}_{HOW}", f"{column}_{WHY}"
 
 
 def declare_columns(manifest: Manifest, names: Mapping[str, str]) -> Manifest:
-    """The manifest with these columns (name -> type). INVALID for one that cannot be the user's, plays a role or that
-    SQL could not tell from another."""
+    """The manifest with these columns (name -> type).
+
+    INVALID for a name that cannot be the user's, that plays a role, or that SQL could not tell from another.
+    """
     for name in names:
         if rename([name])[name] != name:
             raise refusal(f"{name!r} cannot name a column of yours.", "Call again with another column.")
@@ -242,7 +236,7 @@ def declare_columns(manifest: Manifest, names: Mapping[str, str]) -> Manifest:
 def fill_column(
     rows: pa.Table, name: str, places: Sequence[int], values: Sequence[object], kind: pa.DataType
 ) -> pa.Table:
-    """With values at these places of the column; elsewhere what was there stays, or is null."""
+    """Writes values at these positions of the column; elsewhere the old values stay, or null."""
     cells = rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
     if name in rows.column_names and rows.schema.field(name).type != kind:
         kind = pa.string() if any(cell is not None for cell in cells) else kind
@@ -254,24 +248,21 @@ def fill_column(
 
 
 def without_generated_evaluation_rows(rows: pa.Table) -> tuple[pa.Table, int]:
-    """Without the rows that were made from another example and lie where models are judged; how many those were."""
+    """Removes rows made from another example in validation and test; returns how many those were."""
     if MADE_FROM not in rows.column_names or not pa.types.is_string(rows.schema.field(MADE_FROM).type):
         return rows, 0
     of_another = pc.and_(rows[MADE_FROM].is_valid(), pc.not_equal(rows[MADE_FROM], rows["id"]))
     known = pc.is_in(rows[MADE_FROM], rows["id"].combine_chunks())
-    judged = pc.is_in(rows["split"], pa.array(["validation", "test"]))
-    left = pc.fill_null(pc.and_(pc.and_(of_another, known), judged), False)
+    evaluation = pc.is_in(rows["split"], pa.array(["validation", "test"]))
+    left = pc.fill_null(pc.and_(pc.and_(of_another, known), evaluation), False)
     return rows.filter(pc.invert(left)), int(pc.sum(left).as_py() or 0)
-
-
-# Which parts the mixed rows of a version have, as their column `parts` says, and what their sketches say of one.
 
 
 PARTS = "parts"
 
 
 def check_part_allowed(part: str | None, modality: str) -> None:
-    """INVALID where a part is named of examples that have none."""
+    """INVALID if a part is named and the examples have no parts."""
     if part is not None and modality != MULTIMODAL.name:
         raise SpeciateError(
             Code.INVALID,
@@ -288,7 +279,7 @@ def parts_of(rows: pa.Table) -> list[PartName]:
 
 
 def find_part(rows: pa.Table, name: str) -> PartName:
-    """The part of this name, INVALID where no row has it."""
+    """The part of this name, INVALID if no row has it."""
     known = {part.own: part for part in parts_of(rows)}
     if name not in known:
         raise SpeciateError(
@@ -308,7 +299,7 @@ def rows_with_part(rows: pa.Table, part: PartName) -> npt.NDArray[np.bool_]:
 
 
 def part_digests(rows: pa.Table, part: PartName) -> list[bytes | None]:
-    """(N,) the same for parts that differ in nothing that matters; None where it is missing or was cut."""
+    """(N,) equal for parts with the same fingerprint; None if the part is missing or was cut."""
     sketches: Sequence[bytes | None] = rows[SKETCH].to_pylist()
     found = [None if sketch is None else unpack_sketches(sketch).get(str(part)) for sketch in sketches]
     return [None if each is None else each.digest for each in found]

@@ -1,9 +1,9 @@
-"""Pairs of a better and a worse answer to the same example: what preference training learns from.
+"""Pairs of a better and a worse answer to the same example, for preference training.
 
-The answers are those of an evaluation's models, or cells of columns (`answer` makes such); which is better say the
-evaluation's scores (a judge's among them), a metric against the truth, numbers in columns, or the column of a person
-who chose. Of several answers the best and the worst are the pair. An example whose answers are equal, or equally good,
-or of which one lacks, has none: it leaves the version and is counted.
+The answers come from an evaluation's models or from columns (`answer` makes such columns). One of these ranks them: the
+evaluation's scores (a judge's among them), a metric against a reference, numbers in columns, or a column with a
+person's choice. The best and the worst answer form the pair. An example without a pair (equal answers, equal scores, or
+a missing answer) leaves the version and is counted.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class PreferencesParameters(Parameters):
 
     @property
     def model(self) -> None:
-        """No step of this asks a model."""
+        """This step asks no model."""
 
 
 class CandidateAnswer(NamedTuple):
-    """One answer to an example: what it is, how good (more is better), and who gave it."""
+    """One answer to an example: its text, its score (more is better), and its model."""
 
     text: str | None
     score: float | None
@@ -84,15 +84,15 @@ class Pair(NamedTuple):
     rejected: CandidateAnswer
 
 
-def choose_pair(given: Sequence[CandidateAnswer], margin: float = 0.0) -> Pair | str:
+def choose_pair(answers: Sequence[CandidateAnswer], margin: float = 0.0) -> Pair | str:
     """The best against the worst; or why there is none.
 
-    >>> pair([Given("4", 1.0, "a"), Given("5", 0.0, "b")]).chosen.by
+    >>> choose_pair([CandidateAnswer("4", 1.0, "a"), CandidateAnswer("5", 0.0, "b")]).chosen.by
     'a'
-    >>> pair([Given("4", 1.0, "a"), Given(" 4", 0.0, "b")])
+    >>> choose_pair([CandidateAnswer("4", 1.0, "a"), CandidateAnswer(" 4", 0.0, "b")])
     'equal_answers'
     """
-    known = [each for each in given if each.text is not None and each.score is not None and math.isfinite(each.score)]
+    known = [each for each in answers if each.text is not None and each.score is not None and math.isfinite(each.score)]
     if len(known) < 2:
         return LACKING
     best = max(known, key=_score)
@@ -147,7 +147,7 @@ def apply(rows: pa.Table, parameters: PreferencesParameters, context: Context) -
 
 
 def _of_evaluation(rows: pa.Table, context: Context) -> tuple[list[list[CandidateAnswer]], str]:
-    known = context.evaluated()
+    known = context.evaluation_answers()
     return [
         [CandidateAnswer(*each) for each in known.answers.get(name, ())] for name in rows["id"].to_pylist()
     ], known.metric
@@ -175,14 +175,14 @@ def _scores(
     if parameters.scores:
         return [rows[name].cast(pa.float64()).to_pylist() for name in parameters.scores]
     if parameters.better:
-        said = _texts(rows[parameters.better])
-        return [[None if cell is None else float(cell == name) for cell in said] for name in parameters.answers]
-    truths = _texts(rows[parameters.truth or "label"])
-    return [context.scores(str(parameters.metric), truths, each) for each in texts]
+        choices = _texts(rows[parameters.better])
+        return [[None if cell is None else float(cell == name) for cell in choices] for name in parameters.answers]
+    references = _texts(rows[parameters.truth or "label"])
+    return [context.scores(str(parameters.metric), references, each) for each in texts]
 
 
 def _makers(rows: pa.Table, column: str) -> list[str]:
-    """Who gave the answers of a column: as `answer` noted it, else the column's name."""
+    """The makers of the answers in a column: as `answer` noted them, else the column's name."""
     by = provenance_columns(column)[0]
     cells = rows[by].to_pylist() if by in rows.column_names else [None] * rows.num_rows
     return [cell or column for cell in cells]

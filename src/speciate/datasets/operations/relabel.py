@@ -1,6 +1,6 @@
-"""Rename labels, join several under one name, or take a label away. Other labels stay as they are.
+"""Rename labels, join several under one name, or remove a label. Other labels stay as they are.
 
-An example without a label is set aside, as one whose label is missing is at ingest.
+An example without a label is excluded, as at ingest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Old = Annotated[str, AfterValidator(class_name)]
 
 
 class RelabelParameters(Parameters):
-    mapping: dict[Old, Label | None] = Field(min_length=1, description="Old label to new; null takes it away.")
+    mapping: dict[Old, Label | None] = Field(min_length=1, description="Old label to new; null removes it.")
 
 
 def preflight(parameters: RelabelParameters, manifest: Manifest, others: Others) -> Manifest:

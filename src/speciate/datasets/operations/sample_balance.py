@@ -4,8 +4,12 @@ frequent.
 `sample` chooses at random, in proportion, as different as possible, or those that a model is least sure of. Exactly n
 rows stay, whatever the quality of others. `random` and `stratified` go by hashes of the ids, so a larger sample holds
 the smaller one of the same seed. `diverse` is the farthest-first traversal (Gonzalez 1985): no example is farther from
-the nearest chosen one than twice what the best choice could reach. `uncertain` takes the smallest margins between the
-two likeliest labels (Scheffer et al. 2001), unlabelled examples included: it is a choice of what to label next."""
+the nearest chosen one than twice the optimum. `uncertain` takes the smallest margins between the two likeliest labels
+(Scheffer et al. 2001), unlabelled examples included: it chooses what to label next.
+
+`balance` drops rows of the more frequent values within each split, in an order of hashes by group, so that most groups
+stay or leave as a whole. Rows with an empty column stay.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +103,7 @@ def apply_sample(rows: pa.Table, parameters: SampleParameters, context: Context)
 
 
 def farthest_first(vectors: Vectors, count: int, first: int) -> tuple[list[int], float]:
-    """Places in the order of choice, and how far the farthest other is from its nearest chosen one."""
+    """Places in the order of choice, and the distance of the farthest remaining one to its nearest chosen one."""
     chosen = [first]
     nearest = _distances(vectors, first)
     while len(chosen) < count:
@@ -111,7 +115,7 @@ def farthest_first(vectors: Vectors, count: int, first: int) -> tuple[list[int],
 
 
 def _distances(vectors: Vectors, place: int) -> npt.NDArray[np.float64]:
-    """(N,) Euclidean, from one."""
+    """(N,) Euclidean distances from one example."""
     return np.asarray(np.sqrt(np.square(vectors - vectors[place], dtype=np.float64).sum(axis=1)))
 
 
@@ -127,7 +131,7 @@ def _stratified(rows: pa.Table, parameters: SampleParameters) -> list[int]:
 
 
 def _margins(rows: pa.Table, model: str, context: Context) -> Margins:
-    """(N,) NaN where the model fails."""
+    """(N,) NaN if the model fails."""
     predictor = context.predictor(model)
     examples = context.examples(rows)
     margins: list[float] = []
@@ -139,7 +143,7 @@ def _margins(rows: pa.Table, model: str, context: Context) -> Margins:
 
 
 def _margins_of_chunk(predictor: Any, chunk: Sequence[Example]) -> list[float]:
-    """Where a whole chunk fails, its examples are asked one by one."""
+    """If a whole chunk fails, its examples are predicted one by one."""
     try:
         return [_margin(answer.probabilities) for answer in predictor.predict(chunk)]
     except Exception:  # noqa: BLE001 - a model may fail in any way
@@ -163,12 +167,6 @@ SAMPLE = Operation(
     apply=apply_sample,
     refers={"model": "model", "extractor": "extractor"},
 )
-
-
-# Make all values of a column equally frequent, by leaving out rows of the more frequent ones within a split.
-#
-# Rows leave group by group in an order of hashes, so that of a group rather all or nothing stays. Rows where the
-# column is empty stay.
 
 
 class BalanceParameters(Parameters):
@@ -209,7 +207,7 @@ def apply_balance(rows: pa.Table, parameters: BalanceParameters, context: Contex
 
 
 def _fewest(classes: dict[str, list[int]]) -> dict[str, int | str]:
-    """How many of each class stay, and which class is so rare."""
+    """How many of each class stay, and which class limits them."""
     rarest = min(sorted(classes), key=lambda name: len(classes[name]))
     return {"kept": len(classes[rarest]), "rarest": clean(rarest), "classes": len(classes)}
 
@@ -223,11 +221,8 @@ BALANCE = Operation(
 )
 
 
-# Chance that repeats: an order by hashes of a seed and a key, and whole numbers from shares.
-
-
 def seeded_hash(seed: int, key: str) -> bytes:
-    """Where a key stands among others: independent of what the others are, so that a sample grows without moving."""
+    """The sort key of a key: independent of the other keys, so that a larger sample contains the smaller one."""
     return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogatepass")).digest()
 
 
@@ -237,7 +232,7 @@ def shuffle_keys(keys: Sequence[str], seed: int) -> list[int]:
 
 
 def apportion(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
-    """Of each kind a whole number, in proportion to `counts` and together `wanted`: largest remainders (Hamilton)."""
+    """Whole numbers for each kind, in proportion to `counts` and together `wanted`: largest remainders (Hamilton)."""
     total = sum(counts.values())
     exact = {name: wanted * count / total for name, count in counts.items()}
     given = {name: int(share) for name, share in exact.items()}

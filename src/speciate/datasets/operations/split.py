@@ -1,8 +1,7 @@
-"""Deal all usable rows out to splits anew, without leaks: groups and near-duplicates stay together.
+"""Assign splits to all usable rows anew, without leaks: groups and near-duplicates stay together.
 
-Variants that `variants` made follow their originals; those of examples that are to be judged by are left out.
-
-What `group_by` names becomes the group of rows that have none, so that they count as one in evaluations, too.
+Variants that `variants` made follow their originals; those of validation and test examples are left out. `group_by`
+fills the group of rows that have none, so that evaluations count them as one group, too.
 """
 
 from __future__ import annotations

@@ -1,9 +1,15 @@
-"""Further examples made from those that there are: texts in other words by a model, media a little changed.
+"""Further examples made from existing ones: texts in other words by a model, media changed a little.
 
-A variant keeps its original's label, so what is changed must not be what the label is about: transforms.py says how far
-each goes. It lies in its original's group and split, so that the two never cross a split, and is made from rows of
-`train` alone unless `splits` says otherwise; a later `split` leaves out variants of what it deals to be judged by.
-What is made by chance follows from the seed; what a model wrote is kept, and the same step finds it again.
+A variant keeps its original's label, so the change must not affect the label: AUGMENTATIONS below state how far each
+goes. It lies in its original's group and split, so that the two never cross a split, and is made from rows of `train`
+alone unless `splits` names others; a later `split` drops variants that it would assign to validation or test. Random
+changes follow from the seed; a model's texts are kept, and the same step finds them again.
+
+`rewrite` meets the foreign files, in a sandboxed process: it decodes each, changes it, writes it anew and validates the
+result as an ingest would. It writes what models see: images as PNG, audio as FLAC in 16 bits.
+
+Augmentations are pure, with randomness from one generator. `flip` may change the label (a mirrored digit or letter is
+another one), so it is made only if a caller names it.
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ from speciate.refs import id_from_key
 _SERVICE = "speciate.datasets.operations.variants:rewrite"
 _IN_FILES = ("image", "audio")
 _PLACED = ("objects", "mask")
-"""Columns of truths that have a place in the picture."""
+"""Columns of labels that have a place in the image."""
 _TEMPLATE = (
     "{input}\n\nWrite this text anew in other words. Keep its meaning, its tone, its language, and every name and "
     "number in it. Answer with the text alone."
@@ -68,7 +74,7 @@ class VariantsParameters(Parameters):
     )
     count: int = Field(1, ge=1, le=10, description="Variants of each example.")
     seed: int = 0
-    template: str = Field(_TEMPLATE, description="What the model is asked.")
+    template: str = Field(_TEMPLATE, description="The prompt.")
     max_tokens: int = Field(1024, ge=1, le=200_000)
     temperature: float | None = Field(0.7, ge=0, le=2)
     budget_usd: float | None = Field(None, gt=0, description="For a model that others serve.")
@@ -172,7 +178,7 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
 
 
 def _group_variants(rows: pa.Table, places: Any, manifest: Manifest) -> pa.Table:
-    """With a group for each original, which its variants will share."""
+    """With a group for each original, which its variants share."""
     of = rows.take(pa.array(places))
     groups = rows["group_key"].to_pylist()
     for place, group in zip(
@@ -185,24 +191,24 @@ def _group_variants(rows: pa.Table, places: Any, manifest: Manifest) -> pa.Table
 def _rewrite_texts(
     of: pa.Table, parameters: VariantsParameters, context: Context, lost: Counter[str]
 ) -> tuple[pa.Table, Manifest, str]:
-    said = context.answers(of, parameters.count)
+    teacher = context.teacher_answers(of, parameters.count)
     variants, texts = list[_Variant](), list[str]()
-    for number, answers in enumerate(said.repeats, 1):
+    for number, answers in enumerate(teacher.repeats, 1):
         for place, (output, error) in enumerate(answers):
             text = str(output).strip() if output is not None else ""
             if not text:
                 lost[(error or "the answer is empty")[:200]] += 1
                 continue
-            variants.append(_Variant(place, number, f"{said.how} ({number})"))
+            variants.append(_Variant(place, number, f"{teacher.how} ({number})"))
             texts.append(text)
-    made = _rows(of, variants, said.teacher)
+    made = _rows(of, variants, teacher.teacher)
     (name,) = context.manifest.inputs
     made = with_column(made, name, pa.array(texts, pa.string()))
-    return _validate_variants(made, context.manifest), context.manifest, said.teacher
+    return _validate_variants(made, context.manifest), context.manifest, teacher.teacher
 
 
 def _augment_cells(of: pa.Table, parameters: VariantsParameters, context: Context) -> tuple[pa.Table, Manifest, str]:
-    """Series, each of whose input columns is a list of steps, or of channels of steps."""
+    """Augments series whose input columns are each a list of steps, or of channels of steps."""
     manifest, kinds = context.manifest, _kinds(parameters, context.manifest)
     variants = [
         _Variant(place, number, _variant_origin(kinds, parameters.seed, number))
@@ -217,10 +223,10 @@ def _augment_cells(of: pa.Table, parameters: VariantsParameters, context: Contex
     return _validate_variants(made, manifest), manifest, _RULE
 
 
-def _augment_cell(cell: Any, kinds: Sequence[str], chance: str) -> Any:
+def _augment_cell(cell: Any, kinds: Sequence[str], origin: str) -> Any:
     nested = len(cell) > 0 and isinstance(cell[0], list)
     series = np.array(cell if nested else [cell], np.float64)
-    seed = int.from_bytes(bytes.fromhex(sha256(chance))[:8])
+    seed = int.from_bytes(bytes.fromhex(sha256(origin))[:8])
     found = augment("time-series", kinds, series, np.random.default_rng(seed))
     values = [[None if np.isnan(value) else float(value) for value in channel] for channel in found]
     return values if nested else values[0]
@@ -235,15 +241,15 @@ def _augment_files(
     tables, packs = list[pa.Table](), list(manifest.packs)
     for number in range(1, parameters.count + 1):
         how = _variant_origin(kinds, parameters.seed, number)
-        payload = {"modality": manifest.modality, "kinds": list(kinds), "chance": how}
-        done = context.rewritten(_SERVICE, payload, once)
+        payload = {"modality": manifest.modality, "kinds": list(kinds), "origin": how}
+        done = context.rewrite(_SERVICE, payload, once)
         packs.append(str(done.pack.relative_to(context.root)))
         verdicts, sizes = dict[str, Verdict](), dict[str, int]()
         for content, each in done.media.items():
             if each.content is None:
-                lost[str(each.told.get("reason") or "its process failed")[:200]] += contents.count(content)
+                lost[str(each.report.get("reason") or "its process failed")[:200]] += contents.count(content)
                 continue
-            (verdict,) = parse_verdicts({"verdicts": [each.told["verdict"]]}, manifest.modality, 1)
+            (verdict,) = parse_verdicts({"verdicts": [each.report["verdict"]]}, manifest.modality, 1)
             if verdict.quality == "ok":
                 verdicts[content], sizes[content] = verdict, each.size
             else:
@@ -261,7 +267,7 @@ def _augment_files(
 def _with_verdicts(
     rows: pa.Table, contents: Sequence[str], verdicts: Sequence[Verdict], sizes: Sequence[int]
 ) -> pa.Table:
-    """Columns that a file fills are filled from the new one."""
+    """Fills columns that come from a file from the new one."""
     sketches = [None if each.sketch is None else bytes.fromhex(each.sketch) for each in verdicts]
     rows = with_column(rows, CONTENT, pa.array(contents, pa.string()))
     rows = with_column(rows, FINGERPRINT, pa.array([each.fingerprint for each in verdicts], pa.string()))
@@ -302,7 +308,7 @@ def _rows(of: pa.Table, variants: Sequence[_Variant], by: str) -> pa.Table:
 
 
 def _validate_variants(made: pa.Table, manifest: Manifest) -> pa.Table:
-    """As an ingest would: what a model sees of them names them."""
+    """Validates variants as an ingest would: their input names them."""
     verdicts = row_verdicts(made.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
     for name, verdict in ((CONTENT, "content"), (FINGERPRINT, "fingerprint"), (SKETCH, "sketch")):
         if name in made.column_names:
@@ -313,7 +319,7 @@ def _validate_variants(made: pa.Table, manifest: Manifest) -> pa.Table:
 
 
 def _without_duplicates(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
-    """Those that are like nothing that is there, and how many are left out: a copy teaches nothing."""
+    """The variants that equal no existing row, and how many are left out: a copy teaches nothing."""
     seen = set(rows[CONTENT].to_pylist())
     kept = []
     for content in made[CONTENT].to_pylist():
@@ -332,23 +338,19 @@ VARIANTS = Operation(
 )
 
 
-# The part of `variants` that meets foreign files: in a caged process it decodes each, changes it, writes it anew and
-# judges the result as an ingest would. What it writes is what models see: pictures as PNG, sounds as FLAC in 16 bits.
-
-
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service (loading/rewriting.py): {packs, contents, modality, kinds, chance} -> {file, items}.
+    """The service (`rewrite_media`): {packs, contents, modality, kinds, origin} -> {file, items}.
 
-    Chance is of `chance` and a file's content alone: neither the order nor other files play a part.
+    Randomness depends on `origin` and a file's content alone, not on the order or on other files.
     """
     name, path, items = str(payload["modality"]), Path.cwd() / "variants", list[dict[str, Any]]()
     modality, reader = find(name), cached_reader(tuple(payload["packs"]))
     with path.open("wb") as file:
         for content in payload["contents"]:
-            seed = hashlib.sha256(f"{payload['chance']} {content}".encode()).digest()[:8]
-            chance = np.random.default_rng(int.from_bytes(seed))
+            seed = hashlib.sha256(f"{payload['origin']} {content}".encode()).digest()[:8]
+            random = np.random.default_rng(int.from_bytes(seed))
             try:
-                medium = augment(name, payload["kinds"], modality.decode(reader.get(content)), chance)
+                medium = augment(name, payload["kinds"], modality.decode(reader.get(content)), random)
             except DecodeError as error:
                 items.append({"length": None, "reason": error.detail})
                 continue
@@ -371,25 +373,19 @@ def _encode_medium(modality: str, medium: Medium) -> bytes:
     return out.getvalue()
 
 
-# Small changes to media that leave alone what they are of, whatever that is: pure, with chance from one generator.
-#
-# How far each goes is written beside it. `flip` is no such change in general (a mirrored digit or letter is another
-# one), so it is made only where somebody asks for it by name.
-
-
 Medium = npt.NDArray[Any]
 RandomGenerator = np.random.Generator
 
 _LIGHT = 0.15
 """Share by which brightness and contrast change at most."""
 _SHIFT = 0.05
-"""Share of the height and width by which a picture moves at most; its edge goes on where it came from."""
+"""Share of the height and width by which an image moves at most; its edge pixels are repeated."""
 _GRAIN = 5.0
-"""Standard deviation of noise in pictures, of 255."""
+"""Standard deviation of noise in images, of 255."""
 _DECIBELS = 3.0
-"""By which a sound becomes louder or softer at most."""
+"""By which audio becomes louder or softer at most."""
 _NOISE = 0.03
-"""Noise as a share of a series' or sound's own spread: 30 dB below it (Um et al. 2017 for series)."""
+"""Noise as a share of the spread of a series or audio: 30 dB below it (Um et al. 2017 for series)."""
 _SCALE = 0.05
 """Spread of the factor of each channel of a series."""
 
@@ -398,21 +394,21 @@ class Augmentation(NamedTuple):
     what: str
     change: Callable[[Medium, RandomGenerator], Medium]
     moves: bool = False
-    """Whether what stands at a place stands elsewhere after it: truths with places do not fit any more."""
+    """Whether things change their place: labels with places no longer fit."""
 
 
-def light(image: Medium, chance: RandomGenerator) -> Medium:
+def light(image: Medium, random: RandomGenerator) -> Medium:
     """(H, W, 3) uint8."""
-    brightness, contrast = 1 + chance.uniform(-_LIGHT, _LIGHT, 2)
+    brightness, contrast = 1 + random.uniform(-_LIGHT, _LIGHT, 2)
     mean = image.mean()
     return _pixels((image - mean) * contrast + mean * brightness)
 
 
-def shift(image: Medium, chance: RandomGenerator) -> Medium:
-    """(H, W, 3) uint8, by whole pixels, at least one; what is smaller than twenty stays where it is."""
+def shift(image: Medium, random: RandomGenerator) -> Medium:
+    """(H, W, 3) uint8, by whole pixels, at least one; an image smaller than twenty pixels stays where it is."""
     height, width = image.shape[:2]
     most = int(_SHIFT * height), int(_SHIFT * width)
-    down, right = (int(chance.integers(-each, each + 1)) for each in most)
+    down, right = (int(random.integers(-each, each + 1)) for each in most)
     if down == right == 0:
         down, right = most
     rows = np.clip(np.arange(height) - down, 0, height - 1)
@@ -420,35 +416,35 @@ def shift(image: Medium, chance: RandomGenerator) -> Medium:
     return np.asarray(image[rows][:, columns])
 
 
-def grain(image: Medium, chance: RandomGenerator) -> Medium:
+def grain(image: Medium, random: RandomGenerator) -> Medium:
     """(H, W, 3) uint8."""
-    return _pixels(image + chance.normal(0, _GRAIN, image.shape))
+    return _pixels(image + random.normal(0, _GRAIN, image.shape))
 
 
-def flip(image: Medium, chance: RandomGenerator) -> Medium:
+def flip(image: Medium, random: RandomGenerator) -> Medium:
     return np.ascontiguousarray(image[:, ::-1])
 
 
-def gain(sound: Medium, chance: RandomGenerator) -> Medium:
+def gain(audio: Medium, random: RandomGenerator) -> Medium:
     """(T,) float32; never beyond full scale."""
-    factor = 10 ** (chance.uniform(-_DECIBELS, _DECIBELS) / 20)
-    return (sound * min(factor, 1 / max(float(np.abs(sound).max()), 1e-9))).astype(np.float32)
+    factor = 10 ** (random.uniform(-_DECIBELS, _DECIBELS) / 20)
+    return (audio * min(factor, 1 / max(float(np.abs(audio).max()), 1e-9))).astype(np.float32)
 
 
-def hiss(sound: Medium, chance: RandomGenerator) -> Medium:
+def hiss(audio: Medium, random: RandomGenerator) -> Medium:
     """(T,) float32."""
-    noisy = sound + chance.normal(0, _NOISE * float(sound.std()), sound.shape)
+    noisy = audio + random.normal(0, _NOISE * float(audio.std()), audio.shape)
     return np.clip(noisy, -1, 1).astype(np.float32)
 
 
-def jitter(series: Medium, chance: RandomGenerator) -> Medium:
+def jitter(series: Medium, random: RandomGenerator) -> Medium:
     """(C, T) float64; a step without a value stays without one."""
-    return np.asarray(series + chance.normal(0, 1, series.shape) * _NOISE * _channel_scale(series))
+    return np.asarray(series + random.normal(0, 1, series.shape) * _NOISE * _channel_scale(series))
 
 
-def scale(series: Medium, chance: RandomGenerator) -> Medium:
+def scale(series: Medium, random: RandomGenerator) -> Medium:
     """(C, T) float64."""
-    return np.asarray(series * chance.normal(1, _SCALE, (len(series), 1)))
+    return np.asarray(series * random.normal(1, _SCALE, (len(series), 1)))
 
 
 AUGMENTATIONS: Mapping[str, Mapping[str, Augmentation]] = {
@@ -470,12 +466,12 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Augmentation]] = {
 USUAL: Mapping[str, tuple[str, ...]] = {
     "image": ("light", "shift"), "audio": ("gain", "noise"), "time-series": ("jitter",),
 }  # fmt: skip
-"""Where nobody names any."""
+"""The default kinds."""
 
 
-def augment(modality: str, kinds: Sequence[str], medium: Medium, chance: RandomGenerator) -> Medium:
+def augment(modality: str, kinds: Sequence[str], medium: Medium, random: RandomGenerator) -> Medium:
     for kind in kinds:
-        medium = AUGMENTATIONS[modality][kind].change(medium, chance)
+        medium = AUGMENTATIONS[modality][kind].change(medium, random)
     return medium
 
 

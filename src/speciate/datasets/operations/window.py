@@ -1,18 +1,19 @@
-"""Cut each usable example into windows, each an example of its own: of equal length, or of so many units as frames are.
+"""Cut each usable example into windows, each an example of its own: of equal length, or of so many units such as
+frames.
 
-All windows are whole: what is left behind the last one is dropped and counted, and a medium shorter than a window stays
-as it is; where all are shorter, the step is refused. Windows inherit label and split, say in columns for people where
-they begin and end, and keep the key of the row that they were cut from, so that it can be forgotten in them, too. Those
-of one medium, and of its copies and near-duplicates, must never come apart, so where there is no group the smallest id
-among them becomes the group.
+All windows are whole: the rest behind the last one is dropped and counted, and a medium shorter than a window stays as
+it is; if all are shorter, the step is refused. Windows inherit label and split, and say in columns for people where
+they begin and end. They keep the key of the row that they were cut from, so that purging it also purges them. Windows
+of one medium, and of its copies and near-duplicates, must never be separated, so without a group the smallest id among
+them becomes the group.
 
-Series in cells are cut there: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
-windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
-the file's and those bounds, and there is no sketch, for which the file would have to be decoded. Where units begin is
-read from each file in the cage, as seconds: so they may be of any length, as frames at a variable rate are.
+Series in cells are cut: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
+windows share the content, which names the file, and differ in where they begin and end. The fingerprint is made from
+the file's and those bounds; there is no sketch, because the file would have to be decoded for it. Where units begin is
+read from each file in the sandbox, in seconds, so units may have any length, such as frames at a variable rate.
 
-Of mixed rows the one part is cut that has an axis; the others stay whole in each window, with their sketches, and a row
-that lacks the part stays as it is.
+In mixed rows the one part with an axis is cut; the others stay whole in each window, with their sketches, and a row
+without that part stays as it is.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ _VERDICTS = {
 
 
 class WindowParameters(Parameters):
-    seconds: float | None = Field(None, gt=0, description="Length of a window of sound or video.")
+    seconds: float | None = Field(None, gt=0, description="Length of a window of audio or video.")
     steps: int | None = Field(None, ge=1, description="Length of a window of a series.")
     frames: int | None = Field(None, ge=1, description="Frames of a video in a window.")
     keyframes: int | None = Field(None, ge=1, description="A window reaches from a keyframe to the Nth after it.")
@@ -104,12 +105,12 @@ class WindowParameters(Parameters):
 
 
 class Axis(NamedTuple):
-    """What windows are cut along."""
+    """The axis that windows are cut along."""
 
     kind: Modality[Any]
     unit: str
     column: str
-    """Tells how long each medium is."""
+    """The column with the length of each medium."""
     part: PartName | None = None
     """Of mixed rows."""
 
@@ -126,7 +127,7 @@ class Window(NamedTuple):
 
 
 class ExampleWindows(NamedTuple):
-    """How an example is cut."""
+    """The windows of one example."""
 
     bounds: list[tuple[float, float]]
     """In the unit of its modality, from the example's own beginning."""
@@ -171,15 +172,15 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
     axis = _axis(whole, parameters, manifest)
     whole = with_column(whole, "group_key", group_names(whole, manifest.modality, whole["id"].to_pylist()))
-    cuttings = _cut(whole, parameters, axis, context)
-    longest = max((cutting.length for cutting in cuttings), default=parameters.length)
+    cuts = _cut(whole, parameters, axis, context)
+    longest = max((each.length for each in cuts), default=parameters.length)
     if longest < parameters.length:
         raise refusal(
             f"No example is as long as a window of {parameters.length:g} {parameters.unit}: the longest has "
             f"{longest:g}.",
             f"Call again with fewer {parameters.unit}.",
         )
-    windows = [Window(place, *bounds) for place, cutting in enumerate(cuttings) for bounds in cutting.bounds]
+    windows = [Window(place, *bounds) for place, each in enumerate(cuts) for bounds in each.bounds]
     cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows, axis)
     if axis.column in manifest.columns and axis.column not in manifest.inputs:
         spans = pa.array([window.stop - window.start for window in windows], pa.float64())
@@ -189,14 +190,14 @@ def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Out
     audit = {
         "examples": whole.num_rows,
         "windows": len(windows),
-        "shorter_than_a_window": sum(cutting.length < parameters.length for cutting in cuttings),
-        "with_a_rest_left_out": sum(cutting.rest for cutting in cuttings),
+        "shorter_than_a_window": sum(each.length < parameters.length for each in cuts),
+        "with_a_rest_left_out": sum(each.rest for each in cuts),
     }
     return Outcome(pa.concat_tables([cut, beside], promote_options="permissive").sort_by("id"), audit)
 
 
 def _axis(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> Axis:
-    """INVALID where the part that is named has none, or another one has one, too: which was cut would be forgotten."""
+    """INVALID if the named part has no axis, or another part has one, too: which was cut would not be recorded."""
     kind = find(manifest.modality)
     if kind is not MULTIMODAL:
         return Axis(kind, str(kind.window_unit), str(kind.window_unit))
@@ -218,18 +219,18 @@ def _axis(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> A
 
 
 def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Context) -> list[ExampleWindows]:
-    """Each example. INVALID where there would be too many windows, before they are made."""
+    """The windows of each example. INVALID if there would be too many, before they are made."""
     manifest, length, stride = context.manifest, parameters.length, parameters.step
     if parameters.unit == axis.unit:
         lengths = _lengths(rows, manifest, axis.column)
         _check_count(sum(window_count(each, length, stride) for each in lengths), length, rows, manifest)
         return [windows_of_length(each, length, stride) for each in lengths]
     found, total = list[ExampleWindows](), 0
-    for marks in _own_timestamps(rows, context.marks(rows, parameters.unit)):
-        cutting = windows_at_timestamps(marks, int(length), int(stride))
-        total += len(cutting.bounds)
+    for timestamps in _own_timestamps(rows, context.timestamps(rows, parameters.unit)):
+        cut = windows_at_timestamps(timestamps, int(length), int(stride))
+        total += len(cut.bounds)
         _check_count(total, 1, rows, manifest)
-        found.append(cutting)
+        found.append(cut)
     return found
 
 
@@ -239,11 +240,11 @@ def windows_of_length(whole: float, window: float, stride: float) -> ExampleWind
     return ExampleWindows(bounds, whole, whole - bounds[-1][1] > 1e-6)
 
 
-def windows_at_timestamps(marks: Timestamps, window: int, stride: int) -> ExampleWindows:
-    """Windows of so many units that begin where `marks` (M + 1,) says: at each `stride`th of them."""
-    units = len(marks) - 1
+def windows_at_timestamps(timestamps: Timestamps, window: int, stride: int) -> ExampleWindows:
+    """Windows of `window` units; `timestamps` (M + 1,) says where units begin, and every `stride`th begins a window."""
+    units = len(timestamps) - 1
     first = range(0, units - window + 1, stride) if units >= window else range(1)
-    bounds = [(float(marks[at]), float(marks[min(at + window, units)])) for at in first]
+    bounds = [(float(timestamps[at]), float(timestamps[min(at + window, units)])) for at in first]
     return ExampleWindows(bounds, float(units), first[-1] + window < units)
 
 
@@ -258,7 +259,7 @@ def window_count(length: float, window: float, stride: float) -> int:
 
 
 def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest) -> None:
-    """INVALID where there would be too many, before any is cut."""
+    """INVALID if there would be too many windows, before any is cut."""
     if windows > _MOST_WINDOWS:
         raise refusal(
             f"These would be {windows:,} windows, and at most {_MOST_WINDOWS:,} can be cut at once.",
@@ -272,10 +273,10 @@ def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest
         )
 
 
-def _own_timestamps(rows: pa.Table, marks: Iterator[Timestamps]) -> Iterator[Timestamps]:
-    """Those within each example, which may be a window of its file, from its own beginning."""
+def _own_timestamps(rows: pa.Table, timestamps: Iterator[Timestamps]) -> Iterator[Timestamps]:
+    """Timestamps within each example, which may be a window of its file, from its own beginning."""
     cells = rows[STOP].to_pylist() if STOP in rows.column_names else [None] * rows.num_rows
-    for start, stop, found in zip(_begins(rows, START), cells, marks, strict=True):
+    for start, stop, found in zip(_begins(rows, START), cells, timestamps, strict=True):
         end = found[-1] if stop is None else min(stop, found[-1])
         inside = found[:-1][(found[:-1] >= start) & (found[:-1] < end)]
         begun = inside if len(inside) else np.array([start])  # between two of them: one unit, which began before
@@ -362,7 +363,7 @@ def _slice(cell: Sequence[Any], window: Window) -> Sequence[Any]:
 
 WINDOW = Operation(
     name="window",
-    what="cut sounds, videos or series into windows, each an example of its own",
+    what="cut audio, videos or series into windows, each an example of its own",
     parameters=WindowParameters,
     preflight=preflight,
     apply=apply,

@@ -1,7 +1,11 @@
 """CSV and TSV: comma, semicolon or tab, with a header line unless the first line is numbers.
 
-Cells stay what they are: no formula is evaluated, `1,5` is text, and so is a column in which a number has a leading
-zero, such as `007`, or of whole numbers too long for 64 bits, which would become others.
+Cells keep their values: no formula is evaluated, `1,5` is text, and so is a column in which a number has a leading
+zero, such as `007`, or of whole numbers too long for 64 bits.
+
+A quote that is opened and never closed would swallow every line up to the next quote. So a cell spans several lines
+only if they form one valid record: closed, followed by a delimiter or the end of the line, and with as many cells as
+the header. Otherwise its first line stands alone, and its quotes are characters.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from speciate.datasets.readers.rows import decode_line, read_text, unread_error,
 _MOST_BYTES = 2**31 - 1  # of one block of the parser
 _LONGEST_HEADER = 64 << 20  # bytes
 _CODE = re.compile(rb"(?:^|[,;\t\n\"])-?0\d|\d{19}")
-"""What may be a leading zero, or a number too long for 64 bits."""
+"""Matches a possible leading zero, or a number too long for 64 bits."""
 
 
 def read_csv(path: Path, text: Sequence[str]) -> pa.Table:
@@ -48,22 +52,22 @@ def columns_at_least(path: Path, format_: str | None) -> int:
 
 
 def _read(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> pa.Table:
-    sound, bad = data, list[str]()
+    valid, bad = data, list[str]()
     if decode_line(data) is None or has_open_quotes(data):
-        sound, bad = _valid_records(path, data, delimiter)
-    table, ragged = _parse_records(path, sound, delimiter, text)
-    if ragged and sound is data:
-        sound, bad = _valid_records(path, data, delimiter)  # which knows the numbers of lines
-        table, ragged = _parse_records(path, sound, delimiter, text)
-    if _CODE.search(sound) and (codes := _columns_of_codes(path, sound, delimiter, table)):
-        table, ragged = _parse_records(path, sound, delimiter, (*text, *codes))
+        valid, bad = _valid_records(path, data, delimiter)
+    table, ragged = _parse_records(path, valid, delimiter, text)
+    if ragged and valid is data:
+        valid, bad = _valid_records(path, data, delimiter)  # which knows the numbers of lines
+        table, ragged = _parse_records(path, valid, delimiter, text)
+    if _CODE.search(valid) and (codes := _columns_of_codes(path, valid, delimiter, table)):
+        table, ragged = _parse_records(path, valid, delimiter, (*text, *codes))
     return with_bad_rows(table, [*bad, *ragged])
 
 
 def _valid_records(path: Path, data: bytes, delimiter: str) -> tuple[bytes, list[str]]:
-    """The records that stand, and a reason for each that does not.
+    """The valid records, and a reason for each other one.
 
-    INVALID where the header or most rows are not UTF-8: then the whole file has another encoding.
+    INVALID if the header or most rows are not UTF-8: then the whole file has another encoding.
     """
     kept, reasons, count, foreign = io.BytesIO(), [], 0, list[int]()
     for count, record in enumerate(records(data, delimiter), 1):
@@ -132,7 +136,7 @@ def _any(cells: pa.ChunkedArray, pattern: str) -> bool:
 
 
 def _has_header(data: bytes, delimiter: str) -> bool:
-    """Whether the first line names columns: it holds something else than numbers, or numbers that count upwards."""
+    """Whether the first line names columns: it holds anything but numbers, or numbers that count upwards."""
     cells = [cell.strip(' "\r') for cell in _first_line(data).split(delimiter)]
     if not all(NUMBER.fullmatch(cell) for cell in cells):
         return True
@@ -141,7 +145,7 @@ def _has_header(data: bytes, delimiter: str) -> bool:
 
 
 def _delimiter(data: bytes) -> str:
-    """The one that is most frequent in the first line, outside quotes."""
+    """The most frequent delimiter of the first line, outside quotes."""
     line = re.sub(r'"[^"]*"', "", _first_line(data))
     return max(",;\t", key=line.count)
 
@@ -150,18 +154,10 @@ def _first_line(data: bytes) -> str:
     return data[: data.find(b"\n") if b"\n" in data else None].decode(errors="replace")
 
 
-# The records of delimited text that is not all sound, one after another: which stand, and why the others do not.
-#
-# A quote that is opened and never closed would swallow every line up to the next quote, wherever that stands. So a
-# cell goes over several lines only where they are one record by the letter: closed, followed by a delimiter or the
-# end of the line, and with as many cells as the header has. Otherwise its first line stands alone, and its quotes are
-# characters.
-
-
 NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
 _FAR_ATTEMPTS = 10
-"""So often a quote that is not closed may be looked for to the end of the file, or many of them would take hours."""
-_NEAR = 1000  # lines that are looked through after that
+"""How often an open quote is searched to the end of the file; more would take hours."""
+_NEAR = 1000  # lines that are searched after that
 _SWALLOWED = 8
 """A cell over more lines than this, each of which is a whole record, was not meant to be one."""
 _QUOTE = b'"'
@@ -201,7 +197,7 @@ def records(data: bytes, delimiter: str) -> Iterator[Record]:
 
 
 def _parse_strictly(lines: _Lines, start: int, end: int, delimiter: str) -> Iterator[tuple[int, int]]:
-    """Of each record from a line on, the lines and the cells, until one is none; 0 cells are an empty line."""
+    """The lines and cells of each record from a line on, until one is invalid; 0 cells are an empty line."""
     reader = csv.reader((_text(lines[i]) for i in range(start, end)), delimiter=delimiter, strict=True)
     before = 0
     with contextlib.suppress(csv.Error):
@@ -211,7 +207,7 @@ def _parse_strictly(lines: _Lines, start: int, end: int, delimiter: str) -> Iter
 
 
 def _swallows(lines: _Lines, place: int, used: int, delimiter: str, width: int) -> bool:
-    """Whether a record of so many lines is a stray quote and what follows, up to the next."""
+    """Whether a record of so many lines is a stray quote and the lines up to the next quote."""
     inner = range(place + 1, place + used - 1)
     return width > 1 and len(inner) > _SWALLOWED and all(len(_cells(lines[i], delimiter)) == width for i in inner)
 

@@ -6,9 +6,9 @@
     wide                                                a series a row: its numeric columns are the steps
     long   long:ID,TIME   long:ID,TIME,LABEL            a step a row: a column names the series, one the time
     csv+long                                            a format and a layout
-    as-is                                               files are used also where a person should look at them first
+    as-is                                               files are used even if a person should look at them first
 
-Standard library only: the daemon checks what a caller asked for.
+Standard library only: the daemon checks a caller's choice.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Shape = Literal["wide", "long", "files"]
 
 
 class Reader(NamedTuple):
-    """What a caller forces; None is left to suffixes and first bytes."""
+    """The caller's choice; None leaves it to suffixes and first bytes."""
 
     format: str | None = None
     layout: Shape | None = None
     columns: tuple[str, ...] = ()
     """Of `long`: id and time."""
     as_is: bool = False
-    """Whether media are used that a person should look at first, such as scans in which text is suspected."""
+    """Whether media are used that a person should look at first, such as scans with suspected text."""
 
     def __str__(self) -> str:
         layout = self.layout and self.layout + (":" + ",".join(self.columns) if self.columns else "")

@@ -26,7 +26,7 @@ _LONGEST = 256 * 1024 * 1024  # as Python objects it is several times as much
 
 
 def read_jsonl(path: Path, text: Sequence[str]) -> pa.Table:
-    """An object a line; a line that is none is a bad row."""
+    """An object per line; any other line is a bad row."""
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     for number, line in read_lines(path):
@@ -83,7 +83,7 @@ def _records(found: Any, path: Path) -> list[Any]:
 
 
 def as_row(value: Any) -> dict[str, Any]:
-    """ValueError where it is no object, or holds text that no file can hold."""
+    """ValueError if it is no object, or holds text that no file can hold."""
     if not isinstance(value, dict):
         raise ValueError("no object")
     if is_broken(value):

@@ -1,5 +1,7 @@
-"""SDF and SMILES files: columns `name`, `smiles`, and of SDF one for every data item. A record that cannot be read is a
-bad row that says why; one that the file's end cuts, too."""
+"""SDF and SMILES files: columns `name`, `smiles`, and of SDF one for every data item.
+
+A record that cannot be read, or that the file's end cuts, is a bad row with the reason.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def read_sdf(path: Path, text: Sequence[str]) -> pa.Table:
 
 
 def read_smiles(path: Path, text: Sequence[str]) -> pa.Table:
-    """A molecule a line, then its name; a first line of words is a header. Whether it is a molecule is told later."""
+    """A molecule per line, then its name; a first line of words is a header. Molecules are checked later."""
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         words = line.split(None, 1)

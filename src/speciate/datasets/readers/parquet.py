@@ -63,8 +63,7 @@ def open_arrow(path: Path) -> Any:
 
 
 def with_class_names(table: pa.Table) -> pa.Table:
-    """Whole numbers that stand for classes become the names of those, where the schema tells them; cells of a
-    dictionary become what they stand for."""
+    """Whole numbers that stand for classes become names, if the schema names them; dictionary cells become values."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table.column(place).cast(field.type.value_type))
@@ -86,7 +85,7 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
 
 
 def features(schema: pa.Schema) -> dict[str, Any]:
-    """What `datasets` says of each column; empty where it wrote nothing or nonsense."""
+    """The description of each column by `datasets`; empty if there is none or it is invalid."""
     try:
         found = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -97,7 +96,7 @@ def features(schema: pa.Schema) -> dict[str, Any]:
 def _rows_of_valid_text(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """Rows whose text is UTF-8, and why others are not: a damaged page may pass its checks and hold any bytes.
 
-    ArrowInvalid where more is wrong: Arrow trusts what a file says of its buffers, and crashes where that is wrong.
+    ArrowInvalid for other faults: Arrow trusts the file's own description of its buffers, and crashes on a wrong one.
     """
     try:
         table.validate(full=True)
@@ -111,9 +110,9 @@ def _rows_of_valid_text(table: pa.Table) -> tuple[pa.Table, list[str]]:
             for row, cell in enumerate(table[field.name].cast(pa.large_binary()).to_pylist()):
                 if cell is not None and not _is_utf8(cell):
                     foreign.setdefault(row, field.name)
-    sound = table.filter(pa.array([row not in foreign for row in range(table.num_rows)]))
-    sound.validate(full=True)
-    return sound, [f"Row {row + 1}: the cell of {name!r} is not UTF-8." for row, name in foreign.items()]
+    valid = table.filter(pa.array([row not in foreign for row in range(table.num_rows)]))
+    valid.validate(full=True)
+    return valid, [f"Row {row + 1}: the cell of {name!r} is not UTF-8." for row, name in foreign.items()]
 
 
 def _is_utf8(cell: bytes) -> bool:

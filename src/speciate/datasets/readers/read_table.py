@@ -1,7 +1,9 @@
 """The formats that are read as tables, and the two services that read foreign bytes: `read_table` and `check_columns`.
 
 A table is parsed and written again as Parquet in the sandbox's own folder, so that nothing outside reads the foreign
-file; a row that cannot be read stays, with `_reason` saying why."""
+file; a row that cannot be read stays, with the reason in `_reason`. `check_columns` reads only the first bytes, so that
+a wrong name is refused at the call.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ _MOST_COLUMNS = 20_000
 
 
 class TableRequest(NamedTuple):
-    """What a worker asks of `read_table`."""
+    """A request of a worker to `read_table`."""
 
     path: Path
     reader: Reader
@@ -58,9 +60,9 @@ class TableRequest(NamedTuple):
 
 
 def read_table(payload: dict[str, Any]) -> dict[str, Any]:
-    """`Question.payload()` -> {file, rows}: the table as Parquet in this process's own folder.
+    """`TableRequest.payload()` -> {file, rows}: the table as Parquet in this process's own folder.
 
-    INVALID where the file is not of its format at all, REFUSED where it is beyond what a process may read.
+    INVALID if the file is not of its format at all, REFUSED if it is beyond what a process may read.
     """
     path, reader = Path(payload["path"]), parse_reader(payload["reader"])
     try:
@@ -102,15 +104,14 @@ def _read(path: Path, reader: Reader, text: list[str]) -> pa.Table:
     return conversations_as_text(table)
 
 
-# Which columns a table has, from its first bytes, so that a wrong name is refused at the call. Runs in the cage.
-
-
 _HEAD = 1 << 18
 
 
 def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, columns: [[role, name]], group_by} -> {}. INVALID where a column is named that the table certainly has
-    not, or `group_by` is neither a column nor a pattern."""
+    """{path, columns: [[role, name]], group_by} -> {}.
+
+    INVALID if a named column is certainly missing, or `group_by` is neither a column nor a pattern.
+    """
     names = _columns(Path(payload["path"]))
     if names is not None:
         names = [name for name in names if name != REASON]  # ours
@@ -129,7 +130,7 @@ def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_pattern(group_by: str | None) -> None:
-    """INVALID where it is no regular expression; whether it is a column, only the rows can tell."""
+    """INVALID if it is no regular expression; only the rows can tell whether it is a column."""
     try:
         re.compile(group_by or "")
     except re.error as error:
@@ -141,7 +142,7 @@ def check_pattern(group_by: str | None) -> None:
 
 
 def _columns(path: Path) -> list[str] | None:
-    """None where the first bytes do not tell; what is wrong with the file is for the job to say."""
+    """None if the first bytes do not tell; the job reports what is wrong with the file."""
     try:
         match format_of(path.name):
             case "parquet":

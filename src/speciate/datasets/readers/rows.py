@@ -1,4 +1,12 @@
-"""What all readers share: rows to a table, bad rows beside the good ones, text encodings, conversations."""
+"""Shared code of all readers: rows to a table, bad rows beside the good ones, text encodings, conversations.
+
+Text is UTF-8, or declares its encoding by a byte order mark. Latin-1 and similar encodings cannot be told apart by
+their bytes, so they are not guessed: such a line is a bad row, and a file of such lines is refused with the call that
+mends it.
+
+A cell with a conversation, a list of messages as data for language models have them, becomes text: a JSON list of
+`{"role", "content"}` (modalities/messages.py), or the plain text of a list with a single turn of the assistant.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +28,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.messages import ASSISTANT, is_listed, messages
 
 REASON = "_reason"
-"""The column that says why a row could not be read; null where it could."""
+"""The column with the reason why a row could not be read; null for other rows."""
 LONGEST_TEXT = 1 << 30
 """Bytes of one table of text, after decompression."""
 LONGEST_BINARY = 2 << 30
@@ -76,8 +84,10 @@ def with_unique_names(table: pa.Table) -> pa.Table:
 
 
 def with_numbers(table: pa.Table, but: Sequence[str] = ()) -> pa.Table:
-    """Columns of text in which every cell is a number become numbers, of formats that have no types; none of `but`, nor
-    those in which a number has a leading zero, or as whole ones more digits than are kept."""
+    """Columns of text in which every cell is a number become numbers, for formats without types.
+
+    Not columns in `but`, nor numbers with a leading zero, nor whole numbers with too many digits.
+    """
     for place, name in enumerate(table.column_names):
         cells = [cell for cell in table[name].to_pylist() if cell is not None]
         texts = all(isinstance(cell, str) for cell in cells)
@@ -111,26 +121,20 @@ def _column(tables: Sequence[pa.Table], name: str) -> pa.Array:
 
 
 def unreadable_error(path: Path, why: str, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
-    """The whole file is not what its format asks for. `why` is in our words; `unread` has a library's."""
+    """The file does not fit its format. `why` is in our words; `unread_error` quotes a library."""
     return SpeciateError(Code.INVALID, f"{path.name[:64]!r} cannot be read: {why.rstrip('.')[:300]}.", recovery)
 
 
 def unread_error(path: Path, error: Exception, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
-    """The same where a library says why, which may quote the file."""
-    said = str(error).strip().splitlines() or ["unknown"]
+    """The same with a library's message, which may quote the file."""
+    lines = str(error).strip().splitlines() or ["unknown"]
     why = f"{path.name[:64]!r} cannot be read: {type(error).__name__}; untrusted says more."
-    return SpeciateError(Code.INVALID, why, recovery, said[0][:300])
+    return SpeciateError(Code.INVALID, why, recovery, lines[0][:300])
 
 
 def over_budget_error(path: Path, why: str, recovery: str) -> SpeciateError:
     """The file is beyond a budget."""
     return SpeciateError(Code.REFUSED, f"{path.name[:64]!r} is not read: {why}.", recovery)
-
-
-# The text of a table file as UTF-8, where its encoding is certain: it says so by a byte order mark, or is UTF-8.
-#
-# Latin-1 and its kin cannot be told apart by their bytes, so they are not guessed: such a line is a bad row, and a
-# file of such lines is refused with the call that mends it.
 
 
 _MARKS = {
@@ -141,9 +145,9 @@ _MARKS = {
 
 
 def read_text(path: Path) -> bytes:
-    """The whole file without compression and byte order mark, as UTF-8 wherever the mark says what it is.
+    """The whole file without compression and byte order mark, as UTF-8 if the mark declares its encoding.
 
-    REFUSED beyond LONGEST_TEXT, INVALID where the compression or the text after a mark is broken.
+    REFUSED beyond LONGEST_TEXT, INVALID if the compression or the text after a mark is broken.
     """
     data = _decompress(path) if path.suffix.lower() == ".gz" else _read(path)
     mark = next((mark for mark in _MARKS if data.startswith(mark)), None)
@@ -159,7 +163,7 @@ def read_text(path: Path) -> bytes:
         return data[len(mark) :].decode(_MARKS[mark]).encode()
     except UnicodeDecodeError as error:
         raise unreadable_error(
-            path, f"its mark says {_MARKS[mark]}, and {error.reason} at byte {error.start}"
+            path, f"its byte order mark says {_MARKS[mark]}, and {error.reason} at byte {error.start}"
         ) from error
 
 
@@ -199,12 +203,6 @@ def _too_long(path: Path, why: str) -> Exception:
     )
 
 
-# Cells that hold conversations, as data for language models have them: lists of messages become texts.
-#
-# A cell is then a JSON list of `{"role", "content"}` (modalities/messages.py), and a list of one turn of the
-# assistant the text of that turn: an answer.
-
-
 _SPOKEN = ({"role", "content"}, {"from", "value"})
 
 
@@ -218,8 +216,10 @@ def conversations_as_text(table: pa.Table) -> pa.Table:
 
 
 def as_text(cell: Any) -> Any:
-    """A list that is meant as messages as its text, anything else as it is. A list that is no conversation stays as it
-    was written: whoever admits the text says what is wrong with it."""
+    """A list of messages as its text, any other cell as it is.
+
+    A malformed conversation stays as it was written: admitting the text reports the fault.
+    """
     if not is_listed(cell):
         return cell
     try:
@@ -239,5 +239,5 @@ def _holds_messages(kind: pa.DataType) -> bool:
 
 
 def _without_empty_fields(cell: Any) -> Any:
-    """Without the fields that Arrow adds where other rows have them; an empty list is no cell."""
+    """Without the fields that Arrow adds because other rows have them; an empty list is no cell."""
     return [{name: value for name, value in (each or {}).items() if value is not None} for each in cell or ()] or None

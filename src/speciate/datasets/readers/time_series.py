@@ -1,7 +1,9 @@
 """Tables of time series: sktime's .ts, and tables in wide or long layout.
 
-Wide: a series a row, a step a column. Long: a step a row. Both become a column `series` of [channel][step], one row a
-series, beside what else is known of it."""
+Wide: one series per row, one step per column. Long: one step per row. Both become a column `series` of [channel][step],
+one row per series, beside its other columns. A .ts file has `@` lines, then a series per line, channels separated by
+`:`, the class last; time stamps are refused, because every value stands at its place.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,9 @@ _MOST_CLASSES = 100
 
 
 def reshape_series(table: pa.Table, reader: Reader, modality: str, path: Path, label: str | None = None) -> pa.Table:
-    """The table with a column `series`, where the caller says how or it is about series and the layout is clear.
-    `label`: the column that holds it.
+    """The table with a column `series`, if the caller chooses a layout, or it is about series and the layout is clear.
 
-    Rows that could not be read stay. INVALID where the layout that is asked for does not fit.
+    `label`: the label column. Rows that could not be read stay. INVALID if the chosen layout does not fit.
     """
     layout = reader.layout
     if layout is None and modality == "time-series" and not _has_lists(table):
@@ -47,8 +48,11 @@ def reshape_series(table: pa.Table, reader: Reader, modality: str, path: Path, l
 
 
 def _from_wide(table: pa.Table, path: Path) -> pa.Table:
-    """Every numeric column is a step, in the order of the columns; all others stay. Of a table without a header, whole
-    numbers of few values in the first or last column are the class, as the UCR archive writes them."""
+    """Every numeric column is a step, in the order of the columns; all others stay.
+
+    In a table without a header, whole numbers of few values in the first or last column are the class, as the UCR
+    archive writes them.
+    """
     steps = [field.name for field in table.schema if _is_step(field)]
     classes = _class_without_header(table, steps)
     if classes is not None:
@@ -69,8 +73,11 @@ def _from_wide(table: pa.Table, path: Path) -> pa.Table:
 
 
 def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str | None) -> pa.Table:
-    """Sorted by series and time. Numeric columns are channels; those that never change within a series stay columns of
-    it, and text that changes stays as a list. Where a time comes twice or the label changes, a series has a reason."""
+    """Sorted by series and time. Numeric columns are channels; columns that never change within a series stay its
+    columns.
+
+    Text that changes stays as a list. A series with a repeated time or a changing label gets a reason.
+    """
     identity, time = columns or _long_columns(table) or _unclear_error(path)
     for name in (identity, time):
         if name not in table.column_names:
@@ -86,7 +93,7 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str |
     channels: list[str] = []
     torn = _differing(table[label or LABEL], starts) if (label or LABEL) in table.column_names else None
     if torn is not None and label is None and 2 * torn.where.sum() > len(starts):
-        torn = None  # nobody called it the label, and it is none of a series
+        torn = None  # the caller did not name it as the label, and a series has one label
     for name in table.column_names:
         if name in (identity, time):
             continue
@@ -122,7 +129,7 @@ class _DifferingValues(NamedTuple):
 
 
 def _differing(column: pa.ChunkedArray, starts: np.ndarray[Any, np.dtype[np.int64]]) -> _DifferingValues:
-    """What a column says of each series, whatever steps say nothing."""
+    """The value of each series in a column, and series with several values; missing steps are ignored."""
     encoded = column.combine_chunks().dictionary_encode()
     if not len(starts):
         return _DifferingValues(encoded.dictionary.slice(0, 0), np.zeros(0, bool))
@@ -162,7 +169,7 @@ _SERIES_TYPE = pa.list_(pa.list_(pa.float64()))
 
 
 def _long_columns(table: pa.Table) -> tuple[str, str] | None:
-    """The columns of id and time, where their names are clear, an id repeats and no time does within it."""
+    """The columns of id and time, if their names are clear, an id repeats and no time does within it."""
     times = [name for name in table.column_names if _TIME.fullmatch(name)]
     ids = [name for name in table.column_names if _ID.fullmatch(name) and name not in times]
     for identity in ids:
@@ -259,11 +266,6 @@ def _misfit_error(path: Path, layout: str, why: str) -> SpeciateError:
         f"{path.name!r} cannot be read as {layout} series: {why}.",
         "Call create_dataset again with reader='wide', or with reader='long:ID,TIME' naming the columns.",
     )
-
-
-# sktime's .ts: `@` lines, then a series a line, channels parted by `:`, the class last.
-#
-# Columns `series` and `label`. Time stamps are refused: every value stands at its place.
 
 
 def read_ts(path: Path, text: Sequence[str]) -> pa.Table:

@@ -1,11 +1,9 @@
-"""The job kind `embed`, and the vectors of a version's rows, each computed once for all versions that hold the same
-medium.
+"""The job kind `embed`, and the vectors of a version's rows, each computed once for all versions with the same medium.
 
-The job changes no dataset and registers nothing: what it computes lies in the cache of features, part by part, where
-the
-next attempt, other jobs and other datasets find it. Media are decoded and described in sandboxed processes: what
-crosses
-is one file of float32 vectors, never pixels."""
+The job changes no dataset and registers nothing: its vectors lie in the cache of features, part by part, where the next
+attempt, other jobs and other datasets find them. Media are decoded and described in sandboxed processes: only a file of
+float32 vectors leaves them, never pixels. Memory stays flat but for the vectors themselves.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +36,6 @@ from speciate.datasets.loading.decoding import (
 from speciate.datasets.loading.loader import admit_media, items, packs
 from speciate.datasets.similarity import extractors
 from speciate.datasets.similarity.extractors import DESCRIPTOR, Extractor
-from speciate.datasets.similarity.extractors import load as load_extractor
 from speciate.datasets.versions import Manifest, resolve
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
@@ -62,6 +59,14 @@ class EmbedSpec(BaseModel):
     """None: a base model of the modality where one is installed, else its descriptor."""
 
 
+class Payload(BaseModel):
+    """What the plan found out for the run."""
+
+    model_config = ConfigDict(frozen=True)
+    manifest: Manifest
+    extractor: str
+
+
 def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     manifest = resolve(workspace.database, spec.dataset)
     name = extractors.resolve(spec.extractor, manifest.modality, workspace)
@@ -69,7 +74,7 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     if not manifest.inputs or not model:
         check(workspace.settings.cage)
     return Plan(
-        payload={"manifest": manifest.model_dump(mode="json"), "extractor": name},
+        payload=Payload(manifest=manifest, extractor=name).model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=2048 if model else 1024),
         preload="torch" if model else "",
         resolved={"dataset": manifest.ref, "extractor": name},
@@ -77,8 +82,9 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
 
 
 def run(run: Run) -> dict[str, Any]:
-    manifest = Manifest.model_validate(run.payload["manifest"])
-    extractor = extractors.load(run.payload["extractor"], manifest.modality, run.folders, cores())
+    payload = Payload.model_validate(run.payload)
+    manifest = payload.manifest
+    extractor = extractors.load(payload.extractor, manifest.modality, run.folders, cores())
 
     def progress(done: int, total: int) -> None:
         if run.stopping:
@@ -86,16 +92,11 @@ def run(run: Run) -> dict[str, Any]:
         run.progress(done, total, "examples", f"embedding with {extractor.name}")
 
     rows = version_rows.read(run.folders, manifest, usable=True)
-    filled = fill_vectors(run.folders, manifest, rows, extractor, progress)
-    return {"dataset": manifest.ref, "extractor": extractor.name, "computed": filled.computed, "cached": filled.cached}
+    counts = fill_vectors(run.folders, manifest, rows, extractor, progress)
+    return {"dataset": manifest.ref, "extractor": extractor.name, "computed": counts.computed, "cached": counts.cached}
 
 
 KIND = Kind(name="embed", spec=EmbedSpec, plan=plan, run="speciate.datasets.similarity.embed:run")
-
-
-# Vectors of a version's rows, each computed once for all versions and datasets that hold the same medium.
-#
-# For workers: what decodes does so in the cage; the rest is arrays. Flat in memory but for the vectors themselves.
 
 
 _BATCH = 512
@@ -121,20 +122,20 @@ def row_vectors(
     progress: Callable[[int, int], None] = _no_progress,
     part: PartName | None = None,
 ) -> Vectors:
-    """(N, D) float32 of usable rows, in their order: what is cached, the rest computed now and cached.
+    """(N, D) float32 of usable rows, in their order: from the cache, the rest computed now and cached.
 
-    `part`: of mixed rows that all have it, as if it were the whole. `extractor` None: the modality's descriptor.
-    `progress(done, total)` counts what is computed and may raise to stop.
-    Raises NOT_FOUND, INVALID or MISSING_EXTRA for the extractor, INVALID where a medium no longer decodes.
+    `part`: of mixed rows that all have it, instead of the whole. `extractor` None: the modality's descriptor.
+    `progress(done, total)` counts computed vectors and may raise to stop. Raises NOT_FOUND, INVALID or MISSING_EXTRA
+    for the extractor, INVALID if a medium no longer decodes.
     """
     modality = part.modality if part else manifest.modality
-    chosen = load_extractor(extractor or DESCRIPTOR, modality, folders, cores())
+    chosen = extractors.load(extractor or DESCRIPTOR, modality, folders, cores())
     fill_vectors(folders, manifest, rows, chosen, progress, part)
     cached = features.read(folders, chosen.id, vector_keys(rows, part))
     if not cached.known.all():
         raise SpeciateError(
             Code.UNAVAILABLE,
-            "Vectors that were just computed are gone: something removed them meanwhile.",
+            "Vectors that were just computed are missing: something removed them meanwhile.",
             "Repeat the call.",
         )
     return cached.vectors
@@ -148,7 +149,7 @@ def fill_vectors(
     progress: Callable[[int, int], None] = _no_progress,
     part: PartName | None = None,
 ) -> VectorCounts:
-    """Compute and cache the vectors that usable rows lack. What was computed is kept, whatever ends it."""
+    """Computes and caches the vectors that usable rows lack. Computed vectors are kept, whatever ends it."""
     names = vector_keys(rows, part)
     lacking = missing_vectors(folders, extractor, names)
     rest, names = rows.take(pa.array(lacking)), names.take(pa.array(lacking))
@@ -176,14 +177,14 @@ def fill_vectors(
 
 
 def missing_vectors(folders: Folders, extractor: Extractor, names: pa.Array) -> npt.NDArray[np.int64]:
-    """Places of the keys without a vector, each key once."""
+    """Positions of the keys without a vector, each key once."""
     lacking = np.flatnonzero(~features.known(folders, extractor.id, names))
     codes = np.asarray(names.take(pa.array(lacking)).dictionary_encode().indices)
     return lacking[np.sort(np.unique(codes, return_index=True)[1])].astype(np.int64)
 
 
 def vector_keys(rows: pa.Table, part: PartName | None = None) -> pa.Array:
-    """(N,) under what the vectors are cached: the content, which part and which window of it the example is."""
+    """(N,) the keys in the cache: the content, the part, and the window of it that the example is."""
     content = rows[CONTENT].combine_chunks()
     content = content if part is None else pc.binary_join_element_wise(content, str(part), "#")
     if START not in rows.column_names or rows[START].null_count == rows.num_rows:
@@ -197,7 +198,7 @@ def _compute_vectors(
     folders: Folders, manifest: Manifest, rows: pa.Table, extractor: Extractor, part: PartName | None
 ) -> Iterator[Vectors]:
     """(B, D) at a time, in the order of the rows."""
-    if extractor.caged:
+    if extractor.sandboxed:
         yield from describe_media(folders, manifest, rows, part)
         return
     for whole in _media(folders, manifest, rows):
@@ -220,9 +221,6 @@ def _media(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[lis
             yield media
 
 
-# Media of a version described in caged processes: what crosses is one file of float32 vectors, never pixels.
-
-
 _SERVICE = "speciate.datasets.similarity.embed:describe_part"
 _CHUNK = 256  # items
 _AHEAD = 2  # chunks per process
@@ -232,9 +230,9 @@ _SECONDS = 120.0
 def describe_media(
     folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None = None
 ) -> Iterator[Vectors]:
-    """(B, D) at a time, in the order of the rows, by as many processes as there are cores. `part`: of mixed rows.
+    """(B, D) at a time, in the order of the rows, by one process per core. `part`: of mixed rows.
 
-    INVALID, naming the example, where one cannot be decoded.
+    INVALID, naming the example, if one cannot be decoded.
     """
     chunks = iter([rows.slice(start, _CHUNK) for start in range(0, rows.num_rows, _CHUNK)])
     workers = min(cores(), -(-rows.num_rows // _CHUNK))
@@ -258,8 +256,8 @@ def describe_media(
 def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {modality, part, packs, values, items: [[content, start, stop]]} -> {file, width, failure}.
 
-    `values`: what the input columns hold, null where the media are files. The file has a row of float32 numbers for
-    each of the first of the items; it ends before one that cannot be decoded.
+    `values`: the input columns, null if the media are files. The file has a row of float32 numbers for each of the
+    first items; it ends before one that cannot be decoded.
     """
     kind, values, part = find(payload["modality"]), payload["values"], payload["part"]
     reader = None if values is not None else cached_reader(tuple(payload["packs"]))
@@ -288,13 +286,13 @@ def _of_part(media: dict[str, Any], part: str) -> Any:
 def _ask_for_vectors(
     pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None
 ) -> Vectors:
-    wanted = items(rows)
+    requests = items(rows)
     payload = {
         "modality": manifest.modality,
         "part": None if part is None else str(part),
         "packs": [str(pack) for pack in packs(folders, manifest)],
         "values": input_values(manifest.modality, manifest.inputs, rows) if manifest.inputs else None,
-        "items": [(item.content, item.start, item.stop) for item in wanted],
+        "items": [(item.content, item.start, item.stop) for item in requests],
     }
 
     def read(path: Path, answer: dict[str, Any]) -> Vectors:
@@ -303,9 +301,9 @@ def _ask_for_vectors(
         if not isinstance(width, int) or width < 0 or len(data) % max(4 * width, 1) or (data and not width):
             raise invalid_answer_error()
         vectors = np.frombuffer(data, np.float32).reshape(-1, width) if width else np.zeros((0, 0), np.float32)
-        if answer["failure"] is not None and len(vectors) < len(wanted):
-            raise undecodable_error(wanted[len(vectors)].id, str(answer["failure"]))
-        if len(vectors) != len(wanted) or not np.isfinite(vectors).all():
+        if answer["failure"] is not None and len(vectors) < len(requests):
+            raise undecodable_error(requests[len(vectors)].id, str(answer["failure"]))
+        if len(vectors) != len(requests) or not np.isfinite(vectors).all():
             raise invalid_answer_error()
         return vectors
 
@@ -314,4 +312,4 @@ def _ask_for_vectors(
     except SpeciateError as error:
         if error.code != Code.UNAVAILABLE:
             raise
-        return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # it may have died of what another medium did to it
+        return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # another medium may have broken the process

@@ -1,14 +1,18 @@
 """Near-duplicates: which examples are nearly the same, by their sketches, and which one of a cluster leads it.
 
-Every caller decides here: splits (splits.py), the operation `deduplicate`, and test rows that a model has nearly seen
-(evaluation). A modality's `Sketching` has the sketch, its keys and the threshold; modalities/contract.py. By vectors,
-`deduplicate` uses `leaders_by_cosine`.
+Every caller decides here: splits (splits.py), the operation `deduplicate`, and the evaluation, for test rows that a
+model has nearly seen. A modality's `Sketching` has the sketch, its keys and the threshold (modalities/contract.py). By
+vectors, `deduplicate` uses `leaders_by_cosine`.
 
 Sketches that share a key are candidates, and candidates are compared whole: locality-sensitive hashing (Indyk and
-Motwani 1998). What it finds of all pairs is what the sketching's keys promise, with two exceptions that leave every
-cluster as it is or nearly so: equal sketches are paired with the first of them only, so that a million blank pages make
-a million pairs; and in a crowd, a key that very many share, each is compared with the next ones only, in the order of
-the sketches."""
+Motwani 1998). It finds the pairs that the keys promise, with two exceptions that hardly change a cluster. Equal
+sketches are paired with the first of them only, so that a million blank pages make a million pairs. In a crowd (a key
+that very many share) each sketch is compared with the next ones only, in the order of the sketches.
+
+Clusters have a leader that each member is near: items come in an order of preference, and one that is near no leader so
+far becomes one (leader clustering, Hartigan 1975). So no chain of near pairs joins items that are not alike, as single
+link would.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,11 @@ from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching
 from speciate.modalities.hashing import mix
 
 _COMPARISONS = 20_000_000
-"""What the comparisons within crowds are limited to, all items and keys together; but see `_LEAST`."""
+"""Limit of comparisons within crowds, all items and keys together; but see `_LEAST`."""
 _LEAST = 32
 """With so many of its crowd each is compared, whatever that takes."""
 _MANY = 2_000_000
-"""From so many pairs on, only pairs that join what was not joined yet are looked for."""
+"""From so many pairs on, only pairs that join separate clusters are searched."""
 _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]
@@ -39,11 +43,11 @@ def near_duplicate_pairs(
     part: str | None = None,
 ) -> Places:
     """(M, 2) places of near-duplicates, the smaller first, in ascending order; a null is near nothing. `part`: of
-    examples of several parts the one that is looked at, instead of all.
+    mixed rows the part that is compared, instead of all.
 
     Complete as far as `sketching.keys` is, where the same key is shared by at most 32 different sketches, or by at most
     20,000,000 / (sketches x keys) of them if that is more. From 2,000,000 pairs on further ones are left out where
-    others join the same clusters. What a Kinship finds it says itself.
+    others join the same clusters. A `PairwiseSimilarity` defines its own pairs.
     """
     if isinstance(sketching, PairwiseSimilarity):
         return _pairs_by_similarity(_array(sketches), sketching, threshold)
@@ -78,7 +82,7 @@ def clusters(count: int, pairs: Places) -> Places:
     return np.unique(parent, return_inverse=True)[1].astype(np.int64)
 
 
-def _pairs_by_similarity(codes: pa.Array, kinship: PairwiseSimilarity, threshold: float | None) -> Places:
+def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
     """As `pairs`. Equal codes are handed over once, in an order that no other order of the input changes."""
     encoded = codes.dictionary_encode()
     places = np.flatnonzero(np.asarray(codes.is_valid()))
@@ -89,7 +93,7 @@ def _pairs_by_similarity(codes: pa.Array, kinship: PairwiseSimilarity, threshold
     same = np.stack([firsts[kinds], places], axis=1)[repeated]
     values = encoded.dictionary.to_pylist()
     order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
-    found = firsts[order][kinship.pairs([values[kind] for kind in order.tolist()], threshold)]
+    found = firsts[order][similarity.pairs([values[kind] for kind in order.tolist()], threshold)]
     together = np.sort(np.concatenate([same, found]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
 
@@ -196,7 +200,7 @@ def _array(sketches: pa.ChunkedArray | Sequence[bytes | None]) -> pa.Array:
 def _distinct(codes: Sketches) -> tuple[Places, Places]:
     """Where each different sketch comes first, and (N,) which of those each sketch is.
 
-    By sorting hashes. Should two sketches share one, their copies are not told to be equal, but `near` still sees them.
+    By sorting hashes. Should two sketches share one, their copies are not found equal, but `near` still sees them.
     """
     padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
     padded[:, : codes.shape[1]] = codes
@@ -218,12 +222,6 @@ def _by_first_bytes(codes: Sketches) -> Places:
     wide[:, : head.shape[1]] = head
     return np.argsort(wide.view(">u8").ravel().astype(np.uint64), kind="stable")
 
-
-# Clusters around representatives: each item goes to a leader that it is itself near, or leads.
-#
-# Items come in an order of preference; one that is near no leader so far becomes one (leader clustering, Hartigan
-# 1975). So leaders are near no other leader, and no chain of near pairs joins items that are not alike, as single
-# link would.
 
 _BLOCK = 2048
 

@@ -1,8 +1,9 @@
 """Nearest neighbours of an example or a text among the examples of a version. Missing vectors are a job's work
 (embed.py).
 
-Exact: the cosine to every vector. `nearest` runs in a service process, which keeps the vectors of the versions that it
-was asked about last; all else in the daemon."""
+Exact: the cosine to every vector. `nearest` runs in a service process, which keeps the vectors of the latest versions;
+all else runs in the daemon.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +37,12 @@ _NEAREST = "speciate.datasets.similarity.nearest_neighbours:nearest"
 _DRAW = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
 _WAIT_SECONDS = 15.0
 _SECONDS = 35.0
-"""Of the whole call but for the picture: a model that a text needs may take half of it to load."""
+"""Of the whole call without the contact sheet: loading a model for a text may take half of it."""
 _MOST_DRAWN = 36
 
 
 class NeighbourQuery(NamedTuple):
-    """What is nearest to example `id`, or to `text`, among the usable examples, of one split where that is named?"""
+    """The nearest to example `id`, or to `text`, among the usable examples, of one split if it is named."""
 
     id: str | None
     text: str | None
@@ -51,35 +52,35 @@ class NeighbourQuery(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """`nearest`: ids with their distance, 1 - cosine. `rows`: foreign text, first the example that was asked about.
+    """`nearest`: ids with their distance, 1 - cosine. `rows`: foreign text, first the example of the query.
 
-    `picture`: PNG of the same examples in the same order; None where they are cells of a table.
+    `contact_sheet`: PNG of the same examples in the same order; None if they are cells of a table.
     """
 
     extractor: str
     nearest: list[tuple[str, float]]
     columns: tuple[str, ...]
     rows: list[list[Any]]
-    picture: bytes | None
+    contact_sheet: bytes | None
 
 
-def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, question: NeighbourQuery) -> Neighbours | Job:
-    """The neighbours, or the job that embeds the version where that takes longer than one may wait.
+def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, query: NeighbourQuery) -> Neighbours | Job:
+    """The neighbours, or the job that embeds the version if that takes longer than a call may wait.
 
-    Raises INVALID, NOT_FOUND or MISSING_EXTRA for the question, UNAVAILABLE where the job failed.
+    Raises INVALID, NOT_FOUND or MISSING_EXTRA for the query, UNAVAILABLE if the job failed.
     """
-    if (question.id is None) == (question.text is None):
+    if (query.id is None) == (query.text is None):
         raise SpeciateError(
             Code.INVALID,
-            "Neither id nor text was given." if question.id is None else "Both id and text were given.",
+            "Neither id nor text was given." if query.id is None else "Both id and text were given.",
             "Call find_similar with one of them.",
         )
-    name = extractors.resolve(question.extractor, manifest.modality, engine.workspace)
+    name = extractors.resolve(query.extractor, manifest.modality, engine.workspace)
     folders = engine.workspace.folders
     payload = {
         "root": str(folders.root),
         "manifest": manifest.model_dump(mode="json"),
-        **question._asdict(),
+        **query._asdict(),
         "extractor": name,
     }
     end = time.monotonic() + _SECONDS
@@ -90,12 +91,12 @@ def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, question: Ne
             return job
         answer = _ask_within(job, pool, payload, max(end - time.monotonic(), 1))
     nearest = [(str(id), float(distance)) for id, distance in answer["neighbours"]]  # noqa: A001 - the field
-    picture = _contact_sheet(pool, folders, manifest, [row[0] for row in answer["rows"]])
-    return Neighbours(name, nearest, SHOWN, answer["rows"], picture)
+    contact_sheet = _contact_sheet(pool, folders, manifest, [row[0] for row in answer["rows"]])
+    return Neighbours(name, nearest, SHOWN, answer["rows"], contact_sheet)
 
 
 def _embedding(engine: Engine, manifest: Manifest, name: str, extractor: str) -> Job:
-    """The job that is at it, or a new one: a key for each time that it was needed."""
+    """The running job, or a new one: with a key for each time that it was needed."""
     spec, number = {"dataset": manifest.ref, "extractor": name}, 0
     while True:
         job = engine.submit("embed", spec, key=f"embed/{manifest.ref}/{manifest.id[:16]}/{extractor}/{number}")
@@ -133,16 +134,11 @@ def _contact_sheet(pool: Pool, folders: Folders, manifest: Manifest, ids: list[s
     return base64.b64decode(pool.ask(_DRAW, payload)["png"])
 
 
-# The examples of a version that lie nearest to one of them or to a text; runs in a service process.
-#
-# Exact: the cosine to every vector. A process keeps the vectors of the versions that it was asked about last.
-
-
 ROWS = ("id", "label", "split", "source")
 SHOWN = (*ROWS, "content")
 _SHOWN_CHARACTERS = 200
 _ROOM = 1 << 30
-"""Bytes of vectors that a process keeps; the version asked about last stays whatever its size."""
+"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
 
 
 class Index(NamedTuple):
@@ -159,7 +155,7 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {root, manifest, extractor, id, text, split, k} -> {extractor, neighbours: [[id, distance]], rows},
     or {extractor, missing} where so many examples have no vector yet.
 
-    `rows`: of `SHOWN`, first the example that was asked about. Distance: 1 - cosine, 0 to 2; of equal ones the smaller
+    `rows`: of `SHOWN`, first the example of the query. Distance: 1 - cosine, 0 to 2; of equal ones the smaller
     id is first.
     """
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
@@ -168,15 +164,15 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
     index = _index(folders, manifest, extractor)
     if isinstance(index, int):
         return {"extractor": extractor.id, "missing": index}
-    asked = None if payload["id"] is None else _place(index, manifest, payload["id"])
-    unit = _embed_text(payload["text"], extractor) if asked is None else index.units[asked]
+    place = None if payload["id"] is None else _place(index, manifest, payload["id"])
+    unit = _embed_text(payload["text"], extractor) if place is None else index.units[place]
     candidates = np.ones(len(index.units), bool)
     if payload["split"] is not None:
         candidates = np.asarray(index.rows["split"].to_numpy() == payload["split"])
-    if asked is not None:
-        candidates[asked] = False
+    if place is not None:
+        candidates[place] = False
     places, distances = closest(index.units, unit, candidates, payload["k"])
-    shown = index.rows.take(pa.array([*([] if asked is None else [asked]), *places.tolist()], pa.int64()))
+    shown = index.rows.take(pa.array([*([] if place is None else [place]), *places.tolist()], pa.int64()))
     ids = index.rows["id"].take(pa.array(places)).to_pylist()
     return {
         "extractor": extractor.id,
@@ -186,7 +182,7 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_content(folders: Folders, manifest: Manifest, rows: list[list[Any]]) -> list[list[Any]]:
-    """What a model sees of each, as far as it is a cell; None where it is a file."""
+    """The model's input of each row, if it is a cell; None if it is a file."""
     if not manifest.inputs:
         return [[*row, None] for row in rows]
     table = version_rows.read(folders, manifest, ["id", *manifest.inputs], ids=[row[0] for row in rows])
@@ -207,7 +203,7 @@ def closest(units: Vectors, unit: Vectors, candidates: features.Known, k: int) -
 
 
 def _index(folders: Folders, manifest: Manifest, extractor: Extractor) -> Index | int:
-    """The vectors of all usable rows; how many lack one, where some do."""
+    """The vectors of all usable rows; or how many rows lack one."""
     key = (str(folders.root), manifest.id, extractor.id)
     if key not in _indexes:
         rows = version_rows.read(folders, manifest, [*ROWS, CONTENT, START, STOP], usable=True)
@@ -233,7 +229,7 @@ def _place(index: Index, manifest: Manifest, id: str) -> int:  # noqa: A002 - th
     if place < 0:
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{manifest.ref} has no usable example {id!r}; only those of quality ok are compared.",
+            f"{manifest.ref} has no usable example {id!r}; only examples of quality ok are compared.",
             f"Call query_dataset(dataset={manifest.ref!r}, where=\"id = '...'\") to see what an example is.",
         )
     return place

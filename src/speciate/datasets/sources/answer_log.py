@@ -1,13 +1,13 @@
-"""The log of a use case as a source: `log:USE_CASE`, what was asked as rows or files and what it should have been as
-their label, with which version answered what, and when.
+"""The log of a use case as a source: `log:USE_CASE`, its inputs as rows or files, the right outputs as their labels,
+and the model version and time of each answer.
 
     log:triage                           every answer that is kept, labelled or not
     log:triage?labelled=true             those that somebody labelled
     log:triage?model=triage-model@v3     of one version
     log:triage?since=2026-11-01&until=2026-12-01
 
-The label is what a person said, else an agent, else a system; never what the model answered. It is written like an
-export of ours (exported.py), which says which columns a model may see: the answer itself is none of them.
+The label comes from a person, else an agent, else a system; never from the model's answer. The source is written like
+our own export (own_export.py), which says which columns a model may see: the answer is not among them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LABEL = "label"
 _FORM = "log:USE_CASE?labelled=true&model=NAME@v3&since=2026-11-01&until=2026-12-01"
 _KNOWN = {"labelled", "model", "since", "until"}
 _MARKED = ("prediction", "predicted", "predicted_by", "predicted_at", "confidence", "label_source")
-"""Where a row comes from: columns beside those that were asked about."""
+"""The origin of a row: columns beside its inputs."""
 
 
 class LogQuery(NamedTuple):
@@ -59,84 +59,89 @@ class LoggedExample(NamedTuple):
 
 
 def parse(source: str) -> LogQuery:
-    """Raises INVALID for what is no source of this kind."""
-    name, _, query = source.removeprefix(f"{KIND}:").partition("?")
-    wishes = dict(parse_qsl(query, keep_blank_values=True))
-    if strange := sorted(set(wishes) - _KNOWN):
+    """Raises INVALID for a malformed source of this kind."""
+    name, _, parameters = source.removeprefix(f"{KIND}:").partition("?")
+    fields = dict(parse_qsl(parameters, keep_blank_values=True))
+    if strange := sorted(set(fields) - _KNOWN):
         raise _source_error(source, f"there is no {strange[0]!r}")
-    if wishes.get("labelled", "false") not in ("true", "false"):
+    if fields.get("labelled", "false") not in ("true", "false"):
         raise _source_error(source, "labelled is true or false")
     return LogQuery(
         check_name("use case", name),
-        wishes.get("labelled") == "true",
-        wishes.get("model"),
-        _moment(source, wishes["since"]) if "since" in wishes else 0.0,
-        _moment(source, wishes["until"]) if "until" in wishes else float("inf"),
+        fields.get("labelled") == "true",
+        fields.get("model"),
+        _moment(source, fields["since"]) if "since" in fields else 0.0,
+        _moment(source, fields["until"]) if "until" in fields else float("inf"),
     )
 
 
 def check(source: str, folders: Folders | None = None) -> None:
-    """Refuse at once what cannot be one. Raises INVALID, or NOT_FOUND where that use case has no log."""
-    asked = parse(source)
-    if folders is not None and not log_folder(folders, asked.use_case).path.exists():
-        raise _empty_error(asked)
+    """Refuses at once an invalid source. Raises INVALID, or NOT_FOUND if that use case has no log."""
+    query = parse(source)
+    if folders is not None and not log_folder(folders, query.use_case).path.exists():
+        raise _empty_error(query)
 
 
 def write(
     source: str, folders: Folders, target: Path, label: str | None, column: str | None = None
 ) -> list[ExcludedFile]:
-    """Into the empty folder `target`; what could not be taken. `label`: how the column of labels is to be called.
-    `column`: the only one that models see, if there is such: a text that was asked about is a cell of it.
+    """Writes the source into the empty folder `target`; returns the excluded answers.
 
-    Raises NOT_FOUND where the log holds nothing of the kind.
+    `label`: the name of the label column. `column`: the only input column, if there is one: a text input becomes a cell
+    of it. Raises NOT_FOUND if the log holds no such answers.
     """
-    asked = parse(source)
-    log = log_folder(folders, asked.use_case)
-    retention = load(folders.root).log.of(asked.use_case).retention_days
-    since = max(asked.since, reading.retention_start(time.time(), retention))
-    taken, aside = examples(log, asked._replace(since=since), column)
+    query = parse(source)
+    log = log_folder(folders, query.use_case)
+    retention = load(folders.root).log.of(query.use_case).retention_days
+    since = max(query.since, reading.retention_start(time.time(), retention))
+    taken, excluded = examples(log, query._replace(since=since), column)
     if not taken:
-        raise _empty_error(asked)
+        raise _empty_error(query)
     label = label or LABEL
     if taken[0].answer.input and "data" in taken[0].answer.input:
-        aside += _write_files(taken, log, target, label)
+        excluded += _write_files(taken, log, target, label)
     else:
         _write_rows(taken, target, label, column or "text")
-    return aside
+    return excluded
 
 
 def examples(
-    log: LogFolder, asked: LogQuery, column: str | None = None
+    log: LogFolder, query: LogQuery, column: str | None = None
 ) -> tuple[list[LoggedExample], list[ExcludedFile]]:
-    """Answers whose input was kept, of the form that most have; oldest first. Texts are rows where `column` is said."""
+    """Answers whose input was kept, of the most frequent form; oldest first.
+
+    Texts are rows if `column` is given.
+    """
     if not log.path.exists():
         return [], []
-    rows = reading.answers(log, since=asked.since, models=[asked.model] if asked.model else ())
-    given = feedback.latest_by_source(reading.feedback(log, since=asked.since))
-    found, aside = list[LoggedExample](), list[ExcludedFile]()
+    rows = reading.answers(log, since=query.since, models=[query.model] if query.model else ())
+    given = feedback.latest_by_source(reading.feedback(log, since=query.since))
+    found, excluded = list[LoggedExample](), list[ExcludedFile]()
     for row in rows.to_pylist():
         answer = reading.to_logged_answer(row)
-        told = feedback.prevailing_label(given.get(answer.id, {}))
-        if answer.at >= asked.until or (asked.labelled and told is None):
+        label = feedback.prevailing_label(given.get(answer.id, {}))
+        if answer.at >= query.until or (query.labelled and label is None):
             continue
         if answer.error:
-            aside.append(ExcludedFile(answer.id, "It could not be answered."))
+            excluded.append(ExcludedFile(answer.id, "It could not be answered."))
         elif not answer.input:
-            aside.append(ExcludedFile(answer.id, f"Its input was not kept: {'; '.join(answer.left_out) or 'unknown'}."))
+            excluded.append(
+                ExcludedFile(answer.id, f"Its input was not kept: {'; '.join(answer.left_out) or 'unknown'}.")
+            )
         elif "parts" in answer.input:
-            aside.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
+            excluded.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
         else:
-            found.append(LoggedExample(answer, told.label if told else None, told.source if told else None))
+            found.append(LoggedExample(answer, label.label if label else None, label.source if label else None))
     forms = Counter(_form(each, column) for each in found)
     if forms:
         usual = forms.most_common(1)[0][0]
-        aside += [
+        excluded += [
             ExcludedFile(each.answer.id, "Its input has another form.")
             for each in found
             if _form(each, column) != usual
         ]
         found = [each for each in found if _form(each, column) == usual]
-    return found, aside
+    return found, excluded
 
 
 def _write_rows(taken: Sequence[LoggedExample], target: Path, label: str, column: str) -> None:
@@ -153,35 +158,35 @@ def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, l
     for each in sorted(taken, key=lambda one: (one.label is not None, one.answer.at)):
         assert each.answer.input
         chosen[each.answer.input["data"]["sha256"]] = each
-    aside, there = list[ExcludedFile](), dict[str, LoggedExample]()
+    excluded, there = list[ExcludedFile](), dict[str, LoggedExample]()
     (target / "data").mkdir()
     for sha256, each in chosen.items():
         try:
             shutil.copyfile(log.medium(sha256), target / "data" / sha256)
         except FileNotFoundError:
-            aside.append(ExcludedFile(each.answer.id, "Its file is gone."))
+            excluded.append(ExcludedFile(each.answer.id, "Its file no longer exists."))
         else:
             there[sha256] = each
     if not there:
         raise SpeciateError(
             Code.NOT_FOUND,
-            "Of all files that were asked about none is kept.",
+            "No file among the inputs was kept.",
             "See keep_inputs and media_mb in [log] of settings.toml.",
         )
     columns = {"file_name": array(list(there))}
     pq.write_table(_columns_of_answers(columns, list(there.values()), label), target / "data" / "metadata.parquet")
     _write_marker(target, "data", taken, label, ())
-    return aside
+    return excluded
 
 
 def _columns_of_answers(columns: dict[str, pa.Array], taken: Sequence[LoggedExample], label: str) -> pa.Table:
-    """The columns that were asked about, then the label, then where each comes from."""
+    """The input columns, then the label, then the origin of each row."""
     answers = [each.answer for each in taken]
-    told = [[a.id for a in answers], [_cell(a.output) for a in answers], [a.model for a in answers],
+    origins = [[a.id for a in answers], [_cell(a.output) for a in answers], [a.model for a in answers],
             [datetime.fromtimestamp(a.at, UTC).isoformat(timespec="milliseconds") for a in answers],
             [a.confidence for a in answers], [each.label_source for each in taken]]  # fmt: skip
     every = {**columns, label: array([_cell(each.label) for each in taken])}
-    for name, values in zip(_MARKED, told, strict=True):
+    for name, values in zip(_MARKED, origins, strict=True):
         every[_free(name, every)] = array(values)
     return pa.table(every)
 
@@ -224,14 +229,14 @@ def _moment(source: str, text: str) -> float:
 
 
 def _source_error(source: str, why: str) -> SpeciateError:
-    told = f"{source!r} names no part of a log: {why}."
-    return SpeciateError(Code.INVALID, told, f"Write {_FORM}; all but the name may be left out.")
+    message = f"{source!r} names no part of a log: {why}."
+    return SpeciateError(Code.INVALID, message, f"Write {_FORM}; all but the name may be left out.")
 
 
-def _empty_error(asked: LogQuery) -> SpeciateError:
+def _empty_error(query: LogQuery) -> SpeciateError:
     return SpeciateError(
         Code.NOT_FOUND,
-        f"The log of {asked.use_case!r} holds no such answers with what was asked.",
-        f"Read speciate://use-cases/{asked.use_case}/answers for what it holds; keep_inputs and sample are in [log] of "
+        f"The log of {query.use_case!r} holds no such answers with their inputs.",
+        f"Read speciate://use-cases/{query.use_case}/answers for what it holds; keep_inputs and sample are in [log] of "
         "settings.toml.",
     )

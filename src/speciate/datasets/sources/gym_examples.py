@@ -4,9 +4,9 @@
     gym:chain_sum?train=1000&test=300&seed=1&max_terms=3
     gym:gcd+lcm?train=200&gcd.max_value=50
 
-Sizes are those of one task. Each split is drawn from a seed of its own, and no question comes twice; those that differ
-in case and marks alone count as the same while there are enough others. The test split is drawn first, so it stays
-the same whatever the others' sizes. Columns are `question`, `answer`, `task` and `entry`, which the reward `gym` reads.
+Sizes are those of one task. Each split has a seed of its own, and no question comes twice; questions that differ only
+in case and punctuation count as the same while there are enough others. The test split is drawn first, so it stays the
+same whatever the others' sizes. Columns are `question`, `answer`, `task` and `entry`, which the reward `gym` reads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets.sources import reasoning_gym as gym_tasks
+from speciate.datasets.sources import reasoning_gym
 from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.datasets.sources.packaged_data import generators_kept
 from speciate.datasets.sources.reasoning_gym import encode_entry
@@ -48,11 +48,11 @@ class GymSource(NamedTuple):
 
 
 def parse(name: str) -> GymSource:
-    """What follows `gym:`. Raises MISSING_EXTRA, NOT_FOUND for tasks and settings, INVALID for other words."""
+    """The source behind `gym:`. Raises MISSING_EXTRA, NOT_FOUND for tasks and settings, INVALID for other words."""
     named, _, query = name.partition("?")
     tasks = tuple(dict.fromkeys(named.split("+")))
     found = GymSource(tasks, dict(SIZES), 0, {task: {} for task in tasks})
-    known = {task: gym_tasks.find_task(task) for task in tasks}
+    known = {task: reasoning_gym.find_task(task) for task in tasks}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError as error:
@@ -75,7 +75,7 @@ def parse(name: str) -> GymSource:
 
 
 def write(name: str, folder: Path) -> None:
-    """Lays the examples into a folder of ours, as an export is read. INVALID where a task cannot be made so."""
+    """Writes the examples into a folder of ours, as an export is read. INVALID if a task cannot make them."""
     gym = parse(name)
     with generators_kept():
         rows = [row for task in gym.tasks for row in _rows(task, gym)]
@@ -86,9 +86,9 @@ def write(name: str, folder: Path) -> None:
 
 
 def _rows(task: str, gym: GymSource) -> Iterator[dict[str, str]]:
-    seen, alike = set[str](), set[str]()
+    questions, alike = set[str](), set[str]()
     for split, wanted in gym.sizes.items():
-        entries = _distinct_entries(_entries(task, gym, split), wanted, seen, alike) if wanted else []
+        entries = _distinct_entries(_entries(task, gym, split), wanted, questions, alike) if wanted else []
         if len(entries) < wanted:
             raise SpeciateError(
                 Code.INVALID,
@@ -103,15 +103,17 @@ def _rows(task: str, gym: GymSource) -> Iterator[dict[str, str]]:
 
 
 def _distinct_entries(
-    entries: Iterator[dict[str, Any]], wanted: int, seen: set[str], alike: set[str]
+    entries: Iterator[dict[str, Any]], wanted: int, questions: set[str], alike: set[str]
 ) -> list[dict[str, Any]]:
-    """The first entries whose question is new, as the split's audit tells texts apart; then, of too few, those that are
-    new by the letter: to some tasks marks are all that matters."""
+    """The first entries whose question is new, compared as the split's audit compares texts.
+
+    If they are too few, also those that are new exactly: to some tasks punctuation is all that matters.
+    """
     found, spare = list[dict[str, Any]](), list[dict[str, Any]]()
     for entry in entries:
-        if entry["question"] in seen:
+        if entry["question"] in questions:
             continue
-        seen.add(entry["question"])
+        questions.add(entry["question"])
         same = TEXT.fingerprint(entry["question"])
         (spare if same in alike else found).append(entry)
         alike.add(same)
@@ -121,7 +123,7 @@ def _distinct_entries(
 
 
 def _entries(task: str, gym: GymSource, split: str) -> Iterator[dict[str, Any]]:
-    """Endless enough, each with an answer that its scorer takes."""
+    """A long sequence of entries, each with an answer that its scorer accepts."""
     import reasoning_gym
 
     seed = _seed(gym.seed, task, split)
@@ -147,7 +149,7 @@ def _entries(task: str, gym: GymSource, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _answer(made: Any, entry: dict[str, Any]) -> str | None:
-    """The entry's own; where it has none, as puzzles with many solutions, one that stands beside it and is right."""
+    """The entry's own answer; without one, as in puzzles with many solutions, a correct one stored beside it."""
     if entry["answer"] is not None:
         return str(entry["answer"])
     for key, value in entry["metadata"].items():
@@ -165,7 +167,7 @@ def _answerless(task: str) -> SpeciateError:
 
 
 def _seed(seed: int, task: str, split: str) -> int:
-    """Far from that of the other splits: an example's own seed is this one and its place."""
+    """Far from the seed of the other splits: an example's own seed is this one plus its place."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{task}/{split}".encode()).digest()[:4]) >> 1
 
 
@@ -187,7 +189,7 @@ def _number(key: str, text: str, most: int) -> int:
 
 
 def _value(text: str) -> Any:
-    """JSON where it is some, else the text."""
+    """As JSON if it is valid, else the text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -195,4 +197,4 @@ def _value(text: str) -> Any:
 
 
 def _settings_text(task: str) -> str:
-    return ", ".join(f"{name}: {how}" for name, how in gym_tasks.find_task(task).settings.items())[:600]
+    return ", ".join(f"{name}: {how}" for name, how in reasoning_gym.find_task(task).settings.items())[:600]

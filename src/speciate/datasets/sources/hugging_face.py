@@ -1,6 +1,6 @@
 """Datasets of the Hugging Face hub, or of a server that speaks its API: the files of one commit, into the cache.
 
-Runs in the worker, which may use the network. Nothing that is fetched is opened here.
+Runs in the worker, which may use the network. No fetched file is opened here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HubRef(NamedTuple):
 
     repo: str
     below: str
-    """The folder or file of it that is meant; empty for all."""
+    """The folder or file in it; empty for all."""
     revision: str | None
 
 
@@ -36,7 +36,7 @@ class FetchedRepository(NamedTuple):
     path: Path
     revision: str
     """The commit."""
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
 
 
 def parse_hub_ref(text: str) -> HubRef:
@@ -54,35 +54,34 @@ def parse_hub_ref(text: str) -> HubRef:
 
 
 def fetch(source: str, folders: Folders) -> FetchedRepository:
-    """The files that `source` names. Files that are there already are not fetched again; a commit that was fetched
-    whole needs no network.
+    """The files that `source` names. Existing files are not fetched again; a complete commit needs no network.
 
-    NOT_FOUND for a dataset or revision that is not there, REFUSED for one that needs an account or has no room on the
-    disk, UNAVAILABLE without a connection, MISSING_EXTRA without the library.
+    NOT_FOUND for an unknown dataset or revision, REFUSED for one that needs an account or has no room on the disk,
+    UNAVAILABLE without a connection, MISSING_EXTRA without the library.
     """
     ref = parse_hub_ref(source)
     cache = folders.cache / "hub" / ref.repo.replace("/", "--")
     if ref.revision and hf_hub.COMMIT.fullmatch(ref.revision):
         complete = _complete(cache, ref.revision, ref.below)
         if complete.exists():
-            aside = [ExcludedFile(*each) for each in json.loads(complete.read_bytes())]
-            return FetchedRepository(_path(cache, ref.revision, ref), ref.revision, aside)
+            excluded = [ExcludedFile(*each) for each in json.loads(complete.read_bytes())]
+            return FetchedRepository(_path(cache, ref.revision, ref), ref.revision, excluded)
     found = hf_hub.find_revision("dataset", ref.repo, ref.revision)
-    names, aside = _choose_files(found.files, ref)
+    names, excluded = _choose_files(found.files, ref)
     hf_hub.download(found, names, cache / found.commit)
-    write_durably(_complete(cache, found.commit, ref.below), json.dumps(aside).encode())
-    return FetchedRepository(_path(cache, found.commit, ref), found.commit, aside)
+    write_durably(_complete(cache, found.commit, ref.below), json.dumps(excluded).encode())
+    return FetchedRepository(_path(cache, found.commit, ref), found.commit, excluded)
 
 
 def _choose_files(files: Iterable[hf_hub.RemoteFile], ref: HubRef) -> tuple[list[str], list[ExcludedFile]]:
     """The names of the files to fetch. Cards and code are no data."""
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     kept: list[str] = []
     for file in files:
         if not (file.name == ref.below or file.name.startswith(f"{ref.below}/" if ref.below else "")):
             continue
         if isinstance(reason := member_path(file.name), str):
-            aside.append(ExcludedFile(file.name, reason))
+            excluded.append(ExcludedFile(file.name, reason))
         elif not _NO_DATA.fullmatch(file.name):
             kept.append(file.name)
     if not kept:
@@ -90,7 +89,7 @@ def _choose_files(files: Iterable[hf_hub.RemoteFile], ref: HubRef) -> tuple[list
         raise SpeciateError(
             Code.NOT_FOUND, f"'hf:{ref.repo}' holds no data files{where}.", "Call create_dataset with another source."
         )
-    return kept, aside
+    return kept, excluded
 
 
 def _path(cache: Path, commit: str, ref: HubRef) -> Path:
@@ -98,7 +97,7 @@ def _path(cache: Path, commit: str, ref: HubRef) -> Path:
 
 
 def _complete(cache: Path, commit: str, below: str) -> Path:
-    """Beside the commit's folder: there once all files of it, or all below a folder of it, were fetched; holds what was
-    set aside."""
+    """A file beside the commit's folder that exists once all files (below a folder) were fetched; lists the excluded
+    ones."""
     part = f".{hashlib.sha256(below.encode()).hexdigest()[:32]}" if below else ""
     return cache / f"{commit}{part}.complete"

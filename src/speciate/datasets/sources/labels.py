@@ -1,6 +1,11 @@
 """Labels that lie beside media: which row of a table is about which file, or about which part of it.
 
-The caller names the table, or it is found as a sidecar: a table with a column `file_name` in the folder of the media.
+The caller names the table, or it is found as a sidecar: a table with a column `file_name` in the folder of the media,
+as the folders of Hugging Face have them (`metadata.csv`, one for all or one a folder), or annotations in COCO's format.
+A sidecar is used only if it is clear which file each row is about; others are excluded with the reason.
+
+A table may name a file in several rows, each about a part of it: by the columns `window_start` and `window_stop` in the
+modality's unit, or by the number of a `frame`.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ _SHOWN = 5
 
 
 class LabelsFile(NamedTuple):
-    """What a caller names as labels."""
+    """A labels file, as a caller names it."""
 
     path: Path
     key: str
@@ -37,7 +42,7 @@ class LabelsFile(NamedTuple):
 
 
 class OrderedLabels(NamedTuple):
-    """Labels, brought into the order of the files."""
+    """Labels in the order of the files."""
 
     table: pa.Table
     """A row per file, null where none names it."""
@@ -49,11 +54,11 @@ class OrderedLabels(NamedTuple):
 class JoinedLabels(NamedTuple):
     table: pa.Table
     renamed: dict[str, str]
-    """Columns of the labels that the media have too -> `user_NAME`, as which they stand beside those."""
+    """Columns of the labels that the media have too -> `user_NAME`, their stored names."""
 
 
 def order_labels(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> OrderedLabels:
-    """The rows of a labels file in the order of the media. INVALID where a row may be about several files.
+    """The rows of a labels file in the order of the media. INVALID if a row may be about several files.
 
     Rows that could not be read, or that name no file, are counted in the notes.
     """
@@ -85,7 +90,7 @@ def order_labels(table: pa.Table, key: str, files: Sequence[SourceFile], labels:
 def join_labels(media: pa.Table, labels: pa.Table) -> JoinedLabels:
     """The media's own columns and those of the labels, which have a row per medium in the same order.
 
-    A column in which both say the same is one column: exports name the size and the like of media, too.
+    A column in which both agree becomes one column: exports name the size and the like of media, too.
     """
     own = set(media.column_names)
     same = {name for name in labels.column_names if name in own and _agree(media[name], labels[name])}
@@ -110,7 +115,7 @@ def _without_bad_rows(table: pa.Table) -> tuple[pa.Table, Counter[str]]:
 
 
 def _rows(keys: Sequence[Any]) -> dict[str, int]:
-    """Key -> place of its row; a blank one names nothing."""
+    """Key -> position of its row; a blank key names nothing."""
     known = [None if key is None or not str(key).strip() else os.path.normpath(str(key)) for key in keys]
     if twice := [key for key, count in Counter(known).items() if key is not None and count > 1]:
         raise _ambiguous(f"{len(twice)} key(s) stand in several rows of the labels file, such as {clean(twice[0])!r}")
@@ -118,8 +123,10 @@ def _rows(keys: Sequence[Any]) -> dict[str, int]:
 
 
 def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> list[int | None]:
-    """The row of each file: what names its whole path first, then what names it without folders, then the stem; and
-    for files that no row names, the row of what they are part of, which may be about several."""
+    """The row of each file: a key with its whole path first, then one without folders, then the stem.
+
+    A file that no row names takes the row of its group, such as its study, which may be about several.
+    """
     found: dict[str, str] = {}
     for spell in (
         lambda file: _whole(file, labels),
@@ -140,7 +147,7 @@ def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> 
 
 
 def _whole(file: SourceFile, labels: Path) -> Iterator[str]:
-    """Its path below the source, then relative to the labels file: of two that match, the latter stands."""
+    """Its path below the source, then relative to the labels file; the latter wins."""
     yield file.name
     yield os.path.relpath(file.path, labels.parent)
 
@@ -156,14 +163,12 @@ def _ambiguous(what: str) -> SpeciateError:
     return SpeciateError(Code.INVALID, f"{what}.", "Give each file one row, with its path below the source as the key.")
 
 
-# Labels of parts of media: a table of labels may name a file in several rows, where each says which part it is about,
-# by the columns `window_start` and `window_stop` in the modality's unit, or by the number of a `frame`.
-
-
 FRAME, _FRAMES = "frame", "frames"
 
 
 class ExcerptLabels(NamedTuple):
+    """A row per part, in the order of the files; a file that no row names has one without a label."""
+
     table: pa.Table
     """A row per part, in the order of the files; one without a label for a file that no row names."""
     about: tuple[int, ...]
@@ -179,14 +184,14 @@ def are_excerpts(table: pa.Table, modality: str) -> bool:
 
 
 def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], labels: Path) -> ExcerptLabels:
-    """The rows of a labels file by the files that they name. INVALID where a row may be about several files."""
+    """The rows of a labels file by the files that they name. INVALID if a row may be about several files."""
     bad = table.filter(pc.is_valid(table[REASON])) if REASON in table.column_names else table.slice(0, 0)
-    sound = table.filter(pc.is_null(table[REASON])) if REASON in table.column_names else table
+    valid = table.filter(pc.is_null(table[REASON])) if REASON in table.column_names else table
     rows: dict[str, list[int]] = defaultdict(list)
-    for place, cell in enumerate(sound[key].to_pylist() if key in sound.column_names else ()):
+    for place, cell in enumerate(valid[key].to_pylist() if key in valid.column_names else ()):
         if cell is not None:
             rows[os.path.normpath(str(cell))].append(place)
-    once = sound.take(pa.array([places[0] for places in rows.values()], pa.int64()))
+    once = valid.take(pa.array([places[0] for places in rows.values()], pa.int64()))
     found = order_labels(pa.concat_tables([once, bad]), key, files, labels)
     order: list[int | None] = []
     about: list[int] = []
@@ -194,19 +199,13 @@ def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], label
         places: list[int | None] = [None] if cell is None else [*rows[os.path.normpath(str(cell))]]
         order += places
         about += [file] * len(places)
-    kept = sound.drop_columns([REASON]) if REASON in sound.column_names else sound
+    kept = valid.drop_columns([REASON]) if REASON in valid.column_names else valid
     return ExcerptLabels(kept.take(pa.array(order, pa.int64())), tuple(about), found.notes)
-
-
-# Labels that lie beside media and are found without being named: tables with a column `file_name`, as the folders of
-# Hugging Face have them (`metadata.csv`, one for all or one a folder), and annotations in COCO's format.
-#
-# Only where it is clear which file a row is about; a table that is not used is set aside with the reason.
 
 
 KEY = "file_name"
 _MOST = 1_000
-"""Tables that are looked at; a dataset in shards has one a shard."""
+"""Tables that are read; a dataset in shards has one per shard."""
 
 
 class _Sidecar(NamedTuple):
@@ -221,19 +220,19 @@ class _Sidecar(NamedTuple):
 def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> Listing:
     """The listing of media with the labels that `tables`, which lie among them, hold."""
     used: list[_Sidecar] = []
-    aside = list(found.set_aside)
+    excluded = list(found.excluded)
     taken: dict[int, str] = {}
     for file in tables[:_MOST]:
         sidecar = _read_sidecar(found, file, pool)
         if isinstance(sidecar, ExcludedFile):
-            aside.append(sidecar)
+            excluded.append(sidecar)
         elif twice := [taken[place] for place in sidecar.places if place in taken]:
-            aside.append(ExcludedFile(file.name, f"It labels files that {twice[0]!r} labels already."))
+            excluded.append(ExcludedFile(file.name, f"It labels files that {twice[0]!r} labels already."))
         else:
             used.append(sidecar)
             taken |= dict.fromkeys(sidecar.places, file.name)
-    aside += [ExcludedFile(file.name, f"Only {_MOST} tables beside media are looked at.") for file in tables[_MOST:]]
-    found = found._replace(set_aside=aside, notes=(*found.notes, *(note for each in used for note in each.notes)))
+    excluded += [ExcludedFile(file.name, f"Only {_MOST} tables beside media are read.") for file in tables[_MOST:]]
+    found = found._replace(excluded=excluded, notes=(*found.notes, *(note for each in used for note in each.notes)))
     if not used:
         return found
     rows = concatenate([_with_split(each, used) for each in used])
@@ -244,7 +243,7 @@ def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> L
 
 
 def _read_sidecar(found: Listing, file: SourceFile, pool: Pool) -> _Sidecar | ExcludedFile:
-    """What a table says of the media in its folder or, where none lie there, of all."""
+    """The labels of a table for the media in its folder or, if none lie there, for all."""
     try:
         texts = found.marker.texts if found.marker else ()
         table = ask_table(pool, file.path, readable=found.readable, text=[KEY, *texts])
@@ -267,7 +266,7 @@ def _read_sidecar(found: Listing, file: SourceFile, pool: Pool) -> _Sidecar | Ex
 
 
 def _with_split(sidecar: _Sidecar, all_: Sequence[_Sidecar]) -> pa.Table:
-    """Where sidecars are called after splits (`instances_train2017.json`) and hold none, what they label lies there."""
+    """The split from the names of sidecars (`instances_train2017.json`), if the sidecars hold none."""
     if "split" in sidecar.table.column_names or len({_split_of_name(each.file.path) for each in all_} - {None}) < 2:
         return sidecar.table
     return sidecar.table.append_column(

@@ -1,7 +1,9 @@
-"""What lies at a source: every file below a folder, what is no example there and why, and how the files are laid out.
+"""The files at a source: every file below a folder, excluded files with their reasons, and how the files are laid out.
 
-Names, sizes and first bytes decide. No foreign file is opened for more than its first bytes, so it may run outside the
-sandbox."""
+Names, sizes and first bytes decide. No foreign file is opened for more than its first bytes, so this may run outside
+the sandbox. A link is followed only to a file inside the folder: it must not widen what the caller may read. Folders
+are not followed through links, so that none is walked twice.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state
 _HEAD = 4096
 _VOTERS = 200
 ELSEWHERE = ("hf:", "pkg:", "gym:", "log:")
-"""How sources begin that are no paths: of a hub, of a package, made by reasoning-gym, the log of a use case."""
+"""Prefixes of sources that are no paths: a hub, a package, reasoning-gym, the log of a use case."""
 IN_TABLES = ("text", "tabular", "protein", "molecule", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 
@@ -56,13 +58,13 @@ class SourceFile(NamedTuple):
     """Where several files are one example: the name and the path of each, as they stand in its bundle
     (modalities/bundles.py). `path` is then the first of them, or the folder that they share."""
     also: tuple[str, ...] = ()
-    """What else a table of labels may call it, such as the identifier of a series."""
+    """Its other names in a table of labels, such as the identifier of a series."""
     within: tuple[str, ...] = ()
-    """What a table of labels may call it together with others, the finest first: its study, its patient."""
+    """Names that it shares with others in a table of labels, the finest first: its study, its patient."""
 
 
 class ExcludedFile(NamedTuple):
-    """What is not read. `name` is below the source; bytes in it that are not UTF-8 are written as `\\xff`."""
+    r"""A file that is not read. `name` is below the source; bytes in it that are not UTF-8 are written as `\xff`."""
 
     name: str
     reason: str
@@ -70,28 +72,28 @@ class ExcludedFile(NamedTuple):
 
 class Listing(NamedTuple):
     source: Path
-    """What names are relative to."""
+    """The root of all names."""
     layout: Layout
     modality: str
-    """`auto` where only the cells of a table can tell."""
+    """`auto` if only the cells of a table can tell."""
     files: list[SourceFile]
     readable: frozenset[Path]
-    """What a caged process must be able to read: the source, and what was unpacked from it."""
+    """Folders that a sandboxed process must be able to read: the source and unpacked archives."""
     reader: Reader = Reader()
     labels: pa.Table | None = None
     """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
     about: tuple[int, ...] | None = None
     """Which of `files` each row of `labels` is about, where several may be about parts of one."""
-    set_aside: list[ExcludedFile] = []  # noqa: RUF012 - never changed
-    """What lies there and is not read, each with the reason."""
+    excluded: list[ExcludedFile] = []  # noqa: RUF012 - never changed
+    """Files that are not read, each with the reason."""
     revision: str | None = None
     """Of a source on a hub: the commit that was read."""
     marker: Marker | None = None
     """Of an export of ours: which role each column plays."""
     notes: tuple[str, ...] = ()
-    """Sentences for the report: how it was read, and what of labels found no file. Quote foreign names."""
+    """Sentences for the report: how it was read, and which labels found no file. They quote foreign names."""
     hint: str = ""
-    """A sentence with the call that would read it otherwise, without foreign words; empty where there is none."""
+    """A sentence with a call that would read it otherwise, without foreign words; empty if there is none."""
 
 
 def is_path(source: Path | str) -> bool:
@@ -100,7 +102,7 @@ def is_path(source: Path | str) -> bool:
 
 
 def check_source(source: Path) -> int:
-    """Refuse at once what cannot be a source: an empty or unreadable file, an empty folder. Its bytes, where a file."""
+    """Refuse at once an empty or unreadable file, or an empty folder. Returns the bytes of a file."""
     try:
         if source.is_dir():
             if next(source.iterdir(), None) is None:
@@ -128,7 +130,7 @@ def check_source(source: Path) -> int:
 
 
 def find_source_files(source: Path, workspace: Path) -> FoundFiles:
-    """The files at a source, which may be one itself, without those of the workspace."""
+    """The files at a source, which may be one file, without those of the workspace."""
     return walk_folder(source, workspace) if source.is_dir() else FoundFiles([source], [])
 
 
@@ -139,9 +141,9 @@ class DetectedLayout(NamedTuple):
 
 
 def detect_layout(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> DetectedLayout:
-    """Whether files are examples or tables of examples, of which modality, and what their names say of them.
+    """Whether files are examples or tables of examples, their modality, and the meaning of their names.
 
-    INVALID where there are none or no modality fits.
+    INVALID if there are none or no modality fits.
     """
     files = _without_cards(files)
     if not files:
@@ -164,8 +166,8 @@ def detect_layout(source: Path, files: list[SourceFile], modality: str, reader: 
         ]  # fmt: skip
         beside = set(tables)
         kept, rest = [file for file in files if file not in beside], []
-    aside = [ExcludedFile(file.name, "No table; the other files here are tables.") for file in rest]
-    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, set_aside=aside)
+    excluded = [ExcludedFile(file.name, "No table; the other files here are tables.") for file in rest]
+    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, excluded=excluded)
     return DetectedLayout(listing, tables)
 
 
@@ -175,7 +177,7 @@ def name_below(source: Path, path: Path) -> str:
 
 
 def normalise_split(name: object) -> str | None:
-    """`train`, `validation` or `test` for the usual spellings; another name as it is; None where there is none."""
+    """`train`, `validation` or `test` for the usual spellings; another name as it is; None without one."""
     text = str(name).strip() if name is not None else ""
     return _SPLIT_NAMES.get(text.lower(), text[:64]) or None
 
@@ -187,13 +189,15 @@ def split_of_file(stem: str) -> str | None:
 
 
 def named_files(files: Iterable[tuple[Path, str]]) -> list[SourceFile]:
-    """Paths with their names below the source, in the order of those, still without what the names mean."""
+    """Files with their names below the source, in the given order, without splits."""
     return [SourceFile(path, name, None, None) for path, name in sorted(files, key=lambda file: file[1])]
 
 
 def with_splits(files: list[SourceFile], layout: Layout) -> list[SourceFile]:
-    """What the names mean. They mean splits only where two different ones occur: `blood_test.csv` alone is about
-    blood, not for testing; and folders that all files share mean nothing while there are others below them."""
+    """Splits from the names. They count only if two different ones occur: `blood_test.csv` alone is about blood.
+
+    Folders that all files share mean nothing while there are others below them.
+    """
     shared = shared_folders(files)
     found = [_with_split(file, shared, layout) for file in files]
     if len({file.split for file in found} - {None}) != 1:
@@ -235,7 +239,7 @@ def shared_folders(files: Sequence[SourceFile]) -> int:
 
 
 def _without_cards(files: list[SourceFile]) -> list[SourceFile]:
-    """Beside Parquet and Arrow files, the JSON in which Hugging Face `datasets` describes them holds no examples."""
+    """Without the JSON in which Hugging Face `datasets` describes Parquet and Arrow files beside it."""
     if not any(format_of(file.path.name) in ("parquet", "arrow") for file in files):
         return files
     return [file for file in files if file.path.name not in _CARDS]
@@ -288,16 +292,16 @@ def _majority_modality(files: list[SourceFile]) -> str:
     if votes:
         return votes.most_common(1)[0][0]
     suffixes = Counter(file.path.suffix.lower() for file in files)
-    shown = ", ".join(f"{suffix or 'none'} ({count})" for suffix, count in suffixes.most_common(5))
+    common = ", ".join(f"{suffix or 'none'} ({count})" for suffix, count in suffixes.most_common(5))
     raise SpeciateError(
         Code.INVALID,
-        f"No modality fits these files (suffixes: {shown}).",
+        f"No modality fits these files (suffixes: {common}).",
         "Call list_options(kind='modality'), then create_dataset with modality=...",
     )
 
 
 def modality_of_file(path: Path) -> str | None:
-    """What its first bytes and its name look like; None where no modality takes it for its own."""
+    """The modality of its first bytes and its name; None if no modality recognises it."""
     return modality_of(_head(path), path.name)
 
 
@@ -315,17 +319,11 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-# Every file below a folder, and what is no example there, with the reason.
-#
-# Nothing is opened. A link is followed where it leads to a file inside the folder and nowhere else: it must not widen
-# what the caller may read. Folders are not followed through links, so that none is walked twice.
-
-
 MOST_FILES = 5_000_000
 _ABOUT = re.compile(
     r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
 )
-"""What tells of the data and is none of it: by a text's suffix, for `car/License.png` is a picture of a class."""
+"""Files about the data, recognised with a text's suffix: `car/License.png` is an image of a class."""
 _KINDS = {
     stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
@@ -334,30 +332,32 @@ _KINDS = {
 class FoundFiles(NamedTuple):
     files: list[Path]
     """In the order of their names."""
-    set_aside: list[ExcludedFile]
+    excluded: list[ExcludedFile]
     about: list[str] = []  # noqa: RUF012 - never changed
-    """READMEs and licences, by the names that SetAside has: no examples, and nothing is wrong with them."""
+    """READMEs and licences, by their names below the folder: no examples, and no fault."""
 
 
 def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = True) -> FoundFiles:
-    """Hidden files and `__*` folders are passed over in silence; all else is in one of the lists.
+    """Hidden files and `__*` folders are ignored; every other file is in one of the lists.
 
-    `links`: whether links to files inside are followed. `workspace`: whose own files are left out under any name, as
-    keys are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
+    `links`: whether links to files inside are followed. `workspace`: its own files are excluded under any name, as keys
+    are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
     """
     root = folder.resolve()
     files: list[str] = []
-    aside: list[ExcludedFile] = []
+    excluded: list[ExcludedFile] = []
     about: list[str] = []
     left = [str(folder)]
     own = secrets.inodes(workspace)
-    numbers = {number for _, number in own}  # looked at first, for they cost no stat
+    numbers = {number for _, number in own}  # checked first, because they cost no stat
     while left:
         here = left.pop()
         try:
             entries = list(os.scandir(here))
         except OSError as error:
-            aside.append(ExcludedFile(_printable_path(here, folder), f"The folder cannot be read: {error.strerror}."))
+            excluded.append(
+                ExcludedFile(_printable_path(here, folder), f"The folder cannot be read: {error.strerror}.")
+            )
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -366,7 +366,7 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
             if reason is None and entry.inode() in numbers and (entry.stat().st_dev, entry.inode()) in own:
                 reason = "It is a file of a person's keys or of the workspace itself, under another name."
             if reason is not None:
-                aside.append(ExcludedFile(_printable_path(entry.path, folder), reason))
+                excluded.append(ExcludedFile(_printable_path(entry.path, folder), reason))
             elif entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("__"):
                     left.append(entry.path)
@@ -379,7 +379,7 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
                 Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
             )
     files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
-    return FoundFiles([Path(path) for path in files], sorted(aside), sorted(about))
+    return FoundFiles([Path(path) for path in files], sorted(excluded), sorted(about))
 
 
 def _reason_to_exclude(entry: os.DirEntry[str], root: Path, *, links: bool) -> str | None:
@@ -396,8 +396,8 @@ def _reason_to_exclude(entry: os.DirEntry[str], root: Path, *, links: bool) -> s
             return f"It is {_KINDS.get(stat.S_IFMT(entry.stat().st_mode), 'no file')}."
         if not os.access(entry.path, os.R_OK):
             return "It may not be read by this user."
-    except OSError as error:  # a path beyond what the system takes, or gone already
-        return f"It cannot be looked at: {error.strerror}."
+    except OSError as error:  # a path too long for the system, or removed meanwhile
+        return f"It cannot be examined: {error.strerror}."
     return None
 
 

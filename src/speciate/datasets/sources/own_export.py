@@ -1,7 +1,7 @@
-"""Our own exports as sources: a small file at the top of one says which role each column plays, so that a version comes
-back without being told again. What the caller says stands before it.
+"""Our own exports as sources: a small file at the top of one gives the role of each column, so that a version comes
+back without further arguments. The caller's arguments override it.
 
-The file is as foreign as any other: it is parsed in the cage, and a role counts only where its column is there.
+The file is as foreign as any other: it is parsed in the sandbox, and a role counts only if its column exists.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from speciate.modalities import table as modalities
 
 MARKER = "speciate.json"
 SIDECARS = ("metadata.csv", "metadata.parquet")
-"""What lies beside the media of an export; no medium of it is called so."""
+"""Files beside the media of an export; no medium has such a name."""
 _LONGEST = 4 << 20
 """Bytes: it names every column of text."""
 _READ = "speciate.datasets.sources.own_export:read_marker"
@@ -61,7 +61,7 @@ class Marker(BaseModel):
     """Whether cells that a spreadsheet would run begin with one more apostrophe."""
 
     def roles(self, columns: Collection[str]) -> dict[str, Any]:
-        """What it says of columns that are there."""
+        """The roles of columns that exist."""
         found: dict[str, Any] = {
             "label": self.label if self.label in columns else None,
             "group_by": self.group_by if self.group_by in columns else None,
@@ -70,7 +70,7 @@ class Marker(BaseModel):
         return {name: value for name, value in found.items() if value}
 
     def as_exported(self, table: pa.Table, key: str | None = None) -> pa.Table:
-        """The cells as they were before they left; `key`: the column that names media, of which each gets one row."""
+        """The cells as they were before the export; `key`: the column that names media, of which each gets one row."""
         table = unescape_cells(table) if self.escaped else table
         return merge_windows(table, key, find_modality(self.modality).window_unit) if self.windows and key else table
 
@@ -82,7 +82,7 @@ class Export(NamedTuple):
 
 
 def read_marker(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path} -> {marker}: the object in it, null where it holds none. Runs in a caged process."""
+    """{path} -> {marker}: the object in it, null if it holds none. Runs in a sandboxed process."""
     try:
         with Path(payload["path"]).open("rb") as file:
             found = json.loads(file.read(_LONGEST))
@@ -92,7 +92,7 @@ def read_marker(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_export(files: Iterable[SourceFile], pool: Pool, readable: frozenset[Path]) -> Export | None:
-    """The export that `files` are; None where no marker lies at their top, or one that is not ours."""
+    """The export that `files` are; None without a marker at their top, or if it is not ours."""
     files = list(files)
     path = min((file.name for file in files if file.path.name == MARKER), key=lambda name: name.count("/"), default="")
     top = path.removesuffix(MARKER)
@@ -115,7 +115,7 @@ def find_export(files: Iterable[SourceFile], pool: Pool, readable: frozenset[Pat
 
 
 def unescape_cells(table: pa.Table) -> pa.Table:
-    """The cells as they were before they were made harmless for spreadsheets."""
+    """The cells as they were before they were escaped for spreadsheets."""
     for place, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
             table = table.set_column(place, field.name, pc.replace_substring_regex(table[field.name], _ESCAPED, r"\1"))
@@ -123,7 +123,7 @@ def unescape_cells(table: pa.Table) -> pa.Table:
 
 
 def merge_windows(table: pa.Table, key: str, unit: str | None) -> pa.Table:
-    """Where several rows are windows of one medium, a row for each medium: without the bounds and the length."""
+    """One row per medium instead of rows that are its windows: without the bounds and the length."""
     if key not in table.column_names or pc.count_distinct(table[key]).as_py() == table.num_rows:
         return table
     first = pa.array([*{name: place for place, name in reversed(list(enumerate(table[key].to_pylist())))}.values()])
@@ -132,7 +132,7 @@ def merge_windows(table: pa.Table, key: str, unit: str | None) -> pa.Table:
 
 
 def with_windows(rows: pa.Table, unit: str | None) -> pa.Table:
-    """Rows of media whose columns `window_start` and `window_stop` say so are windows of their medium again."""
+    """Rows of media with the columns `window_start` and `window_stop` become windows of their medium again."""
     if not {WINDOW_START, WINDOW_STOP} <= set(rows.column_names):
         return rows
     start, stop = (rows[name].cast(pa.float64()) for name in (WINDOW_START, WINDOW_STOP))

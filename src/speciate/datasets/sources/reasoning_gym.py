@@ -1,6 +1,8 @@
 """The tasks of reasoning-gym, read from the text of its modules, and their entries as text. Imports little.
 
-The examples themselves are made in gym_examples.py. The sandbox that scores answers imports this file."""
+Entries are JSON that keeps tuples apart from lists, which some scorers compare. The examples themselves are made in
+gym_examples.py. The sandbox that scores answers imports this file.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from speciate.errors import Code, SpeciateError, unknown
 PACKAGE = "reasoning_gym"
 INSTALL = "pip install 'speciate[rewards]'"
 _GIVEN = ("seed", "size")
-"""Of every task, given by the source and not as a setting."""
+"""Settings of every task that the source gives."""
 
 
 class GymTask(NamedTuple):
@@ -87,14 +89,11 @@ def _settings(config: ast.ClassDef | None) -> dict[str, str]:
     }
 
 
-# Entries of reasoning-gym as texts: JSON that keeps tuples apart from lists, which some of its scorers compare.
-
-
 _TUPLE = "__tuple__"
 
 
 def encode_entry(entry: dict[str, Any]) -> str:
-    """What is neither JSON nor a tuple of it, such as a fraction among what is said of the entry, as its text."""
+    """An entry as JSON; a value that is neither JSON nor a tuple of it, such as a fraction, becomes its text."""
     return json.dumps(_mark_tuples(entry), ensure_ascii=False, default=str)
 
 

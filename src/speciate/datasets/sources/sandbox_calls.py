@@ -1,5 +1,7 @@
-"""What the ingest asks of sandboxed processes about a source: files written into a folder, tables, and a table's
-columns."""
+"""Calls of sandboxed processes about a source: files written into a folder, tables, and a table's columns.
+
+Tables come back as Parquet that the process wrote.
+"""
 
 from __future__ import annotations
 
@@ -32,40 +34,39 @@ class SourceContext(NamedTuple):
     """Where a source is prepared."""
 
     pool: Pool
-    cage: SandboxPolicy
+    policy: SandboxPolicy
     folders: Folders
     work: Path
-    """A folder of the run's own; made where it is missing."""
+    """A folder of the run's own; created if it is missing."""
 
 
 def unpack_into(
-    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], desk: SourceContext
+    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], context: SourceContext
 ) -> dict[str, Any]:
-    """The answer of `service`, whose working folder `folder` is; it gets the bytes that it may write as `budget`.
+    """The answer of `service`, whose working folder is `folder`; as `budget` it gets the bytes that it may write.
 
-    Raises what the service raises, UNAVAILABLE where the process crashed or took longer than an hour.
+    Raises the service's errors; UNAVAILABLE if the process crashed or took longer than an hour.
     """
     folder.mkdir(parents=True)
     budget = max(0, shutil.disk_usage(folder).free - _SPARE)
-    question = memoryview(json.dumps({"service": service, "payload": {**payload, "budget": budget}}).encode() + b"\n")
-    command = python("speciate.jobs.pool_process", str(desk.folders.root))
-    caged = start(command, Sandbox(tuple(readable), folder, _UNPACK_LIMITS), desk.cage)
+    request = memoryview(json.dumps({"service": service, "payload": {**payload, "budget": budget}}).encode() + b"\n")
+    command = python("speciate.jobs.pool_process", str(context.folders.root))
+    process = start(command, Sandbox(tuple(readable), folder, _UNPACK_LIMITS), context.policy)
     try:
-        while question:
-            question = question[caged.stdin.write(question) :]
-        line = _line(caged.stdout.fileno(), time.monotonic() + _UNPACK_SECONDS)
+        while request:
+            request = request[process.stdin.write(request) :]
+        line = _line(process.stdout.fileno(), time.monotonic() + _UNPACK_SECONDS)
     except BrokenPipeError:
         line = b""
     finally:
-        caged.kill()
+        process.kill()
     try:
         reply = json.loads(line)
     except ValueError:
         raise SpeciateError(
             Code.UNAVAILABLE,
             f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of "
-            "memory, or "
-            "more than an hour.",
+            "memory, or more than an hour.",
             "Unpack it yourself and call create_dataset with the folder.",
         ) from None
     if (failure := reply.get("error")) is not None:
@@ -75,7 +76,7 @@ def unpack_into(
 
 
 def _line(descriptor: int, deadline: float) -> bytes:
-    """What is written until a line ends; less where the writer ended, was too slow or wrote too much."""
+    """Bytes until the end of a line; fewer if the writer ended, was too slow or wrote too much."""
     ready = select.poll()
     ready.register(descriptor, select.POLLIN)
     line = bytearray()
@@ -87,9 +88,6 @@ def _line(descriptor: int, deadline: float) -> bytes:
             return b""
         line += part
     return bytes(line)
-
-
-# Asks caged processes for the tables in files; what comes back is Parquet that they wrote.
 
 
 _TABLE_SECONDS = 600.0
@@ -106,21 +104,19 @@ def ask_table(
     text: Sequence[str] = (),
     label: str | None = None,
 ) -> pa.Table:
-    """A table file; a row that cannot be read has a reason in REASON.
+    """The table in a file; a row that cannot be read has a reason in REASON.
 
-    `text`: columns that are taken as they are written, so that `007` stays `007`. `label`: the column that holds that
-    of series. INVALID where the file is no such table, REFUSED beyond a budget, UNAVAILABLE where its process died.
+    `text`: columns that stay as they are written, so that `007` stays `007`. `label`: the label column of series.
+    INVALID if the file is no such table, REFUSED beyond a budget, UNAVAILABLE if the process died.
     """
-    question = TableRequest(path, reader, modality, tuple(text), label)
+    request = TableRequest(path, reader, modality, tuple(text), label)
     allowed = frozenset(readable) or frozenset((path,))
-    return pool.ask_for_file(_READ_TABLE, question.payload(), _read_parquet, _TABLE_SECONDS, readable=allowed)
+    return pool.ask_for_file(_READ_TABLE, request.payload(), read_parquet_answer, _TABLE_SECONDS, readable=allowed)
 
 
-def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
+def read_parquet_answer(path: Path, answer: dict[str, Any]) -> pa.Table:
+    """The Parquet file that a service answered with."""
     return pq.read_table(path)
-
-
-# Asks the cage whether a table has the columns that a call names, so that a wrong name is refused at once.
 
 
 _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
@@ -129,8 +125,10 @@ _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 def check_named_columns(
     pool: Pool, table: Path, label: str | None, inputs: Sequence[str], group_by: str | None = None
 ) -> None:
-    """INVALID where the header of `table` lacks one of them; nothing where it cannot be told at once. `group_by` may be
-    a regular expression instead."""
+    """INVALID if the header of `table` lacks one of the columns; it passes if that cannot be known at once.
+
+    `group_by` may be a regular expression instead.
+    """
     columns = [("label", label)] if label not in (None, "folder") else []
     columns += [("inputs", column) for column in inputs]
     if not table.is_file():
@@ -142,5 +140,5 @@ def check_named_columns(
     try:
         pool.ask(_CHECK_COLUMNS, payload, readable=frozenset((table,)))
     except SpeciateError as error:
-        if error.code is not Code.UNAVAILABLE:  # then the job will say it
+        if error.code is not Code.UNAVAILABLE:  # then the job reports it
             raise

@@ -1,7 +1,6 @@
-"""Shards as `webdataset` has them: the members of a tar that share all of their name up to the first dot are one
-example, `KEY.jpg KEY.json KEY.cls KEY.txt`. What is no medium becomes a table beside the media, or of rows where there
-are none.
-"""
+"""Shards as `webdataset` has them: members of a tar that share their name up to the first dot are one example, `KEY.jpg
+KEY.json KEY.cls KEY.txt`. Members that are no media become a table beside the media, or a table of rows if there are no
+media."""
 
 from __future__ import annotations
 
@@ -12,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets.readers.json_records import as_row
 from speciate.datasets.readers.rows import REASON, from_rows
+from speciate.datasets.sources.sandbox_calls import read_parquet_answer
 from speciate.jobs.pool import Pool
 
 KEY, CLASS, TEXT = "file_name", "label", "text"
 METADATA, ROWS = "metadata.parquet", "rows.parquet"
 _ABOUT = ("json", "cls", "txt")
 _LONGEST = 64 << 20
-"""Bytes of one member that tells something."""
+"""Bytes of one member that is read."""
 _READ = "speciate.datasets.sources.webdataset:read_shard"
 _SECONDS = 600.0
 
@@ -31,9 +30,11 @@ _SECONDS = 600.0
 def is_shard(names: Sequence[str]) -> bool:
     """Whether the members of a tar are examples: nearly all share their key with one that ends in .json or .cls."""
     kinds = [_parts(name) for name in names]
-    told = {key for key, kind in kinds if kind in ("json", "cls")}
+    described = {key for key, kind in kinds if kind in ("json", "cls")}
     several = Counter(key for key, _ in kinds)
-    return bool(told) and 10 * sum(several[key] for key in told) >= 9 * len(names) and max(several.values()) > 1
+    return (
+        bool(described) and 10 * sum(several[key] for key in described) >= 9 * len(names) and max(several.values()) > 1
+    )
 
 
 def split_folder_name(prefix: str) -> str:
@@ -42,10 +43,12 @@ def split_folder_name(prefix: str) -> str:
 
 
 def gather_media(folder: Path, names: Sequence[str], pool: Pool, *, ours: bool) -> list[Path]:
-    """The media of an unpacked shard and a table about them; the table alone where it holds none. `ours`: whether the
-    shard is of an export, whose JSON tells the class, too."""
+    """The media of an unpacked shard and a table about them; the table alone if it holds no media.
+
+    `ours`: the shard is of our own export, whose JSON names the class, too.
+    """
     payload = {"folder": str(folder), "names": list(names), "ours": ours}
-    table = pool.ask_for_file(_READ, payload, _read_parquet, _SECONDS, readable=frozenset((folder,)))
+    table = pool.ask_for_file(_READ, payload, read_parquet_answer, _SECONDS, readable=frozenset((folder,)))
     media = [folder / name for name in names if _parts(name)[1] not in _ABOUT]
     target = folder / (METADATA if media else ROWS)
     pq.write_table(table, target)
@@ -53,7 +56,7 @@ def gather_media(folder: Path, names: Sequence[str], pool: Pool, *, ours: bool) 
 
 
 def read_shard(payload: dict[str, Any]) -> dict[str, Any]:
-    """{folder, names, ours} -> {file}: a row for each medium, or for each key where there is none. Runs in the cage."""
+    """{folder, names, ours} -> {file}: a row for each medium, or for each key without one. Runs in the sandbox."""
     folder, examples = Path(payload["folder"]), dict[str, dict[str, str]]()
     for name in payload["names"]:
         key, kind = _parts(name)
@@ -71,8 +74,10 @@ def read_shard(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _media(members: dict[str, str], *, ours: bool) -> list[str]:
-    """Names of the members of a key that rows are about. Of our mixed rows, whose parts are `KEY.scan.png` and so on,
-    one stands for all."""
+    """The members of a key that rows are about.
+
+    Of our own mixed rows, whose parts are `KEY.scan.png` and so on, one member stands for all.
+    """
     found = {kind: name for kind, name in members.items() if kind not in _ABOUT}
     mixed = ours and len(found) > 1 and all("." in kind for kind in found)
     return list(found.values())[: 1 if mixed else None]
@@ -88,10 +93,10 @@ def _parts(name: str) -> tuple[str, str]:
 def _row(folder: Path, members: dict[str, str]) -> dict[str, Any]:
     try:
         row = as_row(json.loads(_content(folder, members["json"]))) if "json" in members else {}
-        told = {kind: _content(folder, members[kind]) for kind in ("cls", "txt") if kind in members}
+        texts = {kind: _content(folder, members[kind]) for kind in ("cls", "txt") if kind in members}
     except (ValueError, RecursionError) as error:
-        return {REASON: f"What its shard tells of it cannot be read: {error}."[:200]}
-    return row | {f".{kind}": text for kind, text in told.items()}
+        return {REASON: f"Its members in the shard cannot be read: {error}."[:200]}
+    return row | {f".{kind}": text for kind, text in texts.items()}
 
 
 def _content(folder: Path, name: str) -> str:
@@ -130,7 +135,3 @@ def _is_whole_text(row: dict[str, Any]) -> bool:
 
 def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != name}
-
-
-def _read_parquet(path: Path, answer: dict[str, Any]) -> pa.Table:
-    return pq.read_table(path)

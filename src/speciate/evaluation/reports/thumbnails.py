@@ -36,7 +36,7 @@ def draw_sheet(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _load(payload: dict[str, Any]) -> tuple[Manifest, list[Example]]:
     manifest = Manifest.model_validate(payload["manifest"])
-    return manifest, load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], caged=True)
+    return manifest, load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], in_sandbox=True)
 
 
 def _draw(manifest: Manifest, example: Example) -> Pixels:
