@@ -9,25 +9,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from speciate.training.networks.optimizer import Schedule
+from speciate.training.old_option_names import Options
 
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Parameters(Frozen):
-    """What every method takes."""
+class Parameters(Options):
+    """The options that every method takes."""
 
     folds: int = Field(5, ge=2, le=20, description="Grouped folds where there is no validation split.")
     horizon: int | None = Field(None, ge=1, description="Forecasting: steps to foretell.")
     order: tuple[str, ...] = Field((), description="Ordinal labels from low to high; none: by the numbers in front.")
     positive_label: str | None = Field(None, description="Anomaly detection: the label that is not normal.")
     normal_share: float = Field(0.95, gt=0, lt=1, description="Anomaly detection: of normal ones, those called so.")
-
-
-# The options of each method but those of language models: one class per method.
-#
-# An option is called what scikit-learn, peft or transformers call it, where they have it.
 
 
 MOST_SEED = 2**32 - 1
@@ -49,7 +45,7 @@ class ClassicalParameters(Parameters):
 
 
 class ProbeParameters(Parameters):
-    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    C: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.3, 1.0, 3.0, 10.0), min_length=1, description="Inverse regularisation strengths of the head to try."
     )
 
@@ -62,18 +58,20 @@ class FullParameters(Parameters):
         (), max_length=16,
         description="Tried by successive halving; none: what suits the base model, and three times more and less.",
     )  # fmt: skip
-    epochs: int = Field(30, ge=1, le=10_000, description="Passes over the training examples, at most.")
-    patience: int = Field(6, ge=1, description="Epochs without a better value on held-out examples before it ends.")
+    num_train_epochs: int = Field(30, ge=1, le=10_000, description="Passes over the training examples, at most.")
+    early_stopping_patience: int = Field(
+        6, ge=1, description="Epochs without a better value on held-out examples before it ends."
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="Examples in each step of the optimizer.")
-    micro_batch: int | None = Field(
+    per_device_train_batch_size: int | None = Field(
         None, ge=1, description="Examples in memory at once; the step stays the same. Not with retrieval or BatchNorm."
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
-    warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
-    schedule: Schedule = Field(
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    lr_scheduler_type: Schedule = Field(
         "cosine", description="The learning rate after that: it falls to nothing, or stays as it is (constant)."
     )
-    clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
     precision: AskedPrecision = Field(
         "auto", description="In which it learns; auto: bfloat16 where a few steps show that to be faster here, as good."
     )
@@ -88,10 +86,10 @@ class FullParameters(Parameters):
 class LoraParameters(FullParameters):
     """Of low-rank changes to a base model's weights, merged into them at the end."""
 
-    form: Literal["lora", "dora", "ia3"] = Field("lora", description="peft's LoRA, DoRA or IA3.")
-    rank: int = Field(8, ge=1, le=512)
-    alpha: float = Field(16.0, gt=0, description="The change is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    adapter_type: Literal["lora", "dora", "ia3"] = Field("lora", description="peft's LoRA, DoRA or IA3.")
+    r: int = Field(8, ge=1, le=512)
+    lora_alpha: float = Field(16.0, gt=0, description="The change is scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class ContinualParameters(FullParameters):
@@ -108,12 +106,12 @@ class LwfParameters(ContinualParameters):
 
 
 class EwcParameters(ContinualParameters):
-    strength: float = Field(500.0, ge=0, description="Pull of each weight to its old value, times what it mattered.")
+    ewc_lambda: float = Field(500.0, ge=0, description="Pull of each weight to its old value, times what it mattered.")
     sampled: int = Field(200, ge=1, le=100_000, description="Earlier examples that say what mattered.")
 
 
 class ReplayParameters(ContinualParameters):
-    buffer_size: int = Field(200, ge=0, le=1_000_000, description="Earlier training examples that are learned again.")
+    mem_size: int = Field(200, ge=0, le=1_000_000, description="Earlier training examples that are learned again.")
     policy: Literal["balanced", "reservoir"] = Field(
         "balanced", description="As many of each old label, or each earlier example with the same chance."
     )

@@ -10,7 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from speciate.models.language.chat_templates import Learn
-from speciate.training.hyperparameters import Frozen, Parameters
+from speciate.training.hyperparameters import Parameters
+from speciate.training.old_option_names import Options
 from speciate.training.rewards.reward_spec import DEFAULT_REWARDS, RewardSpec
 
 TrainedWeights = Literal["lora", "full"]
@@ -24,31 +25,33 @@ class LanguageParameters(Parameters):
     changes: TrainedWeights = Field(
         "lora", description="lora: small changes to all linear layers, merged at the end. full: every weight."
     )
-    rank: int = Field(16, ge=1, le=1024, description="Of lora.")
-    alpha: float = Field(32.0, gt=0, description="Of lora: the change is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Of lora.")
+    r: int = Field(16, ge=1, le=1024, description="Of lora.")
+    lora_alpha: float = Field(32.0, gt=0, description="Of lora: the change is scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Of lora.")
     learning_rate: float | None = Field(
         None, gt=0, le=10, description="Its highest value; none: usual for the method, ten times more with lora."
     )
-    epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples, at most.")
-    steps: int | None = Field(None, ge=1, description="Steps of the optimizer, in place of epochs.")
+    num_train_epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples, at most.")
+    max_steps: int | None = Field(None, ge=1, description="Steps of the optimizer, in place of epochs.")
     batch_size: int = Field(16, ge=1, le=4096, description="Examples in each step of the optimizer.")
-    micro_batch: int | None = Field(
+    per_device_train_batch_size: int | None = Field(
         None, ge=1, description="Examples in memory at once, which divide a batch; the step stays the same."
     )
     max_length: int = Field(1024, ge=8, le=1_000_000, description="Longest example in tokens; the rest is cut off.")
     weight_decay: float = Field(0.0, ge=0, le=1)
-    warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
-    patience: int | None = Field(
+    warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    max_grad_norm: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
+    early_stopping_patience: int | None = Field(
         None, ge=1, description="Epochs without a lower loss on held-out examples before it ends; none: all epochs."
     )
     keep: Literal["best", "last"] = Field("best", description="Weights: the best on held-out examples, or the last.")
     precision: AskedPrecision = Field(
         "auto", description="In which it computes; auto: bfloat16 where the device has it and the model is not tiny."
     )
-    recompute: bool = Field(False, description="Activations are computed again on the way back: slower, less memory.")
+    gradient_checkpointing: bool = Field(
+        False, description="Activations are computed again on the way back: slower, less memory."
+    )
     template: RequestedTemplate = Field(
         "auto", description="auto: the chat template where there is one, else plain text."
     )
@@ -56,15 +59,29 @@ class LanguageParameters(Parameters):
         None, max_length=100_000, description="Jinja, or 'chatml'; in place of the tokenizer's."
     )
     system: str | None = Field(None, max_length=20_000, description="Instructions where a conversation has none.")
-    max_new_tokens: int = Field(256, ge=1, le=32_768, description="Longest answer of the model, kept with it.")
     judged: int = Field(100, ge=0, le=100_000, description="Validation examples that the finished model answers.")
+
+    @property
+    def answer_length(self) -> int:
+        """Tokens of the model's longest answer; kept with the model."""
+        raise NotImplementedError
 
     def planned_steps(self, learned: int) -> int:
         """Of the optimizer, at most. `learned`: training examples."""
-        return self.steps or self.epochs * math.ceil(learned / self.batch_size)
+        return self.max_steps or self.num_train_epochs * math.ceil(learned / self.batch_size)
 
 
-class SftParameters(LanguageParameters):
+class SupervisedParameters(LanguageParameters):
+    """Of methods that learn from answers that are given to them."""
+
+    max_new_tokens: int = Field(256, ge=1, le=32_768, description="Longest answer of the model, kept with it.")
+
+    @property
+    def answer_length(self) -> int:
+        return self.max_new_tokens
+
+
+class SftParameters(SupervisedParameters):
     """Of imitation: the answers of the examples are learned word by word."""
 
     learn: Learn = Field(
@@ -73,38 +90,42 @@ class SftParameters(LanguageParameters):
     packing: bool = Field(False, description="Several examples in one sequence of max_length, none sees another.")
 
 
-class PairParameters(LanguageParameters):
+class PairParameters(SupervisedParameters):
     """Of methods that learn which of two answers is better: the target is the better one."""
 
     rejected: str = Field("rejected", description="Column with the worse answer.")
-    dropout: float = Field(0.0, ge=0, le=0, description="None: trl takes all of it away from methods of pairs.")
+    lora_dropout: float = Field(0.0, ge=0, le=0, description="None: trl takes all of it away from methods of pairs.")
 
 
 class DpoParameters(PairParameters):
-    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="What the margin is put into.")
+    loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
+        "sigmoid", description="What the margin is put into."
+    )
     beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
-    smoothing: float = Field(
+    label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Of robust: share of pairs that may be the wrong way round."
     )
-    imitation: float = Field(0.0, ge=0, le=100, description="Weight of learning the better answer word by word, too.")
+    rpo_alpha: float = Field(0.0, ge=0, le=100, description="Weight of learning the better answer word by word, too.")
 
     @model_validator(mode="after")
     def _smoothed(self) -> Self:
-        if self.loss == "robust" and not self.smoothing:
-            raise ValueError("without smoothing robust is sigmoid: say the share of pairs that are the wrong way round")
-        if self.loss != "robust" and self.smoothing:
-            raise ValueError(f"{self.loss} knows no smoothing: leave it out, or choose loss='robust'")
+        if self.loss_type == "robust" and not self.label_smoothing:
+            raise ValueError(
+                "without label_smoothing robust is sigmoid: say the share of pairs that are the wrong way round"
+            )
+        if self.loss_type != "robust" and self.label_smoothing:
+            raise ValueError(f"{self.loss_type} knows no label_smoothing: leave it out, or choose loss_type='robust'")
         return self
 
 
 class KtoParameters(PairParameters):
     batch_size: int = Field(16, ge=2, le=4096, description="Answers in each step of the optimizer, good and bad.")
-    micro_batch: int | None = Field(
+    per_device_train_batch_size: int | None = Field(
         None, ge=2, description="Answers in memory at once, which divide a batch and measure the distance (KL)."
     )
     beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
-    good_weight: float = Field(1.0, ge=0, le=100, description="Of better answers.")
-    bad_weight: float = Field(1.0, ge=0, le=100, description="Of worse answers.")
+    desirable_weight: float = Field(1.0, ge=0, le=100, description="Of better answers.")
+    undesirable_weight: float = Field(1.0, ge=0, le=100, description="Of worse answers.")
 
     def planned_steps(self, learned: int) -> int:
         """Each pair gives two answers."""
@@ -112,18 +133,18 @@ class KtoParameters(PairParameters):
 
 
 class OrpoParameters(PairParameters):
-    weight: float = Field(0.1, gt=0, le=100, description="Of the odds ratio, beside learning the better answer.")
+    beta: float = Field(0.1, gt=0, le=100, description="Of the odds ratio, beside learning the better answer.")
 
 
 class SimpoParameters(PairParameters):
     beta: float = Field(2.0, gt=0, le=100, description="Scale of the mean log-probability of a token.")
-    margin: float = Field(0.5, ge=0, le=100, description="By which the better answer should lead.")
+    simpo_gamma: float = Field(0.5, ge=0, le=100, description="By which the better answer should lead.")
 
 
-class RewardParameters(LanguageParameters):
+class RewardParameters(SupervisedParameters):
     """Of a model that gives answers a number: the target is the better answer, the column `rejected` the worse one."""
 
-    centre: float = Field(
+    center_rewards_coefficient: float = Field(
         0.0, ge=0, le=100,
         description="Pull of the two numbers' sum to nothing (Eisenstein et al. 2023): 0.01 keeps them near 0.",
     )  # fmt: skip
@@ -135,13 +156,16 @@ class ReinforcementParameters(LanguageParameters):
     rewards: tuple[RewardSpec, ...] = Field(
         DEFAULT_REWARDS, max_length=16, description="What an answer is worth: the weighted sum of these."
     )
-    generations: int = Field(
+    num_generations: int = Field(
         8, ge=2, le=256, description="Answers to each question, which are compared with each other alone."
     )
     batch_size: int = Field(
-        32, ge=2, le=4096, description="Answers in each step of the optimizer: to batch_size / generations questions."
+        32,
+        ge=2,
+        le=4096,
+        description="Answers in each step of the optimizer: to batch_size / num_generations questions.",
     )
-    epochs: int = Field(1, ge=1, le=1000, description="Passes over the training questions, at most.")
+    num_train_epochs: int = Field(1, ge=1, le=1000, description="Passes over the training questions, at most.")
     max_length: int = Field(
         1024, ge=8, le=1_000_000, description="Longest question in tokens; longer ones are left out."
     )
@@ -150,7 +174,7 @@ class ReinforcementParameters(LanguageParameters):
     )
     top_p: float = Field(1.0, gt=0, le=1, description="Of the likeliest tokens that have this share together.")
     top_k: int = Field(0, ge=0, description="Of so many likeliest tokens; 0: of all.")
-    max_new_tokens: int = Field(
+    max_completion_length: int = Field(
         128,
         ge=1,
         le=32_768,
@@ -160,18 +184,21 @@ class ReinforcementParameters(LanguageParameters):
         0.02, ge=0, le=100,
         description="Pull to the base model, by the distance of their words (KL). 0: none, and it is not measured.",
     )  # fmt: skip
-    iterations: int = Field(1, ge=1, le=16, description="Times that a set of answers is learned from.")
+    num_iterations: int = Field(1, ge=1, le=16, description="Times that a set of answers is learned from.")
     epsilon: float = Field(
         0.2, gt=0, lt=1, description="Change of a word's probability that is learned at once, at most."
     )
-    skip_cut: bool = Field(False, description="Answers that are cut at max_new_tokens are not learned from.")
+    mask_truncated_completions: bool = Field(
+        False, description="Answers that are cut at max_completion_length are not learned from."
+    )
     judge_every: int = Field(
         20, ge=1, description="Steps between evaluations: greedy answers to `judged` validation examples."
     )
     keep_by: Literal["metric", "reward"] = Field(
-        "metric", description="What `keep` and `patience` go by on validation examples; among equals the other one."
+        "metric",
+        description="What `keep` and `early_stopping_patience` go by on validation examples; then the other one.",
     )
-    patience: int | None = Field(
+    early_stopping_patience: int | None = Field(
         None, ge=1, description="Evaluations without a better value on validation examples before it ends; none: all."
     )
     kl_limit: float | None = Field(
@@ -182,21 +209,25 @@ class ReinforcementParameters(LanguageParameters):
         False, description="End where the reward is pleased alone, as the report's `watched` says it."
     )
 
+    @property
+    def answer_length(self) -> int:
+        return self.max_completion_length
+
     def planned_steps(self, learned: int) -> int:
-        return self.steps or self.epochs * (learned // max(1, self.batch_size // self.generations))
+        return self.max_steps or self.num_train_epochs * (learned // max(1, self.batch_size // self.num_generations))
 
     def evaluations(self, steps: int) -> int:
         """Times that held-out questions are answered: before the first step, on the way, and of the finished model."""
         return 2 + math.ceil(steps / self.judge_every)
 
 
-class EnvironmentSpec(Frozen):
+class EnvironmentSpec(Options):
     file: str = Field(
         description="path/to/env.py:Class, with reset(**row), tools as methods, get_reward() if it likes; in a cage."
     )
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Of the file; none: as it is at the call.")
     seconds: float = Field(10.0, gt=0, le=3600, description="For one call.")
-    rounds: int = Field(4, ge=1, le=100, description="Times that tools are called in one answer.")
+    max_tool_calling_iterations: int = Field(4, ge=1, le=100, description="Times that tools are called in one answer.")
     weight: float = Field(1.0, ge=-1000, le=1000, description="Of get_reward, in the sum of all rewards.")
 
 
@@ -204,24 +235,26 @@ class GrpoParameters(ReinforcementParameters):
     environment: EnvironmentSpec | None = Field(
         None, description="Tools that the model calls while it answers; chat templates that trl knows alone."
     )
-    loss: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
+    loss_type: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
         "dapo",
         description="What each word counts: dapo as every other; grpo as its answer's share, which favours length.",
     )
-    scale: Literal["group", "batch", "none"] = Field(
+    scale_rewards: Literal["group", "batch", "none"] = Field(
         "group", description="Rewards are divided by their spread: in a question's answers, in a step's, or not."
     )
     epsilon_high: float | None = Field(
         None, gt=0, le=10, description="As epsilon, of words that become likelier; none: the same. DAPO has 0.28."
     )
-    level: Literal["token", "sequence"] = Field("token", description="What is limited by epsilon; sequence is GSPO.")
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token", description="What is limited by epsilon; sequence is GSPO."
+    )
 
 
 class RlooParameters(ReinforcementParameters):
     beta: float = Field(
         0.05, ge=0, le=100, description="Pull to the base model, taken from the reward (KL of an answer)."
     )
-    normalise: bool = Field(False, description="Advantages of a step get mean 0 and spread 1.")
+    normalize_advantages: bool = Field(False, description="Advantages of a step get mean 0 and spread 1.")
 
 
 LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
@@ -242,7 +275,7 @@ LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
 # It stands apart from specs.py, whose methods are of language models alone.
 
 
-class LanguageDistillParameters(LanguageParameters):
+class LanguageDistillParameters(SupervisedParameters):
     """Of a language model that learns from others: `distill` for text-generation."""
 
     changes: TrainedWeights = Field("full", description="full: every weight. lora: small changes to all linear layers.")
@@ -256,16 +289,16 @@ class LanguageDistillParameters(LanguageParameters):
         description="Of the teacher's chances of what comes next (of one teacher where it has another vocabulary); the "
         "rest learns the answers word by word. None: 1, or 0 where answers are the teacher's, of another vocabulary.",
     )  # fmt: skip
-    divergence: float | None = Field(
+    beta: float | None = Field(
         None, ge=0, le=1,
         description="From the teacher's chances. 0: all it may say (forward KL). 1: its likeliest (reverse KL). "
         "Between: Jensen-Shannon. None: 1 for the student's answers, else 0.",
     )  # fmt: skip
     temperature: float = Field(1.0, gt=0, le=100, description="Of both models' chances, and of the student's answers.")
-    share: float = Field(
+    lmbda: float = Field(
         1.0, gt=0, le=1, description="Of steps that learn from the student's answers; the others from the dataset's."
     )
-    layers: int | None = Field(
+    num_hidden_layers: int | None = Field(
         None, ge=1, description="The student keeps so many of its base model's, evenly spread; none: all of them."
     )
     unlabelled: bool = Field(True, description="Learn from questions without an answer, unless answers are given.")
@@ -275,8 +308,8 @@ class LanguageDistillParameters(LanguageParameters):
     def _chances_of_own_answers(self) -> Self:
         if self.answers == "student" and self.weight not in (None, 1):
             raise ValueError("of the student's own answers nothing is learned word by word: leave weight out")
-        if self.answers != "student" and self.share != 1:
-            raise ValueError("share is about answers='student' alone")
+        if self.answers != "student" and self.lmbda != 1:
+            raise ValueError("lmbda is about answers='student' alone")
         return self
 
 
@@ -284,7 +317,7 @@ def learns_unlabelled(parameters: Parameters) -> bool:
     """Whether a student learns from questions alone: its teacher answers them, or it does itself."""
     if not isinstance(parameters, LanguageDistillParameters):
         return False
-    return parameters.unlabelled and parameters.answers != "given" and parameters.share == 1
+    return parameters.unlabelled and parameters.answers != "given" and parameters.lmbda == 1
 
 
 TEXT_TASKS = ("text-generation",)
@@ -298,7 +331,7 @@ LANGUAGE_VARIANTS: dict[str, type[LanguageParameters]] = {"distill": LanguageDis
 VISION_TASK = "image-text-to-text"
 
 
-class VisionSftParameters(LanguageParameters):
+class VisionSftParameters(SupervisedParameters):
     """Of `sft` for image-text-to-text: the answers of the examples are learned word by word."""
 
     learn: Literal["completion", "assistant"] = Field(

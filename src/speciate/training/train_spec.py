@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
@@ -77,7 +77,7 @@ class RequestedResources(Frozen):
 
 
 class TrainSpec(Frozen):
-    """What `like` does not say must be there: `repetition.filled` sees to it."""
+    """What `like` does not say must be there: `train.resolve_recipe` sees to it."""
 
     name: str = ""
     dataset: str = ""
@@ -124,11 +124,13 @@ class RepeatedModel(Frozen):
     dataset: str | None
 
 
-class Option(Frozen):
-    """A way to train: a method, and the base model that it needs."""
+class Candidate(Frozen):
+    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
 
-    method: Method
+    method: Method | None = None
     base_model: str | None = None
+    continue_from: str | None = None
+    like: str | None = None
 
 
 class Teacher(Frozen):
@@ -165,7 +167,7 @@ class Payload(Frozen):
     """Data of this workspace that its weights learned from; None where they are not known any more."""
     teachers: tuple[Teacher, ...] = ()
     repeats: RepeatedModel | None = None
-    dearer: tuple[Option, ...] = ()
+    dearer: tuple[Candidate, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
     """Of each process."""
@@ -179,6 +181,11 @@ class Payload(Frozen):
     length: float = 1.0
     """Of a mean example, as `lengths` in estimate.py has it: compared between datasets only."""
 
+    @field_serializer("dearer")
+    def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[dict[str, Any]]:
+        """As stored: a method and its base model."""
+        return [candidate.model_dump(include={"method", "base_model"}) for candidate in dearer]
+
     @model_validator(mode="before")
     @classmethod
     def _parameters_of_the_method(cls, values: Any) -> Any:
@@ -188,16 +195,3 @@ class Payload(Frozen):
             method = spec["method"] if isinstance(spec, dict) else spec.method
             values = values | {"parameters": parameters_of(method, values["task"]).model_validate(values["parameters"])}
         return values
-
-
-# A training to try, as the cascade of `specialize` holds it. Light.
-
-
-class Candidate(BaseModel):
-    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    method: Method | None = None
-    base_model: str | None = None
-    continue_from: str | None = None
-    like: str | None = None

@@ -60,17 +60,17 @@ class TrainingContext:
         run: Run,
         payload: Payload,
         examples: Sequence[Example],
-        tally: CostMeter | None = None,
+        meter: CostMeter | None = None,
         team: Team = ALONE,
     ) -> None:
         learned = [example for example in examples if example.split == "train"]
         terms = settle_terms(payload.terms, payload.task, learned)
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
-        self.tally, self.team = tally or CostMeter(run), team
+        self.meter, self.team = meter or CostMeter(run), team
         self.notes: list[str] = []
         self.beside: dict[str, Any] | None = None
         """A dataset version that was made for this training, as registration.made gives it."""
-        self.untold: set[str] = set()
+        self.unlabelled: set[str] = set()
         """Ids of training examples without a truth, where a teacher tells what to learn of them."""
         self.slices: list[EarlierSlice] = []
         """What earlier versions were judged by, oldest first, where a model goes on from them."""
@@ -84,7 +84,7 @@ class TrainingContext:
         self.readout: TaskHead = self._make_readout()
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
-        self.tally.begin_budget()
+        self.meter.begin_budget()
 
     def settle(self, name: str, value: Any, how: Any) -> None:
         """A hyperparameter that was left open: from here on recorded as if it had been asked for, so that a repetition
@@ -154,7 +154,7 @@ class TrainingContext:
 
     def checkpoint(self) -> None:
         """Between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
-        self.tally.keep_if_due()
+        self.meter.keep_if_due()
         if self.run.stopping:
             raise Stopped
 
@@ -165,7 +165,7 @@ class TrainingContext:
     @property
     def seconds_left(self) -> float:
         """Of the budget, which all attempts of the run share; infinite without one."""
-        return self._budget - self.tally.budgeted
+        return self._budget - self.meter.budgeted
 
     def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
         self.run.progress(done, total, unit, message)
@@ -180,9 +180,9 @@ class TrainingContext:
     def _note_silent(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
         """Why some examples teach and ask nothing. Anomalies have a label, and are not learned from all the same."""
         used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
-        self.silent = [example for example in learned if example.id not in used]
+        self.unlabelled_train = [example for example in learned if example.id not in used]
         """Training examples without a truth."""
-        self.silent_held = [example for example in held if example.id not in used]
+        self.unlabelled_held = [example for example in held if example.id not in used]
         if isinstance(self.payload.parameters, ReinforcementParameters):
             return  # they are asked all the same
         not_learned = sum(example.id not in used for example in learned)

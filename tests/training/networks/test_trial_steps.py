@@ -116,7 +116,7 @@ def test_the_same_steps_are_taken_in_both() -> None:
 
 
 def learned(precision: Precision) -> torch.Tensor:
-    learning = training(LoopParameters(epochs=1, batch_size=8, precision=precision))
+    learning = training(LoopParameters(num_train_epochs=1, batch_size=8, precision=precision))
     learning.run_until(learning.total)
     return torch.cat([each.detach().flatten() for each in learning.head.parameters()])
 
@@ -129,9 +129,9 @@ def test_weights_stay_float32_and_learn_nearly_the_same() -> None:
 
 
 def test_a_checkpoint_of_the_other_precision_is_refused() -> None:
-    state = training(LoopParameters(epochs=1, batch_size=8)).state()
+    state = training(LoopParameters(num_train_epochs=1, batch_size=8)).state()
     with pytest.raises(SpeciateError, match="another training"):
-        training(LoopParameters(epochs=1, batch_size=8, precision="bfloat16")).restore(state)
+        training(LoopParameters(num_train_epochs=1, batch_size=8, precision="bfloat16")).restore(state)
 
 
 def test_later_attempts_have_what_the_first_settled(tmp_path: Path) -> None:

@@ -34,19 +34,19 @@ def needs_reference(spec: RewardSpec) -> bool:
     return spec.kind in _WITH_REFERENCE or (isinstance(spec, SchemaReward) and spec.equal)
 
 
-def find_questions(study: TrainingContext, examples: Sequence[Example]) -> list[Question]:
+def find_questions(context: TrainingContext, examples: Sequence[Example]) -> list[Question]:
     """With truths, where there are any. A conversation that ends in an answer asks for that one. INVALID for an example
     that is meant to be a conversation and is none."""
     found = []
     for example in examples:
-        truth = study.truth(example)
+        truth = context.truth(example)
         try:
             said = conversation(str(example.media))
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"The example {example.id} of {study.payload.dataset} cannot be asked; untrusted says why.",
-                f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+                f"The example {example.id} of {context.payload.dataset} cannot be asked; untrusted says why.",
+                f"Look at it with preview_dataset(dataset={context.payload.dataset!r}, ids=[{example.id!r}]).",
                 str(error),
             ) from error
         turn = split_last_answer(said)
@@ -57,38 +57,40 @@ def find_questions(study: TrainingContext, examples: Sequence[Example]) -> list[
 
 
 def check_questions(
-    study: TrainingContext, parameters: ReinforcementParameters, train: Sequence[Question], held: Sequence[Question]
+    context: TrainingContext, parameters: ReinforcementParameters, train: Sequence[Question], held: Sequence[Question]
 ) -> list[Question]:
     """The questions to learn from. Says what is wrong with them; INVALID where a reward cannot be had."""
     needing = [spec.name or spec.kind for spec in parameters.rewards if needs_reference(spec)]
-    silent = [each for each in train if each.truth is None]
-    if needing and len(silent) == len(train):
+    unlabelled_train = [each for each in train if each.truth is None]
+    if needing and len(unlabelled_train) == len(train):
         raise SpeciateError(
             Code.INVALID,
             f"The reward {needing[0]!r} compares with the true answer, and no training example of "
-            f"{study.payload.dataset} has one.",
+            f"{context.payload.dataset} has one.",
             "Name the column with target, or call train_model again with other rewards.",
         )
-    if needing and silent:
-        study.notes.append(f"{len(silent)} training examples without a true answer are left out: a reward needs it.")
+    if needing and unlabelled_train:
+        context.notes.append(
+            f"{len(unlabelled_train)} training examples without a true answer are left out: a reward needs it."
+        )
         train = [each for each in train if each.truth is not None]
     learned = [format_readable(each.asked) for each in train]
     for split, there in (
         ("validation", [format_readable(each.asked) for each in held]),
-        ("test", _test_questions(study)),
+        ("test", _test_questions(context)),
     ):
         if found := example_checks.find_leaks(learned, there):
-            study.notes.append(
+            context.notes.append(
                 f"{len(found)} of {len(there)} {split} questions stand in the training split as well, or share 13 "
                 "words in a row with it: what is measured on them is too good."
             )
     return list(train)
 
 
-def _test_questions(study: TrainingContext) -> list[str]:
+def _test_questions(context: TrainingContext) -> list[str]:
     """Its questions, as texts."""
     found = []
-    for example in tokenized_examples.test_examples(study):
+    for example in tokenized_examples.test_examples(context):
         with contextlib.suppress(ValueError):  # a conversation that is none: whoever evaluates on it is told
             said = conversation(str(example.media))
             turn = split_last_answer(said)
@@ -97,7 +99,7 @@ def _test_questions(study: TrainingContext) -> list[str]:
 
 
 def short_enough(
-    study: TrainingContext,
+    context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
     asked: ChatFormat,
     parameters: ReinforcementParameters,
@@ -106,21 +108,21 @@ def short_enough(
     which: str,
 ) -> list[Question]:
     """Those that leave room for an answer. INVALID where too few of them do."""
-    limit = min(parameters.max_length, longest - parameters.max_new_tokens)
+    limit = min(parameters.max_length, longest - parameters.max_completion_length)
     lengths = [_count_tokens(tokenizer, each, asked) for each in found]
     kept = [each for each, length in zip(found, lengths, strict=True) if length <= limit]
-    each_step = parameters.batch_size // parameters.generations
+    each_step = parameters.batch_size // parameters.num_generations
     if which == "training" and len(kept) < each_step:
         raise SpeciateError(
             Code.INVALID,
             f"{len(kept)} of {len(found)} training questions have at most {max(0, limit)} tokens, and a step asks "
-            f"{each_step}: the base model sees {longest} tokens, of which max_new_tokens={parameters.max_new_tokens} "
-            "are kept for the answer.",
-            "Call train_model again with a smaller max_new_tokens, a larger max_length, a smaller batch_size, or a "
-            "base model that sees more.",
+            f"{each_step}: the base model sees {longest} tokens, of which "
+            f"max_completion_length={parameters.max_completion_length} are kept for the answer.",
+            "Call train_model again with a smaller max_completion_length, a larger max_length, a smaller batch_size, "
+            "or a base model that sees more.",
         )
     if len(kept) < len(found):
-        study.notes.append(
+        context.notes.append(
             f"{len(found) - len(kept)} of {len(found)} {which} questions are longer than {limit} tokens and are left "
             "out."
         )

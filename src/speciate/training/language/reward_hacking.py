@@ -205,7 +205,8 @@ def _cut(first: StepStatistics, last: StepStatistics) -> Suspicion | None:
         return None
     return Suspicion(
         "cut",
-        f"{last.cut:.0%} of the answers do not end before max_new_tokens; at the beginning {first.cut:.0%} did not",
+        f"{last.cut:.0%} of the answers do not end before max_completion_length; "
+        f"at the beginning {first.cut:.0%} did not",
     )
 
 

@@ -36,9 +36,9 @@ _LATER_COPIES = 3
 class MeasuredTraining(Training):
     """A training that adds what it costs to a tally, and that can be tried out."""
 
-    def __init__(self, tally: CostMeter, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, meter: CostMeter, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._tally = tally
+        self._tally = meter
 
     def advance(self) -> Step:
         with self._tally.stage("training"):
@@ -315,7 +315,7 @@ _TRIAL_STEPS = 2
 
 
 def check_fit(
-    study: TrainingContext,
+    context: TrainingContext,
     asked: AskedPrecision,
     training: MeasuredTraining,
     judge: HeldOutData,
@@ -328,30 +328,30 @@ def check_fit(
     Raises REFUSED, beginning with `does_not_fit`.
     """
     memory, example = memory_need(training)
-    _check_memory(study, memory, training)
+    _check_memory(context, memory, training)
     most = example.seconds * ahead.steps * training.parameters.batch_size
-    if most < min(_WORTH_SECONDS, study.seconds_left):
+    if most < min(_WORTH_SECONDS, context.seconds_left):
         return unmeasured_choice(asked)
-    study.progress(0, ahead.steps, "steps", "measuring a few steps")
+    context.progress(0, ahead.steps, "steps", "measuring a few steps")
     pace = step_cost(training, judge, build, _TRIAL_STEPS)
-    seconds = min(pace.of(ahead).seconds, study.seconds_left)
-    settled = choose_precision(asked, training, study.payload.device, pace, seconds)
-    _check_time(study, pace.faster(settled.gain), ahead, least)
+    seconds = min(pace.of(ahead).seconds, context.seconds_left)
+    settled = choose_precision(asked, training, context.payload.device, pace, seconds)
+    _check_time(context, pace.faster(settled.gain), ahead, least)
     return settled
 
 
-def _check_memory(study: TrainingContext, memory: MemoryNeed, training: MeasuredTraining) -> None:
+def _check_memory(context: TrainingContext, memory: MemoryNeed, training: MeasuredTraining) -> None:
     micro_batch = training.micro_batch
-    room = min(room_mb(), study.payload.memory_mb or math.inf) / study.team.size
+    room = min(room_mb(), context.payload.memory_mb or math.inf) / context.team.size
     if (needed := memory.at(micro_batch)) <= room:
         return
     smaller = memory.fitting(room, micro_batch)
     if smaller is not None:
-        name = "batch_size" if training.whole_batch else "micro_batch"
+        name = "batch_size" if training.whole_batch else "per_device_train_batch_size"
         said = f"hyperparameters={{'{name}': {smaller}}}"
         way = f"Call train_model again with {said}: about {memory.at(smaller):.0f} MB."
     else:
-        way = f"Not even one example at a time fits. {_cheaper_candidate(study)}"
+        way = f"Not even one example at a time fits. {_cheaper_candidate(context)}"
     raise SpeciateError(
         Code.REFUSED,
         f"{DOES_NOT_FIT}: {micro_batch} of the longest examples at once need about {needed:.0f} MB; "
@@ -360,8 +360,8 @@ def _check_memory(study: TrainingContext, memory: MemoryNeed, training: Measured
     )
 
 
-def _check_time(study: TrainingContext, pace: StepCost, ahead: PlannedWork, least: PlannedWork) -> None:
-    left, whole, shortest = study.seconds_left, pace.of(ahead).seconds, pace.of(least).seconds
+def _check_time(context: TrainingContext, pace: StepCost, ahead: PlannedWork, least: PlannedWork) -> None:
+    left, whole, shortest = context.seconds_left, pace.of(ahead).seconds, pace.of(least).seconds
     if whole <= left:
         return
     if shortest > left:
@@ -371,17 +371,17 @@ def _check_time(study: TrainingContext, pace: StepCost, ahead: PlannedWork, leas
             f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
             f"{max(left, 0):.0f} s of the budget are left.",
             f"Call train_model again with budget_minutes={minutes:g} or more, or on fewer examples. "
-            f"{_cheaper_candidate(study)}",
+            f"{_cheaper_candidate(context)}",
         )
-    study.notes.append(
+    context.notes.append(
         f"All epochs would take about {whole:.0f} s at most; the budget leaves {left:.0f} s, and the best network "
         "until then counts."
     )
 
 
-def _cheaper_candidate(study: TrainingContext) -> str:
-    own, manifest = study.payload.spec, study.payload.manifest
-    ways = available_candidates(manifest.modality, study.readout.family)
+def _cheaper_candidate(context: TrainingContext) -> str:
+    own, manifest = context.payload.spec, context.payload.manifest
+    ways = available_candidates(manifest.modality, context.readout.family)
     before = next(
         (place for place, way in enumerate(ways) if (way.method, way.base_model) == (own.method, own.base_model)), 0
     )

@@ -16,9 +16,15 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
 from speciate.training.hyperparameters import FullParameters, Parameters
-from speciate.training.language_hyperparameters import LanguageParameters, ReinforcementParameters
+from speciate.training.language_hyperparameters import (
+    TEXT_TASKS,
+    VISION_TASK,
+    LanguageParameters,
+    ReinforcementParameters,
+)
 from speciate.training.networks import trial_steps
-from speciate.training.train_spec import Payload
+from speciate.training.old_option_names import with_new_names
+from speciate.training.train_spec import Payload, parameters_of
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 
@@ -175,9 +181,13 @@ def _growth_power(runs: Sequence[RecordedRun]) -> float:
 def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
     learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
     if isinstance(parameters, ReinforcementParameters):  # writing its answers is most of the work
-        return parameters.planned_steps(learned) * parameters.batch_size * parameters.max_new_tokens
+        return parameters.planned_steps(learned) * parameters.batch_size * parameters.max_completion_length
     if isinstance(parameters, LanguageParameters):
-        return parameters.steps * parameters.batch_size if parameters.steps else parameters.epochs * learned
+        return (
+            parameters.max_steps * parameters.batch_size
+            if parameters.max_steps
+            else parameters.num_train_epochs * learned
+        )
     if not isinstance(parameters, FullParameters):
         return 0
     divisions, whole = [(learned, held)], None
@@ -186,7 +196,7 @@ def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
         divisions = [(learned - part, part)] * (1 if family == "retrieval" else parameters.folds)
         whole = learned
     rates = len(parameters.learning_rate) or _RATES
-    return trial_steps.planned_work(rates, parameters.epochs, 1, divisions, whole).steps
+    return trial_steps.planned_work(rates, parameters.num_train_epochs, 1, divisions, whole).steps
 
 
 def _parse_run(job: str, report: Mapping[str, Any]) -> RecordedRun:
@@ -209,7 +219,10 @@ def _parse_measurement(job: str, candidate: Mapping[str, Any]) -> MeasuredRun:
     estimate = Estimate(
         found["seconds"], found["cpu_seconds"], found["peak_memory_mb"], found["p95_latency_ms"], ("measured", job)
     )
-    return MeasuredRun(job, TrainingRequest(**candidate["asked"]), estimate)
+    asked = TrainingRequest(**candidate["asked"])
+    task = "" if asked.family != "generation" else TEXT_TASKS[0] if asked.modality == "text" else VISION_TASK
+    known = with_new_names(parameters_of(asked.method, task), asked.hyperparameters)
+    return MeasuredRun(job, asked._replace(hyperparameters=known), estimate)
 
 
 # How many bytes a training will write, from what its base model takes on disk: rather too much than too little.

@@ -17,7 +17,7 @@ from speciate.tasks.families import preference
 from speciate.training import train
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
-from speciate.training.train_spec import Method, Option, Payload, TrainSpec
+from speciate.training.train_spec import Candidate, Method, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -104,8 +104,8 @@ def plan_training(
         for each in late
     ]
     no += [
-        UnavailableCandidate(method=way.method, base_model=way.base_model, why=why)
-        for way, why in unavailable_candidates(manifest.modality, family)
+        UnavailableCandidate(method=candidate.method, base_model=candidate.base_model, why=why)
+        for candidate, why in unavailable_candidates(manifest.modality, family)
     ]
     return TrainingPlan(
         dataset=manifest.ref,
@@ -132,21 +132,21 @@ def candidate_specs(
         task = use_cases.get(workspace.database, use_case).task
     family = _family(workspace, manifest, None, task)
     if task == preference.PREFERENCE or method == preference.REWARD:
-        wanted = [Option(method=preference.REWARD, base_model=base_model)]
+        wanted = [Candidate(method=preference.REWARD, base_model=base_model)]
     elif base_model and method is None:
         wanted = candidates_for_base(base_model, manifest.modality, family, workspace)
     else:
         wanted = [
-            option
-            for option in all_candidates(workspace, manifest.modality, family)
-            if method in (None, option.method) and base_model in (None, option.base_model)
-        ] or [Option(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
+            candidate
+            for candidate in all_candidates(workspace, manifest.modality, family)
+            if method in (None, candidate.method) and base_model in (None, candidate.base_model)
+        ] or [Candidate(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
     return [
         TrainSpec(
-            name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,
+            name="planned-model", dataset=dataset, method=candidate.method, base_model=candidate.base_model, task=task,
             use_case=use_case,
         )
-        for option in wanted
+        for candidate in wanted
     ]  # fmt: skip
 
 
@@ -159,10 +159,10 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     plan = train.plan(spec, workspace)
     payload = Payload.model_validate(plan.payload)
-    option = Option(method=spec.method, base_model=payload.spec.base_model)
+    candidate = Candidate(method=spec.method, base_model=payload.spec.base_model)
     return PlannedCandidate(
-        method=option.method,
-        base_model=option.base_model,
+        method=candidate.method,
+        base_model=candidate.base_model,
         hyperparameters=payload.parameters.model_dump(mode="json"),
         estimate=CandidateEstimate(
             seconds=plan.seconds,
@@ -171,7 +171,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
             p95_latency_ms=plan.p95_latency_ms,
             known_from=plan.known_from,
         ),
-        why=_DESCRIPTIONS[option.method],
+        why=_DESCRIPTIONS[candidate.method],
     )
 
 

@@ -40,7 +40,7 @@ from speciate.training.training_context import TrainingContext
 
 
 def train_on_pairs(
-    study: TrainingContext,
+    context: TrainingContext,
     parameters: PairParameters,
     trainer: type[Any],
     config: type[Any],
@@ -51,9 +51,9 @@ def train_on_pairs(
 ) -> SelectedModel:
     """`trainer` and `config` are trl's; `shown` makes its rows of pairs; `loss`: further arguments of `config`."""
     began = time.monotonic()
-    study.progress(0, None, "", "loading the base model")
-    with study.tally.stage("preparing"):
-        found = prepare_pairs(study, parameters)
+    context.progress(0, None, "", "loading the base model")
+    with context.meter.stage("preparing"):
+        found = prepare_pairs(context, parameters)
         learner = found.learner
         limit = min(parameters.max_length, learner.longest)
         train, held = (
@@ -62,22 +62,23 @@ def train_on_pairs(
         if not train:
             raise SpeciateError(
                 Code.INVALID,
-                f"No pair of {study.payload.dataset} has an answer left: questions alone have {limit} tokens and more.",
+                f"No pair of {context.payload.dataset} has an answer left: questions alone have {limit} tokens and "
+                "more.",
                 "Call train_model again with a larger hyperparameters={'max_length': ...}, or shorten the questions "
                 "with curate_dataset.",
             )
         running = make_durable(taking_tokens(trainer))(
             model=learner.model,
             processing_class=learner.tokenizer,
-            args=config(**trainer_arguments(study, parameters, usual_rate), max_length=limit, **loss),
+            args=config(**trainer_arguments(context, parameters, usual_rate), max_length=limit, **loss),
             train_dataset=shown(train),
             eval_dataset=shown(held),
             peft_config=lora_config(parameters),
         )
-        running.begin(make_session(study, parameters, learner, digest(train, held)))
+        running.begin(make_session(context, parameters, learner, digest(train, held)))
     ending = running.go()
-    predictor = finished_predictor(study, running, learner, found.asked, parameters)
-    return answer_validation.select_trained(study, predictor, parameters, ending, began)
+    predictor = finished_predictor(context, running, learner, found.asked, parameters)
+    return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 
 def taking_tokens(trainer: type[Any]) -> type[Any]:
@@ -103,16 +104,16 @@ class _TakingTokens:
 _USUAL_DPO_RATE = 2e-6
 
 
-def fit_dpo(study: TrainingContext, parameters: DpoParameters) -> SelectedModel:
+def fit_dpo(context: TrainingContext, parameters: DpoParameters) -> SelectedModel:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
     return train_on_pairs(
-        study, parameters, DPOTrainer, DPOConfig, _USUAL_DPO_RATE,
+        context, parameters, DPOTrainer, DPOConfig, _USUAL_DPO_RATE,
         beta=parameters.beta,
-        loss_type=[parameters.loss, *(["sft"] if parameters.imitation else [])],
-        loss_weights=[1.0, parameters.imitation] if parameters.imitation else None,
-        label_smoothing=parameters.smoothing,
+        loss_type=[parameters.loss_type, *(["sft"] if parameters.rpo_alpha else [])],
+        loss_weights=[1.0, parameters.rpo_alpha] if parameters.rpo_alpha else None,
+        label_smoothing=parameters.label_smoothing,
     )  # fmt: skip
 
 
@@ -125,13 +126,13 @@ def fit_dpo(study: TrainingContext, parameters: DpoParameters) -> SelectedModel:
 _USUAL_ORPO_RATE = 1e-5
 
 
-def fit_orpo(study: TrainingContext, parameters: OrpoParameters) -> SelectedModel:
+def fit_orpo(context: TrainingContext, parameters: OrpoParameters) -> SelectedModel:
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     return train_on_pairs(
-        study, parameters, ORPOTrainer, ORPOConfig, _USUAL_ORPO_RATE,
+        context, parameters, ORPOTrainer, ORPOConfig, _USUAL_ORPO_RATE,
         shown=sequence_rows,
-        beta=parameters.weight,
+        beta=parameters.beta,
     )  # fmt: skip
 
 
@@ -144,16 +145,16 @@ def fit_orpo(study: TrainingContext, parameters: OrpoParameters) -> SelectedMode
 _USUAL_SIMPO_RATE = 2e-6
 
 
-def fit_simpo(study: TrainingContext, parameters: SimpoParameters) -> SelectedModel:
+def fit_simpo(context: TrainingContext, parameters: SimpoParameters) -> SelectedModel:
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     return train_on_pairs(
-        study, parameters, CPOTrainer, CPOConfig, _USUAL_SIMPO_RATE,
+        context, parameters, CPOTrainer, CPOConfig, _USUAL_SIMPO_RATE,
         shown=sequence_rows,
         loss_type="simpo",
         cpo_alpha=0.0,
         beta=parameters.beta,
-        simpo_gamma=parameters.margin,
+        simpo_gamma=parameters.simpo_gamma,
     )  # fmt: skip
 
 
@@ -167,23 +168,23 @@ def fit_simpo(study: TrainingContext, parameters: SimpoParameters) -> SelectedMo
 _USUAL_KTO_RATE = 2e-6
 
 
-def fit_kto(study: TrainingContext, parameters: KtoParameters) -> SelectedModel:
+def fit_kto(context: TrainingContext, parameters: KtoParameters) -> SelectedModel:
     from trl.trainer.kto_config import KTOConfig
     from trl.trainer.kto_trainer import KTOTrainer
 
-    together = micro_batch(parameters.batch_size, parameters.micro_batch, study.run.memory_retries)
+    together = micro_batch(parameters.batch_size, parameters.per_device_train_batch_size, context.run.memory_retries)
     if together < 2:
         raise SpeciateError(
             Code.INVALID,
             "kto measures the distance to the base model by the answers to other questions in memory, and there is "
             "one answer in memory at a time.",
             "Call train_model again with an even batch_size and a smaller hyperparameters={'max_length': ...}, with "
-            "{'recompute': true}, or with method='dpo'.",
+            "{'gradient_checkpointing': true}, or with method='dpo'.",
         )
     return train_on_pairs(
-        study, parameters, KTOTrainer, KTOConfig, _USUAL_KTO_RATE,
-        shown=partial(verdict_rows, seed=study.payload.spec.seed, together=together),
+        context, parameters, KTOTrainer, KTOConfig, _USUAL_KTO_RATE,
+        shown=partial(verdict_rows, seed=context.payload.spec.seed, together=together),
         beta=parameters.beta,
-        desirable_weight=parameters.good_weight,
-        undesirable_weight=parameters.bad_weight,
+        desirable_weight=parameters.desirable_weight,
+        undesirable_weight=parameters.undesirable_weight,
     )  # fmt: skip

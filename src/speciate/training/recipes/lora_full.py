@@ -22,8 +22,8 @@ _USUAL_LORA_RATE = 3e-3
 """About ten times that of full fine-tuning, whatever the model (Schulman et al. 2025, "LoRA Without Regret")."""
 
 
-def fit_lora(study: TrainingContext, parameters: LoraParameters) -> SelectedModel:
-    return train_best_network(study, parameters, lora_method(parameters))
+def fit_lora(context: TrainingContext, parameters: LoraParameters) -> SelectedModel:
+    return train_best_network(context, parameters, lora_method(parameters))
 
 
 def lora_method(parameters: LoraParameters) -> NetworkMethod:
@@ -38,15 +38,15 @@ def _add_adapters(backbone: Backbone, parameters: LoraParameters) -> None:
     if not linear:
         raise without_linear(backbone.base_model)
     config: Any
-    if parameters.form == "ia3":
+    if parameters.adapter_type == "ia3":
         config = IA3Config(target_modules=linear, feedforward_modules=[])
     else:
         config = LoraConfig(
-            r=parameters.rank,
-            lora_alpha=parameters.alpha,  # type: ignore[arg-type]  # a float does
-            lora_dropout=parameters.dropout,
+            r=parameters.r,
+            lora_alpha=parameters.lora_alpha,  # type: ignore[arg-type]  # a float does
+            lora_dropout=parameters.lora_dropout,
             target_modules=linear,
-            use_dora=parameters.form == "dora",
+            use_dora=parameters.adapter_type == "dora",
         )
     inject_adapter_in_model(config, backbone.module)
 
@@ -73,8 +73,8 @@ def _merge_adapters(backbone: Backbone) -> None:
 # Recipe `full`: every weight of a network learns, from published weights or from fresh ones (`new:`, `timm:`).
 
 
-def fit_full(study: TrainingContext, parameters: FullParameters) -> SelectedModel:
-    return train_best_network(study, parameters, full_method(parameters))
+def fit_full(context: TrainingContext, parameters: FullParameters) -> SelectedModel:
+    return train_best_network(context, parameters, full_method(parameters))
 
 
 def full_method(parameters: FullParameters) -> NetworkMethod:

@@ -55,30 +55,32 @@ class PreparedPairs(NamedTuple):
     held: list[Pair]
 
 
-def prepare_pairs(study: TrainingContext, parameters: PairParameters) -> PreparedPairs:
+def prepare_pairs(context: TrainingContext, parameters: PairParameters) -> PreparedPairs:
     """The base model and the pairs of both splits. INVALID where there are none."""
-    learner = load_base_model(study, parameters)
+    learner = load_base_model(context, parameters)
     asked = choose_prompt_form(
-        study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+        context, learner.tokenizer, parameters, [each.asked for each in find_turns(context, context.train)]
     )
     tokenize_splits(
-        study, learner.tokenizer, asked, parameters, "completion", learner.longest
+        context, learner.tokenizer, asked, parameters, "completion", learner.longest
     )  # says what is wrong with them
-    train = find_pairs(study, study.train, parameters.rejected, TRAINING_SPLIT)
+    train = find_pairs(context, context.train, parameters.rejected, TRAINING_SPLIT)
     if not train:
         raise SpeciateError(
             Code.INVALID,
-            f"No training example of {study.payload.dataset} has two different answers: {parameters.rejected!r} is "
+            f"No training example of {context.payload.dataset} has two different answers: {parameters.rejected!r} is "
             "missing or the same as the better one.",
             "Call train_model again with hyperparameters={'rejected': COLUMN}, or with method='sft'.",
         )
-    return PreparedPairs(learner, asked, train, find_pairs(study, study.validation, parameters.rejected, "validation"))
+    return PreparedPairs(
+        learner, asked, train, find_pairs(context, context.validation, parameters.rejected, "validation")
+    )
 
 
-def find_pairs(study: TrainingContext, examples: Sequence[Example], column: str, which: str) -> list[Pair]:
+def find_pairs(context: TrainingContext, examples: Sequence[Example], column: str, which: str) -> list[Pair]:
     """`which`: how the examples are called where something is said of them."""
     found, lacking, same = [], 0, 0
-    for turn in find_turns(study, examples):
+    for turn in find_turns(context, examples):
         worse = last_answer(turn.example.columns.get(column))
         better = last_answer(turn.answer) or ""
         if worse is None:
@@ -89,9 +91,9 @@ def find_pairs(study: TrainingContext, examples: Sequence[Example], column: str,
             found.append(Pair(turn.example, turn.asked, better, worse))
     for count, why in ((lacking, f"have no {column!r}"), (same, "have two answers that are the same")):
         if count:
-            study.notes.append(f"{count} {which} examples {why} and are left out.")
+            context.notes.append(f"{count} {which} examples {why} and are left out.")
     if which == TRAINING_SPLIT and (said := answers_alone_note([(each.chosen, each.rejected) for each in found])):
-        study.notes.append(said)
+        context.notes.append(said)
     return found
 
 

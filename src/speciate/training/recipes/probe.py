@@ -25,26 +25,26 @@ from speciate.training.recipes.structured_learners import Learn, cumulative, one
 from speciate.training.training_context import TrainingContext
 
 
-def fit_probe(study: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
-    base_model = study.payload.spec.base_model
+def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
+    base_model = context.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
-    folder = study.payload.base_folder
+    folder = context.payload.base_folder
     encoder = load_encoder(
         base_model,
-        study.payload.threads,
+        context.payload.threads,
         folder=Path(folder) if folder else None,
-        media=study.payload.manifest.modality,
+        media=context.payload.manifest.modality,
     )
 
     def progress(done: int, total: int) -> None:
-        study.checkpoint()
-        study.progress(done, total, "examples", f"embedding with {base_model}")
+        context.checkpoint()
+        context.progress(done, total, "examples", f"embedding with {base_model}")
 
-    embeddings = Embeddings(base_model, encoder, study.folders, progress)
-    with study.tally.stage("preparing"):
-        embeddings.encode([*study.train, *study.validation])  # all at once, into the cache
-    learners = _head_learners(study.readout, sorted(parameters.strengths))
-    return select_best(study, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
+    embeddings = Embeddings(base_model, encoder, context.folders, progress)
+    with context.meter.stage("preparing"):
+        embeddings.encode([*context.train, *context.validation])  # all at once, into the cache
+    learners = _head_learners(context.readout, sorted(parameters.C))
+    return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
 
 
 def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learner, ...]:

@@ -166,11 +166,11 @@ _HORIZONS_SEEN = ((2, 8), (4, 24), (8, 48))
 _MOST_LAGS, _MOST_LAG_COLUMNS = 512, 4000
 
 
-def forecasting_groups(study: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
+def forecasting_groups(context: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
     """From few steps to many. `wanted`: "neighbours" or "ridge"; empty: both."""
-    channels = len(study.train[0].media)
-    horizon = study.payload.terms.horizon or 1
-    longest = max(example.media.shape[1] for example in study.train)
+    channels = len(context.train[0].media)
+    horizon = context.payload.terms.horizon or 1
+    longest = max(example.media.shape[1] for example in context.train)
     steps = sorted({min(max(times * horizon, least), longest, _MOST_LAGS) for times, least in _HORIZONS_SEEN})
     learners = [
         Learner("neighbours", _nearest_windows),
@@ -233,9 +233,9 @@ _CONTROL_PENALTY = 1.0
 _CONTROL_TREES = 100
 
 
-def control_groups(study: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
+def control_groups(context: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
     """From cheap to dear. `wanted`: "neighbours", "ridge", "boosting"; empty: all."""
-    outputs = len(study.targets(study.train[:1])[0][0])
+    outputs = len(context.targets(context.train[:1])[0][0])
     plain = (
         Learner("ridge", _per_step(_control_ridge)),
         Learner("neighbours", _per_step(_nearest_states), _too_many_states),

@@ -67,17 +67,20 @@ class RewardFunctions(NamedTuple):
 
 @contextmanager
 def open_reward_functions(
-    study: TrainingContext, specs: Sequence[RewardSpec], environment: EnvironmentSpec | None, asked: Sequence[Question]
+    context: TrainingContext,
+    specs: Sequence[RewardSpec],
+    environment: EnvironmentSpec | None,
+    asked: Sequence[Question],
 ) -> Iterator[RewardFunctions]:
     """Opened for a run. `asked`: the questions of an environment by their `place`. Raises what `open_rewards` and
     `environment.describe` raise."""
-    folder = study.run.folder.path
+    folder = context.run.folder.path
     host = (
         EnvironmentHost(environment, describe_environment(environment), asked, folder, "required")
         if environment
         else None
     )
-    opened = open_rewards(specs, folder, device=study.payload.device)
+    opened = open_rewards(specs, folder, device=context.payload.device)
     weights = [spec.weight for spec in specs]
     if environment is not None and host is not None and host.described.rewards:
         weights.append(environment.weight)
