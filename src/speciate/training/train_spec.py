@@ -36,7 +36,7 @@ from speciate.training.language_hyperparameters import (
 Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
 """What a plan tries by itself."""
 PriorModelMethod = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
-"""Methods that need another model: they go on from one, or one teaches."""
+"""Methods that need another model: they train one on, or one teaches."""
 STREAMING: PriorModelMethod = "slda"
 CONTINUAL = ("replay", "der", "lwf", "ewc", "slda")
 
@@ -59,8 +59,31 @@ PARAMETERS: dict[str, type[AnyParameters]] = {
 }
 
 
+METHOD_DESCRIPTIONS: dict[str, str] = {
+    "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
+    "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
+    "lora": "Small changes to a base model's weights (LoRA, DoRA, IA3): less memory than full.",
+    "full": "Every weight of a network is trained: most expensive, and best where there are many examples.",
+    "sft": "Supervised fine-tuning: a language model learns the answers word by word, by LoRA or in every weight.",
+    "dpo": "A language model learns from pairs which of two answers is better, and stays near the base model.",
+    "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
+    "orpo": "A language model learns the better of two answers and to prefer it, without a second copy in memory.",
+    "simpo": "A language model learns from pairs which of two answers is better, without a second copy in memory.",
+    "reward": "A language model learns to score answers; other methods can be trained by its scores.",
+    "grpo": "A language model learns from rewards of its own answers: most expensive, as it writes them all the while.",
+    "rloo": "As grpo, with each answer as a whole in place of its words.",
+    "replay": "A network is trained on with a new version, and learns earlier examples again: simple, and hard to beat.",
+    "der": "Replay that also matches the earlier model's scores of the replayed examples.",
+    "lwf": "A network is trained on with a new version and matches the earlier model's answers; keeps no data.",
+    "ewc": "A network is trained on with a new version while important weights are pulled to their earlier values.",
+    "slda": "A mean for each label and one covariance of frozen vectors, updated by each new version in seconds.",
+    "distill": "A student learns from the answers of one teacher or several, beside the labels or without any.",
+}
+"""Method -> one line about it, for plans and list_options."""
+
+
 def parameters_of(method: str, task: str) -> type[AnyParameters]:
-    """What can be set of a method: of some it is another thing where the task is to write."""
+    """The options of a method; some methods have others where the task is to write text."""
     forms = LANGUAGE_VARIANTS if task in TEXT_TASKS else VISION_VARIANTS if task == VISION_TASK else {}
     written = forms.get(method)
     return written or PARAMETERS[method]

@@ -31,7 +31,7 @@ from speciate.workspace.workspace import Folders
 
 
 class Division(NamedTuple):
-    """One division: learn from the first three, be judged on the rest."""
+    """One division: learn from the first three, validate on the rest."""
 
     representation: Representation
     inputs: Any  # (N, D)
@@ -50,9 +50,9 @@ class EarlierSlice(NamedTuple):
 
 
 class TrainingContext:
-    """What there is to learn and to be judged by, the readout of the task, the run's budget, and who trains with it.
+    """The examples to learn and to validate on, the head of the task, the run's budget, and the processes that train.
 
-    An example of `train` is a lesson, one of `validation` a question: what of it a model may see.
+    An example of `train` has all that is learned from it, one of `validation` only what a model may see.
     """
 
     def __init__(
@@ -69,18 +69,18 @@ class TrainingContext:
         self.meter, self.team = meter or CostMeter(run), team
         self.notes: list[str] = []
         self.beside: dict[str, Any] | None = None
-        """A dataset version that was made for this training, as registration.made gives it."""
+        """A dataset version that was made for this training, as `next_version.pack_version` gives it."""
         self.unlabelled: set[str] = set()
-        """Ids of training examples without a truth, where a teacher tells what to learn of them."""
+        """Ids of training examples without a label, where a teacher gives the target."""
         self.slices: list[EarlierSlice] = []
-        """What earlier versions were judged by, oldest first, where a model goes on from them."""
+        """Held-out examples of earlier versions, oldest first, in continual learning."""
         self.found: dict[str, Any] = {}
         """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
         self._truths: dict[str, Any] = {}
         held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(training_examples, learned)
         self.validation = self._noted(evaluation_examples, held)
-        self._note_silent(learned, held)
+        self._note_unlabelled(learned, held)
         self.readout: TaskHead = self._make_readout()
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
@@ -105,16 +105,16 @@ class TrainingContext:
     def targets(self, examples: Sequence[Example]) -> Any:
         return self.readout.targets(self.truths(examples))
 
-    def learn_too(self, examples: Sequence[Example]) -> list[Example]:
-        """What these teach, noted: of another version, where an id may be another example's."""
+    def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
+        """Training examples of another version with their labels; an id that is taken already becomes another."""
         return self._noted(training_examples, self._apart(examples))
 
-    def ask_too(self, examples: Sequence[Example]) -> list[Example]:
-        """What these ask, noted."""
+    def note_questions(self, examples: Sequence[Example]) -> list[Example]:
+        """Held-out examples of another version, likewise."""
         return self._noted(evaluation_examples, self._apart(examples))
 
-    def go_on_from(self, old: TaskHead) -> None:
-        """Say what the old readout says, and what all that is learned now says."""
+    def extend_task_head(self, old: TaskHead) -> None:
+        """The head has the labels of the earlier model's head, and those of all that is learned now."""
         self.readout = merge_task_heads(old, self._make_readout())
 
     def _apart(self, examples: Sequence[Example]) -> list[Example]:
@@ -177,11 +177,11 @@ class TrainingContext:
         self._truths |= {one.example.id: one.truth for one in posed}
         return [one.example for one in posed]
 
-    def _note_silent(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
-        """Why some examples teach and ask nothing. Anomalies have a label, and are not learned from all the same."""
+    def _note_unlabelled(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
+        """Notes why some examples are excluded. Anomalies have a label, and yet are not learned from."""
         used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
         self.unlabelled_train = [example for example in learned if example.id not in used]
-        """Training examples without a truth."""
+        """Training examples without a label."""
         self.unlabelled_held = [example for example in held if example.id not in used]
         if isinstance(self.payload.parameters, ReinforcementParameters):
             return  # they are asked all the same

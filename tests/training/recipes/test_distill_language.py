@@ -23,8 +23,7 @@ from speciate.training.language import distillation_trainer
 from speciate.training.language.distillation_trainer import teacher_ensemble
 from speciate.training.networks.training_log import read_metrics
 from speciate.training.planning import prior_model_checks
-from speciate.training.recipes import distill_language
-from speciate.training.recipes import teachers as tutors
+from speciate.training.recipes import distill_language, teachers
 from speciate.training.recipes.distill_language import cut_layers
 from speciate.training.train_spec import Payload, TrainSpec
 from speciate.vocabulary import find_task
@@ -69,7 +68,9 @@ def test_a_teacher_of_another_vocabulary_teaches_by_its_answers(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = _asked(workspace, tmp_path, teacher=_stranger(tmp_path / "stranger"), answers="teacher", max_steps=1)
-    monkeypatch.setattr(tutors, "teacher_answers", lambda context, teacher, some, longest: [Answer("7") for _ in some])
+    monkeypatch.setattr(
+        teachers, "teacher_answers", lambda context, teacher, some, longest: [Answer("7") for _ in some]
+    )
     report = run(attempt(workspace, asked, "job-a"))["report"]
     assert report["distillation"]["weight"] == 0.0
     assert any("100% of the training examples have the same answer, '7'" in note for note in report["notes"])
@@ -91,7 +92,7 @@ def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabular
     [
         ({"teacher": "api:openai/gpt-5-mini"}, {}, "is served by others"),
         ({}, {"answers": "student", "weight": 0.5}, "nothing is learned word by word"),
-        ({}, {"lmbda": 0.5}, "share is about answers='student' alone"),
+        ({}, {"lmbda": 0.5}, "lmbda is about answers='student' alone"),
         ({"teacher": "nobody@v1"}, {}, "nobody"),
     ],
 )
@@ -123,7 +124,7 @@ def test_without_a_student_or_layers_of_its_teacher_it_is_refused(workspace: Wor
     make_sums(workspace, count=40)
     with pytest.raises(SpeciateError, match="base_model names none") as refusal:
         payload(workspace, name="small", dataset="sums", method="distill", teacher=base(tmp_path / "teacher"))
-    assert "'layers'" in refusal.value.recovery
+    assert "'num_hidden_layers'" in refusal.value.recovery
 
 
 def test_a_teacher_that_teaches_nothing_is_refused(workspace: Workspace, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_questions_without_an_answer_of_the_teacher_are_set_aside_with_the_reaso
         context: Any = SimpleNamespace(run=Run(attempt(workspace, asked.model_dump(mode="json"), job)), payload=asked)
         context.folders, context.notes, context.progress = workspace.folders, [], lambda *given: None
         return [
-            (each.example.id, each.answer) for each in tutors.answered_examples(context, examples, 3)
+            (each.example.id, each.answer) for each in teachers.answered_examples(context, examples, 3)
         ], context.notes
 
     answers, notes = said("job-a")

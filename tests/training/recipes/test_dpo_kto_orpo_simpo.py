@@ -196,11 +196,6 @@ def test_each_question_of_kto_is_given_the_answer_to_another_one() -> None:
     assert rows["prompt_ids"] != verdict_rows(found, seed=4, together=6)["prompt_ids"]
 
 
-# Pairs that an evaluation makes, through the tools: they train a reward model, by which a model is then trained.
-
-
-pytestmark = pytest.mark.slow
-
 QUICK: dict[str, Any] = {"changes": "full", "batch_size": 8, "learning_rate": 3e-3, "judged": 8, "max_new_tokens": 8}
 
 
@@ -213,9 +208,11 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons.close()
 
 
+@pytest.mark.slow
 def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teaches(
     client: Client, tmp_path: Path
 ) -> None:
+    """Through the tools: the pairs train a reward model, by which a model is then trained."""
     rows = [
         {"prompt": f"is {colour} {at} good?", "completion": right, "old": right if at % 4 else "no idea", "new": wrong}
         for at in range(40)
@@ -224,7 +221,7 @@ def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teach
     (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     made = ended(client, "create_dataset", name="asked", source="asked.jsonl", inputs=["prompt"])["dataset"]
     every = ended(
-        client, "curate_dataset", dataset=made, max_steps=[{"op": "split", "fractions": {"test": 1.0}}]
+        client, "curate_dataset", dataset=made, steps=[{"op": "split", "fractions": {"test": 1.0}}]
     )["dataset"]  # fmt: skip
     client.call("define_use_case", name="yes-or-no", task="text-generation", objective={"metric": "exact_match"})
     judged = ended(
@@ -232,7 +229,7 @@ def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teach
     )  # fmt: skip
     pairs = ended(
         client, "curate_dataset", dataset=every,
-        max_steps=[
+        steps=[
             {"op": "preferences", "evaluation": judged["evaluation"]},
             {"op": "split", "fractions": {"train": 0.7, "validation": 0.3}, "seed": 1},
         ],

@@ -171,4 +171,4 @@ def test_one_method_does_it_and_is_planned(workspace: Workspace, tmp_path: Path)
         plan = plan_training(workspace, "pairs", base_model=where, **asked)
         assert [(each.method, each.hyperparameters["centre"]) for each in plan.candidates] == [("reward", 0.0)]
     plan = plan_training(workspace, "pairs", method="grpo", base_model=where)
-    assert plan.candidates[0].hyperparameters["generations"] == 8
+    assert plan.candidates[0].hyperparameters["num_generations"] == 8

@@ -98,7 +98,7 @@ def test_a_training_that_changed_nothing_says_so(workspace: Workspace, tmp_path:
     make_sums(workspace, count=20)
     base = tiny_model(tmp_path / "base")
     report = _train(workspace, tmp_path, base_model=base, hyperparameters={"max_steps": 1, "judged": 0})
-    assert any("as they were before" in note and "`warmup`" in note for note in report["notes"])
+    assert any("as they were before" in note and "`warmup_ratio`" in note for note in report["notes"])
     before = load_file(tmp_path / "base" / "model.safetensors")
     after = load_file(next(model_path(workspace, "adder").rglob("model.safetensors")))
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -58,6 +58,10 @@ def no_preparation(context: TrainingContext) -> None:
     pass
 
 
+def train_all_weights(backbone: Backbone) -> None:
+    backbone.module.requires_grad_(True)
+
+
 class NetworkMethod(NamedTuple):
     """What a recipe does to a backbone before it is trained, and after."""
 

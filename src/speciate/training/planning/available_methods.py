@@ -11,13 +11,11 @@ from speciate.models import model_folder, packaged, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
 from speciate.models.encoders import base_models, by_frames
 from speciate.models.fetch import PUBLISHED
-from speciate.models.language.causal_lm import check as check_writes
+from speciate.models.language import causal_lm, vision_language
 from speciate.models.language.causal_lm import language_packages
-from speciate.models.language.vision_language import check as check_sees
 from speciate.refs import model_ref
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
-from speciate.training.planning import base_models as bases
-from speciate.training.planning.base_models import Base, without_linear
+from speciate.training.planning.base_models import Base, find_base, without_linear
 from speciate.training.train_spec import Candidate, Method
 from speciate.vocabulary import TASKS, Family
 from speciate.workspace.workspace import Workspace
@@ -130,14 +128,14 @@ def _check_language_model(candidate: Candidate, modality: str, workspace: Worksp
             packaged.locate(language_packages()[0])  # says how to install it
         candidate = candidate.model_copy(update={"base_model": installed[0]})
     assert candidate.base_model is not None
-    base = bases.find_base(workspace, candidate.base_model)
+    base = find_base(workspace, candidate.base_model)
     if base.folder is None:
         raise SpeciateError(
             Code.INVALID,
             f"{base.ref!r} has fresh weights, and a language model is trained on from what it knows.",
             f"Call again with base_model='pkg:{language_packages()[0]}', path:/dir or a fetched model.",
         )
-    check_writes(base.folder, base.ref)
+    causal_lm.check(base.folder, base.ref)
     return candidate.model_copy(update={"base_model": base.ref}), base
 
 
@@ -162,14 +160,14 @@ def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspac
             f"{candidate.method!r} on {modality} needs a base model: {_NO_VISION_MODEL}",
             "Call again with base_model='path:/dir', or register_model(source='hf:ORG/NAME') first and name that.",
         )
-    base = bases.find_base(workspace, candidate.base_model)
+    base = find_base(workspace, candidate.base_model)
     if base.folder is None:
         raise SpeciateError(
             Code.INVALID,
             f"{base.ref!r} has fresh weights, and a model that sees and writes is trained on from what it knows.",
             "Call again with base_model='path:/dir' or a fetched model.",
         )
-    check_sees(base.folder, base.ref)
+    vision_language.check(base.folder, base.ref)
     return candidate.model_copy(update={"base_model": base.ref}), base
 
 
@@ -201,7 +199,7 @@ def check_candidate(
             packaged.locate(model_ref(absent).name)  # says how to install it
         candidate = fitting[0]
     assert candidate.base_model is not None
-    base = bases.find_base(workspace, candidate.base_model)
+    base = find_base(workspace, candidate.base_model)
     if candidate.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
         return candidate.model_copy(update={"base_model": base.ref}), base
     if not suits(base.modality, modality) or (base.fresh and candidate.method in ("probe", "lora")):
@@ -212,7 +210,7 @@ def check_candidate(
 
 
 def candidates_for_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> list[Candidate]:
-    """The ways that can train this base model, cheapest first. Raises what `check` raises where none can."""
+    """The candidates that train this base model, cheapest first. Raises what `check_candidate` raises if none can."""
     found: list[Candidate] = []
     refusal: SpeciateError | None = None
     for method in LANGUAGE if family == "generation" else _BY_FAMILY[family]:
@@ -237,7 +235,7 @@ def _cannot_be_trained(
         why = f": {base.ref} reads {base.modality or 'nothing that is known'}"
     elif base is not None:
         why = f": {base.ref} has fresh weights, which are no use to it"
-    ways = ", ".join(_describe(other) for other in can) or "none yet"
+    possible = ", ".join(_describe(other) for other in can) or "none yet"
     if not _BY_FAMILY[family]:
         return SpeciateError(
             Code.INVALID,
@@ -246,13 +244,13 @@ def _cannot_be_trained(
         )
     return SpeciateError(
         Code.INVALID,
-        f"{_describe(candidate)} cannot be trained on {modality} for {family}{why}; what can: {ways}.",
+        f"{_describe(candidate)} cannot be trained on {modality} for {family}{why}; what can: {possible}.",
         _nearest_candidate(candidate, can),
     )
 
 
 def _nearest_candidate(candidate: Candidate, can: list[Candidate]) -> str:
-    """The way that is nearest to what was asked: the same method, else the cheapest."""
+    """The candidate nearest to the request: of the same method, else the cheapest."""
     candidate = next((candidate for candidate in can if candidate.method == candidate.method), can[0] if can else None)
     if candidate is None:
         return "Call list_options(kind='method') for what can be trained on which modality."
@@ -286,9 +284,6 @@ def _describe(candidate: Candidate) -> str:
     return f"'{candidate.method}'" + (f" on {candidate.base_model}" if candidate.base_model else "")
 
 
-# Published models that were fetched into the registry, as ways to train: they are there, so they are tried.
-
-
 def all_candidates(workspace: Workspace, modality: str, family: Family) -> list[Candidate]:
     """What can be trained with what is installed and with what was fetched, cheapest first."""
     found = [*available_candidates(modality, family), *fetched_candidates(workspace, modality, family)]
@@ -296,9 +291,9 @@ def all_candidates(workspace: Workspace, modality: str, family: Family) -> list[
 
 
 def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> list[Candidate]:
-    """On the newest version of each, by name, cheapest first; none on what cannot be trained here for this.
+    """Trainings of published models that were fetched into the registry: the newest version of each, cheapest first.
 
-    What was trained here is left out: such a model is gone on with where it serves, or where somebody names it.
+    Models that were trained here are excluded: they are trained on where they serve, or where somebody names them.
     """
     found: list[Candidate] = []
     for name in registry.names(workspace.database):

@@ -68,7 +68,7 @@ def language_model_teaches(spec: TrainSpec, workspace: Workspace) -> bool:
 def resolve_candidate(
     spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace
 ) -> tuple[Candidate, Base | None]:
-    """As `options.check`. What streams goes on with its own eyes, whatever they are."""
+    """As `check_candidate`. A streaming model keeps its own encoder, whatever that is."""
     if spec.method == STREAMING and spec.base_model and (card := _streaming_card(workspace, spec.base_model)):
         if card.modality != manifest.modality:
             raise SpeciateError(
@@ -78,7 +78,7 @@ def resolve_candidate(
             )
         base = base_models.find_base(workspace, card.ref)
         return Candidate(method="probe", base_model=base.ref), base
-    assert spec.method is not None, "filled() sees to it"
+    assert spec.method is not None, "resolve_recipe() sees to it"
     if (task.name == preference.PREFERENCE) != (spec.method == preference.REWARD):
         raise SpeciateError(
             Code.INVALID,
@@ -106,8 +106,8 @@ def _student_base(spec: TrainSpec, task: Task) -> str | None:
         raise SpeciateError(
             Code.INVALID,
             "'distill' needs a student: base_model names none.",
-            "Call train_model again with base_model, or with hyperparameters={'num_hidden_layers': N}: the student then "
-            "begins as N of the layers of its teacher.",
+            "Call train_model again with base_model, or with hyperparameters={'num_hidden_layers': N}: the student "
+            "then begins as N of the layers of its teacher.",
         )
     return spec.teacher[0]
 

@@ -17,24 +17,9 @@ from speciate.tasks.families import preference
 from speciate.training import train
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
-from speciate.training.train_spec import Candidate, Method, Payload, TrainSpec
+from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
-
-_DESCRIPTIONS = {
-    "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
-    "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
-    "lora": "Small changes to a base model's weights: what the frozen vectors lack, for a share of the memory.",
-    "full": "Every weight of a network learns: dearest, and best where there are many examples.",
-    "sft": "A language model learns the answers word by word: small changes to its weights unless asked otherwise.",
-    "dpo": "A language model learns which of two answers is better, and stays near the base model.",
-    "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
-    "orpo": "A language model learns the better of two answers and to prefer it, without a second copy.",
-    "simpo": "A language model learns which of two answers is better, without a second copy.",
-    "grpo": "A language model learns from what its own answers are worth: dearest, for it writes them all the while.",
-    "rloo": "As grpo, with answers as a whole in place of their words.",
-    "reward": "A language model learns to give answers a number, which others can be trained by.",
-}
 
 
 class _Frozen(BaseModel):
@@ -160,6 +145,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     plan = train.plan(spec, workspace)
     payload = Payload.model_validate(plan.payload)
     candidate = Candidate(method=spec.method, base_model=payload.spec.base_model)
+    assert candidate.method is not None, "candidate_specs names one"
     return PlannedCandidate(
         method=candidate.method,
         base_model=candidate.base_model,
@@ -171,7 +157,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
             p95_latency_ms=plan.p95_latency_ms,
             known_from=plan.known_from,
         ),
-        why=_DESCRIPTIONS[candidate.method],
+        why=METHOD_DESCRIPTIONS[candidate.method],
     )
 
 
@@ -185,10 +171,9 @@ def _needed_test_examples(workspace: Workspace, name: str | None, manifest: Mani
     return in_rows(counted, share) if counted is not None else None
 
 
-# Kind `measure`: what trainings would cost, by real steps and fits on a sample of the examples. No model is kept.
-
-
 class MeasureSpec(BaseModel):
+    """What trainings would cost, by real steps and fits on a sample of the examples. No model is kept."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: str
     use_case: str | None = None

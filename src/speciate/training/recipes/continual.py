@@ -50,7 +50,7 @@ from speciate.training.model_selection import (
     measure_answers,
     select_best,
 )
-from speciate.training.networks.train_network import NetworkMethod, TrainingHead, train_best_network
+from speciate.training.networks.train_network import NetworkMethod, TrainingHead, train_all_weights, train_best_network
 from speciate.training.networks.weighted_targets import SoftTargetLoss, TrainingTarget
 from speciate.training.recipes import replay_buffer
 from speciate.training.recipes.replay_buffer import REPLAYED_FROM
@@ -71,8 +71,8 @@ def continual_method(
 ) -> NetworkMethod:
     """`learn_again` adds earlier examples to what there is to learn, if any."""
     return NetworkMethod(
-        _train_all_weights,
-        _train_all_weights,
+        train_all_weights,
+        train_all_weights,
         usual_rate,
         partial(_add_earlier_examples, learn_again=learn_again),
         partial(_grow_head, teach=teach),
@@ -124,7 +124,7 @@ def soft_target_head(
 
 def _add_earlier_examples(context: TrainingContext, learn_again: Callable[[TrainingContext], None]) -> None:
     learn_again(context)
-    context.go_on_from(saved_task_head(base_folder(context)))
+    context.extend_task_head(saved_task_head(base_folder(context)))
     add_slices(context)
 
 
@@ -134,22 +134,17 @@ def _grow_head(context: TrainingContext, backbone: Backbone, teach: MakeTargets)
     return teach(context, backbone, head)
 
 
-def _train_all_weights(backbone: Backbone) -> None:
-    backbone.module.requires_grad_(True)
-
-
-# Recipe `replay`: a network goes on with a new version and learns again from earlier examples, so that it keeps them.
-#
-# Experience replay (Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning"). The buffer is drawn
-# anew each time from the data that the model's line learned from, and repeated until it is `share` of an epoch: there
-# each batch has the new and the old in that proportion, in the mean. Without a buffer it is plain fine-tuning.
-
-
 REPLAYED_PREFIX = "again:"
-"""What the ids of replayed examples begin with."""
+"""The ids of replayed examples begin so."""
 
 
 def fit_replay(context: TrainingContext, parameters: ReplayParameters) -> SelectedModel:
+    """Experience replay: learn the new version, and earlier examples again.
+
+    Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning". The buffer is drawn anew each time from the
+    data that the model and its ancestors learned from. It is repeated until it is `share` of an epoch: in the mean,
+    each batch has new and old examples in that proportion. Without a buffer this is plain fine-tuning.
+    """
     return fit_continual(context, parameters, replay_method(parameters))
 
 
@@ -178,7 +173,7 @@ def add_replay_buffer(context: TrainingContext, parameters: ReplayParameters) ->
         example._replace(id=f"{REPLAYED_PREFIX}{example.id}", split="train")
         for example in load_examples(context.folders, manifest)
     ]
-    old, times = context.learn_too(old), 1
+    old, times = context.note_training_examples(old), 1
     if old and parameters.share:
         times = max(1, round(parameters.share / (1 - parameters.share) * len(context.train) / len(old)))
     context.found["replay"] = {
@@ -193,15 +188,13 @@ def replayed_examples(examples: Sequence[Example]) -> list[Example]:
     return list({each.id: each for each in examples if each.id.startswith(REPLAYED_PREFIX)}.values())
 
 
-# Recipe `der`: replay, and on what is replayed the old model's raw scores are matched, too.
-#
-# Dark experience replay (Buzzega et al. 2020): `beta=0` is DER, more is DER++. Departures: scores are those of the
-# model that is gone on from, for all of the buffer, and not as they were while the examples were learned; and of a
-# label that it did not know yet, it is taken to say as little of an old example as of the least likely one that it
-# knew.
-
-
 def fit_der(context: TrainingContext, parameters: DerParameters) -> SelectedModel:
+    """Dark experience replay: replay that also matches the earlier model's raw scores of the replayed examples.
+
+    Buzzega et al. 2020; `beta=0` is DER, more is DER++. Departures: the scores of the whole buffer are those of the
+    model that the training starts from, not those recorded while the examples were learned. For a label that this model
+    did not know, the score is that of its least likely label.
+    """
     return fit_continual(context, parameters, der_method(parameters))
 
 
@@ -226,14 +219,12 @@ def _der_targets(context: TrainingContext, backbone: Backbone, head: Any, parame
     return soft_target_head(context, head, SoftTargetLoss(context.readout, "scores"), lesson)
 
 
-# Recipe `lwf`: a network goes on with a new version, and is held to what it said of these examples before.
-#
-# Learning without forgetting (Li & Hoiem 2016): no earlier example is kept. Where new examples are unlike the old
-# ones, what the old model says of them tells little of what it knew: with new labels in each version it forgets
-# nearly all.
-
-
 def fit_lwf(context: TrainingContext, parameters: LwfParameters) -> SelectedModel:
+    """Learning without forgetting: learn the new version, and match the earlier model's answers to its examples.
+
+    Li & Hoiem 2016. No earlier example is kept. Where new examples are unlike the earlier ones, the earlier model's
+    answers say little of what it knew: with new labels in each version it forgets nearly everything.
+    """
     return fit_continual(context, parameters, lwf_method(parameters))
 
 
@@ -250,14 +241,13 @@ def _lwf_targets(context: TrainingContext, backbone: Backbone, head: Any, parame
     return soft_target_head(context, head, SoftTargetLoss(context.readout, "chances", parameters.temperature), lesson)
 
 
-# Recipe `ewc`: a network goes on with a new version while each weight is pulled back by what it mattered before.
-#
-# Elastic weight consolidation (Kirkpatrick et al. 2017), as a baseline: with new labels in each version it forgets as
-# plain fine-tuning does. What mattered is the Fisher information on a sample of earlier training examples, of all
-# earlier versions together; its diagonal is taken from the gradients of their own labels.
-
-
 def fit_ewc(context: TrainingContext, parameters: EwcParameters) -> SelectedModel:
+    """Elastic weight consolidation: learn the new version while each weight is pulled to its earlier value.
+
+    Kirkpatrick et al. 2017, as a baseline: with new labels in each version it forgets as plain fine-tuning does. The
+    pull is weighted by the Fisher information on a sample of earlier training examples, of all earlier versions
+    together. Its diagonal is taken from the gradients of their own labels.
+    """
     return fit_continual(context, parameters, ewc_method(parameters))
 
 
@@ -307,17 +297,15 @@ def _fisher_information(context: TrainingContext, most: int) -> dict[str, torch.
     return found
 
 
-# Recipe `slda`: linear discriminant analysis on the frozen vectors of a base model, which goes on with new versions.
-#
-# Streaming LDA (Hayes & Kanan 2020): a mean for each label and one covariance are all that is kept of earlier
-# examples, so going on reads the new version alone, takes seconds, and ends where learning from everything at once
-# would.
-
-
 _SLDA_NAME = "streaming LDA"
 
 
 def fit_slda(context: TrainingContext, parameters: SldaParameters) -> SelectedModel:
+    """Streaming linear discriminant analysis on the frozen vectors of a base model.
+
+    Hayes & Kanan 2020. A mean for each label and one covariance are all that is kept of earlier examples. So a further
+    training reads the new version alone, takes seconds, and gives what learning from everything at once would give.
+    """
     before = _earlier_model(context)
     return _fit_first(context, parameters) if before is None else _fit_further(context, before)
 
@@ -358,7 +346,7 @@ def _fit_further(context: TrainingContext, before: TrainedPredictor) -> Selected
     started, old = time.monotonic(), before.readout
     assert isinstance(before.estimator, StreamingLda), "the plan sees to it"
     assert isinstance(old, Classification), "the plan sees to it"
-    context.go_on_from(old)
+    context.extend_task_head(old)
     asked = add_slices(context)
     labels = context.readout.labels
     with context.meter.stage("preparing"):
@@ -381,13 +369,6 @@ def _report_embedding(context: TrainingContext, done: int, total: int) -> None:
     context.progress(done, total, "examples", f"embedding with {context.payload.spec.base_model}")
 
 
-# What earlier versions were judged by: held-out examples of each, and what a model forgot of them.
-#
-# Validation examples of an earlier version judge, too, which weights are kept; where it has none, its test examples
-# only tell, at the end, what was forgotten. Of neither counts what any model of the line or the new version learned
-# from.
-
-
 _MOST_SLICE_EXAMPLES = 1000
 """Examples of a slice."""
 
@@ -403,9 +384,11 @@ class SliceValues(NamedTuple):
 def read_slices(
     folders: Folders, now: Manifest, earlier: Sequence[Manifest], seed: int
 ) -> list[tuple[EarlierSlice, set[str]]]:
-    """Oldest first, with the ids of those that may judge: no example twice, none of the new version's own.
+    """Held-out examples of each earlier version, oldest first, with the ids of those that may choose the weights.
 
-    `earlier`: newest first, as `learned_from` has it.
+    Validation examples choose; where a version has none, its test examples only measure, at the end, what was
+    forgotten. No example is there twice. Excluded are the new version's own examples, and those that the
+    new version or an ancestor of the model learned from. `earlier`: newest first, as `learned_from` has it.
     """
     found: list[tuple[EarlierSlice, set[str]]] = []
     others = [now]
@@ -430,12 +413,12 @@ def read_slices(
 
 
 def add_slices(context: TrainingContext) -> list[EarlierSlice]:
-    """The slices, asked of this context: what may judge comes to its validation examples."""
+    """The slices as questions of this training; those that may choose the weights join its validation examples."""
     payload = context.payload
     for one, judging in read_slices(
         context.folders, payload.manifest, payload.base_learned_from or (), payload.spec.seed
     ):
-        asked = context.ask_too(one.examples)
+        asked = context.note_questions(one.examples)
         context.slices.append(one._replace(examples=asked))
         context.validation += [example for example in asked if example.id.partition("#")[0] in judging]
     return context.slices

@@ -44,8 +44,16 @@ from speciate.training.language.model_setup import (
 from speciate.training.language.tokenized_examples import TokenizedSplits, TokenizedTurn, Turn, find_turns
 from speciate.training.language_hyperparameters import LanguageDistillParameters, learns_unlabelled
 from speciate.training.model_selection import SelectedModel, measure_answers
-from speciate.training.recipes import teachers as tutors
-from speciate.training.recipes.teachers import FrontierRow, compare_models
+from speciate.training.recipes.teachers import (
+    FrontierRow,
+    answered_examples,
+    compare_models,
+    language_teacher,
+    teacher_answers,
+    teacher_context_length,
+    teacher_folder,
+    teacher_prompt_form,
+)
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric
 
@@ -103,7 +111,7 @@ def load_student(context: TrainingContext, parameters: LanguageDistillParameters
 def prepare_distillation(
     context: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters
 ) -> DistillationSetup:
-    folders = [tutors.teacher_folder(context, each) for each in context.payload.teachers]
+    folders = [teacher_folder(context, each) for each in context.payload.teachers]
     tokenizers = [causal_lm.load_tokenizer(each) for each in folders]
     strangers = [
         each.model
@@ -115,7 +123,7 @@ def prepare_distillation(
     asked = _prompt_form(context, learner, [] if apart else tokenizers, parameters)
     longest = learner.longest
     if weight and not apart:
-        longest = min(learner.longest, *(tutors.teacher_context_length(each) for each in folders))
+        longest = min(learner.longest, *(teacher_context_length(each) for each in folders))
         if longest < learner.longest:
             context.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
     said, unanswered = _teacher_turns(context, parameters)
@@ -165,7 +173,7 @@ def _prompt_form(
     """As asked for, else as the student's base model was, else as its first teacher: what that says depends on it.
     `tokenizers`: of teachers that are asked as the student is."""
     teacher = context.payload.teachers[0]
-    before = tutors.teacher_prompt_form(teacher)
+    before = teacher_prompt_form(teacher)
     own = saved_form(Path(context.payload.base_folder or ""))
     open_ = parameters.template == "auto" and parameters.system is None and parameters.chat_template is None
     if open_ and own is None and before is not None and (before.template == "plain" or learner.tokenizer.chat_template):
@@ -176,7 +184,7 @@ def _prompt_form(
             context, learner.tokenizer, parameters, [each.asked for each in find_turns(context, context.train)]
         )
     for each, tokenizer in zip(context.payload.teachers, tokenizers, strict=False):
-        other = tutors.teacher_prompt_form(each)
+        other = teacher_prompt_form(each)
         templates = found.template == "chat" and tokenizer.chat_template != learner.tokenizer.chat_template
         if templates or (other is not None and other != found):
             context.notes.append(
@@ -201,7 +209,7 @@ def _teacher_turns(
         context.notes.append(f"{len(unanswered)} unanswered without an answer were learned from the teacher alone.")
     if parameters.answers != "teacher":
         return None, unanswered
-    told = tutors.answered_examples(context, [*context.train, *unanswered], parameters.max_new_tokens)
+    told = answered_examples(context, [*context.train, *unanswered], parameters.max_new_tokens)
     return [Turn(each.example, conversation(str(each.example.media)), each.answer) for each in told], unanswered
 
 
@@ -243,7 +251,7 @@ def _logit_trainer(
             f"{context.payload.spec.base_model} scales its logits, which trl does to the teacher's chances alone.",
             "Call train_model again with hyperparameters={'weight': 1}.",
         )
-    models = [causal_lm.load_model(tutors.teacher_folder(context, each)) for each in teachers]
+    models = [causal_lm.load_model(teacher_folder(context, each)) for each in teachers]
     size = head_rows(models[0] if plan.across else learner.model)
     together = teacher_ensemble(models, [each.model for each in teachers], size)
     stranger, asked = _cross_tokenizer_teacher(context, learner, models[0], plan) if plan.across else (None, ({}, {}))
@@ -278,10 +286,10 @@ def _cross_tokenizer_teacher(
     """The teacher as it is shown answers, and the questions as it is asked them, as columns."""
     assert plan.across is not None
     teacher, found = context.payload.teachers[0], plan.found
-    tokenizer = causal_lm.load_tokenizer(tutors.teacher_folder(context, teacher))
+    tokenizer = causal_lm.load_tokenizer(teacher_folder(context, teacher))
     own = cross_tokenizer.tokenizer_side(learner.tokenizer, learner.model, head_rows(learner.model))
     its = cross_tokenizer.tokenizer_side(tokenizer, model, head_rows(model))
-    form = tutors.teacher_prompt_form(teacher)
+    form = teacher_prompt_form(teacher)
     made = cross_tokenizer.cross_tokenizer_teacher(
         teacher.model, form, plan.asked.system, causal_lm.longest(model), own, its
     )
@@ -333,10 +341,10 @@ def _compare_with_teachers(
         found.append(FrontierRow(f"{name} by labels alone", "control", value, other.parameters, times))
         context.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
     for teacher in context.payload.teachers:
-        said = tutors.teacher_answers(context, teacher, held, parameters.max_new_tokens)
+        said = teacher_answers(context, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]
         value = measure_answers(context, context.readout, held, texts).value if held else None
-        model = tutors.language_teacher(context, teacher, parameters.max_new_tokens)
+        model = language_teacher(context, teacher, parameters.max_new_tokens)
         times = _paired_latency_ratio(predictor, model, held, mine)
         found.append(FrontierRow(teacher.model, "teacher", value, model.parameters, times))
     p50 = statistics.median(mine) if mine else None  # of the others it says until here how many times as long

@@ -23,11 +23,23 @@ from speciate.tasks.task import Predictor
 from speciate.training.hyperparameters import DistillParameters
 from speciate.training.language_hyperparameters import LanguageDistillParameters
 from speciate.training.model_selection import SelectedModel, measure_answers
-from speciate.training.networks.train_network import NetworkMethod, TrainingHead, task_head, train_best_network
+from speciate.training.networks.train_network import (
+    NetworkMethod,
+    TrainingHead,
+    task_head,
+    train_all_weights,
+    train_best_network,
+)
 from speciate.training.networks.weighted_targets import SoftTargetLoss, TrainingTarget, with_projection
 from speciate.training.recipes import distill_language
-from speciate.training.recipes import teachers as teaching
-from speciate.training.recipes.teachers import FrontierRow, compare_models
+from speciate.training.recipes.teachers import (
+    FrontierRow,
+    compare_models,
+    load_teacher,
+    soft_labels,
+    teacher_states,
+    teacher_width,
+)
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric
 
@@ -42,7 +54,7 @@ def fit_distill(context: TrainingContext, parameters: DistillParameters | Langua
 
 def distill_method(parameters: DistillParameters) -> NetworkMethod:
     return NetworkMethod(
-        _train_all_weights, _train_all_weights, usual_rate, partial(_add_unlabelled, parameters=parameters),
+        train_all_weights, train_all_weights, usual_rate, partial(_add_unlabelled, parameters=parameters),
         partial(_distill_targets, parameters=parameters),
     )  # fmt: skip
 
@@ -74,14 +86,14 @@ def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: D
     teachers = context.payload.teachers
     matched = bool(parameters.features)
     if matched:
-        head = with_projection(head, backbone.width, teaching.teacher_width(context, teachers[0]))
+        head = with_projection(head, backbone.width, teacher_width(context, teachers[0]))
     readout = SoftTargetLoss(context.readout, "chances", parameters.temperature, features=parameters.features)
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
         told = [example for example in examples if example.id not in context.unlabelled]
         truths = dict(zip([each.id for each in told], context.targets(told), strict=True)) if told else {}
-        said = teaching.soft_labels(context, examples)
-        seen = teaching.teacher_states(context, teachers[0], examples) if matched else [None] * len(examples)
+        said = soft_labels(context, examples)
+        seen = teacher_states(context, teachers[0], examples) if matched else [None] * len(examples)
         return [
             TrainingTarget(truths[each.id], 1 - parameters.alpha, wanted, parameters.alpha, states)
             if each.id in truths
@@ -98,7 +110,7 @@ def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> d
     name, predictor = context.payload.spec.name, chosen.predictor
     rows = [FrontierRow(name, "student", chosen.best.value, predictor.parameters, _median_latency_ms(predictor, held))]
     for teacher in context.payload.teachers:
-        model = teaching.load_teacher(context, teacher, cached=False)
+        model = load_teacher(context, teacher, cached=False)
         readout: Any = getattr(model, "readout", context.readout)
         value = measure_answers(context, readout, held, model.predict(held)).value
         rows.append(FrontierRow(teacher.model, "teacher", value, teacher.parameters, _median_latency_ms(model, held)))
@@ -113,7 +125,3 @@ def _median_latency_ms(model: Predictor, held: Sequence[Example]) -> float:
     found = timing.measure(model.predict, held, None, latency=True).p50_ms
     assert found is not None, "latency was asked for"
     return float(found)
-
-
-def _train_all_weights(backbone: Backbone) -> None:
-    backbone.module.requires_grad_(True)

@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_USUAL_RATE = 1e-6
+"""Where every weight learns (trl 1.16)."""
+_ERROR_SHOWN = 200
+"""Characters of a library's error."""
+
+
 def fit_grpo(context: TrainingContext, parameters: GrpoParameters) -> SelectedModel:
+    """Group relative policy optimization: make those of several answers to a question likelier that beat their mean."""
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -51,13 +58,12 @@ def fit_grpo(context: TrainingContext, parameters: GrpoParameters) -> SelectedMo
     )  # fmt: skip
 
 
-# Recipe `rloo`: a language model learns from what its own answers are worth (REINFORCE leave-one-out).
-#
-# Ahmadian et al. 2024: each answer is compared with the mean of the other answers to its question, and learned as a
-# whole. The distance to the base model is taken from the reward.
-
-
 def fit_rloo(context: TrainingContext, parameters: RlooParameters) -> SelectedModel:
+    """REINFORCE leave-one-out (Ahmadian et al. 2024).
+
+    Each answer is compared with the mean of the other answers to its question, and learned as a whole. The distance to
+    the base model is taken from the reward.
+    """
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
 
@@ -66,17 +72,10 @@ def fit_rloo(context: TrainingContext, parameters: RlooParameters) -> SelectedMo
     )
 
 
-# What the recipes that learn from rewards share: they differ in trl's trainer, and in what its loss is told.
-
-
-_USUAL_RATE = 1e-6
-"""Where every weight learns (trl 1.16)."""
-
-
 def train_with_rewards(
     context: TrainingContext, parameters: ReinforcementParameters, trainer: type[Any], config: type[Any], **loss: Any
 ) -> SelectedModel:
-    """`trainer` and `config` are trl's; `loss`: further arguments of `config`."""
+    """`trainer` and `config` are trl's; `loss`: further arguments of `config`, in which the recipes differ."""
     began = time.monotonic()
     context.progress(0, None, "", "loading the base model")
     environment = getattr(parameters, "environment", None)
@@ -185,12 +184,6 @@ def _metric_gain(running: Any) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-# What a training with an environment needs beside: a chat template whose calls trl reads, and another judge.
-
-
-_SHOWN = 200
-
-
 def tool_arguments(
     context: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, host: EnvironmentHost
 ) -> dict[str, Any]:
@@ -213,7 +206,8 @@ def tool_arguments(
         except Exception as error:  # its own kinds of errors, told as one
             raise SpeciateError(
                 Code.INVALID,
-                f"The tool {each.name} of {host.described.file.name} cannot be told to a model: {str(error)[:_SHOWN]}.",
+                f"The tool {each.name} of {host.described.file.name} cannot be told to a model: "
+                f"{str(error)[:_ERROR_SHOWN]}.",
                 "Write its docstring as Google does, with a line for each argument, then call again.",
             ) from error
     context.notes.append("Its values are those with its environment; predict and evaluate_models ask it without tools.")

@@ -1,9 +1,8 @@
 """Recipes `lora` and `full`: fine-tune a network, by low-rank adapters (LoRA, DoRA, IA3) or in every weight.
 
 Adapters need less memory and forget less of what the base model knows (Hu et al. 2022; Liu et al. 2024; Liu et al.
-2022). peft inserts and merges them; what is saved is an ordinary network. `full` also trains fresh weights (`new:`,
-`timm:`).
-The steps are made by networks/training_loop.py; language models get their LoRA in language/model_setup.py."""
+2022). peft inserts and merges them; what is saved is an ordinary network. The steps are made by
+networks/training_loop.py; language models get their LoRA in language/model_setup.py."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from speciate.models.backbones.architectures import usual_rate
 from speciate.models.backbones.contract import Backbone
 from speciate.training.hyperparameters import FullParameters, LoraParameters
 from speciate.training.model_selection import SelectedModel
-from speciate.training.networks.train_network import NetworkMethod, train_best_network
+from speciate.training.networks.train_network import NetworkMethod, train_all_weights, train_best_network
 from speciate.training.planning.base_models import without_linear
 from speciate.training.training_context import TrainingContext
 
@@ -23,6 +22,7 @@ _USUAL_LORA_RATE = 3e-3
 
 
 def fit_lora(context: TrainingContext, parameters: LoraParameters) -> SelectedModel:
+    """Train low-rank adapters (LoRA, DoRA) or scaling vectors (IA3) beside the weights, and merge them at the end."""
     return train_best_network(context, parameters, lora_method(parameters))
 
 
@@ -70,16 +70,10 @@ def _merge_adapters(backbone: Backbone) -> None:
     backbone.module.requires_grad_(True)
 
 
-# Recipe `full`: every weight of a network learns, from published weights or from fresh ones (`new:`, `timm:`).
-
-
 def fit_full(context: TrainingContext, parameters: FullParameters) -> SelectedModel:
+    """Train every weight of a network, from published weights or from fresh ones (`new:`, `timm:`)."""
     return train_best_network(context, parameters, full_method(parameters))
 
 
 def full_method(parameters: FullParameters) -> NetworkMethod:
-    return NetworkMethod(_train_all_weights, _train_all_weights, usual_rate)
-
-
-def _train_all_weights(backbone: Backbone) -> None:
-    backbone.module.requires_grad_(True)
+    return NetworkMethod(train_all_weights, train_all_weights, usual_rate)

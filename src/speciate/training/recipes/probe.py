@@ -68,14 +68,6 @@ def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learn
     return tuple(Learner(f"logistic {strength:g}", on_spread_vectors(logistic(strength))) for strength in strengths)
 
 
-# Vectors that differ little are made to differ more before a head learns from them.
-#
-# The penalty on a head's weights is about vectors that lie about 1 apart: of some base models all vectors lie near
-# one point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they
-# are, as their scale may say how much each of them says; nor is each number scaled by itself, which makes noise of
-# those that hardly differ as large as the rest.
-
-
 def spread_factor(inputs: npt.NDArray[Any]) -> float:
     """(N, D) -> what brings their mean squared distance from their mean to 1; 1 where that is more, or nothing."""
     spread = math.sqrt(float(np.var(inputs, axis=0, dtype=np.float64).sum()))
@@ -83,7 +75,12 @@ def spread_factor(inputs: npt.NDArray[Any]) -> float:
 
 
 def on_spread_vectors(learn: Learn) -> Learn:
-    """The same learner of lines, on vectors that are spread; its line is for vectors as they were."""
+    """The same linear learner, on vectors that are spread; its result is for the vectors as they were.
+
+    The penalty on a head's weights suits vectors that lie about 1 apart. Some base models put all vectors near one
+    point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they are:
+    their scale may carry meaning. Nor is each dimension scaled by itself, as that enlarges noise.
+    """
 
     def learn_wide(inputs: Any, targets: npt.NDArray[Any], seed: int) -> Linear:
         times = spread_factor(inputs)

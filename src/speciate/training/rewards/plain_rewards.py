@@ -22,7 +22,7 @@ class ExactScorer:
     def __init__(self, spec: ExactReward) -> None:
         self._spec = spec
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
         return [self._value(each) for each in asked]
 
     def close(self) -> None: ...
@@ -38,9 +38,6 @@ class ExactScorer:
         return float(normalise(found) == normalise(asked.truth))
 
 
-# 1 where the number in an answer is the target's, else 0.
-
-
 _NUMBER = re.compile(
     r"(?:(?<![\w%.)])[-+\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)\.?\d*|\.\d+)"
     r"(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?\s*%?"
@@ -51,10 +48,12 @@ _LONGEST_NUMBER = 400
 
 
 class NumericScorer:
+    """1 where the number in an answer is the reference's, else 0."""
+
     def __init__(self, spec: NumericReward) -> None:
         self._spec = spec
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
         return [self._value(each) for each in asked]
 
     def close(self) -> None: ...
@@ -104,10 +103,9 @@ def _read_number(text: str) -> Number | None:
     return Number(value, plain.endswith("%")) if math.isfinite(value) else None
 
 
-# The reward `model`: the number that a reward model of ours gives an answer, asked in this process.
-
-
 class ModelScorer:
+    """The number that a reward model of ours gives an answer, computed in this process."""
+
     def __init__(self, spec: ModelReward, device: str = "cpu") -> None:
         """CONFLICT where the folder is not the model that was bound."""
         if spec.folder is None:
@@ -124,7 +122,7 @@ class ModelScorer:
         self._model = language_predictor.load_reward_model(Path(spec.folder), torch.get_num_threads())
         self._model.model.to(device)
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
         try:
             return list(self._model.numbers([(tuple(each.question), each.answer) for each in asked]))
         except SpeciateError:  # one of them is too long: each by itself
@@ -152,15 +150,16 @@ def bind_model_reward(spec: ModelReward, workspace: Workspace) -> ModelReward:
     return spec.model_copy(update={"model": card.ref, "folder": str(found.path), "sealed": card.id})
 
 
-# Where in an answer the result stands: all of it, its last line, after a marker, or in tags. Pure.
-
 _TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MARGINS = " \t\r\n.。!\"'`*"
 """What may stand around a result and is no part of it."""
 
 
 def find_result(answer: str, where: Where, marker: str = "####") -> str | None:
-    """None where the answer has no such place. Of several tags or markers the last one counts."""
+    """The result in an answer: all of it, its last line, what follows a marker, or what tags hold.
+
+    None where the answer has no such place. Of several tags or markers the last one counts.
+    """
     match where:
         case "whole":
             return answer.strip()

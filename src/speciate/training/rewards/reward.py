@@ -84,14 +84,11 @@ class Reward(Protocol):
 
 
 class AnswerScorer(Protocol):
-    """What tells the values: a kind of reward. `table.py` makes a Reward of it."""
+    """One kind of reward. `reward_table.py` makes a Reward of it."""
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]: ...
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]: ...
 
     def close(self) -> None: ...
-
-
-# A kind of reward as a run asks it: failures are counted, and a reward that says nothing any more stops the run.
 
 
 _MOST_IN_A_ROW = 2
@@ -100,23 +97,25 @@ _QUOTED_CHARACTERS = 300
 
 
 class WatchedReward:
-    def __init__(self, name: str, marker: AnswerScorer) -> None:
+    """A kind of reward whose failures are counted. A reward that gives no values any more ends the run."""
+
+    def __init__(self, name: str, scorer: AnswerScorer) -> None:
         self.name, self.failures = name, RewardFailures()
-        self._marker, self._in_a_row = marker, 0
+        self._scorer, self._in_a_row = scorer, 0
 
     def score(
         self, questions: Sequence[Sequence[Message]], answers: Sequence[str], truths: Sequence[str | None],
         columns: Sequence[Mapping[str, Any]],
     ) -> list[float | None]:  # fmt: skip
         asked = [RewardRequest(*each) for each in zip(questions, answers, truths, columns, strict=True)]
-        values = [_finite(each) for each in self._marker.mark(asked)]
+        values = [_finite(each) for each in self._scorer.score(asked)]
         assert len(values) == len(asked), "a kind of reward that counts wrong"
         self.failures.note(values)
         self._stop_where_useless(values)
         return [None if isinstance(each, MissingValue) else each for each in values]
 
     def close(self) -> None:
-        self._marker.close()
+        self._scorer.close()
 
     def _stop_where_useless(self, values: Sequence[RewardValue]) -> None:
         missed = [each for each in values if isinstance(each, MissingValue)]

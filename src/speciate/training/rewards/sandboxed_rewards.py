@@ -51,7 +51,7 @@ class SandboxedBatches:
         self._kept, self._ask = RestartingClient(load, "answers"), ask
         self._seconds, self._one = seconds, seconds if one is None else one
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
         if not asked:
             return []
         said = self._kept.ask(self._ask(asked), self._seconds, sys.maxsize)
@@ -168,7 +168,7 @@ class CodeRewardScorer:
         self._spec, self._folder, self._policy = spec, folder, policy
         self._pool = ThreadPoolExecutor(max(1, cores()), thread_name_prefix="programs")
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
         runs = [_ProgramRun(each.answer, _text_or_none(each.columns.get(self._spec.column))) for each in asked]
         different = list(dict.fromkeys(runs))
         values = dict(zip(different, self._pool.map(self._value, different), strict=True))
