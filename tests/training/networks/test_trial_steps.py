@@ -16,7 +16,9 @@ from speciate.training.networks import trial_steps
 from speciate.training.networks.data_parallel import ALONE, Alone
 from speciate.training.networks.optimizer import LoopParameters, Precision
 from speciate.training.networks.stopping import Diverged
+from speciate.training.networks.training_checkpoints import TrainingState
 from speciate.training.networks.trial_steps import MeasuredTraining, PrecisionChoice, PrecisionComparison, StepCost
+from speciate.training.old_option_names import OLD_NAMES
 from speciate.training.resource_usage import CostMeter, Usage
 from speciate.workspace.workspace import Workspace
 from tests.training.networks.test_train_network import QUICK, flowers
@@ -132,6 +134,20 @@ def test_a_checkpoint_of_the_other_precision_is_refused() -> None:
     state = training(LoopParameters(num_train_epochs=1, batch_size=8)).state()
     with pytest.raises(SpeciateError, match="another training"):
         training(LoopParameters(num_train_epochs=1, batch_size=8, precision="bfloat16")).restore(state)
+
+
+def test_a_checkpoint_with_former_names_of_options_is_resumed() -> None:
+    learning = training(LoopParameters(num_train_epochs=2, batch_size=8, warmup_ratio=0.2))
+    learning.run_until(3)
+    facts, tensors = learning.state()
+    former = {new: old for old, new in OLD_NAMES["LoopParameters"].items()}
+    facts["parameters"] = {former.get(name, name): value for name, value in facts["parameters"].items()}
+    assert {"epochs", "warmup", "clip"} <= facts["parameters"].keys()
+    resumed = training(LoopParameters(num_train_epochs=2, batch_size=8, warmup_ratio=0.2))
+    resumed.restore(TrainingState(facts, tensors))
+    for each in (learning, resumed):
+        each.run_until(each.total)
+    assert resumed.digest() == learning.digest()
 
 
 def test_later_attempts_have_what_the_first_settled(tmp_path: Path) -> None:
