@@ -267,12 +267,7 @@ LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
     "grpo": GrpoParameters,
     "rloo": RlooParameters,
 }
-"""Method -> what can be set of it. A method that is entered here is entered in recipes.py, too."""
-
-
-# What can be set of `distill` where the task is to write: another thing than of networks with a head.
-#
-# It stands apart from specs.py, whose methods are of language models alone.
+"""Method -> its options. A method that is entered here is entered in recipes/recipe_table.py, too."""
 
 
 class LanguageDistillParameters(SupervisedParameters):
@@ -322,10 +317,7 @@ def learns_unlabelled(parameters: Parameters) -> bool:
 
 TEXT_TASKS = ("text-generation",)
 LANGUAGE_VARIANTS: dict[str, type[LanguageParameters]] = {"distill": LanguageDistillParameters}
-"""Of methods that other tasks have, too: what can be set where the task is to write."""
-
-
-# What can be set of methods of language models where the task is to answer about pictures.
+"""Method -> its options where the task is to write text; other tasks have the method, too."""
 
 
 VISION_TASK = "image-text-to-text"

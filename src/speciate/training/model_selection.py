@@ -349,9 +349,6 @@ def _fit_whole(context: TrainingContext, best: _Contender) -> TrainedPredictor:
     return TrainedPredictor(context.payload.task, representation, estimator, best.readout)
 
 
-# How tightly a learner of normal examples fits them, known without a single anomaly.
-
-
 TIGHTNESS_NOTE = (
     "No anomaly was held out, so the metric could choose nothing: the learner was kept that best tells held-out normal "
     "examples from shuffled ones. Bring labelled anomalies in the split 'validation' to choose by what counts."
@@ -359,8 +356,9 @@ TIGHTNESS_NOTE = (
 
 
 def tightness(fitted: Sequence[Estimator], held: Sequence[Any], scores: Scores, seed: int) -> float:
-    """Area under the ROC curve of held-out normal examples against shuffled ones, between 0 and 1; 1 is tightest.
+    """How tightly learners of normal examples fit them, measured without a single anomaly.
 
+    Area under the ROC curve of held-out normal examples against shuffled ones, between 0 and 1; 1 is tightest.
     Shuffled: each column by itself, so that every number is usual and no two belong together (Shi & Horvath 2006).
     `held`: for each estimator the inputs (M, D) that it did not learn from; `scores`: what all of them got, (N, 1).
     """

@@ -369,7 +369,7 @@ def _train_spec(spec: SpecializeSpec, candidate: Candidate, dataset: str, minute
     return TrainSpec.model_validate(ours)
 
 
-# Judging
+# Evaluation
 
 
 def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:

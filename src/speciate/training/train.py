@@ -384,14 +384,14 @@ KIND = Kind(
 )
 
 
-# Training again as a recorded version was trained: alone a reproduction, with other data or another base an update.
-
-
 _REQUIRED = ("name", "dataset", "method")
 
 
 def resolve_recipe(spec: TrainSpec, workspace: Workspace) -> tuple[TrainSpec, RepeatedModel | None]:
-    """The spec with what `like` and `continue_from` say of it. INVALID where something is still missing."""
+    """The spec with what `like` and `continue_from` mean. INVALID where something is still missing.
+
+    `like` alone repeats a training; with other data or another base model it is an update.
+    """
     repeated = None
     if spec.like is not None:
         spec, repeated = _from_recipe(spec, spec.like, workspace)

@@ -188,18 +188,17 @@ def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> 
     }
 
 
-# Which GPUs a run computes on: those that no other run of the workspace has.
-#
-# A lock on a file for each says so, held as long as the run or a fork of it lives. The scheduler has seen to it that
-# there are enough; this only says which.
-
-
 GPU_LOCKS = "gpus"
 """Below a workspace's cache."""
 
 
 def take_gpus(folder: Path, wanted: int) -> list[int]:
-    """So many numbers from 0 on. From here on torch sees these alone; to be called before it looks."""
+    """The numbers, from 0 on, of `wanted` GPUs that no other run of the workspace has. From here on torch sees these
+    alone.
+
+    To be called before torch looks for GPUs. A lock on a file for each is held as long as the run or a fork of it
+    lives. The scheduler has seen to it that there are enough.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     taken: list[int] = []
     for number in count():

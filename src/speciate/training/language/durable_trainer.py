@@ -330,17 +330,17 @@ class DurableTrainer:
         return progress.step
 
 
-# How a language model's training goes: a progress line for whoever waits, `metrics.jsonl`, and curves at the end.
-#
-# Everything that the trainer logs is in the lines, by its own names (`mean_token_accuracy`, `rewards/margins`, `kl`):
-# the mean since the line before.
-
-
 _OWN_COLUMNS = {"loss", "grad_norm", "learning_rate", "epoch"}
 _LEFT_OUT = ("eval_", "train_", "total_flos")
 
 
 class TrainerLog:
+    """Progress of a language model's training: a message for whoever waits, `metrics.jsonl`, and curves at the end.
+
+    A line has everything that the trainer logs, by its own names (`mean_token_accuracy`, `rewards/margins`, `kl`): the
+    mean since the line before.
+    """
+
     def __init__(self, metrics: Path, picture: Path, before: bytes) -> None:
         self._metrics, self._path, self._picture = MetricsLog(metrics, before), metrics, picture
         self._logged: dict[str, float] = {}
@@ -408,9 +408,6 @@ class TrainerLog:
         self._more.clear()
         self._held = None
         return line
-
-
-# How many examples of a training are in memory at once, and what is said where one is too much.
 
 
 def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:

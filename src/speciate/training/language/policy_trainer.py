@@ -235,14 +235,13 @@ class _PolicyTrainer(DurableTrainer):
             self._good = facts["good"], trainer_checkpoint.copy_to_cpu(tensors["good"])
 
 
-# Greedy answers to held-out questions of a model that learns from rewards: by itself, or in its environments.
-
-
 _QUESTIONS_TOGETHER = 16
 """Questions that are played together."""
 
 
 class GreedyAnswers(NamedTuple):
+    """Greedy answers to held-out questions, by the model alone or in its environments."""
+
     written: list[GeneratedText]
     worth: list[float | None]
     """What their environments say of each; empty where there are none, or they say nothing."""

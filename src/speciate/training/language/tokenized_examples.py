@@ -225,10 +225,8 @@ def _turn_text(turn: Turn) -> str:
     return f"{format_readable(turn.asked)}\n{turn.answer}"
 
 
-# The test split of a training's dataset. Nothing is learned of it: it is only looked for in the training split.
-
-
 def test_examples(context: TrainingContext) -> list[Example]:
+    """The test split of the dataset. It is not learned: it is only looked for in the training split."""
     manifest = context.payload.manifest
     return load_examples(context.folders, manifest, ("test",)) if manifest.splits.get("test") else []
 

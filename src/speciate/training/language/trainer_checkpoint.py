@@ -63,7 +63,7 @@ class Progress(NamedTuple):
     """`Watch.state`."""
 
 
-# Kept
+# Saving
 
 
 def checkpoint_state(
@@ -103,7 +103,7 @@ def trainer_state(said: Any) -> dict[str, bytes]:
     return {_TRAINER_STATE: json.dumps({name: getattr(said, name) for name in _RESUMED}).encode()}
 
 
-# Gone on from
+# Restoring
 
 
 def check_identity(found: TrainingState, own: Mapping[str, Any], options: type[BaseModel]) -> None:

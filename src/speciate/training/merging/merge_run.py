@@ -318,17 +318,17 @@ def _card(
     )
 
 
-# The statistics of BatchNorm, counted anew: those of the members belong to activations that the merge does not have.
-#
-# As after stochastic weight averaging (Izmailov et al. 2018): the network reads training examples once, and each norm
-# keeps the mean and the variance of all that came through it (Wortsman et al. 2022 have networks without such norms).
-
-
 _RECOUNT_BATCH = 32
 
 
 def recount_batch_norms(backbone: Backbone, items: Sequence[Item]) -> int:
-    """How many norms there are. The same items give the same statistics; the network is left in eval mode."""
+    """Count the statistics of BatchNorm anew, and return how many such norms there are.
+
+    Those of the members belong to activations that the merge does not have. As after stochastic weight averaging
+    (Izmailov et al. 2018), the network reads training examples once, and each norm keeps mean and variance of its
+    inputs (Wortsman et al. 2022 have networks without such norms). The same items give the same statistics; the network
+    is left in eval mode.
+    """
     import torch
 
     norms = _batch_norms(backbone.module)

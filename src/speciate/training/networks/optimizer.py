@@ -76,16 +76,14 @@ def set_moments(
             optimizer.state[parameter] = own
 
 
-# The learning rate over the steps: a linear rise, then half a cosine (Loshchilov & Hutter 2017), or no change.
-
-
 Schedule = Literal["cosine", "constant"]
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float, schedule: Schedule = "cosine") -> float:
-    """What the highest learning rate is multiplied with in step number `step` of `steps`, from 0: above 0, at most 1.
+    """Factor of the highest learning rate in step `step` of `steps`, from 0: above 0, at most 1.
 
-    `warmup`: share of the steps in which it rises.
+    A linear rise, then half a cosine (Loshchilov & Hutter 2017), or no change. `warmup`: share of the steps in which it
+    rises.
     """
     rise = math.ceil(warmup * steps)
     if step < rise:

@@ -163,8 +163,8 @@ def planned_work(
 ) -> PlannedWork:
     """The search on the first division (learned from, judged by), each other one at the best rate, then `whole`.
 
-    >>> work(3, 4, 10, [(100, 20)], None)
-    Work(steps=70, judged=160, builds=6, saves=6, epochs=7)
+    >>> planned_work(3, 4, 10, [(100, 20)], None)
+    PlannedWork(steps=70, judged=160, builds=6, saves=6, epochs=7)
     """
     searched, before, entered = 0, 0, 0
     for rung in successive_halving.rungs(candidates, epochs):
@@ -205,12 +205,6 @@ def step_cost(training: MeasuredTraining, judge: HeldOutData, build: Usage, step
     return StepCost(step, judged, build)
 
 
-# In which precision a network learns: bfloat16 where that was measured to be faster here and as good, else float32.
-#
-# What is asked as `auto` is settled once, before the training, and is a part of it from then on: checkpoints, later
-# attempts and repetitions have the same. Judging and serving are float32 always.
-
-
 _FASTER_TIMES = 1.2
 """Times as fast as in float32 that a step must be."""
 _LOSS_SHARE, _LOSS = 0.02, 0.005
@@ -238,7 +232,12 @@ class PrecisionChoice(NamedTuple):
 def choose_precision(
     asked: AskedPrecision, training: MeasuredTraining, device: str, pace: StepCost, seconds: float
 ) -> PrecisionChoice:
-    """`pace`: in float32 where `auto` is asked; `seconds` lie ahead at most. The training is spent afterwards."""
+    """bfloat16 where it is measured to be faster here and as good, else float32.
+
+    `auto` is settled once, before the training, and is a part of it from then on: checkpoints, later attempts and
+    repetitions have the same precision. Evaluation and serving are always in float32. `pace`: in float32 where `auto`
+    is the request; at most `seconds` lie ahead. The training is spent afterwards.
+    """
     if asked != "auto":
         return PrecisionChoice(asked, "as asked")
     if not has_native_bfloat16(device):
@@ -302,12 +301,6 @@ def keep_choice(run: Run, settled: PrecisionChoice) -> None:
     write_whole(run.checkpoints / _CHOICE_FILE, json.dumps(settled._asdict()))
 
 
-# Whether a training fits into its budget and its memory: found out by a few real steps, before it trains.
-#
-# What does not fit ends with an error that begins with `does_not_fit` and names what would fit. A budget that is
-# shorter than all epochs is no reason: the training ends with it, and the best network so far counts.
-
-
 DOES_NOT_FIT = "does_not_fit"
 _WORTH_SECONDS = 30.0
 """Of work ahead: with less, real steps are not worth their time."""
@@ -323,9 +316,11 @@ def check_fit(
     ahead: PlannedWork,
     least: PlannedWork,
 ) -> PrecisionChoice:
-    """`ahead`: all that is planned; `least`: one epoch. The training is spent afterwards. With its precision.
+    """Whether a training fits into its budget and its memory, by a few real steps before it trains; its precision.
 
-    Raises REFUSED, beginning with `does_not_fit`.
+    `ahead`: all that is planned; `least`: one epoch. The training is spent afterwards. Raises REFUSED, with an error
+    that begins with `does_not_fit` and names what would fit. A budget that is shorter than all epochs is no reason: the
+    training ends with it, and the best network so far counts.
     """
     memory, example = memory_need(training)
     _check_memory(context, memory, training)

@@ -225,13 +225,6 @@ def _parse_measurement(job: str, candidate: Mapping[str, Any]) -> MeasuredRun:
     return MeasuredRun(job, asked._replace(hyperparameters=known), estimate)
 
 
-# How many bytes a training will write, from what its base model takes on disk: rather too much than too little.
-#
-# Where every weight changes, a checkpoint has the weights and Adam's two moments of each; two are kept while a third
-# is written, and the model itself follows. Where few weights change, what is written is hardly more than the merged
-# model. That a base in half precision doubles where it is trained in single precision is not counted, nor are logs.
-
-
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".npz")
 _IN_A_CHECKPOINT, _CHECKPOINTS = 3, 3
 _FEW_WEIGHTS = 1.5
@@ -240,7 +233,12 @@ _EVERY_WEIGHT = frozenset({"full", "replay", "der", "lwf", "ewc", "distill"})
 
 
 def bytes_written(method: str, changes: str | None, base_folder: str | None) -> int | None:
-    """None where no base model lies on disk: such trainings write little."""
+    """Bytes that a training will write, rather too much than too little; None where no base model lies on disk.
+
+    Where every weight changes, a checkpoint has the weights and Adam's two moments of each. Two are kept while a third
+    is written, and the model itself follows. Where few weights change, hardly more than the merged model is written.
+    Not counted are logs, and that a base model in half precision doubles where it is trained in single precision.
+    """
     size = _weight_bytes(Path(base_folder)) if base_folder else 0
     if not size:
         return None

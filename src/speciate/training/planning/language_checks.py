@@ -109,11 +109,11 @@ def _why_no_references(manifest: Manifest, target: str | None) -> str | None:
     return None
 
 
-# Foreign files and models that a training by reward names, found and bound to their bytes before there is a job.
-
-
 def bind_reward_parameters(parameters: Parameters, asked: Mapping[str, Any], workspace: Workspace) -> Parameters:
-    """`asked`: the hyperparameters as they were given. Others than those of a training by reward stay as they are."""
+    """Find the files and models that rewards name, and bind them to their bytes, before there is a job.
+
+    `asked`: the hyperparameters as they were given. Parameters of other methods are returned as they are.
+    """
     if not isinstance(parameters, ReinforcementParameters):
         return parameters
     own = False

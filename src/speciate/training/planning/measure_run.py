@@ -123,12 +123,6 @@ def _in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {"error": f"{DOES_NOT_FIT}: it was killed, most likely for want of memory." if killed else "It failed."}
 
 
-# What one training would cost, measured on a sample of its examples.
-#
-# A network takes a few real steps; other learners fit fractions of the sample, and what they cost grows as it did
-# from one fraction to the next. Both ways the whole recipe runs once on little, for what it costs whatever the data.
-
-
 _SAMPLE_EXAMPLES = 2000
 _EMBEDDED_EXAMPLES = 192
 _TRIAL_STEPS = 6
@@ -151,7 +145,12 @@ class MeasuredCost(NamedTuple):
 
 
 def measure_cost(run: Run, payload: Payload, share: float) -> dict[str, Any]:
-    """Figures as JSON. Raises what the recipe raises of data that cannot be learned."""
+    """What one training would cost, measured on a sample of its examples, as JSON.
+
+    A network takes a few real steps; other learners fit fractions of the sample, and their cost grows as it did from
+    one fraction to the next. Both ways the whole recipe runs once on little data, for its fixed cost. Raises what the
+    recipe raises of data that cannot be learned.
+    """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
     with threadpool_limits(limits=payload.threads), warnings.catch_warnings():

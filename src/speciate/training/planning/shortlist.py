@@ -87,9 +87,6 @@ KIND = Kind(
 )
 
 
-# Which base models the cascade of `specialize` tries, once a shortlist has compared them. Pure.
-
-
 SHORTLIST_STEP = "shortlist"
 """The step."""
 _BUDGET_SHARE = 1 / 3

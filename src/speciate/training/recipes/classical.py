@@ -160,7 +160,7 @@ def _choose_learners(learners: Sequence[Learner], wanted: Sequence[str]) -> tupl
     return chosen
 
 
-# Classifiers: targets are the places of the labels, 0 ... K - 1
+# Classifiers: targets are indices of labels, 0 ... K - 1
 
 
 def logistic(strength: float) -> Any:
@@ -253,7 +253,7 @@ def _neighbour_mean(inputs: Any, targets: Targets, seed: int) -> Estimator:
     return fit_neighbours(inputs, targets[:, None], 5, votes=False)
 
 
-# What is too large
+# Limits of size
 
 
 def _covariance_too_large(rows: int, columns: int, classes: int) -> str | None:

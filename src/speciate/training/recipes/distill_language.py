@@ -395,14 +395,13 @@ def _milliseconds(model: LanguagePredictor, example: Example) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-# A smaller language model cut from a larger one: some of its layers, the rest as it was.
-#
-# What is left begins with the weights of the layers that are kept, the first and the last among them and the others
-# evenly between (as Sanh et al. 2019 and Shleifer and Rush 2020 begin their students). It writes badly until it has
-# learned again.
-
-
 class CutModel(NamedTuple):
+    """A smaller language model cut from a larger one.
+
+    It begins with the weights of the kept layers: the first, the last, and others evenly between (as Sanh et al. 2019
+    and Shleifer and Rush 2020 begin their students). It writes badly until it has learned again.
+    """
+
     model: Any
     kept: tuple[int, ...]
     """Layers of the larger one, from 0."""
@@ -412,7 +411,7 @@ class CutModel(NamedTuple):
 def kept_layers(layers: int, wanted: int) -> tuple[int, ...]:
     """Which of so many layers are kept, in their order.
 
-    >>> places(30, 4), places(6, 6), places(5, 1)
+    >>> kept_layers(30, 4), kept_layers(6, 6), kept_layers(5, 1)
     ((0, 10, 19, 29), (0, 1, 2, 3, 4, 5), (0,))
     """
     if wanted == 1:

@@ -172,7 +172,7 @@ def interleaved(pairs: int, together: int) -> list[tuple[int, bool]]:
     """Both answers of so many pairs, a good and a bad one in turn, with the two to one question far from each other:
     as few as may be stand one behind the other in a circle of `together`.
 
-    >>> apart(4, 2)
+    >>> interleaved(4, 2)
     [(0, True), (2, False), (1, True), (3, False), (2, True), (0, False), (3, True), (1, False)]
     """
 
@@ -193,19 +193,17 @@ def _dataset(rows: list[dict[str, Any]]) -> Any:
     return Dataset.from_list(rows) if rows else None
 
 
-# Whether pairs are told apart without their questions, by which answers they are. Pure.
-#
-# Where the same few answers recur, as names of classes do, one may be the better nearly wherever it stands: a model
-# that says it to everybody is right by these pairs, and wrong. Pairs of a model's own mistakes alone are such: what
-# it says too seldom is always the better answer there, what it says too often always the worse one.
-
-
 _MANY, _SHARE_TOLD = 20, 0.8
 """Pairs from which on, and the share of them told apart by the answers alone, at which that is said."""
 
 
 def answers_alone_note(pairs: Sequence[tuple[str, str]]) -> str | None:
-    """What is to be said of (better, worse) answers; None where the questions matter, as far as this tells."""
+    """A note where the better answers can be told without their questions; None where they cannot.
+
+    Where the same few answers recur, as names of classes do, one may be the better nearly wherever it stands: a model
+    that gives it to everybody is right by these pairs, and wrong. So are pairs of a model's own mistakes alone: an
+    answer that it gives too seldom is always the better one there. `pairs`: (better, worse).
+    """
     share = share_told_by_answers(pairs)
     if len(pairs) < _MANY or share < _SHARE_TOLD:
         return None
@@ -223,7 +221,8 @@ def share_told_by_answers(pairs: Sequence[tuple[str, str]]) -> float:
     """The share in which the better answer wins the larger part of the other pairs that it stands in; equal parts count
     a half. Each pair is judged by the others alone, so answers that stand once tell nothing.
 
-    >>> told_apart([("a", "b")] * 3), told_apart([("a", "b"), ("b", "a")] * 3), told_apart([("a", "b"), ("c", "d")])
+    >>> told = share_told_by_answers
+    >>> told([("a", "b")] * 3), told([("a", "b"), ("b", "a")] * 3), told([("a", "b"), ("c", "d")])
     (1.0, 0.0, 0.5)
     """
     wins, stands = _counts(pairs)

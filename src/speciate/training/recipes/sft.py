@@ -67,16 +67,15 @@ def fit_sft(context: TrainingContext, parameters: SftParameters | VisionSftParam
     return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 
-# Recipe `sft` of models that see: the answers to questions about pictures are learned word by word, with trl.
-#
-# As sft.py does it of texts. Tokens and labels are made by sights.py, so that a picture is never cut and nothing of
-# it is learned; the trainer gets them with the pixels of each batch.
-
-
 _USUAL_IMAGE_RATE = 2e-5
 
 
 def fit_sft_images(context: TrainingContext, parameters: VisionSftParameters) -> SelectedModel:
+    """Learn the answers to questions about images word by word, with trl.
+
+    vision_examples.py makes tokens and labels, so that an image is never cut and none of its tokens is a target; the
+    trainer gets them with the pixels of each batch.
+    """
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 

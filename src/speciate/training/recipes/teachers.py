@@ -130,12 +130,6 @@ def _cached_rows(
     return found
 
 
-# Language models that teach: as models that a trainer compares with, and what they answer to questions, asked once.
-#
-# An answer is kept where evaluations and the operation `answer` keep theirs, so that none of the three computes again
-# what another has, nor a run that was killed.
-
-
 _ANSWERS_AT_ONCE = 32
 """Questions whose answers are on disk together: a kill costs no more."""
 _EMPTY_ANSWER = "the answer is empty"
@@ -213,10 +207,6 @@ def answered_examples(
         for reason, count in failed.most_common(_REASONS_SHOWN):
             context.notes.append(f"{count} questions got no answer of {teacher.model} and are left out: {reason}.")
     return sorted(found.values(), key=lambda each: (each.example.id, each.answer))
-
-
-# A student beside its teachers: how good, how large, how quick, and which of them another one beats in all of it.
-# Pure.
 
 
 _SIMILAR_LATENCY = 1.5

@@ -20,16 +20,15 @@ def regex_rule(spec: dict[str, Any]) -> Rule:
     return lambda answer, truth, cell: float(wanted.fullmatch(answer) is not None)
 
 
-# The rule of `json_schema`: whether a text is JSON that fits, and where asked for whether it is that of the target.
-#
-# In a cage, for patterns of a schema may take time without end. JSON in a fenced block counts as the block.
-
-
 _FENCED = re.compile(r"\A\s*```[^\n`]*\n(.*?)```\s*\Z", re.DOTALL)
 _NONE = object()
 
 
 def json_schema_rule(spec: dict[str, Any]) -> Rule:
+    """Whether an answer is JSON that fits a schema, and with `equal` whether it is the reference's.
+
+    JSON in a fenced block counts as the block.
+    """
     from jsonschema import Draft202012Validator
 
     validator = Draft202012Validator(spec["json_schema"])
@@ -89,16 +88,15 @@ def _same_json(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-# The rule of `math`: whether two expressions are worth the same, by the library math-verify, in a cage.
-#
-# It parses foreign text with SymPy, and so may take long and much memory; its own clock is the alarm of `rules_cage`.
-
-
 _LONGEST_ANSWER = 20_000
 """Characters of an answer that are read, from its end."""
 
 
 def math_rule(spec: dict[str, Any]) -> Rule:
+    """Whether two expressions have the same value, by the library math-verify.
+
+    It parses foreign text with SymPy, and may take long and much memory: the alarm of reward_rules_sandbox.py ends it.
+    """
     import math_verify
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -120,10 +118,8 @@ def math_rule(spec: dict[str, Any]) -> Rule:
     return value
 
 
-# The rule of `gym`: the scorer of the task of reasoning-gym that made the example (evaluation/scorers/gym_scores.py).
-
-
 def gym_rule(spec: dict[str, Any]) -> Rule:
+    """The score by the reasoning-gym task that made the example (evaluation/scorers)."""
     import reasoning_gym  # noqa: F401 - it takes a while, and the time of an answer is short
 
     def value(answer: str, truth: str | None, cell: Any) -> Any:

@@ -104,9 +104,6 @@ def _check_value(value: Any) -> RewardValue:
     return float(value) if math.isfinite(value) else MissingValue("nan", f"it returned {value}")
 
 
-# Rewards by rules of our own that are at work in a cage (rules_cage.py): patterns, schemas, maths, reasoning-gym.
-
-
 RuleReward = RegexReward | SchemaReward | MathReward | GymReward
 _SANDBOX = "speciate.training.rewards.reward_rules_sandbox"
 INSTALL = "pip install 'speciate[rewards]'"
@@ -115,7 +112,10 @@ _LIBRARIES = {"math": "math_verify", "gym": "reasoning_gym", "json_schema": "jso
 
 
 def open_rule_reward(spec: RuleReward, folder: Path, policy: SandboxPolicy) -> AnswerScorer:
-    """MISSING_EXTRA where its library is not installed."""
+    """A reward by a rule of ours (pattern, schema, maths, reasoning-gym) in a sandbox.
+
+    MISSING_EXTRA where its library is not installed.
+    """
     check_library(spec)
     loading = {"kind": spec.kind, "spec": spec.model_dump(mode="json")}
 
@@ -151,19 +151,17 @@ def _read_cell(spec: RuleReward, asked: RewardRequest) -> str | None:
     return cell if isinstance(cell, str) else None
 
 
-# The reward `code`: whether the program in an answer passes the tests of its example
-# (evaluation/scorers/sandboxed_scorers.py).
-#
-# Each program has a process of its own, as many at once as there are cores. Answers of a call that are the same, as
-# many to one question are, are run once.
-
-
 class _ProgramRun(NamedTuple):
     answer: str
     tests: str | None
 
 
 class CodeRewardScorer:
+    """Whether the program in an answer passes the tests of its example.
+
+    Each program has a process of its own, as many at once as there are cores. Equal answers of a call are run once.
+    """
+
     def __init__(self, spec: CodeReward, folder: Path, policy: SandboxPolicy) -> None:
         self._spec, self._folder, self._policy = spec, folder, policy
         self._pool = ThreadPoolExecutor(max(1, cores()), thread_name_prefix="programs")
@@ -191,21 +189,20 @@ def _text_or_none(cell: Any) -> str | None:
     return cell if isinstance(cell, str) else None
 
 
-# A user's own reward: one function in one file, called with a batch of answers, in a cage that is kept over the run.
-#
-#     def reward(questions, answers, truths, columns) -> list[float | None]
-#
-# All four are lists of one length: messages `{"role", "content"}` of each question, the answers' texts, the targets
-# as texts, and the example's columns as a dict. None says that the reward does not apply to an answer. Where a batch
-# was lost, its answers are asked about one by one.
-
-
 _NAME_A_FILE = "Name a file that is there: {'kind': 'python', 'file': 'path/to/file.py:FUNCTION'}."
 _AGAIN = "Call train_model again: it is another reward now."
 
 
 def open_python_reward(spec: PythonReward, folder: Path, policy: SandboxPolicy) -> AnswerScorer:
-    """CONFLICT where the file has changed since it was bound."""
+    """A user's own reward: one function in one file, in a sandbox that is kept over the run.
+
+        def reward(questions, answers, truths, columns) -> list[float | None]
+
+    All four are lists of one length: messages `{"role", "content"}` of each question, the answers' texts, the
+    references as texts, and the example's columns as a dict. None says that the reward does not apply to an answer.
+    Where a batch was lost, its answers are asked about one by one. CONFLICT where the file has changed since it was
+    bound.
+    """
     path, function = split_reference(spec.file)
     agreed = FileBinding(spec.sha256, "the training", _AGAIN if spec.sha256 else _NAME_A_FILE)
     load = user_code.client_factory(folder, path, function, agreed, policy, "reward")
