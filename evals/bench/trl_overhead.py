@@ -58,7 +58,7 @@ class Bench:
         assert isinstance(parameters, SftParameters)
         learner = load_base_model(context, parameters)
         how = choose_prompt_form(
-            context, learner.tokenizer, parameters, [each.asked for each in find_turns(context, context.train)]
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
         found = tokenize_splits(context, learner.tokenizer, how, parameters, "completion", learner.longest)
         told_by = trainer_arguments(context, parameters, RATE) | (

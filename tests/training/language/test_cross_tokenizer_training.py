@@ -45,7 +45,7 @@ def _tokens(text: str) -> list[int]:
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_teacher_reads_the_same_text_after_the_question_as_it_is_asked(kind: str, text: str) -> None:
     stranger = _stranger(kind)
-    asked = stranger.asked(conversation("what is 7 plus 3?"))
+    asked = stranger.render(conversation("what is 7 plus 3?"))
     assert asked == "<user> what is 7 plus 3?\n<assistant> "
     shown = stranger.shown(asked, _tokens(text))
     its = stranger.teacher.tokenizer

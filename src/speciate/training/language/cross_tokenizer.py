@@ -78,8 +78,8 @@ class CrossTokenizerTeacher(NamedTuple):
     teacher: TokenizerSide
     outcomes: SharedOutcomes
 
-    def asked(self, said: Conversation) -> str:
-        """The question as this teacher is asked it. INVALID where its template refuses it."""
+    def render(self, said: Conversation) -> str:
+        """The question in this teacher's template. INVALID where its template refuses it."""
         try:
             return chat_templates.render_prompt(self.teacher.tokenizer, said, self.form)
         except ValueError as error:

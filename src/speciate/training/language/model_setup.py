@@ -35,9 +35,10 @@ _TINY_BYTES = 40_000_000
 _NO_MATTER_TO_STEPS = {"per_device_train_batch_size", "judged", "max_new_tokens", "max_completion_length"}
 """Options that a later attempt may change: what is learned stays the same."""
 _NAMES_IN_DIGESTS = {
-    "TokenizedExample": "Lesson", "TokenizedSplits": "Lessons", "PairTokens": "Tokens", "ChatFormat": "Form",
+    "TokenizedExample(": "Lesson(", "TokenizedSplits(": "Lessons(", "PairTokens(prompt=": "Tokens(asked=",
+    "ChatFormat(": "Form(",
 }  # fmt: skip
-"""Class -> what it was called when the first digests were written: a checkpoint stays that of its examples."""
+"""What `repr` says now -> what it said when the first digests were written: checkpoints stay those of their data."""
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -149,17 +150,21 @@ def digest(*parts: Any) -> str:
     for part in parts:
         text = repr(part)
         for name, former in _NAMES_IN_DIGESTS.items():
-            text = text.replace(f"{name}(", f"{former}(")
+            text = text.replace(name, former)
         found.update(text.encode())
     return found.hexdigest()
 
 
 def finished_predictor(
-    context: TrainingContext, trainer: Any, learner: LoadedModel, asked: ChatFormat, parameters: LanguageParameters
+    context: TrainingContext,
+    trainer: Any,
+    learner: LoadedModel,
+    chat_format: ChatFormat,
+    parameters: LanguageParameters,
 ) -> LanguagePredictor:
     """The model as it is served."""
     sampling = Sampling(max_new_tokens=parameters.answer_length)
-    return LanguagePredictor(merge_adapters(trainer), learner.tokenizer, asked, sampling, context.payload.task)
+    return LanguagePredictor(merge_adapters(trainer), learner.tokenizer, chat_format, sampling, context.payload.task)
 
 
 def merge_adapters(trainer: Any) -> Any:

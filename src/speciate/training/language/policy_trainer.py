@@ -157,7 +157,7 @@ class _PolicyTrainer(DurableTrainer):
         asking, most = self._asking, self._asking.parameters.max_completion_length
         if asking.rewards.host is not None:
             return answer_in_environments(self, asking.held_rows, asking.rewards.host, most, self._between)
-        texts = [chat_templates.render_prompt(self.processing_class, each.asked, asking.form) for each in asking.held]
+        texts = [chat_templates.render_prompt(self.processing_class, each.prompt, asking.form) for each in asking.held]
         return answer_alone(self, texts, most, self._between)
 
     def _between(self, done: int) -> None:

@@ -26,7 +26,7 @@ _WITH_REFERENCE: tuple[str, ...] = ("exact", "numeric", "math")
 
 class Question(NamedTuple):
     example: Example
-    asked: Conversation
+    prompt: Conversation
     truth: str | None
 
 
@@ -74,9 +74,9 @@ def check_questions(
             f"{len(unlabelled_train)} training examples without a true answer are left out: a reward needs it."
         )
         train = [each for each in train if each.truth is not None]
-    learned = [format_readable(each.asked) for each in train]
+    learned = [format_readable(each.prompt) for each in train]
     for split, there in (
-        ("validation", [format_readable(each.asked) for each in held]),
+        ("validation", [format_readable(each.prompt) for each in held]),
         ("test", _test_questions(context)),
     ):
         if found := example_checks.find_leaks(learned, there):
@@ -101,7 +101,7 @@ def _test_questions(context: TrainingContext) -> list[str]:
 def short_enough(
     context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: ReinforcementParameters,
     longest: int,
     found: Sequence[Question],
@@ -109,7 +109,7 @@ def short_enough(
 ) -> list[Question]:
     """Those that leave room for an answer. INVALID where too few of them do."""
     limit = min(parameters.max_length, longest - parameters.max_completion_length)
-    lengths = [_count_tokens(tokenizer, each, asked) for each in found]
+    lengths = [_count_tokens(tokenizer, each, chat_format) for each in found]
     kept = [each for each, length in zip(found, lengths, strict=True) if length <= limit]
     each_step = parameters.batch_size // parameters.num_generations
     if which == "training" and len(kept) < each_step:
@@ -129,9 +129,9 @@ def short_enough(
     return kept
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, asked: ChatFormat) -> int:
+def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, chat_format: ChatFormat) -> int:
     try:
-        text = chat_templates.render_prompt(tokenizer, question.asked, asked)
+        text = chat_templates.render_prompt(tokenizer, question.prompt, chat_format)
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
@@ -142,16 +142,16 @@ def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, asked:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def question_rows(found: Sequence[Question], asked: ChatFormat) -> Any:
+def question_rows(found: Sequence[Question], chat_format: ChatFormat) -> Any:
     """As trl's trainers take them: `prompt`, and `place`, which question it is."""
     from datasets import Dataset
 
     prompts: list[Any] = []
     for each in found:
-        said = with_system(each.asked, asked.system)
+        said = with_system(each.prompt, chat_format.system)
         prompts.append(
             [message.shown() for message in said]
-            if asked.template == "chat"
+            if chat_format.template == "chat"
             else "\n\n".join(message.content for message in said)
         )
     return Dataset.from_dict({"prompt": prompts, "place": list(range(len(found)))})

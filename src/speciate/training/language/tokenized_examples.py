@@ -32,7 +32,7 @@ class Turn(NamedTuple):
     """A question with its answer, of one example."""
 
     example: Example
-    asked: Conversation
+    prompt: Conversation
     answer: str
 
 
@@ -44,7 +44,7 @@ class TokenizedSplits(NamedTuple):
 class TokenizedTurn(NamedTuple):
     """What is learned, with the conversation that it answers."""
 
-    asked: Conversation
+    prompt: Conversation
     lesson: TokenizedExample
 
 
@@ -95,21 +95,21 @@ def choose_prompt_form(
 def tokenize_splits(
     context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: LanguageParameters,
     learn: Learn,
     longest: int,
     said: Sequence[Turn] | None = None,
 ) -> TokenizedSplits:
     """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
-    train, held = tokenize_turns(context, tokenizer, asked, parameters, learn, longest, said)
+    train, held = tokenize_turns(context, tokenizer, chat_format, parameters, learn, longest, said)
     return TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
 
 
 def tokenize_turns(
     context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: LanguageParameters,
     learn: Learn,
     longest: int,
@@ -123,8 +123,8 @@ def tokenize_turns(
     held = find_turns(context, context.validation)
     _check_turns(context, train, held)
     return (
-        _tokenize(context, tokenizer, train, asked, learn, (limit, longest), "training"),
-        _tokenize(context, tokenizer, held, asked, learn, (limit, longest), "validation"),
+        _tokenize(context, tokenizer, train, chat_format, learn, (limit, longest), "training"),
+        _tokenize(context, tokenizer, held, chat_format, learn, (limit, longest), "validation"),
     )
 
 
@@ -136,12 +136,13 @@ def token_rows(found: Sequence[TokenizedExample]) -> Any:
 
 
 def _tokenize(
-    context: TrainingContext, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], asked: ChatFormat, learn: Learn,
+    context: TrainingContext, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], chat_format: ChatFormat,
+    learn: Learn,
     bounds: tuple[int, int], which: str,
 ) -> list[TokenizedTurn]:  # fmt: skip
     """`bounds`: tokens at which an example is cut, and such as the base model can see."""
     limit, longest = bounds
-    whole = [_tokenize_turn(tokenizer, turn, asked, learn) for turn in said]
+    whole = [_tokenize_turn(tokenizer, turn, chat_format, learn) for turn in said]
     short = [TokenizedExample(each.ids[:limit], each.labels[:limit]) for each in whole]
     found = example_checks.truncation([len(each.ids) for each in whole], [each.learned for each in short], limit)
     if found.hopeless and which == "training":
@@ -160,12 +161,14 @@ def _tokenize(
             "The chat template does not end an answer with the tokenizer's end of text, so the model may not learn to "
             "stop: its answers end at max_new_tokens."
         )
-    return [TokenizedTurn(turn.asked, each) for turn, each in zip(said, short, strict=True) if each.learned]
+    return [TokenizedTurn(turn.prompt, each) for turn, each in zip(said, short, strict=True) if each.learned]
 
 
-def _tokenize_turn(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: ChatFormat, learn: Learn) -> TokenizedExample:
+def _tokenize_turn(
+    tokenizer: PreTrainedTokenizerBase, turn: Turn, chat_format: ChatFormat, learn: Learn
+) -> TokenizedExample:
     try:
-        return chat_templates.tokenize_example(tokenizer, turn.asked, turn.answer, asked, learn)
+        return chat_templates.tokenize_example(tokenizer, turn.prompt, turn.answer, chat_format, learn)
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
@@ -197,13 +200,13 @@ def _check_turns(context: TrainingContext, train: Sequence[Turn], held: Sequence
             "model that says "
             "nothing else will look good."
         )
-    if seen := sum(any(IMAGE_MARK in message.content for message in each.asked) for each in train):
+    if seen := sum(any(IMAGE_MARK in message.content for message in each.prompt) for each in train):
         context.notes.append(
             f"{seen} training examples ask about a picture ({IMAGE_MARK}), which this model is not shown: mixed rows "
             "with "
             "task='image-text-to-text' bring pictures."
         )
-    if again := example_checks.count_duplicates([(format_readable(each.asked), each.answer) for each in train]):
+    if again := example_checks.count_duplicates([(format_readable(each.prompt), each.answer) for each in train]):
         context.notes.append(f"{again} training examples repeat the question and the answer of another one.")
     learned = [_turn_text(each) for each in train]
     for split, there in (("validation", held), ("test", _test_turns(context))):
@@ -222,7 +225,7 @@ def _test_turns(context: TrainingContext) -> list[Turn]:
 
 
 def _turn_text(turn: Turn) -> str:
-    return f"{format_readable(turn.asked)}\n{turn.answer}"
+    return f"{format_readable(turn.prompt)}\n{turn.answer}"
 
 
 def test_examples(context: TrainingContext) -> list[Example]:

@@ -84,7 +84,7 @@ class RecordedRun(NamedTuple):
     """One run that ended well. Of each stage and of the rest: seconds by the clock, and of the processor."""
 
     job: str
-    asked: TrainingRequest
+    request: TrainingRequest
     stages: Mapping[str, tuple[float, float]]
     rest: tuple[float, float]
     start_mb: float
@@ -98,7 +98,7 @@ class MeasuredRun(NamedTuple):
     """What `plan_training(measure=true)` found."""
 
     job: str
-    asked: TrainingRequest
+    request: TrainingRequest
     estimate: Estimate
 
 
@@ -136,15 +136,15 @@ def example_count(manifest: Manifest) -> int:
 
 def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
     """The same training's own figures where it was measured; else the median of the like runs nearest in size."""
-    like = [run for run in known.runs if run.asked.like(asked)]
-    measured = [one for one in known.measured if one.asked.like(asked)]
+    like = [run for run in known.runs if run.request.like(asked)]
+    measured = [one for one in known.measured if one.request.like(asked)]
     for one in measured:
-        if (one.asked.dataset, one.asked.hyperparameters) == (asked.dataset, asked.hyperparameters):
+        if (one.request.dataset, one.request.hyperparameters) == (asked.dataset, asked.hyperparameters):
             return one.estimate
     if not like:
         return None
     growth = _growth_power(like)
-    like = sorted(like, key=lambda run: abs(math.log(run.asked.volume / asked.volume)))[:_NEAREST]
+    like = sorted(like, key=lambda run: abs(math.log(run.request.volume / asked.volume)))[:_NEAREST]
     scaled = [_scaled(run, asked, growth) for run in like]
     seconds, cpu, peak = (median(column) for column in zip(*scaled, strict=True))
     latency = next((one.estimate.p95_latency_ms for one in measured), None)
@@ -153,9 +153,9 @@ def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
 
 def _scaled(run: RecordedRun, asked: TrainingRequest, growth: float) -> tuple[float, float, float]:
     """Seconds, seconds of the processor, MiB."""
-    larger = asked.volume / run.asked.volume
-    if asked.visits and run.asked.visits:
-        work = asked.visits * asked.length / (run.asked.visits * run.asked.length)
+    larger = asked.volume / run.request.volume
+    if asked.visits and run.request.visits:
+        work = asked.visits * asked.length / (run.request.visits * run.request.length)
         held = 1.0
     else:
         work, held = larger**growth, larger
@@ -171,9 +171,9 @@ def _growth_power(runs: Sequence[RecordedRun]) -> float:
     """The power of the examples that training grows with: median over pairs of runs; 1 where none are far apart."""
     powers = [
         math.log(max(a.stages["training"][1], 1e-3) / max(b.stages["training"][1], 1e-3))
-        / math.log(a.asked.volume / b.asked.volume)
+        / math.log(a.request.volume / b.request.volume)
         for a, b in combinations(runs[:20], 2)
-        if max(a.asked.volume, b.asked.volume) > _SIZES_APART * min(a.asked.volume, b.asked.volume)
+        if max(a.request.volume, b.request.volume) > _SIZES_APART * min(a.request.volume, b.request.volume)
     ]
     return min(max(median(powers), 0.0), 2.5) if powers else 1.0
 

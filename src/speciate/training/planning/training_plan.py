@@ -210,7 +210,7 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan:
 def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
     """Of the steps that are planned at most: what like runs did before patience or a met target ended them."""
     asked = request_of(payload)
-    shares = [run.share for run in records.runs if run.share is not None and run.asked.like(asked)]
+    shares = [run.share for run in records.runs if run.share is not None and run.request.like(asked)]
     return median(shares[:5]) if shares else USUAL_STEPS_SHARE
 
 

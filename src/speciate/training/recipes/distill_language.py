@@ -68,7 +68,7 @@ _CONTROL_NAME = "control"
 class DistillationSetup(NamedTuple):
     """All that is settled before a step is made."""
 
-    asked: ChatFormat
+    chat_format: ChatFormat
     found: TokenizedSplits
     weight: float
     longest: int
@@ -84,10 +84,10 @@ def fit_distill_language(context: TrainingContext, parameters: LanguageDistillPa
         plan = prepare_distillation(context, learner, parameters)
         parameters = _whole_batches(parameters, plan.found)
         trainer = _logit_trainer(context, learner, parameters, plan) if plan.weight else _word_trainer(
-            context, learner, parameters, plan.found, plan.asked
+            context, learner, parameters, plan.found, plan.chat_format
         )  # fmt: skip
     ending = trainer.go()
-    predictor = finished_predictor(context, trainer, learner, plan.asked, parameters)
+    predictor = finished_predictor(context, trainer, learner, plan.chat_format, parameters)
     del trainer  # teachers and moments leave the memory
     chosen = answer_validation.select_trained(context, predictor, parameters, ending, began)
     context.found["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
@@ -120,7 +120,7 @@ def prepare_distillation(
     ]
     weight = _logit_weight(parameters, strangers, len(folders))
     apart = bool(weight and strangers)
-    asked = _prompt_form(context, learner, [] if apart else tokenizers, parameters)
+    chat_format = _prompt_form(context, learner, [] if apart else tokenizers, parameters)
     longest = learner.longest
     if weight and not apart:
         longest = min(learner.longest, *(teacher_context_length(each) for each in folders))
@@ -128,10 +128,10 @@ def prepare_distillation(
             context.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
     said, unanswered = _teacher_turns(context, parameters)
     train, held = tokenized_examples.tokenize_turns(
-        context, learner.tokenizer, asked, parameters, "completion", longest, said
+        context, learner.tokenizer, chat_format, parameters, "completion", longest, said
     )
     if parameters.answers == "student":
-        train += [_tokenize_question(learner, conversation(str(each.media)), asked) for each in unanswered]
+        train += [_tokenize_question(learner, conversation(str(each.media)), chat_format) for each in unanswered]
         train = _with_room_for_answer(context, train, parameters, longest)
     if not train:
         raise SpeciateError(
@@ -140,8 +140,8 @@ def prepare_distillation(
             "Call train_model again with hyperparameters={'answers': 'given'}, or with another teacher.",
         )
     found = TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
-    questions = [each.asked for each in train], [each.asked for each in held]
-    return DistillationSetup(asked, found, weight, longest, questions if apart else None)
+    questions = [each.prompt for each in train], [each.prompt for each in held]
+    return DistillationSetup(chat_format, found, weight, longest, questions if apart else None)
 
 
 def _logit_weight(parameters: LanguageDistillParameters, strangers: Sequence[str], teachers: int) -> float:
@@ -181,7 +181,7 @@ def _prompt_form(
         found = before
     else:
         found = tokenized_examples.choose_prompt_form(
-            context, learner.tokenizer, parameters, [each.asked for each in find_turns(context, context.train)]
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
     for each, tokenizer in zip(context.payload.teachers, tokenizers, strict=False):
         other = teacher_prompt_form(each)
@@ -213,8 +213,10 @@ def _teacher_turns(
     return [Turn(each.example, conversation(str(each.example.media)), each.answer) for each in told], unanswered
 
 
-def _tokenize_question(learner: LoadedModel, said: Conversation, asked: ChatFormat) -> TokenizedTurn:
-    ids, _ = chat_templates.tokenize(learner.tokenizer, chat_templates.render_prompt(learner.tokenizer, said, asked))
+def _tokenize_question(learner: LoadedModel, said: Conversation, chat_format: ChatFormat) -> TokenizedTurn:
+    ids, _ = chat_templates.tokenize(
+        learner.tokenizer, chat_templates.render_prompt(learner.tokenizer, said, chat_format)
+    )
     return TokenizedTurn(said, TokenizedExample(ids, [IGNORED] * len(ids)))
 
 
@@ -254,7 +256,9 @@ def _logit_trainer(
     models = [causal_lm.load_model(teacher_folder(context, each)) for each in teachers]
     size = head_rows(models[0] if plan.across else learner.model)
     together = teacher_ensemble(models, [each.model for each in teachers], size)
-    stranger, asked = _cross_tokenizer_teacher(context, learner, models[0], plan) if plan.across else (None, ({}, {}))
+    stranger, cross_questions = (
+        _cross_tokenizer_teacher(context, learner, models[0], plan) if plan.across else (None, ({}, {}))
+    )
     share = parameters.lmbda if parameters.answers == "student" else 0.0
     towards = parameters.beta if parameters.beta is not None else float(share > 0)
     taught = with_cross_tokenizer_teacher if stranger else distillation_trainer.with_given_answers
@@ -268,14 +272,14 @@ def _logit_trainer(
             temperature=parameters.temperature,
             max_completion_length=parameters.max_new_tokens,
         ),
-        train_dataset=distillation_trainer.answer_rows(found.train, **asked[0]),
-        eval_dataset=distillation_trainer.answer_rows(found.held, **asked[1]) if found.held else None,
+        train_dataset=distillation_trainer.answer_rows(found.train, **cross_questions[0]),
+        eval_dataset=distillation_trainer.answer_rows(found.held, **cross_questions[1]) if found.held else None,
         peft_config=lora_config(parameters),
     )
     trainer.learn(share, plan.weight)
     if stranger:
         trainer.learn_across(together, stranger)
-    known = digest(found, plan.asked, [each.id for each in teachers], *([asked] if stranger else []))
+    known = digest(found, plan.chat_format, [each.id for each in teachers], *([cross_questions] if stranger else []))
     trainer.begin(make_session(context, parameters, learner, known, watch_loss=not share))
     return trainer
 
@@ -291,9 +295,9 @@ def _cross_tokenizer_teacher(
     its = cross_tokenizer.tokenizer_side(tokenizer, model, head_rows(model))
     form = teacher_prompt_form(teacher)
     made = cross_tokenizer.cross_tokenizer_teacher(
-        teacher.model, form, plan.asked.system, causal_lm.longest(model), own, its
+        teacher.model, form, plan.chat_format.system, causal_lm.longest(model), own, its
     )
-    train, held = ([made.asked(each) for each in questions] for questions in plan.across)
+    train, held = ([made.render(each) for each in questions] for questions in plan.across)
     context.notes += cross_tokenizer.check_overlap(made, zip(found.train, train, strict=True))
     return made, ({"asked": train}, {"asked": held})
 
@@ -303,7 +307,7 @@ def _word_trainer(
     learner: LoadedModel,
     parameters: LanguageDistillParameters,
     found: TokenizedSplits,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     name: str = "",
 ) -> Any:
     """The trainer of a student that learns answers word by word."""
@@ -318,7 +322,7 @@ def _word_trainer(
         eval_dataset=tokenized_examples.token_rows(found.held) if found.held else None,
         peft_config=lora_config(parameters),
     )
-    trainer.begin(make_session(context, parameters, learner, digest(found, asked), name=name))
+    trainer.begin(make_session(context, parameters, learner, digest(found, chat_format), name=name))
     return trainer
 
 
@@ -363,12 +367,12 @@ def _train_control(
     with context.meter.stage("preparing"):
         learner = load_student(context, parameters)
         found = tokenized_examples.tokenize_splits(
-            context, learner.tokenizer, plan.asked, parameters, "completion", plan.longest
+            context, learner.tokenizer, plan.chat_format, parameters, "completion", plan.longest
         )
         context.notes = notes  # they were said of the same examples
-        trainer = _word_trainer(context, learner, parameters, found, plan.asked, _CONTROL_NAME)
+        trainer = _word_trainer(context, learner, parameters, found, plan.chat_format, _CONTROL_NAME)
     ending = trainer.go()
-    return finished_predictor(context, trainer, learner, plan.asked, parameters), ending
+    return finished_predictor(context, trainer, learner, plan.chat_format, parameters), ending
 
 
 def _paired_latency_ratio(

@@ -139,7 +139,7 @@ def train_on_pairs(
         learner = found.learner
         limit = min(parameters.max_length, learner.longest)
         train, held = (
-            tokenize_pairs(some, learner.tokenizer, found.asked, limit) for some in (found.train, found.held)
+            tokenize_pairs(some, learner.tokenizer, found.chat_format, limit) for some in (found.train, found.held)
         )
         if not train:
             raise SpeciateError(
@@ -159,7 +159,7 @@ def train_on_pairs(
         )
         running.begin(make_session(context, parameters, learner, digest(train, held)))
     ending = running.go()
-    predictor = finished_predictor(context, running, learner, found.asked, parameters)
+    predictor = finished_predictor(context, running, learner, found.chat_format, parameters)
     return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 

@@ -83,16 +83,16 @@ def train_with_rewards(
         learner = load_base_model(context, parameters)
         learner.model.config.use_cache = not parameters.gradient_checkpointing
         train, held = _load_questions(context, parameters)
-        asked = choose_prompt_form(context, learner.tokenizer, parameters, [each.asked for each in train])
-        limits = (context, learner.tokenizer, asked, parameters, learner.longest)
+        chat_format = choose_prompt_form(context, learner.tokenizer, parameters, [each.prompt for each in train])
+        limits = (context, learner.tokenizer, chat_format, parameters, learner.longest)
         train, held = short_enough(*limits, train, "training"), short_enough(*limits, held, "validation")
         held = held[: parameters.judged]
     with open_reward_functions(context, parameters.rewards, environment, [*train, *held]) as opened:
         with context.meter.stage("preparing"):
-            every = question_rows([*train, *held], asked)
+            every = question_rows([*train, *held], chat_format)
             more: dict[str, Any] = {}
             if opened.host is not None:
-                loss |= tool_arguments(context, learner.tokenizer, asked, opened.host)
+                loss |= tool_arguments(context, learner.tokenizer, chat_format, opened.host)
                 more["environment_factory"] = opened.host.kind
             running = make_policy_trainer(trainer)(
                 model=learner.model,
@@ -117,11 +117,11 @@ def train_with_rewards(
                 **more,
             )
             held_rows = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
-            running.ask(PolicyEvaluation(opened, held, asked, parameters, held_rows))
-            data = digest([(each.example.id, each.asked, each.truth) for each in (*train, *held)], asked)
+            running.ask(PolicyEvaluation(opened, held, chat_format, parameters, held_rows))
+            data = digest([(each.example.id, each.prompt, each.truth) for each in (*train, *held)], chat_format)
             running.begin(make_session(context, parameters, learner, data, watch_loss=False))
         ending = running.go()
-        predictor = finished_predictor(context, running, learner, asked, parameters)
+        predictor = finished_predictor(context, running, learner, chat_format, parameters)
         played = value_in_environment(context, running) if opened.host is not None else None
         chosen = answer_validation.select_trained(context, predictor, parameters, ending, began, played)
         _report_training(context, running, opened, ending)
@@ -162,7 +162,7 @@ def _report_training(context: TrainingContext, running: Any, opened: RewardFunct
     for each in opened.opened:
         if missed := sum(each.failures.counted.values()):
             context.notes.append(
-                f"The reward {each.name!r} said nothing of {missed} of {each.failures.asked} answers: "
+                f"The reward {each.name!r} said nothing of {missed} of {each.failures.requests} answers: "
                 f"{', '.join(f'{count} {why}' for why, count in each.failures.counted.most_common())}."
             )
 
@@ -185,14 +185,14 @@ def _metric_gain(running: Any) -> dict[str, Any] | None:
 
 
 def tool_arguments(
-    context: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, host: EnvironmentHost
+    context: TrainingContext, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, host: EnvironmentHost
 ) -> dict[str, Any]:
     """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
     from transformers.utils.chat_template_utils import get_json_schema
     from trl.chat_template_utils import add_response_schema, supports_tool_calling
 
     what = str(context.payload.spec.base_model)
-    if asked.template != "chat" or not supports_tool_calling(tokenizer):
+    if chat_format.template != "chat" or not supports_tool_calling(tokenizer):
         raise _no_tool_calling(what, "has no chat template that shows calls of tools and their answers")
     if not (getattr(tokenizer, "response_template", None) or getattr(tokenizer, "response_schema", None)):
         try:

@@ -33,7 +33,7 @@ TRAINING_SPLIT = "training"
 
 class Pair(NamedTuple):
     example: Example
-    asked: Conversation
+    prompt: Conversation
     chosen: str
     rejected: str
 
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 class PairTokens(NamedTuple):
     """Of a question and two answers to it."""
 
-    asked: list[int]
+    prompt: list[int]
     chosen: list[int]
     rejected: list[int]
 
@@ -50,7 +50,7 @@ class PreparedPairs(NamedTuple):
     """What a recipe needs to make its trainer."""
 
     learner: LoadedModel
-    asked: ChatFormat
+    chat_format: ChatFormat
     train: list[Pair]
     held: list[Pair]
 
@@ -58,11 +58,11 @@ class PreparedPairs(NamedTuple):
 def prepare_pairs(context: TrainingContext, parameters: PairParameters) -> PreparedPairs:
     """The base model and the pairs of both splits. INVALID where there are none."""
     learner = load_base_model(context, parameters)
-    asked = choose_prompt_form(
-        context, learner.tokenizer, parameters, [each.asked for each in find_turns(context, context.train)]
+    chat_format = choose_prompt_form(
+        context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
     )
     tokenize_splits(
-        context, learner.tokenizer, asked, parameters, "completion", learner.longest
+        context, learner.tokenizer, chat_format, parameters, "completion", learner.longest
     )  # says what is wrong with them
     train = find_pairs(context, context.train, parameters.rejected, TRAINING_SPLIT)
     if not train:
@@ -73,7 +73,7 @@ def prepare_pairs(context: TrainingContext, parameters: PairParameters) -> Prepa
             "Call train_model again with hyperparameters={'rejected': COLUMN}, or with method='sft'.",
         )
     return PreparedPairs(
-        learner, asked, train, find_pairs(context, context.validation, parameters.rejected, "validation")
+        learner, chat_format, train, find_pairs(context, context.validation, parameters.rejected, "validation")
     )
 
 
@@ -88,7 +88,7 @@ def find_pairs(context: TrainingContext, examples: Sequence[Example], column: st
         elif normalize(worse) == normalize(better):
             same += 1
         else:
-            found.append(Pair(turn.example, turn.asked, better, worse))
+            found.append(Pair(turn.example, turn.prompt, better, worse))
     for count, why in ((lacking, f"have no {column!r}"), (same, "have two answers that are the same")):
         if count:
             context.notes.append(f"{count} {which} examples {why} and are left out.")
@@ -98,23 +98,25 @@ def find_pairs(context: TrainingContext, examples: Sequence[Example], column: st
 
 
 def tokenize_pairs(
-    found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, limit: int
+    found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, limit: int
 ) -> list[PairTokens]:
     """As `sft` learns them and the model is asked, which trl's own way differs from: it learns what a template puts
     behind the end of an answer, loses the end of a question whose last token reaches into the answer, and begins texts
     otherwise. Cut at `limit` tokens; without those of which no answer is left. INVALID where a template refuses one."""
     made = []
     for each in found:
-        good, bad = (_tokenize_answer(each, said, tokenizer, asked) for said in (each.chosen, each.rejected))
+        good, bad = (_tokenize_answer(each, said, tokenizer, chat_format) for said in (each.chosen, each.rejected))
         question = prompt_tokens(good)
         if (room := limit - len(question)) > 0:
             made.append(PairTokens(question, completion_tokens(good)[:room], completion_tokens(bad)[:room]))
     return made
 
 
-def _tokenize_answer(pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat) -> TokenizedExample:
+def _tokenize_answer(
+    pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat
+) -> TokenizedExample:
     try:
-        return chat_templates.tokenize_example(tokenizer, pair.asked, said, asked, "completion")
+        return chat_templates.tokenize_example(tokenizer, pair.prompt, said, chat_format, "completion")
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
@@ -127,7 +129,7 @@ def _tokenize_answer(pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, 
 def pair_rows(found: Sequence[PairTokens]) -> Any:
     """A `datasets.Dataset` of a question and its two answers, apart."""
     return _dataset(
-        [{"prompt_ids": each.asked, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found]
+        [{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found]
     )
 
 
@@ -137,10 +139,10 @@ def sequence_rows(found: Sequence[PairTokens]) -> Any:
     for each in found:
         row: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
         for name, answer in (("prompt", []), ("chosen", each.chosen), ("rejected", each.rejected)):
-            ids = [*each.asked, *answer]
+            ids = [*each.prompt, *answer]
             row |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids)}
             if answer:
-                row[f"{name}_labels"] = [*[IGNORED] * len(each.asked), *answer]
+                row[f"{name}_labels"] = [*[IGNORED] * len(each.prompt), *answer]
         rows.append(row)
     return _dataset(rows)
 
@@ -154,7 +156,7 @@ def verdict_rows(found: Sequence[PairTokens], seed: int, together: int) -> Any:
     order = random.Random(seed).sample(found, len(found))
     rows: list[dict[str, Any]] = [
         {
-            "prompt_ids": order[place].asked,
+            "prompt_ids": order[place].prompt,
             "completion_ids": order[place].chosen if good else order[place].rejected,
             "label": good,
         }

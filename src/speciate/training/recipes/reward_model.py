@@ -56,9 +56,9 @@ def fit_reward_model(context: TrainingContext, parameters: RewardParameters) -> 
         learner, head = _load_grader(context, parameters)
         train, held = _offers(context, context.train), _offers(context, context.validation)
         _check(context, train, held)
-        asked = choose_prompt_form(context, learner.tokenizer, parameters, [offer.asked for offer, _ in train])
-        lessons = _pairs(context, learner, asked, parameters, train, "training")
-        held_out = _pairs(context, learner, asked, parameters, held, "validation")
+        chat_format = choose_prompt_form(context, learner.tokenizer, parameters, [offer.asked for offer, _ in train])
+        lessons = _pairs(context, learner, chat_format, parameters, train, "training")
+        held_out = _pairs(context, learner, chat_format, parameters, held, "validation")
         trainer = make_durable(RewardTrainer)(
             model=learner.model,
             processing_class=learner.tokenizer,
@@ -74,7 +74,7 @@ def fit_reward_model(context: TrainingContext, parameters: RewardParameters) -> 
         )
         trainer.begin(make_session(context, parameters, learner, digest(lessons, held_out)))
     ending = trainer.go()
-    predictor = RewardPredictor(merge_adapters(trainer), learner.tokenizer, asked)
+    predictor = RewardPredictor(merge_adapters(trainer), learner.tokenizer, chat_format)
     return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 
@@ -101,7 +101,7 @@ def _offers(context: TrainingContext, examples: Sequence[Example]) -> list[tuple
 def _pairs(
     context: TrainingContext,
     learner: LoadedModel,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: RewardParameters,
     offers: Sequence[tuple[AnswerPair, bool]],
     which: str,
@@ -110,7 +110,10 @@ def _pairs(
     limit = min(parameters.max_length, learner.longest)
     whole = []
     for offer, first in offers:
-        two = _tokenize(learner, offer.asked, offer.first, asked), _tokenize(learner, offer.asked, offer.second, asked)
+        two = (
+            _tokenize(learner, offer.asked, offer.first, chat_format),
+            _tokenize(learner, offer.asked, offer.second, chat_format),
+        )
         whole.append(_Pair(*two) if first else _Pair(*reversed(two)))
     lengths = [max(len(each.chosen), len(each.rejected)) for each in whole]
     found = [each for each, length in zip(whole, lengths, strict=True) if length <= limit]
@@ -131,15 +134,15 @@ def _pairs(
     return found
 
 
-def _tokenize(learner: LoadedModel, asked: Conversation, said: str, how: ChatFormat) -> list[int]:
+def _tokenize(learner: LoadedModel, prompt: Conversation, said: str, how: ChatFormat) -> list[int]:
     try:
-        return chat_templates.tokenize_example(learner.tokenizer, asked, said, how, "completion").ids
+        return chat_templates.tokenize_example(learner.tokenizer, prompt, said, how, "completion").ids
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
             "A question cannot be written as the model reads it; untrusted says which, and why.",
             "Call train_model again with another chat_template.",
-            f"{format_readable(asked)[:_SHOWN]!r}: {error}",
+            f"{format_readable(prompt)[:_SHOWN]!r}: {error}",
         ) from error
 
 

@@ -44,10 +44,10 @@ def fit_sft(context: TrainingContext, parameters: SftParameters | VisionSftParam
     context.progress(0, None, "", "loading the base model")
     with context.meter.stage("preparing"):
         learner = load_base_model(context, parameters)
-        asked = choose_prompt_form(
-            context, learner.tokenizer, parameters, [each.asked for each in find_turns(context, context.train)]
+        chat_format = choose_prompt_form(
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
-        found = tokenize_splits(context, learner.tokenizer, asked, parameters, parameters.learn, learner.longest)
+        found = tokenize_splits(context, learner.tokenizer, chat_format, parameters, parameters.learn, learner.longest)
         trainer = make_durable(SFTTrainer)(
             model=learner.model,
             processing_class=learner.tokenizer,
@@ -63,7 +63,7 @@ def fit_sft(context: TrainingContext, parameters: SftParameters | VisionSftParam
         )
         trainer.begin(make_session(context, parameters, learner, digest(found)))
     ending = trainer.go()
-    predictor = finished_predictor(context, trainer, learner, asked, parameters)
+    predictor = finished_predictor(context, trainer, learner, chat_format, parameters)
     return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 

@@ -22,20 +22,20 @@ class ExactScorer:
     def __init__(self, spec: ExactReward) -> None:
         self._spec = spec
 
-    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        return [self._value(each) for each in asked]
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        return [self._value(each) for each in requests]
 
     def close(self) -> None: ...
 
-    def _value(self, asked: RewardRequest) -> float | None:
-        if asked.truth is None:
+    def _value(self, request: RewardRequest) -> float | None:
+        if request.truth is None:
             return None
-        found = find_result(asked.answer, self._spec.where, self._spec.marker)
+        found = find_result(request.answer, self._spec.where, self._spec.marker)
         if found is None:
             return 0.0
         if not self._spec.normalise:
-            return float(found == asked.truth.strip())
-        return float(normalise(found) == normalise(asked.truth))
+            return float(found == request.truth.strip())
+        return float(normalise(found) == normalise(request.truth))
 
 
 _NUMBER = re.compile(
@@ -53,18 +53,18 @@ class NumericScorer:
     def __init__(self, spec: NumericReward) -> None:
         self._spec = spec
 
-    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        return [self._value(each) for each in asked]
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        return [self._value(each) for each in requests]
 
     def close(self) -> None: ...
 
-    def _value(self, asked: RewardRequest) -> RewardValue:
-        if asked.truth is None:
+    def _value(self, request: RewardRequest) -> RewardValue:
+        if request.truth is None:
             return None
-        truth = last_number(asked.truth)
+        truth = last_number(request.truth)
         if truth is None:
-            return MissingValue("not_a_number", f"the target has no number: {asked.truth:.60}")
-        found = find_result(asked.answer, self._spec.where, self._spec.marker)
+            return MissingValue("not_a_number", f"the target has no number: {request.truth:.60}")
+        found = find_result(request.answer, self._spec.where, self._spec.marker)
         said = None if found is None else last_number(found)
         return 0.0 if said is None else float(self._same(said, truth))
 
@@ -122,17 +122,17 @@ class ModelScorer:
         self._model = language_predictor.load_reward_model(Path(spec.folder), torch.get_num_threads())
         self._model.model.to(device)
 
-    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
         try:
-            return list(self._model.numbers([(tuple(each.question), each.answer) for each in asked]))
+            return list(self._model.numbers([(tuple(each.question), each.answer) for each in requests]))
         except SpeciateError:  # one of them is too long: each by itself
-            return [self._alone(each) for each in asked]
+            return [self._alone(each) for each in requests]
 
     def close(self) -> None: ...
 
-    def _alone(self, asked: RewardRequest) -> RewardValue:
+    def _alone(self, request: RewardRequest) -> RewardValue:
         try:
-            return self._model.numbers([(tuple(asked.question), asked.answer)])[0]
+            return self._model.numbers([(tuple(request.question), request.answer)])[0]
         except SpeciateError as error:
             return MissingValue("raised", error.message)
 

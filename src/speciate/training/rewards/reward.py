@@ -41,13 +41,13 @@ class RewardFailures:
     """What a reward could not say, over a run."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
         self.counted: Counter[RewardFailure] = Counter()
         self.examples: dict[RewardFailure, str] = {}
         """The first of each kind: foreign text."""
 
     def note(self, values: Sequence[RewardValue]) -> None:
-        self.asked += len(values)
+        self.requests += len(values)
         for value in values:
             if isinstance(value, MissingValue):
                 self.counted[value.failure] += 1
@@ -55,7 +55,7 @@ class RewardFailures:
 
     def told(self) -> dict[str, Any]:
         """For a report: answers that were asked about, and of those without a value how many by the reason."""
-        return {"asked": self.asked, "failures": dict(self.counted), "untrusted": {"first": dict(self.examples)}}
+        return {"asked": self.requests, "failures": dict(self.counted), "untrusted": {"first": dict(self.examples)}}
 
 
 class Reward(Protocol):
@@ -86,7 +86,7 @@ class Reward(Protocol):
 class AnswerScorer(Protocol):
     """One kind of reward. `reward_table.py` makes a Reward of it."""
 
-    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]: ...
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]: ...
 
     def close(self) -> None: ...
 
@@ -107,9 +107,9 @@ class WatchedReward:
         self, questions: Sequence[Sequence[Message]], answers: Sequence[str], truths: Sequence[str | None],
         columns: Sequence[Mapping[str, Any]],
     ) -> list[float | None]:  # fmt: skip
-        asked = [RewardRequest(*each) for each in zip(questions, answers, truths, columns, strict=True)]
-        values = [_finite(each) for each in self._scorer.score(asked)]
-        assert len(values) == len(asked), "a kind of reward that counts wrong"
+        requests = [RewardRequest(*each) for each in zip(questions, answers, truths, columns, strict=True)]
+        values = [_finite(each) for each in self._scorer.score(requests)]
+        assert len(values) == len(requests), "a kind of reward that counts wrong"
         self.failures.note(values)
         self._stop_where_useless(values)
         return [None if isinstance(each, MissingValue) else each for each in values]

@@ -51,22 +51,22 @@ class SandboxedBatches:
         self._kept, self._ask = RestartingClient(load, "answers"), ask
         self._seconds, self._one = seconds, seconds if one is None else one
 
-    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        if not asked:
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        if not requests:
             return []
-        said = self._kept.ask(self._ask(asked), self._seconds, sys.maxsize)
+        said = self._kept.ask(self._ask(requests), self._seconds, sys.maxsize)
         if not isinstance(said, NoAnswer):
-            return check_values(said, len(asked))
-        if len(asked) == 1:
+            return check_values(said, len(requests))
+        if len(requests) == 1:
             return [self._missed(said, self._seconds)]
-        return self._one_by_one(asked)
+        return self._one_by_one(requests)
 
     def close(self) -> None:
         self._kept.end()
 
-    def _one_by_one(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def _one_by_one(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
         most, found = self._kept.lost + _MOST_LOST, list[RewardValue]()
-        for each in asked:
+        for each in requests:
             said = self._kept.ask(self._ask([each]), self._one, most)
             found += [self._missed(said, self._one)] if isinstance(said, NoAnswer) else check_values(said, 1)
         return found
@@ -122,11 +122,11 @@ def open_rule_reward(spec: RuleReward, folder: Path, policy: SandboxPolicy) -> A
     def load() -> SandboxClient:
         return load_code(SandboxClient(_SANDBOX, folder, policy), loading, f"The reward {spec.kind!r}")
 
-    def ask(asked: Sequence[RewardRequest]) -> dict[str, Any]:
+    def ask(requests: Sequence[RewardRequest]) -> dict[str, Any]:
         return {
-            "answers": [find_result(each.answer, spec.where, spec.marker) for each in asked],
-            "truths": [each.truth for each in asked],
-            "cells": [_read_cell(spec, each) for each in asked],
+            "answers": [find_result(each.answer, spec.where, spec.marker) for each in requests],
+            "truths": [each.truth for each in requests],
+            "cells": [_read_cell(spec, each) for each in requests],
         }
 
     return SandboxedBatches(load, ask, spec.seconds, min(spec.seconds, _SECONDS_ALONE))
@@ -146,8 +146,8 @@ def lacks_library(kind: str) -> bool:
     return kind in _LIBRARIES and importlib.util.find_spec(_LIBRARIES[kind]) is None
 
 
-def _read_cell(spec: RuleReward, asked: RewardRequest) -> str | None:
-    cell = asked.columns.get(spec.column) if isinstance(spec, GymReward) else None
+def _read_cell(spec: RuleReward, request: RewardRequest) -> str | None:
+    cell = request.columns.get(spec.column) if isinstance(spec, GymReward) else None
     return cell if isinstance(cell, str) else None
 
 
@@ -166,8 +166,8 @@ class CodeRewardScorer:
         self._spec, self._folder, self._policy = spec, folder, policy
         self._pool = ThreadPoolExecutor(max(1, cores()), thread_name_prefix="programs")
 
-    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        runs = [_ProgramRun(each.answer, _text_or_none(each.columns.get(self._spec.column))) for each in asked]
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        runs = [_ProgramRun(each.answer, _text_or_none(each.columns.get(self._spec.column))) for each in requests]
         different = list(dict.fromkeys(runs))
         values = dict(zip(different, self._pool.map(self._value, different), strict=True))
         return [values[run] for run in runs]
@@ -230,7 +230,7 @@ def split_reference(ref: str) -> tuple[Path, str]:
     return Path(path), function
 
 
-def _call(asked: Sequence[RewardRequest]) -> dict[str, Any]:
-    questions = [[message.shown() for message in each.question] for each in asked]
-    columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in asked]
-    return {"call": [questions, [each.answer for each in asked], [each.truth for each in asked], columns]}
+def _call(requests: Sequence[RewardRequest]) -> dict[str, Any]:
+    questions = [[message.shown() for message in each.question] for each in requests]
+    columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in requests]
+    return {"call": [questions, [each.answer for each in requests], [each.truth for each in requests], columns]}
