@@ -503,7 +503,7 @@ def test_whatever_is_not_restored_shows(forgotten: str) -> None:
     facts, tensors = first.state()
     match forgotten:
         case "chance":
-            facts["chance"] = fresh.chance.state
+            facts["chance"] = fresh.random_states.state
         case "optimizer":
             tensors["optimizer"] = {name: torch.zeros_like(each) for name, each in tensors["optimizer"].items()}
         case "one weight":

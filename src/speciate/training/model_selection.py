@@ -285,7 +285,7 @@ def _contributions(
 ) -> Any:
     return judged(
         readout.family,
-        context.truths(held),
+        context.labels(held),
         [one.output for one in given],
         [one.probabilities for one in given],
         readout.labels,

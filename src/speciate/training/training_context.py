@@ -76,7 +76,7 @@ class TrainingContext:
         """Held-out examples of earlier versions, oldest first, in continual learning."""
         self.found: dict[str, Any] = {}
         """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
-        self._truths: dict[str, Any] = {}
+        self._labels: dict[str, Any] = {}
         held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(training_examples, learned)
         self.validation = self._noted(evaluation_examples, held)
@@ -95,15 +95,15 @@ class TrainingContext:
         self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
         self.found[name] = how
 
-    def truths(self, examples: Sequence[Example]) -> list[Any]:
-        return [self._truths[example.id] for example in examples]
+    def labels(self, examples: Sequence[Example]) -> list[Any]:
+        return [self._labels[example.id] for example in examples]
 
-    def truth(self, example: Example) -> Any:
-        """None where there is none: only of what is learned from without one."""
-        return self._truths.get(example.id)
+    def label(self, example: Example) -> Any:
+        """None where the example has none, which only training examples may lack."""
+        return self._labels.get(example.id)
 
     def targets(self, examples: Sequence[Example]) -> Any:
-        return self.readout.targets(self.truths(examples))
+        return self.readout.targets(self.labels(examples))
 
     def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
         """Training examples of another version with their labels; an id that is taken already becomes another."""
@@ -122,7 +122,7 @@ class TrainingContext:
 
     def _free(self, name: str) -> str:
         names = (name if number == 1 else f"{name}#{number}" for number in count(1))
-        return next(each for each in names if each not in self._truths)
+        return next(each for each in names if each not in self._labels)
 
     @property
     def folders(self) -> Folders:
@@ -171,10 +171,10 @@ class TrainingContext:
         self.run.progress(done, total, unit, message)
 
     def _noted(self, pose: Callable[..., list[TaskExample]], examples: Sequence[Example]) -> list[Example]:
-        """What can be learned of the examples or asked; their truths are noted."""
+        """What can be learned of the examples or asked; their labels are noted."""
         payload = self.payload
         posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
-        self._truths |= {one.example.id: one.truth for one in posed}
+        self._labels |= {one.example.id: one.truth for one in posed}
         return [one.example for one in posed]
 
     def _note_unlabelled(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
@@ -199,17 +199,17 @@ class TrainingContext:
             self.notes.append(f"{missing} examples without {lacking} were left out.")
 
     def _make_readout(self) -> TaskHead:
-        truths, family = self.truths(self.train), find_task(self.payload.task).family
-        values = [tag for tags in truths for tag in tags] if family in PER_UNIT else truths
+        labels, family = self.labels(self.train), find_task(self.payload.task).family
+        values = [tag for tags in labels for tag in tags] if family in PER_UNIT else labels
         distinct = len({repr(value) for value in values})
-        if family == "forecasting" and not truths:
+        if family == "forecasting" and not labels:
             raise SpeciateError(
                 Code.INVALID,
                 f"No series of the training split of {self.payload.dataset} is long enough to learn from: a horizon of "
-                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the lessons.",
+                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the targets.",
                 "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
             )
-        if self.payload.task == preference.PREFERENCE and not truths:
+        if self.payload.task == preference.PREFERENCE and not labels:
             raise SpeciateError(
                 Code.INVALID,
                 f"No training example of {self.payload.dataset} has two different answers: {preference.REJECTED!r} is "
@@ -227,7 +227,7 @@ class TrainingContext:
                 f"{self.payload.target!r}: there is nothing to learn.",
                 f"Call describe_dataset(dataset={self.payload.dataset!r}).",
             )
-        readout: TaskHead = TASK_HEADS[family].of(truths, self._settings())
+        readout: TaskHead = TASK_HEADS[family].of(labels, self._settings())
         return readout
 
     def _settings(self) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class TrainingContext:
     def _folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
         for learn, held in self._fold_places(examples, folds):
             parts = [examples[i] for i in learn], [examples[i] for i in held]
-            if self._labelled and set(self.truths(parts[0])) != set(self.truths(examples)):
+            if self._labelled and set(self.labels(parts[0])) != set(self.labels(examples)):
                 continue  # a fold that holds all examples of a label cannot judge
             yield parts
 
@@ -271,7 +271,7 @@ class TrainingContext:
         groups = [example.group or example.id for example in examples]
         folds = min(folds, len(set(groups)))
         if self._labelled:  # more folds than the commonest label has examples cannot be made
-            folds = min(folds, max(Counter(self.truths(examples)).values()))
+            folds = min(folds, max(Counter(self.labels(examples)).values()))
         if folds < 2:
             return iter(())
         seed = self.payload.spec.seed

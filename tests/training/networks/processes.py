@@ -83,7 +83,7 @@ def work(run: Run) -> dict[str, Any]:
         learning = build(team.of({}))
         resumed = checkpoints(run).newest()
         if given.get("steps"):
-            with learning.chance:
+            with learning.random_states:
                 steps = [learning.advance() for _ in range(given["steps"])]
             weights = {name: each.detach().clone() for name, each in learning._weights().items()}
             save_file(weights, run.outputs / "weights.safetensors")

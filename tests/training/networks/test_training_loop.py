@@ -101,7 +101,7 @@ def test_a_smaller_micro_batch_keeps_the_effective_one() -> None:
         module: Any = learning.backbone.module
         module.dropout.p = 0.0
         losses = []
-        with learning.chance:
+        with learning.random_states:
             losses = [learning.advance().loss for _ in range(learning.total)]
         return list(learning.head.parameters()), losses
 
@@ -151,7 +151,7 @@ def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: t
         torch.manual_seed(0)
         learning = counted(readout, backbone(), size)
         losses.append(learning.judge(learning._items, learning._targets)[0])
-        with learning.chance:
+        with learning.random_states:
             steps.append(learning.advance())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # judging divides, too
     assert steps[0].loss == pytest.approx(steps[1].loss, rel=1e-5)

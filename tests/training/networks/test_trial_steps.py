@@ -112,7 +112,7 @@ def test_the_same_steps_are_taken_in_both() -> None:
     assert found.losses != found.other_losses
     assert found.losses == pytest.approx(found.other_losses, rel=0.02)
     alone = training()
-    with alone.chance:
+    with alone.random_states:
         assert [alone.advance().loss for _ in found.losses] == list(found.losses)
     assert min(found.seconds, found.other_seconds) > 0
 

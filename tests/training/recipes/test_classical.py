@@ -172,7 +172,7 @@ def test_scores_between_0_and_1_have_the_interval_that_an_evaluation_gives_them(
     posed = [Segmentation.pose(each, [{"category": "dog", "segmentation": outline}], TaskTerms()) for each in pictures]
     truths = [one.truth for one in posed if one]
     context: Any = SimpleNamespace(
-        payload=SimpleNamespace(objective=Objective(metric="dice")), truths=lambda held: truths
+        payload=SimpleNamespace(objective=Objective(metric="dice")), labels=lambda held: truths
     )
     maps = [np.stack([np.zeros((4, 4)), np.tri(4, k=place) - 0.5]) for place in range(4)]
     found = model_selection.measure(context, Segmentation.of(truths, {}), pictures, maps)

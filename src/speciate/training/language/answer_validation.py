@@ -63,15 +63,15 @@ def unchanged_note(ending: TrainerEnding, warmup: float) -> str | None:
 
 
 class TextScores(NamedTuple):
-    """`scores`: of each example that has a truth, NaN where the metric does not count it; empty of a corpus metric."""
+    """`scores`: of each example with a reference, NaN where the metric does not count it; empty of a corpus metric."""
 
     estimate: Estimate
     scores: list[float]
 
 
 def score_texts(context: TrainingContext, held: Sequence[Example], texts: Sequence[str]) -> TextScores | None:
-    """What the objective's metric says of these answers; None where no example has a truth."""
-    asked = [(each, text) for each, text in zip(held, texts, strict=True) if context.truth(each) is not None]
+    """What the objective's metric says of these answers; None where no example has a reference."""
+    asked = [(each, text) for each, text in zip(held, texts, strict=True) if context.label(each) is not None]
     if not asked:
         return None
     examples = [each for each, _ in asked]

@@ -90,7 +90,7 @@ class CrossTokenizerTeacher(NamedTuple):
                 str(error),
             ) from error
 
-    def shown(self, asked: str, answer: Sequence[int]) -> TeacherView:
+    def shown(self, prompt: str, answer: Sequence[int]) -> TeacherView:
         """`answer`: tokens of the student, up to its end where it came to one. A mark in the middle ends the text."""
         spelling = self.student.spelling
         size = next((place for place, each in enumerate(answer) if each not in spelling), len(answer))
@@ -98,7 +98,7 @@ class CrossTokenizerTeacher(NamedTuple):
         written = [spelling[each] for each in answer[:size]]
         mine = _puts_space(self.student.tokenizer, answer[:size], written)
         text = b"".join(_without_space(written, mine)).decode(errors="replace")
-        question, own = _tokenize_apart(self.teacher.tokenizer, asked, text)
+        question, own = _tokenize_apart(self.teacher.tokenizer, prompt, text)
         its_own = [self.teacher.spelling.get(each, b"") for each in own]
         its = bool(its_own) and its_own[0].startswith(b" ") and not text.startswith(" ")
         ended = more and answer[size] in self.student.ends
@@ -126,12 +126,12 @@ def _without_space(written: Sequence[bytes], space: bool) -> list[bytes]:
     return [written[0][1:], *written[1:]] if space else list(written)
 
 
-def _tokenize_apart(tokenizer: Any, asked: str, answer: str) -> tuple[list[int], list[int]]:
+def _tokenize_apart(tokenizer: Any, question: str, answer: str) -> tuple[list[int], list[int]]:
     """Tokens of both, made of the whole text; apart where one would reach over the beginning of the answer."""
-    ids, offsets = chat_templates.tokenize(tokenizer, asked + answer)
-    if any(begin < len(asked) < end for begin, end in offsets):
-        return chat_templates.tokenize(tokenizer, asked)[0], chat_templates.tokenize(tokenizer, answer)[0]
-    first = next((place for place, (begin, _) in enumerate(offsets) if begin >= len(asked)), len(ids))
+    ids, offsets = chat_templates.tokenize(tokenizer, question + answer)
+    if any(begin < len(question) < end for begin, end in offsets):
+        return chat_templates.tokenize(tokenizer, question)[0], chat_templates.tokenize(tokenizer, answer)[0]
+    first = next((place for place, (begin, _) in enumerate(offsets) if begin >= len(question)), len(ids))
     return ids[:first], ids[first:]
 
 
@@ -166,11 +166,11 @@ def check_overlap(found: CrossTokenizerTeacher, taught: Iterable[tuple[Tokenized
     said = f"{found.model} has another vocabulary: of the student's {len(own):,} tokens it has {shared:,}"
     said += f" ({shared / max(1, len(own)):.0%})"
     tokens = compared = places = unseen = 0
-    for lesson, asked in taught:
-        answer = completion_tokens(lesson)
+    for example, question in taught:
+        answer = completion_tokens(example)
         if not answer:
             continue
-        groups = found.shown(asked, answer).groups
+        groups = found.shown(question, answer).groups
         tokens, places = tokens + len(groups.student), places + groups.same
         compared += sum(NOWHERE < each < groups.same for each in groups.student)
         unseen += groups.same == 0

@@ -71,7 +71,7 @@ class _PolicyTrainer(DurableTrainer):
         self._asking = asking
         self._limits = Limits(given.kl_limit, given.length_limit, given.stop_on_hacking)
         self.seen: list[StepStatistics] = []
-        judged = [each.example for each in asking.held if each.truth is not None]
+        judged = [each.example for each in asking.held if each.reference is not None]
         self.evaluations = Evaluations([each.group or each.id for each in judged], given.keep_by)
         self.stopped: str | None = None
         """Why a limit ended it."""

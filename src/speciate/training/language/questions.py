@@ -27,7 +27,7 @@ _WITH_REFERENCE: tuple[str, ...] = ("exact", "numeric", "math")
 class Question(NamedTuple):
     example: Example
     prompt: Conversation
-    truth: str | None
+    reference: str | None
 
 
 def needs_reference(spec: RewardSpec) -> bool:
@@ -35,11 +35,14 @@ def needs_reference(spec: RewardSpec) -> bool:
 
 
 def find_questions(context: TrainingContext, examples: Sequence[Example]) -> list[Question]:
-    """With truths, where there are any. A conversation that ends in an answer asks for that one. INVALID for an example
-    that is meant to be a conversation and is none."""
+    """The questions of examples, with references where the examples have them.
+
+    A conversation that ends in an answer asks for that answer. INVALID for an example that should be a conversation and
+    is none.
+    """
     found = []
     for example in examples:
-        truth = context.truth(example)
+        reference = context.label(example)
         try:
             said = conversation(str(example.media))
         except ValueError as error:
@@ -50,9 +53,9 @@ def find_questions(context: TrainingContext, examples: Sequence[Example]) -> lis
                 str(error),
             ) from error
         turn = split_last_answer(said)
-        if truth is None and turn is not None:
+        if reference is None and turn is not None:
             said = turn[0]
-        found.append(Question(example, said, truth))
+        found.append(Question(example, said, reference))
     return found
 
 
@@ -61,7 +64,7 @@ def check_questions(
 ) -> list[Question]:
     """The questions to learn from. Says what is wrong with them; INVALID where a reward cannot be had."""
     needing = [spec.name or spec.kind for spec in parameters.rewards if needs_reference(spec)]
-    unlabelled_train = [each for each in train if each.truth is None]
+    unlabelled_train = [each for each in train if each.reference is None]
     if needing and len(unlabelled_train) == len(train):
         raise SpeciateError(
             Code.INVALID,
@@ -73,7 +76,7 @@ def check_questions(
         context.notes.append(
             f"{len(unlabelled_train)} training examples without a true answer are left out: a reward needs it."
         )
-        train = [each for each in train if each.truth is not None]
+        train = [each for each in train if each.reference is not None]
     learned = [format_readable(each.prompt) for each in train]
     for split, there in (
         ("validation", [format_readable(each.prompt) for each in held]),

@@ -70,7 +70,7 @@ class HeldOutEvaluation(NamedTuple):
     step: int
     reward: float
     metric: float
-    """The larger the better, whatever the metric; NaN where there are no truths."""
+    """The larger the better, whatever the metric; NaN where there are no references."""
     error: float
     """Standard error of the metric."""
     length: float
@@ -300,14 +300,14 @@ class Evaluations:
     """
 
     def __init__(self, groups: Sequence[str], keep_by: Literal["metric", "reward"]) -> None:
-        """`groups`: of the examples that have a truth, in their order; those of one group are not independent.
+        """`groups`: of the examples with a reference, in their order; those of one group are not independent.
         `keep_by`: what the best one is best in; among equals the other one decides, then the earlier step."""
         self.clusters = np.unique(np.array(groups), return_inverse=True)[1]
         self._keep_by = keep_by
         self.held: list[HeldOutEvaluation] = []
         self.scores: dict[int, list[float]] = {}
         """By step, of the first, the best and the newest evaluation, and of the one with the best metric: the metric of
-        each example that has a truth. Empty of a corpus metric."""
+        each example with a reference. Empty of a corpus metric."""
         self._kept: int | None = None
 
     def see(self, row: HeldOutEvaluation, scores: list[float]) -> bool:

@@ -45,15 +45,15 @@ class TokenizedTurn(NamedTuple):
     """What is learned, with the conversation that it answers."""
 
     prompt: Conversation
-    lesson: TokenizedExample
+    example: TokenizedExample
 
 
 def find_turns(context: TrainingContext, examples: Sequence[Example]) -> list[Turn]:
     """INVALID for an example that is meant to be a conversation and is none."""
     found = []
-    for example, truth in zip(examples, context.truths(examples), strict=True):
+    for example, label in zip(examples, context.labels(examples), strict=True):
         try:
-            found.append(Turn(example, conversation(str(example.media)), str(truth)))
+            found.append(Turn(example, conversation(str(example.media)), str(label)))
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID,
@@ -103,7 +103,7 @@ def tokenize_splits(
 ) -> TokenizedSplits:
     """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
     train, held = tokenize_turns(context, tokenizer, chat_format, parameters, learn, longest, said)
-    return TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
+    return TokenizedSplits([each.example for each in train], [each.example for each in held])
 
 
 def tokenize_turns(
@@ -115,7 +115,7 @@ def tokenize_turns(
     longest: int,
     said: Sequence[Turn] | None = None,
 ) -> tuple[list[TokenizedTurn], list[TokenizedTurn]]:
-    """As `lessons`, each with its question."""
+    """As `tokenize_splits`, each with its prompt."""
     limit = min(parameters.max_length, longest)
     if limit < parameters.max_length:
         context.notes.append(f"Examples are cut at {limit:,} tokens, which is all that the base model can see.")

@@ -80,8 +80,8 @@ def tokenize_image_splits(
 ) -> VisionSplits:
     """Of both splits. `longest`: tokens that the model can see."""
     limit = min(parameters.max_length, longest)
-    train = _find_turns(context, context.train, context.truths(context.train), shown, "training")
-    held = _find_turns(context, context.validation, context.truths(context.validation), shown, "validation")
+    train = _find_turns(context, context.train, context.labels(context.train), shown, "training")
+    held = _find_turns(context, context.validation, context.labels(context.validation), shown, "validation")
     _check_turns(context, train, held, shown)
     return VisionSplits(
         _tokenize(context, processor, train, shown, parameters, limit, longest, "training"),
@@ -100,7 +100,7 @@ class ImageCollator:
 
 
 def _find_turns(
-    context: TrainingContext, examples: Sequence[Example], truths: Sequence[Any], shown: ImageSettings, which: str
+    context: TrainingContext, examples: Sequence[Example], labels: Sequence[Any], shown: ImageSettings, which: str
 ) -> list[VisionTurn]:  # fmt: skip
     """Those with a picture. INVALID where most of the training examples lack one, and for a question that is none."""
     seen = [each for each in examples if _has_picture(each, shown)]
@@ -114,7 +114,7 @@ def _find_turns(
         )
     if lacking:
         context.notes.append(f"{lacking} of {len(examples)} {which} examples have no picture and are left out.")
-    known = dict(zip([each.id for each in examples], truths, strict=True))
+    known = dict(zip([each.id for each in examples], labels, strict=True))
     found = []
     for example in seen:
         try:

@@ -107,7 +107,7 @@ class _Session:
 
     def go(self, until: int | None) -> Ending:
         training = self._training
-        with self._stop, _memory(training), training.chance:
+        with self._stop, _memory(training), training.random_states:
             why = self._ended or self._train(until)
         if why != "paused":
             training.adopt_best()

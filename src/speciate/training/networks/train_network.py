@@ -280,17 +280,17 @@ class _NetworkSearch:
         )
         self._method.adapt(backbone)
         torch.manual_seed(seed)  # the head's weights do not depend on what the backbone drew
-        lessons = self._method.teach(context, backbone)
+        target_head = self._method.teach(context, backbone)
         wanted = given.model_dump(include=set(LoopParameters.model_fields)) | {
             "learning_rate": rate, "num_train_epochs": epochs, "precision": precision
         }  # fmt: skip
         return trial_steps.MeasuredTraining(
             context.meter,
             backbone,
-            lessons.head,
-            lessons.readout,
+            target_head.head,
+            target_head.readout,
             self._items(backbone, learn),
-            lessons.targets(learn),
+            target_head.targets(learn),
             LoopParameters.model_validate(wanted),
             seed,
             memory_retries=context.run.memory_retries,

@@ -137,7 +137,7 @@ class Training:
         self._check_division(ran_out=memory_retries > 0)
         self.epoch_steps = batches.step_count(len(items.lengths), parameters.batch_size)
         self.total = self.epoch_steps * parameters.num_train_epochs
-        self.chance = RandomStates(seed, self._device)
+        self.random_states = RandomStates(seed, self._device)
         self._epoch, self._batches = -1, list[npt.NDArray[np.int64]]()
         self._watch = LossWatch()
         self.step, self.evaluated, self.without_gain = 0, 0, 0
@@ -170,12 +170,12 @@ class Training:
 
     def run_until(self, step: int) -> None:
         """Train until `step` steps are done in all. Raises Diverged."""
-        with self.chance:
+        with self.random_states:
             while self.step < min(step, self.total):
                 self.advance()
 
     def advance(self) -> Step:
-        """One step of the optimizer. Many of them belong into one `with training.chance`."""
+        """One step of the optimizer. Many of them belong into one `with training.random_states`."""
         import torch
 
         self.team.begin(self)
@@ -272,8 +272,8 @@ class Training:
         if told.optimized is not None:
             receive(self, told, self._identity())
         self.step, self.precision = told.step, told.precision
-        with self.chance:
-            self.chance.begin(seed_of(self._seed, self.team.rank, self.step))
+        with self.random_states:
+            self.random_states.begin(seed_of(self._seed, self.team.rank, self.step))
             self.advance()
 
     def state(self) -> TrainingState:
@@ -287,7 +287,7 @@ class Training:
             "last": self.last,
             "best": self.best and [self.best.step, self.best.value],
             "watch": self._watch.state(),
-            "chance": self.chance.state,
+            "chance": self.random_states.state,
             "optimized": sorted(name for name, each in self._trained.items() if each in self._optimizer.state),
         }
         tensors: dict[str, Mapping[str, torch.Tensor]] = {
@@ -321,7 +321,7 @@ class Training:
         self.step, self.evaluated, self.without_gain = facts["step"], facts["evaluated"], facts["without_gain"]
         self.last = Step(*facts["last"]) if facts["last"] else None
         self._watch.restore(facts["watch"])
-        self.chance.state = facts["chance"]
+        self.random_states.state = facts["chance"]
 
     def digest(self) -> str:
         """sha256 of every parameter and buffer, frozen ones included."""

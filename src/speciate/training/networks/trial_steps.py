@@ -61,7 +61,7 @@ class MeasuredTraining(Training):
         self._tally.see_peak()
         forget_peak()
         before = usage_now()
-        with self.chance:
+        with self.random_states:
             self._module.train()
             loss, _ = self._loss(self._items, self._targets, places)
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
@@ -77,7 +77,7 @@ class MeasuredTraining(Training):
         precisions: tuple[Precision, ...] = ("float32", "bfloat16")
         for self.precision in precisions * _PRECISION_TURNS:
             self.restore(start)
-            with self.chance:
+            with self.random_states:
                 first, before = self.advance(), usage_now()
                 losses[self.precision] = [first.loss, *(self.advance().loss for _ in range(_TIMED_STEPS))]
             spent = usage_now().minus(before)
@@ -192,7 +192,7 @@ def memory_need(training: MeasuredTraining) -> tuple[MemoryNeed, Usage]:
 
 def step_cost(training: MeasuredTraining, judge: HeldOutData, build: Usage, steps: int) -> StepCost:
     """Of `steps` steps after the first, which is on the longest batch and warms up."""
-    with training.chance:
+    with training.random_states:
         training.advance()
         before = usage_now()
         for _ in range(steps):

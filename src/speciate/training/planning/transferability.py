@@ -158,7 +158,7 @@ def _ledoit_wolf(centred: Numbers) -> float:
 
 KEEP = 3
 FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression")
-"""Whose examples have one vector and a truth that a column of numbers can say."""
+"""Whose examples have one vector, and a label that a column of numbers can hold."""
 
 
 class Scores(NamedTuple):

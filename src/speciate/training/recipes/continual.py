@@ -93,7 +93,7 @@ def base_folder(context: TrainingContext) -> Path:
 
 
 def old_model_scores(context: TrainingContext, examples: Sequence[Example]) -> SoftTargets:
-    """What the model that is gone on from says of these, in the columns of the grown head."""
+    """Scores of these by the earlier model, in the columns of the grown head."""
     if not examples:
         return np.zeros((0, 0), np.float32)
     old = network_predictor.load_network(base_folder(context), context.payload.threads)
@@ -112,12 +112,12 @@ def labels_only(context: TrainingContext, backbone: Backbone, head: Any) -> Trai
 
 
 def soft_target_head(
-    context: TrainingContext, head: Any, readout: SoftTargetLoss, lesson: Callable[[Example, Any], TrainingTarget]
+    context: TrainingContext, head: Any, readout: SoftTargetLoss, make_target: Callable[[Example, Any], TrainingTarget]
 ) -> TrainingHead:
-    """`lesson(example, target)` says what each teaches."""
+    """`make_target(example, target)`: what is learned of each example."""
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
-        return [lesson(*pair) for pair in zip(examples, context.targets(examples), strict=True)]
+        return [make_target(*pair) for pair in zip(examples, context.targets(examples), strict=True)]
 
     return TrainingHead(head, readout, targets)
 
@@ -211,12 +211,12 @@ def _der_targets(context: TrainingContext, backbone: Backbone, head: Any, parame
         wanted = np.where(np.isnan(wanted), np.nanmin(wanted, axis=1, keepdims=True), wanted)
     said = dict(zip([each.id for each in old], wanted, strict=True))
 
-    def lesson(example: Example, target: Any) -> TrainingTarget:
+    def make_target(example: Example, target: Any) -> TrainingTarget:
         if not example.id.startswith(REPLAYED_PREFIX):
             return TrainingTarget(target)
         return TrainingTarget(target, parameters.beta, said[example.id], parameters.alpha)
 
-    return soft_target_head(context, head, SoftTargetLoss(context.readout, "scores"), lesson)
+    return soft_target_head(context, head, SoftTargetLoss(context.readout, "scores"), make_target)
 
 
 def fit_lwf(context: TrainingContext, parameters: LwfParameters) -> SelectedModel:
@@ -235,10 +235,12 @@ def lwf_method(parameters: LwfParameters) -> NetworkMethod:
 def _lwf_targets(context: TrainingContext, backbone: Backbone, head: Any, parameters: LwfParameters) -> TrainingHead:
     said = dict(zip([each.id for each in context.train], old_model_scores(context, context.train), strict=True))
 
-    def lesson(example: Example, target: Any) -> TrainingTarget:
+    def make_target(example: Example, target: Any) -> TrainingTarget:
         return TrainingTarget(target, 1.0, said[example.id], parameters.alpha)
 
-    return soft_target_head(context, head, SoftTargetLoss(context.readout, "chances", parameters.temperature), lesson)
+    return soft_target_head(
+        context, head, SoftTargetLoss(context.readout, "chances", parameters.temperature), make_target
+    )
 
 
 def fit_ewc(context: TrainingContext, parameters: EwcParameters) -> SelectedModel:
@@ -311,7 +313,7 @@ def fit_slda(context: TrainingContext, parameters: SldaParameters) -> SelectedMo
 
 
 def _earlier_model(context: TrainingContext) -> TrainedPredictor | None:
-    """The model that is gone on from; None where the base model is only its eyes."""
+    """The earlier model; None where the base model only encodes."""
     folder = context.payload.base_folder
     if folder is None or not (Path(folder) / predictor.ESTIMATOR).exists():
         return None

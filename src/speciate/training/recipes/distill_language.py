@@ -139,7 +139,7 @@ def prepare_distillation(
             f"No training example of {context.payload.dataset} is left to learn from: {'; '.join(context.notes[-3:])}",
             "Call train_model again with hyperparameters={'answers': 'given'}, or with another teacher.",
         )
-    found = TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
+    found = TokenizedSplits([each.example for each in train], [each.example for each in held])
     questions = [each.prompt for each in train], [each.prompt for each in held]
     return DistillationSetup(chat_format, found, weight, longest, questions if apart else None)
 
@@ -225,7 +225,7 @@ def _with_room_for_answer(
 ) -> list[TokenizedTurn]:
     """Questions after which an answer of the student has room."""
     most = longest - parameters.max_new_tokens
-    left = [each for each in found if 0 < len(chat_templates.prompt_tokens(each.lesson)) <= most]
+    left = [each for each in found if 0 < len(chat_templates.prompt_tokens(each.example)) <= most]
     if len(left) < len(found):
         context.notes.append(
             f"{len(found) - len(left)} questions are longer than {max(0, most)} tokens, after which an answer of "

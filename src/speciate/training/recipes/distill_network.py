@@ -91,12 +91,12 @@ def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: D
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
         told = [example for example in examples if example.id not in context.unlabelled]
-        truths = dict(zip([each.id for each in told], context.targets(told), strict=True)) if told else {}
+        labels = dict(zip([each.id for each in told], context.targets(told), strict=True)) if told else {}
         said = soft_labels(context, examples)
         seen = teacher_states(context, teachers[0], examples) if matched else [None] * len(examples)
         return [
-            TrainingTarget(truths[each.id], 1 - parameters.alpha, wanted, parameters.alpha, states)
-            if each.id in truths
+            TrainingTarget(labels[each.id], 1 - parameters.alpha, wanted, parameters.alpha, states)
+            if each.id in labels
             else TrainingTarget(None, 0.0, wanted, 1.0, states)
             for each, wanted, states in zip(examples, said, seen, strict=True)
         ]

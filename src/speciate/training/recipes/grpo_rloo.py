@@ -118,7 +118,7 @@ def train_with_rewards(
             )
             held_rows = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
             running.ask(PolicyEvaluation(opened, held, chat_format, parameters, held_rows))
-            data = digest([(each.example.id, each.prompt, each.truth) for each in (*train, *held)], chat_format)
+            data = digest([(each.example.id, each.prompt, each.reference) for each in (*train, *held)], chat_format)
             running.begin(make_session(context, parameters, learner, data, watch_loss=False))
         ending = running.go()
         predictor = finished_predictor(context, running, learner, chat_format, parameters)
@@ -131,7 +131,7 @@ def train_with_rewards(
 def _load_questions(
     context: TrainingContext, parameters: ReinforcementParameters
 ) -> tuple[list[Question], list[Question]]:
-    """Of both splits, in the order of their ids, those without a truth among them."""
+    """Of both splits, in the order of their ids, also those without a reference."""
     train = find_questions(context, _by_id([*context.train, *context.unlabelled_train]))
     held = find_questions(context, _by_id([*context.validation, *context.unlabelled_held]))
     return check_questions(context, parameters, train, held), held

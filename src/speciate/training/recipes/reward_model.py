@@ -57,7 +57,7 @@ def fit_reward_model(context: TrainingContext, parameters: RewardParameters) -> 
         train, held = _offers(context, context.train), _offers(context, context.validation)
         _check(context, train, held)
         chat_format = choose_prompt_form(context, learner.tokenizer, parameters, [offer.asked for offer, _ in train])
-        lessons = _pairs(context, learner, chat_format, parameters, train, "training")
+        train_pairs = _pairs(context, learner, chat_format, parameters, train, "training")
         held_out = _pairs(context, learner, chat_format, parameters, held, "validation")
         trainer = make_durable(RewardTrainer)(
             model=learner.model,
@@ -68,11 +68,11 @@ def fit_reward_model(context: TrainingContext, parameters: RewardParameters) -> 
                 disable_dropout=False,
                 center_rewards_coefficient=parameters.center_rewards_coefficient or None,
             ),
-            train_dataset=_rows(lessons),
+            train_dataset=_rows(train_pairs),
             eval_dataset=_rows(held_out) if held_out else None,
             peft_config=lora_config(parameters, "SEQ_CLS", modules_to_save=[head]),
         )
-        trainer.begin(make_session(context, parameters, learner, digest(lessons, held_out)))
+        trainer.begin(make_session(context, parameters, learner, digest(train_pairs, held_out)))
     ending = trainer.go()
     predictor = RewardPredictor(merge_adapters(trainer), learner.tokenizer, chat_format)
     return answer_validation.select_trained(context, predictor, parameters, ending, began)
@@ -91,10 +91,10 @@ def _load_grader(context: TrainingContext, parameters: RewardParameters) -> tupl
 def _offers(context: TrainingContext, examples: Sequence[Example]) -> list[tuple[AnswerPair, bool]]:
     """Each with whether the first answer is the better one."""
     found = []
-    for example, truth in zip(examples, context.truths(examples), strict=True):
+    for example, label in zip(examples, context.labels(examples), strict=True):
         offer = parse_pair(str(example.media))
         assert offer is not None, "the task poses pairs"
-        found.append((offer, truth == FIRST))
+        found.append((offer, label == FIRST))
     return found
 
 

@@ -28,14 +28,14 @@ class ExactScorer:
     def close(self) -> None: ...
 
     def _value(self, request: RewardRequest) -> float | None:
-        if request.truth is None:
+        if request.reference is None:
             return None
         found = find_result(request.answer, self._spec.where, self._spec.marker)
         if found is None:
             return 0.0
         if not self._spec.normalise:
-            return float(found == request.truth.strip())
-        return float(normalise(found) == normalise(request.truth))
+            return float(found == request.reference.strip())
+        return float(normalise(found) == normalise(request.reference))
 
 
 _NUMBER = re.compile(
@@ -59,24 +59,24 @@ class NumericScorer:
     def close(self) -> None: ...
 
     def _value(self, request: RewardRequest) -> RewardValue:
-        if request.truth is None:
+        if request.reference is None:
             return None
-        truth = last_number(request.truth)
-        if truth is None:
-            return MissingValue("not_a_number", f"the target has no number: {request.truth:.60}")
+        reference = last_number(request.reference)
+        if reference is None:
+            return MissingValue("not_a_number", f"the target has no number: {request.reference:.60}")
         found = find_result(request.answer, self._spec.where, self._spec.marker)
         said = None if found is None else last_number(found)
-        return 0.0 if said is None else float(self._same(said, truth))
+        return 0.0 if said is None else float(self._same(said, reference))
 
-    def _same(self, said: Number, truth: Number) -> bool:
+    def _same(self, said: Number, reference: Number) -> bool:
         """`12 %` is 0.12, and what is meant by 12 where percent are asked for; but 1 % is not 100 %."""
-        if said.percent == truth.percent:
-            return self._near(said.value, truth.value)
-        parts = said.value / (100 if said.percent else 1), truth.value / (100 if truth.percent else 1)
-        return self._near(said.value, truth.value) or self._near(*parts)
+        if said.percent == reference.percent:
+            return self._near(said.value, reference.value)
+        parts = said.value / (100 if said.percent else 1), reference.value / (100 if reference.percent else 1)
+        return self._near(said.value, reference.value) or self._near(*parts)
 
-    def _near(self, said: float, truth: float) -> bool:
-        return abs(said - truth) <= max(self._spec.tolerance, self._spec.relative * abs(truth))
+    def _near(self, said: float, reference: float) -> bool:
+        return abs(said - reference) <= max(self._spec.tolerance, self._spec.relative * abs(reference))
 
 
 class Number(NamedTuple):

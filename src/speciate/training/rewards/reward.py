@@ -28,7 +28,7 @@ class RewardRequest(NamedTuple):
 
     question: Sequence[Message]
     answer: str
-    truth: str | None
+    reference: str | None
     columns: Mapping[str, Any]
     """The user's columns of the example."""
 
@@ -69,7 +69,7 @@ class Reward(Protocol):
         self,
         questions: Sequence[Sequence[Message]],
         answers: Sequence[str],
-        truths: Sequence[str | None],
+        references: Sequence[str | None],
         columns: Sequence[Mapping[str, Any]],
     ) -> list[float | None]:
         """A value of each answer, never NaN. None: it does not apply, or could not be had (`failures`).
@@ -104,10 +104,10 @@ class WatchedReward:
         self._scorer, self._in_a_row = scorer, 0
 
     def score(
-        self, questions: Sequence[Sequence[Message]], answers: Sequence[str], truths: Sequence[str | None],
+        self, questions: Sequence[Sequence[Message]], answers: Sequence[str], references: Sequence[str | None],
         columns: Sequence[Mapping[str, Any]],
     ) -> list[float | None]:  # fmt: skip
-        requests = [RewardRequest(*each) for each in zip(questions, answers, truths, columns, strict=True)]
+        requests = [RewardRequest(*each) for each in zip(questions, answers, references, columns, strict=True)]
         values = [_finite(each) for each in self._scorer.score(requests)]
         assert len(values) == len(requests), "a kind of reward that counts wrong"
         self.failures.note(values)

@@ -115,7 +115,7 @@ def answer_text(completion: Any) -> str:
 
 def _score_answers(reward: Reward, questions: Sequence[Question], answers: Sequence[str]) -> list[float | None]:
     return reward.score(
-        [each.prompt for each in questions], answers, [each.truth for each in questions],
+        [each.prompt for each in questions], answers, [each.reference for each in questions],
         [each.example.columns for each in questions],
     )  # fmt: skip
 

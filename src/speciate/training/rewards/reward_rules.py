@@ -17,7 +17,7 @@ from speciate.training.rewards.reward_rules_sandbox import Rule
 
 def regex_rule(spec: dict[str, Any]) -> Rule:
     wanted = re.compile(spec["pattern"])
-    return lambda answer, truth, cell: float(wanted.fullmatch(answer) is not None)
+    return lambda answer, reference, cell: float(wanted.fullmatch(answer) is not None)
 
 
 _FENCED = re.compile(r"\A\s*```[^\n`]*\n(.*?)```\s*\Z", re.DOTALL)
@@ -33,7 +33,7 @@ def json_schema_rule(spec: dict[str, Any]) -> Rule:
 
     validator = Draft202012Validator(spec["json_schema"])
 
-    def value(answer: str, truth: str | None, cell: Any) -> Any:
+    def value(answer: str, reference: str | None, cell: Any) -> Any:
         found = _read_json(answer)
         if found is _NONE:
             return 0.0
@@ -41,11 +41,11 @@ def json_schema_rule(spec: dict[str, Any]) -> Rule:
             return spec["partial"]
         if not spec["equal"]:
             return 1.0
-        if truth is None:
+        if reference is None:
             return None
-        wanted = _read_json(truth)
+        wanted = _read_json(reference)
         if wanted is _NONE:
-            return {"failure": "not_a_number", "detail": f"the target is no JSON: {truth:.60}"}
+            return {"failure": "not_a_number", "detail": f"the target is no JSON: {reference:.60}"}
         return 1.0 if _same_json(found, wanted) else spec["partial"]
 
     return value
@@ -106,12 +106,12 @@ def math_rule(spec: dict[str, Any]) -> Rule:
         """As it stands, else as LaTeX: a target is often written without dollars."""
         return math_verify.parse(text, parsing_timeout=None) or math_verify.parse(f"${text}$", parsing_timeout=None)
 
-    def value(answer: str, truth: str | None, cell: Any) -> Any:
-        if truth is None:
+    def value(answer: str, reference: str | None, cell: Any) -> Any:
+        if reference is None:
             return None
-        wanted = read(truth)
+        wanted = read(reference)
         if not wanted:
-            return {"failure": "not_a_number", "detail": f"the target is no maths: {truth:.60}"}
+            return {"failure": "not_a_number", "detail": f"the target is no maths: {reference:.60}"}
         found = math_verify.parse(answer[-_LONGEST_ANSWER:], parsing_timeout=None)
         return float(math_verify.verify(wanted, found, timeout_seconds=None))
 
@@ -122,7 +122,7 @@ def gym_rule(spec: dict[str, Any]) -> Rule:
     """The score by the reasoning-gym task that made the example (evaluation/scorers)."""
     import reasoning_gym  # noqa: F401 - it takes a while, and the time of an answer is short
 
-    def value(answer: str, truth: str | None, cell: Any) -> Any:
+    def value(answer: str, reference: str | None, cell: Any) -> Any:
         if not isinstance(cell, str):
             return {"failure": "no_column", "detail": f"there is no text in the column {spec['column']!r}"}
         return of_entry(answer, cell)

@@ -125,7 +125,7 @@ def open_rule_reward(spec: RuleReward, folder: Path, policy: SandboxPolicy) -> A
     def ask(requests: Sequence[RewardRequest]) -> dict[str, Any]:
         return {
             "answers": [find_result(each.answer, spec.where, spec.marker) for each in requests],
-            "truths": [each.truth for each in requests],
+            "truths": [each.reference for each in requests],
             "cells": [_read_cell(spec, each) for each in requests],
         }
 
@@ -233,4 +233,4 @@ def split_reference(ref: str) -> tuple[Path, str]:
 def _call(requests: Sequence[RewardRequest]) -> dict[str, Any]:
     questions = [[message.shown() for message in each.question] for each in requests]
     columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in requests]
-    return {"call": [questions, [each.answer for each in requests], [each.truth for each in requests], columns]}
+    return {"call": [questions, [each.answer for each in requests], [each.reference for each in requests], columns]}

@@ -181,7 +181,7 @@ class EnvironmentHost:
         """INVALID where it cannot begin: a training without its environment means nothing."""
         question = self._questions[place]
         row = json.loads(json.dumps(dict(question.example.columns), default=str))
-        row |= {"prompt": [each.shown() for each in question.prompt], "truth": question.truth}
+        row |= {"prompt": [each.shown() for each in question.prompt], "truth": question.reference}
         said = self._kept.ask({"reset": number, "row": row}, self.spec.seconds, _MOST_LOST)
         if isinstance(said, NoAnswer) or "error" in said:
             why = said.detail if isinstance(said, NoAnswer) else str(said["error"])[:_SHOWN]
