@@ -91,8 +91,8 @@ def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabular
     ("more", "given", "words"),
     [
         ({"teacher": "api:openai/gpt-5-mini"}, {}, "is served by others"),
-        ({}, {"answers": "student", "weight": 0.5}, "nothing is learned word by word"),
-        ({}, {"lmbda": 0.5}, "lmbda is about answers='student' alone"),
+        ({}, {"answers": "student", "weight": 0.5}, "have no SFT loss"),
+        ({}, {"lmbda": 0.5}, "lmbda applies only to answers='student' alone"),
         ({"teacher": "nobody@v1"}, {}, "nobody"),
     ],
 )
