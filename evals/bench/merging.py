@@ -28,8 +28,8 @@ from speciate.workspace.workspace import Workspace
 
 NETS = ("net0", "net1", "net2")
 MERGES = {"soup": NETS, "greedy": NETS, "slerp": NETS[:2], "task_arithmetic": NETS, "ties": NETS, "dare": NETS}
-_BEGUN = {"epochs": 25, "learning_rate": [1e-3], "precision": "float32"}
-_TUNED = {"epochs": 12, "learning_rate": [6e-4], "precision": "float32"}
+_BEGUN = {"num_train_epochs": 25, "learning_rate": [1e-3], "precision": "float32"}
+_TUNED = {"num_train_epochs": 12, "learning_rate": [6e-4], "precision": "float32"}
 Right = npt.NDArray[np.float64]  # (N,) 1 where the answer is right
 
 

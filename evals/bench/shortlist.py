@@ -40,8 +40,8 @@ from speciate.training.planning.transferability import Scores, h_score, indicato
 from speciate.workspace.workspace import Workspace
 
 LABELLED, VALIDATION, TEST = 200, 100, 1000
-HEAD = {"strengths": [1.0, 10.0, 100.0, 1000.0]}
-TUNED = {"epochs": 8, "learning_rate": [1e-3], "precision": "float32"}
+HEAD = {"C": [1.0, 10.0, 100.0, 1000.0]}
+TUNED = {"num_train_epochs": 8, "learning_rate": [1e-3], "precision": "float32"}
 TRUTHS: dict[str, tuple[str, dict[str, Any]]] = {"linear": ("probe", HEAD), "tuned": ("full", TUNED)}
 KEEPS = (3, 5)
 Numbers = npt.NDArray[np.float64]

@@ -46,22 +46,24 @@ class Bench:
         from trl.trainer.sft_trainer import SFTTrainer
 
         self.count += 1
-        given = {"changes": "full", "steps": steps, "batch_size": 16, "judged": 0}
+        given = {"changes": "full", "max_steps": steps, "batch_size": 16, "judged": 0}
         asked = payload(
             self.workspace, name="bench", dataset="sums", method="sft", base_model=self.base, hyperparameters=given,
             resources={"cpu": 1},
         )  # fmt: skip
         run = Run(attempt(self.workspace, asked, f"job-{self.count}"))
         told = Payload.model_validate(run.payload)
-        study = TrainingContext(run, told, load_examples(run.folders, told.manifest, ("train",)))
+        context = TrainingContext(run, told, load_examples(run.folders, told.manifest, ("train",)))
         parameters = told.parameters
         assert isinstance(parameters, SftParameters)
-        learner = load_base_model(study, parameters)
+        learner = load_base_model(context, parameters)
         how = choose_prompt_form(
-            study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
-        found = tokenize_splits(study, learner.tokenizer, how, parameters, "completion", learner.longest)
-        told_by = trainer_arguments(study, parameters, RATE) | ({} if ours else {"logging_steps": 10})  # trl's default
+        found = tokenize_splits(context, learner.tokenizer, how, parameters, "completion", learner.longest)
+        told_by = trainer_arguments(context, parameters, RATE) | (
+            {} if ours else {"logging_steps": 10}
+        )  # trl's default
         arguments = SFTConfig(**told_by, max_length=None)
         made = (make_durable(SFTTrainer) if ours else SFTTrainer)(
             model=learner.model,
@@ -69,7 +71,7 @@ class Bench:
             args=arguments,
             train_dataset=token_rows(found.train),
         )
-        return made, make_session(study, parameters, learner, digest(found))
+        return made, make_session(context, parameters, learner, digest(found))
 
     def seconds(self, steps: int, ours: bool) -> float:
         made, told = self.trainer(steps, ours)

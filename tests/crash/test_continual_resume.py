@@ -18,7 +18,7 @@ from tests.training.recipes.test_continual import points
 pytestmark = pytest.mark.slow
 
 __all__ = ["world"]  # the fixture
-LEARN: dict[str, Any] = TINY | {"epochs": 12, "patience": 12, "learning_rate": [1e-3]}
+LEARN: dict[str, Any] = TINY | {"num_train_epochs": 12, "early_stopping_patience": 12, "learning_rate": [1e-3]}
 
 
 @pytest.fixture(scope="module")

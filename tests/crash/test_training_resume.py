@@ -47,11 +47,19 @@ from tests.training.networks.world import TwoLabels, new_run
 from tests.training.world import make_dataset, model_path, png, thirds, train_now
 
 COUNT = 48
-TINY: dict[str, Any] = {"epochs": 8, "learning_rate": [3e-4], "batch_size": 8, "folds": 3}
+TINY: dict[str, Any] = {"num_train_epochs": 8, "learning_rate": [3e-4], "batch_size": 8, "folds": 3}
 OTHERWISE: dict[str, dict[str, Any]] = {
     "new:bert": {"learning_rate": [1e-4]},
-    "new:patchtst": {"epochs": 30, "patience": 30, "learning_rate": [1e-4]},  # quick: requests came too late
-    "new:tab-resnet": {"epochs": 100, "patience": 100, "learning_rate": [2e-5]},  # quick: requests came too late
+    "new:patchtst": {
+        "num_train_epochs": 30,
+        "early_stopping_patience": 30,
+        "learning_rate": [1e-4],
+    },  # quick: requests came too late
+    "new:tab-resnet": {
+        "num_train_epochs": 100,
+        "early_stopping_patience": 100,
+        "learning_rate": [2e-5],
+    },  # quick: requests came too late
 }
 """So slow that the best weights come late: what was there before the first break would prove nothing."""
 KILLS, PAUSES = 3, 2
@@ -298,7 +306,15 @@ def _check_merged(world: World, base_model: str, form: str) -> None:
 
     rate = [1e-3]
     card = _check(
-        world, world.learn_from("text"), "lora", base_model, KILLS, PAUSES, form=form, dropout=0.1, learning_rate=rate
+        world,
+        world.learn_from("text"),
+        "lora",
+        base_model,
+        KILLS,
+        PAUSES,
+        adapter_type=form,
+        lora_dropout=0.1,
+        learning_rate=rate,
     )
     with safe_open(model_path(world.workspace, card.ref) / "backbone.safetensors", "pt") as file:
         names = list(file.keys())
@@ -333,7 +349,7 @@ def test_two_processes_of_which_any_is_killed_end_in_the_same_model(world: World
     """By the leader's death and by the follower's; with the folds and the training on everything after the search."""
     pytest.importorskip("accelerate")
     dataset, chance, kind = world.learn_from("protein", splits), random.Random(0), saving.BY_TWO.name
-    settings = TINY | {"learning_rate": [3e-4, 1e-4], "epochs": 6, "folds": 2}
+    settings = TINY | {"learning_rate": [3e-4, 1e-4], "num_train_epochs": 6, "folds": 2}
     spec = {"dataset": dataset, "method": "full", "base_model": "new:esm", "hyperparameters": settings}
     whole = world.ended(world.submit(kind, spec))
     job = world.submit(kind, spec)
@@ -377,7 +393,7 @@ def test_progress_never_goes_back_from_part_to_part(workspace: Workspace) -> Non
     make_dataset(
         workspace, "data", "tabular", labels=labels, splits=thirds(COUNT, ["train", "test"]), **_data("tabular")
     )
-    settings = TINY | {"learning_rate": [1e-3, 2e-3], "epochs": 2}
+    settings = TINY | {"learning_rate": [1e-3, 2e-3], "num_train_epochs": 2}
     train_now(
         workspace, "job-x", name="net", dataset="data", method="full", base_model="new:tab-resnet",
         hyperparameters=settings,
@@ -457,7 +473,7 @@ def _training(make: Module, shape: tuple[int, ...], leave_at: int = 0) -> Traini
         backbone = Pictures(make())
         head = torch.nn.Linear(backbone.width, 2)
     items = Leaving(PreparedItems(media, backbone.prepare, backbone.length), leave_at)
-    parameters = LoopParameters(epochs=3, batch_size=6, micro_batch=3, learning_rate=3e-3)
+    parameters = LoopParameters(num_train_epochs=3, batch_size=6, per_device_train_batch_size=3, learning_rate=3e-3)
     return Training(backbone, head, TwoLabels(), items, targets, parameters, 0)
 
 
@@ -487,7 +503,7 @@ def test_whatever_is_not_restored_shows(forgotten: str) -> None:
     facts, tensors = first.state()
     match forgotten:
         case "chance":
-            facts["chance"] = fresh.chance.state
+            facts["chance"] = fresh.random_states.state
         case "optimizer":
             tensors["optimizer"] = {name: torch.zeros_like(each) for name, each in tensors["optimizer"].items()}
         case "one weight":

@@ -85,7 +85,7 @@ def test_a_cloned_policy_acts_far_better_than_chance_and_below_its_expert(tools:
     tools.call("define_use_case", name="reacher", incumbent="constant:", **use_case)
     first = tools.call("specialize", use_case="reacher", dataset="reach", budget_minutes=3, methods=["classical"])
     assert first["candidates"][0]["method"] == "classical"
-    learning = {"epochs": 50, "patience": 15, "learning_rate": [3e-3]}
+    learning = {"num_train_epochs": 50, "early_stopping_patience": 15, "learning_rate": [3e-3]}
     policy = tools.call(
         "train_model", name="policy", dataset="reach", method="full", base_model="new:bc-mlp", use_case="reacher",
         hyperparameters=learning,

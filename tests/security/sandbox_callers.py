@@ -96,7 +96,7 @@ def by_reward(spec: Callable[[Path], reward_spec.RewardSpec]) -> Callable[[Path]
     def asked(folder: Path) -> None:
         given = spec(folder)
         marker = REWARD_KINDS[given.kind](given, RewardPlace(folder))
-        marker.mark([RewardRequest((Message("user", "?"),), "answer", None, {"tests": "pass"})])
+        marker.score([RewardRequest((Message("user", "?"),), "answer", None, {"tests": "pass"})])
 
     return asked
 

@@ -33,7 +33,7 @@ from speciate.workspace.workspace import Workspace
 from tests.modalities.samples import photo
 from tests.training.world import define, make_dataset, thirds, train_now
 
-FEW = {"classical": {"candidates": ["logistic"]}, "full": {"epochs": 8, "learning_rate": [0.01]}}
+FEW = {"classical": {"candidates": ["logistic"]}, "full": {"num_train_epochs": 8, "learning_rate": [0.01]}}
 GOOD, BAD = "a fine and lovely film", "a dull and awful bore"
 
 

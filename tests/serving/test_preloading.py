@@ -197,7 +197,7 @@ def test_a_text_model_is_loaded_whole_and_without_what_it_does_not_need(workspac
     labels = ["good" if i % 4 < 2 else "bad" for i in range(24)]
     texts = [f"a {label} film {i}" for i, label in enumerate(labels)]
     make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(24), inputs=["text"])
-    short = {"epochs": 1, "learning_rate": [1e-3]}
+    short = {"num_train_epochs": 1, "learning_rate": [1e-3]}
     how = {"method": "full", "base_model": "new:bert", "hyperparameters": short}
     train_now(workspace, "job-a", name="net", dataset="films", **how)
     train_now(workspace, "job-b", name="probed", dataset="films", method="probe", base_model="net@v1")

@@ -592,7 +592,7 @@ def _acted(*, sight: bool) -> Problem:
         source = lerobot_set.write(folder, lerobot_set.demonstrations(range(48), sight=sight, noise=0.3))
         return ingest(workspace, name, source=str(source))
 
-    return Problem(register, learning={"epochs": 25, "batch_size": 16})
+    return Problem(register, learning={"num_train_epochs": 25, "batch_size": 16})
 
 
 # Forms
@@ -669,15 +669,16 @@ PROBLEMS: dict[str, Problem] = {
     "heights of bars": _files(_bars, "png"),
     "scratches": _files(_scratched, "png", positive_label="scratched"),
     "squares and discs": _coco(240)._replace(
-        learning={"epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"epochs": 3}}
+        learning={"num_train_epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"num_train_epochs": 3}}
     ),
     "balls and boxes": _files(_bodies, "nii.gz")._replace(learning={"batch_size": 16}),
     "digits in depth": _files(_deep_digits, "nii.gz"),
-    "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "epochs": 10}),
-    "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
+    "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "num_train_epochs": 10}),
+    "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"num_train_epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
-    "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),
-    "directions": _files(_directions, "mp4")._replace(by_base={"new:videomae": {"epochs": 40, "patience": 40}}),
+    "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "num_train_epochs": 15}),
+    "directions": _files(_directions, "mp4")._replace(by_base={"new:videomae": {"num_train_epochs": 40,
+    "early_stopping_patience": 40}}),
     "digits that tremble": _files(_moving_digits, "mp4"),
     "directions of two": _files(_pairs_of_directions, "mp4"),
     "speeds": _files(_speeds, "mp4"),
@@ -687,7 +688,7 @@ PROBLEMS: dict[str, Problem] = {
     "periods": _rows(_periods, "period", "values"),
     "signals": _rows(_signals, "label", "values"),
     "waves": _rows(_waves, None, "left", "right"),
-    "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"epochs": 6}),
+    "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"num_train_epochs": 6}),
     "ways to a mark": _acted(sight=False),
     "ways to a mark by sight": _acted(sight=True),
     "bursts": _rows(_bursts, "label", "values", positive_label="burst"),

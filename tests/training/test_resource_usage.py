@@ -17,7 +17,7 @@ from speciate.workspace.workspace import Workspace
 from tests.data import peptide_fasta, review_rows, run_job
 from tests.training.world import make_dataset, thirds, train_now
 
-QUICK = {"epochs": 2, "learning_rate": [1e-3]}
+QUICK = {"num_train_epochs": 2, "learning_rate": [1e-3]}
 ONE = RequestedResources(cpu=1)
 
 
@@ -60,7 +60,7 @@ def test_a_smaller_micro_batch_that_fits_is_named(
     peaks = iter([200.0, 230.0])
     monkeypatch.setattr("speciate.training.networks.trial_steps.peak_mb", lambda: next(peaks))
     assert (
-        "'micro_batch': 8}"
+        "'per_device_train_batch_size': 8}"
         in _refused(workspace, peptides, resources=RequestedResources(cpu=1, memory_mb=300)).recovery
     )
 

@@ -378,7 +378,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _rows(workspace, "rows", "xy")
     define(workspace, "sort", "tabular-classification")
     train_now(workspace, "job-a", name="simple", dataset="rows", method="classical", use_case="sort")
-    quick = {"epochs": 1, "learning_rate": [1e-3]}
+    quick = {"num_train_epochs": 1, "learning_rate": [1e-3]}
     how = {"method": "full", "base_model": "new:tab-resnet", "hyperparameters": quick}
     train_now(workspace, "job-b", name="net", dataset="rows", use_case="sort", **how)
     workspace.close()

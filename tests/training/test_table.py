@@ -126,7 +126,7 @@ def _train(workspace: Workspace, name: str, dataset: str, row: Row) -> str:
     if row.method in ("lora", "full"):
         rate = LORA_RATE if row.method == "lora" else usual_rate(row.base_model)
         own = problem.by_base.get(row.base_model, {})
-        settings |= {"learning_rate": [rate], "epochs": 12, **problem.learning, **own}
+        settings |= {"learning_rate": [rate], "num_train_epochs": 12, **problem.learning, **own}
     result = run_job(
         workspace, "train", name=name, dataset=dataset, method=row.method, task=row.task, hyperparameters=settings,
         base_model=None if row.base_model == NONE else row.base_model,

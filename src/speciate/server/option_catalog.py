@@ -27,15 +27,12 @@ from speciate.training.language_hyperparameters import (
     VISION_TASK,
     VISION_VARIANTS,
     LanguageParameters,
-    PairParameters,
-    ReinforcementParameters,
-    RewardParameters,
 )
-from speciate.training.planning.available_methods import available_candidates as ways_to_train
+from speciate.training.planning.available_methods import available_candidates
 from speciate.training.planning.prior_model_checks import base_method, suits_family
 from speciate.training.rewards import sandboxed_rewards
 from speciate.training.rewards.reward_spec import REWARD_SPECS
-from speciate.training.train_spec import PARAMETERS, parameters_of
+from speciate.training.train_spec import METHOD_DESCRIPTIONS, PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
 Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym"]
@@ -103,7 +100,7 @@ def _metric_text(metric: Metric) -> str:
 
 def _methods(task: Task | None) -> list[Option]:
     """Of a task those that do it with what is installed, with the base models that they can take."""
-    can = task and [way for each in task.modalities for way in ways_to_train(each, task.family)]
+    can = task and [way for each in task.modalities for way in available_candidates(each, task.family)]
     found = []
     for name, parameters in PARAMETERS.items():
         known = base_method(name, task.family if task else None)
@@ -113,7 +110,7 @@ def _methods(task: Task | None) -> list[Option]:
         writes = task is not None and name in LANGUAGE_PARAMETERS and _is_learned_by(task, name)
         others = can if can and task and task.name != preference.PREFERENCE else ()
         if can is None or writes or any(way.method == known for way in others):
-            what = first_line(_module(name)) + (f" Base models: {', '.join(bases)}." if bases else "")
+            what = METHOD_DESCRIPTIONS[name] + (f" Base models: {', '.join(bases)}." if bases else "")
             form = parameters_of(name, task.name) if task else parameters
             lacking = _needs("sft" if issubclass(form, LanguageParameters) else name)
             found.append(Option(name, what, form.model_json_schema(), lacking))
@@ -125,22 +122,6 @@ def _is_learned_by(task: Task, method: str) -> bool:
     if method == preference.REWARD or task.name == preference.PREFERENCE:
         return (task.name, method) == (preference.PREFERENCE, preference.REWARD)
     return method in VISION_VARIANTS if task.name == VISION_TASK else task.family == "generation"
-
-
-_LANGUAGE_MODULES: dict[type[LanguageParameters], str] = {
-    PairParameters: "preference",
-    RewardParameters: "preference",
-    ReinforcementParameters: "reinforcement",
-}
-"""Where the recipes lie whose hyperparameters are of a kind."""
-
-
-def _module(method: str) -> str:
-    if method not in LANGUAGE_PARAMETERS:
-        return f"speciate.training.{method}"
-    form = LANGUAGE_PARAMETERS[method]
-    room = next((f"{name}." for kin, name in _LANGUAGE_MODULES.items() if issubclass(form, kin)), "")
-    return f"speciate.training.language.{room}{method}"
 
 
 def _needs(method: str) -> tuple[str, ...]:

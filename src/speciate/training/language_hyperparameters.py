@@ -10,7 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from speciate.models.language.chat_templates import Learn
-from speciate.training.hyperparameters import Frozen, Parameters
+from speciate.training.hyperparameters import Parameters
+from speciate.training.old_option_names import Options
 from speciate.training.rewards.reward_spec import DEFAULT_REWARDS, RewardSpec
 
 TrainedWeights = Literal["lora", "full"]
@@ -19,92 +20,130 @@ RequestedTemplate = Literal["auto", "chat", "plain"]
 
 
 class LanguageParameters(Parameters):
-    """Of every method that trains a language model."""
+    """Options of every method that trains a language model."""
 
     changes: TrainedWeights = Field(
-        "lora", description="lora: small changes to all linear layers, merged at the end. full: every weight."
+        "lora", description="lora: adapters beside all linear layers, merged at the end. full: every weight."
     )
-    rank: int = Field(16, ge=1, le=1024, description="Of lora.")
-    alpha: float = Field(32.0, gt=0, description="Of lora: the change is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Of lora.")
+    r: int = Field(16, ge=1, le=1024, description="LoRA: rank of the adapters.")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA: adapters are scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="LoRA: dropout before the adapters.")
     learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Its highest value; none: usual for the method, ten times more with lora."
+        None,
+        gt=0,
+        le=10,
+        description="Peak learning rate; default: the usual one of the method, ten times as much with LoRA.",
     )
-    epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples, at most.")
-    steps: int | None = Field(None, ge=1, description="Steps of the optimizer, in place of epochs.")
-    batch_size: int = Field(16, ge=1, le=4096, description="Examples in each step of the optimizer.")
-    micro_batch: int | None = Field(
-        None, ge=1, description="Examples in memory at once, which divide a batch; the step stays the same."
+    num_train_epochs: int = Field(3, ge=1, le=1000, description="Most passes over the training examples.")
+    max_steps: int | None = Field(None, ge=1, description="Steps of the optimizer, in place of epochs.")
+    batch_size: int = Field(
+        16, ge=1, le=4096, description="Examples in each step of the optimizer, with gradient accumulation."
     )
-    max_length: int = Field(1024, ge=8, le=1_000_000, description="Longest example in tokens; the rest is cut off.")
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
-    patience: int | None = Field(
-        None, ge=1, description="Epochs without a lower loss on held-out examples before it ends; none: all epochs."
+    per_device_train_batch_size: int | None = Field(
+        None, ge=1, description="Examples in memory at once, a divisor of batch_size, which stays."
     )
-    keep: Literal["best", "last"] = Field("best", description="Weights: the best on held-out examples, or the last.")
+    max_length: int = Field(
+        1024, ge=8, le=1_000_000, description="Longest example in tokens; longer ones are truncated."
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's weight decay.")
+    warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="The learning rate after the warm-up; constant is transformers' constant_with_warmup."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this L2 norm.")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Epochs without a lower loss on held-out examples before training ends; default: never."
+    )
+    keep: Literal["best", "last"] = Field(
+        "best", description="Keep the weights that are best on held-out examples, or the last."
+    )
     precision: AskedPrecision = Field(
-        "auto", description="In which it computes; auto: bfloat16 where the device has it and the model is not tiny."
+        "auto", description="auto: bfloat16 where the device has it and the model is not tiny."
     )
-    recompute: bool = Field(False, description="Activations are computed again on the way back: slower, less memory.")
-    template: RequestedTemplate = Field(
-        "auto", description="auto: the chat template where there is one, else plain text."
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: slower, less memory."
     )
+    template: RequestedTemplate = Field("auto", description="auto: the chat template if there is one, else plain text.")
     chat_template: str | None = Field(
-        None, max_length=100_000, description="Jinja, or 'chatml'; in place of the tokenizer's."
+        None, max_length=100_000, description="Jinja, or 'chatml'; replaces the tokenizer's."
     )
-    system: str | None = Field(None, max_length=20_000, description="Instructions where a conversation has none.")
-    max_new_tokens: int = Field(256, ge=1, le=32_768, description="Longest answer of the model, kept with it.")
-    judged: int = Field(100, ge=0, le=100_000, description="Validation examples that the finished model answers.")
+    system: str | None = Field(None, max_length=20_000, description="System message of conversations that have none.")
+    judged: int = Field(
+        100, ge=0, le=100_000, description="Validation examples that the finished model answers, to measure the metric."
+    )
+
+    @property
+    def answer_length(self) -> int:
+        """Tokens of the model's longest answer; kept with the model."""
+        raise NotImplementedError
 
     def planned_steps(self, learned: int) -> int:
         """Of the optimizer, at most. `learned`: training examples."""
-        return self.steps or self.epochs * math.ceil(learned / self.batch_size)
+        return self.max_steps or self.num_train_epochs * math.ceil(learned / self.batch_size)
 
 
-class SftParameters(LanguageParameters):
-    """Of imitation: the answers of the examples are learned word by word."""
+class SupervisedParameters(LanguageParameters):
+    """Options of methods that learn from given answers."""
+
+    max_new_tokens: int = Field(256, ge=1, le=32_768, description="Longest answer in tokens; kept with the model.")
+
+    @property
+    def answer_length(self) -> int:
+        return self.max_new_tokens
+
+
+class SftParameters(SupervisedParameters):
+    """Options of `sft`: learn the answers of the examples word by word."""
 
     learn: Learn = Field(
-        "completion", description="completion: the last answer. assistant: each turn of the assistant. all: every word."
+        "completion",
+        description="Targets. completion: the last answer. assistant: each turn of the assistant. all: all tokens.",
     )
-    packing: bool = Field(False, description="Several examples in one sequence of max_length, none sees another.")
+    packing: bool = Field(
+        False, description="Put several examples into one sequence of max_length; none attends to another."
+    )
 
 
-class PairParameters(LanguageParameters):
-    """Of methods that learn which of two answers is better: the target is the better one."""
+class PairParameters(SupervisedParameters):
+    """Options of methods that learn which of two answers is better: the target is the better one."""
 
     rejected: str = Field("rejected", description="Column with the worse answer.")
-    dropout: float = Field(0.0, ge=0, le=0, description="None: trl takes all of it away from methods of pairs.")
+    lora_dropout: float = Field(0.0, ge=0, le=0, description="Always 0: trl disables dropout in methods of pairs.")
 
 
 class DpoParameters(PairParameters):
-    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field("sigmoid", description="What the margin is put into.")
-    beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
-    smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Of robust: share of pairs that may be the wrong way round."
+    loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
+        "sigmoid", description="trl's loss of the margin between the two answers."
     )
-    imitation: float = Field(0.0, ge=0, le=100, description="Weight of learning the better answer word by word, too.")
+    beta: float = Field(0.1, gt=0, le=100, description="Pull to the base model: more stays nearer.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="For loss_type=robust: share of pairs whose order may be wrong."
+    )
+    rpo_alpha: float = Field(
+        0.0, ge=0, le=100, description="Weight of the SFT loss on the better answer, beside the pair loss."
+    )
 
     @model_validator(mode="after")
     def _smoothed(self) -> Self:
-        if self.loss == "robust" and not self.smoothing:
-            raise ValueError("without smoothing robust is sigmoid: say the share of pairs that are the wrong way round")
-        if self.loss != "robust" and self.smoothing:
-            raise ValueError(f"{self.loss} knows no smoothing: leave it out, or choose loss='robust'")
+        if self.loss_type == "robust" and not self.label_smoothing:
+            raise ValueError("loss_type='robust' needs label_smoothing: the share of pairs whose order may be wrong")
+        if self.loss_type != "robust" and self.label_smoothing:
+            raise ValueError(
+                f"loss_type={self.loss_type!r} has no label_smoothing: leave it out, or choose loss_type='robust'"
+            )
         return self
 
 
 class KtoParameters(PairParameters):
-    batch_size: int = Field(16, ge=2, le=4096, description="Answers in each step of the optimizer, good and bad.")
-    micro_batch: int | None = Field(
-        None, ge=2, description="Answers in memory at once, which divide a batch and measure the distance (KL)."
+    batch_size: int = Field(
+        16, ge=2, le=4096, description="Answers in each step of the optimizer, better and worse ones."
     )
-    beta: float = Field(0.1, gt=0, le=100, description="How near the model stays to the base model: more is nearer.")
-    good_weight: float = Field(1.0, ge=0, le=100, description="Of better answers.")
-    bad_weight: float = Field(1.0, ge=0, le=100, description="Of worse answers.")
+    per_device_train_batch_size: int | None = Field(
+        None, ge=2, description="Answers in memory at once, a divisor of batch_size; they measure the distance (KL)."
+    )
+    beta: float = Field(0.1, gt=0, le=100, description="Pull to the base model: more stays nearer.")
+    desirable_weight: float = Field(1.0, ge=0, le=100, description="Weight of better answers.")
+    undesirable_weight: float = Field(1.0, ge=0, le=100, description="Weight of worse answers.")
 
     def planned_steps(self, learned: int) -> int:
         """Each pair gives two answers."""
@@ -112,116 +151,139 @@ class KtoParameters(PairParameters):
 
 
 class OrpoParameters(PairParameters):
-    weight: float = Field(0.1, gt=0, le=100, description="Of the odds ratio, beside learning the better answer.")
+    beta: float = Field(
+        0.1, gt=0, le=100, description="Weight of the odds ratio, beside the SFT loss on the better answer."
+    )
 
 
 class SimpoParameters(PairParameters):
-    beta: float = Field(2.0, gt=0, le=100, description="Scale of the mean log-probability of a token.")
-    margin: float = Field(0.5, ge=0, le=100, description="By which the better answer should lead.")
+    beta: float = Field(2.0, gt=0, le=100, description="Scale of the mean log-probability per token.")
+    simpo_gamma: float = Field(0.5, ge=0, le=100, description="Margin by which the better answer should lead.")
 
 
-class RewardParameters(LanguageParameters):
-    """Of a model that gives answers a number: the target is the better answer, the column `rejected` the worse one."""
+class RewardParameters(SupervisedParameters):
+    """Options of `reward`: score answers. The target is the better answer, the column `rejected` the worse one."""
 
-    centre: float = Field(
+    center_rewards_coefficient: float = Field(
         0.0, ge=0, le=100,
-        description="Pull of the two numbers' sum to nothing (Eisenstein et al. 2023): 0.01 keeps them near 0.",
+        description="Pull of the two scores' sum to 0 (Eisenstein et al. 2023): 0.01 keeps them near 0.",
     )  # fmt: skip
 
 
 class ReinforcementParameters(LanguageParameters):
-    """Of methods that learn from what their own answers are worth (reinforcement learning)."""
+    """Options of methods that learn from rewards of their own answers (reinforcement learning)."""
 
     rewards: tuple[RewardSpec, ...] = Field(
-        DEFAULT_REWARDS, max_length=16, description="What an answer is worth: the weighted sum of these."
+        DEFAULT_REWARDS,
+        max_length=16,
+        description="An answer is worth the weighted sum of these; each has its weight, in place of reward_weights.",
     )
-    generations: int = Field(
-        8, ge=2, le=256, description="Answers to each question, which are compared with each other alone."
+    num_generations: int = Field(
+        8, ge=2, le=256, description="Answers to each question, which are compared with each other."
     )
     batch_size: int = Field(
-        32, ge=2, le=4096, description="Answers in each step of the optimizer: to batch_size / generations questions."
+        32,
+        ge=2,
+        le=4096,
+        description="Answers in each step of the optimizer, to batch_size / num_generations questions.",
     )
-    epochs: int = Field(1, ge=1, le=1000, description="Passes over the training questions, at most.")
+    num_train_epochs: int = Field(1, ge=1, le=1000, description="Most passes over the training questions.")
     max_length: int = Field(
-        1024, ge=8, le=1_000_000, description="Longest question in tokens; longer ones are left out."
+        1024, ge=8, le=1_000_000, description="Longest question in tokens; longer ones are excluded."
     )
     temperature: float = Field(
-        1.0, gt=0, le=5, description="Of those answers: lower ones are more alike, so less is learned of them."
+        1.0, gt=0, le=5, description="Sampling temperature: at lower ones answers differ less, and less is learned."
     )
-    top_p: float = Field(1.0, gt=0, le=1, description="Of the likeliest tokens that have this share together.")
-    top_k: int = Field(0, ge=0, description="Of so many likeliest tokens; 0: of all.")
-    max_new_tokens: int = Field(
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Sample from the most likely tokens that have this probability together."
+    )
+    top_k: int = Field(0, ge=0, description="Sample from so many most likely tokens; 0: from all.")
+    max_completion_length: int = Field(
         128,
         ge=1,
         le=32_768,
-        description="Longest answer, while it learns and afterwards: most of the time goes into it.",
+        description="Longest answer in tokens, in training and afterwards; most of the time goes into it.",
     )
     beta: float = Field(
         0.02, ge=0, le=100,
-        description="Pull to the base model, by the distance of their words (KL). 0: none, and it is not measured.",
+        description="Pull to the base model, by the KL divergence per token. 0: none, and it is not measured.",
     )  # fmt: skip
-    iterations: int = Field(1, ge=1, le=16, description="Times that a set of answers is learned from.")
+    num_iterations: int = Field(1, ge=1, le=16, description="Times that a set of answers is learned from.")
     epsilon: float = Field(
-        0.2, gt=0, lt=1, description="Change of a word's probability that is learned at once, at most."
+        0.2, gt=0, lt=1, description="Clipping range: the most that a token's probability ratio changes at once."
     )
-    skip_cut: bool = Field(False, description="Answers that are cut at max_new_tokens are not learned from.")
+    mask_truncated_completions: bool = Field(
+        False, description="Do not learn from answers that are cut at max_completion_length."
+    )
     judge_every: int = Field(
         20, ge=1, description="Steps between evaluations: greedy answers to `judged` validation examples."
     )
     keep_by: Literal["metric", "reward"] = Field(
-        "metric", description="What `keep` and `patience` go by on validation examples; among equals the other one."
+        "metric",
+        description="What `keep` and `early_stopping_patience` compare on validation examples; ties by the other.",
     )
-    patience: int | None = Field(
-        None, ge=1, description="Evaluations without a better value on validation examples before it ends; none: all."
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Evaluations without a better value before training ends; default: never."
     )
     kl_limit: float | None = Field(
-        None, gt=0, description="Nats a token from the base model, the mean of eight steps, at which it ends."
+        None, gt=0, description="Nats per token from the base model, the mean of eight steps, at which training ends."
     )
-    length_limit: float | None = Field(None, gt=0, description="Tokens of a mean answer at which it ends.")
+    length_limit: float | None = Field(None, gt=0, description="Mean answer length in tokens at which training ends.")
     stop_on_hacking: bool = Field(
-        False, description="End where the reward is pleased alone, as the report's `watched` says it."
+        False, description="End at signs of reward hacking, as the report's `watched` has them."
     )
+
+    @property
+    def answer_length(self) -> int:
+        return self.max_completion_length
 
     def planned_steps(self, learned: int) -> int:
-        return self.steps or self.epochs * (learned // max(1, self.batch_size // self.generations))
+        return self.max_steps or self.num_train_epochs * (learned // max(1, self.batch_size // self.num_generations))
 
     def evaluations(self, steps: int) -> int:
-        """Times that held-out questions are answered: before the first step, on the way, and of the finished model."""
+        """Times that held-out questions are answered: before the first step, in between, and by the finished model."""
         return 2 + math.ceil(steps / self.judge_every)
 
 
-class EnvironmentSpec(Frozen):
+class EnvironmentSpec(Options):
     file: str = Field(
-        description="path/to/env.py:Class, with reset(**row), tools as methods, get_reward() if it likes; in a cage."
+        description="path/to/env.py:Class, with reset(**row), tools as methods, maybe get_reward(); runs in a sandbox."
     )
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Of the file; none: as it is at the call.")
-    seconds: float = Field(10.0, gt=0, le=3600, description="For one call.")
-    rounds: int = Field(4, ge=1, le=100, description="Times that tools are called in one answer.")
-    weight: float = Field(1.0, ge=-1000, le=1000, description="Of get_reward, in the sum of all rewards.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Of the file; default: as it is at the call."
+    )
+    seconds: float = Field(10.0, gt=0, le=3600, description="Time limit of one call.")
+    max_tool_calling_iterations: int = Field(4, ge=1, le=100, description="Rounds of tool calls in one answer.")
+    weight: float = Field(1.0, ge=-1000, le=1000, description="Weight of get_reward in the sum of all rewards.")
 
 
 class GrpoParameters(ReinforcementParameters):
     environment: EnvironmentSpec | None = Field(
-        None, description="Tools that the model calls while it answers; chat templates that trl knows alone."
+        None, description="Tools that the model calls while it answers; only with chat templates that trl knows."
     )
-    loss: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
+    loss_type: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = Field(
         "dapo",
-        description="What each word counts: dapo as every other; grpo as its answer's share, which favours length.",
+        description="Weight of tokens. dapo: all alike. grpo: by share of their answer, which favours length.",
     )
-    scale: Literal["group", "batch", "none"] = Field(
-        "group", description="Rewards are divided by their spread: in a question's answers, in a step's, or not."
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="Divide rewards by their spread: within a question, within a step, or not."
     )
     epsilon_high: float | None = Field(
-        None, gt=0, le=10, description="As epsilon, of words that become likelier; none: the same. DAPO has 0.28."
+        None,
+        gt=0,
+        le=10,
+        description="As epsilon, for tokens that become more likely; default: epsilon. DAPO has 0.28.",
     )
-    level: Literal["token", "sequence"] = Field("token", description="What is limited by epsilon; sequence is GSPO.")
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token", description="What epsilon clips; sequence is GSPO."
+    )
 
 
 class RlooParameters(ReinforcementParameters):
     beta: float = Field(
-        0.05, ge=0, le=100, description="Pull to the base model, taken from the reward (KL of an answer)."
+        0.05, ge=0, le=100, description="Pull to the base model, subtracted from the reward (KL of an answer)."
     )
-    normalise: bool = Field(False, description="Advantages of a step get mean 0 and spread 1.")
+    normalize_advantages: bool = Field(False, description="Scale the advantages of a step to mean 0 and spread 1.")
 
 
 LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
@@ -234,49 +296,51 @@ LANGUAGE_PARAMETERS: dict[str, type[LanguageParameters]] = {
     "grpo": GrpoParameters,
     "rloo": RlooParameters,
 }
-"""Method -> what can be set of it. A method that is entered here is entered in recipes.py, too."""
+"""Method -> its options. A method that is entered here is entered in recipes/recipe_table.py, too."""
 
 
-# What can be set of `distill` where the task is to write: another thing than of networks with a head.
-#
-# It stands apart from specs.py, whose methods are of language models alone.
+class LanguageDistillParameters(SupervisedParameters):
+    """Options of `distill` for text-generation: a language model learns from others."""
 
-
-class LanguageDistillParameters(LanguageParameters):
-    """Of a language model that learns from others: `distill` for text-generation."""
-
-    changes: TrainedWeights = Field("full", description="full: every weight. lora: small changes to all linear layers.")
+    changes: TrainedWeights = Field("full", description="full: every weight. lora: adapters beside all linear layers.")
     answers: Literal["given", "teacher", "student"] = Field(
         "given",
-        description="Whose answers are learned from. given: the dataset's. teacher: those that it writes to the same "
-        "questions. student: those that the student writes while it learns (on-policy).",
+        description="Answers to learn from. given: the dataset's. teacher: its own answers to the same questions. "
+        "student: those that the student writes while it learns (on-policy).",
     )
     weight: float | None = Field(
         None, ge=0, le=1,
-        description="Of the teacher's chances of what comes next (of one teacher where it has another vocabulary); the "
-        "rest learns the answers word by word. None: 1, or 0 where answers are the teacher's, of another vocabulary.",
+        description="Weight of the teacher's next-token probabilities (one teacher, if of another vocabulary); the "
+        "rest is the SFT loss. Default: 1, or 0 for answers of a teacher with another vocabulary.",
     )  # fmt: skip
-    divergence: float | None = Field(
+    beta: float | None = Field(
         None, ge=0, le=1,
-        description="From the teacher's chances. 0: all it may say (forward KL). 1: its likeliest (reverse KL). "
-        "Between: Jensen-Shannon. None: 1 for the student's answers, else 0.",
+        description="Divergence from the teacher, as in GKD. 0: forward KL. 1: reverse KL. Between: generalised "
+        "Jensen-Shannon. Default: 1 for the student's answers, else 0.",
     )  # fmt: skip
-    temperature: float = Field(1.0, gt=0, le=100, description="Of both models' chances, and of the student's answers.")
-    share: float = Field(
-        1.0, gt=0, le=1, description="Of steps that learn from the student's answers; the others from the dataset's."
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="Softens both models' probabilities; also samples the student's answers."
     )
-    layers: int | None = Field(
-        None, ge=1, description="The student keeps so many of its base model's, evenly spread; none: all of them."
+    lmbda: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of steps that learn from the student's answers, as in GKD; the others from the dataset's.",
     )
-    unlabelled: bool = Field(True, description="Learn from questions without an answer, unless answers are given.")
-    control: bool = Field(False, description="Train the same student on the dataset's answers alone, to be compared.")
+    num_hidden_layers: int | None = Field(
+        None, ge=1, description="The student keeps so many layers of its base model, evenly spread; default: all."
+    )
+    unlabelled: bool = Field(True, description="Also learn from questions without an answer, unless answers=given.")
+    control: bool = Field(
+        False, description="Also train the same student on the dataset's answers alone, for comparison."
+    )
 
     @model_validator(mode="after")
-    def _chances_of_own_answers(self) -> Self:
+    def _check_own_answers(self) -> Self:
         if self.answers == "student" and self.weight not in (None, 1):
-            raise ValueError("of the student's own answers nothing is learned word by word: leave weight out")
-        if self.answers != "student" and self.share != 1:
-            raise ValueError("share is about answers='student' alone")
+            raise ValueError("the student's own answers have no SFT loss: leave weight out")
+        if self.answers != "student" and self.lmbda != 1:
+            raise ValueError("lmbda applies only to answers='student'")
         return self
 
 
@@ -284,41 +348,38 @@ def learns_unlabelled(parameters: Parameters) -> bool:
     """Whether a student learns from questions alone: its teacher answers them, or it does itself."""
     if not isinstance(parameters, LanguageDistillParameters):
         return False
-    return parameters.unlabelled and parameters.answers != "given" and parameters.share == 1
+    return parameters.unlabelled and parameters.answers != "given" and parameters.lmbda == 1
 
 
 TEXT_TASKS = ("text-generation",)
 LANGUAGE_VARIANTS: dict[str, type[LanguageParameters]] = {"distill": LanguageDistillParameters}
-"""Of methods that other tasks have, too: what can be set where the task is to write."""
-
-
-# What can be set of methods of language models where the task is to answer about pictures.
+"""Method -> its options where the task is to write text; other tasks have the method, too."""
 
 
 VISION_TASK = "image-text-to-text"
 
 
-class VisionSftParameters(LanguageParameters):
-    """Of `sft` for image-text-to-text: the answers of the examples are learned word by word."""
+class VisionSftParameters(SupervisedParameters):
+    """Options of `sft` for image-text-to-text: learn the answers of the examples word by word."""
 
     learn: Literal["completion", "assistant"] = Field(
-        "completion", description="completion: the last answer. assistant: each turn of the assistant."
+        "completion", description="Targets. completion: the last answer. assistant: each turn of the assistant."
     )
     eyes: Literal["kept", "learned"] = Field(
-        "kept", description="kept: what sees stays as it is. learned: it changes as the rest does."
+        "kept", description="Vision encoder. kept: frozen. learned: trained as the rest."
     )
     side: int | None = Field(
         None, ge=16, le=16_384,
-        description="Longest side of a picture in pixels, from now on: larger ones are made smaller.",
+        description="Longest side of an image in pixels, from now on; larger ones are resized.",
     )  # fmt: skip
     max_length: int = Field(
         2048, ge=8, le=1_000_000,
-        description="Longest example in tokens, those of its pictures among them; longer ones are left out, never cut.",
+        description="Longest example in tokens, with those of its images; longer ones are excluded, never cut.",
     )  # fmt: skip
     batch_size: int = Field(8, ge=1, le=4096, description="Examples in each step of the optimizer.")
-    template: Literal["auto", "chat"] = Field("auto", description="The chat template of the processor, always.")
+    template: Literal["auto", "chat"] = Field("auto", description="Always the processor's chat template.")
     chat_template: str | None = Field(
-        None, max_length=100_000, description="Jinja, in place of the processor's: contents are lists of parts."
+        None, max_length=100_000, description="Jinja, replaces the processor's: contents are lists of parts."
     )
 
 

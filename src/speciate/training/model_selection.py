@@ -117,41 +117,41 @@ def _standing(sign: int, value: float) -> float:
     return sign * value if math.isfinite(value) else -math.inf
 
 
-def select_best(study: TrainingContext, ways: Sequence[LearnerGroup], folds: int) -> SelectedModel:
+def select_best(context: TrainingContext, ways: Sequence[LearnerGroup], folds: int) -> SelectedModel:
     """Try every learner on every representation until the budget ends, and keep the best.
 
     Among equals the earlier one wins: ways and learners are listed from cheap to dear. Only between ways that see other
     parts of mixed rows few validation examples do not decide alone: see `_between`. Raises INVALID where none can be
     tried.
     """
-    sign = find_metric(study.payload.objective.metric).sign
+    sign = find_metric(context.payload.objective.metric).sign
     total = sum(len(way.learners) for way in ways)
     best: _Contender | None = None
     near, of_parts = list[_Contender](), any(way.sees > 1 for way in ways)
     tried: list[CandidateResult] = []
     for way in ways:
-        study.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
+        context.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
         try:
-            with study.tally.stage("preparing"):
-                parts, whole = _prepare(study, way, folds)
+            with context.meter.stage("preparing"):
+                parts, whole = _prepare(context, way, folds)
         except UnsuitableRepresentation as error:
             tried += [CandidateResult(f"{way.name}: {learner.name}", 0.0, None, str(error)) for learner in way.learners]
             _log.info("%s: not tried: %s", way.name, error)
             continue
         for learner in way.learners:
-            study.checkpoint()
+            context.checkpoint()
             name, started = f"{way.name}: {learner.name}", time.monotonic()
-            study.progress(len(tried), total, "candidates", name)
-            reason = "the budget had ended" if best and study.over_budget else _refusal(learner, parts, study)
+            context.progress(len(tried), total, "candidates", name)
+            reason = "the budget had ended" if best and context.over_budget else _refusal(learner, parts, context)
             if reason:
                 tried.append(CandidateResult(name, 0.0, None, reason))
                 _log.info("%s: not tried: %s", name, reason)
                 continue
-            with study.tally.stage("training"):
-                contender = _evaluate_learner(study, name, way, whole, learner, parts, sign)
+            with context.meter.stage("training"):
+                contender = _evaluate_learner(context, name, way, whole, learner, parts, sign)
             seconds, value = time.monotonic() - started, contender.estimate.value
             tried.append(CandidateResult(name, seconds, value))
-            _log.info("%s: %s %.4g, %.2f s", name, study.payload.objective.metric, value, seconds)
+            _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
             if best is None or contender.standing > best.standing:
                 best = contender
             near = _near_best([*near, contender], best) if of_parts else []
@@ -161,14 +161,14 @@ def select_best(study: TrainingContext, ways: Sequence[LearnerGroup], folds: int
             f"No candidate could be tried: {_describe_refusals(tried)}.",
             "Call train_model again without hyperparameters.candidates, or on fewer or other examples.",
         )
-    decided = _decide_between(study, near, folds, sign) if len(near) > 1 else None
+    decided = _decide_between(context, near, folds, sign) if len(near) > 1 else None
     best = decided or best
-    study.progress(total, total, "candidates", f"{best.name} is the best")
-    with study.tally.stage("training"):
-        final = best.fitted or _fit_whole(study, best)
+    context.progress(total, total, "candidates", f"{best.name} is the best")
+    with context.meter.stage("training"):
+        final = best.fitted or _fit_whole(context, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    surer = None if decided else _confirmed(study, best, folds, sign)
-    return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else study.how, marked)
+    surer = None if decided else _confirmed(context, best, folds, sign)
+    return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
 
 
 def _near_best(tried: Sequence[_Contender], best: _Contender) -> list[_Contender]:
@@ -183,85 +183,87 @@ def _near_best(tried: Sequence[_Contender], best: _Contender) -> list[_Contender
     return list(first.values())
 
 
-def _decide_between(study: TrainingContext, near: Sequence[_Contender], folds: int, sign: int) -> _Contender | None:
+def _decide_between(context: TrainingContext, near: Sequence[_Contender], folds: int, sign: int) -> _Contender | None:
     """Of candidates that few validation examples do not tell apart: the best out of fold on training and validation
     examples alike, and among equals the one that sees most parts, as it answers where one of them is missing.
 
     Without a validation split they were judged out of fold already. None where that cannot be done, or there is no
     time: then the first of the best stays.
     """
-    if not study.validation:
+    if not context.validation:
         return max(near, key=lambda one: (one.standing, one.way.sees))
-    if len(study.validation) > _FEW_EXAMPLES or study.readout.family not in _FAMILIES_WITH_FOLDS:
+    if len(context.validation) > _FEW_EXAMPLES or context.readout.family not in _FAMILIES_WITH_FOLDS:
         return None
     standings: list[tuple[float, int]] = []
     for one in near:
-        found = _out_of_fold(study, one, folds)
+        found = _out_of_fold(context, one, folds)
         if found is None:
             return None
         standings.append((_standing(sign, found.value), one.way.sees))
     values = ", ".join(f"{one.name} {sign * value:.3g}" for one, (value, _) in zip(near, standings, strict=True))
-    study.notes.append(
-        f"{len(study.validation)} validation examples do not tell {len(near)} candidates apart, so what they are worth "
-        f"{ON_ALL_FOLDS} decided: {values}."
+    context.notes.append(
+        f"{len(context.validation)} validation examples do not tell {len(near)} candidates apart, so what they are "
+        f"worth {ON_ALL_FOLDS} decided: {values}."
     )
     return near[standings.index(max(standings))]
 
 
-def _confirmed(study: TrainingContext, best: _Contender, folds: int, sign: int) -> Estimate | None:
+def _confirmed(context: TrainingContext, best: _Contender, folds: int, sign: int) -> Estimate | None:
     """Where the winner meets the target on a validation split that is too small to be sure of it: its value on training
     and validation examples alike, out of fold. None where that tells nothing new, or there is no time.
 
     The learner is settled by then, so nothing is chosen on these examples; a fold learns from a little less.
     """
-    target, estimate = study.payload.objective.target, best.estimate
+    target, estimate = context.payload.objective.target, best.estimate
     if (
         target is None
-        or not study.validation
-        or study.readout.family not in _FAMILIES_WITH_FOLDS
-        or not study.seconds_left > 0
+        or not context.validation
+        or context.readout.family not in _FAMILIES_WITH_FOLDS
+        or not context.seconds_left > 0
     ):
         return None
     low = min(sign * estimate.low, sign * estimate.high)
     if not (sign * estimate.value >= sign * target and low < sign * target):
         return None
-    return _out_of_fold(study, best, folds)
+    return _out_of_fold(context, best, folds)
 
 
-def _out_of_fold(study: TrainingContext, one: _Contender, folds: int) -> Estimate | None:
+def _out_of_fold(context: TrainingContext, one: _Contender, folds: int) -> Estimate | None:
     """Its value on training and validation examples alike, each judged by what did not learn from it. None where no
     fold can be made, or the budget ended."""
     scores, held = [], list[Example]()
-    for learn, judge in study.everywhere(folds):
-        study.checkpoint()
-        if study.over_budget:
+    for learn, judge in context.everywhere(folds):
+        context.checkpoint()
+        if context.over_budget:
             return None
-        study.progress(len(held), len(study.train) + len(study.validation), "examples", f"{one.name}: out of fold")
-        with study.tally.stage("training"):
+        context.progress(
+            len(held), len(context.train) + len(context.validation), "examples", f"{one.name}: out of fold"
+        )
+        with context.meter.stage("training"):
             try:
                 representation = one.way.represent(learn)
             except UnsuitableRepresentation:
                 return None
             estimator = one.learner.learn(
-                representation.encode(learn), study.targets(learn), study.payload.spec.seed
+                representation.encode(learn), context.targets(learn), context.payload.spec.seed
             )  # fmt: skip
             scores.append(estimator.scores(representation.encode(judge)))
         held += judge
-    return measure(study, one.readout, held, np.concatenate(scores)) if held else None
+    return measure(context, one.readout, held, np.concatenate(scores)) if held else None
 
 
-def measure(study: TrainingContext, readout: TaskHead, held: Sequence[Example], scores: Any) -> Estimate:
+def measure(context: TrainingContext, readout: TaskHead, held: Sequence[Example], scores: Any) -> Estimate:
     """The objective's metric with its interval, clustered by group. `scores`: as the readout takes them."""
-    return measure_answers(study, readout, held, predict_examples(readout, scores, held))
+    return measure_answers(context, readout, held, predict_examples(readout, scores, held))
 
 
 def measure_answers(
-    study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> Estimate:
     """The same of answers, whoever gave them."""
-    metric = find_metric(study.payload.objective.metric)
+    metric = find_metric(context.payload.objective.metric)
     groups = [example.group or example.id for example in held]
-    marked = _contributions(study, readout, held, given)
+    marked = _contributions(context, readout, held, given)
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     if metric.shape == "corpus":
         return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
@@ -269,25 +271,25 @@ def measure_answers(
 
 
 def scores_of(
-    study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> list[float]:
     """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
-    metric = find_metric(study.payload.objective.metric)
+    metric = find_metric(context.payload.objective.metric)
     if metric.shape == "corpus":
         return []
-    return [float(each) for each in contributions(metric, _contributions(study, readout, held, given))]
+    return [float(each) for each in contributions(metric, _contributions(context, readout, held, given))]
 
 
 def _contributions(
-    study: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> Any:
     return judged(
         readout.family,
-        study.truths(held),
+        context.labels(held),
         [one.output for one in given],
         [one.probabilities for one in given],
         readout.labels,
-        study.payload.objective.positive_label,
+        context.payload.objective.positive_label,
     )
 
 
@@ -298,22 +300,22 @@ def _describe_refusals(tried: Sequence[CandidateResult]) -> str:
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in named.items())
 
 
-def _refusal(learner: Learner, parts: Sequence[Division], study: TrainingContext) -> str | None:
+def _refusal(learner: Learner, parts: Sequence[Division], context: TrainingContext) -> str | None:
     rows, columns = parts[0].inputs.shape
-    return learner.refuse(rows, columns, len(study.readout.labels) or 1)
+    return learner.refuse(rows, columns, len(context.readout.labels) or 1)
 
 
-def _prepare(study: TrainingContext, way: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
+def _prepare(context: TrainingContext, way: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
     """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
 
     Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole.
     """
-    parts = list(study.parts(way.represent, folds))
-    return parts, None if study.validation else way.represent(study.train)
+    parts = list(context.parts(way.represent, folds))
+    return parts, None if context.validation else way.represent(context.train)
 
 
 def _evaluate_learner(
-    study: TrainingContext,
+    context: TrainingContext,
     name: str,
     way: LearnerGroup,
     whole: Representation | None,
@@ -322,32 +324,29 @@ def _evaluate_learner(
     sign: int,
 ) -> _Contender:
     """Learn on each part's one side, be judged on the other."""
-    fitted = [learner.learn(part.inputs, part.targets, study.payload.spec.seed) for part in parts]
+    fitted = [learner.learn(part.inputs, part.targets, context.payload.spec.seed) for part in parts]
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
-    readout = study.readout.calibrated(scores, study.targets(held))
-    estimate = measure(study, readout, held, scores)
+    readout = context.readout.calibrated(scores, context.targets(held))
+    estimate = measure(context, readout, held, scores)
     learned = None
     if whole is None:
-        learned = TrainedPredictor(study.payload.task, parts[0].representation, fitted[0], readout)
+        learned = TrainedPredictor(context.payload.task, parts[0].representation, fitted[0], readout)
     standing = _standing(sign, estimate.value)
-    if readout.family == "anomaly" and not study.targets(held).any():
-        standing = tightness(fitted, [part.held_inputs for part in parts], scores, study.payload.spec.seed)
-        if TIGHTNESS_NOTE not in study.notes:
-            study.notes.append(TIGHTNESS_NOTE)
+    if readout.family == "anomaly" and not context.targets(held).any():
+        standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
+        if TIGHTNESS_NOTE not in context.notes:
+            context.notes.append(TIGHTNESS_NOTE)
     return _Contender(name, way, learner, whole, learned, readout, estimate, standing)
 
 
-def _fit_whole(study: TrainingContext, best: _Contender) -> TrainedPredictor:
+def _fit_whole(context: TrainingContext, best: _Contender) -> TrainedPredictor:
     """After folds: once more on the whole training split."""
     representation = best.whole
     assert representation is not None, "made with the folds"
-    inputs, targets = representation.encode(study.train), study.targets(study.train)
-    estimator = best.learner.learn(inputs, targets, study.payload.spec.seed)
-    return TrainedPredictor(study.payload.task, representation, estimator, best.readout)
-
-
-# How tightly a learner of normal examples fits them, known without a single anomaly.
+    inputs, targets = representation.encode(context.train), context.targets(context.train)
+    estimator = best.learner.learn(inputs, targets, context.payload.spec.seed)
+    return TrainedPredictor(context.payload.task, representation, estimator, best.readout)
 
 
 TIGHTNESS_NOTE = (
@@ -357,8 +356,9 @@ TIGHTNESS_NOTE = (
 
 
 def tightness(fitted: Sequence[Estimator], held: Sequence[Any], scores: Scores, seed: int) -> float:
-    """Area under the ROC curve of held-out normal examples against shuffled ones, between 0 and 1; 1 is tightest.
+    """How tightly learners of normal examples fit them, measured without a single anomaly.
 
+    Area under the ROC curve of held-out normal examples against shuffled ones, between 0 and 1; 1 is tightest.
     Shuffled: each column by itself, so that every number is usual and no two belong together (Shi & Horvath 2006).
     `held`: for each estimator the inputs (M, D) that it did not learn from; `scores`: what all of them got, (N, 1).
     """

@@ -129,9 +129,6 @@ class CostMeter:
         }
 
 
-# Memory: how much this process holds, and which errors mean that there is no more.
-
-
 _CONTAINER = Path("/sys/fs/cgroup")
 _SAID = (
     "DefaultCPUAllocator: can't allocate memory",

@@ -30,8 +30,13 @@ from speciate.models.model_card import EXPORT
 from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.planning import shortlist
-from speciate.training.planning.available_methods import LANGUAGE, all_candidates, available_candidates, methods_for
-from speciate.training.planning.available_methods import check_candidate as check_option
+from speciate.training.planning.available_methods import (
+    LANGUAGE,
+    all_candidates,
+    available_candidates,
+    check_candidate,
+    methods_for,
+)
 from speciate.training.planning.shortlist import (
     SHORTLIST_STEP,
     comparable_base_models,
@@ -39,7 +44,7 @@ from speciate.training.planning.shortlist import (
     shortlist_report,
     shortlist_request,
 )
-from speciate.training.train_spec import Candidate, Method, Option, TrainSpec
+from speciate.training.train_spec import Candidate, Method, TrainSpec
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -78,7 +83,7 @@ class TrainedCandidate(NamedTuple):
     """A training that ended well."""
 
     model: str
-    way: Candidate
+    candidate: Candidate
     report: dict[str, Any]
     seconds: float
 
@@ -113,15 +118,11 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     family = find_task(use_case.task).family
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
-    there = (
-        spec.ways
-        or _named_candidates(spec)
-        or [Candidate(**option.model_dump()) for option in available_candidates(manifest.modality, family)]
-    )
+    there = spec.ways or _named_candidates(spec) or available_candidates(manifest.modality, family)
     ways = _with_like(spec, _of_named_bases(spec, there))
     plans = [
-        train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
-        for way in ways or [Candidate(method="classical")]
+        train.plan(_train_spec(spec, candidate, spec.dataset, spec.budget_minutes), workspace)
+        for candidate in ways or [Candidate(method="classical")]
     ]
     known = [each.seconds for each in plans if each.seconds is not None]
     return Plan(
@@ -131,7 +132,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         resolved={
             "dataset": manifest.ref,
             "use_case": f"{use_case.name} version {use_case.version}",
-            "candidates": [way.model_dump(exclude_none=True) for way in ways],
+            "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
             **({"warnings": warnings} if (warnings := splits.warnings_of_report(version.report)) else {}),
         },
@@ -160,7 +161,7 @@ def choose_candidates(
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
         return tuple(found)
-    place = next((place for place, way in enumerate(found) if way.method in _NETWORKS), len(found))
+    place = next((place for place, candidate in enumerate(found) if candidate.method in _NETWORKS), len(found))
     return (*found[:place], warm, *found[place:])
 
 
@@ -174,8 +175,8 @@ def _suited_candidates(
     workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]
 ) -> list[Candidate]:
     if not base_models:
-        return [Candidate(**option.model_dump()) for option in all_candidates(workspace, modality, family)]
-    found = [Candidate(**option.model_dump()) for option in available_candidates(modality, family)]
+        return all_candidates(workspace, modality, family)
+    found = available_candidates(modality, family)
     learned: tuple[Method, ...] = ("probe", *_NETWORKS, *LANGUAGE)
     named = [
         Candidate(method=method, base_model=base)
@@ -183,7 +184,7 @@ def _suited_candidates(
         for base in base_models
         if method in methods_for(base, family)
     ]
-    return [way for way in found if way.base_model is None] + named
+    return [candidate for candidate in found if candidate.base_model is None] + named
 
 
 def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
@@ -200,17 +201,17 @@ def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
     method = next((each for each in _NETWORKS if each == card.method), None)
     if method is None or card.task != use_case.task or not model_folder.has_backbone(version.path):
         return None
-    way = Candidate(method=method, base_model=card.ref, continue_from=card.ref)
+    candidate = Candidate(method=method, base_model=card.ref, continue_from=card.ref)
     try:
-        planned = train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
+        planned = train.plan(_train_spec(spec, candidate, spec.dataset, spec.budget_minutes), workspace)
     except SpeciateError:
         return None
-    return None if planned.payload["base_learned_from"] is None else way
+    return None if planned.payload["base_learned_from"] is None else candidate
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:
     for method in methods_for(base_model, family)[:1]:
-        check_option(Option(method=method, base_model=base_model), modality, family, workspace)
+        check_candidate(Candidate(method=method, base_model=base_model), modality, family, workspace)
 
 
 def _core(workspace: Workspace, core: str) -> Manifest:
@@ -255,20 +256,22 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     if begun and (left < _LEAST_SECONDS or any(surely_meets_target(candidate) for candidate in trained)):
         return []
     left = max(left, _LEAST_SECONDS)
-    recipe = [one.way.model_copy(update={"like": None}) for one in trained if one.way.like]  # it stands for its like
+    recipe = [
+        one.candidate.model_copy(update={"like": None}) for one in trained if one.candidate.like
+    ]  # it stands for its like
     there = spec.ways or _named_candidates(spec) or _default_candidates(children)
     dataset = trained[0].report["dataset"] if trained else spec.dataset
     possible = keep_shortlisted(_of_named_bases(spec, there), shortlist_report(children))
-    for way in _with_like(spec, possible):
-        if (step := step_name(way)) not in tried and way not in recipe:
-            if spec.shortlist and SHORTLIST_STEP not in tried and comparable_base_models([way]):
+    for candidate in _with_like(spec, possible):
+        if (step := step_name(candidate)) not in tried and candidate not in recipe:
+            if spec.shortlist and SHORTLIST_STEP not in tried and comparable_base_models([candidate]):
                 return [
                     shortlist_request(
                         possible, use_case=spec.use_case, dataset=dataset, seed=spec.seed, seconds_left=left,
                         grace=_GRACE_SECONDS,
                     )
                 ]  # fmt: skip
-            request = _train_spec(spec, way, dataset, left / 60)
+            request = _train_spec(spec, candidate, dataset, left / 60)
             return [
                 ChildRequest(
                     step=step,
@@ -329,7 +332,7 @@ def _default_candidates(children: Sequence[Child]) -> list[Candidate]:
     """
     first, trained = Candidate(method="classical"), trained_candidates(children)
     if trained:
-        return [first, *(Candidate.model_validate(way) for way in trained[0].report["dearer"])]
+        return [first, *(Candidate.model_validate(candidate) for candidate in trained[0].report["dearer"])]
     return [first]
 
 
@@ -338,31 +341,35 @@ def _with_like(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Cand
 
 
 def _of_named_bases(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Candidate]:
-    return [way for way in possible if not (way.base_model and spec.base_models) or way.base_model in spec.base_models]
+    return [
+        candidate
+        for candidate in possible
+        if not (candidate.base_model and spec.base_models) or candidate.base_model in spec.base_models
+    ]
 
 
-def step_name(way: Candidate) -> str:
+def step_name(candidate: Candidate) -> str:
     """`train/classical`, `train/probe-minilm`, `train/continue-taste-model-v3`, `train/like-x-v1`."""
-    first = "like" if way.like else "continue" if way.continue_from else way.method
-    base = re.sub(r"[^\w.]+", "-", (way.like or way.base_model or "").removeprefix("pkg:")).strip("-")
+    first = "like" if candidate.like else "continue" if candidate.continue_from else candidate.method
+    base = re.sub(r"[^\w.]+", "-", (candidate.like or candidate.base_model or "").removeprefix("pkg:")).strip("-")
     return f"{_TRAIN}{first}" + (f"-{base}" if base else "")
 
 
-def _train_spec(spec: SpecializeSpec, way: Candidate, dataset: str, minutes: float) -> TrainSpec:
+def _train_spec(spec: SpecializeSpec, candidate: Candidate, dataset: str, minutes: float) -> TrainSpec:
     """What a recipe says is not said again: what is named goes before it."""
     ours = {
         "name": f"{spec.use_case}-model",
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
-        **way.model_dump(exclude_none=True),
+        **candidate.model_dump(exclude_none=True),
     }
-    if way.like is None:
+    if candidate.like is None:
         ours |= {"hyperparameters": {"order": spec.order} if spec.order else {}, "seed": spec.seed}
     return TrainSpec.model_validate(ours)
 
 
-# Judging
+# Evaluation
 
 
 def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
@@ -471,7 +478,7 @@ def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -
     validation = candidate.report["validation"]
     return {
         "model": candidate.model,
-        **{"method": None, "base_model": None, **candidate.way.model_dump(exclude_none=True)},
+        **{"method": None, "base_model": None, **candidate.candidate.model_dump(exclude_none=True)},
         "value": row["value"] if row else validation["value"],
         "interval": row["interval"] if row else validation["interval"],
         "measured_on": "test" if row else validation["how"],

@@ -30,6 +30,7 @@ from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
+from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
 from speciate.training.planning.available_methods import available_candidates
 from speciate.training.planning.base_models import Base, no_unseen_examples
@@ -69,7 +70,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     database = workspace.database
     spec, repeated = resolve_recipe(spec, workspace)
     method = spec.method
-    assert method is not None, "filled() sees to it"
+    assert method is not None, "resolve_recipe() sees to it"
     check_name("model", spec.name)
     registry.check_free(database, spec.name)
     use_case = use_cases.get(database, spec.use_case) if spec.use_case else None
@@ -80,7 +81,9 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
-    option, base = prior_model_checks.resolve_candidate(spec, manifest, task, workspace)
+    given = with_new_names(parameters_of(method, task.name), spec.hyperparameters)
+    spec = spec.model_copy(update={"hyperparameters": given})
+    candidate, base = prior_model_checks.resolve_candidate(spec, manifest, task, workspace)
     if base:
         _check_base(base, manifest)
     spec, teachers = prior_model_checks.check_prior_models(spec, manifest, task, base, workspace)
@@ -94,7 +97,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     check_labels(manifest, target, task, terms)
     can = available_candidates(manifest.modality, task.family)
     payload = Payload(
-        spec=spec.model_copy(update={"base_model": option.base_model}),
+        spec=spec.model_copy(update={"base_model": candidate.base_model}),
         manifest=manifest,
         dataset=dataset,
         task=task.name,
@@ -107,7 +110,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         base_learned_from=base.learned_from if base else (),
         teachers=teachers,
         repeats=repeated,
-        dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
+        dearer=tuple(can[can.index(candidate) + 1 :]) if candidate in can else (),
         threads=threads,
         processes=max(1, gpus),
         device="cuda" if gpus else "cpu",
@@ -135,7 +138,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             "dataset": dataset,
             "task": task.name,
             "target": target,
-            "base_model": option.base_model,
+            "base_model": candidate.base_model,
             "metric": payload.objective.metric,
         },
         preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
@@ -381,14 +384,14 @@ KIND = Kind(
 )
 
 
-# Training again as a recorded version was trained: alone a reproduction, with other data or another base an update.
-
-
 _REQUIRED = ("name", "dataset", "method")
 
 
 def resolve_recipe(spec: TrainSpec, workspace: Workspace) -> tuple[TrainSpec, RepeatedModel | None]:
-    """The spec with what `like` and `continue_from` say of it. INVALID where something is still missing."""
+    """The spec with what `like` and `continue_from` mean. INVALID where something is still missing.
+
+    `like` alone repeats a training; with other data or another base model it is an update.
+    """
     repeated = None
     if spec.like is not None:
         spec, repeated = _from_recipe(spec, spec.like, workspace)

@@ -40,33 +40,33 @@ _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from
 
 def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
-    tally = CostMeter(run)
+    meter = CostMeter(run)
     try:
         with base_models.copy_caller_folders(run, Payload.model_validate(run.payload)) as payload:
-            return _run_with_processes(run, payload, tally)
+            return _run_with_processes(run, payload, meter)
     except BaseException:
-        tally.keep()  # stopped, or out of memory: another attempt goes on
+        meter.keep()  # stopped, or out of memory: another attempt goes on
         raise
 
 
-def _run_with_processes(run: Run, payload: Payload, tally: CostMeter) -> dict[str, Any]:
+def _run_with_processes(run: Run, payload: Payload, meter: CostMeter) -> dict[str, Any]:
     if payload.device == "cuda":
         take_gpus(run.folders.cache / GPU_LOCKS, payload.processes)
     with gather_team(
         run, payload.processes, payload.device, payload.threads, partial(_follow_leader, run, payload)
     ) as team:
-        return _train(run, payload, tally, team)
+        return _train(run, payload, meter, team)
 
 
 def _follow_leader(run: Run, payload: Payload, team: Follower) -> None:
     """In each other process of the team."""
-    study, parameters = (
+    context, parameters = (
         TrainingContext(run, payload, _read_examples(run, payload).examples, CostMeter(), team),
         payload.parameters,
     )
     assert isinstance(parameters, FullParameters), "others learn in one process"
     with _limited_threads(payload):
-        train_network.follow_leader(study, parameters, METHODS[payload.spec.method or ""](parameters), team)
+        train_network.follow_leader(context, parameters, METHODS[payload.spec.method or ""](parameters), team)
 
 
 def _read_examples(run: Run, payload: Payload) -> UnseenExamples:
@@ -82,28 +82,28 @@ def _limited_threads(payload: Payload) -> Iterator[None]:
         yield
 
 
-def _train(run: Run, payload: Payload, tally: CostMeter, team: Team) -> dict[str, Any]:
+def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> dict[str, Any]:
     run.progress(0, None, "", "reading examples")
-    with tally.stage("preparing"):
+    with meter.stage("preparing"):
         remaining = _read_examples(run, payload)
-    tally.loaded_mb = resident_mb()
-    study = TrainingContext(run, payload, remaining.examples, tally, team)
-    study.notes += remaining.notes(payload)
+    meter.loaded_mb = resident_mb()
+    context = TrainingContext(run, payload, remaining.examples, meter, team)
+    context.notes += remaining.notes(payload)
     with _limited_threads(payload):
-        chosen = RECIPES[payload.spec.method or ""](study, payload.parameters)
+        chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
     identity = chosen.predictor.save(run.outputs / "model")
-    seconds = tally.spent.seconds
+    seconds = meter.spent.seconds
     size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
-    usd = payload.processes * usd_for(tally.spent.cpu, payload.usd_per_core_hour)
-    card = _card(study, chosen, identity, seconds, size).model_copy(update={"usd": usd})
-    report = _report(payload, study, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
+    usd = payload.processes * usd_for(meter.spent.cpu, payload.usd_per_core_hour)
+    card = _card(context, chosen, identity, seconds, size).model_copy(update={"usd": usd})
+    report = _report(payload, context, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
-    return {"card": card.model_dump(mode="json"), "report": report, "beside": study.beside}
+    return {"card": card.model_dump(mode="json"), "report": report, "beside": context.beside}
 
 
-def _card(study: TrainingContext, chosen: SelectedModel, identity: str, seconds: float, size: int) -> ModelCard:
-    payload, spec = study.payload, study.payload.spec
+def _card(context: TrainingContext, chosen: SelectedModel, identity: str, seconds: float, size: int) -> ModelCard:
+    payload, spec = context.payload, context.payload.spec
     return ModelCard(
         name=spec.name,
         id=identity,
@@ -115,7 +115,7 @@ def _card(study: TrainingContext, chosen: SelectedModel, identity: str, seconds:
         teachers=tuple(teacher.model for teacher in payload.teachers),
         use_case=spec.use_case,
         inputs=payload.manifest.inputs,
-        **_parts_read(study, chosen),
+        **_parts_read(context, chosen),
         labels=chosen.predictor.labels,
         parameters=chosen.predictor.parameters,
         bytes=size,
@@ -127,12 +127,12 @@ def _card(study: TrainingContext, chosen: SelectedModel, identity: str, seconds:
     )
 
 
-def _parts_read(study: TrainingContext, chosen: SelectedModel) -> dict[str, tuple[str, ...]]:
+def _parts_read(context: TrainingContext, chosen: SelectedModel) -> dict[str, tuple[str, ...]]:
     """Of mixed rows: the parts that the model reads, and those that its dataset has beside them. Else empty."""
     read = tuple(getattr(getattr(chosen.predictor, "representation", chosen.predictor), "names", ()))
-    if not read or study.payload.manifest.modality != "multimodal":
+    if not read or context.payload.manifest.modality != "multimodal":
         return {}
-    there = map(str, names_of([*study.train, *study.validation]))
+    there = map(str, names_of([*context.train, *context.validation]))
     return {"parts": read, "ignored_parts": tuple(name for name in there if name not in read)}
 
 
@@ -152,7 +152,7 @@ def _metric_if_finite(name: str, value: float) -> dict[str, float]:
     return {name: value} if math.isfinite(value) else {}
 
 
-def _report(payload: Payload, study: TrainingContext, chosen: SelectedModel, seconds: float) -> dict[str, Any]:
+def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, seconds: float) -> dict[str, Any]:
     return {
         "dataset": payload.dataset,
         "task": payload.task,
@@ -163,35 +163,29 @@ def _report(payload: Payload, study: TrainingContext, chosen: SelectedModel, sec
         "target": payload.objective.target,
         "validation": chosen.validation(),
         "candidates": [candidate.shown() for candidate in chosen.tried],
-        "examples": len({example.id for example in study.train}) + len(study.validation),
+        "examples": len({example.id for example in context.train}) + len(context.validation),
         "labels": list(chosen.predictor.labels),
         "seconds": round(seconds, 3),
-        "cost": _cost(payload, study, chosen),
-        "dearer": [option.model_dump() for option in payload.dearer],
-        "notes": list(study.notes),
-        **{name: list(parts) for name, parts in _parts_read(study, chosen).items()},
-        **study.found,
+        "cost": _cost(payload, context, chosen),
+        "dearer": payload.model_dump(include={"dearer"})["dearer"],
+        "notes": list(context.notes),
+        **{name: list(parts) for name, parts in _parts_read(context, chosen).items()},
+        **context.found,
     }
 
 
-def _cost(payload: Payload, study: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
+def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
     """What `estimate.py` scales with, and what it scales."""
     return {
-        "family": study.readout.family,
+        "family": context.readout.family,
         "length": payload.length,
         "visits": request_of(payload).visits,
         "parameters": chosen.predictor.parameters,
         "threads": payload.threads,
         "device": payload.device,
         "processes": payload.processes,
-        **study.tally.report(),
+        **context.meter.report(),
     }
-
-
-# Which GPUs a run computes on: those that no other run of the workspace has.
-#
-# A lock on a file for each says so, held as long as the run or a fork of it lives. The scheduler has seen to it that
-# there are enough; this only says which.
 
 
 GPU_LOCKS = "gpus"
@@ -199,7 +193,12 @@ GPU_LOCKS = "gpus"
 
 
 def take_gpus(folder: Path, wanted: int) -> list[int]:
-    """So many numbers from 0 on. From here on torch sees these alone; to be called before it looks."""
+    """The numbers, from 0 on, of `wanted` GPUs that no other run of the workspace has. From here on torch sees these
+    alone.
+
+    To be called before torch looks for GPUs. A lock on a file for each is held as long as the run or a fork of it
+    lives. The scheduler has seen to it that there are enough.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     taken: list[int] = []
     for number in count():

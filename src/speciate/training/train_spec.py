@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
@@ -36,7 +36,7 @@ from speciate.training.language_hyperparameters import (
 Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
 """What a plan tries by itself."""
 PriorModelMethod = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
-"""Methods that need another model: they go on from one, or one teaches."""
+"""Methods that need another model: they train one on, or one teaches."""
 STREAMING: PriorModelMethod = "slda"
 CONTINUAL = ("replay", "der", "lwf", "ewc", "slda")
 
@@ -59,8 +59,31 @@ PARAMETERS: dict[str, type[AnyParameters]] = {
 }
 
 
+METHOD_DESCRIPTIONS: dict[str, str] = {
+    "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
+    "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
+    "lora": "Small changes to a base model's weights (LoRA, DoRA, IA3): less memory than full.",
+    "full": "Every weight of a network is trained: most expensive, and best where there are many examples.",
+    "sft": "Supervised fine-tuning: a language model learns the answers word by word, by LoRA or in every weight.",
+    "dpo": "A language model learns from pairs which of two answers is better, and stays near the base model.",
+    "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
+    "orpo": "A language model learns the better of two answers and to prefer it, without a second copy in memory.",
+    "simpo": "A language model learns from pairs which of two answers is better, without a second copy in memory.",
+    "reward": "A language model learns to score answers; other methods can be trained by its scores.",
+    "grpo": "A language model learns from rewards of its own answers: most expensive, as it writes them all the while.",
+    "rloo": "As grpo, with each answer as a whole in place of its words.",
+    "replay": "A network is trained on with a new version, and learns earlier examples again: hard to beat.",
+    "der": "Replay that also matches the earlier model's scores of the replayed examples.",
+    "lwf": "A network is trained on with a new version, and matches the earlier model's answers to its examples.",
+    "ewc": "A network is trained on with a new version while important weights are pulled to their earlier values.",
+    "slda": "A mean for each label and one covariance of frozen vectors, updated by each new version in seconds.",
+    "distill": "A student learns from the answers of one teacher or several, beside the labels or without any.",
+}
+"""Method -> one line about it, for plans and list_options."""
+
+
 def parameters_of(method: str, task: str) -> type[AnyParameters]:
-    """What can be set of a method: of some it is another thing where the task is to write."""
+    """The options of a method; some methods have others where the task is to write text."""
     forms = LANGUAGE_VARIANTS if task in TEXT_TASKS else VISION_VARIANTS if task == VISION_TASK else {}
     written = forms.get(method)
     return written or PARAMETERS[method]
@@ -77,7 +100,7 @@ class RequestedResources(Frozen):
 
 
 class TrainSpec(Frozen):
-    """What `like` does not say must be there: `repetition.filled` sees to it."""
+    """What `like` does not say must be there: `train.resolve_recipe` sees to it."""
 
     name: str = ""
     dataset: str = ""
@@ -124,11 +147,13 @@ class RepeatedModel(Frozen):
     dataset: str | None
 
 
-class Option(Frozen):
-    """A way to train: a method, and the base model that it needs."""
+class Candidate(Frozen):
+    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
 
-    method: Method
+    method: Method | None = None
     base_model: str | None = None
+    continue_from: str | None = None
+    like: str | None = None
 
 
 class Teacher(Frozen):
@@ -165,7 +190,7 @@ class Payload(Frozen):
     """Data of this workspace that its weights learned from; None where they are not known any more."""
     teachers: tuple[Teacher, ...] = ()
     repeats: RepeatedModel | None = None
-    dearer: tuple[Option, ...] = ()
+    dearer: tuple[Candidate, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
     """Of each process."""
@@ -179,6 +204,11 @@ class Payload(Frozen):
     length: float = 1.0
     """Of a mean example, as `lengths` in estimate.py has it: compared between datasets only."""
 
+    @field_serializer("dearer")
+    def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[dict[str, Any]]:
+        """As stored: a method and its base model."""
+        return [candidate.model_dump(include={"method", "base_model"}) for candidate in dearer]
+
     @model_validator(mode="before")
     @classmethod
     def _parameters_of_the_method(cls, values: Any) -> Any:
@@ -188,16 +218,3 @@ class Payload(Frozen):
             method = spec["method"] if isinstance(spec, dict) else spec.method
             values = values | {"parameters": parameters_of(method, values["task"]).model_validate(values["parameters"])}
         return values
-
-
-# A training to try, as the cascade of `specialize` holds it. Light.
-
-
-class Candidate(BaseModel):
-    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    method: Method | None = None
-    base_model: str | None = None
-    continue_from: str | None = None
-    like: str | None = None

@@ -31,7 +31,7 @@ from speciate.workspace.workspace import Folders
 
 
 class Division(NamedTuple):
-    """One division: learn from the first three, be judged on the rest."""
+    """One division: learn from the first three, validate on the rest."""
 
     representation: Representation
     inputs: Any  # (N, D)
@@ -50,9 +50,9 @@ class EarlierSlice(NamedTuple):
 
 
 class TrainingContext:
-    """What there is to learn and to be judged by, the readout of the task, the run's budget, and who trains with it.
+    """The examples to learn and to validate on, the head of the task, the run's budget, and the processes that train.
 
-    An example of `train` is a lesson, one of `validation` a question: what of it a model may see.
+    An example of `train` has all that is learned from it, one of `validation` only what a model may see.
     """
 
     def __init__(
@@ -60,31 +60,31 @@ class TrainingContext:
         run: Run,
         payload: Payload,
         examples: Sequence[Example],
-        tally: CostMeter | None = None,
+        meter: CostMeter | None = None,
         team: Team = ALONE,
     ) -> None:
         learned = [example for example in examples if example.split == "train"]
         terms = settle_terms(payload.terms, payload.task, learned)
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
-        self.tally, self.team = tally or CostMeter(run), team
+        self.meter, self.team = meter or CostMeter(run), team
         self.notes: list[str] = []
         self.beside: dict[str, Any] | None = None
-        """A dataset version that was made for this training, as registration.made gives it."""
-        self.untold: set[str] = set()
-        """Ids of training examples without a truth, where a teacher tells what to learn of them."""
+        """A dataset version that was made for this training, as `next_version.pack_version` gives it."""
+        self.unlabelled: set[str] = set()
+        """Ids of training examples without a label, where a teacher gives the target."""
         self.slices: list[EarlierSlice] = []
-        """What earlier versions were judged by, oldest first, where a model goes on from them."""
+        """Held-out examples of earlier versions, oldest first, in continual learning."""
         self.found: dict[str, Any] = {}
         """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
-        self._truths: dict[str, Any] = {}
+        self._labels: dict[str, Any] = {}
         held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(training_examples, learned)
         self.validation = self._noted(evaluation_examples, held)
-        self._note_silent(learned, held)
+        self._note_unlabelled(learned, held)
         self.readout: TaskHead = self._make_readout()
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
-        self.tally.begin_budget()
+        self.meter.begin_budget()
 
     def settle(self, name: str, value: Any, how: Any) -> None:
         """A hyperparameter that was left open: from here on recorded as if it had been asked for, so that a repetition
@@ -95,26 +95,26 @@ class TrainingContext:
         self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
         self.found[name] = how
 
-    def truths(self, examples: Sequence[Example]) -> list[Any]:
-        return [self._truths[example.id] for example in examples]
+    def labels(self, examples: Sequence[Example]) -> list[Any]:
+        return [self._labels[example.id] for example in examples]
 
-    def truth(self, example: Example) -> Any:
-        """None where there is none: only of what is learned from without one."""
-        return self._truths.get(example.id)
+    def label(self, example: Example) -> Any:
+        """None where the example has none, which only training examples may lack."""
+        return self._labels.get(example.id)
 
     def targets(self, examples: Sequence[Example]) -> Any:
-        return self.readout.targets(self.truths(examples))
+        return self.readout.targets(self.labels(examples))
 
-    def learn_too(self, examples: Sequence[Example]) -> list[Example]:
-        """What these teach, noted: of another version, where an id may be another example's."""
+    def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
+        """Training examples of another version with their labels; an id that is taken already becomes another."""
         return self._noted(training_examples, self._apart(examples))
 
-    def ask_too(self, examples: Sequence[Example]) -> list[Example]:
-        """What these ask, noted."""
+    def note_questions(self, examples: Sequence[Example]) -> list[Example]:
+        """Held-out examples of another version, likewise."""
         return self._noted(evaluation_examples, self._apart(examples))
 
-    def go_on_from(self, old: TaskHead) -> None:
-        """Say what the old readout says, and what all that is learned now says."""
+    def extend_task_head(self, old: TaskHead) -> None:
+        """The head has the labels of the earlier model's head, and those of all that is learned now."""
         self.readout = merge_task_heads(old, self._make_readout())
 
     def _apart(self, examples: Sequence[Example]) -> list[Example]:
@@ -122,7 +122,7 @@ class TrainingContext:
 
     def _free(self, name: str) -> str:
         names = (name if number == 1 else f"{name}#{number}" for number in count(1))
-        return next(each for each in names if each not in self._truths)
+        return next(each for each in names if each not in self._labels)
 
     @property
     def folders(self) -> Folders:
@@ -154,7 +154,7 @@ class TrainingContext:
 
     def checkpoint(self) -> None:
         """Between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
-        self.tally.keep_if_due()
+        self.meter.keep_if_due()
         if self.run.stopping:
             raise Stopped
 
@@ -165,24 +165,24 @@ class TrainingContext:
     @property
     def seconds_left(self) -> float:
         """Of the budget, which all attempts of the run share; infinite without one."""
-        return self._budget - self.tally.budgeted
+        return self._budget - self.meter.budgeted
 
     def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
         self.run.progress(done, total, unit, message)
 
     def _noted(self, pose: Callable[..., list[TaskExample]], examples: Sequence[Example]) -> list[Example]:
-        """What can be learned of the examples or asked; their truths are noted."""
+        """What can be learned of the examples or asked; their labels are noted."""
         payload = self.payload
         posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
-        self._truths |= {one.example.id: one.truth for one in posed}
+        self._labels |= {one.example.id: one.truth for one in posed}
         return [one.example for one in posed]
 
-    def _note_silent(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
-        """Why some examples teach and ask nothing. Anomalies have a label, and are not learned from all the same."""
+    def _note_unlabelled(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
+        """Notes why some examples are excluded. Anomalies have a label, and yet are not learned from."""
         used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
-        self.silent = [example for example in learned if example.id not in used]
-        """Training examples without a truth."""
-        self.silent_held = [example for example in held if example.id not in used]
+        self.unlabelled_train = [example for example in learned if example.id not in used]
+        """Training examples without a label."""
+        self.unlabelled_held = [example for example in held if example.id not in used]
         if isinstance(self.payload.parameters, ReinforcementParameters):
             return  # they are asked all the same
         not_learned = sum(example.id not in used for example in learned)
@@ -199,17 +199,17 @@ class TrainingContext:
             self.notes.append(f"{missing} examples without {lacking} were left out.")
 
     def _make_readout(self) -> TaskHead:
-        truths, family = self.truths(self.train), find_task(self.payload.task).family
-        values = [tag for tags in truths for tag in tags] if family in PER_UNIT else truths
+        labels, family = self.labels(self.train), find_task(self.payload.task).family
+        values = [tag for tags in labels for tag in tags] if family in PER_UNIT else labels
         distinct = len({repr(value) for value in values})
-        if family == "forecasting" and not truths:
+        if family == "forecasting" and not labels:
             raise SpeciateError(
                 Code.INVALID,
                 f"No series of the training split of {self.payload.dataset} is long enough to learn from: a horizon of "
-                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the lessons.",
+                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the targets.",
                 "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
             )
-        if self.payload.task == preference.PREFERENCE and not truths:
+        if self.payload.task == preference.PREFERENCE and not labels:
             raise SpeciateError(
                 Code.INVALID,
                 f"No training example of {self.payload.dataset} has two different answers: {preference.REJECTED!r} is "
@@ -227,7 +227,7 @@ class TrainingContext:
                 f"{self.payload.target!r}: there is nothing to learn.",
                 f"Call describe_dataset(dataset={self.payload.dataset!r}).",
             )
-        readout: TaskHead = TASK_HEADS[family].of(truths, self._settings())
+        readout: TaskHead = TASK_HEADS[family].of(labels, self._settings())
         return readout
 
     def _settings(self) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class TrainingContext:
     def _folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
         for learn, held in self._fold_places(examples, folds):
             parts = [examples[i] for i in learn], [examples[i] for i in held]
-            if self._labelled and set(self.truths(parts[0])) != set(self.truths(examples)):
+            if self._labelled and set(self.labels(parts[0])) != set(self.labels(examples)):
                 continue  # a fold that holds all examples of a label cannot judge
             yield parts
 
@@ -271,7 +271,7 @@ class TrainingContext:
         groups = [example.group or example.id for example in examples]
         folds = min(folds, len(set(groups)))
         if self._labelled:  # more folds than the commonest label has examples cannot be made
-            folds = min(folds, max(Counter(self.truths(examples)).values()))
+            folds = min(folds, max(Counter(self.labels(examples)).values()))
         if folds < 2:
             return iter(())
         seed = self.payload.spec.seed

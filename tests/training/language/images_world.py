@@ -15,7 +15,8 @@ from tests.training.world import make_dataset, png
 
 NAMES = tuple(COLOURS)
 QUICK: dict[str, Any] = {
-    "changes": "full", "eyes": "learned", "epochs": 10, "batch_size": 12, "learning_rate": 1e-2, "max_new_tokens": 3,
+    "changes": "full", "eyes": "learned", "num_train_epochs": 10, "batch_size": 12, "learning_rate": 1e-2,
+    "max_new_tokens": 3,
     "judged": 12,
 }  # fmt: skip
 

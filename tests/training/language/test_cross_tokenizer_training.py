@@ -23,7 +23,7 @@ from tests.training.language.tokenizers_world import STRANGERS, spaced_pieces, s
 from tests.training.language.world import attempt, base, ends_alike, make_sums, payload, run
 from tests.training.world import make_dataset, train_now
 
-GIVEN = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
+GIVEN = {"num_train_epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
 WRITTEN = ["7", "10", "privet привет", "👍🏽 ок", " 10 isis", "▁<0x0A>", ""]
 
 
@@ -45,7 +45,7 @@ def _tokens(text: str) -> list[int]:
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_teacher_reads_the_same_text_after_the_question_as_it_is_asked(kind: str, text: str) -> None:
     stranger = _stranger(kind)
-    asked = stranger.asked(conversation("what is 7 plus 3?"))
+    asked = stranger.render(conversation("what is 7 plus 3?"))
     assert asked == "<user> what is 7 plus 3?\n<assistant> "
     shown = stranger.shown(asked, _tokens(text))
     its = stranger.teacher.tokenizer
@@ -171,7 +171,7 @@ def _held(folder: Any) -> list[float]:
 
 
 def test_a_student_learns_the_chances_of_a_stranger(workspace: Workspace, tmp_path: Path) -> None:
-    folder = attempt(workspace, _asked(workspace, tmp_path, micro_batch=5, temperature=1.5), "job-a")
+    folder = attempt(workspace, _asked(workspace, tmp_path, per_device_train_batch_size=5, temperature=1.5), "job-a")
     report = run(folder)["report"]
     held = _held(folder)
     assert 0 < held[-1] < held[0]
@@ -190,7 +190,7 @@ def test_a_student_learns_of_what_it_writes_itself_in_letters_of_several_bytes(
         inputs=["question"],
     )  # fmt: skip
     teacher = strange(tmp_path / "teacher", "sentence pieces")
-    given = {"answers": "student", "steps": 2, "micro_batch": 3, "batch_size": 9}
+    given = {"answers": "student", "max_steps": 2, "per_device_train_batch_size": 3, "batch_size": 9}
     folder = attempt(workspace, _asked(workspace, tmp_path, teacher, **given), "job-a")
     report = run(folder)["report"]
     assert report["training"]["steps"] == 2
@@ -203,10 +203,10 @@ def test_a_vocabulary_that_is_the_same_after_all_gives_the_same_loss_in_smaller_
 ) -> None:
     make_sums(workspace, count=40)
     teacher = base(tmp_path / "teacher")
-    plain = run(attempt(workspace, _asked(workspace, tmp_path, teacher, steps=2), "job-a"))["report"]
+    plain = run(attempt(workspace, _asked(workspace, tmp_path, teacher, max_steps=2), "job-a"))["report"]
     monkeypatch.setattr(distill_language, "same_vocabulary", lambda one, other: False)
     monkeypatch.setattr(distillation_trainer, "_CELLS", 1000)
-    asked = _asked(workspace, tmp_path, teacher, steps=2, micro_batch=2)
+    asked = _asked(workspace, tmp_path, teacher, max_steps=2, per_device_train_batch_size=2)
     again = run(attempt(workspace, asked, "job-b"))["report"]
     held = plain["training"]["held_loss"]
     assert again["training"]["held_loss"] == pytest.approx(held, rel=0.02)  # marks that write no text count together
@@ -217,15 +217,17 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
 ) -> None:
     monkeypatch.setattr(distill_language, "same_vocabulary", lambda one, other: False)
     make_sums(workspace, count=40)
-    asked = _asked(workspace, tmp_path, base(tmp_path / "teacher", hidden=32), steps=1)
+    asked = _asked(workspace, tmp_path, base(tmp_path / "teacher", hidden=32), max_steps=1)
     assert run(attempt(workspace, asked, "job-a"))["report"]["training"]["held_loss"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_teachers_own_answers_are_learned_by_its_chances_where_that_is_asked_for(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teachers, "teacher_answers", lambda study, teacher, some, longest: [Answer("10") for _ in some])
-    asked = _asked(workspace, tmp_path, answers="teacher", weight=0.5, steps=1)
+    monkeypatch.setattr(
+        teachers, "teacher_answers", lambda context, teacher, some, longest: [Answer("10") for _ in some]
+    )
+    asked = _asked(workspace, tmp_path, answers="teacher", weight=0.5, max_steps=1)
     report = run(attempt(workspace, asked, "job-a"))["report"]
     assert report["distillation"]["weight"] == 0.5
     assert any(
@@ -242,7 +244,7 @@ def _learned(workspace: Workspace, folder: Path, kind: str) -> str:
     make_sums(workspace, count=40)
     train_now(
         workspace, "job-t", name="router", dataset="sums", method="sft", base_model=strange(folder / "base", kind),
-        hyperparameters=GIVEN | {"epochs": 12, "changes": "full"},
+        hyperparameters=GIVEN | {"num_train_epochs": 12, "changes": "full"},
     )  # fmt: skip
     return "router@v1"
 
@@ -253,14 +255,14 @@ def _learned(workspace: Workspace, folder: Path, kind: str) -> str:
     [
         ({}, "byte pairs"),
         ({"answers": "student"}, "byte pairs"),
-        ({"answers": "student", "share": 0.5}, "sentence pieces"),
-        ({"divergence": 0.5, "weight": 0.7}, "sentence pieces"),
-        ({"answers": "student", "share": 0.5}, "spaced pieces"),
+        ({"answers": "student", "lmbda": 0.5}, "sentence pieces"),
+        ({"beta": 0.5, "weight": 0.7}, "sentence pieces"),
+        ({"answers": "student", "lmbda": 0.5}, "spaced pieces"),
     ],
 )
 def test_a_student_comes_near_a_stranger(workspace: Workspace, tmp_path: Path, way: dict[str, Any], kind: str) -> None:
     teacher = _learned(workspace, tmp_path, kind)
-    folder = attempt(workspace, _asked(workspace, tmp_path, teacher, **{**way, "epochs": 10}), "job-a")
+    folder = attempt(workspace, _asked(workspace, tmp_path, teacher, **{**way, "num_train_epochs": 10}), "job-a")
     run(folder)
     held = _held(folder)
     assert held[-1] < 0.7 * held[0]
@@ -270,8 +272,8 @@ def test_a_student_comes_near_a_stranger(workspace: Workspace, tmp_path: Path, w
 @pytest.mark.parametrize(
     ("way", "breaks"),
     [
-        ({"weight": 0.7, "micro_batch": 5}, [("kill", 2), ("pause", 4)]),
-        ({"answers": "student", "share": 0.6, "temperature": 1.3, "dropout": 0.2}, [("pause", 1), ("kill", 5)]),
+        ({"weight": 0.7, "per_device_train_batch_size": 5}, [("kill", 2), ("pause", 4)]),
+        ({"answers": "student", "lmbda": 0.6, "temperature": 1.3, "lora_dropout": 0.2}, [("pause", 1), ("kill", 5)]),
     ],
 )
 def test_a_training_across_tokenizers_that_is_broken_off_ends_in_the_same_bits(

@@ -31,7 +31,14 @@ from tests.training.language.world import (
 
 pytestmark = pytest.mark.slow
 
-GIVEN = {"changes": "full", "epochs": 1, "batch_size": 16, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 0}
+GIVEN = {
+    "changes": "full",
+    "num_train_epochs": 1,
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "max_new_tokens": 3,
+    "judged": 0,
+}
 
 
 def _asked(workspace: Workspace, folder: Path, spec: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
@@ -116,7 +123,8 @@ def test_a_budget_and_patience_end_a_training_early(workspace: Workspace, tmp_pa
     assert run(attempt(workspace, spent, "job-spent"))["report"]["training"]["ended"] == "budget"
     bored = payload(
         workspace, name="adder", dataset="sums", method="sft", base_model=f"path:{tmp_path / 'base'}",
-        hyperparameters=GIVEN | {"epochs": 40, "patience": 1, "learning_rate": 0.3, "warmup": 0},
+        hyperparameters=GIVEN | {"num_train_epochs": 40, "early_stopping_patience": 1, "learning_rate": 0.3,
+        "warmup_ratio": 0},
     )  # fmt: skip
     training = run(attempt(workspace, bored, "job-bored"))["report"]["training"]
     assert training["ended"] == "patience"
@@ -145,7 +153,7 @@ def _asked_again(workspace: Workspace, folder: Path, **given: Any) -> dict[str, 
 
 def test_kill_9_of_the_process_costs_nothing_but_time(workspace: Workspace, tmp_path: Path) -> None:
     """A fork of this process is killed as soon as it has saved twice."""
-    asked = _asked(workspace, tmp_path, epochs=4)
+    asked = _asked(workspace, tmp_path, num_train_epochs=4)
     whole = run(attempt(workspace, asked, "job-whole"))
     first = attempt(workspace, asked, "job-killed")
     child = os.fork()

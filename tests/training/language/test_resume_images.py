@@ -15,9 +15,9 @@ from tests.training.language.world import ends_alike, payload
 pytestmark = pytest.mark.slow
 
 WAYS: dict[str, dict[str, Any]] = {
-    "lora": {"changes": "lora", "dropout": 0.2, "eyes": "kept"},
+    "lora": {"changes": "lora", "lora_dropout": 0.2, "eyes": "kept"},
     "full": {"changes": "full", "eyes": "learned"},
-    "in parts": {"changes": "full", "eyes": "kept", "micro_batch": 4},
+    "in parts": {"changes": "full", "eyes": "kept", "per_device_train_batch_size": 4},
 }
 """4 steps an epoch, two epochs."""
 
@@ -35,7 +35,8 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(
 ) -> None:
     make_colours(workspace)
     asked = payload(
-        workspace, name="looker", dataset="seen", method="sft", hyperparameters=QUICK | {"epochs": 2} | WAYS[way],
+        workspace, name="looker", dataset="seen", method="sft",
+        hyperparameters=QUICK | {"num_train_epochs": 2} | WAYS[way],
         base_model=tiny_qwen(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
     )  # fmt: skip
     ends_alike(workspace, asked, breaks)

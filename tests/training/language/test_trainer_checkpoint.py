@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.training.language import trainer_checkpoint
+from speciate.models.language.chat_templates import ChatFormat, TokenizedExample
+from speciate.training.language import model_setup, trainer_checkpoint
+from speciate.training.language.tokenized_examples import TokenizedSplits
 from speciate.training.language.trainer_checkpoint import Best, Learning, Progress
+from speciate.training.language_hyperparameters import EnvironmentSpec, GrpoParameters
 from speciate.training.networks.training_checkpoints import TrainingState
+from speciate.training.old_option_names import OLD_NAMES
+from speciate.training.recipes.preference import PairTokens
 
 if TYPE_CHECKING:
     import torch
@@ -83,11 +89,37 @@ def test_what_is_kept_goes_back_where_it_was() -> None:
 
 def test_a_checkpoint_of_another_training_is_refused_by_name() -> None:
     found = _kept(_learning(), None)
-    trainer_checkpoint.check_identity(found, trainer_checkpoint.checkpoint_identity(dict, {"seed": 1}))
+    trainer_checkpoint.check_identity(found, trainer_checkpoint.checkpoint_identity(dict, {"seed": 1}), GrpoParameters)
     for other, what in (((dict, {"seed": 2}), "identity"), ((list, {"seed": 1}), "trainer")):
         with pytest.raises(SpeciateError, match=f"another training: {what} was") as refusal:
-            trainer_checkpoint.check_identity(found, trainer_checkpoint.checkpoint_identity(*other))
+            trainer_checkpoint.check_identity(found, trainer_checkpoint.checkpoint_identity(*other), GrpoParameters)
         assert refusal.value.code == Code.INVALID
+
+
+def test_a_checkpoint_with_former_names_of_options_is_of_the_same_training() -> None:
+    parameters = GrpoParameters(num_train_epochs=4, loss_type="grpo", environment=EnvironmentSpec(file="desk.py:Desk"))
+    now = parameters.model_dump(mode="json", exclude={"max_completion_length"})
+    own = trainer_checkpoint.checkpoint_identity(dict, {"seed": 1, "parameters": now})
+    former = {new: old for each in GrpoParameters.__mro__ for old, new in OLD_NAMES.get(each.__name__, {}).items()}
+    written = {former.get(name, name): value for name, value in now.items()}
+    written["environment"]["rounds"] = written["environment"].pop("max_tool_calling_iterations")
+    assert {"epochs", "loss", "generations"} <= written.keys()
+    found = _kept(_learning(), None)
+    found.facts["identity"] = {"seed": 1, "parameters": written}
+    trainer_checkpoint.check_identity(found, json.loads(json.dumps(own)), GrpoParameters)
+    found.facts["identity"]["parameters"]["epochs"] = 5
+    with pytest.raises(SpeciateError, match="another training: identity was"):
+        trainer_checkpoint.check_identity(found, own, GrpoParameters)
+
+
+def test_digests_are_those_of_earlier_checkpoints() -> None:
+    """Of what `repr` said of the same examples before their classes had other names."""
+    said = "Lessons(train=[Lesson(ids=[1, 2], labels=[-100, 2])], held=[])"
+    found = TokenizedSplits([TokenizedExample([1, 2], [-100, 2])], [])
+    pairs = [PairTokens([1], [2], [3])], ChatFormat(template="plain")
+    written = "[Tokens(asked=[1], chosen=[2], rejected=[3])]", "Form(template='plain', system=None, begins=None)"
+    assert model_setup.digest(found) == hashlib.sha256(said.encode()).hexdigest()
+    assert model_setup.digest(*pairs) == hashlib.sha256("".join(written).encode()).hexdigest()
 
 
 def test_weights_and_moments_of_another_model_are_refused_by_name() -> None:

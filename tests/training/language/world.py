@@ -57,7 +57,7 @@ def broken_off(at: int, how: str) -> Iterator[None]:
 
     def step(trainer: Any) -> None:
         if how == "pause" and trainer.state.global_step == at:
-            (trainer._session.study.run.folder.path / "cancel").touch()
+            (trainer._session.context.run.folder.path / "cancel").touch()
         after(trainer)
         if how == "kill" and trainer.state.global_step == at:
             raise Killed

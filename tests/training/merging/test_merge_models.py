@@ -32,7 +32,7 @@ from tests.conftest import ManualClock
 from tests.training.world import define, make_dataset, model_path, run_folder, thirds, train_now
 
 pytest.importorskip("torch")
-QUICK = {"epochs": 6, "learning_rate": [2e-3], "batch_size": 16, "precision": "float32"}
+QUICK = {"num_train_epochs": 6, "learning_rate": [2e-3], "batch_size": 16, "precision": "float32"}
 
 
 def flowers(workspace: Workspace, name: str = "flowers", seed: int = 0, **changes: Any) -> None:
@@ -56,7 +56,7 @@ def tune(workspace: Workspace, name: str, seed: int = 0, **changes: Any) -> str:
 
 def begin(workspace: Workspace) -> None:
     flowers(workspace)
-    tune(workspace, "begun", base_model="new:tab-resnet", hyperparameters={**QUICK, "epochs": 2})
+    tune(workspace, "begun", base_model="new:tab-resnet", hyperparameters={**QUICK, "num_train_epochs": 2})
 
 
 def merge_now(workspace: Workspace, job: str = "job-merge", **spec: Any) -> dict[str, Any]:
@@ -164,7 +164,11 @@ def test_methods_on_the_base_make_models_that_answer(tuned: Workspace, method: s
 
 @pytest.mark.slow
 def test_a_greedy_soup_leaves_out_who_makes_it_worse(tuned: Workspace) -> None:
-    tune(tuned, "spoilt", hyperparameters={**QUICK, "epochs": 1, "learning_rate": [3.0], "patience": 1})
+    tune(
+        tuned,
+        "spoilt",
+        hyperparameters={**QUICK, "num_train_epochs": 1, "learning_rate": [3.0], "early_stopping_patience": 1},
+    )
     result = merge_now(tuned, models=(*ALL, "spoilt"), method="greedy")
     members = {one["model"]: one for one in result["report"]["members"]}
     assert not members["spoilt@v1"]["merged"]
@@ -293,7 +297,7 @@ def test_the_statistics_of_batchnorm_are_counted_anew(workspace: Workspace) -> N
     import torch
 
     waves(workspace, "waves", 0)
-    short = {**QUICK, "epochs": 2}
+    short = {**QUICK, "num_train_epochs": 2}
     tune(workspace, "begun", dataset="waves", base_model="new:inceptiontime", hyperparameters=short)
     for seed in (1, 2):
         tune(workspace, f"net{seed}", dataset="waves", seed=seed, hyperparameters=short)

@@ -83,7 +83,7 @@ def work(run: Run) -> dict[str, Any]:
         learning = build(team.of({}))
         resumed = checkpoints(run).newest()
         if given.get("steps"):
-            with learning.chance:
+            with learning.random_states:
                 steps = [learning.advance() for _ in range(given["steps"])]
             weights = {name: each.detach().clone() for name, each in learning._weights().items()}
             save_file(weights, run.outputs / "weights.safetensors")
@@ -95,7 +95,8 @@ def work(run: Run) -> dict[str, Any]:
 
 def _training(given: dict[str, Any], around: Callable[[Items], Items], team: Team) -> Training:
     parameters = LoopParameters(
-        epochs=given.get("epochs", 4), batch_size=given.get("batch", 8), micro_batch=given.get("micro"),
+        num_train_epochs=given.get("epochs", 4), batch_size=given.get("batch", 8),
+        per_device_train_batch_size=given.get("micro"),
         learning_rate=0.01, precision=given.get("precision", "float32"),
     )  # fmt: skip
     if "readout" not in given:  # with dropout: each process draws its own

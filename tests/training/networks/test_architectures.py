@@ -58,7 +58,9 @@ def training(name: str, precision: Precision = "float32") -> Training:
     head = torch.nn.Linear(backbone.width, 2)
     items = PreparedItems(given, backbone.prepare, backbone.length)
     norms = any(isinstance(each, _BatchNorm) for each in backbone.module.modules())
-    parameters = LoopParameters(epochs=2, batch_size=4, micro_batch=None if norms else 2, precision=precision)
+    parameters = LoopParameters(
+        num_train_epochs=2, batch_size=4, per_device_train_batch_size=None if norms else 2, precision=precision
+    )
     return Training(backbone, head, TwoLabels(), items, np.arange(COUNT) % 2, parameters, 3)
 
 

@@ -144,7 +144,7 @@ class Full(TwoLabels):
 
 
 def test_memory_that_ran_out_is_tried_again_with_half_the_micro_batch(tmp_path: Path) -> None:
-    parameters = LoopParameters(epochs=2, batch_size=8)
+    parameters = LoopParameters(num_train_epochs=2, batch_size=8)
     for attempt in (1, 2, 3):
         run = new_run(tmp_path, attempt, memory_retries=attempt - 1)
         learning = training(parameters, readout=Full(2), batch_norm=False, memory_retries=run.memory_retries)
@@ -156,7 +156,7 @@ def test_memory_that_ran_out_is_tried_again_with_half_the_micro_batch(tmp_path: 
 
 
 def test_memory_that_ran_out_with_batches_that_cannot_be_divided_gives_advice(tmp_path: Path) -> None:
-    learning = training(LoopParameters(epochs=2, batch_size=8), readout=Full(2), batch_norm=True)
+    learning = training(LoopParameters(num_train_epochs=2, batch_size=8), readout=Full(2), batch_norm=True)
     with pytest.raises(SpeciateError, match="cannot be divided") as caught:
         durable_training.train_durably(new_run(tmp_path), learning, held())
     assert caught.value.code == Code.INVALID
@@ -165,9 +165,9 @@ def test_memory_that_ran_out_with_batches_that_cannot_be_divided_gives_advice(tm
 
 def test_what_a_killed_attempt_spent_until_its_checkpoint_is_counted(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    tally, plain = CostMeter(run), training()
+    meter, plain = CostMeter(run), training()
     tallied = MeasuredTraining(
-        tally, plain.backbone, plain.head, plain.readout, plain._items, plain._targets, plain.parameters, seed=1
+        meter, plain.backbone, plain.head, plain.readout, plain._items, plain._targets, plain.parameters, seed=1
     )
     tallied.run_until(3)
     checkpoints(run).save(tallied.state(), {})
@@ -225,7 +225,9 @@ def weights_of_epoch(epoch: int) -> str:
 
 
 def test_patience_ends_with_the_best_weights_also_after_a_restart(tmp_path: Path) -> None:
-    parameters = LoopParameters(epochs=9, batch_size=8, micro_batch=3, learning_rate=0.01, patience=2)
+    parameters = LoopParameters(
+        num_train_epochs=9, batch_size=8, per_device_train_batch_size=3, learning_rate=0.01, early_stopping_patience=2
+    )
     learning = training(parameters)
     ending = durable_training.train_durably(new_run(tmp_path), learning, scripted([0.5, 0.8, 0.7, float("nan")]))
     assert ending == durable_training.Ending("patience", 0.8, 2 * learning.epoch_steps)
@@ -265,7 +267,7 @@ def test_without_held_out_examples_the_last_weights_are_kept(tmp_path: Path, uni
 
 def test_metrics_and_curves_tell_how_it_went(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    learning = training(LoopParameters(epochs=10, batch_size=8))
+    learning = training(LoopParameters(num_train_epochs=10, batch_size=8))
     durable_training.train_durably(run, learning, held())
     lines = read_metrics(run.folder.path / "metrics.jsonl")
     assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "examples_per_second", "rss_mb"} <= lines[0].keys()
@@ -293,7 +295,7 @@ def test_curves_of_a_single_point_and_of_the_loss_alone(tmp_path: Path) -> None:
         return float("nan")
 
     durable_training.train_durably(
-        run, training(LoopParameters(epochs=1, batch_size=64)), held()._replace(measure=undefined)
+        run, training(LoopParameters(num_train_epochs=1, batch_size=64)), held()._replace(measure=undefined)
     )
     with Image.open(run.outputs / "curves.png") as picture:
         assert picture.size == (480, 300)

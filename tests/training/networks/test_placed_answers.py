@@ -17,7 +17,7 @@ from tests.training.recipes.test_forecasts_and_anomalies import evaluated
 from tests.training.world import make_dataset, model_path, png, train_now
 
 pytestmark = pytest.mark.slow
-SHORT = {"epochs": 2, "learning_rate": [2e-3]}
+SHORT = {"num_train_epochs": 2, "learning_rate": [2e-3]}
 SPLITS = ["train"] * 24 + ["validation"] * 8 + ["test"] * 8
 
 

@@ -27,7 +27,7 @@ EPOCHS = 8
 
 
 def build(candidate: int) -> Training:
-    return training(LoopParameters(epochs=EPOCHS, batch_size=8, learning_rate=RATES[candidate]))
+    return training(LoopParameters(num_train_epochs=EPOCHS, batch_size=8, learning_rate=RATES[candidate]))
 
 
 def search(

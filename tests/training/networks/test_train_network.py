@@ -28,7 +28,7 @@ from tests import data
 from tests.training.world import make_dataset, model_path, run_folder, thirds, train_now
 
 pytest.importorskip("torch")
-QUICK = {"epochs": 12, "learning_rate": [2e-3], "batch_size": 16}
+QUICK = {"num_train_epochs": 12, "learning_rate": [2e-3], "batch_size": 16}
 
 
 def flowers(workspace: Workspace, splits: tuple[str, ...] = ("train", "validation", "test")) -> None:
@@ -105,7 +105,7 @@ def test_like_with_another_seed_tells_what_differs(workspace: Workspace) -> None
 def test_a_network_goes_on_from_an_earlier_one_with_its_head(workspace: Workspace) -> None:
     flowers(workspace)
     _train(workspace)
-    short = {"epochs": 1, "learning_rate": [1e-6]}
+    short = {"num_train_epochs": 1, "learning_rate": [1e-6]}
     again = train_now(workspace, "job-y", name="more", dataset="flowers", continue_from="net@v1", hyperparameters=short)
     assert again["report"]["base_model"] == "net@v1"
     assert again["report"]["validation"]["value"] > 0.9  # one step so small teaches nothing
@@ -123,7 +123,7 @@ def test_the_vectors_of_a_trained_network_carry_a_probe_that_keeps_it(workspace:
 @pytest.mark.slow
 def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspace) -> None:
     flowers(workspace)
-    _train(workspace, hyperparameters=QUICK | {"epochs": 1})
+    _train(workspace, hyperparameters=QUICK | {"num_train_epochs": 1})
     planned = plan_training(workspace, "flowers", base_model="net@v1").candidates
     assert [(one.method, one.base_model) for one in planned] == [(how, "net@v1") for how in ("probe", "lora", "full")]
     spec = TrainSpec(name="probed", dataset="flowers", method="probe", base_model="net@v1")
@@ -139,7 +139,10 @@ def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspa
         ({"base_model": "new:nothing"}, "no architecture"),
         ({"method": "probe", "base_model": "new:tab-resnet"}, "fresh weights"),
         ({"hyperparameters": {"learning_rte": 1}}, "no hyperparameter 'learning_rte'; did you mean 'learning_rate'"),
-        ({"method": "classical", "base_model": None, "hyperparameters": {"epochs": 1}}, "'lora' and 'full' and 'sft'"),
+        (
+            {"method": "classical", "base_model": None, "hyperparameters": {"num_train_epochs": 1}},
+            "'lora' and 'full' and 'sft'",
+        ),
         ({"task": "object-detection"}, "about image"),
         ({"continue_from": "net@v1"}, "model 'net'"),
     ],

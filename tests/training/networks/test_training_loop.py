@@ -38,7 +38,7 @@ def whole(parameters: LoopParameters | None = None, **options: Any) -> str:
 
 
 def test_it_learns() -> None:
-    learning, judged = training(LoopParameters(epochs=15, batch_size=8, learning_rate=0.02)), held()
+    learning, judged = training(LoopParameters(num_train_epochs=15, batch_size=8, learning_rate=0.02)), held()
     before = learning.evaluate(judged)
     learning.run_until(learning.total)
     after = learning.evaluate(judged)
@@ -60,7 +60,9 @@ UNINTERRUPTED: dict[tuple[int, int | None], str] = {}
     noise=st.integers(0, 9),
 )
 def test_a_resumed_training_has_the_same_bits(stops: list[int], size: int, micro: int | None, noise: int) -> None:
-    parameters = LoopParameters(epochs=4, batch_size=size, micro_batch=micro, learning_rate=0.01)
+    parameters = LoopParameters(
+        num_train_epochs=4, batch_size=size, per_device_train_batch_size=micro, learning_rate=0.01
+    )
     if (size, micro) not in UNINTERRUPTED:
         UNINTERRUPTED[size, micro] = whole(parameters)
     learning = training(parameters)
@@ -92,12 +94,14 @@ def test_a_smaller_micro_batch_keeps_the_effective_one() -> None:
         """Without what depends on the batch: the sum over its parts is then the same gradient."""
 
     def run(micro: int) -> tuple[list[torch.Tensor], list[float]]:
-        parameters = LoopParameters(epochs=1, batch_size=12, micro_batch=micro, learning_rate=0.01)
+        parameters = LoopParameters(
+            num_train_epochs=1, batch_size=12, per_device_train_batch_size=micro, learning_rate=0.01
+        )
         learning = training(parameters, count=48, readout=Mean(), batch_norm=False)
         module: Any = learning.backbone.module
         module.dropout.p = 0.0
         losses = []
-        with learning.chance:
+        with learning.random_states:
             losses = [learning.advance().loss for _ in range(learning.total)]
         return list(learning.head.parameters()), losses
 
@@ -132,7 +136,9 @@ def counted(readout: Any, backbone: TinyBackbone, micro: int | None) -> Training
         targets = [np.array(words) % 4 - 1 for words in given]
     else:
         targets = [np.full((at % 4, 5), 0.5, np.float32) * (0, 1, 1, 1, 1) for at in range(24)]
-    parameters = LoopParameters(epochs=1, batch_size=12, micro_batch=micro, learning_rate=0.01)
+    parameters = LoopParameters(
+        num_train_epochs=1, batch_size=12, per_device_train_batch_size=micro, learning_rate=0.01
+    )
     items = PreparedItems(given, backbone.prepare, backbone.length)
     return Training(backbone, readout.head(WIDTH), readout, items, targets, parameters, 0)
 
@@ -145,7 +151,7 @@ def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: t
         torch.manual_seed(0)
         learning = counted(readout, backbone(), size)
         losses.append(learning.judge(learning._items, learning._targets)[0])
-        with learning.chance:
+        with learning.random_states:
             steps.append(learning.advance())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # judging divides, too
     assert steps[0].loss == pytest.approx(steps[1].loss, rel=1e-5)
@@ -159,8 +165,8 @@ def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: t
 def test_what_needs_the_whole_batch_is_not_divided(readout: Any, batch_norm: bool) -> None:
     whole = LoopParameters(batch_size=8)
     assert training(whole, readout=readout, batch_norm=batch_norm).micro_batch == 8
-    with pytest.raises(SpeciateError, match="micro_batch=3 would divide batches of 8") as refused:
-        training(whole.model_copy(update={"micro_batch": 3}), readout=readout, batch_norm=batch_norm)
+    with pytest.raises(SpeciateError, match="per_device_train_batch_size=3 would divide batches of 8") as refused:
+        training(whole.model_copy(update={"per_device_train_batch_size": 3}), readout=readout, batch_norm=batch_norm)
     assert refused.value.code == Code.INVALID
     with pytest.raises(SpeciateError, match="out of memory") as advised:
         training(whole, readout=readout, batch_norm=batch_norm, memory_retries=1)
@@ -235,7 +241,7 @@ def broken(kind: str) -> Training:
                 return loss
             return loss * float("nan") if kind == "nan" else loss + 1000
 
-    parameters = LoopParameters(epochs=40, batch_size=8, learning_rate=0.02)
+    parameters = LoopParameters(num_train_epochs=40, batch_size=8, learning_rate=0.02)
     return training(parameters, readout=Breaks())
 
 

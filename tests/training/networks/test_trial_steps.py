@@ -16,7 +16,9 @@ from speciate.training.networks import trial_steps
 from speciate.training.networks.data_parallel import ALONE, Alone
 from speciate.training.networks.optimizer import LoopParameters, Precision
 from speciate.training.networks.stopping import Diverged
+from speciate.training.networks.training_checkpoints import TrainingState
 from speciate.training.networks.trial_steps import MeasuredTraining, PrecisionChoice, PrecisionComparison, StepCost
+from speciate.training.old_option_names import OLD_NAMES
 from speciate.training.resource_usage import CostMeter, Usage
 from speciate.workspace.workspace import Workspace
 from tests.training.networks.test_train_network import QUICK, flowers
@@ -110,13 +112,13 @@ def test_the_same_steps_are_taken_in_both() -> None:
     assert found.losses != found.other_losses
     assert found.losses == pytest.approx(found.other_losses, rel=0.02)
     alone = training()
-    with alone.chance:
+    with alone.random_states:
         assert [alone.advance().loss for _ in found.losses] == list(found.losses)
     assert min(found.seconds, found.other_seconds) > 0
 
 
 def learned(precision: Precision) -> torch.Tensor:
-    learning = training(LoopParameters(epochs=1, batch_size=8, precision=precision))
+    learning = training(LoopParameters(num_train_epochs=1, batch_size=8, precision=precision))
     learning.run_until(learning.total)
     return torch.cat([each.detach().flatten() for each in learning.head.parameters()])
 
@@ -129,9 +131,23 @@ def test_weights_stay_float32_and_learn_nearly_the_same() -> None:
 
 
 def test_a_checkpoint_of_the_other_precision_is_refused() -> None:
-    state = training(LoopParameters(epochs=1, batch_size=8)).state()
+    state = training(LoopParameters(num_train_epochs=1, batch_size=8)).state()
     with pytest.raises(SpeciateError, match="another training"):
-        training(LoopParameters(epochs=1, batch_size=8, precision="bfloat16")).restore(state)
+        training(LoopParameters(num_train_epochs=1, batch_size=8, precision="bfloat16")).restore(state)
+
+
+def test_a_checkpoint_with_former_names_of_options_is_resumed() -> None:
+    learning = training(LoopParameters(num_train_epochs=2, batch_size=8, warmup_ratio=0.2))
+    learning.run_until(3)
+    facts, tensors = learning.state()
+    former = {new: old for old, new in OLD_NAMES["LoopParameters"].items()}
+    facts["parameters"] = {former.get(name, name): value for name, value in facts["parameters"].items()}
+    assert {"epochs", "warmup", "clip"} <= facts["parameters"].keys()
+    resumed = training(LoopParameters(num_train_epochs=2, batch_size=8, warmup_ratio=0.2))
+    resumed.restore(TrainingState(facts, tensors))
+    for each in (learning, resumed):
+        each.run_until(each.total)
+    assert resumed.digest() == learning.digest()
 
 
 def test_later_attempts_have_what_the_first_settled(tmp_path: Path) -> None:

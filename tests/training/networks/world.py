@@ -112,8 +112,10 @@ def training(
         backbone, head = TinyBackbone(), torch.nn.Linear(WIDTH, 2)
     given, targets = media(count)
     items = around(PreparedItems(given, backbone.prepare, backbone.length))
-    parameters = parameters or LoopParameters(epochs=4, batch_size=8, micro_batch=3, learning_rate=0.01)
-    if batch_norm is False or (batch_norm is None and parameters.micro_batch):
+    parameters = parameters or LoopParameters(
+        num_train_epochs=4, batch_size=8, per_device_train_batch_size=3, learning_rate=0.01
+    )
+    if batch_norm is False or (batch_norm is None and parameters.per_device_train_batch_size):
         backbone.module.running = torch.nn.Identity()
     return Training(backbone, head, readout or TwoLabels(), items, targets, parameters, seed, **options)
 

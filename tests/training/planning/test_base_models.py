@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("torch")
 COUNT = 240
-LEARN = {"epochs": 150, "patience": 150, "learning_rate": [3e-3], "batch_size": 40}
-STAY = {"epochs": 1, "learning_rate": [1e-9]}
+LEARN = {"num_train_epochs": 150, "early_stopping_patience": 150, "learning_rate": [3e-3], "batch_size": 40}
+STAY = {"num_train_epochs": 1, "learning_rate": [1e-9]}
 """What the network knows, it knows from before."""
 
 
@@ -86,7 +86,7 @@ def test_folds_of_what_was_learned_are_refused_before_there_is_a_job(workspace: 
     _noise(workspace, ["train"] * 180 + ["test"] * 60)
     train_now(
         workspace, "job-a", name="net", dataset="coins", method="full", base_model="new:tab-resnet",
-        hyperparameters={"epochs": 1, "learning_rate": [1e-3], "folds": 2},
+        hyperparameters={"num_train_epochs": 1, "learning_rate": [1e-3], "folds": 2},
     )  # fmt: skip
     with pytest.raises(SpeciateError, match="there is no other"):
         train.plan(TrainSpec(name="next", dataset="coins", continue_from="net@v1"), workspace)

@@ -137,7 +137,7 @@ def test_what_has_learned_from_these_examples_has_no_scores_unless_enough_others
 ) -> None:
     trained = train_now(
         workspace, name="knows", dataset="digits", method="full", base_model=_bases(world)[0],
-        hyperparameters={"epochs": 1, "learning_rate": [1e-3]},
+        hyperparameters={"num_train_epochs": 1, "learning_rate": [1e-3]},
     )["model"]  # fmt: skip
     bases = [_bases(world)[0], trained]
     row = _row(_compared(workspace, dataset="digits", base_models=bases), trained)

@@ -26,7 +26,12 @@ from tests.data import ingest
 from tests.training.world import model_path, train_now
 
 pytest.importorskip("torch")
-LEARN: dict[str, Any] = {"epochs": 12, "patience": 12, "learning_rate": [3e-3], "batch_size": 16}
+LEARN: dict[str, Any] = {
+    "num_train_epochs": 12,
+    "early_stopping_patience": 12,
+    "learning_rate": [3e-3],
+    "batch_size": 16,
+}
 GO_ON: dict[str, Any] = LEARN | {"keep": "last"}
 
 
@@ -92,7 +97,7 @@ def test_a_network_goes_on_with_new_labels_and_says_what_it_forgot(begun: Begun,
 
 @pytest.mark.slow
 def test_without_a_buffer_it_is_plain_fine_tuning(begun: Begun) -> None:
-    report = begun.go_on("replay", "points-cd", name="naive", buffer_size=0)["report"]
+    report = begun.go_on("replay", "points-cd", name="naive", mem_size=0)["report"]
     assert report["forgetting"]["forgetting"] > 0.9
     assert "replay" not in report
     assert any("Nothing is replayed" in note for note in report["notes"])
@@ -100,8 +105,8 @@ def test_without_a_buffer_it_is_plain_fine_tuning(begun: Begun) -> None:
 
 @pytest.mark.slow
 def test_what_is_replayed_is_a_dataset_with_lineage(begun: Begun) -> None:
-    begun.go_on("replay", "points-cd", name="traced", buffer_size=9)
-    result = begun.go_on("replay", "points-ef", "traced@v1", name="traced", buffer_size=12)
+    begun.go_on("replay", "points-cd", name="traced", mem_size=9)
+    result = begun.go_on("replay", "points-ef", "traced@v1", name="traced", mem_size=12)
     told, database, folders = result["report"]["replay"], begun.workspace.database, begun.workspace.folders
     assert told["dataset"] == "traced-replay@v2"
     assert (told["examples"], told["times"]) == (12, 3)  # half of each epoch, beside 32 new ones
@@ -125,7 +130,7 @@ def test_what_is_replayed_is_a_dataset_with_lineage(begun: Begun) -> None:
 
 @pytest.mark.slow
 def test_a_purge_finds_what_was_replayed_and_a_deletion_is_refused(begun: Begun) -> None:
-    begun.go_on("replay", "points-cd", name="kept", buffer_size=9)
+    begun.go_on("replay", "points-cd", name="kept", mem_size=9)
     database, folders = begun.workspace.database, begun.workspace.folders
     buffer, origin = versions.resolve(database, "kept-replay"), versions.resolve(database, "points-ab")
     row = version_rows.read(folders, buffer).to_pylist()[0]
@@ -144,7 +149,7 @@ def test_a_purge_finds_what_was_replayed_and_a_deletion_is_refused(begun: Begun)
 @pytest.mark.slow
 @pytest.mark.slow
 def test_the_same_call_draws_the_same_rows(begun: Begun) -> None:
-    made = [begun.go_on("replay", "points-cd", name="twin", buffer_size=6)["report"]["replay"] for _ in range(2)]
+    made = [begun.go_on("replay", "points-cd", name="twin", mem_size=6)["report"]["replay"] for _ in range(2)]
     assert made[0] == made[1]
 
 

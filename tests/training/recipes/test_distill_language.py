@@ -23,8 +23,7 @@ from speciate.training.language import distillation_trainer
 from speciate.training.language.distillation_trainer import teacher_ensemble
 from speciate.training.networks.training_log import read_metrics
 from speciate.training.planning import prior_model_checks
-from speciate.training.recipes import distill_language
-from speciate.training.recipes import teachers as tutors
+from speciate.training.recipes import distill_language, teachers
 from speciate.training.recipes.distill_language import cut_layers
 from speciate.training.train_spec import Payload, TrainSpec
 from speciate.vocabulary import find_task
@@ -40,7 +39,7 @@ from tests.training.language.world import (
 )  # fmt: skip
 from tests.training.world import make_dataset, train_now
 
-GIVEN = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
+GIVEN = {"num_train_epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
 
 
 def _asked(workspace: Workspace, folder: Path, *, teacher: Any = None, student: str | None = None, **given: Any) -> Any:
@@ -55,7 +54,7 @@ def _asked(workspace: Workspace, folder: Path, *, teacher: Any = None, student: 
 
 
 def test_a_student_cut_from_its_teacher_learns_its_chances(workspace: Workspace, tmp_path: Path) -> None:
-    report = run(attempt(workspace, _asked(workspace, tmp_path, layers=1, steps=2), "job-a"))["report"]
+    report = run(attempt(workspace, _asked(workspace, tmp_path, num_hidden_layers=1, max_steps=2), "job-a"))["report"]
     found = report["distillation"]
     assert (found["layers"], found["of_layers"], found["weight"]) == ([0], 2, 1.0)
     student, teacher = found["frontier"]
@@ -68,8 +67,10 @@ def test_a_student_cut_from_its_teacher_learns_its_chances(workspace: Workspace,
 def test_a_teacher_of_another_vocabulary_teaches_by_its_answers(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = _asked(workspace, tmp_path, teacher=_stranger(tmp_path / "stranger"), answers="teacher", steps=1)
-    monkeypatch.setattr(tutors, "teacher_answers", lambda study, teacher, some, longest: [Answer("7") for _ in some])
+    asked = _asked(workspace, tmp_path, teacher=_stranger(tmp_path / "stranger"), answers="teacher", max_steps=1)
+    monkeypatch.setattr(
+        teachers, "teacher_answers", lambda context, teacher, some, longest: [Answer("7") for _ in some]
+    )
     report = run(attempt(workspace, asked, "job-a"))["report"]
     assert report["distillation"]["weight"] == 0.0
     assert any("100% of the training examples have the same answer, '7'" in note for note in report["notes"])
@@ -80,7 +81,7 @@ def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabular
     workspace: Workspace, tmp_path: Path, given: dict[str, Any]
 ) -> None:
     teachers = [base(tmp_path / "teacher"), _stranger(tmp_path / "stranger")]
-    asked = _asked(workspace, tmp_path, teacher=teachers, steps=1, **given)
+    asked = _asked(workspace, tmp_path, teacher=teachers, max_steps=1, **given)
     with pytest.raises(SpeciateError, match="of such teachers the chances of one alone can be learned") as refusal:
         run(attempt(workspace, asked, "job-a"))
     assert "'answers': 'teacher', 'weight': 0" in refusal.value.recovery
@@ -90,8 +91,8 @@ def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabular
     ("more", "given", "words"),
     [
         ({"teacher": "api:openai/gpt-5-mini"}, {}, "is served by others"),
-        ({}, {"answers": "student", "weight": 0.5}, "nothing is learned word by word"),
-        ({}, {"share": 0.5}, "share is about answers='student' alone"),
+        ({}, {"answers": "student", "weight": 0.5}, "have no SFT loss"),
+        ({}, {"lmbda": 0.5}, "lmbda applies only to answers='student' alone"),
         ({"teacher": "nobody@v1"}, {}, "nobody"),
     ],
 )
@@ -123,17 +124,17 @@ def test_without_a_student_or_layers_of_its_teacher_it_is_refused(workspace: Wor
     make_sums(workspace, count=40)
     with pytest.raises(SpeciateError, match="base_model names none") as refusal:
         payload(workspace, name="small", dataset="sums", method="distill", teacher=base(tmp_path / "teacher"))
-    assert "'layers'" in refusal.value.recovery
+    assert "'num_hidden_layers'" in refusal.value.recovery
 
 
 def test_a_teacher_that_teaches_nothing_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    asked = _asked(workspace, tmp_path, weight=0.0, steps=1)
+    asked = _asked(workspace, tmp_path, weight=0.0, max_steps=1)
     with pytest.raises(SpeciateError, match="the teacher teaches nothing"):
         run(attempt(workspace, asked, "job-a"))
 
 
 def test_no_more_layers_than_there_are_can_be_kept(workspace: Workspace, tmp_path: Path) -> None:
-    asked = _asked(workspace, tmp_path, layers=2, steps=1)
+    asked = _asked(workspace, tmp_path, num_hidden_layers=2, max_steps=1)
     with pytest.raises(SpeciateError, match=r"layers is 2, and .* has 2"):
         run(attempt(workspace, asked, "job-a"))
 
@@ -155,9 +156,11 @@ def test_questions_without_an_answer_of_the_teacher_are_set_aside_with_the_reaso
     examples = [Example(f"ex-{at}", text, None, "", "train", {}) for at, text in enumerate(["good", "empty", "fails"])]
 
     def said(job: str) -> tuple[list[tuple[str, str]], list[str]]:
-        study: Any = SimpleNamespace(run=Run(attempt(workspace, asked.model_dump(mode="json"), job)), payload=asked)
-        study.folders, study.notes, study.progress = workspace.folders, [], lambda *given: None
-        return [(each.example.id, each.answer) for each in tutors.answered_examples(study, examples, 3)], study.notes
+        context: Any = SimpleNamespace(run=Run(attempt(workspace, asked.model_dump(mode="json"), job)), payload=asked)
+        context.folders, context.notes, context.progress = workspace.folders, [], lambda *given: None
+        return [
+            (each.example.id, each.answer) for each in teachers.answered_examples(context, examples, 3)
+        ], context.notes
 
     answers, notes = said("job-a")
     assert answers == [("ex-0", "7")]
@@ -180,7 +183,7 @@ def test_a_student_learns_from_what_it_writes_itself_to_questions_without_an_ans
     )  # fmt: skip
     asked = payload(
         workspace, name="small", dataset="half", method="distill", teacher=base(tmp_path / "teacher"),
-        hyperparameters=GIVEN | {"layers": 1, "answers": "student", "steps": 2}, resources={"cpu": 1},
+        hyperparameters=GIVEN | {"num_hidden_layers": 1, "answers": "student", "max_steps": 2}, resources={"cpu": 1},
     )  # fmt: skip
     folder = attempt(workspace, asked, "job-a")
     report = run(folder)["report"]
@@ -253,7 +256,7 @@ def test_a_head_that_lacks_tokens_of_the_student_is_refused(tmp_path: Path) -> N
 def _learned(workspace: Workspace, folder: Path) -> str:
     """A teacher that answers with numbers, right or wrong."""
     make_sums(workspace, count=40)
-    given = GIVEN | {"epochs": 12, "changes": "full"}
+    given = GIVEN | {"num_train_epochs": 12, "changes": "full"}
     train_now(
         workspace, "job-t", name="router", dataset="sums", method="sft", base_model=base(folder / "base"),
         hyperparameters=given,
@@ -265,9 +268,12 @@ def _learned(workspace: Workspace, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("way", "breaks"),
     [
-        ({"weight": 0.7, "layers": 1}, [("kill", 2), ("pause", 4)]),
-        ({"answers": "student", "share": 0.6, "temperature": 1.3}, [("pause", 1), ("kill", 5)]),
-        ({"answers": "student", "micro_batch": 5, "changes": "lora", "dropout": 0.2}, [("kill", 3)]),
+        ({"weight": 0.7, "num_hidden_layers": 1}, [("kill", 2), ("pause", 4)]),
+        ({"answers": "student", "lmbda": 0.6, "temperature": 1.3}, [("pause", 1), ("kill", 5)]),
+        (
+            {"answers": "student", "per_device_train_batch_size": 5, "changes": "lora", "lora_dropout": 0.2},
+            [("kill", 3)],
+        ),
         ({"answers": "teacher", "control": True}, [("kill", 3)]),
     ],
 )
@@ -279,11 +285,13 @@ def test_a_distillation_that_is_broken_off_ends_in_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [{}, {"answers": "student"}, {"answers": "teacher"}, {"divergence": 0.5}])
+@pytest.mark.parametrize("way", [{}, {"answers": "student"}, {"answers": "teacher"}, {"beta": 0.5}])
 def test_a_student_comes_near_its_teacher(workspace: Workspace, tmp_path: Path, way: dict[str, Any]) -> None:
     """Of two teachers, too: the divergence on held-out answers falls."""
     teachers = [_learned(workspace, tmp_path), base(tmp_path / "other", hidden=32)]
-    asked = _asked(workspace, tmp_path, teacher=teachers, layers=1, control=True, **{**way, "epochs": 8})
+    asked = _asked(
+        workspace, tmp_path, teacher=teachers, num_hidden_layers=1, control=True, **{**way, "num_train_epochs": 8}
+    )
     folder = attempt(workspace, asked, "job-a")
     report = run(folder)["report"]
     held = [
@@ -306,7 +314,7 @@ def test_a_registered_model_teaches_and_says_how_it_is_asked(workspace: Workspac
     )  # fmt: skip
     report = train_now(
         workspace, "job-s", name="small", dataset="more", method="distill", teacher="router@v1",
-        base_model=base(tmp_path / "student", hidden=32), hyperparameters=GIVEN | {"steps": 2},
+        base_model=base(tmp_path / "student", hidden=32), hyperparameters=GIVEN | {"max_steps": 2},
     )["report"]  # fmt: skip
     assert [row["model"] for row in report["distillation"]["frontier"]] == ["small", "router@v1"]
     assert not any("asked in another way" in note for note in report["notes"])
@@ -314,7 +322,7 @@ def test_a_registered_model_teaches_and_says_how_it_is_asked(workspace: Workspac
 
 @pytest.mark.slow
 def test_examples_are_cut_where_the_teacher_sees_no_more(workspace: Workspace, tmp_path: Path) -> None:
-    asked = _asked(workspace, tmp_path, teacher=base(tmp_path / "teacher"), steps=1)
+    asked = _asked(workspace, tmp_path, teacher=base(tmp_path / "teacher"), max_steps=1)
     config = tmp_path / "teacher" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 20}))
     notes = run(attempt(workspace, asked, "job-a"))["report"]["notes"]

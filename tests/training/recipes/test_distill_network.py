@@ -164,6 +164,8 @@ def test_a_student_of_numbers_learns_a_teachers_numbers(taught: Taught) -> None:
     ]  # fmt: skip
     register(taught.workspace, "heights", rows)
     taught.train("line", "heights", "classical")
-    report = taught.distil("line@v1", "heights", alpha=1.0, learning_rate=[1e-2], epochs=40, patience=40)["report"]
+    report = taught.distil(
+        "line@v1", "heights", alpha=1.0, learning_rate=[1e-2], num_train_epochs=40, early_stopping_patience=40
+    )["report"]
     spread = float(np.std([row["label"] for row in rows]))
     assert report["validation"]["value"] < spread / 2  # its error

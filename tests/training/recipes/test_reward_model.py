@@ -37,7 +37,7 @@ from tests.training.language.world import (
 )
 from tests.training.world import model_path, train_now
 
-QUICK: dict[str, Any] = {"changes": "full", "epochs": 3, "batch_size": 10, "learning_rate": 3e-3}
+QUICK: dict[str, Any] = {"changes": "full", "num_train_epochs": 3, "batch_size": 10, "learning_rate": 3e-3}
 
 
 def _train(workspace: Workspace, folder: Path, **more: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_a_reward_model_that_is_broken_off_ends_in_the_same_bits(workspace: Work
     make_pairs(workspace)
     asked = payload(
         workspace, name="judge", dataset="pairs", method="reward", base_model=base(tmp_path / "base", dropout=0.1),
-        hyperparameters=QUICK | {"steps": 4, "judged": 4}, resources={"cpu": 1},
+        hyperparameters=QUICK | {"max_steps": 4, "judged": 4}, resources={"cpu": 1},
     )  # fmt: skip
     whole = run(attempt(workspace, asked, "job-whole"))
     with saving_each_step():
@@ -97,7 +97,7 @@ def test_pairs_of_the_same_answers_are_left_out_and_said(workspace: Workspace, t
     worse[1] = None
     asked = [f"is {4 if at == 2 else at} good?" for at in range(60)]
     make_pairs(workspace, tested=[4], prompt=asked, rejected=worse)
-    report = _train(workspace, tmp_path, steps=1)
+    report = _train(workspace, tmp_path, max_steps=1)
     assert "13 examples without two different answers were left out." in report["notes"]
     assert "1 of 1 test pairs stand in the training split as well" in " ".join(report["notes"])
     assert report["examples"] == 59 - 13
@@ -128,7 +128,7 @@ def test_pairs_that_are_none_are_refused(workspace: Workspace, tmp_path: Path) -
 
 def test_a_judge_is_evaluated_on_pairs_alone(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace)
-    _train(workspace, tmp_path, steps=1)
+    _train(workspace, tmp_path, max_steps=1)
     plan = evaluate.plan(EvaluateSpec(models=("judge", "constant:"), dataset="pairs:validation"), workspace)
     assert (plan.payload["task"], plan.payload["target_column"]) == ("preference", "chosen")
     make_pairs(workspace, "single", rejected=None)
@@ -171,4 +171,4 @@ def test_one_method_does_it_and_is_planned(workspace: Workspace, tmp_path: Path)
         plan = plan_training(workspace, "pairs", base_model=where, **asked)
         assert [(each.method, each.hyperparameters["centre"]) for each in plan.candidates] == [("reward", 0.0)]
     plan = plan_training(workspace, "pairs", method="grpo", base_model=where)
-    assert plan.candidates[0].hyperparameters["generations"] == 8
+    assert plan.candidates[0].hyperparameters["num_generations"] == 8

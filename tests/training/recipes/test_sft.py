@@ -23,7 +23,13 @@ from tests.models.language.world import messages, sums, tiny_model
 from tests.training.language.world import make_sums
 from tests.training.world import make_dataset, model_path, train_now
 
-QUICK: dict[str, Any] = {"changes": "full", "epochs": 12, "batch_size": 16, "learning_rate": 5e-3, "max_new_tokens": 4}
+QUICK: dict[str, Any] = {
+    "changes": "full",
+    "num_train_epochs": 12,
+    "batch_size": 16,
+    "learning_rate": 5e-3,
+    "max_new_tokens": 4,
+}
 
 
 def _train(workspace: Workspace, folder: Path, dataset: str = "sums", **given: Any) -> dict[str, Any]:
@@ -74,13 +80,13 @@ def test_conversations_teach_their_last_turn_without_a_column_for_it(workspace: 
     workspace.database.transact(
         lambda tx: tx.execute("UPDATE dataset_versions SET manifest = ?", [manifest.model_dump_json()])
     )
-    report = _train(workspace, tmp_path, "yes", hyperparameters={"epochs": 10})
+    report = _train(workspace, tmp_path, "yes", hyperparameters={"num_train_epochs": 10})
     assert report["training"]["held_loss"] < 3
 
 
 def test_weights_that_are_merged_answer_as_the_adapted_ones_did(workspace: Workspace, tmp_path: Path) -> None:
     make_sums(workspace)
-    report = _train(workspace, tmp_path, hyperparameters={"changes": "lora", "epochs": 1})
+    report = _train(workspace, tmp_path, hyperparameters={"changes": "lora", "num_train_epochs": 1})
     assert report["training"]["steps"] == 5
     path = model_path(workspace, "adder")
     assert not (path / "adapter_config.json").exists()
@@ -91,13 +97,17 @@ def test_weights_that_are_merged_answer_as_the_adapted_ones_did(workspace: Works
 def test_a_training_that_changed_nothing_says_so(workspace: Workspace, tmp_path: Path) -> None:
     make_sums(workspace, count=20)
     base = tiny_model(tmp_path / "base")
-    report = _train(workspace, tmp_path, base_model=base, hyperparameters={"steps": 1, "judged": 0})
-    assert any("as they were before" in note and "`warmup`" in note for note in report["notes"])
+    report = _train(workspace, tmp_path, base_model=base, hyperparameters={"max_steps": 1, "judged": 0})
+    assert any("as they were before" in note and "`warmup_ratio`" in note for note in report["notes"])
     before = load_file(tmp_path / "base" / "model.safetensors")
     after = load_file(next(model_path(workspace, "adder").rglob("model.safetensors")))
     assert all(torch.equal(before[name], after[name]) for name in before)
     learned = _train(
-        workspace, tmp_path, base_model=base, job="job-y", hyperparameters={"steps": 1, "judged": 0, "warmup": 0}
+        workspace,
+        tmp_path,
+        base_model=base,
+        job="job-y",
+        hyperparameters={"max_steps": 1, "judged": 0, "warmup_ratio": 0},
     )
     assert not any("as they were before" in note for note in learned["notes"])
 
@@ -106,7 +116,14 @@ def test_a_training_that_changed_nothing_says_so(workspace: Workspace, tmp_path:
 def test_packed_examples_are_learned_as_they_are_one_by_one(workspace: Workspace, tmp_path: Path) -> None:
     """One epoch in one step: the same tokens, the same mean, the same update."""
     make_sums(workspace)
-    one = {"epochs": 1, "batch_size": 80, "judged": 0, "max_length": 256, "learning_rate": 1e-3, "warmup": 0}
+    one = {
+        "num_train_epochs": 1,
+        "batch_size": 80,
+        "judged": 0,
+        "max_length": 256,
+        "learning_rate": 1e-3,
+        "warmup_ratio": 0,
+    }
     base = tiny_model(tmp_path / "base")
     apart = _train(workspace, tmp_path, base_model=base, hyperparameters=one)
     together = _train(workspace, tmp_path, base_model=base, job="job-y", hyperparameters=one | {"packing": True})
@@ -137,7 +154,7 @@ def test_examples_that_teach_nothing_are_refused_before_a_step(
 
 def test_a_model_that_writes_texts_goes_on_as_a_base_model(workspace: Workspace, tmp_path: Path) -> None:
     make_sums(workspace)
-    _train(workspace, tmp_path, hyperparameters={"steps": 1, "judged": 0})
+    _train(workspace, tmp_path, hyperparameters={"max_steps": 1, "judged": 0})
     for method in ("sft", "replay"):
         with pytest.raises(SpeciateError) as raised:
             train.plan(
@@ -167,7 +184,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Pa
         workspace, "flawed", "text", {"prompt": questions, "completion": answers}, labels=answers, splits=splits,
         inputs=["prompt"],
     )  # fmt: skip
-    report = _train(workspace, tmp_path, "flawed", hyperparameters={"steps": 1})
+    report = _train(workspace, tmp_path, "flawed", hyperparameters={"max_steps": 1})
     notes = " ".join(report["notes"])
     assert "have the same answer, '7'" in notes
     assert "1 training examples repeat" in notes
@@ -182,9 +199,9 @@ def test_a_base_model_without_a_template_learns_plain_text_or_one_that_is_given(
 ) -> None:
     make_sums(workspace)
     base = tiny_model(tmp_path / "base", template=None)
-    plain = _train(workspace, tmp_path, base_model=base, hyperparameters={"steps": 1, "judged": 0})
+    plain = _train(workspace, tmp_path, base_model=base, hyperparameters={"max_steps": 1, "judged": 0})
     assert any("no chat template" in note for note in plain["notes"])
-    given = {"steps": 1, "judged": 0, "chat_template": "chatml"}
+    given = {"max_steps": 1, "judged": 0, "chat_template": "chatml"}
     _train(workspace, tmp_path, base_model=base, job="job-y", hyperparameters=given)
     assert "im_start" in (model_path(workspace, "adder@v2") / "chat_template.jinja").read_text()
 
@@ -194,7 +211,7 @@ def test_a_held_out_question_that_is_too_long_does_not_lose_a_finished_training(
 ) -> None:
     questions = ["is 1 even?", "is 2 even?", "is 3 even?", "is 4 even?", "is 5 even? " * 60]
     _yes(workspace, {"prompt": questions, "completion": ["no", "yes", "no", "yes", "no"]}, ["prompt"])
-    report = _train(workspace, tmp_path, "yes", hyperparameters={"steps": 1})
+    report = _train(workspace, tmp_path, "yes", hyperparameters={"max_steps": 1})
     assert "1 of 1 validation examples could not be asked" in " ".join(report["notes"])
     assert report["validation"]["n"] == 1
     assert report["validation"]["value"] == 0

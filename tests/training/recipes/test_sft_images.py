@@ -132,11 +132,11 @@ def _looked_at(workspace: Workspace, base: str, **given: Any) -> tuple[TrainingC
     spec = TrainSpec(name="looker", dataset="seen", method="sft", base_model=base, hyperparameters=QUICK | given)
     payload = Payload.model_validate(train.plan(spec, workspace).payload)
     examples = load_examples(workspace.folders, payload.manifest, ("train", "validation"), caged=True)
-    study = TrainingContext(Run(run_folder(workspace, "job-x", payload.model_dump(mode="json"))), payload, examples)
+    context = TrainingContext(Run(run_folder(workspace, "job-x", payload.model_dump(mode="json"))), payload, examples)
     assert isinstance(payload.parameters, VisionSftParameters)
     processor = vision_language.load_processor(Path(payload.base_folder or ""), payload.parameters.chat_template)
-    shown = choose_image_prompt(study, processor, payload.parameters)
-    return study, shown, tokenize_image_splits(study, processor, shown, payload.parameters, 256)
+    shown = choose_image_prompt(context, processor, payload.parameters)
+    return context, shown, tokenize_image_splits(context, processor, shown, payload.parameters, 256)
 
 
 def test_pictures_alone_are_described_and_a_column_that_asks_is_noted(workspace: Workspace, base: str) -> None:
@@ -146,8 +146,8 @@ def test_pictures_alone_are_described_and_a_column_that_asks_is_noted(workspace:
         workspace, "seen", "image", {"answer": names, "question": ["which?"] * 12}, labels=[""] * 12,
         splits=["train"] * 12, media=pictures,
     )  # fmt: skip
-    study, shown, found = _looked_at(workspace, base, side=30)
-    assert any("'question' is not shown" in note for note in study.notes)
+    context, shown, found = _looked_at(workspace, base, side=30)
+    assert any("'question' is not shown" in note for note in context.notes)
     assert (shown.side, shown.parts) == (30, ())
     assert {each.pictures[0].shape for each in found.train} == {(30, 20, 3)}
 
@@ -161,8 +161,8 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -
     splits = ["train"] * 24 + ["test", "validation", "validation"]
     names[1] = names[0]
     make_seen(workspace, rows, [*names, *("red", "red", "blue")], splits)
-    study, _, found = _looked_at(workspace, base, max_length=40)
-    notes = " ".join(study.notes)
+    context, _, found = _looked_at(workspace, base, max_length=40)
+    notes = " ".join(context.notes)
     assert "1 of 24 training examples have no picture" in notes
     assert "1 training examples repeat the pictures" in notes
     assert "1 questions about the same pictures have several answers" in notes

@@ -27,9 +27,9 @@ def app(workspace: Workspace, tmp_path: Path) -> App:
 
 
 def test_a_file_starts_at_the_callers_folder_and_leads_nowhere_else(app: App, tmp_path: Path) -> None:
-    given = {"steps": 2, "rewards": [{"kind": "python", "file": "mine.py:reward"}, {"kind": "exact"}, "nonsense"]}
+    given = {"max_steps": 2, "rewards": [{"kind": "python", "file": "mine.py:reward"}, {"kind": "exact"}, "nonsense"]}
     assert placed(app, given) == {
-        "steps": 2,
+        "max_steps": 2,
         "rewards": [{"kind": "python", "file": f"{tmp_path}/home/mine.py:reward"}, {"kind": "exact"}, "nonsense"],
     }
     for outside in ("../secret.py:reward", "/etc/passwd:reward"):

@@ -56,8 +56,8 @@ def test_a_task_of_reasoning_gym_is_trained_on_by_its_own_scores(workspace: Work
         workspace, name="pupil", dataset="sums", method="grpo", base_model=tiny_model(tmp_path / "base"),
         resources={"cpu": 1},
         hyperparameters={
-            "rewards": [{"kind": "gym"}, {"kind": "exact", "weight": 0.5}], "changes": "full", "steps": 2,
-            "batch_size": 8, "generations": 4, "max_new_tokens": 4, "judge_every": 1, "judged": 4,
+            "rewards": [{"kind": "gym"}, {"kind": "exact", "weight": 0.5}], "changes": "full", "max_steps": 2,
+            "batch_size": 8, "num_generations": 4, "max_new_tokens": 4, "judge_every": 1, "judged": 4,
         },
     )  # fmt: skip
     report = run(attempt(workspace, asked, "job-gym"))["report"]

@@ -92,7 +92,7 @@ class Says:
     def __init__(self, *calls: list[RewardValue]) -> None:
         self.calls = list(calls)
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
         return self.calls.pop(0)
 
     def close(self) -> None: ...

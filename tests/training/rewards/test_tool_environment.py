@@ -196,7 +196,7 @@ def test_a_template_that_trl_does_not_know_is_refused(workspace: Workspace, tmp_
     _walls(workspace, "walls", [f"what {at}?" for at in range(20)], ["red"] * 20)
     asked = payload(
         workspace, name="pupil", dataset="walls", method="grpo", base_model=base(tmp_path / "base"),
-        hyperparameters={"batch_size": 8, "generations": 4, "environment": {"file": f"{tmp_path}/desk.py:Desk"}},
+        hyperparameters={"batch_size": 8, "num_generations": 4, "environment": {"file": f"{tmp_path}/desk.py:Desk"}},
     )  # fmt: skip
     assert asked["parameters"]["rewards"] == []  # the environment has its own
     with pytest.raises(SpeciateError, match="no chat template that shows calls of tools"):
@@ -224,7 +224,7 @@ def test_a_model_learns_to_call_a_tool(workspace: Workspace, desk: EnvironmentHo
     train_now(
         workspace, "job-base", name="says", dataset="both", method="sft", base_model=ref,
         hyperparameters=usual | {
-            "epochs": 15, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "template": "plain",
+            "num_train_epochs": 15, "batch_size": 16, "learning_rate": 5e-3, "judged": 0, "template": "plain",
             "max_new_tokens": 64,
         },
     )  # fmt: skip
@@ -232,8 +232,9 @@ def test_a_model_learns_to_call_a_tool(workspace: Workspace, desk: EnvironmentHo
         workspace, "job-pupil", name="pupil", dataset="walls", method="grpo",
         base_model=f"path:{model_path(workspace, 'says')}",
         hyperparameters=usual | {
-            "steps": 8, "batch_size": 32, "learning_rate": 1e-3, "judge_every": 4, "judged": 4, "beta": 0,
-            "max_new_tokens": 96, "template": "chat", "environment": {"file": f"{tmp_path}/desk.py:Desk", "rounds": 1},
+            "max_steps": 8, "batch_size": 32, "learning_rate": 1e-3, "judge_every": 4, "judged": 4, "beta": 0,
+            "max_new_tokens": 96, "template": "chat", "environment": {"file": f"{tmp_path}/desk.py:Desk",
+            "max_tool_calling_iterations": 1},
         },
     )["report"]  # fmt: skip
     held = [each["reward"] for each in report["watched"]["held"]]
@@ -257,7 +258,8 @@ def test_a_training_in_an_environment_that_is_broken_off_ends_in_the_same_bits(
         workspace, name="pupil", dataset="walls", method="grpo", resources={"cpu": 1},
         base_model=_caller(tmp_path / "base", [f"what {at}?" for at in range(20)]),
         hyperparameters={
-            "changes": "full", "steps": 4, "batch_size": 8, "generations": 4, "learning_rate": 1e-3, "judge_every": 2,
+            "changes": "full", "max_steps": 4, "batch_size": 8, "num_generations": 4, "learning_rate": 1e-3,
+            "judge_every": 2,
             "judged": 2, "max_new_tokens": 8, "max_length": 2000, "environment": {"file": f"{tmp_path}/desk.py:Desk"},
         },
     )  # fmt: skip

@@ -23,7 +23,7 @@ NOT_MEASURED = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, "not judge
 
 
 def select_trained(
-    study: TrainingContext,
+    context: TrainingContext,
     predictor: SavablePredictor,
     parameters: LanguageParameters,
     ending: TrainerEnding,
@@ -32,21 +32,21 @@ def select_trained(
 ) -> SelectedModel:
     """The model with its value on validation examples, the first `judged` of them in the order of their ids. `known`:
     that value, where asking the model by itself would not tell."""
-    held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
-    estimate = known or (score_on_validation(study, predictor, held) if held else NOT_MEASURED)
-    if not study.validation:
-        study.notes.append("There is no validation split, so nothing says yet how good the model is.")
-    elif len(held) < len(study.validation):
-        study.notes.append(f"{len(held)} of {len(study.validation)} validation examples were answered (`judged`).")
-    if told := unchanged_note(ending, parameters.warmup):
-        study.notes.append(told)
-    study.found["training"] = {
+    held = sorted(context.validation, key=lambda each: each.id)[: parameters.judged]
+    estimate = known or (score_on_validation(context, predictor, held) if held else NOT_MEASURED)
+    if not context.validation:
+        context.notes.append("There is no validation split, so nothing says yet how good the model is.")
+    elif len(held) < len(context.validation):
+        context.notes.append(f"{len(held)} of {len(context.validation)} validation examples were answered (`judged`).")
+    if told := unchanged_note(ending, parameters.warmup_ratio):
+        context.notes.append(told)
+    context.found["training"] = {
         "ended": ending.why, "steps": ending.steps, "kept_step": ending.step, "held_loss": ending.held_loss,
         "held": dict(ending.held),
     }  # fmt: skip
-    name = f"{study.payload.spec.method} of {study.payload.spec.base_model}"
+    name = f"{context.payload.spec.method} of {context.payload.spec.base_model}"
     tried = (CandidateResult(name, time.monotonic() - began, estimate.value, chosen=True),)
-    return SelectedModel(predictor, estimate, study.how if held else "not judged", tried)
+    return SelectedModel(predictor, estimate, context.how if held else "not judged", tried)
 
 
 def unchanged_note(ending: TrainerEnding, warmup: float) -> str | None:
@@ -56,49 +56,50 @@ def unchanged_note(ending: TrainerEnding, warmup: float) -> str | None:
     if ending.step == 1 and warmup > 0:
         return (
             f"The weights are as they were before: kept is step 1 of {ending.steps}, in which the learning rate is "
-            "still 0 (`warmup`). More `epochs`, a smaller `batch_size` or warmup=0 make steps that learn."
+            "still 0 (`warmup_ratio`). More `num_train_epochs`, a smaller `batch_size` or warmup_ratio=0 make "
+            "steps that learn."
         )
     return None
 
 
 class TextScores(NamedTuple):
-    """`scores`: of each example that has a truth, NaN where the metric does not count it; empty of a corpus metric."""
+    """`scores`: of each example with a reference, NaN where the metric does not count it; empty of a corpus metric."""
 
     estimate: Estimate
     scores: list[float]
 
 
-def score_texts(study: TrainingContext, held: Sequence[Example], texts: Sequence[str]) -> TextScores | None:
-    """What the objective's metric says of these answers; None where no example has a truth."""
-    asked = [(each, text) for each, text in zip(held, texts, strict=True) if study.truth(each) is not None]
+def score_texts(context: TrainingContext, held: Sequence[Example], texts: Sequence[str]) -> TextScores | None:
+    """What the objective's metric says of these answers; None where no example has a reference."""
+    asked = [(each, text) for each, text in zip(held, texts, strict=True) if context.label(each) is not None]
     if not asked:
         return None
     examples = [each for each, _ in asked]
     given = [Prediction(text, None, None) for _, text in asked]
-    estimate = measure_answers(study, study.readout, examples, given)
-    return TextScores(estimate, scores_of(study, study.readout, examples, given))
+    estimate = measure_answers(context, context.readout, examples, given)
+    return TextScores(estimate, scores_of(context, context.readout, examples, given))
 
 
-def score_on_validation(study: TrainingContext, predictor: Predictor, held: Sequence[Example]) -> Estimate:
+def score_on_validation(context: TrainingContext, predictor: Predictor, held: Sequence[Example]) -> Estimate:
     """Raises Stopped between batches. A question that the model cannot be asked, such as one that is too long, has an
     empty answer: a finished training is not lost for it."""
     given: list[Prediction] = []
     refused = 0
-    with study.tally.stage("judging"), on_device(study.payload.device, predictor):
+    with context.meter.stage("judging"), on_device(context.payload.device, predictor):
         for start in range(0, len(held), _ANSWERS_AT_ONCE):
-            if study.run.stopping:
+            if context.run.stopping:
                 raise Stopped
-            study.progress(len(given), len(held), "answers", "validation examples are answered")
+            context.progress(len(given), len(held), "answers", "validation examples are answered")
             for each in _predict_each(predictor, held[start : start + _ANSWERS_AT_ONCE]):
                 refused += each is None
                 given.append(each or Prediction("", None, None))
-        study.progress(len(given), len(held), "answers", "validation examples are answered")
+        context.progress(len(given), len(held), "answers", "validation examples are answered")
     if refused:
-        study.notes.append(
+        context.notes.append(
             f"{refused} of {len(held)} validation examples could not be asked, as they are too long or cannot be "
             "written as the model reads them: each counts as an empty answer."
         )
-    return measure_answers(study, study.readout, held, given)
+    return measure_answers(context, context.readout, held, given)
 
 
 @contextmanager

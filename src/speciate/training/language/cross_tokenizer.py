@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 ANSWERS_INSTEAD = "hyperparameters={'answers': 'teacher', 'weight': 0}"
 """What works with any vocabulary."""
 
-# What each token of a tokenizer writes, as bytes: what tokens of two vocabularies have in common.
-#
-# A vocabulary names its tokens in an alphabet of its own: bytes as letters (GPT-2 and what came after it), or `▁` for
-# a space and `<0x0A>` for a byte (SentencePiece).
-
-
 TokenBytes = dict[int, bytes]
-"""Of tokens that write text; ends, paddings and other marks are left out."""
+"""Token -> the bytes that it writes; without ends, paddings and other marks.
+
+A vocabulary names its tokens in an alphabet of its own: bytes as letters (GPT-2 and later), or `▁` for a space and
+`<0x0A>` for a byte (SentencePiece)."""
 
 
 class TokenizerSide(NamedTuple):
@@ -81,8 +78,8 @@ class CrossTokenizerTeacher(NamedTuple):
     teacher: TokenizerSide
     outcomes: SharedOutcomes
 
-    def asked(self, said: Conversation) -> str:
-        """The question as this teacher is asked it. INVALID where its template refuses it."""
+    def render(self, said: Conversation) -> str:
+        """The question in this teacher's template. INVALID where its template refuses it."""
         try:
             return chat_templates.render_prompt(self.teacher.tokenizer, said, self.form)
         except ValueError as error:
@@ -93,7 +90,7 @@ class CrossTokenizerTeacher(NamedTuple):
                 str(error),
             ) from error
 
-    def shown(self, asked: str, answer: Sequence[int]) -> TeacherView:
+    def shown(self, prompt: str, answer: Sequence[int]) -> TeacherView:
         """`answer`: tokens of the student, up to its end where it came to one. A mark in the middle ends the text."""
         spelling = self.student.spelling
         size = next((place for place, each in enumerate(answer) if each not in spelling), len(answer))
@@ -101,7 +98,7 @@ class CrossTokenizerTeacher(NamedTuple):
         written = [spelling[each] for each in answer[:size]]
         mine = _puts_space(self.student.tokenizer, answer[:size], written)
         text = b"".join(_without_space(written, mine)).decode(errors="replace")
-        question, own = _tokenize_apart(self.teacher.tokenizer, asked, text)
+        question, own = _tokenize_apart(self.teacher.tokenizer, prompt, text)
         its_own = [self.teacher.spelling.get(each, b"") for each in own]
         its = bool(its_own) and its_own[0].startswith(b" ") and not text.startswith(" ")
         ended = more and answer[size] in self.student.ends
@@ -129,12 +126,12 @@ def _without_space(written: Sequence[bytes], space: bool) -> list[bytes]:
     return [written[0][1:], *written[1:]] if space else list(written)
 
 
-def _tokenize_apart(tokenizer: Any, asked: str, answer: str) -> tuple[list[int], list[int]]:
+def _tokenize_apart(tokenizer: Any, question: str, answer: str) -> tuple[list[int], list[int]]:
     """Tokens of both, made of the whole text; apart where one would reach over the beginning of the answer."""
-    ids, offsets = chat_templates.tokenize(tokenizer, asked + answer)
-    if any(begin < len(asked) < end for begin, end in offsets):
-        return chat_templates.tokenize(tokenizer, asked)[0], chat_templates.tokenize(tokenizer, answer)[0]
-    first = next((place for place, (begin, _) in enumerate(offsets) if begin >= len(asked)), len(ids))
+    ids, offsets = chat_templates.tokenize(tokenizer, question + answer)
+    if any(begin < len(question) < end for begin, end in offsets):
+        return chat_templates.tokenize(tokenizer, question)[0], chat_templates.tokenize(tokenizer, answer)[0]
+    first = next((place for place, (begin, _) in enumerate(offsets) if begin >= len(question)), len(ids))
     return ids[:first], ids[first:]
 
 
@@ -169,11 +166,11 @@ def check_overlap(found: CrossTokenizerTeacher, taught: Iterable[tuple[Tokenized
     said = f"{found.model} has another vocabulary: of the student's {len(own):,} tokens it has {shared:,}"
     said += f" ({shared / max(1, len(own)):.0%})"
     tokens = compared = places = unseen = 0
-    for lesson, asked in taught:
-        answer = completion_tokens(lesson)
+    for example, question in taught:
+        answer = completion_tokens(example)
         if not answer:
             continue
-        groups = found.shown(asked, answer).groups
+        groups = found.shown(question, answer).groups
         tokens, places = tokens + len(groups.student), places + groups.same
         compared += sum(NOWHERE < each < groups.same for each in groups.student)
         unseen += groups.same == 0
@@ -249,15 +246,6 @@ def first_pieces(tokenizer: Any, spelling: TokenBytes, words: Sequence[bytes]) -
     return {word: first for word, first in firsts if first and word.startswith(first)}
 
 
-# Two tokenizations of one text, and two vocabularies, brought together. Pure.
-#
-# Places: two sequences of tokens are cut where a token of both ends at the same byte; what lies between two such
-# places is a group of each, and both groups write the same text. Outcomes: what may come next after the same text,
-# told as finely as both vocabularies can: a token that both have is an outcome of its own; one that a single side has
-# counts as the token with which the other side would begin to write it (by such rules of strings Sreenivas et al.
-# 2026, "X-Token", arXiv 2605.21699, project one vocabulary onto another).
-
-
 NOWHERE = -1
 """Of a token that stands in no group."""
 REST, END = 0, 1
@@ -265,16 +253,17 @@ REST, END = 0, 1
 
 
 def align_tokens(student: Sequence[bytes], teacher: Sequence[bytes], more: bool, ended: bool) -> TokenGroups:
-    """`student`, `teacher`: what each token writes. The teacher has one more token, which ends its text; the student
-    where there is `more`, an end if it `ended`.
+    """Cut two tokenizations of one text into groups that write the same text. Pure.
 
-    A place within a character is none, and none lies behind the first byte in which the texts differ. What stands
-    before the last place is in a group; of equal texts that is everything.
+    `student`, `teacher`: what each token writes. The teacher has one more token, which ends its text; the student has
+    one where there is `more`, an end if it `ended`. The sequences are cut where a token of both ends at the same byte.
+    A place within a character is no cut, nor is one behind the first byte in which the texts differ. All tokens before
+    the last place are in a group; of equal texts that is everything.
 
-    >>> aligned([b"hel", b"lo", b"!"], [b"hello", b"!"], True, True)
-    Groups(student=[0, 0, 1, 2], teacher=[0, 1, 2], same=3)
-    >>> aligned([b"a", b"b", b"c"], [b"a", b"d"], True, True)
-    Groups(student=[0, 1, -1, -1], teacher=[0, 1, -1], same=1)
+    >>> align_tokens([b"hel", b"lo", b"!"], [b"hello", b"!"], True, True)
+    TokenGroups(student=[0, 0, 1, 2], teacher=[0, 1, 2], same=3)
+    >>> align_tokens([b"a", b"b", b"c"], [b"a", b"d"], True, True)
+    TokenGroups(student=[0, 1, -1, -1], teacher=[0, 1, -1], same=1)
     """
     one, other = b"".join(student), b"".join(teacher)
     differ = (place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
@@ -310,8 +299,12 @@ def shared_outcomes(
     student: Mapping[int, bytes], teacher: Mapping[int, bytes], ends: tuple[Set[int], Set[int]], rows: tuple[int, int],
     begins: Mapping[bytes, bytes],
 ) -> SharedOutcomes:  # fmt: skip
-    """`ends`, `rows`: of student and teacher. `begins`: how the other side would begin to write what one side alone has
-    a token for; where it does not say, or that is no token of both, it is the longest one of both with which it begins.
+    """What may come next after the same text, as finely as both vocabularies can tell. Pure.
+
+    A token that both have is an outcome of its own. A token of one side alone counts as the token with which the other
+    side would begin to write it, as `begins` says; where it does not, or that is no shared token, as the longest shared
+    token with which it begins. Sreenivas et al. 2026 ("X-Token", arXiv 2605.21699) project one vocabulary onto another
+    by such rules. `ends`, `rows`: of student and teacher.
     """
     shared = {*student.values()} & {*teacher.values()} - {b""}
     number = {text: END + 1 + place for place, text in enumerate(sorted(shared))}
@@ -332,15 +325,6 @@ def shared_outcomes(
     )
 
 
-# How far a student's chances are from those of a teacher with another vocabulary. Pure, over tensors.
-#
-# Two things of the same text can be compared. What may come next at a common place: both distributions, added up over
-# outcomes that mean the same (alignment.py). And what was written until the next common place, where that took
-# several tokens: its chance, by the chain rule, beside the chance of anything else (the binarised divergence of
-# Minixhofer et al. 2025, "Universal Cross-Tokenizer Distillation via Approximate Likelihood Matching", arXiv
-# 2503.20083). Both are divergences of true distributions: never below zero, and zero where the two agree.
-
-
 _LEAST_PROBABILITY = 1e-12
 """Added to the chance of each outcome: one side may have no token for it."""
 _SUREST_LOG = -1e-6
@@ -348,8 +332,15 @@ _SUREST_LOG = -1e-6
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> torch.Tensor:
-    """(N,), of logarithms of chances (N, K). `towards`: 0 the forward KL, 1 the reverse, between them the generalised
-    Jensen-Shannon divergence (Agarwal et al. 2023, equation 1), as trl's beta."""
+    """(N,), of log probabilities (N, K). `towards`: 0 the forward KL, 1 the reverse, between them the generalised
+    Jensen-Shannon divergence (Agarwal et al. 2023, equation 1), as trl's beta.
+
+    Two things can be compared across tokenizers. What may come next at a common place: both distributions, summed over
+    outcomes that mean the same (`shared_outcomes`). And what was written until the next common place, where that took
+    several tokens: its probability by the chain rule, beside that of anything else (the binarised divergence of
+    Minixhofer et al. 2025, "Universal Cross-Tokenizer Distillation via Approximate Likelihood Matching", arXiv
+    2503.20083). Both are divergences of true distributions: never below zero, and zero where the two agree.
+    """
     import torch
 
     def kl(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -106,14 +106,6 @@ class _GivenAnswers:
         return mean
 
 
-# One teacher or several, as the one model that trl's DistillationTrainer compares a student with.
-#
-# Several speak as the mean of their logits: the normalised geometric mean of their chances. Logits are linear in the
-# last states, so those of all teachers side by side, under their heads side by side, give that mean exactly, with no
-# more memory for chances than one teacher takes. Rows of a head beyond the student's, which pad a vocabulary, are
-# cut.
-
-
 SCALED = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling", "final_logit_softcapping")
 """What a configuration may do to logits after the head: trl does it, too, for one teacher."""
 
@@ -129,8 +121,14 @@ def head_rows(model: Any) -> int:
 
 
 def teacher_ensemble(models: Sequence[Any], refs: Sequence[str], tokens: int) -> Any:
-    """A module with `base_model`, `get_output_embeddings()` and `config`, as the trainer asks for. `tokens`: rows of
-    the student's head. INVALID where they cannot be one."""
+    """One teacher or several as the one model that trl's DistillationTrainer compares a student with.
+
+    A module with `base_model`, `get_output_embeddings()` and `config`. `tokens`: rows of the student's head. INVALID
+    where the models cannot be one. Several give the mean of their logits: the normalised geometric mean of their
+    probabilities. Logits are linear in the last states, so the states of all teachers side by side, under their heads
+    side by side, give that mean exactly, with no more memory for probabilities than one teacher takes. Rows of a head
+    beyond the student's, which pad a vocabulary, are cut.
+    """
     import torch
 
     for model, ref in zip(models, refs, strict=True):
@@ -157,7 +155,7 @@ def teacher_ensemble(models: Sequence[Any], refs: Sequence[str], tokens: int) ->
             states = [backbone(**inputs).last_hidden_state for backbone in self.each]
             return SimpleNamespace(last_hidden_state=states[0] if len(states) == 1 else torch.cat(states, -1))
 
-    class Chorus(torch.nn.Module):
+    class Ensemble(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.base_model = Backbones()
@@ -171,7 +169,7 @@ def teacher_ensemble(models: Sequence[Any], refs: Sequence[str], tokens: int) ->
         def forward(self, *given: Any, **named: Any) -> Any:
             raise NotImplementedError("only its states and its head are asked for")
 
-    return Chorus().requires_grad_(False).eval()
+    return Ensemble().requires_grad_(False).eval()
 
 
 def _stacked_head(heads: Sequence[Any], tokens: int) -> Any:
@@ -189,16 +187,8 @@ def _stacked_head(heads: Sequence[Any], tokens: int) -> Any:
     return made
 
 
-# The trainer of taught_trainer.py, for a teacher of another vocabulary.
-#
-# The teacher reads the answers in its own tokens; both models' chances are compared wherever the two are at the same
-# place of the text (differing.py). What it reads is made with the answers and travels with them through trl's micro-
-# batches, so it is no state: a function of what was written. Heads are applied to some rows at a time and again in
-# the backward pass, so that no table of all chances is held.
-
-
 _CELLS = 2**24
-"""Chances in memory at once, of one model."""
+"""Probabilities in memory at once, of one model."""
 
 
 def with_cross_tokenizer_teacher(trainer: type[Any]) -> type[Any]:
@@ -206,8 +196,14 @@ def with_cross_tokenizer_teacher(trainer: type[Any]) -> type[Any]:
 
 
 class _CrossTokenizer:
-    """Between `_Taught` and trl's trainer, whose loss it replaces. `learn_across` comes before it begins; each row has
-    the teacher's question as `asked`."""
+    """The loss of a trainer whose teacher has another vocabulary. It replaces that of trl's trainer.
+
+    The teacher reads the answers in its own tokens. The probabilities of both models are compared wherever both are at
+    the same place of the text (cross_tokenizer.py). What the teacher reads is made with the answers and travels with
+    them through trl's micro-batches, so it is no state. Heads are applied to some rows at a time, and again in the
+    backward pass, so that no table of all probabilities is in memory. `learn_across` comes before the training begins;
+    each row has the teacher's question as `asked`.
+    """
 
     # The trainer's
     model: Any
@@ -219,7 +215,7 @@ class _CrossTokenizer:
     beta: float
 
     def learn_across(self, teacher: Any, stranger: CrossTokenizerTeacher) -> None:
-        """`teacher`: a module as chorus.py makes it, of one."""
+        """`teacher`: as `teacher_ensemble` makes it, of one."""
         import torch
 
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)

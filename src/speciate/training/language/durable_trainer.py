@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
+from pydantic import BaseModel
+
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import OutOfMemory, Stopped
 from speciate.training.language import trainer_checkpoint
@@ -50,9 +52,11 @@ _WORTH_SECONDS = 5.0
 class TrainerSession(NamedTuple):
     """What a durable trainer needs beside what its class takes."""
 
-    study: TrainingContext
+    context: TrainingContext
     identity: Mapping[str, Any]
     """What must be the same for a checkpoint to fit, as JSON: hyperparameters, seed, base model, data."""
+    options: type[BaseModel]
+    """The class of the hyperparameters."""
     patience: int | None = None
     """Evaluations without a lower loss on held-out examples before it ends."""
     keep_best: bool = True
@@ -108,7 +112,7 @@ class DurableTrainer:
     # A run
 
     def begin(self, session: TrainerSession) -> None:
-        self._session, run = session, session.study.run
+        self._session, run = session, session.context.run
         self._place: TrainingPlace = training_place(run, session.name)
         self._stop, self._watch = StopRequest(run), LossWatch()
         self._best: Best | None = None
@@ -132,7 +136,7 @@ class DurableTrainer:
         with self._stop, halve_when_out_of_memory(self.args.per_device_train_batch_size), self._chance:
             ended = self._saved.state.facts["ended"] if self._saved else None
             if self._saved is not None and ended:
-                trainer_checkpoint.check_identity(self._saved.state, self._identity)
+                trainer_checkpoint.check_identity(self._saved.state, self._identity, self._session.options)
                 trainer_checkpoint.restore_weights(self._saved.state, self.model)
                 self._why, steps = ended, self._restore_progress(self._saved.state)
             else:
@@ -154,10 +158,10 @@ class DurableTrainer:
         """The folder of which the trainer reads itself how far it was; None from the beginning."""
         if self._saved is None:
             return None
-        trainer_checkpoint.check_identity(self._saved.state, self._identity)
+        trainer_checkpoint.check_identity(self._saved.state, self._identity, self._session.options)
         folder, micro = f"resumed{self._session.name}", self.args.per_device_train_batch_size
         return trainer_checkpoint.write_resume_folder(
-            self._session.study.run.checkpoints / folder, self._saved.files, micro
+            self._session.context.run.checkpoints / folder, self._saved.files, micro
         )
 
     # What the trainer calls
@@ -184,7 +188,7 @@ class DurableTrainer:
 
     def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
         self._chance.begin(seed_of(self.args.seed, self.state.global_step, -1 % 2**32))
-        with self._session.study.tally.stage("judging"):
+        with self._session.context.meter.stage("judging"):
             metrics: dict[str, float] = super().evaluate(*given, **named)  # type: ignore[misc]
         self._judged(metrics)
         return metrics
@@ -200,7 +204,7 @@ class DurableTrainer:
         self.control.should_evaluate = self._epoch_ended and self._has_held
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *given, **named)  # type: ignore[misc]
         self.state.log_history.clear()  # each line is in metrics.jsonl
-        self._told.step(self.state, self._session.study)
+        self._told.step(self.state, self._session.context)
         self._after_step()
         self._began = usage_now()
 
@@ -247,10 +251,10 @@ class DurableTrainer:
         return self._known_epoch_steps
 
     def _spent(self) -> None:
-        tally = self._session.study.tally
-        tally.stages["training"] = tally.stages["training"].plus(usage_now().minus(self._began))
-        tally.steps += 1
-        tally.planned_steps = self.state.max_steps
+        meter = self._session.context.meter
+        meter.stages["training"] = meter.stages["training"].plus(usage_now().minus(self._began))
+        meter.steps += 1
+        meter.planned_steps = self.state.max_steps
 
     def _check_loss(self) -> None:
         what = "the loss is no number" if not math.isfinite(self._loss) else None
@@ -276,16 +280,16 @@ class DurableTrainer:
             self._without_gain += 1
 
     def _after_step(self) -> None:
-        patience, study = self._session.patience, self._session.study
+        patience, context = self._session.patience, self._session.context
         if patience and self._without_gain >= patience:
             self._why, self.control.should_training_stop = "patience", True
-        elif self.state.global_step < self.state.max_steps and study.over_budget:
+        elif self.state.global_step < self.state.max_steps and context.over_budget:
             self._why, self.control.should_training_stop = "budget", True
         elif self._stop.made and (self.may_save() or self._watch.suspicious):
             self._leave()
         elif time.monotonic() - self._saved_at >= self._pause and self._sound:
             self._save()
-        study.tally.keep_if_due()
+        context.meter.keep_if_due()
 
     @property
     def _sound(self) -> bool:
@@ -312,7 +316,7 @@ class DurableTrainer:
         state = trainer_checkpoint.checkpoint_state(self._identity, progress, self._learning, more, groups)
         self._told.flush(self.state)
         files = trainer_checkpoint.trainer_state(self.state) | {_METRICS: self._place.metrics.read_bytes()}
-        self._session.study.tally.keep()
+        self._session.context.meter.keep()
         self._place.checkpoints.save(state, files)
         self._saved_at = time.monotonic()
         self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved_at - started))
@@ -326,17 +330,17 @@ class DurableTrainer:
         return progress.step
 
 
-# How a language model's training goes: a progress line for whoever waits, `metrics.jsonl`, and curves at the end.
-#
-# Everything that the trainer logs is in the lines, by its own names (`mean_token_accuracy`, `rewards/margins`, `kl`):
-# the mean since the line before.
-
-
 _OWN_COLUMNS = {"loss", "grad_norm", "learning_rate", "epoch"}
 _LEFT_OUT = ("eval_", "train_", "total_flos")
 
 
 class TrainerLog:
+    """Progress of a language model's training: a message for whoever waits, `metrics.jsonl`, and curves at the end.
+
+    A line has everything that the trainer logs, by its own names (`mean_token_accuracy`, `rewards/margins`, `kl`): the
+    mean since the line before.
+    """
+
     def __init__(self, metrics: Path, picture: Path, before: bytes) -> None:
         self._metrics, self._path, self._picture = MetricsLog(metrics, before), metrics, picture
         self._logged: dict[str, float] = {}
@@ -371,7 +375,7 @@ class TrainerLog:
         self._held = loss, loss if value is None else value
         self.heard(more or {})
 
-    def step(self, state: Any, study: TrainingContext) -> None:
+    def step(self, state: Any, context: TrainingContext) -> None:
         """Another one is done; a line is written where one is due."""
         said, at = self._logged, time.monotonic()
         self._last = Step(
@@ -384,7 +388,7 @@ class TrainerLog:
             line = self._write(state)
             told = next((line[name] for name in ("held_loss", "held_value") if line.get(name) is not None), None)
             held = f", {told:.4g} on held-out examples" if told is not None else ""
-            study.progress(
+            context.progress(
                 state.global_step, state.max_steps, "steps", f"epoch {line['epoch']:.1f}, loss {line['loss']:.4g}{held}"
             )
 
@@ -404,9 +408,6 @@ class TrainerLog:
         self._more.clear()
         self._held = None
         return line
-
-
-# How many examples of a training are in memory at once, and what is said where one is too much.
 
 
 def micro_batch(batch_size: int, asked: int | None, retries: int) -> int:
@@ -432,6 +433,6 @@ def halve_when_out_of_memory(micro: int) -> Iterator[None]:
         raise SpeciateError(
             Code.INVALID,
             "The training ran out of memory with one example at a time.",
-            "Call train_model again with a smaller hyperparameters={'max_length': ...}, with {'recompute': true}, or "
-            "with a smaller base model.",
+            "Call train_model again with a smaller hyperparameters={'max_length': ...}, with "
+            "{'gradient_checkpointing': true}, or with a smaller base model.",
         ) from error

@@ -71,7 +71,7 @@ class _PolicyTrainer(DurableTrainer):
         self._asking = asking
         self._limits = Limits(given.kl_limit, given.length_limit, given.stop_on_hacking)
         self.seen: list[StepStatistics] = []
-        judged = [each.example for each in asking.held if each.truth is not None]
+        judged = [each.example for each in asking.held if each.reference is not None]
         self.evaluations = Evaluations([each.group or each.id for each in judged], given.keep_by)
         self.stopped: str | None = None
         """Why a limit ended it."""
@@ -131,16 +131,16 @@ class _PolicyTrainer(DurableTrainer):
     def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
         """Greedy answers to the held-out questions. Raises Stopped between batches: the steps since the last checkpoint
         are made again, for this is part of the step before."""
-        study, asking = self._session.study, self._asking
+        context, asking = self._session.context, self._asking
         self._chance.begin(0)
-        with study.tally.stage("judging"):
+        with context.meter.stage("judging"):
             written, worth = self._answers()
             texts = [each.text for each in written]
             rewards = [each for each in asking.rewards.sums(asking.held, texts, worth) if math.isfinite(each)]
-            metric = answer_validation.score_texts(study, [each.example for each in asking.held], texts)
+            metric = answer_validation.score_texts(context, [each.example for each in asking.held], texts)
         lengths = [each.tokens for each in written]
         reward = sum(rewards) / len(rewards) if rewards else math.nan
-        sign = find_metric(study.payload.objective.metric).sign
+        sign = find_metric(context.payload.objective.metric).sign
         row = HeldOutEvaluation(
             self.state.global_step, reward, sign * metric.estimate.value if metric else math.nan,
             metric.estimate.standard_error if metric else math.nan, sum(lengths) / max(1, len(lengths)),
@@ -154,15 +154,15 @@ class _PolicyTrainer(DurableTrainer):
         return {}
 
     def _answers(self) -> GreedyAnswers:
-        asking, most = self._asking, self._asking.parameters.max_new_tokens
+        asking, most = self._asking, self._asking.parameters.max_completion_length
         if asking.rewards.host is not None:
             return answer_in_environments(self, asking.held_rows, asking.rewards.host, most, self._between)
-        texts = [chat_templates.render_prompt(self.processing_class, each.asked, asking.form) for each in asking.held]
+        texts = [chat_templates.render_prompt(self.processing_class, each.prompt, asking.form) for each in asking.held]
         return answer_alone(self, texts, most, self._between)
 
     def _between(self, done: int) -> None:
-        study, many = self._session.study, len(self._asking.held)
-        study.progress(done, many, "answers", f"step {self.state.global_step}: held-out examples are answered")
+        context, many = self._session.context, len(self._asking.held)
+        context.progress(done, many, "answers", f"step {self.state.global_step}: held-out examples are answered")
         if self._stop.made and done < many:
             raise Stopped
 
@@ -194,7 +194,7 @@ class _PolicyTrainer(DurableTrainer):
         self.stopped = reward_hacking.stop_reason(self.seen, self.evaluations.held, self._limits)
         if self.stopped is not None:
             self._why, self.control.should_training_stop = "limit", True
-            self._session.study.tally.keep_if_due()
+            self._session.context.meter.keep_if_due()
             return
         if self._epoch_ended:
             self._keep_good()
@@ -235,14 +235,13 @@ class _PolicyTrainer(DurableTrainer):
             self._good = facts["good"], trainer_checkpoint.copy_to_cpu(tensors["good"])
 
 
-# Greedy answers to held-out questions of a model that learns from rewards: by itself, or in its environments.
-
-
 _QUESTIONS_TOGETHER = 16
 """Questions that are played together."""
 
 
 class GreedyAnswers(NamedTuple):
+    """Greedy answers to held-out questions, by the model alone or in its environments."""
+
     written: list[GeneratedText]
     worth: list[float | None]
     """What their environments say of each; empty where there are none, or they say nothing."""

@@ -26,69 +26,74 @@ _WITH_REFERENCE: tuple[str, ...] = ("exact", "numeric", "math")
 
 class Question(NamedTuple):
     example: Example
-    asked: Conversation
-    truth: str | None
+    prompt: Conversation
+    reference: str | None
 
 
 def needs_reference(spec: RewardSpec) -> bool:
     return spec.kind in _WITH_REFERENCE or (isinstance(spec, SchemaReward) and spec.equal)
 
 
-def find_questions(study: TrainingContext, examples: Sequence[Example]) -> list[Question]:
-    """With truths, where there are any. A conversation that ends in an answer asks for that one. INVALID for an example
-    that is meant to be a conversation and is none."""
+def find_questions(context: TrainingContext, examples: Sequence[Example]) -> list[Question]:
+    """The questions of examples, with references where the examples have them.
+
+    A conversation that ends in an answer asks for that answer. INVALID for an example that should be a conversation and
+    is none.
+    """
     found = []
     for example in examples:
-        truth = study.truth(example)
+        reference = context.label(example)
         try:
             said = conversation(str(example.media))
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"The example {example.id} of {study.payload.dataset} cannot be asked; untrusted says why.",
-                f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+                f"The example {example.id} of {context.payload.dataset} cannot be asked; untrusted says why.",
+                f"Look at it with preview_dataset(dataset={context.payload.dataset!r}, ids=[{example.id!r}]).",
                 str(error),
             ) from error
         turn = split_last_answer(said)
-        if truth is None and turn is not None:
+        if reference is None and turn is not None:
             said = turn[0]
-        found.append(Question(example, said, truth))
+        found.append(Question(example, said, reference))
     return found
 
 
 def check_questions(
-    study: TrainingContext, parameters: ReinforcementParameters, train: Sequence[Question], held: Sequence[Question]
+    context: TrainingContext, parameters: ReinforcementParameters, train: Sequence[Question], held: Sequence[Question]
 ) -> list[Question]:
     """The questions to learn from. Says what is wrong with them; INVALID where a reward cannot be had."""
     needing = [spec.name or spec.kind for spec in parameters.rewards if needs_reference(spec)]
-    silent = [each for each in train if each.truth is None]
-    if needing and len(silent) == len(train):
+    unlabelled_train = [each for each in train if each.reference is None]
+    if needing and len(unlabelled_train) == len(train):
         raise SpeciateError(
             Code.INVALID,
             f"The reward {needing[0]!r} compares with the true answer, and no training example of "
-            f"{study.payload.dataset} has one.",
+            f"{context.payload.dataset} has one.",
             "Name the column with target, or call train_model again with other rewards.",
         )
-    if needing and silent:
-        study.notes.append(f"{len(silent)} training examples without a true answer are left out: a reward needs it.")
-        train = [each for each in train if each.truth is not None]
-    learned = [format_readable(each.asked) for each in train]
+    if needing and unlabelled_train:
+        context.notes.append(
+            f"{len(unlabelled_train)} training examples without a true answer are left out: a reward needs it."
+        )
+        train = [each for each in train if each.reference is not None]
+    learned = [format_readable(each.prompt) for each in train]
     for split, there in (
-        ("validation", [format_readable(each.asked) for each in held]),
-        ("test", _test_questions(study)),
+        ("validation", [format_readable(each.prompt) for each in held]),
+        ("test", _test_questions(context)),
     ):
         if found := example_checks.find_leaks(learned, there):
-            study.notes.append(
+            context.notes.append(
                 f"{len(found)} of {len(there)} {split} questions stand in the training split as well, or share 13 "
                 "words in a row with it: what is measured on them is too good."
             )
     return list(train)
 
 
-def _test_questions(study: TrainingContext) -> list[str]:
+def _test_questions(context: TrainingContext) -> list[str]:
     """Its questions, as texts."""
     found = []
-    for example in tokenized_examples.test_examples(study):
+    for example in tokenized_examples.test_examples(context):
         with contextlib.suppress(ValueError):  # a conversation that is none: whoever evaluates on it is told
             said = conversation(str(example.media))
             turn = split_last_answer(said)
@@ -97,39 +102,39 @@ def _test_questions(study: TrainingContext) -> list[str]:
 
 
 def short_enough(
-    study: TrainingContext,
+    context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: ReinforcementParameters,
     longest: int,
     found: Sequence[Question],
     which: str,
 ) -> list[Question]:
     """Those that leave room for an answer. INVALID where too few of them do."""
-    limit = min(parameters.max_length, longest - parameters.max_new_tokens)
-    lengths = [_count_tokens(tokenizer, each, asked) for each in found]
+    limit = min(parameters.max_length, longest - parameters.max_completion_length)
+    lengths = [_count_tokens(tokenizer, each, chat_format) for each in found]
     kept = [each for each, length in zip(found, lengths, strict=True) if length <= limit]
-    each_step = parameters.batch_size // parameters.generations
+    each_step = parameters.batch_size // parameters.num_generations
     if which == "training" and len(kept) < each_step:
         raise SpeciateError(
             Code.INVALID,
             f"{len(kept)} of {len(found)} training questions have at most {max(0, limit)} tokens, and a step asks "
-            f"{each_step}: the base model sees {longest} tokens, of which max_new_tokens={parameters.max_new_tokens} "
-            "are kept for the answer.",
-            "Call train_model again with a smaller max_new_tokens, a larger max_length, a smaller batch_size, or a "
-            "base model that sees more.",
+            f"{each_step}: the base model sees {longest} tokens, of which "
+            f"max_completion_length={parameters.max_completion_length} are kept for the answer.",
+            "Call train_model again with a smaller max_completion_length, a larger max_length, a smaller batch_size, "
+            "or a base model that sees more.",
         )
     if len(kept) < len(found):
-        study.notes.append(
+        context.notes.append(
             f"{len(found) - len(kept)} of {len(found)} {which} questions are longer than {limit} tokens and are left "
             "out."
         )
     return kept
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, asked: ChatFormat) -> int:
+def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, chat_format: ChatFormat) -> int:
     try:
-        text = chat_templates.render_prompt(tokenizer, question.asked, asked)
+        text = chat_templates.render_prompt(tokenizer, question.prompt, chat_format)
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
@@ -140,16 +145,16 @@ def _count_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, asked:
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def question_rows(found: Sequence[Question], asked: ChatFormat) -> Any:
+def question_rows(found: Sequence[Question], chat_format: ChatFormat) -> Any:
     """As trl's trainers take them: `prompt`, and `place`, which question it is."""
     from datasets import Dataset
 
     prompts: list[Any] = []
     for each in found:
-        said = with_system(each.asked, asked.system)
+        said = with_system(each.prompt, chat_format.system)
         prompts.append(
             [message.shown() for message in said]
-            if asked.template == "chat"
+            if chat_format.template == "chat"
             else "\n\n".join(message.content for message in said)
         )
     return Dataset.from_dict({"prompt": prompts, "place": list(range(len(found)))})

@@ -70,7 +70,7 @@ class HeldOutEvaluation(NamedTuple):
     step: int
     reward: float
     metric: float
-    """The larger the better, whatever the metric; NaN where there are no truths."""
+    """The larger the better, whatever the metric; NaN where there are no references."""
     error: float
     """Standard error of the metric."""
     length: float
@@ -205,7 +205,8 @@ def _cut(first: StepStatistics, last: StepStatistics) -> Suspicion | None:
         return None
     return Suspicion(
         "cut",
-        f"{last.cut:.0%} of the answers do not end before max_new_tokens; at the beginning {first.cut:.0%} did not",
+        f"{last.cut:.0%} of the answers do not end before max_completion_length; "
+        f"at the beginning {first.cut:.0%} did not",
     )
 
 
@@ -250,9 +251,6 @@ _RULES: tuple[Callable[[StepStatistics, StepStatistics], Suspicion | None], ...]
 )  # fmt: skip
 
 
-# How answers are worded: how long they are, and how much of them is said again. Pure.
-
-
 GRAM = 2
 """Tokens in a row that are counted as one, after Li et al. 2016 (distinct-2)."""
 _FEWEST = 4
@@ -260,7 +258,7 @@ _FEWEST = 4
 
 
 class Wording(NamedTuple):
-    """Of answers together. NaN where none is long enough to say."""
+    """How long answers are and how much of them is repeated, of answers together. NaN where none is long enough."""
 
     longest: float
     """The length in tokens that 95 of 100 answers do not exceed."""
@@ -273,7 +271,7 @@ class Wording(NamedTuple):
 def measure_wording(answers: Sequence[Sequence[int]], each: int = 1) -> Wording:
     """Of token ids; `each`: answers to the same question stand together, so many at a time.
 
-    >>> wording([[1, 2, 1, 2, 1, 2, 1, 2]]).distinct
+    >>> measure_wording([[1, 2, 1, 2, 1, 2, 1, 2]]).distinct
     0.2857142857142857
     """
     lengths = sorted(len(answer) for answer in answers)
@@ -294,22 +292,22 @@ def _mean_or_nan(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-# The evaluations of a training by reward: which one is the best, and what chance would make of their differences.
-#
-# All are of the same held-out examples, so two of them are compared example by example. Scores are kept of those
-# alone that a later one is compared with; of the others, what such comparisons said.
-
-
 class Evaluations:
+    """The evaluations of a training by reward: which is the best, and the p-values of their differences.
+
+    All are of the same held-out examples, so two are compared example by example. Scores are kept only of evaluations
+    that a later one is compared with; of the others, the results of such comparisons.
+    """
+
     def __init__(self, groups: Sequence[str], keep_by: Literal["metric", "reward"]) -> None:
-        """`groups`: of the examples that have a truth, in their order; those of one group are not independent.
+        """`groups`: of the examples with a reference, in their order; those of one group are not independent.
         `keep_by`: what the best one is best in; among equals the other one decides, then the earlier step."""
         self.clusters = np.unique(np.array(groups), return_inverse=True)[1]
         self._keep_by = keep_by
         self.held: list[HeldOutEvaluation] = []
         self.scores: dict[int, list[float]] = {}
         """By step, of the first, the best and the newest evaluation, and of the one with the best metric: the metric of
-        each example that has a truth. Empty of a corpus metric."""
+        each example with a reference. Empty of a corpus metric."""
         self._kept: int | None = None
 
     def see(self, row: HeldOutEvaluation, scores: list[float]) -> bool:

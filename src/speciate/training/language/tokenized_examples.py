@@ -32,7 +32,7 @@ class Turn(NamedTuple):
     """A question with its answer, of one example."""
 
     example: Example
-    asked: Conversation
+    prompt: Conversation
     answer: str
 
 
@@ -44,34 +44,34 @@ class TokenizedSplits(NamedTuple):
 class TokenizedTurn(NamedTuple):
     """What is learned, with the conversation that it answers."""
 
-    asked: Conversation
-    lesson: TokenizedExample
+    prompt: Conversation
+    example: TokenizedExample
 
 
-def find_turns(study: TrainingContext, examples: Sequence[Example]) -> list[Turn]:
+def find_turns(context: TrainingContext, examples: Sequence[Example]) -> list[Turn]:
     """INVALID for an example that is meant to be a conversation and is none."""
     found = []
-    for example, truth in zip(examples, study.truths(examples), strict=True):
+    for example, label in zip(examples, context.labels(examples), strict=True):
         try:
-            found.append(Turn(example, conversation(str(example.media)), str(truth)))
+            found.append(Turn(example, conversation(str(example.media)), str(label)))
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"The example {example.id} of {study.payload.dataset} cannot be learned; untrusted says why.",
-                f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+                f"The example {example.id} of {context.payload.dataset} cannot be learned; untrusted says why.",
+                f"Look at it with preview_dataset(dataset={context.payload.dataset!r}, ids=[{example.id!r}]).",
                 str(error),
             ) from error
     return found
 
 
 def choose_prompt_form(
-    study: TrainingContext,
+    context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
     parameters: LanguageParameters,
     said: Sequence[Conversation],
 ) -> ChatFormat:
     """How the model is asked from now on: as asked for, else as the base model was, else by its template."""
-    base, what = study.payload.base_folder, str(study.payload.spec.base_model)
+    base, what = context.payload.base_folder, str(context.payload.spec.base_model)
     before = saved_form(Path(base)) if base else None
     system = parameters.system if parameters.system is not None else before.system if before else None
     if parameters.template != "auto":
@@ -87,44 +87,44 @@ def choose_prompt_form(
         if chosen.template == "plain" and any(len(each) > 1 for each in said):
             raise chat_templates.no_template(what)
         if chosen.template == "plain":
-            study.notes.append(f"{what} has no chat template: it is asked with the plain text of each question.")
+            context.notes.append(f"{what} has no chat template: it is asked with the plain text of each question.")
     chat_templates.check(tokenizer, chosen, what)
     return chosen
 
 
 def tokenize_splits(
-    study: TrainingContext,
+    context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: LanguageParameters,
     learn: Learn,
     longest: int,
     said: Sequence[Turn] | None = None,
 ) -> TokenizedSplits:
     """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
-    train, held = tokenize_turns(study, tokenizer, asked, parameters, learn, longest, said)
-    return TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
+    train, held = tokenize_turns(context, tokenizer, chat_format, parameters, learn, longest, said)
+    return TokenizedSplits([each.example for each in train], [each.example for each in held])
 
 
 def tokenize_turns(
-    study: TrainingContext,
+    context: TrainingContext,
     tokenizer: PreTrainedTokenizerBase,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: LanguageParameters,
     learn: Learn,
     longest: int,
     said: Sequence[Turn] | None = None,
 ) -> tuple[list[TokenizedTurn], list[TokenizedTurn]]:
-    """As `lessons`, each with its question."""
+    """As `tokenize_splits`, each with its prompt."""
     limit = min(parameters.max_length, longest)
     if limit < parameters.max_length:
-        study.notes.append(f"Examples are cut at {limit:,} tokens, which is all that the base model can see.")
-    train = find_turns(study, study.train) if said is None else list(said)
-    held = find_turns(study, study.validation)
-    _check_turns(study, train, held)
+        context.notes.append(f"Examples are cut at {limit:,} tokens, which is all that the base model can see.")
+    train = find_turns(context, context.train) if said is None else list(said)
+    held = find_turns(context, context.validation)
+    _check_turns(context, train, held)
     return (
-        _tokenize(study, tokenizer, train, asked, learn, (limit, longest), "training"),
-        _tokenize(study, tokenizer, held, asked, learn, (limit, longest), "validation"),
+        _tokenize(context, tokenizer, train, chat_format, learn, (limit, longest), "training"),
+        _tokenize(context, tokenizer, held, chat_format, learn, (limit, longest), "validation"),
     )
 
 
@@ -136,12 +136,13 @@ def token_rows(found: Sequence[TokenizedExample]) -> Any:
 
 
 def _tokenize(
-    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], asked: ChatFormat, learn: Learn,
+    context: TrainingContext, tokenizer: PreTrainedTokenizerBase, said: Sequence[Turn], chat_format: ChatFormat,
+    learn: Learn,
     bounds: tuple[int, int], which: str,
 ) -> list[TokenizedTurn]:  # fmt: skip
     """`bounds`: tokens at which an example is cut, and such as the base model can see."""
     limit, longest = bounds
-    whole = [_tokenize_turn(tokenizer, turn, asked, learn) for turn in said]
+    whole = [_tokenize_turn(tokenizer, turn, chat_format, learn) for turn in said]
     short = [TokenizedExample(each.ids[:limit], each.labels[:limit]) for each in whole]
     found = example_checks.truncation([len(each.ids) for each in whole], [each.learned for each in short], limit)
     if found.hopeless and which == "training":
@@ -149,23 +150,25 @@ def _tokenize(
     if found.cut:
         lost = f", of {found.lost} nothing of the answer is left and they are left out" if found.lost else ""
         more = f"max_length={found.enough}" if found.enough <= longest else f"a base model that sees {found.enough}"
-        study.notes.append(
+        context.notes.append(
             f"{found.cut} of {found.examples} {which} examples are cut at {limit} tokens{lost}; {more} would "
             "hold 95 of 100."
         )
     ends = chat_templates.ends_of(tokenizer)
     stops = any(ends & {label for label in each.labels if label != IGNORED} for each in whole)
     if which == "training" and whole and not stops:
-        study.notes.append(
+        context.notes.append(
             "The chat template does not end an answer with the tokenizer's end of text, so the model may not learn to "
             "stop: its answers end at max_new_tokens."
         )
-    return [TokenizedTurn(turn.asked, each) for turn, each in zip(said, short, strict=True) if each.learned]
+    return [TokenizedTurn(turn.prompt, each) for turn, each in zip(said, short, strict=True) if each.learned]
 
 
-def _tokenize_turn(tokenizer: PreTrainedTokenizerBase, turn: Turn, asked: ChatFormat, learn: Learn) -> TokenizedExample:
+def _tokenize_turn(
+    tokenizer: PreTrainedTokenizerBase, turn: Turn, chat_format: ChatFormat, learn: Learn
+) -> TokenizedExample:
     try:
-        return chat_templates.tokenize_example(tokenizer, turn.asked, turn.answer, asked, learn)
+        return chat_templates.tokenize_example(tokenizer, turn.prompt, turn.answer, chat_format, learn)
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
@@ -189,52 +192,50 @@ def _too_long(found: Truncation, longest: int) -> SpeciateError:
     )
 
 
-def _check_turns(study: TrainingContext, train: Sequence[Turn], held: Sequence[Turn]) -> None:
+def _check_turns(context: TrainingContext, train: Sequence[Turn], held: Sequence[Turn]) -> None:
     """One answer for all, the same pair again, and what stands in the test split, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
-        study.notes.append(
+        context.notes.append(
             f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a "
             "model that says "
             "nothing else will look good."
         )
-    if seen := sum(any(IMAGE_MARK in message.content for message in each.asked) for each in train):
-        study.notes.append(
+    if seen := sum(any(IMAGE_MARK in message.content for message in each.prompt) for each in train):
+        context.notes.append(
             f"{seen} training examples ask about a picture ({IMAGE_MARK}), which this model is not shown: mixed rows "
             "with "
             "task='image-text-to-text' bring pictures."
         )
-    if again := example_checks.count_duplicates([(format_readable(each.asked), each.answer) for each in train]):
-        study.notes.append(f"{again} training examples repeat the question and the answer of another one.")
+    if again := example_checks.count_duplicates([(format_readable(each.prompt), each.answer) for each in train]):
+        context.notes.append(f"{again} training examples repeat the question and the answer of another one.")
     learned = [_turn_text(each) for each in train]
-    for split, there in (("validation", held), ("test", _test_turns(study))):
+    for split, there in (("validation", held), ("test", _test_turns(context))):
         if found := example_checks.find_leaks(learned, [_turn_text(each) for each in there]):
-            study.notes.append(
+            context.notes.append(
                 f"{len(found)} of {len(there)} {split} examples stand in the training split as well, or share 13 words "
                 f"in a row with it (such as {there[found[0]].example.id}): what is measured on them is too good."
             )
 
 
-def _test_turns(study: TrainingContext) -> list[Turn]:
+def _test_turns(context: TrainingContext) -> list[Turn]:
     return [
         Turn(each.example, conversation(str(each.example.media)), str(each.truth))
-        for each in posed_test_examples(study)
+        for each in posed_test_examples(context)
     ]
 
 
 def _turn_text(turn: Turn) -> str:
-    return f"{format_readable(turn.asked)}\n{turn.answer}"
+    return f"{format_readable(turn.prompt)}\n{turn.answer}"
 
 
-# The test split of a training's dataset. Nothing is learned of it: it is only looked for in the training split.
+def test_examples(context: TrainingContext) -> list[Example]:
+    """The test split of the dataset. It is not learned: it is only looked for in the training split."""
+    manifest = context.payload.manifest
+    return load_examples(context.folders, manifest, ("test",)) if manifest.splits.get("test") else []
 
 
-def test_examples(study: TrainingContext) -> list[Example]:
-    manifest = study.payload.manifest
-    return load_examples(study.folders, manifest, ("test",)) if manifest.splits.get("test") else []
-
-
-def posed_test_examples(study: TrainingContext) -> list[TaskExample]:
+def posed_test_examples(context: TrainingContext) -> list[TaskExample]:
     """With what is true of each; those of which nothing is known are left out."""
-    payload = study.payload
-    found = test_examples(study)
+    payload = context.payload
+    found = test_examples(context)
     return evaluation_examples(found, payload.manifest, payload.target, payload.task, payload.terms) if found else []

@@ -15,9 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import BaseModel
+
 from speciate.errors import Code, SpeciateError
 from speciate.training.networks import optimizer
 from speciate.training.networks.training_checkpoints import Tensors, TrainingState, check_names
+from speciate.training.old_option_names import with_new_names
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +63,7 @@ class Progress(NamedTuple):
     """`Watch.state`."""
 
 
-# Kept
+# Saving
 
 
 def checkpoint_state(
@@ -100,16 +103,20 @@ def trainer_state(said: Any) -> dict[str, bytes]:
     return {_TRAINER_STATE: json.dumps({name: getattr(said, name) for name in _RESUMED}).encode()}
 
 
-# Gone on from
+# Restoring
 
 
-def check_identity(found: TrainingState, own: Mapping[str, Any]) -> None:
-    """Raises INVALID unless the checkpoint is of the training whose `identity` is `own`."""
+def check_identity(found: TrainingState, own: Mapping[str, Any], options: type[BaseModel]) -> None:
+    """Raises INVALID unless the checkpoint is of the training whose `identity` is `own`. `options`: the class of its
+    hyperparameters, which may have been called otherwise when it was written."""
+    known, identity = dict(found.facts), found.facts.get("identity", {})
+    if "parameters" in identity:
+        known["identity"] = identity | {"parameters": with_new_names(options, identity["parameters"])}
     for what, here in own.items():
-        if found.facts.get(what) != here:
+        if known.get(what) != here:
             raise SpeciateError(
                 Code.INVALID,
-                f"The checkpoint is of another training: {what} was {found.facts.get(what)!r} and is {here!r}.",
+                f"The checkpoint is of another training: {what} was {known.get(what)!r} and is {here!r}.",
                 "Call train_model again to begin anew.",
             )
 

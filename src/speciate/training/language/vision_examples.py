@@ -51,20 +51,20 @@ class VisionSplits(NamedTuple):
         return found.hexdigest()
 
 
-def choose_image_prompt(study: TrainingContext, processor: Any, parameters: VisionSftParameters) -> ImageSettings:
+def choose_image_prompt(context: TrainingContext, processor: Any, parameters: VisionSftParameters) -> ImageSettings:
     """How the model is asked from now on: as asked for, else as the base model was. INVALID where nothing says how."""
-    base, what = study.payload.base_folder, str(study.payload.spec.base_model)
+    base, what = context.payload.base_folder, str(context.payload.spec.base_model)
     vision_language.check_template(processor, what)
     before = saved_image_settings(Path(base)) if base else None
-    parts = parts_of([*study.train, *study.validation])
-    there = {name for each in study.train if isinstance(each.media, dict) for name in each.media}
+    parts = parts_of([*context.train, *context.validation])
+    there = {name for each in context.train if isinstance(each.media, dict) for name in each.media}
     if unseen := sorted(there - set(parts)):
-        study.notes.append(
+        context.notes.append(
             f"The parts {', '.join(unseen)} are neither pictures nor texts: the model is not shown them."
         )
-    asking = [name for name in _QUESTIONS if name in study.payload.manifest.columns]
-    if asking and study.payload.manifest.modality == "image":
-        study.notes.append(
+    asking = [name for name in _QUESTIONS if name in context.payload.manifest.columns]
+    if asking and context.payload.manifest.modality == "image":
+        context.notes.append(
             f"The column {asking[0]!r} is not shown to the model: an example of modality image is its picture alone. "
             "create_dataset(modality='multimodal', inputs=[PICTURE, QUESTION]) makes both of them its parts."
         )
@@ -76,16 +76,16 @@ def choose_image_prompt(study: TrainingContext, processor: Any, parameters: Visi
 
 
 def tokenize_image_splits(
-    study: TrainingContext, processor: Any, shown: ImageSettings, parameters: VisionSftParameters, longest: int
+    context: TrainingContext, processor: Any, shown: ImageSettings, parameters: VisionSftParameters, longest: int
 ) -> VisionSplits:
     """Of both splits. `longest`: tokens that the model can see."""
     limit = min(parameters.max_length, longest)
-    train = _find_turns(study, study.train, study.truths(study.train), shown, "training")
-    held = _find_turns(study, study.validation, study.truths(study.validation), shown, "validation")
-    _check_turns(study, train, held, shown)
+    train = _find_turns(context, context.train, context.labels(context.train), shown, "training")
+    held = _find_turns(context, context.validation, context.labels(context.validation), shown, "validation")
+    _check_turns(context, train, held, shown)
     return VisionSplits(
-        _tokenize(study, processor, train, shown, parameters, limit, longest, "training"),
-        _tokenize(study, processor, held, shown, parameters, limit, longest, "validation"),
+        _tokenize(context, processor, train, shown, parameters, limit, longest, "training"),
+        _tokenize(context, processor, held, shown, parameters, limit, longest, "validation"),
     )
 
 
@@ -100,7 +100,7 @@ class ImageCollator:
 
 
 def _find_turns(
-    study: TrainingContext, examples: Sequence[Example], truths: Sequence[Any], shown: ImageSettings, which: str
+    context: TrainingContext, examples: Sequence[Example], labels: Sequence[Any], shown: ImageSettings, which: str
 ) -> list[VisionTurn]:  # fmt: skip
     """Those with a picture. INVALID where most of the training examples lack one, and for a question that is none."""
     seen = [each for each in examples if _has_picture(each, shown)]
@@ -108,19 +108,19 @@ def _find_turns(
     if which == "training" and 2 * lacking > len(examples):
         raise SpeciateError(
             Code.INVALID,
-            f"{lacking} of {len(examples)} training examples of {study.payload.dataset} have no picture.",
+            f"{lacking} of {len(examples)} training examples of {context.payload.dataset} have no picture.",
             "Train a language model with task='text-generation' on the texts, or bring the pictures: "
-            f"query_dataset on {study.payload.dataset!r}, column `missing`, tells where they lack.",
+            f"query_dataset on {context.payload.dataset!r}, column `missing`, tells where they lack.",
         )
     if lacking:
-        study.notes.append(f"{lacking} of {len(examples)} {which} examples have no picture and are left out.")
-    known = dict(zip([each.id for each in examples], truths, strict=True))
+        context.notes.append(f"{lacking} of {len(examples)} {which} examples have no picture and are left out.")
+    known = dict(zip([each.id for each in examples], labels, strict=True))
     found = []
     for example in seen:
         try:
             found.append(VisionTurn(example, look(example.media, shown.parts, shown.side), str(known[example.id])))
         except ValueError as error:
-            raise _no_question(study, example, error) from error
+            raise _no_question(context, example, error) from error
     return found
 
 
@@ -132,7 +132,7 @@ def _has_picture(example: Example, shown: ImageSettings) -> bool:
 
 
 def _tokenize(
-    study: TrainingContext,
+    context: TrainingContext,
     processor: Any,
     said: Sequence[VisionTurn],
     shown: ImageSettings,
@@ -141,26 +141,26 @@ def _tokenize(
     longest: int,
     which: str,
 ) -> list[ImageExample]:
-    found = [_tokenize_turn(study, processor, turn, shown, parameters) for turn in said]
+    found = [_tokenize_turn(context, processor, turn, shown, parameters) for turn in said]
     lengths = [len(each.tokens.ids) for each in found]
     kept = [each for each in found if len(each.tokens.ids) <= limit]
     enough = example_checks.truncation(lengths, lengths, limit).enough
     if which == "training" and 2 * len(kept) < len(found):
         raise _too_long(len(found) - len(kept), len(found), limit, longest, enough)
     if len(kept) < len(found):
-        study.notes.append(
+        context.notes.append(
             f"{len(found) - len(kept)} of {len(found)} {which} examples have more than {limit} tokens with their "
             f"pictures and are left out, for a picture cannot be cut; max_length={enough} would hold 95 of 100, the "
             f"base model sees {longest}."
         )
     end = processor.tokenizer.eos_token_id
     if which == "training" and not any(end in each.tokens.labels for each in kept):
-        study.notes.append(
+        context.notes.append(
             "The chat template does not end an answer with the tokenizer's end of text, so the model may not learn to "
             "stop: its answers end at max_new_tokens."
         )
     if which == "training":
-        study.found["sights"] = {
+        context.found["sights"] = {
             "examples": len(kept), "pictures": sum(len(each.pictures) for each in kept),
             "tokens": {"longest": max(map(len, (each.tokens.ids for each in kept))), "of_100_hold_95": enough,
                        "learned": sum(each.tokens.learned for each in kept)},
@@ -169,21 +169,21 @@ def _tokenize(
 
 
 def _tokenize_turn(
-    study: TrainingContext, processor: Any, turn: VisionTurn, shown: ImageSettings, parameters: VisionSftParameters
+    context: TrainingContext, processor: Any, turn: VisionTurn, shown: ImageSettings, parameters: VisionSftParameters
 ) -> ImageExample:
     try:
         return vision_language.tokenize_example(
             processor, turn.look, turn.answer, shown.system, every_turn=parameters.learn == "assistant"
         )  # fmt: skip
     except ValueError as error:
-        raise _no_question(study, turn.example, error) from error
+        raise _no_question(context, turn.example, error) from error
 
 
-def _no_question(study: TrainingContext, example: Example, error: ValueError) -> SpeciateError:
+def _no_question(context: TrainingContext, example: Example, error: ValueError) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
-        f"The example {example.id} of {study.payload.dataset} cannot be learned; untrusted says why.",
-        f"Look at it with preview_dataset(dataset={study.payload.dataset!r}, ids=[{example.id!r}]).",
+        f"The example {example.id} of {context.payload.dataset} cannot be learned; untrusted says why.",
+        f"Look at it with preview_dataset(dataset={context.payload.dataset!r}, ids=[{example.id!r}]).",
         f"{error}: {error.__cause__}" if error.__cause__ is not None else str(error),
     )
 
@@ -206,11 +206,11 @@ def _too_long(lost: int, count: int, limit: int, longest: int, enough: int) -> S
 
 
 def _check_turns(
-    study: TrainingContext, train: Sequence[VisionTurn], held: Sequence[VisionTurn], shown: ImageSettings
+    context: TrainingContext, train: Sequence[VisionTurn], held: Sequence[VisionTurn], shown: ImageSettings
 ) -> None:
     """One answer for all, the same again, and what stands in held-out splits, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
-        study.notes.append(
+        context.notes.append(
             f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a "
             "model that says "
             "nothing else will look good."
@@ -218,22 +218,22 @@ def _check_turns(
     questions_of = [_key(each) for each in train]
     answers = [(key, example_checks.normalize(each.answer)) for key, each in zip(questions_of, train, strict=True)]
     if again := len(answers) - len(set(answers)):
-        study.notes.append(
+        context.notes.append(
             f"{again} training examples repeat the pictures, the question and the answer of another one."
         )
     several = Counter(key for key, _ in set(answers))
     if torn := sum(count > 1 for count in several.values()):
-        study.notes.append(f"{torn} questions about the same pictures have several answers in the training split.")
+        context.notes.append(f"{torn} questions about the same pictures have several answers in the training split.")
     known, seen = set(questions_of), {picture for pictures, _ in questions_of for picture in pictures}
-    for split, there in (("validation", held), ("test", _test_turns(study, shown))):
+    for split, there in (("validation", held), ("test", _test_turns(context, shown))):
         keys = [_key(each) for each in there]
         if found := [place for place, key in enumerate(keys) if key in known]:
-            study.notes.append(
+            context.notes.append(
                 f"{len(found)} of {len(there)} {split} examples ask the same about the same pictures as one of the "
                 f"training split (such as {there[found[0]].example.id}): what is measured on them is too good."
             )
         if some := [key for key in keys if key not in known and seen & set(key[0])]:
-            study.notes.append(
+            context.notes.append(
                 f"{len(some)} of {len(there)} {split} examples show a picture of the training split with another "
                 "question: nothing is measured there of pictures that are new."
             )
@@ -248,9 +248,9 @@ def _content(picture: Any) -> str:
     return IMAGE.fingerprint(picture)
 
 
-def _test_turns(study: TrainingContext, shown: ImageSettings) -> list[VisionTurn]:
+def _test_turns(context: TrainingContext, shown: ImageSettings) -> list[VisionTurn]:
     found = []
-    for each in tokenized_examples.posed_test_examples(study):
+    for each in tokenized_examples.posed_test_examples(context):
         try:
             found.append(VisionTurn(each.example, look(each.example.media, shown.parts, shown.side), str(each.truth)))
         except ValueError:

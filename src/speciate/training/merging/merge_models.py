@@ -258,13 +258,6 @@ KIND = Kind(
 )
 
 
-# Where models began: the version, or the published weights, from which all of several were trained on.
-#
-# Networks that began with the same weights stay in one valley, where a mean of them is as good as they are (Frankle
-# et al. 2020; Wortsman et al. 2022). Those that began with fresh weights do not, and the mean of their weights is
-# noise, so fresh weights count as no beginning, even from the same seed.
-
-
 _FRESH = ("new", "timm")
 
 
@@ -308,7 +301,12 @@ def common_ancestor(lines: Sequence[Lineage]) -> str | None:
 
 
 def find_common_base(workspace: Workspace, versions: Sequence[ModelVersion]) -> str:
-    """Raises INVALID where they have no beginning in common."""
+    """Raises INVALID where they have no beginning in common.
+
+    Networks that began with the same weights stay in one valley, where their mean is as good as they are (Frankle et
+    al. 2020; Wortsman et al. 2022). Networks with fresh weights do not, even of the same seed: the mean of their
+    weights is noise. So fresh weights are no common base.
+    """
     lines = [lineage_of(workspace, version.card) for version in versions]
     if (found := common_ancestor(lines)) is not None:
         return found

@@ -50,18 +50,18 @@ METHOD = "merge"
 class _Validation(NamedTuple):
     """Examples of the dataset that is measured on, and those of them that no member has learned from."""
 
-    study: TrainingContext
+    context: TrainingContext
     left_out: int
 
     @property
     def metric(self) -> str:
-        return self.study.payload.objective.metric
+        return self.context.payload.objective.metric
 
     @property
     def held(self) -> list[Example]:
         """Of language models as many as their training judged by: each answer takes a while."""
-        most = getattr(self.study.payload.parameters, "judged", None)
-        return sorted(self.study.validation, key=lambda each: each.id)[:most]
+        most = getattr(self.context.payload.parameters, "judged", None)
+        return sorted(self.context.validation, key=lambda each: each.id)[:most]
 
     def scores(self, model: NetworkPredictor) -> Any:
         media = [example.media for example in self.held]
@@ -70,8 +70,8 @@ class _Validation(NamedTuple):
 
     def value(self, model: MergedModel) -> Estimate:
         if isinstance(model, LanguagePredictor):
-            return score_on_validation(self.study, model, self.held)
-        return measure(self.study, model.readout, self.held, self.scores(model))
+            return score_on_validation(self.context, model, self.held)
+        return measure(self.context, model.readout, self.held, self.scores(model))
 
     def standing(self, found: Estimate) -> float:
         """Greater is better."""
@@ -155,7 +155,7 @@ class _Merger:
             raw.rename(out)
             return judge.value(model) if judge.held else None
         if self._payload.counts_batches:
-            media = [example.media for example in judge.study.train]
+            media = [example.media for example in judge.context.train]
             recount_batch_norms(
                 model.backbone, model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT)
             )
@@ -163,10 +163,10 @@ class _Merger:
             model.save(out)
             return None
         given = judge.scores(model)
-        targets = model.readout.targets(judge.study.truths(held))
+        targets = model.readout.targets(judge.context.labels(held))
         model.readout = model.readout.calibrated(given, targets)
         model.save(out)
-        return measure(judge.study, model.readout, held, given)
+        return measure(judge.context, model.readout, held, given)
 
     def _told(self, name: str) -> None:
         if self._run.stopping:
@@ -318,17 +318,17 @@ def _card(
     )
 
 
-# The statistics of BatchNorm, counted anew: those of the members belong to activations that the merge does not have.
-#
-# As after stochastic weight averaging (Izmailov et al. 2018): the network reads training examples once, and each norm
-# keeps the mean and the variance of all that came through it (Wortsman et al. 2022 have networks without such norms).
-
-
 _RECOUNT_BATCH = 32
 
 
 def recount_batch_norms(backbone: Backbone, items: Sequence[Item]) -> int:
-    """How many norms there are. The same items give the same statistics; the network is left in eval mode."""
+    """Count the statistics of BatchNorm anew, and return how many such norms there are.
+
+    Those of the members belong to activations that the merge does not have. As after stochastic weight averaging
+    (Izmailov et al. 2018), the network reads training examples once, and each norm keeps mean and variance of its
+    inputs (Wortsman et al. 2022 have networks without such norms). The same items give the same statistics; the network
+    is left in eval mode.
+    """
     import torch
 
     norms = _batch_norms(backbone.module)

@@ -140,13 +140,6 @@ def drop_and_rescale(change: Tensor, density: float, chance: str) -> Tensor:
     return change * (drawn < density) / density
 
 
-# Folders of safetensors with equal names and shapes, merged file by file and tensor by tensor into a new one.
-#
-# It knows nothing of what the networks are: encoders with a head, language models in shards. At any time there is one
-# tensor of each model in memory, in float32; what is written has the type and the order of the first model's. Files
-# that are no weights are copied from the first folder.
-
-
 WEIGHTS = ".safetensors"
 BATCH_COUNTER = "num_batches_tracked"
 """BatchNorm's only whole number; it plays no part in what a network computes."""
@@ -214,9 +207,15 @@ def merge_folders(
     *,
     told: Callable[[str], None] = lambda name: None,
 ) -> None:
-    """Write the new folder `out`, unsealed. Whoever calls has found the folders alike (alike.py).
+    """Merge folders of safetensors with equal names and shapes, file by file and tensor by tensor, into a new one.
+
+    Write the new folder `out`, unsealed. Whoever calls has found the folders alike (alike.py).
 
     Raises INVALID where whole numbers differ, which no rule could bring together. `told` hears of each tensor.
+
+    Nothing is known of the networks: encoders with a head, language models in shards. At any time one tensor of each
+    model is in memory, in float32; the result has the type and the order of the first model's. Files that are no
+    weights are copied from the first folder.
     """
     out.mkdir(parents=True)
     with contextlib.ExitStack() as stack:

@@ -53,9 +53,6 @@ def halve_batch(micro: int, times: int) -> int:
     return max(1, micro >> times)
 
 
-# Prepared media for training: kept as far as the memory budget allows, the rest prepared again whenever it is used.
-
-
 _KEPT_BYTES = 1 << 30
 _PREPARED_CHUNK = 64  # media prepared at a time, so that what is not kept is never in memory together
 
@@ -70,7 +67,10 @@ class Items(Protocol):
 
 
 class PreparedItems:
-    """`prepare` and `length` are a backbone's, or `functools.partial(backbone.prepare, per_unit=True)`."""
+    """Prepared media: kept as far as the memory budget allows, the rest prepared again whenever it is used.
+
+    `prepare` and `length` are a backbone's, or `functools.partial(backbone.prepare, per_unit=True)`.
+    """
 
     def __init__(
         self,

@@ -72,8 +72,8 @@ def train_durably(
     """Train to the end, or `until` so many steps are done; unless paused, the best weights are in place then.
 
     Held-out examples are judged after each epoch, and where the budget ends. `enough(evaluation)` ends the training;
-    so do `parameters.patience` epochs without gain. Raises Stopped after a checkpoint, OutOfMemory (the engine tries
-    again with half the micro-batch), INVALID where that cannot help or the training diverges.
+    so do `parameters.early_stopping_patience` epochs without gain. Raises Stopped after a checkpoint, OutOfMemory (the
+    engine tries again with half the micro-batch), INVALID where that cannot help or the training diverges.
     """
     return _Session(run, training, held, where or training_place(run), over_budget, enough, report, save_seconds).go(
         until
@@ -107,7 +107,7 @@ class _Session:
 
     def go(self, until: int | None) -> Ending:
         training = self._training
-        with self._stop, _memory(training), training.chance:
+        with self._stop, _memory(training), training.random_states:
             why = self._ended or self._train(until)
         if why != "paused":
             training.adopt_best()
@@ -156,7 +156,7 @@ class _Session:
         self._tell(evaluation)
         if self._enough(evaluation):
             return "enough"
-        patience = training.parameters.patience
+        patience = training.parameters.early_stopping_patience
         return "patience" if patience and training.without_gain >= patience else None
 
     def _tell(self, evaluation: Evaluation | None = None) -> None:

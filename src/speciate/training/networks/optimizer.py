@@ -6,7 +6,9 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from speciate.training.old_option_names import Options
 
 if TYPE_CHECKING:
     import torch
@@ -74,16 +76,14 @@ def set_moments(
             optimizer.state[parameter] = own
 
 
-# The learning rate over the steps: a linear rise, then half a cosine (Loshchilov & Hutter 2017), or no change.
-
-
 Schedule = Literal["cosine", "constant"]
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float, schedule: Schedule = "cosine") -> float:
-    """What the highest learning rate is multiplied with in step number `step` of `steps`, from 0: above 0, at most 1.
+    """Factor of the highest learning rate in step `step` of `steps`, from 0: above 0, at most 1.
 
-    `warmup`: share of the steps in which it rises.
+    A linear rise, then half a cosine (Loshchilov & Hutter 2017), or no change. `warmup`: share of the steps in which it
+    rises.
     """
     rise = math.ceil(warmup * steps)
     if step < rise:
@@ -93,17 +93,15 @@ def learning_rate_factor(step: int, steps: int, warmup: float, schedule: Schedul
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
 
-# How a network is trained: what a caller may set, with bounds.
-
-
 Precision = Literal["float32", "bfloat16"]
 
 
-class LoopParameters(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training examples, at most.")
+class LoopParameters(Options):
+    """The options of the loop that trains a network, with bounds."""
+
+    num_train_epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training examples, at most.")
     batch_size: int = Field(32, ge=1, description="Examples in each step of the optimizer.")
-    micro_batch: int | None = Field(
+    per_device_train_batch_size: int | None = Field(
         None,
         ge=1,
         description="Examples that are in memory at once; the step stays the same. None: all of a batch, "
@@ -111,11 +109,13 @@ class LoopParameters(BaseModel):
     )
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Its highest value, after the warm-up.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Pull to zero of weights; not of norms and biases.")
-    warmup: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
-    schedule: Schedule = Field("cosine", description="The learning rate after that: falls to nothing, or stays.")
-    clip: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    lr_scheduler_type: Schedule = Field(
+        "cosine", description="The learning rate after that: falls to nothing, or stays."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Longest gradient, as L2 norm of all of it.")
     precision: Precision = Field("float32", description="Of matrix products while it learns; weights are float32.")
     keep: Literal["best", "last"] = Field("best", description="Weights: the best on held-out examples, or the last.")
-    patience: int | None = Field(
+    early_stopping_patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better value on held-out examples."
     )

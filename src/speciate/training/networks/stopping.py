@@ -48,9 +48,6 @@ class StopRequest:
         self._signalled = True
 
 
-# Whether a training has gone wrong for good: a loss that is no number, or one that left what it had reached.
-
-
 _DECAY = 0.9
 """Of the running mean: about the last ten steps."""
 _SETTLED = 10
@@ -61,7 +58,7 @@ _LONG_STEPS = 50
 
 
 class Diverged(SpeciateError):
-    """The weights are those of the last good step."""
+    """The loss is no number, or stays far above what it had reached. The weights are those of the last good step."""
 
     def __init__(self, step: int, learning_rate: float, what: str) -> None:
         lower = float(f"{learning_rate / 10:.2g}")

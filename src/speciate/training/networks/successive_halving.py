@@ -106,7 +106,7 @@ class _Search:
         self._failure: Diverged | None = None
 
     def go(self) -> SearchResult:
-        plan = rungs(self._candidates, self._take(0).parameters.epochs)
+        plan = rungs(self._candidates, self._take(0).parameters.num_train_epochs)
         self._plan_steps(plan)
         going = list(range(self._candidates))
         for number, rung in enumerate(plan):

@@ -85,9 +85,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-# The curves of a training as a picture: loss over the steps, and beside it what held-out examples say.
-
-
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 34, 30
 _GRID, _TEXT = "#dddddd", "black"

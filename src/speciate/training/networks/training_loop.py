@@ -32,6 +32,7 @@ from speciate.training.networks.optimizer import LoopParameters, Precision, lear
 from speciate.training.networks.random_state import RandomStates
 from speciate.training.networks.stopping import Diverged, LossWatch
 from speciate.training.networks.training_checkpoints import TrainingState, check_names
+from speciate.training.old_option_names import with_new_names
 
 if TYPE_CHECKING:
     import torch
@@ -93,9 +94,9 @@ class Best(NamedTuple):
 class Training:
     """`memory_retries`: how often memory ran out before; each time halves the micro-batch, never the batch.
 
-    INVALID where that, or `micro_batch`, would divide what needs the whole batch: a loss that compares its examples, or
-    a norm over them. Sets the backbone's module and the head to training; what does not require a gradient stays as it
-    is.
+    INVALID where that, or `per_device_train_batch_size`, would divide what needs the whole batch: a loss
+    that compares its examples, or a norm over them. Sets the backbone's module and the head to training; what does not
+    require a gradient stays as it is.
     """
 
     def __init__(
@@ -123,7 +124,10 @@ class Training:
         self._trained = {name: each for name, each in self._module.named_parameters() if each.requires_grad}
         self._optimizer = optimizer.adamw(self._module, parameters.learning_rate, parameters.weight_decay)
         self.micro_batch = batches.halve_batch(
-            min(parameters.micro_batch or parameters.batch_size, places_per_process(team, parameters.batch_size)),
+            min(
+                parameters.per_device_train_batch_size or parameters.batch_size,
+                places_per_process(team, parameters.batch_size),
+            ),
             memory_retries,
         )
         self.precision: Precision = parameters.precision
@@ -132,8 +136,8 @@ class Training:
         """Why a batch cannot be learned in parts, if it cannot."""
         self._check_division(ran_out=memory_retries > 0)
         self.epoch_steps = batches.step_count(len(items.lengths), parameters.batch_size)
-        self.total = self.epoch_steps * parameters.epochs
-        self.chance = RandomStates(seed, self._device)
+        self.total = self.epoch_steps * parameters.num_train_epochs
+        self.random_states = RandomStates(seed, self._device)
         self._epoch, self._batches = -1, list[npt.NDArray[np.int64]]()
         self._watch = LossWatch()
         self.step, self.evaluated, self.without_gain = 0, 0, 0
@@ -159,18 +163,19 @@ class Training:
             raise check_divisible(self)
         raise SpeciateError(
             Code.INVALID,
-            f"micro_batch={self.micro_batch} would divide batches of {size}, but {self.whole_batch}.",
-            f"Call train_model again with hyperparameters={{'batch_size': {self.micro_batch}}}, and no micro_batch.",
+            f"per_device_train_batch_size={self.micro_batch} would divide batches of {size}, but {self.whole_batch}.",
+            f"Call train_model again with hyperparameters={{'batch_size': {self.micro_batch}}}, and no "
+            "per_device_train_batch_size.",
         )
 
     def run_until(self, step: int) -> None:
         """Train until `step` steps are done in all. Raises Diverged."""
-        with self.chance:
+        with self.random_states:
             while self.step < min(step, self.total):
                 self.advance()
 
     def advance(self) -> Step:
-        """One step of the optimizer. Many of them belong into one `with training.chance`."""
+        """One step of the optimizer. Many of them belong into one `with training.random_states`."""
         import torch
 
         self.team.begin(self)
@@ -195,12 +200,14 @@ class Training:
         norm = torch.nn.utils.get_total_norm(gradients)
         length = norm.item()
         given = self.parameters
-        rate = given.learning_rate * learning_rate_factor(self.step, self.total, given.warmup, given.schedule)
+        rate = given.learning_rate * learning_rate_factor(
+            self.step, self.total, given.warmup_ratio, given.lr_scheduler_type
+        )
         if not (math.isfinite(loss) and math.isfinite(length)):
             what = "the loss" if not math.isfinite(loss) else "the gradient"
             raise Diverged(self.step + 1, rate, f"{what} is no finite number")
-        if length > self.parameters.clip:
-            torch.nn.utils.clip_grads_with_norm_(self._trained.values(), self.parameters.clip, norm)
+        if length > self.parameters.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self._trained.values(), self.parameters.max_grad_norm, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
@@ -265,8 +272,8 @@ class Training:
         if told.optimized is not None:
             receive(self, told, self._identity())
         self.step, self.precision = told.step, told.precision
-        with self.chance:
-            self.chance.begin(seed_of(self._seed, self.team.rank, self.step))
+        with self.random_states:
+            self.random_states.begin(seed_of(self._seed, self.team.rank, self.step))
             self.advance()
 
     def state(self) -> TrainingState:
@@ -280,7 +287,7 @@ class Training:
             "last": self.last,
             "best": self.best and [self.best.step, self.best.value],
             "watch": self._watch.state(),
-            "chance": self.chance.state,
+            "chance": self.random_states.state,
             "optimized": sorted(name for name, each in self._trained.items() if each in self._optimizer.state),
         }
         tensors: dict[str, Mapping[str, torch.Tensor]] = {
@@ -293,11 +300,12 @@ class Training:
     def restore(self, state: TrainingState) -> None:
         """Go on from there. INVALID, naming it, where the state is of another training or a key does not match."""
         facts, tensors = state
+        known = facts | {"parameters": with_new_names(LoopParameters, facts.get("parameters", {}))}
         for what, own in self._identity().items():
-            if facts.get(what) != own:
+            if known.get(what) != own:
                 raise SpeciateError(
                     Code.INVALID,
-                    f"The checkpoint is of another training: {what} was {facts.get(what)!r} and is {own!r}.",
+                    f"The checkpoint is of another training: {what} was {known.get(what)!r} and is {own!r}.",
                     "Call train_model again to begin anew.",
                 )
         here, self._moved = self._weights(), True
@@ -313,7 +321,7 @@ class Training:
         self.step, self.evaluated, self.without_gain = facts["step"], facts["evaluated"], facts["without_gain"]
         self.last = Step(*facts["last"]) if facts["last"] else None
         self._watch.restore(facts["watch"])
-        self.chance.state = facts["chance"]
+        self.random_states.state = facts["chance"]
 
     def digest(self) -> str:
         """sha256 of every parameter and buffer, frozen ones included."""
@@ -357,7 +365,7 @@ class Training:
             frozen = ((name, each) for name, each in self._module.named_parameters() if not each.requires_grad)
             self._known_identity = {
                 "format": _FORMAT,
-                "parameters": self.parameters.model_dump(exclude={"micro_batch", "keep"}),
+                "parameters": self.parameters.model_dump(exclude={"per_device_train_batch_size", "keep"}),
                 "seed": self._seed,
                 "lengths": hashlib.sha256(self._items.lengths.tobytes()).hexdigest(),
                 "frozen weights": _digest(frozen),

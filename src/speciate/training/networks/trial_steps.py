@@ -36,9 +36,9 @@ _LATER_COPIES = 3
 class MeasuredTraining(Training):
     """A training that adds what it costs to a tally, and that can be tried out."""
 
-    def __init__(self, tally: CostMeter, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, meter: CostMeter, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._tally = tally
+        self._tally = meter
 
     def advance(self) -> Step:
         with self._tally.stage("training"):
@@ -61,7 +61,7 @@ class MeasuredTraining(Training):
         self._tally.see_peak()
         forget_peak()
         before = usage_now()
-        with self.chance:
+        with self.random_states:
             self._module.train()
             loss, _ = self._loss(self._items, self._targets, places)
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
@@ -77,7 +77,7 @@ class MeasuredTraining(Training):
         precisions: tuple[Precision, ...] = ("float32", "bfloat16")
         for self.precision in precisions * _PRECISION_TURNS:
             self.restore(start)
-            with self.chance:
+            with self.random_states:
                 first, before = self.advance(), usage_now()
                 losses[self.precision] = [first.loss, *(self.advance().loss for _ in range(_TIMED_STEPS))]
             spent = usage_now().minus(before)
@@ -163,8 +163,8 @@ def planned_work(
 ) -> PlannedWork:
     """The search on the first division (learned from, judged by), each other one at the best rate, then `whole`.
 
-    >>> work(3, 4, 10, [(100, 20)], None)
-    Work(steps=70, judged=160, builds=6, saves=6, epochs=7)
+    >>> planned_work(3, 4, 10, [(100, 20)], None)
+    PlannedWork(steps=70, judged=160, builds=6, saves=6, epochs=7)
     """
     searched, before, entered = 0, 0, 0
     for rung in successive_halving.rungs(candidates, epochs):
@@ -192,7 +192,7 @@ def memory_need(training: MeasuredTraining) -> tuple[MemoryNeed, Usage]:
 
 def step_cost(training: MeasuredTraining, judge: HeldOutData, build: Usage, steps: int) -> StepCost:
     """Of `steps` steps after the first, which is on the longest batch and warms up."""
-    with training.chance:
+    with training.random_states:
         training.advance()
         before = usage_now()
         for _ in range(steps):
@@ -203,12 +203,6 @@ def step_cost(training: MeasuredTraining, judge: HeldOutData, build: Usage, step
         judged = usage_now().minus(before).times(1 / max(1, len(judge.items.lengths)))
     training.backbone.module.zero_grad(set_to_none=True)  # the judge keeps the backbone, which prepares its items
     return StepCost(step, judged, build)
-
-
-# In which precision a network learns: bfloat16 where that was measured to be faster here and as good, else float32.
-#
-# What is asked as `auto` is settled once, before the training, and is a part of it from then on: checkpoints, later
-# attempts and repetitions have the same. Judging and serving are float32 always.
 
 
 _FASTER_TIMES = 1.2
@@ -238,7 +232,12 @@ class PrecisionChoice(NamedTuple):
 def choose_precision(
     asked: AskedPrecision, training: MeasuredTraining, device: str, pace: StepCost, seconds: float
 ) -> PrecisionChoice:
-    """`pace`: in float32 where `auto` is asked; `seconds` lie ahead at most. The training is spent afterwards."""
+    """bfloat16 where it is measured to be faster here and as good, else float32.
+
+    `auto` is settled once, before the training, and is a part of it from then on: checkpoints, later attempts and
+    repetitions have the same precision. Evaluation and serving are always in float32. `pace`: in float32 where `auto`
+    is the request; at most `seconds` lie ahead. The training is spent afterwards.
+    """
     if asked != "auto":
         return PrecisionChoice(asked, "as asked")
     if not has_native_bfloat16(device):
@@ -302,12 +301,6 @@ def keep_choice(run: Run, settled: PrecisionChoice) -> None:
     write_whole(run.checkpoints / _CHOICE_FILE, json.dumps(settled._asdict()))
 
 
-# Whether a training fits into its budget and its memory: found out by a few real steps, before it trains.
-#
-# What does not fit ends with an error that begins with `does_not_fit` and names what would fit. A budget that is
-# shorter than all epochs is no reason: the training ends with it, and the best network so far counts.
-
-
 DOES_NOT_FIT = "does_not_fit"
 _WORTH_SECONDS = 30.0
 """Of work ahead: with less, real steps are not worth their time."""
@@ -315,7 +308,7 @@ _TRIAL_STEPS = 2
 
 
 def check_fit(
-    study: TrainingContext,
+    context: TrainingContext,
     asked: AskedPrecision,
     training: MeasuredTraining,
     judge: HeldOutData,
@@ -323,35 +316,37 @@ def check_fit(
     ahead: PlannedWork,
     least: PlannedWork,
 ) -> PrecisionChoice:
-    """`ahead`: all that is planned; `least`: one epoch. The training is spent afterwards. With its precision.
+    """Whether a training fits into its budget and its memory, by a few real steps before it trains; its precision.
 
-    Raises REFUSED, beginning with `does_not_fit`.
+    `ahead`: all that is planned; `least`: one epoch. The training is spent afterwards. Raises REFUSED, with an error
+    that begins with `does_not_fit` and names what would fit. A budget that is shorter than all epochs is no reason: the
+    training ends with it, and the best network so far counts.
     """
     memory, example = memory_need(training)
-    _check_memory(study, memory, training)
+    _check_memory(context, memory, training)
     most = example.seconds * ahead.steps * training.parameters.batch_size
-    if most < min(_WORTH_SECONDS, study.seconds_left):
+    if most < min(_WORTH_SECONDS, context.seconds_left):
         return unmeasured_choice(asked)
-    study.progress(0, ahead.steps, "steps", "measuring a few steps")
+    context.progress(0, ahead.steps, "steps", "measuring a few steps")
     pace = step_cost(training, judge, build, _TRIAL_STEPS)
-    seconds = min(pace.of(ahead).seconds, study.seconds_left)
-    settled = choose_precision(asked, training, study.payload.device, pace, seconds)
-    _check_time(study, pace.faster(settled.gain), ahead, least)
+    seconds = min(pace.of(ahead).seconds, context.seconds_left)
+    settled = choose_precision(asked, training, context.payload.device, pace, seconds)
+    _check_time(context, pace.faster(settled.gain), ahead, least)
     return settled
 
 
-def _check_memory(study: TrainingContext, memory: MemoryNeed, training: MeasuredTraining) -> None:
+def _check_memory(context: TrainingContext, memory: MemoryNeed, training: MeasuredTraining) -> None:
     micro_batch = training.micro_batch
-    room = min(room_mb(), study.payload.memory_mb or math.inf) / study.team.size
+    room = min(room_mb(), context.payload.memory_mb or math.inf) / context.team.size
     if (needed := memory.at(micro_batch)) <= room:
         return
     smaller = memory.fitting(room, micro_batch)
     if smaller is not None:
-        name = "batch_size" if training.whole_batch else "micro_batch"
+        name = "batch_size" if training.whole_batch else "per_device_train_batch_size"
         said = f"hyperparameters={{'{name}': {smaller}}}"
         way = f"Call train_model again with {said}: about {memory.at(smaller):.0f} MB."
     else:
-        way = f"Not even one example at a time fits. {_cheaper_candidate(study)}"
+        way = f"Not even one example at a time fits. {_cheaper_candidate(context)}"
     raise SpeciateError(
         Code.REFUSED,
         f"{DOES_NOT_FIT}: {micro_batch} of the longest examples at once need about {needed:.0f} MB; "
@@ -360,8 +355,8 @@ def _check_memory(study: TrainingContext, memory: MemoryNeed, training: Measured
     )
 
 
-def _check_time(study: TrainingContext, pace: StepCost, ahead: PlannedWork, least: PlannedWork) -> None:
-    left, whole, shortest = study.seconds_left, pace.of(ahead).seconds, pace.of(least).seconds
+def _check_time(context: TrainingContext, pace: StepCost, ahead: PlannedWork, least: PlannedWork) -> None:
+    left, whole, shortest = context.seconds_left, pace.of(ahead).seconds, pace.of(least).seconds
     if whole <= left:
         return
     if shortest > left:
@@ -371,17 +366,17 @@ def _check_time(study: TrainingContext, pace: StepCost, ahead: PlannedWork, leas
             f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
             f"{max(left, 0):.0f} s of the budget are left.",
             f"Call train_model again with budget_minutes={minutes:g} or more, or on fewer examples. "
-            f"{_cheaper_candidate(study)}",
+            f"{_cheaper_candidate(context)}",
         )
-    study.notes.append(
+    context.notes.append(
         f"All epochs would take about {whole:.0f} s at most; the budget leaves {left:.0f} s, and the best network "
         "until then counts."
     )
 
 
-def _cheaper_candidate(study: TrainingContext) -> str:
-    own, manifest = study.payload.spec, study.payload.manifest
-    ways = available_candidates(manifest.modality, study.readout.family)
+def _cheaper_candidate(context: TrainingContext) -> str:
+    own, manifest = context.payload.spec, context.payload.manifest
+    ways = available_candidates(manifest.modality, context.readout.family)
     before = next(
         (place for place, way in enumerate(ways) if (way.method, way.base_model) == (own.method, own.base_model)), 0
     )

@@ -27,19 +27,22 @@ Penalty = Callable[["torch.nn.Module"], "torch.Tensor"]
 class TrainingTarget(NamedTuple):
     target: Any
     """As the readout has it."""
-    truth: float = 1.0
-    """Weight of the task's own loss; 0 where there is no truth."""
-    wanted: npt.NDArray[np.float32] | None = None
-    """(K,) what another model says; NaN: nothing of this column."""
+    label_weight: float = 1.0
+    """Weight of the task's own loss; 0 where there is no label."""
+    soft_target: npt.NDArray[np.float32] | None = None
+    """(K,) the scores of another model; NaN: none for this column."""
     weight: float = 0.0
-    """Of that."""
+    """Of the soft target."""
     states: npt.NDArray[np.float32] | None = None
     """(W,) pooled states of another model."""
 
 
 class SoftTargetLoss:
-    """`penalty` is added to each batch's loss; `features`: weight of matching `Lesson.states`, for which the head has a
-    line beside it (`WithLine`)."""
+    """The task's loss and that of soft targets, each with its weight in each example.
+
+    `penalty` is added to each batch's loss. `features`: weight of matching `TrainingTarget.states`; for it the head has
+    a linear layer beside it (`with_projection`).
+    """
 
     def __init__(
         self,
@@ -55,8 +58,8 @@ class SoftTargetLoss:
 
     def loss(self, head: Any, states: States, targets: Sequence[TrainingTarget]) -> torch.Tensor:
         own, total = self.served(head), states.pooled.new_zeros(())
-        for weight in sorted({lesson.truth for lesson in targets if lesson.truth}):
-            places = [place for place, lesson in enumerate(targets) if lesson.truth == weight]
+        for weight in sorted({each.label_weight for each in targets if each.label_weight}):
+            places = [place for place, each in enumerate(targets) if each.label_weight == weight]
             some, wanted = _pick_states(states, places), np.asarray([targets[place].target for place in places])
             counted = self._readout.counted(some, wanted) if isinstance(self._readout, WeightedLoss) else len(places)
             total = total + weight * counted * self._readout.loss(own, some, wanted)
@@ -78,7 +81,9 @@ class SoftTargetLoss:
         """Sum over the examples."""
         import torch
 
-        rows = [(place, one.wanted, one.weight) for place, one in enumerate(targets) if one.wanted is not None]
+        rows = [
+            (place, one.soft_target, one.weight) for place, one in enumerate(targets) if one.soft_target is not None
+        ]
         if not rows:
             return states.pooled.new_zeros(())
         some = _pick_states(states, [place for place, _, _ in rows])
@@ -93,7 +98,7 @@ class SoftTargetLoss:
         """Squared error of the pooled states after the line, as FitNets have it (Romero et al. 2015); a sum."""
         import torch
 
-        places = [place for place, lesson in enumerate(targets) if lesson.states is not None]
+        places = [place for place, each in enumerate(targets) if each.states is not None]
         if not self._features or not places:
             return states.pooled.new_zeros(())
         wanted = torch.from_numpy(np.stack([each.states for each in targets if each.states is not None]))

@@ -11,14 +11,12 @@ from speciate.models import model_folder, packaged, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
 from speciate.models.encoders import base_models, by_frames
 from speciate.models.fetch import PUBLISHED
-from speciate.models.language.causal_lm import check as check_writes
+from speciate.models.language import causal_lm, vision_language
 from speciate.models.language.causal_lm import language_packages
-from speciate.models.language.vision_language import check as check_sees
 from speciate.refs import model_ref
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
-from speciate.training.planning import base_models as bases
-from speciate.training.planning.base_models import Base, without_linear
-from speciate.training.train_spec import Method, Option
+from speciate.training.planning.base_models import Base, find_base, without_linear
+from speciate.training.train_spec import Candidate, Method
 from speciate.vocabulary import TASKS, Family
 from speciate.workspace.workspace import Workspace
 
@@ -44,25 +42,25 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
 }
 
 
-def available_candidates(modality: str, family: Family = "classification") -> list[Option]:
+def available_candidates(modality: str, family: Family = "classification") -> list[Candidate]:
     """What can be trained now on this modality with what is installed, cheapest first."""
-    found = [Option(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
-    found += [Option(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
+    found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
+    found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = names(modality)
     if _is_installed("peft"):
-        found += [Option(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
+        found += [Candidate(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
     cheapest_first = sorted(trainable, key=lambda base: not _is_fresh(base))
-    found += [Option(method="full", base_model=base) for base in cheapest_first]
+    found += [Candidate(method="full", base_model=base) for base in cheapest_first]
     found += _language_candidates(modality)
-    return [option for option in found if option.method in _BY_FAMILY[family]]
+    return [candidate for candidate in found if candidate.method in _BY_FAMILY[family]]
 
 
-def _language_candidates(modality: str) -> list[Option]:
+def _language_candidates(modality: str) -> list[Candidate]:
     """Language models with what is installed: in a package, or whatever folder somebody names."""
     if modality != "text" or not (_is_installed("trl") and _is_installed("peft") and _is_installed("torch")):
         return []
     found = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
-    return [Option(method=method, base_model=base) for method in LANGUAGE for base in found]
+    return [Candidate(method=method, base_model=base) for method in LANGUAGE for base in found]
 
 
 def methods_for(base_model: str, family: Family) -> list[Method]:
@@ -73,79 +71,81 @@ def methods_for(base_model: str, family: Family) -> list[Method]:
     return [method for method in can if method in _BY_FAMILY[family]]
 
 
-def unavailable_candidates(modality: str, family: Family = "classification") -> list[tuple[Option, str]]:
+def unavailable_candidates(modality: str, family: Family = "classification") -> list[tuple[Candidate, str]]:
     """What cannot, each with the reason and what would change it."""
-    found: list[tuple[Option, str]] = []
+    found: list[tuple[Candidate, str]] = []
     if not _has_description(modality):
-        found.append((Option(method="classical"), f"{modality} has no description as numbers or words yet."))
+        found.append((Candidate(method="classical"), f"{modality} has no description as numbers or words yet."))
     elif not _has_voxels(modality, family):
-        found.append((Option(method="classical"), "Only voxels are labelled one by one, not pixels."))
+        found.append((Candidate(method="classical"), "Only voxels are labelled one by one, not pixels."))
     if family == "generation":
         return [*found, *_unavailable_language(modality)]
     bases_known = base_models(modality)
     if not bases_known:
-        found.append((Option(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
+        found.append((Candidate(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
     for base in bases_known:
         if not _installed(base):
             entry = packaged.find(model_ref(base).name)
-            found.append((Option(method="probe", base_model=base), f"Not installed. Run: {entry.install}"))
+            found.append((Candidate(method="probe", base_model=base), f"Not installed. Run: {entry.install}"))
     if not names(modality):
         fresh = any(suits(entry.modality, modality) for entry in ARCHITECTURES.values())
         why = "Not installed. Run: pip install 'speciate[train]'" if fresh else f"No network reads {modality} yet."
-        found.append((Option(method="full"), why))
-    found = [(option, why) for option, why in found if option.method in _BY_FAMILY[family]]
+        found.append((Candidate(method="full"), why))
+    found = [(candidate, why) for candidate, why in found if candidate.method in _BY_FAMILY[family]]
     unsuited: list[Method] = [method for method in _ALL if method not in _BY_FAMILY[family]]
-    return found + [(Option(method=method), f"It does not do {family}.") for method in unsuited]
+    return found + [(Candidate(method=method), f"It does not do {family}.") for method in unsuited]
 
 
-def _unavailable_language(modality: str) -> list[tuple[Option, str]]:
+def _unavailable_language(modality: str) -> list[tuple[Candidate, str]]:
     if not (_is_installed("trl") and _is_installed("peft") and _is_installed("torch")):
-        return [(Option(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE]
+        return [
+            (Candidate(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE
+        ]
     if modality != "text":
-        return [(Option(method=method), f"It needs a base_model: {_NO_VISION_MODEL}") for method in VISION_VARIANTS]
+        return [(Candidate(method=method), f"It needs a base_model: {_NO_VISION_MODEL}") for method in VISION_VARIANTS]
     lacking = [name for name in language_packages() if not packaged.installed(name)]
     return [
-        (Option(method=method, base_model=f"pkg:{name}"), f"Not installed. Run: {packaged.find(name).install}")
+        (Candidate(method=method, base_model=f"pkg:{name}"), f"Not installed. Run: {packaged.find(name).install}")
         for method in LANGUAGE
         for name in lacking
     ]
 
 
-def _check_language_model(option: Option, modality: str, workspace: Workspace) -> tuple[Option, Base]:
+def _check_language_model(candidate: Candidate, modality: str, workspace: Workspace) -> tuple[Candidate, Base]:
     """A training of a language model. MISSING_EXTRA without trl, INVALID where the base model writes no text."""
     for library in ("torch", "trl", "peft"):
         if not _is_installed(library):
             raise SpeciateError(
                 Code.MISSING_EXTRA,
-                f"The method {option.method!r} needs the library {library!r}, which is not installed.",
+                f"The method {candidate.method!r} needs the library {library!r}, which is not installed.",
                 "Run: pip install 'speciate[language]'",
             )
     if modality != "text":
-        return _check_vision_model(option, modality, workspace)
-    if option.base_model is None:
+        return _check_vision_model(candidate, modality, workspace)
+    if candidate.base_model is None:
         installed = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
         if not installed:
             packaged.locate(language_packages()[0])  # says how to install it
-        option = option.model_copy(update={"base_model": installed[0]})
-    assert option.base_model is not None
-    base = bases.find_base(workspace, option.base_model)
+        candidate = candidate.model_copy(update={"base_model": installed[0]})
+    assert candidate.base_model is not None
+    base = find_base(workspace, candidate.base_model)
     if base.folder is None:
         raise SpeciateError(
             Code.INVALID,
             f"{base.ref!r} has fresh weights, and a language model is trained on from what it knows.",
             f"Call again with base_model='pkg:{language_packages()[0]}', path:/dir or a fetched model.",
         )
-    check_writes(base.folder, base.ref)
-    return option.model_copy(update={"base_model": base.ref}), base
+    causal_lm.check(base.folder, base.ref)
+    return candidate.model_copy(update={"base_model": base.ref}), base
 
 
-def _check_vision_model(option: Option, modality: str, workspace: Workspace) -> tuple[Option, Base]:
+def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspace) -> tuple[Candidate, Base]:
     """A training of a model that sees and writes. INVALID where it is none, or the method learns from texts alone."""
-    if option.method not in VISION_VARIANTS:
+    if candidate.method not in VISION_VARIANTS:
         raise SpeciateError(
             Code.INVALID,
-            f"{option.method!r} learns from texts, and this is {modality}: {' or '.join(map(repr, VISION_VARIANTS))} "
-            "learns to answer about pictures.",
+            f"{candidate.method!r} learns from texts, and this is {modality}: "
+            f"{' or '.join(map(repr, VISION_VARIANTS))} learns to answer about pictures.",
             f"Call again with method={next(iter(VISION_VARIANTS))!r}.",
         )
     if not _is_installed("torchvision"):
@@ -154,68 +154,72 @@ def _check_vision_model(option: Option, modality: str, workspace: Workspace) -> 
             "What becomes of pictures is computed by the library 'torchvision', which is not installed.",
             "Run: pip install 'speciate[language,vision]'",
         )
-    if option.base_model is None:
+    if candidate.base_model is None:
         raise SpeciateError(
             Code.INVALID,
-            f"{option.method!r} on {modality} needs a base model: {_NO_VISION_MODEL}",
+            f"{candidate.method!r} on {modality} needs a base model: {_NO_VISION_MODEL}",
             "Call again with base_model='path:/dir', or register_model(source='hf:ORG/NAME') first and name that.",
         )
-    base = bases.find_base(workspace, option.base_model)
+    base = find_base(workspace, candidate.base_model)
     if base.folder is None:
         raise SpeciateError(
             Code.INVALID,
             f"{base.ref!r} has fresh weights, and a model that sees and writes is trained on from what it knows.",
             "Call again with base_model='path:/dir' or a fetched model.",
         )
-    check_sees(base.folder, base.ref)
-    return option.model_copy(update={"base_model": base.ref}), base
+    vision_language.check(base.folder, base.ref)
+    return candidate.model_copy(update={"base_model": base.ref}), base
 
 
-def check_candidate(option: Option, modality: str, family: Family, workspace: Workspace) -> tuple[Option, Base | None]:
+def check_candidate(
+    candidate: Candidate, modality: str, family: Family, workspace: Workspace
+) -> tuple[Candidate, Base | None]:
     """With the base model filled in, and what is known of that. INVALID, NOT_FOUND or MISSING_EXTRA: it cannot be."""
     can = available_candidates(modality, family)
-    if option.method == "classical" and option.base_model:
+    if candidate.method == "classical" and candidate.base_model:
         raise SpeciateError(
             Code.INVALID,
-            f"The method 'classical' uses no base model, but base_model is {option.base_model!r}.",
+            f"The method 'classical' uses no base model, but base_model is {candidate.base_model!r}.",
             "Leave base_model out, or call train_model with method='probe'.",
         )
-    if option.method not in _BY_FAMILY[family]:
-        raise _cannot_be_trained(option, modality, family, can)
+    if candidate.method not in _BY_FAMILY[family]:
+        raise _cannot_be_trained(candidate, modality, family, can)
     if family == "generation":
-        return _check_language_model(option, modality, workspace)
-    if option.method == "classical":
+        return _check_language_model(candidate, modality, workspace)
+    if candidate.method == "classical":
         if not (_has_description(modality) and _has_voxels(modality, family)):
-            raise _cannot_be_trained(option, modality, family, can)
-        return option, None
-    if option.base_model is None:
-        fitting = [other for other in can if other.method == option.method]
+            raise _cannot_be_trained(candidate, modality, family, can)
+        return candidate, None
+    if candidate.base_model is None:
+        fitting = [other for other in can if other.method == candidate.method]
         if not fitting:
-            absent = next((base for base in base_models(modality) if option.method == "probe"), None)
+            absent = next((base for base in base_models(modality) if candidate.method == "probe"), None)
             if absent is None:
-                raise _cannot_be_trained(option, modality, family, can)
+                raise _cannot_be_trained(candidate, modality, family, can)
             packaged.locate(model_ref(absent).name)  # says how to install it
-        option = fitting[0]
-    assert option.base_model is not None
-    base = bases.find_base(workspace, option.base_model)
-    if option.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
-        return option.model_copy(update={"base_model": base.ref}), base
-    if not suits(base.modality, modality) or (base.fresh and option.method in ("probe", "lora")):
-        raise _cannot_be_trained(option, modality, family, can, base)
-    if option.method == "lora" and base.folder and not model_folder.has_matrix(base.folder):
+        candidate = fitting[0]
+    assert candidate.base_model is not None
+    base = find_base(workspace, candidate.base_model)
+    if candidate.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
+        return candidate.model_copy(update={"base_model": base.ref}), base
+    if not suits(base.modality, modality) or (base.fresh and candidate.method in ("probe", "lora")):
+        raise _cannot_be_trained(candidate, modality, family, can, base)
+    if candidate.method == "lora" and base.folder and not model_folder.has_matrix(base.folder):
         raise without_linear(base.ref)
-    return option.model_copy(update={"base_model": base.ref}), base
+    return candidate.model_copy(update={"base_model": base.ref}), base
 
 
-def candidates_for_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> list[Option]:
-    """The ways that can train this base model, cheapest first. Raises what `check` raises where none can."""
-    found: list[Option] = []
+def candidates_for_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> list[Candidate]:
+    """The candidates that train this base model, cheapest first. Raises what `check_candidate` raises if none can."""
+    found: list[Candidate] = []
     refusal: SpeciateError | None = None
     for method in LANGUAGE if family == "generation" else _BY_FAMILY[family]:
         if method == "classical":
             continue
         try:
-            found.append(check_candidate(Option(method=method, base_model=base_model), modality, family, workspace)[0])
+            found.append(
+                check_candidate(Candidate(method=method, base_model=base_model), modality, family, workspace)[0]
+            )
         except SpeciateError as error:
             refusal = error
     if refusal and not found:
@@ -224,14 +228,14 @@ def candidates_for_base(base_model: str, modality: str, family: Family, workspac
 
 
 def _cannot_be_trained(
-    option: Option, modality: str, family: Family, can: list[Option], base: Base | None = None
+    candidate: Candidate, modality: str, family: Family, can: list[Candidate], base: Base | None = None
 ) -> SpeciateError:
     why = ""
     if base is not None and not suits(base.modality, modality):
         why = f": {base.ref} reads {base.modality or 'nothing that is known'}"
     elif base is not None:
         why = f": {base.ref} has fresh weights, which are no use to it"
-    ways = ", ".join(_describe(other) for other in can) or "none yet"
+    possible = ", ".join(_describe(other) for other in can) or "none yet"
     if not _BY_FAMILY[family]:
         return SpeciateError(
             Code.INVALID,
@@ -240,18 +244,18 @@ def _cannot_be_trained(
         )
     return SpeciateError(
         Code.INVALID,
-        f"{_describe(option)} cannot be trained on {modality} for {family}{why}; what can: {ways}.",
-        _nearest_candidate(option, can),
+        f"{_describe(candidate)} cannot be trained on {modality} for {family}{why}; what can: {possible}.",
+        _nearest_candidate(candidate, can),
     )
 
 
-def _nearest_candidate(option: Option, can: list[Option]) -> str:
-    """The way that is nearest to what was asked: the same method, else the cheapest."""
-    way = next((way for way in can if way.method == option.method), can[0] if can else None)
-    if way is None:
+def _nearest_candidate(candidate: Candidate, can: list[Candidate]) -> str:
+    """The candidate nearest to the request: of the same method, else the cheapest."""
+    candidate = next((candidate for candidate in can if candidate.method == candidate.method), can[0] if can else None)
+    if candidate is None:
         return "Call list_options(kind='method') for what can be trained on which modality."
-    base = f" and base_model={way.base_model!r}" if way.base_model else " and no base_model"
-    return f"Call again with method={way.method!r}{base}."
+    base = f" and base_model={candidate.base_model!r}" if candidate.base_model else " and no base_model"
+    return f"Call again with method={candidate.method!r}{base}."
 
 
 def _has_description(modality: str) -> bool:
@@ -276,25 +280,22 @@ def _is_installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
-def _describe(option: Option) -> str:
-    return f"'{option.method}'" + (f" on {option.base_model}" if option.base_model else "")
+def _describe(candidate: Candidate) -> str:
+    return f"'{candidate.method}'" + (f" on {candidate.base_model}" if candidate.base_model else "")
 
 
-# Published models that were fetched into the registry, as ways to train: they are there, so they are tried.
-
-
-def all_candidates(workspace: Workspace, modality: str, family: Family) -> list[Option]:
+def all_candidates(workspace: Workspace, modality: str, family: Family) -> list[Candidate]:
     """What can be trained with what is installed and with what was fetched, cheapest first."""
     found = [*available_candidates(modality, family), *fetched_candidates(workspace, modality, family)]
-    return sorted(found, key=lambda option: get_args(Method).index(option.method))
+    return sorted(found, key=lambda candidate: get_args(Method).index(candidate.method))
 
 
-def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> list[Option]:
-    """On the newest version of each, by name, cheapest first; none on what cannot be trained here for this.
+def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> list[Candidate]:
+    """Trainings of published models that were fetched into the registry: the newest version of each, cheapest first.
 
-    What was trained here is left out: such a model is gone on with where it serves, or where somebody names it.
+    Models that were trained here are excluded: they are trained on where they serve, or where somebody names them.
     """
-    found: list[Option] = []
+    found: list[Candidate] = []
     for name in registry.names(workspace.database):
         card = registry.versions(workspace.database, name)[-1]
         sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)

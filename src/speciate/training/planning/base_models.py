@@ -125,13 +125,6 @@ def _check_fresh(base_model: str) -> None:
         )
 
 
-# Held-out examples that a base model of ours learned from are no use to judge what begins with it: they are left out.
-#
-# Weights remember. A split that was drawn anew, or a validation split of examples that an earlier version had for
-# training, would make a warm start look better than it is. What an earlier version was only chosen on stays: that is
-# as optimistic as every choice among candidates.
-
-
 class UnseenExamples(NamedTuple):
     examples: Sequence[Example]
     left_out: int | None = 0
@@ -147,10 +140,12 @@ class UnseenExamples(NamedTuple):
 
 
 def drop_seen(folders: Folders, payload: Payload, examples: Sequence[Example]) -> UnseenExamples:
-    """The examples without such validation examples.
+    """The examples without the validation examples that a base model or a teacher learned from.
 
-    Raises INVALID where nothing remains to judge by. Folds cannot judge either, if the base model learned from any of
-    their examples: what is left of each would be another sample than what is learned.
+    Weights remember: such examples would make a warm start look better than it is. Examples that an earlier version was
+    only selected on stay; that is as optimistic as every choice among candidates. Raises INVALID where nothing remains
+    to evaluate on. Folds cannot evaluate either, if the base model learned from any of their examples: what is left of
+    each would be another sample than what is learned.
     """
     before, base = _learned_manifests(payload), " and ".join(_prior_models(payload))
     if before is None:

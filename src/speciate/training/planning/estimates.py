@@ -16,9 +16,15 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
 from speciate.training.hyperparameters import FullParameters, Parameters
-from speciate.training.language_hyperparameters import LanguageParameters, ReinforcementParameters
+from speciate.training.language_hyperparameters import (
+    TEXT_TASKS,
+    VISION_TASK,
+    LanguageParameters,
+    ReinforcementParameters,
+)
 from speciate.training.networks import trial_steps
-from speciate.training.train_spec import Payload
+from speciate.training.old_option_names import with_new_names
+from speciate.training.train_spec import Payload, parameters_of
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 
@@ -78,7 +84,7 @@ class RecordedRun(NamedTuple):
     """One run that ended well. Of each stage and of the rest: seconds by the clock, and of the processor."""
 
     job: str
-    asked: TrainingRequest
+    request: TrainingRequest
     stages: Mapping[str, tuple[float, float]]
     rest: tuple[float, float]
     start_mb: float
@@ -92,7 +98,7 @@ class MeasuredRun(NamedTuple):
     """What `plan_training(measure=true)` found."""
 
     job: str
-    asked: TrainingRequest
+    request: TrainingRequest
     estimate: Estimate
 
 
@@ -130,15 +136,15 @@ def example_count(manifest: Manifest) -> int:
 
 def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
     """The same training's own figures where it was measured; else the median of the like runs nearest in size."""
-    like = [run for run in known.runs if run.asked.like(asked)]
-    measured = [one for one in known.measured if one.asked.like(asked)]
+    like = [run for run in known.runs if run.request.like(asked)]
+    measured = [one for one in known.measured if one.request.like(asked)]
     for one in measured:
-        if (one.asked.dataset, one.asked.hyperparameters) == (asked.dataset, asked.hyperparameters):
+        if (one.request.dataset, one.request.hyperparameters) == (asked.dataset, asked.hyperparameters):
             return one.estimate
     if not like:
         return None
     growth = _growth_power(like)
-    like = sorted(like, key=lambda run: abs(math.log(run.asked.volume / asked.volume)))[:_NEAREST]
+    like = sorted(like, key=lambda run: abs(math.log(run.request.volume / asked.volume)))[:_NEAREST]
     scaled = [_scaled(run, asked, growth) for run in like]
     seconds, cpu, peak = (median(column) for column in zip(*scaled, strict=True))
     latency = next((one.estimate.p95_latency_ms for one in measured), None)
@@ -147,9 +153,9 @@ def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
 
 def _scaled(run: RecordedRun, asked: TrainingRequest, growth: float) -> tuple[float, float, float]:
     """Seconds, seconds of the processor, MiB."""
-    larger = asked.volume / run.asked.volume
-    if asked.visits and run.asked.visits:
-        work = asked.visits * asked.length / (run.asked.visits * run.asked.length)
+    larger = asked.volume / run.request.volume
+    if asked.visits and run.request.visits:
+        work = asked.visits * asked.length / (run.request.visits * run.request.length)
         held = 1.0
     else:
         work, held = larger**growth, larger
@@ -165,9 +171,9 @@ def _growth_power(runs: Sequence[RecordedRun]) -> float:
     """The power of the examples that training grows with: median over pairs of runs; 1 where none are far apart."""
     powers = [
         math.log(max(a.stages["training"][1], 1e-3) / max(b.stages["training"][1], 1e-3))
-        / math.log(a.asked.volume / b.asked.volume)
+        / math.log(a.request.volume / b.request.volume)
         for a, b in combinations(runs[:20], 2)
-        if max(a.asked.volume, b.asked.volume) > _SIZES_APART * min(a.asked.volume, b.asked.volume)
+        if max(a.request.volume, b.request.volume) > _SIZES_APART * min(a.request.volume, b.request.volume)
     ]
     return min(max(median(powers), 0.0), 2.5) if powers else 1.0
 
@@ -175,9 +181,13 @@ def _growth_power(runs: Sequence[RecordedRun]) -> float:
 def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
     learned, held = manifest.splits.get("train", 0), manifest.splits.get("validation", 0)
     if isinstance(parameters, ReinforcementParameters):  # writing its answers is most of the work
-        return parameters.planned_steps(learned) * parameters.batch_size * parameters.max_new_tokens
+        return parameters.planned_steps(learned) * parameters.batch_size * parameters.max_completion_length
     if isinstance(parameters, LanguageParameters):
-        return parameters.steps * parameters.batch_size if parameters.steps else parameters.epochs * learned
+        return (
+            parameters.max_steps * parameters.batch_size
+            if parameters.max_steps
+            else parameters.num_train_epochs * learned
+        )
     if not isinstance(parameters, FullParameters):
         return 0
     divisions, whole = [(learned, held)], None
@@ -186,7 +196,7 @@ def _visits(parameters: Parameters, manifest: Manifest, family: Family) -> int:
         divisions = [(learned - part, part)] * (1 if family == "retrieval" else parameters.folds)
         whole = learned
     rates = len(parameters.learning_rate) or _RATES
-    return trial_steps.planned_work(rates, parameters.epochs, 1, divisions, whole).steps
+    return trial_steps.planned_work(rates, parameters.num_train_epochs, 1, divisions, whole).steps
 
 
 def _parse_run(job: str, report: Mapping[str, Any]) -> RecordedRun:
@@ -209,14 +219,10 @@ def _parse_measurement(job: str, candidate: Mapping[str, Any]) -> MeasuredRun:
     estimate = Estimate(
         found["seconds"], found["cpu_seconds"], found["peak_memory_mb"], found["p95_latency_ms"], ("measured", job)
     )
-    return MeasuredRun(job, TrainingRequest(**candidate["asked"]), estimate)
-
-
-# How many bytes a training will write, from what its base model takes on disk: rather too much than too little.
-#
-# Where every weight changes, a checkpoint has the weights and Adam's two moments of each; two are kept while a third
-# is written, and the model itself follows. Where few weights change, what is written is hardly more than the merged
-# model. That a base in half precision doubles where it is trained in single precision is not counted, nor are logs.
+    asked = TrainingRequest(**candidate["asked"])
+    task = "" if asked.family != "generation" else TEXT_TASKS[0] if asked.modality == "text" else VISION_TASK
+    known = with_new_names(parameters_of(asked.method, task), asked.hyperparameters)
+    return MeasuredRun(job, asked._replace(hyperparameters=known), estimate)
 
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".npz")
@@ -227,7 +233,12 @@ _EVERY_WEIGHT = frozenset({"full", "replay", "der", "lwf", "ewc", "distill"})
 
 
 def bytes_written(method: str, changes: str | None, base_folder: str | None) -> int | None:
-    """None where no base model lies on disk: such trainings write little."""
+    """Bytes that a training will write, rather too much than too little; None where no base model lies on disk.
+
+    Where every weight changes, a checkpoint has the weights and Adam's two moments of each. Two are kept while a third
+    is written, and the model itself follows. Where few weights change, hardly more than the merged model is written.
+    Not counted are logs, and that a base model in half precision doubles where it is trained in single precision.
+    """
     size = _weight_bytes(Path(base_folder)) if base_folder else 0
     if not size:
         return None

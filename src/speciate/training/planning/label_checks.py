@@ -25,7 +25,7 @@ _COLUMNS_WITHOUT_TARGETS: dict[Family, tuple[str, ...]] = {
     "transcription": (*_NUMBERS, "BLOB"),
     "regression": ("BLOB", "DATE", "TIMESTAMP"),
 }
-"""Types of columns in which there can be no truth."""
+"""Types of columns in which there can be no label."""
 
 
 def check_labels(manifest: Manifest, target: str | None, task: Task, terms: TaskTerms) -> None:

@@ -53,13 +53,13 @@ def check_reward_data(manifest: Manifest, parameters: Parameters, target: str | 
     """INVALID, before there is a job, where a training by reward cannot begin. `target` None: conversations teach."""
     if not isinstance(parameters, ReinforcementParameters):
         return
-    if parameters.batch_size % parameters.generations:
+    if parameters.batch_size % parameters.num_generations:
         raise SpeciateError(
             Code.INVALID,
             f"batch_size={parameters.batch_size} answers are no whole number of questions with "
-            f"{parameters.generations} answers each (`generations`).",
+            f"{parameters.num_generations} answers each (`num_generations`).",
             "Call train_model again with a batch_size that generations divides, such as "
-            f"{parameters.generations * max(1, parameters.batch_size // parameters.generations)}.",
+            f"{parameters.num_generations * max(1, parameters.batch_size // parameters.num_generations)}.",
         )
     if parameters.kl_limit is not None and not parameters.beta:
         raise SpeciateError(
@@ -67,12 +67,12 @@ def check_reward_data(manifest: Manifest, parameters: Parameters, target: str | 
             "kl_limit needs the distance to the base model, which is not measured where beta is 0.",
             "Call train_model again with beta above 0, such as 0.001, or without kl_limit.",
         )
-    many, each = manifest.splits.get("train", 0), parameters.batch_size // parameters.generations
+    many, each = manifest.splits.get("train", 0), parameters.batch_size // parameters.num_generations
     if many < each:
         raise SpeciateError(
             Code.INVALID,
             f"A step asks {each} questions, and {manifest.ref} has {many} training examples.",
-            f"Call train_model again with batch_size={max(1, many) * parameters.generations} or less.",
+            f"Call train_model again with batch_size={max(1, many) * parameters.num_generations} or less.",
         )
     for column, kind in reward_columns(parameters.rewards).items():
         if column not in manifest.columns:
@@ -109,11 +109,11 @@ def _why_no_references(manifest: Manifest, target: str | None) -> str | None:
     return None
 
 
-# Foreign files and models that a training by reward names, found and bound to their bytes before there is a job.
-
-
 def bind_reward_parameters(parameters: Parameters, asked: Mapping[str, Any], workspace: Workspace) -> Parameters:
-    """`asked`: the hyperparameters as they were given. Others than those of a training by reward stay as they are."""
+    """Find the files and models that rewards name, and bind them to their bytes, before there is a job.
+
+    `asked`: the hyperparameters as they were given. Parameters of other methods are returned as they are.
+    """
     if not isinstance(parameters, ReinforcementParameters):
         return parameters
     own = False

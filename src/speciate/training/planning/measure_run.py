@@ -53,8 +53,8 @@ _COMPARED_EXAMPLES = 200
 def run(run: Run) -> dict[str, Any]:
     given, found = run.payload, list[dict[str, Any]]()
     for place, payload in enumerate(map(Payload.model_validate, given["candidates"])):
-        way = f"{payload.spec.method} {payload.spec.base_model or ''}".strip()
-        run.progress(place, len(given["candidates"]), "candidates", f"measuring {way}")
+        candidate = f"{payload.spec.method} {payload.spec.base_model or ''}".strip()
+        run.progress(place, len(given["candidates"]), "candidates", f"measuring {candidate}")
         for module in PRELOADS.get(given["preloads"][place], ()):
             importlib.import_module(module)  # as the training's process has them from the start
         folder = RunFolder(run.folder.path / f"candidate-{place}")
@@ -91,7 +91,9 @@ def _candidate_row(payload: Payload, measured: dict[str, Any], budget_minutes: f
         shown["why"] = f"{DOES_NOT_FIT}: {took}. Fewer epochs, fewer examples or a cheaper method would."
     elif payload.memory_mb and measured["peak_memory_mb"] > payload.memory_mb:
         needs = f"about {measured['peak_memory_mb']:.0f} MB, and {payload.memory_mb} MB are there"
-        shown["why"] = f"{DOES_NOT_FIT}: {needs}. A smaller micro_batch or batch_size, or a cheaper method, would."
+        shown["why"] = (
+            f"{DOES_NOT_FIT}: {needs}. A smaller per_device_train_batch_size or batch_size, or a cheaper method, would."
+        )
     return shown
 
 
@@ -121,12 +123,6 @@ def _in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {"error": f"{DOES_NOT_FIT}: it was killed, most likely for want of memory." if killed else "It failed."}
 
 
-# What one training would cost, measured on a sample of its examples.
-#
-# A network takes a few real steps; other learners fit fractions of the sample, and what they cost grows as it did
-# from one fraction to the next. Both ways the whole recipe runs once on little, for what it costs whatever the data.
-
-
 _SAMPLE_EXAMPLES = 2000
 _EMBEDDED_EXAMPLES = 192
 _TRIAL_STEPS = 6
@@ -149,7 +145,12 @@ class MeasuredCost(NamedTuple):
 
 
 def measure_cost(run: Run, payload: Payload, share: float) -> dict[str, Any]:
-    """Figures as JSON. Raises what the recipe raises of data that cannot be learned."""
+    """What one training would cost, measured on a sample of its examples, as JSON.
+
+    A network takes a few real steps; other learners fit fractions of the sample, and their cost grows as it did from
+    one fraction to the next. Both ways the whole recipe runs once on little data, for its fixed cost. Raises what the
+    recipe raises of data that cannot be learned.
+    """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
     with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
@@ -208,13 +209,15 @@ class _Measurement:
         assert isinstance(given, FullParameters)
         method = _METHODS[self._method](given)
         base_model = self._payload.spec.base_model or ""
-        little = given.model_copy(update={"epochs": 1, "learning_rate": (method.usual_rate(base_model),), "folds": 2})
+        little = given.model_copy(
+            update={"num_train_epochs": 1, "learning_rate": (method.usual_rate(base_model),), "folds": 2}
+        )
         fit = lora_full.fit_full if self._method == "full" else lora_full.fit_lora
         before = usage_now()
         self._fit(fit, self._some(2 * given.batch_size), little)
         once = usage_now().minus(before)
-        study = self._study(self._examples)
-        weighed = train_network.measure_network_cost(study, given, method, _TRIAL_STEPS)
+        context = self._context(self._examples)
+        weighed = train_network.measure_network_cost(context, given, method, _TRIAL_STEPS)
         ahead, pace = weighed.ahead, weighed.pace
         whole = ahead._replace(
             steps=round(share * self._larger * ahead.steps), judged=round(share * self._larger * ahead.judged)
@@ -228,12 +231,12 @@ class _Measurement:
         assert isinstance(given, LanguageParameters)
         answered = min(given.judged, _ANSWERED_EXAMPLES)
         before = usage_now()
-        self._fit(fit, self._examples, given.model_copy(update={"steps": _TRIAL_STEPS, "judged": answered}))
+        self._fit(fit, self._examples, given.model_copy(update={"max_steps": _TRIAL_STEPS, "judged": answered}))
         once = usage_now().minus(before)
         step = self._tally.stages["training"].times(1 / max(1, self._tally.steps))
         learned = self._payload.manifest.splits.get("train", 0)
         steps = given.planned_steps(learned)
-        again = max(given.epochs, given.judged / max(1, answered)) - 1
+        again = max(given.num_train_epochs, given.judged / max(1, answered)) - 1
         if isinstance(given, ReinforcementParameters):  # which answers them all each time
             again = given.evaluations(steps) * given.judged / (given.evaluations(_TRIAL_STEPS) * max(1, answered)) - 1
         more = step.times(max(0, steps - _TRIAL_STEPS)).plus(self._tally.stages["judging"].times(again))
@@ -287,15 +290,15 @@ class _Measurement:
     def _fit(self, fit: Fit, examples: Sequence[Example], parameters: Any) -> None:
         """The whole recipe, with the model that it makes. On all where so few cannot be learned from."""
         try:
-            chosen = fit(self._study(examples), parameters)
+            chosen = fit(self._context(examples), parameters)
         except SpeciateError as error:
             if error.code is not Code.INVALID or len(examples) == len(self._examples):
                 raise
-            chosen = fit(self._study(self._examples), parameters)
+            chosen = fit(self._context(self._examples), parameters)
         self._made += 1
         chosen.predictor.save(self._model)
 
-    def _study(self, examples: Sequence[Example]) -> TrainingContext:
+    def _context(self, examples: Sequence[Example]) -> TrainingContext:
         spec = self._payload.spec.model_copy(update={"budget_minutes": None})
         return TrainingContext(self._run, self._payload.model_copy(update={"spec": spec}), examples, self._tally)
 

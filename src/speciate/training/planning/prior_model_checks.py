@@ -23,10 +23,10 @@ from speciate.tasks.families import preference
 from speciate.tasks.network_predictor import has_head
 from speciate.training.language_hyperparameters import TEXT_TASKS, VISION_TASK, VISION_VARIANTS
 from speciate.training.planning import base_models
-from speciate.training.planning.available_methods import check_candidate as check_option
+from speciate.training.planning.available_methods import check_candidate
 from speciate.training.planning.base_models import Base
 from speciate.training.recipes import replay_buffer
-from speciate.training.train_spec import CONTINUAL, STREAMING, Method, Option, Teacher, TrainSpec
+from speciate.training.train_spec import CONTINUAL, STREAMING, Candidate, Method, Teacher, TrainSpec
 from speciate.vocabulary import Family, Task
 from speciate.workspace.workspace import Workspace
 
@@ -67,8 +67,8 @@ def language_model_teaches(spec: TrainSpec, workspace: Workspace) -> bool:
 
 def resolve_candidate(
     spec: TrainSpec, manifest: Manifest, task: Task, workspace: Workspace
-) -> tuple[Option, Base | None]:
-    """As `options.check`. What streams goes on with its own eyes, whatever they are."""
+) -> tuple[Candidate, Base | None]:
+    """As `check_candidate`. A streaming model keeps its own encoder, whatever that is."""
     if spec.method == STREAMING and spec.base_model and (card := _streaming_card(workspace, spec.base_model)):
         if card.modality != manifest.modality:
             raise SpeciateError(
@@ -77,8 +77,8 @@ def resolve_candidate(
                 "Name a dataset of the same modality, or leave continue_from out.",
             )
         base = base_models.find_base(workspace, card.ref)
-        return Option(method="probe", base_model=base.ref), base
-    assert spec.method is not None, "filled() sees to it"
+        return Candidate(method="probe", base_model=base.ref), base
+    assert spec.method is not None, "resolve_recipe() sees to it"
     if (task.name == preference.PREFERENCE) != (spec.method == preference.REWARD):
         raise SpeciateError(
             Code.INVALID,
@@ -94,20 +94,20 @@ def resolve_candidate(
             f"Call again with method={next(iter(VISION_VARIANTS))!r}.",
         )
     family: Family = "generation" if task.name == preference.PREFERENCE else task.family
-    wanted = Option(method=base_method(spec.method, task.family), base_model=_student_base(spec, task))
-    return check_option(wanted, manifest.modality, family, workspace)
+    wanted = Candidate(method=base_method(spec.method, task.family), base_model=_student_base(spec, task))
+    return check_candidate(wanted, manifest.modality, family, workspace)
 
 
 def _student_base(spec: TrainSpec, task: Task) -> str | None:
     """A student that is cut from its teacher needs no other base model."""
     if spec.base_model or spec.method != "distill" or task.name not in TEXT_TASKS or not spec.teacher:
         return spec.base_model
-    if not spec.hyperparameters.get("layers"):
+    if not spec.hyperparameters.get("num_hidden_layers"):
         raise SpeciateError(
             Code.INVALID,
             "'distill' needs a student: base_model names none.",
-            "Call train_model again with base_model, or with hyperparameters={'layers': N}: the student then begins as "
-            "N of the layers of its teacher.",
+            "Call train_model again with base_model, or with hyperparameters={'num_hidden_layers': N}: the student "
+            "then begins as N of the layers of its teacher.",
         )
     return spec.teacher[0]
 

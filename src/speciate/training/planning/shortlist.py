@@ -87,9 +87,6 @@ KIND = Kind(
 )
 
 
-# Which base models the cascade of `specialize` tries, once a shortlist has compared them. Pure.
-
-
 SHORTLIST_STEP = "shortlist"
 """The step."""
 _BUDGET_SHARE = 1 / 3
@@ -98,7 +95,7 @@ _BUDGET_SHARE = 1 / 3
 
 def comparable_base_models(ways: Sequence[Candidate]) -> list[str]:
     """Base models that a shortlist compares: each once, in their order."""
-    found = (way.base_model for way in ways if not way.continue_from and not way.like)
+    found = (candidate.base_model for candidate in ways if not candidate.continue_from and not candidate.like)
     return list(dict.fromkeys(base for base in found if base is not None and comparable(base)))
 
 
@@ -130,10 +127,16 @@ def keep_shortlisted(ways: Sequence[Candidate], report: Mapping[str, Any] | None
     if report is None:
         return list(ways)
     order = kept_base_models(report)
-    left = [way for way in ways if not comparable_base_models([way]) or way.base_model in order]
-    for method in {way.method for way in left}:
-        places = [place for place, way in enumerate(left) if way.method == method and comparable_base_models([way])]
-        best_first = sorted((left[place] for place in places), key=lambda way: order.index(way.base_model or ""))
-        for place, way in zip(places, best_first, strict=True):
-            left[place] = way
+    left = [candidate for candidate in ways if not comparable_base_models([candidate]) or candidate.base_model in order]
+    for method in {candidate.method for candidate in left}:
+        places = [
+            place
+            for place, candidate in enumerate(left)
+            if candidate.method == method and comparable_base_models([candidate])
+        ]
+        best_first = sorted(
+            (left[place] for place in places), key=lambda candidate: order.index(candidate.base_model or "")
+        )
+        for place, candidate in zip(places, best_first, strict=True):
+            left[place] = candidate
     return left

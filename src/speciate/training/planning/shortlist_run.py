@@ -77,11 +77,11 @@ def compare_base_models(
     payload = next(iter(payloads.values()))
     ids, knowing = _unseen_ids(run, payload, payloads)
     examples = load_examples(run.folders, payload.manifest, ids=_draw(ids, payload, seed, most))
-    study = TrainingContext(run, payload, examples)
-    order = np.random.default_rng(seed).permutation(len(study.train)).tolist()
-    shown, why = _vectors_of_each(run, payloads, [study.train[place] for place in order], knowing, seconds)
+    context = TrainingContext(run, payload, examples)
+    order = np.random.default_rng(seed).permutation(len(context.train)).tolist()
+    shown, why = _vectors_of_each(run, payloads, [context.train[place] for place in order], knowing, seconds)
     count = min((len(one.vectors) for one in shown.values()), default=0)
-    columns = _target_columns(study, [study.train[place] for place in order[:count]])
+    columns = _target_columns(context, [context.train[place] for place in order[:count]])
     scores = {
         name: Scores(logme(one.vectors[:count], columns), h_score(one.vectors[:count], columns))
         for name, one in shown.items()
@@ -174,9 +174,9 @@ def _vectors_of(
     return _BaseModelVectors(np.concatenate(found), encoder.parameters, time.monotonic() - began)
 
 
-def _target_columns(study: TrainingContext, examples: Sequence[Example]) -> Any:
+def _target_columns(context: TrainingContext, examples: Sequence[Example]) -> Any:
     """(N, K), as transferability.py takes them."""
-    targets = study.targets(examples)
-    if find_task(study.payload.task).family in ("classification", "ordinal"):
+    targets = context.targets(examples)
+    if find_task(context.payload.task).family in ("classification", "ordinal"):
         return indicators(targets)
     return np.asarray(targets, np.float64).reshape(len(examples), -1)

@@ -17,24 +17,9 @@ from speciate.tasks.families import preference
 from speciate.training import train
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
-from speciate.training.train_spec import Method, Option, Payload, TrainSpec
+from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
-
-_DESCRIPTIONS = {
-    "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
-    "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
-    "lora": "Small changes to a base model's weights: what the frozen vectors lack, for a share of the memory.",
-    "full": "Every weight of a network learns: dearest, and best where there are many examples.",
-    "sft": "A language model learns the answers word by word: small changes to its weights unless asked otherwise.",
-    "dpo": "A language model learns which of two answers is better, and stays near the base model.",
-    "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
-    "orpo": "A language model learns the better of two answers and to prefer it, without a second copy.",
-    "simpo": "A language model learns which of two answers is better, without a second copy.",
-    "grpo": "A language model learns from what its own answers are worth: dearest, for it writes them all the while.",
-    "rloo": "As grpo, with answers as a whole in place of their words.",
-    "reward": "A language model learns to give answers a number, which others can be trained by.",
-}
 
 
 class _Frozen(BaseModel):
@@ -104,8 +89,8 @@ def plan_training(
         for each in late
     ]
     no += [
-        UnavailableCandidate(method=way.method, base_model=way.base_model, why=why)
-        for way, why in unavailable_candidates(manifest.modality, family)
+        UnavailableCandidate(method=candidate.method, base_model=candidate.base_model, why=why)
+        for candidate, why in unavailable_candidates(manifest.modality, family)
     ]
     return TrainingPlan(
         dataset=manifest.ref,
@@ -132,21 +117,21 @@ def candidate_specs(
         task = use_cases.get(workspace.database, use_case).task
     family = _family(workspace, manifest, None, task)
     if task == preference.PREFERENCE or method == preference.REWARD:
-        wanted = [Option(method=preference.REWARD, base_model=base_model)]
+        wanted = [Candidate(method=preference.REWARD, base_model=base_model)]
     elif base_model and method is None:
         wanted = candidates_for_base(base_model, manifest.modality, family, workspace)
     else:
         wanted = [
-            option
-            for option in all_candidates(workspace, manifest.modality, family)
-            if method in (None, option.method) and base_model in (None, option.base_model)
-        ] or [Option(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
+            candidate
+            for candidate in all_candidates(workspace, manifest.modality, family)
+            if method in (None, candidate.method) and base_model in (None, candidate.base_model)
+        ] or [Candidate(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
     return [
         TrainSpec(
-            name="planned-model", dataset=dataset, method=option.method, base_model=option.base_model, task=task,
+            name="planned-model", dataset=dataset, method=candidate.method, base_model=candidate.base_model, task=task,
             use_case=use_case,
         )
-        for option in wanted
+        for candidate in wanted
     ]  # fmt: skip
 
 
@@ -159,10 +144,11 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     plan = train.plan(spec, workspace)
     payload = Payload.model_validate(plan.payload)
-    option = Option(method=spec.method, base_model=payload.spec.base_model)
+    candidate = Candidate(method=spec.method, base_model=payload.spec.base_model)
+    assert candidate.method is not None, "candidate_specs names one"
     return PlannedCandidate(
-        method=option.method,
-        base_model=option.base_model,
+        method=candidate.method,
+        base_model=candidate.base_model,
         hyperparameters=payload.parameters.model_dump(mode="json"),
         estimate=CandidateEstimate(
             seconds=plan.seconds,
@@ -171,7 +157,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
             p95_latency_ms=plan.p95_latency_ms,
             known_from=plan.known_from,
         ),
-        why=_DESCRIPTIONS[option.method],
+        why=METHOD_DESCRIPTIONS[candidate.method],
     )
 
 
@@ -185,10 +171,9 @@ def _needed_test_examples(workspace: Workspace, name: str | None, manifest: Mani
     return in_rows(counted, share) if counted is not None else None
 
 
-# Kind `measure`: what trainings would cost, by real steps and fits on a sample of the examples. No model is kept.
-
-
 class MeasureSpec(BaseModel):
+    """What trainings would cost, by real steps and fits on a sample of the examples. No model is kept."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: str
     use_case: str | None = None
@@ -225,7 +210,7 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan:
 def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
     """Of the steps that are planned at most: what like runs did before patience or a met target ended them."""
     asked = request_of(payload)
-    shares = [run.share for run in records.runs if run.share is not None and run.asked.like(asked)]
+    shares = [run.share for run in records.runs if run.share is not None and run.request.like(asked)]
     return median(shares[:5]) if shares else USUAL_STEPS_SHARE
 
 

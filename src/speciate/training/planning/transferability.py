@@ -156,15 +156,9 @@ def _ledoit_wolf(centred: Numbers) -> float:
     return float(ledoit_wolf_shrinkage(centred, assume_centered=True))
 
 
-# Which of several base models are worth a training, by the scores of their vectors and by their sizes. Pure.
-#
-# Scores of frozen vectors misrank (transferability.py), so they leave out and never choose: beside the best, the
-# smallest and the largest stay, whatever their scores, and so does what could not be measured.
-
-
 KEEP = 3
 FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression")
-"""Whose examples have one vector and a truth that a column of numbers can say."""
+"""Whose examples have one vector, and a label that a column of numbers can hold."""
 
 
 class Scores(NamedTuple):
@@ -173,7 +167,11 @@ class Scores(NamedTuple):
 
 
 class BaseModelStanding(NamedTuple):
-    """A base model beside the others. `place`: 1 is the best; None where it has no scores."""
+    """A base model beside the others, and whether it is worth a training. `place`: 1 is the best; None without scores.
+
+    Scores of frozen vectors misrank, so they exclude and never choose. Beside the best, the smallest and the largest
+    stay, whatever their scores, and so do base models that could not be measured.
+    """
 
     base_model: str
     place: int | None

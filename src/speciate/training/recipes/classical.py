@@ -39,22 +39,22 @@ _ONE_UNIT = ("image",)
 """Modalities described by numbers of one kind: scaling each pixel by itself costs an SVM 4 points on MNIST."""
 
 
-def fit_classical(study: TrainingContext, parameters: ClassicalParameters) -> SelectedModel:
-    return select_best(study, learner_groups(study, parameters.candidates, parameters.parts), parameters.folds)
+def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> SelectedModel:
+    return select_best(context, learner_groups(context, parameters.candidates, parameters.parts), parameters.folds)
 
 
-def learner_groups(study: TrainingContext, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> list[LearnerGroup]:
+def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> list[LearnerGroup]:
     """From cheap to dear. `wanted` empty: every learner. `of_parts`: of mixed rows, those that may be seen."""
-    if study.readout.family == "forecasting":
-        return structured_learners.forecasting_groups(study, wanted)
-    if isinstance(study.readout, Segmentation):
-        return structured_learners.segmentation_groups(study.readout, logistic(1.0))
-    if study.readout.family == "control":
-        return structured_learners.control_groups(study, wanted)
-    manifest = study.payload.manifest
-    modality, readout = manifest.modality, study.readout
+    if context.readout.family == "forecasting":
+        return structured_learners.forecasting_groups(context, wanted)
+    if isinstance(context.readout, Segmentation):
+        return structured_learners.segmentation_groups(context.readout, logistic(1.0))
+    if context.readout.family == "control":
+        return structured_learners.control_groups(context, wanted)
+    manifest = context.payload.manifest
+    modality, readout = manifest.modality, context.readout
     if modality == "multimodal" and readout.family != "retrieval":
-        return _part_groups(study, wanted, of_parts)
+        return _part_groups(context, wanted, of_parts)
     if of_parts:
         raise SpeciateError(
             Code.INVALID,
@@ -88,12 +88,12 @@ def learner_groups(study: TrainingContext, wanted: Sequence[str], of_parts: Sequ
     return [way for way in both if way.learners]
 
 
-def _part_groups(study: TrainingContext, wanted: Sequence[str], named: Sequence[str]) -> list[LearnerGroup]:
+def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequence[str]) -> list[LearnerGroup]:
     """Each part alone first, then all side by side: so it is to be seen what each is worth. Parts that the caller names
     are seen together and in no other way. Texts are taken both ways: whole words for lines through them, and dense for
     learners of interactions."""
     found: list[LearnerGroup] = []
-    asked = _named_parts(study, named)
+    asked = _named_parts(context, named)
     for chosen in [asked] if named else multimodal_representation.part_combinations(asked):
         label = " + ".join(part.own for part in chosen) if len(chosen) > 1 else f"{chosen[0].own} alone"
         counted = [part for part in chosen if multimodal_representation.is_counted(part)]
@@ -105,18 +105,18 @@ def _part_groups(study: TrainingContext, wanted: Sequence[str], named: Sequence[
                 dense=dense,
                 one_unit=_ONE_UNIT,
             )
-            learners = _learners(study.readout, sparse=not dense)
+            learners = _learners(context.readout, sparse=not dense)
             suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
             name = f"{label}, counted" if len(forms) > 1 and not dense else label
             found += [LearnerGroup(name, represent, suited, len(chosen))] if suited else []
     if not found:
-        _choose_learners([*_learners(study.readout, sparse=False), *_learners(study.readout, sparse=True)], wanted)
+        _choose_learners([*_learners(context.readout, sparse=False), *_learners(context.readout, sparse=True)], wanted)
     return found
 
 
-def _named_parts(study: TrainingContext, named: Sequence[str]) -> list[PartName]:
+def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartName]:
     """The parts that a training may see: those that the caller names, or all of them."""
-    there = multimodal_representation.names_of(study.train)
+    there = multimodal_representation.names_of(context.train)
     own = {part.own: part for part in there}
     for name in named:
         if name not in own:
@@ -160,7 +160,7 @@ def _choose_learners(learners: Sequence[Learner], wanted: Sequence[str]) -> tupl
     return chosen
 
 
-# Classifiers: targets are the places of the labels, 0 ... K - 1
+# Classifiers: targets are indices of labels, 0 ... K - 1
 
 
 def logistic(strength: float) -> Any:
@@ -253,7 +253,7 @@ def _neighbour_mean(inputs: Any, targets: Targets, seed: int) -> Estimator:
     return fit_neighbours(inputs, targets[:, None], 5, votes=False)
 
 
-# What is too large
+# Limits of size
 
 
 def _covariance_too_large(rows: int, columns: int, classes: int) -> str | None:

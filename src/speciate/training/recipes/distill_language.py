@@ -44,8 +44,16 @@ from speciate.training.language.model_setup import (
 from speciate.training.language.tokenized_examples import TokenizedSplits, TokenizedTurn, Turn, find_turns
 from speciate.training.language_hyperparameters import LanguageDistillParameters, learns_unlabelled
 from speciate.training.model_selection import SelectedModel, measure_answers
-from speciate.training.recipes import teachers as tutors
-from speciate.training.recipes.teachers import FrontierRow, compare_models
+from speciate.training.recipes.teachers import (
+    FrontierRow,
+    answered_examples,
+    compare_models,
+    language_teacher,
+    teacher_answers,
+    teacher_context_length,
+    teacher_folder,
+    teacher_prompt_form,
+)
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric
 
@@ -60,7 +68,7 @@ _CONTROL_NAME = "control"
 class DistillationSetup(NamedTuple):
     """All that is settled before a step is made."""
 
-    asked: ChatFormat
+    chat_format: ChatFormat
     found: TokenizedSplits
     weight: float
     longest: int
@@ -68,72 +76,72 @@ class DistillationSetup(NamedTuple):
     """The questions of what is learned and held out, where they are put to a teacher of another vocabulary anew."""
 
 
-def fit_distill_language(study: TrainingContext, parameters: LanguageDistillParameters) -> SelectedModel:
+def fit_distill_language(context: TrainingContext, parameters: LanguageDistillParameters) -> SelectedModel:
     began = time.monotonic()
-    study.progress(0, None, "", "loading the student")
-    with study.tally.stage("preparing"):
-        learner = load_student(study, parameters)
-        plan = prepare_distillation(study, learner, parameters)
+    context.progress(0, None, "", "loading the student")
+    with context.meter.stage("preparing"):
+        learner = load_student(context, parameters)
+        plan = prepare_distillation(context, learner, parameters)
         parameters = _whole_batches(parameters, plan.found)
-        trainer = _logit_trainer(study, learner, parameters, plan) if plan.weight else _word_trainer(
-            study, learner, parameters, plan.found, plan.asked
+        trainer = _logit_trainer(context, learner, parameters, plan) if plan.weight else _word_trainer(
+            context, learner, parameters, plan.found, plan.chat_format
         )  # fmt: skip
     ending = trainer.go()
-    predictor = finished_predictor(study, trainer, learner, plan.asked, parameters)
+    predictor = finished_predictor(context, trainer, learner, plan.chat_format, parameters)
     del trainer  # teachers and moments leave the memory
-    chosen = answer_validation.select_trained(study, predictor, parameters, ending, began)
-    study.found["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
-    parameters = parameters.model_copy(update={"steps": ending.steps})  # a control takes as many
-    study.found["distillation"] |= _compare_with_teachers(study, chosen, predictor, parameters, plan)
+    chosen = answer_validation.select_trained(context, predictor, parameters, ending, began)
+    context.found["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
+    parameters = parameters.model_copy(update={"max_steps": ending.steps})  # a control takes as many
+    context.found["distillation"] |= _compare_with_teachers(context, chosen, predictor, parameters, plan)
     return chosen
 
 
-def load_student(study: TrainingContext, parameters: LanguageDistillParameters) -> LoadedModel:
+def load_student(context: TrainingContext, parameters: LanguageDistillParameters) -> LoadedModel:
     """The base model, or what is cut from it."""
-    learner = load_base_model(study, parameters)
-    known = study.found.setdefault("distillation", {})
-    if parameters.layers is None:
+    learner = load_base_model(context, parameters)
+    known = context.found.setdefault("distillation", {})
+    if parameters.num_hidden_layers is None:
         return learner
-    made = cut_layers(learner.model, parameters.layers, str(study.payload.spec.base_model))
+    made = cut_layers(learner.model, parameters.num_hidden_layers, str(context.payload.spec.base_model))
     made.model.config.use_cache = False
     known |= {"layers": list(made.kept), "of_layers": made.of}
     return learner._replace(model=made.model)
 
 
 def prepare_distillation(
-    study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters
+    context: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters
 ) -> DistillationSetup:
-    folders = [tutors.teacher_folder(study, each) for each in study.payload.teachers]
+    folders = [teacher_folder(context, each) for each in context.payload.teachers]
     tokenizers = [causal_lm.load_tokenizer(each) for each in folders]
     strangers = [
         each.model
-        for each, tokenizer in zip(study.payload.teachers, tokenizers, strict=True)
+        for each, tokenizer in zip(context.payload.teachers, tokenizers, strict=True)
         if not same_vocabulary(learner.tokenizer, tokenizer)
     ]
     weight = _logit_weight(parameters, strangers, len(folders))
     apart = bool(weight and strangers)
-    asked = _prompt_form(study, learner, [] if apart else tokenizers, parameters)
+    chat_format = _prompt_form(context, learner, [] if apart else tokenizers, parameters)
     longest = learner.longest
     if weight and not apart:
-        longest = min(learner.longest, *(tutors.teacher_context_length(each) for each in folders))
+        longest = min(learner.longest, *(teacher_context_length(each) for each in folders))
         if longest < learner.longest:
-            study.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
-    said, silent = _teacher_turns(study, parameters)
+            context.notes.append(f"Examples are cut at {longest:,} tokens, which is all that a teacher can see.")
+    said, unanswered = _teacher_turns(context, parameters)
     train, held = tokenized_examples.tokenize_turns(
-        study, learner.tokenizer, asked, parameters, "completion", longest, said
+        context, learner.tokenizer, chat_format, parameters, "completion", longest, said
     )
     if parameters.answers == "student":
-        train += [_tokenize_question(learner, conversation(str(each.media)), asked) for each in silent]
-        train = _with_room_for_answer(study, train, parameters, longest)
+        train += [_tokenize_question(learner, conversation(str(each.media)), chat_format) for each in unanswered]
+        train = _with_room_for_answer(context, train, parameters, longest)
     if not train:
         raise SpeciateError(
             Code.INVALID,
-            f"No training example of {study.payload.dataset} is left to learn from: {'; '.join(study.notes[-3:])}",
+            f"No training example of {context.payload.dataset} is left to learn from: {'; '.join(context.notes[-3:])}",
             "Call train_model again with hyperparameters={'answers': 'given'}, or with another teacher.",
         )
-    found = TokenizedSplits([each.lesson for each in train], [each.lesson for each in held])
-    questions = [each.asked for each in train], [each.asked for each in held]
-    return DistillationSetup(asked, found, weight, longest, questions if apart else None)
+    found = TokenizedSplits([each.example for each in train], [each.example for each in held])
+    questions = [each.prompt for each in train], [each.prompt for each in held]
+    return DistillationSetup(chat_format, found, weight, longest, questions if apart else None)
 
 
 def _logit_weight(parameters: LanguageDistillParameters, strangers: Sequence[str], teachers: int) -> float:
@@ -160,26 +168,26 @@ def _logit_weight(parameters: LanguageDistillParameters, strangers: Sequence[str
 
 
 def _prompt_form(
-    study: TrainingContext, learner: LoadedModel, tokenizers: Sequence[Any], parameters: LanguageDistillParameters
+    context: TrainingContext, learner: LoadedModel, tokenizers: Sequence[Any], parameters: LanguageDistillParameters
 ) -> ChatFormat:
     """As asked for, else as the student's base model was, else as its first teacher: what that says depends on it.
     `tokenizers`: of teachers that are asked as the student is."""
-    teacher = study.payload.teachers[0]
-    before = tutors.teacher_prompt_form(teacher)
-    own = saved_form(Path(study.payload.base_folder or ""))
+    teacher = context.payload.teachers[0]
+    before = teacher_prompt_form(teacher)
+    own = saved_form(Path(context.payload.base_folder or ""))
     open_ = parameters.template == "auto" and parameters.system is None and parameters.chat_template is None
     if open_ and own is None and before is not None and (before.template == "plain" or learner.tokenizer.chat_template):
-        chat_templates.check(learner.tokenizer, before, str(study.payload.spec.base_model))
+        chat_templates.check(learner.tokenizer, before, str(context.payload.spec.base_model))
         found = before
     else:
         found = tokenized_examples.choose_prompt_form(
-            study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
-    for each, tokenizer in zip(study.payload.teachers, tokenizers, strict=False):
-        other = tutors.teacher_prompt_form(each)
+    for each, tokenizer in zip(context.payload.teachers, tokenizers, strict=False):
+        other = teacher_prompt_form(each)
         templates = found.template == "chat" and tokenizer.chat_template != learner.tokenizer.chat_template
         if templates or (other is not None and other != found):
-            study.notes.append(
+            context.notes.append(
                 f"{each.model} was trained to be asked in another way than its student is (template or instructions): "
                 "its chances may be less sure for that."
             )
@@ -187,37 +195,39 @@ def _prompt_form(
 
 
 def _teacher_turns(
-    study: TrainingContext, parameters: LanguageDistillParameters
+    context: TrainingContext, parameters: LanguageDistillParameters
 ) -> tuple[list[Turn] | None, list[Example]]:
-    """What is learned in place of the dataset's answers, and questions that have none."""
-    silent: list[Example] = []
+    """What is learned in place of the dataset's answers, and unanswered that have none."""
+    unanswered: list[Example] = []
     if learns_unlabelled(parameters):
-        silent = list(study.silent)
-        if is_label(study.payload.manifest, study.payload.target):
-            silent += load_unlabelled(study.folders, study.payload.manifest, WITHOUT_LABEL)
-    if silent:
-        study.untold = {each.id for each in silent}
-        study.notes = [note for note in study.notes if not note.endswith("were left out.")]
-        study.notes.append(f"{len(silent)} questions without an answer were learned from the teacher alone.")
+        unanswered = list(context.unlabelled_train)
+        if is_label(context.payload.manifest, context.payload.target):
+            unanswered += load_unlabelled(context.folders, context.payload.manifest, WITHOUT_LABEL)
+    if unanswered:
+        context.unlabelled = {each.id for each in unanswered}
+        context.notes = [note for note in context.notes if not note.endswith("were left out.")]
+        context.notes.append(f"{len(unanswered)} unanswered without an answer were learned from the teacher alone.")
     if parameters.answers != "teacher":
-        return None, silent
-    told = tutors.answered_examples(study, [*study.train, *silent], parameters.max_new_tokens)
-    return [Turn(each.example, conversation(str(each.example.media)), each.answer) for each in told], silent
+        return None, unanswered
+    told = answered_examples(context, [*context.train, *unanswered], parameters.max_new_tokens)
+    return [Turn(each.example, conversation(str(each.example.media)), each.answer) for each in told], unanswered
 
 
-def _tokenize_question(learner: LoadedModel, said: Conversation, asked: ChatFormat) -> TokenizedTurn:
-    ids, _ = chat_templates.tokenize(learner.tokenizer, chat_templates.render_prompt(learner.tokenizer, said, asked))
+def _tokenize_question(learner: LoadedModel, said: Conversation, chat_format: ChatFormat) -> TokenizedTurn:
+    ids, _ = chat_templates.tokenize(
+        learner.tokenizer, chat_templates.render_prompt(learner.tokenizer, said, chat_format)
+    )
     return TokenizedTurn(said, TokenizedExample(ids, [IGNORED] * len(ids)))
 
 
 def _with_room_for_answer(
-    study: TrainingContext, found: list[TokenizedTurn], parameters: LanguageDistillParameters, longest: int
+    context: TrainingContext, found: list[TokenizedTurn], parameters: LanguageDistillParameters, longest: int
 ) -> list[TokenizedTurn]:
     """Questions after which an answer of the student has room."""
     most = longest - parameters.max_new_tokens
-    left = [each for each in found if 0 < len(chat_templates.prompt_tokens(each.lesson)) <= most]
+    left = [each for each in found if 0 < len(chat_templates.prompt_tokens(each.example)) <= most]
     if len(left) < len(found):
-        study.notes.append(
+        context.notes.append(
             f"{len(found) - len(left)} questions are longer than {max(0, most)} tokens, after which an answer of "
             f"{parameters.max_new_tokens} has no room, and are left out."
         )
@@ -230,72 +240,74 @@ def _whole_batches(parameters: LanguageDistillParameters, found: TokenizedSplits
 
 
 def _logit_trainer(
-    study: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters, plan: DistillationSetup
+    context: TrainingContext, learner: LoadedModel, parameters: LanguageDistillParameters, plan: DistillationSetup
 ) -> Any:
     """The trainer of a student that learns what teachers give each next token."""
     from trl.trainer.distillation_config import DistillationConfig
     from trl.trainer.distillation_trainer import DistillationTrainer
 
-    teachers, found = study.payload.teachers, plan.found
+    teachers, found = context.payload.teachers, plan.found
     if plan.weight < 1 and any(getattr(learner.model.config, name, None) not in (None, 1.0) for name in SCALED):
         raise SpeciateError(
             Code.INVALID,
-            f"{study.payload.spec.base_model} scales its logits, which trl does to the teacher's chances alone.",
+            f"{context.payload.spec.base_model} scales its logits, which trl does to the teacher's chances alone.",
             "Call train_model again with hyperparameters={'weight': 1}.",
         )
-    models = [causal_lm.load_model(tutors.teacher_folder(study, each)) for each in teachers]
+    models = [causal_lm.load_model(teacher_folder(context, each)) for each in teachers]
     size = head_rows(models[0] if plan.across else learner.model)
     together = teacher_ensemble(models, [each.model for each in teachers], size)
-    stranger, asked = _cross_tokenizer_teacher(study, learner, models[0], plan) if plan.across else (None, ({}, {}))
-    share = parameters.share if parameters.answers == "student" else 0.0
-    towards = parameters.divergence if parameters.divergence is not None else float(share > 0)
+    stranger, cross_questions = (
+        _cross_tokenizer_teacher(context, learner, models[0], plan) if plan.across else (None, ({}, {}))
+    )
+    share = parameters.lmbda if parameters.answers == "student" else 0.0
+    towards = parameters.beta if parameters.beta is not None else float(share > 0)
     taught = with_cross_tokenizer_teacher if stranger else distillation_trainer.with_given_answers
     trainer = make_durable(taught(DistillationTrainer))(
         model=learner.model,
         teacher_model=None if stranger else together,
         processing_class=learner.tokenizer,
         args=DistillationConfig(
-            **trainer_arguments(study, parameters, _USUAL_RATE),
+            **trainer_arguments(context, parameters, _USUAL_RATE),
             beta=towards,
             temperature=parameters.temperature,
             max_completion_length=parameters.max_new_tokens,
         ),
-        train_dataset=distillation_trainer.answer_rows(found.train, **asked[0]),
-        eval_dataset=distillation_trainer.answer_rows(found.held, **asked[1]) if found.held else None,
+        train_dataset=distillation_trainer.answer_rows(found.train, **cross_questions[0]),
+        eval_dataset=distillation_trainer.answer_rows(found.held, **cross_questions[1]) if found.held else None,
         peft_config=lora_config(parameters),
     )
     trainer.learn(share, plan.weight)
     if stranger:
         trainer.learn_across(together, stranger)
-    known = digest(found, plan.asked, [each.id for each in teachers], *([asked] if stranger else []))
-    trainer.begin(make_session(study, parameters, learner, known, watch_loss=not share))
+    known = digest(found, plan.chat_format, [each.id for each in teachers], *([cross_questions] if stranger else []))
+    trainer.begin(make_session(context, parameters, learner, known, watch_loss=not share))
     return trainer
 
 
 def _cross_tokenizer_teacher(
-    study: TrainingContext, learner: LoadedModel, model: Any, plan: DistillationSetup
+    context: TrainingContext, learner: LoadedModel, model: Any, plan: DistillationSetup
 ) -> tuple[CrossTokenizerTeacher, tuple[Columns, Columns]]:
     """The teacher as it is shown answers, and the questions as it is asked them, as columns."""
     assert plan.across is not None
-    teacher, found = study.payload.teachers[0], plan.found
-    tokenizer = causal_lm.load_tokenizer(tutors.teacher_folder(study, teacher))
+    teacher, found = context.payload.teachers[0], plan.found
+    tokenizer = causal_lm.load_tokenizer(teacher_folder(context, teacher))
     own = cross_tokenizer.tokenizer_side(learner.tokenizer, learner.model, head_rows(learner.model))
     its = cross_tokenizer.tokenizer_side(tokenizer, model, head_rows(model))
-    form = tutors.teacher_prompt_form(teacher)
+    form = teacher_prompt_form(teacher)
     made = cross_tokenizer.cross_tokenizer_teacher(
-        teacher.model, form, plan.asked.system, causal_lm.longest(model), own, its
+        teacher.model, form, plan.chat_format.system, causal_lm.longest(model), own, its
     )
-    train, held = ([made.asked(each) for each in questions] for questions in plan.across)
-    study.notes += cross_tokenizer.check_overlap(made, zip(found.train, train, strict=True))
+    train, held = ([made.render(each) for each in questions] for questions in plan.across)
+    context.notes += cross_tokenizer.check_overlap(made, zip(found.train, train, strict=True))
     return made, ({"asked": train}, {"asked": held})
 
 
 def _word_trainer(
-    study: TrainingContext,
+    context: TrainingContext,
     learner: LoadedModel,
     parameters: LanguageDistillParameters,
     found: TokenizedSplits,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     name: str = "",
 ) -> Any:
     """The trainer of a student that learns answers word by word."""
@@ -305,62 +317,62 @@ def _word_trainer(
     trainer = make_durable(SFTTrainer)(
         model=learner.model,
         processing_class=learner.tokenizer,
-        args=SFTConfig(**trainer_arguments(study, parameters, _USUAL_RATE), max_length=None),
+        args=SFTConfig(**trainer_arguments(context, parameters, _USUAL_RATE), max_length=None),
         train_dataset=tokenized_examples.token_rows(found.train),
         eval_dataset=tokenized_examples.token_rows(found.held) if found.held else None,
         peft_config=lora_config(parameters),
     )
-    trainer.begin(make_session(study, parameters, learner, digest(found, asked), name=name))
+    trainer.begin(make_session(context, parameters, learner, digest(found, chat_format), name=name))
     return trainer
 
 
 def _compare_with_teachers(
-    study: TrainingContext,
+    context: TrainingContext,
     chosen: SelectedModel,
     predictor: LanguagePredictor,
     parameters: LanguageDistillParameters,
     plan: DistillationSetup,
 ) -> dict[str, Any]:
     """Student, the same one taught by the dataset's answers alone where that is asked for, and teachers."""
-    held = sorted(study.validation, key=lambda each: each.id)[: parameters.judged]
-    name = study.payload.spec.name
+    held = sorted(context.validation, key=lambda each: each.id)[: parameters.judged]
+    name = context.payload.spec.name
     mine: list[float] = []
     found: list[FrontierRow] = []
     if parameters.control:
-        other, ending = _train_control(study, parameters, plan)
-        value = answer_validation.score_on_validation(study, other, held).value if held else None
+        other, ending = _train_control(context, parameters, plan)
+        value = answer_validation.score_on_validation(context, other, held).value if held else None
         times = _paired_latency_ratio(predictor, other, held, mine)
         found.append(FrontierRow(f"{name} by labels alone", "control", value, other.parameters, times))
-        study.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
-    for teacher in study.payload.teachers:
-        said = tutors.teacher_answers(study, teacher, held, parameters.max_new_tokens)
+        context.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
+    for teacher in context.payload.teachers:
+        said = teacher_answers(context, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]
-        value = measure_answers(study, study.readout, held, texts).value if held else None
-        model = tutors.language_teacher(study, teacher, parameters.max_new_tokens)
+        value = measure_answers(context, context.readout, held, texts).value if held else None
+        model = language_teacher(context, teacher, parameters.max_new_tokens)
         times = _paired_latency_ratio(predictor, model, held, mine)
         found.append(FrontierRow(teacher.model, "teacher", value, model.parameters, times))
     p50 = statistics.median(mine) if mine else None  # of the others it says until here how many times as long
     found = [each._replace(p50_ms=p50 * each.p50_ms if p50 and each.p50_ms else None) for each in found]
     own = chosen.best.value if held else None
     found.insert(0, FrontierRow(name, "student", own, predictor.parameters, p50))
-    how = {"judged_on": study.how if held else "not judged", "n": len(held), "unlabelled": len(study.untold)}
-    return {**compare_models(found, find_metric(study.payload.objective.metric)), **how}
+    how = {"judged_on": context.how if held else "not judged", "n": len(held), "unlabelled": len(context.unlabelled)}
+    return {**compare_models(found, find_metric(context.payload.objective.metric)), **how}
 
 
 def _train_control(
-    study: TrainingContext, parameters: LanguageDistillParameters, plan: DistillationSetup
+    context: TrainingContext, parameters: LanguageDistillParameters, plan: DistillationSetup
 ) -> tuple[LanguagePredictor, TrainerEnding]:
     """As many steps on the dataset's answers, by a student that begins as the other did."""
-    notes = list(study.notes)
-    with study.tally.stage("preparing"):
-        learner = load_student(study, parameters)
+    notes = list(context.notes)
+    with context.meter.stage("preparing"):
+        learner = load_student(context, parameters)
         found = tokenized_examples.tokenize_splits(
-            study, learner.tokenizer, plan.asked, parameters, "completion", plan.longest
+            context, learner.tokenizer, plan.chat_format, parameters, "completion", plan.longest
         )
-        study.notes = notes  # they were said of the same examples
-        trainer = _word_trainer(study, learner, parameters, found, plan.asked, _CONTROL_NAME)
+        context.notes = notes  # they were said of the same examples
+        trainer = _word_trainer(context, learner, parameters, found, plan.chat_format, _CONTROL_NAME)
     ending = trainer.go()
-    return finished_predictor(study, trainer, learner, plan.asked, parameters), ending
+    return finished_predictor(context, trainer, learner, plan.chat_format, parameters), ending
 
 
 def _paired_latency_ratio(
@@ -387,14 +399,13 @@ def _milliseconds(model: LanguagePredictor, example: Example) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-# A smaller language model cut from a larger one: some of its layers, the rest as it was.
-#
-# What is left begins with the weights of the layers that are kept, the first and the last among them and the others
-# evenly between (as Sanh et al. 2019 and Shleifer and Rush 2020 begin their students). It writes badly until it has
-# learned again.
-
-
 class CutModel(NamedTuple):
+    """A smaller language model cut from a larger one.
+
+    It begins with the weights of the kept layers: the first, the last, and others evenly between (as Sanh et al. 2019
+    and Shleifer and Rush 2020 begin their students). It writes badly until it has learned again.
+    """
+
     model: Any
     kept: tuple[int, ...]
     """Layers of the larger one, from 0."""
@@ -404,7 +415,7 @@ class CutModel(NamedTuple):
 def kept_layers(layers: int, wanted: int) -> tuple[int, ...]:
     """Which of so many layers are kept, in their order.
 
-    >>> places(30, 4), places(6, 6), places(5, 1)
+    >>> kept_layers(30, 4), kept_layers(6, 6), kept_layers(5, 1)
     ((0, 10, 19, 29), (0, 1, 2, 3, 4, 5), (0,))
     """
     if wanted == 1:
@@ -419,14 +430,14 @@ def cut_layers(model: Any, wanted: int, ref: str) -> CutModel:
         raise SpeciateError(
             Code.INVALID,
             f"The layers of {ref} ({type(model).__name__}) are not one list, so none can be left out.",
-            "Call train_model again with a smaller base_model, and without hyperparameters.layers.",
+            "Call train_model again with a smaller base_model, and without hyperparameters.num_hidden_layers.",
         )
     layers = len(model.get_submodule(path))
     if wanted >= layers:
         raise SpeciateError(
             Code.INVALID,
-            f"hyperparameters.layers is {wanted}, and {ref} has {layers}: a student of it has fewer.",
-            f"Call train_model again with hyperparameters={{'layers': {max(1, layers // 2)}}}, or without.",
+            f"hyperparameters.num_hidden_layers is {wanted}, and {ref} has {layers}: a student of it has fewer.",
+            f"Call train_model again with hyperparameters={{'num_hidden_layers': {max(1, layers // 2)}}}, or without.",
         )
     kept = kept_layers(layers, wanted)
     made = type(model)(_cut_config(model.config, layers, kept)).to(next(model.parameters()).dtype)

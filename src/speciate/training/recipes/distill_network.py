@@ -23,68 +23,80 @@ from speciate.tasks.task import Predictor
 from speciate.training.hyperparameters import DistillParameters
 from speciate.training.language_hyperparameters import LanguageDistillParameters
 from speciate.training.model_selection import SelectedModel, measure_answers
-from speciate.training.networks.train_network import NetworkMethod, TrainingHead, task_head, train_best_network
+from speciate.training.networks.train_network import (
+    NetworkMethod,
+    TrainingHead,
+    task_head,
+    train_all_weights,
+    train_best_network,
+)
 from speciate.training.networks.weighted_targets import SoftTargetLoss, TrainingTarget, with_projection
 from speciate.training.recipes import distill_language
-from speciate.training.recipes import teachers as teaching
-from speciate.training.recipes.teachers import FrontierRow, compare_models
+from speciate.training.recipes.teachers import (
+    FrontierRow,
+    compare_models,
+    load_teacher,
+    soft_labels,
+    teacher_states,
+    teacher_width,
+)
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric
 
 
-def fit_distill(study: TrainingContext, parameters: DistillParameters | LanguageDistillParameters) -> SelectedModel:
+def fit_distill(context: TrainingContext, parameters: DistillParameters | LanguageDistillParameters) -> SelectedModel:
     if isinstance(parameters, LanguageDistillParameters):
-        return distill_language.fit_distill_language(study, parameters)
-    chosen = train_best_network(study, parameters, distill_method(parameters))
-    study.found["distillation"] = _compare_with_teachers(study, chosen)
+        return distill_language.fit_distill_language(context, parameters)
+    chosen = train_best_network(context, parameters, distill_method(parameters))
+    context.found["distillation"] = _compare_with_teachers(context, chosen)
     return chosen
 
 
 def distill_method(parameters: DistillParameters) -> NetworkMethod:
     return NetworkMethod(
-        _train_all_weights, _train_all_weights, usual_rate, partial(_add_unlabelled, parameters=parameters),
+        train_all_weights, train_all_weights, usual_rate, partial(_add_unlabelled, parameters=parameters),
         partial(_distill_targets, parameters=parameters),
     )  # fmt: skip
 
 
-def _add_unlabelled(study: TrainingContext, parameters: DistillParameters) -> None:
+def _add_unlabelled(context: TrainingContext, parameters: DistillParameters) -> None:
     """Examples without a label come to those with one, where there is a validation split: folds are of labels."""
-    payload, silent = study.payload, list(study.silent)
+    payload, unlabelled_train = context.payload, list(context.unlabelled_train)
     if is_label(payload.manifest, payload.target):
-        silent += load_unlabelled(study.folders, payload.manifest, WITHOUT_LABEL)
-    if not silent or not parameters.unlabelled:
+        unlabelled_train += load_unlabelled(context.folders, payload.manifest, WITHOUT_LABEL)
+    if not unlabelled_train or not parameters.unlabelled:
         return
-    if not study.validation:
-        study.notes.append(
-            f"{len(silent)} examples without a label were not learned from: there is no validation split."
+    if not context.validation:
+        context.notes.append(
+            f"{len(unlabelled_train)} examples without a label were not learned from: there is no validation split."
         )
         return
     for teacher in payload.teachers:  # a label that only rows without one may have
         known = saved_task_head(Path(teacher.folder))
         if known.family in ("classification", "multi-label"):
-            study.readout = merge_task_heads(known, study.readout)
-    study.untold = {example.id for example in silent}
-    study.train += silent
-    study.notes = [note for note in study.notes if not note.endswith("were left out.")]
-    study.notes.append(f"{len(silent)} examples without a label were learned from the teacher alone.")
+            context.readout = merge_task_heads(known, context.readout)
+    context.unlabelled = {example.id for example in unlabelled_train}
+    context.train += unlabelled_train
+    context.notes = [note for note in context.notes if not note.endswith("were left out.")]
+    context.notes.append(f"{len(unlabelled_train)} examples without a label were learned from the teacher alone.")
 
 
-def _distill_targets(study: TrainingContext, backbone: Backbone, parameters: DistillParameters) -> TrainingHead:
-    head = task_head(study, backbone).head
-    teachers = study.payload.teachers
+def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: DistillParameters) -> TrainingHead:
+    head = task_head(context, backbone).head
+    teachers = context.payload.teachers
     matched = bool(parameters.features)
     if matched:
-        head = with_projection(head, backbone.width, teaching.teacher_width(study, teachers[0]))
-    readout = SoftTargetLoss(study.readout, "chances", parameters.temperature, features=parameters.features)
+        head = with_projection(head, backbone.width, teacher_width(context, teachers[0]))
+    readout = SoftTargetLoss(context.readout, "chances", parameters.temperature, features=parameters.features)
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
-        told = [example for example in examples if example.id not in study.untold]
-        truths = dict(zip([each.id for each in told], study.targets(told), strict=True)) if told else {}
-        said = teaching.soft_labels(study, examples)
-        seen = teaching.teacher_states(study, teachers[0], examples) if matched else [None] * len(examples)
+        told = [example for example in examples if example.id not in context.unlabelled]
+        labels = dict(zip([each.id for each in told], context.targets(told), strict=True)) if told else {}
+        said = soft_labels(context, examples)
+        seen = teacher_states(context, teachers[0], examples) if matched else [None] * len(examples)
         return [
-            TrainingTarget(truths[each.id], 1 - parameters.alpha, wanted, parameters.alpha, states)
-            if each.id in truths
+            TrainingTarget(labels[each.id], 1 - parameters.alpha, wanted, parameters.alpha, states)
+            if each.id in labels
             else TrainingTarget(None, 0.0, wanted, 1.0, states)
             for each, wanted, states in zip(examples, said, seen, strict=True)
         ]
@@ -92,19 +104,19 @@ def _distill_targets(study: TrainingContext, backbone: Backbone, parameters: Dis
     return TrainingHead(head, readout, targets)
 
 
-def _compare_with_teachers(study: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
+def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
     """Student and teachers on the same held-out examples."""
-    held = study.validation or study.train
-    name, predictor = study.payload.spec.name, chosen.predictor
+    held = context.validation or context.train
+    name, predictor = context.payload.spec.name, chosen.predictor
     rows = [FrontierRow(name, "student", chosen.best.value, predictor.parameters, _median_latency_ms(predictor, held))]
-    for teacher in study.payload.teachers:
-        model = teaching.load_teacher(study, teacher, cached=False)
-        readout: Any = getattr(model, "readout", study.readout)
-        value = measure_answers(study, readout, held, model.predict(held)).value
+    for teacher in context.payload.teachers:
+        model = load_teacher(context, teacher, cached=False)
+        readout: Any = getattr(model, "readout", context.readout)
+        value = measure_answers(context, readout, held, model.predict(held)).value
         rows.append(FrontierRow(teacher.model, "teacher", value, teacher.parameters, _median_latency_ms(model, held)))
     return {
-        **compare_models(rows, find_metric(study.payload.objective.metric)), "judged_on": study.how, "n": len(held),
-        "unlabelled": len(study.untold),
+        **compare_models(rows, find_metric(context.payload.objective.metric)), "judged_on": context.how, "n": len(held),
+        "unlabelled": len(context.unlabelled),
     }  # fmt: skip
 
 
@@ -113,7 +125,3 @@ def _median_latency_ms(model: Predictor, held: Sequence[Example]) -> float:
     found = timing.measure(model.predict, held, None, latency=True).p50_ms
     assert found is not None, "latency was asked for"
     return float(found)
-
-
-def _train_all_weights(backbone: Backbone) -> None:
-    backbone.module.requires_grad_(True)

@@ -38,76 +38,77 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def fit_grpo(study: TrainingContext, parameters: GrpoParameters) -> SelectedModel:
+_USUAL_RATE = 1e-6
+"""Where every weight learns (trl 1.16)."""
+_ERROR_SHOWN = 200
+"""Characters of a library's error."""
+
+
+def fit_grpo(context: TrainingContext, parameters: GrpoParameters) -> SelectedModel:
+    """Group relative policy optimization: make those of several answers to a question likelier that beat their mean."""
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     return train_with_rewards(
-        study, parameters, GRPOTrainer, GRPOConfig,
-        loss_type=parameters.loss,
-        scale_rewards=parameters.scale,
+        context, parameters, GRPOTrainer, GRPOConfig,
+        loss_type=parameters.loss_type,
+        scale_rewards=parameters.scale_rewards,
         epsilon_high=parameters.epsilon_high,
-        importance_sampling_level=parameters.level,
+        importance_sampling_level=parameters.importance_sampling_level,
     )  # fmt: skip
 
 
-# Recipe `rloo`: a language model learns from what its own answers are worth (REINFORCE leave-one-out).
-#
-# Ahmadian et al. 2024: each answer is compared with the mean of the other answers to its question, and learned as a
-# whole. The distance to the base model is taken from the reward.
+def fit_rloo(context: TrainingContext, parameters: RlooParameters) -> SelectedModel:
+    """REINFORCE leave-one-out (Ahmadian et al. 2024).
 
-
-def fit_rloo(study: TrainingContext, parameters: RlooParameters) -> SelectedModel:
+    Each answer is compared with the mean of the other answers to its question, and learned as a whole. The distance to
+    the base model is taken from the reward.
+    """
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
 
-    return train_with_rewards(study, parameters, RLOOTrainer, RLOOConfig, normalize_advantages=parameters.normalise)
-
-
-# What the recipes that learn from rewards share: they differ in trl's trainer, and in what its loss is told.
-
-
-_USUAL_RATE = 1e-6
-"""Where every weight learns (trl 1.16)."""
+    return train_with_rewards(
+        context, parameters, RLOOTrainer, RLOOConfig, normalize_advantages=parameters.normalize_advantages
+    )
 
 
 def train_with_rewards(
-    study: TrainingContext, parameters: ReinforcementParameters, trainer: type[Any], config: type[Any], **loss: Any
+    context: TrainingContext, parameters: ReinforcementParameters, trainer: type[Any], config: type[Any], **loss: Any
 ) -> SelectedModel:
-    """`trainer` and `config` are trl's; `loss`: further arguments of `config`."""
+    """`trainer` and `config` are trl's; `loss`: further arguments of `config`, in which the recipes differ."""
     began = time.monotonic()
-    study.progress(0, None, "", "loading the base model")
+    context.progress(0, None, "", "loading the base model")
     environment = getattr(parameters, "environment", None)
-    with study.tally.stage("preparing"):
-        learner = load_base_model(study, parameters)
-        learner.model.config.use_cache = not parameters.recompute
-        train, held = _load_questions(study, parameters)
-        asked = choose_prompt_form(study, learner.tokenizer, parameters, [each.asked for each in train])
-        limits = (study, learner.tokenizer, asked, parameters, learner.longest)
+    with context.meter.stage("preparing"):
+        learner = load_base_model(context, parameters)
+        learner.model.config.use_cache = not parameters.gradient_checkpointing
+        train, held = _load_questions(context, parameters)
+        chat_format = choose_prompt_form(context, learner.tokenizer, parameters, [each.prompt for each in train])
+        limits = (context, learner.tokenizer, chat_format, parameters, learner.longest)
         train, held = short_enough(*limits, train, "training"), short_enough(*limits, held, "validation")
         held = held[: parameters.judged]
-    with open_reward_functions(study, parameters.rewards, environment, [*train, *held]) as opened:
-        with study.tally.stage("preparing"):
-            every = question_rows([*train, *held], asked)
+    with open_reward_functions(context, parameters.rewards, environment, [*train, *held]) as opened:
+        with context.meter.stage("preparing"):
+            every = question_rows([*train, *held], chat_format)
             more: dict[str, Any] = {}
             if opened.host is not None:
-                loss |= tool_arguments(study, learner.tokenizer, asked, opened.host)
+                loss |= tool_arguments(context, learner.tokenizer, chat_format, opened.host)
                 more["environment_factory"] = opened.host.kind
             running = make_policy_trainer(trainer)(
                 model=learner.model,
                 reward_funcs=opened.functions(train),
                 processing_class=learner.tokenizer,
                 args=config(
-                    **trainer_arguments(study, parameters, _USUAL_RATE),
-                    num_generations=parameters.generations,
-                    max_completion_length=parameters.max_new_tokens,
+                    **trainer_arguments(context, parameters, _USUAL_RATE),
+                    num_generations=parameters.num_generations,
+                    max_completion_length=parameters.max_completion_length,
                     temperature=parameters.temperature,
                     top_p=parameters.top_p,
                     top_k=parameters.top_k,
                     beta=parameters.beta,
-                    num_iterations=parameters.iterations,
+                    num_iterations=parameters.num_iterations,
                     epsilon=parameters.epsilon,
-                    mask_truncated_completions=parameters.skip_cut,
+                    mask_truncated_completions=parameters.mask_truncated_completions,
                     reward_weights=opened.weights,
                     **loss,
                 ),
@@ -116,37 +117,37 @@ def train_with_rewards(
                 **more,
             )
             held_rows = every.select([*range(len(train), len(every))])  # datasets refuses an empty range
-            running.ask(PolicyEvaluation(opened, held, asked, parameters, held_rows))
-            data = digest([(each.example.id, each.asked, each.truth) for each in (*train, *held)], asked)
-            running.begin(make_session(study, parameters, learner, data, watch_loss=False))
+            running.ask(PolicyEvaluation(opened, held, chat_format, parameters, held_rows))
+            data = digest([(each.example.id, each.prompt, each.reference) for each in (*train, *held)], chat_format)
+            running.begin(make_session(context, parameters, learner, data, watch_loss=False))
         ending = running.go()
-        predictor = finished_predictor(study, running, learner, asked, parameters)
-        played = value_in_environment(study, running) if opened.host is not None else None
-        chosen = answer_validation.select_trained(study, predictor, parameters, ending, began, played)
-        _report_training(study, running, opened, ending)
+        predictor = finished_predictor(context, running, learner, chat_format, parameters)
+        played = value_in_environment(context, running) if opened.host is not None else None
+        chosen = answer_validation.select_trained(context, predictor, parameters, ending, began, played)
+        _report_training(context, running, opened, ending)
     return chosen
 
 
 def _load_questions(
-    study: TrainingContext, parameters: ReinforcementParameters
+    context: TrainingContext, parameters: ReinforcementParameters
 ) -> tuple[list[Question], list[Question]]:
-    """Of both splits, in the order of their ids, those without a truth among them."""
-    train = find_questions(study, _by_id([*study.train, *study.silent]))
-    held = find_questions(study, _by_id([*study.validation, *study.silent_held]))
-    return check_questions(study, parameters, train, held), held
+    """Of both splits, in the order of their ids, also those without a reference."""
+    train = find_questions(context, _by_id([*context.train, *context.unlabelled_train]))
+    held = find_questions(context, _by_id([*context.validation, *context.unlabelled_held]))
+    return check_questions(context, parameters, train, held), held
 
 
 def _by_id(examples: list[Example]) -> list[Example]:
     return sorted(examples, key=lambda each: each.id)
 
 
-def _report_training(study: TrainingContext, running: Any, opened: RewardFunctions, ending: TrainerEnding) -> None:
+def _report_training(context: TrainingContext, running: Any, opened: RewardFunctions, ending: TrainerEnding) -> None:
     """What was watched, in the report; what is suspicious, in its notes."""
     evaluations = running.evaluations
     found = reward_hacking.warnings(running.seen, evaluations.held)
     first, last = reward_hacking.ends(running.seen) if running.seen else (None, None)
-    study.found["training"] |= {"held_loss": None, "held": dict(ending.held)}
-    study.found["watched"] = {
+    context.found["training"] |= {"held_loss": None, "held": dict(ending.held)}
+    context.found["watched"] = {
         "begin": _finite_fields(first), "end": _finite_fields(last),
         "held": [_finite_fields(each) for each in evaluations.held],
         "gain": _metric_gain(running),
@@ -156,12 +157,12 @@ def _report_training(study: TrainingContext, running: Any, opened: RewardFunctio
     }  # fmt: skip
     if running.stopped:
         kept = f"what is kept is of step {ending.step}"
-        study.notes.append(f"The training was ended at step {ending.steps}: {running.stopped}; {kept}.")
-    study.notes += [f"Suspicious: {each.said}." for each in found]
+        context.notes.append(f"The training was ended at step {ending.steps}: {running.stopped}; {kept}.")
+    context.notes += [f"Suspicious: {each.said}." for each in found]
     for each in opened.opened:
         if missed := sum(each.failures.counted.values()):
-            study.notes.append(
-                f"The reward {each.name!r} said nothing of {missed} of {each.failures.asked} answers: "
+            context.notes.append(
+                f"The reward {each.name!r} said nothing of {missed} of {each.failures.requests} answers: "
                 f"{', '.join(f'{count} {why}' for why, count in each.failures.counted.most_common())}."
             )
 
@@ -183,21 +184,15 @@ def _metric_gain(running: Any) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-# What a training with an environment needs beside: a chat template whose calls trl reads, and another judge.
-
-
-_SHOWN = 200
-
-
 def tool_arguments(
-    study: TrainingContext, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, host: EnvironmentHost
+    context: TrainingContext, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, host: EnvironmentHost
 ) -> dict[str, Any]:
     """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
     from transformers.utils.chat_template_utils import get_json_schema
     from trl.chat_template_utils import add_response_schema, supports_tool_calling
 
-    what = str(study.payload.spec.base_model)
-    if asked.template != "chat" or not supports_tool_calling(tokenizer):
+    what = str(context.payload.spec.base_model)
+    if chat_format.template != "chat" or not supports_tool_calling(tokenizer):
         raise _no_tool_calling(what, "has no chat template that shows calls of tools and their answers")
     if not (getattr(tokenizer, "response_template", None) or getattr(tokenizer, "response_schema", None)):
         try:
@@ -211,14 +206,15 @@ def tool_arguments(
         except Exception as error:  # its own kinds of errors, told as one
             raise SpeciateError(
                 Code.INVALID,
-                f"The tool {each.name} of {host.described.file.name} cannot be told to a model: {str(error)[:_SHOWN]}.",
+                f"The tool {each.name} of {host.described.file.name} cannot be told to a model: "
+                f"{str(error)[:_ERROR_SHOWN]}.",
                 "Write its docstring as Google does, with a line for each argument, then call again.",
             ) from error
-    study.notes.append("Its values are those with its environment; predict and evaluate_models ask it without tools.")
-    return {"max_tool_calling_iterations": host.spec.rounds}
+    context.notes.append("Its values are those with its environment; predict and evaluate_models ask it without tools.")
+    return {"max_tool_calling_iterations": host.spec.max_tool_calling_iterations}
 
 
-def value_in_environment(study: TrainingContext, running: Any) -> Estimate:
+def value_in_environment(context: TrainingContext, running: Any) -> Estimate:
     """The metric of what is kept, as it was measured with its environment."""
     scores = running.evaluations.scores.get(running.kept_step)
     if not scores:

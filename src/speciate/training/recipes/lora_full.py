@@ -1,9 +1,8 @@
 """Recipes `lora` and `full`: fine-tune a network, by low-rank adapters (LoRA, DoRA, IA3) or in every weight.
 
 Adapters need less memory and forget less of what the base model knows (Hu et al. 2022; Liu et al. 2024; Liu et al.
-2022). peft inserts and merges them; what is saved is an ordinary network. `full` also trains fresh weights (`new:`,
-`timm:`).
-The steps are made by networks/training_loop.py; language models get their LoRA in language/model_setup.py."""
+2022). peft inserts and merges them; what is saved is an ordinary network. The steps are made by
+networks/training_loop.py; language models get their LoRA in language/model_setup.py."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from speciate.models.backbones.architectures import usual_rate
 from speciate.models.backbones.contract import Backbone
 from speciate.training.hyperparameters import FullParameters, LoraParameters
 from speciate.training.model_selection import SelectedModel
-from speciate.training.networks.train_network import NetworkMethod, train_best_network
+from speciate.training.networks.train_network import NetworkMethod, train_all_weights, train_best_network
 from speciate.training.planning.base_models import without_linear
 from speciate.training.training_context import TrainingContext
 
@@ -22,8 +21,9 @@ _USUAL_LORA_RATE = 3e-3
 """About ten times that of full fine-tuning, whatever the model (Schulman et al. 2025, "LoRA Without Regret")."""
 
 
-def fit_lora(study: TrainingContext, parameters: LoraParameters) -> SelectedModel:
-    return train_best_network(study, parameters, lora_method(parameters))
+def fit_lora(context: TrainingContext, parameters: LoraParameters) -> SelectedModel:
+    """Train low-rank adapters (LoRA, DoRA) or scaling vectors (IA3) beside the weights, and merge them at the end."""
+    return train_best_network(context, parameters, lora_method(parameters))
 
 
 def lora_method(parameters: LoraParameters) -> NetworkMethod:
@@ -38,15 +38,15 @@ def _add_adapters(backbone: Backbone, parameters: LoraParameters) -> None:
     if not linear:
         raise without_linear(backbone.base_model)
     config: Any
-    if parameters.form == "ia3":
+    if parameters.adapter_type == "ia3":
         config = IA3Config(target_modules=linear, feedforward_modules=[])
     else:
         config = LoraConfig(
-            r=parameters.rank,
-            lora_alpha=parameters.alpha,  # type: ignore[arg-type]  # a float does
-            lora_dropout=parameters.dropout,
+            r=parameters.r,
+            lora_alpha=parameters.lora_alpha,  # type: ignore[arg-type]  # a float does
+            lora_dropout=parameters.lora_dropout,
             target_modules=linear,
-            use_dora=parameters.form == "dora",
+            use_dora=parameters.adapter_type == "dora",
         )
     inject_adapter_in_model(config, backbone.module)
 
@@ -70,16 +70,10 @@ def _merge_adapters(backbone: Backbone) -> None:
     backbone.module.requires_grad_(True)
 
 
-# Recipe `full`: every weight of a network learns, from published weights or from fresh ones (`new:`, `timm:`).
-
-
-def fit_full(study: TrainingContext, parameters: FullParameters) -> SelectedModel:
-    return train_best_network(study, parameters, full_method(parameters))
+def fit_full(context: TrainingContext, parameters: FullParameters) -> SelectedModel:
+    """Train every weight of a network, from published weights or from fresh ones (`new:`, `timm:`)."""
+    return train_best_network(context, parameters, full_method(parameters))
 
 
 def full_method(parameters: FullParameters) -> NetworkMethod:
-    return NetworkMethod(_train_all_weights, _train_all_weights, usual_rate)
-
-
-def _train_all_weights(backbone: Backbone) -> None:
-    backbone.module.requires_grad_(True)
+    return NetworkMethod(train_all_weights, train_all_weights, usual_rate)

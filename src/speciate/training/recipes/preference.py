@@ -33,7 +33,7 @@ TRAINING_SPLIT = "training"
 
 class Pair(NamedTuple):
     example: Example
-    asked: Conversation
+    prompt: Conversation
     chosen: str
     rejected: str
 
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 class PairTokens(NamedTuple):
     """Of a question and two answers to it."""
 
-    asked: list[int]
+    prompt: list[int]
     chosen: list[int]
     rejected: list[int]
 
@@ -50,35 +50,37 @@ class PreparedPairs(NamedTuple):
     """What a recipe needs to make its trainer."""
 
     learner: LoadedModel
-    asked: ChatFormat
+    chat_format: ChatFormat
     train: list[Pair]
     held: list[Pair]
 
 
-def prepare_pairs(study: TrainingContext, parameters: PairParameters) -> PreparedPairs:
+def prepare_pairs(context: TrainingContext, parameters: PairParameters) -> PreparedPairs:
     """The base model and the pairs of both splits. INVALID where there are none."""
-    learner = load_base_model(study, parameters)
-    asked = choose_prompt_form(
-        study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+    learner = load_base_model(context, parameters)
+    chat_format = choose_prompt_form(
+        context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
     )
     tokenize_splits(
-        study, learner.tokenizer, asked, parameters, "completion", learner.longest
+        context, learner.tokenizer, chat_format, parameters, "completion", learner.longest
     )  # says what is wrong with them
-    train = find_pairs(study, study.train, parameters.rejected, TRAINING_SPLIT)
+    train = find_pairs(context, context.train, parameters.rejected, TRAINING_SPLIT)
     if not train:
         raise SpeciateError(
             Code.INVALID,
-            f"No training example of {study.payload.dataset} has two different answers: {parameters.rejected!r} is "
+            f"No training example of {context.payload.dataset} has two different answers: {parameters.rejected!r} is "
             "missing or the same as the better one.",
             "Call train_model again with hyperparameters={'rejected': COLUMN}, or with method='sft'.",
         )
-    return PreparedPairs(learner, asked, train, find_pairs(study, study.validation, parameters.rejected, "validation"))
+    return PreparedPairs(
+        learner, chat_format, train, find_pairs(context, context.validation, parameters.rejected, "validation")
+    )
 
 
-def find_pairs(study: TrainingContext, examples: Sequence[Example], column: str, which: str) -> list[Pair]:
+def find_pairs(context: TrainingContext, examples: Sequence[Example], column: str, which: str) -> list[Pair]:
     """`which`: how the examples are called where something is said of them."""
     found, lacking, same = [], 0, 0
-    for turn in find_turns(study, examples):
+    for turn in find_turns(context, examples):
         worse = last_answer(turn.example.columns.get(column))
         better = last_answer(turn.answer) or ""
         if worse is None:
@@ -86,33 +88,35 @@ def find_pairs(study: TrainingContext, examples: Sequence[Example], column: str,
         elif normalize(worse) == normalize(better):
             same += 1
         else:
-            found.append(Pair(turn.example, turn.asked, better, worse))
+            found.append(Pair(turn.example, turn.prompt, better, worse))
     for count, why in ((lacking, f"have no {column!r}"), (same, "have two answers that are the same")):
         if count:
-            study.notes.append(f"{count} {which} examples {why} and are left out.")
+            context.notes.append(f"{count} {which} examples {why} and are left out.")
     if which == TRAINING_SPLIT and (said := answers_alone_note([(each.chosen, each.rejected) for each in found])):
-        study.notes.append(said)
+        context.notes.append(said)
     return found
 
 
 def tokenize_pairs(
-    found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, asked: ChatFormat, limit: int
+    found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, limit: int
 ) -> list[PairTokens]:
     """As `sft` learns them and the model is asked, which trl's own way differs from: it learns what a template puts
     behind the end of an answer, loses the end of a question whose last token reaches into the answer, and begins texts
     otherwise. Cut at `limit` tokens; without those of which no answer is left. INVALID where a template refuses one."""
     made = []
     for each in found:
-        good, bad = (_tokenize_answer(each, said, tokenizer, asked) for said in (each.chosen, each.rejected))
+        good, bad = (_tokenize_answer(each, said, tokenizer, chat_format) for said in (each.chosen, each.rejected))
         question = prompt_tokens(good)
         if (room := limit - len(question)) > 0:
             made.append(PairTokens(question, completion_tokens(good)[:room], completion_tokens(bad)[:room]))
     return made
 
 
-def _tokenize_answer(pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, asked: ChatFormat) -> TokenizedExample:
+def _tokenize_answer(
+    pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat
+) -> TokenizedExample:
     try:
-        return chat_templates.tokenize_example(tokenizer, pair.asked, said, asked, "completion")
+        return chat_templates.tokenize_example(tokenizer, pair.prompt, said, chat_format, "completion")
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
@@ -125,7 +129,7 @@ def _tokenize_answer(pair: Pair, said: str, tokenizer: PreTrainedTokenizerBase, 
 def pair_rows(found: Sequence[PairTokens]) -> Any:
     """A `datasets.Dataset` of a question and its two answers, apart."""
     return _dataset(
-        [{"prompt_ids": each.asked, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found]
+        [{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found]
     )
 
 
@@ -135,10 +139,10 @@ def sequence_rows(found: Sequence[PairTokens]) -> Any:
     for each in found:
         row: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
         for name, answer in (("prompt", []), ("chosen", each.chosen), ("rejected", each.rejected)):
-            ids = [*each.asked, *answer]
+            ids = [*each.prompt, *answer]
             row |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids)}
             if answer:
-                row[f"{name}_labels"] = [*[IGNORED] * len(each.asked), *answer]
+                row[f"{name}_labels"] = [*[IGNORED] * len(each.prompt), *answer]
         rows.append(row)
     return _dataset(rows)
 
@@ -152,7 +156,7 @@ def verdict_rows(found: Sequence[PairTokens], seed: int, together: int) -> Any:
     order = random.Random(seed).sample(found, len(found))
     rows: list[dict[str, Any]] = [
         {
-            "prompt_ids": order[place].asked,
+            "prompt_ids": order[place].prompt,
             "completion_ids": order[place].chosen if good else order[place].rejected,
             "label": good,
         }
@@ -170,7 +174,7 @@ def interleaved(pairs: int, together: int) -> list[tuple[int, bool]]:
     """Both answers of so many pairs, a good and a bad one in turn, with the two to one question far from each other:
     as few as may be stand one behind the other in a circle of `together`.
 
-    >>> apart(4, 2)
+    >>> interleaved(4, 2)
     [(0, True), (2, False), (1, True), (3, False), (2, True), (0, False), (3, True), (1, False)]
     """
 
@@ -191,19 +195,17 @@ def _dataset(rows: list[dict[str, Any]]) -> Any:
     return Dataset.from_list(rows) if rows else None
 
 
-# Whether pairs are told apart without their questions, by which answers they are. Pure.
-#
-# Where the same few answers recur, as names of classes do, one may be the better nearly wherever it stands: a model
-# that says it to everybody is right by these pairs, and wrong. Pairs of a model's own mistakes alone are such: what
-# it says too seldom is always the better answer there, what it says too often always the worse one.
-
-
 _MANY, _SHARE_TOLD = 20, 0.8
 """Pairs from which on, and the share of them told apart by the answers alone, at which that is said."""
 
 
 def answers_alone_note(pairs: Sequence[tuple[str, str]]) -> str | None:
-    """What is to be said of (better, worse) answers; None where the questions matter, as far as this tells."""
+    """A note where the better answers can be told without their questions; None where they cannot.
+
+    Where the same few answers recur, as names of classes do, one may be the better nearly wherever it stands: a model
+    that gives it to everybody is right by these pairs, and wrong. So are pairs of a model's own mistakes alone: an
+    answer that it gives too seldom is always the better one there. `pairs`: (better, worse).
+    """
     share = share_told_by_answers(pairs)
     if len(pairs) < _MANY or share < _SHARE_TOLD:
         return None
@@ -221,7 +223,8 @@ def share_told_by_answers(pairs: Sequence[tuple[str, str]]) -> float:
     """The share in which the better answer wins the larger part of the other pairs that it stands in; equal parts count
     a half. Each pair is judged by the others alone, so answers that stand once tell nothing.
 
-    >>> told_apart([("a", "b")] * 3), told_apart([("a", "b"), ("b", "a")] * 3), told_apart([("a", "b"), ("c", "d")])
+    >>> told = share_told_by_answers
+    >>> told([("a", "b")] * 3), told([("a", "b"), ("b", "a")] * 3), told([("a", "b"), ("c", "d")])
     (1.0, 0.0, 0.5)
     """
     wins, stands = _counts(pairs)

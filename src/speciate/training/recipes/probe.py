@@ -25,26 +25,26 @@ from speciate.training.recipes.structured_learners import Learn, cumulative, one
 from speciate.training.training_context import TrainingContext
 
 
-def fit_probe(study: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
-    base_model = study.payload.spec.base_model
+def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
+    base_model = context.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
-    folder = study.payload.base_folder
+    folder = context.payload.base_folder
     encoder = load_encoder(
         base_model,
-        study.payload.threads,
+        context.payload.threads,
         folder=Path(folder) if folder else None,
-        media=study.payload.manifest.modality,
+        media=context.payload.manifest.modality,
     )
 
     def progress(done: int, total: int) -> None:
-        study.checkpoint()
-        study.progress(done, total, "examples", f"embedding with {base_model}")
+        context.checkpoint()
+        context.progress(done, total, "examples", f"embedding with {base_model}")
 
-    embeddings = Embeddings(base_model, encoder, study.folders, progress)
-    with study.tally.stage("preparing"):
-        embeddings.encode([*study.train, *study.validation])  # all at once, into the cache
-    learners = _head_learners(study.readout, sorted(parameters.strengths))
-    return select_best(study, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
+    embeddings = Embeddings(base_model, encoder, context.folders, progress)
+    with context.meter.stage("preparing"):
+        embeddings.encode([*context.train, *context.validation])  # all at once, into the cache
+    learners = _head_learners(context.readout, sorted(parameters.C))
+    return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
 
 
 def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learner, ...]:
@@ -68,14 +68,6 @@ def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learn
     return tuple(Learner(f"logistic {strength:g}", on_spread_vectors(logistic(strength))) for strength in strengths)
 
 
-# Vectors that differ little are made to differ more before a head learns from them.
-#
-# The penalty on a head's weights is about vectors that lie about 1 apart: of some base models all vectors lie near
-# one point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they
-# are, as their scale may say how much each of them says; nor is each number scaled by itself, which makes noise of
-# those that hardly differ as large as the rest.
-
-
 def spread_factor(inputs: npt.NDArray[Any]) -> float:
     """(N, D) -> what brings their mean squared distance from their mean to 1; 1 where that is more, or nothing."""
     spread = math.sqrt(float(np.var(inputs, axis=0, dtype=np.float64).sum()))
@@ -83,7 +75,12 @@ def spread_factor(inputs: npt.NDArray[Any]) -> float:
 
 
 def on_spread_vectors(learn: Learn) -> Learn:
-    """The same learner of lines, on vectors that are spread; its line is for vectors as they were."""
+    """The same linear learner, on vectors that are spread; its result is for the vectors as they were.
+
+    The penalty on a head's weights suits vectors that lie about 1 apart. Some base models put all vectors near one
+    point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they are:
+    their scale may carry meaning. Nor is each dimension scaled by itself, as that enlarges noise.
+    """
 
     def learn_wide(inputs: Any, targets: npt.NDArray[Any], seed: int) -> Linear:
         times = spread_factor(inputs)

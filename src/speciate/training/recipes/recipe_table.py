@@ -32,9 +32,6 @@ LANGUAGE_RECIPES: dict[str, Callable[[TrainingContext, Any], SelectedModel]] = {
 }
 
 
-# Method -> its recipe, `fit(context, parameters)`. A new method is entered here and in the hyperparameters.
-
-
 RECIPES: dict[str, Callable[[TrainingContext, Any], SelectedModel]] = {
     "classical": classical.fit_classical,
     "probe": probe.fit_probe,

@@ -46,62 +46,62 @@ class _Pair(NamedTuple):
     rejected: list[int]
 
 
-def fit_reward_model(study: TrainingContext, parameters: RewardParameters) -> SelectedModel:
+def fit_reward_model(context: TrainingContext, parameters: RewardParameters) -> SelectedModel:
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
     began = time.monotonic()
-    study.progress(0, None, "", "loading the base model")
-    with study.tally.stage("preparing"):
-        learner, head = _load_grader(study, parameters)
-        train, held = _offers(study, study.train), _offers(study, study.validation)
-        _check(study, train, held)
-        asked = choose_prompt_form(study, learner.tokenizer, parameters, [offer.asked for offer, _ in train])
-        lessons = _pairs(study, learner, asked, parameters, train, "training")
-        held_out = _pairs(study, learner, asked, parameters, held, "validation")
+    context.progress(0, None, "", "loading the base model")
+    with context.meter.stage("preparing"):
+        learner, head = _load_grader(context, parameters)
+        train, held = _offers(context, context.train), _offers(context, context.validation)
+        _check(context, train, held)
+        chat_format = choose_prompt_form(context, learner.tokenizer, parameters, [offer.asked for offer, _ in train])
+        train_pairs = _pairs(context, learner, chat_format, parameters, train, "training")
+        held_out = _pairs(context, learner, chat_format, parameters, held, "validation")
         trainer = make_durable(RewardTrainer)(
             model=learner.model,
             processing_class=learner.tokenizer,
             args=RewardConfig(
-                **trainer_arguments(study, parameters, _USUAL_RATE),
+                **trainer_arguments(context, parameters, _USUAL_RATE),
                 max_length=None,  # what is too long is left out already, and said
                 disable_dropout=False,
-                center_rewards_coefficient=parameters.centre or None,
+                center_rewards_coefficient=parameters.center_rewards_coefficient or None,
             ),
-            train_dataset=_rows(lessons),
+            train_dataset=_rows(train_pairs),
             eval_dataset=_rows(held_out) if held_out else None,
             peft_config=lora_config(parameters, "SEQ_CLS", modules_to_save=[head]),
         )
-        trainer.begin(make_session(study, parameters, learner, digest(lessons, held_out)))
+        trainer.begin(make_session(context, parameters, learner, digest(train_pairs, held_out)))
     ending = trainer.go()
-    predictor = RewardPredictor(merge_adapters(trainer), learner.tokenizer, asked)
-    return answer_validation.select_trained(study, predictor, parameters, ending, began)
+    predictor = RewardPredictor(merge_adapters(trainer), learner.tokenizer, chat_format)
+    return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 
-def _load_grader(study: TrainingContext, parameters: RewardParameters) -> tuple[LoadedModel, str]:
+def _load_grader(context: TrainingContext, parameters: RewardParameters) -> tuple[LoadedModel, str]:
     """The base model with a fresh head of one output, and that head's name."""
-    assert study.payload.base_folder is not None, "the plan refuses fresh weights"
-    folder = causal_lm.transformers_folder(Path(study.payload.base_folder), study.folders.cache)
+    assert context.payload.base_folder is not None, "the plan refuses fresh weights"
+    folder = causal_lm.transformers_folder(Path(context.payload.base_folder), context.folders.cache)
     tokenizer = causal_lm.load_tokenizer(folder, parameters.chat_template)
-    found = causal_lm.load_scoring_model(folder, study.payload.spec.seed)
+    found = causal_lm.load_scoring_model(folder, context.payload.spec.seed)
     found.model.config.use_cache = False
     return LoadedModel(found.model, tokenizer, folder, causal_lm.longest(found.model)), found.head
 
 
-def _offers(study: TrainingContext, examples: Sequence[Example]) -> list[tuple[AnswerPair, bool]]:
+def _offers(context: TrainingContext, examples: Sequence[Example]) -> list[tuple[AnswerPair, bool]]:
     """Each with whether the first answer is the better one."""
     found = []
-    for example, truth in zip(examples, study.truths(examples), strict=True):
+    for example, label in zip(examples, context.labels(examples), strict=True):
         offer = parse_pair(str(example.media))
         assert offer is not None, "the task poses pairs"
-        found.append((offer, truth == FIRST))
+        found.append((offer, label == FIRST))
     return found
 
 
 def _pairs(
-    study: TrainingContext,
+    context: TrainingContext,
     learner: LoadedModel,
-    asked: ChatFormat,
+    chat_format: ChatFormat,
     parameters: RewardParameters,
     offers: Sequence[tuple[AnswerPair, bool]],
     which: str,
@@ -110,7 +110,10 @@ def _pairs(
     limit = min(parameters.max_length, learner.longest)
     whole = []
     for offer, first in offers:
-        two = _tokenize(learner, offer.asked, offer.first, asked), _tokenize(learner, offer.asked, offer.second, asked)
+        two = (
+            _tokenize(learner, offer.asked, offer.first, chat_format),
+            _tokenize(learner, offer.asked, offer.second, chat_format),
+        )
         whole.append(_Pair(*two) if first else _Pair(*reversed(two)))
     lengths = [max(len(each.chosen), len(each.rejected)) for each in whole]
     found = [each for each, length in zip(whole, lengths, strict=True) if length <= limit]
@@ -124,22 +127,22 @@ def _pairs(
             + (f"; this base model sees at most {learner.longest}." if enough > learner.longest else "."),
         )
     if lost:
-        study.notes.append(
+        context.notes.append(
             f"{lost} of {len(whole)} {which} pairs are longer than {limit} tokens and are left out; "
             f"max_length={enough} would hold 95 of 100."
         )
     return found
 
 
-def _tokenize(learner: LoadedModel, asked: Conversation, said: str, how: ChatFormat) -> list[int]:
+def _tokenize(learner: LoadedModel, prompt: Conversation, said: str, how: ChatFormat) -> list[int]:
     try:
-        return chat_templates.tokenize_example(learner.tokenizer, asked, said, how, "completion").ids
+        return chat_templates.tokenize_example(learner.tokenizer, prompt, said, how, "completion").ids
     except ValueError as error:
         raise SpeciateError(
             Code.INVALID,
             "A question cannot be written as the model reads it; untrusted says which, and why.",
             "Call train_model again with another chat_template.",
-            f"{format_readable(asked)[:_SHOWN]!r}: {error}",
+            f"{format_readable(prompt)[:_SHOWN]!r}: {error}",
         ) from error
 
 
@@ -152,7 +155,7 @@ def _rows(found: Sequence[_Pair]) -> Any:
 
 
 def _check(
-    study: TrainingContext, train: Sequence[tuple[AnswerPair, bool]], held: Sequence[tuple[AnswerPair, bool]]
+    context: TrainingContext, train: Sequence[tuple[AnswerPair, bool]], held: Sequence[tuple[AnswerPair, bool]]
 ) -> None:
     """What a model could learn in place of what is better, and held-out pairs that stand in the training split."""
     better = [_best_first(offer, first) for offer, first in train]
@@ -160,19 +163,19 @@ def _check(
     if len(better) >= _MANY and not _OFTEN > longer / len(better) > 1 - _OFTEN:
         which = "longer" if longer > len(better) / 2 else "shorter"
         share = max(longer, len(better) - longer) / len(better)
-        study.notes.append(
+        context.notes.append(
             f"In {share:.0%} of the training pairs the better answer is the {which} one: the model may learn length, "
             "and what is trained by it will write accordingly."
         )
     learned = [_pair_text(offer) for offer, _ in train]
     unseen = [
         offer
-        for each in tokenized_examples.posed_test_examples(study)
+        for each in tokenized_examples.posed_test_examples(context)
         if (offer := parse_pair(str(each.example.media))) is not None
     ]
     for split, there in (("validation", [offer for offer, _ in held]), ("test", unseen)):
         if found := example_checks.find_leaks(learned, [_pair_text(offer) for offer in there]):
-            study.notes.append(
+            context.notes.append(
                 f"{len(found)} of {len(there)} {split} pairs stand in the training split as well, or share 13 words in "
                 "a row with it: what is measured on them is too good."
             )

@@ -34,25 +34,25 @@ from speciate.training.training_context import TrainingContext
 _USUAL_RATE = 5e-5
 
 
-def fit_sft(study: TrainingContext, parameters: SftParameters | VisionSftParameters) -> SelectedModel:
+def fit_sft(context: TrainingContext, parameters: SftParameters | VisionSftParameters) -> SelectedModel:
     if isinstance(parameters, VisionSftParameters):
-        return fit_sft_images(study, parameters)
+        return fit_sft_images(context, parameters)
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
     began = time.monotonic()
-    study.progress(0, None, "", "loading the base model")
-    with study.tally.stage("preparing"):
-        learner = load_base_model(study, parameters)
-        asked = choose_prompt_form(
-            study, learner.tokenizer, parameters, [each.asked for each in find_turns(study, study.train)]
+    context.progress(0, None, "", "loading the base model")
+    with context.meter.stage("preparing"):
+        learner = load_base_model(context, parameters)
+        chat_format = choose_prompt_form(
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
-        found = tokenize_splits(study, learner.tokenizer, asked, parameters, parameters.learn, learner.longest)
+        found = tokenize_splits(context, learner.tokenizer, chat_format, parameters, parameters.learn, learner.longest)
         trainer = make_durable(SFTTrainer)(
             model=learner.model,
             processing_class=learner.tokenizer,
             args=SFTConfig(
-                **trainer_arguments(study, parameters, _USUAL_RATE),
+                **trainer_arguments(context, parameters, _USUAL_RATE),
                 max_length=min(parameters.max_length, learner.longest) if parameters.packing else None,
                 packing=parameters.packing,
                 eval_packing=False,
@@ -61,30 +61,29 @@ def fit_sft(study: TrainingContext, parameters: SftParameters | VisionSftParamet
             eval_dataset=token_rows(found.held) if found.held else None,
             peft_config=lora_config(parameters),
         )
-        trainer.begin(make_session(study, parameters, learner, digest(found)))
+        trainer.begin(make_session(context, parameters, learner, digest(found)))
     ending = trainer.go()
-    predictor = finished_predictor(study, trainer, learner, asked, parameters)
-    return answer_validation.select_trained(study, predictor, parameters, ending, began)
-
-
-# Recipe `sft` of models that see: the answers to questions about pictures are learned word by word, with trl.
-#
-# As sft.py does it of texts. Tokens and labels are made by sights.py, so that a picture is never cut and nothing of
-# it is learned; the trainer gets them with the pixels of each batch.
+    predictor = finished_predictor(context, trainer, learner, chat_format, parameters)
+    return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 
 _USUAL_IMAGE_RATE = 2e-5
 
 
-def fit_sft_images(study: TrainingContext, parameters: VisionSftParameters) -> SelectedModel:
+def fit_sft_images(context: TrainingContext, parameters: VisionSftParameters) -> SelectedModel:
+    """Learn the answers to questions about images word by word, with trl.
+
+    vision_examples.py makes tokens and labels, so that an image is never cut and none of its tokens is a target; the
+    trainer gets them with the pixels of each batch.
+    """
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
     began = time.monotonic()
-    study.progress(0, None, "", "loading the base model")
-    with study.tally.stage("preparing"):
-        assert study.payload.base_folder is not None, "the plan refuses fresh weights"
-        folder = Path(study.payload.base_folder)
+    context.progress(0, None, "", "loading the base model")
+    with context.meter.stage("preparing"):
+        assert context.payload.base_folder is not None, "the plan refuses fresh weights"
+        folder = Path(context.payload.base_folder)
         processor, model = (
             vision_language.load_processor(folder, parameters.chat_template),
             vision_language.load_model(folder),
@@ -92,15 +91,15 @@ def fit_sft_images(study: TrainingContext, parameters: VisionSftParameters) -> S
         given: Any = model
         given.config.use_cache = False
         learner = LoadedModel(given, processor.tokenizer, folder, vision_language.longest(given))
-        shown = choose_image_prompt(study, processor, parameters)
-        study.progress(0, None, "", "looking at the examples")
-        found = tokenize_image_splits(study, processor, shown, parameters, learner.longest)
+        shown = choose_image_prompt(context, processor, parameters)
+        context.progress(0, None, "", "looking at the examples")
+        found = tokenize_image_splits(context, processor, shown, parameters, learner.longest)
         pages = ImageCollator(processor, [*found.train, *found.held])
         trainer = make_durable(SFTTrainer)(
             model=given,
             processing_class=processor,
             args=SFTConfig(
-                **trainer_arguments(study, parameters, _USUAL_IMAGE_RATE),
+                **trainer_arguments(context, parameters, _USUAL_IMAGE_RATE),
                 max_length=None,
                 remove_unused_columns=False,
                 dataset_kwargs={"skip_prepare_dataset": True},
@@ -108,13 +107,13 @@ def fit_sft_images(study: TrainingContext, parameters: VisionSftParameters) -> S
             data_collator=pages,
             train_dataset=_place_rows(0, len(found.train)),
             eval_dataset=_place_rows(len(found.train), len(found.held)) if found.held else None,
-            peft_config=lora_config(parameters, **_frozen_vision(study, given, parameters)),
+            peft_config=lora_config(parameters, **_frozen_vision(context, given, parameters)),
         )
-        trainer.begin(make_session(study, parameters, learner, found.digest))
+        trainer.begin(make_session(context, parameters, learner, found.digest))
     ending = trainer.go()
     sampling = Sampling(max_new_tokens=parameters.max_new_tokens)
     predictor = VisionLanguagePredictor(merge_adapters(trainer), processor, shown, sampling)
-    return answer_validation.select_trained(study, predictor, parameters, ending, began)
+    return answer_validation.select_trained(context, predictor, parameters, ending, began)
 
 
 def _place_rows(start: int, count: int) -> Any:
@@ -123,13 +122,13 @@ def _place_rows(start: int, count: int) -> Any:
     return Dataset.from_dict({"place": list(range(start, start + count))})
 
 
-def _frozen_vision(study: TrainingContext, model: Any, parameters: VisionSftParameters) -> dict[str, Any]:
+def _frozen_vision(context: TrainingContext, model: Any, parameters: VisionSftParameters) -> dict[str, Any]:
     """What sees is left as it is, where that was asked for and it can be told from the rest."""
     if parameters.eyes == "learned":
         return {}
     apart = vision_language.vision_encoder(model)
     if apart is None:
-        study.notes.append("What sees is no part of its own in this model, so it is learned with the rest.")
+        context.notes.append("What sees is no part of its own in this model, so it is learned with the rest.")
         return {}
     name, module = apart
     module.requires_grad_(False)

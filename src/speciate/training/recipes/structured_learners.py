@@ -120,7 +120,7 @@ def _learn_binary(learn: Learn, inputs: Any, column: npt.NDArray[np.int64], seed
     return learned
 
 
-# Learners that know normal examples only: the nearest of them, their mean and covariance, and an isolation forest.
+# Anomaly detection, learned from normal examples: nearest neighbours, mean and covariance, an isolation forest.
 
 
 _NOVELTY_NEIGHBOURS, _ISOLATION_TREES = 3, 200
@@ -156,8 +156,8 @@ DENSE_ANOMALY_LEARNERS = (
 )
 
 
-# Classical forecasts: all steps to come straight from the last ones seen, by a weighted sum or as in the past windows
-# that are most alike. A sum of lags can do what DLinear does (Zeng et al. 2023): its moving average is one, too.
+# Forecasts: all future steps at once from the last ones, by a weighted sum or as in the most similar past windows.
+# A sum of lags can do what DLinear does (Zeng et al. 2023): its moving average is one, too.
 
 
 _FORECAST_PENALTIES = (1.0, 100.0)
@@ -166,11 +166,11 @@ _HORIZONS_SEEN = ((2, 8), (4, 24), (8, 48))
 _MOST_LAGS, _MOST_LAG_COLUMNS = 512, 4000
 
 
-def forecasting_groups(study: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
+def forecasting_groups(context: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
     """From few steps to many. `wanted`: "neighbours" or "ridge"; empty: both."""
-    channels = len(study.train[0].media)
-    horizon = study.payload.terms.horizon or 1
-    longest = max(example.media.shape[1] for example in study.train)
+    channels = len(context.train[0].media)
+    horizon = context.payload.terms.horizon or 1
+    longest = max(example.media.shape[1] for example in context.train)
     steps = sorted({min(max(times * horizon, least), longest, _MOST_LAGS) for times, least in _HORIZONS_SEEN})
     learners = [
         Learner("neighbours", _nearest_windows),
@@ -225,7 +225,7 @@ def _too_many_lags(rows: int, columns: int, classes: int) -> str | None:
     return f"sums of {columns:,} columns would take minutes" if columns > _MOST_LAG_COLUMNS else None
 
 
-# Classical policies: the action from the state, by a weighted sum, as in the most alike steps, or by trees.
+# Control: the action from the state, by a weighted sum, as in the most similar steps, or by trees.
 
 
 _MOST_STATES, _MOST_TREE_WORK = 200_000, 20_000_000
@@ -233,9 +233,9 @@ _CONTROL_PENALTY = 1.0
 _CONTROL_TREES = 100
 
 
-def control_groups(study: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
+def control_groups(context: TrainingContext, wanted: Sequence[str]) -> list[LearnerGroup]:
     """From cheap to dear. `wanted`: "neighbours", "ridge", "boosting"; empty: all."""
-    outputs = len(study.targets(study.train[:1])[0][0])
+    outputs = len(context.targets(context.train[:1])[0][0])
     plain = (
         Learner("ridge", _per_step(_control_ridge)),
         Learner("neighbours", _per_step(_nearest_states), _too_many_states),
@@ -301,7 +301,7 @@ def _control_trees_too_large(outputs: int, rows: int, columns: int, classes: int
     )
 
 
-# Classical segmentation of volumes: the label of each voxel from what it and its surroundings look like.
+# Segmentation of volumes: the label of each voxel from its own values and those around it.
 
 
 _LARGEST_SIDE = 32  # voxels along each axis

@@ -35,29 +35,29 @@ Vectors = npt.NDArray[np.float32]
 _CACHE_CHUNK = 64
 
 
-def load_teacher(study: TrainingContext, teacher: Teacher, *, cached: bool = True) -> Predictor:
+def load_teacher(context: TrainingContext, teacher: Teacher, *, cached: bool = True) -> Predictor:
     """Not `cached`: it computes everything anew, as where it serves."""
-    return predictor.load(Path(teacher.folder), study.folders if cached else None, study.payload.threads)
+    return predictor.load(Path(teacher.folder), context.folders if cached else None, context.payload.threads)
 
 
-def soft_labels(study: TrainingContext, examples: Sequence[Example]) -> SoftTargets:
+def soft_labels(context: TrainingContext, examples: Sequence[Example]) -> SoftTargets:
     """(N, K): what all teachers together say of these, in the columns of the student's head. INVALID where none of
     them knows any of its labels."""
     said = [
-        targets_from_predictions(study.readout, teacher_outputs(study, teacher, examples))
-        for teacher in study.payload.teachers
+        targets_from_predictions(context.readout, teacher_outputs(context, teacher, examples))
+        for teacher in context.payload.teachers
     ]
-    for teacher, each in zip(study.payload.teachers, said, strict=True):
+    for teacher, each in zip(context.payload.teachers, said, strict=True):
         if len(each) and np.isnan(each).all():
             raise SpeciateError(
                 Code.INVALID,
-                f"{teacher.model} knows none of the labels {', '.join(study.readout.labels[:10])}.",
+                f"{teacher.model} knows none of the labels {', '.join(context.readout.labels[:10])}.",
                 "Name a teacher that was trained on these labels.",
             )
-    return average_targets(said, study.readout)
+    return average_targets(said, context.readout)
 
 
-def teacher_outputs(study: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> list[Prediction]:
+def teacher_outputs(context: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> list[Prediction]:
     readout = saved_task_head(Path(teacher.folder))
     labels = readout.labels
 
@@ -67,13 +67,13 @@ def teacher_outputs(study: TrainingContext, teacher: Teacher, examples: Sequence
             return np.array([[float(each.output)] for each in given], np.float32)
         return np.array([[(each.probabilities or {})[label] for label in labels] for each in given], np.float32)
 
-    rows = _cached_rows(study, teacher, "answers", examples, ask, max(1, len(labels)))
+    rows = _cached_rows(context, teacher, "answers", examples, ask, max(1, len(labels)))
     if not labels:
         return [Prediction(float(row[0]), None, None) for row in rows]
     return [_make_prediction(readout, row) for row in rows]
 
 
-def teacher_states(study: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> Vectors:
+def teacher_states(context: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> Vectors:
     """(N, W): pooled states of the teacher's network. INVALID where it is none."""
 
     def ask(model: Predictor, some: Sequence[Example]) -> Vectors:
@@ -86,11 +86,11 @@ def teacher_states(study: TrainingContext, teacher: Teacher, examples: Sequence[
             found: Vectors = backbone.states(batch).pooled.float().numpy()
         return found
 
-    return _cached_rows(study, teacher, "states", examples, ask, teacher_width(study, teacher))
+    return _cached_rows(context, teacher, "states", examples, ask, teacher_width(context, teacher))
 
 
-def teacher_width(study: TrainingContext, teacher: Teacher) -> int:
-    model = load_teacher(study, teacher)
+def teacher_width(context: TrainingContext, teacher: Teacher) -> int:
+    model = load_teacher(context, teacher)
     if not isinstance(model, NetworkPredictor):
         raise SpeciateError(
             Code.INVALID,
@@ -105,7 +105,7 @@ def _make_prediction(readout: TaskHead, row: Any) -> Prediction:
 
 
 def _cached_rows(
-    study: TrainingContext,
+    context: TrainingContext,
     teacher: Teacher,
     what: str,
     examples: Sequence[Example],
@@ -114,26 +114,20 @@ def _cached_rows(
 ) -> Vectors:
     """(N, columns): from the cache, and the rest asked and cached, a chunk at a time: nothing is asked twice."""
     named, cache = example_keys(examples), f"{what}-{teacher.id[:32]}"
-    known = features.read(study.folders, cache, named)
+    known = features.read(context.folders, cache, named)
     found = np.zeros((len(examples), columns), np.float32)
     if known.known.any():
         found[known.known] = known.vectors
     missing = np.flatnonzero(~known.known)
-    model = load_teacher(study, teacher) if len(missing) else None
+    model = load_teacher(context, teacher) if len(missing) else None
     for start in range(0, len(missing), _CACHE_CHUNK):
-        study.checkpoint()
-        study.progress(start, len(missing), "examples", f"asking {teacher.model}")
+        context.checkpoint()
+        context.progress(start, len(missing), "examples", f"asking {teacher.model}")
         places = missing[start : start + _CACHE_CHUNK]
         assert model is not None
         found[places] = ask(model, [examples[place] for place in places.tolist()])
-        features.write(study.folders, cache, [named[place] for place in places.tolist()], found[places])
+        features.write(context.folders, cache, [named[place] for place in places.tolist()], found[places])
     return found
-
-
-# Language models that teach: as models that a trainer compares with, and what they answer to questions, asked once.
-#
-# An answer is kept where evaluations and the operation `answer` keep theirs, so that none of the three computes again
-# what another has, nor a run that was killed.
 
 
 _ANSWERS_AT_ONCE = 32
@@ -149,9 +143,9 @@ class AnsweredExample(NamedTuple):
     answer: str
 
 
-def teacher_folder(study: TrainingContext, teacher: Teacher) -> Path:
+def teacher_folder(context: TrainingContext, teacher: Teacher) -> Path:
     """Of its weights, which may be converted first."""
-    return causal_lm.transformers_folder(Path(teacher.folder), study.folders.cache)
+    return causal_lm.transformers_folder(Path(teacher.folder), context.folders.cache)
 
 
 def teacher_context_length(folder: Path) -> int:
@@ -167,16 +161,16 @@ def teacher_prompt_form(teacher: Teacher) -> ChatFormat | None:
     return language_predictor.saved_form(Path(teacher.folder))
 
 
-def language_teacher(study: TrainingContext, teacher: Teacher, longest_answer: int) -> LanguagePredictor:
+def language_teacher(context: TrainingContext, teacher: Teacher, longest_answer: int) -> LanguagePredictor:
     """As it answers; one that others made writes no longer answers than the student may."""
-    found = language_predictor.load_language_model(teacher_folder(study, teacher), study.payload.threads)
+    found = language_predictor.load_language_model(teacher_folder(context, teacher), context.payload.threads)
     if teacher_prompt_form(teacher) is None:
         found.sampling = found.sampling.model_copy(update={"max_new_tokens": longest_answer})
     return found
 
 
 def teacher_answers(
-    study: TrainingContext, teacher: Teacher, examples: Sequence[Example], longest_answer: int
+    context: TrainingContext, teacher: Teacher, examples: Sequence[Example], longest_answer: int
 ) -> list[Answer]:
     """One for each. Raises Stopped between batches where the run is asked to stop."""
     usual = teacher_prompt_form(teacher) is not None or longest_answer == Sampling().max_new_tokens
@@ -187,36 +181,32 @@ def teacher_answers(
 
     def ask(some: Sequence[Example]) -> list[Prediction]:
         if not model:  # only where an answer is not known yet
-            model.append(language_teacher(study, teacher, longest_answer))
-            model[0].model.to(study.payload.device)
+            model.append(language_teacher(context, teacher, longest_answer))
+            model[0].model.to(context.payload.device)
         return model[0].predict(some)
 
     def tell(done: int) -> None:
-        study.progress(done, len(examples), "answers", f"asking {teacher.model}")
+        context.progress(done, len(examples), "answers", f"asking {teacher.model}")
 
-    return answer_all(study.run, identity, examples, ask, tell, at_once=_ANSWERS_AT_ONCE)
+    return answer_all(context.run, identity, examples, ask, tell, at_once=_ANSWERS_AT_ONCE)
 
 
 def answered_examples(
-    study: TrainingContext, examples: Sequence[Example], longest_answer: int
+    context: TrainingContext, examples: Sequence[Example], longest_answer: int
 ) -> list[AnsweredExample]:
     """What all teachers say to these; the same answer of two counts once. What got none is set aside and said."""
     found: dict[tuple[str, str], AnsweredExample] = {}
-    for teacher in study.payload.teachers:
+    for teacher in context.payload.teachers:
         failed: Counter[str] = Counter()
-        for example, answer in zip(examples, teacher_answers(study, teacher, examples, longest_answer), strict=True):
+        for example, answer in zip(examples, teacher_answers(context, teacher, examples, longest_answer), strict=True):
             text = "" if answer.output is None else str(answer.output)
             if answer.error or not text.strip():
                 failed[answer.error or _EMPTY_ANSWER] += 1
             else:
                 found.setdefault((example.id, text), AnsweredExample(example, text))
         for reason, count in failed.most_common(_REASONS_SHOWN):
-            study.notes.append(f"{count} questions got no answer of {teacher.model} and are left out: {reason}.")
+            context.notes.append(f"{count} questions got no answer of {teacher.model} and are left out: {reason}.")
     return sorted(found.values(), key=lambda each: (each.example.id, each.answer))
-
-
-# A student beside its teachers: how good, how large, how quick, and which of them another one beats in all of it.
-# Pure.
 
 
 _SIMILAR_LATENCY = 1.5

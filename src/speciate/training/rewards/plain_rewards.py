@@ -22,23 +22,20 @@ class ExactScorer:
     def __init__(self, spec: ExactReward) -> None:
         self._spec = spec
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        return [self._value(each) for each in asked]
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        return [self._value(each) for each in requests]
 
     def close(self) -> None: ...
 
-    def _value(self, asked: RewardRequest) -> float | None:
-        if asked.truth is None:
+    def _value(self, request: RewardRequest) -> float | None:
+        if request.reference is None:
             return None
-        found = find_result(asked.answer, self._spec.where, self._spec.marker)
+        found = find_result(request.answer, self._spec.where, self._spec.marker)
         if found is None:
             return 0.0
         if not self._spec.normalise:
-            return float(found == asked.truth.strip())
-        return float(normalise(found) == normalise(asked.truth))
-
-
-# 1 where the number in an answer is the target's, else 0.
+            return float(found == request.reference.strip())
+        return float(normalise(found) == normalise(request.reference))
 
 
 _NUMBER = re.compile(
@@ -51,33 +48,35 @@ _LONGEST_NUMBER = 400
 
 
 class NumericScorer:
+    """1 where the number in an answer is the reference's, else 0."""
+
     def __init__(self, spec: NumericReward) -> None:
         self._spec = spec
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        return [self._value(each) for each in asked]
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        return [self._value(each) for each in requests]
 
     def close(self) -> None: ...
 
-    def _value(self, asked: RewardRequest) -> RewardValue:
-        if asked.truth is None:
+    def _value(self, request: RewardRequest) -> RewardValue:
+        if request.reference is None:
             return None
-        truth = last_number(asked.truth)
-        if truth is None:
-            return MissingValue("not_a_number", f"the target has no number: {asked.truth:.60}")
-        found = find_result(asked.answer, self._spec.where, self._spec.marker)
+        reference = last_number(request.reference)
+        if reference is None:
+            return MissingValue("not_a_number", f"the target has no number: {request.reference:.60}")
+        found = find_result(request.answer, self._spec.where, self._spec.marker)
         said = None if found is None else last_number(found)
-        return 0.0 if said is None else float(self._same(said, truth))
+        return 0.0 if said is None else float(self._same(said, reference))
 
-    def _same(self, said: Number, truth: Number) -> bool:
+    def _same(self, said: Number, reference: Number) -> bool:
         """`12 %` is 0.12, and what is meant by 12 where percent are asked for; but 1 % is not 100 %."""
-        if said.percent == truth.percent:
-            return self._near(said.value, truth.value)
-        parts = said.value / (100 if said.percent else 1), truth.value / (100 if truth.percent else 1)
-        return self._near(said.value, truth.value) or self._near(*parts)
+        if said.percent == reference.percent:
+            return self._near(said.value, reference.value)
+        parts = said.value / (100 if said.percent else 1), reference.value / (100 if reference.percent else 1)
+        return self._near(said.value, reference.value) or self._near(*parts)
 
-    def _near(self, said: float, truth: float) -> bool:
-        return abs(said - truth) <= max(self._spec.tolerance, self._spec.relative * abs(truth))
+    def _near(self, said: float, reference: float) -> bool:
+        return abs(said - reference) <= max(self._spec.tolerance, self._spec.relative * abs(reference))
 
 
 class Number(NamedTuple):
@@ -104,10 +103,9 @@ def _read_number(text: str) -> Number | None:
     return Number(value, plain.endswith("%")) if math.isfinite(value) else None
 
 
-# The reward `model`: the number that a reward model of ours gives an answer, asked in this process.
-
-
 class ModelScorer:
+    """The number that a reward model of ours gives an answer, computed in this process."""
+
     def __init__(self, spec: ModelReward, device: str = "cpu") -> None:
         """CONFLICT where the folder is not the model that was bound."""
         if spec.folder is None:
@@ -124,17 +122,17 @@ class ModelScorer:
         self._model = language_predictor.load_reward_model(Path(spec.folder), torch.get_num_threads())
         self._model.model.to(device)
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
         try:
-            return list(self._model.numbers([(tuple(each.question), each.answer) for each in asked]))
+            return list(self._model.numbers([(tuple(each.question), each.answer) for each in requests]))
         except SpeciateError:  # one of them is too long: each by itself
-            return [self._alone(each) for each in asked]
+            return [self._alone(each) for each in requests]
 
     def close(self) -> None: ...
 
-    def _alone(self, asked: RewardRequest) -> RewardValue:
+    def _alone(self, request: RewardRequest) -> RewardValue:
         try:
-            return self._model.numbers([(tuple(asked.question), asked.answer)])[0]
+            return self._model.numbers([(tuple(request.question), request.answer)])[0]
         except SpeciateError as error:
             return MissingValue("raised", error.message)
 
@@ -152,15 +150,16 @@ def bind_model_reward(spec: ModelReward, workspace: Workspace) -> ModelReward:
     return spec.model_copy(update={"model": card.ref, "folder": str(found.path), "sealed": card.id})
 
 
-# Where in an answer the result stands: all of it, its last line, after a marker, or in tags. Pure.
-
 _TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MARGINS = " \t\r\n.。!\"'`*"
 """What may stand around a result and is no part of it."""
 
 
 def find_result(answer: str, where: Where, marker: str = "####") -> str | None:
-    """None where the answer has no such place. Of several tags or markers the last one counts."""
+    """The result in an answer: all of it, its last line, what follows a marker, or what tags hold.
+
+    None where the answer has no such place. Of several tags or markers the last one counts.
+    """
     match where:
         case "whole":
             return answer.strip()

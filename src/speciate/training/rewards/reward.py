@@ -28,7 +28,7 @@ class RewardRequest(NamedTuple):
 
     question: Sequence[Message]
     answer: str
-    truth: str | None
+    reference: str | None
     columns: Mapping[str, Any]
     """The user's columns of the example."""
 
@@ -41,13 +41,13 @@ class RewardFailures:
     """What a reward could not say, over a run."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
         self.counted: Counter[RewardFailure] = Counter()
         self.examples: dict[RewardFailure, str] = {}
         """The first of each kind: foreign text."""
 
     def note(self, values: Sequence[RewardValue]) -> None:
-        self.asked += len(values)
+        self.requests += len(values)
         for value in values:
             if isinstance(value, MissingValue):
                 self.counted[value.failure] += 1
@@ -55,7 +55,7 @@ class RewardFailures:
 
     def told(self) -> dict[str, Any]:
         """For a report: answers that were asked about, and of those without a value how many by the reason."""
-        return {"asked": self.asked, "failures": dict(self.counted), "untrusted": {"first": dict(self.examples)}}
+        return {"asked": self.requests, "failures": dict(self.counted), "untrusted": {"first": dict(self.examples)}}
 
 
 class Reward(Protocol):
@@ -69,7 +69,7 @@ class Reward(Protocol):
         self,
         questions: Sequence[Sequence[Message]],
         answers: Sequence[str],
-        truths: Sequence[str | None],
+        references: Sequence[str | None],
         columns: Sequence[Mapping[str, Any]],
     ) -> list[float | None]:
         """A value of each answer, never NaN. None: it does not apply, or could not be had (`failures`).
@@ -84,14 +84,11 @@ class Reward(Protocol):
 
 
 class AnswerScorer(Protocol):
-    """What tells the values: a kind of reward. `table.py` makes a Reward of it."""
+    """One kind of reward. `reward_table.py` makes a Reward of it."""
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]: ...
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]: ...
 
     def close(self) -> None: ...
-
-
-# A kind of reward as a run asks it: failures are counted, and a reward that says nothing any more stops the run.
 
 
 _MOST_IN_A_ROW = 2
@@ -100,23 +97,25 @@ _QUOTED_CHARACTERS = 300
 
 
 class WatchedReward:
-    def __init__(self, name: str, marker: AnswerScorer) -> None:
+    """A kind of reward whose failures are counted. A reward that gives no values any more ends the run."""
+
+    def __init__(self, name: str, scorer: AnswerScorer) -> None:
         self.name, self.failures = name, RewardFailures()
-        self._marker, self._in_a_row = marker, 0
+        self._scorer, self._in_a_row = scorer, 0
 
     def score(
-        self, questions: Sequence[Sequence[Message]], answers: Sequence[str], truths: Sequence[str | None],
+        self, questions: Sequence[Sequence[Message]], answers: Sequence[str], references: Sequence[str | None],
         columns: Sequence[Mapping[str, Any]],
     ) -> list[float | None]:  # fmt: skip
-        asked = [RewardRequest(*each) for each in zip(questions, answers, truths, columns, strict=True)]
-        values = [_finite(each) for each in self._marker.mark(asked)]
-        assert len(values) == len(asked), "a kind of reward that counts wrong"
+        requests = [RewardRequest(*each) for each in zip(questions, answers, references, columns, strict=True)]
+        values = [_finite(each) for each in self._scorer.score(requests)]
+        assert len(values) == len(requests), "a kind of reward that counts wrong"
         self.failures.note(values)
         self._stop_where_useless(values)
         return [None if isinstance(each, MissingValue) else each for each in values]
 
     def close(self) -> None:
-        self._marker.close()
+        self._scorer.close()
 
     def _stop_where_useless(self, values: Sequence[RewardValue]) -> None:
         missed = [each for each in values if isinstance(each, MissingValue)]

@@ -24,9 +24,9 @@ class RewardFunctions(NamedTuple):
     host: EnvironmentHost | None = None
     """Of an environment, which may say itself what an answer was worth: the last of the functions and weights."""
 
-    def functions(self, asked: Sequence[Question]) -> list[Callable[..., list[float | None]]]:
+    def functions(self, questions: Sequence[Question]) -> list[Callable[..., list[float | None]]]:
         """One for each reward, of its name. trl hands each the column `place` of the questions of `asking.rows`."""
-        found = [_reward_function(each, asked) for each in self.opened]
+        found = [_reward_function(each, questions) for each in self.opened]
         return [*found, _of_environments] if self._own else found
 
     @property
@@ -34,11 +34,11 @@ class RewardFunctions(NamedTuple):
         return self.host is not None and self.host.described.rewards
 
     def sums(
-        self, asked: Sequence[Question], answers: Sequence[str], environments: Sequence[float | None] = ()
+        self, questions: Sequence[Question], answers: Sequence[str], environments: Sequence[float | None] = ()
     ) -> list[float]:
         """Of each answer, as trl sums them: what a reward does not say counts as 0, NaN where none says anything.
         `environments`: what they said themselves."""
-        by_reward = [_score_answers(each, asked, answers) for each in self.opened]
+        by_reward = [_score_answers(each, questions, answers) for each in self.opened]
         by_reward += [list(environments)] if self._own else []
         return weighted_sums(list(zip(*by_reward, strict=True)), self.weights)
 
@@ -49,7 +49,7 @@ class RewardFunctions(NamedTuple):
     def state(self) -> dict[str, Any]:
         """What was counted, as JSON."""
         return {
-            each.name: [each.failures.asked, dict(each.failures.counted), dict(each.failures.examples)]
+            each.name: [each.failures.requests, dict(each.failures.counted), dict(each.failures.examples)]
             for each in self.opened
         } | ({ENVIRONMENT: self.host.state()} if self.host else {})
 
@@ -58,8 +58,8 @@ class RewardFunctions(NamedTuple):
             self.host.restore(state[ENVIRONMENT])
         for each in self.opened:
             if each.name in state:
-                asked, counted, examples = state[each.name]
-                each.failures.asked = asked
+                count, counted, examples = state[each.name]
+                each.failures.requests = count
                 each.failures.counted.clear()
                 each.failures.counted.update(counted)
                 each.failures.examples.update(examples)
@@ -67,17 +67,20 @@ class RewardFunctions(NamedTuple):
 
 @contextmanager
 def open_reward_functions(
-    study: TrainingContext, specs: Sequence[RewardSpec], environment: EnvironmentSpec | None, asked: Sequence[Question]
+    context: TrainingContext,
+    specs: Sequence[RewardSpec],
+    environment: EnvironmentSpec | None,
+    questions: Sequence[Question],
 ) -> Iterator[RewardFunctions]:
-    """Opened for a run. `asked`: the questions of an environment by their `place`. Raises what `open_rewards` and
-    `environment.describe` raise."""
-    folder = study.run.folder.path
+    """Opened for a run. `questions`: of an environment by their `place`. Raises what `open_rewards` and
+    `describe_environment` raise."""
+    folder = context.run.folder.path
     host = (
-        EnvironmentHost(environment, describe_environment(environment), asked, folder, "required")
+        EnvironmentHost(environment, describe_environment(environment), questions, folder, "required")
         if environment
         else None
     )
-    opened = open_rewards(specs, folder, device=study.payload.device)
+    opened = open_rewards(specs, folder, device=context.payload.device)
     weights = [spec.weight for spec in specs]
     if environment is not None and host is not None and host.described.rewards:
         weights.append(environment.weight)
@@ -97,9 +100,9 @@ def _of_environments(environments: Sequence[Any], **named: Any) -> list[float | 
 _of_environments.__name__ = ENVIRONMENT
 
 
-def _reward_function(reward: Reward, asked: Sequence[Question]) -> Callable[..., list[float | None]]:
+def _reward_function(reward: Reward, questions: Sequence[Question]) -> Callable[..., list[float | None]]:
     def function(completions: Sequence[Any], place: Sequence[int], **named: Any) -> list[float | None]:
-        return _score_answers(reward, [asked[one] for one in place], [answer_text(each) for each in completions])
+        return _score_answers(reward, [questions[one] for one in place], [answer_text(each) for each in completions])
 
     function.__name__ = reward.name
     return function
@@ -110,10 +113,10 @@ def answer_text(completion: Any) -> str:
     return completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
 
 
-def _score_answers(reward: Reward, asked: Sequence[Question], answers: Sequence[str]) -> list[float | None]:
+def _score_answers(reward: Reward, questions: Sequence[Question], answers: Sequence[str]) -> list[float | None]:
     return reward.score(
-        [each.asked for each in asked], answers, [each.truth for each in asked],
-        [each.example.columns for each in asked],
+        [each.prompt for each in questions], answers, [each.reference for each in questions],
+        [each.example.columns for each in questions],
     )  # fmt: skip
 
 

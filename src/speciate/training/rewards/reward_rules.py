@@ -17,12 +17,7 @@ from speciate.training.rewards.reward_rules_sandbox import Rule
 
 def regex_rule(spec: dict[str, Any]) -> Rule:
     wanted = re.compile(spec["pattern"])
-    return lambda answer, truth, cell: float(wanted.fullmatch(answer) is not None)
-
-
-# The rule of `json_schema`: whether a text is JSON that fits, and where asked for whether it is that of the target.
-#
-# In a cage, for patterns of a schema may take time without end. JSON in a fenced block counts as the block.
+    return lambda answer, reference, cell: float(wanted.fullmatch(answer) is not None)
 
 
 _FENCED = re.compile(r"\A\s*```[^\n`]*\n(.*?)```\s*\Z", re.DOTALL)
@@ -30,11 +25,15 @@ _NONE = object()
 
 
 def json_schema_rule(spec: dict[str, Any]) -> Rule:
+    """Whether an answer is JSON that fits a schema, and with `equal` whether it is the reference's.
+
+    JSON in a fenced block counts as the block.
+    """
     from jsonschema import Draft202012Validator
 
     validator = Draft202012Validator(spec["json_schema"])
 
-    def value(answer: str, truth: str | None, cell: Any) -> Any:
+    def value(answer: str, reference: str | None, cell: Any) -> Any:
         found = _read_json(answer)
         if found is _NONE:
             return 0.0
@@ -42,11 +41,11 @@ def json_schema_rule(spec: dict[str, Any]) -> Rule:
             return spec["partial"]
         if not spec["equal"]:
             return 1.0
-        if truth is None:
+        if reference is None:
             return None
-        wanted = _read_json(truth)
+        wanted = _read_json(reference)
         if wanted is _NONE:
-            return {"failure": "not_a_number", "detail": f"the target is no JSON: {truth:.60}"}
+            return {"failure": "not_a_number", "detail": f"the target is no JSON: {reference:.60}"}
         return 1.0 if _same_json(found, wanted) else spec["partial"]
 
     return value
@@ -89,16 +88,15 @@ def _same_json(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-# The rule of `math`: whether two expressions are worth the same, by the library math-verify, in a cage.
-#
-# It parses foreign text with SymPy, and so may take long and much memory; its own clock is the alarm of `rules_cage`.
-
-
 _LONGEST_ANSWER = 20_000
 """Characters of an answer that are read, from its end."""
 
 
 def math_rule(spec: dict[str, Any]) -> Rule:
+    """Whether two expressions have the same value, by the library math-verify.
+
+    It parses foreign text with SymPy, and may take long and much memory: the alarm of reward_rules_sandbox.py ends it.
+    """
     import math_verify
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -108,25 +106,23 @@ def math_rule(spec: dict[str, Any]) -> Rule:
         """As it stands, else as LaTeX: a target is often written without dollars."""
         return math_verify.parse(text, parsing_timeout=None) or math_verify.parse(f"${text}$", parsing_timeout=None)
 
-    def value(answer: str, truth: str | None, cell: Any) -> Any:
-        if truth is None:
+    def value(answer: str, reference: str | None, cell: Any) -> Any:
+        if reference is None:
             return None
-        wanted = read(truth)
+        wanted = read(reference)
         if not wanted:
-            return {"failure": "not_a_number", "detail": f"the target is no maths: {truth:.60}"}
+            return {"failure": "not_a_number", "detail": f"the target is no maths: {reference:.60}"}
         found = math_verify.parse(answer[-_LONGEST_ANSWER:], parsing_timeout=None)
         return float(math_verify.verify(wanted, found, timeout_seconds=None))
 
     return value
 
 
-# The rule of `gym`: the scorer of the task of reasoning-gym that made the example (evaluation/scorers/gym_scores.py).
-
-
 def gym_rule(spec: dict[str, Any]) -> Rule:
+    """The score by the reasoning-gym task that made the example (evaluation/scorers)."""
     import reasoning_gym  # noqa: F401 - it takes a while, and the time of an answer is short
 
-    def value(answer: str, truth: str | None, cell: Any) -> Any:
+    def value(answer: str, reference: str | None, cell: Any) -> Any:
         if not isinstance(cell, str):
             return {"failure": "no_column", "detail": f"there is no text in the column {spec['column']!r}"}
         return of_entry(answer, cell)

@@ -81,11 +81,11 @@ def reward_names(specs: Sequence[RewardSpec]) -> list[str]:
     return found
 
 
-# Rewards as a run is handed them: what they name is found, and files are bound to the bytes that they have now.
-
-
 def bind_rewards(specs: Sequence[RewardSpec], workspace: Workspace) -> tuple[RewardSpec, ...]:
-    """For a plan, in the daemon. Raises NOT_FOUND, INVALID or MISSING_EXTRA for what would make a run fail."""
+    """Find what rewards name, and bind files to the bytes that they have now. For a plan, in the daemon.
+
+    Raises NOT_FOUND, INVALID or MISSING_EXTRA for what would make a run fail.
+    """
     return tuple(_bind_reward(each, workspace) for each in specs)
 
 

@@ -51,22 +51,22 @@ class SandboxedBatches:
         self._kept, self._ask = RestartingClient(load, "answers"), ask
         self._seconds, self._one = seconds, seconds if one is None else one
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        if not asked:
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        if not requests:
             return []
-        said = self._kept.ask(self._ask(asked), self._seconds, sys.maxsize)
+        said = self._kept.ask(self._ask(requests), self._seconds, sys.maxsize)
         if not isinstance(said, NoAnswer):
-            return check_values(said, len(asked))
-        if len(asked) == 1:
+            return check_values(said, len(requests))
+        if len(requests) == 1:
             return [self._missed(said, self._seconds)]
-        return self._one_by_one(asked)
+        return self._one_by_one(requests)
 
     def close(self) -> None:
         self._kept.end()
 
-    def _one_by_one(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
+    def _one_by_one(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
         most, found = self._kept.lost + _MOST_LOST, list[RewardValue]()
-        for each in asked:
+        for each in requests:
             said = self._kept.ask(self._ask([each]), self._one, most)
             found += [self._missed(said, self._one)] if isinstance(said, NoAnswer) else check_values(said, 1)
         return found
@@ -104,9 +104,6 @@ def _check_value(value: Any) -> RewardValue:
     return float(value) if math.isfinite(value) else MissingValue("nan", f"it returned {value}")
 
 
-# Rewards by rules of our own that are at work in a cage (rules_cage.py): patterns, schemas, maths, reasoning-gym.
-
-
 RuleReward = RegexReward | SchemaReward | MathReward | GymReward
 _SANDBOX = "speciate.training.rewards.reward_rules_sandbox"
 INSTALL = "pip install 'speciate[rewards]'"
@@ -115,18 +112,21 @@ _LIBRARIES = {"math": "math_verify", "gym": "reasoning_gym", "json_schema": "jso
 
 
 def open_rule_reward(spec: RuleReward, folder: Path, policy: SandboxPolicy) -> AnswerScorer:
-    """MISSING_EXTRA where its library is not installed."""
+    """A reward by a rule of ours (pattern, schema, maths, reasoning-gym) in a sandbox.
+
+    MISSING_EXTRA where its library is not installed.
+    """
     check_library(spec)
     loading = {"kind": spec.kind, "spec": spec.model_dump(mode="json")}
 
     def load() -> SandboxClient:
         return load_code(SandboxClient(_SANDBOX, folder, policy), loading, f"The reward {spec.kind!r}")
 
-    def ask(asked: Sequence[RewardRequest]) -> dict[str, Any]:
+    def ask(requests: Sequence[RewardRequest]) -> dict[str, Any]:
         return {
-            "answers": [find_result(each.answer, spec.where, spec.marker) for each in asked],
-            "truths": [each.truth for each in asked],
-            "cells": [_read_cell(spec, each) for each in asked],
+            "answers": [find_result(each.answer, spec.where, spec.marker) for each in requests],
+            "truths": [each.reference for each in requests],
+            "cells": [_read_cell(spec, each) for each in requests],
         }
 
     return SandboxedBatches(load, ask, spec.seconds, min(spec.seconds, _SECONDS_ALONE))
@@ -146,16 +146,9 @@ def lacks_library(kind: str) -> bool:
     return kind in _LIBRARIES and importlib.util.find_spec(_LIBRARIES[kind]) is None
 
 
-def _read_cell(spec: RuleReward, asked: RewardRequest) -> str | None:
-    cell = asked.columns.get(spec.column) if isinstance(spec, GymReward) else None
+def _read_cell(spec: RuleReward, request: RewardRequest) -> str | None:
+    cell = request.columns.get(spec.column) if isinstance(spec, GymReward) else None
     return cell if isinstance(cell, str) else None
-
-
-# The reward `code`: whether the program in an answer passes the tests of its example
-# (evaluation/scorers/sandboxed_scorers.py).
-#
-# Each program has a process of its own, as many at once as there are cores. Answers of a call that are the same, as
-# many to one question are, are run once.
 
 
 class _ProgramRun(NamedTuple):
@@ -164,12 +157,17 @@ class _ProgramRun(NamedTuple):
 
 
 class CodeRewardScorer:
+    """Whether the program in an answer passes the tests of its example.
+
+    Each program has a process of its own, as many at once as there are cores. Equal answers of a call are run once.
+    """
+
     def __init__(self, spec: CodeReward, folder: Path, policy: SandboxPolicy) -> None:
         self._spec, self._folder, self._policy = spec, folder, policy
         self._pool = ThreadPoolExecutor(max(1, cores()), thread_name_prefix="programs")
 
-    def mark(self, asked: Sequence[RewardRequest]) -> list[RewardValue]:
-        runs = [_ProgramRun(each.answer, _text_or_none(each.columns.get(self._spec.column))) for each in asked]
+    def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
+        runs = [_ProgramRun(each.answer, _text_or_none(each.columns.get(self._spec.column))) for each in requests]
         different = list(dict.fromkeys(runs))
         values = dict(zip(different, self._pool.map(self._value, different), strict=True))
         return [values[run] for run in runs]
@@ -191,21 +189,20 @@ def _text_or_none(cell: Any) -> str | None:
     return cell if isinstance(cell, str) else None
 
 
-# A user's own reward: one function in one file, called with a batch of answers, in a cage that is kept over the run.
-#
-#     def reward(questions, answers, truths, columns) -> list[float | None]
-#
-# All four are lists of one length: messages `{"role", "content"}` of each question, the answers' texts, the targets
-# as texts, and the example's columns as a dict. None says that the reward does not apply to an answer. Where a batch
-# was lost, its answers are asked about one by one.
-
-
 _NAME_A_FILE = "Name a file that is there: {'kind': 'python', 'file': 'path/to/file.py:FUNCTION'}."
 _AGAIN = "Call train_model again: it is another reward now."
 
 
 def open_python_reward(spec: PythonReward, folder: Path, policy: SandboxPolicy) -> AnswerScorer:
-    """CONFLICT where the file has changed since it was bound."""
+    """A user's own reward: one function in one file, in a sandbox that is kept over the run.
+
+        def reward(questions, answers, truths, columns) -> list[float | None]
+
+    All four are lists of one length: messages `{"role", "content"}` of each question, the answers' texts, the
+    references as texts, and the example's columns as a dict. None says that the reward does not apply to an answer.
+    Where a batch was lost, its answers are asked about one by one. CONFLICT where the file has changed since it was
+    bound.
+    """
     path, function = split_reference(spec.file)
     agreed = FileBinding(spec.sha256, "the training", _AGAIN if spec.sha256 else _NAME_A_FILE)
     load = user_code.client_factory(folder, path, function, agreed, policy, "reward")
@@ -233,7 +230,7 @@ def split_reference(ref: str) -> tuple[Path, str]:
     return Path(path), function
 
 
-def _call(asked: Sequence[RewardRequest]) -> dict[str, Any]:
-    questions = [[message.shown() for message in each.question] for each in asked]
-    columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in asked]
-    return {"call": [questions, [each.answer for each in asked], [each.truth for each in asked], columns]}
+def _call(requests: Sequence[RewardRequest]) -> dict[str, Any]:
+    questions = [[message.shown() for message in each.question] for each in requests]
+    columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in requests]
+    return {"call": [questions, [each.answer for each in requests], [each.reference for each in requests], columns]}

@@ -156,18 +156,18 @@ class EnvironmentHost:
         self,
         spec: EnvironmentSpec,
         described: EnvironmentDescription,
-        asked: Sequence[Question],
+        questions: Sequence[Question],
         folder: Path,
         policy: SandboxPolicy,
     ) -> None:
-        """`asked`: the questions by their `place`."""
+        """`questions`: by their `place`."""
         loading = {"source": described.source, "function": described.name, "name": described.file.name}
 
         def load() -> SandboxClient:
             what = f"The environment {described.file.name}"
             return user_code.load_code(SandboxClient(_SANDBOX, folder, policy), loading, what)
 
-        self.spec, self.described, self._asked = spec, described, asked
+        self.spec, self.described, self._questions = spec, described, questions
         self._kept, self._numbers = RestartingClient(load, "calls"), 0
         self.calls = 0
         self.failures: Counter[str] = Counter()
@@ -179,9 +179,9 @@ class EnvironmentHost:
 
     def reset(self, number: int, place: int) -> str | None:
         """INVALID where it cannot begin: a training without its environment means nothing."""
-        question = self._asked[place]
+        question = self._questions[place]
         row = json.loads(json.dumps(dict(question.example.columns), default=str))
-        row |= {"prompt": [each.shown() for each in question.asked], "truth": question.truth}
+        row |= {"prompt": [each.shown() for each in question.prompt], "truth": question.reference}
         said = self._kept.ask({"reset": number, "row": row}, self.spec.seconds, _MOST_LOST)
         if isinstance(said, NoAnswer) or "error" in said:
             why = said.detail if isinstance(said, NoAnswer) else str(said["error"])[:_SHOWN]
