@@ -46,7 +46,7 @@ def test_hours_and_requests_must_both_have_passed() -> None:
 def test_after_a_week_few_requests_are_enough_and_none_never() -> None:
     assert state(watched(tally(3)), hours=167) == "baking"
     assert state(watched(tally(3)), hours=168) == "survived"
-    assert state(watched(None), hours=168) == "survived", "it answered without a slot"
+    assert state(watched(None), hours=168) == "survived", "it answered without a deployment"
     assert state(watched(None, answered=False), hours=10_000) == "baking"
 
 
@@ -100,9 +100,9 @@ def test_latency_waits_for_enough_requests() -> None:
     assert state(watched(tally(130, seconds=5, slow=1))) == "broken"
 
 
-def test_a_refusal_by_the_slot_is_enough() -> None:
+def test_a_refusal_by_the_deployment_is_enough() -> None:
     found = judge(watched(None, refused="its files have changed"), Bake(), START)
-    assert (found.state, found.reasons) == ("broken", ("Its slot did not let it serve: its files have changed",))
+    assert (found.state, found.reasons) == ("broken", ("Its deployment did not let it serve: its files have changed",))
 
 
 def test_wrong_answers_take_it_back_where_the_target_or_the_version_before_says_so() -> None:

@@ -48,7 +48,7 @@ def serve(
     alias: str = "production",
     overloaded: bool = False,
 ) -> None:
-    """As a slot would count them, one each second; every `fails`-th request fails, or its turn comes too late."""
+    """As a deployment would count them, one each second; every `fails`-th request fails, or its turn comes too late."""
     moved = aliases.read(workspace.database, "digits", alias)
     assert moved
     counts = request_metrics.CounterFile(deployment_folder(workspace.folders, "digits").tallies)
@@ -160,7 +160,7 @@ def test_where_a_person_decides_it_is_only_told(workspace: Workspace, clock: Man
     assert any("m@v2 broke a limit of its bake and serves on" in alert for alert in found.alerts)
 
 
-def test_a_version_that_its_slot_refused_goes_back(workspace: Workspace, baker: BakeWatch) -> None:
+def test_a_version_that_its_deployment_refused_goes_back(workspace: Workspace, baker: BakeWatch) -> None:
     refused = Refused(generation=2, model="m@v2", why="it answers with NaN", at=1.0)
     deployment_folder(workspace.folders, "digits").tell(State(serving="m@v1", refused=refused))
     baker.look(now=True)

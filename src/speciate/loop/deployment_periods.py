@@ -25,7 +25,7 @@ class DeploymentPeriod(NamedTuple):
     noticed: float | None = None
     """When the bake found a limit broken, whoever took it back then."""
     served: float | None = None
-    """When a slot began to serve it in this tenure; None where no slot said so."""
+    """When a deployment began to serve it in this tenure; None where no deployment said so."""
     ended: float | None = None
     ended_by: str | None = None
 
@@ -68,7 +68,9 @@ def _move(found: list[DeploymentPeriod], event: Event, first_answers: dict[str, 
 
 def _apply_event(tenure: DeploymentPeriod, event: Event) -> DeploymentPeriod:
     """What an event says of the version that serves."""
-    happened = max(tenure.begun, min(event.at, event.data.get("at", event.at)))  # a slot tells what it noted before
+    happened = max(
+        tenure.begun, min(event.at, event.data.get("at", event.at))
+    )  # a deployment tells what it noted before
     if event.type in ANSWERED and tenure.answered is None:
         return tenure._replace(answered=happened)
     if event.type == SERVING and tenure.served is None:

@@ -299,7 +299,11 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     if event.type == "canary.survived":
         return "canary", f"{use_case}: the canary {named.get('model')} held; it waits to get all requests.", named
     if event.type == "slot.refused":
-        return "refused", f"{use_case}: the slot did not let {named.get('model')} serve; get_status says why.", named
+        return (
+            "refused",
+            f"{use_case}: the deployment did not let {named.get('model')} serve; get_status says why.",
+            named,
+        )
     if event.type == "bake.broken":
         return "bake", f"{use_case}: {named.get('model')} breaks its limits and was left serving; get_status.", named
     if event.type == "disk.low":

@@ -173,7 +173,7 @@ def find_logged_answer(log: AnswerLog, prediction: str, now: float) -> LoggedAns
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{prediction} is no answer of {log.use_case!r}: its id names another use case.",
-            "Send it to the slot of that use case, or call record_feedback.",
+            "Send it to the deployment of that use case, or call record_feedback.",
         )
     since = reading.retention_start(now, log.settings.retention_days)
     found = reading.find(log.folder, prediction, since=since) if parsed is not None else None
@@ -193,8 +193,8 @@ def missing_answer_error(prediction: str, settings: Log, dropped: DroppedAnswers
             Code.INVALID,
             f"{prediction!r} is no id that was given to an answer: those are {prediction_ids.NOUN!r} and then "
             f"{prediction_ids.LENGTH} characters, of {ALPHABET}.",
-            "Take the field `prediction` of an answer: of predict, of the slot's POST /predict, or the id of a chat "
-            "completion.",
+            "Take the field `prediction` of an answer of predict or of a deployment's POST /predict, or the id of a "
+            "chat completion.",
         )
     when = datetime.fromtimestamp(parsed.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if parsed.at > now + 60:

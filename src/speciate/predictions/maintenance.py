@@ -4,7 +4,7 @@
 
 Each step may be killed and repeated: a part names the segments that it holds, so a segment that is still there is
 known to be in it; a part that is rewritten is replaced whole. Runs in a process of its own, for the daemon and for a
-slot that lives without one.
+deployment that lives without one.
 """
 
 from __future__ import annotations
@@ -212,10 +212,10 @@ if __name__ == "__main__":
     sys.exit(main(*sys.argv[1:]))
 
 
-# Has the logs looked after now and then, in a process of its own: neither a slot nor the daemon waits for it.
+# Has the logs looked after now and then, in a process of its own: neither a deployment nor the daemon waits for it.
 #
-# A slot does it for its own log, for it may live without a daemon; the daemon does it for all, also those whose slot
-# is gone. Who comes second finds the log locked, and does nothing.
+# A deployment does it for its own log, for it may live without a daemon; the daemon does it for all, also those whose
+# deployment is gone. Who comes second finds the log locked, and does nothing.
 
 
 LOOK_SECONDS = 60.0

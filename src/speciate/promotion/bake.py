@@ -60,13 +60,13 @@ class BakeObservation(NamedTuple):
     since: float
     """When the alias moved."""
     tally: RequestCounters | None
-    """None where no slot counted a request of it."""
+    """None where no deployment counted a request of it."""
     before: RequestCounters | None
     """Of the version that it replaced or, for a canary, stands beside."""
     answered: bool
-    """Whether it ever answered, also where no slot counts."""
+    """Whether it ever answered, also where no deployment counts."""
     refused: str | None = None
-    """Why its slot did not let it serve."""
+    """Why its deployment did not let it serve."""
     quality: Quality | None = None
 
 
@@ -86,7 +86,7 @@ class _Limit(NamedTuple):
 
 def judge(watched: BakeObservation, bake: Bake, now: float) -> Judgement:
     """Survived, broken, or neither yet."""
-    reasons = [f"Its slot did not let it serve: {watched.refused}"] if watched.refused else []
+    reasons = [f"Its deployment did not let it serve: {watched.refused}"] if watched.refused else []
     reasons += [_describe_limit(limit) for limit in _limits(watched, bake) if _broken(limit)]
     evidence = _evidence(watched, now)
     if reasons:

@@ -1,4 +1,4 @@
-"""The HTTP interface of a slot, on loopback, for whoever holds its token.
+"""The HTTP interface of a deployment, on loopback, for whoever holds its token.
 
     POST /predict              {"inputs": [...]} or a form -> {"predictions": [...], "model": "name@v3"}
     GET  /schema               what an input may look like (JSON Schema)
@@ -8,8 +8,8 @@
     POST /v1/chat/completions  OpenAI's, where what serves writes texts; GET /v1/models
 
 Every answer names its version in `x-model-version`. While a canary stands beside what is in production, requests of the
-same key (`routing.key_of`) are answered by the same of the two. A request that cannot be answered says why in `error`,
-and with status 429 or 503 when to come again in `Retry-After`.
+same key (`routing.request_key`) are answered by the same of the two. A request that cannot be answered says why in
+`error`, and with status 429 or 503 when to come again in `Retry-After`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ VERSION = "x-model-version"
 _MB = 1024 * 1024
 _LOAD_AGAIN_SECONDS = 2
 _STATUS = {Code.NOT_FOUND: 404, Code.INVALID: 422, Code.UNAVAILABLE: 503}
-_KEPT = "retry-after", "connection", VERSION
+_KEPT_HEADERS = "retry-after", "connection", VERSION
+CHAT_TASK = "text-generation"
+_CHAT_FIELDS = {"model", "messages"}
+_IGNORED_CHAT_FIELDS = {
+    "user", "metadata", "store", "stream", "n", "service_tier", "prompt_cache_key", "safety_identifier",
+}  # fmt: skip
 
 
 class _Request(NamedTuple):
@@ -62,10 +67,10 @@ class _Response(NamedTuple):
 
 
 class Api:
-    def __init__(self, slot: Deployment, metrics: Metrics, token: str, log: AnswerLog | None = None) -> None:
-        self._slot, self._metrics, self._expected = slot, metrics, f"Bearer {token}".encode()
-        self._log, self._check = log, record_feedback.label_check(Folders(slot.folder.path.parent.parent))
-        self._bucket = TokenBucket(slot.wanted.options.per_second, time.monotonic())
+    def __init__(self, deployment: Deployment, metrics: Metrics, token: str, log: AnswerLog | None = None) -> None:
+        self._deployment, self._metrics, self._expected = deployment, metrics, f"Bearer {token}".encode()
+        self._log, self._check = log, record_feedback.label_check(Folders(deployment.folder.path.parent.parent))
+        self._bucket = TokenBucket(deployment.wanted.options.per_second, time.monotonic())
 
     def app(self) -> Starlette:
         routes = [
@@ -129,11 +134,11 @@ class Api:
 
     async def _received(self, request: Request, began: float) -> _Request | Response:
         """The body, and the version whose schema it is held to; or why there is none."""
-        options = self._slot.wanted.options
+        options = self._deployment.wanted.options
         if wait := self._bucket.take(began):
             return _retry_later(429, f"More than {options.per_second:g} requests per second.", wait)
-        if (serving := self._slot.current) is None:
-            return _retry_later(503, self._slot.why_empty(), _LOAD_AGAIN_SECONDS)
+        if (serving := self._deployment.current) is None:
+            return _retry_later(503, self._deployment.why_empty(), _LOAD_AGAIN_SECONDS)
         try:
             async with asyncio.timeout(options.timeout_seconds):
                 body = await request_parsing.read(request, serving.target, int(options.body_mb * _MB))
@@ -148,14 +153,14 @@ class Api:
         except ClientDisconnect:
             return _problem(400, "The client went away.")
         key = routing.request_key(request.headers, body) or uuid.uuid4().hex
-        return _Request(body, (self._slot.chosen(key) or serving).target, key)
+        return _Request(body, (self._deployment.chosen(key) or serving).target, key)
 
     async def _asked(self, items: list[dict[str, Any]], key: str) -> _Response | Response:
         """Predictions of the version that answers this key at this moment, or why there are none."""
         began = time.monotonic()
-        seconds = self._slot.wanted.options.timeout_seconds
+        seconds = self._deployment.wanted.options.timeout_seconds
         try:
-            submitted = self._slot.submit(items, seconds, key)
+            submitted = self._deployment.submit(items, seconds, key)
         except Full:
             return _retry_later(429, "Too many inputs wait to be answered.", 1)
         except NoVersionServes as why:
@@ -169,7 +174,7 @@ class Api:
             return _problem(504, told, headers={VERSION: target.model})
         predictions = [_prediction(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
-            self._slot.answered(target.model, submitted.role)
+            self._deployment.answered(target.model, submitted.role)
         await self._note(items, predictions, target, began)
         return _Response(predictions, target.model)
 
@@ -182,7 +187,7 @@ class Api:
         gave_up = False
 
         def count(done: asyncio.Future[list[dict[str, Any] | BaseException]]) -> None:
-            self._slot.count(submitted, outcome_of(done.result(), time.monotonic() - began, gave_up=gave_up))
+            self._deployment.count(submitted, outcome_of(done.result(), time.monotonic() - began, gave_up=gave_up))
 
         answering.add_done_callback(count)
         await asyncio.wait([answering], timeout=seconds)
@@ -207,9 +212,9 @@ class Api:
 
     async def _feedback(self, request: Request) -> Response:
         """What was said of answers, durable when this is answered."""
-        options = self._slot.wanted.options
+        options = self._deployment.wanted.options
         if self._log is None:
-            return _problem(404, "The answers of this slot are not logged.")
+            return _problem(404, "The answers of this deployment are not logged.")
         try:
             async with asyncio.timeout(options.timeout_seconds):
                 asked = record_feedback.parse_feedback(
@@ -241,29 +246,29 @@ class Api:
         return found
 
     async def _schema(self, request: Request) -> Response:
-        if (serving := self._slot.current) is None:
-            return _retry_later(503, self._slot.why_empty(), _LOAD_AGAIN_SECONDS)
+        if (serving := self._deployment.current) is None:
+            return _retry_later(503, self._deployment.why_empty(), _LOAD_AGAIN_SECONDS)
         return JSONResponse(request_parsing.request_schema(serving.target), headers={VERSION: serving.target.model})
 
     async def _show_metrics(self, request: Request) -> Response:
-        waiting = self._slot.current.open if self._slot.current else 0
+        waiting = self._deployment.current.open if self._deployment.current else 0
         missed = self._log.missed if self._log else 0
         return Response(self._metrics.text(waiting, missed), media_type=CONTENT_TYPE)
 
     async def _health(self, request: Request) -> Response:
-        serving, state = self._slot.current, self._slot.state
+        serving, state = self._deployment.current, self._deployment.state
         content = {"serving": serving.target.model if serving else None, "loading": state.loading}
         return JSONResponse(content, 200 if serving else 503)
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse(chat_models(self._slot.wanted.use_case, self._slot.state.since))
+        return JSONResponse(chat_models(self._deployment.wanted.use_case, self._deployment.state.since))
 
     async def _chat(self, request: Request) -> Response:
         began = time.monotonic()
         response = await self._chatted(request, began)
         if response.status_code >= 400:
             told = chat_error(str(json.loads(bytes(response.body))["error"]), chat_error_type(response.status_code))
-            kept = {name: value for name in _KEPT if (value := response.headers.get(name))}
+            kept = {name: value for name in _KEPT_HEADERS if (value := response.headers.get(name))}
             response = JSONResponse(told, response.status_code, headers=kept)
         self._metrics.request(response.headers.get(VERSION, ""), response.status_code, time.monotonic() - began)
         return response
@@ -273,7 +278,7 @@ class Api:
         if isinstance(received, Response):
             return received
         try:
-            item = chat_item(received.body, received.target, self._slot.wanted.use_case)
+            item = chat_item(received.body, received.target, self._deployment.wanted.use_case)
         except Unsupported as error:
             return _problem(400, str(error), headers={VERSION: received.target.model})
         asked = await self._asked([item], received.key)
@@ -321,32 +326,16 @@ def _problem(status: int, told: str, *, headers: Mapping[str, str] | None = None
     return JSONResponse({"error": told, **more}, status, headers=headers)
 
 
-# OpenAI's chat completions, as far as a served version has what they ask for. Pure.
-#
-# A version brings its own sampling with it, as it was judged: a request that wants another one is refused rather than
-# answered by something that nobody evaluated. Left out: streaming, tools, several choices, and counts of tokens.
-
-
-CHAT_TASK = "text-generation"
-_CHAT_FIELDS = {"model", "messages"}
-_IGNORED_CHAT_FIELDS = {
-    "user",
-    "metadata",
-    "store",
-    "stream",
-    "n",
-    "service_tier",
-    "prompt_cache_key",
-    "safety_identifier",
-}
-
-
 class Unsupported(Exception):
     """The request asks for what is not served here; the text says what."""
 
 
 def chat_item(body: Any, target: Target, use_case: str) -> dict[str, Any]:
-    """A chat request as an input of `production.answer`. Raises Unsupported."""
+    """A chat request as an item of `predict_worker.answer`. Raises Unsupported.
+
+    A version answers with the sampling that it was evaluated with; a request for another one is refused. Left out:
+    streaming, tools, several choices, and token counts.
+    """
     if target.task != CHAT_TASK:
         raise Unsupported(f"{target.model} is for {target.task} and does not write texts: ask POST /predict.")
     if not isinstance(body, dict) or not isinstance(listed := body.get("messages"), list):
@@ -394,14 +383,13 @@ def chat_error_type(status: int) -> str:
 
 
 def chat_error(told: str, kind: str) -> dict[str, Any]:
-    """`kind`: as `kind_of` says it."""
+    """`kind`: of `chat_error_type`."""
     return {"error": {"message": told, "type": kind, "param": None, "code": None}}
 
 
-# A token bucket (RFC 2697's committed rate): so many requests per second on average, a second's worth at once.
-
-
 class TokenBucket:
+    """RFC 2697's committed rate: so many requests per second on average, and one second's worth at once."""
+
     def __init__(self, per_second: float | None, now: float) -> None:
         self._rate = per_second
         self._most = max(1.0, per_second or 0.0)

@@ -1,6 +1,6 @@
 """Has the bake judged, in the daemon's keeper, and does what follows: takes a version back, or notes that it holds.
 
-Nothing is remembered that is not in the catalog or the slots' folders: what was judged is an event.
+Nothing is remembered that is not in the catalog or the deployments' folders: what was judged is an event.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _last_of(counted: Sequence[RequestCounters], model: str | None) -> RequestCo
 
 
 def _refusal(folder: DeploymentFolder, alias: Alias) -> str | None:
-    """Why the slot did not let exactly this move serve."""
+    """Why the deployment did not let exactly this move serve."""
     state = folder.state()
     refused: Refused | None = state.canary_refused if alias.alias == CANARY else state.refused
     if refused is None or refused.key != (alias.generation, alias.model):

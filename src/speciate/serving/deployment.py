@@ -1,11 +1,11 @@
-"""A slot: it serves one version, and follows what the daemon wants without letting go of a request.
+"""A deployment: serves one version and follows what the daemon wants without dropping a request.
 
-The next version is loaded and tried beside the one that serves; only then requests go to it, by one assignment. What
-was asked of the old one is still answered by it, then its process is ended. A version that does not pass its trial
-never gets a request: the old one goes on, and a slot that is started again begins with the last one that served.
+It loads and tries the next version beside the one that serves. Only then one assignment sends requests to the new one.
+The old version answers the requests that it has; then its process is ended. A version that fails its trial never gets a
+request: the old one serves on, and a deployment that starts again begins with the last version that served.
 
-A canary is loaded and tried in the same way, once production is as it shall be, and answers its share of the requests
-(`routing`). Where it comes into production it serves at once: its process goes on.
+A canary is loaded and tried in the same way after production, and answers its share of the requests (`routing`). If it
+is promoted, it serves at once with the process that it has.
 """
 
 from __future__ import annotations
@@ -269,19 +269,19 @@ class Deployment:
                 self._said.tell(loading=None)
                 return None
         options = self.wanted.options
-        deployment = Replica(
+        replica = Replica(
             process,
             lambda: self._loaded_again(target),
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
         )
-        return deployment, tried
+        return replica, tried
 
-    def _switch(self, target: Target, deployment: Replica, tried: TrialResult, seconds: float) -> None:
+    def _switch(self, target: Target, replica: Replica, tried: TrialResult, seconds: float) -> None:
         old = self.current
         fault("promotion_before_switch")
-        self.current = deployment
+        self.current = replica
         with contextlib.suppress(OSError):
             self.folder.keep_good(target)
         self._said.note(
@@ -360,11 +360,10 @@ class Deployment:
             self._metrics.restarted(target.model)
 
 
-# What a slot says of itself: its state, what happened, and what its requests came to. A full disk stops none of its
-# answers: it says less then.
-
-
 class StateWriter:
+    """Writes the deployment's state, journal and request counters. If the disk is full, it writes less and the
+    deployment answers all the same."""
+
     def __init__(self, folder: DeploymentFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
         self.state = State()
