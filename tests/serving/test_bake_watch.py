@@ -10,7 +10,8 @@ from speciate import use_cases
 from speciate.governance import audit
 from speciate.loop.status import status
 from speciate.predictions import answer_lookup, quality
-from speciate.predictions.feedback import make_feedback as feedback_of
+from speciate.predictions.feedback import make_feedback
+from speciate.predictions.log import AnsweringModel
 from speciate.promotion import aliases
 from speciate.promotion.bake import Quality, current_automatic_rollback, quality_from_feedback, quality_of
 from speciate.promotion.request_counters import BadCount
@@ -232,10 +233,11 @@ def test_feedback_in_the_log_takes_a_version_back(workspace: Workspace, baker: B
     clock.advance(1)
     for number in range(60):
         answer = [{"id": "0", "output": "seven", "confidence": 0.9, "error": None}]
-        [prediction] = predict.log_answers(workspace, "digits", "m@v2", "text", [{"id": "0", "text": "x"}], answer, 1.0)
+        about, items = AnsweringModel("m@v2", 0, "text"), [{"id": "0", "text": "x"}]
+        [prediction] = predict.log_answers(workspace, "digits", about, items, answer, 1.0)
         label = "seven" if number % 2 else "one"
         record_feedback.add_feedback(
-            workspace, feedback_of(prediction=prediction, label=label, source="human", drawn="random")
+            workspace, make_feedback(prediction=prediction, label=label, source="human", drawn="random")
         )
     found = quality_of(workspace, "digits", "m@v2", "m@v1", clock.now() - 1)
     assert found

@@ -1,5 +1,9 @@
-"""Keys of people: enrolled and revoked, each with a row in the audit; which are in force, and what of the trail a
-person signed, follows from the rows alone."""
+"""Keys of people: enrolled and revoked, each with a row in the audit.
+
+Which keys are in force and which rows a person signed follows from the rows alone. From the first enrollment on, each
+row that only a person may cause carries a signature by a key that was in force then, over exactly what the row says.
+The first enrollment signs itself: it is trusted on first use.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,12 @@ from speciate.refs import check_name
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
+ENROLL, REVOKE, CONFIRM, ACCEPT = "key_enroll", "key_revoke", "settings", "accept"
+"""Actions of rows."""
+APPROVE, DENY = "approve", "deny"
+_CLOCK_SECONDS = 60.0
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, SpeciateError)
+"""What a row that somebody wrote by hand may raise."""
 _COLUMNS = "fingerprint, name, kind, public, enrolled, revoked"
 _ALL = f"SELECT {_COLUMNS} FROM approval_keys ORDER BY enrolled, fingerprint"
 _PUT = "INSERT OR REPLACE INTO approval_keys VALUES (?, ?, ?, ?, ?, NULL)"
@@ -130,21 +140,6 @@ def _append_row(
     )  # fmt: skip
     tx.event("workspace:keys", "key.changed", {"action": action, "key": before or after, "by": by, "audit": row.hash})
     return row
-
-
-# Which approval keys are in force, and what of the trail a person signed: computed from the rows of the audit alone.
-#
-# From the first enrollment on, each row that only a person may cause carries a signature of a key that was in force
-# then, and of exactly what the row says. The first enrollment signs itself: it is trusted on first use. Pure, but for
-# the check of signatures of OpenSSH keys.
-
-
-ENROLL, REVOKE, CONFIRM, ACCEPT = "key_enroll", "key_revoke", "settings", "accept"
-"""Actions of rows."""
-APPROVE, DENY = "approve", "deny"
-_CLOCK_SECONDS = 60.0
-_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, SpeciateError)
-"""What a row may raise that somebody wrote by hand."""
 
 
 class Period(NamedTuple):

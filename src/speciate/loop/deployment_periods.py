@@ -1,4 +1,11 @@
-"""Who served a use case when, from its events: one tenure for each move of `production`. Pure."""
+"""Which version served a use case when, from its events, and what came of the deployments: DORA's figures, for models.
+Pure.
+
+There is one period for each move of `production`. The figures follow DORA (dora.dev/guides/dora-metrics, five metrics
+since 2024): change failure rate, failed deployment recovery time and deployment rework rate. A promotion is a
+deployment; a rollback is not. Where DORA counts what a person calls a failure, this counts rollbacks, by the bake or
+by people, and versions that were replaced after the bake found a limit broken.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +17,7 @@ from speciate.workspace.database import Event
 
 MOVED, SURVIVED, BROKEN, TAKEN_BACK = "alias.moved", "promotion.survived", "bake.broken", "bake.rolled_back"
 SERVING = "slot.serving"
+MONTH = 30 * 86_400.0
 ANSWERED = frozenset({"production.answered", "canary.answered"})
 
 
@@ -80,17 +88,6 @@ def _apply_event(tenure: DeploymentPeriod, event: Event) -> DeploymentPeriod:
     if event.type == BROKEN and _is_about_production(event):
         return tenure._replace(noticed=tenure.noticed or event.at)
     return tenure
-
-
-# What came into production, and what it cost in failures: DORA's figures, for models. Pure, over tenures.
-#
-# After the definitions of DORA (dora.dev/guides/dora-metrics, five metrics since 2024): change failure rate, failed
-# deployment recovery time and deployment rework rate. A deployment is a promotion; a rollback is none. Where DORA
-# counts what a person calls a failure, this counts rollbacks, by the bake or by people, and versions that were
-# replaced after the bake had found a limit broken.
-
-
-MONTH = 30 * 86_400.0
 
 
 class DeploymentMetrics(NamedTuple):

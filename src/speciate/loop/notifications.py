@@ -42,15 +42,13 @@ _JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
 _log = logging.getLogger(__name__)
 
-# Which events a person is told of, and in which words. Pure.
-#
-# A notice holds no text of others: names are cleaned, reasons and errors are left out, and `get_status` has them.
-
-
 Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake", "disk"]
 
 
 class Notice(NamedTuple):
+    """What a person is told. It holds no text of others: names are cleaned, reasons and errors are left out, and
+    `get_status` has them."""
+
     id: str
     """The same for the same event, so that who gets it twice can tell."""
     at: float

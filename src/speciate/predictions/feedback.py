@@ -1,7 +1,7 @@
-"""What people, agents and systems said of answers. Pure.
+"""Feedback of people, agents and systems on answers: what it says, and how it is checked and added to the log.
 
-Feedback is only ever added. Of each source the latest counts; where sources differ, a person's label stands before an
-agent's, and that before a system's.
+Feedback is only ever added. The latest of each source counts. If sources differ, a person's label wins over an agent's,
+and an agent's over a system's.
 """
 
 from __future__ import annotations
@@ -135,9 +135,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# Feedback on an answer: checked against the log, then added to it.
-
-
 class RecordedFeedback(NamedTuple):
     answer: LoggedAnswer
     standing: dict[Source, StoredFeedback]
@@ -182,11 +179,11 @@ def find_logged_answer(log: AnswerLog, prediction: str, now: float) -> LoggedAns
     return found
 
 
-# Why the log does not hold an answer: what can be told from its id, the settings and what was dropped. Pure.
-
-
 def missing_answer_error(prediction: str, settings: Log, dropped: DroppedAnswers, now: float) -> SpeciateError:
-    """`prediction`: an id that was not found in the log of the use case that it names."""
+    """Why the log does not hold this answer, as far as its id, the settings and the dropped answers tell. Pure.
+
+    `prediction`: an id that was not found in the log of the use case that it names.
+    """
     parsed = prediction_ids.parse(prediction)
     if parsed is None:
         return SpeciateError(

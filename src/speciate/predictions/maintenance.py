@@ -1,10 +1,10 @@
-"""Looks after the log of one use case: seals what nobody appends to any more, and drops what is too old or too much.
+"""Log maintenance: seals segments that nobody appends to any more, and drops answers that are too old or too many.
 
     python -m speciate.predictions.maintenance WORKSPACE [USE_CASE ...]
 
 Each step may be killed and repeated: a part names the segments that it holds, so a segment that is still there is
-known to be in it; a part that is rewritten is replaced whole. Runs in a process of its own, for the daemon and for a
-deployment that lives without one.
+known to be in it; a part that is rewritten is replaced whole. Runs in a process of its own, for the daemon and for
+deployments that live without one.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ _GRACE_SECONDS = 600.0
 """A file is written a moment before the line that names it."""
 PART_BYTES = 64 << 20
 """Of lines that become one part at most: all of them are in memory at once."""
+LOOK_SECONDS = 60.0
+_LEAST_SECONDS = 6 * 3600.0
+"""Expired answers go within so long, also if there is nothing to seal."""
 _log = logging.getLogger(__name__)
 
 
@@ -212,19 +215,12 @@ if __name__ == "__main__":
     sys.exit(main(*sys.argv[1:]))
 
 
-# Has the logs looked after now and then, in a process of its own: neither a deployment nor the daemon waits for it.
-#
-# A deployment does it for its own log, for it may live without a daemon; the daemon does it for all, also those whose
-# deployment is gone. Who comes second finds the log locked, and does nothing.
-
-
-LOOK_SECONDS = 60.0
-_LEAST_SECONDS = 6 * 3600.0
-"""What is too old goes within so long, also where nothing is to be sealed."""
-
-
 class LogMaintenance:
-    """`logs`: those that are looked after."""
+    """Maintains `logs` now and then, in a process of its own: neither a deployment nor the daemon waits for it.
+
+    A deployment maintains its own log, for it may live without a daemon; the daemon maintains all, also of deployments
+    that are gone. The second of both finds the log locked and does nothing.
+    """
 
     def __init__(self, root: Path, logs: Callable[[], Sequence[LogFolder]], seconds: float = LOOK_SECONDS) -> None:
         self._root, self._logs, self._seconds = root, logs, seconds

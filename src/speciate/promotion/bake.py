@@ -31,6 +31,13 @@ from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
 ACTOR = "bake"
+SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
+    "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
+)  # fmt: skip
+BakeState = Literal["provisional", "survived", "broken"]
+"""Of the version under an alias: provisional until it survived, or broke a limit and stayed."""
+_RATES = {"accuracy"}
+"""Metrics whose target is a share of right answers."""
 ALPHA = 0.001
 """How likely a limit that is kept is ever found broken, over the whole bake."""
 _ODDS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
@@ -42,6 +49,12 @@ _ENOUGH = 100
 _HALF_AGAIN = 1.5
 _LEVEL = 0.98
 """Of the interval (Wilson) whose upper end the version before may have had: above it is one time in a hundred."""
+
+
+_HAS_ANSWERED = """
+SELECT 1 FROM events
+WHERE subject = ? AND type IN ('production.answered', ?) AND data ->> 'model' = ? LIMIT 1
+"""
 
 
 class Quality(NamedTuple):
@@ -178,18 +191,6 @@ def _evidence(watched: BakeObservation, now: float) -> dict[str, Any]:
     return shown
 
 
-# What feedback says of the version that bakes and the one before it, as the bake judges it.
-#
-# Shares of right answers and mean scores between 0 and 1 count; of a mean score the missing part counts as wrong,
-# which the e-process allows (a function of a bounded value that is convex lies below its chord). Errors of numbers
-# have no bound and are left out. Answers that were drawn at random may be held to the use case's target; what people
-# happen to complain about only to what they complained about before.
-
-
-_SHARES = {"accuracy"}
-"""Metrics whose target is a share of right answers."""
-
-
 def quality_of(workspace: Workspace, use_case: str, model: str, before: str | None, since: float) -> Quality | None:
     """None where nothing was said since then. Reads the log: not for every second."""
     if not reading.feedback(log_folder(workspace.folders, use_case), since=since):
@@ -201,13 +202,20 @@ def quality_of(workspace: Workspace, use_case: str, model: str, before: str | No
 def quality_from_feedback(
     found: Sequence[quality.Quality], use_case: UseCase, model: str, before: str | None
 ) -> Quality | None:
-    """Of the answers drawn at random where there are some, else of any."""
+    """How many answers feedback calls wrong, for the version that bakes and the one before: of the answers drawn at
+    random if there are some, else of any.
+
+    Shares of right answers and mean scores between 0 and 1 count; the missing part of a mean score counts as wrong,
+    which the e-process allows (a convex function of a bounded value lies below its chord). Errors of numbers have no
+    bound and are left out. Randomly drawn answers are compared with the use case's target, too; complaints that people
+    happen to make only with complaints about the version before.
+    """
     for drawn in ("random", "any"):
         for measure in ("right", "score"):
             own = _wrong_answers(found, model, drawn, measure)
             if own is None:
                 continue
-            target = use_case.objective.target if use_case.objective.metric in _SHARES else None
+            target = use_case.objective.target if use_case.objective.metric in _RATES else None
             fair = drawn == "random" and measure == "right" and target is not None
             other = _wrong_answers(found, before, drawn, measure) if before else None
             return Quality(own, other, 1 - target if fair and target is not None else None)
@@ -221,13 +229,6 @@ def _wrong_answers(found: Sequence[quality.Quality], model: str, drawn: str, mea
     return None
 
 
-# What the bake came to for the version under an alias: provisional until it survived, or broke a limit and stayed.
-
-
-SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
-    "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
-)  # fmt: skip
-BakeState = Literal["provisional", "survived", "broken"]
 _MOVES = ("alias.moved", "canary.set", "canary.ended", TAKEN_BACK)
 _BAKE_EVENTS = f"""
 SELECT subject, type, stamp, data FROM events
@@ -282,7 +283,7 @@ def bake_state(trail: BakeHistory, alias: Alias) -> BakeState:
 
 
 def current_bake_state(reader: Database | Transaction, alias: Alias) -> BakeState:
-    """`state` of one alias, with its trail as it is now."""
+    """`bake_state` of one alias, with its history as it is now."""
     return bake_state(bake_histories(reader, [alias.use_case])[alias.use_case], alias)
 
 
@@ -305,8 +306,15 @@ def automatic_rollback(trail: BakeHistory) -> AutomaticRollback | None:
 
 
 def current_automatic_rollback(reader: Database | Transaction, use_case: str) -> AutomaticRollback | None:
-    """`last_taken_back` of one use case, with its trail as it is now."""
+    """`automatic_rollback` of one use case, with its history as it is now."""
     return automatic_rollback(bake_histories(reader, [use_case])[use_case])
+
+
+def has_answered(reader: Database | Transaction, use_case: str, model: str, *, as_canary: bool = False) -> bool:
+    """Whether a version ever answered for a use case in production, or also `as_canary`."""
+    read = reader.execute if isinstance(reader, Transaction) else reader.read
+    kind = "canary.answered" if as_canary else "production.answered"
+    return bool(read(_HAS_ANSWERED, [f"use_case:{use_case}", kind, model]))
 
 
 def survived_event(alias: Alias) -> str:

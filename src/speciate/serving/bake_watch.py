@@ -22,10 +22,6 @@ from speciate.workspace.workspace import Workspace
 
 _LOOK_SECONDS, _FEEDBACK_SECONDS = 5.0, 300.0
 _LONGEST_REASON = 300
-_ANSWERED = """
-SELECT 1 FROM events
-WHERE subject = ? AND type IN ('production.answered', 'canary.answered') AND data ->> 'model' = ? LIMIT 1
-"""
 _log = logging.getLogger(__name__)
 
 Qualities = Callable[[Workspace, str, str, str | None, float], Quality | None]
@@ -78,13 +74,12 @@ class BakeWatch:
         folder = deployment_folder(self._workspace.folders, alias.use_case)
         counted = request_metrics.read_counters(folder.tallies)
         before = self._before(alias)
-        subject = f"use_case:{alias.use_case}"
         own = [tally for tally in counted if tally.key == (alias.alias, alias.generation, alias.model)]
         return BakeObservation(
             since=alias.changed,
             tally=own[-1] if own else None,
             before=_last_of(counted, before),
-            answered=bool(self._workspace.database.read(_ANSWERED, [subject, alias.model])),
+            answered=bake.has_answered(self._workspace.database, alias.use_case, alias.model, as_canary=True),
             refused=_refusal(folder, alias),
             quality=self._quality(alias, before),
         )

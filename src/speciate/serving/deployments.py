@@ -34,6 +34,7 @@ from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.promotion import aliases
 from speciate.promotion.aliases import Alias
+from speciate.promotion.bake import has_answered
 from speciate.serving import request_metrics
 from speciate.serving.bake_watch import BakeWatch
 from speciate.serving.deployment_folder import (
@@ -62,9 +63,6 @@ _EXAMPLES = 8
 _MOST_BYTES = 32 * 1024 * 1024
 """All examples together."""
 _HEARD = "SELECT 1 FROM events WHERE subject = ? AND data ->> 'entry' = ? LIMIT 1"
-_ANSWERED = """
-SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
-"""
 _log = logging.getLogger(__name__)
 
 ServingAliases = Mapping[tuple[str, str], Alias]
@@ -268,21 +266,21 @@ class DeploymentKeeper:
         entries, end = folder.unheard()
         if not entries:
             return
-        subject = f"use_case:{folder.use_case}"
 
         def record(tx: Transaction) -> None:
             for entry in entries:
-                if not _is_recorded(tx, subject, entry):
-                    tx.event(subject, entry.type, {**entry.data, "at": entry.at, "entry": entry.id})
+                if not _is_recorded(tx, folder.use_case, entry):
+                    data = {**entry.data, "at": entry.at, "entry": entry.id}
+                    tx.event(f"use_case:{folder.use_case}", entry.type, data)
 
         self._workspace.database.transact(record)
         folder.heard(end)
 
 
-def _is_recorded(tx: Transaction, subject: str, entry: Entry) -> bool:
-    if entry.type == "production.answered" and tx.execute(_ANSWERED, [subject, entry.data["model"]]):
+def _is_recorded(tx: Transaction, use_case: str, entry: Entry) -> bool:
+    if entry.type == "production.answered" and has_answered(tx, use_case, entry.data["model"]):
         return True  # once for each version, whoever answered first
-    return bool(tx.execute(_HEARD, [subject, entry.id]))
+    return bool(tx.execute(_HEARD, [f"use_case:{use_case}", entry.id]))
 
 
 def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:

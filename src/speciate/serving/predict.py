@@ -32,6 +32,7 @@ from speciate.models.registry import ModelVersion
 from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.log import AnsweringModel
 from speciate.promotion import aliases
+from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
 from speciate.serving import deployments, pending_answers, preloading
 from speciate.serving.deployment_folder import deployment_folder
@@ -56,9 +57,6 @@ _FORMS = (
     'table\'s row, {"path": "FILE"} for a file.'
 )
 
-_ANSWERED = """
-SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
-"""
 _recorded: WeakKeyDictionary[Workspace, set[tuple[str, str]]] = WeakKeyDictionary()
 """Use case and version of the first answers that are known to be in the events: not every answer searches them."""
 
@@ -222,7 +220,9 @@ def _log_predictions(
     said: ServedAnswers,
     ms: float,
 ) -> ServedAnswers:
-    ids = log_answers(workspace, use_case, version.ref, version.card.modality or "", items, said.predictions, ms)
+    alias = aliases.read(workspace.database, use_case)
+    about = AnsweringModel(version.ref, alias.generation if alias else 0, version.card.modality or "")
+    ids = log_answers(workspace, use_case, about, items, said.predictions, ms)
     numbered = zip(said.predictions, ids, strict=True)
     return said._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])
 
@@ -323,16 +323,16 @@ def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
     canary = aliases.read(workspace.database, ref.name, aliases.CANARY)
     if canary and canary.model == model:
         return
-    subject, recorded = f"use_case:{ref.name}", _recorded.setdefault(workspace, set())
-    if (subject, model) in recorded:
+    recorded = _recorded.setdefault(workspace, set())
+    if (ref.name, model) in recorded:
         return
 
     def record(tx: Transaction) -> None:
-        if not tx.execute(_ANSWERED, [subject, model]):
-            tx.event(subject, "production.answered", {"model": model})
+        if not has_answered(tx, ref.name, model):
+            tx.event(f"use_case:{ref.name}", "production.answered", {"model": model})
 
     workspace.database.transact(record)
-    recorded.add((subject, model))
+    recorded.add((ref.name, model))
 
 
 def read_caller_file(path: Path, most: int, workspace: Path | None = None) -> bytes:
@@ -516,12 +516,10 @@ def _post(path: Path, token: str, body: bytes) -> dict[str, Any] | None:
 
 
 def log_answers(
-    workspace: Workspace, use_case: str, model: str, modality: str,
+    workspace: Workspace, use_case: str, about: AnsweringModel,
     items: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]], ms: float,
 ) -> list[str | None]:  # fmt: skip
     """Log answers that the daemon gave itself; their ids, None where they could not be written."""
-    alias = aliases.read(workspace.database, use_case)
     log = logs_of(workspace).of(use_case)
     ids = log.ids(len(items))
-    about = AnsweringModel(model, alias.generation if alias else 0, modality)
     return list(ids) if log.note(ids, items, said, about, ms) else [None] * len(ids)
