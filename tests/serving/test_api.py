@@ -314,8 +314,8 @@ def test_what_waited_too_long_is_the_deployments_overload_and_no_failure_of_the_
     until(lambda: counted in server.ask(path="/metrics").body)
     assert asked == ["a", "b"], "who gave up before its turn is asked of nobody"
     server.deployment.end(5)
-    [tally] = request_metrics.read_counters(server.deployment.folder.tallies)
-    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 0, 3)
+    [counters] = request_metrics.read_counters(server.deployment.folder.counters)
+    assert (counters.requests, counters.failed.bad, counters.overloaded) == (1, 0, 3)
     assert deployments.deployment_view(server.deployment.folder).overloaded == 3
 
 
@@ -337,8 +337,8 @@ def test_a_version_that_needs_longer_than_a_request_may_take_fails_though_its_cl
     assert server.ask(texts("a")).status == 504
     until(lambda: server.processes[0].ended)
     server.deployment.end(5)
-    [tally] = request_metrics.read_counters(server.deployment.folder.tallies)
-    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 1, 0)
+    [counters] = request_metrics.read_counters(server.deployment.folder.counters)
+    assert (counters.requests, counters.failed.bad, counters.overloaded) == (1, 1, 0)
 
 
 def test_a_body_that_does_not_come_is_a_408(serve: Serve) -> None:

@@ -52,7 +52,7 @@ def serve(
     """As a deployment would count them, one each second; every `fails`-th request fails, or its turn comes too late."""
     moved = aliases.read(workspace.database, "digits", alias)
     assert moved
-    counts = request_metrics.CounterFile(deployment_folder(workspace.folders, "digits").tallies)
+    counts = request_metrics.CounterFile(deployment_folder(workspace.folders, "digits").counters)
     for number in range(requests):
         failed = bool(fails) and number % fails == 0
         outcome = Outcome(0.01, failed=failed and not overloaded, not_finite=False, unusable=False)

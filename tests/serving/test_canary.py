@@ -125,7 +125,7 @@ def test_requests_are_counted_for_each_move_of_an_alias(stage: Stage) -> None:
         assert 'speciate_requests_total{model="words@v2",status="200",use_case="reviews"}' in metrics
     finally:
         server.close()
-    found = {tally.key: tally for tally in request_metrics.read_counters(server.deployment.folder.tallies)}
+    found = {counters.key: counters for counters in request_metrics.read_counters(server.deployment.folder.counters)}
     one, two = found["production", 4, "words@v1"], found["canary", 7, "words@v2"]
     assert one.requests + two.requests == 2 * len(KEYS) + 41
     assert (one.failed.bad, two.failed.bad) == (0, 1)
@@ -143,18 +143,18 @@ def test_a_deployment_that_begins_again_counts_on(stage: Stage, clock: ManualClo
         ("production", 1, "words@v1"),
     )
     for _ in range(2):
-        counts = request_metrics.CounterFile(stage.folder.tallies)
+        counts = request_metrics.CounterFile(stage.folder.counters)
         counts.add(key, clock.now(), outcome)
         counts.time(key, clock.now(), slow=True)
         counts.write(now=True)
-    [tally] = request_metrics.read_counters(stage.folder.tallies)
-    assert (tally.requests, tally.slow.bad) == (2, 2)
-    stage.folder.tallies.write_text('[{"of": "another version"}]')
-    assert request_metrics.read_counters(stage.folder.tallies) == []
+    [counters] = request_metrics.read_counters(stage.folder.counters)
+    assert (counters.requests, counters.slow.bad) == (2, 2)
+    stage.folder.counters.write_text('[{"of": "another version"}]')
+    assert request_metrics.read_counters(stage.folder.counters) == []
 
 
 def test_what_serves_is_not_dropped_for_the_canaries_beside_it(stage: Stage, clock: ManualClock) -> None:
-    counts = request_metrics.CounterFile(stage.folder.tallies)
+    counts = request_metrics.CounterFile(stage.folder.counters)
     outcome, serves = (
         request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False),
         ("production", 1, "words@v1"),
@@ -163,6 +163,6 @@ def test_what_serves_is_not_dropped_for_the_canaries_beside_it(stage: Stage, clo
         counts.add(serves, clock.now(), outcome)
         counts.add(("canary", number, "words@v2"), clock.now(), outcome)
     counts.write(now=True)
-    found = {tally.key: tally.requests for tally in request_metrics.read_counters(stage.folder.tallies)}
+    found = {counters.key: counters.requests for counters in request_metrics.read_counters(stage.folder.counters)}
     assert found[serves] == 20
     assert len(found) == 8

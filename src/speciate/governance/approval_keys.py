@@ -109,11 +109,11 @@ def find_key(known: Mapping[str, Key], name: str) -> Key:
 
 
 def enroll(workspace: Workspace, key: Key, by: str, proof: Mapping[str, Any]) -> audit.Row:
-    told = {"name": key.name, "kind": key.kind, "public": key.public, **proof}
+    evidence = {"name": key.name, "kind": key.kind, "public": key.public, **proof}
 
     def put(tx: Transaction) -> audit.Row:
         tx.execute(_PUT, [key.fingerprint, key.name, key.kind, key.public, tx.now])
-        return _append_row(tx, ENROLL, None, key.fingerprint, by, told)
+        return _append_row(tx, ENROLL, None, key.fingerprint, by, evidence)
 
     return workspace.database.transact(put)
 
@@ -128,15 +128,15 @@ def revoke(workspace: Workspace, key: Key, by: str, proof: Mapping[str, Any]) ->
 
 def accept_problems(workspace: Workspace, problems: list[str], by: str, proof: Mapping[str, Any]) -> audit.Row:
     """A row that says that a person knows of these problems of the trail and continues from it."""
-    told = {"problems": problems, **proof}
-    return workspace.database.transact(lambda tx: _append_row(tx, ACCEPT, None, None, by, told))
+    evidence = {"problems": problems, **proof}
+    return workspace.database.transact(lambda tx: _append_row(tx, ACCEPT, None, None, by, evidence))
 
 
 def _append_row(
-    tx: Transaction, action: str, before: str | None, after: str | None, by: str, told: dict[str, Any]
+    tx: Transaction, action: str, before: str | None, after: str | None, by: str, evidence: dict[str, Any]
 ) -> audit.Row:
     row = audit.append_row(
-        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=before, after=after, evidence=told
+        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=before, after=after, evidence=evidence
     )  # fmt: skip
     tx.event("workspace:keys", "key.changed", {"action": action, "key": before or after, "by": by, "audit": row.hash})
     return row
@@ -365,8 +365,8 @@ def _consent(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) 
 
 
 def _signature(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
-    told = {name: evidence.get(name) for name in ("model", "id", "key")}
-    return signed.decision == "signed" and told == dict(signed.shown)
+    evidence = {name: evidence.get(name) for name in ("model", "id", "key")}
+    return signed.decision == "signed" and evidence == dict(signed.shown)
 
 
 def _override(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
@@ -380,10 +380,10 @@ def _override(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer)
 
 
 def _enrollment(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
-    told = {name: evidence.get(name) for name in ("name", "kind", "public")}
+    evidence = {name: evidence.get(name) for name in ("name", "kind", "public")}
     return (
         signed.decision == "key enroll"
-        and told == dict(signed.arguments)
+        and evidence == dict(signed.arguments)
         and row.after == _enrolled(evidence).fingerprint
     )
 

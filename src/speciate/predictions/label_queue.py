@@ -112,7 +112,7 @@ class LabelQueue(NamedTuple):
 
 class LogSummary(NamedTuple):
     use_case: str
-    held: LogContents
+    contents: LogContents
     sample: float
     feedback: dict[str, int]
     """Source -> how many of the answers it judged."""

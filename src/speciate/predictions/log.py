@@ -84,7 +84,7 @@ class AnswerLog:
         return any("data" in item or "parts" in item or _length(item) > _HEAVY for item in items)
 
     def note(
-        self, ids: Sequence[str], items: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]],
+        self, ids: Sequence[str], items: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]],
         about: AnsweringModel, ms: float,
     ) -> bool:  # fmt: skip
         """Write what is in the sample: with the system when this returns. Whether it is; it never raises.
@@ -99,7 +99,7 @@ class AnswerLog:
             self._writer.miss(len(chosen), "the log takes more than its quota")
             return False
         try:
-            lines = [encode(self._record(ids[place], items[place], said[place], about, ms)) for place in chosen]
+            lines = [encode(self._record(ids[place], items[place], predictions[place], about, ms)) for place in chosen]
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer leaves, and the gap is told
             self._writer.miss(len(chosen), str(getattr(error, "strerror", None) or type(error).__name__))
             return False
@@ -107,9 +107,9 @@ class AnswerLog:
 
     def feedback(self, given: Mapping[str, Any]) -> bool:
         """Write what was said of an answer: on the disk when this returns. Whether it is."""
-        said = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
+        predictions = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
         return self._writer.append(
-            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **said})], durable=True
+            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **predictions})], durable=True
         )
 
     def close(self) -> None:
@@ -118,18 +118,18 @@ class AnswerLog:
     # One record
 
     def _record(
-        self, identifier: str, item: Mapping[str, Any], said: Mapping[str, Any], about: AnsweringModel, ms: float
+        self, identifier: str, item: Mapping[str, Any], predictions: Mapping[str, Any], about: AnsweringModel, ms: float
     ) -> dict[str, Any]:
         parsed = prediction_ids.parse(identifier)
         asked = _InputRecord(self, about.modality)
         kept = asked.keep(item) if self.settings.keep_inputs else None
         if not self.settings.keep_inputs:
             asked.left_out.append("input: not kept")
-        output = self._redaction(said["output"])
+        output = self._redaction(predictions["output"])
         record = {
             "k": ANSWER_LINE, "id": identifier, "at": parsed.at if parsed else self._clock.now(), "model": about.model,
             "generation": about.generation, "modality": about.modality, "input": kept, "output": output.value,
-            "confidence": said["confidence"], "error": bool(said["error"]), "ms": round(ms, 3),
+            "confidence": predictions["confidence"], "error": bool(predictions["error"]), "ms": round(ms, 3),
         }  # fmt: skip
         if item.get("id") and not str(item["id"]).isdigit():
             record["given"] = self._redaction(str(item["id"])).value

@@ -121,7 +121,7 @@ class LogFolder:
         write_whole(self.path / "dropped.json", dropped.model_dump_json(), 0o600)
 
     @contextmanager
-    def tended(self, *, wait: bool) -> Iterator[bool]:
+    def maintained(self, *, wait: bool) -> Iterator[bool]:
         """Be the only one who changes what is closed; False where another is and `wait` is not asked for."""
         descriptor = os.open(self.path / "tending", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -260,14 +260,14 @@ def _read_footer_file(path: Path, stamp: tuple[int, int, int]) -> Footer:
         metadata = pq.read_metadata(path)
     except pa.ArrowException as error:
         raise integrity.damaged_error(path, "it cannot be read as Parquet", _LOST, RECOVERY) from error
-    told = metadata.metadata or {}
+    metadata = metadata.metadata or {}
     groups = [metadata.row_group(group).column(0).statistics for group in range(metadata.num_row_groups)]
     known = [each for each in groups if each is not None and each.has_min_max]
     whole = len(known) == len(groups) > 0
     return Footer(
-        frozenset(json.loads(told.get(b"segments", b"[]"))),
-        int(told.get(b"missed", 0)),
-        int(told.get(b"torn", 0)),
+        frozenset(json.loads(metadata.get(b"segments", b"[]"))),
+        int(metadata.get(b"missed", 0)),
+        int(metadata.get(b"torn", 0)),
         min(each.min for each in known) if whole else "",
         max(each.max for each in known) if whole else None,
     )

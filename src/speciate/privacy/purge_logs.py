@@ -100,7 +100,7 @@ def purge_logs(
 
 def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedactor) -> int:
     _close_segments(folder)
-    with folder.tended(wait=True):
+    with folder.maintained(wait=True):
         maintenance.seal_segments(folder)
         gone, files = set[str](), set[str]()
         for path in folder.all_parts():

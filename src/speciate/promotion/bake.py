@@ -72,7 +72,7 @@ class BakeObservation(NamedTuple):
 
     since: float
     """When the alias moved."""
-    tally: RequestCounters | None
+    counters: RequestCounters | None
     """None where no deployment counted a request of it."""
     before: RequestCounters | None
     """Of the version that it replaced or, for a canary, stands beside."""
@@ -97,14 +97,14 @@ class _Limit(NamedTuple):
     most: float
 
 
-def judge(watched: BakeObservation, bake: Bake, now: float) -> Judgement:
+def judge(observation: BakeObservation, bake: Bake, now: float) -> Judgement:
     """Survived, broken, or neither yet."""
-    reasons = [f"Its deployment did not let it serve: {watched.refused}"] if watched.refused else []
-    reasons += [_describe_limit(limit) for limit in _limits(watched, bake) if _broken(limit)]
-    evidence = _evidence(watched, now)
+    reasons = [f"Its deployment did not let it serve: {observation.refused}"] if observation.refused else []
+    reasons += [_describe_limit(limit) for limit in _limits(observation, bake) if _broken(limit)]
+    evidence = _evidence(observation, now)
     if reasons:
         return Judgement("broken", tuple(reasons), evidence)
-    return Judgement("survived" if _is_over(watched, bake, now) else "baking", (), evidence)
+    return Judgement("survived" if _is_over(observation, bake, now) else "baking", (), evidence)
 
 
 def surely_above(seen: BadCount, limit: float) -> bool:
@@ -123,25 +123,25 @@ def log_evidence(seen: BadCount, limit: float) -> float:
     return top + math.log(sum(math.exp(each - top) for each in logs) / len(logs))
 
 
-def _is_over(watched: BakeObservation, bake: Bake, now: float) -> bool:
-    requests = watched.tally.requests if watched.tally else 0
-    hours = (now - watched.since) / 3600
-    if not (watched.answered or (watched.tally and watched.tally.first is not None)):
+def _is_over(observation: BakeObservation, bake: Bake, now: float) -> bool:
+    requests = observation.counters.requests if observation.counters else 0
+    hours = (now - observation.since) / 3600
+    if not (observation.answered or (observation.counters and observation.counters.first is not None)):
         return False  # what was never asked has survived nothing
     return (hours >= bake.hours and requests >= bake.requests) or hours >= bake.most_hours
 
 
-def _limits(watched: BakeObservation, bake: Bake) -> Iterator[_Limit]:
-    tally, before = watched.tally, watched.before
-    if tally:
+def _limits(observation: BakeObservation, bake: Bake) -> Iterator[_Limit]:
+    counters, before = observation.counters, observation.before
+    if counters:
         then = before or RequestCounters("", 0, "")  # of which nothing is known
-        yield _limit("failed", tally.failed, then.failed, bake.error_rate)
-        yield _limit("were answered with no finite number", tally.not_finite, then.not_finite, _NOT_FINITE_RATE)
+        yield _limit("failed", counters.failed, then.failed, bake.error_rate)
+        yield _limit("were answered with no finite number", counters.not_finite, then.not_finite, _NOT_FINITE_RATE)
         if then.requests >= _ENOUGH:  # alone, nobody can tell a version's fault from a careless client's
-            yield _limit("could not be used", tally.unusable, then.unusable, bake.error_rate)
-        if tally.slow.n >= _ENOUGH:
-            yield _limit("were slower than the use case's p95 limit", tally.slow, then.slow, _SLOW_RATE)
-    if quality := watched.quality:
+            yield _limit("could not be used", counters.unusable, then.unusable, bake.error_rate)
+        if counters.slow.n >= _ENOUGH:
+            yield _limit("were slower than the use case's p95 limit", counters.slow, then.slow, _SLOW_RATE)
+    if quality := observation.quality:
         known = [quality.allowed] if quality.allowed is not None else []
         if quality.before and quality.before.n >= _ENOUGH:
             known.append(_tolerated_rate(quality.before))
@@ -176,18 +176,18 @@ def _describe_limit(limit: _Limit) -> str:
     return f"{total.bad} of {total.n} requests {limit.what}: surely more than {100 * limit.most:.3g} %."
 
 
-def _evidence(watched: BakeObservation, now: float) -> dict[str, Any]:
+def _evidence(observation: BakeObservation, now: float) -> dict[str, Any]:
     """Numbers alone, as they go into the audit."""
-    shown: dict[str, Any] = {"hours": round((now - watched.since) / 3600, 3), "requests": 0}
-    for name, tally in (("", watched.tally), ("before_", watched.before)):
-        if tally:
+    shown: dict[str, Any] = {"hours": round((now - observation.since) / 3600, 3), "requests": 0}
+    for name, counters in (("", observation.counters), ("before_", observation.before)):
+        if counters:
             shown |= {
-                f"{name}requests": tally.requests, f"{name}failed": tally.failed.bad,
-                f"{name}not_finite": tally.not_finite.bad, f"{name}unusable": tally.unusable.bad,
-                f"{name}slow": tally.slow.bad, f"{name}timed": tally.slow.n, f"{name}overloaded": tally.overloaded,
+                f"{name}requests": counters.requests, f"{name}failed": counters.failed.bad,
+                f"{name}not_finite": counters.not_finite.bad, f"{name}unusable": counters.unusable.bad,
+                f"{name}slow": counters.slow.bad, f"{name}timed": counters.slow.n, f"{name}overloaded": counters.overloaded,
             }  # fmt: skip
-    if watched.quality:
-        shown |= {"judged": watched.quality.judged.n, "wrong": watched.quality.judged.bad}
+    if observation.quality:
+        shown |= {"judged": observation.quality.judged.n, "wrong": observation.quality.judged.bad}
     return shown
 
 
@@ -269,16 +269,16 @@ def bake_histories(reader: Database | Transaction, use_cases: Collection[str]) -
     return {name: BakeHistory(said[f"use_case:{name}"], moves.get(name)) for name in use_cases}
 
 
-def bake_state(trail: BakeHistory, alias: Alias) -> BakeState:
+def bake_state(history: BakeHistory, alias: Alias) -> BakeState:
     """As its events have it. What is back after it had survived is not tried again: going back is no new risk."""
-    for each in reversed(trail.said):
+    for each in reversed(history.said):
         of_this_move = (each.data.get("alias"), str(each.data.get("generation"))) == (
             alias.alias, str(alias.generation),
         )  # fmt: skip
         if each.type in (survived_event(alias), BROKEN) and of_this_move:
             return "broken" if each.type == BROKEN else "survived"
-    back = alias.alias != CANARY and trail.last_move == "rollback"
-    ever = back and any(each.type == SURVIVED and each.data.get("model") == alias.model for each in trail.said)
+    back = alias.alias != CANARY and history.last_move == "rollback"
+    ever = back and any(each.type == SURVIVED and each.data.get("model") == alias.model for each in history.said)
     return "survived" if ever else "provisional"
 
 
@@ -296,9 +296,9 @@ class AutomaticRollback(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def automatic_rollback(trail: BakeHistory) -> AutomaticRollback | None:
+def automatic_rollback(history: BakeHistory) -> AutomaticRollback | None:
     """None where an alias of the use case moved since for another reason."""
-    moves = (each for each in reversed(trail.said) if each.type in _MOVES)
+    moves = (each for each in reversed(history.said) if each.type in _MOVES)
     if (newest := next(moves, None)) is None or newest.type != TAKEN_BACK:
         return None
     told = newest.data

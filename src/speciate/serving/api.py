@@ -86,8 +86,8 @@ class Api:
 
         async def elsewhere(request: Request, error: Exception) -> Response:
             status = error.status_code if isinstance(error, HTTPException) else 500
-            told = f"{request.method} is not what this route takes." if status == 405 else "There is no such route."
-            return _problem(status, f"{told} There are {there}.", headers=getattr(error, "headers", None))
+            message = f"{request.method} is not what this route takes." if status == 405 else "There is no such route."
+            return _problem(status, f"{message} There are {there}.", headers=getattr(error, "headers", None))
 
         bounds = [Middleware(BoundedBodies)]  # handlers know the limits
         return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere}, middleware=bounds)
@@ -97,8 +97,8 @@ class Api:
             given = request.headers.get("authorization", "").encode()
             if hmac.compare_digest(given, self._expected):
                 return await handler(request)
-            told = "Send the header 'Authorization: Bearer TOKEN'; `speciate slot list` says where the token lies."
-            return _problem(401, told, headers={"www-authenticate": "Bearer"})
+            message = "Send the header 'Authorization: Bearer TOKEN'; `speciate slot list` says where the token lies."
+            return _problem(401, message, headers={"www-authenticate": "Bearer"})
 
         return guarded
 
@@ -106,33 +106,33 @@ class Api:
 
     async def _predict(self, request: Request) -> Response:
         began = time.monotonic()
-        response = await self._answered(request, began)
+        response = await self._respond(request, began)
         model = response.headers.get(VERSION, "")
         self._metrics.request(model, response.status_code, time.monotonic() - began)
         return response
 
-    async def _answered(self, request: Request, began: float) -> Response:
-        received = await self._received(request, began)
-        if isinstance(received, Response):
-            return received
-        checked = request_parsing.check_request(received.body, received.target)
+    async def _respond(self, request: Request, began: float) -> Response:
+        parsed = await self._read_request(request, began)
+        if isinstance(parsed, Response):
+            return parsed
+        checked = request_parsing.check_request(parsed.body, parsed.target)
         if checked.problems:
-            return _invalid_request(checked.problems, received.target)
-        asked = await self._asked(checked.items, received.key)
-        if isinstance(asked, Response):
-            return asked
+            return _invalid_request(checked.problems, parsed.target)
+        answered = await self._answers_of(checked.items, parsed.key)
+        if isinstance(answered, Response):
+            return answered
         content = {
-            "predictions": asked.predictions,
-            "model": asked.model,
+            "predictions": answered.predictions,
+            "model": answered.model,
             "latency_ms": round(1000 * (time.monotonic() - began), 3),
         }
-        named = {VERSION: asked.model}
-        if all(one["error"] for one in asked.predictions):
-            told = "No input could be used; each prediction says why."
-            return JSONResponse({"error": told, **content}, 422, headers=named)
+        named = {VERSION: answered.model}
+        if all(one["error"] for one in answered.predictions):
+            message = "No input could be used; each prediction says why."
+            return JSONResponse({"error": message, **content}, 422, headers=named)
         return JSONResponse(content, headers=named)
 
-    async def _received(self, request: Request, began: float) -> _Request | Response:
+    async def _read_request(self, request: Request, began: float) -> _Request | Response:
         """The body, and the version whose schema it is held to; or why there is none."""
         options = self._deployment.wanted.options
         if wait := self._bucket.take(began):
@@ -143,19 +143,19 @@ class Api:
             async with asyncio.timeout(options.timeout_seconds):
                 body = await request_parsing.read(request, serving.target, int(options.body_mb * _MB))
         except request_parsing.TooLarge:
-            told = f"The body is larger than {options.body_mb:g} MB. Send fewer or smaller inputs."
-            return _problem(413, told, headers={"connection": "close"})
+            message = f"The body is larger than {options.body_mb:g} MB. Send fewer or smaller inputs."
+            return _problem(413, message, headers={"connection": "close"})
         except request_parsing.Unreadable as error:
             return _problem(422, str(error), schema=request_parsing.request_schema(serving.target))
         except TimeoutError:
-            told = f"The body did not arrive within {options.timeout_seconds:g} s."
-            return _problem(408, told, headers={"connection": "close"})
+            message = f"The body did not arrive within {options.timeout_seconds:g} s."
+            return _problem(408, message, headers={"connection": "close"})
         except ClientDisconnect:
             return _problem(400, "The client went away.")
         key = routing.request_key(request.headers, body) or uuid.uuid4().hex
         return _Request(body, (self._deployment.chosen(key) or serving).target, key)
 
-    async def _asked(self, items: list[dict[str, Any]], key: str) -> _Response | Response:
+    async def _answers_of(self, items: list[dict[str, Any]], key: str) -> _Response | Response:
         """Predictions of the version that answers this key at this moment, or why there are none."""
         began = time.monotonic()
         seconds = self._deployment.wanted.options.timeout_seconds
@@ -167,11 +167,13 @@ class Api:
             return _retry_later(503, str(why), _LOAD_AGAIN_SECONDS)
         target, answers = submitted.target, await self._answers(submitted, seconds, began)
         if any(isinstance(one, Overloaded) for one in answers):
-            told = f"Too many inputs wait to be answered: the turn of this request did not come within {seconds:g} s."
-            return _retry_later(429, told, 1, headers={VERSION: target.model})
+            message = (
+                f"Too many inputs wait to be answered: the turn of this request did not come within {seconds:g} s."
+            )
+            return _retry_later(429, message, 1, headers={VERSION: target.model})
         if any(isinstance(one, TimeoutError) for one in answers):
-            told = f"The model did not answer within {seconds:g} s."
-            return _problem(504, told, headers={VERSION: target.model})
+            message = f"The model did not answer within {seconds:g} s."
+            return _problem(504, message, headers={VERSION: target.model})
         predictions = [_prediction(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
             self._deployment.answered(target.model, submitted.role)
@@ -217,7 +219,7 @@ class Api:
             return _problem(404, "The answers of this deployment are not logged.")
         try:
             async with asyncio.timeout(options.timeout_seconds):
-                asked = record_feedback.parse_feedback(
+                answered = record_feedback.parse_feedback(
                     await request_parsing.read_json(request, int(options.body_mb * _MB))
                 )
         except (record_feedback.InvalidFeedback, request_parsing.Unreadable) as error:
@@ -228,14 +230,14 @@ class Api:
             return _problem(408, "The body did not arrive in time.", headers={"connection": "close"})
         except ClientDisconnect:
             return _problem(400, "The client went away.")
-        recorded = await asyncio.to_thread(self._recorded, self._log, asked.feedback)
-        if asked.several:
+        recorded = await asyncio.to_thread(self._store, self._log, answered.feedback)
+        if answered.several:
             return JSONResponse({"recorded": recorded})
         if "error" in recorded[0]:
             return _problem(recorded[0]["status"], recorded[0]["error"])
         return JSONResponse({"recorded": recorded[0]})
 
-    def _recorded(self, log: AnswerLog, listed: list[Feedback]) -> list[dict[str, Any]]:
+    def _store(self, log: AnswerLog, listed: list[Feedback]) -> list[dict[str, Any]]:
         found = []
         for each in listed:
             try:
@@ -265,31 +267,31 @@ class Api:
 
     async def _chat(self, request: Request) -> Response:
         began = time.monotonic()
-        response = await self._chatted(request, began)
+        response = await self._respond_to_chat(request, began)
         if response.status_code >= 400:
-            told = chat_error(str(json.loads(bytes(response.body))["error"]), chat_error_type(response.status_code))
+            message = chat_error(str(json.loads(bytes(response.body))["error"]), chat_error_type(response.status_code))
             kept = {name: value for name in _KEPT_HEADERS if (value := response.headers.get(name))}
-            response = JSONResponse(told, response.status_code, headers=kept)
+            response = JSONResponse(message, response.status_code, headers=kept)
         self._metrics.request(response.headers.get(VERSION, ""), response.status_code, time.monotonic() - began)
         return response
 
-    async def _chatted(self, request: Request, began: float) -> Response:
-        received = await self._received(request, began)
-        if isinstance(received, Response):
-            return received
+    async def _respond_to_chat(self, request: Request, began: float) -> Response:
+        parsed = await self._read_request(request, began)
+        if isinstance(parsed, Response):
+            return parsed
         try:
-            item = chat_item(received.body, received.target, self._deployment.wanted.use_case)
+            item = chat_item(parsed.body, parsed.target, self._deployment.wanted.use_case)
         except Unsupported as error:
-            return _problem(400, str(error), headers={VERSION: received.target.model})
-        asked = await self._asked([item], received.key)
-        if isinstance(asked, Response):
-            return asked
-        [said] = asked.predictions
-        named = {VERSION: asked.model}
+            return _problem(400, str(error), headers={VERSION: parsed.target.model})
+        answered = await self._answers_of([item], parsed.key)
+        if isinstance(answered, Response):
+            return answered
+        [said] = answered.predictions
+        named = {VERSION: answered.model}
         if said["error"]:
             return _problem(422, said.get("error_text") or said["error"], headers=named)
         identifier = said.get("prediction") or uuid.uuid4().hex
-        made = chat_completion(identifier, str(said["output"]), asked.model, int(time.time()))
+        made = chat_completion(identifier, str(said["output"]), answered.model, int(time.time()))
         return JSONResponse(made, headers=named)
 
 
@@ -310,20 +312,24 @@ def _prediction(identifier: str, answer: dict[str, Any] | BaseException) -> dict
 
 def _invalid_request(problems: list[request_parsing.Problem], target: Target) -> Response:
     first = problems[0]
-    told = f"{first.where}: {first.what}" if first.where else first.what
+    message = f"{first.where}: {first.what}" if first.where else first.what
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     shown = [{"where": one.where, "problem": one.what} for one in problems[:20]]
     return _problem(
-        422, told + more, problems=shown, schema=request_parsing.request_schema(target), headers={VERSION: target.model}
+        422,
+        message + more,
+        problems=shown,
+        schema=request_parsing.request_schema(target),
+        headers={VERSION: target.model},
     )
 
 
-def _retry_later(status: int, told: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Response:
-    return _problem(status, told, headers={"retry-after": str(max(1, round(seconds + 0.5))), **(headers or {})})
+def _retry_later(status: int, message: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Response:
+    return _problem(status, message, headers={"retry-after": str(max(1, round(seconds + 0.5))), **(headers or {})})
 
 
-def _problem(status: int, told: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    return JSONResponse({"error": told, **more}, status, headers=headers)
+def _problem(status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    return JSONResponse({"error": message, **more}, status, headers=headers)
 
 
 class Unsupported(Exception):
@@ -341,8 +347,8 @@ def chat_item(body: Any, target: Target, use_case: str) -> dict[str, Any]:
     if not isinstance(body, dict) or not isinstance(listed := body.get("messages"), list):
         raise Unsupported('The body must be an object like {"model": "...", "messages": [{"role", "content"}]}.')
     known = {use_case, f"{use_case}@production", target.model}
-    if (asked := body.get("model", use_case)) not in known:
-        raise Unsupported(f"There is no model {asked!r} here; name {use_case!r}.")
+    if (answered := body.get("model", use_case)) not in known:
+        raise Unsupported(f"There is no model {answered!r} here; name {use_case!r}.")
     if body.get("stream") or body.get("n", 1) != 1:
         raise Unsupported("One answer, and all of it at once: leave out 'stream' and 'n'.")
     if others := sorted(map(str, set(body) - _CHAT_FIELDS - _IGNORED_CHAT_FIELDS)):
@@ -382,9 +388,9 @@ def chat_error_type(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def chat_error(told: str, kind: str) -> dict[str, Any]:
+def chat_error(message: str, kind: str) -> dict[str, Any]:
     """`kind`: of `chat_error_type`."""
-    return {"error": {"message": told, "type": kind, "param": None, "code": None}}
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
 class TokenBucket:

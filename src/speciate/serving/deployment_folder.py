@@ -6,7 +6,7 @@
     claim          locked (flock) while the deployment's process lives
     state.json     what it serves, loads, and would not serve; written by the deployment, whole
     good.json      the target that served last: what a deployment that is started again begins with
-    tallies.json   what the requests of each version came to; written by the deployment, whole, for the bake
+    counters.json   what the requests of each version came to; written by the deployment, whole, for the bake
     journal.jsonl  what happened, appended by the deployment; the daemon makes events of it
     heard          how many bytes of the journal the daemon has made events of
     token          the bearer token of this deployment alone; for its owner only
@@ -241,7 +241,7 @@ class DeploymentFolder:
         write_whole(self.path / "good.json", target.model_dump_json(indent=1), 0o600)
 
     @property
-    def tallies(self) -> Path:
+    def counters(self) -> Path:
         return self.path / "tallies.json"
 
     def token(self) -> str:

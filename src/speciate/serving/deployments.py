@@ -139,7 +139,7 @@ class DeploymentKeeper:
             serving = aliases.serving(self._workspace.database) if folders else {}
             for folder in folders:
                 try:
-                    self._tend(folder, serving)
+                    self._update(folder, serving)
                 except (SpeciateError, OSError):
                     _log.exception("the deployment of %s could not be tended", folder.use_case)
             self._baker.look()
@@ -169,7 +169,7 @@ class DeploymentKeeper:
 
     # One deployment
 
-    def _tend(self, folder: DeploymentFolder, serving: ServingAliases) -> None:
+    def _update(self, folder: DeploymentFolder, serving: ServingAliases) -> None:
         watched = self._watched.setdefault(folder.use_case, _DeploymentHealth())
         folder.trim_log()
         self._listen(folder)  # first: what it said before it died comes before its death
@@ -320,7 +320,7 @@ class DeploymentView(NamedTuple):
     canary: str | None
     """`name@v3 (5 %)`, where one answers beside what serves; `name@v3: why not` where it was refused."""
     overloaded: int
-    """Requests since its last moves for which too many waited (tally.overloaded), of what serves and the canary."""
+    """Requests since its last moves for which too many waited (counters.overloaded), of what serves and the canary."""
     token: Path
     """The file with its bearer token."""
 
@@ -403,7 +403,7 @@ def _overloaded(folder: DeploymentFolder, wanted: Wanted | None) -> int:
     now = {target.key for target in stand if target}
     return sum(
         each.overloaded
-        for each in request_metrics.read_counters(folder.tallies)
+        for each in request_metrics.read_counters(folder.counters)
         if (each.generation, each.model) in now
     )
 

@@ -105,7 +105,7 @@ def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socke
     sys.setswitchinterval(_SWITCH_SECONDS)
     clock, metrics = SystemClock(), Metrics(wanted.use_case)
     log = AnswerLog(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
-    tender = LogMaintenance(root, lambda: [log.folder])
+    maintenance = LogMaintenance(root, lambda: [log.folder])
     deployment = Deployment(folder, wanted, launch, metrics, clock)
     port, near = listener.getsockname()[1], _near(folder)
     path = near.getsockname() if near else ""
@@ -132,7 +132,7 @@ def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socke
         if near:
             Path(path).unlink(missing_ok=True)
         log.close()
-        tender.close()
+        maintenance.close()
         folder.note("slot.ended", clock.now(), pid=os.getpid())
 
 

@@ -132,16 +132,16 @@ class Replica:
         All of them or none: raises Full or Retired.
         """
         now = time.monotonic()
-        asked = [_Waiting(item, now, deadline, Future()) for item in items]
+        requests = [_Waiting(item, now, deadline, Future()) for item in items]
         with self._change:
             if self._retired:
                 raise Retired
             self._drop_late()  # who gave up while the model was busy takes nobody's room
-            if len(self._waiting) + len(asked) > self._most and self._waiting:
+            if len(self._waiting) + len(requests) > self._most and self._waiting:
                 raise Full
-            self._waiting.extend(asked)
+            self._waiting.extend(requests)
             self._change.notify_all()
-        return [one.future for one in asked]
+        return [one.future for one in requests]
 
     def retire(self, seconds: float) -> bool:
         """Take nothing more, answer what is open, and free the process. Whether all was answered in time."""

@@ -144,7 +144,7 @@ class CounterFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._found = {tally.key: tally for tally in read_counters(path)}
+        self._found = {counters.key: counters for counters in read_counters(path)}
         self._changed, self._written_at = False, 0.0
 
     def add(self, key: Key, at: float, outcome: Outcome) -> None:
@@ -164,7 +164,7 @@ class CounterFile:
         with self._lock:
             if not self._changed or not (now or time.monotonic() - self._written_at >= _WRITE_SECONDS):
                 return
-            text = json.dumps([tally.document() for tally in self._found.values()])
+            text = json.dumps([counters.document() for counters in self._found.values()])
             self._changed, self._written_at = False, time.monotonic()
         write_whole(self._path, text, 0o600)
 
