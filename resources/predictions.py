@@ -106,7 +106,7 @@ class PredictionView(Result):
 def logged_answers(app: App, name: str) -> LoggedView:
     """What the log of a use case holds, and how good each version is by feedback. Rows: query_dataset('log:NAME')."""
     found = labels.summarize_log(app.workspace, name)
-    held = found.held
+    held = found.contents
     return LoggedView(
         use_case=name, answers=held.answers, sample=found.sample, missed=held.missed, torn=held.torn, first=held.first,
         last=held.last, bytes=held.bytes, models=held.models, feedback=found.feedback,

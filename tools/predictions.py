@@ -44,7 +44,7 @@ class FeedbackRecorded(Result):
 @tool()
 def record_feedback(
     app: App,
-    prediction: Annotated[str, Field(description="Of predict or a slot.", max_length=64)],
+    prediction: Annotated[str, Field(description="Of predict or a deployment.", max_length=64)],
     source: Source,
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,

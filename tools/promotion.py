@@ -80,7 +80,7 @@ def promote_model(
     evaluation: str | None = None,
     expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
     canary_percent: Annotated[
-        float, Field(gt=0, le=100, description="Share of a slot's requests, beside production; 100: all.")
+        float, Field(gt=0, le=100, description="Share of a deployment's requests, beside production; 100: all.")
     ] = 100,
     note: Annotated[str, Field(max_length=500)] = "",
     idempotency_key: IdempotencyKey = None,

@@ -36,7 +36,7 @@ class DeploymentView(Result):
 
 class CanaryView(Result):
     model: str
-    percent: float = Field(description="Of the requests of its slot.")
+    percent: float = Field(description="Of the requests of its deployment.")
     bake: Literal["provisional", "survived", "broken"]
 
 
@@ -66,9 +66,13 @@ class UseCaseView(Result):
     next_actions: tuple[NextAction, ...]
 
     @classmethod
-    def of(cls, found: UseCaseStatus, slot: deployments.DeploymentView | None) -> UseCaseView:
+    def of(cls, found: UseCaseStatus, deployment: deployments.DeploymentView | None) -> UseCaseView:
         clock = found.time_to_model
-        shown = DeploymentView(**{name: getattr(slot, name) for name in DeploymentView.model_fields}) if slot else None
+        shown = (
+            DeploymentView(**{name: getattr(deployment, name) for name in DeploymentView.model_fields})
+            if deployment
+            else None
+        )
         return cls(
             name=found.name, version=found.version, task=found.task, production=found.production,
             bake=found.bake, canary=CanaryView(**found.canary._asdict()) if found.canary else None,

@@ -26,6 +26,7 @@ from speciate.lineage.graph import (
 from speciate.models.model_card import ModelCard
 from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import make_feedback
+from speciate.predictions.log import AnsweringModel
 from speciate.promotion import promote
 from speciate.serving import predict, record_feedback
 from speciate.settings import Settings
@@ -107,7 +108,7 @@ def test_both_directions_over_a_real_chain(workspace: Workspace, tmp_path: Path)
     assert done["state"] == "applied", done
     items = [{"id": "0", "row": {"a": 1.0}}]
     said = [{"output": "yes", "confidence": 0.9, "error": None}]
-    [id_] = predict.log_answers(workspace, "flowering", ref, "tabular", items, said, 1.0)
+    [id_] = predict.log_answers(workspace, "flowering", AnsweringModel(ref, 0, "tabular"), items, said, 1.0)
     assert id_ is not None
     traced = trace.trace_answer(workspace, id_)
     kinds = {node.kind for node in traced.graph.nodes.values()}
@@ -160,6 +161,6 @@ def test_one_answer_is_traced_without_counting_all_others(
 ) -> None:
     monkeypatch.setattr(trace, "_count_answers", lambda workspace: pytest.fail("no log is to be read as a whole"))
     monkeypatch.setattr(
-        trace.logged, "find", lambda workspace, name: ("reviews", AnswerFact(name, "reviews", "m@v1", 1))
+        trace.answer_lookup, "find_answer", lambda workspace, name: ("reviews", AnswerFact(name, "reviews", "m@v1", 1))
     )
     assert trace.trace_answer(workspace, "p").text.startswith("answer p, use_case reviews")

@@ -37,7 +37,7 @@ _AUTO = (*_BAD, moved(30, "m@v2", "m@v1", "rollback"), told(30, "m@v2", "bake.ro
         ),
         pytest.param(_AUTO, (1, 0, 0.5, 0.0, 0.0), id="the bake takes it back at once"),
         pytest.param(
-            (*_AUTO, told(35, "m@v1", "slot.serving", at=32.0)), (1, 0, 0.5, 2.0, 0.0), id="and a slot serves it"
+            (*_AUTO, told(35, "m@v1", "slot.serving", at=32.0)), (1, 0, 0.5, 2.0, 0.0), id="and a deployment serves it"
         ),
         pytest.param(
             (*_BAD, told(12, "m@v2", "bake.broken"), moved(30, "m@v2", "m@v3"), survived(40, "m@v3")),

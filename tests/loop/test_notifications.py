@@ -153,7 +153,7 @@ def test_a_command_gets_the_text_and_the_document(workspace: Workspace, tmp_path
     happen(workspace, "use_case:digits", "slot.refused", model="m@v2", why="$(rm -rf /) says the decoder")
     assert hook.look()
     text, document = (tmp_path / "got").read_text().splitlines()
-    assert text == "digits: the slot did not let m@v2 serve; get_status says why."
+    assert text == "digits: the deployment did not let m@v2 serve; get_status says why."
     assert json.loads(document)["model"] == "m@v2"
     assert "decoder" not in document
 
@@ -239,7 +239,7 @@ def test_ends_of_jobs_say_of_which_kind(workspace: Workspace, receiver: Receiver
         ("canary.survived", {"model": "m@v2"}, "digits: the canary m@v2 held; it waits to get all requests."),
         ("canary.ended", {"model": "m@v2"}, "digits: the canary m@v2 was ended."),
         ("canary.ended", {"model": "m@v2", "actor": "bake"}, "digits: the canary m@v2 was taken back by the bake."),
-        ("slot.refused", {"model": "\u202eb\x1b c"}, "digits: the slot did not let _b__c serve; get_status says why."),
+        ("slot.refused", {"model": "\u202eb\x1b c"}, "digits: the deployment did not let _b__c serve; get_status says why."),  # noqa: E501
         ("alias.moved", {"action": "promote", "after": "m@v2"}, None),
         ("disk.enough", {"free": 1}, "The disk has room again: runs go on."),
         ("dataset.created", {}, None),

@@ -100,7 +100,7 @@ def test_whoever_comes_second_does_nothing(tmp_path: Path, clock: ManualClock) -
     own = log(tmp_path, clock)
     note(own, texts("a"))
     own.close()
-    with own.folder.tended(wait=False) as mine:
+    with own.folder.maintained(wait=False) as mine:
         assert mine
         maintenance.maintain(own.folder, own.settings, clock.now())
         assert own.folder.all_parts() == []

@@ -1,4 +1,4 @@
-"""Logs with answers in them, as a slot would write them."""
+"""Logs with answers in them, as a deployment would write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A purge reaches the logs of answers, also while a slot writes them."""
+"""A purge reaches the logs of answers, also while a deployment writes them."""
 
 from __future__ import annotations
 

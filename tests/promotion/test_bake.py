@@ -16,7 +16,7 @@ HOUR = 3600.0
 START = 1_800_000_000.0
 
 
-def tally(requests: int, *, seconds: float = 1.0, model: str = "m@v2", **every: int) -> RequestCounters:
+def counters(requests: int, *, seconds: float = 1.0, model: str = "m@v2", **every: int) -> RequestCounters:
     """One request each `seconds`; `failed=10`: every tenth request failed."""
     made = RequestCounters("production", 2, model)
     for number in range(requests):
@@ -29,8 +29,8 @@ def tally(requests: int, *, seconds: float = 1.0, model: str = "m@v2", **every: 
     return made
 
 
-def watched(seen: RequestCounters | None, before: RequestCounters | None = None, **more: object) -> BakeObservation:
-    return BakeObservation(since=START, tally=seen, before=before, answered=True)._replace(**more)  # type: ignore[arg-type]
+def observation(seen: RequestCounters | None, before: RequestCounters | None = None, **more: object) -> BakeObservation:
+    return BakeObservation(since=START, counters=seen, before=before, answered=True)._replace(**more)  # type: ignore[arg-type]
 
 
 def state(found: BakeObservation, hours: float = 1.0, **settings: object) -> str:
@@ -38,79 +38,79 @@ def state(found: BakeObservation, hours: float = 1.0, **settings: object) -> str
 
 
 def test_hours_and_requests_must_both_have_passed() -> None:
-    assert state(watched(tally(999)), hours=25) == "baking"
-    assert state(watched(tally(1000)), hours=23) == "baking"
-    assert state(watched(tally(1000)), hours=24) == "survived"
+    assert state(observation(counters(999)), hours=25) == "baking"
+    assert state(observation(counters(1000)), hours=23) == "baking"
+    assert state(observation(counters(1000)), hours=24) == "survived"
 
 
 def test_after_a_week_few_requests_are_enough_and_none_never() -> None:
-    assert state(watched(tally(3)), hours=167) == "baking"
-    assert state(watched(tally(3)), hours=168) == "survived"
-    assert state(watched(None), hours=168) == "survived", "it answered without a slot"
-    assert state(watched(None, answered=False), hours=10_000) == "baking"
+    assert state(observation(counters(3)), hours=167) == "baking"
+    assert state(observation(counters(3)), hours=168) == "survived"
+    assert state(observation(None), hours=168) == "survived", "it answered without a deployment"
+    assert state(observation(None, answered=False), hours=10_000) == "baking"
 
 
 @pytest.mark.parametrize("kind", ["failed", "not_finite", "slow"])
 def test_a_limit_that_is_surely_broken_takes_it_back(kind: str) -> None:
-    found = judge(watched(tally(600, **{kind: 5})), Bake(), START + HOUR)
+    found = judge(observation(counters(600, **{kind: 5})), Bake(), START + HOUR)
     assert found.state == "broken"
     assert "120 of 600 requests" in found.reasons[0]
     assert found.evidence[kind] == 120
 
 
 def test_a_few_failures_are_no_reason() -> None:
-    assert state(watched(tally(600, failed=60))) == "baking", "1.7 %, and 2 % may fail"
+    assert state(observation(counters(600, failed=60))) == "baking", "1.7 %, and 2 % may fail"
 
 
 def test_one_bad_minute_is_no_reason_however_bad() -> None:
-    seen = tally(600)
+    seen = counters(600)
     for number in range(50):
         seen.add(START + 700 + number, seconds=30, failed=True, not_finite=False, unusable=False)
     assert surely_above(seen.failed.total, 0.02)
-    assert state(watched(seen)) == "baking"
+    assert state(observation(seen)) == "baking"
     for number in range(50):
         seen.add(START + 800 + number, seconds=30, failed=True, not_finite=False, unusable=False)
-    assert state(watched(seen)) == "broken"
+    assert state(observation(seen)) == "broken"
 
 
 def test_a_version_that_answers_nothing_is_taken_back_after_its_second_minute() -> None:
-    seen = tally(61, failed=1)
-    assert state(watched(seen)) == "baking", "one request stands outside of the worst minute"
-    assert state(watched(tally(80, failed=1))) == "broken"
+    seen = counters(61, failed=1)
+    assert state(observation(seen)) == "baking", "one request stands outside of the worst minute"
+    assert state(observation(counters(80, failed=1))) == "broken"
 
 
 def test_going_back_would_mend_nothing_where_the_version_before_was_as_bad() -> None:
-    bad, as_bad = tally(600, failed=10, slow=4), tally(600, failed=11, slow=4, model="m@v1")
-    assert state(watched(bad)) == "broken"
-    assert state(watched(bad, as_bad)) == "baking"
-    assert state(watched(bad, tally(600, model="m@v1"))) == "broken"
-    assert state(watched(bad, tally(99, failed=2, model="m@v1"))) == "broken", "too few to compare with"
+    bad, as_bad = counters(600, failed=10, slow=4), counters(600, failed=11, slow=4, model="m@v1")
+    assert state(observation(bad)) == "broken"
+    assert state(observation(bad, as_bad)) == "baking"
+    assert state(observation(bad, counters(600, model="m@v1"))) == "broken"
+    assert state(observation(bad, counters(99, failed=2, model="m@v1"))) == "broken", "too few to compare with"
 
 
 def test_inputs_that_cannot_be_used_count_only_against_a_version_that_could_use_them() -> None:
-    careless = tally(600, unusable=3)
-    assert state(watched(careless)) == "baking"
-    assert state(watched(careless, tally(600, unusable=3, model="m@v1"))) == "baking"
-    assert state(watched(careless, tally(600, model="m@v1"))) == "broken"
+    careless = counters(600, unusable=3)
+    assert state(observation(careless)) == "baking"
+    assert state(observation(careless, counters(600, unusable=3, model="m@v1"))) == "baking"
+    assert state(observation(careless, counters(600, model="m@v1"))) == "broken"
 
 
 def test_latency_waits_for_enough_requests() -> None:
-    slow = tally(99, seconds=5, slow=1)
-    assert state(watched(slow)) == "baking"
-    assert state(watched(tally(130, seconds=5, slow=1))) == "broken"
+    slow = counters(99, seconds=5, slow=1)
+    assert state(observation(slow)) == "baking"
+    assert state(observation(counters(130, seconds=5, slow=1))) == "broken"
 
 
-def test_a_refusal_by_the_slot_is_enough() -> None:
-    found = judge(watched(None, refused="its files have changed"), Bake(), START)
-    assert (found.state, found.reasons) == ("broken", ("Its slot did not let it serve: its files have changed",))
+def test_a_refusal_by_the_deployment_is_enough() -> None:
+    found = judge(observation(None, refused="its files have changed"), Bake(), START)
+    assert (found.state, found.reasons) == ("broken", ("Its deployment did not let it serve: its files have changed",))
 
 
 def test_wrong_answers_take_it_back_where_the_target_or_the_version_before_says_so() -> None:
     many = BadCount(200, 80)
-    assert state(watched(None, quality=Quality(many, None, None))) == "baking"
-    assert state(watched(None, quality=Quality(many, None, 0.1))) == "broken"
-    assert state(watched(None, quality=Quality(many, BadCount(200, 20), None))) == "broken"
-    assert state(watched(None, quality=Quality(many, BadCount(200, 70), 0.1))) == "baking"
+    assert state(observation(None, quality=Quality(many, None, None))) == "baking"
+    assert state(observation(None, quality=Quality(many, None, 0.1))) == "broken"
+    assert state(observation(None, quality=Quality(many, BadCount(200, 20), None))) == "broken"
+    assert state(observation(None, quality=Quality(many, BadCount(200, 70), 0.1))) == "baking"
 
 
 def test_a_kept_limit_is_hardly_ever_found_broken_however_often_one_looks() -> None:
@@ -155,7 +155,7 @@ def test_a_share_knows_its_worst_minute() -> None:
 
 
 def test_a_tally_is_kept_as_json() -> None:
-    seen = tally(70, failed=9, slow=3)
+    seen = counters(70, failed=9, slow=3)
     assert RequestCounters.of(seen.document()) == seen
 
 
@@ -174,7 +174,7 @@ def test_a_version_no_worse_than_a_little_known_one_before_is_hardly_ever_taken_
         failed = np.cumsum(chance.random(2000) < 0.05)
         broken += any(
             judge(
-                watched(RequestCounters("production", 2, "m@v2", failed=BadShare(n, int(failed[n - 1]))), before),
+                observation(RequestCounters("production", 2, "m@v2", failed=BadShare(n, int(failed[n - 1]))), before),
                 Bake(),
                 START,
             ).state

@@ -1,4 +1,5 @@
-"""Processes of versions that answer at once, or misbehave as they are told: what slots do is tested without models."""
+"""Fake processes of versions that answer at once or misbehave on demand, so that deployments are tested without
+models."""
 
 from __future__ import annotations
 

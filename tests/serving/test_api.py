@@ -40,7 +40,7 @@ class Said(NamedTuple):
 class Server:
     def __init__(self, path: Path, clock: ManualClock, version: Target | None, options: Serving, **how: Any) -> None:
         self.processes: list[FakeProcess] = []
-        folder = DeploymentFolder(path / f"slot-{time.monotonic_ns()}")
+        folder = DeploymentFolder(path / f"deployment-{time.monotonic_ns()}")
         folder.create()
         wanted, metrics = Wanted(use_case="reviews", options=options, target=version), Metrics("reviews")
         folder.want(wanted)
@@ -49,18 +49,18 @@ class Server:
             self.processes.append(FakeProcess(version, **how))
             return self.processes[-1]
 
-        self.slot = Deployment(folder, wanted, launch, metrics, clock)
-        self.slot.start()
+        self.deployment = Deployment(folder, wanted, launch, metrics, clock)
+        self.deployment.start()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         near = unix_sockets.listen(folder.socket, 5)
         self.path = str(folder.socket)
-        config = uvicorn.Config(Api(self.slot, metrics, TOKEN).app(), lifespan="off", log_level="error")
+        config = uvicorn.Config(Api(self.deployment, metrics, TOKEN).app(), lifespan="off", log_level="error")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener, near],))
         self._thread.start()
         if version and "failure" not in how:
-            until(lambda: self.slot.state.serving)
+            until(lambda: self.deployment.state.serving)
 
     def ask(
         self, body: Any = None, path: str = "/predict", *, token: str = TOKEN, headers: Mapping[str, str] | None = None
@@ -90,7 +90,7 @@ class Server:
     def close(self) -> None:
         self._server.should_exit = True
         self._thread.join()
-        self.slot.end(5)
+        self.deployment.end(5)
 
 
 Serve = Callable[..., Server]
@@ -267,7 +267,7 @@ def test_more_inputs_than_the_queue_holds_are_turned_away(serve: Serve) -> None:
     clients[0].start()
     until(server.processes[0].busy.is_set)
     clients[1].start()
-    until(lambda: server.slot.current and server.slot.current.open == 2)
+    until(lambda: server.deployment.current and server.deployment.current.open == 2)
     assert server.ask(texts("a")).status == 429
     gate.set()
     for client in clients:
@@ -282,7 +282,7 @@ def test_a_model_that_does_not_answer_in_time_is_a_504(serve: Serve) -> None:
     assert (said.status, said.headers["x-model-version"]) == (504, "words@v1")
 
 
-def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_version(serve: Serve) -> None:
+def test_what_waited_too_long_is_the_deployments_overload_and_no_failure_of_the_version(serve: Serve) -> None:
     server = serve(timeout_seconds=1.5, max_batch=1, queue=3)
     process, let_go = server.processes[0], {text: threading.Event() for text in "abc"}
     asked: list[str] = []
@@ -300,7 +300,7 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     }
     for place, text in enumerate("abc", 1):
         clients[text].start()
-        until(lambda place=place: server.slot.current and server.slot.current.open == place)
+        until(lambda place=place: server.deployment.current and server.deployment.current.open == place)
     assert server.ask(texts("d", "e")).status == 429
     time.sleep(0.7)
     let_go["a"].set()  # half of the time of the others is over
@@ -313,10 +313,10 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     counted = 'speciate_overloaded_total{model="words@v1",use_case="reviews"} 3.0'
     until(lambda: counted in server.ask(path="/metrics").body)
     assert asked == ["a", "b"], "who gave up before its turn is asked of nobody"
-    server.slot.end(5)
-    [tally] = request_metrics.read_counters(server.slot.folder.tallies)
-    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 0, 3)
-    assert deployments.deployment_view(server.slot.folder).overloaded == 3
+    server.deployment.end(5)
+    [counters] = request_metrics.read_counters(server.deployment.folder.counters)
+    assert (counters.requests, counters.failed.bad, counters.overloaded) == (1, 0, 3)
+    assert deployments.deployment_view(server.deployment.folder).overloaded == 3
 
 
 def test_an_input_that_is_given_up_was_late_unless_the_model_has_it_or_answered_it() -> None:
@@ -336,9 +336,9 @@ def test_a_version_that_needs_longer_than_a_request_may_take_fails_though_its_cl
     server = serve(how={"gate": threading.Event()}, timeout_seconds=0.2)
     assert server.ask(texts("a")).status == 504
     until(lambda: server.processes[0].ended)
-    server.slot.end(5)
-    [tally] = request_metrics.read_counters(server.slot.folder.tallies)
-    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 1, 0)
+    server.deployment.end(5)
+    [counters] = request_metrics.read_counters(server.deployment.folder.counters)
+    assert (counters.requests, counters.failed.bad, counters.overloaded) == (1, 1, 0)
 
 
 def test_a_body_that_does_not_come_is_a_408(serve: Serve) -> None:
@@ -361,7 +361,7 @@ def test_without_a_version_it_says_why_and_to_come_again(serve: Serve) -> None:
     assert (said.status, "No model is in production for reviews" in said.body["error"]) == (503, True)
     assert said.headers["retry-after"]
     server = serve(how={"failure": "Its files have changed."})
-    until(lambda: server.slot.state.refused)
+    until(lambda: server.deployment.state.refused)
     assert "Its files have changed" in server.ask(texts("a")).body["error"]
     assert server.ask(None, "/healthz").status == 503
 

@@ -1,4 +1,4 @@
-"""`predict` goes through the slot where one serves, and does without where none can answer."""
+"""`predict` goes through the deployment where one serves, and does without where none can answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ITEMS = [{"id": "a", "text": "fine"}, {"id": "b", "error": "It cannot be read."}
 
 @pytest.fixture
 def folder(workspace: Workspace) -> DeploymentFolder:
-    """A slot that claims to serve, at a port to be told."""
+    """A deployment that claims to serve, at a port to be told."""
     folder = deployment_folder(workspace.folders, "reviews")
     folder.create()
     (folder.path / "token").write_text(TOKEN)
@@ -52,7 +52,7 @@ def test_inputs_that_can_be_asked_are_and_all_come_back_in_order(
     assert server.processes[0].batches == [2]
 
 
-def test_where_no_slot_can_answer_nobody_does(workspace: Workspace, folder: DeploymentFolder) -> None:
+def test_where_no_deployment_can_answer_nobody_does(workspace: Workspace, folder: DeploymentFolder) -> None:
     items: list[dict[str, Any]] = ITEMS[:1]
     assert predict.ask_deployment(workspace.folders, "other", items) is None
     folder.tell(State(pid=1, port=9, loading="words@v1"))
@@ -90,7 +90,7 @@ def test_what_a_stranger_could_not_ask_is_left_to_the_service_pool(
     )
 
 
-def test_a_view_says_in_a_word_how_a_slot_is(workspace: Workspace, folder: DeploymentFolder) -> None:
+def test_a_view_says_in_a_word_how_a_deployment_is(workspace: Workspace, folder: DeploymentFolder) -> None:
     states = {
         "serving": State(pid=1, port=9, serving="words@v1"),
         "loading": State(pid=1, port=9, loading="words@v1"),

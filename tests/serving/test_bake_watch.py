@@ -10,7 +10,8 @@ from speciate import use_cases
 from speciate.governance import audit
 from speciate.loop.status import status
 from speciate.predictions import answer_lookup, quality
-from speciate.predictions.feedback import make_feedback as feedback_of
+from speciate.predictions.feedback import make_feedback
+from speciate.predictions.log import AnsweringModel
 from speciate.promotion import aliases
 from speciate.promotion.bake import Quality, current_automatic_rollback, quality_from_feedback, quality_of
 from speciate.promotion.request_counters import BadCount
@@ -48,10 +49,10 @@ def serve(
     alias: str = "production",
     overloaded: bool = False,
 ) -> None:
-    """As a slot would count them, one each second; every `fails`-th request fails, or its turn comes too late."""
+    """As a deployment would count them, one each second; every `fails`-th request fails, or its turn comes too late."""
     moved = aliases.read(workspace.database, "digits", alias)
     assert moved
-    counts = request_metrics.CounterFile(deployment_folder(workspace.folders, "digits").tallies)
+    counts = request_metrics.CounterFile(deployment_folder(workspace.folders, "digits").counters)
     for number in range(requests):
         failed = bool(fails) and number % fails == 0
         outcome = Outcome(0.01, failed=failed and not overloaded, not_finite=False, unusable=False)
@@ -160,7 +161,7 @@ def test_where_a_person_decides_it_is_only_told(workspace: Workspace, clock: Man
     assert any("m@v2 broke a limit of its bake and serves on" in alert for alert in found.alerts)
 
 
-def test_a_version_that_its_slot_refused_goes_back(workspace: Workspace, baker: BakeWatch) -> None:
+def test_a_version_that_its_deployment_refused_goes_back(workspace: Workspace, baker: BakeWatch) -> None:
     refused = Refused(generation=2, model="m@v2", why="it answers with NaN", at=1.0)
     deployment_folder(workspace.folders, "digits").tell(State(serving="m@v1", refused=refused))
     baker.look(now=True)
@@ -232,10 +233,11 @@ def test_feedback_in_the_log_takes_a_version_back(workspace: Workspace, baker: B
     clock.advance(1)
     for number in range(60):
         answer = [{"id": "0", "output": "seven", "confidence": 0.9, "error": None}]
-        [prediction] = predict.log_answers(workspace, "digits", "m@v2", "text", [{"id": "0", "text": "x"}], answer, 1.0)
+        about, items = AnsweringModel("m@v2", 0, "text"), [{"id": "0", "text": "x"}]
+        [prediction] = predict.log_answers(workspace, "digits", about, items, answer, 1.0)
         label = "seven" if number % 2 else "one"
         record_feedback.add_feedback(
-            workspace, feedback_of(prediction=prediction, label=label, source="human", drawn="random")
+            workspace, make_feedback(prediction=prediction, label=label, source="human", drawn="random")
         )
     found = quality_of(workspace, "digits", "m@v2", "m@v1", clock.now() - 1)
     assert found

@@ -1,4 +1,4 @@
-"""A real slot under traffic while a canary comes, grows, dies with the slot, completes, and another is taken back."""
+"""A deployment under traffic: a canary comes, grows, dies with it, is promoted; the bake takes another one back."""
 
 from __future__ import annotations
 

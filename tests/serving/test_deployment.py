@@ -1,4 +1,4 @@
-"""A slot follows what is wanted: the next version serves once it is ready, and one that is unfit never does."""
+"""A deployment follows what is wanted: the next version serves once it is ready, and one that is unfit never does."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.serving.fakes import FakeProcess, target
 
 
 class Stage:
-    """A slot's folder, and the processes that its versions get."""
+    """A deployment's folder, and the processes that its versions get."""
 
     def __init__(self, path: Path, clock: ManualClock) -> None:
         self.folder, self.clock = DeploymentFolder(path / "reviews"), clock
         self.folder.create()
         self.processes: dict[str, dict[str, Any]] = {}
         self.launched: list[FakeProcess] = []
-        self._slots: list[Deployment] = []
+        self._deployments: list[Deployment] = []
 
     def want(self, version: Target) -> None:
         self.folder.want(Wanted(use_case="reviews", options=Serving(load_seconds=20), target=version))
@@ -35,10 +35,10 @@ class Stage:
     def begin(self) -> Deployment:
         wanted = self.folder.wanted()
         assert wanted
-        slot = Deployment(self.folder, wanted, self._launch, Metrics("reviews"), self.clock)
-        slot.start(pid=1, port=1)
-        self._slots.append(slot)
-        return slot
+        deployment = Deployment(self.folder, wanted, self._launch, Metrics("reviews"), self.clock)
+        deployment.start(pid=1, port=1)
+        self._deployments.append(deployment)
+        return deployment
 
     def _launch(self, version: Target) -> FakeProcess:
         self.launched.append(FakeProcess(version, **self.processes.get(version.model, {})))
@@ -48,8 +48,8 @@ class Stage:
         return [entry.data for entry in self.folder.unheard()[0] if entry.type == kind]
 
     def close(self) -> None:
-        for slot in self._slots:
-            slot.end(5)
+        for deployment in self._deployments:
+            deployment.end(5)
         assert all(process.ended for process in self.launched)
 
 
@@ -67,24 +67,24 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def serves(slot: Deployment, model: str) -> Callable[[], bool]:
-    return lambda: slot.state.serving == model and slot.state.loading is None
+def serves(deployment: Deployment, model: str) -> Callable[[], bool]:
+    return lambda: deployment.state.serving == model and deployment.state.loading is None
 
 
-def answer(slot: Deployment) -> str:
-    said = slot.submit([{"text": "a"}], 20).answers[0].result(20)["output"]
+def answer(deployment: Deployment) -> str:
+    said = deployment.submit([{"text": "a"}], 20).answers[0].result(20)["output"]
     assert isinstance(said, str)
     return said
 
 
 def test_the_next_version_serves_once_it_is_ready_and_the_old_one_ends(stage: Stage) -> None:
     stage.want(target(1))
-    slot = stage.begin()
-    until(serves(slot, "words@v1"))
-    assert answer(slot) == "words@v1"
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    assert answer(deployment) == "words@v1"
     stage.want(target(2))
-    until(serves(slot, "words@v2"))
-    assert answer(slot) == "words@v2"
+    until(serves(deployment, "words@v2"))
+    assert answer(deployment) == "words@v2"
     until(lambda: stage.launched[0].ended)
     moves = [(note["before"], note["model"]) for note in stage.notes("slot.serving")]
     assert moves == [(None, "words@v1"), ("words@v1", "words@v2")]
@@ -94,13 +94,13 @@ def test_a_request_in_the_middle_of_a_swap_is_answered_by_the_version_that_took_
     gate = threading.Event()
     stage.processes["words@v1"] = {"gate": gate}
     stage.want(target(1))
-    slot = stage.begin()
-    until(serves(slot, "words@v1"))
-    taken = slot.submit([{"text": "a"}], 20)
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    taken = deployment.submit([{"text": "a"}], 20)
     assert stage.launched[0].busy.wait(20)
     stage.want(target(2))
-    until(serves(slot, "words@v2"))
-    assert answer(slot) == "words@v2"
+    until(serves(deployment, "words@v2"))
+    assert answer(deployment) == "words@v2"
     assert not taken.answers[0].done()
     gate.set()
     assert taken.answers[0].result(20)["output"] == taken.target.model == "words@v1"
@@ -120,11 +120,11 @@ def test_an_unfit_version_gets_no_traffic_and_the_old_one_goes_on(
     (stage.folder.path / "warmup.json").write_text(json.dumps([{"text": "x"}]))
     stage.processes["words@v2"] = how
     stage.want(target(1, warmup="warmup.json"))
-    slot = stage.begin()
-    until(serves(slot, "words@v1"))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
     stage.want(target(2, warmup="warmup.json", **limits))
-    until(lambda: slot.state.refused)
-    assert answer(slot) == "words@v1"
+    until(lambda: deployment.state.refused)
+    assert answer(deployment) == "words@v1"
     state = stage.folder.state()
     assert state.refused
     assert (state.serving, state.refused.model) == ("words@v1", "words@v2")
@@ -137,25 +137,25 @@ def test_an_unfit_version_gets_no_traffic_and_the_old_one_goes_on(
 def test_a_refused_version_that_is_promoted_again_is_tried_again(stage: Stage) -> None:
     stage.processes["words@v2"] = {"failure": "The disk is away."}
     stage.want(target(1))
-    slot = stage.begin()
-    until(serves(slot, "words@v1"))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
     stage.want(target(2))
-    until(lambda: slot.state.refused)
+    until(lambda: deployment.state.refused)
     del stage.processes["words@v2"]
     stage.want(target(2, generation=3))
-    until(serves(slot, "words@v2"))
-    assert slot.state.refused is None
+    until(serves(deployment, "words@v2"))
+    assert deployment.state.refused is None
 
 
 def test_back_to_what_serves_needs_no_loading_and_forgets_the_refusal(stage: Stage) -> None:
     stage.processes["words@v2"] = {"failure": "Its files have changed."}
     stage.want(target(1))
-    slot = stage.begin()
-    until(serves(slot, "words@v1"))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
     stage.want(target(2))
-    until(lambda: slot.state.refused)
+    until(lambda: deployment.state.refused)
     stage.want(target(1, generation=3))
-    until(lambda: slot.state.refused is None)
+    until(lambda: deployment.state.refused is None)
     assert [process.target.model for process in stage.launched] == ["words@v1", "words@v2"]
 
 
@@ -163,17 +163,19 @@ def test_a_version_that_is_wanted_no_more_while_it_is_loaded_never_serves(stage:
     (stage.folder.path / "warmup.json").write_text(json.dumps([{"text": "x"}]))
     stage.processes["words@v2"] = {"gate": threading.Event()}
     stage.want(target(1))
-    slot = stage.begin()
-    until(serves(slot, "words@v1"))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
     stage.want(target(2, warmup="warmup.json"))
     until(lambda: len(stage.launched) == 2 and stage.launched[1].busy.is_set())
     stage.want(target(3))
-    until(serves(slot, "words@v3"))
+    until(serves(deployment, "words@v3"))
     assert [note["model"] for note in stage.notes("slot.serving")] == ["words@v1", "words@v3"]
     assert stage.notes("slot.refused") == []
 
 
-def test_a_slot_that_is_started_again_begins_with_what_served_last_where_the_wanted_one_is_unfit(stage: Stage) -> None:
+def test_a_deployment_that_is_started_again_begins_with_what_served_last_where_the_wanted_one_is_unfit(
+    stage: Stage,
+) -> None:
     stage.processes["words@v2"] = {"failure": "Its files have changed."}
     stage.want(target(1))
     first = stage.begin()
@@ -191,15 +193,15 @@ def test_a_slot_that_is_started_again_begins_with_what_served_last_where_the_wan
 def test_where_the_first_version_is_unfit_nothing_serves_and_it_is_told(stage: Stage) -> None:
     stage.processes["words@v1"] = {"failure": "Its files have changed."}
     stage.want(target(1))
-    slot = stage.begin()
-    until(lambda: slot.state.refused)
+    deployment = stage.begin()
+    until(lambda: deployment.state.refused)
     with pytest.raises(NoVersionServes, match="Its files have changed"):
-        slot.submit([{"text": "a"}], 1)
+        deployment.submit([{"text": "a"}], 1)
 
 
 def test_the_first_answer_of_each_version_is_noted_once(stage: Stage) -> None:
     stage.want(target(1))
-    slot = stage.begin()
+    deployment = stage.begin()
     for model in ("words@v1", "words@v1", "words@v2"):
-        slot.answered(model)
+        deployment.answered(model)
     assert [note["model"] for note in stage.notes("production.answered")] == ["words@v1", "words@v2"]

@@ -1,4 +1,4 @@
-"""The folder of a slot: one process at a time, and a journal that survives a torn line."""
+"""The folder of a deployment: one process at a time, and a journal that survives a torn line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real slots on loopback: started, adopted, killed, in each other's way. Nothing is in production: no model loads."""
+"""Real deployments on loopback: started, adopted, killed, in conflict. Nothing is in production: no model loads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from speciate import settings
+from speciate import __version__, settings
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
@@ -51,7 +51,7 @@ def workspace(tmp_path: Any) -> Iterator[Workspace]:
 
 @pytest.fixture
 def keep(workspace: Workspace) -> Iterator[Keep]:
-    """Starts a keeper; the slots end with the test."""
+    """Starts a keeper; the deployments end with the test."""
     pool, kept = Pool(workspace.folders, workspace.settings), list[DeploymentKeeper]()
 
     def start() -> DeploymentKeeper:
@@ -98,7 +98,7 @@ def events(workspace: Workspace, *kinds: str) -> list[str]:
     return [event.type for event in workspace.database.events_after(0) if event.type in kinds]
 
 
-def test_a_killed_slot_comes_back_at_its_port_and_says_so(workspace: Workspace, keep: Keep) -> None:
+def test_a_killed_deployment_comes_back_at_its_port_and_says_so(workspace: Workspace, keep: Keep) -> None:
     deployments.start_deployment(workspace, USE_CASE)
     keep()
     until(lambda: listening(workspace), 60)
@@ -110,7 +110,7 @@ def test_a_killed_slot_comes_back_at_its_port_and_says_so(workspace: Workspace, 
     until(lambda: events(workspace, "slot.started", "slot.died") == ["slot.started", "slot.died", "slot.started"])
 
 
-def test_a_slot_outlives_its_keeper_and_is_adopted_by_the_next(workspace: Workspace, keep: Keep) -> None:
+def test_a_deployment_outlives_its_keeper_and_is_adopted_by_the_next(workspace: Workspace, keep: Keep) -> None:
     deployments.start_deployment(workspace, USE_CASE)
     keeper = keep()
     until(lambda: listening(workspace), 60)
@@ -125,7 +125,25 @@ def test_a_slot_outlives_its_keeper_and_is_adopted_by_the_next(workspace: Worksp
     assert events(workspace, "slot.started", "slot.died", "slot.serving") == ["slot.started", "slot.serving"]
 
 
-def test_of_two_processes_of_a_slot_one_ends(workspace: Workspace, keep: Keep) -> None:
+def test_a_deployment_of_another_version_of_the_package_is_restarted_at_its_port(
+    workspace: Workspace, keep: Keep
+) -> None:
+    deployments.start_deployment(workspace, USE_CASE)
+    keeper = keep()
+    until(lambda: listening(workspace), 60)
+    folder, url = deployment_folder(workspace.folders, USE_CASE), view(workspace).url
+    keeper.stop()  # an upgrade: the daemon ends, the deployment serves on
+    old = folder.state()
+    assert old.version == __version__
+    folder.tell(old.model_copy(update={"version": "0.1.0"}))
+    keep()
+    until(lambda: pid_of(folder) not in (0, old.pid) and listening(workspace), 60)
+    assert (view(workspace).url, folder.state().version) == (url, __version__)
+    kinds = ["slot.started", "slot.ended", "slot.died"]
+    until(lambda: events(workspace, *kinds) == ["slot.started", "slot.ended", "slot.started"])
+
+
+def test_of_two_processes_of_a_deployment_one_ends(workspace: Workspace, keep: Keep) -> None:
     deployments.start_deployment(workspace, USE_CASE)
     keep()
     until(lambda: listening(workspace), 60)
@@ -137,7 +155,7 @@ def test_of_two_processes_of_a_slot_one_ends(workspace: Workspace, keep: Keep) -
     assert listening(workspace)
 
 
-def test_a_port_in_use_is_told_and_the_slot_begins_once_it_is_free(workspace: Workspace, keep: Keep) -> None:
+def test_a_port_in_use_is_told_and_the_deployment_begins_once_it_is_free(workspace: Workspace, keep: Keep) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
         deployments.start_deployment(workspace, USE_CASE, port=port)
@@ -151,7 +169,7 @@ def test_a_port_in_use_is_told_and_the_slot_begins_once_it_is_free(workspace: Wo
     assert events(workspace, "slot.failed") == ["slot.failed"]
 
 
-def test_a_stopped_slot_ends_in_order_and_stays_away(workspace: Workspace, keep: Keep) -> None:
+def test_a_stopped_deployment_ends_in_order_and_stays_away(workspace: Workspace, keep: Keep) -> None:
     deployments.start_deployment(workspace, USE_CASE)
     keeper = keep()
     until(lambda: listening(workspace), 60)
@@ -165,18 +183,18 @@ def test_a_stopped_slot_ends_in_order_and_stays_away(workspace: Workspace, keep:
     until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_what_cannot_be_a_slot_is_refused(workspace: Workspace) -> None:
+def test_what_cannot_be_a_deployment_is_refused(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError) as error:
         deployments.start_deployment(workspace, "revews")
     assert error.value.code is Code.NOT_FOUND
     with pytest.raises(SpeciateError, match="max_batch"):
         deployments.start_deployment(workspace, USE_CASE, max_batch=0)
-    with pytest.raises(SpeciateError, match="no slot"):
+    with pytest.raises(SpeciateError, match="no deployment"):
         deployments.stop_deployment(workspace, USE_CASE)
     assert deployments.list_deployments(workspace) == []
 
 
-def test_where_settings_say_so_the_first_promotion_brings_a_slot(workspace: Workspace, keep: Keep) -> None:
+def test_where_settings_say_so_the_first_promotion_brings_a_deployment(workspace: Workspace, keep: Keep) -> None:
     promoted = settings.Settings.model_validate({"serving": {"start": "after_promotion", "max_batch": 4}})
     workspace.settings = promoted
     keeper = keep()
@@ -203,7 +221,7 @@ def test_what_libraries_said_goes_when_something_is_forgotten(workspace: Workspa
     until(lambda: log.read_text() == "")
 
 
-# What a keeper tells slots: where the aliases are at one moment, at a cost that does not grow with the slots.
+# The keeper reads all aliases at one moment, at a cost that does not grow with the number of deployments.
 
 
 USE_CASES = [f"case-{number}" for number in range(8)]
@@ -221,7 +239,7 @@ def canary(workspace: Workspace, use_case: str, model: str) -> None:
 
 @pytest.fixture
 def keeper(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> DeploymentKeeper:
-    """Of slots whose processes are not started."""
+    """Of deployments whose processes are not started."""
     keeper = DeploymentKeeper(workspace, None)  # type: ignore[arg-type]  # nobody gathers examples
     monkeypatch.setattr(keeper, "_keep_alive", lambda folder, watched: None)
     monkeypatch.setattr(keeper, "_target", lambda folder, alias, before: named(alias.model, alias.generation))
@@ -243,7 +261,7 @@ def wanted(workspace: Workspace, use_case: str = USE_CASES[0]) -> Wanted:
     return found
 
 
-def test_aliases_of_all_slots_are_read_at_once(
+def test_aliases_of_all_deployments_are_read_at_once(
     workspace: Workspace, keeper: DeploymentKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper.look()

@@ -1,4 +1,4 @@
-"""Answers of a slot over HTTP are in the log before they leave, and feedback on them is taken."""
+"""Answers of a deployment over HTTP are in the log before they leave, and feedback on them is taken."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from tests.serving.world import USE_CASE, move, scaled, trained, version
 
 @pytest.fixture
 def logged(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, AnswerLog]]:
-    """A slot whose answers are logged."""
+    """A deployment whose answers are logged."""
     own = AnswerLog(LogFolder(tmp_path / "logged" / "reviews"), Settings(), SystemClock())
     before = Api.__init__
 
-    def with_log(self: Api, slot: Any, metrics: Any, token: str) -> None:
-        before(self, slot, metrics, token, own)
+    def with_log(self: Api, deployment: Any, metrics: Any, token: str) -> None:
+        before(self, deployment, metrics, token, own)
 
     monkeypatch.setattr(Api, "__init__", with_log)
     server = Server(tmp_path, clock, target(3), Serving())
@@ -77,7 +77,7 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Ans
     assert said.body["recorded"]["model"] == "words@v3"
     assert said.body["recorded"]["standing"]["human"]["label"] == "bad"
     assert [given.label for given in reading.feedback(own.folder)] == ["bad"]
-    card = server.slot.folder.path.parent.parent / "models" / "words" / "v3" / "model.json"
+    card = server.deployment.folder.path.parent.parent / "models" / "words" / "v3" / "model.json"
     card.parent.mkdir(parents=True)
     card.write_text(json.dumps({"task": "text-classification", "labels": ["bad", "good"]}))
     odd = {"prediction": one["prediction"], "label": "goood", "source": "human"}
@@ -118,7 +118,7 @@ def test_a_disk_that_takes_nothing_stops_no_answer(
 
 
 class Client(threading.Thread):
-    """Asks without a pause over every death of the slot; what it was told, by id."""
+    """Asks without a pause over every death of the deployment; what it was told, by id."""
 
     def __init__(self, port: int, token: str, stop: threading.Event) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Client(threading.Thread):
 
 
 @pytest.mark.slow
-def test_kills_of_slot_and_keeper_under_traffic_leave_no_hole(tmp_path: Path) -> None:
+def test_kills_of_deployment_and_keeper_under_traffic_leave_no_hole(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace", settings=AllSettings(policy="auto"))
     first = trained(workspace)
     second = version(workspace, first, scaled(0.5), "second")

@@ -1,4 +1,4 @@
-"""Versions of several modalities: what a slot is told of them, and that each passes its trial on its own examples."""
+"""Versions of several modalities: the target of each deployment, and that each passes its trial on its own examples."""
 
 from __future__ import annotations
 

@@ -240,10 +240,10 @@ def test_an_answer_of_a_canary_stops_no_clock(workspace: Workspace, pool: Pool, 
         )
     )
 
-    def slot(use_case: str, items: list[dict[str, object]]) -> ServedAnswers:
+    def deployment(use_case: str, items: list[dict[str, object]]) -> ServedAnswers:
         return ServedAnswers([{"id": "0", "output": "good", "confidence": 0.9, "error": None}], "films-model@v9")
 
-    answer = predict(workspace, pool, "reviews@production", [Input(text=GOOD)], serving=slot)
+    answer = predict(workspace, pool, "reviews@production", [Input(text=GOOD)], serving=deployment)
     assert answer.model == "films-model@v9"
     assert _first_answers(workspace) == []
 

@@ -1,4 +1,4 @@
-"""The process of a slot: where it listens, and that it does so for good. Real processes."""
+"""The process of a deployment: where it listens, and that it does so for good. Real processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CROWD = 1200
 
 @pytest.fixture
 def folder() -> Iterator[DeploymentFolder]:
-    """Of a slot for which nothing is in production: it listens all the same.
+    """Of a deployment for which nothing is in production: it listens all the same.
 
     Its path is short: with a long one the socket lies in the runtime folder at once.
     """
@@ -105,7 +105,7 @@ def test_where_the_workspace_has_no_unix_sockets_it_serves_all_the_same(
         assert said is None if elsewhere else "daemon cannot reach this deployment" in (said or "")
         if elsewhere:
             connection = unix_sockets.connect(folder.far_socket, {os.getuid()}, 10)
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: slot\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: deployment\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 503")
             connection.close()
 

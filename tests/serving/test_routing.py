@@ -32,7 +32,7 @@ def test_another_canary_is_tried_on_others() -> None:
 
 
 def test_a_place_never_changes() -> None:
-    """It is part of the interface: a slot that is started again must route as before."""
+    """It is part of the interface: a deployment that is started again must route as before."""
     assert hash_percent("triage", "m@v2", "user-1") == pytest.approx(71.8486, abs=1e-4)
 
 

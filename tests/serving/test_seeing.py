@@ -1,4 +1,4 @@
-"""A slot serves a model that sees: tried on its own examples, asked by parts, in its cage."""
+"""A deployment serves a model that sees: tried on its own examples, asked by parts, in its cage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from tests.training.world import define, png, train_now
 
 
 @pytest.mark.slow
-def test_a_slot_answers_about_pictures_from_the_folder_of_the_version(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_deployment_answers_about_pictures_from_the_folder_of_the_version(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     make_colours(workspace)
     define(workspace, "reviews", "image-text-to-text", metric="exact_match")
     made = train_now(

@@ -1,5 +1,9 @@
-"""Keys of people: enrolled and revoked, each with a row in the audit; which are in force, and what of the trail a
-person signed, follows from the rows alone."""
+"""Keys of people: enrolled and revoked, each with a row in the audit.
+
+Which keys are in force and which rows a person signed follows from the rows alone. From the first enrollment on, each
+row that only a person may cause carries a signature by a key that was in force then, over exactly what the row says.
+The first enrollment signs itself: it is trusted on first use.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,12 @@ from speciate.refs import check_name
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
+ENROLL, REVOKE, CONFIRM, ACCEPT = "key_enroll", "key_revoke", "settings", "accept"
+"""Actions of rows."""
+APPROVE, DENY = "approve", "deny"
+_CLOCK_SECONDS = 60.0
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, SpeciateError)
+"""What a row that somebody wrote by hand may raise."""
 _COLUMNS = "fingerprint, name, kind, public, enrolled, revoked"
 _ALL = f"SELECT {_COLUMNS} FROM approval_keys ORDER BY enrolled, fingerprint"
 _PUT = "INSERT OR REPLACE INTO approval_keys VALUES (?, ?, ?, ?, ?, NULL)"
@@ -99,11 +109,11 @@ def find_key(known: Mapping[str, Key], name: str) -> Key:
 
 
 def enroll(workspace: Workspace, key: Key, by: str, proof: Mapping[str, Any]) -> audit.Row:
-    told = {"name": key.name, "kind": key.kind, "public": key.public, **proof}
+    evidence = {"name": key.name, "kind": key.kind, "public": key.public, **proof}
 
     def put(tx: Transaction) -> audit.Row:
         tx.execute(_PUT, [key.fingerprint, key.name, key.kind, key.public, tx.now])
-        return _append_row(tx, ENROLL, None, key.fingerprint, by, told)
+        return _append_row(tx, ENROLL, None, key.fingerprint, by, evidence)
 
     return workspace.database.transact(put)
 
@@ -118,33 +128,18 @@ def revoke(workspace: Workspace, key: Key, by: str, proof: Mapping[str, Any]) ->
 
 def accept_problems(workspace: Workspace, problems: list[str], by: str, proof: Mapping[str, Any]) -> audit.Row:
     """A row that says that a person knows of these problems of the trail and continues from it."""
-    told = {"problems": problems, **proof}
-    return workspace.database.transact(lambda tx: _append_row(tx, ACCEPT, None, None, by, told))
+    evidence = {"problems": problems, **proof}
+    return workspace.database.transact(lambda tx: _append_row(tx, ACCEPT, None, None, by, evidence))
 
 
 def _append_row(
-    tx: Transaction, action: str, before: str | None, after: str | None, by: str, told: dict[str, Any]
+    tx: Transaction, action: str, before: str | None, after: str | None, by: str, evidence: dict[str, Any]
 ) -> audit.Row:
     row = audit.append_row(
-        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=before, after=after, evidence=told
+        tx, actor=by, action=action, use_case=audit.WORKSPACE, before=before, after=after, evidence=evidence
     )  # fmt: skip
     tx.event("workspace:keys", "key.changed", {"action": action, "key": before or after, "by": by, "audit": row.hash})
     return row
-
-
-# Which approval keys are in force, and what of the trail a person signed: computed from the rows of the audit alone.
-#
-# From the first enrollment on, each row that only a person may cause carries a signature of a key that was in force
-# then, and of exactly what the row says. The first enrollment signs itself: it is trusted on first use. Pure, but for
-# the check of signatures of OpenSSH keys.
-
-
-ENROLL, REVOKE, CONFIRM, ACCEPT = "key_enroll", "key_revoke", "settings", "accept"
-"""Actions of rows."""
-APPROVE, DENY = "approve", "deny"
-_CLOCK_SECONDS = 60.0
-_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, SpeciateError)
-"""What a row may raise that somebody wrote by hand."""
 
 
 class Period(NamedTuple):
@@ -370,8 +365,8 @@ def _consent(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) 
 
 
 def _signature(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
-    told = {name: evidence.get(name) for name in ("model", "id", "key")}
-    return signed.decision == "signed" and told == dict(signed.shown)
+    evidence = {name: evidence.get(name) for name in ("model", "id", "key")}
+    return signed.decision == "signed" and evidence == dict(signed.shown)
 
 
 def _override(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
@@ -385,10 +380,10 @@ def _override(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer)
 
 
 def _enrollment(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
-    told = {name: evidence.get(name) for name in ("name", "kind", "public")}
+    evidence = {name: evidence.get(name) for name in ("name", "kind", "public")}
     return (
         signed.decision == "key enroll"
-        and told == dict(signed.arguments)
+        and evidence == dict(signed.arguments)
         and row.after == _enrolled(evidence).fingerprint
     )
 

@@ -20,14 +20,14 @@ from speciate.refs import new_id
 from speciate.workspace.database import Database, Row, Transaction
 from speciate.workspace.workspace import Workspace
 
-# Action -> `function(tx, arguments, by) -> result` that does it once a person said yes. It checks everything again
-# and raises SpeciateError where the world has moved on.
 ACTIONS = {
     "promote": "speciate.promotion.promote:apply_approved",
     "define_use_case": "speciate.use_cases:apply_approved",
     "purge": "speciate.privacy.purge:apply_approved",
     "delete": "speciate.privacy.deletion:apply_approved",
 }
+"""Action -> `function(tx, arguments, by) -> result` that does it once a person approved. It checks everything again and
+raises SpeciateError if something changed since."""
 
 Found = TypeVar("Found")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -166,16 +166,13 @@ def _aliases_by_trail(rows: Sequence[Row]) -> dict[str, str]:
     return {alias: model for alias, model in told.items() if model is not None}
 
 
-# That a model version was signed: a row of the audit. The signature itself lies beside the version's files.
-
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
 def record_model_signature(
-    workspace: Workspace, model: str, identity: str, key: str, by: str, proof: Mapping[str, Any] = _NOTHING
+    workspace: Workspace, model: str, identity: str, key: str, by: str, proof: Mapping[str, Any] = MappingProxyType({})
 ) -> Row:
-    """`key`: sha256 of the public key. `proof`: what the row's evidence has, too."""
+    """The row that says that a model version was signed; the signature itself lies beside the version's files.
+
+    `key`: sha256 of the public key. `proof`: more evidence for the row.
+    """
     told = {"model": model, "id": identity, "key": key}
 
     def append(tx: Transaction) -> Row:

@@ -1,5 +1,10 @@
-"""Heads of the audit, kept where a chain that lost its end is noticed: in a file beside the catalog, and outside the
-workspace in the config folder of the user."""
+"""Heads of the audit, kept in two places so that a chain that lost its end is noticed.
+
+One file lies beside the catalog. The other (`Head`) lies outside the workspace, in the config folder of whoever runs
+the daemon and of each person who signs, with the keys that were in force. An older catalog that is put back, a key
+that is replaced in it and rows that are rewritten with all their hashes are each consistent in themselves, but
+contradict that head. It does not stop anybody who may write to both.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +29,7 @@ from speciate.workspace.workspace import Workspace
 NAME = "audit.heads"
 _writing = threading.Lock()
 """Lines are appended by the listener's thread, and the file is written anew by who accepts."""
+_IDENTITY = re.compile(r"[0-9a-f]{32}")
 _log = logging.getLogger(__name__)
 
 
@@ -97,16 +103,6 @@ def _append_newest(workspace: Workspace, path: Path) -> None:
             os.close(descriptor)
     except OSError:
         _log.exception("the head of the audit could not be kept")
-
-
-# Where the trail of a workspace ended and which keys were in force, kept outside the workspace: in the config folder
-# of whoever runs the daemon, and of each person who signs.
-#
-# An older catalog that is put back, a key that is replaced in it and rows that are written anew with all their hashes
-# are each whole in themselves; they do not fit this head. Who may write to both is not held back by it.
-
-
-_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
 class Head(NamedTuple):

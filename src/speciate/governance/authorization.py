@@ -1,9 +1,14 @@
 """What only a person may do, once a key is enrolled: questions, and the check of signed answers, in the daemon.
 
-A question is open for two minutes and for one attempt, in memory alone. What is checked is computed from the daemon's
-own state; of an answer only the key, the challenge and the signature are read. Which keys count is computed once, from
-the trail (`signed_trail.py`) and from the head outside the workspace (`outside_head.py`); after that it changes only by
-what was signed here.
+A question is open for two minutes and one attempt, in memory alone. The check uses the daemon's own state; of an answer
+it reads only the key, the challenge and the signature. Which keys count is computed once, from the trail
+(`approval_keys`) and the head outside the workspace (`audit_heads`); after that only a signature checked here changes
+it.
+
+A text editor changes settings.toml without a row in the audit. So if a key is enrolled, settings that decide what
+needs a person are compared with those that a person confirmed by a signature. Differences are shown, and the stricter
+of both holds until a person confirms: in the daemon, and in the processes of runs and deployments, which get the
+daemon's `cage` and `trust` (`settings.hold`).
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ from speciate.workspace.workspace import Workspace
 
 SECONDS = 120.0
 """For an answer."""
+_NAMES = ("policy", "policies", "private_hosts", "cage", "roots", "trust")
+"""Settings that decide what needs a person."""
 _MOST_OPEN = 1000
 CONFIRM = (
     "the stricter of both is in force. A person who wants what is in the file confirms it: speciate policy --confirm. "
@@ -331,17 +338,6 @@ def _count_known_rows(rows: Sequence[audit.Row], kept: Head | None) -> int:
 
 def _contradictions(rows: Sequence[audit.Row], standing: approval_keys.TrailState, kept: Head) -> tuple[str, ...]:
     return audit_heads.contradictions(rows, standing.keys_after, kept) if kept.keys or standing.periods else ()
-
-
-# Settings that decide what needs a person, as a person confirmed them with a signature, beside what the file says
-# now.
-#
-# A text editor changes settings.toml without a row in the audit. Where a key is enrolled, what differs is told, and
-# the stricter of both holds until a person confirms: in the daemon, and in the processes of runs and deployments,
-# which get the daemon's `cage` and `trust` (`settings.hold`).
-
-
-_NAMES = ("policy", "policies", "private_hosts", "cage", "roots", "trust")
 
 
 def settings_snapshot(settings: Settings) -> dict[str, Any]:

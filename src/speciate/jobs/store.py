@@ -26,7 +26,7 @@ from speciate.jobs.transitions import (
     Stepped,
     decide,
 )
-from speciate.refs import JobId, id_from_key
+from speciate.refs import JobId, id_from_key, new_id
 from speciate.settings import Settings
 from speciate.workspace.database import Database, Transaction
 
@@ -123,6 +123,18 @@ class Store:
             answers.append(after)
         batch.settle()
         return [batch.jobs.get(answer.id, answer) if isinstance(answer, Job) else answer for answer in answers]
+
+
+def enqueue_job(tx: Transaction, kind: Kind, spec: dict[str, Any]) -> JobId:
+    """A job that begins with this transaction."""
+    job = Job(
+        id=JobId(new_id("job")), kind=kind.name, spec=spec, fingerprint=fingerprint(kind.name, spec),
+        state=State.QUEUED, limits=kind.limits, executor=kind.executor, created=tx.now, changed=tx.now,
+    )  # fmt: skip
+    (stored,) = Store(Kinds(), Settings()).enqueue(tx, [Enqueue(job)])
+    if isinstance(stored, SpeciateError):
+        raise stored
+    return stored.id
 
 
 def _other_arguments_error(new: Job, old: Job) -> SpeciateError:

@@ -1,8 +1,8 @@
-"""A graph of lineage as a picture: what was first stands left, what came of it right. Pure; PNG needs Pillow.
+"""A lineage graph as a chart (SVG or PNG), origins at the left. Pure; PNG needs Pillow.
 
-Layers are by the longest way from where nothing came before; within a layer, nodes stand near what they came from, and
-a line has a place of its own in each layer that it passes (Sugiyama, Tagawa and Toda 1981; barycentres, one pass).
-Large graphs show the nodes nearest to the start.
+A node's layer is its longest path from an origin. Within a layer, nodes stand near their sources, and an edge has a
+place of its own in each layer that it passes (Sugiyama, Tagawa and Toda 1981; barycentres, one pass). Large graphs
+show the nodes nearest to the start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from speciate.lineage.graph import Edge, Graph, Node
 
 MOST = 60
-"""Nodes of a picture; who wants more reads the text."""
+"""Nodes of a chart; for more, read the text."""
 _WIDE, _HIGH, _ACROSS, _DOWN, _MARGIN = 184, 40, 44, 14, 16
 _LONGEST = 28
 _COLOURS = {
@@ -40,7 +40,7 @@ class Line(NamedTuple):
     """From the right side of one box to the left side of another, between all that stand between them."""
 
 
-class Laid(NamedTuple):
+class Layout(NamedTuple):
     boxes: dict[str, Box]
     lines: tuple[Line, ...]
     width: int
@@ -49,7 +49,7 @@ class Laid(NamedTuple):
     """Nodes that are not shown."""
 
 
-def lay_out(graph: Graph, start: Sequence[str], most: int = MOST) -> Laid:
+def lay_out(graph: Graph, start: Sequence[str], most: int = MOST) -> Layout:
     shown = graph.nearest(start, most)
     layer_of = _layers(shown)
     ways, steps = {edge: _route(edge, layer_of) for edge in shown.edges}, dict[str, list[str]]()
@@ -71,7 +71,7 @@ def lay_out(graph: Graph, start: Sequence[str], most: int = MOST) -> Laid:
     right = max((x for x, _ in place.values()), default=0) + _WIDE + _MARGIN
     below = max((y for _, y in place.values()), default=0) + _HIGH + _MARGIN
     lines = tuple(Line(edge, tuple(_points(way, place))) for edge, way in ways.items())
-    return Laid(boxes, lines, right, below, len(graph.nodes) - len(boxes))
+    return Layout(boxes, lines, right, below, len(graph.nodes) - len(boxes))
 
 
 def _route(edge: Edge, layer_of: Mapping[str, int]) -> list[str]:
@@ -195,6 +195,3 @@ def _short(text: str) -> str:
 def _ascii(text: str) -> str:
     """Pillow's own font knows no more."""
     return text.encode("ascii", "replace").decode()
-
-
-__all__ = ["Laid", "draw", "lay_out", "payload", "svg"]

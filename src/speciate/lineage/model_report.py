@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.errors import SpeciateError
 from speciate.evaluation.endpoints import endpoint_history
 from speciate.evaluation.reports.report import Report
-from speciate.models import registry, sealed
-from speciate.models import signature as signing
+from speciate.models import registry, sealed, signature
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import PUBLISHED
 from speciate.models.model_card import ModelCard
@@ -21,14 +20,11 @@ from speciate.refs import model_ref
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
-if TYPE_CHECKING:
-    pass
-
-
 _ALIASES = "SELECT use_case || '@' || alias, model FROM aliases ORDER BY 1"
 _EVALUATIONS = (
     "SELECT id, report FROM evaluations WHERE contains(',' || models || ',', ?) ORDER BY created DESC LIMIT 20"
 )
+_EVALUATION_TIMES = "SELECT id, models, created FROM evaluations ORDER BY created DESC"
 _DATASET = "SELECT parents, operation FROM dataset_versions WHERE name = ? AND version = ?"
 _DEEPEST = 16
 _README, _LONGEST = "README.md", 20_000
@@ -55,7 +51,7 @@ class Trust(NamedTuple):
     revision: str | None
     set_aside: int
     license: str | None
-    signature: signing.State
+    signature: signature.State
     signed_by: str | None
     """The file of the key, where it is one that the settings name."""
 
@@ -184,7 +180,7 @@ def _trust(version: ModelVersion, workspace: Workspace) -> Trust:
 def _signature_state(version: ModelVersion, workspace: Workspace) -> dict[str, Any]:
     if version.place is None or not version.card.version:
         return {"signature": "none", "signed_by": None}
-    found = signing.verify(version.place, workspace.settings.trust.keys(workspace.folders.root))
+    found = signature.verify(version.place, workspace.settings.trust.keys(workspace.folders.root))
     return {"signature": found.state, "signed_by": found.signer or found.key}
 
 
@@ -193,11 +189,6 @@ def _readme(version: ModelVersion) -> str | None:
         return None
     with (version.place / _README).open(errors="replace") as file:
         return file.read(_LONGEST)
-
-
-# The card of a model version as Markdown, from facts alone: what made it, how good it was found, what is not known.
-#
-# The sections are those of Mitchell et al. 2019 ("Model Cards for Model Reporting"), as far as anything is known.
 
 
 _UNKNOWN = "not known"
@@ -220,6 +211,8 @@ _OBLIGATIONS = {
 def model_card_text(
     card: ModelCard, evaluations: Sequence[EvaluationResult], lineage: Sequence[str], source: str
 ) -> str:
+    """The card of a version as Markdown, from facts alone, with the known sections of Mitchell et al. 2019 ("Model
+    Cards for Model Reporting")."""
     lines = [f"# {card.ref}", "", "## What it is", ""]
     facts = {
         "task": card.task, "reads": card.modality, "method": card.method, "made from": card.base_model,
@@ -287,15 +280,9 @@ def _limits(card: ModelCard) -> list[str]:
     return said
 
 
-# What is known of an endpoint's constancy: when it was last asked the pinned questions, and which evaluations rest on
-# what it served before a change.
-
-
-_EVALUATION_TIMES = "SELECT id, models, created FROM evaluations ORDER BY created DESC"
-
-
 def provider_state(database: Database, endpoint: Endpoint, ref: str) -> Provider:
-    """Of the endpoint behind the model `ref`."""
+    """How constant the endpoint behind the model `ref` is: its last check with the pinned questions, and the
+    evaluations that are older than its last change."""
     known = endpoint_history.history_of(database, endpoint)
     change = known.changes[0] if known.changes else None
     rows = database.read(_EVALUATION_TIMES) if change else []

@@ -1,7 +1,5 @@
-"""Reads from the catalog and the logs what `lineage` makes a graph of.
-
-From an answer back to all that it rests on; and from data or a model on to the answers that may be wrong because of it.
-"""
+"""Lineage of a workspace, read from the catalog and the logs: from an answer back to all that it rests on, and from
+data or a model on to the answers that may be wrong because of it."""
 
 from __future__ import annotations
 
@@ -13,16 +11,20 @@ from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.governance import audit
 from speciate.jobs.pool import Pool
-from speciate.lineage import graph as lineage
 from speciate.lineage.graph import (
     AnswerCount,
+    AnswerFact,
     ApprovalFact,
     DatasetFact,
     DecisionFact,
+    Edge,
     EvaluationFact,
     Facts,
     Graph,
     Move,
+    Node,
+    build_graph,
+    graph_text,
 )
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
@@ -57,7 +59,7 @@ class Trace(NamedTuple):
     def text(self) -> str:
         ends = {edge.target if self.forward else edge.source for edge in self.graph.edges}
         own = [each for each in self.start if each not in ends] or list(self.start)
-        return "\n".join(lineage.graph_text(self.graph, each, forward=self.forward) for each in own)
+        return "\n".join(graph_text(self.graph, each, forward=self.forward) for each in own)
 
 
 class Impact(NamedTuple):
@@ -119,14 +121,14 @@ def trace_answer(workspace: Workspace, prediction: str) -> Trace:
     """Everything that an answer rests on. Raises INVALID or NOT_FOUND with what is known of the id."""
     use_case, answer = answer_lookup.find_answer(workspace, prediction)
     start = f"answer:{answer.id}"
-    told = lineage.AnswerFact(answer.id, use_case, answer.model, answer.at)
-    graph = lineage.build_graph(_read_catalog(workspace)._replace(answer=told))
+    told = AnswerFact(answer.id, use_case, answer.model, answer.at)
+    graph = build_graph(_read_catalog(workspace)._replace(answer=told))
     return Trace((start,), graph.upstream([start]), forward=False)
 
 
 def trace_model(workspace: Workspace, ref: str) -> Trace:
     """What a version came from, and what was made, decided and answered by it. `ref`: `name@v3`, or a base model."""
-    graph = lineage.build_graph(read_facts(workspace))
+    graph = build_graph(read_facts(workspace))
     start = f"model:{ref}" if f"model:{ref}" in graph.nodes else f"base:{ref}"
     around = {*graph.upstream([start]).nodes, *graph.downstream([start]).nodes}
     return Trace((start,), graph.within(around), forward=False)
@@ -140,7 +142,7 @@ def trace_impact(
 
     An example reaches only models whose training read it. Raises NOT_FOUND for what is not there.
     """
-    graph = lineage.build_graph(read_facts(workspace))
+    graph = build_graph(read_facts(workspace))
     if example is not None or group is not None:
         holding = _versions_with_example(workspace, pool, ref, example, group)
         # what was made of such a version may have lost the example: only those that hold it themselves count
@@ -211,8 +213,8 @@ def _recent_answers(workspace: Workspace, models: Sequence[str]) -> list[str]:
 
 def trace_foreign_model(ref: str, base: str | None) -> Trace:
     """Of a model that is not of this workspace."""
-    nodes = {f"base:{name}": lineage.Node(f"base:{name}", "base", name, {}) for name in (ref, base) if name}
-    edges = (lineage.Edge(f"base:{base}", f"base:{ref}", "was the base of"),) if base else ()
+    nodes = {f"base:{name}": Node(f"base:{name}", "base", name, {}) for name in (ref, base) if name}
+    edges = (Edge(f"base:{base}", f"base:{ref}", "was the base of"),) if base else ()
     return Trace((f"base:{ref}",), Graph(nodes, edges), forward=False)
 
 

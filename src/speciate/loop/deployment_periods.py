@@ -1,4 +1,11 @@
-"""Who served a use case when, from its events: one tenure for each move of `production`. Pure."""
+"""Which version served a use case when, from its events, and what came of the deployments: DORA's figures, for models.
+Pure.
+
+There is one period for each move of `production`. The figures follow DORA (dora.dev/guides/dora-metrics, five metrics
+since 2024): change failure rate, failed deployment recovery time and deployment rework rate. A promotion is a
+deployment; a rollback is not. Where DORA counts what a person calls a failure, this counts rollbacks, by the bake or
+by people, and versions that were replaced after the bake found a limit broken.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +17,7 @@ from speciate.workspace.database import Event
 
 MOVED, SURVIVED, BROKEN, TAKEN_BACK = "alias.moved", "promotion.survived", "bake.broken", "bake.rolled_back"
 SERVING = "slot.serving"
+MONTH = 30 * 86_400.0
 ANSWERED = frozenset({"production.answered", "canary.answered"})
 
 
@@ -19,13 +27,13 @@ class DeploymentPeriod(NamedTuple):
     action: str
     """`promote` or `rollback`: how it came."""
     answered: float | None = None
-    """Its first answer in this tenure; its begin where the version had answered before (as a canary, say)."""
+    """Its first answer in this period; its begin where the version had answered before (as a canary, say)."""
     survived: float | None = None
-    """When its bake was over, in this tenure."""
+    """When its bake was over, in this period."""
     noticed: float | None = None
     """When the bake found a limit broken, whoever took it back then."""
     served: float | None = None
-    """When a slot began to serve it in this tenure; None where no slot said so."""
+    """When a deployment began to serve it in this period; None where no deployment said so."""
     ended: float | None = None
     ended_by: str | None = None
 
@@ -66,29 +74,20 @@ def _move(found: list[DeploymentPeriod], event: Event, first_answers: dict[str, 
     found.append(DeploymentPeriod(model, event.at, action, answered=event.at if model in first_answers else None))
 
 
-def _apply_event(tenure: DeploymentPeriod, event: Event) -> DeploymentPeriod:
+def _apply_event(period: DeploymentPeriod, event: Event) -> DeploymentPeriod:
     """What an event says of the version that serves."""
-    happened = max(tenure.begun, min(event.at, event.data.get("at", event.at)))  # a slot tells what it noted before
-    if event.type in ANSWERED and tenure.answered is None:
-        return tenure._replace(answered=happened)
-    if event.type == SERVING and tenure.served is None:
-        return tenure._replace(served=happened)
-    if event.type == SURVIVED and tenure.survived is None:
-        return tenure._replace(survived=event.at)
+    happened = max(
+        period.begun, min(event.at, event.data.get("at", event.at))
+    )  # a deployment tells what it noted before
+    if event.type in ANSWERED and period.answered is None:
+        return period._replace(answered=happened)
+    if event.type == SERVING and period.served is None:
+        return period._replace(served=happened)
+    if event.type == SURVIVED and period.survived is None:
+        return period._replace(survived=event.at)
     if event.type == BROKEN and _is_about_production(event):
-        return tenure._replace(noticed=tenure.noticed or event.at)
-    return tenure
-
-
-# What came into production, and what it cost in failures: DORA's figures, for models. Pure, over tenures.
-#
-# After the definitions of DORA (dora.dev/guides/dora-metrics, five metrics since 2024): change failure rate, failed
-# deployment recovery time and deployment rework rate. A deployment is a promotion; a rollback is none. Where DORA
-# counts what a person calls a failure, this counts rollbacks, by the bake or by people, and versions that were
-# replaced after the bake had found a limit broken.
-
-
-MONTH = 30 * 86_400.0
+        return period._replace(noticed=period.noticed or event.at)
+    return period
 
 
 class DeploymentMetrics(NamedTuple):
@@ -107,8 +106,8 @@ class DeploymentMetrics(NamedTuple):
     """Promotions that had to follow a failed one, as a share of all."""
 
 
-def has_failed(tenure: DeploymentPeriod) -> bool:
-    return tenure.taken_back or tenure.noticed is not None
+def has_failed(period: DeploymentPeriod) -> bool:
+    return period.taken_back or period.noticed is not None
 
 
 def deployment_metrics(
@@ -117,23 +116,23 @@ def deployment_metrics(
     """`exports`: version -> the one that it is only another form of (quantised, say)."""
     survived, baking, recoveries = set[tuple[str, str]](), set[tuple[str, str]](), list[float]()
     promoted = broke = reworked = 0
-    for use_case, tenures in by_use_case.items():
+    for use_case, periods in by_use_case.items():
         mending = False
-        for place, tenure in enumerate(tenures):
-            if tenure.action != "promote":
+        for place, period in enumerate(periods):
+            if period.action != "promote":
                 continue
-            if tenure.begun > now - MONTH:
+            if period.begun > now - MONTH:
                 promoted += 1
-                broke += has_failed(tenure)
+                broke += has_failed(period)
                 reworked += mending
-                if tenure.survived is not None:
-                    survived.add((use_case, _exported_from(tenure.model, exports or {})))
-                elif tenure.ended is None and not has_failed(tenure):
-                    baking.add((use_case, _exported_from(tenure.model, exports or {})))
-                if has_failed(tenure) and tenure.ended is not None:
-                    after = tenures[place + 1]
-                    recoveries.append((after.served or after.begun) - (tenure.noticed or tenure.begun))
-            mending = has_failed(tenure)
+                if period.survived is not None:
+                    survived.add((use_case, _exported_from(period.model, exports or {})))
+                elif period.ended is None and not has_failed(period):
+                    baking.add((use_case, _exported_from(period.model, exports or {})))
+                if has_failed(period) and period.ended is not None:
+                    after = periods[place + 1]
+                    recoveries.append((after.served or after.begun) - (period.noticed or period.begun))
+            mending = has_failed(period)
     return DeploymentMetrics(
         len(survived),
         len(baking - survived),

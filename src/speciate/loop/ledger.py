@@ -1,6 +1,6 @@
 """The ledger: what the events of a workspace say of how long models take, what they cost, and how they hold.
 
-Reading is here; every figure is a pure function of its own file: `time_to_model`, `tenures`, `deliveries`, `survival`.
+Reading is here; every figure is a pure function of its own file: `time_to_model`, `periods`, `deliveries`, `survival`.
 """
 
 from __future__ import annotations
@@ -200,14 +200,6 @@ def deployment_metrics_of(history: History, now: float) -> DeploymentMetrics:
     return deployment_metrics(served, now, history.exports)
 
 
-# How long something takes where some of it is not over yet: the product-limit estimator. Pure.
-#
-# Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA 53 (1958): at each time t at which d
-# of the n that are still open end, the share that takes longer is multiplied by 1 - d/n. What is unfinished counts
-# among the n until the moment up to which it is known, and never as an end; leaving it out would make everything look
-# quicker than it is. At equal times ends come before what is cut off there.
-
-
 class Span(NamedTuple):
     seconds: float
     finished: bool
@@ -221,7 +213,13 @@ class SurvivalStep(NamedTuple):
 
 
 def survival_curve(spans: Iterable[Span]) -> list[SurvivalStep]:
-    """A step for each time at which something ended, in order."""
+    """How long something takes, if some of it is not over yet: a step for each time at which something ended, in order.
+
+    The product-limit estimator of Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA 53
+    (1958): at each time t at which d of n open spans end, the share that takes longer is multiplied by 1 - d/n.
+    Unfinished spans count among the n as long as they are known, and never as an end; without them everything would
+    look faster than it is. At equal times ends come before spans that are cut off there.
+    """
     known = list(spans)
     ends = Counter(span.seconds for span in known if span.finished)
     lasts = sorted(span.seconds for span in known)

@@ -42,15 +42,13 @@ _JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
 _log = logging.getLogger(__name__)
 
-# Which events a person is told of, and in which words. Pure.
-#
-# A notice holds no text of others: names are cleaned, reasons and errors are left out, and `get_status` has them.
-
-
 Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake", "disk"]
 
 
 class Notice(NamedTuple):
+    """What a person is told. It holds no text of others: names are cleaned, reasons and errors are left out, and
+    `get_status` has them."""
+
     id: str
     """The same for the same event, so that who gets it twice can tell."""
     at: float
@@ -299,7 +297,11 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     if event.type == "canary.survived":
         return "canary", f"{use_case}: the canary {named.get('model')} held; it waits to get all requests.", named
     if event.type == "slot.refused":
-        return "refused", f"{use_case}: the slot did not let {named.get('model')} serve; get_status says why.", named
+        return (
+            "refused",
+            f"{use_case}: the deployment did not let {named.get('model')} serve; get_status says why.",
+            named,
+        )
     if event.type == "bake.broken":
         return "bake", f"{use_case}: {named.get('model')} breaks its limits and was left serving; get_status.", named
     if event.type == "disk.low":

@@ -96,9 +96,6 @@ def model_that_counts(found: Sequence[DeploymentPeriod]) -> CountedModel:
     return CountedModel("open", None, None)
 
 
-# Where it went
-
-
 def _shares(
     start: float, end: float, intervals: Iterable[_Interval], phases: Sequence[tuple[str, float]]
 ) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""What people, agents and systems said of answers. Pure.
+"""Feedback of people, agents and systems on answers: what it says, and how it is checked and added to the log.
 
-Feedback is only ever added. Of each source the latest counts; where sources differ, a person's label stands before an
-agent's, and that before a system's.
+Feedback is only ever added. The latest of each source counts. If sources differ, a person's label wins over an agent's,
+and an agent's over a system's.
 """
 
 from __future__ import annotations
@@ -135,9 +135,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# Feedback on an answer: checked against the log, then added to it.
-
-
 class RecordedFeedback(NamedTuple):
     answer: LoggedAnswer
     standing: dict[Source, StoredFeedback]
@@ -173,7 +170,7 @@ def find_logged_answer(log: AnswerLog, prediction: str, now: float) -> LoggedAns
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{prediction} is no answer of {log.use_case!r}: its id names another use case.",
-            "Send it to the slot of that use case, or call record_feedback.",
+            "Send it to the deployment of that use case, or call record_feedback.",
         )
     since = reading.retention_start(now, log.settings.retention_days)
     found = reading.find(log.folder, prediction, since=since) if parsed is not None else None
@@ -182,19 +179,19 @@ def find_logged_answer(log: AnswerLog, prediction: str, now: float) -> LoggedAns
     return found
 
 
-# Why the log does not hold an answer: what can be told from its id, the settings and what was dropped. Pure.
-
-
 def missing_answer_error(prediction: str, settings: Log, dropped: DroppedAnswers, now: float) -> SpeciateError:
-    """`prediction`: an id that was not found in the log of the use case that it names."""
+    """Why the log does not hold this answer, as far as its id, the settings and the dropped answers tell. Pure.
+
+    `prediction`: an id that was not found in the log of the use case that it names.
+    """
     parsed = prediction_ids.parse(prediction)
     if parsed is None:
         return SpeciateError(
             Code.INVALID,
             f"{prediction!r} is no id that was given to an answer: those are {prediction_ids.NOUN!r} and then "
             f"{prediction_ids.LENGTH} characters, of {ALPHABET}.",
-            "Take the field `prediction` of an answer: of predict, of the slot's POST /predict, or the id of a chat "
-            "completion.",
+            "Take the field `prediction` of an answer of predict or of a deployment's POST /predict, or the id of a "
+            "chat completion.",
         )
     when = datetime.fromtimestamp(parsed.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if parsed.at > now + 60:

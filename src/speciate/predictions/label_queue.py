@@ -1,9 +1,9 @@
-"""Which answers to label next. Pure.
+"""Which answers to label next, and what the labels so far say.
 
-`random` follows the hash of the id, so it is a fair draw that every caller sees in the same order; `uncertain` begins
-with the lowest confidence; `disagreement` with what somebody contradicted. `mixed`, the default, takes turns between
-random and uncertain: the uncertain half teaches most, the random half alone tells without bias how good the model is,
-which is why each label is stored with how its answer was drawn (predictions/quality.py makes the estimate).
+Strategies: `random` follows the hash of the id, so it is a fair draw that every caller sees in the same order;
+`uncertain` begins with the lowest confidence; `disagreement` with contradicted answers. `mixed`, the default, takes
+turns between random and uncertain. The uncertain half teaches most. Only the random half tells without bias how good
+the model is; so each label is stored with how its answer was drawn (`quality` makes the estimate).
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from speciate import use_cases
-from speciate.predictions import feedback as said
 from speciate.predictions import reading
-from speciate.predictions.feedback import BySource, Selection, Source, has_disagreement
+from speciate.predictions.feedback import SOURCES, BySource, Selection, Source, has_disagreement, latest_by_source
 from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.predictions.quality import Agreement, AnswerOutput, Quality, agreement, estimate_quality, random_place
 from speciate.predictions.reading import LogContents, LoggedAnswer, StoredFeedback
@@ -45,9 +44,9 @@ def next_in_queue(
     source: Source = "human",
     count: int = 20,
 ) -> list[QueuedAnswer]:
-    """What `source` should look at next, best first. Answers that it judged already are left out.
+    """What `source` should label next, best first, without the answers that it labelled already. Pure.
 
-    `candidates`: answers without an error. `given`: of `feedback.latest`.
+    `candidates`: answers without an error. `given`: of `latest_by_source`.
     """
     left = [each for each in candidates if source not in given.get(each.id, {})]
     if strategy == "disagreement":
@@ -88,9 +87,6 @@ def _interleave(first: Sequence[QueuedAnswer], second: Sequence[QueuedAnswer], c
     return list(taken.values())
 
 
-# What to label next of a use case's answers, and what the labels so far say: read from its log.
-
-
 class LabelItem(NamedTuple):
     prediction: str
     drawn: Selection
@@ -116,7 +112,7 @@ class LabelQueue(NamedTuple):
 
 class LogSummary(NamedTuple):
     use_case: str
-    held: LogContents
+    contents: LogContents
     sample: float
     feedback: dict[str, int]
     """Source -> how many of the answers it judged."""
@@ -164,7 +160,7 @@ def summarize_log(workspace: Workspace, use_case: str) -> LogSummary:
             log, since=found.since, columns=["id", "model", "output"], of=found.latest
         ).to_pylist()
     ]
-    counts: dict[str, int] = {source: sum(source in each for each in found.latest.values()) for source in said.SOURCES}
+    counts: dict[str, int] = {source: sum(source in each for each in found.latest.values()) for source in SOURCES}
     quality = tuple(estimate_quality(answers, found.latest))
     sample = workspace.settings.log.of(use_case).sample
     return LogSummary(
@@ -179,7 +175,7 @@ def _read_feedback(workspace: Workspace, use_case: str) -> _FeedbackSoFar:
         use_cases.get(workspace.database, use_case)
     since = reading.retention_start(workspace.clock.now(), workspace.settings.log.of(use_case).retention_days)
     given = reading.feedback(log, since=since)
-    return _FeedbackSoFar(since, given, said.latest_by_source(given))
+    return _FeedbackSoFar(since, given, latest_by_source(given))
 
 
 def _outputs(log: LogFolder, found: _FeedbackSoFar) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What serves a use case hands its answers over here, just before they leave: each gets an id, and those of the sample
-are written with as much of what was asked as the settings let be kept.
+"""The log of answers, as a serving process writes it: each answer gets an id just before it leaves, and the sample is
+written with as much of the inputs as the settings allow.
 
-Texts are redacted before anything is written. Files are kept by the hash of their bytes; they cannot be redacted, so
-those that name people in their headers are left out unless a person's settings want them. What is left out is told in
-the record (`left_out`), never silently.
+Texts are redacted before anything is written. Files are kept by the hash of their bytes. They cannot be redacted, so
+files whose headers may name people are left out unless a person's settings want them. The record says what was left out
+(`left_out`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ _HEAVY = 1 << 15
 """Characters beyond which a request's log is not written on the event loop's own time."""
 _MB = 1 << 20
 _QUOTA_SLACK = 1.25
-"""Times the quota: from there on nothing is written, until what is too old was dropped."""
+"""Times the quota: beyond it nothing is written until old answers were dropped."""
+SEGMENT_BYTES, SEGMENT_SECONDS = 16 << 20, 3600.0
+"""After so much another segment begins, so that the first may be sealed."""
+_SYNC_SECONDS, _IDLE_SECONDS = 0.1, 5.0
+"""Until written lines are synced; between two looks of a writer that has nothing open."""
+_MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
+"""The log's size is measured so often, and for a fiftieth of the time at most: every file is counted."""
+_log = logging.getLogger(__name__)
 _MODALITIES_WITH_NAMES = {"dicom", "time-series"}
 """Modalities whose files may name people in their headers: DICOM's pictures and waveforms."""
 
@@ -77,7 +84,7 @@ class AnswerLog:
         return any("data" in item or "parts" in item or _length(item) > _HEAVY for item in items)
 
     def note(
-        self, ids: Sequence[str], items: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]],
+        self, ids: Sequence[str], items: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]],
         about: AnsweringModel, ms: float,
     ) -> bool:  # fmt: skip
         """Write what is in the sample: with the system when this returns. Whether it is; it never raises.
@@ -92,7 +99,7 @@ class AnswerLog:
             self._writer.miss(len(chosen), "the log takes more than its quota")
             return False
         try:
-            lines = [encode(self._record(ids[place], items[place], said[place], about, ms)) for place in chosen]
+            lines = [encode(self._record(ids[place], items[place], predictions[place], about, ms)) for place in chosen]
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer leaves, and the gap is told
             self._writer.miss(len(chosen), str(getattr(error, "strerror", None) or type(error).__name__))
             return False
@@ -100,9 +107,9 @@ class AnswerLog:
 
     def feedback(self, given: Mapping[str, Any]) -> bool:
         """Write what was said of an answer: on the disk when this returns. Whether it is."""
-        said = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
+        predictions = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
         return self._writer.append(
-            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **said})], durable=True
+            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **predictions})], durable=True
         )
 
     def close(self) -> None:
@@ -111,18 +118,18 @@ class AnswerLog:
     # One record
 
     def _record(
-        self, identifier: str, item: Mapping[str, Any], said: Mapping[str, Any], about: AnsweringModel, ms: float
+        self, identifier: str, item: Mapping[str, Any], predictions: Mapping[str, Any], about: AnsweringModel, ms: float
     ) -> dict[str, Any]:
         parsed = prediction_ids.parse(identifier)
         asked = _InputRecord(self, about.modality)
         kept = asked.keep(item) if self.settings.keep_inputs else None
         if not self.settings.keep_inputs:
             asked.left_out.append("input: not kept")
-        output = self._redaction(said["output"])
+        output = self._redaction(predictions["output"])
         record = {
             "k": ANSWER_LINE, "id": identifier, "at": parsed.at if parsed else self._clock.now(), "model": about.model,
             "generation": about.generation, "modality": about.modality, "input": kept, "output": output.value,
-            "confidence": said["confidence"], "error": bool(said["error"]), "ms": round(ms, 3),
+            "confidence": predictions["confidence"], "error": bool(predictions["error"]), "ms": round(ms, 3),
         }  # fmt: skip
         if item.get("id") and not str(item["id"]).isdigit():
             record["given"] = self._redaction(str(item["id"])).value
@@ -229,26 +236,6 @@ def _length(item: Mapping[str, Any]) -> int:
     return len(text) if isinstance(text, str) else len(str(item.get("row", "")))
 
 
-# Appends lines to the log of one use case, and never stands in the way of an answer.
-#
-# A line is with the system before `append` returns, so the death of this process takes none of it; it is on the disk
-# a tenth of a second later (`fdatasync` of many lines at once), which is what a loss of power may take. Where the
-# disk takes nothing, `append` says so and counts: the next line that is written is preceded by one that tells of the
-# gap.
-#
-# A segment is locked as long as it is appended to, and has its name only once it is locked: who finds one that is not
-# locked may seal it.
-
-
-SEGMENT_BYTES, SEGMENT_SECONDS = 16 << 20, 3600.0
-"""Then another one is begun, so that the first may be sealed."""
-_SYNC_SECONDS, _IDLE_SECONDS = 0.1, 5.0
-"""Until what was written is synced; between two looks of a writer that has nothing open."""
-_MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
-"""How large the whole log is, is looked at so often, and for a fiftieth of the time at most: every file is counted."""
-_log = logging.getLogger(__name__)
-
-
 class MissedAnswers(NamedTuple):
     """Answers that could not be written, since when, and why."""
 
@@ -264,7 +251,15 @@ class _OpenSegment(NamedTuple):
 
 
 class Writer:
-    """Thread-safe. The first line opens a segment; `close` in any case."""
+    """Appends lines to the log of one use case, and never delays an answer. Thread-safe; `close` in any case.
+
+    The system has a line before `append` returns, so the death of this process loses none. It is on the disk a tenth of
+    a second later (`fdatasync` of many lines at once); a power cut may lose that much. If the disk takes nothing,
+    `append` says so and counts, and a line about the gap precedes the next line.
+
+    The first line opens a segment. A segment is locked while it is appended to, and gets its name once it is locked: so
+    whoever finds one without a lock may seal it.
+    """
 
     def __init__(
         self, folder: LogFolder, clock: Clock, *, most: int = SEGMENT_BYTES, oldest: float = SEGMENT_SECONDS

@@ -1,4 +1,4 @@
-"""Where the log of one use case lies, below the workspace: `logged/USE_CASE/`, for its owner alone.
+"""The files of the log of one use case, in `logged/USE_CASE/` of the workspace, for its owner alone.
 
     lines/*.jsonl              segments: lines as they came; locked (flock) while somebody appends
     parts/*.answers.parquet    sealed, with the names of the segments that they hold in `segments` of their metadata
@@ -8,7 +8,7 @@
     dropped.json               up to when answers went for want of room
     tending                    locked while somebody seals, drops or rewrites
 
-Whoever reads needs no lock: files are replaced whole, and a part names the segments that it holds.
+Readers need no lock: files are replaced whole, and a part names the segments that it holds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 LOG = "log:"
 """Begins what names the log of a use case where datasets are named."""
 ANSWERS, FEEDBACK = ".answers.parquet", ".feedback.parquet"
+ANSWER_LINE, FEEDBACK_LINE, GAP_LINE = "a", "f", "g"
+"""Kinds of lines. A gap: so many answers before this line could not be written, and why."""
+_FOOTERS = 20_000
+"""Footers in memory: a log of three months has thousands of parts."""
+_LOST = "With it, logged answers or feedback on them are lost."
+RECOVERY = (
+    "Restore the file from a backup of the workspace, or run `speciate verify --all --quarantine`: it is moved away, "
+    "and the rest of the log is read without it."
+)
+_IDS = ("id", "prediction")
+"""The first columns of answers and of feedback."""
 
 
 class DroppedAnswers(BaseModel):
@@ -110,7 +121,7 @@ class LogFolder:
         write_whole(self.path / "dropped.json", dropped.model_dump_json(), 0o600)
 
     @contextmanager
-    def tended(self, *, wait: bool) -> Iterator[bool]:
+    def maintained(self, *, wait: bool) -> Iterator[bool]:
         """Be the only one who changes what is closed; False where another is and `wait` is not asked for."""
         descriptor = os.open(self.path / "tending", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -147,17 +158,6 @@ def all_logs(folders: Folders) -> list[LogFolder]:
     return [LogFolder(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
 
 
-# Lines of the log: a checksum and a JSON object each, so that a line that a crash tore is told from a whole one.
-# Pure.
-#
-#     1f6ab2c0 {"k":"a","id":"pred-...", ...}
-#
-# Kinds: `a` an answer, `f` feedback, `g` a gap: so many answers before this line could not be written, and why.
-
-
-ANSWER_LINE, FEEDBACK_LINE, GAP_LINE = "a", "f", "g"
-
-
 class DecodedLines(NamedTuple):
     records: list[dict[str, Any]]
     torn: int
@@ -165,7 +165,8 @@ class DecodedLines(NamedTuple):
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """Raises ValueError for numbers that are none: JSON has no such."""
+    """A line: a checksum and a JSON object, `1f6ab2c0 {"k":"a","id":"pred-...", ...}`, so that a line that a crash tore
+    is told from a whole one. Raises ValueError for NaN and infinity: JSON has no such numbers."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     data = text.encode("utf-8", "surrogatepass")
     return b"%08x %s\n" % (zlib.crc32(data), data)
@@ -205,23 +206,9 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-# What the footers of a log's parts say, each read once: a log of three months has thousands of parts.
-#
-# A part is never changed, only replaced whole, so its inode, size and time of writing say whether it is still the one
-# whose footer is known.
-
-
-_KEPT = 20_000
-_LOST = "With it, logged answers, or what was said of them, are lost."
-RECOVERY = (
-    "Restore the file from a backup of the workspace, or run `speciate verify --all --quarantine`: it is moved away, "
-    "and the rest of the log is read without it."
-)
-_IDS = ("id", "prediction")
-"""The first columns of answers and of feedback."""
-
-
 class Footer(NamedTuple):
+    """What the footer of a part says."""
+
     segments: frozenset[str]
     """Names of those that it holds."""
     missed: int
@@ -247,7 +234,8 @@ class Footer(NamedTuple):
 
 
 def read_footer(path: Path) -> Footer:
-    """Raises FileNotFoundError."""
+    """Raises FileNotFoundError. A part is never changed, only replaced whole: inode, size and time of writing say
+    whether it is still the one whose footer is in memory."""
     found = path.stat()
     return _read_footer_file(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
@@ -262,7 +250,7 @@ def sealed_segments(parts: Iterable[Path]) -> set[str]:
     return {name for path in parts for name in read_footer(path).segments}
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_FOOTERS)
 def _read_footer_file(path: Path, stamp: tuple[int, int, int]) -> Footer:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -272,14 +260,14 @@ def _read_footer_file(path: Path, stamp: tuple[int, int, int]) -> Footer:
         metadata = pq.read_metadata(path)
     except pa.ArrowException as error:
         raise integrity.damaged_error(path, "it cannot be read as Parquet", _LOST, RECOVERY) from error
-    told = metadata.metadata or {}
+    metadata = metadata.metadata or {}
     groups = [metadata.row_group(group).column(0).statistics for group in range(metadata.num_row_groups)]
     known = [each for each in groups if each is not None and each.has_min_max]
     whole = len(known) == len(groups) > 0
     return Footer(
-        frozenset(json.loads(told.get(b"segments", b"[]"))),
-        int(told.get(b"missed", 0)),
-        int(told.get(b"torn", 0)),
+        frozenset(json.loads(metadata.get(b"segments", b"[]"))),
+        int(metadata.get(b"missed", 0)),
+        int(metadata.get(b"torn", 0)),
         min(each.min for each in known) if whole else "",
         max(each.max for each in known) if whole else None,
     )

@@ -1,10 +1,10 @@
-"""Looks after the log of one use case: seals what nobody appends to any more, and drops what is too old or too much.
+"""Log maintenance: seals segments that nobody appends to any more, and drops answers that are too old or too many.
 
     python -m speciate.predictions.maintenance WORKSPACE [USE_CASE ...]
 
 Each step may be killed and repeated: a part names the segments that it holds, so a segment that is still there is
-known to be in it; a part that is rewritten is replaced whole. Runs in a process of its own, for the daemon and for a
-slot that lives without one.
+known to be in it; a part that is rewritten is replaced whole. Runs in a process of its own, for the daemon and for
+deployments that live without one.
 """
 
 from __future__ import annotations
@@ -49,13 +49,16 @@ _GRACE_SECONDS = 600.0
 """A file is written a moment before the line that names it."""
 PART_BYTES = 64 << 20
 """Of lines that become one part at most: all of them are in memory at once."""
+LOOK_SECONDS = 60.0
+_LEAST_SECONDS = 6 * 3600.0
+"""Expired answers go within so long, also if there is nothing to seal."""
 _log = logging.getLogger(__name__)
 
 
 def maintain(folder: LogFolder, settings: Log, now: float, old: float | None = None) -> None:
     """All of it, once. Does nothing where another process does it already. `old`: what was given before is older than
     the retention, however the clock was set since; default: by `now`."""
-    with folder.tended(wait=False) as mine:
+    with folder.maintained(wait=False) as mine:
         if mine:
             seal_segments(folder)
             drop_expired(folder, reading.retention_start(now, settings.retention_days) if old is None else old)
@@ -75,12 +78,16 @@ def seal_segments(folder: LogFolder) -> list[Path]:
     made = []
     for segments in _group_by_day(waiting):
         found = reading.read_segments(segments)
-        told = {"segments": json.dumps([path.name for path in segments]), "missed": found.missed, "torn": found.torn}
+        metadata = {
+            "segments": json.dumps([path.name for path in segments]),
+            "missed": found.missed,
+            "torn": found.torn,
+        }
         name = folder.parts / segments[0].stem
         if found.feedback:  # first: the segments count as held once the answers' part is there
             write_part(Path(f"{name}{FEEDBACK}"), reading.table(found.feedback, FEEDBACK), {})
         rows = reading.table(found.answers, ANSWERS).sort_by("id")
-        write_part(Path(f"{name}{ANSWERS}"), rows, told)
+        write_part(Path(f"{name}{ANSWERS}"), rows, metadata)
         made.append(Path(f"{name}{ANSWERS}"))
         for path in segments:
             path.unlink(missing_ok=True)
@@ -111,20 +118,20 @@ def drop_expired(folder: LogFolder, since: float) -> None:
             keep_rows(path, kind, lambda rows, column=column: [each >= floor for each in rows[column].to_pylist()])  # type: ignore[misc]
 
 
-def keep_rows(path: Path, kind: str, chosen: Callable[[pa.Table], Sequence[bool]]) -> int:
+def keep_rows(path: Path, kind: str, selected: Callable[[pa.Table], Sequence[bool]]) -> int:
     """Rewrite a part with the chosen rows alone; how many went. One that holds none any more goes, unless it tells of
     segments that are still there."""
     import pyarrow as pa
 
     rows = read_part(path)
-    mask = list(chosen(rows))
+    mask = list(selected(rows))
     if all(mask):
         return 0
     left = rows.filter(pa.array(mask, pa.bool_()))
-    told = {name.decode(): value.decode() for name, value in (rows.schema.metadata or {}).items()}
-    waiting = any((path.parent.parent / "lines" / name).exists() for name in json.loads(told.get("segments", "[]")))
-    if left.num_rows or waiting or int(told.get("missed", 0)):
-        write_part(path, left, told)
+    metadata = {name.decode(): value.decode() for name, value in (rows.schema.metadata or {}).items()}
+    waiting = any((path.parent.parent / "lines" / name).exists() for name in json.loads(metadata.get("segments", "[]")))
+    if left.num_rows or waiting or int(metadata.get("missed", 0)):
+        write_part(path, left, metadata)
     else:
         path.unlink()
     return int(rows.num_rows - left.num_rows)
@@ -135,8 +142,8 @@ def rewrite_part(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     before = read_part(path)
     after = change(before)
     if not after.equals(before):
-        told = {name.decode(): value.decode() for name, value in (before.schema.metadata or {}).items()}
-        write_part(path, after, told)
+        metadata = {name.decode(): value.decode() for name, value in (before.schema.metadata or {}).items()}
+        write_part(path, after, metadata)
 
 
 def enforce_quota(folder: LogFolder, quota: int, now: float) -> None:
@@ -175,9 +182,9 @@ def delete_unreferenced_files(folder: LogFolder, now: float, *, grace: float = _
             path.unlink(missing_ok=True)
 
 
-def write_part(target: Path, rows: pa.Table, told: dict[str, Any]) -> None:
+def write_part(target: Path, rows: pa.Table, metadata: dict[str, Any]) -> None:
     """Whole or not at all, and on the disk when this returns."""
-    metadata = {name: str(value) for name, value in told.items()}
+    metadata = {name: str(value) for name, value in metadata.items()}
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -212,19 +219,12 @@ if __name__ == "__main__":
     sys.exit(main(*sys.argv[1:]))
 
 
-# Has the logs looked after now and then, in a process of its own: neither a slot nor the daemon waits for it.
-#
-# A slot does it for its own log, for it may live without a daemon; the daemon does it for all, also those whose slot
-# is gone. Who comes second finds the log locked, and does nothing.
-
-
-LOOK_SECONDS = 60.0
-_LEAST_SECONDS = 6 * 3600.0
-"""What is too old goes within so long, also where nothing is to be sealed."""
-
-
 class LogMaintenance:
-    """`logs`: those that are looked after."""
+    """Maintains `logs` now and then, in a process of its own: neither a deployment nor the daemon waits for it.
+
+    A deployment maintains its own log, for it may live without a daemon; the daemon maintains all, also of deployments
+    that are gone. The second of both finds the log locked and does nothing.
+    """
 
     def __init__(self, root: Path, logs: Callable[[], Sequence[LogFolder]], seconds: float = LOOK_SECONDS) -> None:
         self._root, self._logs, self._seconds = root, logs, seconds

@@ -18,6 +18,9 @@ from speciate.predictions.feedback import (
 )
 from speciate.predictions.reading import StoredFeedback
 
+_DRAWS = 400
+"""Of the bootstrap."""
+
 
 class AnswerOutput(NamedTuple):
     """An answer with what is needed of it."""
@@ -45,7 +48,7 @@ class Quality(NamedTuple):
 def estimate_quality(
     answers: Iterable[AnswerOutput], given: Mapping[str, BySource], *, level: float = 0.95
 ) -> list[Quality]:
-    """Every estimate that the feedback allows, by model. `given`: of `feedback.latest`."""
+    """Every estimate that the feedback allows, by model. `given`: of `latest_by_source`."""
     found: dict[tuple[str, str], list[tuple[str, Correctness]]] = {}
     for each in answers:
         if each.id in given and (verdict := correctness(each.output, given[each.id])) is not None:
@@ -124,20 +127,6 @@ def random_place(prediction: str) -> float:
     return prediction_ids.hash_to_unit(prediction, "queue")
 
 
-# How far labellers agree: Krippendorff's alpha for nominal labels, with a bootstrap interval. Pure.
-#
-# Krippendorff, Content Analysis, 4th ed. (2019), chapter 12; it takes any number of labellers and any gaps. Over the
-# coincidences o[c, k] of pairable labels, with n of them in all and n[c] of each kind,
-#
-#     alpha = 1 - (n - 1) * sum(o[c, k], c != k) / sum(n[c] * n[k], c != k)
-#
-# 1 is perfect, 0 is what chance gives, below 0 is worse than chance. The interval is that of a bootstrap over answers
-# (percentiles), not Krippendorff's own over pairs, which is too narrow where answers have several labels each.
-# Written out here because no library of this project has it; it is thirty lines.
-
-
-_DRAWS = 400
-
 Pattern = frozenset[tuple[Hashable, int]]
 """Label -> how often an answer got it: all that counts of one."""
 
@@ -168,7 +157,16 @@ def agreement(given: Iterable[StoredFeedback], *, seed: int = 0) -> Agreement:
 
 
 def alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
-    """`units`: the labels that each answer got; those with fewer than two say nothing."""
+    """Krippendorff's alpha for nominal labels, of any number of labellers with any gaps: 1 is perfect, 0 is chance,
+    below 0 is worse than chance. `units`: the labels of each answer; answers with fewer than two are left out.
+
+    Krippendorff, Content Analysis, 4th ed. (2019), chapter 12. Over the coincidences o[c, k] of pairable labels, with n
+    of them in all and n[c] of each kind,
+
+        alpha = 1 - (n - 1) * sum(o[c, k], c != k) / sum(n[c] * n[k], c != k)
+
+    Written out here because no library of this project has it; it is thirty lines.
+    """
     return _alpha(Counter(map(_label_pattern, units)))
 
 
@@ -193,8 +191,10 @@ def _alpha(patterns: Mapping[Pattern, int]) -> float | None:
 
 
 def _bootstrap_interval(units: Sequence[Sequence[Hashable]], seed: int) -> tuple[float | None, float | None]:
-    """95 %: percentiles over draws of answers. A draw with one kind of label alone has no alpha and
-    is left out."""
+    """95 %: percentiles over draws of answers. A draw with only one kind of label has no alpha and is left out.
+
+    Krippendorff's own interval is over pairs, which is too narrow if answers have several labels each.
+    """
     if len(units) < 2:
         return None, None
     chance, patterns = random.Random(seed), [_label_pattern(labels) for labels in units]

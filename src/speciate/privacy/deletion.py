@@ -9,7 +9,7 @@ deletes the files that no other version needs, the run folders that made them, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 from speciate import use_cases
@@ -18,19 +18,17 @@ from speciate.datasets.versions import Manifest, keep_ancestry
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.governance import approvals, consents
 from speciate.governance.approvals import Approval
+from speciate.jobs.store import enqueue_job
 from speciate.models import registry
-from speciate.models.model_card import ModelCard
 from speciate.privacy import garbage, gc, references
 from speciate.privacy.gc import KIND as GC
 from speciate.privacy.gc import needed_files
-from speciate.privacy.purge import enqueue
 from speciate.refs import dataset_ref, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.tombstones import Noun, bury_versions
 from speciate.workspace.workspace import Workspace
 
 _TAGS = "SELECT tag FROM dataset_tags WHERE name = ? AND version = ? ORDER BY tag"
-_CARDS = "SELECT card FROM model_versions ORDER BY name, version"
 _ALIASES = "SELECT use_case || '@' || alias, model FROM aliases ORDER BY ALL"
 _SERVED = "SELECT DISTINCT after, use_case FROM audit WHERE after IS NOT NULL ORDER BY ALL"
 _STANDING = """
@@ -47,6 +45,7 @@ _MADE = """
 SELECT jobs.id, jobs.attempt FROM {table} made JOIN jobs ON jobs.id = made.job WHERE made.name = ? AND made.version = ?
 """
 _MODEL_PREFIX = "model:"
+ACTOR = "retention"
 
 
 class VersionsToDelete(NamedTuple):
@@ -132,7 +131,7 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str, *, surpl
     bury_versions(tx, doomed.noun, doomed.name, doomed.numbers)
     tx.event(f"{doomed.noun}:{doomed.name}", f"{doomed.noun}.deleted", {"versions": list(doomed.numbers), "by": by})
     spec = {"doomed": files, **({"surplus": True} if surplus else {})}
-    return {"deleted": doomed.refs, "job": enqueue(tx, GC, spec)}
+    return {"deleted": doomed.refs, "job": enqueue_job(tx, GC, spec)}
 
 
 def _files(tx: Transaction, doomed: VersionsToDelete) -> list[str]:
@@ -174,10 +173,10 @@ def _of_datasets(tx: Transaction, doomed: VersionsToDelete) -> list[Blocker]:
         for number in doomed.numbers
         for (tag,) in tx.execute(_TAGS, [doomed.name, number])
     ]
-    for card in _cards(tx):
-        for learned in (card.dataset, *card.beside):
-            if (learned or "").partition(":")[0] in doomed.refs:
-                found.append(Blocker(f"{card.ref} was trained on {learned}", _call("delete", card.ref)))
+    for each in references.model_origins(tx):
+        if not each.datasets.isdisjoint(doomed.refs):
+            trained_on = ", ".join(sorted(each.datasets.intersection(doomed.refs)))
+            found.append(Blocker(f"{each.card.ref} was trained on {trained_on}", _call("delete", each.card.ref)))
     for evaluation, dataset, candidate, use_case in tx.execute(_STANDING):
         if dataset.partition(":")[0] in doomed.refs:
             why = f"{evaluation} on it is why {candidate} serves {use_case}"
@@ -214,21 +213,14 @@ def needed_models(tx: Transaction) -> Iterator[NeededVersion]:
         why = f"{model} served {use_case}, and every answer of production must stay traceable"
         how = "It stays; delete other versions, or call manage_data(action='purge')."
         yield NeededVersion(model, None, Blocker(why, how))
-    for card in _cards(tx):
-        need = Blocker(f"{card.ref} was made from it", _call("delete", card.ref))
-        yield from (NeededVersion(text, card.ref, need) for text in dict.fromkeys(_origins(card)) if "@v" in text)
+    for each in references.model_origins(tx):
+        ref = each.card.ref
+        need = Blocker(f"{ref} was made from it", _call("delete", ref))
+        yield from (NeededVersion(text, ref, need) for text in dict.fromkeys(each.made_from) if "@v" in text)
     for name in use_cases.names(tx):
         if incumbent := use_cases.get(tx, name).incumbent:
             how = f"Call define_use_case(name={name!r}) with another incumbent."
             yield NeededVersion(incumbent, None, Blocker(f"it is the incumbent of {name}", how))
-
-
-def _origins(card: ModelCard) -> Sequence[str]:
-    return [card.base_model or "", *references.string_values(card.recipe)]
-
-
-def _cards(tx: Transaction) -> list[ModelCard]:
-    return [ModelCard.model_validate_json(card) for (card,) in tx.execute(_CARDS)]
 
 
 def _call(action: str, ref: str, **more: str) -> str:
@@ -236,15 +228,6 @@ def _call(action: str, ref: str, **more: str) -> str:
     return f"Call manage_data(action={action!r}, ref={ref!r}{rest})."
 
 
-# Model versions beyond those that a person said to keep (`retention.keep_versions`), which nothing needs.
-#
-# What deletes them is the same as what deletes at a person's word (deletion.py), with the same refusals: what serves
-# or ever served, what another version was made from, and incumbents stay. So do versions that a decision lets into
-# production, those that a question to a person is about, those that a job that has not ended names, and what a
-# composite made that goes on.
-
-
-ACTOR = "retention"
 _VERSIONS = "SELECT name, version FROM model_versions ORDER BY name, version"
 _WANTED = """
 SELECT candidate FROM decisions WHERE verdict = 'promote'
@@ -260,8 +243,13 @@ WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'dead')
 
 
 def surplus_versions(tx: Transaction, keep: int | None) -> list[VersionsToDelete]:
-    """Versions that may go now, by name. What speaks for versions is read once for all of them: there may be
-    thousands, and this stands in the way of whoever writes."""
+    """Model versions beyond the newest `keep` (`retention.keep_versions`) that nothing needs, by name.
+
+    They go with the same refusals as at a person's request: versions that serve or ever served, origins of other
+    versions and incumbents stay. So do versions that a decision lets into production, that a pending approval or an
+    unfinished job names, and those of an unfinished composite. All reasons are read once for all versions: there may be
+    thousands, and this blocks writers.
+    """
     if keep is None:
         return []
     numbers: dict[str, list[int]] = {}
@@ -293,7 +281,7 @@ def delete_surplus(tx: Transaction, keep: int | None) -> list[str]:
 
 
 def survey_with_surplus(workspace: Workspace) -> dict[str, Any]:
-    """What housekeeping would delete now: as `tidy.survey`, and `versions`."""
+    """What housekeeping would delete now: as `gc.survey`, and `versions`."""
     keep = workspace.settings.retention.keep_versions
     found = workspace.database.transact(lambda tx: surplus_versions(tx, keep))
     folders = workspace.folders.models

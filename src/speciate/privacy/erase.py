@@ -43,7 +43,6 @@ _VERSIONS = "SELECT name, version, id, manifest, lanes FROM dataset_versions ORD
 _IDS = "SELECT name, version, id FROM dataset_versions ORDER BY name, version"
 _REPORT = "SELECT report FROM dataset_versions WHERE name = ? AND version = ?"
 _SWAP = "UPDATE dataset_versions SET id = ?, lanes = ?, manifest = ?, report = ? WHERE name = ? AND version = ?"
-_CARDS = "SELECT card FROM model_versions ORDER BY created, name, version"
 _SERVING = "SELECT model, use_case || '@' || alias FROM aliases ORDER BY use_case, alias"
 _FORGET_PLAN = "DELETE FROM job_plans WHERE job = ?"
 
@@ -178,16 +177,13 @@ def commit(tx: Transaction, job: Job, erased: EraseOutput) -> dict[str, Any]:
 
 def models_that_saw(tx: Transaction, versions: Sequence[str]) -> list[dict[str, Any]]:
     """Models trained on one of these dataset versions, or made from a model that was: `{model, dataset, serves}`."""
-    cards = [ModelCard.model_validate_json(card) for (card,) in tx.execute(_CARDS)]
     serving: dict[str, list[str]] = {}
     for model, alias in tx.execute(_SERVING):
         serving.setdefault(model, []).append(alias)
     found: dict[str, ModelCard] = {}
-    for card in cards:  # oldest first: what a model is made from comes before it
-        learned = {(ref or "").partition(":")[0] for ref in (card.dataset, *card.beside)}
-        made_from = (card.base_model, *references.string_values(card.recipe))
-        if not learned.isdisjoint(versions) or any(text in found for text in made_from):
-            found[card.ref] = card
+    for each in references.model_origins(tx):  # oldest first
+        if not each.datasets.isdisjoint(versions) or any(text in found for text in each.made_from):
+            found[each.card.ref] = each.card
     return [{"model": ref, "dataset": card.dataset, "serves": serving.get(ref, [])} for ref, card in found.items()]
 
 

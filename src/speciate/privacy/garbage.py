@@ -1,8 +1,12 @@
-"""Files that nothing refers to, found and deleted; runs in a worker, and knows names and times alone.
+"""Find and delete files that nothing refers to; runs in a worker, and knows names and times alone.
 
-What is still referred to is given: `Live`. Of the rest, garbage_rules.py says what may go. Mark and sweep, both from
-scratch each time, so that a kill costs nothing. Where a sealed file is damaged nobody can tell what it needs, so
-everything that it might need stays. Only what has a name that we give is looked at: anybody's own files stay.
+`Live` names what is still referred to. Mark and sweep, both from scratch each time, so that a kill costs nothing. If a
+sealed file is damaged, nobody can tell what it needs, so everything that it might need stays. Only files with names
+that we give are looked at: a person's own files stay.
+
+For a catalog that names nothing, every file is garbage. So an unreferenced file goes only if the catalog was there all
+the time, would know of anything that needs the file, and a backup agrees (`Custody`, `spared`). Every rule errs on
+the side of keeping. Files that a person asked to delete or purge skip these rules (`GcSpec.doomed`).
 """
 
 from __future__ import annotations
@@ -302,14 +306,6 @@ def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = [path] if not path.is_dir() else [entry for entry in path.rglob("*") if entry.is_file()]
     return sum(entry.stat().st_size for entry in files if entry.exists())
-
-
-# What may be deleted: a pure function from what is known of a file and of the catalog to whether it may go.
-#
-# To a catalog that names nothing everything is garbage, so that nothing names a file is not enough. It goes only
-# where the catalog was there all the time, would know of whoever needs it, and a backup agrees. Every rule here errs
-# on the side of keeping; what a person asked to delete or forget does not pass through here (privacy/gc.py,
-# `doomed`).
 
 
 Row = TypeVar("Row", bound=Hashable)

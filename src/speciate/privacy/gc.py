@@ -318,13 +318,6 @@ def _redact_request(tx: Transaction, forget: str) -> None:
 KIND = Kind(name="gc", spec=GcSpec, plan=plan, run="speciate.privacy.gc:run", commit=commit, gives_room=True)
 
 
-# How well the catalog knows its folders, for garbage_rules.py: its backups, its gaps, and when jobs were at work.
-#
-# A row that a kept backup of this very catalog has and the catalog has not, although nobody deleted it, was lost:
-# what it names counts as named, the backup is kept, and `get_status` says so. Backups from before something was
-# forgotten are not asked.
-
-
 _FIRST = "SELECT min(stamp) FROM events"
 _FORGOTTEN = "SELECT value FROM meta WHERE key = 'forgotten'"
 _WORKED = """
@@ -351,7 +344,11 @@ _SPECS = "SELECT spec FROM read_parquet(?) WHERE id IN (SELECT unnest(?::VARCHAR
 
 
 class LostRows(NamedTuple):
-    """Rows that backups have and the catalog has lost."""
+    """Rows that a kept backup of this very catalog has and the catalog has not, although nobody deleted them.
+
+    The files that they name count as needed, the backup is kept, and `get_status` says so. Backups from before a purge
+    are not read.
+    """
 
     refs: list[str]
     """`name@v3` of datasets and models, ids of evaluations and jobs."""
@@ -365,7 +362,8 @@ class LostRows(NamedTuple):
 
 
 def read_custody(workspace: Workspace, cutoff: float) -> Custody:
-    """Of the catalog over its folders now. Untrusted where `identity.json` is not of this catalog."""
+    """How well the catalog knows its folders now: its backups, its gaps, and when jobs were at work. Untrusted where
+    `identity.json` is not of this catalog."""
     database = workspace.database
     first, saved = database.read(_FIRST)[0][0], backups(workspace)
     return Custody(

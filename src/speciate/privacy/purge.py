@@ -21,14 +21,12 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.governance import approvals
 from speciate.governance.approvals import Approval
-from speciate.jobs.job import ENDED, Job, State, fingerprint
-from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep
+from speciate.jobs.job import ENDED, State
+from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep
 from speciate.jobs.pool import Pool
-from speciate.jobs.store import Enqueue, Store
+from speciate.jobs.store import enqueue_job
 from speciate.privacy import erase, references
 from speciate.privacy.purge_datasets import Target
-from speciate.refs import JobId, new_id
-from speciate.settings import Settings
 from speciate.workspace.database import Row, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -121,24 +119,12 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
             f"Call manage_data(action='purge', ref={spec.dataset!r}, ...) to ask again.",
         )
     references.refuse_busy(tx, [spec.dataset])
-    return {"job": enqueue(tx, KIND, spec.model_dump(exclude_none=True, exclude={"as_of"})), "state": "started"}
+    return {"job": enqueue_job(tx, KIND, spec.model_dump(exclude_none=True, exclude={"as_of"})), "state": "started"}
 
 
 def _versions_hash(versions: Sequence[Row]) -> str:
     """What tells these versions (name, version, id) from any others."""
     return hashlib.sha256(json.dumps([list(row) for row in versions]).encode()).hexdigest()[:16]
-
-
-def enqueue(tx: Transaction, kind: Kind, spec: dict[str, Any]) -> JobId:
-    """A job that begins with this transaction."""
-    job = Job(
-        id=JobId(new_id("job")), kind=kind.name, spec=spec, fingerprint=fingerprint(kind.name, spec),
-        state=State.QUEUED, limits=kind.limits, executor=kind.executor, created=tx.now, changed=tx.now,
-    )  # fmt: skip
-    (stored,) = Store(Kinds(), Settings()).enqueue(tx, [Enqueue(job)])
-    if isinstance(stored, SpeciateError):
-        raise stored
-    return stored.id
 
 
 def next_step(spec: ForgetSpec, children: Sequence[Child], now: float) -> NextStep:

@@ -168,9 +168,6 @@ def purge(
     return PurgeResult(reduced, known, texts, labels, obsolete, sorted(needed & {*damaged}), _cells(cuts))
 
 
-# Which rows
-
-
 class SealedFiles(NamedTuple):
     """Sealed files, also those that no version names, relative to the root."""
 
@@ -284,9 +281,6 @@ def _live_of(folders: Folders, part: Part, cut: RowsToRemove) -> pa.Table:
     return cut.rows.filter(pa.array(~np.isin(cut.places, version_rows.positions(folders, part))))
 
 
-# Versions
-
-
 def reduce_version(
     folders: Folders,
     manifest: Manifest,
@@ -351,9 +345,6 @@ def _write_without(folders: Folders, file: str, places: Places) -> str:
     return seal_rows(table.filter(pa.array(keep)), (folders.root / file).parent).relative_to(folders.root).as_posix()
 
 
-# Packs and caches
-
-
 def _pack_contents(pack: Path) -> list[str] | None:
     """sha256 of every blob in it; None where it has no index, or a damaged one."""
     try:
@@ -402,9 +393,6 @@ def _forget_vectors(part: Path, known: set[str]) -> None:
             os.fsync(file.fileno())
         temporary.rename(part.with_name(f"part-{uuid.uuid4().hex}.parquet"))
     part.unlink()
-
-
-# Texts
 
 
 def _unique_texts(folders: Folders, cuts: Mapping[str, RowsToRemove]) -> tuple[list[str], list[str]]:

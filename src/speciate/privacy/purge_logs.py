@@ -100,7 +100,7 @@ def purge_logs(
 
 def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedactor) -> int:
     _close_segments(folder)
-    with folder.tended(wait=True):
+    with folder.maintained(wait=True):
         maintenance.seal_segments(folder)
         gone, files = set[str](), set[str]()
         for path in folder.all_parts():
@@ -131,7 +131,7 @@ def _close_segments(folder: LogFolder) -> None:
             raise SpeciateError(
                 Code.UNAVAILABLE,
                 f"The log of {folder.use_case!r} is held by a process that does not let go of it.",
-                f"Stop its slot (speciate slot stop {folder.use_case}), then control_job(action='retry').",
+                f"Stop its deployment (speciate slot stop {folder.use_case}), then control_job(action='retry').",
             )
         time.sleep(0.1)
 

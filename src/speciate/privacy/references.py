@@ -1,4 +1,4 @@
-"""Which jobs speak of a dataset or a model: in their spec, in what was resolved for them, or in their result."""
+"""Which jobs name a dataset or a model (in spec, plan or result), and which models were made from which."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import ENDED
+from speciate.models.model_card import ModelCard
 from speciate.workspace.database import Database, Transaction
 
 PURGE_KINDS = ("forget", "erase", "gc")
 """Kinds that take things away."""
 _FIELDS = {"dataset", "parent", "parents", "ref", "core", "heldout", "regression"}
 """Of specs, plans and results: what they hold are refs of datasets."""
+_CARDS = "SELECT card FROM model_versions ORDER BY created, name, version"
 _MANIFEST = {"name", "version", "parts"}
 _JOBS = """
 SELECT jobs.id, jobs.kind, jobs.state, jobs.attempt, jobs.executor, jobs.spec, jobs.result, job_plans.plan
@@ -57,6 +59,26 @@ def jobs_naming(reader: Database | Transaction, names: Collection[str]) -> list[
 def unfinished_jobs(reader: Database | Transaction, names: Collection[str]) -> list[JobReference]:
     """Those that have not ended and work with one of `names`; not those that take things away."""
     return [job for job in jobs_naming(reader, names) if job.named and not job.ended and job.kind not in PURGE_KINDS]
+
+
+class Origins(NamedTuple):
+    """What a model version came from."""
+
+    card: ModelCard
+    datasets: frozenset[str]
+    """Versions that it was trained on, `name@v3`."""
+    made_from: tuple[str, ...]
+    """Its base model, and all texts of its recipe: the refs among them are models that it was made from."""
+
+
+def model_origins(tx: Transaction) -> list[Origins]:
+    """Of every model version, oldest first: a model comes after those that it was made from."""
+    found = []
+    for (text,) in tx.execute(_CARDS):
+        card = ModelCard.model_validate_json(text)
+        datasets = frozenset((ref or "").partition(":")[0] for ref in (card.dataset, *card.beside))
+        found.append(Origins(card, datasets, (card.base_model or "", *string_values(card.recipe))))
+    return found
 
 
 def describe_jobs(found: Collection[JobReference]) -> str:

@@ -31,6 +31,13 @@ from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
 ACTOR = "bake"
+SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
+    "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
+)  # fmt: skip
+BakeState = Literal["provisional", "survived", "broken"]
+"""Of the version under an alias: provisional until it survived, or broke a limit and stayed."""
+_RATES = {"accuracy"}
+"""Metrics whose target is a share of right answers."""
 ALPHA = 0.001
 """How likely a limit that is kept is ever found broken, over the whole bake."""
 _ODDS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
@@ -42,6 +49,12 @@ _ENOUGH = 100
 _HALF_AGAIN = 1.5
 _LEVEL = 0.98
 """Of the interval (Wilson) whose upper end the version before may have had: above it is one time in a hundred."""
+
+
+_HAS_ANSWERED = """
+SELECT 1 FROM events
+WHERE subject = ? AND type IN ('production.answered', ?) AND data ->> 'model' = ? LIMIT 1
+"""
 
 
 class Quality(NamedTuple):
@@ -59,14 +72,14 @@ class BakeObservation(NamedTuple):
 
     since: float
     """When the alias moved."""
-    tally: RequestCounters | None
-    """None where no slot counted a request of it."""
+    counters: RequestCounters | None
+    """None where no deployment counted a request of it."""
     before: RequestCounters | None
     """Of the version that it replaced or, for a canary, stands beside."""
     answered: bool
-    """Whether it ever answered, also where no slot counts."""
+    """Whether it ever answered, also where no deployment counts."""
     refused: str | None = None
-    """Why its slot did not let it serve."""
+    """Why its deployment did not let it serve."""
     quality: Quality | None = None
 
 
@@ -84,14 +97,14 @@ class _Limit(NamedTuple):
     most: float
 
 
-def judge(watched: BakeObservation, bake: Bake, now: float) -> Judgement:
+def judge(observation: BakeObservation, bake: Bake, now: float) -> Judgement:
     """Survived, broken, or neither yet."""
-    reasons = [f"Its slot did not let it serve: {watched.refused}"] if watched.refused else []
-    reasons += [_describe_limit(limit) for limit in _limits(watched, bake) if _broken(limit)]
-    evidence = _evidence(watched, now)
+    reasons = [f"Its deployment did not let it serve: {observation.refused}"] if observation.refused else []
+    reasons += [_describe_limit(limit) for limit in _limits(observation, bake) if _broken(limit)]
+    evidence = _evidence(observation, now)
     if reasons:
         return Judgement("broken", tuple(reasons), evidence)
-    return Judgement("survived" if _is_over(watched, bake, now) else "baking", (), evidence)
+    return Judgement("survived" if _is_over(observation, bake, now) else "baking", (), evidence)
 
 
 def surely_above(seen: BadCount, limit: float) -> bool:
@@ -110,25 +123,25 @@ def log_evidence(seen: BadCount, limit: float) -> float:
     return top + math.log(sum(math.exp(each - top) for each in logs) / len(logs))
 
 
-def _is_over(watched: BakeObservation, bake: Bake, now: float) -> bool:
-    requests = watched.tally.requests if watched.tally else 0
-    hours = (now - watched.since) / 3600
-    if not (watched.answered or (watched.tally and watched.tally.first is not None)):
+def _is_over(observation: BakeObservation, bake: Bake, now: float) -> bool:
+    requests = observation.counters.requests if observation.counters else 0
+    hours = (now - observation.since) / 3600
+    if not (observation.answered or (observation.counters and observation.counters.first is not None)):
         return False  # what was never asked has survived nothing
     return (hours >= bake.hours and requests >= bake.requests) or hours >= bake.most_hours
 
 
-def _limits(watched: BakeObservation, bake: Bake) -> Iterator[_Limit]:
-    tally, before = watched.tally, watched.before
-    if tally:
+def _limits(observation: BakeObservation, bake: Bake) -> Iterator[_Limit]:
+    counters, before = observation.counters, observation.before
+    if counters:
         then = before or RequestCounters("", 0, "")  # of which nothing is known
-        yield _limit("failed", tally.failed, then.failed, bake.error_rate)
-        yield _limit("were answered with no finite number", tally.not_finite, then.not_finite, _NOT_FINITE_RATE)
+        yield _limit("failed", counters.failed, then.failed, bake.error_rate)
+        yield _limit("were answered with no finite number", counters.not_finite, then.not_finite, _NOT_FINITE_RATE)
         if then.requests >= _ENOUGH:  # alone, nobody can tell a version's fault from a careless client's
-            yield _limit("could not be used", tally.unusable, then.unusable, bake.error_rate)
-        if tally.slow.n >= _ENOUGH:
-            yield _limit("were slower than the use case's p95 limit", tally.slow, then.slow, _SLOW_RATE)
-    if quality := watched.quality:
+            yield _limit("could not be used", counters.unusable, then.unusable, bake.error_rate)
+        if counters.slow.n >= _ENOUGH:
+            yield _limit("were slower than the use case's p95 limit", counters.slow, then.slow, _SLOW_RATE)
+    if quality := observation.quality:
         known = [quality.allowed] if quality.allowed is not None else []
         if quality.before and quality.before.n >= _ENOUGH:
             known.append(_tolerated_rate(quality.before))
@@ -163,31 +176,19 @@ def _describe_limit(limit: _Limit) -> str:
     return f"{total.bad} of {total.n} requests {limit.what}: surely more than {100 * limit.most:.3g} %."
 
 
-def _evidence(watched: BakeObservation, now: float) -> dict[str, Any]:
+def _evidence(observation: BakeObservation, now: float) -> dict[str, Any]:
     """Numbers alone, as they go into the audit."""
-    shown: dict[str, Any] = {"hours": round((now - watched.since) / 3600, 3), "requests": 0}
-    for name, tally in (("", watched.tally), ("before_", watched.before)):
-        if tally:
+    shown: dict[str, Any] = {"hours": round((now - observation.since) / 3600, 3), "requests": 0}
+    for name, counters in (("", observation.counters), ("before_", observation.before)):
+        if counters:
             shown |= {
-                f"{name}requests": tally.requests, f"{name}failed": tally.failed.bad,
-                f"{name}not_finite": tally.not_finite.bad, f"{name}unusable": tally.unusable.bad,
-                f"{name}slow": tally.slow.bad, f"{name}timed": tally.slow.n, f"{name}overloaded": tally.overloaded,
+                f"{name}requests": counters.requests, f"{name}failed": counters.failed.bad,
+                f"{name}not_finite": counters.not_finite.bad, f"{name}unusable": counters.unusable.bad,
+                f"{name}slow": counters.slow.bad, f"{name}timed": counters.slow.n, f"{name}overloaded": counters.overloaded,
             }  # fmt: skip
-    if watched.quality:
-        shown |= {"judged": watched.quality.judged.n, "wrong": watched.quality.judged.bad}
+    if observation.quality:
+        shown |= {"judged": observation.quality.judged.n, "wrong": observation.quality.judged.bad}
     return shown
-
-
-# What feedback says of the version that bakes and the one before it, as the bake judges it.
-#
-# Shares of right answers and mean scores between 0 and 1 count; of a mean score the missing part counts as wrong,
-# which the e-process allows (a function of a bounded value that is convex lies below its chord). Errors of numbers
-# have no bound and are left out. Answers that were drawn at random may be held to the use case's target; what people
-# happen to complain about only to what they complained about before.
-
-
-_SHARES = {"accuracy"}
-"""Metrics whose target is a share of right answers."""
 
 
 def quality_of(workspace: Workspace, use_case: str, model: str, before: str | None, since: float) -> Quality | None:
@@ -201,13 +202,20 @@ def quality_of(workspace: Workspace, use_case: str, model: str, before: str | No
 def quality_from_feedback(
     found: Sequence[quality.Quality], use_case: UseCase, model: str, before: str | None
 ) -> Quality | None:
-    """Of the answers drawn at random where there are some, else of any."""
+    """How many answers feedback calls wrong, for the version that bakes and the one before: of the answers drawn at
+    random if there are some, else of any.
+
+    Shares of right answers and mean scores between 0 and 1 count; the missing part of a mean score counts as wrong,
+    which the e-process allows (a convex function of a bounded value lies below its chord). Errors of numbers have no
+    bound and are left out. Randomly drawn answers are compared with the use case's target, too; complaints that people
+    happen to make only with complaints about the version before.
+    """
     for drawn in ("random", "any"):
         for measure in ("right", "score"):
             own = _wrong_answers(found, model, drawn, measure)
             if own is None:
                 continue
-            target = use_case.objective.target if use_case.objective.metric in _SHARES else None
+            target = use_case.objective.target if use_case.objective.metric in _RATES else None
             fair = drawn == "random" and measure == "right" and target is not None
             other = _wrong_answers(found, before, drawn, measure) if before else None
             return Quality(own, other, 1 - target if fair and target is not None else None)
@@ -221,13 +229,6 @@ def _wrong_answers(found: Sequence[quality.Quality], model: str, drawn: str, mea
     return None
 
 
-# What the bake came to for the version under an alias: provisional until it survived, or broke a limit and stayed.
-
-
-SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
-    "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
-)  # fmt: skip
-BakeState = Literal["provisional", "survived", "broken"]
 _MOVES = ("alias.moved", "canary.set", "canary.ended", TAKEN_BACK)
 _BAKE_EVENTS = f"""
 SELECT subject, type, stamp, data FROM events
@@ -268,21 +269,21 @@ def bake_histories(reader: Database | Transaction, use_cases: Collection[str]) -
     return {name: BakeHistory(said[f"use_case:{name}"], moves.get(name)) for name in use_cases}
 
 
-def bake_state(trail: BakeHistory, alias: Alias) -> BakeState:
+def bake_state(history: BakeHistory, alias: Alias) -> BakeState:
     """As its events have it. What is back after it had survived is not tried again: going back is no new risk."""
-    for each in reversed(trail.said):
+    for each in reversed(history.said):
         of_this_move = (each.data.get("alias"), str(each.data.get("generation"))) == (
             alias.alias, str(alias.generation),
         )  # fmt: skip
         if each.type in (survived_event(alias), BROKEN) and of_this_move:
             return "broken" if each.type == BROKEN else "survived"
-    back = alias.alias != CANARY and trail.last_move == "rollback"
-    ever = back and any(each.type == SURVIVED and each.data.get("model") == alias.model for each in trail.said)
+    back = alias.alias != CANARY and history.last_move == "rollback"
+    ever = back and any(each.type == SURVIVED and each.data.get("model") == alias.model for each in history.said)
     return "survived" if ever else "provisional"
 
 
 def current_bake_state(reader: Database | Transaction, alias: Alias) -> BakeState:
-    """`state` of one alias, with its trail as it is now."""
+    """`bake_state` of one alias, with its history as it is now."""
     return bake_state(bake_histories(reader, [alias.use_case])[alias.use_case], alias)
 
 
@@ -295,9 +296,9 @@ class AutomaticRollback(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def automatic_rollback(trail: BakeHistory) -> AutomaticRollback | None:
+def automatic_rollback(history: BakeHistory) -> AutomaticRollback | None:
     """None where an alias of the use case moved since for another reason."""
-    moves = (each for each in reversed(trail.said) if each.type in _MOVES)
+    moves = (each for each in reversed(history.said) if each.type in _MOVES)
     if (newest := next(moves, None)) is None or newest.type != TAKEN_BACK:
         return None
     told = newest.data
@@ -305,8 +306,15 @@ def automatic_rollback(trail: BakeHistory) -> AutomaticRollback | None:
 
 
 def current_automatic_rollback(reader: Database | Transaction, use_case: str) -> AutomaticRollback | None:
-    """`last_taken_back` of one use case, with its trail as it is now."""
+    """`automatic_rollback` of one use case, with its history as it is now."""
     return automatic_rollback(bake_histories(reader, [use_case])[use_case])
+
+
+def has_answered(reader: Database | Transaction, use_case: str, model: str, *, as_canary: bool = False) -> bool:
+    """Whether a version ever answered for a use case in production, or also `as_canary`."""
+    read = reader.execute if isinstance(reader, Transaction) else reader.read
+    kind = "canary.answered" if as_canary else "production.answered"
+    return bool(read(_HAS_ANSWERED, [f"use_case:{use_case}", kind, model]))
 
 
 def survived_event(alias: Alias) -> str:

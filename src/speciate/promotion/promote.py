@@ -241,9 +241,6 @@ def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, An
     return {"from": moved.before, "audit": moved.audit.hash}
 
 
-__all__ = ["KIND", "PromoteSpec", "act", "apply_approved", "check_task", "objections", "override", "plan", "result"]
-
-
 class PromoteSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     use_case: str
@@ -268,11 +265,6 @@ class PromoteSpec(BaseModel):
 KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)
 
 
-# What a promotion asks for, what stands against it, and why a person must agree: all of it only read.
-#
-# What leads on from a refusal is in its words: each names the next call.
-
-
 _ROLLED_BACK = """
 SELECT count(*) FROM audit WHERE use_case = ? AND action IN ('rollback', 'canary_end') AND before = ? AND stamp >= ?
 """
@@ -282,7 +274,7 @@ WHERE use_case = ? AND candidate = ? AND verdict = 'hold' AND use_case_version <
 """
 _WAITING_VERSION = "SELECT max(version) FROM use_cases WHERE name = ? AND version > ? AND state = 'needs_approval'"
 _MOST_GATES = 3
-"""That did not hold and are told of; the decision has all."""
+"""Missed gates in a message; the decision has all."""
 
 
 def check_task(use_case: UseCase, task: str | None, model: str) -> None:
@@ -442,15 +434,15 @@ def _loosened(tx: Transaction, spec: PromoteSpec) -> list[str]:
     return []
 
 
-# Whether an export may carry an alias: by what it showed itself. Its parent's decisions say nothing of it.
-
-
 _CARD = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
 _GATES = {"reload", "parity", "metric", "latency", "size"}
 
 
 def missing_export_evidence(tx: Transaction, ref: str) -> list[str]:
-    """Why this version, `name@v3`, may not be promoted as the export that it is; empty for all else."""
+    """Why the export `name@v3` may not carry an alias; empty for versions that are no exports.
+
+    Only its own record counts: its parent's decisions say nothing about it.
+    """
     name, _, version = ref.partition("@v")
     rows = tx.execute(_CARD, [name, int(version)]) if version.isdecimal() else []
     return export_objections(ModelCard.model_validate_json(rows[0][0])) if rows else []

@@ -1,4 +1,4 @@
-"""What the requests of one version came to, as its slot counts them and the bake judges them.
+"""What the requests of one version came to, as its deployment counts them and the bake judges them.
 
 Beside each total stands the worst minute: a judgement must hold without it, so that one stall of the machine, in which
 many requests fail together, is no reason to take a version back.
@@ -80,7 +80,7 @@ class RequestCounters:
     """An input could not be used."""
     slow: BadShare = field(default_factory=BadShare)
     """Of the inputs that the version computed alone, as the use case's limit is meant: those that took longer. Waiting
-    for others, which a busy slot does, is no fault of the version."""
+    for others, which a busy deployment does, is no fault of the version."""
     overloaded: int = 0
     """Requests, beside those above, for which the queue had no room or whose turn came too late: the load's doing, and
     no word about the version."""

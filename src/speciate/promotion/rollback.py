@@ -13,7 +13,6 @@ from speciate.governance import approvals
 from speciate.promotion import aliases
 from speciate.workspace.database import Database, Transaction
 
-# How a version that served and serves no more was last replaced.
 _SERVED = """
 SELECT before FROM audit
 WHERE use_case = ? AND action IN ('promote', 'rollback') AND before IS NOT NULL ORDER BY seq DESC
@@ -22,6 +21,7 @@ _REPLACED_BY = """
 SELECT action FROM audit WHERE use_case = ? AND before = ? AND action IN ('promote', 'rollback')
 ORDER BY seq DESC LIMIT 1
 """
+"""How a version that served and serves no more was last replaced."""
 
 
 class RollbackResult(NamedTuple):

@@ -489,7 +489,7 @@ def _labels(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         "items": [item._asdict() for item in found.items],
         "agreement": found.agreement._asdict(),
         "quality": [each._asdict() for each in told.quality],
-        "missed": told.held.missed,
+        "missed": told.contents.missed,
         "root": str(workspace.folders.root),
     }
 

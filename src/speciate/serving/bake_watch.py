@@ -1,6 +1,6 @@
 """Has the bake judged, in the daemon's keeper, and does what follows: takes a version back, or notes that it holds.
 
-Nothing is remembered that is not in the catalog or the slots' folders: what was judged is an event.
+Nothing is remembered that is not in the catalog or the deployments' folders: what was judged is an event.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ from speciate.workspace.workspace import Workspace
 
 _LOOK_SECONDS, _FEEDBACK_SECONDS = 5.0, 300.0
 _LONGEST_REASON = 300
-_ANSWERED = """
-SELECT 1 FROM events
-WHERE subject = ? AND type IN ('production.answered', 'canary.answered') AND data ->> 'model' = ? LIMIT 1
-"""
 _log = logging.getLogger(__name__)
 
 Qualities = Callable[[Workspace, str, str, str | None, float], Quality | None]
@@ -37,7 +33,7 @@ class BakeWatch:
 
     def __init__(self, workspace: Workspace, qualities: Qualities = quality_of) -> None:
         self._workspace, self._qualities = workspace, qualities
-        self._said: dict[tuple[str, str, int], tuple[float, Quality | None]] = {}
+        self._quality_read: dict[tuple[str, str, int], tuple[float, Quality | None]] = {}
         """When feedback was read last, and what it came to."""
         self._over: set[tuple[str, str, int]] = set()
         self._next = 0.0
@@ -51,20 +47,20 @@ class BakeWatch:
         database = self._workspace.database
         standing = (*aliases.everywhere(database), *aliases.everywhere(database, CANARY))
         open_ones = [alias for alias in standing if _key(alias) not in self._over]
-        trails = bake.bake_histories(database, {alias.use_case for alias in open_ones}) if open_ones else {}
+        histories = bake.bake_histories(database, {alias.use_case for alias in open_ones}) if open_ones else {}
         for alias in open_ones:
             try:
-                self._judge(alias, trails[alias.use_case])
+                self._judge(alias, histories[alias.use_case])
             except (SpeciateError, OSError):
                 _log.exception("the bake of %s@%s could not be judged", alias.use_case, alias.alias)
 
-    def _judge(self, alias: Alias, trail: bake.BakeHistory) -> None:
-        if bake.bake_state(trail, alias) != "provisional":
+    def _judge(self, alias: Alias, history: bake.BakeHistory) -> None:
+        if bake.bake_state(history, alias) != "provisional":
             self._over.add(_key(alias))
             return
         settings = self._workspace.settings.bake_of(alias.use_case)
         now = alias.changed + self._workspace.elapsed.least(alias.changed)  # however the clock was set since
-        judgement = bake.judge(self._watched(alias), settings, now)
+        judgement = bake.judge(self._observe(alias), settings, now)
         if judgement.state == "survived":
             self._workspace.database.transact(lambda tx: _note_once(tx, alias, bake.survived_event(alias), judgement))
         elif judgement.state == "broken":
@@ -74,17 +70,16 @@ class BakeWatch:
             )
             fault("promotion_bake_acted")
 
-    def _watched(self, alias: Alias) -> BakeObservation:
+    def _observe(self, alias: Alias) -> BakeObservation:
         folder = deployment_folder(self._workspace.folders, alias.use_case)
-        counted = request_metrics.read_counters(folder.tallies)
+        counted = request_metrics.read_counters(folder.counters)
         before = self._before(alias)
-        subject = f"use_case:{alias.use_case}"
-        own = [tally for tally in counted if tally.key == (alias.alias, alias.generation, alias.model)]
+        own = [counters for counters in counted if counters.key == (alias.alias, alias.generation, alias.model)]
         return BakeObservation(
             since=alias.changed,
-            tally=own[-1] if own else None,
+            counters=own[-1] if own else None,
             before=_last_of(counted, before),
-            answered=bool(self._workspace.database.read(_ANSWERED, [subject, alias.model])),
+            answered=bake.has_answered(self._workspace.database, alias.use_case, alias.model, as_canary=True),
             refused=_refusal(folder, alias),
             quality=self._quality(alias, before),
         )
@@ -92,10 +87,10 @@ class BakeWatch:
     def _quality(self, alias: Alias, before: str | None) -> Quality | None:
         """Read anew now and then: the log may be long."""
         key, now = _key(alias), self._workspace.clock.monotonic()
-        read = self._said.get(key)
+        read = self._quality_read.get(key)
         if read is None or now - read[0] >= _FEEDBACK_SECONDS:
             found = self._qualities(self._workspace, alias.use_case, alias.model, before, alias.changed)
-            read = self._said[key] = now, found
+            read = self._quality_read[key] = now, found
         return read[1]
 
     def _before(self, alias: Alias) -> str | None:
@@ -111,12 +106,12 @@ def _key(alias: Alias) -> tuple[str, str, int]:
 
 
 def _last_of(counted: Sequence[RequestCounters], model: str | None) -> RequestCounters | None:
-    found = [tally for tally in counted if tally.model == model and tally.alias != CANARY]
+    found = [counters for counters in counted if counters.model == model and counters.alias != CANARY]
     return found[-1] if found else None
 
 
 def _refusal(folder: DeploymentFolder, alias: Alias) -> str | None:
-    """Why the slot did not let exactly this move serve."""
+    """Why the deployment did not let exactly this move serve."""
     state = folder.state()
     refused: Refused | None = state.canary_refused if alias.alias == CANARY else state.refused
     if refused is None or refused.key != (alias.generation, alias.model):

@@ -1,11 +1,11 @@
-"""A slot: it serves one version, and follows what the daemon wants without letting go of a request.
+"""A deployment: serves one version and follows what the daemon wants without dropping a request.
 
-The next version is loaded and tried beside the one that serves; only then requests go to it, by one assignment. What
-was asked of the old one is still answered by it, then its process is ended. A version that does not pass its trial
-never gets a request: the old one goes on, and a slot that is started again begins with the last one that served.
+It loads and tries the next version beside the one that serves. Only then one assignment sends requests to the new one.
+The old version answers the requests that it has; then its process is ended. A version that fails its trial never gets a
+request: the old one serves on, and a deployment that starts again begins with the last version that served.
 
-A canary is loaded and tried in the same way, once production is as it shall be, and answers its share of the requests
-(`routing`). Where it comes into production it serves at once: its process goes on.
+A canary is loaded and tried in the same way after production, and answers its share of the requests (`routing`). If it
+is promoted, it serves at once with the process that it has.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Deployment:
         self.folder, self.wanted, self._launch, self._metrics, self._clock = folder, wanted, launch, metrics, clock
         self.current: Replica | None = None
         self.canary: Replica | None = None
-        self._said = StateWriter(folder, clock)
+        self._writer = StateWriter(folder, clock)
         self._answered: set[tuple[str, str]] = set()
         self._loading: Process | None = None
         self._loads_canary = self._superseded = self._ending = False
@@ -99,16 +99,18 @@ class Deployment:
         """Note the first answer of each version: in production it stops the clock of time to model."""
         if (model, role) not in self._answered:
             self._answered.add((model, role))
-            self._said.note(f"{role}.answered", model=model)
+            self._writer.note(f"{role}.answered", model=model)
 
     def count(self, submitted: SubmittedRequest, outcome: Outcome) -> None:
         """What became of a request, for the bake."""
         self._metrics.overloaded(submitted.target.model, outcome.overloaded)
-        self._said.count(submitted.role, routing.current_target(submitted.target, submitted.role, self.wanted), outcome)
+        self._writer.count(
+            submitted.role, routing.current_target(submitted.target, submitted.role, self.wanted), outcome
+        )
 
     @property
     def state(self) -> State:
-        return self._said.state
+        return self._writer.state
 
     def why_empty(self) -> str:
         return routing.empty_reason(self.state, self.wanted.use_case)
@@ -118,7 +120,7 @@ class Deployment:
     def start(self, **known: Any) -> None:
         """Begin to follow. `known`: what the state says beside versions (pid, port)."""
         before = self.folder.state()
-        self._said.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
+        self._writer.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
         for name, does in (("follow", self._follow), ("watch", self._watch)):
             self._threads.append(threading.Thread(target=does, name=name, daemon=True))
             self._threads[-1].start()
@@ -136,8 +138,8 @@ class Deployment:
                 serving.retire(seconds)
         for retiring in self._retiring:
             retiring.join()
-        self._said.tell(pid=0, serving=None, since=None, loading=None, canary=None)
-        self._said.write_tallies(now=True)
+        self._writer.tell(pid=0, serving=None, since=None, loading=None, canary=None)
+        self._writer.write_counters(now=True)
 
     # What is wanted
 
@@ -146,7 +148,7 @@ class Deployment:
         stamp = self.folder.wanted_stamp()
         while not self._ending:
             time.sleep(_LOOK_SECONDS)
-            self._said.write_tallies()
+            self._writer.write_counters()
             if (now := self.folder.wanted_stamp()) == stamp:
                 continue
             stamp, wanted = now, self.folder.wanted()
@@ -179,7 +181,7 @@ class Deployment:
                         self._serve(good)
                     retry_at = time.monotonic() + _RETRY_SECONDS
                 continue
-            if self._tend_canary():
+            if self._update_canary():
                 continue
             with self._change:
                 self._change.wait(_LOOK_SECONDS if self._behind(self.wanted.target, retry_at) else 1.0)
@@ -189,36 +191,36 @@ class Deployment:
         if target is None or self._ending:
             return False
         if self.current and self.current.target.model == target.model:
-            if self._said.state.refused:
-                self._said.tell(refused=None)  # back to what serves: nothing is refused any more
+            if self._writer.state.refused:
+                self._writer.tell(refused=None)  # back to what serves: nothing is refused any more
             return False
         if self._is_refused():
             return self.current is None and time.monotonic() >= retry_at
         return True
 
-    def _tend_canary(self) -> bool:
+    def _update_canary(self) -> bool:
         """Load the canary that is wanted, end the one that is not. Whether something was to be loaded."""
         wanted, canary = self.wanted.canary, self.canary
         if canary and (wanted is None or canary.target.model != wanted.model):
             self.canary = None
             self._metrics.canary(canary.target.model, 0)
-            self._said.tell(canary=None)
+            self._writer.tell(canary=None)
             self._retire_later(canary)
         if wanted is None:
-            if self._said.state.canary_refused:
-                self._said.tell(canary_refused=None)
+            if self._writer.state.canary_refused:
+                self._writer.tell(canary_refused=None)
             return False
         if self.canary:
             self._metrics.canary(wanted.model, self.wanted.percent)
             return False
-        refused = self._said.state.canary_refused
+        refused = self._writer.state.canary_refused
         if self.current is None or self._ending or (refused and refused.key == wanted.key):
             return False
         self._serve_canary(wanted)
         return True
 
     def _is_refused(self) -> bool:
-        refused, target = self._said.state.refused, self.wanted.target
+        refused, target = self._writer.state.refused, self.wanted.target
         return bool(refused and target and (refused.generation, refused.model) == target.key)
 
     def _model_wanted(self) -> str | None:
@@ -232,26 +234,26 @@ class Deployment:
         if canary and canary.target.model == target.model:
             self.canary = None
             self._metrics.canary(target.model, 0)
-            self._said.tell(canary=None, canary_refused=None)
+            self._writer.tell(canary=None, canary_refused=None)
             self._switch(target, canary, TrialResult(0.0, 0, None), 0.0)
             return
         began = time.monotonic()
-        if made := self._made(target, canary=False):
-            self._switch(target, made[0], made[1], time.monotonic() - began)
+        if loaded := self._load(target, canary=False):
+            self._switch(target, loaded[0], loaded[1], time.monotonic() - began)
 
     def _serve_canary(self, target: Target) -> None:
         began = time.monotonic()
-        if made := self._made(target, canary=True):
-            self.canary = made[0]
-            self._said.note("slot.canary", model=target.model, seconds=round(time.monotonic() - began, 3))
+        if loaded := self._load(target, canary=True):
+            self.canary = loaded[0]
+            self._writer.note("slot.canary", model=target.model, seconds=round(time.monotonic() - began, 3))
             self._metrics.canary(target.model, self.wanted.percent)
-            self._said.tell(canary=target.model, loading=None, canary_refused=None)
+            self._writer.tell(canary=target.model, loading=None, canary_refused=None)
 
-    def _made(self, target: Target, *, canary: bool) -> tuple[Replica, TrialResult] | None:
+    def _load(self, target: Target, *, canary: bool) -> tuple[Replica, TrialResult] | None:
         """The version, loaded and tried; None where it was refused, or is wanted no more."""
-        self._said.tell(loading=target.model)
+        self._writer.tell(loading=target.model)
         try:
-            process, tried = self._prepared(target, canary=canary)
+            process, trial = self._load_and_try(target, canary=canary)
         except TrialFailed as unfit:
             self._refuse(target, str(unfit), canary=canary)
             return None
@@ -266,30 +268,30 @@ class Deployment:
             if self._superseded or self._ending or late:
                 process.end()  # by the time that it was ready it was wanted no more
                 self._superseded = False
-                self._said.tell(loading=None)
+                self._writer.tell(loading=None)
                 return None
         options = self.wanted.options
-        deployment = Replica(
+        replica = Replica(
             process,
-            lambda: self._loaded_again(target),
+            lambda: self._restart(target),
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
         )
-        return deployment, tried
+        return replica, trial
 
-    def _switch(self, target: Target, deployment: Replica, tried: TrialResult, seconds: float) -> None:
+    def _switch(self, target: Target, replica: Replica, trial: TrialResult, seconds: float) -> None:
         old = self.current
         fault("promotion_before_switch")
-        self.current = deployment
+        self.current = replica
         with contextlib.suppress(OSError):
             self.folder.keep_good(target)
-        self._said.note(
+        self._writer.note(
             "slot.serving", model=target.model, before=old.target.model if old else None,
-            seconds=round(seconds, 3), examples=tried.examples, median_ms=tried.median_ms and round(tried.median_ms, 3),
+            seconds=round(seconds, 3), examples=trial.examples, median_ms=trial.median_ms and round(trial.median_ms, 3),
         )  # fmt: skip
-        refused = self._said.state.refused if self._is_refused() else None
-        self._said.tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
+        refused = self._writer.state.refused if self._is_refused() else None
+        self._writer.tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
         fault("promotion_switched")
         self._metrics.serving(target.model, old.target.model if old else None, seconds)
         if old:
@@ -303,9 +305,9 @@ class Deployment:
 
     def _retire(self, old: Replica, seconds: float) -> None:
         if not old.retire(seconds):
-            self._said.note("slot.abandoned", model=old.target.model, seconds=seconds)
+            self._writer.note("slot.abandoned", model=old.target.model, seconds=seconds)
 
-    def _prepared(self, target: Target, *, canary: bool) -> tuple[Process, TrialResult]:
+    def _load_and_try(self, target: Target, *, canary: bool) -> tuple[Process, TrialResult]:
         """A process with the version loaded and tried."""
         process = self._launch(target)
         with self._change:
@@ -321,7 +323,7 @@ class Deployment:
             with self._change:
                 self._loading = None
 
-    def _loaded_again(self, target: Target) -> Process:
+    def _restart(self, target: Target) -> Process:
         """A process for a version that serves already and lost its own: it was tried before."""
         process = self._launch(target)
         try:
@@ -335,40 +337,39 @@ class Deployment:
         with self._change:
             superseded, self._superseded = self._superseded, False
             if superseded or self._ending:
-                self._said.tell(loading=None)
+                self._writer.tell(loading=None)
                 return
         refused = Refused(generation=target.generation, model=target.model, why=why, at=self._clock.now())
-        before = self._said.state.canary_refused if canary else self._said.state.refused
+        before = self._writer.state.canary_refused if canary else self._writer.state.refused
         if before is None or (before.key, before.why) != (refused.key, refused.why):
             going_on = self.current.target.model if self.current else None
             alias = CANARY if canary else PRODUCTION
-            self._said.note("slot.refused", model=target.model, why=why, serving=going_on, alias=alias)
+            self._writer.note("slot.refused", model=target.model, why=why, serving=going_on, alias=alias)
         self._metrics.refused(target.model)
         if canary:
-            self._said.tell(loading=None, canary_refused=refused)
+            self._writer.tell(loading=None, canary_refused=refused)
             return
-        self._said.tell(loading=None, refused=refused if self._model_wanted() == target.model else before)
+        self._writer.tell(loading=None, refused=refused if self._model_wanted() == target.model else before)
 
     def _heard(self, target: Target, inputs: int, seconds: float) -> None:
         if inputs:
             self._metrics.batch(target.model, inputs, seconds)
             if inputs == 1:
                 role = CANARY if self.canary and self.canary.target.model == target.model else PRODUCTION
-                self._said.time(role, routing.current_target(target, role, self.wanted), seconds)
+                self._writer.time(role, routing.current_target(target, role, self.wanted), seconds)
         else:
-            self._said.note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
+            self._writer.note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
             self._metrics.restarted(target.model)
 
 
-# What a slot says of itself: its state, what happened, and what its requests came to. A full disk stops none of its
-# answers: it says less then.
-
-
 class StateWriter:
+    """Writes the deployment's state, journal and request counters. If the disk is full, it writes less and the
+    deployment answers all the same."""
+
     def __init__(self, folder: DeploymentFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
         self.state = State()
-        self._tallies = CounterFile(folder.tallies)
+        self._counters = CounterFile(folder.counters)
 
     def note(self, kind: str, **data: Any) -> None:
         """A line of the journal."""
@@ -388,17 +389,17 @@ class StateWriter:
 
     def count(self, alias: str, target: Target, outcome: Outcome) -> None:
         """What became of a request."""
-        self._tallies.add((alias, target.generation, target.model), self._clock.now(), outcome)
+        self._counters.add((alias, target.generation, target.model), self._clock.now(), outcome)
 
     def time(self, alias: str, target: Target, seconds: float) -> None:
         """What the version took for one input alone."""
         if target.slowest_ms is not None:
             slow = 1000 * seconds > target.slowest_ms
-            self._tallies.time((alias, target.generation, target.model), self._clock.now(), slow)
+            self._counters.time((alias, target.generation, target.model), self._clock.now(), slow)
 
-    def write_tallies(self, *, now: bool = False) -> None:
+    def write_counters(self, *, now: bool = False) -> None:
         """Those that changed, where it is time or `now`."""
         try:
-            self._tallies.write(now=now)
+            self._counters.write(now=now)
         except OSError:
             _log.exception("the tallies could not be written")

@@ -1,19 +1,19 @@
-"""The folder of one slot: how the daemon and the slot's process agree, whoever of them dies.
+"""The folder of one deployment: how the daemon and the deployment's process agree, whoever of them dies.
 
-    wanted.json    what the slot shall serve and how; written by the daemon, whole
+    wanted.json    what the deployment shall serve and how; written by the daemon, whole
     port           which it has on loopback, for good
     socket         where the daemon asks it; for its owner only
-    claim          locked (flock) while the slot's process lives
-    state.json     what it serves, loads, and would not serve; written by the slot, whole
-    good.json      the target that served last: what a slot that is started again begins with
-    tallies.json   what the requests of each version came to; written by the slot, whole, for the bake
-    journal.jsonl  what happened, appended by the slot; the daemon makes events of it
+    claim          locked (flock) while the deployment's process lives
+    state.json     what it serves, loads, and would not serve; written by the deployment, whole
+    good.json      the target that served last: what a deployment that is started again begins with
+    counters.json   what the requests of each version came to; written by the deployment, whole, for the bake
+    journal.jsonl  what happened, appended by the deployment; the daemon makes events of it
     heard          how many bytes of the journal the daemon has made events of
-    token          the bearer token of this slot alone; for its owner only
+    token          the bearer token of this deployment alone; for its owner only
     stop           exists: end, after the requests in flight
     log log.1      stdout and stderr, and those before
 
-Nothing here is in the catalog: a slot serves on while no daemon lives, and the next daemon finds all of it.
+Nothing here is in the catalog: a deployment serves on while no daemon lives, and the next daemon finds all of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
 
 _CLAIM_SECONDS = 2.0
-"""Who looks whether a slot lives holds its claim for an instant; a slot that starts tries again for so long."""
+"""`alive` holds the claim for an instant; a process that starts tries to take it for so long."""
 _LOG_BYTES = 4 << 20
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -99,6 +99,8 @@ class Refused(_Frozen):
 
 class State(_Frozen):
     pid: int = 0
+    version: str = ""
+    """Of this package, as the process runs it; "" for one from before this field."""
     port: int = 0
     """Where it listens on loopback now; 0 where it does not."""
     socket: str = ""
@@ -112,7 +114,7 @@ class State(_Frozen):
     """What answers beside `serving`."""
     canary_refused: Refused | None = None
     problem: str | None = None
-    """Why the slot cannot serve at all, such as a port in use."""
+    """Why the deployment cannot serve at all, such as a port in use."""
     apart: str | None = None
     """Why the daemon cannot ask it, though clients over HTTP can."""
 
@@ -127,7 +129,7 @@ class Entry(NamedTuple):
 
 
 class AlreadyClaimed(Exception):
-    """Another process is this slot."""
+    """Another process is this deployment."""
 
 
 class DeploymentFolder:
@@ -181,10 +183,10 @@ class DeploymentFolder:
                 shutil.copyfile(log, self.path / "log.1")
                 os.truncate(log, 0)
 
-    # What the slot writes
+    # What the deployment writes
 
     def claim(self) -> int:
-        """Become this slot: a descriptor that holds the lock until this process ends. Raises Claimed."""
+        """Become this deployment: a descriptor that holds the lock until this process ends. Raises Claimed."""
         descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         end = time.monotonic() + _CLAIM_SECONDS
         while True:
@@ -200,7 +202,7 @@ class DeploymentFolder:
                 return descriptor
 
     def alive(self) -> bool:
-        """Whether a process is this slot. The kernel frees the lock at its death."""
+        """Whether a process is this deployment. The kernel frees the lock at its death."""
         return is_held(self.path / "claim")
 
     def state(self) -> State:
@@ -239,11 +241,11 @@ class DeploymentFolder:
         write_whole(self.path / "good.json", target.model_dump_json(indent=1), 0o600)
 
     @property
-    def tallies(self) -> Path:
+    def counters(self) -> Path:
         return self.path / "tallies.json"
 
     def token(self) -> str:
-        """Made at first use; who has it may ask this slot, and nothing else of the workspace."""
+        """Made at first use; who has it may ask this deployment, and nothing else of the workspace."""
         path = self.path / "token"
         with contextlib.suppress(FileNotFoundError):
             if token := path.read_text().strip():

@@ -1,12 +1,18 @@
-"""Deployments as the daemon has them: started, stopped, listed; kept alive, and told what the aliases name.
+"""The deployments of a workspace: people start, stop and list them; the daemon's keeper keeps their processes alive and
+tells them which versions the aliases name.
 
-One that lives is adopted: it serves on while no daemon lives."""
+A deployment serves on while no daemon lives, and the next daemon adopts it. If another version of this package started
+its process, the keeper restarts it.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from speciate import use_cases
+from speciate import __version__, use_cases
 from speciate.datasets import version_rows, versions
 from speciate.datasets.columns import CONTENT, START
 from speciate.datasets.versions import Manifest
@@ -28,6 +34,7 @@ from speciate.jobs.pool import Pool
 from speciate.models import registry
 from speciate.promotion import aliases
 from speciate.promotion.aliases import Alias
+from speciate.promotion.bake import has_answered
 from speciate.serving import request_metrics
 from speciate.serving.bake_watch import BakeWatch
 from speciate.serving.deployment_folder import (
@@ -46,14 +53,16 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _LOOK_SECONDS = 0.5
 _FIRST_GAP, _LONGEST_GAP = 0.5, 30.0
-"""Seconds between two starts of a slot that does not stay alive."""
+"""Seconds between two starts of a deployment that does not stay alive."""
 _STEADY_SECONDS = 30.0
-"""After so long alive a slot's death is its first again."""
+"""After so long alive a deployment's death is its first again."""
 _MOVES = {"alias.moved", "canary.set", "canary.ended"}
+_GATHER = "speciate.serving.deployments:gather_examples"
+_GATHER_SECONDS = 60.0
+_EXAMPLES = 8
+_MOST_BYTES = 32 * 1024 * 1024
+"""All examples together."""
 _HEARD = "SELECT 1 FROM events WHERE subject = ? AND data ->> 'entry' = ? LIMIT 1"
-_ANSWERED = """
-SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
-"""
 _log = logging.getLogger(__name__)
 
 ServingAliases = Mapping[tuple[str, str], Alias]
@@ -66,12 +75,16 @@ class _Start(NamedTuple):
 
 
 class _DeploymentHealth:
-    """What the keeper knows of one slot in this daemon's life; all of it may be forgotten."""
+    """What the keeper knows of one deployment in this daemon's life; all of it may be forgotten."""
 
     def __init__(self) -> None:
         self.start: _Start | None = None
         self.gap = 0.0
         self.alive = False
+        self.is_current = False
+        """Whether its process is known to run this version of the package."""
+        self.asked_to_end = 0
+        """The pid of a process of another version, once it was asked to end."""
         self.told: tuple[object, ...] | None = None
         self.problem: str | None = None
 
@@ -94,7 +107,7 @@ class DeploymentKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the keeper; the slots serve on."""
+        """End the keeper; the deployments serve on."""
         self._stopping = True
         self._wake.set()
         if self._thread:
@@ -109,16 +122,16 @@ class DeploymentKeeper:
 
     @property
     def idle(self) -> bool:
-        """Whether no slot is wanted."""
+        """Whether no deployment is wanted."""
         return all(folder.stopped for folder in all_deployments(self._workspace.folders))
 
     def keeps(self, use_case: str) -> bool:
-        """Whether a slot of this use case is wanted."""
+        """Whether a deployment of this use case is wanted."""
         folder = deployment_folder(self._workspace.folders, use_case)
         return folder.path.exists() and not folder.stopped
 
     def look(self) -> None:
-        """One pass over all slots."""
+        """One pass over all deployments."""
         with self._lock:
             if self._workspace.settings.serving.start == "after_promotion":
                 self._make_those_that_serve()
@@ -126,9 +139,9 @@ class DeploymentKeeper:
             serving = aliases.serving(self._workspace.database) if folders else {}
             for folder in folders:
                 try:
-                    self._tend(folder, serving)
+                    self._update(folder, serving)
                 except (SpeciateError, OSError):
-                    _log.exception("the slot of %s could not be tended", folder.use_case)
+                    _log.exception("the deployment of %s could not be tended", folder.use_case)
             self._baker.look()
 
     def _keep(self) -> None:
@@ -137,7 +150,7 @@ class DeploymentKeeper:
             try:
                 self.look()
             except Exception:  # noqa: BLE001 - a full disk, say: the next pass may succeed
-                _log.exception("looking after the slots failed")
+                _log.exception("looking after the deployments failed")
             self._wake.wait(_LOOK_SECONDS)
 
     def _heard(self, events: Sequence[Event]) -> None:
@@ -154,9 +167,9 @@ class DeploymentKeeper:
                 folder.create()
                 folder.want(Wanted(use_case=folder.use_case, options=self._workspace.settings.serving))
 
-    # One slot
+    # One deployment
 
-    def _tend(self, folder: DeploymentFolder, serving: ServingAliases) -> None:
+    def _update(self, folder: DeploymentFolder, serving: ServingAliases) -> None:
         watched = self._watched.setdefault(folder.use_case, _DeploymentHealth())
         folder.trim_log()
         self._listen(folder)  # first: what it said before it died comes before its death
@@ -207,6 +220,7 @@ class DeploymentKeeper:
         now = self._workspace.clock.monotonic()
         if folder.alive():
             watched.alive = True
+            self._restart_if_outdated(folder, watched)
             if watched.start and now - watched.start.at > _STEADY_SECONDS:
                 watched.gap = 0.0
             return
@@ -217,6 +231,22 @@ class DeploymentKeeper:
             return
         watched.start = _Start(_spawn(folder.path, self._workspace), now)
         watched.gap = min(max(2 * watched.gap, _FIRST_GAP), _LONGEST_GAP)
+
+    def _restart_if_outdated(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
+        """End a process of another version of this package, after its requests in flight; the next passes start a new
+        one at the same port. Its modules were replaced on the disk, so it could not start another child."""
+        if watched.is_current:
+            return
+        state = folder.state()
+        if watched.asked_to_end and state.pid in (0, watched.asked_to_end):
+            watched.alive = False  # its end is no death to report
+        elif state.version == __version__:
+            watched.is_current = True
+        elif _is_process_of(state.pid, folder):
+            _log.info("the deployment of %s runs version %r: it is restarted", folder.use_case, state.version)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state.pid, signal.SIGTERM)
+            watched.asked_to_end, watched.alive = state.pid, False
 
     def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
         """Once for each process that is gone without having said goodbye, and for each reason not to begin."""
@@ -232,25 +262,39 @@ class DeploymentKeeper:
         self._workspace.database.transact(lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data)))
 
     def _listen(self, folder: DeploymentFolder) -> None:
-        """Make events of what the slot noted, each once, also where a daemon died in between."""
+        """Make events of what the deployment noted, each once, also where a daemon died in between."""
         entries, end = folder.unheard()
         if not entries:
             return
-        subject = f"use_case:{folder.use_case}"
 
         def record(tx: Transaction) -> None:
             for entry in entries:
-                if not _is_recorded(tx, subject, entry):
-                    tx.event(subject, entry.type, {**entry.data, "at": entry.at, "entry": entry.id})
+                if not _is_recorded(tx, folder.use_case, entry):
+                    data = {**entry.data, "at": entry.at, "entry": entry.id}
+                    tx.event(f"use_case:{folder.use_case}", entry.type, data)
 
         self._workspace.database.transact(record)
         folder.heard(end)
 
 
-def _is_recorded(tx: Transaction, subject: str, entry: Entry) -> bool:
-    if entry.type == "production.answered" and tx.execute(_ANSWERED, [subject, entry.data["model"]]):
+def _is_recorded(tx: Transaction, use_case: str, entry: Entry) -> bool:
+    if entry.type == "production.answered" and has_answered(tx, use_case, entry.data["model"]):
         return True  # once for each version, whoever answered first
-    return bool(tx.execute(_HEARD, [subject, entry.id]))
+    return bool(tx.execute(_HEARD, [f"use_case:{use_case}", entry.id]))
+
+
+def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:
+    """Whether this pid is a deployment's process of this folder: the state may be of a process that is long gone."""
+    if not pid:
+        return False
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it is gone, or this is macOS
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        command = listed.stdout
+    return f"speciate.serving.process {folder.path}" in command
 
 
 def _spawn(folder: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
@@ -260,9 +304,6 @@ def _spawn(folder: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
             program, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean_environment(),
             cwd=workspace.folders.root, start_new_session=True,
         )  # fmt: skip
-
-
-# Slots as people ask for them: start, stop, list. The daemon's keeper does the rest.
 
 
 class DeploymentView(NamedTuple):
@@ -279,15 +320,15 @@ class DeploymentView(NamedTuple):
     canary: str | None
     """`name@v3 (5 %)`, where one answers beside what serves; `name@v3: why not` where it was refused."""
     overloaded: int
-    """Requests since its last moves for which too many waited (tally.overloaded), of what serves and the canary."""
+    """Requests since its last moves for which too many waited (counters.overloaded), of what serves and the canary."""
     token: Path
     """The file with its bearer token."""
 
 
 def start_deployment(workspace: Workspace, use_case: str, **options: object) -> DeploymentView:
-    """Want a slot for this use case; `options` of settings' `serving`, where given, instead of the settings'.
+    """Want a deployment for this use case; `options` of settings' `serving`, where given, instead of the settings'.
 
-    Idempotent; with other options the slot is told to begin again. INVALID for an option out of its bounds.
+    Idempotent; with other options the deployment is told to begin again. INVALID for an option out of its bounds.
     """
     use_cases.get(workspace.database, use_case)
     folder = deployment_folder(workspace.folders, use_case)
@@ -304,7 +345,7 @@ def start_deployment(workspace: Workspace, use_case: str, **options: object) -> 
     if before and before.options != chosen and folder.alive():
         raise SpeciateError(
             Code.CONFLICT,
-            f"The slot of {use_case!r} runs with other options.",
+            f"The deployment of {use_case!r} runs with other options.",
             f"Stop it first: speciate slot stop {use_case}",
         )
     folder.create()
@@ -316,25 +357,25 @@ def start_deployment(workspace: Workspace, use_case: str, **options: object) -> 
 
 
 def stop_deployment(workspace: Workspace, use_case: str) -> DeploymentView:
-    """Let the slot end, after the requests in flight. NOT_FOUND where there is none."""
+    """Let the deployment end, after the requests in flight. NOT_FOUND where there is none."""
     folder = deployment_folder(workspace.folders, use_case)
     if folder.wanted() is None:
         raise SpeciateError(
-            Code.NOT_FOUND, f"There is no slot of {use_case!r}.", f"speciate slot start {use_case} makes one."
+            Code.NOT_FOUND, f"There is no deployment of {use_case!r}.", f"speciate slot start {use_case} makes one."
         )
     folder.stop()
     return deployment_view(folder)
 
 
 def list_deployments(workspace: Workspace) -> list[DeploymentView]:
-    """Of all use cases; `wanted` is what the alias names, of which the slot may not have heard yet."""
+    """Of all use cases; `wanted` is what the alias names, of which the deployment may not have heard yet."""
     found = [deployment_view(folder) for folder in all_deployments(workspace.folders)]
     moved = {each.use_case: aliases.read(workspace.database, each.use_case) for each in found}
     return [each._replace(wanted=alias.model if (alias := moved[each.use_case]) else None) for each in found]
 
 
 def deployment_of(folders: Folders, use_case: str) -> DeploymentView | None:
-    """None where the use case has no slot."""
+    """None where the use case has no deployment."""
     folder = deployment_folder(folders, use_case)
     return deployment_view(folder) if folder.wanted() else None
 
@@ -362,7 +403,7 @@ def _overloaded(folder: DeploymentFolder, wanted: Wanted | None) -> int:
     now = {target.key for target in stand if target}
     return sum(
         each.overloaded
-        for each in request_metrics.read_counters(folder.tallies)
+        for each in request_metrics.read_counters(folder.counters)
         if (each.generation, each.model) in now
     )
 
@@ -383,17 +424,12 @@ def _state_name(state: State, *, alive: bool, stopped: bool) -> str:
     return "serving" if state.serving else "loading" if state.loading else "starting"
 
 
-# What a slot needs of the version behind an alias to serve it, and examples to try it on.
-#
-# The examples come from the dataset that the version was trained on; a service process gathers them.
-
-
-_GATHER = "speciate.serving.deployments:gather_examples"
-_SECONDS = 60.0
-
-
 def target_of(workspace: Workspace, pool: Pool, folder: DeploymentFolder, alias: Alias) -> Target:
-    """Raises NOT_FOUND where the version is gone, INVALID where others serve it."""
+    """Everything that a deployment needs to serve the version behind an alias, with examples to try it on.
+
+    The examples come from the dataset that the version was trained on; a service process gathers them. Raises NOT_FOUND
+    if the version is gone.
+    """
     version = registry.resolve(workspace.database, workspace.folders, alias.model)
     card, path, root = version.card, version.path, workspace.folders.root
     assert card.task, "only endpoints have none"
@@ -421,7 +457,7 @@ def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset:
     try:
         manifest = versions.resolve(workspace.database, dataset)
         payload = {"root": str(workspace.folders.root), "manifest": manifest.model_dump(mode="json")}
-        text = pool.ask_for_file(_GATHER, payload, lambda path, _: path.read_text(), _SECONDS)
+        text = pool.ask_for_file(_GATHER, payload, lambda path, _: path.read_text(), _GATHER_SECONDS)
     except SpeciateError:
         return None
     if not json.loads(text):
@@ -432,19 +468,12 @@ def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset:
     return str(path)
 
 
-# A few examples of a dataset version as clients would send them, to try a model on before it serves.
-#
-# Runs in a process of the service pool. Bytes of files are copied from the packs as they are: nobody decodes them but
-# the version's own caged process.
-
-
-_EXAMPLES = 8
-_MOST_BYTES = 32 * 1024 * 1024
-"""Of examples together."""
-
-
 def gather_examples(payload: dict[str, Any]) -> dict[str, Any]:
-    """In a process of the service pool: a few examples, spread over the version, as inputs of `production.answer`."""
+    """A few examples, spread over the dataset version, as items of `predict_worker.answer`.
+
+    Runs in a process of the service pool. It copies the bytes of files from the packs and does not decode them: only
+    the version's own sandboxed process does.
+    """
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
     items = _rows(folders, manifest) if manifest.inputs else _files(folders, manifest)
     Path("warmup.json").write_text(json.dumps(items))

@@ -1,7 +1,8 @@
-"""Asks a model: resolves what is meant, has the service pool answer, and records the first production answer.
+"""`predict`: resolve the model, ask its deployment or the service pool, and record the first production answer.
 
-The daemon reads the bytes of a file but never decodes them, and never loads a model: `answer.py` does both in a caged
-process. Answers of production are logged by who gives them: the use case's slot, or, where none runs, the daemon.
+The daemon reads the bytes of files but never decodes them and never loads a model: `predict_worker` does both in a
+sandboxed process. Production answers are logged by the process that gives them: the use case's deployment or, if none
+runs, the daemon.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from speciate.models.registry import ModelVersion
 from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.log import AnsweringModel
 from speciate.promotion import aliases
+from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
 from speciate.serving import deployments, pending_answers, preloading
 from speciate.serving.deployment_folder import deployment_folder
@@ -40,6 +42,9 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 ANSWER = "speciate.serving.predict_worker:answer"
+_DEPLOYMENT_SECONDS = 20.0
+_WITH_PREDICTIONS = {200, 422}
+"""HTTP status."""
 _LOAD_SECONDS = 28.0
 """For a model that is being loaded, of the `CALL_SECONDS` that a call has: the answer needs some, too."""
 MOST_BYTES = 64 * 1024 * 1024
@@ -52,9 +57,6 @@ _FORMS = (
     'table\'s row, {"path": "FILE"} for a file.'
 )
 
-_ANSWERED = """
-SELECT 1 FROM events WHERE subject = ? AND type = 'production.answered' AND data ->> 'model' = ? LIMIT 1
-"""
 _recorded: WeakKeyDictionary[Workspace, set[tuple[str, str]]] = WeakKeyDictionary()
 """Use case and version of the first answers that are known to be in the events: not every answer searches them."""
 
@@ -218,7 +220,9 @@ def _log_predictions(
     said: ServedAnswers,
     ms: float,
 ) -> ServedAnswers:
-    ids = log_answers(workspace, use_case, version.ref, version.card.modality or "", items, said.predictions, ms)
+    alias = aliases.read(workspace.database, use_case)
+    about = AnsweringModel(version.ref, alias.generation if alias else 0, version.card.modality or "")
+    ids = log_answers(workspace, use_case, about, items, said.predictions, ms)
     numbered = zip(said.predictions, ids, strict=True)
     return said._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])
 
@@ -313,36 +317,31 @@ def _check_room(room: int) -> None:
 
 
 def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
-    """Write `production.answered` once per use case and version. What a canary answers, its slot notes."""
+    """Write `production.answered` once per use case and version. What a canary answers, its deployment notes."""
     if ref.alias != "production":
         return
     canary = aliases.read(workspace.database, ref.name, aliases.CANARY)
     if canary and canary.model == model:
         return
-    subject, recorded = f"use_case:{ref.name}", _recorded.setdefault(workspace, set())
-    if (subject, model) in recorded:
+    recorded = _recorded.setdefault(workspace, set())
+    if (ref.name, model) in recorded:
         return
 
     def record(tx: Transaction) -> None:
-        if not tx.execute(_ANSWERED, [subject, model]):
-            tx.event(subject, "production.answered", {"model": model})
+        if not has_answered(tx, ref.name, model):
+            tx.event(f"use_case:{ref.name}", "production.answered", {"model": model})
 
     workspace.database.transact(record)
-    recorded.add((subject, model))
-
-
-# Reads a file that a caller named, after its path was resolved and checked against the roots; or a folder whose files
-# are one example together, such as a series of slices or a mesh with its materials, as their bundle.
-#
-# Between the check and the reading somebody may swap a link or a pipe in. So no link is followed any more, in any
-# folder on the way, and only regular files are read: nothing that could block or has no end.
+    recorded.add((ref.name, model))
 
 
 def read_caller_file(path: Path, most: int, workspace: Path | None = None) -> bytes:
-    """The bytes of the file at an absolute path without links, or the bundle of those in the folder; more than `most`
-    where they are too many, and then not all of them. `workspace`: whose own files are none of a caller's.
+    """The bytes of the file at an absolute path, or the bundle of the files of a folder that is one example, such as a
+    series of slices. At most `most` + 1 bytes.
 
-    Raises INVALID where it is neither, cannot be opened without following a link, or is a key or such a file.
+    The path was resolved and checked against the roots before; since then somebody may have swapped in a link or a
+    pipe. So no link is followed in any folder on the way, and only regular files are read. Raises INVALID if it is
+    neither file nor folder, needs a link, or is a key or a file of `workspace`.
     """
     try:
         if path.is_dir():
@@ -411,24 +410,16 @@ def _unreadable_error(path: Path, why: str) -> SpeciateError:
     )
 
 
-# A mixed row as a call gives it, parts by their names: `{"scan": "7.dcm", "report": "a text", "vitals": {"age": 7}}`.
-#
-# What a part of text or of a table says is the part itself; of any other, a path, which is checked as every path is.
-# `{"path": ...}` is a path for every part. A part that is not named, or is null, is missing. Rows may bring the other
-# parts of the rows that a model was trained on: those are passed over, and files that they name are not read.
-
-
-Read = Callable[[str], bytes]
-_FILE = "path"
-
-
 def parts_of_row(
-    row: Mapping[str, Any], parts: Sequence[str], read: Read, ignored: Sequence[str] = ()
+    row: Mapping[str, Any], parts: Sequence[str], read: Callable[[str], bytes], ignored: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """NAME.MODALITY -> {value} or {data}, the file's bytes in Base64. `parts`: those that the model reads, `ignored`:
-    those that rows may bring beside them; `read`: the bytes at a path, or SpeciateError.
+    """A mixed row as a call gives it, `{"scan": "7.dcm", "report": "a text", "vitals": {"age": 7}}`, as NAME.MODALITY
+    -> {value} or {data}, the file's bytes in Base64.
 
-    INVALID where a name is neither, or the row has only parts that the model does not read.
+    The cell of a text or table part is its value; of any other part it is a path. `{"path": ...}` is a path for every
+    part. A part without a name, or with null, is missing. `parts`: what the model reads; `ignored`: what rows may have,
+    too: their files are not read. `read`: the bytes at a path, or SpeciateError. Raises INVALID for any other name, or
+    if the row has only ignored parts.
     """
     known = {part.own: part for name in parts if (part := part_name(name))}
     beside = {part.own for name in ignored if (part := part_name(name))}
@@ -457,25 +448,19 @@ def parts_of_row(
 
 
 def _path(part: PartName, cell: Any) -> str | None:
-    if isinstance(cell, dict) and list(cell) == [_FILE] and isinstance(cell[_FILE], str):
-        return str(cell[_FILE])
+    if isinstance(cell, dict) and list(cell) == ["path"] and isinstance(cell["path"], str):
+        return str(cell["path"])
     written = find(part.modality).analyzer is not None
     return cell if isinstance(cell, str) and not written else None
 
 
-# Asks a deployment from the daemon, as any client over HTTP would: one way in, so that every answer is counted there.
-#
-# Not by its port, which somebody else may have taken while it was not there: by a unix socket of its own.
-
-
-_SECONDS = 20.0
-_ANSWERS = {200, 422}
-_ID = "id"
-
-
 def ask_deployment(folders: Folders, use_case: str, items: list[dict[str, Any]]) -> ServedAnswers | None:
-    """What the slot of a use case answers to these items of `production.answer`; None where it cannot now: there is
-    none, it is loading, or it refuses them as it would refuse a stranger's."""
+    """What the deployment of a use case answers to these items; None if it cannot now: there is none, it is loading, or
+    it refuses them as it would refuse a stranger's.
+
+    The daemon sends the same request as any client over HTTP, so that every answer is counted in one place. It uses the
+    deployment's unix socket: its port may have been taken by somebody else.
+    """
     view, folder = deployments.deployment_of(folders, use_case), deployment_folder(folders, use_case)
     if view is None or view.serving is None or not (path := folder.state().socket):
         return None
@@ -497,11 +482,11 @@ def ask_deployment(folders: Folders, use_case: str, items: list[dict[str, Any]])
 def _key_of(items: list[dict[str, Any]]) -> str:
     """The id of a single input, where it is more than its place; else any, as nobody told these requests apart."""
     [first, *rest] = items
-    return str(first[_ID]) if not rest and first[_ID] != "0" else uuid.uuid4().hex
+    return str(first["id"]) if not rest and first["id"] != "0" else uuid.uuid4().hex
 
 
 def _error_answer(item: dict[str, Any]) -> dict[str, Any]:
-    return {_ID: item[_ID], "output": None, "confidence": None, "error": item["error"]}
+    return {"id": item["id"], "output": None, "confidence": None, "error": item["error"]}
 
 
 class _Connection(http.client.HTTPConnection):
@@ -512,18 +497,18 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = unix_sockets.connect(self._path, {os.getuid()}, _SECONDS)
+        self.sock = unix_sockets.connect(self._path, {os.getuid()}, _DEPLOYMENT_SECONDS)
 
 
 def _post(path: Path, token: str, body: bytes) -> dict[str, Any] | None:
-    """None where the slot cannot be reached, or has no answer to give."""
+    """None where the deployment cannot be reached, or has no answer to give."""
     connection = _Connection(path)
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     try:
         connection.request("POST", "/predict", body, headers)
         response = connection.getresponse()
         data = response.read()
-        return json.loads(data) if response.status in _ANSWERS else None
+        return json.loads(data) if response.status in _WITH_PREDICTIONS else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
@@ -531,12 +516,10 @@ def _post(path: Path, token: str, body: bytes) -> dict[str, Any] | None:
 
 
 def log_answers(
-    workspace: Workspace, use_case: str, model: str, modality: str,
+    workspace: Workspace, use_case: str, about: AnsweringModel,
     items: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]], ms: float,
 ) -> list[str | None]:  # fmt: skip
     """Log answers that the daemon gave itself; their ids, None where they could not be written."""
-    alias = aliases.read(workspace.database, use_case)
     log = logs_of(workspace).of(use_case)
     ids = log.ids(len(items))
-    about = AnsweringModel(model, alias.generation if alias else 0, modality)
     return list(ids) if log.note(ids, items, said, about, ms) else [None] * len(ids)

@@ -1,6 +1,6 @@
-"""The half of `predict` that runs in a caged process of the service pool: decodes inputs, keeps models loaded.
+"""The half of `predict` that runs in a sandboxed process: decodes inputs, keeps models loaded.
 
-A version's folder never changes, so its path is the key of the cache and nothing ever expires from it but by room.
+A version's folder never changes, so its path is the key of the cache, which evicts only for want of room.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The process of a slot: `python -m speciate.serving.process SLOT_DIR`, started by the daemon and outliving it.
+"""The process of a deployment: `python -m speciate.serving.process FOLDER`, started by the daemon and outliving it.
 
-It takes the claim, listens, and follows what is wanted. Status 75: another process is this slot; 73: its port is in
-use, which its state says.
+It takes the claim, listens, and follows what is wanted. Exit status 75: another process has the claim; 73: its port is
+in use, as its state says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvicorn
 
-from speciate import unix_sockets
+from speciate import __version__, unix_sockets
 from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.predictions.log import AnswerLog
@@ -105,18 +105,19 @@ def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socke
     sys.setswitchinterval(_SWITCH_SECONDS)
     clock, metrics = SystemClock(), Metrics(wanted.use_case)
     log = AnswerLog(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
-    tender = LogMaintenance(root, lambda: [log.folder])
-    slot = Deployment(folder, wanted, launch, metrics, clock)
+    maintenance = LogMaintenance(root, lambda: [log.folder])
+    deployment = Deployment(folder, wanted, launch, metrics, clock)
     port, near = listener.getsockname()[1], _near(folder)
     path = near.getsockname() if near else ""
     apart = None if near else _APART
     folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
-    slot.start(
-        pid=os.getpid(), port=port, socket=path, apart=apart, problem=None, serving=None, since=None, loading=None
-    )
+    deployment.start(
+        pid=os.getpid(), version=__version__, port=port, socket=path, apart=apart, problem=None, serving=None,
+        since=None, loading=None,
+    )  # fmt: skip
     server = _Server(
         uvicorn.Config(
-            Api(slot, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
+            Api(deployment, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
             timeout_keep_alive=75, timeout_graceful_shutdown=int(wanted.options.drain_seconds),
             http=bounded_protocol(_CONNECTIONS), backlog=_CONNECTIONS,
         )
@@ -127,11 +128,11 @@ def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socke
     try:
         server.run([listener, near] if near else [listener])
     finally:
-        slot.end(wanted.options.drain_seconds)
+        deployment.end(wanted.options.drain_seconds)
         if near:
             Path(path).unlink(missing_ok=True)
         log.close()
-        tender.close()
+        maintenance.close()
         folder.note("slot.ended", clock.now(), pid=os.getpid())
 
 

@@ -1,5 +1,9 @@
-"""Feedback that arrives, over HTTP or by a tool: parsed, its label checked against what the model that answered can
-say, then added to the log."""
+"""Feedback over HTTP or by a tool: parsed, its label checked against the model's classes, then added to the log.
+
+A mistyped class would count as a wrong answer of the model and become a class of the next dataset. Whoever means a
+class that the model does not know yet says so (`new_class`). The classes are known of models that were trained here and
+answer classes or numbers; for all other models every label is accepted.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,13 @@ from speciate.workspace.workspace import Folders, Workspace
 
 MOST = 256
 FORM = '{"prediction": "pred-...", "label": "..." or "score": 0 to 1, "source": "human", "agent" or "system"}'
+_ONE, _SEVERAL, _NUMBER = ("classification", "ordinal"), "multi-label", "regression"
+_VERSION = re.compile(r"(?P<name>[\w.-]+)@v(?P<version>\d+)")
+_SEPARATOR = re.compile(r"[|;]")
 
 
 class InvalidFeedback(Exception):
-    """The body is none; the text says why."""
+    """The body is no feedback; the text says why."""
 
 
 class FeedbackRequest(NamedTuple):
@@ -40,7 +47,7 @@ class FeedbackRequest(NamedTuple):
 
 
 def parse_feedback(body: Any) -> FeedbackRequest:
-    """Raises Unfit."""
+    """Raises InvalidFeedback."""
     if not isinstance(body, dict):
         raise InvalidFeedback(f'The body must be an object like {FORM}, or {{"feedback": [...]}} with several.')
     several = "feedback" in body
@@ -71,36 +78,24 @@ def feedback_response(recorded: RecordedFeedback) -> dict[str, Any]:
     return {"prediction": recorded.answer.id, "model": recorded.answer.model, "standing": standing}
 
 
-# Whether a label can be the right answer in an answer's place: it is held to what the model that answered can say.
-#
-# A class that is mistyped would count as a wrong answer of the model, and become a class of the next dataset. Who
-# means a class that the model does not know yet says so (`new_class`). What a model can say is known of those that
-# were trained here and give classes or numbers; of all others every label is taken.
-
-
-_ONE, _SEVERAL, _NUMBER = ("classification", "ordinal"), "multi-label", "regression"
-_VERSION = re.compile(r"(?P<name>[\w.-]+)@v(?P<version>\d+)")
-_DIVIDED = re.compile(r"[|;]")
-
-
 class UnknownClass(SpeciateError):
     """The label is none of the model's classes, and was not said to be new."""
 
 
 class KnownAnswers(NamedTuple):
-    """What a version can say."""
+    """The answers that a version can give."""
 
     family: str | None
     classes: tuple[str, ...]
 
 
 def label_check(folders: Folders) -> Callable[[LoggedAnswer, Feedback], None]:
-    """For `recording.record`. It needs no catalog: a slot lives without one."""
+    """The `check` of `store_feedback`. It needs no catalog: a deployment runs without one."""
     return lambda answer, feedback: check_label(answer.model, feedback, known_answers(folders, answer.model))
 
 
 def known_answers(folders: Folders, model: str) -> KnownAnswers:
-    """By the card beside the version's weights; nothing is known where it is gone, or was not made here."""
+    """From the card beside the version's weights; empty if the version is gone or was not made here."""
     named = _VERSION.fullmatch(model)
     if named is None:
         return KnownAnswers(None, ())
@@ -113,7 +108,7 @@ def known_answers(folders: Folders, model: str) -> KnownAnswers:
 
 
 def check_label(model: str, feedback: Feedback, known: KnownAnswers) -> None:
-    """Raises UnknownClass with the classes that are near and how a new one is said to be new, INVALID for no number."""
+    """Raises UnknownClass with similar classes and how to add a new one, INVALID if a number is needed."""
     label = feedback.label
     if label is None:
         return
@@ -136,7 +131,7 @@ def check_label(model: str, feedback: Feedback, known: KnownAnswers) -> None:
 def _split_labels(label: Any) -> list[str]:
     """As tasks of many labels read a cell."""
     if isinstance(label, str):
-        label = _parse_list(label) if label.lstrip().startswith("[") else _DIVIDED.split(label)
+        label = _parse_list(label) if label.lstrip().startswith("[") else _SEPARATOR.split(label)
     listed = label if isinstance(label, list) else [label]
     return [name for each in listed if (name := class_name(each))]
 
@@ -162,6 +157,6 @@ def _check_number(model: str, label: Any) -> None:
 
 
 def add_feedback(workspace: Workspace, given: Feedback) -> RecordedFeedback:
-    """Raises what `recording.record` and `corrections.check` raise."""
+    """Raises what `store_feedback` and `check_label` raise."""
     log, check = logs_of(workspace).naming(given.prediction), label_check(workspace.folders)
     return store_feedback(log, given, workspace.clock.now(), check)

@@ -1,11 +1,12 @@
-"""A version that serves: its process, the inputs that wait for it, and the thread that hands them over in batches.
+"""A version that serves: its sandboxed process (`Runner`), its trial before it gets traffic (`try_version`), and the
+queue and thread that hand it inputs in batches (`Replica`).
 
-A process that dies under a batch is started again, and the inputs of that batch are asked one by one: so that which
-ended it spoils only itself, and all others are answered, later. Thread-safe.
+If a process dies under a batch, it is started again and the inputs of that batch are asked one by one: the input that
+ended it fails alone, and all others are answered, later.
 
-Whose fault a missing answer is: an input whose time passed in the queue was never the model's (Overloaded). One that
-was handed over has from then on as long as a request may take, however long it waited: only a model that needs more
-than that is too slow (TimeoutError), and its process is ended. A busy queue ends none.
+Whose fault is a missing answer? An input whose time passed in the queue never reached the model (Overloaded). Once
+handed over, an input has as long as a request may take, however long it waited. Only a model that needs more is too
+slow (TimeoutError), and its process is ended; a busy queue ends no process.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ from speciate.serving.deployment_folder import Target
 
 _RESTART_SECONDS = 1.0, 30.0
 """Between two attempts to start a process that died: at first, and at most."""
+_PASSES = 3
+_TRIAL_SECONDS, _FEWEST = 10.0, 3
+"""A trial ends after so many seconds, once it has tried so many examples."""
+_MOST_SHOWN = 300  # characters
+LOAD, ANSWER = "speciate.serving.predict_worker:load", "speciate.serving.predict_worker:answer"
+_LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
+_MB = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
@@ -86,8 +94,8 @@ class _Waiting(NamedTuple):
 
 
 class Replica:
-    """`process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
-    `told`: hears of each batch (inputs, seconds) and of each death of the process (0, seconds that the restart took).
+    """Thread-safe. `process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
+    `heard`: is told of each batch (inputs, seconds) and of each restart of the process (0, seconds that it took).
     """
 
     def __init__(
@@ -96,9 +104,9 @@ class Replica:
         restart: Callable[[], Process],
         batching: Batching,
         queue: int,
-        told: Callable[[int, float], None],
+        heard: Callable[[int, float], None],
     ) -> None:
-        self._process, self._restart, self._told = process, restart, told
+        self._process, self._restart, self._heard = process, restart, heard
         self._batching, self._most = batching, queue
         self._change = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -124,16 +132,16 @@ class Replica:
         All of them or none: raises Full or Retired.
         """
         now = time.monotonic()
-        asked = [_Waiting(item, now, deadline, Future()) for item in items]
+        requests = [_Waiting(item, now, deadline, Future()) for item in items]
         with self._change:
             if self._retired:
                 raise Retired
             self._drop_late()  # who gave up while the model was busy takes nobody's room
-            if len(self._waiting) + len(asked) > self._most and self._waiting:
+            if len(self._waiting) + len(requests) > self._most and self._waiting:
                 raise Full
-            self._waiting.extend(asked)
+            self._waiting.extend(requests)
             self._change.notify_all()
-        return [one.future for one in asked]
+        return [one.future for one in requests]
 
     def retire(self, seconds: float) -> bool:
         """Take nothing more, answer what is open, and free the process. Whether all was answered in time."""
@@ -202,7 +210,7 @@ class Replica:
         except SpeciateError as error:
             _fail(batch, error)
             return
-        self._told(len(batch), time.monotonic() - began)
+        self._heard(len(batch), time.monotonic() - began)
         for one, answer in zip(batch, answers, strict=True):
             _settle(one, answer)
 
@@ -237,7 +245,7 @@ class Replica:
                     self._change.wait(gap)
                 gap = min(2 * gap, longest)
             else:
-                self._told(0, time.monotonic() - began)
+                self._heard(0, time.monotonic() - began)
                 return
 
 
@@ -263,13 +271,6 @@ def _process_ended_error() -> SpeciateError:
     )
 
 
-# Which of the inputs that wait are answered together, and when. Pure.
-#
-# Inputs that came while the model was busy go together at once: under load batches form by themselves. Only an input
-# that finds the model idle waits for others to come, and only where there were others the last time: a client that
-# asks alone, one request after another, is never held up.
-
-
 class Batching(NamedTuple):
     most: int
     """Inputs of one batch."""
@@ -278,26 +279,15 @@ class Batching(NamedTuple):
 
 
 def pause(waiting: int, oldest_age: float, batching: Batching, last: int) -> float:
-    """Seconds until a batch should go, if nothing more comes; 0: now. `waiting` inputs, 1 at least; `last`: how many
-    the batch before had."""
+    """Seconds until a batch should go, if nothing more comes; 0: now. Pure.
+
+    `waiting` inputs, 1 at least; `last`: how many the batch before had. Inputs that came while the model was busy go
+    together at once: under load batches form by themselves. An input that finds the model idle waits for others only if
+    the last batch had several: a client that sends one request after another is never delayed.
+    """
     if waiting >= batching.most or (waiting == last == 1):
         return 0.0
     return max(0.0, batching.wait - oldest_age)
-
-
-# A version is tried before it gets traffic: loaded, then asked real examples, one at a time, as clients will ask.
-#
-# It is refused where it cannot be loaded, answers none of them, gives numbers that are none, or is slower than its
-# use case allows. The old version may be under load beside it, and the machine busy with other things; noise only
-# adds to what is measured. So an answer counts as its time by the clock or by the processor, whichever is less; of
-# each example the quickest of its answers counts, and of these the median is held to the limit. Finer judgements are
-# evaluation's.
-
-
-_PASSES = 3
-_TRIAL_SECONDS, _FEWEST = 10.0, 3
-"""After so long no further example is asked, once so many were."""
-_MOST_SHOWN = 300  # characters
 
 
 class TrialFailed(Exception):
@@ -323,7 +313,13 @@ def warmup_examples(folder: Path, target: Target) -> list[dict[str, Any]]:
 
 
 def try_version(runner: LoadableModel, items: Sequence[dict[str, Any]], seconds: float) -> TrialResult:
-    """Load the version and try it on `items`, all within so many seconds. Raises Unfit."""
+    """Load the version and try it on `items`, one at a time as clients will ask, all within so many seconds.
+
+    Raises TrialFailed if it cannot be loaded, fails an example, answers NaN or infinity, or is slower than its use case
+    allows. Other work on the machine only adds to a measured time. So an answer takes the lesser of clock and processor
+    time, an example the fastest of its answers, and the median of these must keep the limit. Finer judgements are
+    evaluation's.
+    """
     began = time.monotonic()
     try:
         runner.load(seconds)
@@ -379,18 +375,6 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-# One version in a process of its own, caged: foreign bytes are decoded there, and the model runs there.
-#
-# It reads the version's folder (and packages with weights), has no network and no other file of the workspace, and
-# dies with the slot. Ending it is how a version's memory is freed. The other end of the pipe is that of the service
-# pool. Not thread-safe: one question at a time.
-
-
-LOAD, ANSWER = "speciate.serving.predict_worker:load", "speciate.serving.predict_worker:answer"
-_LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
-_MB = 1024 * 1024
-
-
 class ProcessDied(Exception):
     """The process ended under a question: it crashed, or needed more memory than it may have."""
 
@@ -400,7 +384,12 @@ class AnswerTimeout(Exception):
 
 
 class Runner:
-    """A started process; `load` before `answer`, `end` in any case."""
+    """One version in a sandboxed process of its own, which decodes the inputs and runs the model.
+
+    Call `load` before `answer`, and `end` in any case. The process reads the version's folder and installed packages,
+    has no network and no other file of the workspace, and dies with the deployment. Its end frees the version's memory.
+    It speaks the protocol of the service pool. Not thread-safe: one question at a time.
+    """
 
     def __init__(self, root: Path, scratch: Path, target: Target, memory_mb: int, policy: SandboxPolicy) -> None:
         self.target = target
@@ -408,16 +397,16 @@ class Runner:
         self._scratch.mkdir(parents=True)
         limits = Limits(memory_mb=memory_mb + 2 * target.bytes // _MB, file_mb=768)
         folder = root / target.path
-        cage = Sandbox((folder,), self._scratch, limits)
+        sandbox = Sandbox((folder,), self._scratch, limits)
         try:
-            self._caged: SandboxedProcess = start(python("speciate.jobs.pool_process", str(root)), cage, policy)
+            self._sandboxed: SandboxedProcess = start(python("speciate.jobs.pool_process", str(root)), sandbox, policy)
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
         self._ready, self._room = select.poll(), select.poll()  # unlike select(), these know descriptors beyond 1023
-        self._ready.register(self._caged.stdout, select.POLLIN)
-        self._room.register(self._caged.stdin, select.POLLOUT)
-        os.set_blocking(self._caged.stdin.fileno(), False)
+        self._ready.register(self._sandboxed.stdout, select.POLLIN)
+        self._room.register(self._sandboxed.stdin, select.POLLOUT)
+        os.set_blocking(self._sandboxed.stdin.fileno(), False)
         self._about = {
             "model": str(folder),
             "modality": target.modality,
@@ -428,16 +417,16 @@ class Runner:
 
     @property
     def pid(self) -> int:
-        return self._caged.pid
+        return self._sandboxed.pid
 
     def load(self, seconds: float) -> None:
-        """Raises what loading raised, Died or Slow."""
+        """Raises what loading raised, ProcessDied or AnswerTimeout."""
         self._ask(LOAD, {"model": self._about["model"]}, seconds)
 
     def answer(self, items: Sequence[Item], seconds: float) -> list[Item]:
-        """Predictions of these items in their order, as `production.answer` makes them; Died or Slow where none are.
+        """Predictions of these items in their order. Raises ProcessDied or AnswerTimeout.
 
-        A number that is none (NaN, infinite) spoils its item: JSON has no such numbers, and nobody can use them.
+        NaN or infinity spoils its item: JSON has no such numbers.
         """
         numbered = [{**item, "id": str(place)} for place, item in enumerate(items)]
         answer, odd = self._ask(ANSWER, {**self._about, "items": numbered}, seconds)
@@ -456,10 +445,10 @@ class Runner:
 
     def interrupt(self) -> None:
         """Kill the process under whoever waits for its answer, from any thread; `end` must follow."""
-        self._caged.interrupt()
+        self._sandboxed.interrupt()
 
     def end(self) -> None:
-        self._caged.kill()
+        self._sandboxed.kill()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _ask(self, service: str, payload: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bool]:
@@ -487,14 +476,14 @@ class Runner:
         try:
             while rest:
                 self._wait(self._room, deadline)
-                rest = rest[os.write(self._caged.stdin.fileno(), rest) :]
+                rest = rest[os.write(self._sandboxed.stdin.fileno(), rest) :]
         except OSError:
             raise ProcessDied from None
         parts: list[bytes] = []
         size = 0
         while not (parts and parts[-1].endswith(b"\n")):
             self._wait(self._ready, deadline)
-            part = os.read(self._caged.stdout.fileno(), 1 << 20)
+            part = os.read(self._sandboxed.stdout.fileno(), 1 << 20)
             size += len(part)
             if not part or size > _LONGEST_ANSWER:
                 raise ProcessDied

@@ -20,6 +20,9 @@ from speciate.serving.replica import Overloaded
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_KEPT = 8
+"""Counters in the file: those of the versions that were counted last."""
+_WRITE_SECONDS = 1.0
 
 
 class Metrics:
@@ -50,7 +53,7 @@ class Metrics:
         )
         self._not_logged = Gauge(
             "speciate_answers_not_logged",
-            "Since the slot began; the disk or the log was full.",
+            "Since the deployment began; the disk or the log was full.",
             ["use_case"],
             registry=own,
         )
@@ -92,19 +95,8 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-# What a slot counts for the bake: a tally for each version under each alias, kept in a file of the slot's folder.
-#
-# The file is written whole, once a second where something changed, and at the slot's end: a slot that is killed loses
-# a second of counts. Who reads it is another process. Thread-safe.
-
-
-_KEPT = 8
-"""Tallies, of those that were counted last."""
-_WRITE_SECONDS = 1.0
-
-
 Key = tuple[str, int, str]
-"""As Tally.key: alias, generation, model."""
+"""As `RequestCounters.key`: alias, generation, model."""
 
 
 class Outcome(NamedTuple):
@@ -143,10 +135,16 @@ def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float
 
 
 class CounterFile:
+    """The counters of each version under each alias, in a file of the deployment's folder, for the bake. Thread-safe.
+
+    The file is written whole, once a second if something changed, and at the end. A kill loses one second of counts.
+    The daemon reads the file.
+    """
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._found = {tally.key: tally for tally in read_counters(path)}
+        self._found = {counters.key: counters for counters in read_counters(path)}
         self._changed, self._written_at = False, 0.0
 
     def add(self, key: Key, at: float, outcome: Outcome) -> None:
@@ -166,7 +164,7 @@ class CounterFile:
         with self._lock:
             if not self._changed or not (now or time.monotonic() - self._written_at >= _WRITE_SECONDS):
                 return
-            text = json.dumps([tally.document() for tally in self._found.values()])
+            text = json.dumps([counters.document() for counters in self._found.values()])
             self._changed, self._written_at = False, time.monotonic()
         write_whole(self._path, text, 0o600)
 

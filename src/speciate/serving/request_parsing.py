@@ -1,9 +1,8 @@
-"""A request's body: read as it comes and never beyond its limit (JSON, or a form with files), then checked against what
-the model can be asked.
+"""Read a request's body (JSON, or a form with files), never beyond its limit, and check it against the model's inputs.
 
-Forms of an input: `text`; `row` (column -> value); `data` (a file's bytes, in Base64 where the request is JSON);
-`parts` of mixed rows (part -> {value} or {data}). A path is no form: a client over HTTP must not name files of this
-machine."""
+Forms of an input: `text`; `row` (column -> value); `data` (a file's bytes, as Base64 in JSON); `parts` of mixed rows
+(part -> {value} or {data}). There is no form for a path: clients over HTTP must not name files of this machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from speciate.errors import closest
 from speciate.modalities import find
@@ -25,8 +24,13 @@ from speciate.serving.routing import LONGEST_KEY
 
 MEMBER = "member"
 """Name of the fields whose files are one example together, such as the slices of a series."""
+MOST_INPUTS = 256
+KEY = "key"
+"""Field that identifies the sender: while there is a canary, the same version answers the same key."""
 _MOST_FIELDS = 4096
-_LONGEST_NAME = 255
+_LONGEST_NAME, _LONGEST_ID = 255, 64
+_FORMS = ("text", "row", "data", "parts")
+_OTHER_FIELDS = ("id", "mime")
 
 
 class TooLarge(Exception):
@@ -38,7 +42,7 @@ class Unreadable(Exception):
 
 
 async def read(request: Request, target: Target, most: int) -> Any:
-    """The body as `schema.check` takes it. Raises TooLarge, Unreadable, or ClientDisconnect."""
+    """The body, for `check_request`. Raises TooLarge, Unreadable, or ClientDisconnect."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
         raise TooLarge
@@ -125,23 +129,6 @@ async def _base64(file: UploadFile) -> str:
     return base64.b64encode(await file.read()).decode()
 
 
-__all__ = ["MEMBER", "ClientDisconnect", "TooLarge", "Unreadable", "read", "read_json"]
-
-
-# What a model can be asked, as data: which form an input has, and what is wrong with one that has another. Pure.
-#
-# Forms: `text`; `row` (column -> value); `data` (a file's bytes, in Base64 where the request is JSON); `parts` of
-# mixed rows (part -> {value} or {data}). A path is no form: a client over HTTP must not name files of this machine.
-
-
-MOST_INPUTS = 256
-KEY = "key"
-"""What a request is known by: the same key is answered by the same version while a canary stands beside production."""
-_FORMS = ("text", "row", "data", "parts")
-_BESIDE = ("id", "mime")
-_LONGEST_ID = 64
-
-
 class Problem(NamedTuple):
     where: str
     what: str
@@ -149,7 +136,7 @@ class Problem(NamedTuple):
 
 class CheckedRequest(NamedTuple):
     items: list[dict[str, Any]]
-    """As `production.answer` takes them, each with its `id`."""
+    """For `predict_worker.answer`, each with its `id`."""
     problems: list[Problem]
 
 
@@ -215,9 +202,9 @@ def _input_problems(given: Any, target: Target, where: str) -> list[Problem]:
         return [Problem(where, f"An input is an object such as {_example(target)}.")]
     allowed = forms(target)
     problems = [
-        Problem(f"{where}.{name}", f"There is no such field; {closest(name, (*allowed, *_BESIDE))}")
+        Problem(f"{where}.{name}", f"There is no such field; {closest(name, (*allowed, *_OTHER_FIELDS))}")
         for name in map(str, given)
-        if name not in (*_FORMS, *_BESIDE)
+        if name not in (*_FORMS, *_OTHER_FIELDS)
     ]
     there = [form for form in _FORMS if form in given]
     if len(there) != 1 or there[0] not in allowed:

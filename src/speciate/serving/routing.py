@@ -1,7 +1,8 @@
-"""Which requests a canary answers: a pure function of their key, so that who asks again gets the same version.
+"""Which version answers a request, and which one a deployment loads next. Pure.
 
-A key is hashed to a place in [0, 100); the canary has the places below its percentage. Raising it only adds keys.
-Use case and version go into the hash: else the same people would try every canary of every use case.
+A canary's requests follow from their keys: the same key gets the same version. A key is hashed to a place in [0, 100);
+the canary has the places below its percentage, so raising it only adds keys. Use case and version are part of the hash;
+without them the same people would try every canary of every use case.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from speciate.serving.deployment_folder import State, Target, Wanted
 
+PRODUCTION, CANARY = "production", "canary"
 HEADER = "x-request-key"
 LONGEST_KEY = 256
 
@@ -42,12 +44,6 @@ def request_key(headers: Mapping[str, str], body: Any) -> str | None:
         return None
     identifier = inputs[0].get("id")
     return identifier if isinstance(identifier, str) and identifier not in ("", "0") else None
-
-
-# What a slot makes of what is wanted. Pure.
-
-
-PRODUCTION, CANARY = "production", "canary"
 
 
 def current_target(target: Target, role: str, wanted: Wanted) -> Target:
