@@ -6,6 +6,7 @@ Every refusal that a user can cause is a `SpeciateError`; anything else that esc
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
@@ -51,7 +52,8 @@ class Call(NamedTuple):
         return f"Call {self.tool}({arguments}){gap}{self.purpose}."
 
     def document(self) -> dict[str, Any]:
-        return {"tool": self.tool, "arguments": dict(self.arguments)}
+        """As JSON; what is no JSON is its text."""
+        return {"tool": self.tool, "arguments": json.loads(json.dumps(dict(self.arguments), default=str))}
 
 
 class SpeciateError(Exception):

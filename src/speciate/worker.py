@@ -133,9 +133,20 @@ def _run_folder(folder: RunFolder) -> int:
         if isinstance(each, RedactedStream):
             each.drain()
     fault("worker_before_exit")
-    folder.end(Outcome(outcome.code, outcome.kind, *map(redaction, outcome[2:])))
+    folder.end(_redacted(outcome, redaction))
     fault("worker_after_exit")
     return outcome.code
+
+
+def _redacted(outcome: Outcome, redaction: Callable[[str], str]) -> Outcome:
+    """Without the run's keys, which an error may quote."""
+    calls = json.loads(redaction(json.dumps(outcome.next)))
+    return outcome._replace(
+        message=redaction(outcome.message),
+        recovery=redaction(outcome.recovery),
+        detail=redaction(outcome.detail),
+        next=tuple(calls),
+    )
 
 
 if __name__ == "__main__":

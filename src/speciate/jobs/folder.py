@@ -156,8 +156,8 @@ class RunFolder:
         except SpeciateError as error:
             _log.error("%s", error)
             return None
-        words = (data.get(name, "") for name in ("message", "recovery", "detail"))
-        return Outcome(data["code"], data["class"], *words, tuple(data.get("next", ())))
+        message, recovery, detail = (data.get(name, "") for name in ("message", "recovery", "detail"))
+        return Outcome(data["code"], data["class"], message, recovery, detail, tuple(data.get("next", ())))
 
     def end(self, outcome: Outcome) -> None:
         """Write `exit`, once: the first word stands. On a full disk it takes the room that was reserved for it."""

@@ -279,8 +279,8 @@ def _parse_reply(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
     if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
         return cast(dict[str, Any], reply["answer"])
     try:
-        words = [str(failure[part]) for part in ("message", "recovery", "foreign")]
-        return SpeciateError(Code(failure["code"]), *words)
+        message, recovery, foreign = (str(failure[part]) for part in ("message", "recovery", "foreign"))
+        return SpeciateError(Code(failure["code"]), message, recovery, foreign)
     except (TypeError, KeyError, ValueError):
         raise _died_error(service) from None
 

@@ -63,12 +63,16 @@ def render_error(tool: str, error: SpeciateError) -> CallToolResult:
     message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
     if len(message) > _LONGEST_ERROR:
         message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
-    meta: dict[str, Any] = {"code": error.code, "message": clean_text(error.message), "recovery": clean_text(error.recovery)}
+    meta: dict[str, Any] = {
+        "code": error.code,
+        "message": clean_text(error.message),
+        "recovery": clean_text(error.recovery),
+    }
     if error.next:
         meta["next"] = [clean(each, _LONGEST_FOREIGN) for each in error.next_documents()]
     if error.foreign:
-        said = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
-        message, meta = f"{message}\n{compact(said)}", meta | said
+        foreign = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
+        message, meta = f"{message}\n{compact(foreign)}", meta | foreign
     return CallToolResult(content=[text(message)], is_error=True, _meta={ERROR: meta})
 
 
