@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from speciate import unix_sockets
 from speciate.cli import sealed_keys
 from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import say
 from speciate.cli.sealed_keys import StoredKey
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
@@ -102,7 +103,7 @@ def confirm_and_run(
             return None
         more = {**more, "signed": answer}
     elif wanted.ask_yes:
-        _say(UNSIGNED.format(account_name()))
+        say(UNSIGNED.format(account_name()))
         if not ask_yes(wanted.question):
             return None
     made = ask_daemon(arguments, wanted.action, start=True, by=account_name(), **{**wanted.request, **more})
@@ -145,7 +146,7 @@ def read_kept_head(arguments: argparse.Namespace) -> dict[str, Any] | None:
 def ask_yes(question: str) -> bool:
     answer = input(f"{question} Type yes: ")
     if answer.strip() != "yes":
-        _say("Nothing was changed.")
+        say("Nothing was changed.")
         return False
     return True
 
@@ -182,11 +183,11 @@ def _sign_answer(
                 return _answer_fields(asked, stored.key, _signed_by_ssh(stored, asked.message))
             except SpeciateError as error:
                 failed = str(error)
-                _say(failed)
+                say(failed)
                 continue
         phrase = passphrase(f"{question} Passphrase of the key {stored.key.name} (nothing: no): ")
         if not phrase:
-            _say("Nothing was changed.")
+            say("Nothing was changed.")
             return None
         return _answer_fields(asked, stored.key, sealed_keys.unseal(stored, phrase).sign(asked.message).hex())
     raise SpeciateError(Code.UNAVAILABLE, f"No key signed. {failed}", "Repeat the command with the key at hand.")
@@ -205,7 +206,7 @@ def _signed_by_ssh(stored: StoredKey, message: bytes) -> str:
         public.write_text(f"{stored.key.public}\n")
         file = private if private and private.is_file() else public
         if stored.key.hardware:  # what ssh-keygen says of it is captured with its errors
-            _say("Touch the key now.")
+            say("Touch the key now.")
         command = [ssh_keygen(), "-Y", "sign", "-n", NAMESPACE, "-f", str(file)]
         try:
             ran = subprocess.run(command, input=message, capture_output=True, timeout=_SSH_SECONDS, check=False)
@@ -252,8 +253,3 @@ def _terminal() -> Iterator[int]:
         yield terminal
     finally:
         os.close(terminal)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -14,6 +14,7 @@ from pathlib import Path
 from speciate import __version__
 from speciate.cli import user_service
 from speciate.cli.daemon_commands import ask_daemon_of
+from speciate.cli.output import format_table, say
 from speciate.environment import runtime_folder, workspace_path
 from speciate.errors import SpeciateError
 from speciate.governance import audit_heads
@@ -26,7 +27,7 @@ from speciate.workspace.filesystem import FilesystemCheck, check_folder
 ENABLES = {
     "classical": "train_model and specialize with classical methods, predict with them",
     "train": "methods that use pretrained models: probe and what is above it",
-    "audio": "datasets of sounds",
+    "audio": "datasets of audio",
     "video": "datasets of videos",
     "mesh": "datasets of meshes and point clouds",
     "medical": "datasets of DICOM and NIfTI",
@@ -70,9 +71,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         f"Disk of {workspace}": [*check_folder(workspace), *catalog(workspace), *runtime()],
     }
     for title, checks in sections.items():
-        sys.stdout.write(f"{title}\n")
-        for check in checks:
-            sys.stdout.write(f"  {'ok ' if check.ok else '-- '} {check.name:<12} {check.what}\n")
+        say(title)
+        if rows := [["", "ok" if check.ok else "--", check.name, check.what] for check in checks]:
+            say(format_table(rows))
     needed = (sections.popitem()[1], core(), sandbox(), sections["Approvals"][1:])
     return 0 if all(check.ok for checks in needed for check in checks) else 1
 
