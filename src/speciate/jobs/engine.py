@@ -267,18 +267,22 @@ def _validate_spec(kind: Kind, spec: Mapping[str, Any]) -> Any:
     try:
         return kind.spec.model_validate(spec)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
-        )
-        raise SpeciateError(
-            Code.INVALID, f"The request for {kind.name} is not valid: {problems}.", "Correct it and call again."
-        ) from error
+        raise invalid_spec(error, kind.name) from error
 
 
-# Lets threads sleep until something happens to a job, without asking the catalog in a loop.
+def invalid_spec(error: ValidationError, kind: str = "this job") -> SpeciateError:
+    """INVALID, naming each field that is wrong."""
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+    )
+    return SpeciateError(
+        Code.INVALID, f"The request for {kind} is not valid: {problems}.", "Correct it and call again."
+    )
 
 
 class Waiters:
+    """Lets threads sleep until something happens to a job, without polling the catalog."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[threading.Event]] = defaultdict(list)

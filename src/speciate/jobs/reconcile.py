@@ -405,7 +405,7 @@ class Reconciler:
             "kind": job.kind,
             "attempt": job.attempt,
             "entry": kind.run,
-            "payload": plan.payload,
+            "payload": plan.payload_json(),
             "secrets": plan.secrets,  # their names and hosts
             "workspace": str(self._workspace.folders.root),
             "settings": safety(self._workspace.settings),

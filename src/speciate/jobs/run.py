@@ -13,12 +13,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 from urllib.parse import quote
+
+from pydantic import BaseModel
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.workspace.workspace import Folders
+
+Payload = TypeVar("Payload", bound=BaseModel)
 
 
 class OutOfMemory(Exception):
@@ -43,6 +47,7 @@ class Run:
         """`run.redacted(text)`: what others said, without the run's keys in it. For all that is kept of it."""
         spec = folder.spec()
         self.payload: dict[str, Any] = spec["payload"]
+        """As JSON; `read_payload` gives the model that the kind's plan made."""
         self.job: str = spec["job"]
         self.allowances: dict[str, float] = spec.get("allowances", {})
         """By host, what all attempts of this job may spend there together."""
@@ -52,6 +57,9 @@ class Run:
         self.resume_from = [RunFolder(Path(path)) for path in spec.get("resume_from", ())]
         """Earlier attempts, newest first; their `checkpoints/` and `outputs/` may be used again."""
         self.outputs, self.checkpoints = folder.outputs, folder.checkpoints
+
+    def read_payload(self, payload: type[Payload]) -> Payload:
+        return payload.model_validate(self.payload)
 
     def secret(self, name: str) -> str:
         """A key that the run's plan names. It must not be written anywhere, nor handed to a process."""

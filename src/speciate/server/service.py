@@ -156,13 +156,16 @@ class Service:
         group: int | None = None,
     ) -> None:
         self._stay, self._group = stay, group
-        self.workspace, self.engine, self.pool, self.keeper = workspace, engine, pool, keeper
-        self.started = workspace.clock.now()
+        self.workspace, self.engine, self.keeper = workspace, engine, keeper
+        self._context = control.ControlContext(
+            workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients)
+        )
         self.draining = False
         self._lock = lock
         self._server = app.build(workspace, engine, pool, fixtures)
         self._read_only = sorted(tool.name for tool in app.declarations(speciate.tools, "__tool__") if tool.read_only)
         self._clients: set[_Client] = set()
+        """Open connections of clients; those of control requests do not count."""
         self._silent = SilentConnections()
         self._last_busy = workspace.clock.monotonic()
         self._leave = anyio.Event()
@@ -171,11 +174,6 @@ class Service:
         root = workspace.folders.root
         self._path = socket_path(root) if group is None else system_socket(root)
         self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
-
-    @property
-    def clients(self) -> int:
-        """Open connections of clients; those that only ask or tell the daemon something do not count."""
-        return len(self._clients)
 
     async def run(self, ready: Callable[[], None]) -> None:
         self._path.unlink(missing_ok=True)  # a leftover: whoever listened here held the lock that we hold
@@ -266,7 +264,7 @@ class Service:
     async def _serve_control(self, client: _Client, hello: dict[str, Any]) -> None:
         try:
             caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
-            answer = await anyio.to_thread.run_sync(control.perform, self, hello, caller)
+            answer = await anyio.to_thread.run_sync(control.perform, self._context, hello, caller)
         except SpeciateError as error:
             await client.send(encode(refusal(error)))
         else:
