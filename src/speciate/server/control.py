@@ -190,7 +190,7 @@ class QuestionRequest(Request):
 class LabelsRequest(UseCaseRequest):
     """The next answers to label; or, with `prediction`, one label to store."""
 
-    strategy: str = "mixed"
+    strategy: label_queue.Strategy = "mixed"
     count: int = 10
     prediction: str | None = None
     label: Any = None
@@ -568,7 +568,7 @@ def _about_consent(context: ControlContext, request: AllowRequest) -> Question:
 def _about_disallowing(context: ControlContext, request: ConsentRequest) -> Question:
     dataset, host = request.dataset, request.host
     found = consent.find(context.workspace.database, dataset, host)
-    shown = {"before": found._asdict() if found else None}
+    shown: dict[str, Any] = {"before": found._asdict() if found else None}
     return Question("disallow", "disallow", {"dataset": dataset, "host": host}, shown)
 
 
