@@ -1,7 +1,7 @@
-"""What a run sees: its spec, where to write, how to report progress, and its keys, which are redacted from what others
-say.
+"""What a run sees: its payload, where to write, how to report progress, and its keys, redacted from the text of others.
 
-Redaction is the second line, not the first: should a library ever quote a key."""
+Redaction is a second line of defence, should a library ever quote a key.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Run:
         self.folder = folder
         self._keys = keys
         self.redacted = Redaction(keys.values())
-        """`run.redacted(text)`: what others said, without the run's keys in it. For all that is kept of it."""
+        """`run.redacted(text)`: the text of others without the run's keys. Use it for everything that is kept."""
         spec = folder.spec()
         self.payload: dict[str, Any] = spec["payload"]
         """As JSON; `read_payload` gives the model that the kind's plan made."""
@@ -80,18 +80,14 @@ class Run:
         return self.folder.stop_asked()
 
 
-# Hides a run's keys in what others say, should a library ever quote one: the second line, not the first.
-#
-# Also as JSON, Python and URLs write them, in hexadecimal and base64, and where one is printed in pieces. What is
-# encrypted, compressed, reversed or written past `sys.stdout` and `sys.stderr` is not recognised.
-
-
 _SHORTEST_ENCODED = 10
 """Characters of a form that does not look like a key: shorter ones also occur in other text."""
 
 
 class Redaction:
-    """Standard library only, and nothing to do where a run has no keys."""
+    """Hides a run's keys in text: also as JSON, Python and URLs write them, in hexadecimal and base64, and where one is
+    printed in pieces. A key that is encrypted, compressed, reversed or written past `sys.stdout` and `sys.stderr` is
+    not recognised."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         written = {form for key in keys if key for form in (key, *_encoded_forms(key))}
@@ -118,13 +114,13 @@ class RedactedStream:
     """A text stream that hides keys in whatever is written. Call `drain` in the end."""
 
     def __init__(self, stream: TextIO, redaction: Redaction) -> None:
-        self._stream, self._redaction, self._held = stream, redaction, ""
+        self._stream, self._redaction, self._pending = stream, redaction, ""
 
     def write(self, text: str) -> int:
-        told = self._redaction(self._held + text)
-        held = self._redaction.begun(told)
-        self._held = told[len(told) - held :]
-        self._stream.write(told[: len(told) - held])
+        clean = self._redaction(self._pending + text)
+        count = self._redaction.begun(clean)
+        self._pending = clean[len(clean) - count :]
+        self._stream.write(clean[: len(clean) - count])
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -133,8 +129,8 @@ class RedactedStream:
 
     def drain(self) -> None:
         """Write what waits for a rest that does not come."""
-        held, self._held = self._held, ""
-        self._stream.write(held)
+        pending, self._pending = self._pending, ""
+        self._stream.write(pending)
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:

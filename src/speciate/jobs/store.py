@@ -290,9 +290,6 @@ class _Batch:
                 self.add(child, needs)
 
 
-# One step of a composite: what its pure `next` wants, as jobs.
-
-
 def next_step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:
     """What the composite asks for now. A defect in `next` ends the composite, not the daemon."""
     assert kind.next is not None, f"{kind.name} is not a composite"

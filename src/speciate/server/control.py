@@ -528,11 +528,9 @@ def _about_approval(decision: str) -> Callable[[ControlContext, ApprovalRequest]
 def _about_policy(context: ControlContext, request: PolicyRequest) -> Question:
     settings, use_case = context.workspace.settings, request.use_case
     arguments = {"policy": request.policy, "use_case": use_case}
-    if use_case is None:
-        now, changed = settings.policy, {"policy": arguments["policy"]}
-    else:
-        now = settings.policy_of(str(use_case))
-        changed = {"policies": {**settings.policies, str(use_case): arguments["policy"]}}
+    now, changed = settings.policy, dict[str, Any](policy=request.policy)
+    if use_case is not None:
+        now, changed = settings.policy_of(use_case), {"policies": {**settings.policies, use_case: request.policy}}
     return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed_settings(context, changed)})
 
 

@@ -304,9 +304,6 @@ def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
     return (NextAction(tool="promote_model", arguments={"use_case": job.use_case, "model": candidate}),)
 
 
-# How a training goes, as clients see it: a short table of its curves, and the curves as a picture.
-
-
 _DRAW = "speciate.training.networks.training_log:serve_curves"
 _ROWS, _POINTS = 24, 600
 _LONGEST = 16 * 1024 * 1024  # bytes of the file's end that are read

@@ -20,7 +20,7 @@ from speciate.datasets.exports import FORMATS
 from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
 from speciate.errors import unknown
-from speciate.evaluation import metric_libraries as libraries
+from speciate.evaluation import metric_libraries
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
     LANGUAGE_PARAMETERS,
@@ -31,7 +31,7 @@ from speciate.training.language_hyperparameters import (
     ReinforcementParameters,
     RewardParameters,
 )
-from speciate.training.planning.available_methods import available_candidates as ways_to_train
+from speciate.training.planning.available_methods import available_candidates
 from speciate.training.planning.prior_model_checks import base_method, suits_family
 from speciate.training.rewards import sandboxed_rewards
 from speciate.training.rewards.reward_spec import REWARD_SPECS
@@ -40,9 +40,8 @@ from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
 Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym"]
 
-# Of so many only their names are told, and what may be set of one that is named.
 _MANY: tuple[Kind, ...] = ("gym",)
-# Method -> the library that it imports and the extra that brings it.
+"""Kinds with so many options that a list names them alone; the parameters of one are shown if it is named."""
 _LIBRARIES = {
     "classical": ("sklearn", "classical"),
     "probe": ("torch", "train"),
@@ -56,6 +55,7 @@ _LIBRARIES = {
     "slda": ("torch", "train"),
     "distill": ("torch", "train"),
 }
+"""Method -> the library that it imports and the extra that brings it."""
 
 
 class Option(NamedTuple):
@@ -90,7 +90,12 @@ def _tasks(task: Task | None) -> list[Option]:
 
 def _metrics(task: Task | None) -> list[Option]:
     return [
-        Option(metric.name, _metric_text(metric), {}, (libraries.INSTALL,) if libraries.lacks_library(metric) else ())
+        Option(
+            metric.name,
+            _metric_text(metric),
+            {},
+            (metric_libraries.INSTALL,) if metric_libraries.lacks_library(metric) else (),
+        )
         for metric in METRICS.values()
         if task is None or task.family in metric.families
     ]
@@ -103,7 +108,7 @@ def _metric_text(metric: Metric) -> str:
 
 def _methods(task: Task | None) -> list[Option]:
     """Of a task those that do it with what is installed, with the base models that they can take."""
-    can = task and [way for each in task.modalities for way in ways_to_train(each, task.family)]
+    can = task and [way for each in task.modalities for way in available_candidates(each, task.family)]
     found = []
     for name, parameters in PARAMETERS.items():
         known = base_method(name, task.family if task else None)

@@ -425,12 +425,6 @@ def _write_card(workspace: Workspace, path: Path) -> None:
     write_whole(workspace.folders.root / "daemon.json", json.dumps(card))
 
 
-# Accepting connections on the daemon's unix socket, whatever a crowd of them does.
-#
-# A moment without descriptors is waited out. A connection has seconds to say hello; of those that have not, only so
-# many may be open at once, and one more takes the place of the oldest.
-
-
 HELLO_SECONDS = 10.0
 MOST_SILENT = 64
 MOST_CLIENTS = 256
@@ -444,20 +438,21 @@ async def serve_forever(
     handle: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
     connections: anyio.abc.TaskGroup,
 ) -> None:
-    """As `listener.serve`, which ends at the first accept that fails. Raises BrokenResourceError for what lasts."""
-    told = False
+    """Accept connections as `listener.serve` does, which ends at the first accept that fails. A moment without
+    descriptors is waited out. Raises BrokenResourceError for failures that last."""
+    logged = False
     while True:
         try:
             stream = await listener.accept()
         except anyio.BrokenResourceError as error:
             if not _is_passing(error.__cause__):
                 raise
-            if not told:
+            if not logged:
                 _log.warning("no connection can be accepted for now: %s", error.__cause__)
-            told = True
+            logged = True
             await anyio.sleep(_PAUSE_SECONDS)
         else:
-            told = False
+            logged = False
             connections.start_soon(handle, stream)
 
 
@@ -466,7 +461,8 @@ def _is_passing(cause: BaseException | None) -> bool:
 
 
 class SilentConnections:
-    """The connections that have not said hello."""
+    """The connections that have not said hello. Each has some seconds to do so; only so many may be open at once, and
+    one more takes the place of the oldest."""
 
     def __init__(self, most: int = MOST_SILENT, seconds: float = HELLO_SECONDS) -> None:
         self._most, self._seconds = most, seconds

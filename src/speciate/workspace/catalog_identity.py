@@ -277,14 +277,6 @@ def write_anchor(root: Path, anchor: Anchor) -> None:
         write_durably(root / ANCHOR, json.dumps(anchor._asdict()).encode())
 
 
-# Whether a workspace is a copy of another one that may still live.
-#
-# What a copy has queued is the original's to run: two of them would ask endpoints, pay and notify twice. So a catalog
-# notes where it lies (path and inode of its folder), and `speciate backup` marks what it makes. A folder that was
-# moved is no copy: it keeps its inode, or, on another disk, cannot be told from one and is treated as one. Nor is one
-# that lies where it lay, whatever its inode: it was restored there, or mounted anew.
-
-
 COPIED = "workspace.copied"
 SUBJECT = "workspace:place"
 _PLACE, _MARK, _OF = "place", "copied_from", "copy_of"

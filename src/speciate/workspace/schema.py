@@ -157,9 +157,6 @@ CREATE TABLE tool_calls (
 """
 
 
-# Brings a catalog to this version's schema: checkpoint, DDL, checkpoint, so that DDL is never in a replayed log.
-
-
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 
@@ -217,8 +214,8 @@ def _approval_keys(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-# Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
 MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys}
+"""Number n takes a catalog from version n to n + 1. Append only; a released migration never changes."""
 
 
 def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None = None) -> int:
