@@ -1,7 +1,7 @@
 """Small real data for tests: images as folders of PNG, short texts, peptides, series, a table. No network.
 
 Each builder writes below a folder and returns the path to hand to `create_dataset`; `ingest` runs the whole job in
-this process (its decoding still in the cage) and registers the version.
+this process (its decoding still in the sandbox) and registers the version.
 """
 
 from __future__ import annotations

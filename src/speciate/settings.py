@@ -1,7 +1,4 @@
-"""Settings of a workspace. What comes from the process's environment is passed on from `environment`.
-
-`settings.toml` in the workspace is changed by a person (on a terminal, `speciate policy`), never by a tool.
-"""
+"""Settings of a workspace: `settings.toml`, which a person changes (on a terminal, `speciate policy`), never a tool."""
 
 from __future__ import annotations
 
@@ -13,37 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from speciate.environment import (
-    clean_environment,
-    config_folder,
-    keeps_test_hooks,
-    runtime_folder,
-    socket_path,
-    workspace_path,
-)
 from speciate.errors import Code, SpeciateError
 from speciate.finite import is_finite
 from speciate.hosts import check_host
-
-__all__ = [
-    "Bake",
-    "Capacity",
-    "Disk",
-    "Log",
-    "Notify",
-    "Retention",
-    "Settings",
-    "Trust",
-    "clean_environment",
-    "config_folder",
-    "hold",
-    "in_force",
-    "keeps_test_hooks",
-    "load",
-    "runtime_folder",
-    "socket_path",
-    "workspace_path",
-]
 
 
 class Capacity(BaseModel):

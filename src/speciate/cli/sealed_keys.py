@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError
 from speciate.governance.approval_signatures import Key, public_key
 from speciate.refs import check_name
-from speciate.settings import config_folder
 
 SHORTEST = 12
 _VERSION = 1
