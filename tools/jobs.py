@@ -78,5 +78,5 @@ def control_job(
     expected_attempt: Annotated[int | None, Field(ge=0, description="Refuse if another attempt runs by now.")] = None,
 ) -> ControlResult:
     """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job."""
-    told = app.engine.control(job, action, expected_attempt)
-    return ControlResult(job=told.id, state=told.state, request=told.request)
+    changed = app.engine.control(job, action, expected_attempt)
+    return ControlResult(job=changed.id, state=changed.shown_state, request=changed.request)

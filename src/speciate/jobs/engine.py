@@ -198,8 +198,11 @@ class Engine:
         self, *, state: str | None = None, kind: str | None = None, use_case: str | None = None,
         parent: str | None = None, limit: int = 20, before: str | None = None,
     ) -> list[Job]:  # fmt: skip
-        """Newest first. `before` is the id of the last job of the page before."""
+        """Newest first. `before` is the id of the last job of the page before; state `failed` includes `dead`."""
         where, parameters = ["true"], list[object]()
+        if state == State.FAILED:
+            where.append("state IN ('failed', 'dead')")
+            state = None
         for column, value in (("state", state), ("kind", kind), ("use_case", use_case), ("parent", parent)):
             if value is not None:
                 where.append(f"{column} = ?")

@@ -92,6 +92,12 @@ class Job(BaseModel):
     ended: float | None = None
 
     @property
+    def shown_state(self) -> State:
+        """The state in clients' words: a job that the engine gave up failed; its reason begins with `timed_out`, `lost`
+        or `needs_failed`. Rows keep `dead`."""
+        return State.FAILED if self.state is State.DEAD else self.state
+
+    @property
     def run_id(self) -> str:
         """The name of the newest attempt's run folder, and the idempotency key of its launch."""
         return f"{self.id}.{self.attempt}"

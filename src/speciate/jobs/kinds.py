@@ -100,7 +100,7 @@ class ChildRequest(BaseModel):
     """Steps of the same parent that must succeed first."""
     priority: int = 0
     run_seconds: float | None = None
-    """A run that takes longer is asked to checkpoint and stop, and ends as `dead`."""
+    """A run that takes longer is asked to checkpoint and stop, and fails as `timed_out`."""
 
 
 class Finished(BaseModel):

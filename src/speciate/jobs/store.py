@@ -166,7 +166,7 @@ class _Batch:
             if needed is None:
                 return decide(waiting, NeedsFailed(f"there is no job {need!r} to wait for"), self._tx.now)
             if needed.state in ENDED and needed.state is not State.SUCCEEDED:
-                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.state}"), self._tx.now)
+                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.shown_state}"), self._tx.now)
         if all(self.jobs[need].state is State.SUCCEEDED for need in needs):
             return decide(waiting, NeedsMet(), self._tx.now)
         return waiting

@@ -53,7 +53,7 @@ ENDING = {"stop", "drain", "policy", "host", "settings"}
 """Actions after whose answer the daemon leaves."""
 _LONGEST_NAME = 100
 _DRAW = "speciate.lineage.chart:draw"
-_JOBS = "SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state"
+_JOBS = "SELECT if(state = 'dead', 'failed', state) AS shown, count(*) FROM jobs GROUP BY shown ORDER BY shown"
 
 
 Answer = dict[str, Any]

@@ -124,7 +124,7 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
     told = _child_progress(engine, children) if progress is None else progress
     eta = _eta(job, progress, age)
     return JobView(
-        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=_reason(engine, job, children),
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
         request=job.request, progress=JobProgress(done=told.done, total=told.total, unit=told.unit) if told else None,
         eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=job.result, error=_error(job),
         children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
@@ -139,7 +139,7 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
 
 def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
     return JobLine(
-        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, use_case=job.use_case, step=job.step,
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
         created_at=job.created, run_seconds=_run_seconds(job, children, age),
     )  # fmt: skip
 
@@ -199,9 +199,9 @@ def log_after(engine: Engine, job: Job, after: int) -> LogPiece:
 def failure_error(job: Job) -> SpeciateError:
     """Why a job did not succeed, as an error to show."""
     error = job.error or {}
-    message = error.get("message") or job.reason or f"The job is {job.state}."
+    message = error.get("message") or job.reason or f"The job is {job.shown_state}."
     recovery = error.get("recovery") or f"Call get_job(job='{job.id}', log_lines=100) for its log."
-    return SpeciateError(Code.INVALID, f"{job.id} {job.state}: {message}", recovery, error.get("detail", ""))
+    return SpeciateError(Code.INVALID, f"{job.id} {job.shown_state}: {message}", recovery, error.get("detail", ""))
 
 
 class _ChangeMarks(NamedTuple):

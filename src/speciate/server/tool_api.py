@@ -294,7 +294,7 @@ def show_started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarte
     return JobStarted(
         job=job.id,
         kind=job.kind,
-        state=job.state,
+        state=job.shown_state,
         eta_seconds=None if job.state in ENDED else job.estimate,
         next_actions=(waiting, *next_actions)[:3],
     )
