@@ -155,7 +155,7 @@ class Engine:
             use_case=plan.use_case or (spec.get("use_case") if after else None), executor=declared.executor,
             created=now, changed=now,
         )  # fmt: skip
-        kept = plan.model_dump_json() if declared.executor == "local" and not after else None
+        kept = plan.model_dump_json(by_alias=True) if declared.executor == "local" and not after else None
         fault("submit_before_commit")
         stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after), kept))
         fault("submit_after_commit")

@@ -84,9 +84,9 @@ class Plan(BaseModel, Generic[Payload]):
     """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 
     def payload_json(self) -> dict[str, Any]:
-        """The payload as the run's spec.json holds it."""
+        """The payload as the run's spec.json holds it, under its stored names."""
         found: Any = self.payload
-        return found.model_dump(mode="json") if isinstance(found, BaseModel) else dict(found)
+        return found.model_dump(mode="json", by_alias=True) if isinstance(found, BaseModel) else dict(found)
 
 
 class ChildRequest(BaseModel):

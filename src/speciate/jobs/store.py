@@ -63,7 +63,7 @@ def plan_of(database: Database, job: str) -> Plan | None:
 
 def keep_plan(tx: Transaction, job: str, plan: Plan) -> None:
     """The first one stays."""
-    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json()]])
+    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json(by_alias=True)]])
 
 
 class Store:

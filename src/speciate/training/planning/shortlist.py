@@ -32,7 +32,7 @@ class ShortlistSpec(BaseModel):
 
 def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan:
     """Raises what `train.plan` raises where no base model suits, and INVALID for a task that has no such scores."""
-    plans, unsuited, refusal = dict[str, Plan](), dict[str, str](), None
+    plans, unsuited, refusal = dict[str, Plan[Payload]](), dict[str, str](), None
     for base_model in dict.fromkeys(spec.base_models):
         try:
             plans[base_model] = train.plan(_probe_spec(spec, base_model), workspace)
@@ -41,7 +41,7 @@ def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan:
     if not plans:
         assert refusal is not None
         raise refusal
-    payload = Payload.model_validate(next(iter(plans.values())).payload)
+    payload = next(iter(plans.values())).payload
     if find_task(payload.task).family not in FAMILIES:
         raise SpeciateError(
             Code.INVALID,
@@ -50,7 +50,7 @@ def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan:
         )
     return Plan(
         payload={
-            "candidates": {name: each.payload for name, each in plans.items()},
+            "candidates": {name: each.payload_json() for name, each in plans.items()},
             "unsuited": unsuited,
             "seconds": 60 * spec.budget_minutes if spec.budget_minutes else None,
             "keep": spec.keep,

@@ -158,7 +158,7 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
 
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     plan = train.plan(spec, workspace)
-    payload = Payload.model_validate(plan.payload)
+    payload = plan.payload
     option = Option(method=spec.method, base_model=payload.spec.base_model)
     return PlannedCandidate(
         method=option.method,
@@ -204,11 +204,11 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan:
         workspace, spec.dataset, use_case=spec.use_case, task=spec.task, method=spec.method, base_model=spec.base_model
     )
     plans = [train.plan(each, workspace) for each in wanted]
-    payloads = [Payload.model_validate(each.payload) for each in plans]
+    payloads = [each.payload for each in plans]
     records = known_costs(workspace.database)
     return Plan(
         payload={
-            "candidates": [each.payload for each in plans],
+            "candidates": [each.payload_json() for each in plans],
             "shares": [usual_steps_share(records, payload) for payload in payloads],
             "budget_minutes": spec.budget_minutes,
             "preloads": [each.preload or "" for each in plans],
