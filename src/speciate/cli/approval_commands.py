@@ -51,9 +51,9 @@ def policy(arguments: argparse.Namespace) -> int:
         return 0
     request = {"policy": arguments.policy, "use_case": use_case}
 
-    def show(asked: DaemonQuestion) -> None:
+    def show(question: DaemonQuestion) -> None:
         say_clean(f"Workspace {workspace}" + (f", use case {use_case}" if use_case else ""))
-        say_clean(f"Now: {_MEANING[asked.shown['now']]}\nThen: {_MEANING[arguments.policy]}")
+        say_clean(f"Now: {_MEANING[question.shown['now']]}\nThen: {_MEANING[arguments.policy]}")
 
     require_terminal()
     if ask_question(arguments, "policy", request).shown["now"] == arguments.policy:
@@ -68,18 +68,18 @@ def policy(arguments: argparse.Namespace) -> int:
 def _policies(arguments: argparse.Namespace) -> tuple[str, dict[str, str]]:
     """From the daemon, where one runs: it may hold to stricter ones than the file. Starts none."""
     try:
-        told = ask_daemon(arguments, "status")
+        status = ask_daemon(arguments, "status")
     except NoDaemon:
         settings = load(workspace_path(arguments.workspace))
         return settings.policy, dict(settings.policies)
-    return told["policy"], told["policies"]
+    return status["policy"], status["policies"]
 
 
 def _confirm(arguments: argparse.Namespace) -> int:
     confirmed = list[str]()
 
-    def show(asked: DaemonQuestion) -> None:
-        before, now = asked.shown["before"], asked.shown["settings"]
+    def show(question: DaemonQuestion) -> None:
+        before, now = question.shown["before"], question.shown["settings"]
         for name, value in now.items():
             confirmed.append(f"{name} = {json.dumps(value)}")
             changed = "" if value == before.get(name) else f"  (confirmed: {json.dumps(before.get(name))})"
@@ -101,8 +101,8 @@ def promote(arguments: argparse.Namespace) -> int:
         say_clean("Nothing stands against it, so there is nothing to override: call promote_model.")
         return 1
 
-    def show(asked: DaemonQuestion) -> dict[str, Any]:
-        shown = asked.shown
+    def show(question: DaemonQuestion) -> dict[str, Any]:
+        shown = question.shown
         say_clean(
             f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now."
         )
@@ -126,7 +126,7 @@ def hosts(arguments: argparse.Namespace) -> int:
         return 0
     host, add = check_host(arguments.host or ""), arguments.action == "add"
 
-    def show(asked: DaemonQuestion) -> None:
+    def show(question: DaemonQuestion) -> None:
         if add:
             say_clean(
                 f"Models at {host} may then be asked, also where that is this machine or leads into a private network."
@@ -135,8 +135,8 @@ def hosts(arguments: argparse.Namespace) -> int:
                 "What listens there may pass on what it is sent; what leaves this machine needs speciate allow, too."
             )
 
-    question = f"List {host}?" if add else f"Take {host} away?"
-    made = confirm_and_run(arguments, ActionRequest("host", {"add": add, "host": host}, question, ask_yes=add), show)
+    sentence = f"List {host}?" if add else f"Take {host} away?"
+    made = confirm_and_run(arguments, ActionRequest("host", {"add": add, "host": host}, sentence, ask_yes=add), show)
     return 1 if made is None else 0
 
 
@@ -160,8 +160,8 @@ def allow(arguments: argparse.Namespace) -> int:
         )
     days = arguments.days
 
-    def show(asked: DaemonQuestion) -> None:
-        shown = asked.shown
+    def show(question: DaemonQuestion) -> None:
+        shown = question.shown
         say_clean(
             f"{shown['rows']} examples of {shown['dataset']} ({shown['modality']}), and all later versions of it,"
         )
@@ -182,9 +182,9 @@ def disallow(arguments: argparse.Namespace) -> int:
     """Without a typed yes: it only takes away."""
     request = {"dataset": arguments.dataset, "host": arguments.host}
 
-    def show(asked: DaemonQuestion) -> None:
-        if asked.shown["before"]:
-            say_clean(_consent(asked.shown["before"]))
+    def show(question: DaemonQuestion) -> None:
+        if question.shown["before"]:
+            say_clean(_consent(question.shown["before"]))
 
     ended = confirm_and_run(arguments, ActionRequest("disallow", request, "Take this back?", ask_yes=False), show)
     if ended is None:
@@ -216,12 +216,12 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
             "See list_approvals for what waits.",
         )
 
-    def show(asked: DaemonQuestion) -> dict[str, Any]:
-        say_clean(f"{asked.shown['id']} ({approval['state']}, expires {time.ctime(asked.shown['expires'])})")
-        say_clean(f"Action: {asked.action}")
-        say_clean("Arguments: " + json.dumps(asked.arguments, indent=2))
-        say_clean("Evidence: " + json.dumps(asked.shown["evidence"], indent=2))
-        return {"hash": asked.shown["hash"]}
+    def show(question: DaemonQuestion) -> dict[str, Any]:
+        say_clean(f"{question.shown['id']} ({approval['state']}, expires {time.ctime(question.shown['expires'])})")
+        say_clean(f"Action: {question.action}")
+        say_clean("Arguments: " + json.dumps(question.arguments, indent=2))
+        say_clean("Evidence: " + json.dumps(question.shown["evidence"], indent=2))
+        return {"hash": question.shown["hash"]}
 
     made = confirm_and_run(
         arguments, ActionRequest(action, {"id": arguments.id}, f"{action.capitalize()} exactly this?"), show
@@ -262,6 +262,6 @@ def _accept(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(asked: DaemonQuestion) -> None:
-    for problem in asked.shown["problems"] or ["Nothing is wrong with the trail."]:
+def _show(question: DaemonQuestion) -> None:
+    for problem in question.shown["problems"] or ["Nothing is wrong with the trail."]:
         say_clean(problem)

@@ -132,8 +132,8 @@ def refresh(arguments: argparse.Namespace) -> int:
 
 
 def fingerprint(arguments: argparse.Namespace) -> int:
-    asked = {"model": arguments.model, "dataset": arguments.dataset, "usd": arguments.usd}
-    started = ask_daemon(arguments, "fingerprint", start=True, **asked)
+    request = {"model": arguments.model, "dataset": arguments.dataset, "usd": arguments.usd}
+    started = ask_daemon(arguments, "fingerprint", start=True, **request)
     for each in started["asked"]:
         say(f"{each['job']} asks {each['model']}; describe_model shows what came of it.")
     for each in started["refused"]:
@@ -150,9 +150,9 @@ def format_audit_row(row: dict[str, Any]) -> str:
     grounds = {name: row["evidence"].get(name) for name in ("override", "decision", "reason", "percent")}
     if isinstance(signed := row["evidence"].get("signed"), dict):
         grounds["signed by"] = signed.get("name")
-    told = ", ".join(f"{name}: {value}" for name, value in grounds.items() if value is not None)
+    evidence = ", ".join(f"{name}: {value}" for name, value in grounds.items() if value is not None)
     return clean_text(
-        f"{row['seq']}  {stamp}Z  {row['actor']}  {row['action']}  {row['use_case']}  {moved}  {told}".rstrip()
+        f"{row['seq']}  {stamp}Z  {row['actor']}  {row['action']}  {row['use_case']}  {moved}  {evidence}".rstrip()
     )
 
 

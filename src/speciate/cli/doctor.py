@@ -38,7 +38,7 @@ ENABLES = {
     "domains": "all of bio, chem, medical, mesh, robots, simulators and video",
     "curate": "curate_dataset with label errors, outliers and diverse samples",
     "hub": "datasets and models of the Hugging Face hub: hf:org/name",
-    "vision": "networks of timm for pictures: timm:NAME",
+    "vision": "networks of timm for images: timm:NAME",
     "language": "training of language models: sft, dpo and the like",
     "rewards": "tasks of reasoning-gym, and rewards that check mathematics and JSON",
     "exports": "export_model to onnxruntime and OpenVINO",
@@ -170,8 +170,8 @@ def approvals(workspace: Path) -> list[FilesystemCheck]:
     except NoDaemon:
         kept = audit_heads.outside_heads_at(workspace)
         keys = ", ".join(sorted({key for head in kept for key in head.keys}))
-        said = f"by what was kept outside the workspace, these are enrolled: {keys}" if keys else "no daemon runs"
-        return [FilesystemCheck("key", bool(keys), f"{said} (with a daemon this says what an approval is worth)")]
+        known = f"by what was kept outside the workspace, these are enrolled: {keys}" if keys else "no daemon runs"
+        return [FilesystemCheck("key", bool(keys), f"{known} (with a daemon this says what an approval is worth)")]
     except SpeciateError as error:
         return [FilesystemCheck("key", False, str(error))]
     return [worth, *(FilesystemCheck("trail", False, problem) for problem in problems)]

@@ -55,9 +55,9 @@ def _enroll(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_enrollment(asked: DaemonQuestion) -> None:
-    shown = asked.shown
-    say(f"Key {asked.arguments['name']}, fingerprint {shown['key']}, {asked.arguments['kind']}.")
+def _show_enrollment(question: DaemonQuestion) -> None:
+    shown = question.shown
+    say(f"Key {question.arguments['name']}, fingerprint {shown['key']}, {question.arguments['kind']}.")
     if shown["enrolled"]:
         say(f"Enrolled already: {', '.join(shown['enrolled'])}. One of them signs this.")
     else:
@@ -98,18 +98,18 @@ def _read_ssh_key(path: Path, name: str) -> Key:
 
 
 def _list_keys(arguments: argparse.Namespace) -> int:
-    told = ask_daemon(arguments, "keys", start=True)
+    answer = ask_daemon(arguments, "keys", start=True)
     rows = [
         [each["fingerprint"], each["name"], each["kind"], _minute(each["enrolled"]),
          "in force" if each["revoked"] is None else "revoked"]
-        for each in told["keys"]
+        for each in answer["keys"]
     ]  # fmt: skip
     if rows:
         say(format_table(rows))
-    say(told["worth"])
-    for problem in told["problems"]:
+    say(answer["worth"])
+    for problem in answer["problems"]:
         say(f"Not as it should be: {problem}")
-    return 1 if told["problems"] else 0
+    return 1 if answer["problems"] else 0
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
@@ -121,8 +121,8 @@ def _revoke(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_revocation(asked: DaemonQuestion) -> None:
-    shown = asked.shown
+def _show_revocation(question: DaemonQuestion) -> None:
+    shown = question.shown
     say(f"Key {shown['name']}, fingerprint {shown['key']}. What it signed before stays valid.")
     if not shown["left"]:
         say("It is the last one: from then on anybody who runs programs with this account can approve again.")

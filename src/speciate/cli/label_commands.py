@@ -21,8 +21,8 @@ def labels(arguments: argparse.Namespace) -> int:
     """The queue with how far labellers agree; `--ask` asks for each label on the terminal."""
     if arguments.ask:
         require_terminal()
-    asked = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
-    shown = ask_daemon(arguments, "labels", start=True, **asked)
+    request = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
+    shown = ask_daemon(arguments, "labels", start=True, **request)
     for line in _summary(shown):
         say(line)
     for item in shown["items"]:
@@ -41,10 +41,10 @@ def _ask_until_stored(arguments: argparse.Namespace, item: dict[str, Any]) -> No
         "use_case": arguments.use_case,
     }
     while (label := _ask_for_label(item["output"])) is not None:
-        told = ask_daemon(arguments, "labels", start=True, label=label, **about)
-        if "unknown" not in told:
+        answer = ask_daemon(arguments, "labels", start=True, label=label, **about)
+        if "unknown" not in answer:
             return
-        say(f"  {told['unknown']}")
+        say(f"  {answer['unknown']}")
         if input("  Is it a new class? (y/N) ").strip().lower() in ("y", "yes"):
             ask_daemon(arguments, "labels", start=True, label=label, new_class=True, **about)
             return
@@ -78,9 +78,9 @@ def _no_number(name: str) -> None:
 
 def trace(arguments: argparse.Namespace) -> int:
     picture = check_image_path(arguments.picture, _PICTURES) if arguments.picture else None
-    asked = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
+    request = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
     kind = picture.suffix[1:] if picture else None
-    shown = ask_daemon(arguments, "trace", start=True, picture=kind, **asked)
+    shown = ask_daemon(arguments, "trace", start=True, picture=kind, **request)
     say(shown["text"])
     if "models" in shown:
         say(f"models: {', '.join(shown['models']) or 'none'}")

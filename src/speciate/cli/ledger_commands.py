@@ -86,13 +86,15 @@ def _table(lines: Sequence[dict[str, Any]], stages: Sequence[str]) -> str:
 
 def _format_deployments(found: dict[str, Any]) -> str:
     deployed, baking = found["models_deployed_30d"], found["models_baking_30d"]
-    said = [f"Last 30 days: {deployed} model{'s' if deployed != 1 else ''} deployed that held, {baking} still baking"]
+    sentences = [
+        f"Last 30 days: {deployed} model{'s' if deployed != 1 else ''} deployed that held, {baking} still baking"
+    ]
     if found["change_failure_rate"] is not None:
-        said.append(f"{found['change_failure_rate']:.0%} of the promotions failed")
-        said.append(f"{found['rework_rate']:.0%} had to follow a failed one")
+        sentences.append(f"{found['change_failure_rate']:.0%} of the promotions failed")
+        sentences.append(f"{found['rework_rate']:.0%} had to follow a failed one")
     if found["seconds_to_recover"] is not None:
-        said.append(f"half of the failures were over within {duration(found['seconds_to_recover'])}")
-    return "; ".join(said) + "."
+        sentences.append(f"half of the failures were over within {duration(found['seconds_to_recover'])}")
+    return "; ".join(sentences) + "."
 
 
 _COLOURS = {
@@ -101,7 +103,7 @@ _COLOURS = {
 }  # fmt: skip
 """Okabe and Ito's colours, which people with any colour vision tell apart."""
 _LEFT, _BAR, _ROW, _TOP = 170, 620, 30, 64
-_STATES = {"done": "", "provisional": " (its bake is not over)", "open": " (goes on)"}
+_STATES = {"done": "", "provisional": " (its bake is not over)", "open": " (still open)"}
 
 
 def ledger_svg(found: dict[str, Any]) -> str:

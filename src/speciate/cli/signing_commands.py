@@ -33,23 +33,23 @@ def sign(arguments: argparse.Namespace) -> int:
     if not confirmation.ask_yes(f"Sign exactly this with {arguments.key}?"):
         return 1
     write_signature(folder, Path(arguments.key))
-    told = confirmation.confirm_and_run(
+    answer = confirmation.confirm_and_run(
         arguments, ActionRequest("signed", {"model": ref}, "Note it in the audit?", ask_yes=False), _show_signature
     )
     say(
         "The signature lies beside the files, and no row of the audit tells of it."
-        if told is None
-        else _done_line(told)
+        if answer is None
+        else _done_line(answer)
     )
-    return 1 if told is None else 0
+    return 1 if answer is None else 0
 
 
-def _show_signature(asked: DaemonQuestion) -> None:
-    say(f"{asked.shown['model']}, id {asked.shown['id']}, is signed by the key {asked.shown['key'][:16]}.")
+def _show_signature(question: DaemonQuestion) -> None:
+    say(f"{question.shown['model']}, id {question.shown['id']}, is signed by the key {question.shown['key'][:16]}.")
 
 
-def _done_line(told: dict[str, Any]) -> str:
-    return f"Signed by the key {told['key'][:16]}."
+def _done_line(answer: dict[str, Any]) -> str:
+    return f"Signed by the key {answer['key'][:16]}."
 
 
 def verify_signature(arguments: argparse.Namespace) -> int:

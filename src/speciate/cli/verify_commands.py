@@ -102,12 +102,12 @@ def finding_text(finding: Finding) -> str:
 
 def _summary(seen: WalkProgress, found: list[Finding], known: Inventory) -> str:
     wrong = len(found) + len(known.catalog)
-    said = f"{seen.files:,} files, {format_bytes(seen.bytes)}: " + (
+    summary = f"{seen.files:,} files, {format_bytes(seen.bytes)}: " + (
         f"{wrong} damaged or missing." if wrong else "all whole."
     )
     if seen.unsealed:
-        said += f" {seen.unsealed:,} are from before files said what they hold: only that they can be read is known."
-    return said
+        summary += f" {seen.unsealed:,} are from before files said what they hold: only that they can be read is known."
+    return summary
 
 
 def _show_read(progress: Progress, files: int, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The durable job engine: what the rest of the house calls.
+"""The durable job engine: what the other rooms call.
 
 Everything it is told is on disk when the call returns. Work happens elsewhere: runs in worker processes that the
 reconciler watches, inline jobs and steps of composites inside the writer's transactions.

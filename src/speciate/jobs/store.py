@@ -263,9 +263,9 @@ class _Batch:
             assert kind.act is not None, f"{kind.name} is not an inline kind"
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
-            said = {"code": error.code, "message": error.message, "recovery": error.recovery}
-            said |= {"detail": error.foreign} if error.foreign else {}
-            return Failed({"class": "user", **said})
+            failure = {"code": error.code, "message": error.message, "recovery": error.recovery}
+            failure |= {"detail": error.foreign} if error.foreign else {}
+            return Failed({"class": "user", **failure})
 
     def _children(self, job: Job) -> list[Job]:
         stored = {child.id: child for child in rows.children_of(self._tx, [job.id])}

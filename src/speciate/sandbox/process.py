@@ -7,7 +7,7 @@ limited, and it dies with its group. Three facts about the library `sandlock`, m
 - The kernel kills a sandboxed process when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread that
   lives as long as this process starts them all. In return a sandboxed process never outlives the process that started
   it; its own children would, so by default it may have none. The thread has taken from itself what a sandboxed process
-  must not have (`filter.harden`), which is inherited.
+  must not have (`syscall_filter.harden`), which is inherited.
 - Memory is counted as mapped, not as touched: allocators that reserve address space are told not to (`_ENVIRONMENT`).
 - Layers of Landlock beyond those needed are used where the kernel has them; `layers()` says which.
 
@@ -61,7 +61,7 @@ _NEVER = (
     "kill", "tkill", "tgkill", "pidfd_open", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
     "migrate_pages", "move_pages", "process_madvise", "kcmp",
 )  # fmt: skip
-"""System calls beyond those that the library and `filter` refuse."""
+"""System calls beyond those that the library and `syscall_filter` refuse."""
 _NEVER_OF_CODE = (
     "utimensat", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr", "setpriority",
     "ioprio_set",
@@ -152,8 +152,8 @@ def start(
     comes out at this process's as lines that name it, up to a limit (`relay`).
 
     UNAVAILABLE where the kernel lacks a needed layer and `policy` requires it, or the sandbox cannot be made. Under
-    `where_possible` others' code is REFUSED then, and ours starts with the layers of `filter`, where those are there, a
-    clean environment and its own group.
+    `where_possible` others' code is REFUSED then, and ours starts with the layers of `syscall_filter`, where those are
+    there, a clean environment and its own group.
     """
     check(policy, code=sandbox.code)
     variables = {**_ENVIRONMENT, "HOME": str(sandbox.writable), "TMPDIR": str(sandbox.writable), **(environment or {})}

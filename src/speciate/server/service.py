@@ -1,7 +1,7 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job, no slot), when it is told to, when a newer client comes
-(runs and slots go on and are adopted by the next daemon), and at once when it may no longer be the owner.
+It leaves when nobody needs it (no client, no unfinished job, no deployment), on request, when a newer client comes
+(runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the owner.
 """
 
 from __future__ import annotations
@@ -76,20 +76,20 @@ def serve(
     require_local(root)
     raise_descriptor_limit()
     workspace = Workspace(root)
-    held = authorization.authority_of(workspace)
-    for problem in held.problems:
+    authority = authorization.authority_of(workspace)
+    for problem in authority.problems:
         _log.warning("authority: %s", problem)
-    workspace.settings = held.settings()
+    workspace.settings = authority.settings()
     hold(root, safety(workspace.settings))
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
-    for slot in all_deployments(workspace.folders) if workspace.copied_from else ():
-        slot.stop()  # before the engine notes that this copy was dealt with
+    for deployment in all_deployments(workspace.folders) if workspace.copied_from else ():
+        deployment.stop()  # before the engine notes that this copy was dealt with
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()
     housekeeper = Housekeeper(workspace, engine)
-    tender = LogMaintenance(root, lambda: all_logs(workspace.folders))
+    log_maintenance = LogMaintenance(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(
             workspace, engine, pool, keeper, lock, fixtures, stay=stay, group=group
@@ -100,7 +100,7 @@ def serve(
         housekeeper.start()
         keep_loaded(workspace, pool, keeper.keeps)
         audit_heads.keep_heads(workspace)
-        held.listen()
+        authority.listen()
         hooks += notifications.hooks(workspace)
         for hook in hooks:
             hook.start()
@@ -112,7 +112,7 @@ def serve(
         keeper.stop()
         for hook in hooks:
             hook.stop()
-        tender.close()
+        log_maintenance.close()
         answer_lookup.logs_of(workspace).close()
         pool.close()
         backups.stop()

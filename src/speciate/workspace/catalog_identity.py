@@ -164,7 +164,7 @@ def refuse_useless(root: Path, connection: duckdb.DuckDBPyConnection) -> None:
 
 def refuse_before_replay(root: Path) -> None:
     """As `refuse_wrong`, before a log that a killed owner left is folded into the file. What cannot be read like that
-    is for `salvage` to mend."""
+    is for `salvage_catalog` to mend."""
     if not (root / "catalog.duckdb.wal").exists():
         return
     torn = repair.find_unfinished(root / "backups") is not None
@@ -266,8 +266,8 @@ def _knows_some_run(root: Path, read: Read) -> bool:
 def read_anchor(root: Path) -> Anchor | None:
     """None where the file is missing or is not one of ours."""
     try:
-        said = json.loads((root / ANCHOR).read_text())
-        return Anchor(str(said["identity"]), int(said["events"]))
+        saved = json.loads((root / ANCHOR).read_text())
+        return Anchor(str(saved["identity"]), int(saved["events"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -204,16 +204,16 @@ def _load(path: Path, clock: Clock) -> tuple[Timeline, float]:
     """What the process before saved, seen with today's clock; a new timeline where there is none that can be read."""
     up, wall = uptime(clock), clock.now()
     try:
-        said = json.loads(path.read_bytes())
-        if said.pop("check") != _checksum(said):
+        saved = json.loads(path.read_bytes())
+        if saved.pop("check") != _checksum(saved):
             raise ValueError("it is not what was written")
         segments = tuple(
             Segment(-math.inf if start is None else float(start), float(low), float(high))
-            for start, low, high in said["segments"]
+            for start, low, high in saved["segments"]
         )
-        before = Timeline(segments, float(said["passed"]), float(said["wall"]))
-        same = bool(said["boot"]) and said["boot"] == boot() and up >= float(said["up"])
-        counted = up - float(said["up"]) if same else None
+        before = Timeline(segments, float(saved["passed"]), float(saved["wall"]))
+        same = bool(saved["boot"]) and saved["boot"] == boot() and up >= float(saved["up"])
+        counted = up - float(saved["up"]) if same else None
     except FileNotFoundError:
         return begin(wall), up
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

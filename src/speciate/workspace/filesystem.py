@@ -240,12 +240,12 @@ def explain(error: BaseException, workspace: Path | None = None, needed: int | N
         return None
     where = _where(found.path, workspace)
     wanted = f" At least {_amount(needed)} are needed." if needed else ""
-    said, recovery = _WORDS[found.number]
+    sentence, recovery = _WORDS[found.number]
     room = _free(found.path, workspace) if found.number == errno.ENOSPC else ""
     limit = f" of {_amount(_file_limit())}" if found.number == errno.EFBIG and _file_limit() is not None else ""
     return SpeciateError(
         Code.UNAVAILABLE,
-        said.format(where=where, room=room, limit=limit) + wanted,
+        sentence.format(where=where, room=room, limit=limit) + wanted,
         recovery,
         foreign=f"{os.strerror(found.number)}: {found.path}" if found.path else "",
     )

@@ -6,9 +6,9 @@ end of the log, or DuckDB refuses it, both files are copied aside before anythin
 entry that DuckDB names. A log is never deleted.
 
 What a repair keeps lies in `backups/torn-N` (here) and `backups/replaced-N` (rebuild.py). Each says in a file of its
-own
-how far the catalog had come when the repair was done: a purge deletes those from before it, and no later ones. The
-times of which a catalog knows nothing are gaps in it: garbage collection leaves files that were written in one alone.
+own how far the catalog had come when the repair was done: a purge deletes those from before it, and no later ones. By
+events and not by times, since clocks are set. The times of which a catalog knows nothing are gaps in it: garbage
+collection never deletes files that were written in a gap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POSITION = re.compile(r"byte position (\d+)")
 def salvage_catalog(catalog: Path) -> Path | None:
     """Make the catalog openable. Returns the folder with the untouched copies where the log was not whole; also where
     somebody was killed after cutting it: what follows from that (the gap, the anchor) is the caller's, who says that it
-    is done by `aside.settle`."""
+    is done by `settle_repairs`."""
     log = catalog.with_name(catalog.name + ".wal")
     before = find_unfinished(catalog.parent / "backups")
     if not log.exists():

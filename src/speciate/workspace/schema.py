@@ -249,8 +249,8 @@ def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | Non
             connection.execute("CHECKPOINT")
         return found
     except duckdb.Error as error:
-        if (said := filesystem.explain(error, path.parent)) is not None:
-            raise said from error
+        if (refusal := filesystem.explain(error, path.parent)) is not None:
+            raise refusal from error
         raise
     finally:
         connection.close()
@@ -266,8 +266,8 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
                 f"{path} is held by another process.",
                 "One daemon owns a workspace; reach it through `speciate call` or `speciate serve`.",
             ) from error
-        if (said := filesystem.explain(error, path.parent)) is not None:
-            raise said from error
+        if (refusal := filesystem.explain(error, path.parent)) is not None:
+            raise refusal from error
         raise SpeciateError(
             Code.INVALID,
             f"{path} cannot be opened as a catalog: {str(error).splitlines()[0]}",

@@ -154,8 +154,8 @@ class Server:
         self._app = app
         self._ready: dict[str, _PreparedTool] = {}
         self.calls = CallCounter(app.workspace)
-        told = made_unnamed(app.workspace.folders.root) if app.workspace.made else None
-        self._untold = [told] if told else []
+        notice = made_unnamed(app.workspace.folders.root) if app.workspace.made else None
+        self._untold = [notice] if notice else []
         """What the first call says beside its answer."""
         self._limiter: anyio.CapacityLimiter | None = None
         self._updates = Updates()
@@ -283,9 +283,9 @@ def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
             kind = mcp_errors.ResourceNotFoundError if error.code is Code.NOT_FOUND else mcp_errors.ResourceError
             raise kind(clean_text(str(error))) from error
         except Exception as error:
-            if (said := filesystem.explain(error, app.workspace.folders.root)) is None:
+            if (refusal := filesystem.explain(error, app.workspace.folders.root)) is None:
                 raise
-            raise mcp_errors.ResourceError(clean_text(str(said))) from error
+            raise mcp_errors.ResourceError(clean_text(str(refusal))) from error
 
     signature = inspect.signature(function, eval_str=True)
     parameters = list(signature.parameters.values())[1:]

@@ -198,7 +198,16 @@ class MeasureSpec(BaseModel):
     budget_minutes: float | None = Field(None, gt=0)
 
 
-def plan(spec: MeasureSpec, workspace: Workspace) -> Plan:
+class MeasurePayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    candidates: tuple[Payload, ...]
+    shares: tuple[float, ...]
+    """By candidate: of its planned steps, those that similar trainings made."""
+    budget_minutes: float | None = None
+    preloads: tuple[str, ...]
+
+
+def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
     """Raises what `train.plan` raises of the candidates."""
     wanted = candidate_specs(
         workspace, spec.dataset, use_case=spec.use_case, task=spec.task, method=spec.method, base_model=spec.base_model
@@ -207,12 +216,12 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan:
     payloads = [each.payload for each in plans]
     records = known_costs(workspace.database)
     return Plan(
-        payload={
-            "candidates": [each.payload_json() for each in plans],
-            "shares": [usual_steps_share(records, payload) for payload in payloads],
-            "budget_minutes": spec.budget_minutes,
-            "preloads": [each.preload or "" for each in plans],
-        },
+        payload=MeasurePayload(
+            candidates=payloads,
+            shares=[usual_steps_share(records, payload) for payload in payloads],
+            budget_minutes=spec.budget_minutes,
+            preloads=[each.preload or "" for each in plans],
+        ),
         resources=Resources(
             cpu=max(each.resources.cpu for each in plans), memory_mb=max(each.resources.memory_mb for each in plans)
         ),
