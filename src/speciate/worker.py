@@ -90,7 +90,7 @@ def _outcome_of_error(error: BaseException, free: int) -> Outcome:
         return Outcome(1, kind, f"the disk refused: {sentence}", words.recovery, str(error))
     if free < FULL_BYTES or refused is not None:
         where = f" ({Path(refused.path).parent})" if refused is not None and refused.path else ""
-        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself."
+        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it resumes by itself."
         return Outcome(1, "full", f"the disk is full{where}: {sentence}", recovery, str(error))
     return Outcome(1, "user", sentence, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 

@@ -1,4 +1,4 @@
-"""What comes after create_dataset: first the wait, then a look, and calls that work as they stand."""
+"""What follows a dataset, a model and a failed job: next calls that work as they stand."""
 
 from __future__ import annotations
 
@@ -101,9 +101,6 @@ def test_what_was_logged_goes_to_the_use_case_that_was_asked_whatever_its_labels
         assert (then.tool, then.arguments["use_case"], then.arguments["dataset"]) == ("specialize", "desk", "asked")
 
 
-# A model that was just made leads to its evaluation: beside what it must beat, on what it has not seen.
-
-
 class Made:
     """A version that was trained without a use case, and further ones of other cards."""
 
@@ -194,9 +191,6 @@ def test_the_model_itself_and_the_job_that_made_it_lead_there(made: Made) -> Non
     part = ended.model_copy(update={"parent": job.id})
     [then] = job_view(made.app.engine, part, log_lines=0).next_actions
     assert (then.tool, then.arguments) == ("wait_for_job", {"job": job.id}), "the larger job judges it"
-
-
-# Calls in the recovery of an error become suggestions, where they are whole, harmless, and ours.
 
 
 def calls(recovery: str) -> list[tuple[str, dict[str, Any]]]:

@@ -190,7 +190,7 @@ def disallow(arguments: argparse.Namespace) -> int:
     if ended is None:
         return 1
     say_clean(f"Taken back: {_consent(ended)}")
-    say_clean("Jobs that run already go on; control_job(action='cancel') stops one.")
+    say_clean("Running jobs continue; control_job(action='cancel') stops one.")
     return 0
 
 

@@ -72,7 +72,7 @@ def install(arguments: argparse.Namespace) -> int:
 
 
 def uninstall(arguments: argparse.Namespace) -> int:
-    """Repeating it changes nothing. The daemon ends; its runs go on."""
+    """Repeating it changes nothing. The daemon ends; its runs continue."""
     unit = unit_of(workspace_path(arguments.workspace))
     if not unit.path.exists():
         say(f"It was not installed: there is no {unit.path}")

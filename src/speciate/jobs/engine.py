@@ -65,7 +65,7 @@ class Engine:
         self._thread.start()
 
     def drain(self) -> None:
-        """Start nothing more; what runs goes on under its supervisors."""
+        """Start nothing more; runs continue under their supervisors."""
         self._reconciler.draining = True
 
     def stop(self) -> None:

@@ -274,7 +274,7 @@ class Reconciler:
         try:
             return self._tell(
                 job,
-                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it goes on by itself."),
+                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it resumes by itself."),
             )
         except SpeciateError:  # no room even for that: the next pass may find some
             _log.exception("%s could not be told to stop", job.id)

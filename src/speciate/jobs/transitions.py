@@ -87,7 +87,7 @@ class Overdue:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """The disk is nearly full: whoever writes stops at a checkpoint, and goes on when there is room."""
+    """The disk is nearly full: whoever writes stops at a checkpoint, and resumes when there is room."""
 
     reason: str
 
@@ -254,7 +254,7 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         losses=losses,
         shrinks=job.shrinks + (losses > 1),  # killed twice at one place: by the kernel, most likely, for want of memory
         not_before=now + pause,
-        reason="its run was killed; it goes on from its last checkpoint, or anew where there is none yet",
+        reason="its run was killed; it resumes from its last checkpoint, or starts again if there is none yet",
     )
 
 
@@ -270,7 +270,7 @@ def _stopped(job: Job, now: float) -> Job:
         case "hold":
             return _requeue(job, now, not_before=now, reason=job.reason)
         case _:
-            return _requeue(job, now, not_before=now, reason="its run was stopped; it goes on from the last checkpoint")
+            return _requeue(job, now, not_before=now, reason="its run was stopped; it resumes from the last checkpoint")
 
 
 def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:

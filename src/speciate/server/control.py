@@ -285,13 +285,13 @@ def _stop(context: ControlContext, request: Request) -> Answer:
 
 
 def _drain(context: ControlContext, request: Request) -> Answer:
-    """Start nothing more, then leave. Runs go on under their supervisors."""
+    """Start nothing more, then leave. Runs continue under their supervisors."""
     context.engine.drain()
     return _stop(context, request)
 
 
 def _policy(context: ControlContext, request: PolicyRequest, by: Person) -> Answer:
-    """The next daemon reads the new settings; runs go on."""
+    """The next daemon reads the new settings; runs continue."""
     policy.change(context.workspace, request.policy, by.name, request.use_case, by.proof)
     return _stop(context, request)
 
@@ -660,7 +660,7 @@ class PersonAction(NamedTuple, Generic[R]):
 _READS = "it only reads"
 ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
     "status": OpenAction(Request, _status, _READS),
-    "stop": OpenAction(Request, _stop, "a kill does the same; runs go on, and the next client starts a daemon"),
+    "stop": OpenAction(Request, _stop, "a kill does the same; runs continue, and the next client starts a daemon"),
     "drain": OpenAction(Request, _drain, "as stop: a newer version takes over"),
     "question": OpenAction(QuestionRequest, _question, _READS),
     "policy": PersonAction(PolicyRequest, _policy, _about_policy),
