@@ -1,4 +1,4 @@
-"""Training: what could be done, one method, or the whole way to the right model."""
+"""Training: plan it, train one method, find the right model for a use case, or merge models."""
 
 from __future__ import annotations
 
@@ -64,10 +64,14 @@ def plan_training(
     base_model: BaseModel = None,
     method: Method | None = None,
     budget_minutes: Minutes | None = None,
-    measure: Annotated[bool, Field(description="A job: real steps on a sample, where no like run is known.")] = False,
+    measure: Annotated[
+        bool, Field(description="Start a job that measures real steps on a sample, if no similar run is known.")
+    ] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> TrainingPlan | JobStarted:
-    """What could be trained on a dataset, how long, and what not and why. To do it, call specialize or train_model."""
+    """List the methods that can be trained on a dataset, with time estimates, and why others cannot.
+
+    To train, call specialize or train_model."""
     if measure:
         spec = make_sparse_spec(
             MeasureSpec,
@@ -127,11 +131,13 @@ def train_model(
     budget_minutes: Minutes | None = None,
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
     resources: Annotated[RequestedResources | None, Field(description="What it may use.")] = None,
-    continue_from: Annotated[str | None, Field(description="A model version whose network is trained on.")] = None,
+    continue_from: Annotated[str | None, Field(description="A model version whose network is trained further.")] = None,
     teacher: Annotated[str | list[str] | None, Field(description="For distill: one model, or several.")] = None,
     like: Annotated[
         str | None,
-        Field(description="A model version whose recipe is repeated, but for what is named here; alone: reproduced."),
+        Field(
+            description="A model version whose recipe is repeated, except for the other arguments; alone: reproduced."
+        ),
     ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
@@ -166,7 +172,7 @@ def specialize(
     use_case: str,
     dataset: DatasetName,
     budget_minutes: Minutes,
-    budget_usd: Annotated[float | None, Field(gt=0, description="For asking models that others serve.")] = None,
+    budget_usd: Annotated[float | None, Field(gt=0, description="For calls to hosted models.")] = None,
     base_models: list[str] | None = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
     order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
@@ -174,7 +180,7 @@ def specialize(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Find the right model for a use case: train from cheap to dear, judge against what serves, promote if earned.
+    """Train cheap methods first, compare the best with production, promote it if it passes every gate.
 
     For one training alone, call train_model.
     """
@@ -231,7 +237,9 @@ def merge_models(
     models: MergedModels,
     method: Annotated[MergeMethod, Field(description="soup: mean; greedy: of those that help on validation.")],
     weights: Annotated[list[float] | None, Field(description="One a model; slerp: shares of two.")] = None,
-    dataset: Annotated[str | None, Field(description="To choose and measure on; default: what all learned.")] = None,
+    dataset: Annotated[
+        str | None, Field(description="To choose and measure on; default: the dataset that all were trained on.")
+    ] = None,
     hyperparameters: Annotated[
         dict[str, Any] | None, Field(description="density, scale (ties, dare); seed (dare).")
     ] = None,
