@@ -188,7 +188,7 @@ def perform(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:
     """One job in this process, as the engine would do it; its result."""
     found = Kinds()[kind]
     folder = RunFolder(workspace.folders.runs / f"job-{kind}-{time.monotonic_ns()}.1")
-    payload = found.plan(found.spec(**spec), workspace).payload
+    payload = found.plan(found.spec(**spec), workspace).payload_json()
     folder.create({"payload": payload, "job": folder.path.stem, "workspace": str(workspace.folders.root)})
     module, _, function = found.run.partition(":")
     result = getattr(importlib.import_module(module), function)(Run(folder))

@@ -1,7 +1,7 @@
 """Small real data for tests: images as folders of PNG, short texts, peptides, series, a table. No network.
 
 Each builder writes below a folder and returns the path to hand to `create_dataset`; `ingest` runs the whole job in
-this process (its decoding still in the cage) and registers the version.
+this process (its decoding still in the sandbox) and registers the version.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def run_job(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:
     if found.act is not None:
         act = found.act
         return workspace.database.transact(lambda tx: act(tx, wanted, job, workspace.settings))
-    folder.create({"payload": plan.payload, "job": job_id, "workspace": str(workspace.folders.root)})
+    folder.create({"payload": plan.payload_json(), "job": job_id, "workspace": str(workspace.folders.root)})
     module, _, function = found.run.partition(":")
     result = getattr(importlib.import_module(module), function)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))

@@ -1,4 +1,4 @@
-"""The house stands: imports go down, at the top of the file, and the daemon stays light."""
+"""The rooms stand on their floors: imports go down, at the top of the file, and the daemon stays light."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from speciate.datasets.tags import KIND as TAG
+from speciate.datasets.tags import TagSpec
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approval_keys
 from speciate.governance.approvals import Approval, postponed
@@ -22,6 +24,7 @@ from speciate.server.tool_api import (  # fmt: skip
     JobStarted,
     NextAction,
     Result,
+    make_spec,
     once,
     start_job,
     tool,
@@ -84,7 +87,7 @@ def manage_data(
         return _purge(
             app, Target(dataset=_without_version(ref), group=group, example=example), idempotency_key, dry_run=dry_run
         )
-    return _tag(app, {"action": action, "ref": ref, "tag": tag}, idempotency_key, dry_run=dry_run)
+    return _tag(app, make_spec(TagSpec, action=action, ref=ref, tag=tag), idempotency_key, dry_run=dry_run)
 
 
 _TAKES = {
@@ -122,10 +125,8 @@ def _without_version(ref: str) -> str:
     return check_name("dataset", name)
 
 
-def _tag(
-    app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool
-) -> TagResult | JobStarted | DryRun:
-    started = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+def _tag(app: App, spec: TagSpec, idempotency_key: str | None, *, dry_run: bool) -> TagResult | JobStarted | DryRun:
+    started = start_job(app, TAG, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(started, DryRun):
         return started
     done = app.engine.get(started.job).result
@@ -143,7 +144,7 @@ def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) ->
             gc.announce(app.workspace, found)
             found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
-    return start_job(app, "gc", {}, idempotency_key=idempotency_key)
+    return start_job(app, gc.KIND, gc.GcSpec(), idempotency_key=idempotency_key)
 
 
 def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:

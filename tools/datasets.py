@@ -9,7 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from speciate.datasets import versions
-from speciate.datasets.ingest.ingest import store_inline_rows
+from speciate.datasets.curate import KIND as CURATE
+from speciate.datasets.curate import CurateSpec
+from speciate.datasets.ingest.ingest import KIND as INGEST
+from speciate.datasets.ingest.ingest import IngestSpec, store_inline_rows
 from speciate.datasets.inspect import contact_sheet, describe, query
 from speciate.datasets.similarity import nearest_neighbours
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
@@ -31,6 +34,7 @@ from speciate.server.tool_api import (  # fmt: skip
     NextAction,
     Result,
     ToolImage,
+    make_spec,
     show_started,
     start_job,
     tool,
@@ -143,17 +147,14 @@ def create_dataset(
 
     To add to one, call add_examples.
     """
-    spec = _source(app, source, rows, labels, reader) | {
-        "name": name,
-        "modality": modality,
-        "label": label,
-        "inputs": inputs or [],
-        "group_by": group_by,
-    }
-    if spec["source"] and labels is None and reader is None and modality != "time-series":
-        check_named_columns(app.pool, Path(spec["source"]), label, inputs or [], group_by)
+    origin = _source(app, source, rows, labels, reader)
+    if origin["source"] and labels is None and reader is None and modality != "time-series":
+        check_named_columns(app.pool, Path(origin["source"]), label, inputs or [], group_by)
+    spec = make_spec(
+        IngestSpec, **origin, name=name, modality=modality, label=label, inputs=inputs or [], group_by=group_by
+    )
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
-    return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 
 
 @tool()
@@ -171,9 +172,9 @@ def add_examples(
 
     Examples that exist already are skipped; old examples keep their split.
     """
-    spec = _source(app, source, rows, labels, reader) | {"name": dataset, "add": True}
+    spec = make_spec(IngestSpec, **_source(app, source, rows, labels, reader), name=dataset, add=True)
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
-    return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 
 
 def _source(
@@ -334,13 +335,15 @@ def curate_dataset(
 ) -> JobStarted | DryRun:
     """Make the next version of a dataset by operations; starts a job. To change single labels call label_examples."""
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset.partition("@")[0]}),)
-    spec = {"dataset": dataset, "steps": [_with_checked_model(app, step) for step in steps]}
-    return start_job(app, "curate", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    spec = make_spec(CurateSpec, dataset=dataset, steps=[_with_checked_model(app, step) for step in steps])
+    return start_job(app, CURATE, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 
 
 def _with_checked_model(app: App, step: dict[str, Any]) -> dict[str, Any]:
     """Checks and completes the path of a file in `model`; in other fields such words are data."""
     return {name: check_refs(app, value) if name == "model" else value for name, value in step.items()}
+
+
 
 
 class Neighbour(Result):

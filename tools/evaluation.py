@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.evaluate import KIND as EVALUATE
+from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.judges.judge_plan import Judging
 from speciate.evaluation.pages.page import write_page
 from speciate.evaluation.reports.describe_evaluation import EvaluationDescription, Part, describe
@@ -21,6 +23,7 @@ from speciate.server.tool_api import (  # fmt: skip
     JobStarted,
     Result,
     ToolImage,
+    make_spec,
     start_job,
     tool,
 )
@@ -225,20 +228,21 @@ def evaluate_models(
 
     To read the result, call describe_evaluation.
     """
-    spec = {
-        "models": check_refs(app, models),
-        "dataset": dataset,
-        "suite": suite,
-        "use_case": use_case,
-        "metrics": metrics or [],
-        "scorer": scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
-        "judge": _judge(app, judge) if judge else None,
-        "prompt": (prompt or Prompt()).model_dump(mode="json"),
-        "repeats": repeats,
-        "latency": latency,
-        "budget_usd": budget_usd,
-    }
-    return start_job(app, "evaluate", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    spec = make_spec(
+        EvaluateSpec,
+        models=check_refs(app, models),
+        dataset=dataset,
+        suite=suite,
+        use_case=use_case,
+        metrics=metrics or [],
+        scorer=scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
+        judge=_judge(app, judge) if judge else None,
+        prompt=(prompt or Prompt()).model_dump(mode="json"),
+        repeats=repeats,
+        latency=latency,
+        budget_usd=budget_usd,
+    )
+    return start_job(app, EVALUATE, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
 def _judge(app: App, judge: Judging) -> dict[str, Any]:

@@ -6,10 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from speciate.datasets.exports.export import KIND as EXPORT
+from speciate.datasets.exports.export import ExportSpec
 from speciate.errors import Code, SpeciateError
+from speciate.exports.convert import KIND as CONVERT
+from speciate.exports.convert import ConvertSpec
 from speciate.exports.export_gates import Quantize
+from speciate.exports.export_model import KIND as EXPORT_MODEL
+from speciate.exports.export_model import ExportModelSpec
 from speciate.server.roots import check_writable
-from speciate.server.tool_api import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, start_job, tool
+from speciate.server.tool_api import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, make_spec, start_job, tool
 
 
 @tool()
@@ -23,8 +29,8 @@ def export_dataset(
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites."""
-    spec = {"dataset": dataset, "format": format, "path": str(check_writable(app, path)), "identified": identified}
-    return start_job(app, "export", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    spec = make_spec(ExportSpec, dataset=dataset, format=format, path=check_writable(app, path), identified=identified)
+    return start_job(app, EXPORT, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
 @tool()
@@ -58,7 +64,7 @@ def export_model(
                 "safetensors have the numbers as they are: quantize and tolerance are for onnx and openvino.",
                 "Call again without them, or with format='onnx' or 'openvino' and without path.",
             )
-        spec = {"model": model, "format": format, "path": str(check_writable(app, path))}
-        return start_job(app, "export_model", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    made = {"model": model, "format": format, "quantize": quantize, "tolerance": tolerance}
-    return start_job(app, "convert", made, idempotency_key=idempotency_key, dry_run=dry_run)
+        spec = make_spec(ExportModelSpec, model=model, format=format, path=check_writable(app, path))
+        return start_job(app, EXPORT_MODEL, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    conversion = make_spec(ConvertSpec, model=model, format=format, quantize=quantize, tolerance=tolerance)
+    return start_job(app, CONVERT, conversion, idempotency_key=idempotency_key, dry_run=dry_run)

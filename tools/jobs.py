@@ -1,4 +1,4 @@
-"""Jobs: what is running, how far it is, and how to steer it."""
+"""Jobs: list, show, wait for and control them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_jobs(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> JobList:
-    """Jobs, newest first. For progress, result and log of one, call get_job."""
+    """List jobs, newest first. For progress, result and log of one, call get_job."""
     jobs = app.engine.list(state=state, kind=kind, use_case=use_case, limit=limit + 1, before=cursor)
     shown = tuple(job_line(app.engine, job) for job in jobs[:limit])
     return JobList(jobs=shown, next_cursor=shown[-1].job if len(jobs) > limit else None)
@@ -44,9 +44,9 @@ def get_job(
     app: App,
     job: JobRef,
     log_lines: Annotated[int, Field(ge=0, le=1000)] = 20,
-    metrics: Annotated[bool, Field(description="With the learning curves, also as a picture.")] = False,
+    metrics: Annotated[bool, Field(description="With the learning curves, also as a plot.")] = False,
 ) -> tuple[JobView, *tuple[ToolImage, ...]]:
-    """State, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
+    """Show state, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
     found = app.engine.get(job)
     shown = job_view(app.engine, found, log_lines)
     curves = learning_curves(app.engine, app.pool, found) if metrics else None
@@ -64,7 +64,7 @@ def wait_for_job(
     ] = "end",
     timeout_seconds: Annotated[float, Field(ge=0, le=45)] = 30,
 ) -> JobView:
-    """Wait until a job ends or changes, at most 45 s; call again if it still runs. For a look, call get_job."""
+    """Wait until a job ends or changes, at most 45 s; call again if it still runs. To see it now, call get_job."""
     return job_view(app.engine, wait_until(app, job, until, timeout_seconds), log_lines=5)
 
 
@@ -78,5 +78,5 @@ def control_job(
     expected_attempt: Annotated[int | None, Field(ge=0, description="Refuse if another attempt runs by now.")] = None,
 ) -> ControlResult:
     """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job."""
-    told = app.engine.control(job, action, expected_attempt)
-    return ControlResult(job=told.id, state=told.state, request=told.request)
+    changed = app.engine.control(job, action, expected_attempt)
+    return ControlResult(job=changed.id, state=changed.shown_state, request=changed.request)

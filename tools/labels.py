@@ -9,11 +9,12 @@ from pydantic import Field, WithJsonSchema
 
 from speciate.datasets import versions
 from speciate.datasets.columns import SHORTENED, class_name, is_shortened
-from speciate.datasets.label import check_labels
+from speciate.datasets.label import KIND as LABEL
+from speciate.datasets.label import LabelSpec, check_labels
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import State
 from speciate.server.job_view import failure_error, wait_until
-from speciate.server.tool_api import App, IdempotencyKey, JobStarted, NextAction, Result, start_job, tool
+from speciate.server.tool_api import App, IdempotencyKey, JobStarted, NextAction, Result, make_spec, start_job, tool
 from speciate.workspace.blobs import Blobs
 
 _SECONDS = 40.0
@@ -51,8 +52,8 @@ def label_examples(
     check_labels(wanted)
     newest = versions.newest(app.workspace.database, versions.resolve(app.workspace.database, dataset).name).ref
     content = Blobs(app.workspace.folders.blobs).put(json.dumps(wanted, sort_keys=True).encode())
-    spec = {"dataset": dataset, "labels": content, "source": source}
-    started = start_job(app, "label", spec, idempotency_key=idempotency_key)
+    spec = make_spec(LabelSpec, dataset=dataset, labels=content, source=source)
+    started = start_job(app, LABEL, spec, idempotency_key=idempotency_key)
     assert isinstance(started, JobStarted)
     job = wait_until(app, started.job, "end", _SECONDS)
     if job.state is State.SUCCEEDED and job.result is not None:

@@ -13,6 +13,8 @@ from speciate.lineage.model_report import ModelReport, model_report
 from speciate.lineage.trace import Trace
 from speciate.models import registry
 from speciate.models.endpoints import Endpoint
+from speciate.models.fetch import KIND as FETCH
+from speciate.models.fetch import FetchSpec
 from speciate.models.search import known_models
 from speciate.models.search.ranking import Hit, Sort
 from speciate.models.search.search_query import AtLeast, Query
@@ -30,6 +32,7 @@ from speciate.server.tool_api import (
     JobStarted,
     NextAction,
     Result,
+    make_sparse_spec,
     once,
     start_job,
     tool,
@@ -40,6 +43,9 @@ _PATH = "path:"
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
 _SHOWN_FIGURES, _SHOWN_VERSIONS = 4, 20
+
+_SHOWN = 40
+"""Nodes of a lineage graph in an answer: the nearest ones."""
 
 
 class Price(Result):
@@ -391,9 +397,8 @@ def register_model(
             "Call again with one of them.",
         )
     if endpoint is None:
-        spec = {"name": name, "source": _readable(app, source or ""), "task": task, "license": license}
-        spec = {key: value for key, value in spec.items() if value is not None}
-        return start_job(app, "fetch", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+        spec = make_sparse_spec(FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license)
+        return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)
     if dry_run:
         return DryRun(valid=True, estimate=Estimate(), resolved={"host": endpoint.host})
@@ -411,9 +416,3 @@ def register_model(
 def _readable(app: App, source: str) -> str:
     """A folder of the caller's with its whole path, if it lies below the roots."""
     return _PATH + str(check_readable(app, source.removeprefix(_PATH))) if source.startswith(_PATH) else source
-
-
-# How a graph of lineage is shown in an answer: the nodes nearest to what was asked about.
-
-
-_SHOWN = 40

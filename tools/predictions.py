@@ -18,8 +18,8 @@ from speciate.server.tool_api import (
     tool,
 )
 from speciate.serving import predict as predicting
-from speciate.serving import record_feedback as logged
 from speciate.serving.predict import Input, ask_deployment
+from speciate.serving.record_feedback import add_feedback
 
 _LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
 
@@ -64,7 +64,7 @@ def record_feedback(
 
 
 def _record(app: App, given: Feedback) -> FeedbackRecorded:
-    found = logged.add_feedback(app.workspace, given)
+    found = add_feedback(app.workspace, given)
     return FeedbackRecorded(
         recorded=found.answer.id,
         use_case=answer_lookup.logs_of(app.workspace).naming(given.prediction).use_case,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from speciate.governance import approval_keys, approvals
-from speciate.promotion import promote as promotion
+from speciate.promotion import promote
 from speciate.promotion.rollback import roll_back
 from speciate.server.tool_api import (  # fmt: skip
     App,
@@ -17,6 +17,7 @@ from speciate.server.tool_api import (  # fmt: skip
     IdempotencyKey,
     Limit,
     Result,
+    make_spec,
     once,
     start_job,
     tool,
@@ -90,17 +91,19 @@ def promote_model(
 
     State needs_approval: a person decides on a terminal. It is watched (bake), and taken back where it breaks limits.
     """
-    spec: dict[str, Any] = {
-        "use_case": use_case, "model": model, "evaluation": evaluation, "expected_current": expected_current,
-        "note": note, "actor": app.caller.client,
-    }  # fmt: skip
-    if canary_percent != 100:  # left out where it is all: a call that is repeated by its key is the same job as before
-        spec["canary_percent"] = canary_percent
-    started = start_job(app, "promote", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    spec = make_spec(
+        promote.PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
+        note=note, actor=app.caller.client, canary_percent=canary_percent,
+    )  # fmt: skip
+    if not spec.is_canary:
+        spec.model_fields_set.discard(
+            "canary_percent"
+        )  # stored specs leave it out, and a key's calls are compared by them
+    started = start_job(app, promote.KIND, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(started, DryRun):
         return started
     ended = app.engine.wait(started.job, timeout=20)
-    return Promotion(job=started.job, **promotion.result(ended))
+    return Promotion(job=started.job, **promote.result(ended))
 
 
 @tool(destructive=True, idempotent=True)

@@ -87,7 +87,7 @@ def export(workspace: Workspace, model: str, form: str) -> dict[str, Any]:
     """The record of the export, whether or not it passed."""
     payload = convert.plan(ConvertSpec.model_validate({"model": model, "format": form, "quantize": "int8"}), workspace)
     folder = RunFolder(workspace.folders.runs / f"job-{form}.1")
-    folder.create({"payload": payload.payload, "job": f"job-{form}", "workspace": str(workspace.folders.root)})
+    folder.create({"payload": payload.payload_json(), "job": f"job-{form}", "workspace": str(workspace.folders.root)})
     try:
         made: dict[str, Any] = convert_worker.run(Run(folder))["report"]
     except SpeciateError as error:

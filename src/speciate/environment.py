@@ -1,7 +1,4 @@
-"""The only reader of the process's environment. Standard library only: the shim starts through it.
-
-`settings` passes these names on, so that everything else asks `speciate.settings`.
-"""
+"""The only reader of the process's environment. Standard library only: the shim starts through it."""
 
 from __future__ import annotations
 

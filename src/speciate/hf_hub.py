@@ -309,7 +309,7 @@ def _explain_error(error: Exception, kind: Kind, repository: str) -> SpeciateErr
     if isinstance(error, SpeciateError):
         return error
     source = f"'hf:{repository}'"
-    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    sentence = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     if isinstance(error, errors.GatedRepoError):
         return SpeciateError(
             Code.REFUSED,
@@ -331,6 +331,6 @@ def _explain_error(error: Exception, kind: Kind, repository: str) -> SpeciateErr
         )
     return SpeciateError(
         Code.UNAVAILABLE,
-        f"{source} could not be fetched from {hub_endpoint()}: {said}.",
+        f"{source} could not be fetched from {hub_endpoint()}: {sentence}.",
         "Check the connection, then call again: what was fetched is kept.",
     )

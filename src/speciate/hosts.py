@@ -168,15 +168,13 @@ def _refusal(host: str, port: int, address: str) -> SpeciateError:
     )
 
 
-# Hosts, as keys and consents name them: `api.openai.com`, or `127.0.0.1:8000` where a port is named.
-
-
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.\-]{0,251}[a-z0-9_])?(:[0-9]{1,5})?|[0-9a-f]{0,4}(:[0-9a-f.]{0,15}){2,8}")
 """A name or an address, with a port or without; the second half is IPv6."""
 
 
 def check_host(host: str) -> str:
-    """The host in lower case, as `Endpoint.host` has it. Raises INVALID for what is none, such as a whole address."""
+    """The host in lower case, as keys, consents and `Endpoint.host` name it: `api.openai.com`, or `127.0.0.1:8000` if
+    the address has a port. Raises INVALID for anything else, such as a whole URL."""
     if not _HOST.fullmatch(host.lower()):
         raise SpeciateError(
             Code.INVALID,

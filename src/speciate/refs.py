@@ -129,17 +129,10 @@ def model_ref(text: str) -> ModelRef:
     return ModelRef(match["name"], alias=at or None)
 
 
-# Readable ids: a noun, a hyphen and twelve characters without look-alikes.
-#
-# An id made from a key is a function of the key, so that a repeated request names the same row.
-
-
 JobId = NewType("JobId", str)
 
-ALPHABET, LENGTH = (
-    "23456789abcdefghjkmnpqrstvwxyz",
-    12,
-)  # of 30 characters: 58 bits, one clash in a million among a million examples
+ALPHABET, LENGTH = "23456789abcdefghjkmnpqrstvwxyz", 12
+"""Of an id: 30 characters without look-alikes, 58 bits, so one clash in a million among a million ids."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 
 

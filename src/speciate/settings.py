@@ -1,7 +1,4 @@
-"""Settings of a workspace. What comes from the process's environment is passed on from `environment`.
-
-`settings.toml` in the workspace is changed by a person (on a terminal, `speciate policy`), never by a tool.
-"""
+"""Settings of a workspace: `settings.toml`, which a person changes (on a terminal, `speciate policy`), never a tool."""
 
 from __future__ import annotations
 
@@ -13,37 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from speciate.environment import (
-    clean_environment,
-    config_folder,
-    keeps_test_hooks,
-    runtime_folder,
-    socket_path,
-    workspace_path,
-)
 from speciate.errors import Code, SpeciateError
 from speciate.finite import is_finite
 from speciate.hosts import check_host
-
-__all__ = [
-    "Bake",
-    "Capacity",
-    "Disk",
-    "Log",
-    "Notify",
-    "Retention",
-    "Settings",
-    "Trust",
-    "clean_environment",
-    "config_folder",
-    "hold",
-    "in_force",
-    "keeps_test_hooks",
-    "load",
-    "runtime_folder",
-    "socket_path",
-    "workspace_path",
-]
 
 
 class Capacity(BaseModel):
@@ -274,10 +243,10 @@ def _host(host: str) -> str:
 def load(workspace: Path) -> Settings:
     path = workspace / "settings.toml"
     try:
-        said = tomllib.loads(path.read_text())
-        if odd := [name for name, value in said.items() if not is_finite(value)]:
+        document = tomllib.loads(path.read_text())
+        if odd := [name for name, value in document.items() if not is_finite(value)]:
             raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
-        return Settings.model_validate(said)
+        return Settings.model_validate(document)
     except FileNotFoundError:
         return Settings()
     except (ValueError, RecursionError, OSError) as error:
@@ -287,7 +256,7 @@ def load(workspace: Path) -> Settings:
 
 
 _SAFETY = ("cage", "trust")
-_held: dict[Path, dict[str, Any]] = {}
+_confirmed: dict[Path, dict[str, Any]] = {}
 
 
 def safety(settings: Settings) -> dict[str, Any]:
@@ -298,11 +267,11 @@ def safety(settings: Settings) -> dict[str, Any]:
 def hold(workspace: Path, values: dict[str, Any]) -> None:
     """From here on `in_force` gives these in this process, whatever somebody writes into settings.toml: the daemon's,
     which are those that a person confirmed."""
-    _held[workspace.resolve()] = {name: values[name] for name in _SAFETY if name in values}
+    _confirmed[workspace.resolve()] = {name: values[name] for name in _SAFETY if name in values}
 
 
 def in_force(workspace: Path) -> Settings:
     """The settings, with the sandbox and the signatures as the daemon has them."""
     settings = load(workspace)
-    held = _held.get(workspace.resolve())
-    return Settings.model_validate({**settings.model_dump(), **held}) if held else settings
+    confirmed = _confirmed.get(workspace.resolve())
+    return Settings.model_validate({**settings.model_dump(), **confirmed}) if confirmed else settings

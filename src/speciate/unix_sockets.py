@@ -64,12 +64,6 @@ def listen(path: Path, backlog: int) -> socket.socket:
     return listener
 
 
-# Who is at the other end of a unix socket, by the kernel: what the client says of itself plays no part.
-#
-# Linux answers with `SO_PEERCRED` and `SO_PEERGROUPS`, macOS with `LOCAL_PEERCRED`; the groups are those of the
-# process when it connected. Standard library only.
-
-
 _PEERGROUPS = 59  # SO_PEERGROUPS, which the module socket does not name
 _BUFFER = 1024  # bytes: the most that Python reads of an option, which are 256 groups
 _SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED = 0, 1, "=IIhxx16I"  # sys/un.h and sys/ucred.h of macOS

@@ -79,20 +79,20 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
 
 def _outcome_of_error(error: BaseException, free: int) -> Outcome:
     """What the error says may quote a user's data: only its type is shown as ours."""
-    said = f"{type(error).__name__} in the run"
+    sentence = f"{type(error).__name__} in the run"
     if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unseen
-        return Outcome(1, "memory", said, detail=str(error))
+        return Outcome(1, "memory", sentence, detail=str(error))
     if isinstance(error, Transient):
-        return Outcome(1, "transient", said, detail=str(error))
+        return Outcome(1, "transient", sentence, detail=str(error))
     refused, words = filesystem.find_refusal(error), filesystem.explain(error)
     if refused is not None and words is not None and refused.number not in filesystem.FULL:
         kind = "transient" if refused.number in filesystem.PASSING else "user"
-        return Outcome(1, kind, f"the disk refused: {said}", words.recovery, str(error))
+        return Outcome(1, kind, f"the disk refused: {sentence}", words.recovery, str(error))
     if free < FULL_BYTES or refused is not None:
         where = f" ({Path(refused.path).parent})" if refused is not None and refused.path else ""
-        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself."
-        return Outcome(1, "full", f"the disk is full{where}: {said}", recovery, str(error))
-    return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
+        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it resumes by itself."
+        return Outcome(1, "full", f"the disk is full{where}: {sentence}", recovery, str(error))
+    return Outcome(1, "user", sentence, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -31,7 +31,7 @@ def test_a_picture_that_cannot_be_is_refused_before_anything_is_asked(
     command: Callable[[argparse.Namespace], int], named: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (ledger_commands, label_commands):
-        monkeypatch.setattr(module, "control", _never)
+        monkeypatch.setattr(module, "ask_daemon", _never)
     with pytest.raises(SpeciateError, match=told) as caught:
         command(argparse.Namespace(picture=str(tmp_path / named)))
     assert caught.value.code is Code.INVALID

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from speciate import unix_sockets
-from speciate.cli import system_service as units
+from speciate.cli import system_service
 from speciate.cli.system_service import System
 from speciate.environment import SYSTEM_SOCKETS, system_socket, system_unit
 from speciate.errors import Code, SpeciateError
@@ -38,7 +38,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", re
 
 def test_the_unit_names_its_user_its_group_and_what_it_may_write(tmp_path: Path) -> None:
     system = System(units=tmp_path)
-    text = units.text(system, Path("/srv/a 100% lab"))
+    text = system_service.text(system, Path("/srv/a 100% lab"))
     for line in (
         "User=speciate", "Group=speciate-users", "RuntimeDirectory=speciate", "RuntimeDirectoryMode=0750",
         'ReadWritePaths="/var/lib/speciate" "/srv/a 100%% lab"', "CapabilityBoundingSet=", "NoNewPrivileges=yes",
@@ -48,7 +48,7 @@ def test_the_unit_names_its_user_its_group_and_what_it_may_write(tmp_path: Path)
     assert text.count("--group") == 1
     if analyze := shutil.which("systemd-analyze"):
         unit = tmp_path / "speciate-test.service"
-        unit.write_text(units.text(system._replace(user="root", group="root"), tmp_path))
+        unit.write_text(system_service.text(system._replace(user="root", group="root"), tmp_path))
         said = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False).stderr
         assert [line for line in said.splitlines() if unit.name in line] == []
 
@@ -56,7 +56,7 @@ def test_the_unit_names_its_user_its_group_and_what_it_may_write(tmp_path: Path)
 def test_whoever_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SpeciateError, match="Only root") as caught:
-        units.install(argparse.Namespace(workspace=None))
+        system_service.install(argparse.Namespace(workspace=None))
     assert caught.value.code is Code.REFUSED
 
 
@@ -67,17 +67,17 @@ def test_a_program_that_others_cannot_reach_is_refused(tmp_path: Path) -> None:
     program.chmod(0o755)
     said = "is closed to other users" if os.geteuid() == 0 else "Others than root can change"
     with pytest.raises(SpeciateError, match=said):
-        units._require_reachable(program, "speciate")
+        system_service._require_reachable(program, "speciate")
     program.parent.chmod(0o777)
     with pytest.raises(SpeciateError, match="Others than root can change"):
-        units._require_reachable(program, "speciate")
+        system_service._require_reachable(program, "speciate")
 
 
 @needs_root
 def test_a_workspace_that_others_can_swap_is_refused_and_no_link_is_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(units, "_require_reachable", lambda program, user: None)
+    monkeypatch.setattr(system_service, "_require_reachable", lambda program, user: None)
     system, nobody = System("nobody", grp.getgrgid(0).gr_name, tmp_path / "state", tmp_path), pwd.getpwnam("nobody")
     for name in ("theirs", "open", "target", "mine"):
         (tmp_path / name).mkdir()
@@ -96,11 +96,11 @@ def test_a_workspace_that_others_can_swap_is_refused_and_no_link_is_followed(
     }  # fmt: skip
     for where, said in refused.items():
         with pytest.raises(SpeciateError, match=said) as caught:
-            units.set_up(system, tmp_path / where)
+            system_service.set_up(system, tmp_path / where)
         assert caught.value.code is Code.REFUSED, where
     assert ((tmp_path / "target").stat().st_mode & 0o777, (tmp_path / "mine").stat().st_uid) == (0o755, 0)
     for _ in range(2):
-        units.set_up(system, tmp_path / "root's link" / "new" / "workspace")
+        system_service.set_up(system, tmp_path / "root's link" / "new" / "workspace")
     made = (tmp_path / "mine" / "new" / "workspace").stat()
     assert (made.st_uid, made.st_mode & 0o777) == (nobody.pw_uid, 0o700)
     assert (tmp_path / "mine" / "new").stat().st_uid == 0
@@ -142,7 +142,7 @@ def _interpreter(folder: Path) -> Path | None:
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for found in (Path(sys.executable), Path("/usr/bin") / name):
         try:
-            units._require_reachable(found, "others")
+            system_service._require_reachable(found, "others")
         except (SpeciateError, OSError):
             continue
         subprocess.run([found, "-m", "venv", "--without-pip", folder / "venv"], check=True, capture_output=True)

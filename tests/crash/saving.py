@@ -23,7 +23,7 @@ def run(run: Run) -> dict[str, Any]:
 
 def _two(spec: TrainSpec, workspace: Workspace) -> Plan:
     plan = train.plan(spec, workspace)
-    return plan.model_copy(update={"payload": {**plan.payload, "processes": 2}})
+    return plan.model_copy(update={"payload": {**plan.payload_json(), "processes": 2}})
 
 
 KIND = replace(train.KIND, name="train-saving-each-step", run=f"{Path(__file__).resolve()}:run")

@@ -19,7 +19,7 @@ from speciate.evaluation.reports import report
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED
 from speciate.jobs.process_identity import signal_group
-from speciate.models import registry as serving
+from speciate.models import registry
 from speciate.models.endpoints import Endpoint
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -36,8 +36,8 @@ TIMES_OUT = 1800
 
 def register(workspace: Workspace, name: str, base: str, at: Path) -> str:
     endpoint = Endpoint(base_url=f"{base}/v1", model=str(at), usd_per_1m_input=1.0, usd_per_1m_output=2.0)
-    card = serving.served_card(workspace, name, endpoint, task=None, license=None)
-    return workspace.database.transact(lambda tx: serving.register_served(tx, workspace, card)).ref
+    card = registry.served_card(workspace, name, endpoint, task=None, license=None)
+    return workspace.database.transact(lambda tx: registry.register_served(tx, workspace, card)).ref
 
 
 def kill_run(workspace: Workspace, engine: Engine, job: str, at: int) -> bool:

@@ -276,9 +276,9 @@ def test_bad_requests_are_refused_before_a_job_exists(flowers: Workspace, spec: 
 
 def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload)
+    task = EvaluationTask.model_validate(made.payload_json())
     examples = _examples(flowers, task)
-    first, _ = world.prepare(flowers, "evaluate", made.payload)
+    first, _ = world.prepare(flowers, "evaluate", made.payload_json())
     asked: list[int] = []
     told: list[int] = []
 
@@ -290,7 +290,7 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
         return answer_all(run, "a model", examples, ask, told.append)
 
     answers = all_of(Run(first))
-    resumed, _ = world.prepare(flowers, "evaluate", made.payload, resume_from=[str(first.path)])
+    resumed, _ = world.prepare(flowers, "evaluate", made.payload_json(), resume_from=[str(first.path)])
     assert all_of(Run(resumed)) == answers
     assert sum(asked) == len(examples)
     assert told[-1] == len(examples)
@@ -298,9 +298,9 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
 
 def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload)
+    task = EvaluationTask.model_validate(made.payload_json())
     examples = _examples(flowers, task)
-    folder, _ = world.prepare(flowers, "evaluate", made.payload)
+    folder, _ = world.prepare(flowers, "evaluate", made.payload_json())
 
     def ask(chunk: Any) -> list[Prediction]:
         if any(example.id == examples[3].id for example in chunk):
@@ -314,9 +314,9 @@ def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Worksp
 
 def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    folder, _ = world.prepare(flowers, "evaluate", made.payload)
+    folder, _ = world.prepare(flowers, "evaluate", made.payload_json())
     (folder.path / "cancel").touch()
-    task = EvaluationTask.model_validate(json.loads(json.dumps(made.payload)))
+    task = EvaluationTask.model_validate(json.loads(json.dumps(made.payload_json())))
     with pytest.raises(Stopped):
         answer_all(Run(folder), "a model", _examples(flowers, task), lambda chunk: [], lambda count: None)
 
@@ -324,7 +324,9 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
 def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> None:
     example = _examples(
         flowers,
-        EvaluationTask.model_validate(plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload),
+        EvaluationTask.model_validate(
+            plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload_json()
+        ),
     )[0]
     empty = example._replace(columns={"rules": None})
     assert from_column([example, empty], "rules", "classification")[1].error == "the column holds no answer"

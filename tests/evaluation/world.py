@@ -97,7 +97,7 @@ def evaluate_models(workspace: Workspace, **spec: Any) -> dict[str, Any]:
 def perform(workspace: Workspace, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
     """Plan, run and commit one job without an engine."""
     plan = kind.plan(kind.spec.model_validate(spec), workspace)
-    folder, job = prepare(workspace, kind.name, plan.payload)
+    folder, job = prepare(workspace, kind.name, plan.payload_json())
     result = load(kind.run)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))
     collected = kind.collect(folder)

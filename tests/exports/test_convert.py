@@ -86,7 +86,7 @@ def job(kind: str) -> Job:
 
 def converted(workspace: Workspace, name: str = "job-c", **spec: Any) -> dict[str, Any]:
     """Plan, run and commit; the job's result."""
-    folder = run_folder(workspace, name, convert.plan(ConvertSpec(**spec), workspace).payload)
+    folder = run_folder(workspace, name, convert.plan(ConvertSpec(**spec), workspace).payload_json())
     write_whole(folder.outputs / "result.json", json.dumps(convert_worker.run(Run(folder))))
     collected = convert.KIND.collect(folder)
     return workspace.database.transact(lambda tx: convert.KIND.commit(tx, job("convert"), collected))
@@ -94,7 +94,7 @@ def converted(workspace: Workspace, name: str = "job-c", **spec: Any) -> dict[st
 
 def evaluated(workspace: Workspace, model: str) -> None:
     spec = EvaluateSpec(models=(model,), dataset="waves", latency=False)
-    folder = run_folder(workspace, "job-v", evaluate.plan(spec, workspace).payload)
+    folder = run_folder(workspace, "job-v", evaluate.plan(spec, workspace).payload_json())
     write_whole(folder.outputs / "result.json", json.dumps(evaluation.run(Run(folder))))
     collected = evaluate.KIND.collect(folder)
     workspace.database.transact(lambda tx: evaluate.KIND.commit(tx, job("evaluate"), collected))
@@ -166,7 +166,7 @@ def test_the_plan_tells_what_it_will_be_called_and_judged_by(workspace: Workspac
         "model": "own@v1", "format": "openvino", "quantize": "int8", "name": "own-openvino-int8",
         "judged_on": "waves@v1:validation", "metric": "accuracy",
     }  # fmt: skip
-    assert plan.payload["judging"]["split"] == "validation", "the test split is not looked at"
+    assert plan.payload_json()["judging"]["split"] == "validation", "the test split is not looked at"
 
 
 def test_an_export_whose_record_lacks_a_gate_may_not_be_promoted() -> None:

@@ -66,7 +66,7 @@ def registered(
 
 def exported(workspace: Workspace, path: Path, model: str = "own", attempt: int = 1) -> dict[str, Any]:
     folder = RunFolder(workspace.folders.runs / f"job-e.{attempt}")
-    payload = export_model.plan(ExportModelSpec(model=model, path=path), workspace).payload
+    payload = export_model.plan(ExportModelSpec(model=model, path=path), workspace).payload_json()
     folder.create({"payload": payload, "job": "job-e", "workspace": str(workspace.folders.root)})
     return export_model.run(Run(folder))
 
@@ -74,7 +74,7 @@ def exported(workspace: Workspace, path: Path, model: str = "own", attempt: int 
 def taken_back(workspace: Workspace, path: Path) -> str:
     spec = FetchSpec(name="back", source=f"path:{path}")
     folder = RunFolder(workspace.folders.runs / f"job-f.{len(list(workspace.folders.runs.iterdir())) + 1}")
-    payload = fetch.plan(spec, workspace).payload
+    payload = fetch.plan(spec, workspace).payload_json()
     folder.create({"payload": payload, "job": "job-f", "workspace": str(workspace.folders.root)})
     (folder.outputs / "result.json").write_text(json.dumps(fetch.run(Run(folder))))
     collected = fetch.collect(folder)

@@ -1,4 +1,4 @@
-"""Jobs come back from their run folders alone: the catalog is gone, and the next engine goes on."""
+"""Jobs come back from their run folders when the catalog is gone; in a copied workspace they are paused."""
 
 from __future__ import annotations
 
@@ -98,9 +98,6 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     lost = recover_jobs(workspace).lost
     assert [line.split(":")[0] for line in lost] == ["run job-x.1", "run job-y.1"]
     workspace.close()
-
-
-# What was queued in a workspace is not run again by a copy of it, until a person says so.
 
 
 _SETTINGS = Settings(policy="auto", capacity=Capacity(cpu=1, memory_mb=1000))

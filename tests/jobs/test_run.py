@@ -1,4 +1,4 @@
-"""Keys are hidden in what others say, however a library writes them, and in however many pieces."""
+"""Keys are hidden in the text of others, however a library writes them, and in however many pieces."""
 
 from __future__ import annotations
 

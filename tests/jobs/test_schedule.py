@@ -1,3 +1,5 @@
+"""Which jobs start, wait and stop: by resources, and by the free space of a disk that the test sets."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -96,9 +98,6 @@ def test_what_is_chosen_fits_beside_what_runs(wanted: list[tuple[int, int, int]]
     assert sum(job.resources.cpu for job in chosen) + running <= CAPACITY.cpu
     assert sum(job.resources.memory_mb for job in chosen) <= CAPACITY.memory_mb
     assert len(set(names(chosen))) == len(chosen)
-
-
-# Who starts, waits and stops by the room that there is: tables, and a reconciler over a disk that the test sets.
 
 
 _STOPPED = Ended(Outcome(85, "stopped", "stopped on request"))
@@ -209,7 +208,7 @@ def test_runs_stop_at_a_checkpoint_when_the_disk_fills_and_go_on_by_themselves(
     engine.tick()
     held = engine.get(job.id)
     assert (held.state, held.retries, held.losses) == (State.QUEUED, 0, 0)
-    assert "with room it goes on by itself" in (held.reason or "")
+    assert "with room it resumes by itself" in (held.reason or "")
     engine.tick()
     disk.free = 1.1  # not enough yet: or it would stop and start in turns
     engine.tick()

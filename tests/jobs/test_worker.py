@@ -122,7 +122,7 @@ def test_a_run_can_say_that_the_disk_is_full_on_the_very_disk_that_is_full(tmp_p
         outcome = folder.outcome()
         assert outcome is not None
         assert outcome.kind == "full"
-        assert "goes on by itself" in outcome.recovery
+        assert "resumes by itself" in outcome.recovery
         assert not list(folder.path.glob("*.tmp"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

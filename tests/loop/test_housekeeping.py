@@ -191,7 +191,7 @@ def _sweep(engine: Engine, stage: Stage) -> None:
     ((name, text),) = workspace.database.read("SELECT id, spec FROM jobs WHERE kind = 'gc' AND state = 'queued'")
     engine.tick()
     folder = RunFolder(workspace.folders.runs / f"{name}.1")
-    payload = gc.plan(gc.GcSpec.model_validate_json(text), workspace).payload
+    payload = gc.plan(gc.GcSpec.model_validate_json(text), workspace).payload_json()
     folder.create({"payload": payload, "job": name, "workspace": str(workspace.folders.root)})
     write_whole(folder.outputs / "result.json", json.dumps(gc.run(Run(folder))))
     stage.truth[f"{name}.1"] = Ended(Outcome(0, "ok"))

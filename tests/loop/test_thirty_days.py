@@ -324,9 +324,9 @@ def test_a_swapped_identity_stops_a_run_that_was_planned_before(made: World, clo
     _days(made.root, clock, 2)
     workspace = Workspace(made.root, clock, _SETTINGS)
     plan = gc.plan(gc.GcSpec(), workspace)
-    assert plan.payload["sweeps"]
+    assert plan.payload_json()["sweeps"]
     folder = RunFolder(workspace.folders.runs / "job-gc.1")
-    folder.create({"payload": plan.payload, "job": "job-gc", "workspace": str(made.root)})
+    folder.create({"payload": plan.payload_json(), "job": "job-gc", "workspace": str(made.root)})
     before = _files(made.root)
     (made.root / "identity.json").write_text('{"identity": "another", "events": 0}')
     with pytest.raises(SpeciateError, match="nothing went"):

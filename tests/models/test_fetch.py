@@ -48,7 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def run_folder(workspace: Workspace, spec: FetchSpec, attempt: int = 1) -> RunFolder:
     folder = RunFolder(workspace.folders.runs / f"job-f.{attempt}")
-    payload = fetch.plan(spec, workspace).payload
+    payload = fetch.plan(spec, workspace).payload_json()
     folder.create({"payload": payload, "job": "job-f", "workspace": str(workspace.folders.root)})
     return folder
 

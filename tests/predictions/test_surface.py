@@ -96,10 +96,10 @@ def test_a_label_that_the_model_does_not_know_is_refused_unless_it_is_said_to_be
         record_feedback(asked.app, answer, "agent", label="godo")
     told = record_feedback(asked.app, answer, "agent", label="mixed", new_class=True)
     assert told.standing["agent"].untrusted.label == "mixed"
-    request = {"use_case": USE_CASE, "prediction": answer, "label": "godo", "by": "ada", "drawn": None}
+    request = {"action": "labels", "use_case": USE_CASE, "prediction": answer, "label": "godo", "drawn": None}
     service: Any = SimpleNamespace(workspace=asked.app.workspace)
-    assert "did you mean 'good'" in control._labels(service, request)["unknown"]
-    assert control._labels(service, request | {"new_class": True})["recorded"] == answer
+    assert "did you mean 'good'" in control.perform(service, request)["unknown"]
+    assert control.perform(service, request | {"new_class": True})["recorded"] == answer
 
 
 def test_the_queue_shows_inputs_and_how_each_was_drawn(asked: Asked) -> None:
@@ -134,22 +134,22 @@ def test_an_answer_is_traced_back_and_its_data_forward(asked: Asked) -> None:
 
 def test_the_shell_shows_the_queue_and_traces_with_pictures(asked: Asked) -> None:
     service: Any = SimpleNamespace(workspace=asked.app.workspace, pool=asked.app.pool)
-    queue = control._labels(service, {"use_case": USE_CASE, "strategy": "uncertain", "count": 3})
+    queue = control.perform(service, {"action": "labels", "use_case": USE_CASE, "strategy": "uncertain", "count": 3})
     assert len(queue["items"]) == 3
     assert "answers have no label of a person" in _summary(queue)[0]
     assert "uncertain" in _item(queue["items"][0], queue["root"])
     one = queue["items"][0]
-    asked_for = {
+    label = {
+        "action": "labels",
         "use_case": USE_CASE,
         "prediction": one["prediction"],
         "label": "good",
         "drawn": "uncertain",
-        "by": "ada",
     }
-    assert control._labels(service, asked_for) == {"recorded": one["prediction"]}
-    request = {"ref": one["prediction"], "example": None, "group": None, "picture": "png"}
-    assert base64.b64decode(control._trace(service, request)["picture"]).startswith(b"\x89PNG")
-    told = control._trace(service, {**request, "ref": "films", "picture": "svg"})
+    assert control.perform(service, label) == {"recorded": one["prediction"]}
+    request = {"action": "trace", "ref": one["prediction"], "example": None, "group": None, "picture": "png"}
+    assert base64.b64decode(control.perform(service, request)["picture"]).startswith(b"\x89PNG")
+    told = control.perform(service, {**request, "ref": "films", "picture": "svg"})
     assert told["models"] == [asked.model.ref]
     assert told["picture"].startswith("<svg")
 

@@ -90,7 +90,7 @@ def _perform(workspace: Workspace, kind: Kind, spec: dict[str, Any], **more: Any
     """One job without an engine; its result. Its row and run folder are there as the engine would leave them."""
     name = _job(workspace, kind.name, spec, State.RUNNING, **more)
     folder = RunFolder(workspace.folders.runs / f"{name}.1")
-    payload = kind.plan(kind.spec.model_validate(spec), workspace).payload
+    payload = kind.plan(kind.spec.model_validate(spec), workspace).payload_json()
     folder.create({"payload": payload, "job": name, "workspace": str(workspace.folders.root)})
     write_whole(folder.outputs / "result.json", json.dumps(load(kind.run)(Run(folder))))
     collected = kind.collect(folder)
@@ -220,7 +220,7 @@ def test_a_file_that_is_sealed_again_after_the_plan_stays(workspace: Workspace) 
     (file,) = (part.file for part in versions.version(workspace.database, ref).manifest.parts)
     workspace.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions"))
     folder = RunFolder(workspace.folders.runs / "job-g.1")
-    payload = gc.plan(gc.GcSpec(doomed=(file,)), workspace).payload
+    payload = gc.plan(gc.GcSpec(doomed=(file,)), workspace).payload_json()
     folder.create({"payload": payload, "job": "j", "workspace": str(workspace.folders.root)})
     os.utime(workspace.folders.root / file, (2e9, 2e9))  # as sealing does
     gc.run(Run(folder))
@@ -241,7 +241,7 @@ def test_a_version_that_came_meanwhile_makes_the_step_begin_again(workspace: Wor
     folder = RunFolder(workspace.folders.runs / "job-e.1")
     spec = erase.EraseSpec(target=Target(dataset=NAME, group=GROUP))
     folder.create(
-        {"payload": erase.plan(spec, workspace).payload, "job": "j", "workspace": str(workspace.folders.root)}
+        {"payload": erase.plan(spec, workspace).payload_json(), "job": "j", "workspace": str(workspace.folders.root)}
     )
     erase.run(Run(folder))
     newer = _make(workspace, "another", 4)

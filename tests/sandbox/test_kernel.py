@@ -13,8 +13,7 @@ from speciate.cli import doctor
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.environments import simulators
 from speciate.evaluation.scorers import sandboxed_scorers
-from speciate.sandbox import Sandbox, check, is_complete, kernel, layers, start
-from speciate.sandbox import syscall_filter as system_calls
+from speciate.sandbox import Sandbox, check, is_complete, kernel, layers, start, syscall_filter
 from speciate.sandbox.syscall_filter import FilterSupport
 from speciate.training.language_hyperparameters import EnvironmentSpec, GrpoParameters
 from speciate.training.planning.language_checks import bind_reward_parameters
@@ -27,12 +26,12 @@ LACKING: dict[str, Lack] = {
     "truncation": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 2),
     "network": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 3),
     "filter": lambda patch: patch.setattr(
-        system_calls, "probe_support", lambda: FilterSupport(filter=False, capabilities=True)
+        syscall_filter, "probe_support", lambda: FilterSupport(filter=False, capabilities=True)
     ),
     "capabilities": lambda patch: patch.setattr(
-        system_calls, "probe_support", lambda: FilterSupport(filter=True, capabilities=False)
+        syscall_filter, "probe_support", lambda: FilterSupport(filter=True, capabilities=False)
     ),
-    "architecture": lambda patch: patch.setattr(system_calls, "machine", lambda: None),
+    "architecture": lambda patch: patch.setattr(syscall_filter, "machine", lambda: None),
 }
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from speciate.sandbox import Limits, Sandbox, SandboxedProcess, is_complete, start
-from speciate.sandbox import process as processes
+from speciate.sandbox import process as sandbox_process
 
 pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 SLEEPS = [sys.executable, "-I", "-c", "import time\ntime.sleep(600)"]
@@ -57,9 +57,9 @@ def test_a_fork_starts_its_own(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from speciate.sandbox import Sandbox, start
-        cage = Sandbox((), Path({str(tmp_path)!r}))
+        sandbox = Sandbox((), Path({str(tmp_path)!r}))
         def echo():
-            process = start({ECHOES!r}, cage)
+            process = start({ECHOES!r}, sandbox)
             process.stdin.write(b"here\\n")
             said = process.stdout.read(100)
             process.kill()
@@ -79,7 +79,7 @@ def test_a_fork_starts_its_own(tmp_path: Path) -> None:
 
 def test_first_starts_from_many_threads_share_one_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second one would end with the call that made it, and what it started with it."""
-    monkeypatch.setattr(processes, "_starters", {})
+    monkeypatch.setattr(sandbox_process, "_starters", {})
     found: list[bytes] = []
     threads = [
         threading.Thread(target=lambda: found.append(echo(start(ECHOES, Sandbox((), tmp_path))))) for _ in range(8)
@@ -89,7 +89,7 @@ def test_first_starts_from_many_threads_share_one_starter(tmp_path: Path, monkey
     for thread in threads:
         thread.join()
     assert found == [b"here\n"] * 8
-    assert len(processes._starters) == 1
+    assert len(sandbox_process._starters) == 1
 
 
 def test_what_cannot_be_listened_to_does_not_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_what_cannot_be_listened_to_does_not_run_on(tmp_path: Path, monkeypatch:
         raise OSError(24, "Too many open files")
 
     before = psutil.Process().children(recursive=True)
-    monkeypatch.setattr(processes, "relay", none_left)
+    monkeypatch.setattr(sandbox_process, "relay", none_left)
     with pytest.raises(OSError, match="Too many"):
         start(SLEEPS, Sandbox((), tmp_path))
     assert psutil.Process().children(recursive=True) == before
@@ -106,11 +106,11 @@ def test_what_cannot_be_listened_to_does_not_run_on(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 def test_after_hundreds_of_starts_nothing_is_left(tmp_path: Path) -> None:
-    me, cage = psutil.Process(), Sandbox((), tmp_path)
-    start(["/bin/true"], cage).kill()
+    me, sandbox = psutil.Process(), Sandbox((), tmp_path)
+    start(["/bin/true"], sandbox).kill()
     before = (me.num_threads(), me.num_fds(), len(me.children(recursive=True)))
     for number in range(200):
-        process = start(["/bin/true"] if number % 2 else SLEEPS, cage)
+        process = start(["/bin/true"] if number % 2 else SLEEPS, sandbox)
         if number % 2:
             process.stdout.read()
         process.kill()

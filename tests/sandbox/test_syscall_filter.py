@@ -15,9 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import Sandbox, is_complete, start
-from speciate.sandbox import process as processes
-from speciate.sandbox import syscall_filter as system_calls
+from speciate.sandbox import Sandbox, is_complete, start, syscall_filter
+from speciate.sandbox import process as sandbox_process
 from speciate.sandbox.syscall_filter import ALLOW, AND, AT_LEAST, ENOSYS, EPERM, EQUAL, JUDGED, LOAD, REFUSED, program
 
 MACHINES = ("x86-64", "arm64")
@@ -122,10 +121,10 @@ def test_the_numbers_are_those_of_the_kernel_s_own_headers(machine: str) -> None
 
 def test_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert system_calls.machine() is None
-    assert system_calls._probe() == (False, False)
+    assert syscall_filter.machine() is None
+    assert syscall_filter._probe() == (False, False)
     with pytest.raises(OSError, match="riscv64"):
-        system_calls.harden()
+        syscall_filter.harden()
 
 
 @needs_sandbox
@@ -136,16 +135,16 @@ def test_a_trial_that_failed_once_is_made_again(monkeypatch: pytest.MonkeyPatch)
     def no_thread(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(system_calls, "_success", None)
+    monkeypatch.setattr(syscall_filter, "_success", None)
     with monkeypatch.context() as patch:
-        patch.setattr(system_calls, "harden", fails)
-        assert system_calls.probe_support() == (False, False)
+        patch.setattr(syscall_filter, "harden", fails)
+        assert syscall_filter.probe_support() == (False, False)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        assert system_calls.probe_support() == (False, False)
-    assert system_calls.probe_support() == (True, True)
-    monkeypatch.setattr(system_calls, "harden", fails)
-    assert system_calls.probe_support() == (True, True), "a success is found out once"
+        assert syscall_filter.probe_support() == (False, False)
+    assert syscall_filter.probe_support() == (True, True)
+    monkeypatch.setattr(syscall_filter, "harden", fails)
+    assert syscall_filter.probe_support() == (True, True), "a success is found out once"
 
 
 @needs_sandbox
@@ -155,9 +154,9 @@ def test_a_thread_that_cannot_take_it_from_itself_starts_nothing_and_is_tried_ag
     def refuses(keep: int = 0) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(processes, "_starters", {})
+    monkeypatch.setattr(sandbox_process, "_starters", {})
     with monkeypatch.context() as patch:
-        patch.setattr(system_calls, "harden", refuses)
+        patch.setattr(syscall_filter, "harden", refuses)
         with pytest.raises(SpeciateError, match="could not be made: Operation not permitted") as refused:
             start([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"], Sandbox((), tmp_path))
     assert refused.value.code is Code.UNAVAILABLE

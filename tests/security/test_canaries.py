@@ -322,7 +322,7 @@ def test_a_run_that_fails_says_in_our_words_why(planted_world: World, case: str,
         assert leaks([error.message, error.recovery]) == []  # noqa: PT017 - a plan may refuse it, or the run
         return
     folder = RunFolder(tmp_path / "job-x.1")
-    folder.create({"entry": found.run, "payload": plan.payload, "job": "job-x",
+    folder.create({"entry": found.run, "payload": plan.payload_json(), "job": "job-x",
                    "workspace": str(workspace.folders.root)})  # fmt: skip
     outcome = perform(folder)
     assert leaks([outcome.message, outcome.recovery]) == []

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from speciate.jobs import rows
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.jobs.pool import Pool
+from speciate.jobs.transitions import NeedsFailed, decide
 from speciate.server.job_view import job_line, job_view, learning_curves, log_after, wait_until
 from speciate.server.tool_api import App
 from speciate.settings import Settings
@@ -172,29 +174,24 @@ def test_a_log_is_read_on_from_where_it_was_left(app: App) -> None:
     assert log_after(app.engine, job, 10_000).next_after == first.next_after
 
 
-# The curves of a training that really ran, as get_job shows them.
-
-
-pytest.importorskip("torch")
-
-
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
+def real_time(tmp_path: Path) -> Iterator[Workspace]:
     """With the real clock: a run that is silent for too long by another one would be stopped."""
+    pytest.importorskip("torch")
     made = Workspace(tmp_path / "workspace", settings=Settings(policy="auto"))
     yield made
     made.close()
 
 
 @pytest.mark.slow
-def test_a_training_has_curves_as_a_table_and_as_a_picture(workspace: Workspace) -> None:
+def test_a_training_has_curves_as_a_table_and_as_a_picture(real_time: Workspace) -> None:
     from PIL import Image
 
-    flowers(workspace)
+    flowers(real_time)
     spec = {
         "name": "net", "dataset": "flowers", "method": "full", "base_model": "new:tab-resnet", "hyperparameters": QUICK,
     }  # fmt: skip
-    engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings, size=1)
+    engine, pool = Engine(real_time), Pool(real_time.folders, real_time.settings, size=1)
     engine.start()
     try:
         job = engine.wait(engine.submit("train", spec).id, timeout=120)
@@ -222,9 +219,9 @@ def test_a_training_has_curves_as_a_table_and_as_a_picture(workspace: Workspace)
         pool.close()
 
 
-def test_a_job_that_does_not_learn_has_no_curves(workspace: Workspace) -> None:
-    flowers(workspace)
-    engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings, size=1)
+def test_a_job_that_does_not_learn_has_no_curves(real_time: Workspace) -> None:
+    flowers(real_time)
+    engine, pool = Engine(real_time), Pool(real_time.folders, real_time.settings, size=1)
     engine.start()
     try:
         spec = {"name": "trees", "dataset": "flowers", "method": "classical"}
@@ -233,3 +230,13 @@ def test_a_job_that_does_not_learn_has_no_curves(workspace: Workspace) -> None:
     finally:
         engine.stop()
         pool.close()
+
+
+def test_a_job_that_was_given_up_is_shown_and_listed_as_failed(app: App) -> None:
+    job = app.engine.submit("wait", {"name": "for ever"})
+    dead = decide(job.model_copy(update={"state": State.WAITING}), NeedsFailed("job-a, which it needs, is failed"), 1.0)
+    app.workspace.database.transact(lambda tx: rows.update(tx, [dead]))
+    assert dead.state is State.DEAD, "as older rows have it"
+    shown = job_view(app.engine, app.engine.get(job.id), log_lines=0)
+    assert (shown.state, shown.reason) == ("failed", "needs_failed: job-a, which it needs, is failed")
+    assert [each.id for each in app.engine.list(state="failed")] == [job.id]

@@ -1,4 +1,4 @@
-"""What comes after create_dataset: first the wait, then a look, and calls that work as they stand."""
+"""What follows a dataset, a model and a failed job: next calls that work as they stand."""
 
 from __future__ import annotations
 
@@ -100,9 +100,6 @@ def test_what_was_logged_goes_to_the_use_case_that_was_asked_whatever_its_labels
     for ref in (made.ref, split.manifest.ref):  # the latter by the version that it was made from
         then = after_dataset(database, ref)[-1]
         assert (then.tool, then.arguments["use_case"], then.arguments["dataset"]) == ("specialize", "desk", "asked")
-
-
-# A model that was just made leads to its evaluation: beside what it must beat, on what it has not seen.
 
 
 class Made:

@@ -19,7 +19,7 @@ from mcp import Client, StdioServerParameters
 from speciate.sandbox import is_complete
 from tests.server.processes import Daemons
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
 PAGE = Path(__file__).parents[2] / "docs" / "ten-calls.md"
 _ENDED = {"succeeded", "failed", "cancelled", "dead"}

@@ -5,8 +5,21 @@ from __future__ import annotations
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.exports.convert import ConvertSpec
+from speciate.jobs.job import fingerprint
 from speciate.refs import id_from_key
-from speciate.server.tool_api import App, DryRun, JobStarted, Result, once, start_job
+from speciate.server.tool_api import (
+    App,
+    DryRun,
+    JobStarted,
+    Result,
+    make_sparse_spec,
+    make_spec,
+    once,
+    spec_json,
+    start_job,
+)
+from speciate.training.merging.merge_spec import MergeSpec
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
@@ -100,3 +113,19 @@ def test_a_key_cannot_take_the_place_of_a_composites_step(app: App) -> None:
 def test_a_repeat_by_another_client_is_the_same_call(app: App) -> None:
     first, second = (start_job(app, "greet", {"actor": who}, idempotency_key="k") for who in ("one", "another"))
     assert first == second
+
+
+def test_a_stored_spec_holds_what_was_set_and_no_defaults() -> None:
+    full = make_spec(ConvertSpec, model="m@v1", format="onnx", tolerance=None)
+    assert spec_json(full) == {"model": "m@v1", "format": "onnx", "tolerance": None}
+    sparse = make_sparse_spec(MergeSpec, name="n", models=["a@v1", "b@v1"], method="soup", weights=None)
+    assert spec_json(sparse) == {"name": "n", "models": ["a@v1", "b@v1"], "method": "soup"}
+    assert fingerprint("merge", spec_json(sparse)) == fingerprint(
+        "merge", {"method": "soup", "models": ("a@v1", "b@v1"), "name": "n"}
+    ), "a key that was used before there were typed specs still names its job"
+
+
+def test_a_spec_that_is_not_valid_is_refused_as_a_call_is() -> None:
+    with pytest.raises(SpeciateError, match="tolerance: Input should be greater") as caught:
+        make_spec(ConvertSpec, model="m@v1", format="onnx", tolerance=-1.0)
+    assert caught.value.code is Code.INVALID

@@ -85,7 +85,7 @@ def test_resources_are_kept_free_and_threads_follow(workspace: Workspace, peptid
     spec = TrainSpec(name="m", dataset=peptides, method="classical", resources=RequestedResources(cpu=1, memory_mb=700))
     plan = train.plan(spec, workspace)
     assert (plan.resources.cpu, plan.resources.memory_mb) == (1, 700)
-    assert (plan.payload["threads"], plan.payload["memory_mb"]) == (1, 700)
+    assert (plan.payload_json()["threads"], plan.payload_json()["memory_mb"]) == (1, 700)
 
 
 def test_gpus_are_kept_free_and_each_has_a_process(workspace: Workspace, peptides: str) -> None:
@@ -94,12 +94,12 @@ def test_gpus_are_kept_free_and_each_has_a_process(workspace: Workspace, peptide
             TrainSpec(name="m", dataset=peptides, method=method, resources=RequestedResources(cpu=1, **room)), workspace
         )
 
-    assert (planned().resources.gpu, planned().payload["device"]) == (0, "cpu")
+    assert (planned().resources.gpu, planned().payload_json()["device"]) == (0, "cpu")
     workspace.settings = workspace.settings.model_copy(update={"capacity": Capacity(gpu=4)})
     one, two, none = planned(), planned(gpu=2), planned(gpu=0)
     assert [each.resources.gpu for each in (one, two, none)] == [1, 2, 0]
-    assert [each.payload["processes"] for each in (one, two, none)] == [1, 2, 1]
-    assert [each.payload["device"] for each in (one, two, none)] == ["cuda", "cuda", "cpu"]
+    assert [each.payload_json()["processes"] for each in (one, two, none)] == [1, 2, 1]
+    assert [each.payload_json()["device"] for each in (one, two, none)] == ["cuda", "cuda", "cpu"]
     assert (two.resources.cpu, two.resources.memory_mb) == (2, 2 * one.resources.memory_mb)
     assert planned("classical").resources.gpu == 0
     with pytest.raises(SpeciateError, match="'classical' computes on processors alone") as refused:

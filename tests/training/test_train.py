@@ -99,7 +99,7 @@ def test_neither_the_answer_nor_the_incumbents_answers_are_inputs(workspace: Wor
     )
     define(workspace, "sorting", "tabular-classification", incumbent="column:old_system")
     spec = _spec(dataset="cases", use_case="sorting", target="truth")
-    assert train.plan(spec, workspace).payload["manifest"]["inputs"] == ["x"]
+    assert train.plan(spec, workspace).payload_json()["manifest"]["inputs"] == ["x"]
 
 
 def test_numbers_are_learned_by_regression(workspace: Workspace) -> None:
@@ -155,7 +155,7 @@ def test_proteins_are_learned_from_their_k_mers(workspace: Workspace) -> None:
 def test_the_same_job_committed_twice_makes_one_version(workspace: Workspace) -> None:
     _texts(workspace)
     first = train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
-    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload)
+    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload_json())
     collected = train.collect(folder)
     from speciate.jobs.job import Job, State
     from speciate.refs import JobId
@@ -181,7 +181,7 @@ def test_a_changed_weight_is_refused_at_load(workspace: Workspace) -> None:
 
 def test_a_stopped_run_ends_between_candidates(workspace: Workspace) -> None:
     _texts(workspace)
-    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload)
+    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload_json())
     (folder.path / "cancel").touch()
     with pytest.raises(Stopped):
         train_run.run(Run(folder))
@@ -198,7 +198,7 @@ def test_when_the_budget_ends_the_rest_is_reported_as_not_tried(workspace: Works
 @pytest.mark.parametrize("budget", [None, 1.0])
 def test_attempts_share_the_budget_and_their_costs_add_up(workspace: Workspace, budget: float | None) -> None:
     _texts(workspace)
-    payload = train.plan(_spec(budget_minutes=budget), workspace).payload
+    payload = train.plan(_spec(budget_minutes=budget), workspace).payload_json()
     first = run_folder(workspace, "job-x", payload)
     (first.path / "cancel").touch()
     with pytest.raises(Stopped):
@@ -340,7 +340,7 @@ def test_too_few_examples_that_a_plan_cannot_see_are_refused_by_the_run(workspac
     texts, splits = {"text": list("abcdefgh")}, ["train"] * 2 + ["test"] * 6
     manifest = make_dataset(workspace, "few", "text", texts, labels=["x", "y"] * 4, splits=splits, inputs=["text"])
     _texts(workspace, ("train", "test"))
-    payload = train.plan(_spec(), workspace).payload | {"manifest": manifest.model_dump(mode="json")}
+    payload = train.plan(_spec(), workspace).payload_json() | {"manifest": manifest.model_dump(mode="json")}
     with pytest.raises(SpeciateError, match="too few groups per label"):
         train_run.run(Run(run_folder(workspace, "job-few", payload)))
 
@@ -349,7 +349,7 @@ def test_a_training_says_which_candidate_it_is_at_and_logs_what_each_gave(
     workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     _texts(workspace)
-    folder = run_folder(workspace, "job-told", train.plan(_spec(), workspace).payload)
+    folder = run_folder(workspace, "job-told", train.plan(_spec(), workspace).payload_json())
     with caplog.at_level("INFO", "speciate.training.model_selection"):
         report = train_run.run(Run(folder))["report"]
     names = [candidate["name"] for candidate in report["candidates"]]
@@ -437,7 +437,7 @@ def test_a_sum_of_money_is_a_budget_of_this_machines_time(workspace: Workspace) 
     spec = {"name": "taste", "dataset": "reviews", "method": "classical"}
 
     def minutes(**budget: float) -> float | None:
-        payload = train.plan(TrainSpec(**spec, resources=RequestedResources(cpu=2), **budget), workspace).payload
+        payload = train.plan(TrainSpec(**spec, resources=RequestedResources(cpu=2), **budget), workspace).payload_json()
         return payload["spec"]["budget_minutes"]  # type: ignore[no-any-return]  # JSON
 
     assert minutes() is None

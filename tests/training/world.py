@@ -113,7 +113,7 @@ def define(
 def train_now(workspace: Workspace, job: str = "job-x", **spec: Any) -> dict[str, Any]:
     """Plan, run and commit; the job's result."""
     wanted = TrainSpec(**spec)
-    folder = run_folder(workspace, job, train.plan(wanted, workspace).payload)
+    folder = run_folder(workspace, job, train.plan(wanted, workspace).payload_json())
     write_whole(folder.outputs / "result.json", _json(train_run.run(Run(folder))))
     collected = train.collect(folder)
     row = Job(id=JobId(job), kind="train", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.workspace import clock as elapsed
+from speciate.workspace import clock as clock_module
 from speciate.workspace.clock import Elapsed, SystemClock, begin, cutoff, greatest_age, least_age, observe
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
@@ -23,7 +23,7 @@ def test_on_macos_too_the_uptime_counts_sleep(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(time, "monotonic", lambda: 5.0)
     monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC: 3_605.0}.__getitem__)
-    assert elapsed.uptime(SystemClock()) == 3_605.0
+    assert clock_module.uptime(SystemClock()) == 3_605.0
 
 
 class SetClock:
@@ -87,10 +87,10 @@ def test_nothing_is_ever_deleted_early(steps: list[tuple[float, float]], age: fl
         limit = cutoff(timeline, age)
         for stamp, when in made:
             true_age = passed - when
-            if stamp < limit - 2 * elapsed.TOLERANCE_SECONDS:
-                assert true_age >= age - 2 * elapsed.TOLERANCE_SECONDS
-            assert least_age(timeline, stamp) <= true_age + 2 * elapsed.TOLERANCE_SECONDS
-            assert greatest_age(timeline, stamp) >= true_age - 2 * elapsed.TOLERANCE_SECONDS
+            if stamp < limit - 2 * clock_module.TOLERANCE_SECONDS:
+                assert true_age >= age - 2 * clock_module.TOLERANCE_SECONDS
+            assert least_age(timeline, stamp) <= true_age + 2 * clock_module.TOLERANCE_SECONDS
+            assert greatest_age(timeline, stamp) >= true_age - 2 * clock_module.TOLERANCE_SECONDS
 
 
 def test_without_a_jump_it_is_what_the_clock_says() -> None:
@@ -117,7 +117,7 @@ def test_a_machine_that_was_started_again_counts_a_week_at_most(
 ) -> None:
     clock = SetClock()
     Elapsed(tmp_path, clock).save(now=True)
-    monkeypatch.setattr(elapsed, "boot", lambda: "another")
+    monkeypatch.setattr(clock_module, "boot", lambda: "another")
     clock.wall, clock.up = START + YEAR, 5.0
     assert Elapsed(tmp_path, clock).least(START) == pytest.approx(7 * DAY)
 
@@ -126,7 +126,7 @@ def test_a_machine_that_was_started_again_counts_a_week_at_most(
     "said", [b"", b"{", b"[]", b"{}", b'{"segments": [], "passed": 1, "wall": 1, "boot": "", "up": 1}']
 )
 def test_a_damaged_file_is_no_end(tmp_path: Path, said: bytes) -> None:
-    (tmp_path / elapsed.NAME).write_bytes(said)
+    (tmp_path / clock_module.NAME).write_bytes(said)
     clock = SetClock()
     assert Elapsed(tmp_path, clock).least(START - DAY) == pytest.approx(DAY)
 
@@ -134,6 +134,6 @@ def test_a_damaged_file_is_no_end(tmp_path: Path, said: bytes) -> None:
 def test_a_flipped_digit_in_the_file_makes_nothing_old(tmp_path: Path) -> None:
     clock = SetClock()
     Elapsed(tmp_path, clock).save(now=True)
-    path = tmp_path / elapsed.NAME
+    path = tmp_path / clock_module.NAME
     path.write_bytes(path.read_bytes().replace(b"1800000000.0", b"9800000000.0", 1))
     assert Elapsed(tmp_path, clock).least(START - DAY) == pytest.approx(DAY)

@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = None  # lest the interpreter flushes into the closed pipe
         return 0
     except OSError as error:
-        if (said := filesystem.explain(error)) is None:
+        if (refusal := filesystem.explain(error)) is None:
             raise
-        print(said, file=sys.stderr)
+        print(refusal, file=sys.stderr)
         return 1
 
 

@@ -2,14 +2,13 @@
 typed yes where no key is enrolled.
 
 No tool reaches these. A program that runs as the same user can imitate a typed yes on a pseudo-terminal; a signature
-wants the passphrase or the touch, too (`person.py`).
+wants the passphrase or the touch, too (`confirmation.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from typing import Any
 
@@ -23,11 +22,11 @@ from speciate.cli.confirmation import (
     require_terminal,
 )
 from speciate.cli.daemon_commands import ask_daemon, format_audit_row
+from speciate.cli.output import say_clean
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.hosts import check_host
 from speciate.server.dial import NoDaemon
-from speciate.server.untrusted import clean_text
 from speciate.settings import load
 
 
@@ -46,19 +45,19 @@ def policy(arguments: argparse.Namespace) -> int:
     workspace, use_case = workspace_path(arguments.workspace), arguments.use_case
     if arguments.policy is None:
         current, policies = _policies(arguments)
-        _say(policies.get(use_case, current) if use_case else current)
+        say_clean(policies.get(use_case, current) if use_case else current)
         for name, own in policies.items() if use_case is None else ():
-            _say(f"{name}: {own}")
+            say_clean(f"{name}: {own}")
         return 0
     request = {"policy": arguments.policy, "use_case": use_case}
 
-    def show(asked: DaemonQuestion) -> None:
-        _say(f"Workspace {workspace}" + (f", use case {use_case}" if use_case else ""))
-        _say(f"Now: {_MEANING[asked.shown['now']]}\nThen: {_MEANING[arguments.policy]}")
+    def show(question: DaemonQuestion) -> None:
+        say_clean(f"Workspace {workspace}" + (f", use case {use_case}" if use_case else ""))
+        say_clean(f"Now: {_MEANING[question.shown['now']]}\nThen: {_MEANING[arguments.policy]}")
 
     require_terminal()
     if ask_question(arguments, "policy", request).shown["now"] == arguments.policy:
-        _say(arguments.policy)
+        say_clean(arguments.policy)
         return 0
     made = confirm_and_run(
         arguments, ActionRequest("policy", request, f"Change the policy to {arguments.policy}?"), show
@@ -69,28 +68,28 @@ def policy(arguments: argparse.Namespace) -> int:
 def _policies(arguments: argparse.Namespace) -> tuple[str, dict[str, str]]:
     """From the daemon, where one runs: it may hold to stricter ones than the file. Starts none."""
     try:
-        told = ask_daemon(arguments, "status")
+        status = ask_daemon(arguments, "status")
     except NoDaemon:
         settings = load(workspace_path(arguments.workspace))
         return settings.policy, dict(settings.policies)
-    return told["policy"], told["policies"]
+    return status["policy"], status["policies"]
 
 
 def _confirm(arguments: argparse.Namespace) -> int:
     confirmed = list[str]()
 
-    def show(asked: DaemonQuestion) -> None:
-        before, now = asked.shown["before"], asked.shown["settings"]
+    def show(question: DaemonQuestion) -> None:
+        before, now = question.shown["before"], question.shown["settings"]
         for name, value in now.items():
             confirmed.append(f"{name} = {json.dumps(value)}")
             changed = "" if value == before.get(name) else f"  (confirmed: {json.dumps(before.get(name))})"
-            _say(f"{name} = {json.dumps(value)}{changed}")
+            say_clean(f"{name} = {json.dumps(value)}{changed}")
 
     made = confirm_and_run(arguments, ActionRequest("settings", {}, "Confirm these settings?"), show)
     if made is None:
         return 1
-    _say("\n".join(["Confirmed:", *confirmed]))
-    _say("The daemon ends now; the next call starts one that does it.")
+    say_clean("\n".join(["Confirmed:", *confirmed]))
+    say_clean("The daemon ends now; the next call starts one that does it.")
     return 0
 
 
@@ -99,21 +98,23 @@ def promote(arguments: argparse.Namespace) -> int:
     require_terminal()
     wanted = {"use_case": arguments.use_case, "model": arguments.model, "canary_percent": arguments.canary_percent}
     if not ask_daemon(arguments, "promotion", start=True, **wanted)["objections"]:
-        _say("Nothing stands against it, so there is nothing to override: call promote_model.")
+        say_clean("Nothing stands against it, so there is nothing to override: call promote_model.")
         return 1
 
-    def show(asked: DaemonQuestion) -> dict[str, Any]:
-        shown = asked.shown
-        _say(f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now.")
-        _say("Against it stands:\n" + "\n".join(f"  - {each}" for each in shown["objections"]))
-        _say(f"Your name ({account_name()}) and your reason go into the audit: {arguments.override}")
+    def show(question: DaemonQuestion) -> dict[str, Any]:
+        shown = question.shown
+        say_clean(
+            f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now."
+        )
+        say_clean("Against it stands:\n" + "\n".join(f"  - {each}" for each in shown["objections"]))
+        say_clean(f"Your name ({account_name()}) and your reason go into the audit: {arguments.override}")
         return {"serving": shown["serving"], "objections": shown["objections"]}
 
     request = {**wanted, "reason": arguments.override}
     made = confirm_and_run(arguments, ActionRequest("override", request, "Let it serve all the same?"), show)
     if made is None:
         return 1
-    _say(json.dumps(made, indent=2))
+    say_clean(json.dumps(made, indent=2))
     return 0
 
 
@@ -121,19 +122,21 @@ def hosts(arguments: argparse.Namespace) -> int:
     """Those at private addresses that may be asked. Taking one away needs no typed yes."""
     if arguments.action == "list":
         for host in _private_hosts(arguments):
-            _say(host)
+            say_clean(host)
         return 0
     host, add = check_host(arguments.host or ""), arguments.action == "add"
 
-    def show(asked: DaemonQuestion) -> None:
+    def show(question: DaemonQuestion) -> None:
         if add:
-            _say(
+            say_clean(
                 f"Models at {host} may then be asked, also where that is this machine or leads into a private network."
             )
-            _say("What listens there may pass on what it is sent; what leaves this machine needs speciate allow, too.")
+            say_clean(
+                "What listens there may pass on what it is sent; what leaves this machine needs speciate allow, too."
+            )
 
-    question = f"List {host}?" if add else f"Take {host} away?"
-    made = confirm_and_run(arguments, ActionRequest("host", {"add": add, "host": host}, question, ask_yes=add), show)
+    sentence = f"List {host}?" if add else f"Take {host} away?"
+    made = confirm_and_run(arguments, ActionRequest("host", {"add": add, "host": host}, sentence, ask_yes=add), show)
     return 1 if made is None else 0
 
 
@@ -147,7 +150,7 @@ def _private_hosts(arguments: argparse.Namespace) -> list[str]:
 def allow(arguments: argparse.Namespace) -> int:
     if arguments.list:
         for each in ask_daemon(arguments, "consents", start=True)["consents"]:
-            _say(_consent(each))
+            say_clean(_consent(each))
         return 0
     if None in (arguments.dataset, arguments.host, arguments.usd):
         raise SpeciateError(
@@ -157,19 +160,21 @@ def allow(arguments: argparse.Namespace) -> int:
         )
     days = arguments.days
 
-    def show(asked: DaemonQuestion) -> None:
-        shown = asked.shown
-        _say(f"{shown['rows']} examples of {shown['dataset']} ({shown['modality']}), and all later versions of it,")
-        _say(f"may then be sent to {shown['host']}, for up to {arguments.usd:g} USD in all,")
-        _say("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
+    def show(question: DaemonQuestion) -> None:
+        shown = question.shown
+        say_clean(
+            f"{shown['rows']} examples of {shown['dataset']} ({shown['modality']}), and all later versions of it,"
+        )
+        say_clean(f"may then be sent to {shown['host']}, for up to {arguments.usd:g} USD in all,")
+        say_clean("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
         if shown["before"]:
-            _say(f"Now: {_consent(shown['before'])}")
+            say_clean(f"Now: {_consent(shown['before'])}")
 
     request = {"dataset": arguments.dataset, "host": arguments.host, "usd": arguments.usd, "days": days}
     made = confirm_and_run(arguments, ActionRequest("allow", request, "Allow exactly this?"), show)
     if made is None:
         return 1
-    _say(_consent(made))
+    say_clean(_consent(made))
     return 0
 
 
@@ -177,15 +182,15 @@ def disallow(arguments: argparse.Namespace) -> int:
     """Without a typed yes: it only takes away."""
     request = {"dataset": arguments.dataset, "host": arguments.host}
 
-    def show(asked: DaemonQuestion) -> None:
-        if asked.shown["before"]:
-            _say(_consent(asked.shown["before"]))
+    def show(question: DaemonQuestion) -> None:
+        if question.shown["before"]:
+            say_clean(_consent(question.shown["before"]))
 
     ended = confirm_and_run(arguments, ActionRequest("disallow", request, "Take this back?", ask_yes=False), show)
     if ended is None:
         return 1
-    _say(f"Taken back: {_consent(ended)}")
-    _say("Jobs that run already go on; control_job(action='cancel') stops one.")
+    say_clean(f"Taken back: {_consent(ended)}")
+    say_clean("Running jobs continue; control_job(action='cancel') stops one.")
     return 0
 
 
@@ -211,36 +216,30 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
             "See list_approvals for what waits.",
         )
 
-    def show(asked: DaemonQuestion) -> dict[str, Any]:
-        _say(f"{asked.shown['id']} ({approval['state']}, expires {time.ctime(asked.shown['expires'])})")
-        _say(f"Action: {asked.action}")
-        _say("Arguments: " + json.dumps(asked.arguments, indent=2))
-        _say("Evidence: " + json.dumps(asked.shown["evidence"], indent=2))
-        return {"hash": asked.shown["hash"]}
+    def show(question: DaemonQuestion) -> dict[str, Any]:
+        say_clean(f"{question.shown['id']} ({approval['state']}, expires {time.ctime(question.shown['expires'])})")
+        say_clean(f"Action: {question.action}")
+        say_clean("Arguments: " + json.dumps(question.arguments, indent=2))
+        say_clean("Evidence: " + json.dumps(question.shown["evidence"], indent=2))
+        return {"hash": question.shown["hash"]}
 
     made = confirm_and_run(
         arguments, ActionRequest(action, {"id": arguments.id}, f"{action.capitalize()} exactly this?"), show
     )
     if made is None:
         return 1
-    _say(json.dumps(made, indent=2))
+    say_clean(json.dumps(made, indent=2))
     return 0 if made["state"] == ("approved" if action == "approve" else "denied") else 1
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(clean_text(text) + "\n")
-
-
-# `speciate audit`: read the trail, check it, and continue from one that is not the known one.
-
-
 def audit(arguments: argparse.Namespace) -> int:
+    """Read the audit trail, check it, or accept one that is not the known one (after a restore)."""
     return {"verify": _verify, "list": _list, "accept": _accept}[arguments.action](arguments)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     for row in ask_daemon(arguments, "trail", start=True, use_case=arguments.use_case, most=arguments.last)["rows"]:
-        _say_clean(format_audit_row(row))
+        say_clean(format_audit_row(row))
     return 0
 
 
@@ -250,7 +249,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         arguments, "audit", start=True, head=arguments.head, kept=confirmation.read_kept_head(arguments)
     )
     signed = f", {verdict['signed']} signed" if verdict["signed"] else ""
-    _say_clean("\n".join([f"{verdict['rows']} rows{signed}, head {verdict['head']}", *verdict["problems"]]))
+    say_clean("\n".join([f"{verdict['rows']} rows{signed}, head {verdict['head']}", *verdict["problems"]]))
     return 1 if verdict["problems"] else 0
 
 
@@ -259,15 +258,10 @@ def _accept(arguments: argparse.Namespace) -> int:
     made = confirmation.confirm_and_run(arguments, ActionRequest("accept", {}, "Continue from this trail?"), _show)
     if made is None:
         return 1
-    _say_clean(f"Accepted, with row {made['audit'][:16]}.")
+    say_clean(f"Accepted, with row {made['audit'][:16]}.")
     return 0
 
 
-def _show(asked: DaemonQuestion) -> None:
-    for problem in asked.shown["problems"] or ["Nothing is wrong with the trail."]:
-        _say_clean(problem)
-
-
-def _say_clean(text: str) -> None:
-    sys.stdout.write(clean_text(text) + "\n")
-    sys.stdout.flush()
+def _show(question: DaemonQuestion) -> None:
+    for problem in question.shown["problems"] or ["Nothing is wrong with the trail."]:
+        say_clean(problem)

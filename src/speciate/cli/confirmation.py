@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from speciate import unix_sockets
 from speciate.cli import sealed_keys
 from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import say
 from speciate.cli.sealed_keys import StoredKey
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
@@ -73,12 +74,12 @@ def require_terminal() -> None:
 
 def ask_question(arguments: argparse.Namespace, action: str, request: Mapping[str, Any]) -> DaemonQuestion:
     """What the daemon would do."""
-    told = ask_daemon(arguments, "question", start=True, about={"action": action, **request})
-    question = Question(**told["question"])
-    message = statement(told["workspace"], question, told["head"], told["challenge"], told["until"])
-    keys = tuple(public_key(each["name"], each["kind"], each["public"]) for each in told["keys"])
+    answer = ask_daemon(arguments, "question", start=True, about={"action": action, **request})
+    question = Question(**answer["question"])
+    message = statement(answer["workspace"], question, answer["head"], answer["challenge"], answer["until"])
+    keys = tuple(public_key(each["name"], each["kind"], each["public"]) for each in answer["keys"])
     return DaemonQuestion(
-        question.shown, question.arguments, question.action, message, told["challenge"], told["workspace"], keys
+        question.shown, question.arguments, question.action, message, answer["challenge"], answer["workspace"], keys
     )
 
 
@@ -94,19 +95,19 @@ def confirm_and_run(
     `show` may return more arguments for the action. `unsealed`: a key that was opened a moment ago.
     """
     require_terminal()
-    asked = ask_question(arguments, wanted.action, wanted.request)
-    more = show(asked) or {}
-    if asked.keys:
-        answer = _sign_answer(asked, wanted.question, unsealed)
+    daemon_question = ask_question(arguments, wanted.action, wanted.request)
+    more = show(daemon_question) or {}
+    if daemon_question.keys:
+        answer = _sign_answer(daemon_question, wanted.question, unsealed)
         if answer is None:
             return None
         more = {**more, "signed": answer}
     elif wanted.ask_yes:
-        _say(UNSIGNED.format(account_name()))
+        say(UNSIGNED.format(account_name()))
         if not ask_yes(wanted.question):
             return None
     made = ask_daemon(arguments, wanted.action, start=True, by=account_name(), **{**wanted.request, **more})
-    if asked.keys and workspace_path(arguments.workspace).stat().st_uid != os.getuid():
+    if daemon_question.keys and workspace_path(arguments.workspace).stat().st_uid != os.getuid():
         keep_head(arguments, accepted=wanted.action == "accept")  # else the daemon keeps it in the same folder
     return made
 
@@ -145,13 +146,13 @@ def read_kept_head(arguments: argparse.Namespace) -> dict[str, Any] | None:
 def ask_yes(question: str) -> bool:
     answer = input(f"{question} Type yes: ")
     if answer.strip() != "yes":
-        _say("Nothing was changed.")
+        say("Nothing was changed.")
         return False
     return True
 
 
 def _sign_answer(
-    asked: DaemonQuestion, question: str, unsealed: tuple[StoredKey, Ed25519PrivateKey] | None
+    daemon_question: DaemonQuestion, question: str, unsealed: tuple[StoredKey, Ed25519PrivateKey] | None
 ) -> dict[str, str] | None:
     """The answer with its signature; None where the person did not want it. The keys of OpenSSH first, for they may be
     hardware; where one does not sign, a sealed one."""
@@ -162,12 +163,12 @@ def _sign_answer(
             "Do not redirect it.",
         )
     sys.stdout.flush()
-    marks = {key.fingerprint: key for key in asked.keys}
-    if unsealed is not None and unsealed[0].key.fingerprint in marks:
-        return _answer_fields(asked, unsealed[0].key, unsealed[1].sign(asked.message).hex())
-    mine = [stored for stored in sealed_keys.all_keys() if stored.key.fingerprint in marks]
+    keys = {key.fingerprint: key for key in daemon_question.keys}
+    if unsealed is not None and unsealed[0].key.fingerprint in keys:
+        return _answer_fields(daemon_question, unsealed[0].key, unsealed[1].sign(daemon_question.message).hex())
+    mine = [stored for stored in sealed_keys.all_keys() if stored.key.fingerprint in keys]
     if not mine:
-        names = ", ".join(f"{key.name} ({key.fingerprint[:16]})" for key in asked.keys)
+        names = ", ".join(f"{key.name} ({key.fingerprint[:16]})" for key in daemon_question.keys)
         raise SpeciateError(
             Code.REFUSED,
             f"This needs the signature of an enrolled key, and none of them is in {sealed_keys.folder()}: {names}.",
@@ -179,21 +180,23 @@ def _sign_answer(
             if not ask_yes(f"{question} The key {stored.key.name} signs it."):
                 return None
             try:
-                return _answer_fields(asked, stored.key, _signed_by_ssh(stored, asked.message))
+                return _answer_fields(daemon_question, stored.key, _signed_by_ssh(stored, daemon_question.message))
             except SpeciateError as error:
                 failed = str(error)
-                _say(failed)
+                say(failed)
                 continue
         phrase = passphrase(f"{question} Passphrase of the key {stored.key.name} (nothing: no): ")
         if not phrase:
-            _say("Nothing was changed.")
+            say("Nothing was changed.")
             return None
-        return _answer_fields(asked, stored.key, sealed_keys.unseal(stored, phrase).sign(asked.message).hex())
+        return _answer_fields(
+            daemon_question, stored.key, sealed_keys.unseal(stored, phrase).sign(daemon_question.message).hex()
+        )
     raise SpeciateError(Code.UNAVAILABLE, f"No key signed. {failed}", "Repeat the command with the key at hand.")
 
 
-def _answer_fields(asked: DaemonQuestion, key: Key, signature: str) -> dict[str, str]:
-    return {"challenge": asked.challenge, "key": key.fingerprint, "signature": signature}
+def _answer_fields(daemon_question: DaemonQuestion, key: Key, signature: str) -> dict[str, str]:
+    return {"challenge": daemon_question.challenge, "key": key.fingerprint, "signature": signature}
 
 
 def _signed_by_ssh(stored: StoredKey, message: bytes) -> str:
@@ -205,7 +208,7 @@ def _signed_by_ssh(stored: StoredKey, message: bytes) -> str:
         public.write_text(f"{stored.key.public}\n")
         file = private if private and private.is_file() else public
         if stored.key.hardware:  # what ssh-keygen says of it is captured with its errors
-            _say("Touch the key now.")
+            say("Touch the key now.")
         command = [ssh_keygen(), "-Y", "sign", "-n", NAMESPACE, "-f", str(file)]
         try:
             ran = subprocess.run(command, input=message, capture_output=True, timeout=_SSH_SECONDS, check=False)
@@ -252,8 +255,3 @@ def _terminal() -> Iterator[int]:
         yield terminal
     finally:
         os.close(terminal)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The commands that talk to the daemon. Standard library only."""
+"""The commands that talk to the daemon."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speciate.cli import system_service
+from speciate.cli.output import format_table, say
 from speciate.cli.user_service import install, uninstall
 from speciate.environment import made_unnamed, workspace_path
 from speciate.errors import Code, SpeciateError
@@ -49,7 +50,7 @@ def _serve_http(arguments: argparse.Namespace) -> int:
         dialled = dial(workspace, HTTP, fixtures=fixtures, port=port)
         port = dialled.answer["port"]
         if not shown:
-            _say(f"{dialled.answer['url']}\nAuthorization: Bearer {dialled.answer['token']}")
+            say(f"{dialled.answer['url']}\nAuthorization: Bearer {dialled.answer['token']}")
             shown = True
         dialled.line.receive()
         dialled.line.close()
@@ -69,7 +70,7 @@ def call(arguments: argparse.Namespace) -> int:
         raise SpeciateError(Code.INVALID, f"--args is not a JSON object: {arguments.args!r}.", "Write '{...}'.")
     workspace = workspace_path(arguments.workspace)
     made = None if workspace.exists() else made_unnamed(workspace)
-    _say(json.dumps(connect(arguments.workspace).call(arguments.tool, **given), indent=2, ensure_ascii=False))
+    say(json.dumps(connect(arguments.workspace).call(arguments.tool, **given), indent=2, ensure_ascii=False))
     if made:  # a refusal brings the daemon's word
         sys.stderr.write(f"{clean_text(made)}\n")
     return 0
@@ -77,8 +78,9 @@ def call(arguments: argparse.Namespace) -> int:
 
 def _list_tools(arguments: argparse.Namespace) -> int:
     """Each with the first sentence of what it is for."""
-    for tool in connect(arguments.workspace).tools():
-        _say(f"{tool['name']:20}  {tool['description'].partition('. ')[0].partition(chr(10))[0].rstrip('.')}.")
+    tools = connect(arguments.workspace).tools()
+    firsts = (tool["description"].partition(". ")[0].partition("\n")[0].rstrip(".") for tool in tools)
+    say(format_table([[tool["name"], f"{first}."] for tool, first in zip(tools, firsts, strict=True)]))
     return 0
 
 
@@ -89,12 +91,12 @@ def stop(arguments: argparse.Namespace) -> int:
     try:
         ended = _has_ended(workspace, pid, time.monotonic() + _END_SECONDS)
     except OSError:  # a daemon of the system, whose lock others cannot open
-        _say(f"Process {pid} ends; runs continue and are adopted by the next daemon.")
+        say(f"Process {pid} ends; runs continue and are adopted by the next daemon.")
         return 0
     if not ended:
-        _say(f"Process {pid} is still ending, after {_END_SECONDS:.0f} s: see {workspace / 'daemon.log'}.")
+        say(f"Process {pid} is still ending, after {_END_SECONDS:.0f} s: see {workspace / 'daemon.log'}.")
         return 1
-    _say(f"Process {pid} has ended; runs continue and are adopted by the next daemon.")
+    say(f"Process {pid} has ended; runs continue and are adopted by the next daemon.")
     return 0
 
 
@@ -119,25 +121,25 @@ def resume(arguments: argparse.Namespace) -> int:
     """Jobs of a copied workspace."""
     check_exists(arguments)
     resumed = ask_daemon(arguments, "resume", start=True)["jobs"]
-    _say("\n".join([*resumed, f"{len(resumed)} jobs are resumed that were paused because this workspace is a copy."]))
+    say("\n".join([*resumed, f"{len(resumed)} jobs are resumed that were paused because this workspace is a copy."]))
     return 0
 
 
 def refresh(arguments: argparse.Namespace) -> int:
     started = ask_daemon(arguments, "refresh", start=True, sources=arguments.sources, vectors=arguments.vectors)
-    _say(f"{started['job']} asks them; until it has ended, search_models knows what it knew.")
+    say(f"{started['job']} asks them; until it has ended, search_models knows what it knew.")
     return 0
 
 
 def fingerprint(arguments: argparse.Namespace) -> int:
-    asked = {"model": arguments.model, "dataset": arguments.dataset, "usd": arguments.usd}
-    started = ask_daemon(arguments, "fingerprint", start=True, **asked)
+    request = {"model": arguments.model, "dataset": arguments.dataset, "usd": arguments.usd}
+    started = ask_daemon(arguments, "fingerprint", start=True, **request)
     for each in started["asked"]:
-        _say(f"{each['job']} asks {each['model']}; describe_model shows what came of it.")
+        say(f"{each['job']} asks {each['model']}; describe_model shows what came of it.")
     for each in started["refused"]:
-        _say(f"{each['model']} is not asked. {each['why']}")
+        say(f"{each['model']} is not asked. {each['why']}")
     if not started["asked"] and not started["refused"]:
-        _say("No endpoint is registered: register_model(endpoint=...) does so.")
+        say("No endpoint is registered: register_model(endpoint=...) does so.")
     return 1 if started["refused"] else 0
 
 
@@ -148,9 +150,9 @@ def format_audit_row(row: dict[str, Any]) -> str:
     grounds = {name: row["evidence"].get(name) for name in ("override", "decision", "reason", "percent")}
     if isinstance(signed := row["evidence"].get("signed"), dict):
         grounds["signed by"] = signed.get("name")
-    told = ", ".join(f"{name}: {value}" for name, value in grounds.items() if value is not None)
+    evidence = ", ".join(f"{name}: {value}" for name, value in grounds.items() if value is not None)
     return clean_text(
-        f"{row['seq']}  {stamp}Z  {row['actor']}  {row['action']}  {row['use_case']}  {moved}  {told}".rstrip()
+        f"{row['seq']}  {stamp}Z  {row['actor']}  {row['action']}  {row['use_case']}  {moved}  {evidence}".rstrip()
     )
 
 
@@ -169,7 +171,7 @@ def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = Fals
 
 
 def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
-    """As `control`."""
+    """As `ask_daemon`, of the workspace in this folder."""
     try:
         dialled = dial(workspace, CONTROL, start=start, action=action, **more)
     except SpeciateError as error:
@@ -193,8 +195,3 @@ def _older_daemon_error(why: str) -> SpeciateError:
         f"The daemon of this workspace is an older version. {why}",
         "Run `speciate stop`, then repeat.",
     )
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -1,13 +1,13 @@
-"""The commands about slots. Standard library only."""
+"""The commands about deployments."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import Any
 
 from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import say
 
 _PATIENCE_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
@@ -27,7 +27,7 @@ def _start(arguments: argparse.Namespace) -> int:
         shown = next(each for each in _list_deployments(arguments) if each["use_case"] == arguments.use_case)
         if shown["url"] and shown["wanted"] is None:
             break  # it listens; nothing is in production yet
-    _say(_deployment_text(shown))
+    say(_deployment_text(shown))
     return 0 if arguments.no_wait or shown["serving"] or shown["wanted"] is None else 1
 
 
@@ -39,13 +39,13 @@ def _stop(arguments: argparse.Namespace) -> int:
         time.sleep(_LOOK_SECONDS)
         shown = next(each for each in _list_deployments(arguments) if each["use_case"] == arguments.use_case)
     ended = shown["state"] == "stopped"
-    _say(f"The slot of {arguments.use_case} {'has ended.' if ended else 'ends, after the requests in flight.'}")
+    say(f"The slot of {arguments.use_case} {'has ended.' if ended else 'ends, after the requests in flight.'}")
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
     for each in _list_deployments(arguments):
-        _say(_deployment_text(each))
+        say(_deployment_text(each))
     return 0
 
 
@@ -78,8 +78,3 @@ def _deployment_text(slot: dict[str, Any]) -> str:
         facts.append("nothing is in production yet: promote_model or specialize puts a model there")
     facts.append(f"token in {slot['token']}")
     return "\n  ".join(facts)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -14,6 +14,7 @@ from pathlib import Path
 from speciate import __version__
 from speciate.cli import user_service
 from speciate.cli.daemon_commands import ask_daemon_of
+from speciate.cli.output import format_table, say
 from speciate.environment import runtime_folder, workspace_path
 from speciate.errors import SpeciateError
 from speciate.governance import audit_heads
@@ -26,7 +27,7 @@ from speciate.workspace.filesystem import FilesystemCheck, check_folder
 ENABLES = {
     "classical": "train_model and specialize with classical methods, predict with them",
     "train": "methods that use pretrained models: probe and what is above it",
-    "audio": "datasets of sounds",
+    "audio": "datasets of audio",
     "video": "datasets of videos",
     "mesh": "datasets of meshes and point clouds",
     "medical": "datasets of DICOM and NIfTI",
@@ -37,7 +38,7 @@ ENABLES = {
     "domains": "all of bio, chem, medical, mesh, robots, simulators and video",
     "curate": "curate_dataset with label errors, outliers and diverse samples",
     "hub": "datasets and models of the Hugging Face hub: hf:org/name",
-    "vision": "networks of timm for pictures: timm:NAME",
+    "vision": "networks of timm for images: timm:NAME",
     "language": "training of language models: sft, dpo and the like",
     "rewards": "tasks of reasoning-gym, and rewards that check mathematics and JSON",
     "exports": "export_model to onnxruntime and OpenVINO",
@@ -70,9 +71,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         f"Disk of {workspace}": [*check_folder(workspace), *catalog(workspace), *runtime()],
     }
     for title, checks in sections.items():
-        sys.stdout.write(f"{title}\n")
-        for check in checks:
-            sys.stdout.write(f"  {'ok ' if check.ok else '-- '} {check.name:<12} {check.what}\n")
+        say(title)
+        if rows := [["", "ok" if check.ok else "--", check.name, check.what] for check in checks]:
+            say(format_table(rows))
     needed = (sections.popitem()[1], core(), sandbox(), sections["Approvals"][1:])
     return 0 if all(check.ok for checks in needed for check in checks) else 1
 
@@ -169,8 +170,8 @@ def approvals(workspace: Path) -> list[FilesystemCheck]:
     except NoDaemon:
         kept = audit_heads.outside_heads_at(workspace)
         keys = ", ".join(sorted({key for head in kept for key in head.keys}))
-        said = f"by what was kept outside the workspace, these are enrolled: {keys}" if keys else "no daemon runs"
-        return [FilesystemCheck("key", bool(keys), f"{said} (with a daemon this says what an approval is worth)")]
+        known = f"by what was kept outside the workspace, these are enrolled: {keys}" if keys else "no daemon runs"
+        return [FilesystemCheck("key", bool(keys), f"{known} (with a daemon this says what an approval is worth)")]
     except SpeciateError as error:
         return [FilesystemCheck("key", False, str(error))]
     return [worth, *(FilesystemCheck("trail", False, problem) for problem in problems)]

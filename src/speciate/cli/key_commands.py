@@ -15,6 +15,7 @@ from speciate import secrets
 from speciate.cli import confirmation, sealed_keys
 from speciate.cli.confirmation import ActionRequest, DaemonQuestion
 from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import format_table, say
 from speciate.cli.sealed_keys import StoredKey
 from speciate.errors import Code, SpeciateError
 from speciate.governance.approval_signatures import Key, public_key, ssh_keygen
@@ -39,7 +40,7 @@ def _enroll(arguments: argparse.Namespace) -> int:
         ssh_keygen()
         public = _read_ssh_key(mine, arguments.name or confirmation.account_name().replace(" ", "-"))
         if public.bare:
-            _say(_BARE.format(public.public.split()[0]))
+            say(_BARE.format(public.public.split()[0]))
             if not confirmation.ask_yes("Enroll it all the same?"):
                 return 1
         sealed_keys.remember(public, mine)
@@ -49,19 +50,19 @@ def _enroll(arguments: argparse.Namespace) -> int:
     wanted = ActionRequest("key enroll", request, f"Enroll the key {public.name}?")
     if confirmation.confirm_and_run(arguments, wanted, _show_enrollment, unsealed) is None:
         return 1
-    _say(f"Enrolled: {public.name} ({public.fingerprint}). From now on what only a person may do is signed.")
-    _say("Keep this fingerprint elsewhere, and enroll a second key: with every key lost nobody can decide here.")
+    say(f"Enrolled: {public.name} ({public.fingerprint}). From now on what only a person may do is signed.")
+    say("Keep this fingerprint elsewhere, and enroll a second key: with every key lost nobody can decide here.")
     return 0
 
 
-def _show_enrollment(asked: DaemonQuestion) -> None:
-    shown = asked.shown
-    _say(f"Key {asked.arguments['name']}, fingerprint {shown['key']}, {asked.arguments['kind']}.")
+def _show_enrollment(question: DaemonQuestion) -> None:
+    shown = question.shown
+    say(f"Key {question.arguments['name']}, fingerprint {shown['key']}, {question.arguments['kind']}.")
     if shown["enrolled"]:
-        _say(f"Enrolled already: {', '.join(shown['enrolled'])}. One of them signs this.")
+        say(f"Enrolled already: {', '.join(shown['enrolled'])}. One of them signs this.")
     else:
-        _say("It is the first key of this workspace: it is trusted from now on, whoever enrolls it.")
-    _say(f"Confirmed with it: {_format_settings(shown['settings'])}")
+        say("It is the first key of this workspace: it is trusted from now on, whoever enrolls it.")
+    say(f"Confirmed with it: {_format_settings(shown['settings'])}")
 
 
 def _format_settings(settings: dict[str, Any]) -> str:
@@ -75,13 +76,13 @@ def _open_or_make_key(name: str) -> tuple[tuple[StoredKey, Ed25519PrivateKey] | 
             raise SpeciateError(
                 Code.CONFLICT, f"{name!r} is the name of a key of OpenSSH.", f"Name it: --ssh {found.ssh}, or --name"
             )
-        _say(f"The key of {found.path} is enrolled.")
+        say(f"The key of {found.path} is enrolled.")
         return None, found.key
     first = confirmation.passphrase(f"A passphrase for the new key {name}, {sealed_keys.SHORTEST} characters or more: ")
     if len(first) >= sealed_keys.SHORTEST and confirmation.passphrase("The same again: ") != first:
         raise SpeciateError(Code.INVALID, "The two passphrases are not the same.", "Repeat the command.")
     made = sealed_keys.create(name, first)
-    _say(f"The key lies in {made[0].path}, sealed; the passphrase is stored nowhere.")
+    say(f"The key lies in {made[0].path}, sealed; the passphrase is stored nowhere.")
     return made, made[0].key
 
 
@@ -97,15 +98,18 @@ def _read_ssh_key(path: Path, name: str) -> Key:
 
 
 def _list_keys(arguments: argparse.Namespace) -> int:
-    told = ask_daemon(arguments, "keys", start=True)
-    for each in told["keys"]:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(each["enrolled"]))
-        state = "in force" if each["revoked"] is None else "revoked"
-        _say(f"{each['fingerprint']}  {each['name']:20}  {each['kind']:6}  {when}  {state}")
-    _say(told["worth"])
-    for problem in told["problems"]:
-        _say(f"Not as it should be: {problem}")
-    return 1 if told["problems"] else 0
+    answer = ask_daemon(arguments, "keys", start=True)
+    rows = [
+        [each["fingerprint"], each["name"], each["kind"], _minute(each["enrolled"]),
+         "in force" if each["revoked"] is None else "revoked"]
+        for each in answer["keys"]
+    ]  # fmt: skip
+    if rows:
+        say(format_table(rows))
+    say(answer["worth"])
+    for problem in answer["problems"]:
+        say(f"Not as it should be: {problem}")
+    return 1 if answer["problems"] else 0
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
@@ -113,28 +117,19 @@ def _revoke(arguments: argparse.Namespace) -> int:
     made = confirmation.confirm_and_run(arguments, wanted, _show_revocation)
     if made is None:
         return 1
-    _say(f"Revoked. {made['worth']}")
+    say(f"Revoked. {made['worth']}")
     return 0
 
 
-def _show_revocation(asked: DaemonQuestion) -> None:
-    shown = asked.shown
-    _say(f"Key {shown['name']}, fingerprint {shown['key']}. What it signed before stays valid.")
+def _show_revocation(question: DaemonQuestion) -> None:
+    shown = question.shown
+    say(f"Key {shown['name']}, fingerprint {shown['key']}. What it signed before stays valid.")
     if not shown["left"]:
-        _say("It is the last one: from then on anybody who runs programs with this account can approve again.")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-# The commands for keys: `speciate secret`. They concern a person, not a workspace, and no tool reaches them.
-#
-# Standard library only.
+        say("It is the last one: from then on anybody who runs programs with this account can approve again.")
 
 
 def secret(arguments: argparse.Namespace) -> int:
+    """Keys of services. They concern a person, not a workspace, and no tool reaches them."""
     return {"set": _set_secret, "list": _list_secrets, "remove": _remove_secret}[arguments.action](arguments)
 
 
@@ -146,23 +141,21 @@ def _set_secret(arguments: argparse.Namespace) -> int:
     else:
         value = sys.stdin.read(LONGEST + 2)
     made = secrets.put(arguments.name, arguments.host, value.strip())
-    _say_line(f"{made.name} is stored in {secrets.file()}, for {', '.join(made.hosts)} alone.")
+    say(f"{made.name} is stored in {secrets.file()}, for {', '.join(made.hosts)} alone.")
     return 0
 
 
 def _list_secrets(arguments: argparse.Namespace) -> int:
-    for key in secrets.list_secrets():
-        _say_line(
-            f"{key.name:20}  {', '.join(key.hosts):40}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(key.stamp))}"
-        )
+    if rows := [[key.name, ", ".join(key.hosts), _minute(key.stamp)] for key in secrets.list_secrets()]:
+        say(format_table(rows))
     return 0
+
+
+def _minute(stamp: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp))
 
 
 def _remove_secret(arguments: argparse.Namespace) -> int:
     secrets.remove(arguments.name)
-    _say_line(f"{arguments.name} is gone from {secrets.file()}. At its service it is still valid.")
+    say(f"{arguments.name} is gone from {secrets.file()}. At its service it is still valid.")
     return 0
-
-
-def _say_line(text: str) -> None:
-    sys.stdout.write(text + "\n")

@@ -1,18 +1,17 @@
-"""The commands about answers: what to label next, and what came from what. Standard library only."""
+"""The commands about answers: what to label next, and what came from what."""
 
 from __future__ import annotations
 
 import argparse
 import base64
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from speciate.cli.confirmation import account_name, require_terminal
 from speciate.cli.daemon_commands import ask_daemon
-from speciate.cli.output import check_image_path, write_image
+from speciate.cli.output import check_image_path, say, write_image
 
 _LONGEST = 600
 _PICTURES = (".svg", ".png")
@@ -22,12 +21,12 @@ def labels(arguments: argparse.Namespace) -> int:
     """The queue with how far labellers agree; `--ask` asks for each label on the terminal."""
     if arguments.ask:
         require_terminal()
-    asked = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
-    shown = ask_daemon(arguments, "labels", start=True, **asked)
+    request = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
+    shown = ask_daemon(arguments, "labels", start=True, **request)
     for line in _summary(shown):
-        _say(line)
+        say(line)
     for item in shown["items"]:
-        _say(_item(item, shown["root"]))
+        say(_item(item, shown["root"]))
         if arguments.ask:
             _ask_until_stored(arguments, item)
     return 0
@@ -42,10 +41,10 @@ def _ask_until_stored(arguments: argparse.Namespace, item: dict[str, Any]) -> No
         "use_case": arguments.use_case,
     }
     while (label := _ask_for_label(item["output"])) is not None:
-        told = ask_daemon(arguments, "labels", start=True, label=label, **about)
-        if "unknown" not in told:
+        answer = ask_daemon(arguments, "labels", start=True, label=label, **about)
+        if "unknown" not in answer:
             return
-        _say(f"  {told['unknown']}")
+        say(f"  {answer['unknown']}")
         if input("  Is it a new class? (y/N) ").strip().lower() in ("y", "yes"):
             ask_daemon(arguments, "labels", start=True, label=label, new_class=True, **about)
             return
@@ -58,7 +57,7 @@ def _ask_for_label(output: Any) -> Any:
             return parse_label(label, output)
         except ValueError:
             form = "a number" if isinstance(output, float | int) else "JSON"
-            _say(f"  It must be {form}, as the answer is.")
+            say(f"  It must be {form}, as the answer is.")
     return None
 
 
@@ -79,21 +78,21 @@ def _no_number(name: str) -> None:
 
 def trace(arguments: argparse.Namespace) -> int:
     picture = check_image_path(arguments.picture, _PICTURES) if arguments.picture else None
-    asked = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
+    request = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
     kind = picture.suffix[1:] if picture else None
-    shown = ask_daemon(arguments, "trace", start=True, picture=kind, **asked)
-    _say(shown["text"])
+    shown = ask_daemon(arguments, "trace", start=True, picture=kind, **request)
+    say(shown["text"])
     if "models" in shown:
-        _say(f"models: {', '.join(shown['models']) or 'none'}")
+        say(f"models: {', '.join(shown['models']) or 'none'}")
         for name, count in shown["answers"].items():
-            _say(f"answers of {name}: {count:,}")
+            say(f"answers of {name}: {count:,}")
         for each in shown["predictions"][:20]:
-            _say(f"  {each}")
+            say(f"  {each}")
         if len(shown["predictions"]) > 20:
-            _say("  ...")
+            say("  ...")
     if picture:
         data = shown["picture"].encode() if kind == "svg" else base64.b64decode(shown["picture"])
-        _say(write_image(picture, data))
+        say(write_image(picture, data))
     return 0
 
 
@@ -134,8 +133,3 @@ def in_a_line(value: Any) -> str:
 
 def _clip(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

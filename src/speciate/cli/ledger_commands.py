@@ -1,19 +1,18 @@
-"""`speciate ledger`: how long models take, what they cost and how they hold, as a table, JSON or a picture.
+"""`speciate ledger`: how long models take, what they cost and how they hold, as a table, JSON or a chart.
 
-Standard library only: the daemon computes, this shows.
+The daemon computes it; this shows it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
 from speciate.cli.daemon_commands import ask_daemon
-from speciate.cli.output import check_image_path, write_image
+from speciate.cli.output import check_image_path, format_table, say, write_image
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _UNKNOWN = "not known yet"
@@ -22,11 +21,11 @@ _UNKNOWN = "not known yet"
 def ledger(arguments: argparse.Namespace) -> int:
     picture = check_image_path(arguments.picture, (".svg",)) if arguments.picture else None
     found = ask_daemon(arguments, "ledger", start=True)
-    _say(json.dumps(found, indent=2) if arguments.json else format_ledger(found))
+    say(json.dumps(found, indent=2) if arguments.json else format_ledger(found))
     if picture:
         wrote = write_image(picture, ledger_svg(found).encode())
         if not arguments.json:  # which is for programs
-            _say(f"\n{wrote}")
+            say(f"\n{wrote}")
     return 0
 
 
@@ -61,20 +60,17 @@ def _format_totals(found: dict[str, Any]) -> str:
         f"{number} {state}" for state, number in counts.items() if number
     )
     rows = [
-        ["", "median", "90 % within"],
-        *(
-            [label, duration(found[name]["median_seconds"]), duration(found[name]["p90_seconds"])]
-            for name, label in (("baked", "survived the bake"), ("answered", "answered, as if all survive"))
-        ),
+        [label, duration(found[name]["median_seconds"]), duration(found[name]["p90_seconds"])]
+        for name, label in (("baked", "survived the bake"), ("answered", "answered, as if all survive"))
     ]
-    return f"{heading}\n{_align_columns(rows)}"
+    return f"{heading}\n{format_table(rows, ['', 'median', '90 % within'])}"
 
 
 def _table(lines: Sequence[dict[str, Any]], stages: Sequence[str]) -> str:
     if not lines:
         return ""
     used = [stage for stage in stages if any(line["time_to_model"]["stages"].get(stage) for line in lines)]
-    rows = [["use case", "state", "time", *used, "computing", "paid", "calls", "people", "model"]]
+    header, rows = ["use case", "state", "time", *used, "computing", "paid", "calls", "people", "model"], []
     for line in lines:
         clock, spent = line["time_to_model"], line["until_model"]
         rows.append(
@@ -85,47 +81,33 @@ def _table(lines: Sequence[dict[str, Any]], stages: Sequence[str]) -> str:
                 str(spent["people_asked"]), clock["model"] or "-",
             ]
         )  # fmt: skip
-    return _align_columns(rows)
+    return format_table(rows, header)
 
 
 def _format_deployments(found: dict[str, Any]) -> str:
     deployed, baking = found["models_deployed_30d"], found["models_baking_30d"]
-    said = [f"Last 30 days: {deployed} model{'s' if deployed != 1 else ''} deployed that held, {baking} still baking"]
+    sentences = [
+        f"Last 30 days: {deployed} model{'s' if deployed != 1 else ''} deployed that held, {baking} still baking"
+    ]
     if found["change_failure_rate"] is not None:
-        said.append(f"{found['change_failure_rate']:.0%} of the promotions failed")
-        said.append(f"{found['rework_rate']:.0%} had to follow a failed one")
+        sentences.append(f"{found['change_failure_rate']:.0%} of the promotions failed")
+        sentences.append(f"{found['rework_rate']:.0%} had to follow a failed one")
     if found["seconds_to_recover"] is not None:
-        said.append(f"half of the failures were over within {duration(found['seconds_to_recover'])}")
-    return "; ".join(said) + "."
-
-
-def _align_columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-# The ledger as a picture: a bar for each use case, of its stages. SVG by hand, so that no library is needed for it.
-#
-# Colours are Okabe and Ito's, which people with any colour vision tell apart.
+        sentences.append(f"half of the failures were over within {duration(found['seconds_to_recover'])}")
+    return "; ".join(sentences) + "."
 
 
 _COLOURS = {
     "data": "#56B4E9", "queue": "#BBBBBB", "train": "#009E73", "evaluate": "#F0E442", "person": "#D55E00",
     "deploy": "#0072B2",
 }  # fmt: skip
+"""Okabe and Ito's colours, which people with any colour vision tell apart."""
 _LEFT, _BAR, _ROW, _TOP = 170, 620, 30, 64
-_STATES = {"done": "", "provisional": " (its bake is not over)", "open": " (goes on)"}
+_STATES = {"done": "", "provisional": " (its bake is not over)", "open": " (still open)"}
 
 
 def ledger_svg(found: dict[str, Any]) -> str:
-    """An SVG document; each bar is as long as its time to model beside the longest."""
+    """An SVG document: one bar for each use case, made of its stages, as long as its time to model."""
     lines = found["lines"]
     height = _TOP + _ROW * max(1, len(lines)) + 12
     body = "\n".join(_svg_parts(lines, found["stages"]))

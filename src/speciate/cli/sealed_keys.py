@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError
 from speciate.governance.approval_signatures import Key, public_key
 from speciate.refs import check_name
-from speciate.settings import config_folder
 
 SHORTEST = 12
 _VERSION = 1
@@ -71,8 +71,8 @@ def remember(key: Key, ssh: Path) -> StoredKey:
     for stored in all_keys():
         if stored.key.fingerprint == key.fingerprint:
             return stored
-    told = {"version": _VERSION, "name": key.name, "kind": "ssh", "public": key.public, "ssh": str(ssh)}
-    return StoredKey(_write(key.name, told), key, {}, ssh)
+    fields = {"version": _VERSION, "name": key.name, "kind": "ssh", "public": key.public, "ssh": str(ssh)}
+    return StoredKey(_write(key.name, fields), key, {}, ssh)
 
 
 def unseal(stored: StoredKey, passphrase: str) -> Ed25519PrivateKey:
@@ -134,17 +134,17 @@ def _read(path: Path) -> StoredKey:
         _check_private(info, path, "600")
         data = file.read(_LONGEST + 1)
     try:
-        told = json.loads(data)
-        if len(data) > _LONGEST or told["version"] != _VERSION:
+        fields = json.loads(data)
+        if len(data) > _LONGEST or fields["version"] != _VERSION:
             raise ValueError("it is of another version")
-        key = public_key(str(told["name"]), str(told["kind"]), str(told["public"]))
-        sealed = {name: told[name] for name in ("salt", "nonce", "sealed", *_COST)} if key.kind == "sealed" else {}
-        return StoredKey(path, key, sealed, Path(told["ssh"]) if key.kind == "ssh" else None)
+        key = public_key(str(fields["name"]), str(fields["kind"]), str(fields["public"]))
+        sealed = {name: fields[name] for name in ("salt", "nonce", "sealed", *_COST)} if key.kind == "sealed" else {}
+        return StoredKey(path, key, sealed, Path(fields["ssh"]) if key.kind == "ssh" else None)
     except (ValueError, KeyError, TypeError, SpeciateError) as error:
         raise _damaged(path, error) from None
 
 
-def _write(name: str, told: dict[str, Any]) -> Path:
+def _write(name: str, fields: dict[str, Any]) -> Path:
     check_name("key", name)
     path = folder() / f"{name}.json"
     for each in (config_folder(), folder()):
@@ -157,7 +157,7 @@ def _write(name: str, told: dict[str, Any]) -> Path:
             Code.CONFLICT, f"There is a key {name!r} already: {path}.", "Choose another name: --name NAME"
         ) from None
     with open(descriptor, "w") as file:
-        json.dump(told, file)
+        json.dump(fields, file)
         file.flush()
         os.fsync(file.fileno())
     return path

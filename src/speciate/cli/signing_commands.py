@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from speciate.cli import confirmation
 from speciate.cli.confirmation import ActionRequest, DaemonQuestion
 from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import say
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.models import sealed, signature
@@ -29,27 +29,27 @@ def sign(arguments: argparse.Namespace) -> int:
     folder, ref = Path(found["folder"]), str(found["model"])
     if sealed.check(folder) != found["id"]:
         raise SpeciateError(Code.REFUSED, f"The files of {ref} are not what was registered.", "Restore them first.")
-    _say_line(f"{ref}, {found['bytes']:,} bytes, id {found['id']}\nmade by {found['method']} from {found['base']}")
+    say(f"{ref}, {found['bytes']:,} bytes, id {found['id']}\nmade by {found['method']} from {found['base']}")
     if not confirmation.ask_yes(f"Sign exactly this with {arguments.key}?"):
         return 1
     write_signature(folder, Path(arguments.key))
-    told = confirmation.confirm_and_run(
+    answer = confirmation.confirm_and_run(
         arguments, ActionRequest("signed", {"model": ref}, "Note it in the audit?", ask_yes=False), _show_signature
     )
-    _say_line(
+    say(
         "The signature lies beside the files, and no row of the audit tells of it."
-        if told is None
-        else _done_line(told)
+        if answer is None
+        else _done_line(answer)
     )
-    return 1 if told is None else 0
+    return 1 if answer is None else 0
 
 
-def _show_signature(asked: DaemonQuestion) -> None:
-    _say_line(f"{asked.shown['model']}, id {asked.shown['id']}, is signed by the key {asked.shown['key'][:16]}.")
+def _show_signature(question: DaemonQuestion) -> None:
+    say(f"{question.shown['model']}, id {question.shown['id']}, is signed by the key {question.shown['key'][:16]}.")
 
 
-def _done_line(told: dict[str, Any]) -> str:
-    return f"Signed by the key {told['key'][:16]}."
+def _done_line(answer: dict[str, Any]) -> str:
+    return f"Signed by the key {answer['key'][:16]}."
 
 
 def verify_signature(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def verify_signature(arguments: argparse.Namespace) -> int:
     if state.state == "valid":
         key = next(key for key in keys if signature.fingerprint(key) == state.key)
         verify_whole(folder, key)
-    _say_line(f"{found['model']}: {state.state}. {state.why}")
+    say(f"{found['model']}: {state.state}. {state.why}")
     return 0 if state.state == "valid" else 1
 
 
@@ -126,7 +126,3 @@ def _library() -> tuple[Any, Any, Any]:
             "Run: pip install 'speciate[signing]'",
         ) from None  # fmt: skip
     return signing, hashing, verifying
-
-
-def _say_line(text: str) -> None:
-    sys.stdout.write(text + "\n")

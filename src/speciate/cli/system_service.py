@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.cli.output import say
 from speciate.cli.user_service import escaped, quoted
 from speciate.environment import SYSTEM_SOCKETS, SYSTEM_UNITS, clean_environment, system_unit
 from speciate.errors import Code, SpeciateError
@@ -50,13 +51,13 @@ def install(arguments: argparse.Namespace) -> int:
     workspace = Path(arguments.workspace).absolute() if arguments.workspace else system.workspace
     unit = set_up(system, workspace)
     started = _run("systemctl", "daemon-reload") and _run("systemctl", "enable", "--now", unit.name)
-    _say(f"Installed: {unit}. The daemon of {workspace} runs as {system.user}.")
+    say(f"Installed: {unit}. The daemon of {workspace} runs as {system.user}.")
     if not started:
         command = shlex.join(command_of(system, workspace))
-        _say(f"systemd does not run here. As {system.user}, with {SYSTEM_SOCKETS} made for it: {command}")
-    _say(f"Who may call it: usermod -aG {system.group} NAME, then a new login, and: --workspace {workspace}")
-    _say(f"It reads only what {system.user} may read, below `roots` in {workspace}/settings.toml.")
-    _say("Then a person enrolls a key: speciate key enroll. Until then each member of the group may approve.")
+        say(f"systemd does not run here. As {system.user}, with {SYSTEM_SOCKETS} made for it: {command}")
+    say(f"Who may call it: usermod -aG {system.group} NAME, then a new login, and: --workspace {workspace}")
+    say(f"It reads only what {system.user} may read, below `roots` in {workspace}/settings.toml.")
+    say("Then a person enrolls a key: speciate key enroll. Until then each member of the group may approve.")
     return 0
 
 
@@ -66,8 +67,8 @@ def uninstall(arguments: argparse.Namespace) -> int:
     _require_root()
     workspace = Path(arguments.workspace).absolute() if arguments.workspace else system.workspace
     unit = take_back(system, workspace)
-    _say(f"Removed: {unit}." if unit else f"It was not installed for {workspace}.")
-    _say(f"{system.state} and the user {system.user} are still there; to remove them: userdel -r {system.user}")
+    say(f"Removed: {unit}." if unit else f"It was not installed for {workspace}.")
+    say(f"{system.state} and the user {system.user} are still there; to remove them: userdel -r {system.user}")
     return 0
 
 
@@ -293,8 +294,3 @@ def _run(*command: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return ran.returncode == 0
-
-
-def _say(said: str) -> None:
-    sys.stdout.write(said + "\n")
-    sys.stdout.flush()

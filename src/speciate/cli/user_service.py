@@ -21,6 +21,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.cli.output import say
 from speciate.environment import clean_environment, config_folder, workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import write_whole
@@ -63,18 +64,18 @@ def install(arguments: argparse.Namespace) -> int:
             _call("launchctl", "bootout", _domain(unit), required=False)
         _call("launchctl", "bootstrap", f"gui/{os.getuid()}", str(unit.path), required=False)
         _call("launchctl", "kickstart", _domain(unit))
-    _say(f"{'It was' if known else 'Now it is'} installed: {unit.path}")
-    _say("The daemon runs from login on, and begins again when it ends. To end that: speciate serve --uninstall")
+    say(f"{'It was' if known else 'Now it is'} installed: {unit.path}")
+    say("The daemon runs from login on, and begins again when it ends. To end that: speciate serve --uninstall")
     if unit.manager == _SYSTEMD and not _runs_after_logout():
-        _say("It ends at logout; to let it run without anybody logged in: loginctl enable-linger")
+        say("It ends at logout; to let it run without anybody logged in: loginctl enable-linger")
     return 0
 
 
 def uninstall(arguments: argparse.Namespace) -> int:
-    """Repeating it changes nothing. The daemon ends; its runs go on."""
+    """Repeating it changes nothing. The daemon ends; its runs continue."""
     unit = unit_of(workspace_path(arguments.workspace))
     if not unit.path.exists():
-        _say(f"It was not installed: there is no {unit.path}")
+        say(f"It was not installed: there is no {unit.path}")
         return 0
     if unit.manager == _SYSTEMD:
         _call("systemctl", "--user", "disable", "--now", unit.name, required=False)
@@ -83,7 +84,7 @@ def uninstall(arguments: argparse.Namespace) -> int:
     unit.path.unlink()
     if unit.manager == _SYSTEMD:
         _call("systemctl", "--user", "daemon-reload", required=False)
-    _say(f"Removed: {unit.path}. From now on the daemon begins when a client needs it, as everywhere else.")
+    say(f"Removed: {unit.path}. From now on the daemon begins when a client needs it, as everywhere else.")
     return 0
 
 
@@ -221,8 +222,3 @@ def _call(*command: str, required: bool = True) -> str | None:
             Code.UNAVAILABLE, f"`{shlex.join(command)}` failed: {problem}", "Mend that, then call it again."
         )
     return None
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -1,20 +1,20 @@
-"""`speciate verify` and `speciate backup`: every file that the workspace keeps compared with what the catalog says of
-it.
+"""`speciate verify` and `speciate backup`: compare every file of the workspace with what the catalog says of it.
 
-The daemon goes on meanwhile: it says what the catalog refers to, the files are read here. Where it cannot start, as
-with a damaged catalog, that is said and the files are compared with what they say themselves."""
+The daemon keeps serving: it lists what the catalog refers to, and the files are read here. If it cannot start, as with
+a damaged catalog, that is reported and the files are compared with the hashes that they hold themselves.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 from speciate.cli import signing_commands
 from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import Progress, say
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.loop.verification import (
@@ -30,8 +30,6 @@ from speciate.loop.verification import (
 from speciate.server.untrusted import clean_text
 from speciate.workspace.disk_space import format_bytes
 from speciate.workspace.workspace import Folders
-
-_SHOW_SECONDS = 2.0
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -51,7 +49,7 @@ def verify(arguments: argparse.Namespace) -> int:
         raise SpeciateError(Code.NOT_FOUND, f"There is no workspace {folders.root}.", "Name one with --workspace.")
     known = inventory_of(arguments, quiet=arguments.json)
     progress = Progress(quiet=arguments.json)
-    walk, found = VerificationWalk(folders, known, progress.tell), list[Finding]()
+    walk, found = VerificationWalk(folders, known, partial(_show_read, progress)), list[Finding]()
     for finding in walk:
         if finding.why == MISSING and not still_needed(arguments, known, finding):
             continue
@@ -104,52 +102,30 @@ def finding_text(finding: Finding) -> str:
 
 def _summary(seen: WalkProgress, found: list[Finding], known: Inventory) -> str:
     wrong = len(found) + len(known.catalog)
-    said = f"{seen.files:,} files, {format_bytes(seen.bytes)}: " + (
+    summary = f"{seen.files:,} files, {format_bytes(seen.bytes)}: " + (
         f"{wrong} damaged or missing." if wrong else "all whole."
     )
     if seen.unsealed:
-        said += f" {seen.unsealed:,} are from before files said what they hold: only that they can be read is known."
-    return said
+        summary += f" {seen.unsealed:,} are from before files said what they hold: only that they can be read is known."
+    return summary
 
 
-class Progress:
-    """A line on a terminal, every other second."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet or not sys.stderr.isatty()
-        self._next, self._shown = time.monotonic() + _SHOW_SECONDS, False
-
-    def tell(self, files: int, count: int) -> None:
-        if not self._quiet and time.monotonic() >= self._next:
-            self._next, self._shown = time.monotonic() + _SHOW_SECONDS, True
-            sys.stderr.write(f"\r{files:,} files, {format_bytes(count)} read ...")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            self._shown = False
-
-
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-# `speciate backup`: a copy of the workspace, and a look at whether the copy is what was once written.
-#
-# The daemon copies; every file of the copy is then hashed here, so a file that was damaged before and one that the
-# target's disk damaged are both found, and nobody takes a backup for whole that is not.
+def _show_read(progress: Progress, files: int, count: int) -> None:
+    progress.show(f"{files:,} files, {format_bytes(count)} read ...")
 
 
 def backup(arguments: argparse.Namespace) -> int:
-    """1 where something in the copy is damaged or missing; the rest is copied nevertheless."""
+    """1 if something in the copy is damaged or missing; the rest is copied nevertheless.
+
+    The daemon copies; every file of the copy is then hashed here. So a file that was damaged before, and one that the
+    target's disk damaged, are both found, and nobody takes a damaged backup for a whole one.
+    """
     known = inventory_of(arguments, quiet=False)  # before: what is made meanwhile is in no need of being there
     made = ask_daemon(arguments, "backup", start=True, target=os.path.abspath(arguments.target))
     progress = Progress()
     found = [
         each
-        for each in VerificationWalk(Folders(Path(made["path"])), known, progress.tell)
+        for each in VerificationWalk(Folders(Path(made["path"])), known, partial(_show_read, progress))
         if each.why != MISSING or still_needed(arguments, known, each)
     ]
     progress.clear()

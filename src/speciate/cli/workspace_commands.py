@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from pathlib import Path
 
 from speciate.cli.daemon_commands import ask_daemon, check_exists
+from speciate.cli.output import say
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import write_whole
@@ -35,8 +35,8 @@ def init(arguments: argparse.Namespace) -> int:
     write_whole(root / "settings.toml", f'policy = "{arguments.policy}"\n')
     Workspace(root).close()
     lock.release()
-    _say(f"{root} is ready (policy: {arguments.policy}). Give it to an agent as a stdio MCP server:")
-    _say(f"  speciate serve --workspace {root}")
+    say(f"{root} is ready (policy: {arguments.policy}). Give it to an agent as a stdio MCP server:")
+    say(f"  speciate serve --workspace {root}")
     return 0
 
 
@@ -44,17 +44,17 @@ def rebuild(arguments: argparse.Namespace) -> int:
     root = workspace_path(arguments.workspace)
     lock = _lock_workspace(root)
     report = rebuild_catalog(root)
-    _say(f"{sum(report.rows.values())} rows of {len(report.rows)} tables came from {report.source}.")
+    say(f"{sum(report.rows.values())} rows of {len(report.rows)} tables came from {report.source}.")
     workspace = Workspace(root)
     recovered = recover_jobs(workspace)
     workspace.close()
     lock.release()
-    _say(f"{len(recovered.jobs)} jobs came back from their run folders.")
+    say(f"{len(recovered.jobs)} jobs came back from their run folders.")
     for line in (*report.lost, *recovered.lost):
-        _say(f"Not restored: {line}")
-    _say("Files that nothing names now and that were written since then stay: garbage collection leaves them alone.")
+        say(f"Not restored: {line}")
+    say("Files that nothing names now and that were written since then stay: garbage collection leaves them alone.")
     if report.kept:
-        _say(f"The old catalog is kept in {report.kept}.")
+        say(f"The old catalog is kept in {report.kept}.")
     return 0
 
 
@@ -67,22 +67,15 @@ def _lock_workspace(root: Path) -> Lock:
         ) from None
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-# `speciate status`: what the daemon does, or whether a workspace without one has lost its catalog. Starts nothing.
-
-
 def status(arguments: argparse.Namespace) -> int:
-    """Raises REFUSED, as a call would, for a catalog that is gone."""
+    """What the daemon does; starts none. Raises REFUSED, as a call would, if the catalog is gone."""
     check_exists(arguments)
     try:
-        said = json.dumps(ask_daemon(arguments, "status"), indent=2)
+        shown = json.dumps(ask_daemon(arguments, "status"), indent=2)
     except NoDaemon as none:
         with contextlib.suppress(OSError):  # another user's folder, of which nothing can be told
             if refused := catalog_identity.missing_catalog_error(workspace_path(arguments.workspace)):
                 raise refused from none
-        said = str(none)
-    sys.stdout.write(said + "\n")
+        shown = str(none)
+    say(shown)
     return 0

@@ -73,7 +73,7 @@ class Payload(BaseModel):
     """By the number of a step that asks models: `Outside.payload`."""
 
 
-def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
+def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     ref = dataset_ref(spec.dataset)
     if ref.split is not None:
         raise SpeciateError(
@@ -126,7 +126,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
     requests = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
     classical = any(step.operation.needs for step in steps)
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
         resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **requests},
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
@@ -170,7 +170,7 @@ def _name_models(step: Step, outside: Outside | None) -> Step:
 
 def run(run: Run) -> dict[str, Any]:
     """Applies the steps in order and seals the next version."""
-    payload = Payload.model_validate(run.payload)
+    payload = run.read_payload(Payload)
     parent, steps = payload.manifest, parse_steps(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     context = Context(run, parent, pool, payload.others, payload.models)

@@ -61,7 +61,7 @@ class ConvertPayload(BaseModel):
     base_model: str | None
 
 
-def plan(spec: ConvertSpec, workspace: Workspace) -> Plan:
+def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
     """Raises INVALID for a model without a network, or without data to judge by; MISSING_EXTRA; NOT_FOUND."""
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
     folder, card = version.path, version.card
@@ -78,7 +78,7 @@ def plan(spec: ConvertSpec, workspace: Workspace) -> Plan:
     )  # fmt: skip
     memory = _PROCESS_MB + _COPIES * (size >> 20)
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(cpu=1, memory_mb=memory),
         seconds=_SECONDS,
         bytes=size,

@@ -46,7 +46,7 @@ REPORT = "export.json"
 
 def run(run: Run) -> dict[str, Any]:
     """`{"card", "report"}`, with the folder `model` in outputs. REFUSED with the figures where a gate does not hold."""
-    payload, started = ConvertPayload.model_validate(run.payload), time.perf_counter()
+    payload, started = run.read_payload(ConvertPayload), time.perf_counter()
     parent, staged = Path(payload.folder), run.outputs / "model"
     task = EvaluationTask.model_validate(payload.judging)
     told = iter(range(1, _STEPS + 1))

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.environment import config_folder
 from speciate.governance import audit
 from speciate.jobs.folder import write_whole
-from speciate.settings import config_folder
 from speciate.workspace import catalog_identity
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace

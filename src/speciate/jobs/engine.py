@@ -1,4 +1,4 @@
-"""The durable job engine: what the rest of the house calls.
+"""The durable job engine: what the other rooms call.
 
 Everything it is told is on disk when the call returns. Work happens elsewhere: runs in worker processes that the
 reconciler watches, inline jobs and steps of composites inside the writer's transactions.
@@ -65,7 +65,7 @@ class Engine:
         self._thread.start()
 
     def drain(self) -> None:
-        """Start nothing more; what runs goes on under its supervisors."""
+        """Start nothing more; runs continue under their supervisors."""
         self._reconciler.draining = True
 
     def stop(self) -> None:
@@ -155,7 +155,7 @@ class Engine:
             use_case=plan.use_case or (spec.get("use_case") if after else None), executor=declared.executor,
             created=now, changed=now,
         )  # fmt: skip
-        kept = plan.model_dump_json() if declared.executor == "local" and not after else None
+        kept = plan.model_dump_json(by_alias=True) if declared.executor == "local" and not after else None
         fault("submit_before_commit")
         stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after), kept))
         fault("submit_after_commit")
@@ -198,8 +198,11 @@ class Engine:
         self, *, state: str | None = None, kind: str | None = None, use_case: str | None = None,
         parent: str | None = None, limit: int = 20, before: str | None = None,
     ) -> list[Job]:  # fmt: skip
-        """Newest first. `before` is the id of the last job of the page before."""
+        """Newest first. `before` is the id of the last job of the page before; state `failed` includes `dead`."""
         where, parameters = ["true"], list[object]()
+        if state == State.FAILED:
+            where.append("state IN ('failed', 'dead')")
+            state = None
         for column, value in (("state", state), ("kind", kind), ("use_case", use_case), ("parent", parent)):
             if value is not None:
                 where.append(f"{column} = ?")
@@ -267,18 +270,22 @@ def _validate_spec(kind: Kind, spec: Mapping[str, Any]) -> Any:
     try:
         return kind.spec.model_validate(spec)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
-        )
-        raise SpeciateError(
-            Code.INVALID, f"The request for {kind.name} is not valid: {problems}.", "Correct it and call again."
-        ) from error
+        raise invalid_spec(error, kind.name) from error
 
 
-# Lets threads sleep until something happens to a job, without asking the catalog in a loop.
+def invalid_spec(error: ValidationError, kind: str = "this job") -> SpeciateError:
+    """INVALID, naming each field that is wrong."""
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+    )
+    return SpeciateError(
+        Code.INVALID, f"The request for {kind} is not valid: {problems}.", "Correct it and call again."
+    )
 
 
 class Waiters:
+    """Lets threads sleep until something happens to a job, without polling the catalog."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[threading.Event]] = defaultdict(list)

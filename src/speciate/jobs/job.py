@@ -92,19 +92,22 @@ class Job(BaseModel):
     ended: float | None = None
 
     @property
+    def shown_state(self) -> State:
+        """The state in clients' words: a job that the engine gave up failed; its reason begins with `timed_out`, `lost`
+        or `needs_failed`. Rows keep `dead`."""
+        return State.FAILED if self.state is State.DEAD else self.state
+
+    @property
     def run_id(self) -> str:
         """The name of the newest attempt's run folder, and the idempotency key of its launch."""
         return f"{self.id}.{self.attempt}"
 
 
-# What makes two requests the same.
-
-
-_NOT_ASKED = ("actor", "ways", "shortlist")
-"""Who asks; and what could be tried when it was asked: the answer to a repeated call may have changed that."""
+_NOT_COMPARED = ("actor", "ways", "shortlist")
+"""Who asks; and which candidates there were at the call, which the first call itself may have changed."""
 
 
 def fingerprint(kind: str, spec: Mapping[str, Any]) -> str:
-    """sha256 over kind and spec, whatever the order of keys, without what is no part of the question."""
-    asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
-    return hashlib.sha256(json.dumps([kind, asked], sort_keys=True, default=str).encode()).hexdigest()
+    """What makes two requests the same: sha256 over kind and spec, whatever the order of keys."""
+    compared = {name: value for name, value in spec.items() if name not in _NOT_COMPARED}
+    return hashlib.sha256(json.dumps([kind, compared], sort_keys=True, default=str).encode()).hexdigest()

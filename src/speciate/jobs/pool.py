@@ -1,4 +1,4 @@
-"""A few caged processes that answer at once what needs foreign bytes, a user's SQL or a model.
+"""A few sandboxed processes that answer at once what needs foreign bytes, a user's SQL or a model.
 
 A process takes one question at a time and keeps what it has loaded for the next. It is killed and replaced when it
 exceeds its time, its memory or crashes, so one bad question costs one process and nobody else's answer. What cannot
@@ -46,7 +46,7 @@ class PoolProcessEnded(SpeciateError):
 
 
 class _Server:
-    """One caged process and its scratch folder."""
+    """One sandboxed process and its scratch folder."""
 
     def __init__(self, folders: Folders, settings: Settings, readable: Readable) -> None:
         self.readable, self.asked = readable, 0
@@ -54,10 +54,10 @@ class _Server:
         self._scratch = folders.cache / "pool" / uuid.uuid4().hex
         self._scratch.mkdir(parents=True)
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
-        cage = Sandbox((*sealed, *sorted(readable)), self._scratch, _LIMITS)
+        sandbox = Sandbox((*sealed, *sorted(readable)), self._scratch, _LIMITS)
         try:
             self._caged: SandboxedProcess = start(
-                python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage
+                python("speciate.jobs.pool_process", str(folders.root)), sandbox, settings.cage
             )
         except BaseException:
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -103,7 +103,7 @@ class _Server:
 
 
 class Pool:
-    """Asks services in caged processes, `size` of them at most. Thread-safe; processes start when first needed.
+    """Asks services in sandboxed processes, `size` of them at most. Thread-safe; processes start when first needed.
 
     A service is a function `function(payload: dict) -> dict` of this package, named "module:function"; both dicts
     are JSON. It may read the workspace's sealed folders, not the catalog.

@@ -203,12 +203,12 @@ class Reconciler:
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
             except SpeciateError as error:
                 _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
-                said = f"its outputs cannot be used: {error.message}"
-                outcome = Outcome(1, "user", said, error.recovery, error.foreign, error.next_documents())
+                sentence = f"its outputs cannot be used: {error.message}"
+                outcome = Outcome(1, "user", sentence, error.recovery, error.foreign, error.next_documents())
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
-                said = f"its outputs cannot be used: {type(error).__name__}"
-                outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+                sentence = f"its outputs cannot be used: {type(error).__name__}"
+                outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
         paid = self._paid(job)
         fault("finish_before_commit")
         self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register, paid)
@@ -248,8 +248,8 @@ class Reconciler:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise
             _log.exception("%s: its outputs could not be registered", job.id)
-            said = f"its outputs could not be registered: {type(error).__name__}"
-            outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+            sentence = f"its outputs could not be registered: {type(error).__name__}"
+            outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
             self._tell(job, Exited(job.attempt, outcome, ran=exited.ran), paid)
 
     def _forget(self, job: Job) -> None:
@@ -274,7 +274,7 @@ class Reconciler:
         try:
             return self._tell(
                 job,
-                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it goes on by itself."),
+                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it resumes by itself."),
             )
         except SpeciateError:  # no room even for that: the next pass may find some
             _log.exception("%s could not be told to stop", job.id)
@@ -284,8 +284,8 @@ class Reconciler:
         """An event whenever that changes, once, also over the death of a daemon."""
         database = self._workspace.database
         if self._low is None:
-            said = database.read_one(_LAST_SAID, [DISK])
-            self._low = said is not None and said[0] == "disk.low"
+            sentence = database.read_one(_LAST_SAID, [DISK])
+            self._low = sentence is not None and sentence[0] == "disk.low"
         low = room.low or (self._low and not room.enough)
         if low == self._low:
             return
@@ -383,8 +383,8 @@ class Reconciler:
                 return None
             except Exception as error:  # noqa: BLE001 - a plug-in's plan may raise anything
                 _log.exception("%s: its plan failed", job.id)
-                said = f"{type(error).__name__} in its plan"
-                self._tell(job, Failed({"class": "internal", "message": said, "detail": str(error)}))
+                sentence = f"{type(error).__name__} in its plan"
+                self._tell(job, Failed({"class": "internal", "message": sentence, "detail": str(error)}))
                 return None
         return self._plans[job.id]
 
@@ -405,7 +405,7 @@ class Reconciler:
             "kind": job.kind,
             "attempt": job.attempt,
             "entry": kind.run,
-            "payload": plan.payload,
+            "payload": plan.payload_json(),
             "secrets": plan.secrets,  # their names and hosts
             "workspace": str(self._workspace.folders.root),
             "settings": safety(self._workspace.settings),

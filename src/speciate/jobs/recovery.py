@@ -1,9 +1,12 @@
-"""Jobs back from their run folders, after the catalog that knew them was lost.
+"""Jobs recovered from their run folders after the catalog was lost, and jobs paused in a copied workspace.
 
-`spec.json` holds the job's row as it was when the run was launched. Put back in that state, the job is found by the
-reconciler as if nothing had happened: a run that still lives is adopted, one that ended is committed (what it made is
-registered again; versions are counted in the order in which jobs were created), one that was lost is tried again, one
-that was being stopped is paused.
+`spec.json` holds the job's row as it was when the run was launched. The job is put back in that state, and the
+reconciler continues as if nothing had happened: a run that still lives is adopted, one that ended is committed (its
+outputs are registered again; versions are counted in the order in which jobs were created), one that was lost is tried
+again, one that was being stopped is paused.
+
+Jobs that were queued in a workspace are that workspace's to run. If a copy of it is opened, they are paused there; a
+person resumes all of them with `speciate resume`, or one with `control_job(action='resume')`.
 """
 
 from __future__ import annotations
@@ -74,11 +77,6 @@ def _newest_runs(runs: Path) -> tuple[dict[str, Job], list[str]]:
 def _without_parent(tx: Transaction, found: dict[str, Job]) -> list[str]:
     parents = rows.by_id(tx, sorted({job.parent for job in found.values() if job.parent}))
     return [name for name, job in found.items() if job.parent and job.parent not in parents]
-
-
-# What was queued in a workspace is that workspace's to run: where a copy of it is opened, its jobs are paused.
-#
-# A person resumes them: `speciate resume` all of them, or `control_job(action='resume')` one.
 
 
 COPIED_REASON = "paused, because this workspace is a copy of another one, which may run it itself"

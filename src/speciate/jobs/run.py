@@ -1,7 +1,7 @@
-"""What a run sees: its spec, where to write, how to report progress, and its keys, which are redacted from what others
-say.
+"""What a run sees: its payload, where to write, how to report progress, and its keys, redacted from the text of others.
 
-Redaction is the second line, not the first: should a library ever quote a key."""
+Redaction is a second line of defence, should a library ever quote a key.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 from urllib.parse import quote
+
+from pydantic import BaseModel
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.workspace.workspace import Folders
+
+Payload = TypeVar("Payload", bound=BaseModel)
 
 
 class OutOfMemory(Exception):
@@ -40,9 +44,10 @@ class Run:
         self.folder = folder
         self._keys = keys
         self.redacted = Redaction(keys.values())
-        """`run.redacted(text)`: what others said, without the run's keys in it. For all that is kept of it."""
+        """`run.redacted(text)`: the text of others without the run's keys. Use it for everything that is kept."""
         spec = folder.spec()
         self.payload: dict[str, Any] = spec["payload"]
+        """As JSON; `read_payload` gives the model that the kind's plan made."""
         self.job: str = spec["job"]
         self.allowances: dict[str, float] = spec.get("allowances", {})
         """By host, what all attempts of this job may spend there together."""
@@ -52,6 +57,9 @@ class Run:
         self.resume_from = [RunFolder(Path(path)) for path in spec.get("resume_from", ())]
         """Earlier attempts, newest first; their `checkpoints/` and `outputs/` may be used again."""
         self.outputs, self.checkpoints = folder.outputs, folder.checkpoints
+
+    def read_payload(self, payload: type[Payload]) -> Payload:
+        return payload.model_validate(self.payload)
 
     def secret(self, name: str) -> str:
         """A key that the run's plan names. It must not be written anywhere, nor handed to a process."""
@@ -72,18 +80,14 @@ class Run:
         return self.folder.stop_asked()
 
 
-# Hides a run's keys in what others say, should a library ever quote one: the second line, not the first.
-#
-# Also as JSON, Python and URLs write them, in hexadecimal and base64, and where one is printed in pieces. What is
-# encrypted, compressed, reversed or written past `sys.stdout` and `sys.stderr` is not recognised.
-
-
 _SHORTEST_ENCODED = 10
 """Characters of a form that does not look like a key: shorter ones also occur in other text."""
 
 
 class Redaction:
-    """Standard library only, and nothing to do where a run has no keys."""
+    """Hides a run's keys in text: also as JSON, Python and URLs write them, in hexadecimal and base64, and where one is
+    printed in pieces. A key that is encrypted, compressed, reversed or written past `sys.stdout` and `sys.stderr` is
+    not recognised."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         written = {form for key in keys if key for form in (key, *_encoded_forms(key))}
@@ -110,13 +114,13 @@ class RedactedStream:
     """A text stream that hides keys in whatever is written. Call `drain` in the end."""
 
     def __init__(self, stream: TextIO, redaction: Redaction) -> None:
-        self._stream, self._redaction, self._held = stream, redaction, ""
+        self._stream, self._redaction, self._pending = stream, redaction, ""
 
     def write(self, text: str) -> int:
-        told = self._redaction(self._held + text)
-        held = self._redaction.begun(told)
-        self._held = told[len(told) - held :]
-        self._stream.write(told[: len(told) - held])
+        clean = self._redaction(self._pending + text)
+        count = self._redaction.begun(clean)
+        self._pending = clean[len(clean) - count :]
+        self._stream.write(clean[: len(clean) - count])
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -125,8 +129,8 @@ class RedactedStream:
 
     def drain(self) -> None:
         """Write what waits for a rest that does not come."""
-        held, self._held = self._held, ""
-        self._stream.write(held)
+        pending, self._pending = self._pending, ""
+        self._stream.write(pending)
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:

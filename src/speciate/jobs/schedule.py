@@ -1,4 +1,9 @@
-"""Which queued jobs may start now, by resources and by disk space, and which running ones must stop. Pure."""
+"""Which queued jobs may start now, by resources and by disk space, and which running ones must stop. Pure.
+
+How much a run will write is what its plan says, else the most that the last runs of its kind left in their folders,
+else a usual amount. A live run is taken to have written nothing yet, so several that start together cannot exceed the
+disk. Kinds that free space are never held back.
+"""
 
 from __future__ import annotations
 
@@ -94,13 +99,6 @@ def choose(queued: Sequence[Job], live: Sequence[Job], capacity: Capacity, now: 
         for name, amount in needs.items():
             free[name] = free.get(name, 0.0) - amount
     return chosen
-
-
-# Which jobs may start with the room that the disk has, and which must stop for want of it. Pure.
-#
-# What a run will write is what its plan says, else the most that the last runs of its kind left in their folders,
-# else a usual amount. Runs that live are taken to have written nothing yet, so several that start together cannot
-# overdo it. Kinds that give room back are never held.
 
 
 USUAL_BYTES = 64 << 20

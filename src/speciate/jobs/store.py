@@ -63,7 +63,7 @@ def plan_of(database: Database, job: str) -> Plan | None:
 
 def keep_plan(tx: Transaction, job: str, plan: Plan) -> None:
     """The first one stays."""
-    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json()]])
+    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json(by_alias=True)]])
 
 
 class Store:
@@ -178,7 +178,7 @@ class _Batch:
             if needed is None:
                 return decide(waiting, NeedsFailed(f"there is no job {need!r} to wait for"), self._tx.now)
             if needed.state in ENDED and needed.state is not State.SUCCEEDED:
-                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.state}"), self._tx.now)
+                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.shown_state}"), self._tx.now)
         if all(self.jobs[need].state is State.SUCCEEDED for need in needs):
             return decide(waiting, NeedsMet(), self._tx.now)
         return waiting
@@ -275,10 +275,10 @@ class _Batch:
             assert kind.act is not None, f"{kind.name} is not an inline kind"
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
-            said: dict[str, Any] = {"code": error.code, "message": error.message, "recovery": error.recovery}
-            said |= {"detail": error.foreign} if error.foreign else {}
-            said |= {"next": error.next_documents()} if error.next else {}
-            return Failed({"class": "user", **said})
+            failure: dict[str, Any] = {"code": error.code, "message": error.message, "recovery": error.recovery}
+            failure |= {"detail": error.foreign} if error.foreign else {}
+            failure |= {"next": error.next_documents()} if error.next else {}
+            return Failed({"class": "user", **failure})
 
     def _children(self, job: Job) -> list[Job]:
         stored = {child.id: child for child in rows.children_of(self._tx, [job.id])}
@@ -301,9 +301,6 @@ class _Batch:
         for child, needs in child_jobs(self._kinds, job, outcome, self._tx.now):
             if child.id not in self.jobs:
                 self.add(child, needs)
-
-
-# One step of a composite: what its pure `next` wants, as jobs.
 
 
 def next_step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:

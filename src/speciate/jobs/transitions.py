@@ -87,7 +87,7 @@ class Overdue:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """The disk is nearly full: whoever writes stops at a checkpoint, and goes on when there is room."""
+    """The disk is nearly full: whoever writes stops at a checkpoint, and resumes when there is room."""
 
     reason: str
 
@@ -164,7 +164,7 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
         case NeedsMet():
             return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
         case NeedsFailed(reason):
-            return _end(job, State.DEAD, now, reason=reason) if job.state is State.WAITING else job
+            return _end(job, State.DEAD, now, reason=f"needs_failed: {reason}") if job.state is State.WAITING else job
         case Claimed(handle, resources):
             if job.state is not State.QUEUED:
                 return job
@@ -236,7 +236,7 @@ def _full(job: Job, progressed: bool, now: float, error: dict[str, Any]) -> Job:
     """It met a full disk before it was told to stop. That uses up no retry: it begins again only when there is room."""
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:
-        reason = f"its run met a full disk {losses} times without progress"
+        reason = f"lost: its run met a full disk {losses} times without progress"
         return _end(job, State.DEAD, now, losses=losses, error=error, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1))
     return _requeue(job, now, losses=losses, not_before=now + pause, error=error, reason=error["message"])
@@ -247,7 +247,7 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         return _stopped(job, now)
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:
-        reason = f"its run was killed {losses} times without progress (see the log; out of memory?)"
+        reason = f"lost: its run was killed {losses} times without progress (see the log; out of memory?)"
         return _end(job, State.DEAD, now, losses=losses, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1) - 1)
     return _requeue(
@@ -256,7 +256,7 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         losses=losses,
         shrinks=job.shrinks + (losses > 1),  # killed twice at one place: by the kernel, most likely, for want of memory
         not_before=now + pause,
-        reason="its run was killed; it goes on from its last checkpoint, or anew where there is none yet",
+        reason="its run was killed; it resumes from its last checkpoint, or starts again if there is none yet",
     )
 
 
@@ -272,11 +272,11 @@ def _stopped(job: Job, now: float) -> Job:
         case "hold":
             return _requeue(job, now, not_before=now, reason=job.reason)
         case _:
-            return _requeue(job, now, not_before=now, reason="its run was stopped; it goes on from the last checkpoint")
+            return _requeue(job, now, not_before=now, reason="its run was stopped; it resumes from the last checkpoint")
 
 
 def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:
-    reason = f"its limit of {seconds:g} s ({limit}) passed"
+    reason = f"timed_out: its limit of {seconds:g} s ({limit}) passed"
     if limit == "queue":
         waits = job.state in {State.QUEUED, State.WAITING}
         return _end(job, State.DEAD, now, reason=reason) if waits else job

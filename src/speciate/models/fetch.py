@@ -52,6 +52,13 @@ class FetchSpec(BaseModel):
     license: str | None = None
 
 
+class FetchPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    spec: FetchSpec
+    host: str | None = None
+    """The hub, if a key for it is stored."""
+
+
 class Source(BaseModel):
     """Where a version comes from, as its card keeps it."""
 
@@ -71,7 +78,7 @@ class Source(BaseModel):
 # In the daemon
 
 
-def plan(spec: FetchSpec, workspace: Workspace) -> Plan:
+def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
     check_name("model", spec.name)
     registry.check_free(workspace.database, spec.name)
     if spec.task is not None:
@@ -88,12 +95,12 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan:
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
         model_folder.check_weights(folder)
         trust.choose(_names(folder))
-        return Plan(payload={"spec": spec.model_dump()}, resolved=resolved, bytes=_size(folder))
+        return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
     repository, _ = _repository(ref)
     host = urlsplit(hub_endpoint()).netloc.lower()
     keys = (SecretRequest(_KEY, host),) if _has_key(host) else ()
     return Plan(
-        payload={"spec": spec.model_dump(), "host": host if keys else None},
+        payload=FetchPayload(spec=spec, host=host if keys else None),
         resolved=resolved | {"repository": repository, "server": hub_endpoint()},
         secrets=keys,
     )
@@ -139,7 +146,7 @@ def _size(folder: Path) -> int:
 
 
 def run(run: Run) -> dict[str, Any]:
-    spec = FetchSpec.model_validate(run.payload["spec"])
+    spec = run.read_payload(FetchPayload).spec
     ref = model_ref(spec.source)
     staged = run.folder.outputs / _STAGED
     shutil.rmtree(staged, ignore_errors=True)
@@ -220,7 +227,7 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 
 def _token(run: Run) -> str | None:
-    return run.secret(_KEY) if run.payload.get("host") else None
+    return run.secret(_KEY) if run.read_payload(FetchPayload).host else None
 
 
 def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any]) -> ModelCard:

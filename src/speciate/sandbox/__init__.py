@@ -1,7 +1,7 @@
-"""The sandbox for foreign bytes and others' code: Landlock and limits by the library `sandlock`, a filter of system
-calls of our own (`filter`), standard error by a pipe (`relay`), and what this kernel has of it (`kernel`).
+"""The sandbox for foreign bytes and others' code: Landlock and limits by the library `sandlock`, our own filter of
+system calls (syscall_filter.py), standard error by a pipe (stderr_relay.py), and the layers of this kernel (kernel.py).
 
-`start` runs a command in it (`processes`). Nothing here knows what is run. Floor 1: errors and environment below.
+`start` runs a command in it (process.py). Nothing here knows what is run. May use: errors and environment.
 """
 
 from speciate.sandbox.kernel import Layer, SandboxPolicy, check, is_complete, layers

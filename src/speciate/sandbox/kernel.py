@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import syscall_filter as system_calls
+from speciate.sandbox import syscall_filter
 
 _NEEDED_ABI = 4
 """Landlock ABI that holds files (1), truncation (3) and TCP (4): Linux 6.7."""
@@ -26,7 +26,7 @@ class Layer(NamedTuple):
 
 def layers() -> list[Layer]:
     """Each part of the sandbox, whether this kernel has it, and whether a sandbox is complete without it."""
-    abi, machine, tried = _landlock_abi(), system_calls.machine(), system_calls.probe_support()
+    abi, machine, tried = _landlock_abi(), syscall_filter.machine(), syscall_filter.probe_support()
     landlock = (
         ("files", 1, "reads and writes stay in the listed folders"),
         ("truncation", 3, "files outside cannot be emptied"),

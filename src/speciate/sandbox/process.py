@@ -7,7 +7,7 @@ limited, and it dies with its group. Three facts about the library `sandlock`, m
 - The kernel kills a sandboxed process when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread that
   lives as long as this process starts them all. In return a sandboxed process never outlives the process that started
   it; its own children would, so by default it may have none. The thread has taken from itself what a sandboxed process
-  must not have (`filter.harden`), which is inherited.
+  must not have (`syscall_filter.harden`), which is inherited.
 - Memory is counted as mapped, not as touched: allocators that reserve address space are told not to (`_ENVIRONMENT`).
 - Layers of Landlock beyond those needed are used where the kernel has them; `layers()` says which.
 
@@ -33,7 +33,7 @@ from typing import IO, Any, Protocol
 
 from speciate.environment import LIBRARIES
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import syscall_filter as system_calls
+from speciate.sandbox import syscall_filter
 from speciate.sandbox.kernel import SandboxPolicy, check, is_complete
 from speciate.sandbox.stderr_relay import Stream, relay
 
@@ -61,7 +61,7 @@ _NEVER = (
     "kill", "tkill", "tgkill", "pidfd_open", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
     "migrate_pages", "move_pages", "process_madvise", "kcmp",
 )  # fmt: skip
-"""System calls beyond those that the library and `filter` refuse."""
+"""System calls beyond those that the library and `syscall_filter` refuse."""
 _NEVER_OF_CODE = (
     "utimensat", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr", "setpriority",
     "ioprio_set",
@@ -75,7 +75,7 @@ _LAST_WORDS_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Limits:
-    """What a caged process may use. Beyond memory or CPU time it is killed; the rest fails inside it."""
+    """What a sandboxed process may use. Beyond memory or CPU time it is killed; the rest fails inside it."""
 
     memory_mb: int = 2048
     processes: int = 1
@@ -100,7 +100,7 @@ class Sandbox:
     @property
     def capabilities(self) -> int:
         """Those that it keeps where root starts it, as a mask."""
-        return 0 if self.code else system_calls.CAP_DAC_READ_SEARCH
+        return 0 if self.code else syscall_filter.CAP_DAC_READ_SEARCH
 
 
 class _Process(Protocol):
@@ -143,27 +143,32 @@ class SandboxedProcess:
 
 
 def start(
-    argv: Sequence[str], cage: Sandbox, policy: SandboxPolicy = "required", environment: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    sandbox: Sandbox,
+    policy: SandboxPolicy = "required",
+    environment: Mapping[str, str] | None = None,
 ) -> SandboxedProcess:
     """Start `argv` in the sandbox, in its own process group, with pipes for stdin and stdout. What it writes to stderr
     comes out at this process's as lines that name it, up to a limit (`relay`).
 
     UNAVAILABLE where the kernel lacks a needed layer and `policy` requires it, or the sandbox cannot be made. Under
-    `where_possible` others' code is REFUSED then, and ours starts with the layers of `filter`, where those are there, a
-    clean environment and its own group.
+    `where_possible` others' code is REFUSED then, and ours starts with the layers of `syscall_filter`, where those are
+    there, a clean environment and its own group.
     """
-    check(policy, code=cage.code)
-    variables = {**_ENVIRONMENT, "HOME": str(cage.writable), "TMPDIR": str(cage.writable), **(environment or {})}
+    check(policy, code=sandbox.code)
+    variables = {**_ENVIRONMENT, "HOME": str(sandbox.writable), "TMPDIR": str(sandbox.writable), **(environment or {})}
     if is_complete():
-        process = _start_on_thread(list(argv), cage, variables)
-    elif system_calls.probe_support() == (True, True):
+        process = _start_on_thread(list(argv), sandbox, variables)
+    elif syscall_filter.probe_support() == (True, True):
         process = (
-            _starter(os.getpid(), cage.capabilities).submit(_start_unsandboxed, list(argv), cage, variables).result()
+            _starter(os.getpid(), sandbox.capabilities)
+            .submit(_start_unsandboxed, list(argv), sandbox, variables)
+            .result()
         )
     else:
-        process = _start_unsandboxed(list(argv), cage, variables)
+        process = _start_unsandboxed(list(argv), sandbox, variables)
     try:
-        _set_limits(process.pid, cage.limits)  # from here: the starter may change its own limits alone
+        _set_limits(process.pid, sandbox.limits)  # from here: the starter may change its own limits alone
         assert process.stderr is not None
         messages = relay(os.dup(process.stderr.fileno()), f"sandboxed {process.pid} {_program_name(argv)}")
     except BaseException:  # no descriptor is left, say
@@ -194,7 +199,7 @@ def _starter(pid: int, capabilities: int) -> ThreadPoolExecutor:
             del _starters[other]
         made = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
         try:
-            made.submit(system_calls.harden, capabilities).result()
+            made.submit(syscall_filter.harden, capabilities).result()
         except OSError as error:
             made.shutdown()
             raise SpeciateError(
@@ -209,10 +214,10 @@ def _starter(pid: int, capabilities: int) -> ThreadPoolExecutor:
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def _start_on_thread(argv: list[str], cage: Sandbox, environment: dict[str, str]) -> _Process:
-    starter = _starter(os.getpid(), cage.capabilities)
+def _start_on_thread(argv: list[str], sandbox: Sandbox, environment: dict[str, str]) -> _Process:
+    starter = _starter(os.getpid(), sandbox.capabilities)
     try:
-        return starter.submit(_start_sandboxed, argv, cage, environment).result()
+        return starter.submit(_start_sandboxed, argv, sandbox, environment).result()
     except RuntimeError as error:  # the library knows no other
         raise SpeciateError(
             Code.UNAVAILABLE, f"The sandbox could not be started: {error}.", "Repeat the call in a moment."
@@ -225,22 +230,22 @@ def _readable() -> list[Path]:
     return [*map(Path, _SYSTEM), Path(sys.prefix), Path(sys.base_prefix), *map(Path, packages), _CODE]
 
 
-def _start_sandboxed(argv: list[str], cage: Sandbox, environment: dict[str, str]) -> _Process:
+def _start_sandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str, str]) -> _Process:
     import sandlock  # type: ignore[import-untyped, unused-ignore]  # ships no types
 
-    limits = cage.limits
-    readable = {str(path) for path in (*_readable(), *cage.readable) if path.exists()}
+    limits = sandbox.limits
+    readable = {str(path) for path in (*_readable(), *sandbox.readable) if path.exists()}
     box = sandlock.Sandbox(
         name=secrets.token_hex(8),  # of its supervisor's socket: nobody can take the next one's name beforehand
         fs_readable=sorted(readable),
-        fs_writable=[str(cage.writable), "/dev/null"],  # libraries open it for writing while they are imported
+        fs_writable=[str(sandbox.writable), "/dev/null"],  # libraries open it for writing while they are imported
         clean_env=True,
         env=environment,
-        cwd=str(cage.writable),
+        cwd=str(sandbox.writable),
         max_memory=f"{limits.memory_mb}M",
         max_processes=limits.processes,
         max_open_files=limits.open_files,
-        extra_deny_syscalls=[*system_calls.REFUSED_IN_THE_CHILD, *_NEVER, *(_NEVER_OF_CODE if cage.code else ())],
+        extra_deny_syscalls=[*syscall_filter.REFUSED_IN_THE_CHILD, *_NEVER, *(_NEVER_OF_CODE if sandbox.code else ())],
         no_coredump=True,
         allow_degraded=[
             sandlock.Protection.FS_IOCTL_DEV,
@@ -264,14 +269,14 @@ def _set_limits(pid: int | None, limits: Limits) -> None:
             resource.prlimit(pid, resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds))
 
 
-def _start_unsandboxed(argv: list[str], cage: Sandbox, environment: dict[str, str]) -> _Process:
+def _start_unsandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str, str]) -> _Process:
     process: Any = subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        cwd=cage.writable,
+        cwd=sandbox.writable,
         env=environment,
         start_new_session=True,
     )

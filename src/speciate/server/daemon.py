@@ -109,8 +109,8 @@ def _log_to(path: Path) -> None:
 
 def _startup_error(root: Path, error: Exception) -> SpeciateError:
     """What is not ours to refuse: a disk that filled up under DuckDB, or a defect."""
-    if (said := filesystem.explain(error, root)) is not None:
-        return said
+    if (explanation := filesystem.explain(error, root)) is not None:
+        return explanation
     return SpeciateError(
         Code.INTERNAL,
         f"The daemon of {root} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",

@@ -83,15 +83,15 @@ def check(frame: Frame) -> FrameCheck:
     """The message of a frame, or how to answer it: -32700 for no JSON, -32600 for no message, -32602 for parameters
     that no method has. A response is never answered, whatever is wrong with it: two peers would go on for ever."""
     if isinstance(frame, TooLong):
-        told = f"The frame is longer than {LONGEST:,} bytes and was dropped. Send less at once, or a path to a file."
-        return FrameCheck({}, refusal(_id_of_long(frame), REQUEST, told))
+        problem = f"The frame is longer than {LONGEST:,} bytes and was dropped. Send less at once, or a path to a file."
+        return FrameCheck({}, refusal(_id_of_long(frame), REQUEST, problem))
     if not frame.strip():
         return FrameCheck({}, b"")
     try:
         message = _parse_frame(frame)
     except (ValueError, RecursionError) as error:  # ValueError: also bytes that are no UTF-8, and overlong numbers
-        told = f"The frame is not JSON: {_why_refused(error)}. Send one JSON object a line, as UTF-8."
-        return FrameCheck({}, refusal(_id_at_top(frame), PARSE, told))
+        problem = f"The frame is not JSON: {_why_refused(error)}. Send one JSON object a line, as UTF-8."
+        return FrameCheck({}, refusal(_id_at_top(frame), PARSE, problem))
     if isinstance(message, list):
         return FrameCheck({}, refusal(None, REQUEST, "Batches are not part of this protocol: send one message a line."))
     if not isinstance(message, dict):
@@ -146,12 +146,12 @@ def _answer_invalid(message: dict[str, Any]) -> bytes | None:
     if parameters is None:
         return None
     if not isinstance(parameters, dict):
-        told = "params is an object."
+        problem = "params is an object."
     elif not isinstance(parameters.get("_meta", {}), dict):
-        told = "params._meta is an object."
+        problem = "params._meta is an object."
     else:
         return None
-    return refusal(identifier, PARAMS, told) if "id" in message else b""
+    return refusal(identifier, PARAMS, problem) if "id" in message else b""
 
 
 def _is_usable_id(identifier: object) -> bool:

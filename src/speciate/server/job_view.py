@@ -121,25 +121,29 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
     age = engine.workspace.elapsed.least
     folder, children = engine.folder(job), engine.children(job.id)
     progress = folder.progress()
-    told = _child_progress(engine, children) if progress is None else progress
+    nearest = _child_progress(engine, children) if progress is None else progress
     eta = _eta(job, progress, age)
     return JobView(
-        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, reason=_reason(engine, job, children),
-        request=job.request, progress=JobProgress(done=told.done, total=told.total, unit=told.unit) if told else None,
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
+        request=job.request, progress=_progress(nearest),
         eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=job.result, error=_error(job),
         children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
             log_tail=folder.log_tail(log_lines),
-            message=told.message if told else "",
+            message=nearest.message if nearest else "",
             error_text=(job.error or {}).get("detail", ""),
         ),
     )  # fmt: skip
 
 
+def _progress(progress: RunProgress | None) -> JobProgress | None:
+    return JobProgress(done=progress.done, total=progress.total, unit=progress.unit) if progress else None
+
+
 def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
     return JobLine(
-        job=job.id, kind=job.kind, state=job.state, attempt=job.attempt, use_case=job.use_case, step=job.step,
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
         created_at=job.created, run_seconds=_run_seconds(job, children, age),
     )  # fmt: skip
 
@@ -171,12 +175,12 @@ def wait_until(app: App, job: str, until: str, seconds: float) -> Job:
     """
     engine = app.engine
     first = current = engine.get(job)
-    marks, told = _change_marks(engine, first), -1.0
+    marks, reported = _change_marks(engine, first), -1.0
     end = time.monotonic() + seconds
     while current.state not in _AT_REST and (left := end - time.monotonic()) > 0:
         current = engine.wait(job, until=until, timeout=min(left, _SLICE_SECONDS))
         if app.progress is not None:
-            told = _report_progress(engine, app.progress, current, told)
+            reported = _report_progress(engine, app.progress, current, reported)
         if until == "change" and (current != first or _change_marks(engine, current) != marks):
             break
     return current
@@ -199,9 +203,9 @@ def log_after(engine: Engine, job: Job, after: int) -> LogPiece:
 def failure_error(job: Job) -> SpeciateError:
     """Why a job did not succeed, as an error to show."""
     error = job.error or {}
-    message = error.get("message") or job.reason or f"The job is {job.state}."
+    message = error.get("message") or job.reason or f"The job is {job.shown_state}."
     recovery = error.get("recovery") or f"Call get_job(job='{job.id}', log_lines=100) for its log."
-    return SpeciateError(Code.INVALID, f"{job.id} {job.state}: {message}", recovery, error.get("detail", ""))
+    return SpeciateError(Code.INVALID, f"{job.id} {job.shown_state}: {message}", recovery, error.get("detail", ""))
 
 
 class _ChangeMarks(NamedTuple):
@@ -223,17 +227,17 @@ def _checkpoints(folder: RunFolder) -> int:
         return 0
 
 
-def _report_progress(engine: Engine, tell: Progress, job: Job, told: float) -> float:
-    """Report how far a job is, where that is more than was `told`: progress that the protocol carries only grows."""
+def _report_progress(engine: Engine, tell: Progress, job: Job, reported: float) -> float:
+    """Report how far a job is, if that is more than was `reported`: the protocol's progress only grows."""
     if progress := engine.folder(job).progress():
         done, total, unit = progress.done, progress.total, progress.unit
     elif children := engine.children(job.id):
         done, total, unit = float(sum(child.state in ENDED for child in children)), float(len(children)), "steps"
     else:
-        return told
-    if done > told:
+        return reported
+    if done > reported:
         tell(done, total, f"{job.state} {unit}".strip())
-    return max(done, told)
+    return max(done, reported)
 
 
 def _eta(job: Job, progress: RunProgress | None, age: _Age) -> float | None:
@@ -302,9 +306,6 @@ def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
     if not (passed and candidate and job.use_case):
         return ()
     return (NextAction(tool="promote_model", arguments={"use_case": job.use_case, "model": candidate}),)
-
-
-# How a training goes, as clients see it: a short table of its curves, and the curves as a picture.
 
 
 _DRAW = "speciate.training.networks.training_log:serve_curves"

@@ -60,15 +60,15 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
     task = next((task for task in TASKS.values() if _task_suits(task, manifest)), None)
     if task is None:
         return ()
-    asked = {
+    arguments = {
         "name": f"{manifest.name}-use", "task": task.name, "objective": {"metric": task.default_metric},
     }  # fmt: skip
-    return (NextAction(tool="define_use_case", arguments=asked),)
+    return (NextAction(tool="define_use_case", arguments=arguments),)
 
 
 def _specialize(use_case: str, manifest: Manifest) -> NextAction:
-    asked = {"use_case": use_case, "dataset": manifest.name, "budget_minutes": _MINUTES}
-    return NextAction(tool="specialize", arguments=asked)
+    arguments = {"use_case": use_case, "dataset": manifest.name, "budget_minutes": _MINUTES}
+    return NextAction(tool="specialize", arguments=arguments)
 
 
 def _use_case_of_log(database: Database, found: Version) -> str:
@@ -85,13 +85,9 @@ def _task_suits(task: Task, manifest: Manifest) -> bool:
     return manifest.modality in task.modalities and task.family == family
 
 
-# What to do with a model version that a job has just made: judge it on examples that it has not learned from, beside
-# what it must beat. Only an evaluation that would be taken as it stands is named: each is planned first.
-
-
 def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
-    """Of a model's exact version; nothing where it is gone, or nobody knows what it learned from. Where its dataset
-    cannot judge it, what mends that."""
+    """Evaluate the version that a job has made, on examples that it has not seen, beside what it must beat. Nothing if
+    it is gone or its dataset is unknown; if its dataset cannot evaluate it, the calls that mend that."""
     try:
         card = registry.resolve(workspace.database, workspace.folders, ref).card
         use_case = use_cases.get(workspace.database, card.use_case) if card.use_case else None
@@ -102,13 +98,13 @@ def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
     if use_case and use_cases.serving(workspace.database, use_case.name) == card.ref:
         return (NextAction(tool="predict", arguments={"use_case": use_case.name}),)
     refused: SpeciateError | None = None
-    for asked in _evaluations(workspace, card, use_case):
+    for arguments in _evaluations(workspace, card, use_case):
         try:
-            evaluate.plan(evaluate.EvaluateSpec(**asked), workspace)
+            evaluate.plan(evaluate.EvaluateSpec(**arguments), workspace)
         except SpeciateError as error:
             refused = refused or error
         else:
-            return (NextAction(tool="evaluate_models", arguments=asked),)
+            return (NextAction(tool="evaluate_models", arguments=arguments),)
     return next_calls(refused.next_documents()) if refused and refused.code is Code.INVALID else ()
 
 
@@ -145,32 +141,29 @@ def _test_split(card: ModelCard) -> str:
     return str(trained._replace(split="test"))
 
 
-# What to search next: the family behind a row, or the same with less asked; and in words why nothing was found.
-
-
-def search_children(asked: Query, found: SearchResult, use_case: str | None) -> tuple[NextAction, ...]:
-    """The first row that stands for others, with them."""
+def search_children(query: Query, found: SearchResult, use_case: str | None) -> tuple[NextAction, ...]:
+    """Show the models that the first row with children stands for."""
     first = next((hit for hit in found.hits if hit.children), None)
     if first is None:
         return ()
     beside = {} if use_case is None else {"use_case": use_case}
-    return (_search_again(asked.model_copy(update={"children_of": first.row["ref"]}), beside),)
+    return (_search_again(query.model_copy(update={"children_of": first.row["ref"]}), beside),)
 
 
-def search_relaxed(asked: Query, found: SearchResult) -> tuple[NextAction, ...]:
-    """Where nothing is left: the same without the constraints that stand in the way, few of them."""
+def search_relaxed(query: Query, found: SearchResult) -> tuple[NextAction, ...]:
+    """If nothing was found: the same search without the few constraints that exclude everything."""
     if not found.lifted:
         return ()
-    kept = tuple(each for each in asked.published if each.constraint not in found.lifted)
+    kept = tuple(each for each in query.published if each.constraint not in found.lifted)
     lifted = {name: Query.model_fields[name].default for name in found.lifted if name in Query.model_fields}
-    return (_search_again(asked.model_copy(update={**lifted, "published": kept}), {}),)
+    return (_search_again(query.model_copy(update={**lifted, "published": kept}), {}),)
 
 
-def search_notes(workspace: Workspace, asked: Query, found: SearchResult) -> tuple[str, ...]:
-    """What of the constraints cannot hold of any model, and what was left out of the next call."""
-    published = known_models.models(workspace).published() if asked.published and not found.total else set()
-    wrong = {each.constraint: not_published(each, published) for each in asked.published} if published else {}
-    notes = [said for said in wrong.values() if said]
+def search_notes(workspace: Workspace, query: Query, found: SearchResult) -> tuple[str, ...]:
+    """Which constraints no model can meet, and which ones the next call leaves out."""
+    published = known_models.models(workspace).published() if query.published and not found.total else set()
+    wrong = {each.constraint: not_published(each, published) for each in query.published} if published else {}
+    notes = [reason for reason in wrong.values() if reason]
     notes += [
         f"Of no model here it is known whether it holds {name!r}: it removes all."
         for name, each in found.dropped_by.items()
@@ -181,10 +174,10 @@ def search_notes(workspace: Workspace, asked: Query, found: SearchResult) -> tup
     return tuple(notes)
 
 
-def _search_again(asked: Query, beside: dict[str, Any]) -> NextAction:
+def _search_again(query: Query, beside: dict[str, Any]) -> NextAction:
     """The same call with what a use case had filled in, as far as there are arguments for it."""
-    said = asked.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
-    arguments = {"query" if key == "text" else key: value for key, value in said.items()}
+    fields = query.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
+    arguments = {"query" if key == "text" else key: value for key, value in fields.items()}
     return NextAction(tool="search_models", arguments=arguments | beside)
 
 

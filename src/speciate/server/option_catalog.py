@@ -20,7 +20,7 @@ from speciate.datasets.exports import FORMATS
 from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
 from speciate.errors import unknown
-from speciate.evaluation import metric_libraries as libraries
+from speciate.evaluation import metric_libraries
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
     LANGUAGE_PARAMETERS,
@@ -37,9 +37,8 @@ from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
 Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym"]
 
-# Of so many only their names are told, and what may be set of one that is named.
 _MANY: tuple[Kind, ...] = ("gym",)
-# Method -> the library that it imports and the extra that brings it.
+"""Kinds with so many options that a list names them alone; the parameters of one are shown if it is named."""
 _LIBRARIES = {
     "classical": ("sklearn", "classical"),
     "probe": ("torch", "train"),
@@ -53,6 +52,7 @@ _LIBRARIES = {
     "slda": ("torch", "train"),
     "distill": ("torch", "train"),
 }
+"""Method -> the library that it imports and the extra that brings it."""
 
 
 class Option(NamedTuple):
@@ -87,7 +87,12 @@ def _tasks(task: Task | None) -> list[Option]:
 
 def _metrics(task: Task | None) -> list[Option]:
     return [
-        Option(metric.name, _metric_text(metric), {}, (libraries.INSTALL,) if libraries.lacks_library(metric) else ())
+        Option(
+            metric.name,
+            _metric_text(metric),
+            {},
+            (metric_libraries.INSTALL,) if metric_libraries.lacks_library(metric) else (),
+        )
         for metric in METRICS.values()
         if task is None or task.family in metric.families
     ]

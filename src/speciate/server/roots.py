@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from speciate import secrets
+from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError
 from speciate.governance import authorization
 from speciate.server.tool_api import App
-from speciate.settings import config_folder, load
+from speciate.settings import load
 
 _LONGEST_SHOWN = 200
 _HOMES = {Path("/home"), Path("/Users")}

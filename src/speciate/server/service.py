@@ -1,7 +1,7 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job, no slot), when it is told to, when a newer client comes
-(runs and slots go on and are adopted by the next daemon), and at once when it may no longer be the owner.
+It leaves when nobody needs it (no client, no unfinished job, no deployment), on request, when a newer client comes
+(runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the owner.
 """
 
 from __future__ import annotations
@@ -76,20 +76,20 @@ def serve(
     require_local(root)
     raise_descriptor_limit()
     workspace = Workspace(root)
-    held = authorization.authority_of(workspace)
-    for problem in held.problems:
+    authority = authorization.authority_of(workspace)
+    for problem in authority.problems:
         _log.warning("authority: %s", problem)
-    workspace.settings = held.settings()
+    workspace.settings = authority.settings()
     hold(root, safety(workspace.settings))
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
-    for slot in all_deployments(workspace.folders) if workspace.copied_from else ():
-        slot.stop()  # before the engine notes that this copy was dealt with
+    for deployment in all_deployments(workspace.folders) if workspace.copied_from else ():
+        deployment.stop()  # before the engine notes that this copy was dealt with
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()
     housekeeper = Housekeeper(workspace, engine)
-    tender = LogMaintenance(root, lambda: all_logs(workspace.folders))
+    log_maintenance = LogMaintenance(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(
             workspace, engine, pool, keeper, lock, fixtures, stay=stay, group=group
@@ -100,7 +100,7 @@ def serve(
         housekeeper.start()
         keep_loaded(workspace, pool, keeper.keeps)
         audit_heads.keep_heads(workspace)
-        held.listen()
+        authority.listen()
         hooks += notifications.hooks(workspace)
         for hook in hooks:
             hook.start()
@@ -112,7 +112,7 @@ def serve(
         keeper.stop()
         for hook in hooks:
             hook.stop()
-        tender.close()
+        log_maintenance.close()
         answer_lookup.logs_of(workspace).close()
         pool.close()
         backups.stop()
@@ -156,13 +156,16 @@ class Service:
         group: int | None = None,
     ) -> None:
         self._stay, self._group = stay, group
-        self.workspace, self.engine, self.pool, self.keeper = workspace, engine, pool, keeper
-        self.started = workspace.clock.now()
+        self.workspace, self.engine, self.keeper = workspace, engine, keeper
+        self._context = control.ControlContext(
+            workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients)
+        )
         self.draining = False
         self._lock = lock
         self._server = app.build(workspace, engine, pool, fixtures)
         self._read_only = sorted(tool.name for tool in app.declarations(speciate.tools, "__tool__") if tool.read_only)
         self._clients: set[_Client] = set()
+        """Open connections of clients; those of control requests do not count."""
         self._silent = SilentConnections()
         self._last_busy = workspace.clock.monotonic()
         self._leave = anyio.Event()
@@ -171,11 +174,6 @@ class Service:
         root = workspace.folders.root
         self._path = socket_path(root) if group is None else system_socket(root)
         self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
-
-    @property
-    def clients(self) -> int:
-        """Open connections of clients; those that only ask or tell the daemon something do not count."""
-        return len(self._clients)
 
     async def run(self, ready: Callable[[], None]) -> None:
         self._path.unlink(missing_ok=True)  # a leftover: whoever listened here held the lock that we hold
@@ -266,7 +264,7 @@ class Service:
     async def _serve_control(self, client: _Client, hello: dict[str, Any]) -> None:
         try:
             caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
-            answer = await anyio.to_thread.run_sync(control.perform, self, hello, caller)
+            answer = await anyio.to_thread.run_sync(control.perform, self._context, hello, caller)
         except SpeciateError as error:
             await client.send(encode(refusal(error)))
         else:
@@ -427,12 +425,6 @@ def _write_card(workspace: Workspace, path: Path) -> None:
     write_whole(workspace.folders.root / "daemon.json", json.dumps(card))
 
 
-# Accepting connections on the daemon's unix socket, whatever a crowd of them does.
-#
-# A moment without descriptors is waited out. A connection has seconds to say hello; of those that have not, only so
-# many may be open at once, and one more takes the place of the oldest.
-
-
 HELLO_SECONDS = 10.0
 MOST_SILENT = 64
 MOST_CLIENTS = 256
@@ -446,20 +438,21 @@ async def serve_forever(
     handle: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
     connections: anyio.abc.TaskGroup,
 ) -> None:
-    """As `listener.serve`, which ends at the first accept that fails. Raises BrokenResourceError for what lasts."""
-    told = False
+    """Accept connections as `listener.serve` does, which ends at the first accept that fails. A moment without
+    descriptors is waited out. Raises BrokenResourceError for failures that last."""
+    logged = False
     while True:
         try:
             stream = await listener.accept()
         except anyio.BrokenResourceError as error:
             if not _is_passing(error.__cause__):
                 raise
-            if not told:
+            if not logged:
                 _log.warning("no connection can be accepted for now: %s", error.__cause__)
-            told = True
+            logged = True
             await anyio.sleep(_PAUSE_SECONDS)
         else:
-            told = False
+            logged = False
             connections.start_soon(handle, stream)
 
 
@@ -468,7 +461,8 @@ def _is_passing(cause: BaseException | None) -> bool:
 
 
 class SilentConnections:
-    """The connections that have not said hello."""
+    """The connections that have not said hello. Each has some seconds to do so; only so many may be open at once, and
+    one more takes the place of the oldest."""
 
     def __init__(self, most: int = MOST_SILENT, seconds: float = HELLO_SECONDS) -> None:
         self._most, self._seconds = most, seconds

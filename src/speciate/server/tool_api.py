@@ -12,14 +12,26 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)  # fmt: skip
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.engine import Engine
+from speciate.jobs.engine import Engine, invalid_spec
 from speciate.jobs.job import ENDED, Job
+from speciate.jobs.kinds import Kind
 from speciate.jobs.pool import Pool
 from speciate.refs import id_from_key
 from speciate.workspace.database import Transaction
@@ -27,6 +39,8 @@ from speciate.workspace.workspace import Workspace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Answer = TypeVar("Answer", bound=BaseModel)
+Spec = TypeVar("Spec", bound=BaseModel)
+Arguments = ParamSpec("Arguments")
 
 # Arguments that many tools take
 
@@ -113,7 +127,7 @@ class DryRun(Result):
 
 
 class ToolImage(NamedTuple):
-    """An image beside a result: return `(result, Picture(data))`. At most 1,024 pixels a side."""
+    """An image beside a result: return `(result, ToolImage(data))`. At most 1,024 pixels a side."""
 
     data: bytes
     mime: str = "image/png"
@@ -124,7 +138,7 @@ class ToolImage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """One tool as it is declared; `mcp_app` turns it into what the protocol wants."""
+    """One tool as it is declared; `mcp/app.py` turns it into what the protocol wants."""
 
     name: str
     description: str
@@ -132,7 +146,7 @@ class Declaration:
     arguments: type[BaseModel]
     """The parameters after the App as one strict model."""
     result: Any
-    """The annotation of the result without pictures: a model, or a union of models."""
+    """The annotation of the result without images: a model, or a union of models."""
     read_only: bool
     destructive: bool
     idempotent: bool
@@ -215,10 +229,24 @@ def resource(uri: str, mime: str = JSON) -> Callable[[Function], Function]:
 # What tools that change something share
 
 
+def make_spec(spec: Callable[Arguments, Spec], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Spec:
+    """`spec(...)`. Raises INVALID, as the engine does, for arguments that the spec does not take."""
+    try:
+        return spec(*args, **kwargs)
+    except ValidationError as error:
+        raise invalid_spec(error) from error
+
+
+def make_sparse_spec(spec: Callable[Arguments, Spec], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Spec:
+    """As `make_spec`, without the arguments that are None: the stored spec then leaves them out, too."""
+    given: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}
+    return make_spec(cast(Callable[..., Spec], spec), *args, **given)
+
+
 def start_job(
     app: App,
-    kind: str,
-    spec: Mapping[str, Any],
+    kind: Kind[Spec, Any, Any] | str,
+    spec: Spec | Mapping[str, Any],
     *,
     idempotency_key: str | None = None,
     dry_run: bool = False,
@@ -226,11 +254,12 @@ def start_job(
     after: Sequence[str] = (),
 ) -> JobStarted | DryRun:
     """Submit a job, durable on return; with `dry_run` only check and estimate it. `after`: jobs that must succeed
-    first.
+    first. The stored spec holds the fields that were set, and no defaults: a key's calls are compared by it.
 
     Raises SpeciateError for everything that the kind's plan can refuse, unless it waits for others, and CONFLICT where
     the key was used for another call.
     """
+    kind, spec = kind if isinstance(kind, str) else kind.name, spec_json(spec)
     if dry_run:
         plan = app.engine.plan(kind, spec)
         estimate = Estimate(
@@ -249,6 +278,11 @@ def start_job(
     return show_started(app.engine.submit(kind, spec, key=_job_key(idempotency_key), after=after), next_actions)
 
 
+def spec_json(spec: BaseModel | Mapping[str, Any]) -> Mapping[str, Any]:
+    """A job's spec as it is stored: the fields that were set."""
+    return spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, BaseModel) else spec
+
+
 def _job_key(idempotency_key: str) -> str:
     """Apart from the keys of steps (`JOB/STEP`), which a caller could otherwise take."""
     return f"call/{idempotency_key}"
@@ -260,7 +294,7 @@ def show_started(job: Job, next_actions: Sequence[NextAction] = ()) -> JobStarte
     return JobStarted(
         job=job.id,
         kind=job.kind,
-        state=job.state,
+        state=job.shown_state,
         eta_seconds=None if job.state in ENDED else job.estimate,
         next_actions=(waiting, *next_actions)[:3],
     )

@@ -206,7 +206,7 @@ def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
         planned = train.plan(_train_spec(spec, candidate, spec.dataset, spec.budget_minutes), workspace)
     except SpeciateError:
         return None
-    return None if planned.payload["base_learned_from"] is None else candidate
+    return None if planned.payload.base_learned_from is None else candidate
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:

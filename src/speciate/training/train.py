@@ -65,7 +65,7 @@ _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 """Types of columns."""
 
 
-def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
+def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing."""
     database = workspace.database
     spec, repeated = resolve_recipe(spec, workspace)
@@ -121,7 +121,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     cost = estimate(known_costs(database), request_of(payload))
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(
             cpu=(spec.resources.cpu or float(threads)) * payload.processes,
             memory_mb=spec.resources.memory_mb or room * payload.processes,

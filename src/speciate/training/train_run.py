@@ -42,7 +42,7 @@ def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
     meter = CostMeter(run)
     try:
-        with base_models.copy_caller_folders(run, Payload.model_validate(run.payload)) as payload:
+        with base_models.copy_caller_folders(run, run.read_payload(Payload)) as payload:
             return _run_with_processes(run, payload, meter)
     except BaseException:
         meter.keep()  # stopped, or out of memory: another attempt goes on

@@ -8,7 +8,7 @@ the copy.
 
 How long: the newest 12, the last of each of the newest 14 days, and those that know what the catalog lost. A purge cuts
 that short: as soon as something was forgotten, a new copy is made and every older one is deleted, and so are the
-catalogs that a repair kept before (aside.py).
+catalogs that a repair kept before (repair.py).
 """
 
 from __future__ import annotations

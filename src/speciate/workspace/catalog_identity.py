@@ -164,7 +164,7 @@ def refuse_useless(root: Path, connection: duckdb.DuckDBPyConnection) -> None:
 
 def refuse_before_replay(root: Path) -> None:
     """As `refuse_wrong`, before a log that a killed owner left is folded into the file. What cannot be read like that
-    is for `salvage` to mend."""
+    is for `salvage_catalog` to mend."""
     if not (root / "catalog.duckdb.wal").exists():
         return
     torn = repair.find_unfinished(root / "backups") is not None
@@ -266,8 +266,8 @@ def _knows_some_run(root: Path, read: Read) -> bool:
 def read_anchor(root: Path) -> Anchor | None:
     """None where the file is missing or is not one of ours."""
     try:
-        said = json.loads((root / ANCHOR).read_text())
-        return Anchor(str(said["identity"]), int(said["events"]))
+        saved = json.loads((root / ANCHOR).read_text())
+        return Anchor(str(saved["identity"]), int(saved["events"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -275,14 +275,6 @@ def read_anchor(root: Path) -> Anchor | None:
 def write_anchor(root: Path, anchor: Anchor) -> None:
     if read_anchor(root) != anchor:
         write_durably(root / ANCHOR, json.dumps(anchor._asdict()).encode())
-
-
-# Whether a workspace is a copy of another one that may still live.
-#
-# What a copy has queued is the original's to run: two of them would ask endpoints, pay and notify twice. So a catalog
-# notes where it lies (path and inode of its folder), and `speciate backup` marks what it makes. A folder that was
-# moved is no copy: it keeps its inode, or, on another disk, cannot be told from one and is treated as one. Nor is one
-# that lies where it lay, whatever its inode: it was restored there, or mounted anew.
 
 
 COPIED = "workspace.copied"

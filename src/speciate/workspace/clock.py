@@ -1,6 +1,17 @@
-"""Clocks: time as an argument, so that tests set it, and how much time has passed whatever the wall clock says.
+"""Clocks as an argument, so that tests set the time, and `Elapsed`: how much time has passed, whatever the clock says.
 
-Limits, expiry and deletion by age go by `Elapsed`."""
+A wall clock may jump (a dead battery, a wrong time server, a person), stand still, or go back. The machine's uptime
+does not, so the two are compared again and again. Where they differ by more than a minute, the clock was set: another
+segment begins, in which a stamp of the wall clock means another moment. The segments are kept in `clock.json`, for the
+next daemon and for other processes. Nobody needs to trust a single stamp:
+
+- `least` is the least age that a stamp can have: jobs are stopped, and things deleted, by it;
+- `most` is the greatest age: approvals expire by it;
+- `cutoff` is a moment of the wall clock: every stamp before it is at least so old.
+
+While the machine was off, nobody counted. Up to a week of that time is believed; what the clock says beyond it makes
+nothing old. So things stay longer than the settings say, never shorter.
+"""
 
 from __future__ import annotations
 
@@ -33,21 +44,6 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
-
-
-# How much time has passed, whatever the wall clock says: what limits, expiry and deletion by age go by.
-#
-# A wall clock may jump (a dead battery, a wrong time server, a person), stand still, or go back. What counts up with
-# the machine's uptime does not, so the two are compared again and again. Wherever they part by more than a minute,
-# the clock was set: another segment begins, in which a stamp of the wall clock means another moment. The segments lie
-# in `clock.json`, for the next daemon and for other processes; nobody needs to trust a single stamp:
-#
-# - `least` is the least age that what was stamped can have: jobs are stopped, and things deleted, by that;
-# - `most` is the greatest age: approvals expire by that;
-# - `cutoff` is a moment of the wall clock: all that was stamped before is at least so old.
-#
-# While the machine was off nobody counted. Up to a week is believed then; what the clock says beyond that makes
-# nothing old: things stay longer than settings say, never shorter.
 
 
 NAME = "clock.json"
@@ -208,16 +204,16 @@ def _load(path: Path, clock: Clock) -> tuple[Timeline, float]:
     """What the process before saved, seen with today's clock; a new timeline where there is none that can be read."""
     up, wall = uptime(clock), clock.now()
     try:
-        said = json.loads(path.read_bytes())
-        if said.pop("check") != _checksum(said):
+        saved = json.loads(path.read_bytes())
+        if saved.pop("check") != _checksum(saved):
             raise ValueError("it is not what was written")
         segments = tuple(
             Segment(-math.inf if start is None else float(start), float(low), float(high))
-            for start, low, high in said["segments"]
+            for start, low, high in saved["segments"]
         )
-        before = Timeline(segments, float(said["passed"]), float(said["wall"]))
-        same = bool(said["boot"]) and said["boot"] == boot() and up >= float(said["up"])
-        counted = up - float(said["up"]) if same else None
+        before = Timeline(segments, float(saved["passed"]), float(saved["wall"]))
+        same = bool(saved["boot"]) and saved["boot"] == boot() and up >= float(saved["up"])
+        counted = up - float(saved["up"]) if same else None
     except FileNotFoundError:
         return begin(wall), up
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

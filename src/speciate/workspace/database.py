@@ -79,7 +79,7 @@ def _call_each(tx: Transaction, functions: list[Callable[[Transaction], Any]]) -
 
 
 class Database:
-    """Opens a catalog that `migrations.migrate` has made ready. Thread-safe."""
+    """Opens a catalog that `schema.migrate` has made ready. Thread-safe."""
 
     def __init__(self, path: Path, clock: Clock, on_fatal: Callable[[BaseException], None] | None = None) -> None:
         self._clock = clock

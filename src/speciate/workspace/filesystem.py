@@ -1,6 +1,10 @@
-"""Whether a filesystem can hold a workspace, tried for real where it can be, and what a disk refuses with, in words.
+"""Whether a filesystem can hold a workspace, tried for real where possible, and what a disk's errors mean.
 
-`explain` is the way from an OSError or a DuckDB error to what a person reads: full, over quota, read-only, failing."""
+`explain` turns an OSError or a DuckDB error into words for a person: full, over quota, file too large, read-only,
+failing, or a changed catalog. Libraries wrap the system's errors in their own (DuckDB, Arrow, safetensors), so the
+chain of an error is searched and, if it has no number, the text of these libraries; no other text counts. Standard
+library only.
+"""
 
 from __future__ import annotations
 
@@ -186,16 +190,10 @@ def _syncs(probe: Path) -> FilesystemCheck:
     return FilesystemCheck("fsync", True, f"fsync takes {1000 * (time.perf_counter() - started):.1f} ms")
 
 
-# What a disk says no with, in words: full, over quota, too large a file, read-only, failing, or a changed catalog.
-#
-# Libraries wrap the system's errors in their own (DuckDB, Arrow, safetensors), so the chain of an error is looked
-# through and, where it has no number, its text. Nothing is concluded from any other text. Standard library only.
-
-
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""What room mends."""
+"""Free space mends these."""
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
-"""What may be gone at the next try."""
+"""These may be gone at the next try."""
 _TEXTS = {
     errno.ENOSPC: ("No space left on device", "os error 28"),
     errno.EDQUOT: ("Disk quota exceeded", "os error 122"),
@@ -206,7 +204,7 @@ _TEXTS = {
     errno.ENOTCONN: ("Transport endpoint is not connected", "os error 107"),
 }
 _LIBRARIES = ("duckdb", "pyarrow", "safetensors", "safetensors_rust")
-"""Whose texts are believed: others may quote what a user wrote."""
+"""Libraries whose error texts are believed: others may quote what a user wrote."""
 _QUOTED = re.compile(r'"(/[^"]+)"')
 
 
@@ -242,12 +240,12 @@ def explain(error: BaseException, workspace: Path | None = None, needed: int | N
         return None
     where = _where(found.path, workspace)
     wanted = f" At least {_amount(needed)} are needed." if needed else ""
-    said, recovery = _WORDS[found.number]
+    sentence, recovery = _WORDS[found.number]
     room = _free(found.path, workspace) if found.number == errno.ENOSPC else ""
     limit = f" of {_amount(_file_limit())}" if found.number == errno.EFBIG and _file_limit() is not None else ""
     return SpeciateError(
         Code.UNAVAILABLE,
-        said.format(where=where, room=room, limit=limit) + wanted,
+        sentence.format(where=where, room=room, limit=limit) + wanted,
         recovery,
         foreign=f"{os.strerror(found.number)}: {found.path}" if found.path else "",
     )

@@ -73,8 +73,8 @@ def is_held(path: Path) -> bool:
 
 def unusable_error(root: Path, error: OSError) -> SpeciateError:
     """The error for a folder that the system does not let us use."""
-    if (said := filesystem.explain(error, root)) is not None:
-        return said
+    if (refusal := filesystem.explain(error, root)) is not None:
+        return refusal
     return SpeciateError(
         Code.UNAVAILABLE,
         f"The workspace {root} cannot be used: {error.strerror or error}.",

@@ -5,7 +5,7 @@ kept; otherwise the newest automatic backup that can be read becomes the catalog
 deleted: the old catalog, and backups that the new one does not continue from. What came after the backup is lost here;
 jobs that had started come back from their run folders (jobs/recovery.py). Killed at any moment, it may be run again.
 
-The new catalog notes the time of which it knows nothing (gaps.py): files from then are no garbage.
+The new catalog notes the time of which it knows nothing (repair.py): files from then are no garbage.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def check_blocks(catalog: Path) -> None:
             for (name,) in connection.execute(_TABLES).fetchall():
                 connection.execute(f'SELECT count(hash(row)) FROM "{name}" AS row').fetchall()
     except duckdb.Error as error:
-        if (said := filesystem.explain(error, catalog.parent)) is not None:
-            raise said from error
+        if (refusal := filesystem.explain(error, catalog.parent)) is not None:
+            raise refusal from error
         raise
 
 

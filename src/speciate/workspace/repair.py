@@ -6,9 +6,9 @@ end of the log, or DuckDB refuses it, both files are copied aside before anythin
 entry that DuckDB names. A log is never deleted.
 
 What a repair keeps lies in `backups/torn-N` (here) and `backups/replaced-N` (rebuild.py). Each says in a file of its
-own
-how far the catalog had come when the repair was done: a purge deletes those from before it, and no later ones. The
-times of which a catalog knows nothing are gaps in it: garbage collection leaves files that were written in one alone.
+own how far the catalog had come when the repair was done: a purge deletes those from before it, and no later ones. By
+events and not by times, since clocks are set. The times of which a catalog knows nothing are gaps in it: garbage
+collection never deletes files that were written in a gap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POSITION = re.compile(r"byte position (\d+)")
 def salvage_catalog(catalog: Path) -> Path | None:
     """Make the catalog openable. Returns the folder with the untouched copies where the log was not whole; also where
     somebody was killed after cutting it: what follows from that (the gap, the anchor) is the caller's, who says that it
-    is done by `aside.settle`."""
+    is done by `settle_repairs`."""
     log = catalog.with_name(catalog.name + ".wal")
     before = find_unfinished(catalog.parent / "backups")
     if not log.exists():
@@ -100,13 +100,6 @@ def _beyond_repair(catalog: Path, error: duckdb.Error) -> SpeciateError:
     )
 
 
-# What a repair of the catalog kept: `backups/torn-N` (salvage.py) and `backups/replaced-N` (rebuild.py).
-#
-# Each says in a file of its own how far the catalog had come when the repair was done. A purge deletes those from
-# before it, and no later ones; one that says nothing is from before everything. By events and not by times: clocks
-# are set.
-
-
 _NOTE = "event"
 
 
@@ -131,7 +124,7 @@ def find_unfinished(backups: Path) -> Path | None:
 
 def settle_repairs(backups: Path, events: int, *, clean: bool) -> None:
     """Say of what lies there that it is from before now, when the catalog has so many events. `clean`: the catalog's
-    file, of which torn folders hold a copy, has no cells any more that somebody wanted forgotten (rewriting.py)."""
+    file, of which torn folders hold a copy, has no cells any more that somebody wanted forgotten (compaction.py)."""
     for folder in repair_folders(backups):
         known = _read_events(folder)
         if known is None and folder.name.startswith("torn-"):
@@ -147,14 +140,8 @@ def _read_events(folder: Path) -> int | None:
         return None
 
 
-# Times of which a catalog knows nothing: what came after the backup from which it was made, or was cut from its log.
-#
-# A file that was written in one of them may be named by what was lost, so garbage collection leaves it alone for
-# good.
-
-
 GRACE_SECONDS = 24 * 3600.0
-"""So old is a file at least that nothing names before it may go: a run seals files long before a version names them."""
+"""The least age at which an unnamed file may be deleted: a run seals files long before a version names them."""
 _KEY = "gaps"
 _GET = "SELECT value FROM meta WHERE key = ?"
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -170,7 +157,10 @@ Execute = Callable[[str, Sequence[object]], Sequence[tuple[Any, ...]]]
 
 
 def note_gap(execute: Execute, until: float) -> None:
-    """Add the gap from what this catalog knows until now (seconds since the epoch)."""
+    """Add the gap from the catalog's last knowledge until `until` (seconds since the epoch).
+
+    A file that was written in a gap may be named by rows that were lost, so garbage collection never deletes it.
+    """
     known = execute(_KNOWN_UNTIL, [])[0][0]
     since = 0.0 if known is None else min(float(known), until)
     execute(_PUT, [_KEY, json.dumps([*read_gaps(execute), (since, until)])])

@@ -157,9 +157,6 @@ CREATE TABLE tool_calls (
 """
 
 
-# Brings a catalog to this version's schema: checkpoint, DDL, checkpoint, so that DDL is never in a replayed log.
-
-
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 
@@ -217,8 +214,8 @@ def _approval_keys(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-# Number n takes a catalog from version n to n + 1. Append only; a released one never changes.
 MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys}
+"""Number n takes a catalog from version n to n + 1. Append only; a released migration never changes."""
 
 
 def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None = None) -> int:
@@ -252,8 +249,8 @@ def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | Non
             connection.execute("CHECKPOINT")
         return found
     except duckdb.Error as error:
-        if (said := filesystem.explain(error, path.parent)) is not None:
-            raise said from error
+        if (refusal := filesystem.explain(error, path.parent)) is not None:
+            raise refusal from error
         raise
     finally:
         connection.close()
@@ -269,8 +266,8 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
                 f"{path} is held by another process.",
                 "One daemon owns a workspace; reach it through `speciate call` or `speciate serve`.",
             ) from error
-        if (said := filesystem.explain(error, path.parent)) is not None:
-            raise said from error
+        if (refusal := filesystem.explain(error, path.parent)) is not None:
+            raise refusal from error
         raise SpeciateError(
             Code.INVALID,
             f"{path} cannot be opened as a catalog: {str(error).splitlines()[0]}",

@@ -44,8 +44,8 @@ class Folders:
 class Workspace:
     """The daemon's view: folders, settings and the catalog. Open one per process that holds `daemon.lock`.
 
-    Raises SpeciateError REFUSED where the catalog is lost or is not the one of these folders (lost.py); then nothing
-    was made or changed.
+    Raises SpeciateError REFUSED where the catalog is lost or is not the one of these folders (catalog_identity.py);
+    then nothing was made or changed.
     """
 
     def __init__(self, root: Path, clock: Clock | None = None, settings: Settings | None = None) -> None:

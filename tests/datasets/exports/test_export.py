@@ -47,7 +47,7 @@ def attempt(workspace: Workspace, path: Path, number: int = 1, format_: str = "c
     folder = RunFolder(workspace.folders.runs / f"job-export.{number}")
     earlier = [str(workspace.folders.runs / f"job-export.{i}") for i in range(number - 1, 0, -1)]
     root = str(workspace.folders.root)
-    folder.create({"payload": plan.payload, "job": "job-export", "workspace": root, "resume_from": earlier})
+    folder.create({"payload": plan.payload_json(), "job": "job-export", "workspace": root, "resume_from": earlier})
     return folder
 
 

@@ -61,7 +61,7 @@ def attempt(workspace: Workspace, number: int, source: Path, stop_after: int | N
     folder = RunFolder(workspace.folders.runs / f"job-a.{number}")
     plan = ingest.plan(IngestSpec(name="set", source=source, label="folder"), workspace)
     root = str(workspace.folders.root)
-    folder.create({"payload": plan.payload, "job": "job-a", "workspace": root, "resume_from": earlier})
+    folder.create({"payload": plan.payload_json(), "job": "job-a", "workspace": root, "resume_from": earlier})
     return Attempt(folder, stop_after)
 
 

@@ -104,7 +104,7 @@ def test_a_stopped_run_resumes_where_it_was(teacher: tuple[Workspace, Answering]
 
     def attempt(number: int) -> RunFolder:
         folder = RunFolder(workspace.folders.runs / f"job-x.{number}")
-        folder.create({"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root)})
+        folder.create({"payload": plan.payload_json(), "job": "job-x", "workspace": str(workspace.folders.root)})
         return folder
 
     first = attempt(1)
@@ -166,7 +166,12 @@ def test_a_run_spends_no_more_than_its_share(teacher: tuple[Workspace, Answering
     plan = kind.plan(kind.spec(dataset="sums", steps=[STEP | {"max_tokens": 8}]), workspace)
     folder = RunFolder(workspace.folders.runs / "job-x.1")
     share = {server.endpoint().host: 0.001}
-    spec = {"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root), "allowances": share}
+    spec = {
+        "payload": plan.payload_json(),
+        "job": "job-x",
+        "workspace": str(workspace.folders.root),
+        "allowances": share,
+    }
     folder.create(spec)
     with pytest.raises(SpeciateError, match="budget"):
         run(Run(folder))

@@ -129,13 +129,14 @@ def test_nothing_is_asked_elsewhere_without_a_consent_and_no_more_is_spent(
     data = make_dataset(workspace)
     consents.allow(workspace, data.name, "api.example.com", usd=0.1, days=None, by="ann")
     plan = endpoint_fingerprint.plan(spec, workspace)
-    assert plan.payload["budget_usd"] == 0.1
+    assert plan.payload_json()["budget_usd"] == 0.1
     assert plan.resolved["consent"] == data.name
     assert plan.spends == (Spend(dataset=data.name, host="api.example.com", usd=endpoint_fingerprint.BUDGET_USD),)
     assert plan.usd is not None
     assert 0 < plan.usd < 0.1
     assert (
-        endpoint_fingerprint.plan(spec.model_copy(update={"budget_usd": 0.01}), workspace).payload["budget_usd"] == 0.01
+        endpoint_fingerprint.plan(spec.model_copy(update={"budget_usd": 0.01}), workspace).payload_json()["budget_usd"]
+        == 0.01
     )
     unpriced = register(workspace, server, base_url="https://api.example.com/v1", model="other")
     with pytest.raises(SpeciateError, match="no cap can be kept"):

@@ -94,7 +94,7 @@ def ends_alike(workspace: Workspace, asked: Mapping[str, Any], breaks: Sequence[
 
 
 def payload(workspace: Workspace, **spec: Any) -> Mapping[str, Any]:
-    return train.plan(TrainSpec(**spec), workspace).payload
+    return train.plan(TrainSpec(**spec), workspace).payload_json()
 
 
 def attempt(

@@ -60,7 +60,7 @@ def begin(workspace: Workspace) -> None:
 
 
 def merge_now(workspace: Workspace, job: str = "job-merge", **spec: Any) -> dict[str, Any]:
-    payload = merge_models.plan(MergeSpec(**{"name": "merged", **spec}), workspace).payload
+    payload = merge_models.plan(MergeSpec(**{"name": "merged", **spec}), workspace).payload_json()
     folder = run_folder(workspace, job, payload)
     write_whole(folder.outputs / "result.json", json.dumps(merge_run.run(Run(folder))))
     collected = merge_models.KIND.collect(folder)
@@ -265,7 +265,7 @@ def test_a_greedy_soup_needs_validation_examples(tuned: Workspace) -> None:
 
 
 def test_a_folder_that_was_changed_is_not_merged(tuned: Workspace) -> None:
-    payload = merge_models.plan(MergeSpec(name="merged", models=ALL, method="soup"), tuned).payload
+    payload = merge_models.plan(MergeSpec(name="merged", models=ALL, method="soup"), tuned).payload_json()
     folder = Path(payload["members"][1]["folder"])
     copy = folder.with_name("copy")
     shutil.copytree(folder, copy)

@@ -127,7 +127,7 @@ def test_what_takes_a_trained_network_is_planned_and_measured(workspace: Workspa
     planned = plan_training(workspace, "flowers", base_model="net@v1").candidates
     assert [(one.method, one.base_model) for one in planned] == [(how, "net@v1") for how in ("probe", "lora", "full")]
     spec = TrainSpec(name="probed", dataset="flowers", method="probe", base_model="net@v1")
-    payload = train.plan(spec, workspace).payload
+    payload = train.plan(spec, workspace).payload_json()
     run = Run(run_folder(workspace, "job-m", payload))
     assert measure_run.measure_cost(run, Payload.model_validate(payload), 1.0)["seconds"] > 0
 

@@ -169,7 +169,7 @@ def test_without_time_nothing_is_measured_and_everything_stays(workspace: Worksp
 
 def test_a_stop_is_heard(workspace: Workspace, world: Path) -> None:
     plan = shortlist.plan(ShortlistSpec(dataset="digits", base_models=tuple(_bases(world))), workspace)
-    run = Run(run_folder(workspace, "job-s", plan.payload))
+    run = Run(run_folder(workspace, "job-s", plan.payload_json()))
     (run.folder.path / "cancel").touch()
     with pytest.raises(Stopped):
         shortlist_run.run(run)
@@ -179,8 +179,8 @@ def test_the_time_decides_how_many_examples_all_are_measured_on(
     workspace: Workspace, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = shortlist.plan(ShortlistSpec(dataset="digits", base_models=tuple(_bases(world)[:2])), workspace)
-    payloads = {name: Payload.model_validate(each) for name, each in plan.payload["candidates"].items()}
-    run = Run(run_folder(workspace, "job-m", plan.payload))
+    payloads = {name: Payload.model_validate(each) for name, each in plan.payload_json()["candidates"].items()}
+    run = Run(run_folder(workspace, "job-m", plan.payload_json()))
     monkeypatch.setattr(shortlist_run, "_OF_LABEL", 5)
     assert shortlist_run.compare_base_models(run, payloads, None, 3, 0, most=20)["examples"] == 50
     monkeypatch.setattr(shortlist_run, "_CHUNK", 10)

@@ -102,7 +102,7 @@ def test_models_of_different_orders_are_not_compared(workspace: Workspace) -> No
         plan_evaluation(EvaluateSpec.model_validate(ask | {"models": ["model@v1", "model@v2"]}), workspace)
     for version, order in (("v1", list(HOW)), ("v2", sorted(HOW))):
         spec = EvaluateSpec.model_validate(ask | {"models": ["constant:", f"model@{version}"]})
-        assert list(plan_evaluation(spec, workspace).payload["terms"].order) == order
+        assert list(plan_evaluation(spec, workspace).payload_json()["terms"].order) == order
 
 
 def test_tags_of_words_are_learned(workspace: Workspace) -> None:

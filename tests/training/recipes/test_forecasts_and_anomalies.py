@@ -52,7 +52,7 @@ def _parts(workspace: Workspace, labels: tuple[str, str] = ("fine", "broken"), o
 
 def evaluated(workspace: Workspace, dataset: str, *models: str) -> Any:
     spec = EvaluateSpec(models=models, dataset=dataset, latency=False)
-    folder = run_folder(workspace, "job-e", plan_evaluation(spec, workspace).payload)
+    folder = run_folder(workspace, "job-e", plan_evaluation(spec, workspace).payload_json())
     return evaluate(Run(folder))["report"]
 
 

@@ -130,7 +130,7 @@ def test_a_judge_is_evaluated_on_pairs_alone(workspace: Workspace, tmp_path: Pat
     make_pairs(workspace)
     _train(workspace, tmp_path, max_steps=1)
     plan = evaluate.plan(EvaluateSpec(models=("judge", "constant:"), dataset="pairs:validation"), workspace)
-    assert (plan.payload["task"], plan.payload["target_column"]) == ("preference", "chosen")
+    assert (plan.payload_json()["task"], plan.payload_json()["target_column"]) == ("preference", "chosen")
     make_pairs(workspace, "single", rejected=None)
     with pytest.raises(SpeciateError, match="'rejected'"):
         evaluate.plan(EvaluateSpec(models=("judge",), dataset="single:validation"), workspace)

@@ -130,7 +130,7 @@ def test_several_pictures_and_turns_are_learned_from_conversations_alone(workspa
 def _looked_at(workspace: Workspace, base: str, **given: Any) -> tuple[TrainingContext, ImageSettings, VisionSplits]:
     """What happens to the examples before the first step."""
     spec = TrainSpec(name="looker", dataset="seen", method="sft", base_model=base, hyperparameters=QUICK | given)
-    payload = Payload.model_validate(train.plan(spec, workspace).payload)
+    payload = Payload.model_validate(train.plan(spec, workspace).payload_json())
     examples = load_examples(workspace.folders, payload.manifest, ("train", "validation"), caged=True)
     context = TrainingContext(Run(run_folder(workspace, "job-x", payload.model_dump(mode="json"))), payload, examples)
     assert isinstance(payload.parameters, VisionSftParameters)
@@ -215,7 +215,7 @@ def test_what_cannot_be_trained_is_refused_before_there_is_a_job(
 def test_a_published_model_is_asked_by_the_names_of_its_parts(workspace: Workspace, base: str) -> None:
     folder = Path(base.removeprefix("path:"))
     spec = FetchSpec(name="seer", source=base, task="image-text-to-text")
-    run = Run(run_folder(workspace, "job-fetch", fetch.plan(spec, workspace).payload))
+    run = Run(run_folder(workspace, "job-fetch", fetch.plan(spec, workspace).payload_json()))
     result = fetch.run(run)
     card = ModelCard.model_validate(result["card"])
     assert (card.modality, card.parts) == ("multimodal", ("image.image", "question.text"))

@@ -30,9 +30,9 @@ from speciate.datasets.readers.rows import REASON
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, modality_of_file, shared_folders
 from speciate.datasets.sources.own_export import SIDECARS
 from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table
+from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.multimodal import MISSING, MULTIMODAL, PartName
-from speciate.settings import config_folder
 
 _SHARDS = "webdataset"
 """The format of exports whose parts share a key instead of a folder."""

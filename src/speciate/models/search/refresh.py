@@ -34,28 +34,35 @@ class RefreshSpec(BaseModel):
     """Embed what models are for, too: minutes for the whole table, and then only what is new."""
 
 
-def plan(spec: RefreshSpec, workspace: Workspace) -> Plan:
+class RefreshPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    sources: tuple[str, ...]
+    vectors: bool = False
+
+
+def plan(spec: RefreshSpec, workspace: Workspace) -> Plan[RefreshPayload]:
     for name in spec.sources:
         sources.find(name)
     wanted = spec.sources or tuple(sources.table())
     if spec.vectors:
         packaged.locate(embeddings.PACKAGE)  # refused here, before there is a job
     return Plan(
-        payload={"sources": list(wanted), "vectors": spec.vectors},
+        payload=RefreshPayload(sources=wanted, vectors=spec.vectors),
         resolved={"sources": list(wanted)},
         preload="torch",
     )
 
 
 def run(run: Run) -> dict[str, Any]:
+    payload = run.read_payload(RefreshPayload)
     before = index.read(newest(run.folders))
     sizes, date = index.known_sizes(before), time.strftime("%Y-%m-%d", time.gmtime())
     told: list[SourceListing] = []
     missed: dict[str, str] = {}
-    for number, name in enumerate(run.payload["sources"]):
+    for number, name in enumerate(payload.sources):
         if run.stopping:
             raise Stopped
-        run.progress(number, len(run.payload["sources"]), "sources", name)
+        run.progress(number, len(payload.sources), "sources", name)
         source = sources.find(name)
         if not source.installed():
             missed[name] = f"The package {source.package!r} is not installed."
@@ -70,7 +77,7 @@ def run(run: Run) -> dict[str, Any]:
     made = index.merge(told, sizes, before)
     index.write(made, run.folder.outputs / index.SHIPPED.name)
     result = {"models": made.num_rows, "asked": sorted(asked), "missed": missed}
-    return result | ({"embedded": _embed(run, made)} if run.payload.get("vectors") else {})
+    return result | ({"embedded": _embed(run, made)} if payload.vectors else {})
 
 
 def _embed(run: Run, table: pa.Table) -> int:

@@ -154,8 +154,8 @@ class Server:
         self._app = app
         self._ready: dict[str, _PreparedTool] = {}
         self.calls = CallCounter(app.workspace)
-        told = made_unnamed(app.workspace.folders.root) if app.workspace.made else None
-        self._untold = [told] if told else []
+        notice = made_unnamed(app.workspace.folders.root) if app.workspace.made else None
+        self._untold = [notice] if notice else []
         """What the first call says beside its answer."""
         self._limiter: anyio.CapacityLimiter | None = None
         self._updates = Updates()
@@ -283,9 +283,9 @@ def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
             kind = mcp_errors.ResourceNotFoundError if error.code is Code.NOT_FOUND else mcp_errors.ResourceError
             raise kind(clean_text(str(error))) from error
         except Exception as error:
-            if (said := filesystem.explain(error, app.workspace.folders.root)) is None:
+            if (refusal := filesystem.explain(error, app.workspace.folders.root)) is None:
                 raise
-            raise mcp_errors.ResourceError(clean_text(str(said))) from error
+            raise mcp_errors.ResourceError(clean_text(str(refusal))) from error
 
     signature = inspect.signature(function, eval_str=True)
     parameters = list(signature.parameters.values())[1:]
@@ -333,13 +333,9 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-# Names that fit what somebody began to type, for the arguments of resources and prompts.
-
-
 MOST = 100
 """So many values the protocol allows in one answer."""
 
-# What is named -> the names that begin with a prefix, the likeliest first.
 _NAMES = {
     "job": "SELECT id FROM jobs WHERE starts_with(id, ?) ORDER BY created DESC LIMIT ?",
     "evaluation": "SELECT id FROM evaluations WHERE starts_with(id, ?) ORDER BY created DESC LIMIT ?",
@@ -347,6 +343,7 @@ _NAMES = {
     "dataset": "SELECT DISTINCT name FROM dataset_versions WHERE starts_with(name, ?) ORDER BY name LIMIT ?",
     "model": "SELECT DISTINCT name FROM model_versions WHERE starts_with(name, ?) ORDER BY name LIMIT ?",
 }
+"""Noun -> the names that begin with a prefix, the likeliest first."""
 _VERSIONS = {
     "dataset": """
         SELECT 'v' || version FROM dataset_versions WHERE name = ? AND starts_with('v' || version, ?)
@@ -357,23 +354,24 @@ _VERSIONS = {
         ORDER BY version DESC LIMIT ?
     """,
 }
-# The first part of a resource's address -> what its `name` or `id` names.
-_SHELVES = {
+_NOUNS = {
     "datasets": "dataset",
     "models": "model",
     "use-cases": "use_case",
     "evaluations": "evaluation",
     "jobs": "job",
 }
+"""The first part of a resource's address -> the noun that its `name` or `id` names."""
 
 
 def complete(database: Database, address: str, argument: str, prefix: str, name: str = "") -> list[str]:
-    """Up to 101 values, so that a caller sees whether there are more than 100.
+    """Names that complete what somebody began to type, for arguments of resources and prompts. Up to 101 values, so
+    that a caller sees whether there are more than 100.
 
     `address` is the resource's template, empty for prompts; `name` is what was chosen before a version.
     """
-    shelf = address.removeprefix("speciate://").partition("/")[0]
-    noun = _SHELVES.get(shelf, argument) if argument in ("name", "id", "version") else argument
+    folder = address.removeprefix("speciate://").partition("/")[0]
+    noun = _NOUNS.get(folder, argument) if argument in ("name", "id", "version") else argument
     if argument == "version":
         rows = database.read(_VERSIONS[noun], [name, prefix, MOST + 1]) if noun in _VERSIONS else []
     else:

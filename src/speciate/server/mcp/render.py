@@ -27,7 +27,7 @@ _LONGEST_FOREIGN = 1_000
 
 
 def document(result: Any) -> dict[str, Any]:
-    """A result, a model or a NamedTuple, as the JSON document that clients see: without what is None."""
+    """A result, a model or a NamedTuple, as the JSON document that clients see: without fields that are None."""
     characters = result.untrusted_characters if isinstance(result, Result) else Result.untrusted_characters
     shown: dict[str, Any] = clean(_to_json(result), characters)
     return shown
@@ -44,11 +44,11 @@ def _to_json(value: Any) -> Any:
 
 
 def render(result: Any) -> CallToolResult:
-    """A tool's result: a model, or a model with pictures."""
-    model, *pictures = result if isinstance(result, tuple) else (result,)
+    """A tool's result: a model, or a model with images."""
+    model, *images = result if isinstance(result, tuple) else (result,)
     shown = document(model)
     content: list[ContentBlock] = [text(compact(shown))]
-    content += [_image(picture) for picture in pictures]
+    content += [_image(image) for image in images]
     meta = None
     if isinstance(model, JobStarted):
         content.append(job_link(model.job))
@@ -89,5 +89,5 @@ def job_link(job: str) -> ResourceLink:
     return ResourceLink(type="resource_link", uri=uri, name=job, description=what, mime_type="application/json")
 
 
-def _image(picture: ToolImage) -> ImageContent:
-    return ImageContent(type="image", data=base64.b64encode(picture.data).decode(), mime_type=picture.mime)
+def _image(image: ToolImage) -> ImageContent:
+    return ImageContent(type="image", data=base64.b64encode(image.data).decode(), mime_type=image.mime)

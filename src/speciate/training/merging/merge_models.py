@@ -43,7 +43,7 @@ _COPIES_IN_MEMORY = 3
 """Of a tensor, beside those of the models: changes, signs, what is kept."""
 
 
-def plan(spec: MergeSpec, workspace: Workspace) -> Plan:
+def plan(spec: MergeSpec, workspace: Workspace) -> Plan[MergePayload]:
     """Raises NOT_FOUND, INVALID or CONFLICT for what cannot be merged or would mean nothing."""
     check_name("model", spec.name)
     registry.check_free(workspace.database, spec.name)
@@ -75,7 +75,7 @@ def plan(spec: MergeSpec, workspace: Workspace) -> Plan:
     )
     memory = _PROCESS_MB + (len(versions) + 1 + _COPIES_IN_MEMORY) * shape.largest * _BYTES // _MB
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(cpu=1, memory_mb=memory),
         bytes=sum(path.stat().st_size for path in versions[0].path.iterdir()),
         peak_memory_mb=memory,

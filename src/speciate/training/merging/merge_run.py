@@ -82,7 +82,7 @@ def run(run: Run) -> dict[str, Any]:
     """Writes `outputs/model/`; returns card and report."""
     import torch
 
-    payload, started = MergePayload.model_validate(run.payload), time.monotonic()
+    payload, started = run.read_payload(MergePayload), time.monotonic()
     torch.set_num_threads(payload.threads)
     for member in payload.members:
         if sealed.check(Path(member.folder)) != member.id:

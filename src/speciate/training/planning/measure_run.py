@@ -38,6 +38,7 @@ from speciate.training.networks.trial_steps import DOES_NOT_FIT
 from speciate.training.planning import base_models
 from speciate.training.planning.estimates import request_of
 from speciate.training.planning.shortlist_run import compare_base_models
+from speciate.training.planning.training_plan import MeasurePayload
 from speciate.training.planning.transferability import FAMILIES, KEEP
 from speciate.training.recipes import classical, lora_full, probe
 from speciate.training.recipes.recipe_table import LANGUAGE_RECIPES
@@ -51,18 +52,18 @@ _COMPARED_EXAMPLES = 200
 
 
 def run(run: Run) -> dict[str, Any]:
-    given, found = run.payload, list[dict[str, Any]]()
-    for place, payload in enumerate(map(Payload.model_validate, given["candidates"])):
+    plan, found = run.read_payload(MeasurePayload), list[dict[str, Any]]()
+    for place, payload in enumerate(plan.candidates):
         candidate = f"{payload.spec.method} {payload.spec.base_model or ''}".strip()
-        run.progress(place, len(given["candidates"]), "candidates", f"measuring {candidate}")
-        for module in PRELOADS.get(given["preloads"][place], ()):
+        run.progress(place, len(plan.candidates), "candidates", f"measuring {candidate}")
+        for module in PRELOADS.get(plan.preloads[place], ()):
             importlib.import_module(module)  # as the training's process has them from the start
         folder = RunFolder(run.folder.path / f"candidate-{place}")
         folder.create({"payload": {}, "job": run.job, "workspace": str(run.folders.root)})
-        measured = _in_fork(partial(measure_cost, Run(folder), payload, given["shares"][place]))
-        found.append(_candidate_row(payload, measured, given["budget_minutes"]))
+        measured = _in_fork(partial(measure_cost, Run(folder), payload, plan.shares[place]))
+        found.append(_candidate_row(payload, measured, plan.budget_minutes))
     report = {"dataset": payload.dataset, "task": payload.task, "candidates": found}
-    return {"report": report | _compare_probes(run, [Payload.model_validate(each) for each in given["candidates"]])}
+    return {"report": report | _compare_probes(run, list(plan.candidates))}
 
 
 def _compare_probes(run: Run, payloads: list[Payload]) -> dict[str, Any]:

@@ -30,9 +30,20 @@ class ShortlistSpec(BaseModel):
     seed: int = 0
 
 
-def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan:
+class ShortlistPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    candidates: dict[str, Payload]
+    """Base model -> a probe on it."""
+    unsuited: dict[str, str]
+    """Base model -> why it cannot be compared."""
+    seconds: float | None = None
+    keep: int
+    seed: int
+
+
+def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan[ShortlistPayload]:
     """Raises what `train.plan` raises where no base model suits, and INVALID for a task that has no such scores."""
-    plans, unsuited, refusal = dict[str, Plan](), dict[str, str](), None
+    plans, unsuited, refusal = dict[str, Plan[Payload]](), dict[str, str](), None
     for base_model in dict.fromkeys(spec.base_models):
         try:
             plans[base_model] = train.plan(_probe_spec(spec, base_model), workspace)
@@ -41,7 +52,7 @@ def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan:
     if not plans:
         assert refusal is not None
         raise refusal
-    payload = Payload.model_validate(next(iter(plans.values())).payload)
+    payload = next(iter(plans.values())).payload
     if find_task(payload.task).family not in FAMILIES:
         raise SpeciateError(
             Code.INVALID,
@@ -49,13 +60,13 @@ def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan:
             "Call specialize with the base_models to try.",
         )
     return Plan(
-        payload={
-            "candidates": {name: each.payload for name, each in plans.items()},
-            "unsuited": unsuited,
-            "seconds": 60 * spec.budget_minutes if spec.budget_minutes else None,
-            "keep": spec.keep,
-            "seed": spec.seed,
-        },
+        payload=ShortlistPayload(
+            candidates={name: each.payload for name, each in plans.items()},
+            unsuited=unsuited,
+            seconds=60 * spec.budget_minutes if spec.budget_minutes else None,
+            keep=spec.keep,
+            seed=spec.seed,
+        ),
         resources=Resources(
             cpu=max(each.resources.cpu for each in plans.values()),
             memory_mb=max(each.resources.memory_mb for each in plans.values()),

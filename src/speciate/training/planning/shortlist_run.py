@@ -24,6 +24,7 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
 from speciate.tasks.representations import Embeddings
 from speciate.training.planning import base_models
+from speciate.training.planning.shortlist import ShortlistPayload
 from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
@@ -58,14 +59,13 @@ class _BaseModelVectors(NamedTuple):
 def run(run: Run) -> dict[str, Any]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
-    given = run.payload
-    payloads = {name: Payload.model_validate(payload) for name, payload in given["candidates"].items()}
-    threads = max(payload.threads for payload in payloads.values())
+    plan = run.read_payload(ShortlistPayload)
+    threads = max(payload.threads for payload in plan.candidates.values())
     with threadpool_limits(limits=threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = compare_base_models(run, payloads, given["seconds"], given["keep"], given["seed"])
+        report = compare_base_models(run, plan.candidates, plan.seconds, plan.keep, plan.seed)
     report["candidates"] += [
-        {"base_model": name, "kept": True, "why": f"not measured: {why}"} for name, why in given["unsuited"].items()
+        {"base_model": name, "kept": True, "why": f"not measured: {why}"} for name, why in plan.unsuited.items()
     ]
     return {"report": report}
 

@@ -143,7 +143,7 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
 
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     plan = train.plan(spec, workspace)
-    payload = Payload.model_validate(plan.payload)
+    payload = plan.payload
     candidate = Candidate(method=spec.method, base_model=payload.spec.base_model)
     assert candidate.method is not None, "candidate_specs names one"
     return PlannedCandidate(
@@ -183,21 +183,30 @@ class MeasureSpec(BaseModel):
     budget_minutes: float | None = Field(None, gt=0)
 
 
-def plan(spec: MeasureSpec, workspace: Workspace) -> Plan:
+class MeasurePayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    candidates: tuple[Payload, ...]
+    shares: tuple[float, ...]
+    """By candidate: of its planned steps, those that similar trainings made."""
+    budget_minutes: float | None = None
+    preloads: tuple[str, ...]
+
+
+def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
     """Raises what `train.plan` raises of the candidates."""
     wanted = candidate_specs(
         workspace, spec.dataset, use_case=spec.use_case, task=spec.task, method=spec.method, base_model=spec.base_model
     )
     plans = [train.plan(each, workspace) for each in wanted]
-    payloads = [Payload.model_validate(each.payload) for each in plans]
+    payloads = [each.payload for each in plans]
     records = known_costs(workspace.database)
     return Plan(
-        payload={
-            "candidates": [each.payload for each in plans],
-            "shares": [usual_steps_share(records, payload) for payload in payloads],
-            "budget_minutes": spec.budget_minutes,
-            "preloads": [each.preload or "" for each in plans],
-        },
+        payload=MeasurePayload(
+            candidates=payloads,
+            shares=[usual_steps_share(records, payload) for payload in payloads],
+            budget_minutes=spec.budget_minutes,
+            preloads=[each.preload or "" for each in plans],
+        ),
         resources=Resources(
             cpu=max(each.resources.cpu for each in plans), memory_mb=max(each.resources.memory_mb for each in plans)
         ),
