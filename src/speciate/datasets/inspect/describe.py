@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import FIXED, HIDDEN, QUALITIES
+from speciate.datasets.inspect.changes import ComparisonRequest
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
@@ -38,6 +40,12 @@ class Difference(NamedTuple):
     """Before, after, how many; most frequent first, at most 50."""
 
 
+class ChartRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    root: Path
+    manifest: Manifest
+
+
 class Chart(NamedTuple):
     """`png`, or None with the reason in `missing`."""
 
@@ -56,9 +64,9 @@ def ask_for_charts(pool: Pool, folders: Folders, manifest: Manifest) -> Chart:
     A chart is the least of a description: if it takes too long, as on a busy machine, the reason stands in its place.
     Other errors are raised.
     """
-    payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json")}
+    request = ChartRequest(root=folders.root, manifest=manifest)
     try:
-        return Chart(base64.b64decode(pool.ask(_CHART, payload)["png"]))
+        return Chart(base64.b64decode(pool.ask(_CHART, request.model_dump(mode="json"))["png"]))
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE:
             raise
@@ -77,12 +85,8 @@ def usable(found: Version) -> int:
 
 def ask_for_difference(pool: Pool, folders: Folders, old: Manifest, new: Manifest) -> Difference:
     """How `new` differs from `old`."""
-    payload = {
-        "root": str(folders.root),
-        "old": old.model_dump(mode="json"),
-        "new": new.model_dump(mode="json"),
-    }
-    return Difference(**pool.ask(_DIFFERENCE, payload))
+    request = ComparisonRequest(root=folders.root, old=old, new=new)
+    return Difference(**pool.ask(_DIFFERENCE, request.model_dump(mode="json")))
 
 
 WIDTH, HEIGHT = 480, 260
@@ -110,8 +114,9 @@ class Bar(NamedTuple):
 
 
 def draw_charts(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest} -> {png: base64}, at most 960 pixels wide."""
-    folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
+    """The service: ChartRequest -> {png: base64}, at most 960 pixels wide."""
+    request = ChartRequest.model_validate(payload)
+    folders, manifest = Folders(request.root), request.manifest
     numbers = _numbers(folders, manifest)
     rows = version_rows.read(folders, manifest, ["quality", "split", "label", *numbers])
     return {"png": base64.b64encode(draw_panels(panels(rows, manifest, numbers))).decode()}
