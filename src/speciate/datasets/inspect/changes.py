@@ -20,6 +20,7 @@ from speciate.datasets.versions import Manifest, Part
 from speciate.workspace.workspace import Folders
 
 _NUMBERS = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))(?P<lists>(\[\d*\])*)")
+_MOVES_SHOWN = 50
 
 
 def changes_sql(connection: duckdb.DuckDBPyConnection, folders: Folders, old: Manifest, new: Manifest) -> str:
@@ -93,9 +94,6 @@ def _common(before: str, after: str) -> str:
     """The type for comparing two: whole numbers that became fractions are still the same."""
     a, b = _NUMBERS.fullmatch(before), _NUMBERS.fullmatch(after)
     return f"DOUBLE{a['lists']}" if a and b and a["lists"] == b["lists"] else "VARCHAR"
-
-
-_MOVES_SHOWN = 50
 
 
 class ComparisonRequest(BaseModel):

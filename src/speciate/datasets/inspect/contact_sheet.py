@@ -35,6 +35,11 @@ _ASKS_FOR_QUALITY = re.compile(r"\b(quality|reason)\b", re.IGNORECASE)
 _SERVICE = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
 _LONGEST_ANSWER = 300
 """Characters of a cell of `answers`: 36 examples with two each still make one result; query_dataset shows more."""
+_CAPTION, _GAP = 14, 6
+_FRAME, _EXCLUDED = 3, (200, 60, 40)
+"""Pixels and colour of the frame around an excluded example."""
+_WIDEST = 1002
+"""Pixels of a sheet."""
 
 
 class SheetRequest(BaseModel):
@@ -143,13 +148,6 @@ def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Man
             f"Call query_dataset(dataset={manifest.ref!r}) for ids.",
         )
     return [by_id[name] for name in dict.fromkeys(ids)]
-
-
-_CAPTION, _GAP = 14, 6
-_FRAME, _EXCLUDED = 3, (200, 60, 40)
-"""Pixels and colour of the frame around an excluded example."""
-_WIDEST = 1002
-"""Pixels of a sheet."""
 
 
 def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:

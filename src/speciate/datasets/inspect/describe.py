@@ -28,6 +28,17 @@ from speciate.workspace.workspace import Folders
 
 _CHART = "speciate.datasets.inspect.describe:draw_charts"
 _DIFFERENCE = "speciate.datasets.inspect.changes:compare_versions"
+WIDTH, HEIGHT = 480, 260
+"""Of one panel, in pixels."""
+_MARGIN, _TOP, _BOTTOM = 12, 30, 34
+_MOST_BARS = 12
+_MOST_NUMBERS = 4
+_BINS = 24
+_QUALITIES = {"ok": "#2ca02c", "partial": "#ff9f1c", "refused": "#d62728", "error": "#7f1d1d"}
+_SPLITS = {"train": "#1f77b4", "validation": "#9467bd", "test": "#ff7f0e"}
+_OTHER = "#8c8c8c"
+Panel = Callable[[Any, int, int], None]
+"""Draws itself at (x, y)."""
 
 
 class Difference(NamedTuple):
@@ -87,20 +98,6 @@ def ask_for_difference(pool: Pool, folders: Folders, old: Manifest, new: Manifes
     """How `new` differs from `old`."""
     request = ComparisonRequest(root=folders.root, old=old, new=new)
     return Difference(**pool.ask(_DIFFERENCE, request.model_dump(mode="json")))
-
-
-WIDTH, HEIGHT = 480, 260
-"""Of one panel, in pixels."""
-_MARGIN, _TOP, _BOTTOM = 12, 30, 34
-_MOST_BARS = 12
-_MOST_NUMBERS = 4
-_BINS = 24
-_QUALITIES = {"ok": "#2ca02c", "partial": "#ff9f1c", "refused": "#d62728", "error": "#7f1d1d"}
-_SPLITS = {"train": "#1f77b4", "validation": "#9467bd", "test": "#ff7f0e"}
-_OTHER = "#8c8c8c"
-
-Panel = Callable[[Any, int, int], None]
-"""Draws itself at (x, y)."""
 
 
 class Bar(NamedTuple):

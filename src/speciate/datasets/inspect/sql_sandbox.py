@@ -58,6 +58,10 @@ _ABOUT_THE_QUERY = (duckdb.BinderException, duckdb.CatalogException, duckdb.Pars
 """Errors that quote the query and names of columns; all others may quote cells."""
 _COLUMNS_SHOWN = 40
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
+LOG_COLUMNS = (
+    "id", "at", "model", "input", "output", "confidence", "error", "ms", "given", "redacted", "left_out", "label",
+    "label_source", "score", "right_by_feedback",
+)  # fmt: skip
 
 
 class QueryRequest(BaseModel):
@@ -381,12 +385,6 @@ def _sql_error(error: duckdb.Error, columns: Sequence[str] = ()) -> SpeciateErro
 def _first_line(text: str) -> str:
     """DuckDB's messages quote the whole query below."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "unknown error")[:300]
-
-
-LOG_COLUMNS = (
-    "id", "at", "model", "input", "output", "confidence", "error", "ms", "given", "redacted", "left_out", "label",
-    "label_source", "score", "right_by_feedback",
-)  # fmt: skip
 
 
 def write_log_rows(folder: LogFolder, since: float) -> Path:

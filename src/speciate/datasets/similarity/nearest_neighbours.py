@@ -40,6 +40,12 @@ _WAIT_SECONDS = 15.0
 _SECONDS = 35.0
 """Of the whole call without the contact sheet: loading a model for a text may take half of it."""
 _MOST_DRAWN = 36
+ROWS = ("id", "label", "split", "source")
+SHOWN = (*ROWS, "content")
+_SHOWN_CHARACTERS = 200
+_ROOM = 1 << 30
+"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
+_indexes: OrderedDict[tuple[str, str, str], Index] = OrderedDict()
 
 
 class NeighbourQuery(NamedTuple):
@@ -139,21 +145,11 @@ def _contact_sheet(pool: Pool, folders: Folders, manifest: Manifest, ids: list[s
     return base64.b64decode(pool.ask(_DRAW, request.model_dump(mode="json"))["png"])
 
 
-ROWS = ("id", "label", "split", "source")
-SHOWN = (*ROWS, "content")
-_SHOWN_CHARACTERS = 200
-_ROOM = 1 << 30
-"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
-
-
 class Index(NamedTuple):
     rows: pa.Table
     """Usable rows, sorted by id: `ROWS`."""
     units: Vectors
     """(N, D) each of length 1, or 0 where it has no direction."""
-
-
-_indexes: OrderedDict[tuple[str, str, str], Index] = OrderedDict()
 
 
 def nearest(payload: dict[str, Any]) -> dict[str, Any]:
