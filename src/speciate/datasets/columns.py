@@ -38,6 +38,9 @@ _TAKEN = ("file_row_number", "change", "label_before")
 """Names that scans and views of changes give to columns."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_LONGEST_CLASS, _BEGINNING = 64, 55  # characters
+_SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
+SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 
 
 def rename(names: Iterable[str]) -> dict[str, str]:
@@ -93,11 +96,6 @@ def type_name(kind: pa.DataType) -> str:
         "BLOB": types.is_binary(kind),
     }
     return next((name for name, fits in named.items() if fits), str(kind).upper())
-
-
-_LONGEST_CLASS, _BEGINNING = 64, 55  # characters
-_SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
-SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 
 
 def class_name(value: Any) -> str:

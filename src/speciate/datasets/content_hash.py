@@ -29,6 +29,10 @@ from speciate.workspace.blobs import write_durably
 _ROW_GROUP = 122_880
 """DuckDB's own size: as many threads read a file as it has row groups."""
 _BATCH = 16_384
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+LANES = 1024
+_AT_ONCE = 512
+Lanes = npt.NDArray[np.uint16]  # (1024,)
 
 
 def seal_rows(table: pa.Table, folder: Path) -> Path:
@@ -67,16 +71,8 @@ def row_digests(table: pa.Table) -> Iterator[bytes]:
             yield hashlib.sha256(_encode(row).encode("utf-8", "surrogatepass")).digest()
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
-
-
 def _cells_without_types(cells: list[Any]) -> list[Any]:
     return [int(cell) if cell is not None and cell.is_integer() else cell for cell in cells]
-
-
-LANES = 1024
-_AT_ONCE = 512
-Lanes = npt.NDArray[np.uint16]  # (1024,)
 
 
 def lanes(digests: Iterable[bytes]) -> Lanes:

@@ -45,6 +45,9 @@ from speciate.workspace.workspace import Folders, Workspace
 _PAID = ("speciate.evaluation.answer_cache", "paid")
 """This module stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
+_EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
+Resolve = Callable[[Reference, str | None], str | None]
+"""A reference and its kind -> its full name; None for an extractor is the modality's own."""
 
 
 class CurateSpec(BaseModel):
@@ -298,24 +301,6 @@ def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> dict[str, An
     return result | ({"spent_usd": spent} if spent else {})
 
 
-KIND = Kind(
-    name="curate",
-    spec=CurateSpec,
-    plan=plan,
-    run="speciate.datasets.curate:run",
-    collect=collect,
-    commit=commit,
-    paid=paid,
-    preload="classical",
-)
-
-
-_EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
-
-Resolve = Callable[[Reference, str | None], str | None]
-"""A reference and its kind -> its full name; None for an extractor is the modality's own."""
-
-
 class Step(NamedTuple):
     number: int
     """From 1."""
@@ -404,3 +389,15 @@ def _resolve_step(step: Step, resolve: Resolve) -> Step:
         except SpeciateError as error:
             raise step.with_step(error) from error
     return step._replace(parameters=step.parameters.model_copy(update=names))
+
+
+KIND = Kind(
+    name="curate",
+    spec=CurateSpec,
+    plan=plan,
+    run="speciate.datasets.curate:run",
+    collect=collect,
+    commit=commit,
+    paid=paid,
+    preload="classical",
+)

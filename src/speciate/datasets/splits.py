@@ -51,6 +51,13 @@ _NO_PAIRS = np.zeros((0, 2), np.int64)
 
 Codes = npt.NDArray[np.int64]
 Column: TypeAlias = Sequence[str | float | None] | pa.ChunkedArray
+_PAIRS_SHOWN = 5
+_JOINS = "Its group or near-duplicates lie in the splits"
+Mask = npt.NDArray[np.bool_]
+_KEPT, _NAMED, _LONGEST = 50, 5, 40
+_LEAST, _MUCH = 1.5, 0.25
+"""A split differs much from its share by as many examples at least, and by this part of what it should have."""
+_Places = npt.NDArray[np.intp]
 
 
 class Members(NamedTuple):
@@ -275,9 +282,6 @@ def _count_crossing(values: Column, splits: Codes) -> int:
     return int((np.unique(both[:, 0], return_counts=True)[1] > 1).sum())
 
 
-_PAIRS_SHOWN = 5
-
-
 class SplitRows(NamedTuple):
     """`splits`: one for each row, None if the row is not usable."""
 
@@ -396,11 +400,6 @@ def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
     return np.array([link for link in links if link[0] != link[1]], np.int64).reshape(-1, 2)
 
 
-_JOINS = "Its group or near-duplicates lie in the splits"
-
-Mask = npt.NDArray[np.bool_]
-
-
 def append_rows(
     rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
 ) -> pa.Table:
@@ -517,13 +516,6 @@ def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array
         for code, group in zip(component, groups, strict=True)
     ]
     return pa.array(found, pa.string())
-
-
-_KEPT, _NAMED, _LONGEST = 50, 5, 40
-_LEAST, _MUCH = 1.5, 0.25
-"""A split differs much from its share by as many examples at least, and by this part of what it should have."""
-
-_Places = npt.NDArray[np.intp]
 
 
 def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list[dict[str, Any]]:

@@ -31,6 +31,9 @@ _RECOVERY = (
     "`speciate verify --all` names everything that is damaged. Other versions and models stay usable."
 )
 Places = npt.NDArray[np.int64]
+_MEASURED = ("seconds", "steps", "residues")
+"""Columns of media of their own length. An image is brought to one size."""
+_WRITTEN = ("text", "protein")
 
 
 def read(
@@ -157,11 +160,6 @@ def read_former_rows(folders: Folders, parts: Sequence[Part], columns: Sequence[
     there = {part.file: Part(file=part.file, rows=part.rows) for part in parts}
     tables = [live_rows(folders, part, columns) for part in there.values() if (folders.root / part.file).exists()]
     return pa.concat_tables(tables, promote_options="permissive") if tables else None
-
-
-_MEASURED = ("seconds", "steps", "residues")
-"""Columns of media of their own length. An image is brought to one size."""
-_WRITTEN = ("text", "protein")
 
 
 def mean_length(folders: Folders, manifest: Manifest) -> float:

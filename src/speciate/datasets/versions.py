@@ -34,6 +34,11 @@ _HISTORY = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY ver
 _NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
 _LAST = "SELECT version, id, manifest FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DELETED = "deleted"
+_ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
+_SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
+_GONE: dict[str, Any] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
+"""Of a manifest: what went with the rows."""
 
 
 class Part(BaseModel):
@@ -235,13 +240,6 @@ def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
         f"Dataset {ref.name!r} has no version {ref.version}; the newest is v{row[0]}.",
         f"Call describe_dataset(dataset={ref.name!r}).",
     )
-
-
-DELETED = "deleted"
-_ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
-_SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
-_GONE: dict[str, Any] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
-"""Of a manifest: what went with the rows."""
 
 
 def find_parent(database: Database, child: Version, ref: str) -> Version | None:

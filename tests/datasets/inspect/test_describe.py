@@ -81,8 +81,8 @@ class Late(Pool):
     code = Code.UNAVAILABLE
 
     def ask(self, service: str, payload: dict[str, Any], timeout: float = 20.0, **message: Any) -> dict[str, Any]:
-        if service.endswith("charts:draw"):
-            raise SpeciateError(self.code, "'draw' did not finish within 20 s and was stopped.", "Ask for less.")
+        if service.endswith("draw_charts"):
+            raise SpeciateError(self.code, "'draw_charts' did not finish within 20 s and was stopped.", "Ask for less.")
         return super().ask(service, payload, timeout, **message)
 
 
@@ -92,8 +92,8 @@ def test_a_chart_that_is_late_costs_no_more_than_the_chart(workspace: Workspace)
     app = cast(App, SimpleNamespace(workspace=workspace, pool=pool))
     (view,) = cast(Any, describe_dataset(app, "reviews"))
     assert (view.version, view.examples) == ("reviews@v1", 8)
-    assert "The chart was not drawn: 'draw' did not finish within 20 s" in view.warnings[-1]
-    pool.code = Code.INVALID  # what time does not mend is said as ever
+    assert "The chart was not drawn: 'draw_charts' did not finish within 20 s" in view.warnings[-1]
+    pool.code = Code.INVALID  # other errors are raised
     with pytest.raises(SpeciateError):
         describe_dataset(app, "reviews")
     pool.close()

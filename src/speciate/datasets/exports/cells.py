@@ -21,6 +21,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 would be taken for one that was made harmless, and so lose one when it comes back."""
 _NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """A formula that is its own value: harmless, and a class may be called `-1`."""
+_ROWS = 4096
+TEXT = "text"
 
 
 class CsvFile:
@@ -93,10 +95,6 @@ def _json_default(value: Any) -> str:
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     return str(value)
-
-
-_ROWS = 4096
-TEXT = "text"
 
 
 def text_header(export: ExportContent) -> list[str]:

@@ -253,9 +253,6 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")
-
-
 def check_version(manifest: Manifest, identified: bool) -> None:
     """REFUSED if no row was de-identified and the caller does not allow names to leave."""
     if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
@@ -308,3 +305,6 @@ def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
         f"Call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'deidentify'}}]) and export the version that "
         "it makes; or, where names may leave, export_dataset with identified=true.",
     )
+
+
+KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")

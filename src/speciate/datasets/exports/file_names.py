@@ -33,6 +33,8 @@ _MAGIC = (
     (b"\x1a\x45\xdf\xa3", ".mkv"),
 )  # fmt: skip
 _RIFF = {b"WEBP": ".webp", b"WAVE": ".wav", b"AVI ": ".avi"}
+_PART_MAGIC = ((b"\x1f\x8b", ".nii.gz"), (b"ply", ".ply"), (b"glTF", ".glb"), (b"solid", ".stl"))
+SUFFIX = MULTIMODAL.suffixes[0]
 
 
 def safe_name(text: str) -> str:
@@ -100,10 +102,6 @@ def _fold_case(name: str) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text.encode()[:longest].decode(errors="ignore")
-
-
-_PART_MAGIC = ((b"\x1f\x8b", ".nii.gz"), (b"ply", ".ply"), (b"glTF", ".glb"), (b"solid", ".stl"))
-SUFFIX = MULTIMODAL.suffixes[0]
 
 
 def files_of(data: bytes) -> dict[str, bytes]:

@@ -22,6 +22,11 @@ from speciate.modalities.multimodal import MULTIMODAL
 
 _READ_BY_THE_HUB = ("image", "audio")
 _ROWS_AT_ONCE = 256
+_MODALITIES = ("mesh", "point-cloud")
+_MESHES_AT_ONCE = 64
+"""Decoded at a time."""
+_FOLDERS = ("patient", "study", "series")
+_STUDIES_AT_ONCE = 256
 
 
 class Folder:
@@ -77,11 +82,6 @@ def _free_columns(export: ExportContent) -> list[str]:
 
 
 FOLDER = Folder()
-
-
-_MODALITIES = ("mesh", "point-cloud")
-_MESHES_AT_ONCE = 64
-"""Decoded at a time."""
 
 
 class Ply:
@@ -172,10 +172,6 @@ def _safe_path(name: str) -> PurePosixPath:
 
 
 PLY = Ply()
-
-
-_FOLDERS = ("patient", "study", "series")
-_STUDIES_AT_ONCE = 256
 
 
 class DicomFolders:

@@ -20,6 +20,8 @@ from speciate.workspace.workspace import Folders
 
 ReportProgress = Callable[[int], None]
 """Called with the number of rows written since its last call. Raises Stopped if the run is to stop."""
+_ORDER = {"train": 0, "validation": 1, "test": 2}
+_NO_SPLIT = "examples"
 
 
 class WriteReport(NamedTuple):
@@ -51,10 +53,6 @@ class Format(Protocol):
     def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         """Write the rows into `folder`, which is there and empty. Foreign media are copied, never decoded."""
         ...
-
-
-_ORDER = {"train": 0, "validation": 1, "test": 2}
-_NO_SPLIT = "examples"
 
 
 class Media(NamedTuple):

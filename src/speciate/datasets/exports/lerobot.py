@@ -42,6 +42,16 @@ _TOLD = {
     "action_largest", "action_change", "still_share", "messages", "topics",
 }  # fmt: skip
 """Columns of a version that the dataset itself says, or that are found out anew."""
+_CHUNK = 1000
+"""Files of a folder, and episodes of a file of steps."""
+_STATE, _ACTION, _CAMERA = "observation.state", "action", "observation.images."
+_QUANTILES = (1, 10, 50, 90, 99)
+_EVEN = 1e-4
+"""Seconds: how far from its time LeRobot lets a frame be by default."""
+_OWN = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
+_FRAMES_SAMPLED = 50
+"""Frames of an episode that statistics of a camera are made of."""
+_TYPES = {"reward": "float32", "done": "bool", "success": "bool"}
 
 
 class LeRobot:
@@ -92,17 +102,6 @@ def _columns(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 LEROBOT = LeRobot()
-
-
-_CHUNK = 1000
-"""Files of a folder, and episodes of a file of steps."""
-_STATE, _ACTION, _CAMERA = "observation.state", "action", "observation.images."
-_QUANTILES = (1, 10, 50, 90, 99)
-_EVEN = 1e-4
-"""Seconds: how far from its time LeRobot lets a frame be by default."""
-_OWN = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
-_FRAMES_SAMPLED = 50
-"""Frames of an episode that statistics of a camera are made of."""
 
 
 class Shape(NamedTuple):
@@ -281,9 +280,6 @@ class _Writer:
             if shape.cameras else None,
             "features": features,
         }  # fmt: skip
-
-
-_TYPES = {"reward": "float32", "done": "bool", "success": "bool"}
 
 
 def _steps(recording: Recording, number: int, before: int, task: int) -> pa.Table:

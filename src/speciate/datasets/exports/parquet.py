@@ -19,6 +19,17 @@ import pyarrow.parquet as pq
 from speciate.datasets.exports.format import ExportContent, Piece, ReportProgress, WriteReport, class_names
 from speciate.datasets.versions import Manifest
 
+_ROWS = 8192
+_MEDIA_BYTES = 64 * 1024 * 1024
+_TEXT = "text"
+_MEDIA = {"image": "Image", "audio": "Audio"}
+_TYPES = {
+    "double": "float64", "float": "float32", "halffloat": "float16", "date32[day]": "date32", "date64[ms]": "date64",
+}  # fmt: skip
+MEDIUM = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""How `datasets` stores a medium."""
+_DATA = "data-00000-of-00001.arrow"
+
 
 class Parquet:
     name = "parquet"
@@ -41,11 +52,6 @@ class Parquet:
                     writer.write_table(batch)
                     progress(batch.num_rows)
         return WriteReport(configs)
-
-
-_ROWS = 8192
-_MEDIA_BYTES = 64 * 1024 * 1024
-_TEXT = "text"
 
 
 class Layout(NamedTuple):
@@ -113,14 +119,6 @@ def _media(export: ExportContent, piece: Piece) -> Iterator[tuple[int, list[obje
         yield start, cells
 
 
-_MEDIA = {"image": "Image", "audio": "Audio"}
-_TYPES = {
-    "double": "float64", "float": "float32", "halffloat": "float16", "date32[day]": "date32", "date64[ms]": "date64",
-}  # fmt: skip
-MEDIUM = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""How `datasets` stores a medium."""
-
-
 def describe_features(schema: pa.Schema, modality: str, medium: str | None, classes: dict[str, list[str]]) -> pa.Schema:
     """The schema with the description. `medium`: the column of media; `classes`: column -> names of its numbers."""
     features = {field.name: _feature(field.type) for field in schema}
@@ -149,9 +147,6 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 PARQUET = Parquet()
-
-
-_DATA = "data-00000-of-00001.arrow"
 
 
 class DatasetsFolder:

@@ -51,6 +51,7 @@ _FIELDS = tuple(field.name for field in fields(Header))
 
 _REGIONS = ("RTSTRUCT", "SEG")
 _NO_NAME = re.compile(r"[^0-9A-Za-z.]")
+_SERVICE = "speciate.datasets.gathering.dicom:read_regions"
 
 
 class _SortedFiles(NamedTuple):
@@ -250,9 +251,6 @@ def _notes(made: Sequence[DicomExample]) -> tuple[str, ...]:
     if apart := sum(bool(each.what) and not each.what.startswith("instance") for each in made):
         notes.append(f"{apart:,} of them are parts of a series that are volumes of their own, such as localizers.")
     return tuple(notes)
-
-
-_SERVICE = "speciate.datasets.gathering.dicom:read_regions"
 
 
 class AnnotatedScan(NamedTuple):

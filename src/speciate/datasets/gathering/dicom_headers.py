@@ -36,6 +36,31 @@ STACKS = ("TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers", "Dif
           "AcquisitionTime", "ImageType")  # fmt: skip
 """Elements that separate volumes with the same positions, in the order of their use."""
 _STACK_NAMES = dict(zip(STACKS, ("time", "acquisition", "echo", "b-value", "trigger", "at", "type"), strict=True))
+_HEAD = 1 << 16  # bytes in which most headers end
+TAGS = [
+    "AccessionNumber", "AcquisitionNumber", "AcquisitionTime", "Columns", "DiffusionBValue", "EchoNumbers",
+    "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
+    "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID", "ReferencedFrameOfReferenceSequence",
+    "ReferencedSeriesSequence", "ContentDate", "ContentTime", "StructureSetDate", "StructureSetTime",
+    "Rows", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "TemporalPositionIdentifier",
+    "TriggerTime",
+]  # fmt: skip
+_NUMBERS = {
+    "AccessionNumber": 0x00080050, "AcquisitionNumber": 0x00200012, "AcquisitionTime": 0x00080032,
+    "DiffusionBValue": 0x00189087, "EchoNumbers": 0x00180086, "FrameOfReferenceUID": 0x00200052,
+    "ImageOrientationPatient": 0x00200037, "ImagePositionPatient": 0x00200032, "ImageType": 0x00080008,
+    "InstanceNumber": 0x00200013, "IssuerOfPatientID": 0x00100021, "Modality": 0x00080060,
+    "NumberOfFrames": 0x00280008, "PatientID": 0x00100020, "Rows": 0x00280010, "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018, "SeriesInstanceUID": 0x0020000E, "StudyInstanceUID": 0x0020000D,
+    "TemporalPositionIdentifier": 0x00200100, "TriggerTime": 0x00181060,
+}  # fmt: skip
+_CHARSET = 0x00080005
+_QUICK = frozenset((*_NUMBERS.values(), _CHARSET))
+_DOUBLES = ("DiffusionBValue",)
+_PLAIN = {"": "iso8859", "ISO_IR 6": "iso8859", "ISO_IR 100": "latin_1", "ISO_IR 192": "utf-8"}
+"""Character sets in which no byte within a letter looks like the backslash between values."""
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -186,33 +211,6 @@ def _stacks(slices: Sequence[FileWithHeader]) -> list[tuple[str, list[FileWithHe
 
 def _each_once(slices: Sequence[FileWithHeader]) -> bool:
     return len({each.header.position for each in slices}) == len(slices)
-
-
-_HEAD = 1 << 16  # bytes in which most headers end
-TAGS = [
-    "AccessionNumber", "AcquisitionNumber", "AcquisitionTime", "Columns", "DiffusionBValue", "EchoNumbers",
-    "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
-    "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID", "ReferencedFrameOfReferenceSequence",
-    "ReferencedSeriesSequence", "ContentDate", "ContentTime", "StructureSetDate", "StructureSetTime",
-    "Rows", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "TemporalPositionIdentifier",
-    "TriggerTime",
-]  # fmt: skip
-_NUMBERS = {
-    "AccessionNumber": 0x00080050, "AcquisitionNumber": 0x00200012, "AcquisitionTime": 0x00080032,
-    "DiffusionBValue": 0x00189087, "EchoNumbers": 0x00180086, "FrameOfReferenceUID": 0x00200052,
-    "ImageOrientationPatient": 0x00200037, "ImagePositionPatient": 0x00200032, "ImageType": 0x00080008,
-    "InstanceNumber": 0x00200013, "IssuerOfPatientID": 0x00100021, "Modality": 0x00080060,
-    "NumberOfFrames": 0x00280008, "PatientID": 0x00100020, "Rows": 0x00280010, "SOPClassUID": 0x00080016,
-    "SOPInstanceUID": 0x00080018, "SeriesInstanceUID": 0x0020000E, "StudyInstanceUID": 0x0020000D,
-    "TemporalPositionIdentifier": 0x00200100, "TriggerTime": 0x00181060,
-}  # fmt: skip
-_CHARSET = 0x00080005
-_QUICK = frozenset((*_NUMBERS.values(), _CHARSET))
-_DOUBLES = ("DiffusionBValue",)
-_PLAIN = {"": "iso8859", "ISO_IR 6": "iso8859", "ISO_IR 100": "latin_1", "ISO_IR 192": "utf-8"}
-"""Character sets in which no byte within a letter looks like the backslash between values."""
-_DIRECTORY = "1.2.840.10008.1.3.10"
-_CHUNK = 1 << 20
 
 
 def read_headers(payload: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,13 @@ from speciate.modalities.video import footage
 _CUT = "speciate.datasets.gathering.lerobot:cut_episodes"
 _INFO = "meta/info.json"
 _OURS = ("meta/", "data/", "videos/", "images/")
+_MOST_EPISODES = 1_000_000
+_MOST_COLUMNS = 32
+_OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+_OLD_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+_PASSED_OVER = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
+_SESSIONS = ("session", "session_id", "recording", "recording_id")
+_MEND = "Mend the dataset, or leave it out of the source."
 
 
 def is_lerobot(files: Sequence[SourceFile]) -> bool:
@@ -108,15 +115,6 @@ def _roots(files: Sequence[SourceFile]) -> dict[str, SourceFile]:
 
 def _folder(info: SourceFile) -> Path:
     return info.path.parent.parent
-
-
-_MOST_EPISODES = 1_000_000
-_MOST_COLUMNS = 32
-_OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-_OLD_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-_PASSED_OVER = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
-_SESSIONS = ("session", "session_id", "recording", "recording_id")
-_MEND = "Mend the dataset, or leave it out of the source."
 
 
 class Feature(BaseModel):

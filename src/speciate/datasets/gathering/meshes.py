@@ -23,6 +23,11 @@ _MAIN = (".obj", ".gltf")
 _MATERIALS, _BUFFERS = ".mtl", ".bin"
 _SECONDS = 300.0
 _AT_ONCE = 500
+_LONGEST = 64 << 20
+"""Bytes of a file that are searched."""
+_LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n#]+)")
+_MAP = re.compile(rb"(?mi)^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n#]+)")
+_OPTION = re.compile(r"^-\w+(\s+(?:on|off|-?[\d.]+|\w(?=\s)))*\s+")
 
 
 def is_meshes(files: Sequence[SourceFile]) -> bool:
@@ -94,13 +99,6 @@ def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
     base = "" if shared == "." else shared
     parts = [(posixpath.relpath(each.name, base or "."), each.path) for each in (file, *others)]
     return file._replace(parts=tuple(parts))
-
-
-_LONGEST = 64 << 20
-"""Bytes of a file that are searched."""
-_LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+([^\r\n#]+)")
-_MAP = re.compile(rb"(?mi)^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n#]+)")
-_OPTION = re.compile(r"^-\w+(\s+(?:on|off|-?[\d.]+|\w(?=\s)))*\s+")
 
 
 def read_mesh_names(payload: dict[str, Any]) -> dict[str, list[list[str]]]:

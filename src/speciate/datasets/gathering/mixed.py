@@ -38,6 +38,12 @@ _SHARDS = "webdataset"
 """The format of exports whose parts share a key instead of a folder."""
 _VOTERS = 25
 """Files of a suffix that are opened to decide its modality."""
+_SAMPLE = 200
+_MOSTLY = 0.5
+"""Share of the sampled cells that must name files: others may name lost files."""
+_LONG_TEXT = 20
+"""Characters on average."""
+_UNLIKE = re.compile(r"[^\w-]+")
 
 
 class MixedListing(NamedTuple):
@@ -258,14 +264,6 @@ def _join_names(parts: set[PartName] | Sequence[PartName]) -> str:
 
 def _notes(lacking: Counter[PartName], count: int) -> list[str]:
     return [f"{number:,} of {count:,} rows lack the part {part.own!r}." for part, number in sorted(lacking.items())]
-
-
-_SAMPLE = 200
-_MOSTLY = 0.5
-"""Share of the sampled cells that must name files: others may name lost files."""
-_LONG_TEXT = 20
-"""Characters on average."""
-_UNLIKE = re.compile(r"[^\w-]+")
 
 
 class ManifestRow(NamedTuple):

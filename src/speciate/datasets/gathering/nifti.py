@@ -35,6 +35,12 @@ _IMAGES = re.compile(r"(?:images?)(tr|ts|val)?", re.IGNORECASE)
 _MASKS = re.compile(r"(?:labels?|masks?|segmentations?|segs?)(tr|ts|val)?", re.IGNORECASE)
 _OF_MASK = re.compile(r"[_\-.](?:seg|segmentation|mask|label|labels|gt)$", re.IGNORECASE)
 _CHANNEL = re.compile(r"_(\d{4})$")
+_CARD = "dataset.json"
+_SERVICE = "speciate.datasets.gathering.nifti:read_mask"
+_SECONDS = 120.0
+_LONGEST_CARD, _LONGEST_FILE, _HEAD = 4 << 20, 1 << 30, 1 << 16  # bytes
+_GREATEST = 65_535  # value of a mask
+_TOLERANCE = 0.01  # of the spacing
 
 
 def gather(found: Listing, context: SourceContext) -> Listing:
@@ -142,14 +148,6 @@ def _stem(file: SourceFile) -> str:
 def _kind(file: SourceFile) -> str | None:
     found = _SUFFIX.search(file.name)
     return found[1].lower() if found else None
-
-
-_CARD = "dataset.json"
-_SERVICE = "speciate.datasets.gathering.nifti:read_mask"
-_SECONDS = 120.0
-_LONGEST_CARD, _LONGEST_FILE, _HEAD = 4 << 20, 1 << 30, 1 << 16  # bytes
-_GREATEST = 65_535  # value of a mask
-_TOLERANCE = 0.01  # of the spacing
 
 
 class _MaskCell(NamedTuple):

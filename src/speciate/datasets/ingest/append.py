@@ -41,6 +41,13 @@ _NEEDED = (
     *(CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN),
 )
 
+_ALONE = (
+    "make a dataset of the log alone by create_dataset; where none of its rows belongs to a group of {ref}, "
+    "curate_dataset(steps=[{{'op': 'merge', 'dataset': ..., 'ungrouped': 'take'}}]) takes them in."
+)
+_EXAMPLE_ID = f"^ex-[{re.escape(ALPHABET)}]{{{LENGTH}}}$"
+Mask = npt.NDArray[np.bool_]  # (N,)
+
 
 class ParentVersion(NamedTuple):
     """The version that rows are appended to."""
@@ -176,12 +183,6 @@ def _cast_to_schema(rows: pa.Table, schema: pa.Schema, ref: str) -> tuple[pa.Tab
     return rows, promoted
 
 
-_ALONE = (
-    "make a dataset of the log alone by create_dataset; where none of its rows belongs to a group of {ref}, "
-    "curate_dataset(steps=[{{'op': 'merge', 'dataset': ..., 'ungrouped': 'take'}}]) takes them in."
-)
-
-
 class Grouping(NamedTuple):
     """How the dataset that rows of a log are appended to is grouped."""
 
@@ -240,11 +241,6 @@ def _group_advice(grouping: Grouping) -> str:
         f"Ask with it from now on, as {{'row': {{{sent}}}}}: the model does not see it, and the log keeps it. Or "
         f"{alone}"
     )
-
-
-_EXAMPLE_ID = f"^ex-[{re.escape(ALPHABET)}]{{{LENGTH}}}$"
-
-Mask = npt.NDArray[np.bool_]  # (N,)
 
 
 def is_grouped(rows: pa.Table, modality: str) -> bool:

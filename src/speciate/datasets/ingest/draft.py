@@ -86,6 +86,7 @@ Mask = npt.NDArray[np.bool_]
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 ValidateRows = Callable[[pa.Table, Roles], pa.Table]
 """A table and its roles -> row_validation.VERDICTS on every row."""
+NOUN = "ex"
 
 
 class ColumnChoices(NamedTuple):
@@ -442,9 +443,6 @@ def _counts(column: Any) -> dict[str, int]:
 def _most_frequent(reasons: Any) -> dict[str, int]:
     counts = _counts(reasons.drop_null())
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_SHOWN])
-
-
-NOUN = "ex"
 
 
 def example_ids(keys: Sequence[str]) -> pa.Array:

@@ -469,11 +469,6 @@ def _warnings_of_addition(found: AppendedVersion) -> list[str]:
     return [*(text for text, count in warnings.items() if count), *found.warnings]
 
 
-KIND = Kind(
-    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest.ingest:run", collect=collect, commit=commit
-)
-
-
 def store_inline_rows(workspace: Workspace, rows: Sequence[dict[str, Any]]) -> str:
     """The sha256 of a blob of the rows, which is on disk on return."""
     return Blobs(workspace.folders.blobs).put(json.dumps(list(rows), sort_keys=True).encode("utf-8", "surrogatepass"))
@@ -483,3 +478,8 @@ def load_inline_rows(folders: Folders, sha256: str) -> list[dict[str, Any]]:
     """NOT_FOUND if they were purged meanwhile."""
     rows: list[dict[str, Any]] = json.loads(Blobs(folders.blobs).get(sha256))
     return rows
+
+
+KIND = Kind(
+    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest.ingest:run", collect=collect, commit=commit
+)

@@ -37,6 +37,21 @@ _SECONDS, _LEAST_SECONDS = 600.0, 60.0
 """For a slice, and for the smallest piece of one."""
 _PIECES = 16
 _VALIDATE_ROWS = "speciate.datasets.ingest.row_validation:validate_rows"
+VERDICTS = pa.schema(
+    [
+        ("content", pa.string()),
+        ("fingerprint", pa.string()),
+        ("key", pa.string()),
+        ("sketch", pa.binary()),
+        ("quality", pa.string()),
+        ("reason", pa.string()),
+        ("fields", pa.string()),
+    ]
+)
+"""`content`, `fingerprint` and `key`: sha256 of the model's input, of its fingerprint and of all cells of the row.
+`fields`: as JSON the columns that its modality makes, null if there are none. The others are as for files."""
+_encode = json.JSONEncoder(sort_keys=True, default=str).encode
+T = TypeVar("T")
 
 
 class RowValidationContext(NamedTuple):
@@ -129,21 +144,6 @@ def _read_verdicts(path: Path, count: int) -> pa.Table:
     raise SpeciateError(Code.REFUSED, "A decoder's process gave an invalid answer.", RECOVERY)
 
 
-VERDICTS = pa.schema(
-    [
-        ("content", pa.string()),
-        ("fingerprint", pa.string()),
-        ("key", pa.string()),
-        ("sketch", pa.binary()),
-        ("quality", pa.string()),
-        ("reason", pa.string()),
-        ("fields", pa.string()),
-    ]
-)
-"""`content`, `fingerprint` and `key`: sha256 of the model's input, of its fingerprint and of all cells of the row.
-`fields`: as JSON the columns that its modality makes, null if there are none. The others are as for files."""
-
-
 def validate_rows(payload: dict[str, Any]) -> dict[str, Any]:
     """{file, modality, inputs} -> {file}: VERDICTS on every row of a Parquet file, as Parquet."""
     table = pq.read_table(payload["file"])
@@ -175,12 +175,6 @@ def _untyped_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _untyped_value(cell) for name, cell in value.items()}
     return [_untyped_value(cell) for cell in value] if isinstance(value, list) else plain(value)
-
-
-_encode = json.JSONEncoder(sort_keys=True, default=str).encode
-
-
-T = TypeVar("T")
 
 
 def ask_until_answered(ask: Callable[[], T], run: Run) -> T:

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import PROVENANCE
@@ -19,6 +20,7 @@ from speciate.datasets.versions import Manifest, Part
 from speciate.workspace.workspace import Folders
 
 _NUMBERS = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))(?P<lists>(\[\d*\])*)")
+_MOVES_SHOWN = 50
 
 
 def changes_sql(connection: duckdb.DuckDBPyConnection, folders: Folders, old: Manifest, new: Manifest) -> str:
@@ -94,18 +96,21 @@ def _common(before: str, after: str) -> str:
     return f"DOUBLE{a['lists']}" if a and b and a["lists"] == b["lists"] else "VARCHAR"
 
 
-_MOVES_SHOWN = 50
+class ComparisonRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    root: Path
+    old: Manifest
+    new: Manifest
 
 
 def compare_versions(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service behind `ask_for_difference`: {root, old, new} -> {added, removed, changed, label_moves}.
+    """The service behind `ask_for_difference`: ComparisonRequest -> {added, removed, changed, label_moves}.
 
     `label_moves`: [before, after, examples], most frequent first, at most 50.
     """
-    folders = Folders(Path(payload["root"]))
-    old, new = Manifest.model_validate(payload["old"]), Manifest.model_validate(payload["new"])
+    request = ComparisonRequest.model_validate(payload)
     with duckdb.connect(":memory:") as connection:
-        source = changes_sql(connection, folders, old, new)
+        source = changes_sql(connection, Folders(request.root), request.old, request.new)
         connection.execute(
             f"CREATE TABLE changes AS SELECT change, label_before, label::VARCHAR AS label FROM {source}"
         )

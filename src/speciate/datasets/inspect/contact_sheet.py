@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.inspect.query import Page, query
 from speciate.datasets.loading.loader import Example, load_examples, load_excluded
@@ -34,6 +35,20 @@ _ASKS_FOR_QUALITY = re.compile(r"\b(quality|reason)\b", re.IGNORECASE)
 _SERVICE = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
 _LONGEST_ANSWER = 300
 """Characters of a cell of `answers`: 36 examples with two each still make one result; query_dataset shows more."""
+_CAPTION, _GAP = 14, 6
+_FRAME, _EXCLUDED = 3, (200, 60, 40)
+"""Pixels and colour of the frame around an excluded example."""
+_WIDEST = 1002
+"""Pixels of a sheet."""
+
+
+class SheetRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    root: Path
+    manifest: Manifest
+    ids: tuple[str, ...]
+    excluded: dict[str, str] = {}
+    """Id of an excluded example -> the reason; empty if unknown."""
 
 
 class ContactSheet(NamedTuple):
@@ -86,11 +101,8 @@ def ask_for_contact_sheet(
         )
     rows = page.rows if ids is None else _in_requested_order(page.rows, ids, manifest)
     excluded = {row[0]: row[-1] or "" for row in rows if row[-2] != "ok"}
-    payload = {
-        "root": str(folders.root), "manifest": manifest.model_dump(mode="json"), "ids": [row[0] for row in rows],
-        "excluded": excluded,
-    }  # fmt: skip
-    answer = _ask_to_draw(pool, payload, manifest, named=ids is not None)
+    request = SheetRequest(root=folders.root, manifest=manifest, ids=tuple(row[0] for row in rows), excluded=excluded)
+    answer = _ask_to_draw(pool, request, named=ids is not None)
     first, known = len(_SHOWN), len(_SHOWN) + len(answers)
     width = len(page.columns) if excluded else known
     cells = [[*row[:first], *map(_shorten_cell, row[first:known]), *row[known:width]] for row in rows]
@@ -103,20 +115,20 @@ def _shorten_cell(cell: Any) -> Any:
     return text[:_LONGEST_ANSWER] + "…" if isinstance(text, str) and len(text) > _LONGEST_ANSWER else text
 
 
-def _ask_to_draw(pool: Pool, payload: dict[str, Any], manifest: Manifest, *, named: bool) -> dict[str, Any]:
+def _ask_to_draw(pool: Pool, request: SheetRequest, *, named: bool) -> dict[str, Any]:
     """The service's answer. If it takes too long, raises the call with a third of the examples."""
     try:
-        return pool.ask(_SERVICE, payload, patience=CALL_SECONDS)
+        return pool.ask(_SERVICE, request.model_dump(mode="json"), patience=CALL_SECONDS)
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE or isinstance(error, Busy):
             raise
-        chosen = payload["ids"]
+        chosen, dataset = list(request.ids), request.manifest.ref
         fewer = len(chosen) // 3 or len(chosen) // 2
         less = f"ids={chosen[:fewer]!r}" if named else f"count={fewer}"
         recovery = (
-            f"Call preview_dataset(dataset={manifest.ref!r}, {less}), else as before."
+            f"Call preview_dataset(dataset={dataset!r}, {less}), else as before."
             if fewer
-            else f"Call query_dataset(dataset={manifest.ref!r}) for its row without an image."
+            else f"Call query_dataset(dataset={dataset!r}) for its row without an image."
         )
         raise SpeciateError(
             error.code,
@@ -138,21 +150,12 @@ def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Man
     return [by_id[name] for name in dict.fromkeys(ids)]
 
 
-_CAPTION, _GAP = 14, 6
-_FRAME, _EXCLUDED = 3, (200, 60, 40)
-"""Pixels and colour of the frame around an excluded example."""
-_WIDEST = 1002
-"""Pixels of a sheet."""
-
-
 def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, ids, excluded: {id: reason}} -> {png: base64}, in the order of the ids.
-
-    `excluded` is missing if there are none.
-    """
-    manifest, excluded = Manifest.model_validate(payload["manifest"]), payload.get("excluded", {})
-    kind, folders = find(manifest.modality), Folders(Path(payload["root"]))
-    usable = [name for name in payload["ids"] if name not in excluded]
+    """The service: SheetRequest -> {png: base64}, in the order of the ids."""
+    request = SheetRequest.model_validate(payload)
+    manifest, excluded = request.manifest, request.excluded
+    kind, folders = find(manifest.modality), Folders(request.root)
+    usable = [name for name in request.ids if name not in excluded]
     tiles = {
         example.id: (_thumbnail(kind, example), str(example.label or ""))
         for example in load_examples(folders, manifest, ids=usable, in_sandbox=True)
@@ -164,7 +167,7 @@ def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
             else _frame(_thumbnail(kind, example))
         )
         tiles[example.id] = image, " ".join(filter(None, ("(excluded)", str(example.label or ""))))
-    images, captions = zip(*(tiles[name] for name in payload["ids"]), strict=True)
+    images, captions = zip(*(tiles[name] for name in request.ids), strict=True)
     return {"png": base64.b64encode(draw_grid(images, captions, kind.thumbnail_side)).decode()}
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import FIXED, HIDDEN, QUALITIES
+from speciate.datasets.inspect.changes import ComparisonRequest
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
@@ -26,6 +28,17 @@ from speciate.workspace.workspace import Folders
 
 _CHART = "speciate.datasets.inspect.describe:draw_charts"
 _DIFFERENCE = "speciate.datasets.inspect.changes:compare_versions"
+WIDTH, HEIGHT = 480, 260
+"""Of one panel, in pixels."""
+_MARGIN, _TOP, _BOTTOM = 12, 30, 34
+_MOST_BARS = 12
+_MOST_NUMBERS = 4
+_BINS = 24
+_QUALITIES = {"ok": "#2ca02c", "partial": "#ff9f1c", "refused": "#d62728", "error": "#7f1d1d"}
+_SPLITS = {"train": "#1f77b4", "validation": "#9467bd", "test": "#ff7f0e"}
+_OTHER = "#8c8c8c"
+Panel = Callable[[Any, int, int], None]
+"""Draws itself at (x, y)."""
 
 
 class Difference(NamedTuple):
@@ -36,6 +49,12 @@ class Difference(NamedTuple):
     changed: int
     label_moves: list[tuple[str | None, str | None, int]]
     """Before, after, how many; most frequent first, at most 50."""
+
+
+class ChartRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    root: Path
+    manifest: Manifest
 
 
 class Chart(NamedTuple):
@@ -56,9 +75,9 @@ def ask_for_charts(pool: Pool, folders: Folders, manifest: Manifest) -> Chart:
     A chart is the least of a description: if it takes too long, as on a busy machine, the reason stands in its place.
     Other errors are raised.
     """
-    payload = {"root": str(folders.root), "manifest": manifest.model_dump(mode="json")}
+    request = ChartRequest(root=folders.root, manifest=manifest)
     try:
-        return Chart(base64.b64decode(pool.ask(_CHART, payload)["png"]))
+        return Chart(base64.b64decode(pool.ask(_CHART, request.model_dump(mode="json"))["png"]))
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE:
             raise
@@ -77,26 +96,8 @@ def usable(found: Version) -> int:
 
 def ask_for_difference(pool: Pool, folders: Folders, old: Manifest, new: Manifest) -> Difference:
     """How `new` differs from `old`."""
-    payload = {
-        "root": str(folders.root),
-        "old": old.model_dump(mode="json"),
-        "new": new.model_dump(mode="json"),
-    }
-    return Difference(**pool.ask(_DIFFERENCE, payload))
-
-
-WIDTH, HEIGHT = 480, 260
-"""Of one panel, in pixels."""
-_MARGIN, _TOP, _BOTTOM = 12, 30, 34
-_MOST_BARS = 12
-_MOST_NUMBERS = 4
-_BINS = 24
-_QUALITIES = {"ok": "#2ca02c", "partial": "#ff9f1c", "refused": "#d62728", "error": "#7f1d1d"}
-_SPLITS = {"train": "#1f77b4", "validation": "#9467bd", "test": "#ff7f0e"}
-_OTHER = "#8c8c8c"
-
-Panel = Callable[[Any, int, int], None]
-"""Draws itself at (x, y)."""
+    request = ComparisonRequest(root=folders.root, old=old, new=new)
+    return Difference(**pool.ask(_DIFFERENCE, request.model_dump(mode="json")))
 
 
 class Bar(NamedTuple):
@@ -110,8 +111,9 @@ class Bar(NamedTuple):
 
 
 def draw_charts(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest} -> {png: base64}, at most 960 pixels wide."""
-    folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
+    """The service: ChartRequest -> {png: base64}, at most 960 pixels wide."""
+    request = ChartRequest.model_validate(payload)
+    folders, manifest = Folders(request.root), request.manifest
     numbers = _numbers(folders, manifest)
     rows = version_rows.read(folders, manifest, ["quality", "split", "label", *numbers])
     return {"png": base64.b64encode(draw_panels(panels(rows, manifest, numbers))).decode()}

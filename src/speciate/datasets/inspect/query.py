@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.datasets.columns import clean
-from speciate.datasets.inspect.sql_sandbox import condition
+from speciate.datasets.inspect.sql_sandbox import LogRequest, VersionRequest, condition
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import CALL_SECONDS, Pool
@@ -48,17 +48,17 @@ def query(
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
     offset = _offset(cursor, manifest)
-    payload = {
-        "root": str(folders.root),
-        "manifest": manifest.model_dump(mode="json"),
-        "since": since.model_dump(mode="json") if since else None,
-        "sql": sql if sql is not None else condition(where if where is not None else "true"),
-        "split": split,
-        "limit": limit,
-        "offset": offset,
-        "whole": whole,
-    }
-    answer = pool.ask(_SERVICE, payload, timeout, patience=CALL_SECONDS)
+    request = VersionRequest(
+        root=folders.root,
+        manifest=manifest,
+        since=since,
+        sql=sql if sql is not None else condition(where if where is not None else "true"),
+        split=split,
+        limit=limit,
+        offset=offset,
+        whole=whole,
+    )
+    answer = pool.ask(_SERVICE, request.model_dump(mode="json"), timeout, patience=CALL_SECONDS)
     rows = answer["rows"]
     more = f"v{manifest.version}.{offset + len(rows)}" if answer["more"] else None
     return Page([clean(name) for name in answer["columns"]], rows, more)
@@ -80,13 +80,14 @@ def query_log(
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
         raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of a log.", "Call again without cursor.")
     offset = int(cursor or 0)
-    payload = {
-        "log": {"path": str(folder), "since": since},
-        "sql": sql if sql is not None else f"{condition(where if where is not None else 'true')} ORDER BY id DESC",
-        "limit": limit,
-        "offset": offset,
-        "whole": False,
-    }
+    request = LogRequest(
+        log=folder,
+        since=since,
+        sql=sql if sql is not None else f"{condition(where if where is not None else 'true')} ORDER BY id DESC",
+        limit=limit,
+        offset=offset,
+    )
+    payload = request.model_dump(mode="json")
     answer = pool.ask(_SERVICE, payload, readable=frozenset((folder,)), patience=CALL_SECONDS)
     rows = answer["rows"]
     return Page([clean(name) for name in answer["columns"]], rows, f"{offset + len(rows)}" if answer["more"] else None)

@@ -23,6 +23,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import HIDDEN
@@ -57,18 +58,41 @@ _ABOUT_THE_QUERY = (duckdb.BinderException, duckdb.CatalogException, duckdb.Pars
 """Errors that quote the query and names of columns; all others may quote cells."""
 _COLUMNS_SHOWN = 40
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
+LOG_COLUMNS = (
+    "id", "at", "model", "input", "output", "confidence", "error", "ms", "given", "redacted", "left_out", "label",
+    "label_source", "score", "right_by_feedback",
+)  # fmt: skip
+
+
+class QueryRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    sql: str
+    limit: int
+    offset: int = 0
+    whole: bool = False
+    """As many rows as the limit allows, however long they are."""
+
+
+class VersionRequest(QueryRequest):
+    root: Path
+    manifest: Manifest
+    since: Manifest | None = None
+    """The version to compare with; None for the rows themselves."""
+    split: str | None = None
+
+
+class LogRequest(QueryRequest):
+    log: Path
+    since: float
 
 
 def query(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, since, sql, split, limit, offset, whole} -> {columns, rows, more}.
-
-    Or with `log` (`write_log_rows`) instead of root, manifest, since and split. `since`: the manifest to compare with,
-    or None for the rows themselves. `whole`: as many rows as the limit allows, however long they are.
-    """
-    sql = payload["sql"].strip().rstrip(";")
-    with _open_view(payload) as connection:
+    """The service: VersionRequest or LogRequest -> {columns, rows, more}."""
+    request = LogRequest.model_validate(payload) if "log" in payload else VersionRequest.model_validate(payload)
+    sql = request.sql.strip().rstrip(";")
+    with _open_log(request) if isinstance(request, LogRequest) else _open_version(request) as connection:
         check(connection, sql)
-        page = f"SELECT * FROM (\n{sql}\n) LIMIT {int(payload['limit']) + 1} OFFSET {int(payload['offset'])}"
+        page = f"SELECT * FROM (\n{sql}\n) LIMIT {request.limit + 1} OFFSET {request.offset}"
         with _explain_errors(connection):
             result = connection.execute(page)
             columns = [item[0] for item in result.description or ()]
@@ -78,8 +102,8 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
                     f"{len(columns)} columns are more than {_MOST_COLUMNS}.",
                     "Name columns in the SELECT instead of *, or choose by regex: SELECT COLUMNS('^a') FROM examples.",
                 )
-            longest = math.inf if payload["whole"] else _LONGEST_PAGE - _length(columns)
-            rows, more = _page(iter(result.fetchone, None), int(payload["limit"]), longest)
+            longest = math.inf if request.whole else _LONGEST_PAGE - _length(columns)
+            rows, more = _page(iter(result.fetchone, None), request.limit, longest)
     return {"columns": columns, "rows": rows, "more": more}
 
 
@@ -258,21 +282,19 @@ def _missing_order(node: dict[str, Any]) -> str | None:
     return None
 
 
-def _open_view(payload: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-    if "log" in payload:
-        file = write_log_rows(payload["log"])
-        return open_locked([file], f"read_parquet({version_rows.quoted(file)})")
-    folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
-    if payload["since"] is None:
-        return open_locked(
-            version_rows.files(folders, manifest), version_rows.relation(folders, manifest), payload["split"]
-        )
-    since = Manifest.model_validate(payload["since"])
+def _open_log(request: LogRequest) -> duckdb.DuckDBPyConnection:
+    file = write_log_rows(LogFolder(request.log), request.since)
+    return open_locked([file], f"read_parquet({version_rows.quoted(file)})")
+
+
+def _open_version(request: VersionRequest) -> duckdb.DuckDBPyConnection:
+    folders, manifest, since = Folders(request.root), request.manifest, request.since
+    files = version_rows.files(folders, manifest)
+    if since is None:
+        return open_locked(files, version_rows.relation(folders, manifest), request.split)
     with duckdb.connect(":memory:") as connection:
         source = changes.changes_sql(connection, folders, since, manifest)
-    return open_locked(
-        [*version_rows.files(folders, manifest), *version_rows.files(folders, since)], source, payload["split"]
-    )
+    return open_locked([*files, *version_rows.files(folders, since)], source, request.split)
 
 
 def open_locked(files: Sequence[Path], source: str, split: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -365,15 +387,8 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "unknown error")[:300]
 
 
-LOG_COLUMNS = (
-    "id", "at", "model", "input", "output", "confidence", "error", "ms", "given", "redacted", "left_out", "label",
-    "label_source", "score", "right_by_feedback",
-)  # fmt: skip
-
-
-def write_log_rows(log: dict[str, Any]) -> Path:
-    """{path, since} -> a Parquet file in the working folder. `input`, and `output` that is no text, are JSON."""
-    folder, since = LogFolder(Path(log["path"])), float(log["since"])
+def write_log_rows(folder: LogFolder, since: float) -> Path:
+    """A Parquet file in the working folder with a row per answer. `input`, and `output` that is no text, are JSON."""
     rows = reading.answers(folder, since=since) if folder.path.exists() else reading.table([], ".answers.parquet")
     given = feedback.latest_by_source(reading.feedback(folder, since=since)) if folder.path.exists() else {}
     outputs = [None if cell is None else json.loads(cell) for cell in rows["output"].to_pylist()]

@@ -43,6 +43,16 @@ _SECONDS = 120.0
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+_ALIGNED = 64
+"""Bytes: every array begins at a multiple of it, so that its values can be used where they lie."""
+_TYPES = ("uint8", "int32", "float32")
+_DEEPEST = 8
+Description = Any
+_READ_TIMESTAMPS = "speciate.datasets.loading.decoding:read_timestamps"
+_FILES_AT_ONCE = 32  # files
+_TIMESTAMPS_SECONDS = 300.0
+Timestamps = npt.NDArray[np.float64]
+"""(M + 1,) ascending: where each of M units begins in the modality's `window_unit`, and where the last one ends."""
 
 
 class MediaItem(NamedTuple):
@@ -278,14 +288,6 @@ def invalid_answer_error() -> SpeciateError:
     )
 
 
-_ALIGNED = 64
-"""Bytes: every array begins at a multiple of it, so that its values can be used where they lie."""
-_TYPES = ("uint8", "int32", "float32")
-_DEEPEST = 8
-
-Description = Any
-
-
 def write_media(media: Any, file: BinaryIO) -> Description:
     """Appends a medium; its description is JSON."""
     if isinstance(media, dict) and any(isinstance(part, np.ndarray | dict) for part in media.values()):
@@ -323,14 +325,6 @@ class MediaReader:
         piece = self._data[self.offset : self.offset + size]
         self.offset += size
         return piece.view(dtype).reshape(shape) if dtype else json.loads(piece.tobytes())
-
-
-_READ_TIMESTAMPS = "speciate.datasets.loading.decoding:read_timestamps"
-_FILES_AT_ONCE = 32  # files
-_TIMESTAMPS_SECONDS = 300.0
-
-Timestamps = npt.NDArray[np.float64]
-"""(M + 1,) ascending: where each of M units begins in the modality's `window_unit`, and where the last one ends."""
 
 
 def ask_for_timestamps(

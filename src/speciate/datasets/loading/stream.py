@@ -44,6 +44,9 @@ _BLOCK_BYTES, _BLOCK_ROWS = 8 * 1024 * 1024, 8192
 """Rows fetched at once, then cut into batches."""
 
 Batch = TypeVar("Batch")
+Places = npt.NDArray[np.int64]
+_BATCH = 16_384
+_MEMORY = "256MB"
 
 
 class Stream:
@@ -196,9 +199,6 @@ def _check(manifest: Manifest, noun: str, wanted: Collection[str], known: Collec
             raise unknown(noun, name, known, f"Call describe_dataset(dataset={manifest.ref!r}).")
 
 
-Places = npt.NDArray[np.int64]
-
-
 def epoch_order(version: str, seed: int, epoch: int, count: int) -> Places:
     """A permutation of range(count): it sorts `count` numbers of 64 bits from Philox, equal ones in their first order.
 
@@ -222,10 +222,6 @@ def rank_share(places: Places, step: int, batch: int, rank: int, world: int) -> 
     """
     together = places[step * batch * world : (step + 1) * batch * world]
     return together[len(together) * rank // world : len(together) * (rank + 1) // world]
-
-
-_BATCH = 16_384
-_MEMORY = "256MB"
 
 
 class MappedRows(NamedTuple):

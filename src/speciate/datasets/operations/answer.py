@@ -39,6 +39,16 @@ from speciate.datasets.versions import Manifest
 
 _EMPTY = "the answer is empty"
 _SHOWN, _LONGEST = 5, 200
+RATIONALE, WHOLE = "rationale", "whole"
+NO_ANSWER = "no line 'Answer:' after what it reasoned"
+REQUEST = (
+    "Reason step by step first. Then write the answer alone, without comment, on a last line of its own that begins "
+    "with 'Answer:'."
+)
+SYSTEM = "What you are to answer stands between tags. Reason about it first, then answer it."
+_THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
+_MARK = re.compile(r"^[ \t>#*_]*(?:final )?answer[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE)
+_FRAME = " \t\n*_`"
 
 
 class AnswerParameters(Parameters):
@@ -126,28 +136,6 @@ def _cell(output: Any) -> str | None:
     return json.dumps(output, ensure_ascii=False)
 
 
-ANSWER = Operation(
-    name="answer",
-    what="keep a teacher's answers to examples in a column",
-    parameters=AnswerParameters,
-    preflight=preflight,
-    apply=apply,
-    outside="speciate.evaluation.teacher_answers:plan",
-)
-
-
-RATIONALE, WHOLE = "rationale", "whole"
-NO_ANSWER = "no line 'Answer:' after what it reasoned"
-REQUEST = (
-    "Reason step by step first. Then write the answer alone, without comment, on a last line of its own that begins "
-    "with 'Answer:'."
-)
-SYSTEM = "What you are to answer stands between tags. Reason about it first, then answer it."
-_THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
-_MARK = re.compile(r"^[ \t>#*_]*(?:final )?answer[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE)
-_FRAME = " \t\n*_`"
-
-
 def rationale_columns(column: str) -> tuple[str, str]:
     """Names of the columns with the reasoning, and with the whole text."""
     return f"{column}_{RATIONALE}", f"{column}_{WHOLE}"
@@ -173,3 +161,13 @@ def parse_rationale(text: str) -> ReasonedAnswer | None:
     answer = rest[headings[-1].end() :].strip(_FRAME)
     rationale = "\n\n".join(part for part in (before, rest[: headings[-1].start()].strip()) if part)
     return ReasonedAnswer(rationale, answer) if answer else None
+
+
+ANSWER = Operation(
+    name="answer",
+    what="keep a teacher's answers to examples in a column",
+    parameters=AnswerParameters,
+    preflight=preflight,
+    apply=apply,
+    outside="speciate.evaluation.teacher_answers:plan",
+)

@@ -43,6 +43,9 @@ _TEACHER_ANSWERS = ("speciate.evaluation.teacher_answers", "answers")
 _SECONDS = 600.0
 
 Vectors = npt.NDArray[np.float32]  # (N, D)
+_CHUNK, _CHUNK_BYTES = 32, 16 << 20
+"""Most media and bytes per question to a process."""
+Item = tuple[bytes | None, dict[str, Any]]
 
 
 class TeacherAnswers(NamedTuple):
@@ -204,10 +207,6 @@ class Context:
         return file
 
 
-_CHUNK, _CHUNK_BYTES = 32, 16 << 20
-"""Most media and bytes per question to a process."""
-
-
 class RewrittenFile(NamedTuple):
     content: str | None
     """sha256 of the new bytes, their name in the new pack."""
@@ -257,9 +256,6 @@ def _chunks(contents: Sequence[str], reader: PackReader) -> Iterator[list[str]]:
         size += length
     if chunk:
         yield chunk
-
-
-Item = tuple[bytes | None, dict[str, Any]]
 
 
 def _ask_to_rewrite(pool: Pool, service: str, request: dict[str, Any], contents: Sequence[str]) -> list[Item]:

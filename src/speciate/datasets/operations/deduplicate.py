@@ -53,6 +53,9 @@ from speciate.modalities.multimodal import PartName
 _SHOWN, _CLUSTERS_SHOWN = 10, 5
 
 COSINE, PATTERN = 0.98, 0.99
+_NO_SPREAD = 1e-6
+_PATTERNS = ("image",)
+_MEASUREMENTS = ("audio", "tabular", "time-series")
 
 
 class DeduplicateParameters(Parameters):
@@ -235,20 +238,6 @@ def _conflicts(rows: pa.Table, leader: near_duplicates.Places) -> list[dict[str,
     ]
 
 
-DEDUPLICATE = Operation(
-    name="deduplicate",
-    what="keep one of several examples that are equal or nearly so",
-    parameters=DeduplicateParameters,
-    preflight=preflight,
-    apply=apply,
-    refers={"extractor": "extractor"},
-)
-
-_NO_SPREAD = 1e-6
-_PATTERNS = ("image",)
-_MEASUREMENTS = ("audio", "tabular", "time-series")
-
-
 def comparable_vectors(vectors: Vectors, modality: str, extractor: str | None) -> Vectors:
     """(N, D) of length 1, whose products are similarities; 0 for one that is like no other."""
     if extractor not in (None, DESCRIPTOR):
@@ -271,3 +260,13 @@ def _normalise(vectors: Vectors) -> Vectors:
     """Each of length 1; one without direction stays 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
+
+
+DEDUPLICATE = Operation(
+    name="deduplicate",
+    what="keep one of several examples that are equal or nearly so",
+    parameters=DeduplicateParameters,
+    preflight=preflight,
+    apply=apply,
+    refers={"extractor": "extractor"},
+)

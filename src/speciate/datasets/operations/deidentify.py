@@ -353,16 +353,6 @@ def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str,
     }
 
 
-DEIDENTIFY = Operation(
-    name="deidentify",
-    what="rewrite DICOM files without identities, after PS3.15 Annex E",
-    parameters=DeidentifyParameters,
-    preflight=preflight,
-    apply=apply,
-    needs=("pydicom", "scipy"),
-)
-
-
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
     """The service (`rewrite_media`): {packs, contents, modality, profile, key} -> {file, items}.
 
@@ -412,3 +402,13 @@ def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidenti
 def _filled_columns(modality: str, data: bytes) -> list[str]:
     """The columns that the original file filled."""
     return sorted(validate_bytes(find(modality), data).fields)
+
+
+DEIDENTIFY = Operation(
+    name="deidentify",
+    what="rewrite DICOM files without identities, after PS3.15 Annex E",
+    parameters=DeidentifyParameters,
+    preflight=preflight,
+    apply=apply,
+    needs=("pydicom", "scipy"),
+)

@@ -36,15 +36,6 @@ def _filter_sql(parameters: FilterParameters) -> str:
     return f"SELECT id FROM {VIEW} WHERE (\n{parameters.where}\n)"
 
 
-FILTER = Operation(
-    name="filter",
-    what="keep the rows for which an SQL condition is true",
-    parameters=FilterParameters,
-    preflight=preflight_filter,
-    apply=apply_filter,
-)
-
-
 class DeriveParameters(Parameters):
     column: str = Field(description="New, or one of yours to replace.")
     sql: str = Field(description="One expression over the columns, such as width * height.")
@@ -101,4 +92,13 @@ DERIVE = Operation(
     parameters=DeriveParameters,
     preflight=preflight_derive,
     apply=apply_derive,
+)
+
+
+FILTER = Operation(
+    name="filter",
+    what="keep the rows for which an SQL condition is true",
+    parameters=FilterParameters,
+    preflight=preflight_filter,
+    apply=apply_filter,
 )

@@ -42,6 +42,22 @@ if TYPE_CHECKING:
 Others = Mapping[str, Manifest]
 """Ref -> the dataset versions that parameters name."""
 Reference = Literal["dataset", "model", "extractor"]
+Mask = npt.NDArray[np.bool_]
+Splits = tuple[str, ...]
+LEARNED = ("train",)
+"""Splits that cleaning touches by default: thinning out a test split would change what is measured."""
+SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; rows without a split count as train.")
+_NUMBER = re.compile(r"DOUBLE|FLOAT|REAL")
+_TREE = "SELECT json_serialize_sql(?::VARCHAR)"
+_OWN_NAMES = ("LAMBDA", "SUBQUERY")
+"""Expressions that bring names of their own."""
+MADE_BY, MADE_FROM, HOW = "made_by", "made_from", "how"
+"""A model's ref or the name of a rule; the id of the example that it was made from; settings, in words."""
+OF_ROWS = (MADE_BY, MADE_FROM, HOW)
+"""A model's ref or the name of a rule; the id of the original example; settings, in words."""
+WHY = "why_not"
+"""Beside a column of answers: why there is none."""
+PARTS = "parts"
 
 
 class Parameters(BaseModel):
@@ -108,14 +124,6 @@ def refusal(message: str, recovery: str = "Call curate_dataset again with anothe
     return SpeciateError(Code.INVALID, message, recovery)
 
 
-Mask = npt.NDArray[np.bool_]
-Splits = tuple[str, ...]
-
-LEARNED = ("train",)
-"""Splits that cleaning touches by default: thinning out a test split would change what is measured."""
-SPLITS = Field(LEARNED, min_length=1, description="Only rows of these; rows without a split count as train.")
-
-
 def usable_rows(rows: pa.Table) -> Mask:
     """(N,) rows of quality ok."""
     return np.asarray(pc.equal(rows["quality"], "ok"), bool)
@@ -135,12 +143,6 @@ def usable_rows_in(rows: pa.Table, splits: Sequence[str]) -> Mask:
 
 def keep_rows(rows: pa.Table, kept: Mask) -> pa.Table:
     return rows.filter(pa.array(kept))
-
-
-_NUMBER = re.compile(r"DOUBLE|FLOAT|REAL")
-_TREE = "SELECT json_serialize_sql(?::VARCHAR)"
-_OWN_NAMES = ("LAMBDA", "SUBQUERY")
-"""Expressions that bring names of their own."""
 
 
 def preflight_unchanged(parameters: Any, manifest: Manifest, others: Others) -> Manifest:
@@ -203,14 +205,6 @@ def check_sql(manifest: Manifest, select: str) -> None:
             raise unknown_column(manifest, parts[-1])
 
 
-MADE_BY, MADE_FROM, HOW = "made_by", "made_from", "how"
-"""A model's ref or the name of a rule; the id of the example that it was made from; settings, in words."""
-OF_ROWS = (MADE_BY, MADE_FROM, HOW)
-"""A model's ref or the name of a rule; the id of the original example; settings, in words."""
-WHY = "why_not"
-"""Beside a column of answers: why there is none."""
-
-
 def provenance_columns(column: str) -> tuple[str, str, str]:
     """Names of the columns that say who made the values of `column`, how, and why some are missing."""
     return f"{column}_{MADE_BY}", f"{column}_{HOW}", f"{column}_{WHY}"
@@ -256,9 +250,6 @@ def without_generated_evaluation_rows(rows: pa.Table) -> tuple[pa.Table, int]:
     evaluation = pc.is_in(rows["split"], pa.array(["validation", "test"]))
     left = pc.fill_null(pc.and_(pc.and_(of_another, known), evaluation), False)
     return rows.filter(pc.invert(left)), int(pc.sum(left).as_py() or 0)
-
-
-PARTS = "parts"
 
 
 def check_part_allowed(part: str | None, modality: str) -> None:

@@ -20,6 +20,8 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import unknown
 
 _SHOWN = 20
+Old = Annotated[str, AfterValidator(class_name)]
+"""As it is stored: a long one may be given in full."""
 
 
 def _printable(label: str) -> str:
@@ -29,9 +31,6 @@ def _printable(label: str) -> str:
 
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_printable)]
-
-Old = Annotated[str, AfterValidator(class_name)]
-"""As it is stored: a long one may be given in full."""
 
 
 class RelabelParameters(Parameters):

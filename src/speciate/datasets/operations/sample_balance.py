@@ -159,16 +159,6 @@ def _too_many(wanted: int, there: int) -> Exception:
     return refusal(f"n is {wanted}, but only {there} examples can be chosen.", f"Call again with n at most {there}.")
 
 
-SAMPLE = Operation(
-    name="sample",
-    what="keep n examples: random, stratified, diverse, or those a model is least sure of",
-    parameters=SampleParameters,
-    preflight=preflight_sample,
-    apply=apply_sample,
-    refers={"model": "model", "extractor": "extractor"},
-)
-
-
 class BalanceParameters(Parameters):
     column: str = Field("label", description="label, or any column of classes.")
     splits: Splits = SPLITS
@@ -212,15 +202,6 @@ def _fewest(classes: dict[str, list[int]]) -> dict[str, int | str]:
     return {"kept": len(classes[rarest]), "rarest": clean(rarest), "classes": len(classes)}
 
 
-BALANCE = Operation(
-    name="balance",
-    what="make classes equally frequent by leaving out rows of the frequent ones",
-    parameters=BalanceParameters,
-    preflight=preflight_balance,
-    apply=apply_balance,
-)
-
-
 def seeded_hash(seed: int, key: str) -> bytes:
     """The sort key of a key: independent of the other keys, so that a larger sample contains the smaller one."""
     return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogatepass")).digest()
@@ -240,3 +221,22 @@ def apportion(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
     for name in by_remainder[: wanted - sum(given.values())]:
         given[name] += 1
     return given
+
+
+SAMPLE = Operation(
+    name="sample",
+    what="keep n examples: random, stratified, diverse, or those a model is least sure of",
+    parameters=SampleParameters,
+    preflight=preflight_sample,
+    apply=apply_sample,
+    refers={"model": "model", "extractor": "extractor"},
+)
+
+
+BALANCE = Operation(
+    name="balance",
+    what="make classes equally frequent by leaving out rows of the frequent ones",
+    parameters=BalanceParameters,
+    preflight=preflight_balance,
+    apply=apply_balance,
+)

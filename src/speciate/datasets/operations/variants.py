@@ -65,6 +65,24 @@ _TEMPLATE = (
 )
 _RULE = "transform"
 _SHOWN = 5
+Medium = npt.NDArray[Any]
+RandomGenerator = np.random.Generator
+_LIGHT = 0.15
+"""Share by which brightness and contrast change at most."""
+_SHIFT = 0.05
+"""Share of the height and width by which an image moves at most; its edge pixels are repeated."""
+_GRAIN = 5.0
+"""Standard deviation of noise in images, of 255."""
+_DECIBELS = 3.0
+"""By which audio becomes louder or softer at most."""
+_NOISE = 0.03
+"""Noise as a share of the spread of a series or audio: 30 dB below it (Um et al. 2017 for series)."""
+_SCALE = 0.05
+"""Spread of the factor of each channel of a series."""
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "image": ("light", "shift"), "audio": ("gain", "noise"), "time-series": ("jitter",),
+}  # fmt: skip
+"""The default kinds."""
 
 
 class VariantsParameters(Parameters):
@@ -328,16 +346,6 @@ def _without_duplicates(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
     return made.filter(pa.array(kept, pa.bool_())), kept.count(False)
 
 
-VARIANTS = Operation(
-    name="variants",
-    what="further examples from those for training: texts in other words, media a little changed",
-    parameters=VariantsParameters,
-    preflight=preflight,
-    apply=apply,
-    outside="speciate.evaluation.teacher_answers:plan",
-)
-
-
 def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
     """The service (`rewrite_media`): {packs, contents, modality, kinds, origin} -> {file, items}.
 
@@ -371,23 +379,6 @@ def _encode_medium(modality: str, medium: Medium) -> bytes:
 
         soundfile.write(out, medium, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return out.getvalue()
-
-
-Medium = npt.NDArray[Any]
-RandomGenerator = np.random.Generator
-
-_LIGHT = 0.15
-"""Share by which brightness and contrast change at most."""
-_SHIFT = 0.05
-"""Share of the height and width by which an image moves at most; its edge pixels are repeated."""
-_GRAIN = 5.0
-"""Standard deviation of noise in images, of 255."""
-_DECIBELS = 3.0
-"""By which audio becomes louder or softer at most."""
-_NOISE = 0.03
-"""Noise as a share of the spread of a series or audio: 30 dB below it (Um et al. 2017 for series)."""
-_SCALE = 0.05
-"""Spread of the factor of each channel of a series."""
 
 
 class Augmentation(NamedTuple):
@@ -463,10 +454,6 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Augmentation]] = {
         "scale": Augmentation("each channel times about 1: not where the size is what is learned", scale),
     },
 }
-USUAL: Mapping[str, tuple[str, ...]] = {
-    "image": ("light", "shift"), "audio": ("gain", "noise"), "time-series": ("jitter",),
-}  # fmt: skip
-"""The default kinds."""
 
 
 def augment(modality: str, kinds: Sequence[str], medium: Medium, random: RandomGenerator) -> Medium:
@@ -484,3 +471,13 @@ def _channel_scale(series: Medium) -> Medium:
     known = np.where(np.isfinite(series), series, np.nan)
     found = np.nanstd(known, axis=1, keepdims=True) if known.size and np.isfinite(known).any() else np.zeros((1, 1))
     return np.nan_to_num(found)
+
+
+VARIANTS = Operation(
+    name="variants",
+    what="further examples from those for training: texts in other words, media a little changed",
+    parameters=VariantsParameters,
+    preflight=preflight,
+    apply=apply,
+    outside="speciate.evaluation.teacher_answers:plan",
+)

@@ -29,6 +29,13 @@ _MOST_BYTES = 2**31 - 1  # of one block of the parser
 _LONGEST_HEADER = 64 << 20  # bytes
 _CODE = re.compile(rb"(?:^|[,;\t\n\"])-?0\d|\d{19}")
 """Matches a possible leading zero, or a number too long for 64 bits."""
+NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
+_FAR_ATTEMPTS = 10
+"""How often an open quote is searched to the end of the file; more would take hours."""
+_NEAR = 1000  # lines that are searched after that
+_SWALLOWED = 8
+"""A cell over more lines than this, each of which is a whole record, was not meant to be one."""
+_QUOTE = b'"'
 
 
 def read_csv(path: Path, text: Sequence[str]) -> pa.Table:
@@ -152,15 +159,6 @@ def _delimiter(data: bytes) -> str:
 
 def _first_line(data: bytes) -> str:
     return data[: data.find(b"\n") if b"\n" in data else None].decode(errors="replace")
-
-
-NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[nN]a[nN]")
-_FAR_ATTEMPTS = 10
-"""How often an open quote is searched to the end of the file; more would take hours."""
-_NEAR = 1000  # lines that are searched after that
-_SWALLOWED = 8
-"""A cell over more lines than this, each of which is a whole record, was not meant to be one."""
-_QUOTE = b'"'
 
 
 class Record(NamedTuple):

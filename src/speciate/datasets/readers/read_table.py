@@ -39,6 +39,7 @@ READERS = {
 }
 """Format -> "module:function", a function of a path and of the columns whose cells stay as they are written."""
 _MOST_COLUMNS = 20_000
+_HEAD = 1 << 18
 
 
 class TableRequest(NamedTuple):
@@ -102,9 +103,6 @@ def _read(path: Path, reader: Reader, text: list[str]) -> pa.Table:
     module, _, function = READERS[name].partition(":")
     table: pa.Table = getattr(importlib.import_module(module), function)(path, text)
     return conversations_as_text(table)
-
-
-_HEAD = 1 << 18
 
 
 def check_columns(payload: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,12 @@ BAD_ROWS_KEPT = 10_000
 _NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)?(?<=\d)(\.\d*)?([eE][-+]?\d{1,3})?|[-+]?\.\d+([eE][-+]?\d{1,3})?")
 _WHOLE, _LONG = re.compile(r"[-+]?\d{1,15}"), re.compile(r"[-+]?\d{16,}")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
+}  # fmt: skip
+"""In this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
+_SPOKEN = ({"role", "content"}, {"from", "value"})
 
 
 def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -137,13 +143,6 @@ def over_budget_error(path: Path, why: str, recovery: str) -> SpeciateError:
     return SpeciateError(Code.REFUSED, f"{path.name[:64]!r} is not read: {why}.", recovery)
 
 
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
-}  # fmt: skip
-"""In this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
-
-
 def read_text(path: Path) -> bytes:
     """The whole file without compression and byte order mark, as UTF-8 if the mark declares its encoding.
 
@@ -201,9 +200,6 @@ def _too_long(path: Path, why: str) -> Exception:
     return over_budget_error(
         path, f"{why}, and one table of text may have {LONGEST_TEXT:,}", "Split it, or save it as Parquet."
     )
-
-
-_SPOKEN = ({"role", "content"}, {"from", "value"})
 
 
 def conversations_as_text(table: pa.Table) -> pa.Table:

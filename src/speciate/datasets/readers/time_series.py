@@ -27,6 +27,7 @@ _CLASS = re.compile(r"(?i)(label|class|target|y|species|category)")
 _KEPT = re.compile(r"(?i)(split|fold|group)")
 _LEAST_STEPS = 8
 _MOST_CLASSES = 100
+_SERIES_TYPE = pa.list_(pa.list_(pa.float64()))
 
 
 def reshape_series(table: pa.Table, reader: Reader, modality: str, path: Path, label: str | None = None) -> pa.Table:
@@ -163,9 +164,6 @@ def _with_reasons(
         reasons[torn] = f"Its label {label!r} changes within the series."
     reasons[repeated] = f"Its {time!r} has a value twice."
     return found.append_column(REASON, pa.array(reasons, pa.string())) if (reasons != None).any() else found  # noqa: E711
-
-
-_SERIES_TYPE = pa.list_(pa.list_(pa.float64()))
 
 
 def _long_columns(table: pa.Table) -> tuple[str, str] | None:

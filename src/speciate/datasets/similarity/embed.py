@@ -51,6 +51,15 @@ from speciate.sandbox import check
 from speciate.settings import in_force
 from speciate.workspace.workspace import Folders, Workspace
 
+_BATCH = 512
+"""Media that are decoded before a model embeds them."""
+_PART_ROWS, _PART_SECONDS = 65_536, 30.0
+"""What was computed is kept at the latest after so many, or so long."""
+_SERVICE = "speciate.datasets.similarity.embed:describe_part"
+_CHUNK = 256  # items
+_AHEAD = 2  # chunks per process
+_SECONDS = 120.0
+
 
 class EmbedSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,15 +103,6 @@ def run(run: Run) -> dict[str, Any]:
     rows = version_rows.read(run.folders, manifest, usable=True)
     counts = fill_vectors(run.folders, manifest, rows, extractor, progress)
     return {"dataset": manifest.ref, "extractor": extractor.name, "computed": counts.computed, "cached": counts.cached}
-
-
-KIND = Kind(name="embed", spec=EmbedSpec, plan=plan, run="speciate.datasets.similarity.embed:run")
-
-
-_BATCH = 512
-"""Media that are decoded before a model embeds them."""
-_PART_ROWS, _PART_SECONDS = 65_536, 30.0
-"""What was computed is kept at the latest after so many, or so long."""
 
 
 class VectorCounts(NamedTuple):
@@ -221,12 +221,6 @@ def _media(folders: Folders, manifest: Manifest, rows: pa.Table) -> Iterator[lis
             yield media
 
 
-_SERVICE = "speciate.datasets.similarity.embed:describe_part"
-_CHUNK = 256  # items
-_AHEAD = 2  # chunks per process
-_SECONDS = 120.0
-
-
 def describe_media(
     folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None = None
 ) -> Iterator[Vectors]:
@@ -313,3 +307,6 @@ def _ask_for_vectors(
         if error.code != Code.UNAVAILABLE:
             raise
         return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # another medium may have broken the process
+
+
+KIND = Kind(name="embed", spec=EmbedSpec, plan=plan, run="speciate.datasets.similarity.embed:run")

@@ -34,6 +34,7 @@ _MANY = 2_000_000
 _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]
+_BLOCK = 2048
 
 
 def near_duplicate_pairs(
@@ -221,9 +222,6 @@ def _by_first_bytes(codes: Sketches) -> Places:
     head = codes[:, :8]
     wide[:, : head.shape[1]] = head
     return np.argsort(wide.view(">u8").ravel().astype(np.uint64), kind="stable")
-
-
-_BLOCK = 2048
 
 
 def leaders_by_pairs(order: Sequence[int], kind: Places, pairs: Places) -> Places:

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
 from speciate import features
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, START, STOP
 from speciate.datasets.identity import input_values
+from speciate.datasets.inspect.contact_sheet import SheetRequest
 from speciate.datasets.similarity import embed, extractors
 from speciate.datasets.similarity.extractors import Extractor
 from speciate.datasets.versions import Manifest
@@ -28,7 +30,6 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
-from speciate.modalities import find as find_modality
 from speciate.modalities.contract import DecodeError
 from speciate.models.encoders import Vectors
 from speciate.workspace.workspace import Folders
@@ -39,6 +40,12 @@ _WAIT_SECONDS = 15.0
 _SECONDS = 35.0
 """Of the whole call without the contact sheet: loading a model for a text may take half of it."""
 _MOST_DRAWN = 36
+ROWS = ("id", "label", "split", "source")
+SHOWN = (*ROWS, "content")
+_SHOWN_CHARACTERS = 200
+_ROOM = 1 << 30
+"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
+_indexes: OrderedDict[tuple[str, str, str], Index] = OrderedDict()
 
 
 class NeighbourQuery(NamedTuple):
@@ -47,6 +54,17 @@ class NeighbourQuery(NamedTuple):
     id: str | None
     text: str | None
     extractor: str | None
+    split: str | None
+    k: int
+
+
+class NearestRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    root: Path
+    manifest: Manifest
+    extractor: str
+    id: str | None
+    text: str | None
     split: str | None
     k: int
 
@@ -77,19 +95,16 @@ def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, query: Neigh
         )
     name = extractors.resolve(query.extractor, manifest.modality, engine.workspace)
     folders = engine.workspace.folders
-    payload = {
-        "root": str(folders.root),
-        "manifest": manifest.model_dump(mode="json"),
-        **query._asdict(),
-        "extractor": name,
-    }
+    request = NearestRequest(
+        root=folders.root, manifest=manifest, extractor=name, id=query.id, text=query.text, split=query.split, k=query.k
+    )
     end = time.monotonic() + _SECONDS
-    answer = pool.ask(_NEAREST, payload, _SECONDS)
+    answer = pool.ask(_NEAREST, request.model_dump(mode="json"), _SECONDS)
     if "missing" in answer:
         job = engine.wait(_embedding(engine, manifest, name, answer["extractor"]).id, timeout=_WAIT_SECONDS)
         if job.state not in ENDED:
             return job
-        answer = _ask_within(job, pool, payload, max(end - time.monotonic(), 1))
+        answer = _ask_within(job, pool, request, max(end - time.monotonic(), 1))
     nearest = [(str(id), float(distance)) for id, distance in answer["neighbours"]]  # noqa: A001 - the field
     contact_sheet = _contact_sheet(pool, folders, manifest, [row[0] for row in answer["rows"]])
     return Neighbours(name, nearest, SHOWN, answer["rows"], contact_sheet)
@@ -105,7 +120,7 @@ def _embedding(engine: Engine, manifest: Manifest, name: str, extractor: str) ->
         number += 1
 
 
-def _ask_within(job: Job, pool: Pool, payload: dict[str, Any], timeout: float) -> dict[str, Any]:
+def _ask_within(job: Job, pool: Pool, request: NearestRequest, timeout: float) -> dict[str, Any]:
     if job.state != State.SUCCEEDED:
         why = (job.error or {}).get("message") or job.reason or job.state
         raise SpeciateError(
@@ -113,7 +128,7 @@ def _ask_within(job: Job, pool: Pool, payload: dict[str, Any], timeout: float) -
             f"The examples could not be embedded: {why}",
             f"Call get_job(job={job.id!r}), or find_similar with another extractor.",
         )
-    answer = pool.ask(_NEAREST, payload, timeout)
+    answer = pool.ask(_NEAREST, request.model_dump(mode="json"), timeout)
     if "missing" in answer:
         raise SpeciateError(
             Code.UNAVAILABLE,
@@ -124,21 +139,10 @@ def _ask_within(job: Job, pool: Pool, payload: dict[str, Any], timeout: float) -
 
 
 def _contact_sheet(pool: Pool, folders: Folders, manifest: Manifest, ids: list[str]) -> bytes | None:
-    if manifest.inputs and find_modality(manifest.modality).window_unit is None:
+    if manifest.inputs and find(manifest.modality).window_unit is None:
         return None
-    payload = {
-        "root": str(folders.root),
-        "manifest": manifest.model_dump(mode="json"),
-        "ids": ids[:_MOST_DRAWN],
-    }
-    return base64.b64decode(pool.ask(_DRAW, payload)["png"])
-
-
-ROWS = ("id", "label", "split", "source")
-SHOWN = (*ROWS, "content")
-_SHOWN_CHARACTERS = 200
-_ROOM = 1 << 30
-"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
+    request = SheetRequest(root=folders.root, manifest=manifest, ids=tuple(ids[:_MOST_DRAWN]))
+    return base64.b64decode(pool.ask(_DRAW, request.model_dump(mode="json"))["png"])
 
 
 class Index(NamedTuple):
@@ -148,30 +152,27 @@ class Index(NamedTuple):
     """(N, D) each of length 1, or 0 where it has no direction."""
 
 
-_indexes: OrderedDict[tuple[str, str, str], Index] = OrderedDict()
-
-
 def nearest(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, manifest, extractor, id, text, split, k} -> {extractor, neighbours: [[id, distance]], rows},
-    or {extractor, missing} where so many examples have no vector yet.
+    """The service: NearestRequest -> {extractor, neighbours: [[id, distance]], rows}.
 
-    `rows`: of `SHOWN`, first the example of the query. Distance: 1 - cosine, 0 to 2; of equal ones the smaller
-    id is first.
+    Or {extractor, missing}: how many examples have no vector yet. `rows`: of `SHOWN`, first the example of the query.
+    Distance: 1 - cosine, 0 to 2; of equal ones the smaller id is first.
     """
-    folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
-    extractor = extractors.load(payload["extractor"], manifest.modality, folders)
-    _check_text(payload["text"], extractor, manifest)
+    request = NearestRequest.model_validate(payload)
+    folders, manifest = Folders(request.root), request.manifest
+    extractor = extractors.load(request.extractor, manifest.modality, folders)
+    _check_text(request.text, extractor, manifest)
     index = _index(folders, manifest, extractor)
     if isinstance(index, int):
         return {"extractor": extractor.id, "missing": index}
-    place = None if payload["id"] is None else _place(index, manifest, payload["id"])
-    unit = _embed_text(payload["text"], extractor) if place is None else index.units[place]
+    place = None if request.id is None else _place(index, manifest, request.id)
+    unit = _embed_text(request.text, extractor) if place is None else index.units[place]
     candidates = np.ones(len(index.units), bool)
-    if payload["split"] is not None:
-        candidates = np.asarray(index.rows["split"].to_numpy() == payload["split"])
+    if request.split is not None:
+        candidates = np.asarray(index.rows["split"].to_numpy() == request.split)
     if place is not None:
         candidates[place] = False
-    places, distances = closest(index.units, unit, candidates, payload["k"])
+    places, distances = closest(index.units, unit, candidates, request.k)
     shown = index.rows.take(pa.array([*([] if place is None else [place]), *places.tolist()], pa.int64()))
     ids = index.rows["id"].take(pa.array(places)).to_pylist()
     return {

@@ -31,6 +31,10 @@ from speciate.modalities import find
 _NOT_THERE = "a row names a file that is not there"
 _SHOWN = 5
 """Names of such files."""
+FRAME, _FRAMES = "frame", "frames"
+KEY = "file_name"
+_MOST = 1_000
+"""Tables that are read; a dataset in shards has one per shard."""
 
 
 class LabelsFile(NamedTuple):
@@ -163,9 +167,6 @@ def _ambiguous(what: str) -> SpeciateError:
     return SpeciateError(Code.INVALID, f"{what}.", "Give each file one row, with its path below the source as the key.")
 
 
-FRAME, _FRAMES = "frame", "frames"
-
-
 class ExcerptLabels(NamedTuple):
     """A row per part, in the order of the files; a file that no row names has one without a label."""
 
@@ -201,11 +202,6 @@ def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], label
         about += [file] * len(places)
     kept = valid.drop_columns([REASON]) if REASON in valid.column_names else valid
     return ExcerptLabels(kept.take(pa.array(order, pa.int64())), tuple(about), found.notes)
-
-
-KEY = "file_name"
-_MOST = 1_000
-"""Tables that are read; a dataset in shards has one per shard."""
 
 
 class _Sidecar(NamedTuple):

@@ -44,6 +44,14 @@ IN_TABLES = ("text", "tabular", "protein", "molecule", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 
 Layout = Literal["table", "media"]
+MOST_FILES = 5_000_000
+_ABOUT = re.compile(
+    r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
+)
+"""Files about the data, recognised with a text's suffix: `car/License.png` is an image of a class."""
+_KINDS = {
+    stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 
 
 class SourceFile(NamedTuple):
@@ -317,16 +325,6 @@ def _head(path: Path) -> bytes:
             return file.read(_HEAD)
     except (OSError, RuntimeError):
         return b""
-
-
-MOST_FILES = 5_000_000
-_ABOUT = re.compile(
-    r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
-)
-"""Files about the data, recognised with a text's suffix: `car/License.png` is an image of a class."""
-_KINDS = {
-    stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-}  # fmt: skip
 
 
 class FoundFiles(NamedTuple):

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError, unknown
 
+_SKLEARN = "pip install 'speciate[classical]'"
+
 
 class Packaged(NamedTuple):
     """`write(folder)` lays the data into a folder of ours."""
@@ -142,7 +144,6 @@ def generators_kept() -> Iterator[None]:
         np.random.set_state(before[1])
 
 
-_SKLEARN = "pip install 'speciate[classical]'"
 PACKAGED = {
     "digits": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "1,797 handwritten digits, 8 x 8, a folder a class", _digits),
     "iris": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "150 flowers, 4 measures, 3 species", _table("load_iris")),

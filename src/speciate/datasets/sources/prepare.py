@@ -43,6 +43,9 @@ from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Folders
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
+_COLUMN = "speciate.datasets.sources.table_media:media_column"
+_UNPACK = "speciate.datasets.sources.table_media:unpack"
+_SECONDS = 300.0
 
 
 def check_source_name(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
@@ -278,11 +281,6 @@ def _with_splits_of_labels(found: Listing) -> Listing:
         for file, name in zip(found.files, brought, strict=True)
     ]
     return found._replace(files=files, labels=found.labels.drop_columns(["split"]))
-
-
-_COLUMN = "speciate.datasets.sources.table_media:media_column"
-_UNPACK = "speciate.datasets.sources.table_media:unpack"
-_SECONDS = 300.0
 
 
 def with_table_media(found: Listing, context: SourceContext) -> Listing:

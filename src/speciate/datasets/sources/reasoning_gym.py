@@ -19,6 +19,7 @@ PACKAGE = "reasoning_gym"
 INSTALL = "pip install 'speciate[rewards]'"
 _GIVEN = ("seed", "size")
 """Settings of every task that the source gives."""
+_TUPLE = "__tuple__"
 
 
 class GymTask(NamedTuple):
@@ -87,9 +88,6 @@ def _settings(config: ast.ClassDef | None) -> dict[str, str]:
         for each in fields
         if ast.unparse(each.target) not in _GIVEN
     }
-
-
-_TUPLE = "__tuple__"
 
 
 def encode_entry(entry: dict[str, Any]) -> str:

@@ -28,6 +28,9 @@ _UNPACK_LIMITS = Limits(memory_mb=4096, file_mb=2048)
 _UNPACK_SECONDS = 3600.0
 _LONGEST_ANSWER = 64 << 20  # bytes
 _SPARE = 1 << 30  # bytes of the disk that stay free
+_TABLE_SECONDS = 600.0
+_READ_TABLE = "speciate.datasets.readers.read_table:read_table"
+_CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 
 
 class SourceContext(NamedTuple):
@@ -90,10 +93,6 @@ def _line(descriptor: int, deadline: float) -> bytes:
     return bytes(line)
 
 
-_TABLE_SECONDS = 600.0
-_READ_TABLE = "speciate.datasets.readers.read_table:read_table"
-
-
 def ask_table(
     pool: Pool,
     path: Path,
@@ -117,9 +116,6 @@ def ask_table(
 def read_parquet_answer(path: Path, answer: dict[str, Any]) -> pa.Table:
     """The Parquet file that a service answered with."""
     return pq.read_table(path)
-
-
-_CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 
 
 def check_named_columns(
