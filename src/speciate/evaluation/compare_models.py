@@ -229,9 +229,6 @@ def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, 
     )
 
 
-# Comparisons
-
-
 def _comparisons(
     question: Question, names: Sequence[str], scored: dict[str, dict[str, MetricScores]], clusters: Codes, level: float
 ) -> tuple[Comparison, ...]:
@@ -291,9 +288,6 @@ def _mark_dominated(report: Report) -> Report:
         for row in report.leaderboard
     )
     return report.model_copy(update={"leaderboard": rows})
-
-
-# Decisions
 
 
 def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
@@ -425,10 +419,6 @@ def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, c
     )
 
 
-# Scores that no table of metrics knows how to make: a judge's. They come when all answers are there, and count like
-# those of any other mean metric.
-
-
 class Unscored(NamedTuple):
     """An answer that a scorer gave no score. `detail` may quote what the code or the data say: foreign text."""
 
@@ -440,7 +430,10 @@ class Unscored(NamedTuple):
 
 
 class ExtraScores(NamedTuple):
-    """`repeats`, by contestant: for each time that it was asked everything, scores (n,), NaN where there is none."""
+    """Scores of a metric outside the metric tables: a judge's or a scorer's. They count like any other mean metric.
+
+    `repeats`, by model: scores (n,) of each repeat, NaN where a score is missing.
+    """
 
     metric: str
     repeats: Mapping[str, Sequence[Floats]]

@@ -206,9 +206,6 @@ def _preload(contestants: Iterable[EvaluatedModel]) -> str:
     return "torch" if any(one.base_model for one in every) else "classical"
 
 
-# Checks
-
-
 def _no_decision(
     use_case: UseCase | None,
     ref: DatasetRef,
@@ -471,9 +468,6 @@ def _seconds(examples: int, models: int, latency: bool) -> float:
 def _memory_mb(examples: int, models: int, labels: int) -> int:
     """Libraries, examples and resamples, and what is kept of every answer: about 1 kB, and 150 bytes for each label."""
     return 1024 + examples * models * (1000 + 150 * labels) // 2**20
-
-
-# Commit
 
 
 class _Collected(NamedTuple):

@@ -79,9 +79,6 @@ def run(run: Run) -> dict[str, Any]:
     return {"report": report.model_dump(mode="json")}
 
 
-# Answers
-
-
 def _ask_models(
     run: Run,
     task: EvaluationTask,
@@ -218,9 +215,6 @@ def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
     )
 
 
-# The question
-
-
 def _question(task: EvaluationTask) -> Question:
     metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in task.metrics)
     return Question(
@@ -296,9 +290,6 @@ def _notes(
                 "describe_evaluation(errors=5) tells why."
             )
     return notes + [note for sheet in sheets for note in sheet.notes]
-
-
-# Files
 
 
 def _write(

@@ -157,9 +157,6 @@ def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[l
         yield order[start : start + size]
 
 
-# A head that goes on: what it knew stays where it stands, and new labels get new places beside it.
-
-
 def saved_task_head(folder: Path) -> TaskHead:
     """Of a model that was trained here, whatever learned it."""
     said = json.loads((folder / MANIFEST).read_text())["readout"]

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
 from speciate.vocabulary import Family
 
 if TYPE_CHECKING:
@@ -209,18 +208,3 @@ def predict_examples(readout: TaskHead, scores: Any, examples: Sequence[Example]
     """What is predicted of these examples, in their own units."""
     predictions = readout.predictions(scores)
     return readout.placed(predictions, examples) if isinstance(readout, RelativeOutput) else predictions
-
-
-# The states of a picture or volume as maps, for heads that answer place by place.
-
-
-def as_maps(states: States, axes: int = 2) -> torch.Tensor:
-    """(B, T, W) -> (B, W, height, width), or with the depth before where `axes` is 3. INVALID where the states are no
-    such grid."""
-    if states.grid is None or len(states.grid) != axes:
-        raise SpeciateError(
-            Code.INVALID,
-            f"This base model gives no grid of states with {axes} axes, so nothing can be placed by it.",
-            "Use a base model that reads images, such as 'new:vit', or one for volumes, such as 'new:unet3d'.",
-        )
-    return states.sequence.mT.reshape(len(states.sequence), -1, *states.grid)

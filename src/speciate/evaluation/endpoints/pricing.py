@@ -137,9 +137,6 @@ def _published(endpoint: Endpoint) -> PublishedPrice | None:
     return price
 
 
-# What a machine's time costs, so that models of one's own and models behind a price can be compared.
-
-
 USD_PER_CORE_HOUR = 0.05
 """Where settings say nothing: about the list price of one virtual core with its memory at the large clouds."""
 

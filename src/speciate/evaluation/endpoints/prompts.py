@@ -87,9 +87,6 @@ class Prompt(BaseModel):
     seed: int | None = None
 
 
-# What a chat model is shown of an example: parts of a message, text, pictures as PNG, sound as WAV.
-
-
 Part = dict[str, Any]
 
 
@@ -178,9 +175,6 @@ def digest(asked: PromptForm) -> str:
         "shots": asked.shots,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-# The question
 
 
 def _question(asked: PromptForm, example: Example) -> list[Part]:
@@ -287,9 +281,6 @@ def _text_message(message: dict[str, Any]) -> dict[str, Any]:
 
 def _shuffle_key(seed: int, text: str) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
-
-
-# Checks
 
 
 def _check(asked: PromptForm) -> None:

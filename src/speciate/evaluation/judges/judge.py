@@ -259,14 +259,11 @@ def _agreement_note(found: Verdicts, each: Agreement) -> str:
     )
 
 
-# How far a judge agrees with people: Cohen's kappa, with squared distances as weights where grades have an order.
-#
-# Of the verdicts on one model's answers; examples without a person's verdict are not counted.
-
-
 def cohen_kappa(mine: Sequence[int], theirs: Sequence[int], kinds: int, clusters: Codes, *, ordered: bool) -> Estimate:
-    """`mine` and `theirs` (n,): codes below `kinds`. Cohen (1960), weighted as in Cohen (1968): scikit-learn's
-    `cohen_kappa_score`, with a bootstrap over clusters. NaN where both give everything the same verdict.
+    """Agreement of a judge with people: Cohen's kappa, with squared distances as weights for ordered grades.
+
+    `mine` and `theirs` (n,): codes below `kinds`. Cohen (1960), weighted as in Cohen (1968): scikit-learn's
+    `cohen_kappa_score`, with a bootstrap over clusters. NaN if both give every answer the same verdict.
     """
     table = np.zeros((len(mine), kinds * kinds))
     table[np.arange(len(mine)), np.asarray(mine) * kinds + np.asarray(theirs)] = 1.0

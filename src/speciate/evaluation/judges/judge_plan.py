@@ -84,9 +84,6 @@ def grades(scale: Scale) -> tuple[str, ...]:
     return ("no", "yes") if scale == "yes/no" else tuple(map(str, range(1, int(scale.removeprefix("1-")) + 1)))
 
 
-# From what a caller asks of a judge to what a run is handed: who it is, whom it may judge, what people said.
-
-
 TEXT_FAMILIES: tuple[Family, ...] = ("generation", "transcription", "classification", "ordinal", "anomaly")
 """Families whose answers are text."""
 _REASON_TOKENS = 80

@@ -1,6 +1,8 @@
 """Metrics of labels: one per example, ordered ones, any number per example, and rankings by probability.
 
-The definitions are scikit-learn's (the tests hold them to it).
+The definitions are scikit-learn's (the tests hold them to it). `Answers.labels` of ordered labels are in the order of
+their ranks; an error, and a label of no rank, is as far from the reference as a label can be. F1 of label sets is
+undefined without any label, referenced or predicted. Rankings need one sort, then cumulated weights.
 """
 
 from __future__ import annotations
@@ -155,11 +157,6 @@ def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
     return means
 
 
-# Metrics of labels that have an order. `Answers.labels` are in the order of their ranks.
-#
-# An error, and a label of no rank, lie as far from the truth as a label can.
-
-
 def _rank_error(answers: Answers) -> Floats:
     misses: Floats = np.abs(_given_ranks(answers) - answers.truth)
     return misses
@@ -186,12 +183,6 @@ def _given_ranks(answers: Answers) -> Floats:
     last = len(answers.labels) - 1
     farthest = np.where(answers.truth > last / 2, 0, last)
     return np.where(answers.given < 0, farthest, answers.given).astype(float)
-
-
-# Metrics of any number of labels per example, each a set.
-#
-# The definitions are scikit-learn's over the table of examples and labels (the tests hold them to it). F1 is
-# undefined where there is no label, neither true nor given.
 
 
 def _subset_accuracy(answers: Answers) -> Floats:
@@ -238,9 +229,6 @@ def _tables(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDA
     true, given = (np.array([[name in each for name in labels] for each in side], bool) for side in sets)
     shape = len(answers.truth), len(labels)
     return true.reshape(shape), given.reshape(shape), np.array([each is None for each in answers.given])
-
-
-# Metrics of how a model ranks examples: one sort, then cumulated weights.
 
 
 def _ranking_metric(

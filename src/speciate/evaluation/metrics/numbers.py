@@ -123,9 +123,6 @@ ALONE: dict[str, Callable[[Answers], Floats]] = {"median_ae": _mae, "spearman": 
 """What they are of each example by itself."""
 
 
-# Metrics of the steps to come, a series at a time; of several channels the mean.
-
-
 def _forecast_mae(answers: Answers) -> Floats:
     return np.array([miss.mean() for miss in _forecast_errors(answers)])
 
@@ -184,9 +181,6 @@ def _steps(answer: Any, truth: Floats) -> Floats | None:
     if len(truth) == 1 and steps.ndim == 1:
         steps = steps[None, :]
     return steps if steps.shape == truth.shape and (np.abs(steps) <= LARGEST).all() else None
-
-
-# Metrics of actions, an episode at a time: how far they are from those that were recorded, and what came of acting.
 
 
 def _action_mae(answers: Answers) -> Floats:

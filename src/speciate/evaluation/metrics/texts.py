@@ -119,15 +119,11 @@ def normalize_text(text: Any) -> str:
     return " ".join(str("" if text is None else text).split())
 
 
-# Errors of transcripts, as jiwer counts them: the least insertions, deletions and substitutions per unit of the
-# truth.
-#
-# White space counts as one blank. Letters count as they are: who wants neither case nor punctuation to matter takes
-# them out of the truth before training.
-
-
 def _error_rate(unit: Literal["words", "characters"], answers: Answers) -> Statistic:
-    """An answer that failed counts as an empty one."""
+    """As jiwer counts: the fewest insertions, deletions and substitutions per unit of the reference.
+
+    Case and punctuation count; to ignore them, remove them from the reference before training.
+    """
     try:
         import jiwer
     except ImportError as error:
@@ -146,17 +142,17 @@ def _normalized(text: object) -> str:
     return " ".join(str(text).split())
 
 
-# Metrics of a tag per unit: single tags, and spans of them.
-#
-# Spans are those of IOB2 and its kin (prefixes B- I- E- S-), read as forgivingly as CoNLL-2000's conlleval does,
-# which seqeval follows: a span goes on at I- or E- of the same type after B- or I- of it, and else begins anew. Tags
-# without such a prefix, as of a protein's secondary structure, are spans as long as they stay the same; O is none.
-
-
 _OUTSIDE = "O"
 
 
 class Span(NamedTuple):
+    """Consecutive units of one tag.
+
+    Spans are those of IOB2 and its variants (prefixes B- I- E- S-), read as leniently as CoNLL-2000's conlleval, which
+    seqeval follows: I- or E- continues a span after B- or I- of the same type and otherwise starts a new one. Tags
+    without a prefix, as of a protein's secondary structure, are one span while they stay the same. O is outside.
+    """
+
     tag: str
     start: int
     stop: int

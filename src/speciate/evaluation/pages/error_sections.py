@@ -36,8 +36,6 @@ _TALLY = {
 _LONGEST_HEADING = 12
 _SURE = "In brackets: how sure a model says it is."
 
-# Slices
-
 
 def slices(contents: PageData) -> Markup | None:
     found = contents.slices
@@ -89,9 +87,6 @@ def _slice_table(cut: Mapping[str, Any], scale: Scale, *, alone: bool) -> Markup
         for s in cut["slices"]
     ]
     return table(f"By {column}", columns, rows)
-
-
-# Confusion
 
 
 def confusion(contents: PageData) -> Markup | None:
@@ -160,9 +155,6 @@ def _pairs(found: Mapping[str, Any]) -> Markup:
     return table(f"The most frequent mistakes{more}", columns, rows)
 
 
-# Calibration
-
-
 def calibration(contents: PageData) -> Markup | None:
     known = [found for found in contents.calibration if found["n"]]
     if not known:
@@ -189,9 +181,6 @@ def _bins(found: Mapping[str, Any], role: str) -> Markup:
     error = format_number(found["error"])
     caption = f"{role.capitalize()}: {model_name(found['model'])}. Expected calibration error {error}{without}"
     return table(caption, columns, rows)
-
-
-# Examples
 
 
 def mistakes(contents: PageData) -> Markup:

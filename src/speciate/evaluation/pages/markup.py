@@ -106,9 +106,6 @@ def _attribute(value: str | float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-# Numbers as a reader wants them.
-
-
 NO_NUMBER = "–"
 """What stands where there is no number."""
 

@@ -88,9 +88,6 @@ def _link(part: Markup) -> Markup:
     return element("a", Markup(rest.partition("</h2>")[0]), href=f"#{name}")
 
 
-# Pages of evaluations below the workspace's exports, named by what they hold.
-
-
 def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> Path:
     """The file of this evaluation's page: the same page is one file, another one another, and none is overwritten.
 
@@ -114,9 +111,6 @@ def delete_pages(folders: Folders, evaluation: str) -> None:
 
 def _folder(folders: Folders, evaluation: str) -> Path:
     return folders.exports / "evaluations" / evaluation
-
-
-# How a page looks: light and dark, wide and narrow, on a screen and on paper.
 
 
 STYLE = """

@@ -62,9 +62,6 @@ class Scale(NamedTuple):
         return [place * step for place in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
-# Bars of intervals, one in each row of a table
-
-
 def axis(scale: Scale, label: str) -> Markup:
     """The heading of a column of bars: their scale."""
     ticks = [
@@ -95,9 +92,6 @@ def _upright(scale: Scale, value: float, kind: str) -> Markup:
 
 def _across(scale: Scale, value: float) -> float:
     return _EDGE + scale.place(value) * (_BAR_WIDTH - 2 * _EDGE)
-
-
-# Charts
 
 
 class Point(NamedTuple):

@@ -137,9 +137,6 @@ def _limits(use_case: UseCase) -> str:
     return "; ".join([*told, *(["works without a network"] if limits.offline else [])])
 
 
-# How it was measured, and how to do it again.
-
-
 def notes(contents: PageData) -> Markup | None:
     return section("Notes", bullet_list(list(contents.report.notes)), name="notes") if contents.report.notes else None
 

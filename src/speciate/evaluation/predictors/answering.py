@@ -190,9 +190,6 @@ def _answer(prediction: Prediction) -> Answer:
     return check_answer(Answer(prediction.output, prediction.confidence, prediction.probabilities))
 
 
-# What is asked of a contestant, and what it hands in.
-
-
 class PredictorRequest(NamedTuple):
     run: Run
     task: EvaluationTask

@@ -44,10 +44,8 @@ def predict_registered(asked: PredictorRequest) -> ModelAnswers:
     return ModelAnswers(evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(asked, path)), notes=notes)
 
 
-# The answer without a model, which every model must beat.
-
-
 def predict_constant(asked: PredictorRequest) -> ModelAnswers:
+    """The constant answer, the floor that every model must beat."""
     task = asked.task
     predictor = constant(task.task, asked.learned, task.terms._replace(modality=task.dataset.modality))
     run = asked.run
@@ -80,9 +78,6 @@ def predict(asked: PredictorRequest) -> ModelAnswers:
     return _BY_SOURCE[asked.evaluated_model.source](asked)
 
 
-# A registered model, asked on this machine.
-
-
 _MEMORY_EXAMPLES = 16
 
 
@@ -92,9 +87,6 @@ def _measure_memory(asked: PredictorRequest, path: Path) -> float | None:
     few = [example.id for example in asked.examples[:_MEMORY_EXAMPLES]]
     shown = asked.task.dataset.model_copy(update={"inputs": asked.evaluated_model.inputs or asked.task.dataset.inputs})
     return measure_memory(asked.run.folders, path, shown, few)
-
-
-# The answers of the system in use, as they stand in a column of the dataset.
 
 
 _LIKE_TRUTHS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
@@ -131,13 +123,12 @@ def _parse_cell(cell: Any) -> Any:
     return json.loads(cell) if isinstance(cell, str) and cell[:1] in "[{" else cell
 
 
-# Several models that answer as one: the mean of their probabilities or numbers, else the answer that most give.
-#
-# Each member's answers are recorded as its own, so that a model which also takes part by itself is asked once. An
-# answer that one member lacks is made of the others'; where none answers, there is an error.
-
-
 def predict_ensemble(asked: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
+    """Several models as one: the mean of their probabilities or numbers, else the most frequent answer.
+
+    Each member's answers are cached under its own name, so a model that also takes part by itself is asked once. If
+    one member has no answer, the others decide; if none has, the answer is an error.
+    """
     sheets = [ask_member(asked._replace(evaluated_model=member)) for member in asked.evaluated_model.members]
     times = min(len(sheet.repeats) for sheet in sheets)
     repeats = tuple(

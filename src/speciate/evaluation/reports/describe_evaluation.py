@@ -142,11 +142,6 @@ def _number(cell: str | float) -> str:
         return str(cell)[:12]
 
 
-# One evaluation opened for looking into it: its report, and the services that read its stored rows.
-#
-# The daemon's side: rows are read and media decoded by service processes.
-
-
 _AS_TEXT = ("text", "tabular", "protein")
 """Modalities whose examples are told by text; a picture of it would show less."""
 _MOST_ON_A_SHEET = 30
@@ -156,7 +151,10 @@ _SPEC = "SELECT spec FROM jobs WHERE id = (SELECT job FROM evaluations WHERE id 
 
 
 class Inspection:
-    """`baseline` None: the report's. The candidate is the report's, or the best other where that is the baseline."""
+    """One evaluation with the services that read its stored rows. Service processes read rows and decode media.
+
+    `baseline` None: the report's. The candidate is the report's, or the best other model if that is the baseline.
+    """
 
     def __init__(self, workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> None:
         """Raises NOT_FOUND for an evaluation or a baseline that is not there."""

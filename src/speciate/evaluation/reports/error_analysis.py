@@ -92,9 +92,6 @@ def _table_labels(
     return [*rank_labels(kept), OTHERS, *last], dict.fromkeys(every - set(kept), OTHERS)
 
 
-# Whether a model is as often right as it says. Runs in a service process, over stored answers.
-
-
 BINS = 10
 
 
@@ -132,11 +129,6 @@ def _calibration_of(model: str, truths: Mapping[str, str], answers: Sequence[Map
         "error": round(error, 4) if sure else None,
         "bins": bins,
     }
-
-
-# The examples that a model got most wrong. Runs in a service process, over stored answers.
-#
-# What it returns is foreign text (labels, previews, messages of models): the caller shows it as untrusted.
 
 
 _MOST_REASONS = 3
@@ -225,11 +217,6 @@ def example_view(answer: Answer, example: Example) -> dict[str, Any]:
         "preview": example["preview"],
     }
     return {key: value for key, value in found.items() if value is not None}
-
-
-# The examples on which models differ most. Runs in a service process, over stored answers.
-#
-# What it returns is foreign text (labels, previews, messages of models): the caller shows it as untrusted.
 
 
 BOTH, NEITHER, ONLY_CANDIDATE, ONLY_BASELINE = "both_right", "both_wrong", "only_candidate", "only_baseline"

@@ -88,17 +88,14 @@ class Classification(DirectSupervision, BaseModel):
         return list(head(states.pooled).double().cpu().numpy())
 
 
-# A cell as a label: one rule for truths of every task that has labels, and for answers that stand in a column.
-
-
 def as_label(cell: Any) -> str | None:
-    """As a dataset writes its classes: 1 and 1.0 are the same one. None where there is none."""
+    """A cell as a label, written as a dataset writes its classes: 1 and 1.0 are one label. None for an empty cell.
+
+    One rule for targets of every task with labels and for answers stored in a column.
+    """
     if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
         return None
     return class_name(cell) or None
-
-
-# From scores to probabilities that mean what they say.
 
 
 TEMPERATURES = np.geomspace(0.02, 20, 61)

@@ -134,14 +134,13 @@ def without_actions(media: Episode) -> Episode:
     return {**media, "action": np.zeros((len(media["times"]), 0), np.float32), "about": {**about, "action": []}}
 
 
-# Each step of an episode as what was measured then, scaled; and where that is wanted with the squares and products.
-
-
 MOST_MULTIPLIED = 48
 """Numbers of a state whose products are taken: of more they would be thousands."""
 
 
 class StepStates:
+    """Each step of an episode as its scaled measurements, optionally with their squares and products."""
+
     def __init__(self, scaling: Scaling, products: bool) -> None:
         self._scaling, self._products = scaling, products
 

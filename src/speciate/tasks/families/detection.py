@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, TaskTerms, as_maps
+from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ class Detection(DirectSupervision, BaseModel):
         import torch
         from torch.nn.functional import l1_loss, logsigmoid
 
-        maps = head(as_maps(states))
+        maps = head(states.as_maps())
         heat = maps[:, :-4]
         (high, wide), device = heat.shape[2:], maps.device
         wanted = np.stack([_heat(boxes, len(self.labels), high, wide) for boxes in targets])
@@ -159,7 +159,7 @@ class Detection(DirectSupervision, BaseModel):
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         import torch
 
-        maps = head(as_maps(states)).float()
+        maps = head(states.as_maps()).float()
         high, wide = maps.shape[2:]
         sizes = maps[:, -4:-2] / torch.tensor([wide, high], device=maps.device).view(2, 1, 1)
         return list(torch.cat([torch.sigmoid(maps[:, :-4]), sizes, maps[:, -2:]], 1).cpu().numpy())

@@ -197,11 +197,12 @@ def _ends(states: States) -> torch.Tensor:
     return torch.cat([states.pooled, states.sequence[torch.arange(len(last)), last]], 1)
 
 
-# Series as their last steps, and as their last period over again, which no sum of lags finds by itself where series
-# have periods of their own. Both relative to the level and spread at the end (forecasting.py).
-
-
 class Lags:
+    """Series as their last steps and their last period repeated, relative to the level and spread at the end.
+
+    No sum of lags finds the repetition by itself if series have different periods.
+    """
+
     def __init__(self, channels: int, steps: int, horizon: int) -> None:
         self._channels, self._steps, self._horizon = channels, steps, horizon
 

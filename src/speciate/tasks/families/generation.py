@@ -82,19 +82,19 @@ class Generation(DirectSupervision, BaseModel):
         raise TypeError("a language model has its own scores")
 
 
-# What of an example a model that sees is shown: its pictures in the order of their names, and its question.
-#
-# An example is a picture, or a mixed row of pictures and texts. The one text is the question, or a conversation; of
-# several each stands after its name. Parts of other modalities are not shown.
-
-
 PROMPT_PARTS = ("image", "text")
 """Modalities of the parts that are shown."""
 
 
 def look(media: Any, parts: Collection[str] = (), side: int | None = None) -> ImagePrompt:
-    """`parts`: NAME.MODALITY of those that are shown, none: all that can be; `side`: as `smaller` has it. ValueError
-    for an example without a picture or with a question that is none."""
+    """The prompt of an example: its images in the order of their names, and its question.
+
+    An example is an image, or a mixed row of images and texts. A single text is the question, or a conversation; of
+    several texts each follows its name. Parts of other modalities are left out.
+
+    `parts`: NAME.MODALITY of the parts to show; empty: all images and texts. `side`: see `shrink`. ValueError for an
+    example without an image or with an invalid conversation.
+    """
     if isinstance(media, np.ndarray):
         return ImagePrompt((Message(USER, ""),), (shrink(media, side),))
     if not isinstance(media, Mapping):

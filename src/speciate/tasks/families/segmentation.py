@@ -31,7 +31,7 @@ from speciate.modalities.segmentation_masks import (
     to_runs,
 )
 from speciate.models.estimators import UnitRows
-from speciate.tasks.task import Arrays, DirectSupervision, Prediction, TaskExample, TaskTerms, as_maps
+from speciate.tasks.task import Arrays, DirectSupervision, Prediction, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +158,7 @@ class Segmentation(DirectSupervision, BaseModel):
         import torch
         from torch.nn.functional import cross_entropy, interpolate, one_hot
 
-        maps = head(as_maps(states, self.axes))
+        maps = head(states.as_maps(self.axes))
         logits = interpolate(maps, size=self.shape, mode="bilinear" if self.axes == 2 else "trilinear")
         wanted = torch.as_tensor(np.asarray(targets), dtype=torch.long, device=logits.device)
         known = wanted != _UNKNOWN
@@ -173,7 +173,7 @@ class Segmentation(DirectSupervision, BaseModel):
         return cross_entropy(logits, wanted, ignore_index=_UNKNOWN) + 1 - dice
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
-        return list(head(as_maps(states, self.axes)).float().cpu().numpy())
+        return list(head(states.as_maps(self.axes)).float().cpu().numpy())
 
 
 def _label_shares(truths: Sequence[Any], labels: Sequence[str]) -> tuple[float, ...]:
@@ -232,19 +232,15 @@ def _label_map(pixels: Labels, labels: Sequence[str]) -> dict[str, Any]:
     return {"labels": list(labels), "size": list(pixels.shape), "rle": to_runs(pixels)}
 
 
-# Regions of pictures: COCO's outlines and run lengths as arrays.
-#
-# A pixel belongs to an outline where its centre lies inside.
-
-
 Size = tuple[int, int]  # height, width
 
 _MOST_PIXELS = 50_000_000
 
 
 def region_mask(outline: Any, picture: Size, size: Size) -> Mask:
-    """What COCO calls a segmentation, of a picture of `picture` pixels, drawn in `size` pixels.
+    """A COCO segmentation of an image of `picture` pixels, as a mask of `size` pixels.
 
+    A pixel belongs to a polygon if its centre lies inside.
     `outline`: polygons `[[x, y, x, y, ...], ...]`, or run lengths `{size, counts}`, plain or compressed; also as JSON.
     ValueError: neither.
     """
@@ -310,17 +306,17 @@ def _decompress_counts(text: str) -> list[int]:
     return counts
 
 
-# A row of numbers for each voxel of a volume made small: its value, what surrounds it at three scales, and its place.
-#
-# Nothing is learned. Values have median 0 and a spread (from the 5th to the 95th percentile) of 1 within their
-# volume; as they are, they stand beside that in a scale that knows bounds.
-
-
 _FARTHEST = 5.0
 _COARSER = (2, 4)  # voxels that are one, along each axis
 
 
 class VoxelFeatures:
+    """A row of numbers for each voxel of a shrunk volume: its value, its surroundings at three scales, and its place.
+
+    Nothing is learned. Values are scaled to median 0 and a spread (5th to 95th percentile) of 1 within their volume;
+    the raw values follow in a bounded scale.
+    """
+
     def __init__(self, side: int) -> None:
         """`side`: of the cube that a volume becomes."""
         self._side = side

@@ -152,12 +152,6 @@ def _parse_tags(text: str, tagged: Sequence[str]) -> Any:
     return list(tags[0]) if len(tags) == 1 and all(len(unit) == 1 for unit in tagged) else tags
 
 
-# A row of numbers for each word or residue: what it looks like, and what stands beside it.
-#
-# Words: each with two on either side, its shape, beginnings and endings, hashed (Weinberger et al. 2009) into a row
-# of fixed width. Residues: which stands at each of 15 places around (Qian & Sejnowski 1988). Nothing is learned.
-
-
 _WIDTH = 2**16
 _REACH = 2
 _WINDOW = 15
@@ -166,6 +160,13 @@ _RUN = re.compile(r"(.)\1{2,}")
 
 
 class UnitFeatures:
+    """A row of numbers for each word or residue: its own features and those of its neighbours.
+
+    Words: each with two on either side, its shape, beginnings and endings, hashed into a row of fixed width
+    (Weinberger et al. 2009). Residues: the residue at each of 15 places around (Qian & Sejnowski 1988). Nothing is
+    learned.
+    """
+
     def __init__(self, modality: str) -> None:
         self._modality = modality
 
