@@ -10,8 +10,7 @@ import pytest
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.pages.page import render_page, write_page
-from speciate.evaluation.pages.page_data import PageData, gather, non_default_options
-from speciate.evaluation.pages.verdict_sections import repeat_arguments
+from speciate.evaluation.pages.page_data import PageData, gather, non_default_options, repeat_arguments
 from speciate.evaluation.reports.describe_evaluation import Inspection
 from speciate.evaluation.reports.report import Report
 from speciate.jobs.pool import Pool
@@ -41,23 +40,23 @@ def twenty_models() -> Report:
 
 
 def store(workspace: Workspace, told: Report, name: str, labels: list[str], **more: Any) -> str:
-    truths = {f"ex-{i}": labels[i % len(labels)] for i in range(200)}
+    references = {f"ex-{i}": labels[i % len(labels)] for i in range(200)}
     said = [
-        answer(one.model, example, _said(truth, labels, i, place), confidence=i / 200)
+        answer(one.model, example, _said(reference, labels, i, place), confidence=i / 200)
         for place, one in enumerate(told.leaderboard)
-        for i, (example, truth) in enumerate(truths.items())
+        for i, (example, reference) in enumerate(references.items())
     ]
-    right = [float(one["output"] == truths[one["example"]]) for one in said]
+    right = [float(one["output"] == references[one["example"]]) for one in said]
     scores = [
         {"model": one["model"], "example": one["example"], "metric": "accuracy", "value": value}
         for one, value in zip(said, right, strict=True)
     ]
-    return handmade.store(workspace, told, truths, said, scores=scores, name=name, **more)
+    return handmade.store(workspace, told, references, said, scores=scores, name=name, **more)
 
 
-def _said(truth: str, labels: list[str], i: int, place: int) -> str | None:
+def _said(reference: str, labels: list[str], i: int, place: int) -> str | None:
     """Two in three are right, and one in nine is an error."""
-    return truth if i % 3 else labels[(i + place) % len(labels)] if i % 9 else None
+    return reference if i % 3 else labels[(i + place) % len(labels)] if i % 9 else None
 
 
 @pytest.fixture(scope="module")
