@@ -28,7 +28,7 @@ def test_chances_stand_in_the_students_columns_and_what_a_teacher_does_not_know_
 
 
 @pytest.mark.parametrize(
-    ("readout", "prediction", "own"),
+    ("task_head", "prediction", "own"),
     [
         pytest.param(AB, said(a=0.2, b=0.8), [np.log(0.2), np.log(0.8)], id="classification"),
         pytest.param(
@@ -43,13 +43,13 @@ def test_chances_stand_in_the_students_columns_and_what_a_teacher_does_not_know_
     ],
 )  # fmt: skip
 def test_a_student_that_says_the_same_is_nowhere_off_and_any_other_is(
-    readout: Classification | MultiLabel | Ordinal | Regression, prediction: Prediction, own: list[float]
+    task_head: Classification | MultiLabel | Ordinal | Regression, prediction: Prediction, own: list[float]
 ) -> None:
-    wanted = torch.from_numpy(targets_from_predictions(readout, [prediction]))
+    wanted = torch.from_numpy(targets_from_predictions(task_head, [prediction]))
     scores = torch.tensor([own], dtype=torch.float32)
-    same = soft_target_loss("chances", readout.family, scores, wanted, 2.0)
+    same = soft_target_loss("chances", task_head.family, scores, wanted, 2.0)
     other = soft_target_loss(
-        "chances", readout.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
+        "chances", task_head.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
     )
     assert same.item() == pytest.approx(0, abs=1e-6)
     assert other.item() > 0.01

@@ -93,7 +93,7 @@ class Question(NamedTuple):
 
 def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int = 0) -> MetricScores:
     """All that intervals of one metric of one model need, at any level. Repeats are averaged: they are no examples."""
-    n = len(repeats[0].truth)
+    n = len(repeats[0].references)
     if metric.shape == "mean":
         return MetricScores(n, averaged(metric, repeats), None)
     value = corpus_mean(metric, repeats, clusters)
@@ -169,7 +169,7 @@ def _without_verdict(
 
 def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clusters: Codes, level: float) -> Row:
     evaluated_model, cost = entry.evaluated_model, entry.cost
-    n, asked = len(entry.repeats[0].truth), len(entry.repeats[0].truth) * len(entry.repeats)
+    n, asked = len(entry.repeats[0].references), len(entry.repeats[0].references) * len(entry.repeats)
     values = {
         name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
     }
@@ -442,11 +442,11 @@ class ExtraScores(NamedTuple):
     unscored: Sequence[Unscored] = ()
 
 
-def with_scores(entry: ModelEntry, marks: ExtraScores) -> ModelEntry:
+def with_scores(entry: ModelEntry, extra: ExtraScores) -> ModelEntry:
     """The entry with these scores among its answers'."""
-    scores = marks.repeats[entry.evaluated_model.name]
+    repeats = extra.repeats[entry.evaluated_model.name]
     repeats = tuple(
-        answers._replace(marks={**answers.marks, marks.metric: each})
-        for answers, each in zip(entry.repeats, scores, strict=True)
+        answers._replace(scores={**answers.scores, extra.metric: each})
+        for answers, each in zip(entry.repeats, repeats, strict=True)
     )
     return entry._replace(repeats=repeats)

@@ -289,7 +289,7 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
 def _terms(
     task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[EvaluatedModel]
 ) -> TaskTerms:
-    """What the truths depend on: the use case's and the models' own, who must have been trained for the same."""
+    """What the references depend on: the use case's and the models' own, who must have been trained for the same."""
     known = [each.terms for each in contestants if each.terms is not None]
     horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
     if len(horizons) > 1:
@@ -329,7 +329,7 @@ def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestant
 
 
 def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
-    """The truth must be there: as the dataset's label, or in a column."""
+    """The reference must be there: as the dataset's label, or in a column."""
     if task.family in TARGET_IN_MEDIA or (task.family == "generation" and target is None):
         return  # or conversations that end in the answer
     if task.name == preference.PREFERENCE and preference.REJECTED not in manifest.columns:

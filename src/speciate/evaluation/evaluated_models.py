@@ -56,7 +56,7 @@ class EvaluatedModel(BaseModel):
     inputs: tuple[str, ...] = ()
     """The columns that a model saw, and is shown."""
     target: str | None = None
-    """What a model was trained for: on what its truths depend, and the column that they came from."""
+    """What a model was trained for: on what its references depend, and the column that they came from."""
     parameters: int | None = None
     bytes: int | None = None
     license: str | None = None

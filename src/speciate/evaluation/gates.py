@@ -446,9 +446,9 @@ def _differences(
 
 def _select_answers(answers: Answers, places: Codes) -> Answers:
     table = None if answers.probabilities is None else answers.probabilities[places]
-    marks = {name: scores[places] for name, scores in answers.marks.items()}
+    scores = {name: scores[places] for name, scores in answers.scores.items()}
     return answers._replace(
-        truth=answers.truth[places], given=answers.given[places], probabilities=table, marks=marks
+        references=answers.references[places], given=answers.given[places], probabilities=table, scores=scores
     )  # fmt: skip
 
 

@@ -66,22 +66,22 @@ def read(payload: Mapping[str, Any]) -> EvaluationAnswers:
     return EvaluationAnswers(payload["metric"], {name: list(each.values()) for name, each in found.items()})
 
 
-def scores(metric: str, truths: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
-    """How good each answer is, more is better; None without a truth or an answer, or where the metric leaves it out."""
+def scores(metric: str, references: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
+    """A score per answer, higher is better; None without a reference or an answer, or if the metric leaves it out."""
     known = find_metric(metric)
     family = next((each for each in _OF_TEXTS if each in known.families), known.families[0])
-    places = [i for i, (truth, answer) in enumerate(zip(truths, given, strict=True)) if truth and answer]
-    found: list[float | None] = [None] * len(truths)
+    places = [i for i, (reference, answer) in enumerate(zip(references, given, strict=True)) if reference and answer]
+    found: list[float | None] = [None] * len(references)
     if not places:
         return found
-    wanted, said = [truths[place] for place in places], [given[place] for place in places]
+    wanted, said = [references[place] for place in places], [given[place] for place in places]
     labels = sorted({str(each) for each in (*wanted, *said)}) if family == "classification" else ()
     try:
         values = alone(known, judged(family, wanted, said, [None] * len(places), labels))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{metric!r} cannot compare these answers with these truths; untrusted says why.",
+            f"{metric!r} cannot compare these answers with these references; untrusted says why.",
             "Call curate_dataset again with metric='exact_match' or 'chrf'.",
             str(error),
         ) from error

@@ -1,6 +1,6 @@
 """The worker's part of `evaluate`: ask each contestant everything, and write answers, scores and the report.
 
-Files: `examples.parquet` (id, group, truth, a preview of text, the user's columns: what slices are cut by),
+Files: `examples.parquet` (id, group, reference, a preview of text, the user's columns: what slices are cut by),
 `predictions.parquet` (a row per model, example and repeat, errors among them) and `scores.parquet` (a row per model,
 example and mean metric, repeats averaged). Where a scorer failed on some answers, `unscored.parquet` has a row for each
 with the reason.
@@ -51,29 +51,29 @@ def run(run: Run) -> dict[str, Any]:
     how = (task.dataset, task.target_column, task.task, settle_terms(task.terms, task.task, training or everything))
     present = [example for example in everything if task.split in (None, example.split)]
     asked = evaluation_examples(present, *how)
-    examples, truths = [one.example for one in asked], [one.truth for one in asked]
+    examples, references = [one.example for one in asked], [one.target for one in asked]
     if len(examples) < 2:
         raise SpeciateError(
             Code.INVALID,
             f"{task.shown} has {len(examples)} usable example(s) with a label, and a comparison needs at least 2.",
             f"Call describe_dataset(dataset={task.dataset.name!r}), then add_examples.",
         )
-    _check_positive(task, truths)
+    _check_positive(task, references)
     taught = training_examples(training, *how)
-    sheets = _ask_models(run, task, examples, truths, taught, how)
+    sheets = _ask_models(run, task, examples, references, taught, how)
     known = [_contamination(run, task, evaluated_model, examples) for evaluated_model in task.contestants]
-    entries = [_entry(task, sheet, truths, count) for sheet, count in zip(sheets, known, strict=True)]
+    entries = [_entry(task, sheet, references, count) for sheet, count in zip(sheets, known, strict=True)]
     notes = _notes(task, len(present) - len(examples), examples, taught, entries, sheets)
-    brought = _extra_scores(run, task, examples, truths, sheets)
+    extra_scores = _extra_scores(run, task, examples, references, sheets)
     if task.scoring is not None:
-        task = task.model_copy(update={"metrics": scoring.expand_metrics(task.metrics, task.scoring, brought)})
-    for marks in brought:
-        entries = [with_scores(entry, marks) for entry in entries]
-        notes += marks.notes
-    report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, truths))
-    report = report.model_copy(update={"judge": next((each.verdicts for each in brought if each.verdicts), None)})
-    _write(run.outputs, task, examples, truths, sheets, entries)
-    if unscored := [each for marks in brought for each in marks.unscored]:
+        task = task.model_copy(update={"metrics": scoring.expand_metrics(task.metrics, task.scoring, extra_scores)})
+    for scores in extra_scores:
+        entries = [with_scores(entry, scores) for entry in entries]
+        notes += scores.notes
+    report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, references))
+    report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
+    _write(run.outputs, task, examples, references, sheets, entries)
+    if unscored := [each for scores in extra_scores for each in scores.unscored]:
         table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
         answer_cache.write_table(table, run.outputs / UNSCORED)
     return {"report": report.model_dump(mode="json")}
@@ -83,11 +83,11 @@ def _ask_models(
     run: Run,
     task: EvaluationTask,
     examples: list[Example],
-    truths: list[Any],
+    references: list[Any],
     taught: list[TaskExample],
     how: tuple[Any, ...],
 ) -> list[ModelAnswers]:
-    learned = [one.truth for one in taught] or truths
+    learned = [one.target for one in taught] or references
     labels = _possible_labels(task, learned)
     sheets: list[ModelAnswers] = []
     for place, evaluated_model in enumerate(task.contestants):
@@ -114,17 +114,21 @@ def _check_answers(sheet: ModelAnswers, task: EvaluationTask) -> ModelAnswers:
 
 
 def _extra_scores(
-    run: Run, task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any], sheets: Sequence[ModelAnswers]
+    run: Run,
+    task: EvaluationTask,
+    examples: Sequence[Example],
+    references: Sequence[Any],
+    sheets: Sequence[ModelAnswers],
 ) -> list[ExtraScores]:
     """Scores of the metrics that this evaluation brings along, now that all answers are there."""
 
     def tell(count: int) -> None:
         run.progress(count, None, "scores")
 
-    brought = scoring.score_answers(run, task.scoring, examples, truths, sheets, tell) if task.scoring else []
+    brought = scoring.score_answers(run, task.scoring, examples, references, sheets, tell) if task.scoring else []
     if task.judge is not None:
         brought.append(
-            judge_answers(JudgeCase(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell))
+            judge_answers(JudgeCase(run, task, task.judge, examples, references, sheets, _clusters(examples), tell))
         )
     return brought
 
@@ -137,7 +141,9 @@ def _possible_labels(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str,
         return ()
     if is_label(task.dataset, task.target_column) and task.family != "multi-label":
         return tuple(rank_labels(task.dataset.labels, task.terms.order))
-    each = (truth if isinstance(truth, list | tuple | set | frozenset) else [truth] for truth in learned)
+    each = (
+        reference if isinstance(reference, list | tuple | set | frozenset) else [reference] for reference in learned
+    )
     return tuple(rank_labels({str(label) for labels in each for label in labels}, task.terms.order))
 
 
@@ -170,13 +176,13 @@ def _contamination(
     return _Contamination(len(exactly), len(find_nearly_seen(*asked) - exactly))
 
 
-def _entry(task: EvaluationTask, sheet: ModelAnswers, truth: Sequence[Any], known: _Contamination) -> ModelEntry:
+def _entry(task: EvaluationTask, sheet: ModelAnswers, reference: Sequence[Any], known: _Contamination) -> ModelEntry:
     every = [answer for answers in sheet.repeats for answer in answers]
     labels = _labels(task, every)
     marked = tuple(
         judged(
             task.family,
-            truth,
+            reference,
             [answer.output for answer in answers],
             [answer.probabilities for answer in answers],
             labels,
@@ -192,7 +198,7 @@ def _entry(task: EvaluationTask, sheet: ModelAnswers, truth: Sequence[Any], know
 
 
 def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
-    """The dataset's; where the truth is another column, what was answered (those of the truth are added later)."""
+    """The dataset's labels; if the target is another column, the labels that were answered (the references' follow)."""
     if task.family == "anomaly":
         return [NORMAL, task.positive_label or ANOMALY]
     if is_label(task.dataset, task.target_column):
@@ -238,14 +244,14 @@ def _splits(task: EvaluationTask) -> set[str] | None:
     return None if task.split is None else {task.split, *(["train"] if wants_training else [])}
 
 
-def _slices(task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any]) -> dict[str, list[str]]:
+def _slices(task: EvaluationTask, examples: Sequence[Example], references: Sequence[Any]) -> dict[str, list[str]]:
     """Of the columns that a gate looks into: each example's value."""
     gates = task.use_case.gates_on(task.suite) if task.use_case else ()
     columns = {gate.column for gate in gates if gate.column is not None}
     return {
         column: [
-            str(truth if column == "label" else example.columns.get(column))
-            for example, truth in zip(examples, truths, strict=True)
+            str(reference if column == "label" else example.columns.get(column))
+            for example, reference in zip(examples, references, strict=True)
         ]
         for column in columns
     }
@@ -265,11 +271,11 @@ def _notes(
     entries: Sequence[ModelEntry],
     sheets: Sequence[ModelAnswers],
 ) -> list[str]:
-    """`silent`: how many examples of the split have no truth."""
+    """`silent`: how many examples of the split have no reference."""
     notes = list(task.unseen)
     if silent:
-        truth = task.target_column or "a true answer"
-        notes.append(f"{silent} of {silent + len(examples)} examples without {truth!r} were left out.")
+        reference = task.target_column or "a true answer"
+        notes.append(f"{silent} of {silent + len(examples)} examples without {reference!r} were left out.")
     if any(evaluated_model.source == "constant" for evaluated_model in task.contestants) and not learned:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if task.use_case and task.no_decision:
@@ -296,13 +302,13 @@ def _write(
     outputs: Path,
     task: EvaluationTask,
     examples: Sequence[Example],
-    truth: Sequence[Any],
+    reference: Sequence[Any],
     sheets: Sequence[ModelAnswers],
     entries: Sequence[ModelEntry],
 ) -> None:
     rows = _prediction_rows(task, examples, sheets, entries)
     tables = {
-        EXAMPLES: _examples_table(examples, truth),
+        EXAMPLES: _examples_table(examples, reference),
         PREDICTIONS: pa.Table.from_pylist(rows, _PREDICTION_SCHEMA),
         SCORES: pa.Table.from_pylist(_score_rows(task, examples, entries), _SCORE_SCHEMA),
     }
@@ -371,12 +377,12 @@ def _score_rows(
     ]
 
 
-def _examples_table(examples: Sequence[Example], truth: Sequence[Any]) -> pa.Table:
-    """The user's columns are kept where their cells are short text, numbers or truth values, under their own names."""
+def _examples_table(examples: Sequence[Example], reference: Sequence[Any]) -> pa.Table:
+    """Columns of the user stay under their own names where their cells are short text, numbers or Booleans."""
     own: dict[str, list[Any]] = {
         "example": [example.id for example in examples],
         "group_key": [example.group for example in examples],
-        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in truth],
+        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in reference],
         "preview": [example.media[:_PREVIEW] if isinstance(example.media, str) else None for example in examples],
     }
     names = sorted({name for example in examples for name in example.columns} - own.keys())

@@ -16,11 +16,11 @@ from speciate.tasks.task_heads import TASK_HEADS
 from speciate.vocabulary import TASKS, Family, find_task
 
 _OF_CLASSES: tuple[Family, ...] = ("classification", "ordinal", "regression", "retrieval", "anomaly")
-"""Families whose truths are labels or numbers as a dataset keeps them."""
+"""Families whose targets are labels or numbers as a dataset keeps them."""
 TARGET_OPTIONAL = ("forecasting", "anomaly", "control")
 """Families whose examples teach without a label."""
 TARGET_IN_MEDIA: tuple[Family, ...] = ("forecasting", "control")
-"""Families whose truths are in the media."""
+"""Families whose targets are in the media."""
 
 
 _NAMED: dict[Family, tuple[str, ...]] = {
@@ -33,12 +33,12 @@ _TEXT_MODALITIES = {kind for task in TASKS.values() if task.family == "generatio
 
 
 def is_label(manifest: Manifest, target: str | None) -> bool:
-    """Whether the truth is the dataset's label, and not a column beside it."""
+    """Whether the target is the dataset's label, and not a column beside it."""
     return target in (None, manifest.label, "label")
 
 
 def usual_target(manifest: Manifest, task: str) -> str | None:
-    """The column that truths come from where nobody names one; None: the dataset's label, or the examples teach."""
+    """The column that targets come from where nobody names one; None: the dataset's label, or the examples teach."""
     family = find_task(task).family
     if family in TARGET_IN_MEDIA:
         return None
@@ -69,9 +69,9 @@ def settle_terms(terms: TaskTerms, task: str, learned: Sequence[Example]) -> Tas
 def evaluation_examples(
     examples: Sequence[Example], manifest: Manifest, target: str | None, task: str, terms: TaskTerms
 ) -> list[TaskExample]:
-    """What models are asked, with the truth; examples without one are left out. INVALID for a cell that is none."""
-    readout = TASK_HEADS[find_task(task).family]
-    posed = (_pose(readout.pose, example, manifest, target, task, terms) for example in examples)
+    """What models are asked, with the target; examples without one are left out. INVALID for a cell that is none."""
+    task_head = TASK_HEADS[find_task(task).family]
+    posed = (_pose(task_head.evaluation_example, example, manifest, target, task, terms) for example in examples)
     return [one for one in posed if one is not None]
 
 
@@ -79,8 +79,8 @@ def training_examples(
     examples: Sequence[Example], manifest: Manifest, target: str | None, task: str, terms: TaskTerms
 ) -> list[TaskExample]:
     """What training examples teach; from some there may be nothing to learn, or much."""
-    readout = TASK_HEADS[find_task(task).family]
-    taught = (_pose(readout.lessons, example, manifest, target, task, terms) for example in examples)
+    task_head = TASK_HEADS[find_task(task).family]
+    taught = (_pose(task_head.training_examples, example, manifest, target, task, terms) for example in examples)
     return [lesson for some in taught for lesson in some]
 
 
@@ -93,7 +93,7 @@ def _pose(pose: Any, example: Example, manifest: Manifest, target: str | None, t
     except (ValueError, TypeError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{target or manifest.label!r} of {manifest.ref} is no truth for {task!r} everywhere; untrusted says why.",
+            f"{target or manifest.label!r} of {manifest.ref} is no target for {task!r} everywhere; untrusted says why.",
             "Use another task, or another column.",
             str(error),
         ) from error

@@ -28,40 +28,40 @@ _LEAST = 1e-6
 """A chance of nothing would be a score without end."""
 
 
-def logits(readout: TaskHead, head: Any, states: States) -> torch.Tensor:
+def logits(task_head: TaskHead, head: Any, states: States) -> torch.Tensor:
     """(B, K): the scores, of which a gradient can be taken."""
-    ordinal = readout.family == "ordinal"
+    ordinal = task_head.family == "ordinal"
     found: torch.Tensor = states.pooled @ head["weight"].T + head["bias"] if ordinal else head(states.pooled)
     return found
 
 
-def targets_from_predictions(readout: TaskHead, predictions: Sequence[Prediction]) -> SoftTargets:
+def targets_from_predictions(task_head: TaskHead, predictions: Sequence[Prediction]) -> SoftTargets:
     """Answers as scores: log chances, log odds of each label or bound, or a number in units of the student's spread."""
-    if readout.family == "regression":
-        mean, spread = readout.mean, readout.spread  # type: ignore[attr-defined]  # Regression has them
+    if task_head.family == "regression":
+        mean, spread = task_head.mean, task_head.spread  # type: ignore[attr-defined]  # Regression has them
         return np.array([[(float(each.output) - mean) / spread] for each in predictions], np.float32)
-    table = np.array([_row(readout.labels, each.probabilities or {}) for each in predictions], np.float64)
-    if readout.family == "classification":
+    table = np.array([_row(task_head.labels, each.probabilities or {}) for each in predictions], np.float64)
+    if task_head.family == "classification":
         return np.log(np.maximum(table, _LEAST)).astype(np.float32)
-    if readout.family == "ordinal":  # above each bound; NaN from a rank on that the other does not know
+    if task_head.family == "ordinal":  # above each bound; NaN from a rank on that the other does not know
         table = np.cumsum(table[:, ::-1], axis=1)[:, ::-1][:, 1:]
     bounded = np.clip(table, _LEAST, 1 - _LEAST)
     return np.log(bounded / (1 - bounded)).astype(np.float32)
 
 
-def average_targets(said: Sequence[SoftTargets], readout: TaskHead) -> SoftTargets:
+def average_targets(said: Sequence[SoftTargets], task_head: TaskHead) -> SoftTargets:
     """What several models say: the mean chance of each label, the mean number, of those who know it."""
     if len(said) == 1:
         return said[0]
     stacked = np.stack(said).astype(np.float64)
     known = ~np.isnan(stacked)
-    share = stacked if readout.family == "regression" else _to_probability(stacked, readout.family)
+    share = stacked if task_head.family == "regression" else _to_probability(stacked, task_head.family)
     total = np.where(known, share, 0.0).sum(0)
     mean = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
-    if readout.family == "regression":
+    if task_head.family == "regression":
         return mean.astype(np.float32)
     bounded = np.clip(mean, _LEAST, 1 - _LEAST)
-    odds = bounded if readout.family == "classification" else bounded / (1 - bounded)
+    odds = bounded if task_head.family == "classification" else bounded / (1 - bounded)
     found: SoftTargets = np.log(odds).astype(np.float32)
     return found
 

@@ -103,7 +103,7 @@ class TrainingContext:
         return self._truths.get(example.id)
 
     def targets(self, examples: Sequence[Example]) -> Any:
-        return self.readout.targets(self.truths(examples))
+        return self.readout.encode_targets(self.truths(examples))
 
     def learn_too(self, examples: Sequence[Example]) -> list[Example]:
         """What these teach, noted: of another version, where an id may be another example's."""
@@ -174,7 +174,7 @@ class TrainingContext:
         """What can be learned of the examples or asked; their truths are noted."""
         payload = self.payload
         posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
-        self._truths |= {one.example.id: one.truth for one in posed}
+        self._truths |= {one.example.id: one.target for one in posed}
         return [one.example for one in posed]
 
     def _note_silent(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
@@ -227,7 +227,7 @@ class TrainingContext:
                 f"{self.payload.target!r}: there is nothing to learn.",
                 f"Call describe_dataset(dataset={self.payload.dataset!r}).",
             )
-        readout: TaskHead = TASK_HEADS[family].of(truths, self._settings())
+        readout: TaskHead = TASK_HEADS[family].fit(truths, self._settings())
         return readout
 
     def _settings(self) -> dict[str, Any]:

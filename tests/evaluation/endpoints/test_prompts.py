@@ -23,8 +23,8 @@ def example(media: Any, name: str = "a", **columns: Any) -> Example:
     return Example(name, media, None, name, "test", columns)
 
 
-def posed(count: int, truths: tuple[str, ...] = LABELS) -> list[TaskExample]:
-    return [TaskExample(example(f"text {n}", f"id-{n}"), truths[n % len(truths)]) for n in range(count)]
+def posed(count: int, references: tuple[str, ...] = LABELS) -> list[TaskExample]:
+    return [TaskExample(example(f"text {n}", f"id-{n}"), references[n % len(references)]) for n in range(count)]
 
 
 def of(
@@ -159,7 +159,7 @@ def test_shots_answer_in_the_form_that_is_asked_for() -> None:
 def test_shots_take_the_truths_in_turn_whatever_the_order() -> None:
     training = posed(30, ("a", "a", "a", "a", "b", "c"))
     chosen = few_shot_examples(training, 6, 0)
-    assert sorted(each.truth for each in chosen) == ["a", "a", "b", "b", "c", "c"]
+    assert sorted(each.target for each in chosen) == ["a", "a", "b", "b", "c", "c"]
     assert few_shot_examples(training[::-1], 6, 0) == chosen
     assert few_shot_examples(training, 6, 1) != chosen
 

@@ -21,10 +21,10 @@ sides = st.integers(1, 6)
 corners = st.integers(0, 6)
 boxes = st.tuples(corners, corners, sides, sides).map(list)
 labels = st.sampled_from(["cat", "dog"])
-truths = st.lists(st.fixed_dictionaries({"label": labels, "box": boxes}), max_size=4)
+references = st.lists(st.fixed_dictionaries({"label": labels, "box": boxes}), max_size=4)
 scores = st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])
 guesses = st.lists(st.fixed_dictionaries({"label": labels, "box": boxes, "score": scores}), max_size=5)
-images = st.lists(st.tuples(truths, guesses), min_size=1, max_size=5)
+images = st.lists(st.tuples(references, guesses), min_size=1, max_size=5)
 
 
 def overlap(one: list[float], other: list[float]) -> float:
@@ -65,7 +65,7 @@ def marked(pictures: list[tuple[Any, Any]]) -> Answers:
 
 
 def value(answers: Answers, metric: Metric = MAP_50) -> float:
-    count = len(answers.truth)
+    count = len(answers.references)
     return float(corpus(metric, answers, np.arange(count))(np.ones((1, count)))[0])
 
 
@@ -118,7 +118,7 @@ def cocos(pictures: list[tuple[Any, Any]]) -> tuple[float, float]:
     from pycocotools.cocoeval import COCOeval
 
     code = {"cat": 1, "dog": 2}
-    truth = [
+    reference = [
         {"id": 100 * i + k + 1, "image_id": i, "category_id": code[each["label"]], "bbox": each["box"],
          "area": each["box"][2] * each["box"][3], "iscrowd": int(each.get("crowd", False))}
         for i, (objects, _) in enumerate(pictures) for k, each in enumerate(objects)
@@ -130,7 +130,7 @@ def cocos(pictures: list[tuple[Any, Any]]) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = COCO()
         dataset.dataset = {
-            "images": [{"id": i} for i in range(len(pictures))], "annotations": truth,
+            "images": [{"id": i} for i in range(len(pictures))], "annotations": reference,
             "categories": [{"id": number, "name": name} for name, number in code.items()],
         }  # fmt: skip
         dataset.createIndex()

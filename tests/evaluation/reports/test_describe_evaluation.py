@@ -56,23 +56,26 @@ def _store_twenty(workspace: Workspace) -> None:
         compared(a, b, -(0.0123456 * (j - i))) for i, a in enumerate(MODELS) for j, b in enumerate(MODELS) if i < j
     ]
     told = report(rows, pairs, decision=decision(MODELS[-1], MODELS[0]), use_case="naming")
-    truths = {f"ex-{i}": chance.choice(["yes", "no", "maybe"]) for i in range(200)}
+    references = {f"ex-{i}": chance.choice(["yes", "no", "maybe"]) for i in range(200)}
     said = [
         answer(name, one, chance.choice(["yes", "no", "maybe"]), confidence=chance.random())
-        for name in MODELS for one in truths
+        for name in MODELS for one in references
     ]  # fmt: skip
-    previews = ["a text of some length " * 10 for _ in truths]
-    handmade.store(workspace, told, truths, said, previews=previews, name="evaluation-twenty")
+    previews = ["a text of some length " * 10 for _ in references]
+    handmade.store(workspace, told, references, said, previews=previews, name="evaluation-twenty")
 
 
 def _store_digits(workspace: Workspace, folder: Path) -> None:
     """Answers to an ingested dataset of pictures, all of them wrong."""
     manifest = data.ingest(workspace, "digits", source=str(data.digit_folder(folder, 40)), label="folder")
     rows = version_rows.read(workspace.folders, manifest, ["id", "label"], usable=True).to_pylist()
-    truths = {one["id"]: one["label"] for one in rows}
-    said = [answer("eyes@v1", name, "0" if truth != "0" else "1", confidence=0.5) for name, truth in truths.items()]
+    references = {one["id"]: one["label"] for one in rows}
+    said = [
+        answer("eyes@v1", name, "0" if reference != "0" else "1", confidence=0.5)
+        for name, reference in references.items()
+    ]
     told = report([row("eyes@v1", 0.0)], dataset=manifest.ref)
-    handmade.store(workspace, told, truths, said, name="evaluation-digits")
+    handmade.store(workspace, told, references, said, name="evaluation-digits")
 
 
 def tokens(app: App, **asked: object) -> int:

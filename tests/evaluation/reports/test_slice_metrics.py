@@ -32,7 +32,7 @@ def score(model: str, values: Any, **more: Any) -> list[dict[str, Any]]:
 @pytest.fixture
 def asked(tmp_path: Path) -> dict[str, Any]:
     workspace = Workspace(tmp_path / "w")
-    truths = {f"ex-{i:03}": "yes" if i < 80 else "no" for i in range(N)}
+    references = {f"ex-{i:03}": "yes" if i < 80 else "no" for i in range(N)}
     columns = {
         "site": SITES,
         "name": [f"n{i}" for i in range(N)],
@@ -46,7 +46,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
         *score("new", NEW),
     ]  # a mean of 3/4 or 1/4
     told = report([row("old", 0.6), row("new", 0.8)])
-    name = handmade.store(workspace, told, truths, [], columns=columns, scores=score("old", OLD) + repeated)
+    name = handmade.store(workspace, told, references, [], columns=columns, scores=score("old", OLD) + repeated)
     workspace.close()
     folder = str(tmp_path / "w" / "evaluations" / name)
     return {"folder": folder, "metric": "accuracy", "baseline": "old", "candidate": "new", "but": ["said"]}

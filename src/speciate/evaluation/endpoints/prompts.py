@@ -117,18 +117,18 @@ def prompt_form(
     columns: Sequence[str] = (),
     training: Sequence[TaskExample] = (),
 ) -> PromptForm:
-    """Checked. `training`: examples with truths, of which `prompt.few_shot` are shown.
+    """Checked. `training`: examples with references, of which `prompt.few_shot` are shown.
 
     INVALID: this cannot be asked of a chat model, or the template names what there is not.
     """
     asked = PromptForm(prompt, family, modality, tuple(labels), tuple(columns))
     _check(asked)
     chosen = few_shot_examples(training, prompt.few_shot, prompt.seed or 0)
-    return asked._replace(shots=tuple((_question(asked, each.example), _answer(asked, each.truth)) for each in chosen))
+    return asked._replace(shots=tuple((_question(asked, each.example), _answer(asked, each.target)) for each in chosen))
 
 
 def few_shot_examples(training: Sequence[TaskExample], count: int, seed: int) -> list[TaskExample]:
-    """So many examples, the truths in turn, the same whatever the order they come in. INVALID: there are fewer."""
+    """So many examples, the references in turn, the same whatever the order they come in. INVALID: there are fewer."""
     if count > len(training):
         raise SpeciateError(
             Code.INVALID,
@@ -137,7 +137,7 @@ def few_shot_examples(training: Sequence[TaskExample], count: int, seed: int) ->
         )
     piles: dict[str, list[TaskExample]] = defaultdict(list)
     for posed in sorted(training, key=lambda each: _shuffle_key(seed, each.example.id)):
-        piles[json.dumps(posed.truth, sort_keys=True, default=str)].append(posed)
+        piles[json.dumps(posed.target, sort_keys=True, default=str)].append(posed)
     turns = [(turn, _shuffle_key(seed, key), each) for key, pile in piles.items() for turn, each in enumerate(pile)]
     return [each for _, _, each in sorted(turns, key=lambda turn: turn[:2])[:count]]
 
@@ -250,11 +250,11 @@ def _fence(text: str) -> str:
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
-def _answer(asked: PromptForm, truth: Any) -> str:
+def _answer(asked: PromptForm, reference: Any) -> str:
     """A right answer, as it should be written."""
     if asked.output == "json_schema":
-        return json.dumps({KEYS[asked.family]: truth}, ensure_ascii=False)
-    return str(truth)
+        return json.dumps({KEYS[asked.family]: reference}, ensure_ascii=False)
+    return str(reference)
 
 
 def _schema(asked: PromptForm) -> dict[str, Any] | None:

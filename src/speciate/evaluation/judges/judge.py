@@ -39,7 +39,7 @@ class JudgeCase(NamedTuple):
     task: EvaluationTask
     judge: Judge
     examples: Sequence[Example]
-    truths: Sequence[Any]
+    references: Sequence[Any]
     sheets: Sequence[ModelAnswers]
     clusters: Codes
     tell: OnProgress
@@ -155,7 +155,7 @@ class _JudgeRun:
 
     def _matter(self, place: int, *answers: Any) -> JudgedAnswers:
         case = self._case
-        return JudgedAnswers(case.examples[place], str(case.truths[place]), tuple(map(str, answers)))
+        return JudgedAnswers(case.examples[place], str(case.references[place]), tuple(map(str, answers)))
 
     def _key(self, matter: JudgedAnswers) -> AnswerKey:
         """The example's id, by which it is forgotten, and what is judged."""

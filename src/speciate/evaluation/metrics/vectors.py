@@ -24,7 +24,7 @@ def _recall_at_1(answers: Answers) -> Floats:
 
     An example without a vector (an error, or another length than most have) is no neighbour, and finds none.
     """
-    _, codes = np.unique(answers.truth.astype(str), return_inverse=True)
+    _, codes = np.unique(answers.references.astype(str), return_inverse=True)
     units, there = _units(answers)
     found = np.full(len(codes), math.nan)
     for start in range(0, len(codes), _CHUNK):
@@ -45,7 +45,7 @@ def _of_nearest(k: int, measure: Callable[[NDArray[np.bool_], Floats], Floats], 
     """(n,), of which of the k nearest others belong, nearest first, and how many belong in all. Among those that are
     equally near an order by chance, the same each time. Without a vector: 0. Nothing else belongs: not counted.
     """
-    _, codes = np.unique(answers.truth.astype(str), return_inverse=True)
+    _, codes = np.unique(answers.references.astype(str), return_inverse=True)
     units, there = _units(answers)
     n, belonging = len(codes), (np.bincount(codes)[codes] - 1).astype(float)
     chance = np.random.default_rng(0).permutation(n)

@@ -201,7 +201,7 @@ class PredictorRequest(NamedTuple):
     learned: Sequence[Any]
     """Truths of the training split; where there is none, of the examples themselves."""
     lessons: Sequence[TaskExample]
-    """Training examples with their truths, to show as examples of how to answer."""
+    """Training examples with their references, to show as examples of how to answer."""
     tell: OnProgress
 
 

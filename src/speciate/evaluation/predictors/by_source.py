@@ -89,8 +89,8 @@ def _measure_memory(asked: PredictorRequest, path: Path) -> float | None:
     return measure_memory(asked.run.folders, path, shown, few)
 
 
-_LIKE_TRUTHS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
-"""Families whose stored answers are written as truths are."""
+_LIKE_TARGETS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
+"""Families whose stored answers are written as references are."""
 _NOTHING = "the column holds no answer"
 
 
@@ -103,12 +103,12 @@ def from_column(examples: Sequence[Example], column: str, family: Family, modali
 def _cell_answer(example: Example, cell: Any, family: Family, terms: TaskTerms) -> Answer:
     if cell is None or cell == "":
         return Answer(None, error=_NOTHING)
-    if family in _LIKE_TRUTHS:
+    if family in _LIKE_TARGETS:
         try:
-            posed = TASK_HEADS[family].pose(example, cell, terms)
+            posed = TASK_HEADS[family].evaluation_example(example, cell, terms)
         except (ValueError, TypeError) as error:
             return Answer(None, error=f"{_NOTHING}: {error}"[:300])
-        return Answer(posed.truth) if posed else Answer(None, error=_NOTHING)
+        return Answer(posed.target) if posed else Answer(None, error=_NOTHING)
     if family in ("classification", "ordinal", "anomaly"):
         known = as_label(cell)
         return Answer(known) if known else Answer(None, error=_NOTHING)

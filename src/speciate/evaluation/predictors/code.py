@@ -3,7 +3,7 @@
     def predict(inputs: list) -> list
 
 An input is text, a table row as a dict, or a numpy array as its modality decodes it. An answer is a label, a number or
-whatever the task's truths are; or a dict with `output` and, where it knows them, `confidence` and `probabilities`.
+whatever the task's references are; or a dict with `output` and, where it knows them, `confidence` and `probabilities`.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def describe(
 
 
 def captions(examples: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """`3: cat, not dog` by id: its place in the list, the truth, and what was answered."""
+    """`3: cat, not dog` by id: its place in the list, the reference, and what was answered."""
     return {one["id"]: f"{place}: {_caption(one)}" for place, one in enumerate(examples, 1)}
 
 
@@ -130,12 +130,12 @@ def _without_metrics(row: Row) -> Row:
 
 
 def _caption(example: dict[str, Any]) -> str:
-    truth = _number(example["truth"])
-    return f"{truth}, not {_number(example['output'])}" if "output" in example else f"{truth}, no answer"
+    reference = _number(example["truth"])
+    return f"{reference}, not {_number(example['output'])}" if "output" in example else f"{reference}, no answer"
 
 
 def _number(cell: str | float) -> str:
-    """Numbers, which truths hold as text, to four digits; labels as they are."""
+    """Numbers, which references hold as text, to four digits; labels as they are."""
     try:
         return f"{float(cell):.4g}"
     except ValueError:

@@ -36,35 +36,35 @@ NO_ANSWER, OTHERS = "(no answer)", "(others)"
 def confusion(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, metric, models, pairs, labels}` -> `{models: [{model, answers, wrong, labels, counts, pairs, ...}]}`.
 
-    `counts` is (truth, answer) over `labels`; where there are more than asked for, those that take part in the most
-    mistakes stay and the rest is one, `(others)`. `pairs` are the most frequent mistakes as `[truth, answer, count,
-    share of that truth]`, `more_pairs` how many kinds are left out. Nothing where answers are no labels.
+    `counts` is (reference, answer) over `labels`; where there are more than asked for, those that take part in the most
+    mistakes stay and the rest is one, `(others)`. `pairs` are the most frequent mistakes as `[reference, answer, count,
+    share of that reference]`, `more_pairs` how many kinds are left out. Nothing where answers are no labels.
     """
     if not has_labels(payload["metric"]):
         return {"models": []}
-    truths = {name: label_text(row["truth"]) for name, row in read_examples(payload).items()}
+    references = {name: label_text(row["truth"]) for name, row in read_examples(payload).items()}
     answers = read_answers(payload, payload["models"])
-    return {"models": [_confusion_of(model, truths, answers, payload) for model in payload["models"]]}
+    return {"models": [_confusion_of(model, references, answers, payload) for model in payload["models"]]}
 
 
 def _confusion_of(
-    model: str, truths: Mapping[str, str], answers: Sequence[Mapping[str, Any]], payload: Mapping[str, Any]
+    model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]], payload: Mapping[str, Any]
 ) -> dict[str, Any]:
     counts = Counter(
-        (truths[answer["example"]], NO_ANSWER if answer["output"] is None else label_text(answer["output"]))
+        (references[answer["example"]], NO_ANSWER if answer["output"] is None else label_text(answer["output"]))
         for answer in answers
         if answer["model"] == model
     )
     wrong = {pair: count for pair, count in counts.items() if pair[0] != pair[1]}
     totals: Counter[str] = Counter()
-    for (truth, _), count in counts.items():
-        totals[truth] += count
+    for (reference, _), count in counts.items():
+        totals[reference] += count
     ordered = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[: payload["pairs"]]
     labels, merged = _table_labels(counts, wrong, payload["labels"])
     place = {name: i for i, name in enumerate(labels)}
     table = [[0] * len(labels) for _ in labels]
-    for (truth, said), count in counts.items():
-        table[place[merged.get(truth, truth)]][place[merged.get(said, said)]] += count
+    for (reference, said), count in counts.items():
+        table[place[merged.get(reference, reference)]][place[merged.get(said, said)]] += count
     return {
         "model": model,
         "answers": sum(counts.values()),
@@ -105,16 +105,16 @@ def calibration(payload: dict[str, Any]) -> dict[str, Any]:
     """
     if not has_labels(payload["metric"]):
         return {"models": []}
-    truths = {name: row["truth"] for name, row in read_examples(payload).items()}
+    references = {name: row["truth"] for name, row in read_examples(payload).items()}
     answers = read_answers(payload, payload["models"])
-    return {"models": [_calibration_of(model, truths, answers) for model in payload["models"]]}
+    return {"models": [_calibration_of(model, references, answers) for model in payload["models"]]}
 
 
-def _calibration_of(model: str, truths: Mapping[str, str], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _calibration_of(model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mine = [answer for answer in answers if answer["model"] == model]
     sure = [answer for answer in mine if answer["confidence"] is not None and answer["output"] is not None]
     confidence = np.array([answer["confidence"] for answer in sure], float)
-    right = np.array([answer["output"] == truths[answer["example"]] for answer in sure], float)
+    right = np.array([answer["output"] == references[answer["example"]] for answer in sure], float)
     places = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
     bins = []
     for place in np.unique(places).tolist():
@@ -242,7 +242,7 @@ def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, metric, baseline, candidate, count, inputs}` -> `{tally, candidate_better: [...], baseline_better}`.
 
     Where answers are labels, `tally` counts who is right, and only where exactly one is do they disagree; an answer
-    that was repeated is right where most of its repeats are. Else it counts who is nearer to the truth by the main
+    that was repeated is right where most of its repeats are. Else it counts who is nearer to the reference by the main
     metric. The largest gains come first: of labels, those where the one that is wrong is surest.
     """
     metric, examples = find_metric(payload["metric"]), read_examples(payload)
@@ -266,7 +266,7 @@ def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def contested_examples(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, count, inputs}` -> `{examples: [{id, truth, preview, answers: {model: answer}}]}`.
+    """`{folder, metric, count, inputs}` -> `{examples: [{id, reference, preview, answers: {model: answer}}]}`.
 
     Those on which all the models differ most: labels by how near half of them are right, then by how many answers there
     are; else by the spread of the main metric. None that all answer alike.

@@ -38,7 +38,7 @@ def slices_by_column(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, column, metric, baseline, candidate}` -> `{slices: [...], metric, left_out}`.
 
     A slice is `{value, n, baseline, candidate, delta, interval, p_value, p_holm}`; the largest 20 values are shown.
-    The column `label` is the truth, unless the dataset has another of that name.
+    The column `label` is the reference, unless the dataset has another of that name.
     """
     cells = _Cells(payload)
     cut = cells.cut(payload["column"])

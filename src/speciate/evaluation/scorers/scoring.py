@@ -1,7 +1,7 @@
 """The worker's side of `scorer`: everybody's answers through a function of the caller's, to scores like other metrics'.
 
 What the function is given: `example` has the columns, `id`, `input` (unless it is a picture, a sound or the like) and
-`truth`; `prediction` has `output`, `confidence`, `probabilities` and `error`, whose `output` is None.
+`reference`; `prediction` has `output`, `confidence`, `probabilities` and `error`, whose `output` is None.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHOWN = 200
 
 
 def score_answers(
-    run: Run, scoring: Scoring, examples: Sequence[Example], truths: Sequence[Any], sheets: Sequence[ModelAnswers],
+    run: Run, scoring: Scoring, examples: Sequence[Example], references: Sequence[Any], sheets: Sequence[ModelAnswers],
     tell: Callable[[int], None],
 ) -> list[ExtraScores]:  # fmt: skip
     """A metric for each name that the function gives its scores."""
@@ -37,7 +37,7 @@ def score_answers(
             f"The scorer {scoring.metric} has changed since the evaluation was asked for.",
             "Call evaluate_models again: it is another metric now.",
         )
-    given = [_example(example, truth) for example, truth in zip(examples, truths, strict=True)]
+    given = [_example(example, reference) for example, reference in zip(examples, references, strict=True)]
     scored: dict[str, list[list[ScoreResult]]] = {}
     for sheet in sheets:
         for answers in sheet.repeats:
@@ -65,7 +65,7 @@ def score_answers(
 
 def expand_metrics(metrics: Sequence[str], scoring: Scoring, made: Sequence[ExtraScores]) -> tuple[str, ...]:
     """The metrics' names, with those that the function gave in the place that was kept for them."""
-    names = [marks.metric for marks in made]
+    names = [scores.metric for scores in made]
     return tuple(name for each in metrics for name in (names if each == scoring.metric else [each]))
 
 
@@ -111,9 +111,9 @@ def _first(every: Sequence[ScoreResult]) -> str:
     return " ".join((raised or failed)[0].detail.split())[:_SHOWN] if failed else ""
 
 
-def _example(example: Example, truth: Any) -> dict[str, Any]:
+def _example(example: Example, reference: Any) -> dict[str, Any]:
     own = {"input": example.media} if _is_plain(example.media) else {}
-    said = {**example.columns, **own, "id": example.id, "truth": truth}
+    said = {**example.columns, **own, "id": example.id, "truth": reference}
     plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
     return plain
 

@@ -28,28 +28,28 @@ class Classification(DirectSupervision, BaseModel):
     temperature: float = 1.0
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the label, a str."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the label, a str."""
         known = as_label(cell)
         return TaskExample(example, known) if known else None
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        return cls(labels=tuple(sorted(set(truths))))
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        return cls(labels=tuple(sorted(set(targets))))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The most frequent label, the first by name among equals."""
-        counts = Counter(truths)
-        shares = {label: counts[label] / len(truths) for label in sorted(counts)}
+        counts = Counter(targets)
+        shares = {label: counts[label] / len(targets) for label in sorted(counts)}
         label = max(shares, key=lambda name: shares[name])
         prediction = Prediction(label, shares[label], shares)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Positions in `labels`, (N,). A label that training has not seen becomes -1."""
         place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place.get(truth, -1) for truth in truths], dtype=np.int64)
+        return np.array([place.get(target, -1) for target in targets], dtype=np.int64)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """Temperature scaling: no answer changes by it."""

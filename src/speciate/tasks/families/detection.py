@@ -37,10 +37,10 @@ class Detection(DirectSupervision, BaseModel):
     labels: tuple[str, ...]
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
         """Cell: `[{category, bbox: [x, y, width, height]}]` in pixels, as the COCO reader makes it; may be empty.
 
-        Truth: `{size: [width, height], objects: [{label, box, crowd?}]}`, in pixels.
+        Target: `{size: [width, height], objects: [{label, box, crowd?}]}`, in pixels.
         """
         if cell is None:
             return None
@@ -50,8 +50,8 @@ class Detection(DirectSupervision, BaseModel):
         return TaskExample(example, {"size": [width, height], "objects": [_object(each) for each in cell]})
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        labels = sorted({each["label"] for truth in truths for each in truth["objects"]})
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        labels = sorted({each["label"] for target in targets for each in target["objects"]})
         if not labels:
             raise SpeciateError(
                 Code.INVALID,
@@ -61,32 +61,32 @@ class Detection(DirectSupervision, BaseModel):
         return cls(labels=tuple(labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The median box of each label, scored by the share of pictures that show it."""
         shares: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
-        for truth in truths:
-            for each in truth["objects"]:
-                shares[each["label"]].append(np.array(each["box"]) / (2 * truth["size"]))
-        shown = Counter(label for truth in truths for label in {each["label"] for each in truth["objects"]})
+        for target in targets:
+            for each in target["objects"]:
+                shares[each["label"]].append(np.array(each["box"]) / (2 * target["size"]))
+        shown = Counter(label for target in targets for label in {each["label"] for each in target["objects"]})
         usual = [
-            {"label": label, "score": shown[label] / len(truths), "box": np.median(shares[label], axis=0).tolist()}
+            {"label": label, "score": shown[label] / len(targets), "box": np.median(shares[label], axis=0).tolist()}
             for label in sorted(shares)
         ]
         return lambda example: _in_pixels(Prediction(usual, None, None), example)
 
-    def targets(self, truths: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
+    def encode_targets(self, targets: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
         """(objects, 5) each: place of the label, centre x and y, width and height as shares. Crowds are left out."""
         place = {label: i for i, label in enumerate(self.labels)}
         return [
             np.array(
                 [
-                    [place[each["label"]], *_centred(each["box"], truth["size"])]
-                    for each in truth["objects"]
+                    [place[each["label"]], *_centred(each["box"], target["size"])]
+                    for each in target["objects"]
                     if each["label"] in place and not each.get("crowd")
                 ],
                 np.float32,
             ).reshape(-1, 5)
-            for truth in truths
+            for target in targets
         ]
 
     def calibrated(self, scores: Any, targets: Any) -> Self:

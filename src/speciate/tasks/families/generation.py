@@ -23,7 +23,7 @@ from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, Task
 
 
 class Generation(DirectSupervision, BaseModel):
-    """Knows nothing of the training truths."""
+    """Knows nothing of the training targets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["generation"] = "generation"
@@ -33,8 +33,8 @@ class Generation(DirectSupervision, BaseModel):
         return ()
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the text as it stands in the cell, a number or a truth value as Python writes it; of a cell without
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the text as it stands in the cell, a number or a Boolean as Python writes it; of a cell without
         one the last turn of the conversation, where that is the assistant's."""
         if isinstance(cell, bytes | list | dict):
             raise ValueError(f"{str(cell)[:40]!r} is no text")
@@ -52,18 +52,18 @@ class Generation(DirectSupervision, BaseModel):
         return TaskExample(example._replace(media=format_messages(turns[0])), turns[1])
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         return cls()
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The most frequent text, the first by name among equals."""
-        counts = Counter(truths)
+        counts = Counter(targets)
         prediction = Prediction(max(sorted(counts), key=lambda text: counts[text]), None, None)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> list[Any]:
-        return list(truths)
+    def encode_targets(self, targets: Sequence[Any]) -> list[Any]:
+        return list(targets)
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
         return self

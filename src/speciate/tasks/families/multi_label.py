@@ -34,28 +34,28 @@ class MultiLabel(DirectSupervision, BaseModel):
     """A label is given where its probability is above its own."""
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the sorted list of labels; an empty list is the truth that none holds."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the sorted list of labels; an empty list is the target that none holds."""
         labels = labels_of(cell)
         return None if labels is None else TaskExample(example, labels)
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        labels = tuple(sorted({label for truth in truths for label in truth}))
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        labels = tuple(sorted({label for target in targets for label in target}))
         return cls(labels=labels, thresholds=(0.5,) * len(labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The labels that at least half of the examples have, else those that are most frequent."""
-        readout = cls.of(truths, {})
-        shares = readout.targets(truths).mean(axis=0)
+        task_head = cls.fit(targets, {})
+        shares = task_head.encode_targets(targets).mean(axis=0)
         given = shares >= min(0.5, shares.max(initial=0.0))
-        prediction = readout._prediction(shares, given)
+        prediction = task_head._prediction(shares, given)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.float32]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.float32]:
         """(N, K) of 0 and 1. A label that training has not seen has no column."""
-        return np.array([[label in truth for label in self.labels] for truth in map(set, truths)], np.float32)
+        return np.array([[label in target for label in self.labels] for target in map(set, targets)], np.float32)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """Thresholds with the greatest F1 over all pairs of example and label, each label having its own."""
@@ -90,7 +90,7 @@ class MultiLabel(DirectSupervision, BaseModel):
 
 
 def labels_of(cell: Any) -> list[str] | None:
-    """A list, a JSON list, or text divided by | or ; -> sorted labels, each once. None: no truth there."""
+    """A list, a JSON list, or text divided by | or ; -> sorted labels, each once. None: no target there."""
     if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if isinstance(cell, str):
@@ -113,7 +113,7 @@ def _parse_list(text: str) -> Any:
 def _thresholds(probabilities: Scores, wanted: npt.NDArray[np.bool_]) -> list[float]:
     """By Dinkelbach's method (1967): F = 2 hits / (given + wanted) is greatest where hits - F/2 * given is, and that
     is a sum over the labels, so each label's threshold is found alone, and F again until it does not grow."""
-    curves = [_curve(column, truth) for column, truth in zip(probabilities.T, wanted.T, strict=True)]
+    curves = [_curve(column, target) for column, target in zip(probabilities.T, wanted.T, strict=True)]
     total, half = float(wanted.sum()), 0.0
     chosen = [0.5] * len(curves)
     for _ in range(_ROUNDS if total else 0):

@@ -37,7 +37,7 @@ class AnswerPair(NamedTuple):
 
 
 def pose_pair(example: Example, better: Any, worse: Any) -> tuple[Example, str | None]:
-    """The example as it is asked, and the truth; None where there are no two different answers. ValueError where it is
+    """The example as it is asked, and the target; None where there are no two different answers. ValueError where it is
     meant to be a conversation and is none."""
     good, bad = last_answer(better), last_answer(worse)
     if good is None or bad is None or normalize(good) == normalize(bad):

@@ -216,7 +216,7 @@ def _check_turns(study: TrainingContext, train: Sequence[Turn], held: Sequence[T
 
 def _test_turns(study: TrainingContext) -> list[Turn]:
     return [
-        Turn(each.example, conversation(str(each.example.media)), str(each.truth))
+        Turn(each.example, conversation(str(each.example.media)), str(each.target))
         for each in posed_test_examples(study)
     ]
 

@@ -295,7 +295,7 @@ def _fisher_information(study: TrainingContext, most: int) -> dict[str, torch.Te
     examples = load_examples(study.folders, drawn.sealed.manifest)
     posed = training_examples(examples, drawn.sealed.manifest, payload.target, payload.task, payload.terms)
     items = old.backbone.prepare([one.example.media for one in posed])
-    targets = old.readout.targets([one.truth for one in posed])
+    targets = old.readout.encode_targets([one.target for one in posed])
     old.backbone.module.requires_grad_(True).eval()
     for place, item in enumerate(items):
         old.backbone.module.zero_grad(set_to_none=True)
