@@ -11,7 +11,7 @@ from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.evaluate import EvaluateSpec, plan
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, answer_all
 from speciate.evaluation.predictors.by_source import from_column
 from speciate.evaluation.predictors.memory_use import measure_memory
@@ -276,7 +276,7 @@ def test_bad_requests_are_refused_before_a_job_exists(flowers: Workspace, spec: 
 
 def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload)
+    task = EvaluationPayload.model_validate(made.payload)
     examples = _examples(flowers, task)
     first, _ = world.prepare(flowers, "evaluate", made.payload)
     asked: list[int] = []
@@ -298,7 +298,7 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
 
 def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload)
+    task = EvaluationPayload.model_validate(made.payload)
     examples = _examples(flowers, task)
     folder, _ = world.prepare(flowers, "evaluate", made.payload)
 
@@ -316,7 +316,7 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
     folder, _ = world.prepare(flowers, "evaluate", made.payload)
     (folder.path / "cancel").touch()
-    task = EvaluationTask.model_validate(json.loads(json.dumps(made.payload)))
+    task = EvaluationPayload.model_validate(json.loads(json.dumps(made.payload)))
     with pytest.raises(Stopped):
         answer_all(Run(folder), "a model", _examples(flowers, task), lambda chunk: [], lambda count: None)
 
@@ -324,7 +324,7 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
 def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> None:
     example = _examples(
         flowers,
-        EvaluationTask.model_validate(plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload),
+        EvaluationPayload.model_validate(plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload),
     )[0]
     empty = example._replace(columns={"rules": None})
     assert from_column([example, empty], "rules", "classification")[1].error == "the column holds no answer"
@@ -341,7 +341,7 @@ def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
     assert stored("[0.5, 1]", "retrieval").output == [0.5, 1]
 
 
-def _examples(workspace: Workspace, task: EvaluationTask) -> list[Any]:
+def _examples(workspace: Workspace, task: EvaluationPayload) -> list[Any]:
     return load_examples(workspace.folders, task.dataset, ["test"])
 
 

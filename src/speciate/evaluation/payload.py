@@ -22,7 +22,7 @@ class Scoring(BaseModel):
     metric: str
 
 
-class EvaluationTask(BaseModel):
+class EvaluationPayload(BaseModel):
     """`metrics` starts with the main one."""
 
     model_config = ConfigDict(frozen=True)

@@ -25,7 +25,7 @@ from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.judges.judge import JudgeCase, judge_answers
 from speciate.evaluation.metrics import alone, averaged, judged
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, check_answer
 from speciate.evaluation.predictors.by_source import predict
 from speciate.evaluation.scorers import scoring
@@ -45,7 +45,7 @@ _LEARNED = ("train", "validation")
 
 def run(run: Run) -> dict[str, Any]:
     """Evaluate, and return `{"report": ...}`."""
-    task = EvaluationTask.model_validate(run.payload)
+    task = EvaluationPayload.model_validate(run.payload)
     everything = load_examples(run.folders, task.dataset, _splits(task))
     training = [example for example in everything if example.split == "train"]
     how = (task.dataset, task.target_column, task.task, settle_terms(task.terms, task.task, training or everything))
@@ -60,11 +60,13 @@ def run(run: Run) -> dict[str, Any]:
         )
     _check_positive(task, references)
     taught = training_examples(training, *how)
-    sheets = _ask_models(run, task, examples, references, taught, how)
+    all_answers = _ask_models(run, task, examples, references, taught, how)
     known = [_contamination(run, task, evaluated_model, examples) for evaluated_model in task.contestants]
-    entries = [_entry(task, sheet, references, count) for sheet, count in zip(sheets, known, strict=True)]
-    notes = _notes(task, len(present) - len(examples), examples, taught, entries, sheets)
-    extra_scores = _extra_scores(run, task, examples, references, sheets)
+    entries = [
+        _entry(task, model_answers, references, count) for model_answers, count in zip(all_answers, known, strict=True)
+    ]
+    notes = _notes(task, len(present) - len(examples), examples, taught, entries, all_answers)
+    extra_scores = _extra_scores(run, task, examples, references, all_answers)
     if task.scoring is not None:
         task = task.model_copy(update={"metrics": scoring.expand_metrics(task.metrics, task.scoring, extra_scores)})
     for scores in extra_scores:
@@ -72,7 +74,7 @@ def run(run: Run) -> dict[str, Any]:
         notes += scores.notes
     report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, references))
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
-    _write(run.outputs, task, examples, references, sheets, entries)
+    _write(run.outputs, task, examples, references, all_answers, entries)
     if unscored := [each for scores in extra_scores for each in scores.unscored]:
         table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
         answer_cache.write_table(table, run.outputs / UNSCORED)
@@ -81,7 +83,7 @@ def run(run: Run) -> dict[str, Any]:
 
 def _ask_models(
     run: Run,
-    task: EvaluationTask,
+    task: EvaluationPayload,
     examples: list[Example],
     references: list[Any],
     taught: list[TaskExample],
@@ -89,51 +91,53 @@ def _ask_models(
 ) -> list[ModelAnswers]:
     learned = [one.target for one in taught] or references
     labels = _possible_labels(task, learned)
-    sheets: list[ModelAnswers] = []
+    all_answers: list[ModelAnswers] = []
     for place, evaluated_model in enumerate(task.contestants):
         shown = _visible_examples(run, task, evaluated_model, examples, how)
 
         def tell(count: int, place: int = place, name: str = evaluated_model.name) -> None:
             run.progress(place * len(examples) + count, len(task.contestants) * len(examples), "answers", name)
 
-        sheets.append(
+        all_answers.append(
             _check_answers(
                 predict(PredictorRequest(run, task, evaluated_model, shown, labels, learned, taught, tell)), task
             )
         )
-    return sheets
+    return all_answers
 
 
-def _check_answers(sheet: ModelAnswers, task: EvaluationTask) -> ModelAnswers:
+def _check_answers(model_answers: ModelAnswers, task: EvaluationPayload) -> ModelAnswers:
     """With an error in the place of each answer that is none of this task's."""
-    if sheet.evaluated_model.source == "constant":
-        return sheet
-    return sheet._replace(
-        repeats=tuple([check_answer(answer, task.family) for answer in answers] for answers in sheet.repeats)
+    if model_answers.evaluated_model.source == "constant":
+        return model_answers
+    return model_answers._replace(
+        repeats=tuple([check_answer(answer, task.family) for answer in answers] for answers in model_answers.repeats)
     )
 
 
 def _extra_scores(
     run: Run,
-    task: EvaluationTask,
+    task: EvaluationPayload,
     examples: Sequence[Example],
     references: Sequence[Any],
-    sheets: Sequence[ModelAnswers],
+    all_answers: Sequence[ModelAnswers],
 ) -> list[ExtraScores]:
     """Scores of the metrics that this evaluation brings along, now that all answers are there."""
 
     def tell(count: int) -> None:
         run.progress(count, None, "scores")
 
-    brought = scoring.score_answers(run, task.scoring, examples, references, sheets, tell) if task.scoring else []
+    brought = scoring.score_answers(run, task.scoring, examples, references, all_answers, tell) if task.scoring else []
     if task.judge is not None:
         brought.append(
-            judge_answers(JudgeCase(run, task, task.judge, examples, references, sheets, _clusters(examples), tell))
+            judge_answers(
+                JudgeCase(run, task, task.judge, examples, references, all_answers, _clusters(examples), tell)
+            )
         )
     return brought
 
 
-def _possible_labels(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str, ...]:
+def _possible_labels(task: EvaluationPayload, learned: Sequence[Any]) -> tuple[str, ...]:
     """Labels that an answer can have: those that training or the dataset knows, not only those of these examples."""
     if task.family == "anomaly":
         return NORMAL, task.positive_label or ANOMALY
@@ -148,7 +152,7 @@ def _possible_labels(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str,
 
 
 def _visible_examples(
-    run: Run, task: EvaluationTask, evaluated_model: EvaluatedModel, examples: list[Example], how: tuple[Any, ...]
+    run: Run, task: EvaluationPayload, evaluated_model: EvaluatedModel, examples: list[Example], how: tuple[Any, ...]
 ) -> list[Example]:
     """The examples as the contestant may see them: with the columns that it was trained on, and no others."""
     if not evaluated_model.inputs or evaluated_model.inputs == task.dataset.inputs:
@@ -167,7 +171,7 @@ class _Contamination(NamedTuple):
 
 
 def _contamination(
-    run: Run, task: EvaluationTask, evaluated_model: EvaluatedModel, examples: Sequence[Example]
+    run: Run, task: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
     if evaluated_model.learned_from is None:
         return _Contamination(None)
@@ -176,8 +180,10 @@ def _contamination(
     return _Contamination(len(exactly), len(find_nearly_seen(*asked) - exactly))
 
 
-def _entry(task: EvaluationTask, sheet: ModelAnswers, reference: Sequence[Any], known: _Contamination) -> ModelEntry:
-    every = [answer for answers in sheet.repeats for answer in answers]
+def _entry(
+    task: EvaluationPayload, model_answers: ModelAnswers, reference: Sequence[Any], known: _Contamination
+) -> ModelEntry:
+    every = [answer for answers in model_answers.repeats for answer in answers]
     labels = _labels(task, every)
     marked = tuple(
         judged(
@@ -188,16 +194,23 @@ def _entry(task: EvaluationTask, sheet: ModelAnswers, reference: Sequence[Any], 
             labels,
             task.positive_label,
         )
-        for answers in sheet.repeats
+        for answers in model_answers.repeats
     )
     errors = sum(answer.output is None for answer in every)
     certain = all(answer.probabilities is None for answer in every)
     return ModelEntry(
-        sheet.evaluated_model, marked, errors, sheet.cost, known.exactly, known.nearly, certain, sheet.served
+        model_answers.evaluated_model,
+        marked,
+        errors,
+        model_answers.cost,
+        known.exactly,
+        known.nearly,
+        certain,
+        model_answers.served,
     )
 
 
-def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
+def _labels(task: EvaluationPayload, answers: Sequence[Answer]) -> list[str]:
     """The dataset's labels; if the target is another column, the labels that were answered (the references' follow)."""
     if task.family == "anomaly":
         return [NORMAL, task.positive_label or ANOMALY]
@@ -209,7 +222,7 @@ def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
     return rank_labels(known, task.terms.order) if task.family == "ordinal" else sorted(known)
 
 
-def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
+def _check_positive(task: EvaluationPayload, answers: Sequence[Any]) -> None:
     """Of the dataset's label the plan knows the values; of another column only the rows do."""
     if task.positive_label is None or is_label(task.dataset, task.target_column) or task.positive_label in answers:
         return
@@ -221,7 +234,7 @@ def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
     )
 
 
-def _question(task: EvaluationTask) -> Question:
+def _question(task: EvaluationPayload) -> Question:
     metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in task.metrics)
     return Question(
         task.shown,
@@ -236,7 +249,7 @@ def _question(task: EvaluationTask) -> Question:
     )
 
 
-def _splits(task: EvaluationTask) -> set[str] | None:
+def _splits(task: EvaluationPayload) -> set[str] | None:
     """The examples to answer and, for the constant answer and for prompts, those of the training split."""
     wants_training = any(
         evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in task.contestants
@@ -244,7 +257,7 @@ def _splits(task: EvaluationTask) -> set[str] | None:
     return None if task.split is None else {task.split, *(["train"] if wants_training else [])}
 
 
-def _slices(task: EvaluationTask, examples: Sequence[Example], references: Sequence[Any]) -> dict[str, list[str]]:
+def _slices(task: EvaluationPayload, examples: Sequence[Example], references: Sequence[Any]) -> dict[str, list[str]]:
     """Of the columns that a gate looks into: each example's value."""
     gates = task.use_case.gates_on(task.suite) if task.use_case else ()
     columns = {gate.column for gate in gates if gate.column is not None}
@@ -264,12 +277,12 @@ def _clusters(examples: Sequence[Example]) -> Codes:
 
 
 def _notes(
-    task: EvaluationTask,
+    task: EvaluationPayload,
     silent: int,
     examples: Sequence[Example],
     learned: Sequence[Any],
     entries: Sequence[ModelEntry],
-    sheets: Sequence[ModelAnswers],
+    all_answers: Sequence[ModelAnswers],
 ) -> list[str]:
     """`silent`: how many examples of the split have no reference."""
     notes = list(task.unseen)
@@ -295,18 +308,18 @@ def _notes(
                 f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer. "
                 "describe_evaluation(errors=5) tells why."
             )
-    return notes + [note for sheet in sheets for note in sheet.notes]
+    return notes + [note for model_answers in all_answers for note in model_answers.notes]
 
 
 def _write(
     outputs: Path,
-    task: EvaluationTask,
+    task: EvaluationPayload,
     examples: Sequence[Example],
     reference: Sequence[Any],
-    sheets: Sequence[ModelAnswers],
+    all_answers: Sequence[ModelAnswers],
     entries: Sequence[ModelEntry],
 ) -> None:
-    rows = _prediction_rows(task, examples, sheets, entries)
+    rows = _prediction_rows(task, examples, all_answers, entries)
     tables = {
         EXAMPLES: _examples_table(examples, reference),
         PREDICTIONS: pa.Table.from_pylist(rows, _PREDICTION_SCHEMA),
@@ -336,12 +349,15 @@ _UNSCORED_SCHEMA = pa.schema(
 
 
 def _prediction_rows(
-    task: EvaluationTask, examples: Sequence[Example], sheets: Sequence[ModelAnswers], entries: Sequence[ModelEntry]
+    task: EvaluationPayload,
+    examples: Sequence[Example],
+    all_answers: Sequence[ModelAnswers],
+    entries: Sequence[ModelEntry],
 ) -> list[dict[str, Any]]:
     main = find_metric(task.metrics[0])
     return [
         {
-            "model": sheet.evaluated_model.name,
+            "model": model_answers.evaluated_model.name,
             "example": example.id,
             "repeat": repeat,
             "output": _output_text(answer.output),
@@ -351,8 +367,8 @@ def _prediction_rows(
             "error": answer.error,
             "score": None if math.isnan(score) else float(score),
         }
-        for sheet, entry in zip(sheets, entries, strict=True)
-        for repeat, (answers, marked) in enumerate(zip(sheet.repeats, entry.repeats, strict=True))
+        for model_answers, entry in zip(all_answers, entries, strict=True)
+        for repeat, (answers, marked) in enumerate(zip(model_answers.repeats, entry.repeats, strict=True))
         for example, answer, score in zip(examples, answers, alone(main, marked), strict=True)
     ]
 
@@ -365,7 +381,7 @@ def _output_text(output: Any) -> str | None:
 
 
 def _score_rows(
-    task: EvaluationTask, examples: Sequence[Example], entries: Sequence[ModelEntry]
+    task: EvaluationPayload, examples: Sequence[Example], entries: Sequence[ModelEntry]
 ) -> list[dict[str, Any]]:
     means = [metric for name in task.metrics if (metric := find_metric(name)).shape == "mean"]
     return [

@@ -22,7 +22,7 @@ from speciate.evaluation.endpoints import cost_check, prompts
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel, find_model
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, PredictorRequest, answer_all
 from speciate.evaluation.predictors.by_source import predict
 from speciate.jobs.run import Run
@@ -89,13 +89,13 @@ def answers(
     outside: Mapping[str, Any],
     manifest: Manifest,
     examples: list[Example],
-    tell: Callable[[int], None],
+    on_progress: Callable[[int], None],
     repeats: int = 1,
 ) -> TeacherAnswers:
     """Raises Stopped where the run was asked to stop, and SpeciateError where the teacher cannot be asked at all."""
     evaluated_model = EvaluatedModel.model_validate(outside["contestant"])
     prompt = Prompt.model_validate(outside["prompt"])
-    task = EvaluationTask(
+    task = EvaluationPayload(
         dataset=manifest,
         split=None,
         contestants=(evaluated_model,),
@@ -116,20 +116,22 @@ def answers(
     notes: tuple[str, ...] = ()
     if evaluated_model.source == "model":
         shown = prompted_examples(prompt, manifest, examples) if prompt.template or prompt.system else examples
-        given = [_ask_local_model(run, evaluated_model, shown, tell, repeat) for repeat in range(repeats)]
+        given = [_ask_local_model(run, evaluated_model, shown, on_progress, repeat) for repeat in range(repeats)]
     else:
-        sheet = predict(PredictorRequest(run, task, evaluated_model, examples, tuple(outside["labels"]), (), (), tell))
-        given, notes = list(sheet.repeats), sheet.notes
+        model_answers = predict(
+            PredictorRequest(run, task, evaluated_model, examples, tuple(outside["labels"]), (), (), on_progress)
+        )
+        given, notes = list(model_answers.repeats), model_answers.notes
     said = [[(each.output, each.error) for each in time] for time in given]
     return TeacherAnswers(evaluated_model.name, how, said, notes)
 
 
 def _ask_local_model(
-    run: Run, evaluated_model: EvaluatedModel, examples: list[Example], tell: Callable[[int], None], repeat: int
+    run: Run, evaluated_model: EvaluatedModel, examples: list[Example], on_progress: Callable[[int], None], repeat: int
 ) -> list[Answer]:
     """Nothing is measured here."""
     folder = transformers_folder(Path(evaluated_model.path or ""), run.folders.cache)
-    return answer_all(run, evaluated_model.identity, examples, load(folder, run.folders).predict, tell, repeat)
+    return answer_all(run, evaluated_model.identity, examples, load(folder, run.folders).predict, on_progress, repeat)
 
 
 def prompted_examples(prompt: Prompt, manifest: Manifest, examples: list[Example]) -> list[Example]:

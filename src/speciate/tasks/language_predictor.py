@@ -67,9 +67,9 @@ class LanguagePredictor:
         template = hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:12]
         spoken = f"by its chat template {template}" if self.form.template == "chat" else "with the plain text"
         drawn = self.sampling
-        chance = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
+        probability = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
         system = ", with its own instructions" if self.form.system else ""
-        return f"asked {spoken}{system}; answers {chance}, at most {drawn.max_new_tokens} tokens"
+        return f"asked {spoken}{system}; answers {probability}, at most {drawn.max_new_tokens} tokens"
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """INVALID for an example that is no text or leaves no room for an answer."""

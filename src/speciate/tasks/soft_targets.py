@@ -49,11 +49,11 @@ def targets_from_predictions(task_head: TaskHead, predictions: Sequence[Predicti
     return np.log(bounded / (1 - bounded)).astype(np.float32)
 
 
-def average_targets(said: Sequence[SoftTargets], task_head: TaskHead) -> SoftTargets:
+def average_targets(targets: Sequence[SoftTargets], task_head: TaskHead) -> SoftTargets:
     """What several models say: the mean chance of each label, the mean number, of those who know it."""
-    if len(said) == 1:
-        return said[0]
-    stacked = np.stack(said).astype(np.float64)
+    if len(targets) == 1:
+        return targets[0]
+    stacked = np.stack(targets).astype(np.float64)
     known = ~np.isnan(stacked)
     share = stacked if task_head.family == "regression" else _to_probability(stacked, task_head.family)
     total = np.where(known, share, 0.0).sum(0)
@@ -112,5 +112,5 @@ def _row(labels: Sequence[str], table: Mapping[str, float]) -> list[float]:
 
 
 def _to_probability(scores: npt.NDArray[np.float64], family: Family) -> npt.NDArray[np.float64]:
-    chance: npt.NDArray[np.float64] = np.exp(scores) if family == "classification" else 1 / (1 + np.exp(-scores))
-    return chance
+    probability: npt.NDArray[np.float64] = np.exp(scores) if family == "classification" else 1 / (1 + np.exp(-scores))
+    return probability

@@ -68,10 +68,10 @@ class VisionLanguagePredictor:
         """How it answers, for the record: template, instructions, size of pictures, and sampling."""
         template = hashlib.sha256((self.processor.chat_template or "").encode()).hexdigest()[:12]
         drawn, sight = self.sampling, self.sight
-        chance = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
+        probability = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
         system = ", with its own instructions" if sight.system else ""
         size = f", pictures of at most {sight.side} pixels a side" if sight.side else ""
-        answers = f"answers {chance}, at most {drawn.max_new_tokens} tokens"
+        answers = f"answers {probability}, at most {drawn.max_new_tokens} tokens"
         return f"asked by its chat template {template}{system}{size}; {answers}"
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:

@@ -94,7 +94,7 @@ def resolve_judge(
     asked: Judging,
     manifest: Manifest,
     family: Family,
-    contestants: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     baseline: EvaluatedModel,
 ) -> Judge:
     """Raises SpeciateError where the judge is no endpoint or of a judged model's family, or nothing can be judged."""
@@ -108,8 +108,8 @@ def resolve_judge(
         )
     _check_judgeable(manifest, family)
     if not asked.same_family:
-        same_family.check_same_family(found.name, found.endpoint, contestants)
-    if asked.mode == "pairwise" and len(contestants) < 2:
+        same_family.check_same_family(found.name, found.endpoint, models)
+    if asked.mode == "pairwise" and len(models) < 2:
         raise SpeciateError(
             Code.INVALID,
             f"Only {baseline.name} takes part, and a pairwise judge needs another one to compare with it.",
@@ -120,14 +120,14 @@ def resolve_judge(
         endpoint=found.endpoint,
         asked=asked,
         baseline=baseline.name if asked.mode == "pairwise" else None,
-        human=_human(workspace, asked, manifest, contestants, baseline),
+        human=_human(workspace, asked, manifest, models, baseline),
     )
 
 
-def planned_verdicts(judge: Judge, asking: PlannedCalls, contestants: int) -> PlannedVerdicts:
+def planned_verdicts(judge: Judge, planned: PlannedCalls, models: int) -> PlannedVerdicts:
     """What it will be asked at most: answers that are alike are judged once."""
     pairwise = judge.asked.mode == "pairwise"
-    answers = asking.examples * asking.repeats * (contestants - 1 if pairwise else contestants)
+    answers = planned.examples * planned.repeats * (models - 1 if pairwise else models)
     return PlannedVerdicts(
         judge.endpoint,
         2 * answers if pairwise else answers,
@@ -156,11 +156,11 @@ def _human(
     workspace: Workspace,
     asked: Judging,
     manifest: Manifest,
-    contestants: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     baseline: EvaluatedModel,
 ) -> dict[str, str]:
     """By canonical name; of the baseline a pairwise judge says nothing."""
-    named = {each.name for each in contestants} - ({baseline.name} if asked.mode == "pairwise" else set())
+    named = {each.name for each in models} - ({baseline.name} if asked.mode == "pairwise" else set())
     found = {}
     for ref, column in asked.human.items():
         name = find_model(workspace, ref, tuple(manifest.columns)).name

@@ -38,8 +38,8 @@ def _specificity(answers: Answers) -> Floats:
 def _log_loss(answers: Answers) -> Floats:
     table = answers.table
     total = table.sum(1)
-    chance = table[np.arange(len(table)), answers.references.astype(np.int64)]
-    share = np.divide(chance, total, out=np.zeros_like(chance), where=total > 0)
+    probability = table[np.arange(len(table)), answers.references.astype(np.int64)]
+    share = np.divide(probability, total, out=np.zeros_like(probability), where=total > 0)
     losses: Floats = -np.log(np.clip(share, _SMALLEST, 1.0))
     return losses
 
@@ -123,8 +123,8 @@ def _cohen_kappa(answers: Answers) -> Statistic:
 
     def combine(sums: Floats) -> Floats:
         n, (hit, given, true) = sums[:, 0], _thirds(sums[:, 1:])
-        chance = (given * true).sum(1) / n**2
-        return np.where(chance < 1, (hit.sum(1) / n - chance) / (1 - chance), math.nan)
+        probability = (given * true).sum(1) / n**2
+        return np.where(probability < 1, (hit.sum(1) / n - probability) / (1 - probability), math.nan)
 
     return Statistic(np.hstack([np.ones((len(answers.references), 1)), _counts(answers)]), combine)
 
@@ -173,8 +173,8 @@ def _quadratic_kappa(answers: Answers) -> Statistic:
 
     def combine(sums: Floats) -> Floats:
         n, true, given, true_squares, given_squares, squares = sums.T
-        chance = true_squares + given_squares - 2 * true * given / n
-        return np.where(chance > 0, 1 - squares / chance, math.nan)
+        probability = true_squares + given_squares - 2 * true * given / n
+        return np.where(probability > 0, 1 - squares / probability, math.nan)
 
     return Statistic(parts, combine)
 

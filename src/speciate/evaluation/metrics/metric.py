@@ -67,9 +67,9 @@ def label_answers(
     for row, (answer, shares) in enumerate(zip(given, probabilities, strict=True)):
         if answer is None:
             continue
-        for name, chance in (shares or {answer: 1.0}).items():
+        for name, probability in (shares or {answer: 1.0}).items():
             if name in code:
-                table[row, code[name]] = chance
+                table[row, code[name]] = probability
     return Answers(
         np.array([code[name] for name in references], np.int64),
         np.array([ERROR if answer is None else code.get(answer, UNKNOWN) for answer in given], np.int64),

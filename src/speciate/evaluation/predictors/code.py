@@ -37,7 +37,8 @@ def predict_code(asked: PredictorRequest) -> ModelAnswers:
     with _open_function(asked) as ask:
         acts = rollouts.with_rollouts(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
         times = [
-            answer_all(asked.run, identity, asked.examples, acts, asked.tell, repeat) for repeat in range(task.repeats)
+            answer_all(asked.run, identity, asked.examples, acts, asked.on_progress, repeat)
+            for repeat in range(task.repeats)
         ]
         answered = [example for example, answer in zip(asked.examples, times[0], strict=True) if answer.error is None]
         if not (answered and task.latency):

@@ -97,7 +97,7 @@ def describe(
         calibration["models"] if calibration else None,
         worst,
         found.ask("error_analysis:disagreements", count=errors or _DISAGREEMENTS) if "disagreements" in show else None,
-        found.ask("mistakes:unscored") if found.has_unscored else None,
+        found.ask("error_analysis:unscored") if found.has_unscored else None,
         found.sheet(captions(worst["examples"])) if worst and found.has_pictures else None,
     )
 

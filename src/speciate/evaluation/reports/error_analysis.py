@@ -266,7 +266,7 @@ def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def contested_examples(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, count, inputs}` -> `{examples: [{id, reference, preview, answers: {model: answer}}]}`.
+    """`{folder, metric, count, inputs}` -> `{examples: [{id, truth, preview, answers: {model: answer}}]}`.
 
     Those on which all the models differ most: labels by how near half of them are right, then by how many answers there
     are; else by the spread of the main metric. None that all answer alike.

@@ -1,7 +1,7 @@
 """The worker's side of `scorer`: everybody's answers through a function of the caller's, to scores like other metrics'.
 
 What the function is given: `example` has the columns, `id`, `input` (unless it is a picture, a sound or the like) and
-`reference`; `prediction` has `output`, `confidence`, `probabilities` and `error`, whose `output` is None.
+`truth`; `prediction` has `output`, `confidence`, `probabilities` and `error`, whose `output` is None.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ _SHOWN = 200
 
 
 def score_answers(
-    run: Run, scoring: Scoring, examples: Sequence[Example], references: Sequence[Any], sheets: Sequence[ModelAnswers],
-    tell: Callable[[int], None],
-) -> list[ExtraScores]:  # fmt: skip
+    run: Run,
+    scoring: Scoring,
+    examples: Sequence[Example],
+    references: Sequence[Any],
+    all_answers: Sequence[ModelAnswers],
+    on_progress: Callable[[int], None],
+) -> list[ExtraScores]:
     """A metric for each name that the function gives its scores."""
     scorer = scorers.find_scorer(scoring.ref)
     if scorer.metric() != scoring.metric:
@@ -39,14 +43,14 @@ def score_answers(
         )
     given = [_example(example, reference) for example, reference in zip(examples, references, strict=True)]
     scored: dict[str, list[list[ScoreResult]]] = {}
-    for sheet in sheets:
-        for answers in sheet.repeats:
+    for model_answers in all_answers:
+        for answers in model_answers.repeats:
             rows = [
                 {"example": example, "prediction": _prediction(answer)}
                 for example, answer in zip(given, answers, strict=True)
             ]
-            scored.setdefault(sheet.evaluated_model.name, []).append(scorer.score_all(run.folder.path, rows))
-            tell(sum(len(times) for times in scored.values()) * len(examples))
+            scored.setdefault(model_answers.evaluated_model.name, []).append(scorer.score_all(run.folder.path, rows))
+            on_progress(sum(len(times) for times in scored.values()) * len(examples))
     every = [each for times in scored.values() for time in times for each in time]
     names = list(dict.fromkeys(name for each in every if isinstance(each, dict) for name in each))
     if not names:

@@ -91,11 +91,11 @@ class Anomaly(BaseModel):
         odd = self._ranks(np.asarray(scores, np.float64)[:, 0]) ** (math.log(0.5) / math.log(self.normal_share))
         return [
             Prediction(
-                self.positive_label if chance > 0.5 else NORMAL,
-                max(chance, 1 - chance),
-                {NORMAL: 1 - chance, self.positive_label: chance},
+                self.positive_label if probability > 0.5 else NORMAL,
+                max(probability, 1 - probability),
+                {NORMAL: 1 - probability, self.positive_label: probability},
             )
-            for chance in odd.tolist()
+            for probability in odd.tolist()
         ]
 
     def _ranks(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -63,7 +63,7 @@ class Classification(DirectSupervision, BaseModel):
         made = []
         for row in self.probabilities(scores):
             best = int(np.argmax(row))
-            probabilities = {label: float(chance) for label, chance in zip(self.labels, row, strict=True)}
+            probabilities = {label: float(probability) for label, probability in zip(self.labels, row, strict=True)}
             made.append(Prediction(self.labels[best], float(row[best]), probabilities))
         return made
 

@@ -135,9 +135,9 @@ class Detection(DirectSupervision, BaseModel):
         (high, wide), device = heat.shape[2:], maps.device
         wanted = np.stack([_heat(boxes, len(self.labels), high, wide) for boxes in targets])
         wished = torch.from_numpy(wanted).to(device)
-        chance, centre = torch.sigmoid(heat), wished == 1
-        found = centre * (1 - chance) ** _ALPHA * logsigmoid(heat)
-        clean = ~centre * (1 - wished) ** _BETA * chance**_ALPHA * logsigmoid(-heat)
+        probability, centre = torch.sigmoid(heat), wished == 1
+        found = centre * (1 - probability) ** _ALPHA * logsigmoid(heat)
+        clean = ~centre * (1 - wished) ** _BETA * probability**_ALPHA * logsigmoid(-heat)
         pictures = np.repeat(np.arange(len(targets)), [len(boxes) for boxes in targets])
         count = max(len(pictures), 1)
         loss = -(found + clean).sum() / count

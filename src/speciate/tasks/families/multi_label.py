@@ -85,7 +85,7 @@ class MultiLabel(DirectSupervision, BaseModel):
         """Confidence: the mean probability of what is said of the labels."""
         output = [label for label, is_given in zip(self.labels, given, strict=True) if is_given]
         said = np.where(given, probabilities, 1 - probabilities)
-        table = {label: float(chance) for label, chance in zip(self.labels, probabilities, strict=True)}
+        table = {label: float(probability) for label, probability in zip(self.labels, probabilities, strict=True)}
         return Prediction(output, float(said.mean()) if len(said) else None, table)
 
 

@@ -81,7 +81,7 @@ class Ordinal(DirectSupervision, BaseModel):
         made = []
         for row, probabilities in zip(scores, _rank_probabilities(scores / self.temperature), strict=True):
             rank = int((np.minimum.accumulate(row) > 0).sum())
-            table = {label: float(chance) for label, chance in zip(self.labels, probabilities, strict=True)}
+            table = {label: float(probability) for label, probability in zip(self.labels, probabilities, strict=True)}
             made.append(Prediction(self.labels[rank], float(probabilities[rank]), table))
         return made
 

@@ -54,7 +54,7 @@ def pair_text(offer: AnswerPair) -> str:
 
 
 def parse_pair(text: str) -> AnswerPair | None:
-    """What `written` wrote; None of other texts."""
+    """The pair that `pair_text` wrote; None for any other text."""
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -66,10 +66,10 @@ def parse_pair(text: str) -> AnswerPair | None:
 
 def preferred_answer(first: float, second: float) -> Prediction:
     """
-    >>> decided(1.0, 1.0).output, decided(0.0, 2.0).output
+    >>> preferred_answer(1.0, 1.0).output, preferred_answer(0.0, 2.0).output
     ('first', 'second')
     """
     lead = first - second
-    chance = 1 / (1 + math.exp(-lead)) if lead >= 0 else math.exp(lead) / (1 + math.exp(lead))
+    probability = 1 / (1 + math.exp(-lead)) if lead >= 0 else math.exp(lead) / (1 + math.exp(lead))
     label = FIRST if first >= second else SECOND
-    return Prediction(label, max(chance, 1 - chance), {FIRST: chance, SECOND: 1 - chance})
+    return Prediction(label, max(probability, 1 - probability), {FIRST: probability, SECOND: 1 - probability})
