@@ -330,7 +330,7 @@ def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> N
     assert from_column([example, empty], "rules", "classification")[1].error == "the column holds no answer"
 
 
-def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
+def test_stored_answers_are_read_as_the_task_writes_its_targets() -> None:
     def stored(cell: object, family: Family) -> Answer:
         return from_column([Example("1", "Ada met Bob", None, "1", "test", {"said": cell})], "said", family, "text")[0]
 

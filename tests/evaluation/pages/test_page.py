@@ -74,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace,
 @pytest.fixture(scope="module")
 def many(world: tuple[Workspace, Pool]) -> PageData:
     found = gather(*world, "evaluation-many")
-    return found._replace(pictures={one["id"]: PIXEL for one in found.worst["examples"]})
+    return found._replace(thumbnails={one["id"]: PIXEL for one in found.worst["examples"]})
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +193,11 @@ def test_what_a_caged_process_calls_a_picture_must_be_one(world: tuple[Workspace
             return {"pictures": {name: base64.b64encode(data).decode() for name, data in drawn.items()}}
 
     inspection = Inspection(world[0], Liar(world[0].folders, world[0].settings), "evaluation-one")
-    assert inspection.pictures(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
+    assert inspection.thumbnails(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
     inspection._manifest = Manifest(
         name="d", version=1, id="d", modality="image", parts=(), columns={}, splits={}, labels={}, rows=0
     )
-    assert inspection.pictures(["a", "b"]) == {"b": PIXEL}
+    assert inspection.thumbnails(["a", "b"]) == {"b": PIXEL}
 
 
 def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_them(

@@ -59,8 +59,8 @@ class PageData(NamedTuple):
     disagreements: Mapping[str, Any] | None
     """None where there is one model."""
     contested: Sequence[Mapping[str, Any]]
-    pictures: Mapping[str, bytes]
-    """PNGs by example; empty where examples are told by their text."""
+    thumbnails: Mapping[str, bytes]
+    """PNGs by example; empty for examples that are shown as text."""
     options: Mapping[str, Any]
     """Options of the evaluation beside models, data and metrics."""
 
@@ -231,7 +231,7 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
         worst,
         differ,
         contested,
-        found.pictures([one["id"] for one in shown]) if found.has_pictures else {},
+        found.thumbnails([one["id"] for one in shown]) if found.has_thumbnails else {},
         non_default_options(found.spec),
     )
 
