@@ -26,7 +26,7 @@ def example(name: str, media: Any, **columns: Any) -> Example:
 
 
 class SmallBackbone:
-    """As little as reads pictures (grid) and series: three convolutions."""
+    """As little as reads images (grid) and series: three convolutions."""
 
     base_model, width = "small", 48
     unit: str | None = None
@@ -130,8 +130,8 @@ def waves(count: int, seed: int, steps: int = 60) -> list[npt.NDArray[np.float32
     return made
 
 
-def pictures(count: int, seed: int, size: tuple[int, int] = (32, 48)) -> list[tuple[npt.NDArray[np.uint8], list[Any]]]:
-    """Pictures of one to three coloured squares and discs on noise, and their objects as the COCO reader gives them."""
+def images(count: int, seed: int, size: tuple[int, int] = (32, 48)) -> list[tuple[npt.NDArray[np.uint8], list[Any]]]:
+    """Images of one to three coloured squares and discs on noise, and their objects as the COCO reader gives them."""
     generator = np.random.default_rng(seed)
     return [_picture(generator, size) for _ in range(count)]
 

@@ -47,9 +47,9 @@ def test_a_student_that_says_the_same_is_nowhere_off_and_any_other_is(
 ) -> None:
     wanted = torch.from_numpy(targets_from_predictions(task_head, [prediction]))
     scores = torch.tensor([own], dtype=torch.float32)
-    same = soft_target_loss("chances", task_head.family, scores, wanted, 2.0)
+    same = soft_target_loss("probabilities", task_head.family, scores, wanted, 2.0)
     other = soft_target_loss(
-        "chances", task_head.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
+        "probabilities", task_head.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
     )
     assert same.item() == pytest.approx(0, abs=1e-6)
     assert other.item() > 0.01
@@ -57,7 +57,7 @@ def test_a_student_that_says_the_same_is_nowhere_off_and_any_other_is(
 
 def test_open_columns_neither_count_nor_get_a_gradient() -> None:
     wanted = torch.tensor([[0.3, -1.0, float("nan")]])
-    for match in ("chances", "scores"):
+    for match in ("probabilities", "scores"):
         scores = torch.tensor([[1.0, 2.0, 50.0]], requires_grad=True)
         apart = soft_target_loss(match, "classification", scores, wanted, 2.0)  # type: ignore[arg-type]
         apart.sum().backward()

@@ -111,7 +111,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         identity=answering(version.path, card.id),
         path=str(version.path),
         task=card.task,
-        modality=None if card.method == PUBLISHED and card.task == SEEING else card.modality,  # pictures alone, too
+        modality=None if card.method == PUBLISHED and card.task == SEEING else card.modality,  # images alone, too
         base_model=card.base_model,
         learned_from=learned_from(workspace.database, workspace.folders, card),
         terms=card.recipe.get("terms"),

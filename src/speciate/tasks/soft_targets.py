@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression")
-Match = Literal["chances", "scores"]
+Match = Literal["probabilities", "scores"]
 SoftTargets = npt.NDArray[np.float32]  # (N, K)
 _LEAST = 1e-6
-"""A chance of nothing would be a score without end."""
+"""The least probability, so that its logarithm is finite."""
 
 
 def logits(task_head: TaskHead, head: Any, states: States) -> torch.Tensor:
@@ -36,7 +36,7 @@ def logits(task_head: TaskHead, head: Any, states: States) -> torch.Tensor:
 
 
 def targets_from_predictions(task_head: TaskHead, predictions: Sequence[Prediction]) -> SoftTargets:
-    """Answers as scores: log chances, log odds of each label or bound, or a number in units of the student's spread."""
+    """Predictions as scores: log probabilities, log odds of each label or bound, or numbers in the student's spread."""
     if task_head.family == "regression":
         mean, spread = task_head.mean, task_head.spread  # type: ignore[attr-defined]  # Regression has them
         return np.array([[(float(each.output) - mean) / spread] for each in predictions], np.float32)
@@ -50,7 +50,7 @@ def targets_from_predictions(task_head: TaskHead, predictions: Sequence[Predicti
 
 
 def average_targets(targets: Sequence[SoftTargets], task_head: TaskHead) -> SoftTargets:
-    """What several models say: the mean chance of each label, the mean number, of those who know it."""
+    """The mean over several models: of each label's probability, or of the number, where known."""
     if len(targets) == 1:
         return targets[0]
     stacked = np.stack(targets).astype(np.float64)
@@ -72,26 +72,26 @@ def align_columns(old: TaskHead, new: TaskHead, scores: Sequence[npt.NDArray[Any
     if old.family not in ("classification", "multi-label"):
         return rows
     place = {label: i for i, label in enumerate(old.labels)}
-    wanted = np.full((len(rows), len(new.labels)), np.nan, np.float32)
+    aligned = np.full((len(rows), len(new.labels)), np.nan, np.float32)
     for column, label in enumerate(new.labels):
         if label in place:
-            wanted[:, column] = rows[:, place[label]]
-    return wanted
+            aligned[:, column] = rows[:, place[label]]
+    return aligned
 
 
 def soft_target_loss(
-    match: Match, family: Family, scores: torch.Tensor, wanted: torch.Tensor, temperature: float
+    match: Match, family: Family, scores: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """(B,): how far the scores (B, K) are from what is wanted (B, K), over the columns that are known.
+    """(B,): the distance of scores (B, K) from soft targets (B, K), over the columns that are known.
 
-    `scores`: squared error, as DER has it (Buzzega et al. 2020). `chances`: Kullback-Leibler divergence at a
+    `scores`: squared error, as DER has it (Buzzega et al. 2020). `probabilities`: Kullback-Leibler divergence at a
     temperature, times its square (Hinton et al. 2015): of the known labels, or of each yes and no.
     """
     import torch
 
-    known = ~torch.isnan(wanted)
+    known = ~torch.isnan(targets)
     count = known.sum(1).clamp(min=1)
-    filled = torch.where(known, wanted, torch.zeros_like(wanted))
+    filled = torch.where(known, targets, torch.zeros_like(targets))
     if match == "scores" or family == "regression":
         return ((scores - filled).square() * known).sum(1) / count
     if family == "classification":

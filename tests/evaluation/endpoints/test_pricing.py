@@ -103,8 +103,8 @@ def test_the_bound_counts_pictures_sound_shots_and_the_schema() -> None:
         return prompts.request(form, Example("x", media, None, "x", "test", {}))
 
     text = of(asked("text", "x"))
-    picture = of(asked("image", np.zeros((1024, 1024, 3), np.uint8)))
-    assert 25_501 <= picture.input - text.input <= 27_000
+    image = of(asked("image", np.zeros((1024, 1024, 3), np.uint8)))
+    assert 25_501 <= image.input - text.input <= 27_000
     sound = of(asked("audio", np.zeros(16_000 * 60, np.float32)))
     assert 6000 <= sound.audio <= 6010
     assert sound.input >= sound.audio

@@ -264,7 +264,7 @@ def test_sound_is_sent_as_16_bits_and_what_is_too_loud_is_clipped() -> None:
 
 def test_a_template_says_where_the_picture_stands() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
-    first, picture, second = parts("image", pixels, "Look at {input} and choose: {labels}")
+    first, image, second = parts("image", pixels, "Look at {input} and choose: {labels}")
     assert (first["text"], second["text"]) == ("Look at ", " and choose: - a\n- b")
-    assert picture["type"] == "image_url"
+    assert image["type"] == "image_url"
     assert [part["type"] for part in parts("image", pixels, "Choose: {labels}")] == ["text", "image_url"]

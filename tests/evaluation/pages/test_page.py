@@ -151,9 +151,9 @@ def test_headings_and_links_lead_through_it(read: Page) -> None:
 
 
 def test_what_is_seen_can_be_heard(read: Page) -> None:
-    pictures = [attributes for tag, attributes in read.elements if tag == "img"]
-    assert pictures
-    assert all(attributes["alt"] for attributes in pictures)
+    images = [attributes for tag, attributes in read.elements if tag == "img"]
+    assert images
+    assert all(attributes["alt"] for attributes in images)
     drawings = [attributes for tag, attributes in read.elements if tag == "svg"]
     assert all(
         one.get("aria-hidden") == "true" or (one["role"], bool(one["aria-label"])) == ("img", True) for one in drawings

@@ -1,4 +1,4 @@
-"""`describe_evaluation` as an agent calls it: little by default, more when asked for, pictures where they tell more."""
+"""`describe_evaluation` as an agent calls it: little by default, more when asked for, images where they tell more."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _store_twenty(workspace: Workspace) -> None:
 
 
 def _store_digits(workspace: Workspace, folder: Path) -> None:
-    """Answers to an ingested dataset of pictures, all of them wrong."""
+    """Answers to an ingested dataset of images, all of them wrong."""
     manifest = data.ingest(workspace, "digits", source=str(data.digit_folder(folder, 40)), label="folder")
     rows = version_rows.read(workspace.folders, manifest, ["id", "label"], usable=True).to_pylist()
     references = {one["id"]: one["label"] for one in rows}

@@ -12,13 +12,13 @@ from speciate.errors import SpeciateError
 from speciate.tasks.families.detection import Detection
 from speciate.tasks.predictor import constant
 from speciate.tasks.task import TaskTerms, predict_examples
-from tests.tasks.learning import example, pictures, train, value
+from tests.tasks.learning import example, images, train, value
 
 PICTURE = example("a", np.zeros((20, 40, 3), np.uint8))
 
 
 def posed(count: int, seed: int) -> list[Any]:
-    made = enumerate(pictures(count, seed))
+    made = enumerate(images(count, seed))
     return [
         Detection.evaluation_example(example(f"{place}", pixels), objects, TaskTerms())
         for place, (pixels, objects) in made
@@ -34,7 +34,7 @@ def test_a_network_finds_squares_and_discs_and_the_median_box_does_not() -> None
 
 
 def test_what_is_exactly_on_the_map_comes_back_in_pixels() -> None:
-    """One peak in a map of 4 x 8 cells over a picture of 20 x 40 pixels."""
+    """One peak in a map of 4 x 8 cells over an image of 20 x 40 pixels."""
     maps = np.zeros((2 + 4, 4, 8))
     maps[1, 2, 3] = 0.9
     maps[1, 2, 4] = 0.8  # beside the peak, so none itself

@@ -15,7 +15,7 @@ from speciate.models.backbones.contract import States
 from speciate.tasks.families.segmentation import Segmentation, stretch
 from speciate.tasks.predictor import constant
 from speciate.tasks.task import TaskTerms
-from tests.tasks.learning import example, pictures, train, value
+from tests.tasks.learning import example, images, train, value
 
 PICTURE = example("a", np.zeros((20, 40, 3), np.uint8))
 SQUARE = {"category": "dog", "segmentation": json.dumps([[10, 5, 30, 5, 30, 15, 10, 15]])}
@@ -23,7 +23,7 @@ SPOT = {"category": "cat", "segmentation": json.dumps([[12, 8, 16, 8, 16, 12, 12
 
 
 def posed(count: int, seed: int) -> list[Any]:
-    made = enumerate(pictures(count, seed))
+    made = enumerate(images(count, seed))
     return [
         Segmentation.evaluation_example(example(f"{place}", pixels), objects, TaskTerms())
         for place, (pixels, objects) in made
@@ -193,7 +193,7 @@ def test_a_head_begins_with_the_shares_of_what_it_learns() -> None:
     ]
     task_head = Segmentation.fit([*targets, {**targets[0], "labels": ["cat"]}], {})
     assert task_head.labels == ("cat", "dog")
-    assert task_head.shares == pytest.approx((0.75, 0.125, 0.125))  # the square is a quarter of its picture
+    assert task_head.shares == pytest.approx((0.75, 0.125, 0.125))  # the square is a quarter of its image
     head = task_head.head(5)
     with torch.no_grad():
         begun = head(torch.zeros(1, 5, 2, 2)).softmax(1)

@@ -99,7 +99,7 @@ def served_models(answers: Iterable[CachedAnswer]) -> tuple[str, ...]:
 
 
 class _Requests(Sequence[Request]):
-    """Made when their turn comes: a thousand pictures at once would fill the memory."""
+    """Made when their turn comes: a thousand images at once would fill the memory."""
 
     def __init__(self, request: Callable[[AnswerKey], Request], keys: Sequence[AnswerKey]) -> None:
         self._request, self._keys = request, keys

@@ -331,7 +331,7 @@ def _check_template(template: str, form: PromptForm) -> None:
 
 
 LONGEST_SIDE = 1024
-"""Pixels; larger pictures are made smaller, smaller ones stay as they are."""
+"""Pixels; larger images are made smaller, smaller ones stay as they are."""
 PROMPT_MODALITIES = ("text", "tabular", "protein", "image", "audio")
 """Modalities that chat models take: those that are text, or have a part of their own."""
 
@@ -346,7 +346,7 @@ def as_text(modality: str, media: Any) -> str | None:
 
 
 def as_part(modality: str, media: Any) -> Part:
-    """A picture, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
+    """An image, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
     if modality == "image":
         return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _base64(_png(media))}}
     return {"type": "input_audio", "input_audio": {"data": _base64(_wav(media)), "format": "wav"}}
@@ -363,10 +363,10 @@ def cell_text(cell: Any) -> str:
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 

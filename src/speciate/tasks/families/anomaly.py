@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.families.classification import as_label
+from speciate.tasks.families.classification import as_label, is_empty
 from speciate.tasks.task import Prediction, Scores, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -48,16 +48,16 @@ class Anomaly(BaseModel):
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
         """Target: the positive label, or "normal" whatever else the label is."""
-        if _is_empty(cell):
+        if is_empty(cell):
             return None
         positive = terms.positive_label or ANOMALY
         return TaskExample(example, positive if as_label(cell) == positive else NORMAL)
 
     @classmethod
     def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
-        """Nothing for an anomaly: it is not known what others there are."""
-        posed = cls.evaluation_example(example, cell, terms) or TaskExample(example, NORMAL)
-        return [posed] if posed.target == NORMAL else []
+        """Nothing for an anomaly: models learn from normal examples only."""
+        made = cls.evaluation_example(example, cell, terms) or TaskExample(example, NORMAL)
+        return [made] if made.target == NORMAL else []
 
     @classmethod
     def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
@@ -121,10 +121,6 @@ class Anomaly(BaseModel):
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         raise _no_network()
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _no_network() -> SpeciateError:

@@ -93,9 +93,12 @@ def as_label(cell: Any) -> str | None:
 
     One rule for targets of every task with labels and for answers stored in a column.
     """
-    if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-        return None
-    return class_name(cell) or None
+    return None if is_empty(cell) else class_name(cell) or None
+
+
+def is_empty(cell: Any) -> bool:
+    """No value: None, an empty text or NaN."""
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
 TEMPERATURES = np.geomspace(0.02, 20, 61)

@@ -1,6 +1,6 @@
 """The action at each step of an episode, from what is measured and seen at that step: behaviour cloning.
 
-A model never sees the actions that it is asked for, nor what comes later: so it can act, step by step (evaluation/
+A model never sees the actions to predict, nor later steps, so it can act step by step (evaluation/environments/
 rollouts.py). Actions are learned in units of their spread.
 """
 
@@ -65,7 +65,7 @@ class Control(BaseModel):
             )
             for start in starts
         )
-        return [posed for piece in pieces if (posed := cls.evaluation_example(piece, cell, terms)) is not None]
+        return [made for piece in pieces if (made := cls.evaluation_example(piece, cell, terms)) is not None]
 
     @classmethod
     def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:

@@ -49,7 +49,7 @@ class Forecasting(BaseModel):
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """All but the last `horizon` steps are seen. None where too little would be left.
+        """All but the last `horizon` steps are visible. None if too few are left.
 
         Target: `{steps: (C, horizon), level: (C,), spread: (C,), naive: (C,)}`; `naive` is the mean error of repeating
         the last step within what is seen.
@@ -59,8 +59,8 @@ class Forecasting(BaseModel):
 
     @classmethod
     def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
-        """Windows of the part that a question shows, evenly spread: each begins with the series, and shows at least
-        half of what can be shown, so that it is like a question.
+        """Windows of the visible part, evenly spread. Each begins with the series and shows at least half of that
+        part, so that it resembles an evaluation example.
         """
         horizon = _known_horizon(terms)
         last = example.media.shape[1] - 2 * horizon
@@ -68,8 +68,8 @@ class Forecasting(BaseModel):
         if last < first:
             return []
         ends = np.unique(np.linspace(first, last, _TRAINING_WINDOWS).astype(np.int64)).tolist()
-        posed = [_window(example._replace(id=f"{example.id}#{k}"), end, horizon) for k, end in enumerate(ends)]
-        return [one for one in posed if one is not None]
+        windows = [_window(example._replace(id=f"{example.id}#{k}"), end, horizon) for k, end in enumerate(ends)]
+        return [one for one in windows if one is not None]
 
     @classmethod
     def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
@@ -166,7 +166,7 @@ def period(seen: Series) -> int | None:
 
 def _known_horizon(terms: TaskTerms) -> int:
     if terms.horizon is None:
-        raise ValueError("how many steps to foretell is not known")
+        raise ValueError("the number of steps to forecast is not known")
     return terms.horizon
 
 

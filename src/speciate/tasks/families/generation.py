@@ -1,8 +1,8 @@
-"""A text in answer to an example: the example is a question, or a conversation that the answer goes on.
+"""A text in answer to an example: the example is a question, or a conversation that the answer continues.
 
-What is asked and answered is in modalities/messages.py: a conversation that ends in a turn of the assistant asks for
-that turn, where no column has the answer. Of a mixed row its text does (shown.py). A model for it is a language model
-(writing.py), or one that sees (seeing.py), with no head of ours.
+Conversations are those of modalities/messages.py: if no column has the answer, the last turn of the assistant is the
+target; of a mixed row, the last turn in its text. A model for it is a language model (language_predictor.py) or a
+vision-language model (vision_language_predictor.py), without a head of ours.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Generation(DirectSupervision, BaseModel):
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Target: the text as it stands in the cell, a number or a Boolean as Python writes it; of a cell without
-        one the last turn of the conversation, where that is the assistant's."""
+        """Target: the text of the cell, a number or a Boolean as Python writes it; for an empty cell the last turn of
+        the conversation, if that is the assistant's."""
         if isinstance(cell, bytes | list | dict):
             raise ValueError(f"{str(cell)[:40]!r} is no text")
         text = "" if cell is None else str(cell)
         if text.strip():
             return TaskExample(example, text)
         if isinstance(example.media, dict):  # a mixed row
-            told = split_answer(example.media)
-            return None if told is None else TaskExample(example._replace(media=told[0]), told[1])
+            split = split_answer(example.media)
+            return None if split is None else TaskExample(example._replace(media=split[0]), split[1])
         if not isinstance(example.media, str):
             return None
         turns = split_last_answer(conversation(example.media))
@@ -83,7 +83,7 @@ class Generation(DirectSupervision, BaseModel):
 
 
 PROMPT_PARTS = ("image", "text")
-"""Modalities of the parts that are shown."""
+"""Modalities of the parts in a prompt."""
 
 
 def look(media: Any, parts: Collection[str] = (), side: int | None = None) -> ImagePrompt:
@@ -100,15 +100,15 @@ def look(media: Any, parts: Collection[str] = (), side: int | None = None) -> Im
     if not isinstance(media, Mapping):
         raise ValueError("the example has no picture")
     there = [(part, medium) for part, medium in present_parts(media) if not parts or str(part) in parts]
-    pictures = [medium for part, medium in sorted(there, key=_natural_order) if part.modality == "image"]
-    if not pictures:
+    images = [medium for part, medium in sorted(there, key=_natural_order) if part.modality == "image"]
+    if not images:
         raise ValueError("the example has no picture")
     texts = [(part, medium) for part, medium in there if part.modality == "text"]
-    return ImagePrompt(_question(texts), tuple(shrink(each, side) for each in pictures))
+    return ImagePrompt(_question(texts), tuple(shrink(each, side) for each in images))
 
 
 def parts_of(examples: Sequence[Example]) -> tuple[str, ...]:
-    """NAME.MODALITY of all parts that mixed rows have, and that can be shown; () of pictures alone."""
+    """NAME.MODALITY of all parts that mixed rows have, and that can be shown; () of images alone."""
     named = {name for each in examples if isinstance(each.media, Mapping) for name in each.media}
     return tuple(sorted(name for name in named if name.rpartition(".")[2] in PROMPT_PARTS))
 
@@ -133,7 +133,7 @@ def _question(texts: Sequence[tuple[PartName, str]]) -> Conversation:
         return (Message(USER, ""),)
     if len(texts) == 1:
         return conversation(texts[0][1])
-    said = [(part, conversation(text)) for part, text in texts]
-    if long := next((part.own for part, each in said if len(each) > 1), None):
+    turns = [(part, conversation(text)) for part, text in texts]
+    if long := next((part.own for part, each in turns if len(each) > 1), None):
         raise ValueError(f"the part {long!r} is a conversation, and there are other texts beside it")
-    return (Message(USER, "\n\n".join(f"{part.own}: {each[0].content}" for part, each in said)),)
+    return (Message(USER, "\n\n".join(f"{part.own}: {each[0].content}" for part, each in turns)),)

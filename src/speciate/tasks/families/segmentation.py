@@ -1,5 +1,5 @@
-"""A label for each pixel or voxel: a linear layer on each state, stretched over the picture (Segmenter's linear
-decoder, Strudel et al. 2021) or volume. Inside, every picture is a square of the same number of pixels, every volume a
+"""A label for each pixel or voxel: a linear layer on each state, stretched over the image (Segmenter's linear
+decoder, Strudel et al. 2021) or volume. Inside, every image is a square of the same number of pixels, every volume a
 cube.
 
 A map of labels is `{labels, size: [height, width], rle}`: of `rle` each pair says a place in `labels`, from 1 on (0 is
@@ -66,20 +66,20 @@ class Segmentation(DirectSupervision, BaseModel):
         """Cell: `[{category, segmentation}]` as the COCO reader makes it, or one mask as COCO's run lengths in JSON; of
         a volume, a mask as label_maps.py has it.
 
-        Target: a map of labels in the picture's own size, made smaller where that is large. Larger regions lie below
+        Target: a map of labels in the image's own size, made smaller where that is large. Larger regions lie below
         smaller ones.
         """
         if cell is None or cell == "":
             return None
         if is_volume(example.media):
             return TaskExample(example, _volume_target(example.media["voxels"].shape, example.media["spacing"], cell))
-        picture: Size = example.media.shape[:2]
-        shrunk = min(1.0, _MOST_OF_TARGET[2] / max(picture))
-        size = max(1, round(picture[0] * shrunk)), max(1, round(picture[1] * shrunk))
-        regions = [(label, region_mask(outline, picture, size)) for label, outline in _outlines(cell)]
+        image_size: Size = example.media.shape[:2]
+        shrunk = min(1.0, _MOST_OF_TARGET[2] / max(image_size))
+        size = max(1, round(image_size[0] * shrunk)), max(1, round(image_size[1] * shrunk))
+        regions = [(label, region_mask(outline, image_size, size)) for label, outline in _outlines(cell)]
         names = sorted({label for label, mask in regions if mask.any()})
         if len(names) > MOST_LABELS:
-            raise ValueError(f"{len(names)} labels in one picture are more than {MOST_LABELS}")
+            raise ValueError(f"{len(names)} labels in one image are more than {MOST_LABELS}")
         pixels = np.zeros(size, np.uint8)
         for label, mask in sorted(regions, key=lambda each: -int(each[1].sum())):
             if mask.any():
@@ -130,7 +130,7 @@ class Segmentation(DirectSupervision, BaseModel):
 
     def predictions(self, scores: Sequence[npt.NDArray[Any]]) -> list[Prediction]:
         """`scores`: (K + 1, h, w) or (K + 1, d, h, w) each, or (places, K + 1) of a square or cube. Output: a map of
-        labels with `side` pixels along each axis, stretched over the picture."""
+        labels with `side` pixels along each axis, stretched over the image."""
         maps = (self._as_maps(each) if each.ndim == 2 else each for each in scores)
         return [self._prediction(stretch(each, self.side).argmax(0).astype(np.uint8)) for each in maps]
 
@@ -237,8 +237,8 @@ Size = tuple[int, int]  # height, width
 _MOST_PIXELS = 50_000_000
 
 
-def region_mask(outline: Any, picture: Size, size: Size) -> Mask:
-    """A COCO segmentation of an image of `picture` pixels, as a mask of `size` pixels.
+def region_mask(outline: Any, image_size: Size, size: Size) -> Mask:
+    """A COCO segmentation of an image of `image_size` pixels, as a mask of `size` pixels.
 
     A pixel belongs to a polygon if its centre lies inside.
     `outline`: polygons `[[x, y, x, y, ...], ...]`, or run lengths `{size, counts}`, plain or compressed; also as JSON.
@@ -255,7 +255,7 @@ def region_mask(outline: Any, picture: Size, size: Size) -> Mask:
         raise ValueError(f"{outline!r:.60} is neither polygons nor run lengths")
     mask = np.zeros(size, bool)
     for ring in outline:
-        mask |= fill_polygon(_polygon(ring) * (size[1] / picture[1], size[0] / picture[0]), size)
+        mask |= fill_polygon(_polygon(ring) * (size[1] / image_size[1], size[0] / image_size[0]), size)
     return mask
 
 

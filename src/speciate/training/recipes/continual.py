@@ -247,7 +247,7 @@ def _lwf_targets(study: TrainingContext, backbone: Backbone, head: Any, paramete
     def lesson(example: Example, target: Any) -> TrainingTarget:
         return TrainingTarget(target, 1.0, said[example.id], parameters.alpha)
 
-    return soft_target_head(study, head, SoftTargetLoss(study.readout, "chances", parameters.temperature), lesson)
+    return soft_target_head(study, head, SoftTargetLoss(study.readout, "probabilities", parameters.temperature), lesson)
 
 
 # Recipe `ewc`: a network goes on with a new version while each weight is pulled back by what it mattered before.

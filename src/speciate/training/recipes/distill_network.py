@@ -75,7 +75,7 @@ def _distill_targets(study: TrainingContext, backbone: Backbone, parameters: Dis
     matched = bool(parameters.features)
     if matched:
         head = with_projection(head, backbone.width, teaching.teacher_width(study, teachers[0]))
-    readout = SoftTargetLoss(study.readout, "chances", parameters.temperature, features=parameters.features)
+    readout = SoftTargetLoss(study.readout, "probabilities", parameters.temperature, features=parameters.features)
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
         told = [example for example in examples if example.id not in study.untold]
