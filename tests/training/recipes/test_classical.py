@@ -169,7 +169,8 @@ def test_neighbours_are_learned_from_labels(workspace: Workspace, splits: tuple[
 def test_scores_between_0_and_1_have_the_interval_that_an_evaluation_gives_them() -> None:
     outline = json.dumps([[10, 5, 30, 5, 30, 15, 10, 15]])
     pictures = examples(*[np.zeros((20, 40, 3), np.uint8)] * 4)
-    posed = [Segmentation.evaluation_example(each, [{"category": "dog", "segmentation": outline}], TaskTerms()) for each in pictures]
+    cell = [{"category": "dog", "segmentation": outline}]
+    posed = [Segmentation.evaluation_example(each, cell, TaskTerms()) for each in pictures]
     truths = [one.target for one in posed if one]
     study: Any = SimpleNamespace(
         payload=SimpleNamespace(objective=Objective(metric="dice")), truths=lambda held: truths

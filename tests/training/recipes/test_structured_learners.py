@@ -121,7 +121,8 @@ def posed(seeds: range) -> list[TaskExample]:
         made = organ(seed, side=16)
         voxels, labels = (each.transpose(2, 1, 0) for each in (made.voxels, made.labels))
         volume: Volume = {"voxels": voxels.astype(np.float32), "spacing": np.array([1.5, 1, 2], np.float32)}
-        one = Segmentation.evaluation_example(example(f"{seed}", volume), mask_cell(labels, ["organ", "lesion"]), TaskTerms())
+        cell = mask_cell(labels, ["organ", "lesion"])
+        one = Segmentation.evaluation_example(example(f"{seed}", volume), cell, TaskTerms())
         assert one is not None
         found.append(one)
     return found

@@ -36,7 +36,7 @@ Example = Mapping[str, Any]
 class StoredRequest(BaseModel):
     """The payload of a service that reads stored rows. Each service needs some of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
     folder: Path
     """Of the evaluation's files."""
     metric: str = ""
