@@ -33,7 +33,7 @@ from speciate.vocabulary import Metric, find_metric
 
 
 class Cost(NamedTuple):
-    """Measured on a warm model; None where nothing of it applies (a column, the constant)."""
+    """Measured on a warm model; None where it does not apply (a column, the constant)."""
 
     usd_per_1k: float | None = None
     p50_ms: float | None = None
@@ -45,22 +45,22 @@ class Cost(NamedTuple):
 
 
 class ModelEntry(NamedTuple):
-    """One contestant with all of its answers."""
+    """One model with all of its answers."""
 
     evaluated_model: EvaluatedModel
     repeats: tuple[Answers, ...]
-    """Of each time that it was asked everything."""
+    """Its answers to all examples, once per repeat."""
     errors: int
     """In all repeats together."""
     cost: Cost
     seen: int | None = 0
-    """Examples that were in its training data; None where nobody knows those any more."""
+    """Examples that were in its training data; None if that data is not known any more."""
     nearly_seen: int = 0
     """Further examples that have a near-duplicate there."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
     served: tuple[str, ...] = ()
-    """What an endpoint said that it served."""
+    """The model names that an endpoint reported."""
 
 
 class MetricScores(NamedTuple):
@@ -72,7 +72,7 @@ class MetricScores(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What the evaluation asks. The first metric is the main one; `candidate` None lets the gates choose."""
+    """The settings of the comparison. The first metric is the main one; `candidate` None lets the gates choose."""
 
     dataset: str
     metrics: tuple[Metric, ...]
@@ -92,7 +92,7 @@ class Question(NamedTuple):
 
 
 def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int = 0) -> MetricScores:
-    """All that intervals of one metric of one model need, at any level. Repeats are averaged: they are no examples."""
+    """What intervals of one metric of one model need, at any level. Repeats are averaged: they are not examples."""
     n = len(repeats[0].references)
     if metric.shape == "mean":
         return MetricScores(n, averaged(metric, repeats), None)
@@ -169,7 +169,7 @@ def _without_verdict(
 
 def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clusters: Codes, level: float) -> Row:
     evaluated_model, cost = entry.evaluated_model, entry.cost
-    n, asked = len(entry.repeats[0].references), len(entry.repeats[0].references) * len(entry.repeats)
+    n = len(entry.repeats[0].references)
     values = {
         name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
     }
@@ -184,7 +184,7 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         errors=entry.errors,
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
-        coverage=round(1 - entry.errors / asked, 6) if n else 0.0,
+        coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
         p50_ms=number(cost.p50_ms) if cost.p50_ms is not None else None,
         p95_ms=number(cost.p95.value) if cost.p95 else None,

@@ -1,4 +1,4 @@
-"""From what a chat model said to an answer, or to the reason why it is none. Nothing is guessed."""
+"""From the text of a chat model to an answer, or to the reason why it is invalid. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 60  # characters of an answer that is none
 
 
 class UnreadableAnswer(ValueError):
-    """The model answered, but not what was form."""
+    """The answer does not have the requested form."""
 
 
 def parse_answer(form: PromptForm, text: str) -> Prediction:

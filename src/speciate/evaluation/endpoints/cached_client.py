@@ -1,5 +1,6 @@
-"""Questions to an endpoint of which none is put twice: each answer is on disk before the next question is put, by what
-was asked and of whom. What is kept is the text that came; what it says is read again each time.
+"""A client of an endpoint that asks no question twice: each answer is in the cache before the next call.
+
+The cache holds the text of an answer; it is parsed again each time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class CachedClient:
         on_progress: Callable[[int], None] = lambda done: None,
         limits: Limits = _USUAL,
     ) -> dict[AnswerKey, CachedAnswer]:
-        """What is known of these, after asking what was not; `on_progress` is told how many are there.
+        """The answers to these keys, cached or new; `on_progress` gets their number so far.
 
         Raises Stopped, or SpeciateError where they cannot be asked.
         """

@@ -1,4 +1,4 @@
-"""From an example to what a chat model is form, and what of that makes an answer another answer.
+"""From an example to the prompt of a chat model, and a digest of all parts of it that change answers.
 
 A template is the user's own text with `{input}` (the example), `{labels}` and `{COLUMN}` for an input column; `{{` and
 `}}` are braces. It is filled in once: braces in data stay braces. The example stands between tags that do not occur in
@@ -60,7 +60,7 @@ _OUTPUTS: dict[str, tuple[Output, ...]] = {
     "transcription": ("free", "json_schema"),
     "generation": ("free", "json_schema"),
 }
-"""What may be form of each family; the first is what is form where nothing is said."""
+"""Possible outputs of each family; the first is the default."""
 KEYS: dict[str, str] = {
     "classification": "label", "ordinal": "label", "anomaly": "label",
     "regression": "number", "multi-label": "labels", "transcription": "text", "generation": "text",
@@ -71,7 +71,7 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 class Prompt(BaseModel):
-    """How a public model is form. What stands here changes answers; keys, addresses and speed stand elsewhere."""
+    """How a public model is asked. Each field changes answers; keys, addresses and speed are elsewhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: str | None = Field(
@@ -91,7 +91,7 @@ Part = dict[str, Any]
 
 
 class PromptForm(NamedTuple):
-    """One evaluation's way of asking: the same for all its examples. Made by `form`."""
+    """The prompt settings of one evaluation, the same for all its examples. Made by `prompt_form`."""
 
     prompt: Prompt
     family: str
@@ -119,7 +119,7 @@ def prompt_form(
 ) -> PromptForm:
     """Checked. `training`: examples with references, of which `prompt.few_shot` are shown.
 
-    INVALID: this cannot be form of a chat model, or the template names what there is not.
+    INVALID: a chat model cannot do this task, or the template has an unknown name.
     """
     form = PromptForm(prompt, family, modality, tuple(labels), tuple(columns))
     _check(form)
@@ -163,8 +163,7 @@ def request(form: PromptForm, example: Example) -> Request:
 def digest(form: PromptForm) -> str:
     """sha256 of all that changes an answer: the question's words, the shots' content, the sampling.
 
-    Which endpoint is form is `Endpoint.identity`. Whether the endpoint obeys `answer_schema` is found out while asking
-    and is not part of it.
+    The endpoint is not part of it (`Endpoint.identity`), nor whether it obeys `answer_schema`.
     """
     content = {
         "wording": _WORDING,

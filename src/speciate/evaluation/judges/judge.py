@@ -55,7 +55,7 @@ def judge_answers(case: JudgeCase) -> ExtraScores:
 
 
 def _check_served(case: JudgeCase) -> None:
-    """What endpoints and logs say that they served may on_progress a family that their names did not."""
+    """Model names that endpoints and logs report may reveal a family that the refs did not."""
     if case.judge.asked.same_family:
         return
     for model_answers in case.all_answers:

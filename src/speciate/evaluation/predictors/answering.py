@@ -1,8 +1,8 @@
-"""What a predictor is handed and hands in, and how a model on this machine is asked: chunk by chunk, each answer
+"""The request and the result of a predictor, and how a model on this machine is asked: chunk by chunk, each answer
 checked.
 
-An answer that was ever recorded is not asked for again. An example that a model fails on is an answer with an error.
-Where a whole chunk fails, its examples are asked one by one, so that one bad example costs only itself.
+Cached answers are not asked for again. If a model fails on an example, its answer is an error. If a whole chunk fails,
+its examples are asked one by one, so that one bad example costs only itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from speciate.vocabulary import Family
 
 CHUNK = 256
 _ROUNDING = 1e-3
-"""By how much a probability may be off."""
+"""Tolerance of probabilities."""
 _COMPUTES = 1
 """Raised when our own code comes to answer otherwise from the same files."""
 Item = TypeVar("Item")
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 AskModel = Callable[[Sequence[Example]], Sequence[Prediction]]
 OnProgress = Callable[[int], None]
-"""Told how many of a model's answers are there."""
+"""Called with the number of answers that are there."""
 
 
 def answer_all(
@@ -197,22 +197,22 @@ class PredictorRequest(NamedTuple):
     task: EvaluationPayload
     evaluated_model: EvaluatedModel
     examples: list[Example]
-    """With what this contestant may see of them."""
+    """With the columns that this model may see."""
     labels: tuple[str, ...]
-    """Those that an answer can have; empty where answers are no labels."""
+    """The possible answers; empty if answers are not labels."""
     training_targets: Sequence[Any]
-    """Truths of the training split; where there is none, of the examples themselves."""
+    """Of the training split; without one, of the examples themselves."""
     training_examples: Sequence[TaskExample]
-    """Training examples with their references, to show as examples of how to answer."""
+    """For few-shot prompts."""
     on_progress: OnProgress
 
 
 class ModelAnswers(NamedTuple):
-    """`repeats`: a list of answers, one per example, for each time that all were asked."""
+    """`repeats`: for each repeat, a list with one answer per example."""
 
     evaluated_model: EvaluatedModel
     repeats: tuple[list[Answer], ...]
     cost: Cost = Cost()
     served: tuple[str, ...] = ()
-    """What an endpoint said that it served; more than one: it changed meanwhile."""
+    """The model names that an endpoint reported; several, if it changed meanwhile."""
     notes: tuple[str, ...] = ()

@@ -76,7 +76,7 @@ _BY_SOURCE = {
 
 
 def predict(request: PredictorRequest) -> ModelAnswers:
-    """Raises Stopped where the run was request to stop: what was answered until then is kept."""
+    """Raises Stopped if the run is to stop; answers until then are in the cache."""
     if request.evaluated_model.source == "ensemble":
         return predict_ensemble(request, predict)
     return _BY_SOURCE[request.evaluated_model.source](request)
@@ -132,7 +132,7 @@ def _parse_cell(cell: Any) -> Any:
 def predict_ensemble(request: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
     """Several models as one: the mean of their probabilities or numbers, else the most frequent answer.
 
-    Each member's answers are cached under its own name, so a model that also takes part by itself is request once. If
+    Each member's answers are cached under its own name, so a model that also takes part by itself is asked once. If
     one member has no answer, the others decide; if none has, the answer is an error.
     """
     all_answers = [ask_member(request._replace(evaluated_model=member)) for member in request.evaluated_model.members]

@@ -1,4 +1,4 @@
-"""A model that others serve, request over HTTP.
+"""A model that others serve, asked over HTTP.
 
 Latency is measured apart, one call at a time, on answers that are kept for that alone: those that many calls at once
 brought say nothing about it.
@@ -57,7 +57,7 @@ def _endpoint(request: PredictorRequest) -> Endpoint:
 
 
 def _measure_latency(client: CachedClient, form: PromptForm, request: PredictorRequest, endpoint: Endpoint) -> Cost:
-    """Latency of single calls, on examples drawn anew for it; few examples are request again and again."""
+    """Latency of single calls, on examples drawn anew for it; few examples are asked repeatedly."""
     examples, count = request.examples, TIMED_FOR_A_LIMIT if request.task.limits_latency else TIMED
     order = np.random.default_rng(request.task.seed).permutation(len(examples))
     sample = [examples[order[place % len(order)]] for place in range(count + WARM_UP)]

@@ -171,7 +171,7 @@ def _notes(
 ) -> list[str]:
     name, total, notes = request.evaluated_model.name, len(request.examples), []
     if lacking:
-        named = [key.asked.partition(":")[0] for key in lacking]
+        named = [key.question.partition(":")[0] for key in lacking]
         notes.append(f"{name} has no sample about {len(lacking)} of {total} examples: {_some(named)}.")
     if unmatched:
         notes.append(f"{len(unmatched)} samples of {name} are about none of the examples: {_some(unmatched)}.")
