@@ -107,7 +107,7 @@ def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
     assert compared.method == "jackknife_t"
 
 
-def test_examples_without_a_truth_are_counted_in_one_note(workspace: Workspace) -> None:
+def test_examples_without_a_reference_are_counted_in_one_note(workspace: Workspace) -> None:
     x = [float(i % 9) for i in range(90)]
     y: list[float | None] = [2 * one for one in x]
     y[0], y[1], y[3], y[89], y[85] = float("inf"), None, float("nan"), float("inf"), None
@@ -205,7 +205,7 @@ def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> N
     assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
 
 
-def test_the_truth_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
+def test_the_reference_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
     changes: dict[str, Any] = {"target_column": "site", "incumbent": None, "objective": {"metric": "f1"}}
     world.define(flowers, **changes, positive_label="south")
     world.train_model(flowers, "sites", use_case="flowering")

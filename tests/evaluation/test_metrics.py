@@ -161,7 +161,7 @@ def test_weights_of_clusters_mean_repeated_numbers(name: str) -> None:
     assert weighted == pytest.approx(value(name, number_answers(list(reference[twice]), list(said[twice]))), rel=1e-9)
 
 
-def test_a_truth_of_zero_has_no_relative_error() -> None:
+def test_a_reference_of_zero_has_no_relative_error() -> None:
     got = contributions(find_metric("mape"), number_answers([0.0, 2.0], [1.0, 1.0]))
     assert math.isnan(got[0])
     assert got[1] == 0.5

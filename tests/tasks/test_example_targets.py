@@ -41,6 +41,6 @@ def test_a_class_is_the_label() -> None:
     assert _truth("text-classification", "a", " a ") == "a"
 
 
-def test_a_cell_that_is_no_truth_names_dataset_and_column() -> None:
+def test_a_cell_that_is_no_target_names_dataset_and_column() -> None:
     with pytest.raises(SpeciateError, match="'tags' of d@v1 is no target for 'token-classification' everywhere; "):
         _truth("token-classification", "['O', 'O']", ["O", "O"])

@@ -21,7 +21,7 @@ def said(**table: float) -> Prediction:
     return Prediction(max(table, key=lambda label: table[label]), None, table)
 
 
-def test_chances_stand_in_the_students_columns_and_what_a_teacher_does_not_know_is_open() -> None:
+def test_probabilities_stand_in_the_students_columns_and_what_a_teacher_does_not_know_is_open() -> None:
     found = targets_from_predictions(ABC, [said(b=0.75, a=0.25, z=0.0)])
     np.testing.assert_allclose(np.exp(found[0, :2]), [0.25, 0.75], rtol=1e-6)
     assert np.isnan(found[0, 2])
@@ -67,7 +67,7 @@ def test_open_columns_neither_count_nor_get_a_gradient() -> None:
         assert scores.grad[0, 0] != 0
 
 
-def test_several_teachers_say_their_mean_chance_of_what_each_knows() -> None:
+def test_several_teachers_say_their_mean_probability_of_what_each_knows() -> None:
     one, other = (
         targets_from_predictions(ABC, [said(a=0.2, b=0.8)]),
         targets_from_predictions(ABC, [said(a=0.4, b=0.4, c=0.2)]),

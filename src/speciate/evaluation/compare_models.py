@@ -291,9 +291,9 @@ def _mark_dominated(report: Report) -> Report:
 
 
 def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
-    """The models beside the baseline: what could serve in its place."""
-    contestants = [entry.evaluated_model for entry in entries]
-    return [one.name for one in contestants if one.source in CANDIDATES and one.name != question.baseline]
+    """The models that could replace the baseline in production."""
+    models = [entry.evaluated_model for entry in entries]
+    return [one.name for one in models if one.source in CANDIDATES and one.name != question.baseline]
 
 
 Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]

@@ -210,7 +210,7 @@ def _no_decision(
     incumbent: EvaluatedModel,
     named: list[EvaluatedModel],
 ) -> str | None:
-    """Why this evaluation must not decide on promotion, or None: a weaker rival or an easier suite proves nothing."""
+    """Why this evaluation must not decide on promotion, or None: a weaker baseline or an easier suite proves nothing."""
     if use_case is None:
         return "no use case was named"
     if baseline.name != incumbent.name:
@@ -221,7 +221,7 @@ def _no_decision(
 
 
 def _role(spec: EvaluateSpec, use_case: UseCase | None) -> Suite:
-    """The part that the dataset plays: what was asked for, where the use case has such a suite."""
+    """The suite that the dataset is: the requested one, if the use case has it."""
     return spec.suite if spec.suite and use_case and getattr(use_case.suites, spec.suite) else "core"
 
 
@@ -284,13 +284,13 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
 
 
 def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], models: list[EvaluatedModel]) -> TaskTerms:
-    """What the references depend on: the use case's and the models' own, who must have been trained for the same."""
+    """Terms of the use case and of the models, which must have been trained with the same."""
     known = [each.terms for each in models if each.terms is not None]
     horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
     if len(horizons) > 1:
         raise SpeciateError(
             Code.INVALID,
-            f"These models foretell different numbers of steps: {', '.join(map(str, horizons))}.",
+            f"These models forecast different numbers of steps: {', '.join(map(str, horizons))}.",
             "Compare models of one horizon; train_model(hyperparameters={'horizon': N}) sets it.",
         )
     positive = use_case.positive_label if use_case else None
@@ -316,7 +316,7 @@ def _order(labels: Collection[str], known: list[TaskTerms]) -> tuple[str, ...]:
 
 
 def _target(manifest: Manifest, use_case: UseCase | None, task: Task, models: list[EvaluatedModel]) -> str | None:
-    """The use case's, else what the models were trained on, else the usual one."""
+    """The use case's target, else that of the models' training, else the usual one."""
     if use_case and use_case.target_column:
         return use_case.target_column
     learned = [each.target for each in models if each.target in manifest.columns]
@@ -343,7 +343,7 @@ def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
 
 
 def _task(manifest: Manifest, use_case: UseCase | None, models: list[EvaluatedModel]) -> Task:
-    """The use case's, else the models', else what the labels look like."""
+    """The use case's task, else the models', else one by the labels."""
     if use_case:
         return find_task(use_case.task)
     for evaluated_model in models:
@@ -428,8 +428,8 @@ def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:
 def _metrics(
     spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None, extra: list[str]
 ) -> list[Metric]:
-    """The main metric first: the use case's, else the first that was asked for, else what the evaluation brings along,
-    else the task's default.
+    """The main metric first: the use case's, else the first requested one, else the scorer's or judge's, else the
+    task's default.
     """
     every = use_case.in_force if use_case else ()
     gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]

@@ -1,6 +1,6 @@
 """Models that answer: loaded from a version's folder, or the constant answer that every model must beat.
 
-A folder of the first kind holds `predictor.json` (task, representation, readout), `representation.safetensors` and
+A folder of the first kind holds `predictor.json` (task, representation, task head), `representation.safetensors` and
 `estimator.safetensors`; every file is checked against its hash before it is read.
 """
 

@@ -94,7 +94,7 @@ def test_no_text_takes_more_tokens_than_the_bound(text: str, most: int) -> None:
     assert bound.output == most
 
 
-def test_the_bound_counts_pictures_sound_shots_and_the_schema() -> None:
+def test_the_bound_counts_images_sound_shots_and_the_schema() -> None:
     def of(request: Request) -> Usage:
         return at_most(request)
 

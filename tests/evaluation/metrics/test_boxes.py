@@ -77,7 +77,7 @@ def test_it_is_what_a_plain_computation_says(images: list[tuple[Any, Any]]) -> N
 
 @settings(deadline=None)
 @given(images, st.randoms(use_true_random=False))
-def test_weights_of_clusters_mean_repeated_pictures(images: list[tuple[Any, Any]], chance: Any) -> None:
+def test_weights_of_clusters_mean_repeated_images(images: list[tuple[Any, Any]], chance: Any) -> None:
     for place, guess in enumerate([each for _, found in images for each in found]):
         guess["score"] += place / 1000  # else copies of an image would mix among equals
     clusters = np.arange(len(images)) // 2
@@ -172,7 +172,7 @@ def test_both_are_pycocotools(seed: int) -> None:
     assert [value(marked(images), metric) for metric in (MAP, MAP_50)] == pytest.approx(cocos(images), rel=1e-9)
 
 
-def test_weighted_pictures_are_pycocotools_of_copies() -> None:
+def test_weighted_images_are_pycocotools_of_copies() -> None:
     pytest.importorskip("pycocotools")
     images, weights = scene(np.random.default_rng(9), 8), np.array([0, 2, 1, 3, 0, 1, 1, 2])
     copies = [images[i] for i in np.repeat(np.arange(8), weights)]

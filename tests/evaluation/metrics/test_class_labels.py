@@ -155,7 +155,7 @@ def test_an_error_is_as_far_off_as_can_be() -> None:
         assert rank_error(ordinal_answers([label], ["7"])) == worst
 
 
-def test_a_label_that_only_the_truth_knows_has_its_rank_among_the_others() -> None:
+def test_a_label_that_only_the_reference_knows_has_its_rank_among_the_others() -> None:
     assert rank_error(ordinal_answers(["10"], ["11"], ("2", "11"))) == 1
     assert ordinal_answers(["10"], ["2"], ("2", "11")).labels == ("2", "10", "11")
     assert ordinal_answers(["odd"], ["low"], ("low", "high")).labels == ("low", "high", "odd")  # in no natural order

@@ -84,7 +84,7 @@ def test_the_same_structure_is_perfect_and_its_mirror_image_is_not(chain: Places
     assert tm_score(*mirrored) < 0.5
 
 
-def test_residues_that_the_truth_does_not_know_do_not_count(chain: Places) -> None:
+def test_residues_that_the_reference_does_not_know_do_not_count(chain: Places) -> None:
     answer = moved(chain, 3, 0.5)
     rows: list[Any] = chain.tolist()
     wrong = answer.copy()

@@ -43,7 +43,7 @@ def test_a_number_is_found_however_it_is_wrapped(number: float, text: str) -> No
     assert last_number(text.format(f"{number:,.3f}")) == pytest.approx(number, abs=6e-4)
 
 
-def test_numbers_match_in_other_notations_and_a_truth_without_one_is_not_counted() -> None:
+def test_numbers_match_in_other_notations_and_a_reference_without_one_is_not_counted() -> None:
     got = scores("numeric_match", ["#### 1200", "5", "5", "5", "yes"], ["so 1,200.0", "6", "none", None, "5"])
     assert got.tolist()[:4] == [1, 0, 0, 0]
     assert math.isnan(got[4])

@@ -51,7 +51,7 @@ def test_costs_that_differ_by_decades_are_drawn_by_decades() -> None:
 
 
 @given(st.lists(st.tuples(_costs, _numbers), min_size=1, max_size=20))
-def test_points_are_inside_the_picture(pairs: list[tuple[float, float]]) -> None:
+def test_points_are_inside_the_image(pairs: list[tuple[float, float]]) -> None:
     points = [Point(str(i), x, y, (y - 1, y + 1), "other") for i, (x, y) in enumerate(pairs)]
     found = drawn(scatter(points, "cost", "value"))
     circles = [one for tag, one in found.elements if tag == "circle"]

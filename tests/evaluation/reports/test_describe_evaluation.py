@@ -117,7 +117,7 @@ def test_parts_are_given_where_they_are_asked_for(app: App) -> None:
     assert set(view.pareto.front) | set(view.pareto.dominated) == set(MODELS)
 
 
-def test_wrong_pictures_come_as_a_numbered_sheet(app: App) -> None:
+def test_wrong_images_come_as_a_numbered_sheet(app: App) -> None:
     view, sheet = describe_evaluation(app, "evaluation-digits", errors=5)
     assert view.untrusted is not None
     assert len(view.untrusted.worst_examples or ()) == 5
@@ -135,7 +135,7 @@ def test_captions_number_the_examples_and_say_what_was_taken_for_what() -> None:
     assert told == {"a": "1: 3.142, not 2.5", "b": "2: cat, no answer"}
 
 
-def test_a_page_shows_the_pictures_themselves(app: App) -> None:
+def test_a_page_shows_the_images_themselves(app: App) -> None:
     view, *_ = describe_evaluation(app, "evaluation-digits", page=True)
     assert view.page is not None
     text = Path(view.page).read_text()

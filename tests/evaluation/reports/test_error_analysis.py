@@ -62,7 +62,7 @@ def test_counts_are_those_of_scikit_learn(asked: dict[str, Any]) -> None:
     assert found["wrong"] == expected.sum() - np.trace(expected)
 
 
-def test_the_most_frequent_mistakes_come_first_with_their_share_of_the_truth(asked: dict[str, Any]) -> None:
+def test_the_most_frequent_mistakes_come_first_with_their_share_of_the_reference(asked: dict[str, Any]) -> None:
     (found,) = confusion(asked)["models"]
     counts, place = np.array(found["counts"]), {name: i for i, name in enumerate(LABELS)}
     wrong = counts.copy()

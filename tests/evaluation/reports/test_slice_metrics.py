@@ -52,7 +52,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
     return {"folder": folder, "metric": "accuracy", "baseline": "old", "candidate": "new", "but": ["said"]}
 
 
-def test_only_columns_with_few_frequent_values_are_cut_and_the_truth_comes_first(asked: dict[str, Any]) -> None:
+def test_only_columns_with_few_frequent_values_are_cut_and_the_reference_comes_first(asked: dict[str, Any]) -> None:
     found = slices_by_columns(asked)
     assert [cut["column"] for cut in found["columns"]] == ["truth", "site"]
     assert {one["value"] for one in found["columns"][1]["slices"]} == {"north", "(empty)"}

@@ -43,7 +43,7 @@ def test_a_question_shows_no_action() -> None:
     assert np.shape(question.target["actions"]) == (20, 2)
 
 
-def test_an_episode_without_actions_has_no_truth() -> None:
+def test_an_episode_without_actions_has_no_target() -> None:
     blind = example()
     blind.media["action"] = np.zeros((20, 0), np.float32)
     assert Control.evaluation_example(blind, None, TERMS) is None
@@ -55,7 +55,7 @@ def test_only_the_beginning_of_an_episode_is_where_a_seed_puts_a_model() -> None
     assert "seed" not in posed(example(environment="reach")).target
 
 
-def test_lessons_are_pieces_that_together_are_the_episode() -> None:
+def test_training_examples_are_pieces_that_together_are_the_episode() -> None:
     lessons = Control.training_examples(example(7), None, TERMS)
     assert [len(lesson.target["actions"]) for lesson in lessons] == [2, 2, 2, 1]
     assert len({lesson.example.id for lesson in lessons}) == 4

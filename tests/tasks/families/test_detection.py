@@ -45,7 +45,7 @@ def test_what_is_exactly_on_the_map_comes_back_in_pixels() -> None:
     assert made["box"] == pytest.approx([3.5 / 8 * 40 - 5, 2.25 / 4 * 20 - 5, 10, 10], abs=0.01)
 
 
-def test_boxes_end_where_the_picture_ends() -> None:
+def test_boxes_end_where_the_image_ends() -> None:
     maps = np.zeros((1 + 4, 4, 8))
     maps[0, 0, 0], maps[1:3, 0, 0] = 0.9, 1.0
     ((made,),) = (each.output for each in predict_examples(Detection(labels=("cat",)), [maps], [PICTURE]))
@@ -65,7 +65,7 @@ def test_targets_are_shares_and_leave_out_crowds_and_labels_that_training_has_no
     assert json.loads(json.dumps(made.target)) == made.target
 
 
-def test_a_picture_without_objects_teaches_that_there_are_none() -> None:
+def test_a_image_without_objects_teaches_that_there_are_none() -> None:
     made = Detection.evaluation_example(PICTURE, [], TaskTerms())
     assert made is not None
     assert made.target["objects"] == []

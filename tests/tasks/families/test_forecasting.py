@@ -59,7 +59,7 @@ def test_a_question_hides_the_last_steps() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 20))
-def test_lessons_never_show_what_is_asked(steps: int, horizon: int) -> None:
+def test_training_examples_never_show_what_is_asked(steps: int, horizon: int) -> None:
     series = np.arange(steps, dtype=np.float32)[None]
     taught = Forecasting.training_examples(example("a", series), None, TaskTerms(horizon=horizon))
     assert len(taught) <= 32

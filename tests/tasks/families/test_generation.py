@@ -19,7 +19,7 @@ def target(cell: object) -> object:
     return posed and posed.target
 
 
-def test_the_truth_is_the_text_of_the_cell() -> None:
+def test_the_target_is_the_text_of_the_cell() -> None:
     assert target(" two\n words ") == " two\n words "
     assert target(42) == "42"
     assert target(None) is None

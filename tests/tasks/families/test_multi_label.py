@@ -35,7 +35,7 @@ def test_cells_are_lists_however_they_are_written(cell: object, target: list[str
 
 
 @pytest.mark.parametrize("cell", [None, "", float("nan")])
-def test_no_cell_is_no_truth(cell: object) -> None:
+def test_no_cell_is_no_target(cell: object) -> None:
     assert MultiLabel.evaluation_example(EXAMPLE, cell, TaskTerms()) is None
     assert MultiLabel.training_examples(EXAMPLE, cell, TaskTerms()) == []
 

@@ -46,7 +46,7 @@ def test_a_label_outside_the_order_is_said() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size=1, max_size=5))
-def test_chances_add_up_and_the_answer_is_their_median(rows: list[list[float]]) -> None:
+def test_probabilities_add_up_and_the_answer_is_their_median(rows: list[list[float]]) -> None:
     for one in Ordinal(labels=("a", "b", "c", "d")).predictions(np.array(rows)):
         assert one.probabilities is not None
         probabilities = np.array(list(one.probabilities.values()))
@@ -74,7 +74,7 @@ def test_a_head_learns_ranks_and_calibration_changes_no_answer() -> None:
     assert again(calibrated) == calibrated
 
 
-def test_labels_that_training_has_not_seen_are_no_lesson() -> None:
+def test_labels_that_training_has_not_seen_are_no_training_example() -> None:
     task_head = Ordinal.fit(["1", "2", "3"], {})
     assert task_head.encode_targets(["3", "7"]).tolist() == [2, -1]
     assert task_head.calibrated(np.zeros((1, 2)), np.array([-1])) == task_head

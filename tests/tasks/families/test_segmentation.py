@@ -49,7 +49,7 @@ def test_small_regions_lie_above_large_ones(cell: Any) -> None:
     assert json.loads(json.dumps(target)) == target
 
 
-def test_a_large_picture_has_a_small_truth() -> None:
+def test_a_large_image_has_a_small_target() -> None:
     large = example("a", np.zeros((1024, 512, 3), np.uint8))
     made = Segmentation.evaluation_example(
         large, [{"category": "dog", "segmentation": [[0, 0, 256, 0, 256, 512, 0, 512]]}], TaskTerms()
@@ -127,7 +127,7 @@ def labels() -> np.typing.NDArray[np.uint8]:
     return found
 
 
-def test_the_truth_of_a_volume_is_its_mask_with_millimetres() -> None:
+def test_the_target_of_a_volume_is_its_mask_with_millimetres() -> None:
     made = Segmentation.evaluation_example(SCAN, mask_cell(labels(), ["organ", "lesion"]), TaskTerms())
     assert made is not None
     assert (made.target["labels"], made.target["size"]) == (["organ", "lesion"], [8, 40, 20])
@@ -136,7 +136,7 @@ def test_the_truth_of_a_volume_is_its_mask_with_millimetres() -> None:
     assert json.loads(json.dumps(made.target)) == made.target
 
 
-def test_a_large_volume_has_a_small_truth_of_the_same_extent() -> None:
+def test_a_large_volume_has_a_small_target_of_the_same_extent() -> None:
     large = example(
         "v", {"voxels": np.zeros((16, 512, 256), np.float32), "spacing": np.array([5, 0.5, 0.5], np.float32)}
     )

@@ -51,7 +51,7 @@ def test_what_does_not_line_up_is_said(cell: object, message: str) -> None:
         Tokens.evaluation_example(PROTEIN, "HHC", TaskTerms(modality="protein"))
 
 
-def test_a_head_learns_tags_of_units_and_padding_is_no_lesson() -> None:
+def test_a_head_learns_tags_of_units_and_padding_is_no_training_example() -> None:
     random = np.random.default_rng(1)
     media = [random.normal(size=(random.integers(1, 9), 3)).astype(np.float32) for _ in range(60)]
     targets = [["up" if x > 0 else "down" for x in medium[:, 0]] for medium in media]

@@ -1,5 +1,5 @@
-"""What is asked of a judge, as a caller says it and as a run is handed it: who it is, whom it may judge, what people
-said.
+"""A judge's settings, from a caller (`Judging`) and for a run (`Judge`): which model judges which, and by what
+verdicts of people it is checked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from speciate.workspace.workspace import Workspace
 
 Scale = Literal["yes/no", "1-3", "1-5", "1-10"]
 _WORDING = 1
-"""Counted up when any text of `questions.py` changes: verdicts on other questions are other verdicts."""
+"""Counted up when any text of judge_prompts.py changes: verdicts on other prompts are other verdicts."""
 
 
 class Judging(BaseModel):
@@ -44,7 +44,7 @@ class Judging(BaseModel):
 
 
 class Judge(BaseModel):
-    """`human` is by the contestants' canonical names; `baseline` is of pairwise judging."""
+    """`human` is by the models' canonical names; `baseline` is of pairwise judging."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -125,7 +125,7 @@ def resolve_judge(
 
 
 def planned_verdicts(judge: Judge, planned: PlannedCalls, models: int) -> PlannedVerdicts:
-    """What it will be asked at most: answers that are alike are judged once."""
+    """The most calls to expect: equal answers are judged once."""
     pairwise = judge.asked.mode == "pairwise"
     answers = planned.examples * planned.repeats * (models - 1 if pairwise else models)
     return PlannedVerdicts(

@@ -75,7 +75,7 @@ def _pair(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> _Pair:
         raise ValueError(f"{len(answer)} places for {len(reference)} residues")
     known = np.flatnonzero(np.isfinite(reference).all(axis=1))
     if len(known) < 3:
-        raise ValueError(f"the truth knows {len(known)} residues")
+        raise ValueError(f"the reference has {len(known)} residues")
     if lacking := int((~np.isfinite(answer[known]).all(axis=1)).sum()):
         raise ValueError(f"{lacking} residues have no place")
     return _Pair(reference[known], answer[known], known)

@@ -1,4 +1,4 @@
-"""What tasks of reasoning-gym give for answers to their questions. For a caged process: nine of the package's scorers
+"""What tasks of reasoning-gym give for answers to their questions. For a sandboxed process: nine of the package's scorers
 run what an answer holds, as an expression of Python.
 """
 
