@@ -210,7 +210,7 @@ def _no_decision(
     incumbent: EvaluatedModel,
     named: list[EvaluatedModel],
 ) -> str | None:
-    """Why this evaluation must not decide on promotion, or None: a weaker baseline or an easier suite proves nothing."""
+    """Why this evaluation must not decide on promotion, or None: a weak baseline or an easy suite proves nothing."""
     if use_case is None:
         return "no use case was named"
     if baseline.name != incumbent.name:

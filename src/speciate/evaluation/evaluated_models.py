@@ -219,7 +219,7 @@ def _from_inspect_log(ref: str) -> EvaluatedModel:
 
 
 def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, ...]) -> EvaluatedModel:
-    """The model that the use case's candidates must beat. Raises the errors of `find_model`, with the way to another one."""
+    """The model that the use case's candidates must beat. Raises as `find_model`, with the way to another incumbent."""
     incumbent = incumbent_of(workspace.database, use_case)
     try:
         return find_model(workspace, incumbent, columns)

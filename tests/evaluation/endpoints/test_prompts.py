@@ -238,7 +238,7 @@ def png(part: dict[str, object]) -> bytes:
     return base64.b64decode(data)
 
 
-def test_a_image_is_sent_without_loss() -> None:
+def test_an_image_is_sent_without_loss() -> None:
     pixels = RANDOM.integers(0, 256, (30, 50, 3), np.uint8)
     assert np.array_equal(IMAGE.decode(png(parts("image", pixels)[0])), pixels)
 

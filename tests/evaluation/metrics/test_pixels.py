@@ -139,6 +139,6 @@ def test_overlaps_of_volumes_are_scikit_learns(reference: npt.NDArray[np.uint8],
     assert value("pixel_accuracy", told(reference), told(answer)) == pytest.approx((reference == answer).mean())
 
 
-def test_a_image_is_no_answer_to_a_volume() -> None:
+def test_an_image_is_no_answer_to_a_volume() -> None:
     reference = np.ones((2, 2, 2), np.uint8)
     assert value("dice", told(reference), told(reference[0])) == 0

@@ -186,7 +186,7 @@ def test_the_same_page_is_one_file_and_another_baseline_another(world: tuple[Wor
     assert write_page(*world, "evaluation-many", "m3@v1") != first
 
 
-def test_what_a_sandboxed_process_calls_a_image_must_be_one(world: tuple[Workspace, Pool]) -> None:
+def test_what_a_sandboxed_process_calls_an_image_must_be_one(world: tuple[Workspace, Pool]) -> None:
     class Liar(Pool):
         def ask(self, *_: Any, **__: Any) -> dict[str, Any]:
             drawn = {"a": b"<svg onload=alert(1)>", "b": PIXEL}

@@ -65,7 +65,7 @@ def test_targets_are_shares_and_leave_out_crowds_and_labels_that_training_has_no
     assert json.loads(json.dumps(made.target)) == made.target
 
 
-def test_a_image_without_objects_teaches_that_there_are_none() -> None:
+def test_an_image_without_objects_teaches_that_there_are_none() -> None:
     made = Detection.evaluation_example(PICTURE, [], TaskTerms())
     assert made is not None
     assert made.target["objects"] == []

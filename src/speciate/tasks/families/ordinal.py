@@ -1,8 +1,8 @@
 """One label per example, of labels that have an order: answers are judged by how many ranks they are off.
 
-Scores are cumulative: (N, K - 1), of the probability that the label lies above each of the first K - 1. A network's head is
-CORAL (Cao, Mirjalili & Raschka 2020), one weighted sum with a bias for each, so that the probabilities cannot cross. The
-answer is the median, the rank with the least expected error.
+Scores are cumulative: (N, K - 1), of the probability that the label lies above each of the first K - 1. A network's
+head is CORAL (Cao, Mirjalili & Raschka 2020), one weighted sum with a bias for each, so that the probabilities cannot
+cross. The answer is the median, the rank with the least expected error.
 """
 
 from __future__ import annotations
