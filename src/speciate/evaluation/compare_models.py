@@ -444,9 +444,9 @@ class ExtraScores(NamedTuple):
 
 def with_scores(entry: ModelEntry, extra: ExtraScores) -> ModelEntry:
     """The entry with these scores among its answers'."""
-    repeats = extra.repeats[entry.evaluated_model.name]
+    scores = extra.repeats[entry.evaluated_model.name]
     repeats = tuple(
         answers._replace(scores={**answers.scores, extra.metric: each})
-        for answers, each in zip(entry.repeats, repeats, strict=True)
+        for answers, each in zip(entry.repeats, scores, strict=True)
     )
     return entry._replace(repeats=repeats)

@@ -91,7 +91,7 @@ def _answer(form: PromptForm, answer: CachedAnswer) -> Answer:
 
 
 def usd_per_1k(answers: Sequence[CachedAnswer]) -> float | None:
-    """As paid when they were given; None where one's price is not known."""
+    """As paid when the answers were given; None if one price is not known."""
     paid = [answer.usd for answer in answers if answer.error is None or answer.usd is not None]
-    answers = [usd for usd in paid if usd is not None]
-    return 1000 * sum(answers) / len(answers) if answers and len(answers) == len(paid) else None
+    known = [usd for usd in paid if usd is not None]
+    return 1000 * sum(known) / len(answers) if known and len(known) == len(paid) else None
