@@ -267,5 +267,5 @@ def describe_evaluation(
     )  # fmt: skip
     file = str(write_page(app.workspace, app.pool, evaluation, baseline)) if page else None
     pictures = [draw_leaderboard(found.report, found.baseline, found.candidate)] if picture else []
-    pictures += [found.sheet] if found.sheet else []
+    pictures += [found.contact_sheet] if found.contact_sheet else []
     return EvaluationView.of(evaluation, found, file), *(ToolImage(data) for data in pictures)

@@ -16,7 +16,7 @@ from speciate.vocabulary import find_metric
 
 N = 400
 RANDOM = np.random.default_rng(3)
-TRUTH = ["a" if x else "b" for x in RANDOM.integers(0, 2, N)]
+REFERENCES = ["a" if x else "b" for x in RANDOM.integers(0, 2, N)]
 METRICS = (find_metric("accuracy"), find_metric("f1_macro"))
 USE_CASE = UseCase.model_validate(
     {
@@ -30,9 +30,9 @@ def entry(
     name: str, accuracy: float, usd: float | None = 1.0, *, source: Any = "model", trained_usd: float = 3.0
 ) -> ModelEntry:
     right = np.random.default_rng(len(name)).random(N) < accuracy
-    given = [t if r else ("b" if t == "a" else "a") for t, r in zip(TRUTH, right, strict=True)]
+    given = [t if r else ("b" if t == "a" else "a") for t, r in zip(REFERENCES, right, strict=True)]
     evaluated_model = EvaluatedModel(name=name, source=source, identity=name, license="MIT", training_usd=trained_usd)
-    answers = label_answers(TRUTH, given, [None] * N, ("a", "b"))
+    answers = label_answers(REFERENCES, given, [None] * N, ("a", "b"))
     return ModelEntry(evaluated_model, (answers,), 0, Cost(usd_per_1k=usd), certain=True)
 
 

@@ -11,7 +11,7 @@ from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.evaluate import EvaluateSpec, plan
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, answer_all
 from speciate.evaluation.predictors.by_source import from_column
 from speciate.evaluation.predictors.memory_use import measure_memory
@@ -107,7 +107,7 @@ def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
     assert compared.method == "jackknife_t"
 
 
-def test_examples_without_a_truth_are_counted_in_one_note(workspace: Workspace) -> None:
+def test_examples_without_a_reference_are_counted_in_one_note(workspace: Workspace) -> None:
     x = [float(i % 9) for i in range(90)]
     y: list[float | None] = [2 * one for one in x]
     y[0], y[1], y[3], y[89], y[85] = float("inf"), None, float("nan"), float("inf"), None
@@ -205,7 +205,7 @@ def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> N
     assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
 
 
-def test_the_truth_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
+def test_the_reference_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
     changes: dict[str, Any] = {"target_column": "site", "incumbent": None, "objective": {"metric": "f1"}}
     world.define(flowers, **changes, positive_label="south")
     world.train_model(flowers, "sites", use_case="flowering")
@@ -276,7 +276,7 @@ def test_bad_requests_are_refused_before_a_job_exists(flowers: Workspace, spec: 
 
 def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload_json())
+    task = EvaluationPayload.model_validate(made.payload_json())
     examples = _examples(flowers, task)
     first, _ = world.prepare(flowers, "evaluate", made.payload_json())
     asked: list[int] = []
@@ -298,7 +298,7 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
 
 def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload_json())
+    task = EvaluationPayload.model_validate(made.payload_json())
     examples = _examples(flowers, task)
     folder, _ = world.prepare(flowers, "evaluate", made.payload_json())
 
@@ -316,7 +316,7 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
     folder, _ = world.prepare(flowers, "evaluate", made.payload_json())
     (folder.path / "cancel").touch()
-    task = EvaluationTask.model_validate(json.loads(json.dumps(made.payload_json())))
+    task = EvaluationPayload.model_validate(json.loads(json.dumps(made.payload_json())))
     with pytest.raises(Stopped):
         answer_all(Run(folder), "a model", _examples(flowers, task), lambda chunk: [], lambda count: None)
 
@@ -324,7 +324,7 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
 def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> None:
     example = _examples(
         flowers,
-        EvaluationTask.model_validate(
+        EvaluationPayload.model_validate(
             plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload_json()
         ),
     )[0]
@@ -332,7 +332,7 @@ def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> N
     assert from_column([example, empty], "rules", "classification")[1].error == "the column holds no answer"
 
 
-def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
+def test_stored_answers_are_read_as_the_task_writes_its_targets() -> None:
     def stored(cell: object, family: Family) -> Answer:
         return from_column([Example("1", "Ada met Bob", None, "1", "test", {"said": cell})], "said", family, "text")[0]
 
@@ -343,7 +343,7 @@ def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
     assert stored("[0.5, 1]", "retrieval").output == [0.5, 1]
 
 
-def _examples(workspace: Workspace, task: EvaluationTask) -> list[Any]:
+def _examples(workspace: Workspace, task: EvaluationPayload) -> list[Any]:
     return load_examples(workspace.folders, task.dataset, ["test"])
 
 

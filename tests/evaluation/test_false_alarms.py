@@ -141,9 +141,9 @@ def test_a_comparison_by_resampling_errs_in_five_percent(metric: str, sizes: str
                 yield made.of(root(totals(codes, errors**2, np.ones(codes.size))), codes)
             return
         given = pairs(random, codes, 0.4)
-        truth = (random.random(codes.size) < 0.4).astype(float)
+        reference = (random.random(codes.size) < 0.4).astype(float)
         for said in given:
-            yield made.of(f1(totals(codes, said * truth, said, truth)), codes)
+            yield made.of(f1(totals(codes, said * reference, said, reference)), codes)
 
     def found() -> Iterator[Difference]:
         for random, codes in worlds(sizes, count):

@@ -34,8 +34,8 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     ended = app.engine.wait(started.job, timeout=120)
     assert ended.result is not None, ended.error
     assert ended.result["decision"]["verdict"] == "promote"
-    view, *pictures = describe_evaluation(
-        app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, picture=True
+    view, *images = describe_evaluation(
+        app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, image=True
     )
     assert view.baseline == "points@v1"
     assert view.comparisons[0].candidate == "column:rules"
@@ -43,7 +43,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     assert {one.untrusted.value for one in view.slices} == {"north", "south"}
     assert view.untrusted is not None
     assert len(view.untrusted.worst_examples) == 2
-    assert pictures[0].data.startswith(b"\x89PNG")
+    assert images[0].data.startswith(b"\x89PNG")
 
 
 def test_a_dry_run_resolves_and_starts_nothing(app: App) -> None:

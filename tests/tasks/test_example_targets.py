@@ -1,4 +1,4 @@
-"""Where the truth of an example is read."""
+"""Where the target of an example is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANIFEST = Manifest.model_validate(
 def _truth(task: str, label: Any, column: Any, target: str | None = "tags") -> Any:
     example = Example("1", "one two three", label, "1", "test", {"tags": column})
     (posed,) = evaluation_examples([example], MANIFEST, target, task, TaskTerms())
-    return posed.truth
+    return posed.target
 
 
 def test_lists_are_read_whole_where_the_label_is_cut() -> None:
@@ -41,6 +41,6 @@ def test_a_class_is_the_label() -> None:
     assert _truth("text-classification", "a", " a ") == "a"
 
 
-def test_a_cell_that_is_no_truth_names_dataset_and_column() -> None:
-    with pytest.raises(SpeciateError, match="'tags' of d@v1 is no truth for 'token-classification' everywhere; "):
+def test_a_cell_that_is_no_target_names_dataset_and_column() -> None:
+    with pytest.raises(SpeciateError, match="'tags' of d@v1 is no target for 'token-classification' everywhere; "):
         _truth("token-classification", "['O', 'O']", ["O", "O"])

@@ -31,7 +31,7 @@ def examples(count: int = 40) -> list[Example]:
 def test_a_missing_part_is_zeros_and_a_flag() -> None:
     found = examples()
     rows = Parts.fit(found, BOTH, dense=True).encode(found)
-    words = rows.shape[1] - 304 - 2  # the note's numbers, its flag, the picture's, its flag
+    words = rows.shape[1] - 304 - 2  # the note's numbers, its flag, the image's, its flag
     assert rows[:, words].tolist() == [float(i % 5 == 0) for i in range(40)]
     assert not rows[::5, :words].any()
     assert rows[1::5, :words].any(axis=1).all()

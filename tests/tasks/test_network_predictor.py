@@ -25,32 +25,32 @@ WORDS = ["one two three", "two", "three " * 20, "one one"]
 SEQUENCES = ["MKVL", "ACDEFGHIKLMNPQRSTVWY" * 2, "WW"]
 WAVES = [np.sin(np.arange(n) / 9).astype(np.float32) for n in (8000, 16000)]
 CASES: list[tuple[str, str, list[Any], Any, dict[str, Any]]] = [
-    ("token-classification", "new:bert", WORDS, Tokens.of([["A", "B", "C"]], {}), {"max_tokens": 16}),
+    ("token-classification", "new:bert", WORDS, Tokens.fit([["A", "B", "C"]], {}), {"max_tokens": 16}),
     (
         "token-classification",
         "new:esm",
         SEQUENCES,
-        Tokens.of([["A", "B"]], {"modality": "protein"}),
+        Tokens.fit([["A", "B"]], {"modality": "protein"}),
         {"max_tokens": 32},
     ),
-    ("text-multi-label-classification", "new:bert", WORDS, MultiLabel.of([["a"], ["b", "c"]], {}), {}),
-    ("text-ordinal-classification", "new:bert", WORDS, Ordinal.of(["1", "2", "3"], {}), {}),
-    ("feature-extraction", "new:bert", WORDS, Retrieval.of(["a", "b"], {}), {}),
-    ("automatic-speech-recognition", "new:wav2vec2", WAVES, Transcription.of(["ab"], {}), {}),
+    ("text-multi-label-classification", "new:bert", WORDS, MultiLabel.fit([["a"], ["b", "c"]], {}), {}),
+    ("text-ordinal-classification", "new:bert", WORDS, Ordinal.fit(["1", "2", "3"], {}), {}),
+    ("feature-extraction", "new:bert", WORDS, Retrieval.fit(["a", "b"], {}), {}),
+    ("automatic-speech-recognition", "new:wav2vec2", WAVES, Transcription.fit(["ab"], {}), {}),
 ]
 
 
-@pytest.mark.parametrize(("task", "base_model", "media", "readout", "options"), CASES)
+@pytest.mark.parametrize(("task", "base_model", "media", "task_head", "options"), CASES)
 def test_a_network_answers_alike_after_it_was_saved(
-    tmp_path: Path, task: str, base_model: str, media: list[Any], readout: Any, options: dict[str, Any]
+    tmp_path: Path, task: str, base_model: str, media: list[Any], task_head: Any, options: dict[str, Any]
 ) -> None:
     backbone = architectures.build(base_model, media, 0, None, **options)
-    made = NetworkPredictor(task, readout, backbone, readout.head(backbone.width))
+    made = NetworkPredictor(task, task_head, backbone, task_head.head(backbone.width))
     before = made.predict(examples(*media))
     made.save(tmp_path / "model")
     after = predictor.load(tmp_path / "model").predict(examples(*media))
     assert [one.output for one in after] == [one.output for one in before]
-    if readout.family == "tokens":
+    if task_head.family == "tokens":
         wanted = [len(medium) if base_model == "new:esm" else len(medium.split()) for medium in media]
         assert [len(one.output) for one in after] == wanted
 
@@ -58,10 +58,10 @@ def test_a_network_answers_alike_after_it_was_saved(
 @pytest.mark.parametrize(
     ("before", "after", "same"),
     [
-        (Transcription.of(["abc"], {}), Transcription.of(["xyz"], {}), False),
-        (Transcription.of(["abc"], {}), Transcription.of(["cab"], {}), True),
+        (Transcription.fit(["abc"], {}), Transcription.fit(["xyz"], {}), False),
+        (Transcription.fit(["abc"], {}), Transcription.fit(["cab"], {}), True),
         (Regression(mean=1.0, spread=2.0), Regression(mean=9.0, spread=2.0), False),
-        (Retrieval.of(["a", "b"], {}), Retrieval.of(["a", "c"], {}), True),
+        (Retrieval.fit(["a", "b"], {}), Retrieval.fit(["a", "c"], {}), True),
         (Classification(labels=("a", "b"), temperature=2.0), Classification(labels=("a", "b")), True),
         (Classification(labels=("a", "b")), Classification(labels=("a", "c")), False),
     ],

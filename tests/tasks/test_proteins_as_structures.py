@@ -30,11 +30,11 @@ def test_a_tag_stands_for_each_residue_of_both(both: tuple[Any, str]) -> None:
     structure, sequence = both
     assert units(structure, "protein") == units(sequence, "protein") == list(sequence)
     assert len(sequence) == len(structure["coordinates"]) == 40
-    posed = Tokens.pose(example(structure), "H" * 40, TaskTerms(modality="protein"))
+    posed = Tokens.evaluation_example(example(structure), "H" * 40, TaskTerms(modality="protein"))
     assert posed is not None
-    assert posed.truth == ["H"] * 40
+    assert posed.target == ["H"] * 40
     with pytest.raises(ValueError, match="39 tags for 40"):
-        Tokens.pose(example(structure), "H" * 39, TaskTerms(modality="protein"))
+        Tokens.evaluation_example(example(structure), "H" * 39, TaskTerms(modality="protein"))
 
 
 def test_residues_and_their_runs_are_the_same_of_both(both: tuple[Any, str]) -> None:

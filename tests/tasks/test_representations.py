@@ -43,9 +43,9 @@ def test_words_are_also_counted_in_parts_and_sequences_only_by_residue() -> None
 
 def test_pixels_are_scaled_alike_after_rebuilding() -> None:
     rng = np.random.default_rng(0)
-    pictures = _examples(*rng.integers(0, 255, (4, 9, 9, 3), dtype=np.uint8))
-    made = Vectors.fit(pictures, "image", one_unit=True)
-    np.testing.assert_array_equal(_again(made).encode(pictures), made.encode(pictures))
+    images = _examples(*rng.integers(0, 255, (4, 9, 9, 3), dtype=np.uint8))
+    made = Vectors.fit(images, "image", one_unit=True)
+    np.testing.assert_array_equal(_again(made).encode(images), made.encode(images))
 
 
 def test_steps_are_those_of_the_training_series_whatever_the_length() -> None:

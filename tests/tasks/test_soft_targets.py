@@ -21,14 +21,14 @@ def said(**table: float) -> Prediction:
     return Prediction(max(table, key=lambda label: table[label]), None, table)
 
 
-def test_chances_stand_in_the_students_columns_and_what_a_teacher_does_not_know_is_open() -> None:
+def test_probabilities_stand_in_the_students_columns_and_what_a_teacher_does_not_know_is_open() -> None:
     found = targets_from_predictions(ABC, [said(b=0.75, a=0.25, z=0.0)])
     np.testing.assert_allclose(np.exp(found[0, :2]), [0.25, 0.75], rtol=1e-6)
     assert np.isnan(found[0, 2])
 
 
 @pytest.mark.parametrize(
-    ("readout", "prediction", "own"),
+    ("task_head", "prediction", "own"),
     [
         pytest.param(AB, said(a=0.2, b=0.8), [np.log(0.2), np.log(0.8)], id="classification"),
         pytest.param(
@@ -43,13 +43,13 @@ def test_chances_stand_in_the_students_columns_and_what_a_teacher_does_not_know_
     ],
 )  # fmt: skip
 def test_a_student_that_says_the_same_is_nowhere_off_and_any_other_is(
-    readout: Classification | MultiLabel | Ordinal | Regression, prediction: Prediction, own: list[float]
+    task_head: Classification | MultiLabel | Ordinal | Regression, prediction: Prediction, own: list[float]
 ) -> None:
-    wanted = torch.from_numpy(targets_from_predictions(readout, [prediction]))
+    wanted = torch.from_numpy(targets_from_predictions(task_head, [prediction]))
     scores = torch.tensor([own], dtype=torch.float32)
-    same = soft_target_loss("chances", readout.family, scores, wanted, 2.0)
+    same = soft_target_loss("probabilities", task_head.family, scores, wanted, 2.0)
     other = soft_target_loss(
-        "chances", readout.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
+        "probabilities", task_head.family, scores + torch.tensor([[0.7] + [0.0] * (len(own) - 1)]), wanted, 2.0
     )
     assert same.item() == pytest.approx(0, abs=1e-6)
     assert other.item() > 0.01
@@ -57,7 +57,7 @@ def test_a_student_that_says_the_same_is_nowhere_off_and_any_other_is(
 
 def test_open_columns_neither_count_nor_get_a_gradient() -> None:
     wanted = torch.tensor([[0.3, -1.0, float("nan")]])
-    for match in ("chances", "scores"):
+    for match in ("probabilities", "scores"):
         scores = torch.tensor([[1.0, 2.0, 50.0]], requires_grad=True)
         apart = soft_target_loss(match, "classification", scores, wanted, 2.0)  # type: ignore[arg-type]
         apart.sum().backward()
@@ -67,7 +67,7 @@ def test_open_columns_neither_count_nor_get_a_gradient() -> None:
         assert scores.grad[0, 0] != 0
 
 
-def test_several_teachers_say_their_mean_chance_of_what_each_knows() -> None:
+def test_several_teachers_say_their_mean_probability_of_what_each_knows() -> None:
     one, other = (
         targets_from_predictions(ABC, [said(a=0.2, b=0.8)]),
         targets_from_predictions(ABC, [said(a=0.4, b=0.4, c=0.2)]),

@@ -29,29 +29,29 @@ def test_one_score_of_two_labels_is_for_the_second() -> None:
 
 def test_calibration_changes_confidence_but_no_answer() -> None:
     rng = np.random.default_rng(0)
-    targets = rng.integers(0, 2, 500)
+    encoded = rng.integers(0, 2, 500)
     right = rng.random(500) < 0.7
-    scores = np.where(right == (targets == 1), 5.0, -5.0)[:, None]  # as if always certain, and right seven times in ten
-    readout = Classification(labels=("no", "yes"))
-    calibrated = readout.calibrated(scores, targets)
-    before, after = readout.predictions(scores), calibrated.predictions(scores)
+    scores = np.where(right == (encoded == 1), 5.0, -5.0)[:, None]  # as if always certain, and right seven times in ten
+    task_head = Classification(labels=("no", "yes"))
+    calibrated = task_head.calibrated(scores, encoded)
+    before, after = task_head.predictions(scores), calibrated.predictions(scores)
     assert [one.output for one in before] == [one.output for one in after]
     assert after[0].confidence == pytest.approx(float(right.mean()), abs=0.05)
 
 
 def test_a_label_that_training_has_not_seen_is_no_target() -> None:
-    assert Classification(labels=("a", "b")).targets(["b", "x"]).tolist() == [1, -1]
+    assert Classification(labels=("a", "b")).encode_targets(["b", "x"]).tolist() == [1, -1]
 
 
 def test_numbers_come_back_in_their_own_unit() -> None:
-    readout = Regression.of([100.0, 110.0, 120.0], {})
-    targets = readout.targets([100.0, 110.0, 120.0])
-    assert targets.mean() == pytest.approx(0)
-    assert [one.output for one in readout.predictions(targets[:, None])] == pytest.approx([100.0, 110.0, 120.0])
+    task_head = Regression.fit([100.0, 110.0, 120.0], {})
+    encoded = task_head.encode_targets([100.0, 110.0, 120.0])
+    assert encoded.mean() == pytest.approx(0)
+    assert [one.output for one in task_head.predictions(encoded[:, None])] == pytest.approx([100.0, 110.0, 120.0])
 
 
 def test_numbers_that_never_change_are_answered_as_they_are() -> None:
-    (made,) = Regression.of([7.0, 7.0], {}).predictions(np.array([[0.0]]))
+    (made,) = Regression.fit([7.0, 7.0], {}).predictions(np.array([[0.0]]))
     assert made.output == 7.0
 
 

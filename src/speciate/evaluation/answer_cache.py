@@ -1,9 +1,9 @@
-"""The answer cache, so that no question is put twice: rows by who answered, what was asked, and the repeat.
+"""The answer cache, so that no model is asked twice: rows by model, question and repeat.
 
-`predictions/FINGERPRINT/` holds a file for each time a run asked. Meanwhile that is a journal of JSON lines, each on
-disk before the next question is put where answers cost money; at the end it is sealed as Parquet. A later run reads
-both, so a killed run loses only the calls in flight. Two runs that ask the same at once both keep their answer:
-the first one counts. An answer with an error that may pass by itself does not count as given.
+`predictions/FINGERPRINT/` holds a file per run that asked. While the run asks, it is a journal of JSON lines; if
+answers cost money, each line is on disk before the next call. At the end it is sealed as Parquet. A later run reads
+both, so a killed run loses only the calls in flight. If two runs ask the same at once, both answers stay and the
+first one counts. An answer with a passing error does not count.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _RECOVERY = (
 
 
 class AnswerKey(NamedTuple):
-    """`asked`: `ID:DIGEST` of an example as it is shown to this model; `repeat` counts from 0."""
+    """`question`: `ID:DIGEST` of an example as this model sees it; `repeat` counts from 0."""
 
-    asked: str
+    question: str
     repeat: int = 0
 
 
 class CachedAnswer(NamedTuple):
-    """One answer with what it cost. Of models on this machine costs are measured apart, and None here.
+    """One answer with its cost. Costs of models on this machine are measured apart, and None here.
 
-    `output` is JSON: the prediction or, of an endpoint, the text that it said.
+    `output` is JSON: the prediction or, of an endpoint, its text.
     """
 
     output: Any = None
@@ -50,18 +50,18 @@ class CachedAnswer(NamedTuple):
     probabilities: dict[str, float] | None = None
     error: str | None = None
     passing: bool = False
-    """The error may pass by itself: asked again, there may be an answer."""
+    """The error may be gone on the next call."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     usd: float | None = None
     usd_at_most: float | None = None
-    """With the worst case of what did not say what it cost: what caps are held against."""
+    """With the worst case of calls that did not report their cost. Caps are checked against it."""
     latency_s: float | None = None
     ttft_s: float | None = None
     attempts: int = 1
     served_model: str | None = None
     host: str | None = None
-    """Who was asked, and paid."""
+    """The endpoint's host, which was paid."""
     created: float = 0.0
 
 
@@ -81,7 +81,7 @@ _UNANSWERED = "unheard"
 
 
 class Journal:
-    """What one run asks of one model, and what it is told. A context: leaving it seals the file, whatever happened."""
+    """Questions of one run to one model, and their answers. A context: leaving it seals the file, also after errors."""
 
     def __init__(self, folders: Folders, fingerprint: str, owner: str) -> None:
         self._folder = folders.predictions / fingerprint
@@ -89,13 +89,13 @@ class Journal:
         self._file: IO[str] | None = None
 
     def begin(self, key: AnswerKey, host: str | None = None, usd_at_most: float = 0.0) -> None:
-        """Say that it is asked now: a kill before the answer is then no secret, and may have cost so much."""
+        """Record that the call begins, so that a kill before the answer shows, with its cost at most."""
         self._line({_BEGUN: list(key), "host": host, "usd_at_most": usd_at_most})
 
     def keep(self, answers: Sequence[tuple[AnswerKey, CachedAnswer]]) -> None:
         """They are on disk when it returns."""
         for key, kept in answers:
-            self._line({"key": key.asked, "repeat": key.repeat, **kept._asdict()})
+            self._line({"key": key.question, "repeat": key.repeat, **kept._asdict()})
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -111,31 +111,31 @@ class Journal:
         self._file.close()
         seal(self._path)
 
-    def _line(self, said: dict[str, Any]) -> None:
+    def _line(self, line: dict[str, Any]) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("x", encoding="utf-8")
-        self._file.write(json.dumps(said) + "\n")
-        if _BEGUN in said:
+        self._file.write(json.dumps(line) + "\n")
+        if _BEGUN in line:
             self._file.flush()
 
 
 def read(folders: Folders, fingerprint: str, keys: Collection[AnswerKey]) -> dict[AnswerKey, CachedAnswer]:
-    """The answers to these that are known: the first that is no passing error, else the first."""
-    wanted, found = set(keys), dict[AnswerKey, CachedAnswer]()
-    for key, kept in _all_answers(folders.predictions / fingerprint, {key.asked for key in wanted}):
-        if key in wanted and (key not in found or (found[key].passing and not kept.passing)):
+    """Cached answers to these keys: the first without a passing error, else the first."""
+    missing, found = set(keys), dict[AnswerKey, CachedAnswer]()
+    for key, kept in _all_answers(folders.predictions / fingerprint, {key.question for key in missing}):
+        if key in missing and (key not in found or (found[key].passing and not kept.passing)):
             found[key] = kept
     return found
 
 
 def count_lost_calls(folders: Folders, fingerprint: str) -> int:
-    """How many questions were put of which nobody heard the answer: those under way when a run was killed."""
+    """The number of calls without an answer: those in flight when a run was killed."""
     return sum(len(_unanswered(path)) for path in _files(folders.predictions / fingerprint, "*"))
 
 
 def paid(folders: Folders, job: str) -> dict[str, float]:
-    """USD by host that a job's runs paid until now at most, whatever became of them."""
+    """USD by host that a job's runs paid until now at most."""
     total: dict[str, float] = {}
     for folder in folders.predictions.glob("*"):
         for path in _files(folder, f"{job}.*"):
@@ -161,19 +161,19 @@ def sealed(folders: Folders) -> list[Path]:
     return sorted(folders.predictions.glob("*/*.parquet"))
 
 
-def _all_answers(folder: Path, asked: Collection[str]) -> Iterator[tuple[AnswerKey, CachedAnswer]]:
-    """Oldest file first, so that an answer that was once reported stays the one that is."""
+def _all_answers(folder: Path, questions: Collection[str]) -> Iterator[tuple[AnswerKey, CachedAnswer]]:
+    """Oldest file first, so that an answer that was once reported stays the reported one."""
     for path in _files(folder, "*"):
-        rows = [_row(line) for line in _lines(path) if line.get("key") in asked]
+        rows = [_row(line) for line in _lines(path) if line.get("key") in questions]
         if sealed := _sealed(path):
             table = integrity.read_table(sealed, _LOST, _RECOVERY)
-            rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(asked), pa.string()))).to_pylist()
+            rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(questions), pa.string()))).to_pylist()
         for row in rows:
             yield AnswerKey(row.pop("key"), row.pop("repeat")), _cached_answer(row)
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """Each file of answers once, oldest first: one that is just being sealed lies there twice for a moment."""
+    """Each file of answers once, oldest first: while it is sealed, a file is there twice for a moment."""
     found: dict[str, tuple[float, Path]] = {}
     for path in folder.glob(pattern):
         if path.suffix not in (".parquet", ".jsonl") or path.name.startswith("."):
@@ -200,12 +200,12 @@ def _costs(path: Path) -> list[dict[str, Any]]:
 
 
 def _unanswered(path: Path) -> list[dict[str, Any]]:
-    """Questions that were put and whose answer nobody heard: `host` and `usd_at_most` of each."""
+    """`host` and `usd_at_most` of each call that got no answer."""
     if sealed := _sealed(path):
         integrity.check(sealed, _LOST, _RECOVERY)
-        said = (pq.read_schema(sealed).metadata or {}).get(_UNANSWERED.encode(), b"[]")
-        unheard: list[dict[str, Any]] = json.loads(said)
-        return unheard
+        stored = (pq.read_schema(sealed).metadata or {}).get(_UNANSWERED.encode(), b"[]")
+        unanswered: list[dict[str, Any]] = json.loads(stored)
+        return unanswered
     begun: dict[tuple[str, int], dict[str, Any]] = {}
     for line in _lines(path):
         if _BEGUN in line:
@@ -234,21 +234,21 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in text.splitlines():
         try:
-            said = json.loads(line)
+            found = json.loads(line)
         except ValueError:
             continue
-        if isinstance(said, dict):
-            yield said
+        if isinstance(found, dict):
+            yield found
 
 
 def _unused_path(folder: Path, owner: str) -> Path:
-    """Where the owner's next journal goes: a run may ask the same model several times, and each is sealed by itself."""
+    """The path of the owner's next journal: a run may ask a model several times, with a journal each time."""
     names = (folder / f"{owner}.{time}.jsonl" for time in itertools.count())
     return next(path for path in names if not path.exists() and not path.with_suffix(".parquet").exists())
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """All of it or what was there before, whenever the machine stops."""
+    """Atomic: a crash leaves the whole table or the file from before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w+b") as file:
         integrity.write_table(table, file)
@@ -256,6 +256,8 @@ def write_table(table: pa.Table, path: Path) -> None:
     temporary.replace(path)
 
 
-def digest(said: str | bytes) -> str:
-    """Of what is asked, for a key."""
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass") if isinstance(said, str) else said).hexdigest()[:32]
+def digest(content: str | bytes) -> str:
+    """Of a question or of what identifies a model, for a key."""
+    return hashlib.sha256(
+        content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    ).hexdigest()[:32]

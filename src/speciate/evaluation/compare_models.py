@@ -33,7 +33,7 @@ from speciate.vocabulary import Metric, find_metric
 
 
 class Cost(NamedTuple):
-    """Measured on a warm model; None where nothing of it applies (a column, the constant)."""
+    """Measured on a warm model; None where it does not apply (a column, the constant)."""
 
     usd_per_1k: float | None = None
     p50_ms: float | None = None
@@ -45,22 +45,22 @@ class Cost(NamedTuple):
 
 
 class ModelEntry(NamedTuple):
-    """One contestant with all of its answers."""
+    """One model with all of its answers."""
 
     evaluated_model: EvaluatedModel
     repeats: tuple[Answers, ...]
-    """Of each time that it was asked everything."""
+    """Its answers to all examples, once per repeat."""
     errors: int
     """In all repeats together."""
     cost: Cost
     seen: int | None = 0
-    """Examples that were in its training data; None where nobody knows those any more."""
+    """Examples that were in its training data; None if that data is not known any more."""
     nearly_seen: int = 0
     """Further examples that have a near-duplicate there."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
     served: tuple[str, ...] = ()
-    """What an endpoint said that it served."""
+    """The model names that an endpoint reported."""
 
 
 class MetricScores(NamedTuple):
@@ -72,7 +72,7 @@ class MetricScores(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What the evaluation asks. The first metric is the main one; `candidate` None lets the gates choose."""
+    """The settings of the comparison. The first metric is the main one; `candidate` None lets the gates choose."""
 
     dataset: str
     metrics: tuple[Metric, ...]
@@ -92,8 +92,8 @@ class Question(NamedTuple):
 
 
 def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int = 0) -> MetricScores:
-    """All that intervals of one metric of one model need, at any level. Repeats are averaged: they are no examples."""
-    n = len(repeats[0].truth)
+    """What intervals of one metric of one model need, at any level. Repeats are averaged: they are not examples."""
+    n = len(repeats[0].references)
     if metric.shape == "mean":
         return MetricScores(n, averaged(metric, repeats), None)
     value = corpus_mean(metric, repeats, clusters)
@@ -169,7 +169,7 @@ def _without_verdict(
 
 def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clusters: Codes, level: float) -> Row:
     evaluated_model, cost = entry.evaluated_model, entry.cost
-    n, asked = len(entry.repeats[0].truth), len(entry.repeats[0].truth) * len(entry.repeats)
+    n = len(entry.repeats[0].references)
     values = {
         name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
     }
@@ -184,7 +184,7 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         errors=entry.errors,
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
-        coverage=round(1 - entry.errors / asked, 6) if n else 0.0,
+        coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
         p50_ms=number(cost.p50_ms) if cost.p50_ms is not None else None,
         p95_ms=number(cost.p95.value) if cost.p95 else None,
@@ -227,9 +227,6 @@ def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, 
         method=found.method,
         note=note,
     )
-
-
-# Comparisons
 
 
 def _comparisons(
@@ -293,13 +290,10 @@ def _mark_dominated(report: Report) -> Report:
     return report.model_copy(update={"leaderboard": rows})
 
 
-# Decisions
-
-
 def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
-    """The models beside the baseline: what could serve in its place."""
-    contestants = [entry.evaluated_model for entry in entries]
-    return [one.name for one in contestants if one.source in CANDIDATES and one.name != question.baseline]
+    """The models that could replace the baseline in production."""
+    models = [entry.evaluated_model for entry in entries]
+    return [one.name for one in models if one.source in CANDIDATES and one.name != question.baseline]
 
 
 Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
@@ -425,10 +419,6 @@ def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, c
     )
 
 
-# Scores that no table of metrics knows how to make: a judge's. They come when all answers are there, and count like
-# those of any other mean metric.
-
-
 class Unscored(NamedTuple):
     """An answer that a scorer gave no score. `detail` may quote what the code or the data say: foreign text."""
 
@@ -440,7 +430,10 @@ class Unscored(NamedTuple):
 
 
 class ExtraScores(NamedTuple):
-    """`repeats`, by contestant: for each time that it was asked everything, scores (n,), NaN where there is none."""
+    """Scores of a metric outside the metric tables: a judge's or a scorer's. They count like any other mean metric.
+
+    `repeats`, by model: scores (n,) of each repeat, NaN where a score is missing.
+    """
 
     metric: str
     repeats: Mapping[str, Sequence[Floats]]
@@ -449,11 +442,11 @@ class ExtraScores(NamedTuple):
     unscored: Sequence[Unscored] = ()
 
 
-def with_scores(entry: ModelEntry, marks: ExtraScores) -> ModelEntry:
+def with_scores(entry: ModelEntry, extra: ExtraScores) -> ModelEntry:
     """The entry with these scores among its answers'."""
-    scores = marks.repeats[entry.evaluated_model.name]
+    scores = extra.repeats[entry.evaluated_model.name]
     repeats = tuple(
-        answers._replace(marks={**answers.marks, marks.metric: each})
+        answers._replace(scores={**answers.scores, extra.metric: each})
         for answers, each in zip(entry.repeats, scores, strict=True)
     )
     return entry._replace(repeats=repeats)

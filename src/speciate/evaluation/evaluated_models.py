@@ -28,17 +28,17 @@ from speciate.workspace.workspace import Workspace
 
 ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
 CANDIDATES = ("model", "endpoint")
-"""Sources that a use case could be served by: only on them a verdict is given."""
+"""Sources that can serve a use case; only they get a verdict."""
 
 
 class EvaluatedModel(BaseModel):
-    """`name` is canonical (`digits-probe@v2`), so that two ways of naming a model are one contestant."""
+    """`name` is canonical (`digits-probe@v2`), so that two refs of one model are one entry."""
 
     model_config = ConfigDict(frozen=True)
     name: str
     source: Literal["model", "endpoint", "ensemble", "code", "inspect", "column", "constant"]
     identity: str
-    """Content hash of a model version; what recorded answers are known by."""
+    """Content hash of a model version; part of the key of cached answers."""
     path: str | None = None
     """Of a model's folder, or of the file with the code or the log."""
     function: str | None = None
@@ -54,9 +54,9 @@ class EvaluatedModel(BaseModel):
     """The dataset versions that a model was trained on, and what it began with; None where they are not known."""
     terms: TaskTerms | None = None
     inputs: tuple[str, ...] = ()
-    """The columns that a model saw, and is shown."""
+    """The columns that a model was trained on, and gets."""
     target: str | None = None
-    """What a model was trained for: on what its truths depend, and the column that they came from."""
+    """The target column of its training."""
     parameters: int | None = None
     bytes: int | None = None
     license: str | None = None
@@ -64,7 +64,7 @@ class EvaluatedModel(BaseModel):
 
 
 def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
-    """The contestant of a model ref, `column:NAME`, `constant:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or
+    """The model under evaluation of a model ref, `column:NAME`, `constant:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or
     `inspect:FILE.eval`.
 
     Raises NOT_FOUND with near names.
@@ -111,7 +111,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         identity=answering(version.path, card.id),
         path=str(version.path),
         task=card.task,
-        modality=None if card.method == PUBLISHED and card.task == SEEING else card.modality,  # pictures alone, too
+        modality=None if card.method == PUBLISHED and card.task == SEEING else card.modality,  # images alone, too
         base_model=card.base_model,
         learned_from=learned_from(workspace.database, workspace.folders, card),
         terms=card.recipe.get("terms"),
@@ -125,7 +125,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
 
 
 def _from_endpoint(card: ModelCard, endpoint: Endpoint) -> EvaluatedModel:
-    """What others serve: nobody here knows what it has learned from. One that writes text is asked any task."""
+    """A model behind an endpoint. Its training data are unknown. A model that writes text can do any task."""
     task = task_named(card.task or "")
     return EvaluatedModel(
         name=card.ref,
@@ -179,7 +179,7 @@ def _sum_if_known(values: list[int | None]) -> int | None:
 
 
 def _from_code(ref: str) -> EvaluatedModel:
-    """The file as it is now: what it says is what answers are known by."""
+    """The file as it is now: its content is part of the key of cached answers."""
     file, colon, function = ref.removeprefix(CODE).rpartition(":")
     if not colon or not function.isidentifier():
         raise SpeciateError(
@@ -201,7 +201,7 @@ def _from_code(ref: str) -> EvaluatedModel:
 
 
 def _from_inspect_log(ref: str) -> EvaluatedModel:
-    """The answers that a log of inspect-ai holds now; who gave them is read when it is."""
+    """The answers in a log of inspect-ai. The run reads which model gave them."""
     path = Path(ref.removeprefix(INSPECT))
     try:
         identity = inspect_log_process.log_identity(path)
@@ -219,7 +219,7 @@ def _from_inspect_log(ref: str) -> EvaluatedModel:
 
 
 def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, ...]) -> EvaluatedModel:
-    """What the use case's candidates must beat. Raises what `find` raises, with the way to another incumbent."""
+    """The model that the use case's candidates must beat. Raises as `find_model`, with the way to another incumbent."""
     incumbent = incumbent_of(workspace.database, use_case)
     try:
         return find_model(workspace, incumbent, columns)

@@ -136,9 +136,6 @@ def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Compar
     return any(dominates(other, row, gain) for other in others if other.model != row.model)
 
 
-# The rules
-
-
 def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, target = _metric(gate, evidence), gate.value
     measured = evidence.candidate.metrics.get(metric.name)
@@ -324,9 +321,6 @@ _RULES: dict[str, Callable[[Gate, Evidence], _GateAnswer]] = {
 }  # fmt: skip
 
 
-# Pieces
-
-
 def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
     outcomes = {result.outcome for result in results}
     verdict: Verdict = "hold" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "promote"
@@ -399,11 +393,6 @@ def _why(note: str) -> str:
     return f": {note}" if note else ""
 
 
-# How much better or worse a candidate is within each value of a column: what the gate `no_slice_worse` looks at.
-#
-# Works for metrics of every shape, since it has all answers; `slices.py` cuts stored scores for readers.
-
-
 LEAST_EXAMPLES = 20
 """Independent examples that a value needs to be judged by itself; rarer values are judged together."""
 RARE_VALUES = "all rarer values together"
@@ -418,7 +407,11 @@ def slice_gains(
     level: float = LEVEL,
     seed: int = 0,
 ) -> list[SliceGain]:
-    """`values` (n,): what each example has in the column. Baseline and candidate: their answers, per repeat."""
+    """How much better or worse a candidate is within each value of a column, for the gate `no_slice_worse`.
+
+    Works for metrics of every shape, since it has all answers (reports/slice_metrics.py reads stored scores).
+    `values` (n,): each example's value of the column. `baseline`, `candidate`: their answers, per repeat.
+    """
     found = []
     cells = np.array(_pool_rare_values(values, clusters))
     kinds = sorted(set(cells.tolist()))
@@ -453,9 +446,9 @@ def _differences(
 
 def _select_answers(answers: Answers, places: Codes) -> Answers:
     table = None if answers.probabilities is None else answers.probabilities[places]
-    marks = {name: scores[places] for name, scores in answers.marks.items()}
+    scores = {name: scores[places] for name, scores in answers.scores.items()}
     return answers._replace(
-        truth=answers.truth[places], given=answers.given[places], probabilities=table, marks=marks
+        references=answers.references[places], given=answers.given[places], probabilities=table, scores=scores
     )  # fmt: skip
 
 

@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from speciate.errors import Code, SpeciateError
 from speciate.vocabulary import Metric
 
-# Which libraries metrics need, and how they are got. One that is absent takes its own metrics away and no others.
-
-
 INSTALL = "pip install 'speciate[metrics]'"
 
 

@@ -1,4 +1,4 @@
-"""One evaluation as the worker gets it: everything that `evaluate.plan` resolved."""
+"""The payload of an evaluation: everything that `evaluate.plan` resolved, for the worker."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from speciate.vocabulary import Family, find_task
 
 
 class Scoring(BaseModel):
-    """A function of the caller's own. `metric`: what its scores are called, where it names none itself."""
+    """A scorer. `metric`: the name of its scores, unless the function names them."""
 
     model_config = ConfigDict(frozen=True)
     ref: str
     metric: str
 
 
-class EvaluationTask(BaseModel):
+class EvaluationPayload(BaseModel):
     """`metrics` starts with the main one."""
 
     model_config = ConfigDict(frozen=True)
@@ -38,29 +38,29 @@ class EvaluationTask(BaseModel):
     candidate: str | None = None
     use_case: UseCase | None = None
     no_decision: str | None = None
-    """Why no verdict may be given; None where it may."""
+    """Why no verdict may be given; None if one may."""
     suite: Suite = "core"
-    """The part that the dataset plays in the use case."""
+    """Of the use case, that the dataset is."""
     unseen: tuple[str, ...] = ()
-    """What the dataset's report says of labels that the split lacks."""
+    """Warnings of the dataset's report about labels that the split lacks."""
     looks: int = 0
     """Earlier evaluations of the use case on this suite."""
     latency: bool = True
     seed: int = 0
     prompt: Prompt = Prompt()
-    """How models that take prompts are asked."""
+    """For models that take prompts."""
     judge: Judge | None = None
     scoring: Scoring | None = None
     repeats: int = 1
-    """How often those that may answer differently each time are asked."""
+    """How often models that may answer differently each time are asked."""
     budget_usd: float | None = None
-    """What may be spent on answers in all."""
+    """Cap on the cost of all answers."""
     allowances: dict[str, float] = {}
-    """By host, what was left at the plan of what a person allowed for this dataset. A run's own share replaces it."""
+    """USD by host that are left of a person's consent for this dataset. A run's own share replaces it."""
     private_hosts: tuple[str, ...] = ()
     """Hosts at private addresses that a person listed."""
     usd_per_core_hour: float
-    """What this machine's time costs."""
+    """Price of this machine's time."""
 
     @property
     def shown(self) -> str:

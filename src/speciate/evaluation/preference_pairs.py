@@ -1,4 +1,4 @@
-"""What curation's `preferences` asks of evaluations: whose answers they hold, and how good each was."""
+"""Evaluations as a source of preference pairs for curation's `preferences`: answers of several models with scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.operations.context import EvaluationAnswers
 from speciate.datasets.operations.operation import Others, Outside
@@ -18,6 +20,20 @@ from speciate.refs import dataset_ref
 from speciate.vocabulary import Family, find_metric
 from speciate.workspace import integrity
 from speciate.workspace.workspace import Workspace
+
+
+class PairsRequest(BaseModel):
+    """What the run reads of an evaluation; the payload of `Outside`."""
+
+    model_config = ConfigDict(frozen=True)
+    folder: Path
+    models: tuple[str, ...]
+    metric: str
+    main: bool
+    """The metric is the evaluation's main one, whose scores stand beside the answers."""
+    sign: int
+    """1 if more is better."""
+
 
 _OF_TEXTS: tuple[Family, ...] = ("generation", "transcription", "classification")
 
@@ -41,47 +57,49 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
             "Name two of its models.",
         )
     metric = parameters.metric or found.metric
-    payload = {
-        "folder": str(workspace.folders.evaluations / parameters.evaluation),
-        "models": models,
-        "metric": metric,
-        "main": metric == found.metric,
-        "sign": 1 if (found.better == "higher" if metric == found.metric else _sign(metric) > 0) else -1,
-    }
-    return Outside(names={"models": tuple(models), "metric": metric}, payload=payload)
+    more_is_better = found.better == "higher" if metric == found.metric else _sign(metric) > 0
+    request = PairsRequest(
+        folder=workspace.folders.evaluations / parameters.evaluation,
+        models=tuple(models),
+        metric=metric,
+        main=metric == found.metric,
+        sign=1 if more_is_better else -1,
+    )
+    return Outside(names={"models": request.models, "metric": metric}, payload=request.model_dump(mode="json"))
 
 
 def read(payload: Mapping[str, Any]) -> EvaluationAnswers:
     """The first answer of each model to each example, with its score; more is better.
 
-    Raises INVALID where the evaluation has no such score of single examples.
+    Raises INVALID if the evaluation has no such score per example.
     """
-    scores = _scores(payload)
+    request = PairsRequest.model_validate(payload)
+    scores = {} if request.main else _scores(request)
     found: dict[str, dict[str, tuple[str | None, float | None, str]]] = defaultdict(dict)
-    for answer in stored_answers.read_answers(payload, payload["models"]):
-        said, model, example = stored_answers.output_of(answer), answer["model"], answer["example"]
-        score = answer["score"] if payload["main"] else scores.get((model, example))
-        signed = None if score is None or math.isnan(score) else payload["sign"] * score
-        found[example].setdefault(model, (None if said is None else str(said), signed, model))
-    return EvaluationAnswers(payload["metric"], {name: list(each.values()) for name, each in found.items()})
+    for answer in stored_answers.read_answers(request.folder, request.models):
+        output, model, example = stored_answers.output_of(answer), answer["model"], answer["example"]
+        score = answer["score"] if request.main else scores.get((model, example))
+        signed = None if score is None or math.isnan(score) else request.sign * score
+        found[example].setdefault(model, (None if output is None else str(output), signed, model))
+    return EvaluationAnswers(request.metric, {name: list(each.values()) for name, each in found.items()})
 
 
-def scores(metric: str, truths: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
-    """How good each answer is, more is better; None without a truth or an answer, or where the metric leaves it out."""
+def scores(metric: str, references: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
+    """A score per answer, higher is better; None without a reference or an answer, or if the metric leaves it out."""
     known = find_metric(metric)
     family = next((each for each in _OF_TEXTS if each in known.families), known.families[0])
-    places = [i for i, (truth, answer) in enumerate(zip(truths, given, strict=True)) if truth and answer]
-    found: list[float | None] = [None] * len(truths)
+    places = [i for i, (reference, answer) in enumerate(zip(references, given, strict=True)) if reference and answer]
+    found: list[float | None] = [None] * len(references)
     if not places:
         return found
-    wanted, said = [truths[place] for place in places], [given[place] for place in places]
-    labels = sorted({str(each) for each in (*wanted, *said)}) if family == "classification" else ()
+    references, given = [references[place] for place in places], [given[place] for place in places]
+    labels = sorted({str(each) for each in (*references, *given)}) if family == "classification" else ()
     try:
-        values = alone(known, judged(family, wanted, said, [None] * len(places), labels))
+        values = alone(known, judged(family, references, given, [None] * len(places), labels))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{metric!r} cannot compare these answers with these truths; untrusted says why.",
+            f"{metric!r} cannot compare these answers with these references; untrusted says why.",
             "Call curate_dataset again with metric='exact_match' or 'chrf'.",
             str(error),
         ) from error
@@ -90,24 +108,22 @@ def scores(metric: str, truths: Sequence[str | None], given: Sequence[str | None
     return found
 
 
-def _scores(payload: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    if payload["main"]:
-        return {}
-    wanted = [("metric", "=", payload["metric"])]
+def _scores(request: PairsRequest) -> dict[tuple[str, str], float]:
+    of_metric = [("metric", "=", request.metric)]
     rows = integrity.read_table(
-        Path(payload["folder"]) / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, filters=wanted
+        request.folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, filters=of_metric
     ).to_pylist()
     if not rows:
         raise SpeciateError(
             Code.INVALID,
-            f"The evaluation has no score {payload['metric']!r} of single examples.",
+            f"The evaluation has no score {request.metric!r} of single examples.",
             "Call describe_evaluation for its metrics, or leave metric out.",
         )
     return {(row["model"], row["example"]): row["value"] for row in rows}
 
 
 def _sign(metric: str) -> int:
-    """Of a metric that an evaluation brought along (a judge's, a scorer's) more is better."""
+    """More is better under a judge's or a scorer's metric, which the table of metrics lacks."""
     try:
         return find_metric(metric).sign
     except SpeciateError:

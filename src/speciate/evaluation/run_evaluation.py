@@ -1,6 +1,6 @@
-"""The worker's part of `evaluate`: ask each contestant everything, and write answers, scores and the report.
+"""The worker's part of `evaluate`: ask each model everything, and write answers, scores and the report.
 
-Files: `examples.parquet` (id, group, truth, a preview of text, the user's columns: what slices are cut by),
+Files: `examples.parquet` (id, group, reference, a preview of text, the user's columns: what slices are cut by),
 `predictions.parquet` (a row per model, example and repeat, errors among them) and `scores.parquet` (a row per model,
 example and mean metric, repeats averaged). Where a scorer failed on some answers, `unscored.parquet` has a row for each
 with the reason.
@@ -25,7 +25,7 @@ from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.judges.judge import JudgeCase, judge_answers
 from speciate.evaluation.metrics import alone, averaged, judged
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, check_answer
 from speciate.evaluation.predictors.by_source import predict
 from speciate.evaluation.scorers import scoring
@@ -34,7 +34,7 @@ from speciate.jobs.run import Run
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
 from speciate.tasks.families.anomaly import ANOMALY, NORMAL
 from speciate.tasks.families.ordinal import rank_labels
-from speciate.tasks.task import TaskExample
+from speciate.tasks.task import TaskExample, TaskTerms
 from speciate.vocabulary import Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
@@ -43,215 +43,247 @@ _PREVIEW = 300
 _LEARNED = ("train", "validation")
 
 
+class _Suite(NamedTuple):
+    examples: list[Example]
+    references: list[Any]
+    training: list[TaskExample]
+    """The targets of the training split, for the constant answer and for prompts."""
+    terms: TaskTerms
+    unlabelled: int
+    """Examples of the split without a reference, which are left out."""
+
+
 def run(run: Run) -> dict[str, Any]:
     """Evaluate, and return `{"report": ...}`."""
-    task = EvaluationTask.model_validate(run.payload)
-    everything = load_examples(run.folders, task.dataset, _splits(task))
-    training = [example for example in everything if example.split == "train"]
-    how = (task.dataset, task.target_column, task.task, settle_terms(task.terms, task.task, training or everything))
-    present = [example for example in everything if task.split in (None, example.split)]
-    asked = evaluation_examples(present, *how)
-    examples, truths = [one.example for one in asked], [one.truth for one in asked]
-    if len(examples) < 2:
-        raise SpeciateError(
-            Code.INVALID,
-            f"{task.shown} has {len(examples)} usable example(s) with a label, and a comparison needs at least 2.",
-            f"Call describe_dataset(dataset={task.dataset.name!r}), then add_examples.",
+    payload = EvaluationPayload.model_validate(run.payload)
+    suite = _load(run, payload)
+    examples, references = suite.examples, suite.references
+    _check_positive(payload, references)
+    all_answers = _ask_models(run, payload, suite)
+    entries = [
+        _entry(
+            payload, model_answers, references, _contamination(run, payload, model_answers.evaluated_model, examples)
         )
-    _check_positive(task, truths)
-    taught = training_examples(training, *how)
-    sheets = _ask_models(run, task, examples, truths, taught, how)
-    known = [_contamination(run, task, evaluated_model, examples) for evaluated_model in task.contestants]
-    entries = [_entry(task, sheet, truths, count) for sheet, count in zip(sheets, known, strict=True)]
-    notes = _notes(task, len(present) - len(examples), examples, taught, entries, sheets)
-    brought = _extra_scores(run, task, examples, truths, sheets)
-    if task.scoring is not None:
-        task = task.model_copy(update={"metrics": scoring.expand_metrics(task.metrics, task.scoring, brought)})
-    for marks in brought:
-        entries = [with_scores(entry, marks) for entry in entries]
-        notes += marks.notes
-    report = build(_question(task), entries, _clusters(examples), notes, _slices(task, examples, truths))
-    report = report.model_copy(update={"judge": next((each.verdicts for each in brought if each.verdicts), None)})
-    _write(run.outputs, task, examples, truths, sheets, entries)
-    if unscored := [each for marks in brought for each in marks.unscored]:
+        for model_answers in all_answers
+    ]
+    notes = _notes(payload, suite, entries, all_answers)
+    extra_scores = _extra_scores(run, payload, suite, all_answers)
+    if payload.scoring is not None:
+        metrics = scoring.expand_metrics(payload.metrics, payload.scoring, extra_scores)
+        payload = payload.model_copy(update={"metrics": metrics})
+    for scores in extra_scores:
+        entries = [with_scores(entry, scores) for entry in entries]
+        notes += scores.notes
+    report = build(_question(payload), entries, _clusters(examples), notes, _slices(payload, examples, references))
+    report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
+    _write(run.outputs, payload, suite, all_answers, entries)
+    if unscored := [each for scores in extra_scores for each in scores.unscored]:
         table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
         answer_cache.write_table(table, run.outputs / UNSCORED)
     return {"report": report.model_dump(mode="json")}
 
 
-# Answers
-
-
-def _ask_models(
-    run: Run,
-    task: EvaluationTask,
-    examples: list[Example],
-    truths: list[Any],
-    taught: list[TaskExample],
-    how: tuple[Any, ...],
-) -> list[ModelAnswers]:
-    learned = [one.truth for one in taught] or truths
-    labels = _possible_labels(task, learned)
-    sheets: list[ModelAnswers] = []
-    for place, evaluated_model in enumerate(task.contestants):
-        shown = _visible_examples(run, task, evaluated_model, examples, how)
-
-        def tell(count: int, place: int = place, name: str = evaluated_model.name) -> None:
-            run.progress(place * len(examples) + count, len(task.contestants) * len(examples), "answers", name)
-
-        sheets.append(
-            _check_answers(
-                predict(PredictorRequest(run, task, evaluated_model, shown, labels, learned, taught, tell)), task
-            )
+def _load(run: Run, payload: EvaluationPayload) -> _Suite:
+    """INVALID for fewer than two examples with a reference."""
+    everything = load_examples(run.folders, payload.dataset, _splits(payload))
+    training = [example for example in everything if example.split == "train"]
+    terms = settle_terms(payload.terms, payload.task, training or everything)
+    present = [example for example in everything if payload.split in (None, example.split)]
+    usable = evaluation_examples(present, payload.dataset, payload.target_column, payload.task, terms)
+    if len(usable) < 2:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{payload.shown} has {len(usable)} usable example(s) with a label, and a comparison needs at least 2.",
+            f"Call describe_dataset(dataset={payload.dataset.name!r}), then add_examples.",
         )
-    return sheets
+    return _Suite(
+        [one.example for one in usable],
+        [one.target for one in usable],
+        training_examples(training, payload.dataset, payload.target_column, payload.task, terms),
+        terms,
+        len(present) - len(usable),
+    )
 
 
-def _check_answers(sheet: ModelAnswers, task: EvaluationTask) -> ModelAnswers:
+def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[ModelAnswers]:
+    targets = [one.target for one in suite.training] or suite.references
+    labels = _possible_labels(payload, targets)
+    count = len(suite.examples)
+    all_answers: list[ModelAnswers] = []
+    for place, evaluated_model in enumerate(payload.contestants):
+        examples = _visible_examples(run, payload, evaluated_model, suite)
+
+        def on_progress(done: int, place: int = place, name: str = evaluated_model.name) -> None:
+            run.progress(place * count + done, len(payload.contestants) * count, "answers", name)
+
+        request = PredictorRequest(
+            run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress
+        )
+        all_answers.append(_check_answers(predict(request), payload))
+    return all_answers
+
+
+def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> ModelAnswers:
     """With an error in the place of each answer that is none of this task's."""
-    if sheet.evaluated_model.source == "constant":
-        return sheet
-    return sheet._replace(
-        repeats=tuple([check_answer(answer, task.family) for answer in answers] for answers in sheet.repeats)
+    if model_answers.evaluated_model.source == "constant":
+        return model_answers
+    return model_answers._replace(
+        repeats=tuple([check_answer(answer, payload.family) for answer in answers] for answers in model_answers.repeats)
     )
 
 
 def _extra_scores(
-    run: Run, task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any], sheets: Sequence[ModelAnswers]
+    run: Run, payload: EvaluationPayload, suite: _Suite, all_answers: Sequence[ModelAnswers]
 ) -> list[ExtraScores]:
-    """Scores of the metrics that this evaluation brings along, now that all answers are there."""
+    """Scores of the scorer's and the judge's metrics, which need all answers."""
+    examples, references = suite.examples, suite.references
 
-    def tell(count: int) -> None:
+    def on_progress(count: int) -> None:
         run.progress(count, None, "scores")
 
-    brought = scoring.score_answers(run, task.scoring, examples, truths, sheets, tell) if task.scoring else []
-    if task.judge is not None:
-        brought.append(
-            judge_answers(JudgeCase(run, task, task.judge, examples, truths, sheets, _clusters(examples), tell))
+    extra: list[ExtraScores] = []
+    if payload.scoring is not None:
+        extra += scoring.score_answers(run, payload.scoring, examples, references, all_answers, on_progress)
+    if payload.judge is not None:
+        clusters = _clusters(examples)
+        extra.append(
+            judge_answers(
+                JudgeCase(run, payload, payload.judge, examples, references, all_answers, clusters, on_progress)
+            )
         )
-    return brought
+    return extra
 
 
-def _possible_labels(task: EvaluationTask, learned: Sequence[Any]) -> tuple[str, ...]:
-    """Labels that an answer can have: those that training or the dataset knows, not only those of these examples."""
-    if task.family == "anomaly":
-        return NORMAL, task.positive_label or ANOMALY
-    if task.family not in ("classification", "ordinal", "multi-label"):
+def _possible_labels(payload: EvaluationPayload, targets: Sequence[Any]) -> tuple[str, ...]:
+    """Labels that an answer can have: all of the dataset or of these targets, not only those of the suite."""
+    if payload.family == "anomaly":
+        return NORMAL, payload.positive_label or ANOMALY
+    if payload.family not in ("classification", "ordinal", "multi-label"):
         return ()
-    if is_label(task.dataset, task.target_column) and task.family != "multi-label":
-        return tuple(rank_labels(task.dataset.labels, task.terms.order))
-    each = (truth if isinstance(truth, list | tuple | set | frozenset) else [truth] for truth in learned)
-    return tuple(rank_labels({str(label) for labels in each for label in labels}, task.terms.order))
+    if is_label(payload.dataset, payload.target_column) and payload.family != "multi-label":
+        return tuple(rank_labels(payload.dataset.labels, payload.terms.order))
+    each = (target if isinstance(target, list | tuple | set | frozenset) else [target] for target in targets)
+    return tuple(rank_labels({str(label) for labels in each for label in labels}, payload.terms.order))
 
 
 def _visible_examples(
-    run: Run, task: EvaluationTask, evaluated_model: EvaluatedModel, examples: list[Example], how: tuple[Any, ...]
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, suite: _Suite
 ) -> list[Example]:
-    """The examples as the contestant may see them: with the columns that it was trained on, and no others."""
-    if not evaluated_model.inputs or evaluated_model.inputs == task.dataset.inputs:
-        return examples
-    manifest = task.dataset.model_copy(update={"inputs": evaluated_model.inputs})
-    loaded = load_examples(run.folders, manifest, _splits(task), [example.id for example in examples])
-    seen = {one.example.id: one.example for one in evaluation_examples(loaded, *how)}
-    return [seen[example.id] for example in examples]
+    """The examples with the columns that the model was trained on, and no others."""
+    if not evaluated_model.inputs or evaluated_model.inputs == payload.dataset.inputs:
+        return suite.examples
+    manifest = payload.dataset.model_copy(update={"inputs": evaluated_model.inputs})
+    loaded = load_examples(run.folders, manifest, _splits(payload), [example.id for example in suite.examples])
+    usable = evaluation_examples(loaded, payload.dataset, payload.target_column, payload.task, suite.terms)
+    by_id = {one.example.id: one.example for one in usable}
+    return [by_id[example.id] for example in suite.examples]
 
 
 class _Contamination(NamedTuple):
-    """How many of the examples a model was fitted or chosen on; None where its data are not known any more."""
+    """How many of the examples a model was fitted or selected on; None if its data are not known any more."""
 
     exactly: int | None
     nearly: int = 0
 
 
 def _contamination(
-    run: Run, task: EvaluationTask, evaluated_model: EvaluatedModel, examples: Sequence[Example]
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
     if evaluated_model.learned_from is None:
         return _Contamination(None)
-    asked = (run.folders, task.dataset, {example.id for example in examples}, evaluated_model.learned_from, _LEARNED)
-    exactly = find_seen(*asked)
-    return _Contamination(len(exactly), len(find_nearly_seen(*asked) - exactly))
+    ids = {example.id for example in examples}
+    exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
+    nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
+    return _Contamination(len(exactly), len(nearly - exactly))
 
 
-def _entry(task: EvaluationTask, sheet: ModelAnswers, truth: Sequence[Any], known: _Contamination) -> ModelEntry:
-    every = [answer for answers in sheet.repeats for answer in answers]
-    labels = _labels(task, every)
-    marked = tuple(
+def _entry(
+    payload: EvaluationPayload, model_answers: ModelAnswers, references: Sequence[Any], contamination: _Contamination
+) -> ModelEntry:
+    every = [answer for answers in model_answers.repeats for answer in answers]
+    labels = _labels(payload, every)
+    repeats = tuple(
         judged(
-            task.family,
-            truth,
+            payload.family,
+            references,
             [answer.output for answer in answers],
             [answer.probabilities for answer in answers],
             labels,
-            task.positive_label,
+            payload.positive_label,
         )
-        for answers in sheet.repeats
+        for answers in model_answers.repeats
     )
-    errors = sum(answer.output is None for answer in every)
-    certain = all(answer.probabilities is None for answer in every)
     return ModelEntry(
-        sheet.evaluated_model, marked, errors, sheet.cost, known.exactly, known.nearly, certain, sheet.served
+        model_answers.evaluated_model,
+        repeats,
+        sum(answer.output is None for answer in every),
+        model_answers.cost,
+        contamination.exactly,
+        contamination.nearly,
+        all(answer.probabilities is None for answer in every),
+        model_answers.served,
     )
 
 
-def _labels(task: EvaluationTask, answers: Sequence[Answer]) -> list[str]:
-    """The dataset's; where the truth is another column, what was answered (those of the truth are added later)."""
-    if task.family == "anomaly":
-        return [NORMAL, task.positive_label or ANOMALY]
-    if is_label(task.dataset, task.target_column):
-        known = set(task.dataset.labels)
+def _labels(payload: EvaluationPayload, answers: Sequence[Answer]) -> list[str]:
+    """The dataset's labels; if the target is another column, the labels that were answered (the references' follow)."""
+    if payload.family == "anomaly":
+        return [NORMAL, payload.positive_label or ANOMALY]
+    if is_label(payload.dataset, payload.target_column):
+        known = set(payload.dataset.labels)
     else:
         given = [answer for answer in answers if isinstance(answer.output, str)]
         known = {label for answer in given for label in answer.probabilities or (answer.output,)}
-    return rank_labels(known, task.terms.order) if task.family == "ordinal" else sorted(known)
+    return rank_labels(known, payload.terms.order) if payload.family == "ordinal" else sorted(known)
 
 
-def _check_positive(task: EvaluationTask, answers: Sequence[Any]) -> None:
-    """Of the dataset's label the plan knows the values; of another column only the rows do."""
-    if task.positive_label is None or is_label(task.dataset, task.target_column) or task.positive_label in answers:
+def _check_positive(payload: EvaluationPayload, answers: Sequence[Any]) -> None:
+    """The plan checks the dataset's label; the values of another column are known only now."""
+    if (
+        payload.positive_label is None
+        or is_label(payload.dataset, payload.target_column)
+        or payload.positive_label in answers
+    ):
         return
     raise SpeciateError(
         Code.INVALID,
-        f"positive_label {task.positive_label!r} does not occur in {task.target_column!r} of {task.shown}; "
-        f"{closest(task.positive_label, sorted(set(answers)))}",
+        f"positive_label {payload.positive_label!r} does not occur in {payload.target_column!r} of {payload.shown}; "
+        f"{closest(payload.positive_label, sorted(set(answers)))}",
         "Call define_use_case again with the label as it is written in the dataset.",
     )
 
 
-# The question
-
-
-def _question(task: EvaluationTask) -> Question:
-    metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in task.metrics)
+def _question(payload: EvaluationPayload) -> Question:
+    metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in payload.metrics)
     return Question(
-        task.shown,
+        payload.shown,
         metrics,
-        task.baseline,
-        task.candidate,
-        task.use_case,
-        task.no_decision,
-        task.seed,
-        task.looks,
-        task.suite,
+        payload.baseline,
+        payload.candidate,
+        payload.use_case,
+        payload.no_decision,
+        payload.seed,
+        payload.looks,
+        payload.suite,
     )
 
 
-def _splits(task: EvaluationTask) -> set[str] | None:
-    """The examples to answer and, for the constant answer and for prompts, those of the training split."""
+def _splits(payload: EvaluationPayload) -> set[str] | None:
+    """The split to answer and, for the constant answer and for prompts, the training split."""
     wants_training = any(
-        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in task.contestants
+        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in payload.contestants
     )
-    return None if task.split is None else {task.split, *(["train"] if wants_training else [])}
+    return None if payload.split is None else {payload.split, *(["train"] if wants_training else [])}
 
 
-def _slices(task: EvaluationTask, examples: Sequence[Example], truths: Sequence[Any]) -> dict[str, list[str]]:
-    """Of the columns that a gate looks into: each example's value."""
-    gates = task.use_case.gates_on(task.suite) if task.use_case else ()
+def _slices(payload: EvaluationPayload, examples: Sequence[Example], references: Sequence[Any]) -> dict[str, list[str]]:
+    """Each example's value of the columns that gates slice by."""
+    gates = payload.use_case.gates_on(payload.suite) if payload.use_case else ()
     columns = {gate.column for gate in gates if gate.column is not None}
     return {
         column: [
-            str(truth if column == "label" else example.columns.get(column))
-            for example, truth in zip(examples, truths, strict=True)
+            str(reference if column == "label" else example.columns.get(column))
+            for example, reference in zip(examples, references, strict=True)
         ]
         for column in columns
     }
@@ -264,56 +296,44 @@ def _clusters(examples: Sequence[Example]) -> Codes:
 
 
 def _notes(
-    task: EvaluationTask,
-    silent: int,
-    examples: Sequence[Example],
-    learned: Sequence[Any],
-    entries: Sequence[ModelEntry],
-    sheets: Sequence[ModelAnswers],
+    payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
 ) -> list[str]:
-    """`silent`: how many examples of the split have no truth."""
-    notes = list(task.unseen)
-    if silent:
-        truth = task.target_column or "a true answer"
-        notes.append(f"{silent} of {silent + len(examples)} examples without {truth!r} were left out.")
-    if any(evaluated_model.source == "constant" for evaluated_model in task.contestants) and not learned:
+    notes, count = list(payload.unseen), len(suite.examples)
+    if suite.unlabelled:
+        reference = payload.target_column or "a true answer"
+        notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
+    if any(evaluated_model.source == "constant" for evaluated_model in payload.contestants) and not suite.training:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
-    if task.use_case and task.no_decision:
-        notes.append(f"No decision is made: {task.no_decision}.")
+    if payload.use_case and payload.no_decision:
+        notes.append(f"No decision is made: {payload.no_decision}.")
     for entry in entries:
         name = entry.evaluated_model.name
         if entry.seen:
-            notes.append(f"{name} has seen {entry.seen} of {len(examples)} examples in training, so it looks too good.")
+            notes.append(f"{name} has seen {entry.seen} of {count} examples in training, so it looks too good.")
         if entry.nearly_seen:
-            notes.append(f"{name} has seen near-duplicates of {entry.nearly_seen} of {len(examples)} examples.")
+            notes.append(f"{name} has seen near-duplicates of {entry.nearly_seen} of {count} examples.")
         if entry.errors:
             times = len(entry.repeats)
-            asked = f"{len(examples)} examples"
-            if times > 1:
-                asked = f"{times * len(examples)} answers to {asked}"
+            total = f"{times * count} answers to {count} examples" if times > 1 else f"{count} examples"
             notes.append(
-                f"{name} failed on {entry.errors} of {asked}; each counts as its worst answer. "
+                f"{name} failed on {entry.errors} of {total}; each counts as its worst answer. "
                 "describe_evaluation(errors=5) tells why."
             )
-    return notes + [note for sheet in sheets for note in sheet.notes]
-
-
-# Files
+    return notes + [note for model_answers in all_answers for note in model_answers.notes]
 
 
 def _write(
     outputs: Path,
-    task: EvaluationTask,
-    examples: Sequence[Example],
-    truth: Sequence[Any],
-    sheets: Sequence[ModelAnswers],
+    payload: EvaluationPayload,
+    suite: _Suite,
+    all_answers: Sequence[ModelAnswers],
     entries: Sequence[ModelEntry],
 ) -> None:
-    rows = _prediction_rows(task, examples, sheets, entries)
+    rows = _prediction_rows(payload, suite.examples, all_answers, entries)
     tables = {
-        EXAMPLES: _examples_table(examples, truth),
+        EXAMPLES: _examples_table(suite.examples, suite.references),
         PREDICTIONS: pa.Table.from_pylist(rows, _PREDICTION_SCHEMA),
-        SCORES: pa.Table.from_pylist(_score_rows(task, examples, entries), _SCORE_SCHEMA),
+        SCORES: pa.Table.from_pylist(_score_rows(payload, suite.examples, entries), _SCORE_SCHEMA),
     }
     for name, table in tables.items():
         answer_cache.write_table(table, outputs / name)
@@ -339,12 +359,15 @@ _UNSCORED_SCHEMA = pa.schema(
 
 
 def _prediction_rows(
-    task: EvaluationTask, examples: Sequence[Example], sheets: Sequence[ModelAnswers], entries: Sequence[ModelEntry]
+    payload: EvaluationPayload,
+    examples: Sequence[Example],
+    all_answers: Sequence[ModelAnswers],
+    entries: Sequence[ModelEntry],
 ) -> list[dict[str, Any]]:
-    main = find_metric(task.metrics[0])
+    main = find_metric(payload.metrics[0])
     return [
         {
-            "model": sheet.evaluated_model.name,
+            "model": model_answers.evaluated_model.name,
             "example": example.id,
             "repeat": repeat,
             "output": _output_text(answer.output),
@@ -354,23 +377,23 @@ def _prediction_rows(
             "error": answer.error,
             "score": None if math.isnan(score) else float(score),
         }
-        for sheet, entry in zip(sheets, entries, strict=True)
-        for repeat, (answers, marked) in enumerate(zip(sheet.repeats, entry.repeats, strict=True))
-        for example, answer, score in zip(examples, answers, alone(main, marked), strict=True)
+        for model_answers, entry in zip(all_answers, entries, strict=True)
+        for repeat, (answers, metric_answers) in enumerate(zip(model_answers.repeats, entry.repeats, strict=True))
+        for example, answer, score in zip(examples, answers, alone(main, metric_answers), strict=True)
     ]
 
 
 def _output_text(output: Any) -> str | None:
-    """A label as it is, what is more than a number as JSON."""
+    """A label as it is, structured output as JSON."""
     if output is None or isinstance(output, float | int):
         return None
     return output if isinstance(output, str) else json.dumps(output)
 
 
 def _score_rows(
-    task: EvaluationTask, examples: Sequence[Example], entries: Sequence[ModelEntry]
+    payload: EvaluationPayload, examples: Sequence[Example], entries: Sequence[ModelEntry]
 ) -> list[dict[str, Any]]:
-    means = [metric for name in task.metrics if (metric := find_metric(name)).shape == "mean"]
+    means = [metric for name in payload.metrics if (metric := find_metric(name)).shape == "mean"]
     return [
         {"model": entry.evaluated_model.name, "example": example.id, "metric": metric.name, "value": float(value)}
         for entry in entries
@@ -380,12 +403,12 @@ def _score_rows(
     ]
 
 
-def _examples_table(examples: Sequence[Example], truth: Sequence[Any]) -> pa.Table:
-    """The user's columns are kept where their cells are short text, numbers or truth values, under their own names."""
+def _examples_table(examples: Sequence[Example], references: Sequence[Any]) -> pa.Table:
+    """Columns of the user stay under their own names where their cells are short text, numbers or Booleans."""
     own: dict[str, list[Any]] = {
         "example": [example.id for example in examples],
         "group_key": [example.group for example in examples],
-        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in truth],
+        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in references],
         "preview": [example.media[:_PREVIEW] if isinstance(example.media, str) else None for example in examples],
     }
     names = sorted({name for example in examples for name in example.columns} - own.keys())

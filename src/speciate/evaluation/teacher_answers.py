@@ -1,8 +1,8 @@
-"""Models that answer examples for others to learn from: the part of curation's data makers that asks.
+"""Teachers: models whose answers to examples become training data, for curation's data makers.
 
-A teacher is a contestant: a model of this workspace, several as one, or one that others serve. It is asked as an
-evaluation would ask it, and what it answers is kept in the same place, so that neither pays for what the other has
-paid. `plan` runs in the daemon and refuses what may not be asked; `answers` runs in the worker.
+A teacher is a model of this workspace, an ensemble, or an endpoint. It is asked as an evaluation asks it, and its
+answers are in the same cache, so that no answer is paid twice. `plan` runs in the daemon and refuses what must not be
+asked; `answers` runs in the worker.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import consent
 from speciate.datasets.loading.loader import Example
@@ -22,7 +24,7 @@ from speciate.evaluation.endpoints import cost_check, prompts
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel, find_model
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, PredictorRequest, answer_all
 from speciate.evaluation.predictors.by_source import predict
 from speciate.jobs.run import Run
@@ -42,6 +44,22 @@ _USUAL = "text-generation"
 _OF_PROMPT = ("template", "system", "temperature", "max_tokens", "seed")
 
 
+class TeacherRequest(BaseModel):
+    """What the run needs to ask a teacher; the payload of `Outside`."""
+
+    model_config = ConfigDict(frozen=True)
+    teacher: str
+    contestant: EvaluatedModel
+    task: str
+    prompt: Prompt
+    inputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    budget_usd: float | None
+    allowances: dict[str, float]
+    private_hosts: tuple[str, ...]
+    usd_per_core_hour: float
+
+
 def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspace) -> Outside | None:
     """None where the step names no model.
 
@@ -57,30 +75,31 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
     prompt = _prompt(parameters.model_dump())
     examples = sum(manifest.splits.get(split, 0) for split in parameters.splits) or manifest.rows
     calls = getattr(parameters, "count", 1)
-    asking = cost_check.PlannedCalls(manifest, task.family, labels, prompt, examples, calls, 0)
-    outside = cost_check.check_cost(workspace, asking, [evaluated_model], parameters.budget_usd)
+    planned = cost_check.PlannedCalls(manifest, task.family, labels, prompt, examples, calls, 0)
+    cost = cost_check.check_cost(workspace, planned, [evaluated_model], parameters.budget_usd)
     for endpoint in cost_check.endpoints_of([evaluated_model]):
         if not endpoint.is_local:  # rows that earlier steps take in are sent, too
             for other in others.values():
                 consent.check(workspace.database, other.ref, endpoint.host)
+    request = TeacherRequest(
+        teacher=evaluated_model.name,
+        contestant=evaluated_model,
+        task=task.name,
+        prompt=prompt,
+        inputs=evaluated_model.inputs,
+        labels=labels,
+        budget_usd=parameters.budget_usd,
+        allowances=cost.allowances,
+        private_hosts=tuple(workspace.settings.private_hosts),
+        usd_per_core_hour=usd_per_core_hour(workspace.settings),
+    )
     return Outside(
         names={"model": evaluated_model.name},
-        payload={
-            "teacher": evaluated_model.name,
-            "contestant": evaluated_model.model_dump(mode="json"),
-            "task": task.name,
-            "prompt": prompt.model_dump(mode="json"),
-            "inputs": list(evaluated_model.inputs),
-            "labels": list(labels),
-            "budget_usd": parameters.budget_usd,
-            "allowances": outside.allowances,
-            "private_hosts": list(workspace.settings.private_hosts),
-            "usd_per_core_hour": usd_per_core_hour(workspace.settings),
-        },
-        secrets=outside.secrets,
-        usd=outside.usd,
-        spends=outside.spends(manifest.name, parameters.budget_usd),
-        resolved={"model": evaluated_model.name, "task": task.name, **outside.resolved},
+        payload=request.model_dump(mode="json"),
+        secrets=cost.secrets,
+        usd=cost.usd,
+        spends=cost.spends(manifest.name, parameters.budget_usd),
+        resolved={"model": evaluated_model.name, "task": task.name, **cost.resolved},
     )
 
 
@@ -89,60 +108,59 @@ def answers(
     outside: Mapping[str, Any],
     manifest: Manifest,
     examples: list[Example],
-    tell: Callable[[int], None],
+    on_progress: Callable[[int], None],
     repeats: int = 1,
 ) -> TeacherAnswers:
-    """Raises Stopped where the run was asked to stop, and SpeciateError where the teacher cannot be asked at all."""
-    evaluated_model = EvaluatedModel.model_validate(outside["contestant"])
-    prompt = Prompt.model_validate(outside["prompt"])
-    task = EvaluationTask(
+    """Raises Stopped if the run is to stop, and SpeciateError if the teacher cannot be asked at all."""
+    request = TeacherRequest.model_validate(outside)
+    model, prompt = request.contestant, request.prompt
+    payload = EvaluationPayload(
         dataset=manifest,
         split=None,
-        contestants=(evaluated_model,),
-        task=outside["task"],
+        contestants=(model,),
+        task=request.task,
         metrics=(),
-        baseline=evaluated_model.name,
+        baseline=model.name,
         latency=False,
         prompt=prompt,
         repeats=repeats,
-        budget_usd=outside["budget_usd"],
-        allowances=outside["allowances"],
-        private_hosts=tuple(outside["private_hosts"]),
-        usd_per_core_hour=outside["usd_per_core_hour"],
+        budget_usd=request.budget_usd,
+        allowances=request.allowances,
+        private_hosts=request.private_hosts,
+        usd_per_core_hour=request.usd_per_core_hour,
     )
-    how = f"{task.task}" + (f": {' '.join(prompt.template.split())[:200]}" if prompt.template else "")
+    how = f"{request.task}" + (f": {' '.join(prompt.template.split())[:200]}" if prompt.template else "")
     if not examples:
-        return TeacherAnswers(evaluated_model.name, how, [[]] * repeats)
+        return TeacherAnswers(model.name, how, [[]] * repeats)
     notes: tuple[str, ...] = ()
-    if evaluated_model.source == "model":
-        shown = prompted_examples(prompt, manifest, examples) if prompt.template or prompt.system else examples
-        given = [_ask_local_model(run, evaluated_model, shown, tell, repeat) for repeat in range(repeats)]
+    if model.source == "model":
+        prompted = prompted_examples(prompt, manifest, examples) if prompt.template or prompt.system else examples
+        given = [_ask_local_model(run, model, prompted, on_progress, repeat) for repeat in range(repeats)]
     else:
-        sheet = predict(PredictorRequest(run, task, evaluated_model, examples, tuple(outside["labels"]), (), (), tell))
-        given, notes = list(sheet.repeats), sheet.notes
-    said = [[(each.output, each.error) for each in time] for time in given]
-    return TeacherAnswers(evaluated_model.name, how, said, notes)
+        made = predict(PredictorRequest(run, payload, model, examples, request.labels, (), (), on_progress))
+        given, notes = list(made.repeats), made.notes
+    return TeacherAnswers(model.name, how, [[(each.output, each.error) for each in time] for time in given], notes)
 
 
 def _ask_local_model(
-    run: Run, evaluated_model: EvaluatedModel, examples: list[Example], tell: Callable[[int], None], repeat: int
+    run: Run, evaluated_model: EvaluatedModel, examples: list[Example], on_progress: Callable[[int], None], repeat: int
 ) -> list[Answer]:
-    """Nothing is measured here."""
+    """Without measuring costs."""
     folder = transformers_folder(Path(evaluated_model.path or ""), run.folders.cache)
-    return answer_all(run, evaluated_model.identity, examples, load(folder, run.folders).predict, tell, repeat)
+    return answer_all(run, evaluated_model.identity, examples, load(folder, run.folders).predict, on_progress, repeat)
 
 
 def prompted_examples(prompt: Prompt, manifest: Manifest, examples: list[Example]) -> list[Example]:
-    """Each as the conversation that a model elsewhere would be sent; instructions only where the caller gives some."""
+    """Each as the conversation that an endpoint would get; instructions only if the caller gives some."""
     form = prompts.prompt_form(prompt, "generation", manifest.modality, columns=manifest.inputs)
     found = []
     for example in examples:
-        said = [
+        turns = [
             Message(str(each["role"]), str(each["content"]))
             for each in prompts.request(form, example).messages
             if prompt.system is not None or each["role"] != SYSTEM
         ]
-        found.append(example._replace(media=format_messages(said)))
+        found.append(example._replace(media=format_messages(turns)))
     return found
 
 
@@ -153,14 +171,14 @@ def _task(evaluated_model: EvaluatedModel, parameters: Any, manifest: Manifest) 
             f"{evaluated_model.name!r} is no model that can be asked here.",
             "Name a registered model, ensemble:A+B, or api:PROVIDER/MODEL.",
         )
-    asked = getattr(parameters, "task", None)
-    if evaluated_model.task and asked and asked != evaluated_model.task:
+    task_name = getattr(parameters, "task", None)
+    if evaluated_model.task and task_name and task_name != evaluated_model.task:
         raise SpeciateError(
             Code.INVALID,
-            f"{evaluated_model.name} is made for {evaluated_model.task!r}, not for {asked!r}.",
+            f"{evaluated_model.name} is made for {evaluated_model.task!r}, not for {task_name!r}.",
             "Leave task out.",
         )
-    task = find_task(evaluated_model.task or asked or _USUAL)
+    task = find_task(evaluated_model.task or task_name or _USUAL)
     if getattr(parameters, "rewrites", False) and task.family != "generation":
         raise SpeciateError(
             Code.INVALID,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import run_evaluation as evaluation
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.timing import device
 from speciate.evaluation.reports.report import Report
 from speciate.evaluation.statistics import quantile_interval
@@ -48,7 +48,7 @@ def run(run: Run) -> dict[str, Any]:
     """`{"card", "report"}`, with the folder `model` in outputs. REFUSED with the figures where a gate does not hold."""
     payload, started = run.read_payload(ConvertPayload), time.perf_counter()
     parent, staged = Path(payload.folder), run.outputs / "model"
-    task = EvaluationTask.model_validate(payload.judging)
+    task = EvaluationPayload.model_validate(payload.judging)
     told = iter(range(1, _STEPS + 1))
 
     def tell(what: str) -> None:
@@ -76,7 +76,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def _export(
-    run: Run, payload: ConvertPayload, source: ExportableNetwork, task: EvaluationTask, staged: Path
+    run: Run, payload: ConvertPayload, source: ExportableNetwork, task: EvaluationPayload, staged: Path
 ) -> tuple[str, str]:  # fmt: skip
     """Write and seal the folder; how the numbers were kept, and the folder's id."""
     items = source.items(_calibration(run, task))
@@ -101,7 +101,7 @@ def _export(
     return how, exportable.write_export(source, Path(payload.folder), said, files, staged)
 
 
-def _calibration(run: Run, task: EvaluationTask) -> list[Example]:
+def _calibration(run: Run, task: EvaluationPayload) -> list[Example]:
     """Of the training split, drawn; where there is none, those that the export is judged by are followed, too."""
     inputs = task.contestants[0].inputs or task.dataset.inputs
     manifest = task.dataset.model_copy(update={"inputs": inputs})
@@ -123,7 +123,7 @@ def _measure(
     run: Run,
     payload: ConvertPayload,
     source: ExportableNetwork,
-    task: EvaluationTask,
+    task: EvaluationPayload,
     staged: Path,
     identity: str,
     tell: Any,
@@ -157,7 +157,7 @@ def _measure(
 
 
 def _compare_metric(
-    run: Run, payload: ConvertPayload, task: EvaluationTask, staged: Path, identity: str
+    run: Run, payload: ConvertPayload, task: EvaluationPayload, staged: Path, identity: str
 ) -> MetricComparison:
     """An evaluation as any other, of the two side by side."""
     parent = task.contestants[0]

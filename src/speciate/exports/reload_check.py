@@ -19,7 +19,7 @@ import pyarrow as pa
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.environment import clean_environment
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports.exportable import scores
 from speciate.sandbox import python
 from speciate.tasks.example_targets import evaluation_examples, settle_terms
@@ -36,7 +36,7 @@ class ReloadedAnswers(NamedTuple):
     """At the peak of loading and answering; None where the system does not count it."""
 
 
-def load_questions(folders: Folders, task: EvaluationTask, ids: Sequence[str] | None = None) -> list[Example]:
+def load_questions(folders: Folders, task: EvaluationPayload, ids: Sequence[str] | None = None) -> list[Example]:
     """The examples as the model is shown them, by id; all of the split, or those."""
     inputs = task.contestants[0].inputs or task.dataset.inputs
     manifest = task.dataset.model_copy(update={"inputs": inputs})
@@ -46,7 +46,7 @@ def load_questions(folders: Folders, task: EvaluationTask, ids: Sequence[str] | 
 
 
 def answer_in_new_process(
-    folders: Folders, model: Path, task: EvaluationTask, ids: Sequence[str], out: Path
+    folders: Folders, model: Path, task: EvaluationPayload, ids: Sequence[str], out: Path
 ) -> ReloadedAnswers:
     """Raises INVALID where the process cannot load the folder or answer."""
     request = {
@@ -72,7 +72,7 @@ def answer_in_new_process(
 
 def main() -> None:
     request = json.load(sys.stdin)
-    folders, task = Folders(Path(request["root"])), EvaluationTask.model_validate(request["task"])
+    folders, task = Folders(Path(request["root"])), EvaluationPayload.model_validate(request["task"])
     examples = load_questions(folders, task, request["ids"])
     pa.default_memory_pool().release_unused()
     before = _from_here()

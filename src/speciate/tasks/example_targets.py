@@ -16,11 +16,11 @@ from speciate.tasks.task_heads import TASK_HEADS
 from speciate.vocabulary import TASKS, Family, find_task
 
 _OF_CLASSES: tuple[Family, ...] = ("classification", "ordinal", "regression", "retrieval", "anomaly")
-"""Families whose truths are labels or numbers as a dataset keeps them."""
+"""Families whose targets are labels or numbers as datasets store them."""
 TARGET_OPTIONAL = ("forecasting", "anomaly", "control")
-"""Families whose examples teach without a label."""
+"""Families that learn from examples without a label."""
 TARGET_IN_MEDIA: tuple[Family, ...] = ("forecasting", "control")
-"""Families whose truths are in the media."""
+"""Families whose targets are in the media."""
 
 
 _NAMED: dict[Family, tuple[str, ...]] = {
@@ -28,17 +28,17 @@ _NAMED: dict[Family, tuple[str, ...]] = {
     "segmentation": ("objects", "mask"),
     "generation": ("completion", "answer", "response", "output", "chosen"),
 }
-"""Columns as the COCO reader, the gatherers of volumes and data for language models name them."""
+"""Usual names of target columns: of the COCO reader, of volumes, of data for language models."""
 _TEXT_MODALITIES = {kind for task in TASKS.values() if task.family == "generation" for kind in task.modalities}
 
 
 def is_label(manifest: Manifest, target: str | None) -> bool:
-    """Whether the truth is the dataset's label, and not a column beside it."""
+    """Whether the target is the dataset's label and not another column."""
     return target in (None, manifest.label, "label")
 
 
 def usual_target(manifest: Manifest, task: str) -> str | None:
-    """The column that truths come from where nobody names one; None: the dataset's label, or the examples teach."""
+    """The target column if the caller names none; None: the dataset's label, or targets in the media."""
     family = find_task(task).family
     if family in TARGET_IN_MEDIA:
         return None
@@ -49,8 +49,8 @@ def usual_target(manifest: Manifest, task: str) -> str | None:
 
 
 def answer_columns(manifest: Manifest) -> tuple[str, ...]:
-    """The columns beside the question that hold what a language model is to say, and what it had better not; none where
-    the label is all that is known, or what is asked is no text and no picture."""
+    """The columns with the answers that a language model should give, and should not. Empty if only the label is known,
+    or if the examples are neither text nor images."""
     if manifest.modality not in _TEXT_MODALITIES:
         return ()
     named = dict.fromkeys((*_NAMED["generation"], preference.REJECTED))
@@ -59,49 +59,49 @@ def answer_columns(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def settle_terms(terms: TaskTerms, task: str, learned: Sequence[Example]) -> TaskTerms:
-    """With what was left open and the training examples decide. What a model was trained with is asked of it again."""
+def settle_terms(terms: TaskTerms, task: str, training: Sequence[Example]) -> TaskTerms:
+    """Open terms settled by the training examples: the horizon of forecasts."""
     if find_task(task).family == "forecasting" and terms.horizon is None:
-        return terms._replace(horizon=usual_horizon([example.media for example in learned]))
+        return terms._replace(horizon=usual_horizon([example.media for example in training]))
     return terms
 
 
 def evaluation_examples(
     examples: Sequence[Example], manifest: Manifest, target: str | None, task: str, terms: TaskTerms
 ) -> list[TaskExample]:
-    """What models are asked, with the truth; examples without one are left out. INVALID for a cell that is none."""
-    readout = TASK_HEADS[find_task(task).family]
-    posed = (_pose(readout.pose, example, manifest, target, task, terms) for example in examples)
-    return [one for one in posed if one is not None]
+    """Examples as models see them, with their targets. Examples without one are left out; INVALID for a bad cell."""
+    task_head = TASK_HEADS[find_task(task).family]
+    made = (_make(task_head.evaluation_example, example, manifest, target, task, terms) for example in examples)
+    return [one for one in made if one is not None]
 
 
 def training_examples(
     examples: Sequence[Example], manifest: Manifest, target: str | None, task: str, terms: TaskTerms
 ) -> list[TaskExample]:
-    """What training examples teach; from some there may be nothing to learn, or much."""
-    readout = TASK_HEADS[find_task(task).family]
-    taught = (_pose(readout.lessons, example, manifest, target, task, terms) for example in examples)
-    return [lesson for some in taught for lesson in some]
+    """What models learn from the training examples: none, one or several TaskExamples from each."""
+    task_head = TASK_HEADS[find_task(task).family]
+    made = (_make(task_head.training_examples, example, manifest, target, task, terms) for example in examples)
+    return [one for several in made for one in several]
 
 
-def _pose(pose: Any, example: Example, manifest: Manifest, target: str | None, task: str, terms: TaskTerms) -> Any:
+def _make(make: Any, example: Example, manifest: Manifest, target: str | None, task: str, terms: TaskTerms) -> Any:
     cell = _full_label(example, manifest, task) if is_label(manifest, target) else example.columns.get(target or "")
     try:
         if task == preference.PREFERENCE:
             example, cell = preference.pose_pair(example, cell, example.columns.get(preference.REJECTED))
-        return pose(example, cell, terms._replace(modality=manifest.modality))
+        return make(example, cell, terms._replace(modality=manifest.modality))
     except (ValueError, TypeError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{target or manifest.label!r} of {manifest.ref} is no truth for {task!r} everywhere; untrusted says why.",
+            f"{target or manifest.label!r} of {manifest.ref} is no target for {task!r} everywhere; untrusted says why.",
             "Use another task, or another column.",
             str(error),
         ) from error
 
 
 def _full_label(example: Example, manifest: Manifest, task: str) -> Any:
-    """A dataset keeps a label as a class: as text, and cut. Lists and long texts are whole in the column that it came
-    from, unless somebody gave the example another label since."""
+    """The label in full. A dataset stores it as a class, which cuts long texts; the column that it came from has it
+    whole, unless the example got another label since."""
     column = example.columns.get(manifest.label or "")
     if find_task(task).family in _OF_CLASSES or column is None or class_name(column) != example.label:
         return example.label

@@ -1,7 +1,7 @@
 """Language models that answer: with a text, or with a number that says how good an answer is (a reward model).
 
 A folder holds `predictor.json` and what `save_pretrained` of transformers writes of model and tokenizer. A folder
-without the first is one that others made: it is asked by its own chat template, greedily.
+without the first is a model of others: it is asked by its own chat template, greedily.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _LanguageManifest(BaseModel):
     format: int = 1
     task: str
     language: Literal[True] = True
-    """What tells this kind of folder from the others."""
+    """Tells this kind of folder from the others."""
     form: ChatFormat
     sampling: Sampling
 
@@ -67,19 +67,19 @@ class LanguagePredictor:
         template = hashlib.sha256((self.tokenizer.chat_template or "").encode()).hexdigest()[:12]
         spoken = f"by its chat template {template}" if self.form.template == "chat" else "with the plain text"
         drawn = self.sampling
-        chance = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
+        decoding = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
         system = ", with its own instructions" if self.form.system else ""
-        return f"asked {spoken}{system}; answers {chance}, at most {drawn.max_new_tokens} tokens"
+        return f"asked {spoken}{system}; answers {decoding}, at most {drawn.max_new_tokens} tokens"
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """INVALID for an example that is no text or leaves no room for an answer."""
         if not examples:
             return []
         try:
-            asked = [
+            prompts = [
                 chat_templates.render_prompt(self.tokenizer, conversation(_text(each)), self.form) for each in examples
             ]
-            found = generate(self.model, self.tokenizer, asked, self.sampling, longest=causal_lm.longest(self.model))
+            found = generate(self.model, self.tokenizer, prompts, self.sampling, longest=causal_lm.longest(self.model))
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID, "The model cannot answer this; untrusted says why.",
@@ -98,29 +98,29 @@ class LanguagePredictor:
 
 
 def load_language_model(folder: Path, threads: int = 1) -> LanguagePredictor:
-    """From a folder whose hashes were checked, ours or one that others made."""
+    """From a folder whose hashes were checked, our own or a model of others."""
     import torch
 
     torch.set_num_threads(threads)
     tokenizer, model = causal_lm.load_tokenizer(folder), causal_lm.load_model(folder)
     if not (folder / MANIFEST).is_file():
         return LanguagePredictor(model, tokenizer, chat_templates.usual_format(tokenizer), Sampling())
-    said = _LanguageManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-    return LanguagePredictor(model, tokenizer, said.form, said.sampling, said.task)
+    saved = _LanguageManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+    return LanguagePredictor(model, tokenizer, saved.form, saved.sampling, saved.task)
 
 
-def answer_identity(folder: Path, known: str) -> str:
-    """What recorded answers of a model are known by: of one that others made, how it is asked is not in its files."""
+def answer_identity(folder: Path, model_id: str) -> str:
+    """The model's identity in the answer cache. It names the prompt format of a model of others."""
     own = (folder / MANIFEST).is_file() or not (causal_lm.is_causal_lm(folder) or is_vision_language(folder))
     if own:
-        return known
+        return model_id
     chat = chat_template(folder) is not None or causal_lm.packaged_weights(folder) is not None
-    plain = "" if chat else " plain, from its beginning"  # answers without that were recorded by earlier versions
-    return f"{known} {Sampling().model_dump_json()}{plain}"
+    plain = "" if chat else " plain, from its beginning"  # earlier versions cached answers without it
+    return f"{model_id} {Sampling().model_dump_json()}{plain}"
 
 
 def saved_form(folder: Path) -> ChatFormat | None:
-    """How a model of ours in this folder is asked; None of one that others made."""
+    """The prompt format of a model of ours in this folder; None for a model of others."""
     try:
         return _LanguageManifest.model_validate(json.loads((folder / MANIFEST).read_text())).form
     except (OSError, ValueError):
@@ -134,7 +134,7 @@ def _text(example: Example) -> str:
 
 
 class RewardPredictor:
-    """Of a pair the better answer; of a conversation that ends in an answer a number, larger for better ones."""
+    """The better answer of a pair; a number for a conversation that ends in an answer, larger for better answers."""
 
     labels: tuple[str, ...] = (FIRST, SECOND)
     task = PREFERENCE
@@ -148,22 +148,22 @@ class RewardPredictor:
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """INVALID for an example that is neither a pair nor a conversation with an answer, or that is too long."""
-        offers = [parse_pair(str(each.media)) for each in examples]
+        pairs = [parse_pair(str(each.media)) for each in examples]
         turns: list[tuple[Conversation, str]] = []
-        for example, offer in zip(examples, offers, strict=True):
-            turns += [(offer.asked, offer.first), (offer.asked, offer.second)] if offer else [_last_turn(example)]
+        for example, pair in zip(examples, pairs, strict=True):
+            turns += [(pair.asked, pair.first), (pair.asked, pair.second)] if pair else [_last_turn(example)]
         numbers = iter(self.numbers(turns))
         return [
-            preferred_answer(next(numbers), next(numbers)) if offer else Prediction(next(numbers), None, None)
-            for offer in offers
+            preferred_answer(next(numbers), next(numbers)) if pair else Prediction(next(numbers), None, None)
+            for pair in pairs
         ]
 
     def numbers(self, turns: Sequence[tuple[Conversation, str]]) -> list[float]:
-        """How good each answer is: the larger the better, on a scale of this model's own."""
+        """A score per answer: larger is better, on this model's own scale."""
         try:
             ids = [
-                chat_templates.tokenize_example(self.tokenizer, asked, said, self.form, "completion").ids
-                for asked, said in turns
+                chat_templates.tokenize_example(self.tokenizer, prompt, answer, self.form, "completion").ids
+                for prompt, answer in turns
             ]
             return causal_lm.score_texts(self.model, ids, self.tokenizer.pad_token_id, causal_lm.longest(self.model))
         except ValueError as error:
@@ -186,7 +186,7 @@ class _RewardManifest(BaseModel):
     format: int = 1
     task: str = PREFERENCE
     reward: Literal[True] = True
-    """What tells this kind of folder from the others."""
+    """Tells this kind of folder from the others."""
     form: ChatFormat
 
 
@@ -195,8 +195,8 @@ def load_reward_model(folder: Path, threads: int = 1) -> RewardPredictor:
     import torch
 
     torch.set_num_threads(threads)
-    said = _RewardManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-    return RewardPredictor(causal_lm.load_scoring_model(folder).model, causal_lm.load_tokenizer(folder), said.form)
+    saved = _RewardManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+    return RewardPredictor(causal_lm.load_scoring_model(folder).model, causal_lm.load_tokenizer(folder), saved.form)
 
 
 def _last_turn(example: Example) -> tuple[Conversation, str]:

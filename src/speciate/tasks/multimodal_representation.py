@@ -1,6 +1,6 @@
 """Mixed rows as numbers: each part as a model of its own modality would see it, side by side (late fusion of features).
 
-Every part is brought to the same total spread, so that a picture of 304 numbers does not drown a report of 20 (as in
+Every part is brought to the same total spread, so that an image of 304 numbers does not drown a report of 20 (as in
 multiple factor analysis, Escofier & Pages 1994). A part that is missing is zeros, which is its mean, and a flag: a
 model can learn what its absence means, and answers without it (as networks learn to by modality dropout, Neverova et
 al. 2016).

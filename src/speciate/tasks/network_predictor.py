@@ -1,6 +1,6 @@
 """A trained network that answers: a backbone with the head of its task.
 
-A folder holds `predictor.json` (task and readout), `head.safetensors`, and what models/model_folder.py writes of the
+A folder holds `predictor.json` (task and its head), `head.safetensors`, and what models/model_folder.py writes of the
 backbone; nothing else is needed to serve it.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST, HEAD = "predictor.json", "head.safetensors"
 _NO_OUTPUT = {"temperature", "thresholds", "known"}
-"""Of a readout: calibration, and the labels that vectors were learned from. They say nothing of what a head gives."""
+"""Of a task head: calibration, and the labels that vectors were learned from. They say nothing of what a head gives."""
 _BATCH = 32
 
 
@@ -43,8 +43,8 @@ class _Manifest(BaseModel):
 
 
 class NetworkPredictor:
-    def __init__(self, task: str, readout: TaskHead, backbone: Backbone, head: torch.nn.Module) -> None:
-        self.task, self.readout, self.backbone, self.head = task, readout, backbone, head
+    def __init__(self, task: str, task_head: TaskHead, backbone: Backbone, head: torch.nn.Module) -> None:
+        self.task, self.readout, self.backbone, self.head = task, task_head, backbone, head
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class NetworkPredictor:
 
 
 def scores(
-    backbone: Backbone, head: torch.nn.Module, readout: TaskHead, items: Sequence[Item], batch: int = _BATCH
+    backbone: Backbone, head: torch.nn.Module, task_head: TaskHead, items: Sequence[Item], batch: int = _BATCH
 ) -> list[npt.NDArray[Any]]:
     """An array for each item, in their order; those of like length are computed together."""
     import torch
@@ -88,7 +88,7 @@ def scores(
     with torch.inference_mode():
         for places in _batches(backbone, items, batch):
             states = backbone.states(backbone.collate([items[place] for place in places]))
-            for place, score in zip(places, readout.scores(head, states), strict=True):
+            for place, score in zip(places, task_head.scores(head, states), strict=True):
                 found[place] = score
     return [score for score in found if score is not None]
 
@@ -125,7 +125,7 @@ def has_head(folder: Path) -> bool:
     return (folder / HEAD).is_file()
 
 
-def warm_start(head: torch.nn.Module, readout: TaskHead, folder: Path) -> bool:
+def warm_start(head: torch.nn.Module, task_head: TaskHead, folder: Path) -> bool:
     """Give the head the weights of a trained model's, where that has the same task and outputs; whether it has."""
     from safetensors.torch import load_file
 
@@ -135,7 +135,7 @@ def warm_start(head: torch.nn.Module, readout: TaskHead, folder: Path) -> bool:
     except (OSError, ValueError):
         return False  # weights that no task was trained on yet
     own = head.state_dict()
-    if _outputs(before) != _outputs(readout) or {name: each.shape for name, each in known.items()} != {
+    if _outputs(before) != _outputs(task_head) or {name: each.shape for name, each in known.items()} != {
         name: own[name].shape for name in own
     }:
         return False
@@ -143,11 +143,11 @@ def warm_start(head: torch.nn.Module, readout: TaskHead, folder: Path) -> bool:
     return True
 
 
-def _outputs(readout: TaskHead) -> tuple[Any, ...]:
+def _outputs(task_head: TaskHead) -> tuple[Any, ...]:
     """What the numbers of a head stand for: labels, or else characters, units, steps."""
-    if readout.labels or not isinstance(readout, BaseModel):
-        return readout.family, readout.labels
-    return readout.family, readout.model_dump(exclude=_NO_OUTPUT)
+    if task_head.labels or not isinstance(task_head, BaseModel):
+        return task_head.family, task_head.labels
+    return task_head.family, task_head.model_dump(exclude=_NO_OUTPUT)
 
 
 def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[list[int]]:
@@ -155,9 +155,6 @@ def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[l
     order = sorted(range(len(items)), key=lambda place: -backbone.length(items[place]))
     for start in range(0, len(order), size):
         yield order[start : start + size]
-
-
-# A head that goes on: what it knew stays where it stands, and new labels get new places beside it.
 
 
 def saved_task_head(folder: Path) -> TaskHead:
@@ -168,7 +165,7 @@ def saved_task_head(folder: Path) -> TaskHead:
 
 
 def merge_task_heads(old: TaskHead, new: TaskHead) -> TaskHead:
-    """The readout that can say what either can. INVALID for other tasks, or for ranks that the old one lacks."""
+    """A task head with the labels of both. INVALID for other tasks, or for ranks that the old one lacks."""
     if old.family != new.family:
         raise SpeciateError(
             Code.INVALID,
@@ -194,16 +191,16 @@ def merge_task_heads(old: TaskHead, new: TaskHead) -> TaskHead:
     return old
 
 
-def grow_head(head: torch.nn.Module, readout: TaskHead, folder: Path) -> None:
-    """Give a fresh head of `readout` the weights of the one in a model's folder, label by label."""
+def grow_head(head: torch.nn.Module, task_head: TaskHead, folder: Path) -> None:
+    """Give a fresh head of `task_head` the weights of the one in a model's folder, label by label."""
     import torch
     from safetensors.torch import load_file
 
     old, known, own = saved_task_head(folder), load_file(folder / HEAD), head.state_dict()
-    if old.labels == readout.labels or readout.family not in ("classification", "multi-label"):
+    if old.labels == task_head.labels or task_head.family not in ("classification", "multi-label"):
         head.load_state_dict(known, strict=True)
         return
-    places = torch.tensor([readout.labels.index(label) for label in old.labels])
+    places = torch.tensor([task_head.labels.index(label) for label in old.labels])
     for name, each in own.items():  # a linear head: a row of each for every label
         each[places] = known[name]
     head.load_state_dict(own, strict=True)

@@ -1,6 +1,6 @@
 """Models that answer: loaded from a version's folder, or the constant answer that every model must beat.
 
-A folder of the first kind holds `predictor.json` (task, representation, readout), `representation.safetensors` and
+A folder of the first kind holds `predictor.json` (task, representation, task head), `representation.safetensors` and
 `estimator.safetensors`; every file is checked against its hash before it is read.
 """
 
@@ -52,8 +52,8 @@ class _Manifest(BaseModel):
 
 
 class TrainedPredictor:
-    def __init__(self, task: str, representation: Representation, estimator: Estimator, readout: TaskHead) -> None:
-        self.task, self.representation, self.estimator, self.readout = task, representation, estimator, readout
+    def __init__(self, task: str, representation: Representation, estimator: Estimator, task_head: TaskHead) -> None:
+        self.task, self.representation, self.estimator, self.readout = task, representation, estimator, task_head
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,11 +90,11 @@ class ConstantPredictor:
         return [self._answer(example) for example in examples]
 
 
-def constant(task: str, truths: Sequence[Any], terms: TaskTerms) -> Predictor:
-    """What is answered without a model, known from the training truths. `terms`: with the examples' modality."""
+def constant(task: str, targets: Sequence[Any], terms: TaskTerms) -> Predictor:
+    """What is answered without a model, known from the training targets. `terms`: with the examples' modality."""
     family = find_task(task).family
-    labels = tuple(sorted(set(truths))) if family == "classification" else ()
-    return ConstantPredictor(task, TASK_HEADS[family].baseline(truths, terms), labels)
+    labels = tuple(sorted(set(targets))) if family == "classification" else ()
+    return ConstantPredictor(task, TASK_HEADS[family].baseline(targets, terms), labels)
 
 
 def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predictor:

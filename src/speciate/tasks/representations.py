@@ -52,10 +52,9 @@ def ngram_choices(modality: str) -> tuple[NGrams, ...]:
     return (own, NGrams("char_wb", 2, 5)) if kind.analyzer == "word" else (own,)
 
 
-# Columns of numbers brought to mean 0 and spread 1; what is missing becomes the column's median.
-
-
 class Scaling(NamedTuple):
+    """Columns of numbers brought to mean 0 and spread 1. A missing number becomes the column's median."""
+
     fill: npt.NDArray[Any]  # (D,)
     centre: npt.NDArray[Any]
     spread: npt.NDArray[Any]
@@ -85,16 +84,16 @@ class Scaling(NamedTuple):
         return dict(self._asdict())
 
 
-# Table rows as numbers: numeric columns as they are, others one-hot, and a flag where a number is missing.
-#
-# Values of a column beyond its `_MOST_CATEGORIES` most frequent, as in free text, are no category. Dates are inputs
-# only where somebody names them (datasets/roles.py), and then each is a category.
-
-
 _MOST_CATEGORIES = 50
 
 
 class Columns:
+    """Table rows as numbers: numeric columns unchanged, others one-hot, and a flag where a number is missing.
+
+    Only the `_MOST_CATEGORIES` most frequent values of a column are categories. Dates are inputs only where a caller
+    names them (datasets/roles.py); then each date is a category.
+    """
+
     def __init__(
         self, numbers: tuple[str, ...], flagged: tuple[str, ...], categories: dict[str, list[str]], scaling: Scaling
     ) -> None:
@@ -149,16 +148,16 @@ def _column_value(example: Example, name: str) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-# Texts and sequences as weighted counts of their words or characters (TF-IDF).
-#
-# What text a medium stands for is its modality's `describe`. Counting is scikit-learn's; vocabulary and weights are
-# stored as plain data and set again through its public interface.
-
-
 _MOST_TERMS = 50_000
 
 
 class Documents:
+    """Texts and sequences as weighted counts of their words or characters (TF-IDF).
+
+    A modality's `describe` turns a medium into text. scikit-learn counts; vocabulary and weights are stored as plain
+    data and set again through its public interface.
+    """
+
     def __init__(self, modality: str, counting: NGrams, terms: tuple[str, ...], weights: npt.NDArray[Any]) -> None:
         """`weights` (terms,): the inverse document frequencies."""
         self._modality, self._counting, self._terms, self._weights = modality, counting, terms, weights
@@ -211,10 +210,9 @@ def _vectorizer(counting: NGrams, **more: Any) -> Any:
     return TfidfVectorizer(analyzer=counting.unit, ngram_range=(counting.low, counting.high), sublinear_tf=True, **more)
 
 
-# Media as the short vector that their modality's `describe` makes of them: grey pixels, summary features.
-
-
 class Vectors:
+    """Media as the short vector of their modality's `describe`: grey pixels, summary features."""
+
     def __init__(self, modality: str, scaling: Scaling) -> None:
         self._modality, self._scaling = modality, scaling
 
@@ -238,10 +236,9 @@ class Vectors:
         return cls(settings["modality"], Scaling(**arrays))
 
 
-# Media as the vector that their modality makes of them to tell what is alike: no training, nothing learned.
-
-
 class Features:
+    """Media as the vector that their modality compares examples by. Nothing is learned."""
+
     def __init__(self, modality: str) -> None:
         self._modality = modality
 
@@ -261,11 +258,12 @@ class Features:
         return cls(settings["modality"])
 
 
-# Series of one length as their own steps, for those that line up, as spectra and heartbeats do: what differs at one
-# place is found there, where summary features average over it.
-
-
 class Steps:
+    """Series of one length as their own steps, for series that line up, such as spectra and heartbeats.
+
+    A difference at one step is found there; summary features average over it.
+    """
+
     def __init__(self, channels: int, steps: int, scaling: Scaling) -> None:
         self._channels, self._steps, self._scaling = channels, steps, scaling
 
@@ -306,17 +304,17 @@ class Steps:
         return cls(settings["channels"], settings["steps"], Scaling(**arrays))
 
 
-# Media as the vectors of a frozen base model, read from the workspace's feature cache where it may be used.
-#
-# The model's folder keeps the base model, or names one that a package has, with the id of what it computes; loading
-# refuses one that would compute something else.
-
-
 def _no_progress(done: int, total: int) -> None:
     pass
 
 
 class Embeddings:
+    """Media as vectors of a frozen base model, read from the workspace's feature cache if there is one.
+
+    The model's folder holds the base model, or names an installed package with the id of its encoder. Loading refuses
+    a package whose encoder has another id.
+    """
+
     def __init__(
         self,
         base_model: str,

@@ -22,46 +22,46 @@ if TYPE_CHECKING:
 
 
 FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression")
-Match = Literal["chances", "scores"]
+Match = Literal["probabilities", "scores"]
 SoftTargets = npt.NDArray[np.float32]  # (N, K)
 _LEAST = 1e-6
-"""A chance of nothing would be a score without end."""
+"""The least probability, so that its logarithm is finite."""
 
 
-def logits(readout: TaskHead, head: Any, states: States) -> torch.Tensor:
+def logits(task_head: TaskHead, head: Any, states: States) -> torch.Tensor:
     """(B, K): the scores, of which a gradient can be taken."""
-    ordinal = readout.family == "ordinal"
+    ordinal = task_head.family == "ordinal"
     found: torch.Tensor = states.pooled @ head["weight"].T + head["bias"] if ordinal else head(states.pooled)
     return found
 
 
-def targets_from_predictions(readout: TaskHead, predictions: Sequence[Prediction]) -> SoftTargets:
-    """Answers as scores: log chances, log odds of each label or bound, or a number in units of the student's spread."""
-    if readout.family == "regression":
-        mean, spread = readout.mean, readout.spread  # type: ignore[attr-defined]  # Regression has them
+def targets_from_predictions(task_head: TaskHead, predictions: Sequence[Prediction]) -> SoftTargets:
+    """Predictions as scores: log probabilities, log odds of each label or bound, or numbers in the student's spread."""
+    if task_head.family == "regression":
+        mean, spread = task_head.mean, task_head.spread  # type: ignore[attr-defined]  # Regression has them
         return np.array([[(float(each.output) - mean) / spread] for each in predictions], np.float32)
-    table = np.array([_row(readout.labels, each.probabilities or {}) for each in predictions], np.float64)
-    if readout.family == "classification":
+    table = np.array([_row(task_head.labels, each.probabilities or {}) for each in predictions], np.float64)
+    if task_head.family == "classification":
         return np.log(np.maximum(table, _LEAST)).astype(np.float32)
-    if readout.family == "ordinal":  # above each bound; NaN from a rank on that the other does not know
+    if task_head.family == "ordinal":  # above each bound; NaN from a rank on that the other does not know
         table = np.cumsum(table[:, ::-1], axis=1)[:, ::-1][:, 1:]
     bounded = np.clip(table, _LEAST, 1 - _LEAST)
     return np.log(bounded / (1 - bounded)).astype(np.float32)
 
 
-def average_targets(said: Sequence[SoftTargets], readout: TaskHead) -> SoftTargets:
-    """What several models say: the mean chance of each label, the mean number, of those who know it."""
-    if len(said) == 1:
-        return said[0]
-    stacked = np.stack(said).astype(np.float64)
+def average_targets(targets: Sequence[SoftTargets], task_head: TaskHead) -> SoftTargets:
+    """The mean over several models: of each label's probability, or of the number, where known."""
+    if len(targets) == 1:
+        return targets[0]
+    stacked = np.stack(targets).astype(np.float64)
     known = ~np.isnan(stacked)
-    share = stacked if readout.family == "regression" else _to_probability(stacked, readout.family)
+    share = stacked if task_head.family == "regression" else _to_probability(stacked, task_head.family)
     total = np.where(known, share, 0.0).sum(0)
     mean = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
-    if readout.family == "regression":
+    if task_head.family == "regression":
         return mean.astype(np.float32)
     bounded = np.clip(mean, _LEAST, 1 - _LEAST)
-    odds = bounded if readout.family == "classification" else bounded / (1 - bounded)
+    odds = bounded if task_head.family == "classification" else bounded / (1 - bounded)
     found: SoftTargets = np.log(odds).astype(np.float32)
     return found
 
@@ -72,26 +72,26 @@ def align_columns(old: TaskHead, new: TaskHead, scores: Sequence[npt.NDArray[Any
     if old.family not in ("classification", "multi-label"):
         return rows
     place = {label: i for i, label in enumerate(old.labels)}
-    wanted = np.full((len(rows), len(new.labels)), np.nan, np.float32)
+    aligned = np.full((len(rows), len(new.labels)), np.nan, np.float32)
     for column, label in enumerate(new.labels):
         if label in place:
-            wanted[:, column] = rows[:, place[label]]
-    return wanted
+            aligned[:, column] = rows[:, place[label]]
+    return aligned
 
 
 def soft_target_loss(
-    match: Match, family: Family, scores: torch.Tensor, wanted: torch.Tensor, temperature: float
+    match: Match, family: Family, scores: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """(B,): how far the scores (B, K) are from what is wanted (B, K), over the columns that are known.
+    """(B,): the distance of scores (B, K) from soft targets (B, K), over the columns that are known.
 
-    `scores`: squared error, as DER has it (Buzzega et al. 2020). `chances`: Kullback-Leibler divergence at a
+    `scores`: squared error, as DER has it (Buzzega et al. 2020). `probabilities`: Kullback-Leibler divergence at a
     temperature, times its square (Hinton et al. 2015): of the known labels, or of each yes and no.
     """
     import torch
 
-    known = ~torch.isnan(wanted)
+    known = ~torch.isnan(targets)
     count = known.sum(1).clamp(min=1)
-    filled = torch.where(known, wanted, torch.zeros_like(wanted))
+    filled = torch.where(known, targets, torch.zeros_like(targets))
     if match == "scores" or family == "regression":
         return ((scores - filled).square() * known).sum(1) / count
     if family == "classification":
@@ -112,5 +112,5 @@ def _row(labels: Sequence[str], table: Mapping[str, float]) -> list[float]:
 
 
 def _to_probability(scores: npt.NDArray[np.float64], family: Family) -> npt.NDArray[np.float64]:
-    chance: npt.NDArray[np.float64] = np.exp(scores) if family == "classification" else 1 / (1 + np.exp(-scores))
-    return chance
+    probability: npt.NDArray[np.float64] = np.exp(scores) if family == "classification" else 1 / (1 + np.exp(-scores))
+    return probability

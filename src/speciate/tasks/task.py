@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
 from speciate.vocabulary import Family
 
 if TYPE_CHECKING:
@@ -42,22 +41,22 @@ class Prediction(NamedTuple):
 
 
 class TaskTerms(NamedTuple):
-    """What a task's truths depend on beside the example."""
+    """Settings beside the example on which a task's targets depend."""
 
     positive_label: str | None = None
     horizon: int | None = None
     """Of forecasts, in steps."""
     order: tuple[str, ...] = ()
-    """Of ordinal labels, from low to high; empty: by the numbers that they are or begin with."""
+    """Of ordinal labels, from low to high. Empty: the order of the numbers that the labels are or begin with."""
     modality: str | None = None
-    """Of the examples; whoever has their manifest fills it in."""
+    """Of the examples; a caller with their manifest fills it in."""
 
 
 class TaskExample(NamedTuple):
-    """What is asked of a model, and the true answer as the task has it."""
+    """The example as a model sees it, and its target in the task's own form."""
 
     example: Example
-    truth: Any
+    target: Any
 
 
 class Predictor(Protocol):
@@ -106,22 +105,23 @@ class Representation(Protocol):
 
 
 class DirectSupervision:
-    """Of a readout: each training example teaches the question that it would be asked, once."""
+    """Of a task head that learns from the examples in the form in which it is evaluated on them."""
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
         raise NotImplementedError
 
     @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
-        posed = cls.pose(example, cell, terms)
-        return [posed] if posed else []
+    def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
+        made = cls.evaluation_example(example, cell, terms)
+        return [made] if made else []
 
 
 class TaskHead(Protocol):
-    """A task with what it learned of the training truths. Pydantic models, frozen; `family` tells them apart.
+    """A task with what it learned from the training targets. Frozen pydantic models; `family` tells them apart.
 
-    A truth is a task's own value (a label, a number, a list of boxes), made by `pose` of the cell of a dataset.
+    A target is a task's own value (a label, a number, a list of boxes), made by `evaluation_example` from the cell of a
+    dataset.
     """
 
     @property
@@ -133,34 +133,34 @@ class TaskHead(Protocol):
         ...
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """The question and its truth. `cell`: of the target column. None: no truth there. ValueError: it is none."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """The input and its target. `cell`: of the target column. None if it is empty, ValueError if it is invalid."""
         ...
 
     @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
-        """What a training example teaches: mostly the question itself, once. Ids differ from each other."""
+    def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
+        """What a training example teaches: usually its evaluation example, once. Ids differ from each other."""
         ...
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        """`truths`: of the training examples; `settings`: the method's hyperparameters, and those of Terms."""
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        """`targets`: of the training examples; `settings`: the method's hyperparameters and the TaskTerms."""
         ...
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The answer without a model, which every model must beat: the commonest, the mean, the last step again.
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+        """The answer without a model, which every model must beat: the most frequent label, the mean, the last step.
 
         `terms`: with the modality of the examples.
         """
         ...
 
-    def targets(self, truths: Sequence[Any]) -> Any:
-        """What is learned: (N,) or (N, K) numbers, or a list with an array for each example."""
+    def encode_targets(self, targets: Sequence[Any]) -> Any:
+        """Targets as `calibrated` and `loss` take them: (N,) or (N, K) numbers, or a list of an array per example."""
         ...
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
-        """The same with confidences that fit these scores of examples that the model has not learned from."""
+        """A copy whose confidences fit these scores of held-out examples. `targets`: encoded."""
         ...
 
     def predictions(self, scores: Any) -> list[Prediction]:
@@ -172,7 +172,7 @@ class TaskHead(Protocol):
         ...
 
     def loss(self, head: torch.nn.Module, states: States, targets: Any) -> torch.Tensor:
-        """A number, the mean over the batch's examples unless `Counting` or `Comparing`; `targets`: theirs."""
+        """A number, the mean over the batch's examples unless WeightedLoss or WholeBatchLoss. `targets`: encoded."""
         ...
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
@@ -182,7 +182,7 @@ class TaskHead(Protocol):
 
 @runtime_checkable
 class RelativeOutput(Protocol):
-    """A readout whose scores are relative to the example: to the size of a picture, to the level of a series."""
+    """A task head whose scores are relative to the example: to the size of an image, to the level of a series."""
 
     def placed(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
         """The predictions for these examples, in the examples' own units."""
@@ -191,36 +191,21 @@ class RelativeOutput(Protocol):
 
 @runtime_checkable
 class WeightedLoss(Protocol):
-    """A readout whose loss is the mean over something other than examples."""
+    """A task head whose loss is the mean over something other than examples."""
 
     def counted(self, states: States, targets: Any) -> int:
-        """Over how many the loss of these examples is the mean; where they are none, it is the sum itself."""
+        """How many items the loss of these examples averages over; if 0, the loss is the sum itself."""
         ...
 
 
 @runtime_checkable
 class WholeBatchLoss(Protocol):
-    """A readout whose loss looks at all examples of a batch together: no part of the batch can be learned alone."""
+    """A task head whose loss looks at all examples of a batch together: no part of the batch can be learned alone."""
 
     whole_batch: ClassVar[Literal[True]]
 
 
-def predict_examples(readout: TaskHead, scores: Any, examples: Sequence[Example]) -> list[Prediction]:
-    """What is predicted of these examples, in their own units."""
-    predictions = readout.predictions(scores)
-    return readout.placed(predictions, examples) if isinstance(readout, RelativeOutput) else predictions
-
-
-# The states of a picture or volume as maps, for heads that answer place by place.
-
-
-def as_maps(states: States, axes: int = 2) -> torch.Tensor:
-    """(B, T, W) -> (B, W, height, width), or with the depth before where `axes` is 3. INVALID where the states are no
-    such grid."""
-    if states.grid is None or len(states.grid) != axes:
-        raise SpeciateError(
-            Code.INVALID,
-            f"This base model gives no grid of states with {axes} axes, so nothing can be placed by it.",
-            "Use a base model that reads images, such as 'new:vit', or one for volumes, such as 'new:unet3d'.",
-        )
-    return states.sequence.mT.reshape(len(states.sequence), -1, *states.grid)
+def predict_examples(task_head: TaskHead, scores: Any, examples: Sequence[Example]) -> list[Prediction]:
+    """Predictions for these examples, in their own units."""
+    predictions = task_head.predictions(scores)
+    return task_head.placed(predictions, examples) if isinstance(task_head, RelativeOutput) else predictions

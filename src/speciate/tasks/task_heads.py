@@ -1,4 +1,4 @@
-"""The tasks' readouts by family: where a new task is entered."""
+"""Task heads by family: the table in which a new task is entered."""
 
 from __future__ import annotations
 

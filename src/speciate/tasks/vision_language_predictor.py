@@ -1,8 +1,8 @@
-"""A model that sees pictures and answers with a text, as it was trained to be asked.
+"""A vision-language model that answers with a text, prompted as in its training.
 
-A folder holds `predictor.json` (task, form, sampling, parts) and what `save_pretrained` of transformers writes of model
-and processor: config, safetensors, tokenizer, chat template, what becomes of pictures. A folder without the first is
-one that others made: it is asked by its own chat template, greedily.
+A folder holds `predictor.json` (task, image settings, sampling) and what `save_pretrained` of transformers writes of
+model and processor: config, safetensors, tokenizer, chat template, image processing. A folder without the first is a
+model of others: it is asked by its own chat template, greedily.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ IMAGE_TEXT_TO_TEXT = "image-text-to-text"
 
 
 class ImageSettings(BaseModel):
-    """How a model is shown an example; kept with it."""
+    """How examples become prompts of a model; saved with it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     system: str | None = Field(None, description="Instructions where a conversation brings none.")
-    side: int | None = Field(None, description="Longest side of a picture, in pixels.")
-    parts: tuple[str, ...] = Field((), description="Of mixed rows, those that are shown.")
+    side: int | None = Field(None, description="Longest side of an image, in pixels.")
+    parts: tuple[str, ...] = Field((), description="Parts of mixed rows to show.")
 
 
 class _VisionManifest(BaseModel):
@@ -42,7 +42,7 @@ class _VisionManifest(BaseModel):
     format: int = 1
     task: str
     seeing: Literal[True] = True
-    """What tells this kind of folder from the others."""
+    """Tells this kind of folder from the others."""
     sight: ImageSettings
     sampling: Sampling
 
@@ -56,7 +56,7 @@ class VisionLanguagePredictor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of mixed rows, the parts that it reads."""
+        """Parts of mixed rows that it reads."""
         return self.sight.parts
 
     @property
@@ -65,28 +65,28 @@ class VisionLanguagePredictor:
 
     @property
     def how(self) -> str:
-        """How it answers, for the record: template, instructions, size of pictures, and sampling."""
+        """How it answers, for the record: template, instructions, size of images, and sampling."""
         template = hashlib.sha256((self.processor.chat_template or "").encode()).hexdigest()[:12]
         drawn, sight = self.sampling, self.sight
-        chance = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
+        decoding = "greedily" if drawn.greedy else f"at temperature {drawn.temperature:g}, seed {drawn.seed}"
         system = ", with its own instructions" if sight.system else ""
-        size = f", pictures of at most {sight.side} pixels a side" if sight.side else ""
-        answers = f"answers {chance}, at most {drawn.max_new_tokens} tokens"
+        size = f", images of at most {sight.side} pixels a side" if sight.side else ""
+        answers = f"answers {decoding}, at most {drawn.max_new_tokens} tokens"
         return f"asked by its chat template {template}{system}{size}; {answers}"
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """INVALID for an example that has no picture, or leaves no room for an answer."""
+        """INVALID for an example that has no image, or leaves no room for an answer."""
         if not examples:
             return []
         try:
-            asked = [self._shown(each) for each in examples]
+            prompts = [self._render(each) for each in examples]
             found = generate(
-                self.model, self.processor, asked, self.sampling, longest=vision_language.longest(self.model)
+                self.model, self.processor, prompts, self.sampling, longest=vision_language.longest(self.model)
             )  # fmt: skip
         except ValueError as error:
             raise SpeciateError(
                 Code.INVALID, "The model cannot answer this; untrusted says why.",
-                "Ask again with a picture and a question that it can see together.", str(error),
+                "Ask again with an image and a question that it can see together.", str(error),
             ) from error  # fmt: skip
         return [Prediction(one.text, None, None) for one in found]
 
@@ -99,13 +99,13 @@ class VisionLanguagePredictor:
         self.processor.save_pretrained(folder)
         return sealed.seal(folder)
 
-    def _shown(self, example: Example) -> RenderedPrompt:
-        found = look(example.media, self.sight.parts, self.sight.side)
-        return RenderedPrompt(vision_language.render_prompt(self.processor, found, self.sight.system), found.pictures)
+    def _render(self, example: Example) -> RenderedPrompt:
+        prompt = look(example.media, self.sight.parts, self.sight.side)
+        return RenderedPrompt(vision_language.render_prompt(self.processor, prompt, self.sight.system), prompt.pictures)
 
 
 def load_vision_model(folder: Path, threads: int = 1) -> VisionLanguagePredictor:
-    """From a folder whose hashes were checked, ours or one that others made."""
+    """From a folder whose hashes were checked, our own or a model of others."""
     import torch
 
     torch.set_num_threads(threads)
@@ -113,12 +113,12 @@ def load_vision_model(folder: Path, threads: int = 1) -> VisionLanguagePredictor
     if not (folder / MANIFEST).is_file():
         vision_language.check_template(processor, str(folder))
         return VisionLanguagePredictor(model, processor, ImageSettings(), Sampling())
-    said = _VisionManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-    return VisionLanguagePredictor(model, processor, said.sight, said.sampling)
+    saved = _VisionManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+    return VisionLanguagePredictor(model, processor, saved.sight, saved.sampling)
 
 
 def saved_image_settings(folder: Path) -> ImageSettings | None:
-    """How a model of ours in this folder is shown examples; None of one that others made."""
+    """The image settings of a model of ours in this folder; None for a model of others."""
     try:
         return _VisionManifest.model_validate(json.loads((folder / MANIFEST).read_text())).sight
     except (OSError, ValueError):

@@ -103,7 +103,7 @@ class TrainingContext:
         return self._labels.get(example.id)
 
     def targets(self, examples: Sequence[Example]) -> Any:
-        return self.readout.targets(self.labels(examples))
+        return self.readout.encode_targets(self.labels(examples))
 
     def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
         """Training examples of another version with their labels; an id that is taken already becomes another."""
@@ -174,7 +174,7 @@ class TrainingContext:
         """What can be learned of the examples or asked; their labels are noted."""
         payload = self.payload
         posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
-        self._labels |= {one.example.id: one.truth for one in posed}
+        self._labels |= {one.example.id: one.target for one in posed}
         return [one.example for one in posed]
 
     def _note_unlabelled(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
@@ -227,7 +227,7 @@ class TrainingContext:
                 f"{self.payload.target!r}: there is nothing to learn.",
                 f"Call describe_dataset(dataset={self.payload.dataset!r}).",
             )
-        readout: TaskHead = TASK_HEADS[family].of(labels, self._settings())
+        readout: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
         return readout
 
     def _settings(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ QUICK = Limits(
     timeouts=Timeouts(connect=10, first_byte=10, whole=20),
     attempts=3,
     backoff_s=0.01,
-    hopeless=5,
+    failures_in_a_row=5,
 )
 IMPATIENT = QUICK._replace(timeouts=Timeouts(first_byte=0.8))
 PRICES = {"usd_per_1m_input": 100.0, "usd_per_1m_output": 1000.0}

@@ -94,7 +94,7 @@ def test_no_text_takes_more_tokens_than_the_bound(text: str, most: int) -> None:
     assert bound.output == most
 
 
-def test_the_bound_counts_pictures_sound_shots_and_the_schema() -> None:
+def test_the_bound_counts_images_sound_shots_and_the_schema() -> None:
     def of(request: Request) -> Usage:
         return at_most(request)
 
@@ -103,8 +103,8 @@ def test_the_bound_counts_pictures_sound_shots_and_the_schema() -> None:
         return prompts.request(form, Example("x", media, None, "x", "test", {}))
 
     text = of(asked("text", "x"))
-    picture = of(asked("image", np.zeros((1024, 1024, 3), np.uint8)))
-    assert 25_501 <= picture.input - text.input <= 27_000
+    image = of(asked("image", np.zeros((1024, 1024, 3), np.uint8)))
+    assert 25_501 <= image.input - text.input <= 27_000
     sound = of(asked("audio", np.zeros(16_000 * 60, np.float32)))
     assert 6000 <= sound.audio <= 6010
     assert sound.input >= sound.audio

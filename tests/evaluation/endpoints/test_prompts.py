@@ -23,8 +23,8 @@ def example(media: Any, name: str = "a", **columns: Any) -> Example:
     return Example(name, media, None, name, "test", columns)
 
 
-def posed(count: int, truths: tuple[str, ...] = LABELS) -> list[TaskExample]:
-    return [TaskExample(example(f"text {n}", f"id-{n}"), truths[n % len(truths)]) for n in range(count)]
+def posed(count: int, references: tuple[str, ...] = LABELS) -> list[TaskExample]:
+    return [TaskExample(example(f"text {n}", f"id-{n}"), references[n % len(references)]) for n in range(count)]
 
 
 def of(
@@ -156,10 +156,10 @@ def test_shots_answer_in_the_form_that_is_asked_for() -> None:
     assert told.shots[0][1] == '{"labels": ["bad", "good"]}'
 
 
-def test_shots_take_the_truths_in_turn_whatever_the_order() -> None:
+def test_shots_take_the_references_in_turn_whatever_the_order() -> None:
     training = posed(30, ("a", "a", "a", "a", "b", "c"))
     chosen = few_shot_examples(training, 6, 0)
-    assert sorted(each.truth for each in chosen) == ["a", "a", "b", "b", "c", "c"]
+    assert sorted(each.target for each in chosen) == ["a", "a", "b", "b", "c", "c"]
     assert few_shot_examples(training[::-1], 6, 0) == chosen
     assert few_shot_examples(training, 6, 1) != chosen
 
@@ -238,7 +238,7 @@ def png(part: dict[str, object]) -> bytes:
     return base64.b64decode(data)
 
 
-def test_a_picture_is_sent_without_loss() -> None:
+def test_an_image_is_sent_without_loss() -> None:
     pixels = RANDOM.integers(0, 256, (30, 50, 3), np.uint8)
     assert np.array_equal(IMAGE.decode(png(parts("image", pixels)[0])), pixels)
 
@@ -246,7 +246,7 @@ def test_a_picture_is_sent_without_loss() -> None:
 @pytest.mark.parametrize(
     ("shape", "sent"), [((1024, 10), (1024, 10)), ((3000, 1500), (1024, 512)), ((9, 4096), (2, 1024))]
 )
-def test_a_large_picture_is_made_smaller_in_its_own_shape(shape: tuple[int, int], sent: tuple[int, int]) -> None:
+def test_a_large_image_is_made_smaller_in_its_own_shape(shape: tuple[int, int], sent: tuple[int, int]) -> None:
     pixels = np.zeros((*shape, 3), np.uint8)
     assert IMAGE.decode(png(parts("image", pixels)[0])).shape == (*sent, 3)
 
@@ -262,9 +262,9 @@ def test_sound_is_sent_as_16_bits_and_what_is_too_loud_is_clipped() -> None:
     assert np.abs(heard - sound.clip(-1, 1)).max() < 1e-4
 
 
-def test_a_template_says_where_the_picture_stands() -> None:
+def test_a_template_says_where_the_image_stands() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
-    first, picture, second = parts("image", pixels, "Look at {input} and choose: {labels}")
+    first, image, second = parts("image", pixels, "Look at {input} and choose: {labels}")
     assert (first["text"], second["text"]) == ("Look at ", " and choose: - a\n- b")
-    assert picture["type"] == "image_url"
+    assert image["type"] == "image_url"
     assert [part["type"] for part in parts("image", pixels, "Choose: {labels}")] == ["text", "image_url"]

@@ -126,7 +126,7 @@ def test_an_environment_that_is_not_there_is_refused_by_name(
     assert caught.value.code is code
 
 
-def test_gymnasium_runs_in_a_cage_and_repeats_itself(tmp_path: Path) -> None:
+def test_gymnasium_runs_in_a_sandbox_and_repeats_itself(tmp_path: Path) -> None:
     environments.check_environment(PENDULUM)
     first = outcomes(lambda row: (row[0],), [example(seed, PENDULUM) for seed in (1, 2)], tmp_path)
     again = outcomes(lambda row: (row[0],), [example(2, PENDULUM)], tmp_path)

@@ -27,19 +27,19 @@ def told(pixels: npt.NDArray[np.uint8], names: tuple[str, ...] = NAMES) -> dict[
     return {"labels": list(names), "size": list(pixels.shape), "rle": to_runs(pixels)}
 
 
-def value(metric: str, truth: Any, given: Any) -> float:
-    return float(contributions(find_metric(metric), object_answers([truth], [given]))[0])
+def value(metric: str, reference: Any, given: Any) -> float:
+    return float(contributions(find_metric(metric), object_answers([reference], [given]))[0])
 
 
 @settings(deadline=None)
 @given(maps, maps)
 def test_both_are_scikit_learns_over_the_labels_that_are_shown(
-    truth: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]
+    reference: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]
 ) -> None:
-    shown = sorted(({*truth.ravel().tolist()} | {*answer.ravel().tolist()}) - {0})
+    shown = sorted(({*reference.ravel().tolist()} | {*answer.ravel().tolist()}) - {0})
     for metric, score in (("dice", oracle.f1_score), ("mean_iou", oracle.jaccard_score)):
-        wanted = score(truth.ravel(), answer.ravel(), labels=shown, average="macro") if shown else 1.0
-        assert value(metric, told(truth), told(answer)) == pytest.approx(wanted)
+        wanted = score(reference.ravel(), answer.ravel(), labels=shown, average="macro") if shown else 1.0
+        assert value(metric, told(reference), told(answer)) == pytest.approx(wanted)
 
 
 def test_labels_are_compared_by_name() -> None:
@@ -86,20 +86,22 @@ def test_a_border_is_what_touches_the_outside() -> None:
 
 
 def test_a_label_that_only_one_shows_is_a_diagonal_away_and_so_is_an_error() -> None:
-    truth, nothing = np.zeros((3, 4), np.uint8), told(np.zeros((3, 4), np.uint8))
-    truth[1, 1] = 1
-    assert value("hausdorff_95", told(truth), nothing) == 5
-    assert value("hausdorff_95", told(truth), None) == 5
+    reference, nothing = np.zeros((3, 4), np.uint8), told(np.zeros((3, 4), np.uint8))
+    reference[1, 1] = 1
+    assert value("hausdorff_95", told(reference), nothing) == 5
+    assert value("hausdorff_95", told(reference), None) == 5
     assert value("hausdorff_95", nothing, None) == 5
     assert value("hausdorff_95", nothing, nothing) == 0
 
 
 @settings(deadline=None)
 @given(maps, maps)
-def test_right_pixels_are_scikit_learns_accuracy(truth: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]) -> None:
-    wanted = oracle.accuracy_score(truth.ravel(), answer.ravel())
-    assert value("pixel_accuracy", told(truth), told(answer)) == pytest.approx(wanted)
-    assert value("pixel_accuracy", told(truth), None) == 0
+def test_right_pixels_are_scikit_learns_accuracy(
+    reference: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]
+) -> None:
+    wanted = oracle.accuracy_score(reference.ravel(), answer.ravel())
+    assert value("pixel_accuracy", told(reference), told(answer)) == pytest.approx(wanted)
+    assert value("pixel_accuracy", told(reference), None) == 0
 
 
 # Volumes
@@ -117,26 +119,26 @@ def test_distances_in_volumes_are_millimetres(
     places = [np.argwhere(border(mask)) * spacing for mask in (one, other)]
     pairs = cdist(*places)
     wanted = max(np.percentile(pairs.min(axis), 95) for axis in (0, 1))
-    truth, given_ = (told(mask.astype(np.uint8), ("cat",)) for mask in (one, other))
-    assert value("hausdorff_95", truth | {"spacing": list(spacing)}, given_) == pytest.approx(wanted, rel=1e-9)
+    reference, given_ = (told(mask.astype(np.uint8), ("cat",)) for mask in (one, other))
+    assert value("hausdorff_95", reference | {"spacing": list(spacing)}, given_) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_a_label_that_only_one_volume_shows_is_its_diagonal_away_in_millimetres() -> None:
-    truth = np.zeros((3, 4, 1), np.uint8)
-    truth[1, 1] = 1
-    assert value("hausdorff_95", told(truth) | {"spacing": [2.0, 2.0, 0.1]}, None) == pytest.approx(10, abs=0.001)
+    reference = np.zeros((3, 4, 1), np.uint8)
+    reference[1, 1] = 1
+    assert value("hausdorff_95", told(reference) | {"spacing": [2.0, 2.0, 0.1]}, None) == pytest.approx(10, abs=0.001)
 
 
 @settings(deadline=None, max_examples=50)
 @given(*[arrays.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 2))] * 2)
-def test_overlaps_of_volumes_are_scikit_learns(truth: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]) -> None:
-    shown = sorted(({*truth.ravel().tolist()} | {*answer.ravel().tolist()}) - {0})
+def test_overlaps_of_volumes_are_scikit_learns(reference: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]) -> None:
+    shown = sorted(({*reference.ravel().tolist()} | {*answer.ravel().tolist()}) - {0})
     for metric, score in (("dice", oracle.f1_score), ("mean_iou", oracle.jaccard_score)):
-        wanted = score(truth.ravel(), answer.ravel(), labels=shown, average="macro") if shown else 1.0
-        assert value(metric, told(truth), told(answer)) == pytest.approx(wanted)
-    assert value("pixel_accuracy", told(truth), told(answer)) == pytest.approx((truth == answer).mean())
+        wanted = score(reference.ravel(), answer.ravel(), labels=shown, average="macro") if shown else 1.0
+        assert value(metric, told(reference), told(answer)) == pytest.approx(wanted)
+    assert value("pixel_accuracy", told(reference), told(answer)) == pytest.approx((reference == answer).mean())
 
 
-def test_a_picture_is_no_answer_to_a_volume() -> None:
-    truth = np.ones((2, 2, 2), np.uint8)
-    assert value("dice", told(truth), told(truth[0])) == 0
+def test_an_image_is_no_answer_to_a_volume() -> None:
+    reference = np.ones((2, 2, 2), np.uint8)
+    assert value("dice", told(reference), told(reference[0])) == 0

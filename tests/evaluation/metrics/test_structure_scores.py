@@ -45,8 +45,8 @@ def moved(places: Places, seed: int, noise: float, hinge: float = 0.0) -> Places
     return np.asarray(turned + chance.normal(0, noise, places.shape) + chance.uniform(-50, 50, 3))
 
 
-def asked(truth: Places, answer: Places) -> tuple[dict[str, Any], dict[str, Any]]:
-    return {"truth": json.dumps(truth.tolist())}, {"output": answer.tolist()}
+def asked(reference: Places, answer: Places) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"truth": json.dumps(reference.tolist())}, {"output": answer.tolist()}
 
 
 CASES = [(0.0, 0.0), (0.3, 0.0), (1.0, 0.4), (2.0, 0.0), (0.5, 1.2), (3.0, 2.0), (8.0, 1.0), (25.0, 0.0)]
@@ -84,7 +84,7 @@ def test_the_same_structure_is_perfect_and_its_mirror_image_is_not(chain: Places
     assert tm_score(*mirrored) < 0.5
 
 
-def test_residues_that_the_truth_does_not_know_do_not_count(chain: Places) -> None:
+def test_residues_that_the_reference_does_not_know_do_not_count(chain: Places) -> None:
     answer = moved(chain, 3, 0.5)
     rows: list[Any] = chain.tolist()
     wrong = answer.copy()

@@ -10,8 +10,7 @@ import pytest
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.pages.page import render_page, write_page
-from speciate.evaluation.pages.page_data import PageData, gather, non_default_options
-from speciate.evaluation.pages.verdict_sections import repeat_arguments
+from speciate.evaluation.pages.page_data import PageData, gather, non_default_options, repeat_arguments
 from speciate.evaluation.reports.describe_evaluation import Inspection
 from speciate.evaluation.reports.report import Report
 from speciate.jobs.pool import Pool
@@ -41,23 +40,23 @@ def twenty_models() -> Report:
 
 
 def store(workspace: Workspace, told: Report, name: str, labels: list[str], **more: Any) -> str:
-    truths = {f"ex-{i}": labels[i % len(labels)] for i in range(200)}
+    references = {f"ex-{i}": labels[i % len(labels)] for i in range(200)}
     said = [
-        answer(one.model, example, _said(truth, labels, i, place), confidence=i / 200)
+        answer(one.model, example, _said(reference, labels, i, place), confidence=i / 200)
         for place, one in enumerate(told.leaderboard)
-        for i, (example, truth) in enumerate(truths.items())
+        for i, (example, reference) in enumerate(references.items())
     ]
-    right = [float(one["output"] == truths[one["example"]]) for one in said]
+    right = [float(one["output"] == references[one["example"]]) for one in said]
     scores = [
         {"model": one["model"], "example": one["example"], "metric": "accuracy", "value": value}
         for one, value in zip(said, right, strict=True)
     ]
-    return handmade.store(workspace, told, truths, said, scores=scores, name=name, **more)
+    return handmade.store(workspace, told, references, said, scores=scores, name=name, **more)
 
 
-def _said(truth: str, labels: list[str], i: int, place: int) -> str | None:
+def _said(reference: str, labels: list[str], i: int, place: int) -> str | None:
     """Two in three are right, and one in nine is an error."""
-    return truth if i % 3 else labels[(i + place) % len(labels)] if i % 9 else None
+    return reference if i % 3 else labels[(i + place) % len(labels)] if i % 9 else None
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace,
 @pytest.fixture(scope="module")
 def many(world: tuple[Workspace, Pool]) -> PageData:
     found = gather(*world, "evaluation-many")
-    return found._replace(pictures={one["id"]: PIXEL for one in found.worst["examples"]})
+    return found._replace(thumbnails={one["id"]: PIXEL for one in found.worst["examples"]})
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +151,9 @@ def test_headings_and_links_lead_through_it(read: Page) -> None:
 
 
 def test_what_is_seen_can_be_heard(read: Page) -> None:
-    pictures = [attributes for tag, attributes in read.elements if tag == "img"]
-    assert pictures
-    assert all(attributes["alt"] for attributes in pictures)
+    images = [attributes for tag, attributes in read.elements if tag == "img"]
+    assert images
+    assert all(attributes["alt"] for attributes in images)
     drawings = [attributes for tag, attributes in read.elements if tag == "svg"]
     assert all(
         one.get("aria-hidden") == "true" or (one["role"], bool(one["aria-label"])) == ("img", True) for one in drawings
@@ -187,18 +186,18 @@ def test_the_same_page_is_one_file_and_another_baseline_another(world: tuple[Wor
     assert write_page(*world, "evaluation-many", "m3@v1") != first
 
 
-def test_what_a_caged_process_calls_a_picture_must_be_one(world: tuple[Workspace, Pool]) -> None:
+def test_what_a_sandboxed_process_calls_an_image_must_be_one(world: tuple[Workspace, Pool]) -> None:
     class Liar(Pool):
         def ask(self, *_: Any, **__: Any) -> dict[str, Any]:
             drawn = {"a": b"<svg onload=alert(1)>", "b": PIXEL}
             return {"pictures": {name: base64.b64encode(data).decode() for name, data in drawn.items()}}
 
     inspection = Inspection(world[0], Liar(world[0].folders, world[0].settings), "evaluation-one")
-    assert inspection.pictures(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
+    assert inspection.thumbnails(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
     inspection._manifest = Manifest(
         name="d", version=1, id="d", modality="image", parts=(), columns={}, splits={}, labels={}, rows=0
     )
-    assert inspection.pictures(["a", "b"]) == {"b": PIXEL}
+    assert inspection.thumbnails(["a", "b"]) == {"b": PIXEL}
 
 
 def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_them(

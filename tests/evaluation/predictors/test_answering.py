@@ -24,7 +24,7 @@ from speciate.vocabulary import METRICS, Family
 from speciate.workspace.workspace import Workspace
 
 NAN, INFINITY = math.nan, math.inf
-TRUTHS: dict[Family, list[Any]] = {
+REFERENCES: dict[Family, list[Any]] = {
     "classification": ["a", "b", "a"],
     "ordinal": ["1", "2", "3"],
     "anomaly": ["normal", "anomaly", "normal"],
@@ -61,19 +61,19 @@ JSON = st.recursive(
 
 def _figures(family: Family, given_: Sequence[Answer]) -> dict[str, float]:
     """Each metric of the family."""
-    truths = TRUTHS[family]
+    references = REFERENCES[family]
     marked = judged(
-        family, truths, [one.output for one in given_], [one.probabilities for one in given_],
-        sorted({str(each) for each in truths}) if family in ("classification", "ordinal", "anomaly") else ["a", "b"],
+        family, references, [one.output for one in given_], [one.probabilities for one in given_],
+        sorted(set(map(str, references))) if family in ("classification", "ordinal", "anomaly") else ["a", "b"],
     )  # fmt: skip
-    clusters, found = np.arange(len(truths)), dict[str, float]()
+    clusters, found = np.arange(len(references)), dict[str, float]()
     for metric in METRICS.values():
         if family not in metric.families or metric.positive:
             continue
         if metric.shape == "mean":
             found[metric.name] = float(np.mean(averaged(metric, [marked])))
         else:
-            found[metric.name] = float(corpus_mean(metric, [marked], clusters)(np.ones((1, len(truths))))[0])
+            found[metric.name] = float(corpus_mean(metric, [marked], clusters)(np.ones((1, len(references))))[0])
     return found
 
 
@@ -85,7 +85,7 @@ def _all_are_numbers_where_right_ones_are(family: Family, answer: Answer) -> Non
     assert odd == set()
 
 
-@pytest.mark.parametrize("family", TRUTHS)
+@pytest.mark.parametrize("family", REFERENCES)
 @pytest.mark.parametrize("output", BROKEN, ids=lambda value: repr(value)[:30])
 def test_a_broken_answer_is_an_error_or_a_wrong_answer(family: Family, output: Any) -> None:
     answer = check_answer(Answer(output), family)
@@ -94,7 +94,7 @@ def test_a_broken_answer_is_an_error_or_a_wrong_answer(family: Family, output: A
     _all_are_numbers_where_right_ones_are(family, answer)
 
 
-@pytest.mark.parametrize("family", TRUTHS)
+@pytest.mark.parametrize("family", REFERENCES)
 @given(output=JSON)
 def test_whatever_json_an_answer_is_figures_are_numbers(family: Family, output: Any) -> None:
     answer = check_answer(Answer(output), family)

@@ -1,4 +1,4 @@
-"""`describe_evaluation` as an agent calls it: little by default, more when asked for, pictures where they tell more."""
+"""`describe_evaluation` as an agent calls it: little by default, more when asked for, images where they tell more."""
 
 from __future__ import annotations
 
@@ -56,23 +56,26 @@ def _store_twenty(workspace: Workspace) -> None:
         compared(a, b, -(0.0123456 * (j - i))) for i, a in enumerate(MODELS) for j, b in enumerate(MODELS) if i < j
     ]
     told = report(rows, pairs, decision=decision(MODELS[-1], MODELS[0]), use_case="naming")
-    truths = {f"ex-{i}": chance.choice(["yes", "no", "maybe"]) for i in range(200)}
+    references = {f"ex-{i}": chance.choice(["yes", "no", "maybe"]) for i in range(200)}
     said = [
         answer(name, one, chance.choice(["yes", "no", "maybe"]), confidence=chance.random())
-        for name in MODELS for one in truths
+        for name in MODELS for one in references
     ]  # fmt: skip
-    previews = ["a text of some length " * 10 for _ in truths]
-    handmade.store(workspace, told, truths, said, previews=previews, name="evaluation-twenty")
+    previews = ["a text of some length " * 10 for _ in references]
+    handmade.store(workspace, told, references, said, previews=previews, name="evaluation-twenty")
 
 
 def _store_digits(workspace: Workspace, folder: Path) -> None:
-    """Answers to an ingested dataset of pictures, all of them wrong."""
+    """Answers to an ingested dataset of images, all of them wrong."""
     manifest = data.ingest(workspace, "digits", source=str(data.digit_folder(folder, 40)), label="folder")
     rows = version_rows.read(workspace.folders, manifest, ["id", "label"], usable=True).to_pylist()
-    truths = {one["id"]: one["label"] for one in rows}
-    said = [answer("eyes@v1", name, "0" if truth != "0" else "1", confidence=0.5) for name, truth in truths.items()]
+    references = {one["id"]: one["label"] for one in rows}
+    said = [
+        answer("eyes@v1", name, "0" if reference != "0" else "1", confidence=0.5)
+        for name, reference in references.items()
+    ]
     told = report([row("eyes@v1", 0.0)], dataset=manifest.ref)
-    handmade.store(workspace, told, truths, said, name="evaluation-digits")
+    handmade.store(workspace, told, references, said, name="evaluation-digits")
 
 
 def tokens(app: App, **asked: object) -> int:
@@ -114,7 +117,7 @@ def test_parts_are_given_where_they_are_asked_for(app: App) -> None:
     assert set(view.pareto.front) | set(view.pareto.dominated) == set(MODELS)
 
 
-def test_wrong_pictures_come_as_a_numbered_sheet(app: App) -> None:
+def test_wrong_images_come_as_a_numbered_sheet(app: App) -> None:
     view, sheet = describe_evaluation(app, "evaluation-digits", errors=5)
     assert view.untrusted is not None
     assert len(view.untrusted.worst_examples or ()) == 5
@@ -132,7 +135,7 @@ def test_captions_number_the_examples_and_say_what_was_taken_for_what() -> None:
     assert told == {"a": "1: 3.142, not 2.5", "b": "2: cat, no answer"}
 
 
-def test_a_page_shows_the_pictures_themselves(app: App) -> None:
+def test_a_page_shows_the_images_themselves(app: App) -> None:
     view, *_ = describe_evaluation(app, "evaluation-digits", page=True)
     assert view.page is not None
     text = Path(view.page).read_text()

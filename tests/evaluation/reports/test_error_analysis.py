@@ -30,12 +30,13 @@ LABELS = ["ant", "bee", "cat", "dog", "eel"]
 @pytest.fixture
 def asked(tmp_path: Path) -> dict[str, Any]:
     workspace, chance = Workspace(tmp_path / "w"), random.Random(7)
-    truths = {f"ex-{i}": chance.choice(LABELS) for i in range(300)}
+    references = {f"ex-{i}": chance.choice(LABELS) for i in range(300)}
     said = [
-        answer("m@v1", one, truth if chance.random() < 0.6 else chance.choice(LABELS)) for one, truth in truths.items()
+        answer("m@v1", one, reference if chance.random() < 0.6 else chance.choice(LABELS))
+        for one, reference in references.items()
     ]
-    said += [answer("other@v1", one, "ant" if place % 3 else None) for place, one in enumerate(truths)]
-    name = handmade.store(workspace, report([row("other@v1", 0.2), row("m@v1", 0.7)]), truths, said)
+    said += [answer("other@v1", one, "ant" if place % 3 else None) for place, one in enumerate(references)]
+    name = handmade.store(workspace, report([row("other@v1", 0.2), row("m@v1", 0.7)]), references, said)
     workspace.close()
     folder = str(tmp_path / "w" / "evaluations" / name)
     return {
@@ -44,30 +45,33 @@ def asked(tmp_path: Path) -> dict[str, Any]:
         "models": ["m@v1"],
         "pairs": 4,
         "labels": 20,
-        "truths": truths,
+        "references": references,
         "said": said,
     }
 
 
 def test_counts_are_those_of_scikit_learn(asked: dict[str, Any]) -> None:
     (found,) = confusion(asked)["models"]
-    truths, said = asked["truths"], {one["example"]: one["output"] for one in asked["said"] if one["model"] == "m@v1"}
-    expected = confusion_matrix([truths[one] for one in said], list(said.values()), labels=LABELS)
+    references, said = (
+        asked["references"],
+        {one["example"]: one["output"] for one in asked["said"] if one["model"] == "m@v1"},
+    )
+    expected = confusion_matrix([references[one] for one in said], list(said.values()), labels=LABELS)
     assert found["labels"] == LABELS
     assert found["counts"] == expected.tolist()
     assert found["wrong"] == expected.sum() - np.trace(expected)
 
 
-def test_the_most_frequent_mistakes_come_first_with_their_share_of_the_truth(asked: dict[str, Any]) -> None:
+def test_the_most_frequent_mistakes_come_first_with_their_share_of_the_reference(asked: dict[str, Any]) -> None:
     (found,) = confusion(asked)["models"]
     counts, place = np.array(found["counts"]), {name: i for i, name in enumerate(LABELS)}
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     assert [count for _, _, count, _ in found["pairs"]] == sorted(wrong[wrong > 0].tolist(), reverse=True)[:4]
     assert found["more_pairs"] == (wrong > 0).sum() - 4
-    for truth, said, count, share in found["pairs"]:
-        assert count == counts[place[truth], place[said]]
-        assert share == pytest.approx(count / counts[place[truth]].sum(), abs=1e-4)
+    for reference, said, count, share in found["pairs"]:
+        assert count == counts[place[reference], place[said]]
+        assert share == pytest.approx(count / counts[place[reference]].sum(), abs=1e-4)
 
 
 def test_examples_without_an_answer_are_a_column_of_their_own(asked: dict[str, Any]) -> None:
@@ -98,14 +102,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Flo
     random = np.random.default_rng(3)
     sure = np.concatenate([random.uniform(0, 1, 500), [0.0, 0.1, 0.3, 1.0]])  # ends and edges of bins, too
     right = random.random(sure.size) < sure
-    truths = {f"ex-{i}": "yes" for i in range(sure.size)}
+    references = {f"ex-{i}": "yes" for i in range(sure.size)}
     said = [
         answer("m@v1", f"ex-{i}", "yes" if r else "no", confidence=float(c))
         for i, (c, r) in enumerate(zip(sure, right, strict=True))
     ]
-    said += [answer("silent@v1", one, "yes") for one in truths]
+    said += [answer("silent@v1", one, "yes") for one in references]
     workspace = Workspace(root / "w")
-    name = handmade.store(workspace, report([row("m@v1", 0.5), row("silent@v1", 1.0)]), truths, said)
+    name = handmade.store(workspace, report([row("m@v1", 0.5), row("silent@v1", 1.0)]), references, said)
     workspace.close()
     asked = {"folder": str(root / "w" / "evaluations" / name), "metric": "accuracy", "models": ["m@v1", "silent@v1"]}
     return asked, sure, right
@@ -140,32 +144,32 @@ def test_a_model_without_confidence_has_no_bins(world: tuple[dict[str, Any], Flo
 
 
 def stored(
-    folder: Path, truths: dict[str, str], answers: list[dict[str, Any]], metric: str, **more: Any
+    folder: Path, references: dict[str, str], answers: list[dict[str, Any]], metric: str, **more: Any
 ) -> dict[str, Any]:
     workspace = Workspace(folder / "w")
-    name = handmade.store(workspace, report([row("m@v1", 0.5, metric=metric)]), truths, answers, **more)
+    name = handmade.store(workspace, report([row("m@v1", 0.5, metric=metric)]), references, answers, **more)
     workspace.close()
     path = str(folder / "w" / "evaluations" / name)
     return {"folder": path, "metric": metric, "candidate": "m@v1", "count": 3}
 
 
 def test_errors_come_first_then_the_surest_wrong_answers(tmp_path: Path) -> None:
-    truths = dict.fromkeys("abcde", "yes")
+    references = dict.fromkeys("abcde", "yes")
     said = [
         answer("m@v1", "a", "yes", confidence=0.9), answer("m@v1", "b", "no", confidence=0.6),
         answer("m@v1", "c", "no", confidence=0.99), answer("m@v1", "d"), answer("m@v1", "e", "no"),
     ]  # fmt: skip
-    found = worst_examples(stored(tmp_path, truths, said, "accuracy", previews=["a text"] * 5))
+    found = worst_examples(stored(tmp_path, references, said, "accuracy", previews=["a text"] * 5))
     assert found["wrong"] == 4
     assert [one["id"] for one in found["examples"]] == ["d", "c", "b"]
     assert found["examples"][0] == {"id": "d", "truth": "yes", "error": "it failed", "preview": "a text"}
 
 
 def test_numbers_are_worst_where_they_are_furthest_off(tmp_path: Path) -> None:
-    truths = {"a": "1.0", "b": "-5.0", "c": "3.0"}
-    said = [answer("m@v1", name, number=2.0, error=None) for name in truths]
+    references = {"a": "1.0", "b": "-5.0", "c": "3.0"}
+    said = [answer("m@v1", name, number=2.0, error=None) for name in references]
     asked = stored(
-        tmp_path, truths, said, "mae", columns={"age": ["31.123456", None, "7"], "city": ["Rome", "Oslo", "Bonn"]}
+        tmp_path, references, said, "mae", columns={"age": ["31.123456", None, "7"], "city": ["Rome", "Oslo", "Bonn"]}
     )
     found = worst_examples(asked | {"inputs": ["age", "city"]})
     assert [one["id"] for one in found["examples"]] == ["b", "a", "c"]
@@ -177,9 +181,9 @@ def test_numbers_are_worst_where_they_are_furthest_off(tmp_path: Path) -> None:
 
 
 def test_other_answers_are_worst_by_the_metric_of_the_example_alone(tmp_path: Path) -> None:
-    truths = dict.fromkeys("abc", "[]")
+    references = dict.fromkeys("abc", "[]")
     said = [answer("m@v1", name, "[]", score=value) for name, value in zip("abc", (0.9, 0.2, 1.0), strict=True)]
-    found = worst_examples(stored(tmp_path, truths, said, "dice"))
+    found = worst_examples(stored(tmp_path, references, said, "dice"))
     assert [one["id"] for one in found["examples"]] == ["b", "a"]
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard as a picture of bounded size."""
+"""The leaderboard as an image of bounded size."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def score(model: str, values: Any, **more: Any) -> list[dict[str, Any]]:
 @pytest.fixture
 def asked(tmp_path: Path) -> dict[str, Any]:
     workspace = Workspace(tmp_path / "w")
-    truths = {f"ex-{i:03}": "yes" if i < 80 else "no" for i in range(N)}
+    references = {f"ex-{i:03}": "yes" if i < 80 else "no" for i in range(N)}
     columns = {
         "site": SITES,
         "name": [f"n{i}" for i in range(N)],
@@ -46,13 +46,13 @@ def asked(tmp_path: Path) -> dict[str, Any]:
         *score("new", NEW),
     ]  # a mean of 3/4 or 1/4
     told = report([row("old", 0.6), row("new", 0.8)])
-    name = handmade.store(workspace, told, truths, [], columns=columns, scores=score("old", OLD) + repeated)
+    name = handmade.store(workspace, told, references, [], columns=columns, scores=score("old", OLD) + repeated)
     workspace.close()
     folder = str(tmp_path / "w" / "evaluations" / name)
     return {"folder": folder, "metric": "accuracy", "baseline": "old", "candidate": "new", "but": ["said"]}
 
 
-def test_only_columns_with_few_frequent_values_are_cut_and_the_truth_comes_first(asked: dict[str, Any]) -> None:
+def test_only_columns_with_few_frequent_values_are_cut_and_the_reference_comes_first(asked: dict[str, Any]) -> None:
     found = slices_by_columns(asked)
     assert [cut["column"] for cut in found["columns"]] == ["truth", "site"]
     assert {one["value"] for one in found["columns"][1]["slices"]} == {"north", "(empty)"}

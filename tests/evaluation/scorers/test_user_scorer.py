@@ -136,7 +136,7 @@ def test_one_endless_example_costs_only_itself_and_many_end_it(tmp_path: Path, m
         "__import__('subprocess').run(['/bin/true'])",
     ],
 )
-def test_it_reaches_nothing_outside_its_cage(tmp_path: Path, attempt: str) -> None:
+def test_it_reaches_nothing_outside_its_sandbox(tmp_path: Path, attempt: str) -> None:
     import socket
 
     secret = tmp_path / "secret"

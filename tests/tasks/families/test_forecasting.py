@@ -24,16 +24,22 @@ class Last:
     """Answers the last step again, whatever the period."""
 
     def __init__(self, other: NetworkPredictor) -> None:
-        self.task, self.labels, self._readout = other.task, (), other.readout
+        self.task, self.labels, self._task_head = other.task, (), other.readout
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        return predict_examples(self._readout, np.zeros((len(examples), 8)), examples)
+        return predict_examples(self._task_head, np.zeros((len(examples), 8)), examples)
 
 
 @pytest.mark.slow
 def test_a_network_foretells_sines_better_than_the_last_step() -> None:
-    learned = [one for i, s in enumerate(waves(30, 1)) for one in Forecasting.lessons(example(f"{i}", s), None, TERMS)]
-    asked = [Forecasting.pose(example(f"{i}", series), None, TERMS) for i, series in enumerate(waves(20, 2))]
+    learned = [
+        one
+        for i, s in enumerate(waves(30, 1))
+        for one in Forecasting.training_examples(example(f"{i}", s), None, TERMS)
+    ]
+    asked = [
+        Forecasting.evaluation_example(example(f"{i}", series), None, TERMS) for i, series in enumerate(waves(20, 2))
+    ]
     predictor = train("time-series-forecasting", Forecasting, "time-series", learned, 250)
     found = [one for one in asked if one]
     last_step = Last(predictor)
@@ -42,27 +48,27 @@ def test_a_network_foretells_sines_better_than_the_last_step() -> None:
 
 def test_a_question_hides_the_last_steps() -> None:
     series = np.array([[1, 2, 4, 8, 16, 32], [5, 5, 5, 5, 5, 5]], np.float32)
-    made = Forecasting.pose(example("a", series), None, TaskTerms(horizon=2))
+    made = Forecasting.evaluation_example(example("a", series), None, TaskTerms(horizon=2))
     assert made is not None
     assert made.example.media.tolist() == series[:, :4].tolist()
-    assert made.truth["steps"] == [[16, 32], [5, 5]]
-    assert made.truth["level"] == [8, 5]
-    assert made.truth["naive"] == pytest.approx([7 / 3, 0])
-    assert json.loads(json.dumps(made.truth)) == made.truth
-    assert Forecasting.pose(example("a", series), None, TaskTerms(horizon=5)) is None
+    assert made.target["steps"] == [[16, 32], [5, 5]]
+    assert made.target["level"] == [8, 5]
+    assert made.target["naive"] == pytest.approx([7 / 3, 0])
+    assert json.loads(json.dumps(made.target)) == made.target
+    assert Forecasting.evaluation_example(example("a", series), None, TaskTerms(horizon=5)) is None
 
 
 @given(st.integers(1, 300), st.integers(1, 20))
-def test_lessons_never_show_what_is_asked(steps: int, horizon: int) -> None:
+def test_training_examples_never_show_what_is_asked(steps: int, horizon: int) -> None:
     series = np.arange(steps, dtype=np.float32)[None]
-    taught = Forecasting.lessons(example("a", series), None, TaskTerms(horizon=horizon))
+    taught = Forecasting.training_examples(example("a", series), None, TaskTerms(horizon=horizon))
     assert len(taught) <= 32
     assert len({one.example.id for one in taught}) == len(taught)
     assert bool(taught) == (steps >= 2 * horizon + 2)
     for one in taught:
         assert one.example.id.startswith("a#")
         assert one.example.group == "a"
-        to_come = one.truth["steps"][0]
+        to_come = one.target["steps"][0]
         assert to_come[0] == one.example.media[0, -1] + 1
         assert len(to_come) == horizon
         assert to_come[-1] < steps - horizon
@@ -74,23 +80,23 @@ def test_targets_are_relative_and_come_back(level: float, scale: float) -> None:
     """A series that is moved and stretched teaches the same, and is answered moved and stretched."""
     plain = waves(1, 3)[0].astype(np.float64)
     moved = example("a", plain * scale + level)
-    made, as_it_was = (Forecasting.pose(one, None, TERMS) for one in (moved, example("a", plain)))
+    made, as_it_was = (Forecasting.evaluation_example(one, None, TERMS) for one in (moved, example("a", plain)))
     assert made is not None
     assert as_it_was is not None
-    readout = Forecasting.of([made.truth], {})
-    target = readout.targets([made.truth])
-    assert target == pytest.approx(readout.targets([as_it_was.truth]), abs=1e-6)
-    (given_back,) = predict_examples(readout, target, [made.example])
-    assert np.array(given_back.output) == pytest.approx(np.array(made.truth["steps"]))
+    task_head = Forecasting.fit([made.target], {})
+    target = task_head.encode_targets([made.target])
+    assert target == pytest.approx(task_head.encode_targets([as_it_was.target]), abs=1e-6)
+    (given_back,) = predict_examples(task_head, target, [made.example])
+    assert np.array(given_back.output) == pytest.approx(np.array(made.target["steps"]))
 
 
 def test_a_flat_channel_is_answered_at_its_level() -> None:
     flat = example("a", np.full((1, 20), 7.0, np.float32))
-    made = Forecasting.pose(flat, None, TERMS)
+    made = Forecasting.evaluation_example(flat, None, TERMS)
     assert made is not None
-    readout = Forecasting.of([made.truth], {})
-    assert readout.targets([made.truth]).tolist() == [[0.0] * 4]
-    assert predict_examples(readout, np.zeros((1, 4)), [made.example])[0].output == [[7.0] * 4]
+    task_head = Forecasting.fit([made.target], {})
+    assert task_head.encode_targets([made.target]).tolist() == [[0.0] * 4]
+    assert predict_examples(task_head, np.zeros((1, 4)), [made.example])[0].output == [[7.0] * 4]
 
 
 def test_the_constant_answer_repeats_the_last_step_or_the_last_period() -> None:
@@ -123,13 +129,13 @@ def test_the_usual_horizon_is_a_tenth_of_the_shortest() -> None:
 
 def test_without_a_horizon_nothing_is_asked() -> None:
     with pytest.raises(ValueError, match="how many steps"):
-        Forecasting.pose(example("a", waves(1, 0)[0]), None, TaskTerms())
+        Forecasting.evaluation_example(example("a", waves(1, 0)[0]), None, TaskTerms())
 
 
 def test_series_of_other_channels_are_refused() -> None:
     one, two = ({"steps": [[0.0]] * channels} for channels in (1, 2))
     with pytest.raises(SpeciateError, match="from 1 to 2 channels"):
-        Forecasting.of([one, two], {})
+        Forecasting.fit([one, two], {})
     with pytest.raises(SpeciateError, match="2 channels; the model has learned from 1"):
         Lags(1, 8, 2).encode([example("a", waves(1, 0)[0])])
 
@@ -148,8 +154,8 @@ def test_lags_are_the_last_steps_and_the_repetition_relative_to_the_end() -> Non
 
 
 def test_it_is_the_same_after_json() -> None:
-    readout = Forecasting(channels=2, horizon=3)
-    assert Forecasting.model_validate_json(readout.model_dump_json()) == readout
+    task_head = Forecasting(channels=2, horizon=3)
+    assert Forecasting.model_validate_json(task_head.model_dump_json()) == task_head
 
 
 def test_the_head_reads_the_last_state_of_the_medium() -> None:
@@ -158,10 +164,10 @@ def test_the_head_reads_the_last_state_of_the_medium() -> None:
 
     from speciate.models.backbones.contract import States
 
-    readout = Forecasting(channels=1, horizon=2)
-    head = readout.head(4)
+    task_head = Forecasting(channels=1, horizon=2)
+    head = task_head.head(4)
     sequence = torch.randn(1, 5, 4)
     mask = torch.tensor([[True, True, True, False, False]])
-    padded = readout.scores(head.requires_grad_(False), States(sequence, mask, sequence[:, 0]))
-    whole = readout.scores(head, States(sequence[:, :3], mask[:, :3], sequence[:, 0]))
+    padded = task_head.scores(head.requires_grad_(False), States(sequence, mask, sequence[:, 0]))
+    whole = task_head.scores(head, States(sequence[:, :3], mask[:, :3], sequence[:, 0]))
     assert padded[0] == pytest.approx(whole[0])

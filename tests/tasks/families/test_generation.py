@@ -14,18 +14,18 @@ from tests.tasks.world import examples
 (EXAMPLE,) = examples(np.zeros(3))
 
 
-def truth(cell: object) -> object:
-    posed = Generation.pose(EXAMPLE, cell, TaskTerms())
-    return posed and posed.truth
+def target(cell: object) -> object:
+    posed = Generation.evaluation_example(EXAMPLE, cell, TaskTerms())
+    return posed and posed.target
 
 
-def test_the_truth_is_the_text_of_the_cell() -> None:
-    assert truth(" two\n words ") == " two\n words "
-    assert truth(42) == "42"
-    assert truth(None) is None
-    assert truth(" \n") is None
+def test_the_target_is_the_text_of_the_cell() -> None:
+    assert target(" two\n words ") == " two\n words "
+    assert target(42) == "42"
+    assert target(None) is None
+    assert target(" \n") is None
     with pytest.raises(ValueError, match="is no text"):
-        truth(["a", "b"])
+        target(["a", "b"])
 
 
 @pytest.mark.parametrize("task", ["text-generation", "image-text-to-text"])
@@ -37,13 +37,13 @@ def test_the_baseline_is_the_commonest_text(task: str) -> None:
 def test_a_conversation_asks_for_its_last_turn_where_no_column_answers() -> None:
     said = '[{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so"}]'
     asks = EXAMPLE._replace(media=said)
-    posed = Generation.pose(asks, None, TaskTerms())
+    posed = Generation.evaluation_example(asks, None, TaskTerms())
     assert posed is not None
-    assert (posed.example.media, posed.truth) == ("why?", "so")
+    assert (posed.example.media, posed.target) == ("why?", "so")
     assert truth_of(asks, "because") == "because"
     assert truth_of(EXAMPLE._replace(media="why?"), None) is None
 
 
 def truth_of(example: Example, cell: object) -> object:
-    posed = Generation.pose(example, cell, TaskTerms())
-    return posed and posed.truth
+    posed = Generation.evaluation_example(example, cell, TaskTerms())
+    return posed and posed.target

@@ -16,7 +16,7 @@ from tests.tasks.world import again, examples, learned
 
 
 @pytest.mark.parametrize(
-    ("cell", "truth"),
+    ("cell", "target"),
     [
         (["b", "a", "b"], ["a", "b"]),
         ('["b", "a"]', ["a", "b"]),
@@ -28,16 +28,16 @@ from tests.tasks.world import again, examples, learned
         ("[]", []),
     ],
 )
-def test_cells_are_lists_however_they_are_written(cell: object, truth: list[str]) -> None:
-    posed = MultiLabel.pose(EXAMPLE, cell, TaskTerms())
+def test_cells_are_lists_however_they_are_written(cell: object, target: list[str]) -> None:
+    posed = MultiLabel.evaluation_example(EXAMPLE, cell, TaskTerms())
     assert posed is not None
-    assert posed.truth == truth
+    assert posed.target == target
 
 
 @pytest.mark.parametrize("cell", [None, "", float("nan")])
-def test_no_cell_is_no_truth(cell: object) -> None:
-    assert MultiLabel.pose(EXAMPLE, cell, TaskTerms()) is None
-    assert MultiLabel.lessons(EXAMPLE, cell, TaskTerms()) == []
+def test_no_cell_is_no_target(cell: object) -> None:
+    assert MultiLabel.evaluation_example(EXAMPLE, cell, TaskTerms()) is None
+    assert MultiLabel.training_examples(EXAMPLE, cell, TaskTerms()) == []
 
 
 @pytest.mark.parametrize("cell", [3.5, {"a": 1}, ["a", None], [["a"]], '["a"', "['a', 'b']"])
@@ -49,12 +49,12 @@ def test_what_is_no_list_of_labels_is_said(cell: object) -> None:
 def test_a_head_learns_each_label_by_itself() -> None:
     random = np.random.default_rng(1)
     media = [random.normal(size=(3, 4)).astype(np.float32) for _ in range(80)]
-    truths = [[name for name, x in zip("abc", medium.mean(0), strict=False) if x > 0] for medium in media]
-    readout = MultiLabel.of(truths, {})
-    scores, losses = learned(readout, media[:60], truths[:60])
+    targets = [[name for name, x in zip("abc", medium.mean(0), strict=False) if x > 0] for medium in media]
+    task_head = MultiLabel.fit(targets, {})
+    scores, losses = learned(task_head, media[:60], targets[:60])
     assert losses[-1] < losses[0] / 2
-    made = readout.predictions(np.stack(scores(media[60:])))
-    right = np.mean([one.output == truth for one, truth in zip(made, truths[60:], strict=True)])
+    made = task_head.predictions(np.stack(scores(media[60:])))
+    right = np.mean([one.output == target for one, target in zip(made, targets[60:], strict=True)])
     assert right > 0.6  # of eight sets
     assert made[0].probabilities is not None
     assert set(made[0].probabilities) == set("abc")
@@ -68,8 +68,8 @@ def test_thresholds_have_the_greatest_f1_that_any_have(n: int, labels: int, seed
     if not wanted.any():
         return
     names = tuple("ab"[:labels])
-    readout = MultiLabel(labels=names, thresholds=(0.5,) * labels).calibrated(scores, wanted.astype(float))
-    given_ = np.array([[name in one.output for name in names] for one in readout.predictions(scores)])
+    task_head = MultiLabel(labels=names, thresholds=(0.5,) * labels).calibrated(scores, wanted.astype(float))
+    given_ = np.array([[name in one.output for name in names] for one in task_head.predictions(scores)])
     cuts = [np.unique(np.append(column, -99)) for column in scores.T]
     grid = np.stack(np.meshgrid(*cuts), -1).reshape(-1, labels)
     best = max(f1_score(wanted.ravel(), (scores > cut).ravel(), zero_division=0) for cut in grid)
@@ -77,14 +77,14 @@ def test_thresholds_have_the_greatest_f1_that_any_have(n: int, labels: int, seed
 
 
 def test_without_a_label_among_the_held_out_thresholds_stay_in_the_middle() -> None:
-    readout = MultiLabel(labels=("a",), thresholds=(0.5,)).calibrated(np.array([[1.0], [2.0]]), np.zeros((2, 1)))
-    assert readout.thresholds == (0.5,)
+    task_head = MultiLabel(labels=("a",), thresholds=(0.5,)).calibrated(np.array([[1.0], [2.0]]), np.zeros((2, 1)))
+    assert task_head.thresholds == (0.5,)
 
 
 def test_it_comes_back_from_json_and_the_baseline_gives_what_is_common() -> None:
-    truths = [["a"], ["a", "b"], ["c"]]
-    readout = MultiLabel.of(truths, {})
-    assert again(readout) == readout
-    assert MultiLabel.baseline(truths, TaskTerms())(EXAMPLE).output == ["a"]
+    targets = [["a"], ["a", "b"], ["c"]]
+    task_head = MultiLabel.fit(targets, {})
+    assert again(task_head) == task_head
+    assert MultiLabel.baseline(targets, TaskTerms())(EXAMPLE).output == ["a"]
     assert MultiLabel.baseline([["a"], ["b"], ["c"], []], TaskTerms())(EXAMPLE).output == ["a", "b", "c"]
-    assert readout.targets([["b", "unseen"]]).tolist() == [[0, 1, 0]]
+    assert task_head.encode_targets([["b", "unseen"]]).tolist() == [[0, 1, 0]]

@@ -33,11 +33,11 @@ def test_a_head_brings_together_what_belongs_together_also_of_new_labels() -> No
         media.append(medium.astype(np.float32))
     known = [i for i, label in enumerate(labels) if int(label) % 3]
     new = [i for i, label in enumerate(labels) if int(label) % 3 == 0]
-    readout = Retrieval.of([labels[i] for i in known], {"dimensions": 8})
-    scores, losses = learned(readout, [media[i] for i in known], [labels[i] for i in known], 400)
+    task_head = Retrieval.fit([labels[i] for i in known], {"dimensions": 8})
+    scores, losses = learned(task_head, [media[i] for i in known], [labels[i] for i in known], 400)
     assert np.mean(losses[-20:]) < 0.7 * losses[0]
     before = recall([labels[i] for i in new], [media[i].ravel().tolist() for i in new])
-    made = readout.predictions(np.stack(scores([media[i] for i in new])))
+    made = task_head.predictions(np.stack(scores([media[i] for i in new])))
     assert recall([labels[i] for i in new], [one.output for one in made]) > before + 0.2
     assert len(made[0].output) == 8
     assert np.linalg.norm(made[0].output) == pytest.approx(1, abs=1e-4)
@@ -45,22 +45,22 @@ def test_a_head_brings_together_what_belongs_together_also_of_new_labels() -> No
 
 
 def test_a_batch_without_partners_teaches_nothing() -> None:
-    readout = Retrieval.of(["a", "b"], {})
-    assert readout.dimensions == 128
+    task_head = Retrieval.fit(["a", "b"], {})
+    assert task_head.dimensions == 128
     media = [np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)]
-    _, losses = learned(readout, media, ["a", "b"], 2)
+    _, losses = learned(task_head, media, ["a", "b"], 2)
     assert losses == [0, 0]
 
 
 def test_new_labels_have_codes_of_their_own() -> None:
-    readout = Retrieval.of(["b", "a"], {})
-    assert readout.labels == ()
-    assert readout.targets(["b", "y", "x", "y"]).tolist() == [1, -2, -1, -2]
-    assert again(readout) == readout
+    task_head = Retrieval.fit(["b", "a"], {})
+    assert task_head.labels == ()
+    assert task_head.encode_targets(["b", "y", "x", "y"]).tolist() == [1, -2, -1, -2]
+    assert again(task_head) == task_head
 
 
 def test_a_label_is_a_word_or_a_number() -> None:
-    assert Retrieval.pose(EXAMPLE, "", TaskTerms()) is None
-    posed = Retrieval.pose(EXAMPLE, 7, TaskTerms())
+    assert Retrieval.evaluation_example(EXAMPLE, "", TaskTerms()) is None
+    posed = Retrieval.evaluation_example(EXAMPLE, 7, TaskTerms())
     assert posed is not None
-    assert posed.truth == "7"
+    assert posed.target == "7"

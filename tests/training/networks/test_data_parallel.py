@@ -155,7 +155,7 @@ def test_in_bfloat16_they_resume_to_the_bit(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize(("readout", "batch_norm"), [(Retrieval.of(["a", "b"], {}), False), (None, True)])
+@pytest.mark.parametrize(("readout", "batch_norm"), [(Retrieval.fit(["a", "b"], {}), False), (None, True)])
 def test_what_needs_the_whole_batch_is_refused(readout: Any, batch_norm: bool) -> None:
     with pytest.raises(SpeciateError, match="2 processes would divide batches of 8") as refused:
         training(LoopParameters(batch_size=8), readout=readout, batch_norm=batch_norm, team=Two())

@@ -111,8 +111,8 @@ def test_a_smaller_micro_batch_keeps_the_effective_one() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-TAGS = Tokens.of([["a", "b", "c"]], {})
-BOXES = Detection.of([{"objects": [{"label": "a"}]}], {})
+TAGS = Tokens.fit([["a", "b", "c"]], {})
+BOXES = Detection.fit([{"objects": [{"label": "a"}]}], {})
 
 
 class Squares(TinyBackbone):
@@ -160,7 +160,7 @@ def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: t
 
 @pytest.mark.parametrize(
     ("readout", "batch_norm"),
-    [(Retrieval.of(["a", "b"], {}), False), (Segmentation(labels=("a",), side=32), False), (TwoLabels(), True)],
+    [(Retrieval.fit(["a", "b"], {}), False), (Segmentation(labels=("a",), side=32), False), (TwoLabels(), True)],
 )
 def test_what_needs_the_whole_batch_is_not_divided(readout: Any, batch_norm: bool) -> None:
     whole = LoopParameters(batch_size=8)

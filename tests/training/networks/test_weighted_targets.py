@@ -44,7 +44,7 @@ def chosen(states: States, part: slice) -> States:
     return States(states.sequence[part], states.mask[part], states.pooled[part])
 
 
-@pytest.mark.parametrize("match", ["chances", "scores"])
+@pytest.mark.parametrize("match", ["probabilities", "scores"])
 def test_a_batch_in_parts_is_the_batch(match: Any) -> None:
     head, states, lessons = batch()
     readout = SoftTargetLoss(READOUT, match, 2.0, penalty=lambda own: own.weight.square().sum())

@@ -169,12 +169,13 @@ def test_neighbours_are_learned_from_labels(workspace: Workspace, splits: tuple[
 def test_scores_between_0_and_1_have_the_interval_that_an_evaluation_gives_them() -> None:
     outline = json.dumps([[10, 5, 30, 5, 30, 15, 10, 15]])
     pictures = examples(*[np.zeros((20, 40, 3), np.uint8)] * 4)
-    posed = [Segmentation.pose(each, [{"category": "dog", "segmentation": outline}], TaskTerms()) for each in pictures]
-    truths = [one.truth for one in posed if one]
+    cell = [{"category": "dog", "segmentation": outline}]
+    posed = [Segmentation.evaluation_example(each, cell, TaskTerms()) for each in pictures]
+    labels = [one.target for one in posed if one]
     context: Any = SimpleNamespace(
-        payload=SimpleNamespace(objective=Objective(metric="dice")), labels=lambda held: truths
+        payload=SimpleNamespace(objective=Objective(metric="dice")), labels=lambda held: labels
     )
     maps = [np.stack([np.zeros((4, 4)), np.tri(4, k=place) - 0.5]) for place in range(4)]
-    found = model_selection.measure(context, Segmentation.of(truths, {}), pictures, maps)
+    found = model_selection.measure(context, Segmentation.fit(labels, {}), pictures, maps)
     assert 0 < found.value < 1
     assert found.method == "clustered_t"

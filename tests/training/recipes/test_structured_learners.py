@@ -121,7 +121,8 @@ def posed(seeds: range) -> list[TaskExample]:
         made = organ(seed, side=16)
         voxels, labels = (each.transpose(2, 1, 0) for each in (made.voxels, made.labels))
         volume: Volume = {"voxels": voxels.astype(np.float32), "spacing": np.array([1.5, 1, 2], np.float32)}
-        one = Segmentation.pose(example(f"{seed}", volume), mask_cell(labels, ["organ", "lesion"]), TaskTerms())
+        cell = mask_cell(labels, ["organ", "lesion"])
+        one = Segmentation.evaluation_example(example(f"{seed}", volume), cell, TaskTerms())
         assert one is not None
         found.append(one)
     return found
@@ -129,12 +130,12 @@ def posed(seeds: range) -> list[TaskExample]:
 
 def test_voxels_are_told_apart_and_the_commonest_label_at_each_place_does_not(tmp_path: Path) -> None:
     learned, asked = posed(range(8)), posed(range(8, 14))
-    truths, examples = [one.truth for one in learned], [one.example for one in learned]
-    readout = Segmentation.of(truths, {})
+    truths, examples = [one.target for one in learned], [one.example for one in learned]
+    readout = Segmentation.fit(truths, {})
     (way,) = segmentation_groups(readout, logistic(1.0))
     features = way.represent(examples)
     (learner,) = way.learners
-    estimator = learner.learn(features.encode(examples), readout.targets(truths), 0)
+    estimator = learner.learn(features.encode(examples), readout.encode_targets(truths), 0)
     predictor = TrainedPredictor("volume-segmentation", features, estimator, readout)
     assert value("dice", predictor, asked) > 0.8
     assert value("dice", constant("volume-segmentation", truths, TaskTerms()), asked) < 0.6
@@ -147,7 +148,7 @@ def test_a_label_that_is_unknown_is_not_learned_from() -> None:
     """Of two labels one: its voxels count neither as it nor as background."""
     learned = posed(range(2))
     readout = Segmentation(labels=("organ",), side=16, axes=3)
-    targets = readout.targets([one.truth for one in learned])
+    targets = readout.encode_targets([one.target for one in learned])
     assert (targets == 255).any()
     (way,) = segmentation_groups(readout, logistic(1.0))
     inputs = way.represent([]).encode([one.example for one in learned])

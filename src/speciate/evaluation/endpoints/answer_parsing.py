@@ -1,4 +1,4 @@
-"""From what a chat model said to an answer, or to the reason why it is none. Nothing is guessed."""
+"""From the text of a chat model to an answer, or to the reason why it is invalid. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _SHOWN = 60  # characters of an answer that is none
 
 
 class UnreadableAnswer(ValueError):
-    """The model answered, but not what was asked."""
+    """The answer does not have the requested form."""
 
 
-def parse_answer(asked: PromptForm, text: str) -> Prediction:
+def parse_answer(form: PromptForm, text: str) -> Prediction:
     """The answer in `text`. Raises Unreadable where it names another label, several, none, or is of another form."""
-    said = _THOUGHT.sub("", text).strip()
-    key = KEYS[asked.family]
-    if said in asked.labels and asked.output != "json_schema":
-        return Prediction(said, None, None)
-    if asked.output == "json_schema" or (asked.output == "labels" and said.startswith(("{", "```"))):
-        return _prediction(asked, _value(said, key))
-    return _prediction(asked, said)
+    answer = _THOUGHT.sub("", text).strip()
+    key = KEYS[form.family]
+    if answer in form.labels and form.output != "json_schema":
+        return Prediction(answer, None, None)
+    if form.output == "json_schema" or (form.output == "labels" and answer.startswith(("{", "```"))):
+        return _prediction(form, _value(answer, key))
+    return _prediction(form, answer)
 
 
 def parse_value(text: str, key: str) -> Any:
@@ -37,40 +37,40 @@ def parse_value(text: str, key: str) -> Any:
     return _value(_THOUGHT.sub("", text).strip(), key)
 
 
-def _prediction(asked: PromptForm, value: Any) -> Prediction:
-    match KEYS[asked.family]:
+def _prediction(form: PromptForm, value: Any) -> Prediction:
+    match KEYS[form.family]:
         case "label":
-            output: Any = _label(asked.labels, value)
+            output: Any = _label(form.labels, value)
         case "labels":
             if not isinstance(value, list):
                 raise UnreadableAnswer(f"{_quote(value)} is no list of labels")
-            output = sorted({_label(asked.labels, each) for each in value})
+            output = sorted({_label(form.labels, each) for each in value})
         case "number":
             output = _number(value)
         case _:
-            output = _free(asked, value)
+            output = _free(form, value)
     return Prediction(output, None, None)
 
 
-def _value(said: str, key: str) -> Any:
+def _value(answer: str, key: str) -> Any:
     """What stands under `key` of a JSON object."""
-    fenced = _FENCE.match(said)
+    fenced = _FENCE.match(answer)
     try:
-        message = json.loads(fenced[1] if fenced else said)
+        message = json.loads(fenced[1] if fenced else answer)
     except (ValueError, RecursionError):
-        raise UnreadableAnswer(f"{_quote(said)} is not JSON") from None
+        raise UnreadableAnswer(f"{_quote(answer)} is not JSON") from None
     if not isinstance(message, dict) or key not in message:
-        raise UnreadableAnswer(f"{_quote(said)} is no JSON object with {key!r}")
+        raise UnreadableAnswer(f"{_quote(answer)} is no JSON object with {key!r}")
     return message[key]
 
 
 def _label(labels: tuple[str, ...], value: Any) -> str:
     """The one label that is named: as it is written, else but for case, spacing and what stands around it."""
-    said = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if said in labels:
-        return said
+    answer = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if answer in labels:
+        return answer
     for trim in (_fold, lambda text: _fold(_PREFIX.sub("", text.strip(_AROUND)).strip(_AROUND))):
-        wanted = trim(said)
+        wanted = trim(answer)
         near = [label for label in labels if wanted and wanted in (_fold(label), trim(label))]
         if len(near) == 1:
             return near[0]
@@ -100,10 +100,10 @@ def _number(value: Any) -> float:
     return number
 
 
-def _free(asked: PromptForm, value: Any) -> str:
+def _free(form: PromptForm, value: Any) -> str:
     if not isinstance(value, str):
         raise UnreadableAnswer(f"{_quote(value)} is no text")
-    return " ".join(value.split()) if asked.family == "transcription" else value.strip()
+    return " ".join(value.split()) if form.family == "transcription" else value.strip()
 
 
 def _quote(value: Any) -> str:

@@ -1,5 +1,6 @@
-"""Questions to an endpoint of which none is put twice: each answer is on disk before the next question is put, by what
-was asked and of whom. What is kept is the text that came; what it says is read again each time.
+"""A client of an endpoint that asks no question twice: each answer is in the cache before the next call.
+
+The cache holds the text of an answer; it is parsed again each time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer, Journal
 from speciate.evaluation.endpoints.chat_client import Reply, Request
 from speciate.evaluation.endpoints.concurrent_calls import Budget, Limits, ask_all
 from speciate.evaluation.endpoints.pricing import price_of
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.jobs.run import Run, Stopped
 from speciate.models.endpoints import Endpoint
 
@@ -23,46 +24,46 @@ _USUAL = Limits()
 class CachedClient:
     """With one endpoint, in one form: `form` is a digest of all that changes an answer and stands in no key."""
 
-    def __init__(self, run: Run, task: EvaluationTask, endpoint: Endpoint, form: str) -> None:
+    def __init__(self, run: Run, task: EvaluationPayload, endpoint: Endpoint, form: str) -> None:
         self._run, self._task, self._endpoint = run, task, endpoint
         self._fingerprint = answer_cache.digest(f"{endpoint.identity} {form}")
         self._lost = answer_cache.count_lost_calls(run.folders, self._fingerprint)
 
     def answers(
         self,
-        wanted: Collection[AnswerKey],
+        keys: Collection[AnswerKey],
         request: Callable[[AnswerKey], Request],
-        tell: Callable[[int], None] = lambda done: None,
+        on_progress: Callable[[int], None] = lambda done: None,
         limits: Limits = _USUAL,
     ) -> dict[AnswerKey, CachedAnswer]:
-        """What is known of these, after asking what was not; `tell` is told how many are there.
+        """The answers to these keys, cached or new; `on_progress` gets their number so far.
 
         Raises Stopped, or SpeciateError where they cannot be asked.
         """
         run = self._run
-        known = answer_cache.read(run.folders, self._fingerprint, wanted)
-        missing = [key for key in wanted if key not in known or known[key].passing]
-        done = len(wanted) - len(missing)
-        tell(done)
+        known = answer_cache.read(run.folders, self._fingerprint, keys)
+        missing = [key for key in keys if key not in known or known[key].passing]
+        done = len(keys) - len(missing)
+        on_progress(done)
         if not missing:
             return known
         with Journal(run.folders, self._fingerprint, run.folder.path.name) as journal:
 
             def record(place: int, reply: Reply) -> None:
                 nonlocal done
-                kept = _cached_answer(reply)._replace(host=self._endpoint.host)
-                journal.keep([(missing[place], kept)])
-                known[missing[place]] = kept
+                answer = _cached_answer(reply)._replace(host=self._endpoint.host)
+                journal.keep([(missing[place], answer)])
+                known[missing[place]] = answer
                 done += 1
-                tell(done)
+                on_progress(done)
 
-            told = ask_all(
+            summary = ask_all(
                 self._endpoint, _Requests(request, missing), key=self._key(), record=record,
                 begin=lambda place, worst: journal.begin(missing[place], self._endpoint.host, worst),
                 stopping=lambda: run.stopping, budget=self._budget(), limits=limits, seed=self._task.seed,
                 private_hosts=self._task.private_hosts,
             )  # fmt: skip
-        if told.unanswered:
+        if summary.unanswered:
             raise Stopped
         return known
 
@@ -95,11 +96,11 @@ class CachedClient:
 
 def served_models(answers: Iterable[CachedAnswer]) -> tuple[str, ...]:
     """What the endpoint said that it served, the first one first."""
-    return tuple(dict.fromkeys(kept.served_model for kept in answers if kept.served_model))
+    return tuple(dict.fromkeys(answer.served_model for answer in answers if answer.served_model))
 
 
 class _Requests(Sequence[Request]):
-    """Made when their turn comes: a thousand pictures at once would fill the memory."""
+    """Made when their turn comes: a thousand images at once would fill the memory."""
 
     def __init__(self, request: Callable[[AnswerKey], Request], keys: Sequence[AnswerKey]) -> None:
         self._request, self._keys = request, keys

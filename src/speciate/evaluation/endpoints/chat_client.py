@@ -169,7 +169,7 @@ class Chat:
         machine or a private address and is not among `private_hosts`."""
         import httpx2
 
-        heard = _ReplyReader(self._clock, self._key)
+        reader = _ReplyReader(self._clock, self._key)
         body = json.dumps(_body(self._endpoint.model, request, dialect)).encode()
         timeouts = httpx2.Timeout(self._timeouts.first_byte, connect=self._timeouts.connect)
         if not dialect.streams:  # then the first byte comes when all is done
@@ -183,16 +183,16 @@ class Chat:
                     headers={"Content-Type": "application/json"},
                     timeout=timeouts,
                 ) as response:
-                    return await _read_body(response, heard)
+                    return await _read_body(response, reader)
             except httpx2.ConnectTimeout:
-                return heard.failed(f"no connection within {self._timeouts.connect:g} s")
+                return reader.failed(f"no connection within {self._timeouts.connect:g} s")
             except httpx2.ConnectError as error:
-                return heard.failed(f"no connection: {error}")
+                return reader.failed(f"no connection: {error}")
             except httpx2.TimeoutException:
-                return heard.failed(f"silence for more than {timeouts.read:g} s", may_cost=True)
+                return reader.failed(f"silence for more than {timeouts.read:g} s", may_cost=True)
             except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-                return heard.failed(f"the connection broke: {type(error).__name__}", may_cost=True)
-        return heard.failed(f"not done within {self._timeouts.whole:g} s", may_cost=True)
+                return reader.failed(f"the connection broke: {type(error).__name__}", may_cost=True)
+        return reader.failed(f"not done within {self._timeouts.whole:g} s", may_cost=True)
 
 
 class _TooLong(Exception):
@@ -232,11 +232,11 @@ class _ReplyReader:
         if isinstance(choice.get("finish_reason"), str):
             self.finish = choice["finish_reason"]
         self._logprobs += _logprobs(choice.get("logprobs"))
-        said = choice.get(part)
-        if not isinstance(said, dict):
+        content = choice.get(part)
+        if not isinstance(content, dict):
             return
-        self._refusal = self._refusal or bool(said.get("refusal"))
-        text = _text(said.get("content"))
+        self._refusal = self._refusal or bool(content.get("refusal"))
+        text = _text(content.get("content"))
         if text is not None:
             if text and part == "delta" and self._ttft_s is None:
                 self._ttft_s = self._clock.monotonic() - self._began
@@ -258,13 +258,13 @@ class _ReplyReader:
     def failed(self, why: str, *, may_cost: bool = False) -> Outcome:
         return self._outcome("transient", why, retryable=True)._replace(may_cost=may_cost)
 
-    def refused(self, kind: Kind, said: Mapping[str, Any], retry_after_s: float | None) -> Outcome:
-        """`said`: the endpoint's error object. With a wrong key it is not quoted: it may hold a part of the key."""
-        message = said.get("message") if self.status not in (401, 403) else None
+    def refused(self, kind: Kind, error: Mapping[str, Any], retry_after_s: float | None) -> Outcome:
+        """`error`: the endpoint's error object. With a wrong key it is not quoted: it may hold a part of the key."""
+        message = error.get("message") if self.status not in (401, 403) else None
         quoted = self._quoted(message)
         why = f"HTTP {self.status}" + (f": {quoted}" if quoted else "")
         outcome = self._outcome(kind, why, retryable=kind in ("rate_limit", "transient"))
-        blamed = said.get("param")
+        blamed = error.get("param")
         return outcome._replace(retry_after_s=retry_after_s, blamed=blamed if isinstance(blamed, str) else None)
 
     def _outcome(self, kind: Kind, error: str | None, *, retryable: bool = False) -> Outcome:
@@ -299,23 +299,23 @@ class _ReplyReader:
         return text.replace(self._key, "[key]") if self._key and len(self._key) >= _SHORTEST_KEY else text
 
 
-async def _read_body(response: httpx2.Response, heard: _ReplyReader) -> Outcome:
-    heard.status = response.status_code
+async def _read_body(response: httpx2.Response, reader: _ReplyReader) -> Outcome:
+    reader.status = response.status_code
     if response.status_code != 200:
-        return await _read_refusal(response, heard)
+        return await _read_refusal(response, reader)
     try:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise _TooLong("a compressed answer, which was not asked for")
         if "text/event-stream" in response.headers.get("content-type", ""):
-            await _stream(response, heard)
+            await _stream(response, reader)
         else:
-            heard.take(_object(await _read(response, _MOST_BYTES)), "message")
+            reader.take(_object(await _read(response, _MOST_BYTES)), "message")
     except _TooLong as cut:
-        return heard.failed(str(cut), may_cost=True)
-    return heard.answered()
+        return reader.failed(str(cut), may_cost=True)
+    return reader.answered()
 
 
-async def _stream(response: httpx2.Response, heard: _ReplyReader) -> None:
+async def _stream(response: httpx2.Response, reader: _ReplyReader) -> None:
     """Server-sent events, a line `data: {...}` each, ended by `data: [DONE]` or by the end of what has a reason."""
     rest, total = b"", 0
     async for chunk in response.aiter_raw():
@@ -324,14 +324,14 @@ async def _stream(response: httpx2.Response, heard: _ReplyReader) -> None:
         if total > _MOST_BYTES or len(rest) > _LONGEST_LINE:
             raise _TooLong(f"an answer of more than {_MOST_BYTES // 2**20} MiB")
         for line in lines:
-            if _event(line, heard) == "done":
+            if _event(line, reader) == "done":
                 return
-    _event(rest, heard)
-    if heard.finish is None:
+    _event(rest, reader)
+    if reader.finish is None:
         raise _TooLong("the stream was cut off before its end")
 
 
-def _event(line: bytes, heard: _ReplyReader) -> Literal["done", "more"]:
+def _event(line: bytes, reader: _ReplyReader) -> Literal["done", "more"]:
     if not line.startswith(b"data:"):
         return "more"  # a comment, an event's name, an empty line
     data = line[5:].strip()
@@ -340,18 +340,18 @@ def _event(line: bytes, heard: _ReplyReader) -> Literal["done", "more"]:
     message = _object(data)
     if message.get("error"):
         raise _TooLong("the endpoint broke off its stream with an error")
-    heard.take(message, "delta")
+    reader.take(message, "delta")
     return "more"
 
 
-async def _read_refusal(response: httpx2.Response, heard: _ReplyReader) -> Outcome:
+async def _read_refusal(response: httpx2.Response, reader: _ReplyReader) -> Outcome:
     try:
-        said = _object(await _read(response, _MOST_ERROR_BYTES)).get("error")
+        error = _object(await _read(response, _MOST_ERROR_BYTES)).get("error")
     except _TooLong:
-        said = None
-    said = said if isinstance(said, dict) else {"message": said}
-    after = _retry_after(response.headers, heard.now)
-    return heard.refused(_kind(response.status_code, said.get("code"), after is not None), said, after)
+        error = None
+    error = error if isinstance(error, dict) else {"message": error}
+    after = _retry_after(response.headers, reader.now)
+    return reader.refused(_kind(response.status_code, error.get("code"), after is not None), error, after)
 
 
 def _kind(status: int, code: Any, retry_after: bool) -> Kind:
@@ -369,7 +369,7 @@ def _kind(status: int, code: Any, retry_after: bool) -> Kind:
 
 
 def _retry_after(headers: httpx2.Headers, now: float) -> float | None:
-    """Seconds, from a number or a date (RFC 9110, 10.2.3). None: not said, or not to be understood."""
+    """Seconds, from a number or a date (RFC 9110, 10.2.3). None: not given, or not readable."""
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -433,7 +433,7 @@ def _count(value: Any) -> int | None:
 
 
 def _check_key(key: str | None) -> str | None:
-    """A key that fits into a header; what is wrong with one is said without showing it."""
+    """A key that fits into a header; errors do not show it."""
     key = key.strip() if key else None
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise SpeciateError(

@@ -2,7 +2,7 @@
 
     requests -> begun (budget, pace) -> attempt -> answered: recorded
                                                 -> rate limit, fault: waits, then another attempt
-                                                -> hopeless for every request: the asking ends
+                                                -> an error for every request: the calls end
 
 One coroutine decides and records; attempts only talk. So every reply is recorded before the next call begins, and a
 kill loses at most the calls that are in flight.
@@ -38,7 +38,7 @@ _GRACE_S = 0.7
 
 
 class Limits(NamedTuple):
-    """How hard an endpoint is asked. None of it changes an answer."""
+    """How many calls an endpoint gets, and how persistent they are. None of it changes an answer."""
 
     bounds: Bounds = Bounds()
     timeouts: Timeouts = Timeouts()
@@ -48,11 +48,11 @@ class Limits(NamedTuple):
     """Before the second attempt, on average; it doubles with each."""
     longest_backoff_s: float = 30.0
     patience_s: float = 600.0
-    """When nothing was answered for so long and a rate limit still stands, the asking ends."""
-    unheard: int = 12
-    """As many faults before there is any answer end the asking."""
-    hopeless: int = 20
-    """As many requests in a row without an answer end the asking."""
+    """If nothing was answered for so long and a rate limit still stands, the calls end."""
+    first_faults: int = 12
+    """As many faults before any answer end the calls."""
+    failures_in_a_row: int = 20
+    """As many requests in a row without an answer end the calls."""
 
 
 class Budget(NamedTuple):
@@ -66,7 +66,7 @@ _USUAL, _NO_CAP = Limits(), Budget()
 
 
 class CallSummary(NamedTuple):
-    """What an asking came to; JSON-able."""
+    """Counts and costs of all calls; JSON-able."""
 
     answered: int
     failed: int
@@ -77,9 +77,9 @@ class CallSummary(NamedTuple):
     retries: int
     rate_limits: int
     usd: float | None
-    """Of the calls whose cost is known; None where no price is."""
+    """Of the calls whose cost is known; None without a price."""
     usd_at_most: float | None
-    """With the worst case of those that may have cost something without saying how much."""
+    """With the worst case of calls that may have cost something without reporting it."""
     served_models: dict[str, int]
     """How many answers each gave, by the name that the endpoint gave it, the first one seen first."""
 
@@ -97,22 +97,24 @@ def ask_all(
     record: Callable[[int, Reply], None],
     begin: Callable[[int, float], None] = lambda place, worst: None,
     stopping: Callable[[], bool] = lambda: False,
+    spending: Callable[[float], None] = lambda usd: None,
     budget: Budget = _NO_CAP,
     limits: Limits = _USUAL,
     seed: int = 0,
     clock: Clock | None = None,
     private_hosts: Collection[str] = (),
 ) -> CallSummary:
-    """Ask them all, and `record(place, reply)` each reply as soon as it is there, one at a time, in this thread.
+    """Send all requests, and `record(place, reply)` each reply as soon as it arrives, one at a time, in this thread.
 
-    `begin(place, worst)` is called before a request is first sent, with what an attempt costs at most: what was begun
-    and never recorded was lost to a kill.
-    `requests[place]` is looked at when its turn comes, so a sequence may make its requests then. Ends within a second
-    once `stopping()`: what is unanswered then is not recorded. An exception of `record` ends it, and is raised.
+    `begin(place, worst)` is called before a request is first sent, with what an attempt costs at most: a request that
+    was begun and never recorded was lost to a kill. `spending(usd)` is called before each attempt and after it, with
+    the USD of these calls so far, calls in flight at their worst case.
+    `requests[place]` is read when its turn comes, so a sequence may make its requests then. Ends within a second
+    once `stopping()`: requests unanswered then are not recorded. An exception of `record` ends it, and is raised.
 
-    Raises SpeciateError where the key or the model is wrong, where the endpoint answers nobody, where it is on this
-    machine or at a private address and not among `private_hosts`, where the budget is spent, or where there is one and
-    the price is unknown. What was recorded until then stays.
+    Raises SpeciateError if the key or the model is wrong, if the endpoint answers nobody, if it is on this machine or
+    at a private address and not among `private_hosts`, if the budget is spent, or if there is a budget and the price is
+    unknown. Recorded replies stay.
     """
     price = price_of(endpoint)
     if budget.usd is not None and price is None and not endpoint.is_local:
@@ -122,25 +124,25 @@ def ask_all(
             "Register it with usd_per_1m_input and usd_per_1m_output, or install the published prices: "
             "pip install 'speciate[endpoints]'.",
         )
-    asking = _CallLoop(
+    loop = _CallLoop(
         endpoint,
         requests,
         begin,
         record,
         stopping,
-        _BudgetCounter(budget, price),
+        _BudgetCounter(budget, price, spending),
         limits,
         seed,
         clock or SystemClock(),
         private_hosts,
     )
     try:
-        anyio.run(asking.run, key)
+        anyio.run(loop.run, key)
     except BaseExceptionGroup as group:  # of `record` or `requests`, or a request to stop that came in between
         raise _first(group) from None
-    if asking.end is not None:
-        raise asking.end
-    return asking.asked()
+    if loop.end is not None:
+        raise loop.end
+    return loop.summary()
 
 
 def _first(group: BaseExceptionGroup) -> BaseException:
@@ -149,12 +151,12 @@ def _first(group: BaseExceptionGroup) -> BaseException:
 
 
 class _BudgetCounter:
-    """What was spent, and what calls in flight may yet cost."""
+    """The USD that were spent, and that calls in flight may yet cost. `spending` is told of each change."""
 
-    def __init__(self, budget: Budget, price: Price | None) -> None:
+    def __init__(self, budget: Budget, price: Price | None, spending: Callable[[float], None]) -> None:
         self._cap, self._before = budget.usd, budget.spent
-        self._price = price
-        self.known = self.doubtful = self._reserved = 0.0
+        self._price, self._spending = price, spending
+        self.known_usd = self.doubtful_usd = self._reserved = 0.0
 
     @property
     def has_price(self) -> bool:
@@ -162,7 +164,7 @@ class _BudgetCounter:
 
     @property
     def spent(self) -> float:
-        return self._before + self.known + self.doubtful
+        return self._before + self.known_usd + self.doubtful_usd
 
     def worst(self, request: Request) -> float:
         return self._price.usd(at_most(request)) if self._price else 0.0
@@ -172,10 +174,16 @@ class _BudgetCounter:
         if self._cap is not None and self.spent + self._reserved + worst > self._cap:
             return False
         self._reserved += worst
+        self._spending(self.known_usd + self.doubtful_usd + self._reserved)
         return True
 
     def settle(self, worst: float, outcome: Outcome) -> float | None:
         """What the attempt cost, as far as it is known."""
+        usd = self._settle(worst, outcome)
+        self._spending(self.known_usd + self.doubtful_usd + self._reserved)
+        return usd
+
+    def _settle(self, worst: float, outcome: Outcome) -> float | None:
         self._reserved -= worst
         reply = outcome.reply
         if self._price is None:
@@ -183,16 +191,16 @@ class _BudgetCounter:
         if reply.input_tokens is not None and reply.output_tokens is not None:
             cached = min(reply.cached_tokens or 0, reply.input_tokens)
             usd = self._price.usd(Usage(reply.input_tokens, reply.output_tokens, cached))
-            self.known += usd
+            self.known_usd += usd
             return usd
         if outcome.may_cost or outcome.kind in ("answer", "unusable"):
-            self.doubtful += worst
+            self.doubtful_usd += worst
         return None
 
     def lose(self, worst: float) -> None:
-        """The attempt was given up: nobody will say what it cost."""
+        """The attempt was given up, so its cost stays unknown."""
         self._reserved -= worst
-        self.doubtful += worst
+        self.doubtful_usd += worst
 
 
 class _PendingCall:
@@ -204,8 +212,8 @@ class _PendingCall:
         self.faults = 0
         self.usd: float | None = None
         """Of all its attempts, as far as it is known."""
-        self.doubtful = 0.0
-        """What the others may have cost."""
+        self.doubtful_usd = 0.0
+        """The worst case of the others."""
         self.dialect: Dialect | None = None
         """Its own, while it finds out what the endpoint knows."""
         self.used = Dialect()
@@ -220,7 +228,7 @@ class _CallLoop:
         begin: Callable[[int, float], None],
         record: Callable[[int, Reply], None],
         stopping: Callable[[], bool],
-        purse: _BudgetCounter,
+        budget: _BudgetCounter,
         limits: Limits,
         seed: int,
         clock: Clock,
@@ -228,7 +236,7 @@ class _CallLoop:
     ) -> None:
         self._endpoint, self._requests, self._stopping = endpoint, requests, stopping
         self._begin, self._record = begin, record
-        self._purse, self._limits, self._clock = purse, limits, clock
+        self._budget, self._limits, self._clock = budget, limits, clock
         self._private_hosts = private_hosts
         self._random = random.Random(seed)
         self._pace = concurrency.first_pace(limits.bounds)
@@ -244,8 +252,8 @@ class _CallLoop:
         self._served: Counter[str] = Counter()
         self.end: SpeciateError | None = None
 
-    def asked(self) -> CallSummary:
-        known = self._purse.has_price
+    def summary(self) -> CallSummary:
+        known = self._budget.has_price
         return CallSummary(
             answered=self._answered,
             failed=self._failed,
@@ -253,8 +261,8 @@ class _CallLoop:
             calls=self._calls,
             retries=self._retries,
             rate_limits=self._rate_limits,
-            usd=self._purse.known if known else None,
-            usd_at_most=self._purse.known + self._purse.doubtful if known else None,
+            usd=self._budget.known_usd if known else None,
+            usd_at_most=self._budget.known_usd + self._budget.doubtful_usd if known else None,
             served_models=dict(self._served),
         )
 
@@ -269,9 +277,7 @@ class _CallLoop:
             group.cancel_scope.cancel()
         self._land()  # what came in while the others were cancelled
         for work in self._flying.values():
-            self._purse.lose(work.worst)
-
-    # Deciding what to send
+            self._budget.lose(work.worst)
 
     async def _drive(self, chat: Chat, group: TaskGroup) -> None:
         looked = -math.inf
@@ -290,20 +296,20 @@ class _CallLoop:
             await self._wait(min(due, looked + _POLL_S) - self._clock.monotonic())
 
     def _launch(self, chat: Chat, group: TaskGroup, now: float) -> float | None:
-        """Begin what may begin. Returns when to look again though nothing landed; None: all is recorded."""
+        """Begin calls. Returns when to look again even if nothing landed; None: all requests are recorded."""
         if now < self._pace.held_until:
             return self._pace.held_until
         while len(self._flying) < self._pace.limit:
             if self._waiting and self._waiting[0][0] <= now:
                 work = self._waiting[0][2]
-                if not self._purse.reserve(work.worst):
+                if not self._budget.reserve(work.worst):
                     break
                 heapq.heappop(self._waiting)
                 self._retries += 1
             elif self._next < len(self._requests) and len(self._flying) + len(self._waiting) < self._pace.limit:
                 request = self._requests[self._next]
-                work = _PendingCall(self._next, request, self._purse.worst(request))
-                if not self._purse.reserve(work.worst):
+                work = _PendingCall(self._next, request, self._budget.worst(request))
+                if not self._budget.reserve(work.worst):
                     break
                 self._begin(self._next, work.worst)
                 self._next += 1
@@ -349,21 +355,19 @@ class _CallLoop:
             await self._wait(left)
             self._land()
 
-    # Hearing what came back
-
     def _land(self) -> None:
         in_flight = len(self._flying)
         while self._landed:
             work, outcome = self._landed.popleft()
             del self._flying[work.place]
-            doubtful = self._purse.doubtful
-            usd = self._purse.settle(work.worst, outcome)
-            work.doubtful += self._purse.doubtful - doubtful
+            doubtful = self._budget.doubtful_usd
+            usd = self._budget.settle(work.worst, outcome)
+            work.doubtful_usd += self._budget.doubtful_usd - doubtful
             if usd is not None:
                 work.usd = (work.usd or 0.0) + usd
-            self._hear(work, outcome, in_flight, self._clock.monotonic())
+            self._handle(work, outcome, in_flight, self._clock.monotonic())
 
-    def _hear(self, work: _PendingCall, outcome: Outcome, in_flight: int, now: float) -> None:
+    def _handle(self, work: _PendingCall, outcome: Outcome, in_flight: int, now: float) -> None:
         bounds = self._limits.bounds
         match outcome.kind:
             case "answer" | "unusable":
@@ -386,7 +390,7 @@ class _CallLoop:
                 self._pace = concurrency.after_failure(self._pace, bounds, now=now)
                 work.faults += 1
                 self._faults += 1
-                if not self._answered and self._faults >= self._limits.unheard:
+                if not self._answered and self._faults >= self._limits.first_faults:
                     self.end = self.end or _no_answers_error(self._endpoint, self._faults, outcome.reply)
                 if work.faults >= self._limits.attempts:
                     self._keep(work, outcome.reply)
@@ -404,13 +408,13 @@ class _CallLoop:
                 self.end = self.end or _fatal_error(self._endpoint, outcome.reply)
 
     def _simpler(self, work: _PendingCall, blamed: str | None) -> Dialect | None:
-        """What of the protocol to try next. Once anything was answered, that is known."""
+        """The dialect to try next. After the first answer it is settled."""
         if not self._is_understood:
             return work.used.simpler(work.request, blamed)
         return self._dialect if work.used != self._dialect else None
 
     def _keep(self, work: _PendingCall, reply: Reply) -> None:
-        at_most = (work.usd or 0.0) + work.doubtful if self._purse.has_price else None
+        at_most = (work.usd or 0.0) + work.doubtful_usd if self._budget.has_price else None
         reply = reply._replace(attempts=work.attempts, usd=work.usd, usd_at_most=at_most)
         self._record(work.place, reply)
         if reply.error is None:
@@ -420,7 +424,7 @@ class _CallLoop:
         if reply.served_model is not None and reply.status == 200:
             self._served[reply.served_model] += 1
         self._in_a_row = self._in_a_row + 1 if reply.status != 200 or reply.retryable else 0
-        if self._in_a_row >= self._limits.hopeless:
+        if self._in_a_row >= self._limits.failures_in_a_row:
             self.end = self.end or _no_answers_error(self._endpoint, self._in_a_row, reply)
 
     def _again(self, work: _PendingCall, due: float) -> None:
@@ -435,7 +439,7 @@ class _CallLoop:
         left = len(self._requests) - self._answered - self._failed
         return SpeciateError(
             Code.REFUSED,
-            f"The budget is spent: ${self._purse.spent:.4f} so far, and the next call to {self._endpoint.model!r} "
+            f"The budget is spent: ${self._budget.spent:.4f} so far, and the next call to {self._endpoint.model!r} "
             f"could exceed it. {left} of {len(self._requests)} are still unanswered.",
             "Call again with a greater budget_usd: recorded answers are kept and not asked again.",
         )
@@ -486,7 +490,7 @@ def _no_answers_error(endpoint: Endpoint, count: int, reply: Reply) -> SpeciateE
         Code.INVALID,
         f"{where} refused {count} requests in a row; the last with {why}.",
         "Its words are with the recorded answers. Change what it refuses and call again: some models take no "
-        "prompt.temperature (set it to null), no pictures, no sound, or fewer max_tokens.",
+        "prompt.temperature (set it to null), no images, no sound, or fewer max_tokens.",
     )
 
 

@@ -65,27 +65,27 @@ class PlannedVerdicts(NamedTuple):
 
 def check_cost(
     workspace: Workspace,
-    asking: PlannedCalls,
-    contestants: Sequence[EvaluatedModel],
+    planned: PlannedCalls,
+    models: Sequence[EvaluatedModel],
     budget_usd: float | None,
     verdicts: PlannedVerdicts | None = None,
 ) -> CostCheck:
     """Raises SpeciateError where a key or a consent is missing, a prompt does not fit, or costs cannot be counted."""
-    answering = endpoints_of(contestants)
+    answering = endpoints_of(models)
     if answering:
-        _check_prompt(asking)
-    costs = [(endpoint, *_cost(workspace, asking, endpoint)) for endpoint in answering]
+        _check_prompt(planned)
+    costs = [(endpoint, *_cost(workspace, planned, endpoint)) for endpoint in answering]
     if verdicts is not None:
-        costs.append((verdicts.endpoint, *_cost_of_verdicts(workspace, asking, verdicts)))
+        costs.append((verdicts.endpoint, *_cost_of_verdicts(workspace, planned, verdicts)))
     if not costs:
         return CostCheck((), 0.0, {}, {})
-    allowances, shown = dict[str, float](), []
+    allowances, resolved = dict[str, float](), []
     for endpoint, calls, usd in costs:
         hosts.check_url(endpoint.base_url, workspace.settings.private_hosts)  # refused here, before there is a job
         if endpoint.secret is not None:
             secrets.get(endpoint.secret, endpoint.host)
         if not endpoint.is_local:
-            allowances[endpoint.host] = consent.check(workspace.database, asking.manifest.ref, endpoint.host).left_usd
+            allowances[endpoint.host] = consent.check(workspace.database, planned.manifest.ref, endpoint.host).left_usd
         price = price_of(endpoint)
         if price is None and not endpoint.is_local:
             raise SpeciateError(
@@ -94,7 +94,7 @@ def check_cost(
                 "Call register_model with its usd_per_1m_input and usd_per_1m_output, or install the published prices: "
                 "pip install 'speciate[endpoints]'.",
             )
-        shown.append(
+        resolved.append(
             {
                 "model": endpoint.model,
                 "host": endpoint.host,
@@ -107,46 +107,46 @@ def check_cost(
     named = {SecretRequest(endpoint.secret, endpoint.host) for endpoint, _, _ in costs if endpoint.secret is not None}
     usd = round(sum(known), 6) if len(known) == len(costs) else None
     over = {"budget_usd": budget_usd, "enough": usd <= budget_usd} if usd is not None and budget_usd else {}
-    return CostCheck(tuple(sorted(named)), usd, allowances, {"endpoints": shown, **over})
+    return CostCheck(tuple(sorted(named)), usd, allowances, {"endpoints": resolved, **over})
 
 
-def endpoints_of(contestants: Sequence[EvaluatedModel]) -> list[Endpoint]:
+def endpoints_of(models: Sequence[EvaluatedModel]) -> list[Endpoint]:
     """The endpoints among them and their members, each once."""
-    every = [one for each in contestants for one in (each, *each.members)]
+    every = [one for each in models for one in (each, *each.members)]
     return list({one.endpoint.identity: one.endpoint for one in every if one.endpoint is not None}.values())
 
 
-def _check_prompt(asking: PlannedCalls) -> None:
-    training = asking.manifest.splits.get("train", 0)
-    if asking.prompt.few_shot > training:
+def _check_prompt(planned: PlannedCalls) -> None:
+    training = planned.manifest.splits.get("train", 0)
+    if planned.prompt.few_shot > training:
         raise SpeciateError(
             Code.INVALID,
-            f"few_shot is {asking.prompt.few_shot}, but {asking.manifest.ref} has {training} training examples.",
+            f"few_shot is {planned.prompt.few_shot}, but {planned.manifest.ref} has {training} training examples.",
             f"Call again with few_shot={training} or less." if training else "Call again without few_shot.",
         )
     prompts.prompt_form(
-        asking.prompt.model_copy(update={"few_shot": 0}), asking.family, asking.manifest.modality,
-        labels=asking.labels or ("a label of the target column",), columns=asking.manifest.inputs,
+        planned.prompt.model_copy(update={"few_shot": 0}), planned.family, planned.manifest.modality,
+        labels=planned.labels or ("a label of the target column",), columns=planned.manifest.inputs,
     )  # fmt: skip
 
 
-def _cost(workspace: Workspace, asking: PlannedCalls, endpoint: Endpoint) -> tuple[int, float | None]:
+def _cost(workspace: Workspace, planned: PlannedCalls, endpoint: Endpoint) -> tuple[int, float | None]:
     """Calls, and about what they cost as if none were recorded."""
-    calls = asking.examples * asking.repeats + asking.timed
-    each = _characters(workspace, asking.manifest)
-    words = 600 + len(asking.prompt.template or "") + sum(map(len, asking.labels)) * (1 + asking.prompt.few_shot)
-    output = asking.prompt.output or ("free" if asking.family in _FREE else "labels")
-    answer = min(asking.prompt.max_tokens, _ANSWER_TOKENS[output])
-    per_call = estimate(price_of(endpoint), round(words + each * (1 + asking.prompt.few_shot)), answer)
+    calls = planned.examples * planned.repeats + planned.timed
+    each = _characters(workspace, planned.manifest)
+    words = 600 + len(planned.prompt.template or "") + sum(map(len, planned.labels)) * (1 + planned.prompt.few_shot)
+    output = planned.prompt.output or ("free" if planned.family in _FREE else "labels")
+    answer = min(planned.prompt.max_tokens, _ANSWER_TOKENS[output])
+    per_call = estimate(price_of(endpoint), round(words + each * (1 + planned.prompt.few_shot)), answer)
     return calls, None if per_call is None else round(calls * per_call, 6)
 
 
 def _cost_of_verdicts(
-    workspace: Workspace, asking: PlannedCalls, verdicts: PlannedVerdicts
+    workspace: Workspace, planned: PlannedCalls, verdicts: PlannedVerdicts
 ) -> tuple[int, float | None]:
     """Texts to judge are taken to be as long as answers of the family usually are, and the reference, too."""
-    text = CHARACTERS_PER_TOKEN * (_ANSWER_TOKENS["free"] if asking.family in _FREE else _ANSWER_TOKENS["labels"])
-    characters = 1200 + verdicts.characters + _characters(workspace, asking.manifest) + text * (1 + verdicts.answers)
+    text = CHARACTERS_PER_TOKEN * (_ANSWER_TOKENS["free"] if planned.family in _FREE else _ANSWER_TOKENS["labels"])
+    characters = 1200 + verdicts.characters + _characters(workspace, planned.manifest) + text * (1 + verdicts.answers)
     per_call = estimate(price_of(verdicts.endpoint), round(characters), verdicts.answer_tokens)
     return verdicts.calls, None if per_call is None else round(verdicts.calls * per_call, 6)
 

@@ -34,7 +34,9 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 BUDGET_USD = 0.25
-_LIMITS = Limits(attempts=3, backoff_s=0.5, longest_backoff_s=8.0, patience_s=120.0, unheard=4, hopeless=8)
+_LIMITS = Limits(
+    attempts=3, backoff_s=0.5, longest_backoff_s=8.0, patience_s=120.0, first_faults=4, failures_in_a_row=8
+)
 """A question that goes unanswered is no great loss: another fingerprint may be taken any time."""
 _SPENT = "spent.json"
 _EARLIER = (
@@ -118,16 +120,16 @@ def run(run: Run) -> dict[str, Any]:
     if budget is not None:
         budget = min(budget, run.allowances.get(endpoint.host, budget))
     key = None if endpoint.secret is None else run.secret(endpoint.secret)
-    purse = _SpendingFile(run, budget)
-    sampling = _sampling(run, endpoint, key, purse)
-    asked = pinned_questions.pinned_requests(sampling)
+    spending = _SpendingFile(run, budget)
+    sampling = _sampling(run, endpoint, key, spending)
+    requests = pinned_questions.pinned_requests(sampling)
     replies: dict[int, Reply] = {}
 
     def record(place: int, reply: Reply) -> None:
         replies[place] = reply
-        run.progress(len(replies), len(asked), "answers")
+        run.progress(len(replies), len(requests), "answers")
 
-    _ask(run, endpoint, key, asked, record, purse)
+    _ask(run, endpoint, key, requests, record, spending)
     found = fingerprint(replies, time.time())
     if not found.whole:
         raise SpeciateError(
@@ -138,7 +140,7 @@ def run(run: Run) -> dict[str, Any]:
     return {"fingerprint": found.model_dump(mode="json")}
 
 
-def fingerprint(replies: dict[int, Reply], asked: float) -> Fingerprint:
+def fingerprint(replies: dict[int, Reply], asked_at: float) -> Fingerprint:
     """Of replies by the place of their request. What a model withheld or cut is an answer, too; a refusal of the
     request is none."""
     count = len(pinned_questions.PINNED_QUESTIONS)
@@ -149,7 +151,7 @@ def fingerprint(replies: dict[int, Reply], asked: float) -> Fingerprint:
     answered = [reply for _, reply in sorted(replies.items()) if reply.status == 200]
     return Fingerprint(
         form=pinned_questions.FORM,
-        asked=asked,
+        asked=asked_at,
         answers=answers,
         served=tuple(dict.fromkeys(reply.served_model for reply in answered if reply.served_model)),
         systems=tuple(dict.fromkeys(reply.system_fingerprint for reply in answered if reply.system_fingerprint)),
@@ -159,53 +161,40 @@ def fingerprint(replies: dict[int, Reply], asked: float) -> Fingerprint:
 def _answer_digest(reply: Reply | None) -> AnswerDigest | None:
     if reply is None or reply.retryable or reply.status != 200:
         return None
-    said = " ".join((reply.text or "").split()) if reply.error is None else f"\0{reply.error}"
+    text = " ".join((reply.text or "").split()) if reply.error is None else f"\0{reply.error}"
     return AnswerDigest(
-        digest=hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16], logprob=reply.logprob
+        digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16], logprob=reply.logprob
     )
 
 
-def _sampling(run: Run, endpoint: Endpoint, key: str | None, purse: _SpendingFile) -> dict[str, Any]:
+def _sampling(run: Run, endpoint: Endpoint, key: str | None, spending: _SpendingFile) -> dict[str, Any]:
     """The most telling form of the questions that the endpoint takes."""
     for sampling in pinned_questions.SAMPLINGS[:-1]:
-        heard: list[Reply] = []
+        replies: list[Reply] = []
         _ask(
             run,
             endpoint,
             key,
             pinned_questions.pinned_requests(sampling)[:1],
-            lambda _, reply, heard=heard: heard.append(reply),
-            purse,
+            lambda _, reply, replies=replies: replies.append(reply),
+            spending,
         )
-        if heard and heard[0].status != 400:
+        if replies and replies[0].status != 400:
             return sampling
     return pinned_questions.SAMPLINGS[-1]
 
 
 class _SpendingFile:
-    """What was spent, on disk before each call: a kill leaves the worst case of what was under way."""
+    """USD of this attempt, on disk before each call: a kill leaves the worst case of calls in flight."""
 
     def __init__(self, run: Run, budget: float | None) -> None:
-        self._file, self.budget = run.outputs / _SPENT, budget
+        self._file, self.budget, self.usd = run.outputs / _SPENT, budget, 0.0
         self.before = sum(spent_usd(earlier) for earlier in run.resume_from)
-        self._sure, self._open = 0.0, dict[int, float]()
 
-    @property
-    def spent(self) -> float:
-        return self.before + self._sure + sum(self._open.values())
-
-    def begin(self, place: int, worst: float) -> None:
-        self._open[place] = worst
-        self._write()
-
-    def settle(self, place: int, reply: Reply) -> None:
-        self._open.pop(place, None)
-        self._sure += reply.usd_at_most or 0.0
-        self._write()
-
-    def _write(self) -> None:
+    def write(self, usd: float) -> None:
+        self.usd = usd
         temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"usd": self._sure + sum(self._open.values())}))
+        temporary.write_text(json.dumps({"usd": usd}))
         temporary.replace(self._file)
 
 
@@ -218,19 +207,17 @@ def spent_usd(folder: RunFolder) -> float:
 
 
 def _ask(
-    run: Run, endpoint: Endpoint, key: str | None, asked: list[Request], record: Any, purse: _SpendingFile
+    run: Run, endpoint: Endpoint, key: str | None, requests: list[Request], record: Any, spending: _SpendingFile
 ) -> CallSummary:
-    def settled(place: int, reply: Reply) -> None:
-        purse.settle(place, reply)
-        record(place, reply)
-
-    told = ask_all(
-        endpoint, asked, key=key, record=settled, begin=purse.begin, stopping=lambda: run.stopping,
-        budget=Budget(purse.budget, purse.spent), limits=_LIMITS, private_hosts=run.payload["private_hosts"],
+    before = spending.usd
+    summary = ask_all(
+        endpoint, requests, key=key, record=record, spending=lambda usd: spending.write(before + usd),
+        stopping=lambda: run.stopping, budget=Budget(spending.budget, spending.before + before), limits=_LIMITS,
+        private_hosts=run.payload["private_hosts"],
     )  # fmt: skip
-    if told.unanswered:
+    if summary.unanswered:
         raise Stopped
-    return told
+    return summary
 
 
 class Collected(NamedTuple):

@@ -134,15 +134,6 @@ def _join_names(names: tuple[str, ...]) -> str:
     return " and ".join(names)
 
 
-# What an endpoint was seen to serve, by the events of the catalog: fingerprints, names, and when they changed.
-#
-#     endpoint.fingerprinted   the answers to the pinned questions, as digests
-#     endpoint.served          the name that the provider gives what it serves, when it was first seen
-#     endpoint.changed         another model answers than before: evaluations from before may not hold
-#
-# Its subject is `endpoint:ID`, of where and what is asked, so registrations of one endpoint share it.
-
-
 FINGERPRINTED, SERVED, CHANGED = "endpoint.fingerprinted", "endpoint.served", "endpoint.changed"
 _BY_SUBJECT = "SELECT stamp, data FROM events WHERE subject = ? AND type = ? ORDER BY seq DESC LIMIT ?"
 _ALL_CHANGES = "SELECT stamp, data FROM events WHERE type = 'endpoint.changed' ORDER BY seq DESC LIMIT ?"

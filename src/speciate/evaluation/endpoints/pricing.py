@@ -18,7 +18,7 @@ from speciate.settings import Settings
 CHARACTERS_PER_TOKEN = 4.0
 """Of English prose, for estimates only; other languages and code have fewer."""
 _IMAGE_TOKENS = 26_000
-"""More than any known endpoint counts for a picture of 1024 x 1024: gpt-4o-mini takes 25,501."""
+"""More than any known endpoint counts for an image of 1024 x 1024: gpt-4o-mini takes 25,501."""
 _AUDIO_TOKENS_PER_SECOND = 100
 _AUDIO_BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bits
 _FRAME_TOKENS = 256
@@ -115,7 +115,7 @@ def at_most(request: Request) -> Usage:
 
 
 def _of_part(part: dict[str, Any]) -> tuple[int, int]:
-    """Tokens of text or pictures, and of sound."""
+    """Tokens of text or images, and of sound."""
     if part["type"] == "text":
         return len(part["text"].encode("utf-8", "surrogatepass")), 0
     if part["type"] == "image_url":
@@ -135,9 +135,6 @@ def _published(endpoint: Endpoint) -> PublishedPrice | None:
     except (LookupError, ValueError):
         return None
     return price
-
-
-# What a machine's time costs, so that models of one's own and models behind a price can be compared.
 
 
 USD_PER_CORE_HOUR = 0.05

@@ -1,4 +1,4 @@
-"""From an example to what a chat model is asked, and what of that makes an answer another answer.
+"""From an example to the prompt of a chat model, and a digest of all parts of it that change answers.
 
 A template is the user's own text with `{input}` (the example), `{labels}` and `{COLUMN}` for an input column; `{{` and
 `}}` are braces. It is filled in once: braces in data stay braces. The example stands between tags that do not occur in
@@ -60,7 +60,7 @@ _OUTPUTS: dict[str, tuple[Output, ...]] = {
     "transcription": ("free", "json_schema"),
     "generation": ("free", "json_schema"),
 }
-"""What may be asked of each family; the first is what is asked where nothing is said."""
+"""Possible outputs of each family; the first is the default."""
 KEYS: dict[str, str] = {
     "classification": "label", "ordinal": "label", "anomaly": "label",
     "regression": "number", "multi-label": "labels", "transcription": "text", "generation": "text",
@@ -71,7 +71,7 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 class Prompt(BaseModel):
-    """How a public model is asked. What stands here changes answers; keys, addresses and speed stand elsewhere."""
+    """How a public model is asked. Each field changes answers; keys, addresses and speed are elsewhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: str | None = Field(
@@ -87,14 +87,11 @@ class Prompt(BaseModel):
     seed: int | None = None
 
 
-# What a chat model is shown of an example: parts of a message, text, pictures as PNG, sound as WAV.
-
-
 Part = dict[str, Any]
 
 
 class PromptForm(NamedTuple):
-    """One evaluation's way of asking: the same for all its examples. Made by `form`."""
+    """The prompt settings of one evaluation, the same for all its examples. Made by `prompt_form`."""
 
     prompt: Prompt
     family: str
@@ -120,18 +117,18 @@ def prompt_form(
     columns: Sequence[str] = (),
     training: Sequence[TaskExample] = (),
 ) -> PromptForm:
-    """Checked. `training`: examples with truths, of which `prompt.few_shot` are shown.
+    """Checked. `training`: examples with references, of which `prompt.few_shot` are shown.
 
-    INVALID: this cannot be asked of a chat model, or the template names what there is not.
+    INVALID: a chat model cannot do this task, or the template has an unknown name.
     """
-    asked = PromptForm(prompt, family, modality, tuple(labels), tuple(columns))
-    _check(asked)
+    form = PromptForm(prompt, family, modality, tuple(labels), tuple(columns))
+    _check(form)
     chosen = few_shot_examples(training, prompt.few_shot, prompt.seed or 0)
-    return asked._replace(shots=tuple((_question(asked, each.example), _answer(asked, each.truth)) for each in chosen))
+    return form._replace(shots=tuple((_question(form, each.example), _answer(form, each.target)) for each in chosen))
 
 
 def few_shot_examples(training: Sequence[TaskExample], count: int, seed: int) -> list[TaskExample]:
-    """So many examples, the truths in turn, the same whatever the order they come in. INVALID: there are fewer."""
+    """So many examples, the references in turn, the same whatever the order they come in. INVALID: there are fewer."""
     if count > len(training):
         raise SpeciateError(
             Code.INVALID,
@@ -139,55 +136,51 @@ def few_shot_examples(training: Sequence[TaskExample], count: int, seed: int) ->
             f"Call again with few_shot={len(training)} or less.",
         )
     piles: dict[str, list[TaskExample]] = defaultdict(list)
-    for posed in sorted(training, key=lambda each: _shuffle_key(seed, each.example.id)):
-        piles[json.dumps(posed.truth, sort_keys=True, default=str)].append(posed)
+    for example in sorted(training, key=lambda each: _shuffle_key(seed, each.example.id)):
+        piles[json.dumps(example.target, sort_keys=True, default=str)].append(example)
     turns = [(turn, _shuffle_key(seed, key), each) for key, pile in piles.items() for turn, each in enumerate(pile)]
     return [each for _, _, each in sorted(turns, key=lambda turn: turn[:2])[:count]]
 
 
-def request(asked: PromptForm, example: Example) -> Request:
+def request(form: PromptForm, example: Example) -> Request:
     """What is sent for this example."""
-    prompt = asked.prompt
-    usual = _SYSTEM_OF_GENERATION if asked.family == "generation" else _SYSTEM
+    prompt = form.prompt
+    usual = _SYSTEM_OF_GENERATION if form.family == "generation" else _SYSTEM
     system = usual if prompt.system is None else prompt.system
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
-    for question, answer in asked.shots:
+    for question, answer in form.shots:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    messages.append({"role": "user", "content": _question(asked, example)})
+    messages.append({"role": "user", "content": _question(form, example)})
     sampling = {"temperature": prompt.temperature, "seed": prompt.seed}
     return Request(
         messages=[_text_message(message) for message in messages if message["content"]],
         max_tokens=prompt.max_tokens,
         sampling={name: value for name, value in sampling.items() if value is not None},
-        answer_schema=_schema(asked),
+        answer_schema=_schema(form),
     )
 
 
-def digest(asked: PromptForm) -> str:
+def digest(form: PromptForm) -> str:
     """sha256 of all that changes an answer: the question's words, the shots' content, the sampling.
 
-    Which endpoint is asked is `Endpoint.identity`. Whether the endpoint obeys `answer_schema` is found out while asking
-    and is not part of it.
+    The endpoint is not part of it (`Endpoint.identity`), nor whether it obeys `answer_schema`.
     """
-    said = {
+    content = {
         "wording": _WORDING,
-        "prompt": asked.prompt.model_dump(exclude={"few_shot"}) | {"output": asked.output},
-        "family": asked.family,
-        "modality": asked.modality,
-        "labels": asked.labels,
-        "shots": asked.shots,
+        "prompt": form.prompt.model_dump(exclude={"few_shot"}) | {"output": form.output},
+        "family": form.family,
+        "modality": form.modality,
+        "labels": form.labels,
+        "shots": form.shots,
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-# The question
-
-
-def _question(asked: PromptForm, example: Example) -> list[Part]:
-    text = as_text(asked.modality, example.media)
-    own = None if text is not None else as_part(asked.modality, example.media)
+def _question(form: PromptForm, example: Example) -> list[Part]:
+    text = as_text(form.modality, example.media)
+    own = None if text is not None else as_part(form.modality, example.media)
     fenced = _fence(text) if text is not None else ""
-    before, after = _fill_template(_template(asked), asked, example, fenced)
+    before, after = _fill_template(_template(form), form, example, fenced)
     if own is None:
         return [{"type": "text", "text": before + after}]
     return [
@@ -197,15 +190,15 @@ def _question(asked: PromptForm, example: Example) -> list[Part]:
     ]
 
 
-def _template(asked: PromptForm) -> str:
-    if asked.prompt.template is not None:
-        return asked.prompt.template
-    return "\n\n".join(part for part in ("{input}", _QUESTIONS[asked.family], _answer_format(asked)) if part)
+def _template(form: PromptForm) -> str:
+    if form.prompt.template is not None:
+        return form.prompt.template
+    return "\n\n".join(part for part in ("{input}", _QUESTIONS[form.family], _answer_format(form)) if part)
 
 
-def _answer_format(asked: PromptForm) -> str:
-    key = KEYS[asked.family]
-    if asked.output == "json_schema":
+def _answer_format(form: PromptForm) -> str:
+    key = KEYS[form.family]
+    if form.output == "json_schema":
         value = {"label": '"LABEL"', "labels": '["LABEL", ...]', "number": "NUMBER", "text": '"TEXT"'}[key]
         return f'Answer with one JSON object and nothing else: {{{{"{key}": {value}}}}}'
     if key == "label":
@@ -213,7 +206,7 @@ def _answer_format(asked: PromptForm) -> str:
     return "Answer with the number alone." if key == "number" else ""
 
 
-def _fill_template(template: str, asked: PromptForm, example: Example, fenced: str) -> tuple[str, str]:
+def _fill_template(template: str, form: PromptForm, example: Example, fenced: str) -> tuple[str, str]:
     """The text before `{input}` and that from it on. One pass: what is put in is not looked at again."""
     pieces: list[str] = []
     place: int | None = None
@@ -228,7 +221,7 @@ def _fill_template(template: str, asked: PromptForm, example: Example, fenced: s
             place = len(pieces) if place is None else place
             pieces.append(fenced)
         elif name == "labels":
-            pieces.append("\n".join(f"- {label}" for label in asked.labels))
+            pieces.append("\n".join(f"- {label}" for label in form.labels))
         else:
             pieces.append(_inline(_cell(example, name)))
     pieces.append(template[at:])
@@ -256,20 +249,20 @@ def _fence(text: str) -> str:
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
-def _answer(asked: PromptForm, truth: Any) -> str:
+def _answer(form: PromptForm, reference: Any) -> str:
     """A right answer, as it should be written."""
-    if asked.output == "json_schema":
-        return json.dumps({KEYS[asked.family]: truth}, ensure_ascii=False)
-    return str(truth)
+    if form.output == "json_schema":
+        return json.dumps({KEYS[form.family]: reference}, ensure_ascii=False)
+    return str(reference)
 
 
-def _schema(asked: PromptForm) -> dict[str, Any] | None:
+def _schema(form: PromptForm) -> dict[str, Any] | None:
     """What an answer in JSON must be; also of `labels`, where it keeps the endpoint to the known ones."""
-    if asked.output == "free":
+    if form.output == "free":
         return None
-    enumerated = {"enum": list(asked.labels)} if 0 < len(asked.labels) <= _MOST_ENUMERATED else {}
+    enumerated = {"enum": list(form.labels)} if 0 < len(form.labels) <= _MOST_ENUMERATED else {}
     label: dict[str, Any] = {"type": "string", **enumerated}
-    key = KEYS[asked.family]
+    key = KEYS[form.family]
     kinds: dict[str, dict[str, Any]] = {
         "label": label, "labels": {"type": "array", "items": label},
         "number": {"type": "number"}, "text": {"type": "string"},
@@ -289,40 +282,37 @@ def _shuffle_key(seed: int, text: str) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
-# Checks
-
-
-def _check(asked: PromptForm) -> None:
-    if asked.family not in _OUTPUTS:
+def _check(form: PromptForm) -> None:
+    if form.family not in _OUTPUTS:
         raise SpeciateError(
             Code.INVALID,
-            f"Chat models are not asked for {asked.family}.",
+            f"Chat models are not asked for {form.family}.",
             f"Leave the public model out, or evaluate it on a task of: {', '.join(_OUTPUTS)}.",
         )
-    if asked.modality not in PROMPT_MODALITIES:
+    if form.modality not in PROMPT_MODALITIES:
         raise SpeciateError(
             Code.INVALID,
-            f"Chat models cannot be shown {asked.modality}.",
+            f"Chat models cannot be shown {form.modality}.",
             f"Leave the public model out, or name a dataset of: {', '.join(PROMPT_MODALITIES)}.",
         )
-    if asked.output not in _OUTPUTS[asked.family]:
+    if form.output not in _OUTPUTS[form.family]:
         raise SpeciateError(
             Code.INVALID,
-            f"The output {asked.output!r} is not for {asked.family}.",
-            f"Call again with prompt.output: {' or '.join(_OUTPUTS[asked.family])}.",
+            f"The output {form.output!r} is not for {form.family}.",
+            f"Call again with prompt.output: {' or '.join(_OUTPUTS[form.family])}.",
         )
-    if KEYS[asked.family] in ("label", "labels") and not asked.labels:
+    if KEYS[form.family] in ("label", "labels") and not form.labels:
         raise SpeciateError(
-            Code.INVALID, f"{asked.family} needs the labels to choose from, and none is known.",
+            Code.INVALID, f"{form.family} needs the labels to choose from, and none is known.",
             "Name a dataset whose labels are listed: describe_dataset shows them.",
         )  # fmt: skip
-    if asked.prompt.template is not None:
-        _check_template(asked.prompt.template, asked)
+    if form.prompt.template is not None:
+        _check_template(form.prompt.template, form)
 
 
-def _check_template(template: str, asked: PromptForm) -> None:
+def _check_template(template: str, form: PromptForm) -> None:
     named = [match[1] for match in _PLACEHOLDER.finditer(template) if match[1] is not None]
-    valid = ["input", *(["labels"] if asked.labels else []), *asked.columns]
+    valid = ["input", *(["labels"] if form.labels else []), *form.columns]
     for name in named:
         if name not in valid:
             raise SpeciateError(
@@ -330,17 +320,17 @@ def _check_template(template: str, asked: PromptForm) -> None:
                 f"The template names {{{name}}}, which there is not; {closest(name, valid)}",
                 f"Valid are {', '.join(f'{{{each}}}' for each in valid)}; write {{{{ and }}}} for braces.",
             )
-    if not set(named) & {"input", *asked.columns} and asked.modality not in ("image", "audio"):
+    if not set(named) & {"input", *form.columns} and form.modality not in ("image", "audio"):
         raise SpeciateError(
             Code.INVALID,
             "The template shows nothing of the example.",
             "Write {input} where the example belongs, or name its columns: "
-            f"{', '.join(f'{{{each}}}' for each in asked.columns) or 'it has none'}.",
+            f"{', '.join(f'{{{each}}}' for each in form.columns) or 'it has none'}.",
         )
 
 
 LONGEST_SIDE = 1024
-"""Pixels; larger pictures are made smaller, smaller ones stay as they are."""
+"""Pixels; larger images are made smaller, smaller ones stay as they are."""
 PROMPT_MODALITIES = ("text", "tabular", "protein", "image", "audio")
 """Modalities that chat models take: those that are text, or have a part of their own."""
 
@@ -355,7 +345,7 @@ def as_text(modality: str, media: Any) -> str | None:
 
 
 def as_part(modality: str, media: Any) -> Part:
-    """A picture, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
+    """An image, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
     if modality == "image":
         return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _base64(_png(media))}}
     return {"type": "input_audio", "input_audio": {"data": _base64(_wav(media)), "format": "wav"}}
@@ -372,10 +362,10 @@ def cell_text(cell: Any) -> str:
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 

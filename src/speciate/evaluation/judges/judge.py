@@ -23,7 +23,7 @@ from speciate.evaluation.endpoints.cached_client import CachedClient, served_mod
 from speciate.evaluation.judges import judge_prompts, same_family
 from speciate.evaluation.judges.judge_plan import Judge
 from speciate.evaluation.judges.judge_prompts import FIRST, SECOND, TIE, JudgedAnswers
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, OnProgress
 from speciate.evaluation.reports.report import Agreement, Verdicts, interval, number
 from speciate.evaluation.statistics import Codes, Estimate, Floats
@@ -36,32 +36,34 @@ class JudgeCase(NamedTuple):
     """What was answered to everything, and by whom."""
 
     run: Run
-    task: EvaluationTask
+    task: EvaluationPayload
     judge: Judge
     examples: Sequence[Example]
-    truths: Sequence[Any]
-    sheets: Sequence[ModelAnswers]
+    references: Sequence[Any]
+    all_answers: Sequence[ModelAnswers]
     clusters: Codes
-    tell: OnProgress
+    on_progress: OnProgress
 
 
 def judge_answers(case: JudgeCase) -> ExtraScores:
     """Raises Stopped, or SpeciateError where the judge cannot be asked; verdicts that it gave until then are kept."""
     _check_served(case)
-    bench = _JudgeRun(case)
-    repeats = bench.preferences() if case.judge.asked.mode == "pairwise" else bench.graded()
-    verdicts = bench.verdicts(repeats)
-    return ExtraScores(case.judge.metric, repeats, bench.notes(verdicts), verdicts)
+    run = _JudgeRun(case)
+    repeats = run.preferences() if case.judge.asked.mode == "pairwise" else run.graded()
+    verdicts = run.verdicts(repeats)
+    return ExtraScores(case.judge.metric, repeats, run.notes(verdicts), verdicts)
 
 
 def _check_served(case: JudgeCase) -> None:
-    """What endpoints and logs say that they served may tell a family that their names did not."""
+    """Model names that endpoints and logs report may reveal a family that the refs did not."""
     if case.judge.asked.same_family:
         return
-    for sheet in case.sheets:
-        if sheet.served:
-            name = sheet.evaluated_model.name
-            same_family.check_same_family_names(case.judge.name, [case.judge.endpoint.model], name, sheet.served)
+    for model_answers in case.all_answers:
+        if model_answers.served:
+            name = model_answers.evaluated_model.name
+            same_family.check_same_family_names(
+                case.judge.name, [case.judge.endpoint.model], name, model_answers.served
+            )
 
 
 class _JudgeRun:
@@ -69,8 +71,8 @@ class _JudgeRun:
 
     def __init__(self, case: JudgeCase) -> None:
         self._case, self._judge = case, case.judge
-        self._talk = CachedClient(case.run, case.task, case.judge.endpoint, case.judge.form)
-        self._kept: dict[AnswerKey, CachedAnswer] = {}
+        self._client = CachedClient(case.run, case.task, case.judge.endpoint, case.judge.form)
+        self._answers: dict[AnswerKey, CachedAnswer] = {}
         self._pairs = self._turned = self._for_first = 0
 
     # Grades
@@ -79,10 +81,12 @@ class _JudgeRun:
         """Scores: the worst grade 0, the best 1, the others as far between as they are on the scale."""
         known = judge_prompts.verdicts(self._judge)
         asked = {
-            sheet.evaluated_model.name: [self._gradable(answers) for answers in sheet.repeats]
-            for sheet in self._case.sheets
+            model_answers.evaluated_model.name: [self._gradable(answers) for answers in model_answers.repeats]
+            for model_answers in self._case.all_answers
         }
-        self._ask({key: matter for times in asked.values() for time in times for key, matter in time if key})
+        self._ask(
+            {key: judged_answers for times in asked.values() for time in times for key, judged_answers in time if key}
+        )
         return {
             name: [np.array([self._grade(key, known) if key else 0.0 for key, _ in time], np.float64) for time in times]
             for name, times in asked.items()
@@ -92,8 +96,8 @@ class _JudgeRun:
         """Keys are None where there is no answer to grade."""
         found: list[tuple[AnswerKey | None, JudgedAnswers | None]] = []
         for place, answer in enumerate(answers):
-            matter = None if answer.output is None else self._matter(place, answer.output)
-            found.append((matter and self._key(matter), matter))
+            judged_answers = None if answer.output is None else self._judged_answers(place, answer.output)
+            found.append((judged_answers and self._key(judged_answers), judged_answers))
         return found
 
     def _grade(self, key: AnswerKey, known: Sequence[str]) -> float:
@@ -104,18 +108,18 @@ class _JudgeRun:
 
     def preferences(self) -> dict[str, list[Floats]]:
         """1 where the candidate is preferred to the baseline, 0 where the baseline is, else 0.5."""
-        sheets = {sheet.evaluated_model.name: sheet for sheet in self._case.sheets}
-        baseline = sheets.pop(str(self._judge.baseline))
+        all_answers = {model_answers.evaluated_model.name: model_answers for model_answers in self._case.all_answers}
+        baseline = all_answers.pop(str(self._judge.baseline))
         pairs = {
             name: [
                 self._pairs_of(answers, baseline.repeats[time % len(baseline.repeats)])
-                for time, answers in enumerate(sheet.repeats)
+                for time, answers in enumerate(model_answers.repeats)
             ]
-            for name, sheet in sheets.items()
+            for name, model_answers in all_answers.items()
         }
         self._ask(
-            {key: matter for times in pairs.values() for time in times for pair in time if pair.keys
-             for key, matter in zip(pair.keys, pair.matters, strict=True)}
+            {key: judged_answers for times in pairs.values() for time in times for pair in time if pair.keys
+             for key, judged_answers in zip(pair.keys, pair.questions, strict=True)}
         )  # fmt: skip
         found = {
             name: [np.array([self._preferred(pair) for pair in time], np.float64) for time in times]
@@ -131,11 +135,11 @@ class _JudgeRun:
                 settled = 0.5 + 0.5 * (baseline.output is None) - 0.5 * (candidate.output is None)
                 found.append(_Pair(settled))
                 continue
-            matters = (
-                self._matter(place, candidate.output, baseline.output),
-                self._matter(place, baseline.output, candidate.output),
+            questions = (
+                self._judged_answers(place, candidate.output, baseline.output),
+                self._judged_answers(place, baseline.output, candidate.output),
             )
-            found.append(_Pair(None, (self._key(matters[0]), self._key(matters[1])), matters))
+            found.append(_Pair(None, (self._key(questions[0]), self._key(questions[1])), questions))
         return found
 
     def _preferred(self, pair: _Pair) -> float:
@@ -153,34 +157,36 @@ class _JudgeRun:
 
     # Asking
 
-    def _matter(self, place: int, *answers: Any) -> JudgedAnswers:
+    def _judged_answers(self, place: int, *answers: Any) -> JudgedAnswers:
         case = self._case
-        return JudgedAnswers(case.examples[place], str(case.truths[place]), tuple(map(str, answers)))
+        return JudgedAnswers(case.examples[place], str(case.references[place]), tuple(map(str, answers)))
 
-    def _key(self, matter: JudgedAnswers) -> AnswerKey:
+    def _key(self, judged_answers: JudgedAnswers) -> AnswerKey:
         """The example's id, by which it is forgotten, and what is judged."""
-        said = "\x1f".join([loader.media_digest(matter.example.media), matter.reference, *matter.answers])
-        return AnswerKey(f"{matter.example.id}:{answer_cache.digest(said)}")
+        text = "\x1f".join(
+            [loader.media_digest(judged_answers.example.media), judged_answers.reference, *judged_answers.answers]
+        )
+        return AnswerKey(f"{judged_answers.example.id}:{answer_cache.digest(text)}")
 
-    def _ask(self, wanted: dict[AnswerKey, Any]) -> None:
+    def _ask(self, questions: dict[AnswerKey, Any]) -> None:
         modality = self._case.task.dataset.modality
-        self._kept = self._talk.answers(
-            wanted, lambda key: judge_prompts.request(self._judge, modality, wanted[key]), self._case.tell
+        self._answers = self._client.answers(
+            questions, lambda key: judge_prompts.request(self._judge, modality, questions[key]), self._case.on_progress
         )
 
     def _verdict(self, key: AnswerKey) -> str | None:
-        kept = self._kept[key]
-        if kept.error is not None or kept.output is None:
+        answer = self._answers[key]
+        if answer.error is not None or answer.output is None:
             return None
         try:
-            return judge_prompts.parse_verdict(self._judge, kept.output)
+            return judge_prompts.parse_verdict(self._judge, answer.output)
         except UnreadableAnswer:
             return None
 
     # What is said of it
 
     def verdicts(self, repeats: dict[str, list[Floats]]) -> Verdicts:
-        judge, costs = self._judge, [kept.usd for kept in self._kept.values()]
+        judge, costs = self._judge, [answer.usd for answer in self._answers.values()]
         known = [usd for usd in costs if usd is not None]
         judged = [scores for name, times in repeats.items() if name != judge.baseline for scores in times]
         return Verdicts(
@@ -188,7 +194,7 @@ class _JudgeRun:
             metric=judge.metric,
             mode=judge.asked.mode,
             scale=judge.asked.scale if judge.asked.mode == "graded" else None,
-            questions=len(self._kept),
+            questions=len(self._answers),
             answers=sum(len(scores) for scores in judged),
             without=int(sum(np.isnan(scores).sum() for scores in judged)),
             usd=number(sum(known)) if len(known) == len(costs) else None,
@@ -236,7 +242,7 @@ class _JudgeRun:
                 f"order, {100 * (found.for_first or 0):.3g} % of these for what stood first; they count as ties."
             )
         notes += [_agreement_note(found, each) for each in found.agreement]
-        return notes + self._talk.notes(judge.name, served_models(self._kept.values()))
+        return notes + self._client.notes(judge.name, served_models(self._answers.values()))
 
 
 class _Pair(NamedTuple):
@@ -244,7 +250,7 @@ class _Pair(NamedTuple):
 
     settled: float | None
     keys: tuple[AnswerKey, AnswerKey] | None = None
-    matters: tuple[JudgedAnswers, ...] = ()
+    questions: tuple[JudgedAnswers, ...] = ()
 
 
 def _agreement_note(found: Verdicts, each: Agreement) -> str:
@@ -259,14 +265,11 @@ def _agreement_note(found: Verdicts, each: Agreement) -> str:
     )
 
 
-# How far a judge agrees with people: Cohen's kappa, with squared distances as weights where grades have an order.
-#
-# Of the verdicts on one model's answers; examples without a person's verdict are not counted.
-
-
 def cohen_kappa(mine: Sequence[int], theirs: Sequence[int], kinds: int, clusters: Codes, *, ordered: bool) -> Estimate:
-    """`mine` and `theirs` (n,): codes below `kinds`. Cohen (1960), weighted as in Cohen (1968): scikit-learn's
-    `cohen_kappa_score`, with a bootstrap over clusters. NaN where both give everything the same verdict.
+    """Agreement of a judge with people: Cohen's kappa, with squared distances as weights for ordered grades.
+
+    `mine` and `theirs` (n,): codes below `kinds`. Cohen (1960), weighted as in Cohen (1968): scikit-learn's
+    `cohen_kappa_score`, with a bootstrap over clusters. NaN if both give every answer the same verdict.
     """
     table = np.zeros((len(mine), kinds * kinds))
     table[np.arange(len(mine)), np.asarray(mine) * kinds + np.asarray(theirs)] = 1.0
@@ -295,10 +298,10 @@ def verdict_code(cell: Any, verdicts: Sequence[str]) -> int | None:
     """
     if isinstance(cell, bool):
         cell = "yes" if cell else "no"
-    said = str(cell).strip().casefold()
-    if said.endswith(".0"):
-        said = said[:-2]
-    if tuple(verdicts) == ("no", "yes") and said in ("0", "1"):
-        return int(said)
+    text = str(cell).strip().casefold()
+    if text.endswith(".0"):
+        text = text[:-2]
+    if tuple(verdicts) == ("no", "yes") and text in ("0", "1"):
+        return int(text)
     known = [verdict.casefold() for verdict in verdicts]
-    return known.index(said) if said in known else None
+    return known.index(text) if text in known else None

@@ -1,5 +1,5 @@
-"""What is asked of a judge, as a caller says it and as a run is handed it: who it is, whom it may judge, what people
-said.
+"""A judge's settings, from a caller (`Judging`) and for a run (`Judge`): which model judges which, and by what
+verdicts of people it is checked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from speciate.workspace.workspace import Workspace
 
 Scale = Literal["yes/no", "1-3", "1-5", "1-10"]
 _WORDING = 1
-"""Counted up when any text of `questions.py` changes: verdicts on other questions are other verdicts."""
+"""Counted up when any text of judge_prompts.py changes: verdicts on other prompts are other verdicts."""
 
 
 class Judging(BaseModel):
@@ -44,7 +44,7 @@ class Judging(BaseModel):
 
 
 class Judge(BaseModel):
-    """`human` is by the contestants' canonical names; `baseline` is of pairwise judging."""
+    """`human` is by the models' canonical names; `baseline` is of pairwise judging."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -84,9 +84,6 @@ def grades(scale: Scale) -> tuple[str, ...]:
     return ("no", "yes") if scale == "yes/no" else tuple(map(str, range(1, int(scale.removeprefix("1-")) + 1)))
 
 
-# From what a caller asks of a judge to what a run is handed: who it is, whom it may judge, what people said.
-
-
 TEXT_FAMILIES: tuple[Family, ...] = ("generation", "transcription", "classification", "ordinal", "anomaly")
 """Families whose answers are text."""
 _REASON_TOKENS = 80
@@ -97,7 +94,7 @@ def resolve_judge(
     asked: Judging,
     manifest: Manifest,
     family: Family,
-    contestants: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     baseline: EvaluatedModel,
 ) -> Judge:
     """Raises SpeciateError where the judge is no endpoint or of a judged model's family, or nothing can be judged."""
@@ -111,8 +108,8 @@ def resolve_judge(
         )
     _check_judgeable(manifest, family)
     if not asked.same_family:
-        same_family.check_same_family(found.name, found.endpoint, contestants)
-    if asked.mode == "pairwise" and len(contestants) < 2:
+        same_family.check_same_family(found.name, found.endpoint, models)
+    if asked.mode == "pairwise" and len(models) < 2:
         raise SpeciateError(
             Code.INVALID,
             f"Only {baseline.name} takes part, and a pairwise judge needs another one to compare with it.",
@@ -123,14 +120,14 @@ def resolve_judge(
         endpoint=found.endpoint,
         asked=asked,
         baseline=baseline.name if asked.mode == "pairwise" else None,
-        human=_human(workspace, asked, manifest, contestants, baseline),
+        human=_human(workspace, asked, manifest, models, baseline),
     )
 
 
-def planned_verdicts(judge: Judge, asking: PlannedCalls, contestants: int) -> PlannedVerdicts:
-    """What it will be asked at most: answers that are alike are judged once."""
+def planned_verdicts(judge: Judge, planned: PlannedCalls, models: int) -> PlannedVerdicts:
+    """The most calls to expect: equal answers are judged once."""
     pairwise = judge.asked.mode == "pairwise"
-    answers = asking.examples * asking.repeats * (contestants - 1 if pairwise else contestants)
+    answers = planned.examples * planned.repeats * (models - 1 if pairwise else models)
     return PlannedVerdicts(
         judge.endpoint,
         2 * answers if pairwise else answers,
@@ -159,11 +156,11 @@ def _human(
     workspace: Workspace,
     asked: Judging,
     manifest: Manifest,
-    contestants: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     baseline: EvaluatedModel,
 ) -> dict[str, str]:
     """By canonical name; of the baseline a pairwise judge says nothing."""
-    named = {each.name for each in contestants} - ({baseline.name} if asked.mode == "pairwise" else set())
+    named = {each.name for each in models} - ({baseline.name} if asked.mode == "pairwise" else set())
     found = {}
     for ref, column in asked.human.items():
         name = find_model(workspace, ref, tuple(manifest.columns)).name

@@ -41,12 +41,16 @@ class JudgedAnswers(NamedTuple):
     answers: tuple[str, ...]
 
 
-def request(judge: Judge, modality: str, matter: JudgedAnswers) -> Request:
+def request(judge: Judge, modality: str, judged_answers: JudgedAnswers) -> Request:
     asked = judge.asked
-    question = prompts.as_text(modality, matter.example.media)
-    own = [] if question is not None else [prompts.as_part(modality, matter.example.media)]
-    texts = {"question": question, "reference": matter.reference} | dict(
-        zip(("answer",) if len(matter.answers) == 1 else ("answer-A", "answer-B"), matter.answers, strict=True)
+    question = prompts.as_text(modality, judged_answers.example.media)
+    own = [] if question is not None else [prompts.as_part(modality, judged_answers.example.media)]
+    texts = {"question": question, "reference": judged_answers.reference} | dict(
+        zip(
+            ("answer",) if len(judged_answers.answers) == 1 else ("answer-A", "answer-B"),
+            judged_answers.answers,
+            strict=True,
+        )
     )
     mark = _fence_tag([text for text in texts.values() if text is not None])
     shown = [f"<{name} {mark}>\n{text}\n</{name} {mark}>" for name, text in texts.items() if text is not None]

@@ -43,9 +43,9 @@ def families(model: str) -> frozenset[str]:
     return frozenset(known or words[:1])
 
 
-def check_same_family(judge: str, endpoint: Endpoint, contestants: Iterable[EvaluatedModel]) -> None:
+def check_same_family(judge: str, endpoint: Endpoint, models: Iterable[EvaluatedModel]) -> None:
     """INVALID where the judge is of the family of one of them, or is one of them."""
-    for each in (one for evaluated_model in contestants for one in (evaluated_model, *evaluated_model.members)):
+    for each in (one for evaluated_model in models for one in (evaluated_model, *evaluated_model.members)):
         if each.endpoint is not None and each.endpoint.identity == endpoint.identity:
             raise _same_family_error(judge, each.name, "it is the same model")
         own = each.endpoint.model if each.endpoint is not None else each.base_model

@@ -1,9 +1,9 @@
 """Metrics of boxes: average precision as pycocotools computes it, at one overlap or the mean over ten.
 
-The library's own matching is per picture too, but it ranks and averages within one call that takes no weights, so
-that a resample would have to be evaluated anew, copies of pictures under new ids: thousands of times seconds. So this
-is ours, and the tests hold it to the library. Boxes are matched within their picture, whatever its weight; a resample
-only weighs the pictures anew.
+The library's own matching is per image too, but it ranks and averages within one call that takes no weights, so
+that a resample would have to be evaluated anew, copies of images under new ids: thousands of times seconds. So this
+is ours, and the tests hold it to the library. Boxes are matched within their image, whatever its weight; a resample
+only weighs the images anew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RECALLS = np.linspace(0, 1, 101)
 
 
 class _Meeting(NamedTuple):
-    """The boxes of one label in one picture, surest first, beside its objects, of which those of crowds come last."""
+    """The boxes of one label in one image, surest first, beside its objects, of which those of crowds come last."""
 
     scores: list[float]  # (D,)
     overlaps: Floats  # (D, objects)
@@ -36,7 +36,7 @@ class _Meeting(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """The boxes of one label over all pictures, surest first: what each is, and the cluster that it lies in."""
+    """The boxes of one label over all images, surest first: what each is, and the cluster that it lies in."""
 
     hit: NDArray[np.bool_]  # (D,)
     clusters: Codes  # (D,)
@@ -44,10 +44,12 @@ class _Ranked(NamedTuple):
 
 
 def _mean_average_precision(overlaps: Sequence[float], answers: Answers, clusters: Codes) -> Callable[[Floats], Floats]:
-    """Mean over the labels that a resample's truths have; NaN where they have none."""
-    labels = sorted({each["label"] for truth in answers.truth for each in truth["objects"] if not each.get("crowd")})
+    """Mean over the labels that a resample's references have; NaN where they have none."""
+    labels = sorted(
+        {each["label"] for reference in answers.references for each in reference["objects"] if not each.get("crowd")}
+    )
     given = [_readable(answer) for answer in answers.given]
-    met, count = [_meetings(answers.truth, given, label, clusters) for label in labels], int(clusters.max()) + 1
+    met, count = [_meetings(answers.references, given, label, clusters) for label in labels], int(clusters.max()) + 1
     ranked = [_rank(meetings, count, least) for meetings in met for least in overlaps]
 
     def value(weights: Floats) -> Floats:
@@ -78,12 +80,12 @@ def _readable(answer: Any) -> list[dict[str, Any]] | None:
 
 
 def _meetings(
-    truths: NDArray[Any], given: Sequence[list[dict[str, Any]] | None], label: str, clusters: Codes
+    references: NDArray[Any], given: Sequence[list[dict[str, Any]] | None], label: str, clusters: Codes
 ) -> list[_Meeting]:
-    """Pictures that neither show nor are said to show the label count for nothing."""
+    """Images that neither show nor are said to show the label count for nothing."""
     met = []
-    for truth, answer, cluster in zip(truths, given, clusters, strict=True):
-        objects = [each for each in truth["objects"] if each["label"] == label]
+    for reference, answer, cluster in zip(references, given, clusters, strict=True):
+        objects = [each for each in reference["objects"] if each["label"] == label]
         objects.sort(key=lambda each: bool(each.get("crowd")))
         real = sum(not each.get("crowd") for each in objects)
         if answer is None:  # finds nothing, and where there is nothing is the surest of false alarms

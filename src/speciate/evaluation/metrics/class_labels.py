@@ -1,6 +1,8 @@
 """Metrics of labels: one per example, ordered ones, any number per example, and rankings by probability.
 
-The definitions are scikit-learn's (the tests hold them to it).
+The definitions are scikit-learn's (the tests hold them to it). `Answers.labels` of ordered labels are in the order of
+their ranks; an error, and a label of no rank, is as far from the reference as a label can be. F1 of label sets is
+undefined without any label, referenced or predicted. Rankings need one sort, then cumulated weights.
 """
 
 from __future__ import annotations
@@ -21,23 +23,23 @@ _SMALLEST = float(np.finfo(np.float64).eps)  # as scikit-learn clips probabiliti
 
 
 def _accuracy(answers: Answers) -> Floats:
-    return np.asarray(answers.truth == answers.given, np.float64)
+    return np.asarray(answers.references == answers.given, np.float64)
 
 
 def _recall(answers: Answers) -> Floats:
-    return np.where(answers.truth == answers.positive, answers.given == answers.positive, math.nan)
+    return np.where(answers.references == answers.positive, answers.given == answers.positive, math.nan)
 
 
 def _specificity(answers: Answers) -> Floats:
     alone = (answers.given != answers.positive) & (answers.given != ERROR)
-    return np.where(answers.truth != answers.positive, alone, math.nan)
+    return np.where(answers.references != answers.positive, alone, math.nan)
 
 
 def _log_loss(answers: Answers) -> Floats:
     table = answers.table
     total = table.sum(1)
-    chance = table[np.arange(len(table)), answers.truth.astype(np.int64)]
-    share = np.divide(chance, total, out=np.zeros_like(chance), where=total > 0)
+    probability = table[np.arange(len(table)), answers.references.astype(np.int64)]
+    share = np.divide(probability, total, out=np.zeros_like(probability), where=total > 0)
     losses: Floats = -np.log(np.clip(share, _SMALLEST, 1.0))
     return losses
 
@@ -47,14 +49,14 @@ def _brier(answers: Answers) -> Floats:
     table = answers.table
     total = table.sum(1, keepdims=True)
     shares = np.divide(table, total, out=np.zeros_like(table), where=total > 0)
-    shares[np.arange(len(table)), answers.truth.astype(np.int64)] -= 1
+    shares[np.arange(len(table)), answers.references.astype(np.int64)] -= 1
     return np.where(total[:, 0] > 0, np.square(shares).sum(1) / 2, 1.0)
 
 
 def _top_5_accuracy(answers: Answers) -> Floats:
     """Of labels that are equally probable as many count as there are places left; none without a probability."""
     table = answers.table
-    true = table[np.arange(len(table)), answers.truth.astype(np.int64)][:, None]
+    true = table[np.arange(len(table)), answers.references.astype(np.int64)][:, None]
     before, equal = (table > true).sum(1), (table == true).sum(1)
     return np.where(true[:, 0] > 0, np.clip((5 - before) / equal, 0.0, 1.0), 0.0)
 
@@ -68,7 +70,7 @@ def _ece(answers: Answers) -> Statistic:
     table = answers.table
     total = table.sum(1)
     sure = np.divide(table.max(1), total, out=np.ones_like(total), where=total > 0).round(12)  # equals stay equal
-    right = (answers.truth == answers.given).astype(float)
+    right = (answers.references == answers.given).astype(float)
     edges = np.quantile(sure, np.arange(1, _BINS) / _BINS)
     bins = np.eye(_BINS)[np.searchsorted(edges, sure, side="right")]
     parts = np.hstack([np.ones((len(sure), 1)), bins * (right - sure)[:, None]])
@@ -78,7 +80,7 @@ def _ece(answers: Answers) -> Statistic:
 def _counts(answers: Answers) -> Floats:
     """Per example and label: hit, given, true; (n, 3K)."""
     codes = np.arange(len(answers.labels))
-    given, true = answers.given[:, None] == codes, answers.truth[:, None] == codes
+    given, true = answers.given[:, None] == codes, answers.references[:, None] == codes
     return np.hstack([given & true, given, true]).astype(float)
 
 
@@ -117,14 +119,14 @@ def _mcc(answers: Answers) -> Statistic:
 
 
 def _cohen_kappa(answers: Answers) -> Statistic:
-    """Cohen (1960). Undefined where truth and answers are all of one label: scikit-learn's definition."""
+    """Cohen (1960). Undefined where reference and answers are all of one label: scikit-learn's definition."""
 
     def combine(sums: Floats) -> Floats:
         n, (hit, given, true) = sums[:, 0], _thirds(sums[:, 1:])
-        chance = (given * true).sum(1) / n**2
-        return np.where(chance < 1, (hit.sum(1) / n - chance) / (1 - chance), math.nan)
+        probability = (given * true).sum(1) / n**2
+        return np.where(probability < 1, (hit.sum(1) / n - probability) / (1 - probability), math.nan)
 
-    return Statistic(np.hstack([np.ones((len(answers.truth), 1)), _counts(answers)]), combine)
+    return Statistic(np.hstack([np.ones((len(answers.references), 1)), _counts(answers)]), combine)
 
 
 def _precision(answers: Answers) -> Statistic:
@@ -145,7 +147,7 @@ def _f1(answers: Answers) -> Statistic:
 
 def _of_positive(answers: Answers) -> Floats:
     """An error on a negative counts as an alarm."""
-    true = answers.truth == answers.positive
+    true = answers.references == answers.positive
     given = (answers.given == answers.positive) | ((answers.given == ERROR) & ~true)
     return np.stack([given & true, given, true], axis=1).astype(float)
 
@@ -155,55 +157,44 @@ def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
     return means
 
 
-# Metrics of labels that have an order. `Answers.labels` are in the order of their ranks.
-#
-# An error, and a label of no rank, lie as far from the truth as a label can.
-
-
 def _rank_error(answers: Answers) -> Floats:
-    misses: Floats = np.abs(_given_ranks(answers) - answers.truth)
+    misses: Floats = np.abs(_given_ranks(answers) - answers.references)
     return misses
 
 
 def _quadratic_kappa(answers: Answers) -> Statistic:
-    """Cohen (1968). Undefined where truth and answers are all of one label: scikit-learn's definition.
+    """Cohen (1968). Undefined where reference and answers are all of one label: scikit-learn's definition.
 
-    The squares that chance would have are, over all pairs of a truth and an answer, n * sum(t^2) + n * sum(g^2)
+    The squares that chance would have are, over all pairs of a reference and an answer, n * sum(t^2) + n * sum(g^2)
     - 2 * sum(t) * sum(g).
     """
-    true, given = answers.truth.astype(float), _given_ranks(answers)
+    true, given = answers.references.astype(float), _given_ranks(answers)
     parts = np.stack([np.ones_like(true), true, given, true**2, given**2, (true - given) ** 2], axis=1)
 
     def combine(sums: Floats) -> Floats:
         n, true, given, true_squares, given_squares, squares = sums.T
-        chance = true_squares + given_squares - 2 * true * given / n
-        return np.where(chance > 0, 1 - squares / chance, math.nan)
+        probability = true_squares + given_squares - 2 * true * given / n
+        return np.where(probability > 0, 1 - squares / probability, math.nan)
 
     return Statistic(parts, combine)
 
 
 def _given_ranks(answers: Answers) -> Floats:
     last = len(answers.labels) - 1
-    farthest = np.where(answers.truth > last / 2, 0, last)
+    farthest = np.where(answers.references > last / 2, 0, last)
     return np.where(answers.given < 0, farthest, answers.given).astype(float)
 
 
-# Metrics of any number of labels per example, each a set.
-#
-# The definitions are scikit-learn's over the table of examples and labels (the tests hold them to it). F1 is
-# undefined where there is no label, neither true nor given.
-
-
 def _subset_accuracy(answers: Answers) -> Floats:
-    pairs = zip(answers.truth, answers.given, strict=True)
-    return np.array([given is not None and set(given) == set(truth) for truth, given in pairs], np.float64)
+    pairs = zip(answers.references, answers.given, strict=True)
+    return np.array([given is not None and set(given) == set(reference) for reference, given in pairs], np.float64)
 
 
 def _f1_micro(answers: Answers) -> Statistic:
     """An error counts as as many wrong labels as there are true ones, and at least as one."""
-    parts = np.zeros((len(answers.truth), 3))  # hit, given, true
-    for row, (truth, given) in enumerate(zip(answers.truth, answers.given, strict=True)):
-        true = set(truth)
+    parts = np.zeros((len(answers.references), 3))  # hit, given, true
+    for row, (reference, given) in enumerate(zip(answers.references, answers.given, strict=True)):
+        true = set(reference)
         found = None if given is None else set(given)
         said = max(1, len(true)) if found is None else len(found)
         parts[row] = len(true & (found or set())), said, len(true)
@@ -233,14 +224,11 @@ def _f1_macro_labels(answers: Answers) -> Statistic:
 
 def _tables(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """(n, K) of what is true and what is given, of all labels that anybody knows; (n,) of errors."""
-    sets = [[set(each or ()) for each in side] for side in (answers.truth, answers.given)]
+    sets = [[set(each or ()) for each in side] for side in (answers.references, answers.given)]
     labels = sorted(set(answers.labels).union(*sets[0], *sets[1]), key=repr)  # a model may answer numbers, too
     true, given = (np.array([[name in each for name in labels] for each in side], bool) for side in sets)
-    shape = len(answers.truth), len(labels)
+    shape = len(answers.references), len(labels)
     return true.reshape(shape), given.reshape(shape), np.array([each is None for each in answers.given])
-
-
-# Metrics of how a model ranks examples: one sort, then cumulated weights.
 
 
 def _ranking_metric(
@@ -249,8 +237,8 @@ def _ranking_metric(
     """Of the positive label, else the mean over the labels that occur, each against the rest."""
     table = answers.table
     known = range(len(answers.labels)) if answers.positive is None else (answers.positive,)
-    wanted = [label for label in known if (answers.truth == label).any()]
-    sides = [(_worst_for_errors(table[:, label], answers, label), answers.truth == label) for label in wanted]
+    wanted = [label for label in known if (answers.references == label).any()]
+    sides = [(_worst_for_errors(table[:, label], answers, label), answers.references == label) for label in wanted]
 
     def one(weights: Floats, scores: Floats, positive: NDArray[np.bool_]) -> Floats:
         order = np.argsort(-scores, kind="stable")
@@ -276,7 +264,7 @@ def _ranking_metric(
 
 def _worst_for_errors(scores: Floats, answers: Answers, label: int) -> Floats:
     """An error ranks a positive last and a negative first."""
-    return np.where(answers.given == ERROR, np.where(answers.truth == label, -1.0, 2.0), scores)
+    return np.where(answers.given == ERROR, np.where(answers.references == label, -1.0, 2.0), scores)
 
 
 def _auroc(hits: Floats, alarms: Floats) -> Floats:

@@ -20,19 +20,19 @@ UNKNOWN, ERROR = -1, -2
 
 
 class Answers(NamedTuple):
-    """One model's answers to n examples, beside the truth.
+    """One model's answers to n examples, beside the references.
 
-    `truth` and `given` are codes into `labels` (one label), numbers (one number; an error is NaN), or else whatever the
-    task's truths and outputs are (an error is None). `probabilities` is (n, K); rows of models without probabilities
-    are one-hot. `marks` holds the scores (n,) of metrics that the evaluation brings along, by name.
+    `references` and `given` are codes into `labels` (one label), numbers (an error is NaN), or the task's targets and
+    outputs themselves (an error is None). `probabilities` is (n, K), one-hot for models without probabilities. `scores`
+    holds scores (n,) of metrics that are computed outside the metric tables (judges, scorers), by name.
     """
 
-    truth: NDArray[Any]
+    references: NDArray[Any]
     given: NDArray[Any]
     labels: tuple[str, ...] = ()
     positive: int | None = None
     probabilities: Floats | None = None
-    marks: Mapping[str, Floats] = {}
+    scores: Mapping[str, Floats] = {}
 
     @property
     def table(self) -> Floats:
@@ -54,24 +54,24 @@ LARGEST = 1e60
 
 
 def label_answers(
-    truth: Sequence[str],
+    references: Sequence[str],
     given: Sequence[str | None],
     probabilities: Sequence[dict[str, float] | None],
     labels: Sequence[str],
     positive: str | None = None,
 ) -> Answers:
-    """Answers of a classifier; `given` None is an error. Labels that only the truth knows are added."""
-    names = tuple(labels) + tuple(sorted(set(truth) - set(labels)))
+    """Answers of a classifier; `given` None is an error. Labels that only the reference knows are added."""
+    names = tuple(labels) + tuple(sorted(set(references) - set(labels)))
     code = {name: place for place, name in enumerate(names)}
-    table = np.zeros((len(truth), len(names)))
+    table = np.zeros((len(references), len(names)))
     for row, (answer, shares) in enumerate(zip(given, probabilities, strict=True)):
         if answer is None:
             continue
-        for name, chance in (shares or {answer: 1.0}).items():
+        for name, probability in (shares or {answer: 1.0}).items():
             if name in code:
-                table[row, code[name]] = chance
+                table[row, code[name]] = probability
     return Answers(
-        np.array([code[name] for name in truth], np.int64),
+        np.array([code[name] for name in references], np.int64),
         np.array([ERROR if answer is None else code.get(answer, UNKNOWN) for answer in given], np.int64),
         names,
         code.get(positive) if positive is not None else None,
@@ -79,21 +79,21 @@ def label_answers(
     )
 
 
-def number_answers(truth: Sequence[float], given: Sequence[float | None]) -> Answers:
+def number_answers(references: Sequence[float], given: Sequence[float | None]) -> Answers:
     """Answers of a regressor; `given` None (or not finite) is an error."""
     numbers = np.array([math.nan if answer is None else answer for answer in given], float)
     numbers[~np.isfinite(numbers)] = math.nan
-    return Answers(np.array(truth, float), numbers)
+    return Answers(np.array(references, float), numbers)
 
 
-def object_answers(truth: Sequence[Any], given: Sequence[Any], labels: Sequence[str] = ()) -> Answers:
+def object_answers(references: Sequence[Any], given: Sequence[Any], labels: Sequence[str] = ()) -> Answers:
     """Answers that are neither one label nor one number; `given` None is an error."""
-    return Answers(_objects(truth), _objects(given), tuple(labels))
+    return Answers(_objects(references), _objects(given), tuple(labels))
 
 
 def judged(
     family: Family,
-    truth: Sequence[Any],
+    references: Sequence[Any],
     given: Sequence[Any],
     probabilities: Sequence[dict[str, float] | None],
     labels: Sequence[str],
@@ -103,19 +103,19 @@ def judged(
     if family in ("classification", "ordinal", "anomaly"):
         said = [None if answer is None else str(answer) for answer in given]
         if family == "ordinal":
-            labels = with_ranks(labels, truth)
-        return label_answers([str(answer) for answer in truth], said, probabilities, labels, positive)
+            labels = with_ranks(labels, references)
+        return label_answers([str(answer) for answer in references], said, probabilities, labels, positive)
     if family == "regression":
         return number_answers(
-            [float(answer) for answer in truth], [None if answer is None else float(answer) for answer in given]
+            [float(answer) for answer in references], [None if answer is None else float(answer) for answer in given]
         )
-    return object_answers(truth, given, labels)
+    return object_answers(references, given, labels)
 
 
-def with_ranks(labels: Sequence[str], truth: Sequence[Any]) -> list[str]:
-    """The labels, and those that only the truth knows: in their natural order where the labels are, else last."""
+def with_ranks(labels: Sequence[str], references: Sequence[Any]) -> list[str]:
+    """The labels, and those that only the reference knows: in their natural order where the labels are, else last."""
     natural = list(labels) == rank_labels(labels)
-    return rank_labels({*labels, *map(str, truth)}, () if natural else labels)
+    return rank_labels({*labels, *map(str, references)}, () if natural else labels)
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:

@@ -16,19 +16,19 @@ _FLAT = 1e-12
 
 
 def _mae(answers: Answers) -> Floats:
-    misses: Floats = np.abs(_filled_numbers(answers) - answers.truth.astype(float))
+    misses: Floats = np.abs(_filled_numbers(answers) - answers.references.astype(float))
     return misses
 
 
 def _rmse(answers: Answers) -> Statistic:
-    error = _filled_numbers(answers) - answers.truth.astype(float)
+    error = _filled_numbers(answers) - answers.references.astype(float)
     return Statistic(np.stack([np.ones_like(error), error**2], 1), lambda sums: np.sqrt(sums[:, 1] / sums[:, 0]))
 
 
 def _r2(answers: Answers) -> Statistic:
-    truth = answers.truth.astype(float)
-    truth_centred = truth - truth.mean()  # for the precision of the sums of squares
-    error = _filled_numbers(answers) - truth
+    reference = answers.references.astype(float)
+    truth_centred = reference - reference.mean()  # for the precision of the sums of squares
+    error = _filled_numbers(answers) - reference
     parts = np.stack([np.ones_like(error), error**2, truth_centred, truth_centred**2], axis=1)
 
     def combine(sums: Floats) -> Floats:
@@ -39,9 +39,9 @@ def _r2(answers: Answers) -> Statistic:
 
 
 def _pearson(answers: Answers) -> Statistic:
-    """0 where the answers are all the same; undefined where the truths are."""
-    truth, given = answers.truth.astype(float), _filled_numbers(answers)
-    x, y = truth - truth.mean(), given - given.mean()
+    """0 where the answers are all the same; undefined where the references are."""
+    reference, given = answers.references.astype(float), _filled_numbers(answers)
+    x, y = reference - reference.mean(), given - given.mean()
     parts = np.stack([np.ones_like(x), x, y, x**2, y**2, x * y], axis=1)
     return Statistic(parts, lambda sums: _correlation(*sums.T))
 
@@ -57,7 +57,7 @@ def _correlation(n: Floats, x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Fl
 
 def _spearman(answers: Answers, clusters: Codes) -> Callable[[Floats], Floats]:
     """Pearson's correlation of ranks, which each resample gives anew; equal numbers share the mean of theirs."""
-    numbers = answers.truth.astype(float), _filled_numbers(answers)
+    numbers = answers.references.astype(float), _filled_numbers(answers)
 
     def value(weights: Floats) -> Floats:
         drawn = weights[:, clusters]
@@ -99,20 +99,20 @@ def _chunks(weights: Floats, n: int) -> list[Floats]:
 
 
 def _mape(answers: Answers) -> Floats:
-    """A truth of 0 has no such error, and is not counted."""
-    size = np.abs(answers.truth.astype(float))
+    """A reference of 0 has no such error, and is not counted."""
+    size = np.abs(answers.references.astype(float))
     shares: Floats = np.divide(_mae(answers), size, out=np.full(len(size), math.nan), where=size > 0)
     return shares
 
 
 def _undefined(answers: Answers) -> Floats:
-    return np.full(len(answers.truth), math.nan)
+    return np.full(len(answers.references), math.nan)
 
 
 def _filled_numbers(answers: Answers) -> Floats:
-    truth, given = answers.truth.astype(float), answers.given.astype(float)
-    low, high = truth.min(), truth.max()
-    farthest = np.where(truth - low > high - truth, low, high)
+    reference, given = answers.references.astype(float), answers.given.astype(float)
+    low, high = reference.min(), reference.max()
+    farthest = np.where(reference - low > high - reference, low, high)
     return np.where(np.isnan(given), farthest, given)
 
 
@@ -123,9 +123,6 @@ ALONE: dict[str, Callable[[Answers], Floats]] = {"median_ae": _mae, "spearman": 
 """What they are of each example by itself."""
 
 
-# Metrics of the steps to come, a series at a time; of several channels the mean.
-
-
 def _forecast_mae(answers: Answers) -> Floats:
     return np.array([miss.mean() for miss in _forecast_errors(answers)])
 
@@ -134,8 +131,8 @@ def _mase(answers: Answers) -> Floats:
     """Errors in units of `naive`. Channels that never changed have no such unit; a series of them is not counted."""
     return np.array(
         [
-            _scaled(miss, np.array(truth["naive"]))
-            for miss, truth in zip(_forecast_errors(answers), answers.truth, strict=True)
+            _scaled(miss, np.array(reference["naive"]))
+            for miss, reference in zip(_forecast_errors(answers), answers.references, strict=True)
         ]
     )
 
@@ -147,16 +144,16 @@ def _forecast_rmse(answers: Answers) -> Statistic:
 
 def _smape(answers: Answers) -> Floats:
     """Makridakis et al. (2020), as a share: 0 where both are 0, 2 without an answer."""
-    pairs = zip(answers.truth, answers.given, strict=True)
-    return np.array([_symmetric(np.array(truth["steps"], float), given) for truth, given in pairs])
+    pairs = zip(answers.references, answers.given, strict=True)
+    return np.array([_symmetric(np.array(reference["steps"], float), given) for reference, given in pairs])
 
 
-def _symmetric(truth: Floats, answer: Any) -> float:
-    steps = _steps(answer, truth)
+def _symmetric(reference: Floats, answer: Any) -> float:
+    steps = _steps(answer, reference)
     if steps is None:
         return 2.0
-    size = np.abs(truth) + np.abs(steps)
-    return float(np.divide(2 * np.abs(truth - steps), size, out=np.zeros_like(size), where=size > 0).mean())
+    size = np.abs(reference) + np.abs(steps)
+    return float(np.divide(2 * np.abs(reference - steps), size, out=np.zeros_like(size), where=size > 0).mean())
 
 
 def _scaled(miss: Floats, naive: Floats) -> float:
@@ -166,27 +163,24 @@ def _scaled(miss: Floats, naive: Floats) -> float:
 
 def _forecast_errors(answers: Answers) -> list[Floats]:
     """(C, horizon) each. No answer, or one of another shape, lies at the far end of what is true anywhere."""
-    truths = [np.array(truth["steps"], float) for truth in answers.truth]
-    low, high = min(truth.min() for truth in truths), max(truth.max() for truth in truths)
+    references = [np.array(reference["steps"], float) for reference in answers.references]
+    low, high = min(reference.min() for reference in references), max(reference.max() for reference in references)
     return [
-        np.maximum(truth - low, high - truth) if steps is None else np.abs(steps - truth)
-        for truth, steps in (
-            (truth, _steps(answer, truth)) for truth, answer in zip(truths, answers.given, strict=True)
+        np.maximum(reference - low, high - reference) if steps is None else np.abs(steps - reference)
+        for reference, steps in (
+            (reference, _steps(answer, reference)) for reference, answer in zip(references, answers.given, strict=True)
         )
     ]
 
 
-def _steps(answer: Any, truth: Floats) -> Floats | None:
+def _steps(answer: Any, reference: Floats) -> Floats | None:
     try:
         steps = np.array(answer, float)
     except (TypeError, ValueError, OverflowError):
         return None
-    if len(truth) == 1 and steps.ndim == 1:
+    if len(reference) == 1 and steps.ndim == 1:
         steps = steps[None, :]
-    return steps if steps.shape == truth.shape and (np.abs(steps) <= LARGEST).all() else None
-
-
-# Metrics of actions, an episode at a time: how far they are from those that were recorded, and what came of acting.
+    return steps if steps.shape == reference.shape and (np.abs(steps) <= LARGEST).all() else None
 
 
 def _action_mae(answers: Answers) -> Floats:
@@ -199,8 +193,8 @@ def _action_mse(answers: Answers) -> Floats:
 
 def _success_rate(answers: Answers) -> Floats:
     """1 or 0. An episode that names no environment is not counted; one that was not acted out has failed."""
-    pairs = zip(answers.truth, answers.given, strict=True)
-    return np.array([_succeeded(answer) if ENVIRONMENT in truth else math.nan for truth, answer in pairs])
+    pairs = zip(answers.references, answers.given, strict=True)
+    return np.array([_succeeded(answer) if ENVIRONMENT in reference else math.nan for reference, answer in pairs])
 
 
 def _succeeded(answer: Any) -> float:
@@ -210,22 +204,23 @@ def _succeeded(answer: Any) -> float:
 
 def _action_errors(answers: Answers) -> list[Floats]:
     """(T, A) each. No answer, or one of another shape, lies at the far end of what was ever done."""
-    truths = [np.array(truth[ACTIONS], float) for truth in answers.truth]
-    low, high = min(truth.min() for truth in truths), max(truth.max() for truth in truths)
+    references = [np.array(reference[ACTIONS], float) for reference in answers.references]
+    low, high = min(reference.min() for reference in references), max(reference.max() for reference in references)
     return [
-        np.maximum(truth - low, high - truth) if given is None else np.abs(given - truth)
-        for truth, given in (
-            (truth, _actions(answer, truth)) for truth, answer in zip(truths, answers.given, strict=True)
+        np.maximum(reference - low, high - reference) if given is None else np.abs(given - reference)
+        for reference, given in (
+            (reference, _actions(answer, reference))
+            for reference, answer in zip(references, answers.given, strict=True)
         )
     ]
 
 
-def _actions(answer: Any, truth: Floats) -> Floats | None:
+def _actions(answer: Any, reference: Floats) -> Floats | None:
     try:
         given = np.array(answer[ACTIONS] if isinstance(answer, dict) else answer, float)
     except (TypeError, ValueError, KeyError, OverflowError):
         return None
-    return given if given.shape == truth.shape and (np.abs(given) <= LARGEST).all() else None
+    return given if given.shape == reference.shape and (np.abs(given) <= LARGEST).all() else None
 
 
 MEANS: dict[str, Callable[[Answers], Floats]] = {

@@ -1,4 +1,4 @@
-"""Metrics of a label for each pixel or voxel, an image or volume at a time. Compared at the size of the truth."""
+"""Metrics of a label for each pixel or voxel, an image or volume at a time. Compared at the size of the reference."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class _Maps(NamedTuple):
 
 
 def _of_images(measure: Callable[[_Maps], float], answers: Answers) -> Floats:
-    return np.array([measure(_maps(*pair)) for pair in zip(answers.truth, answers.given, strict=True)])
+    return np.array([measure(_maps(*pair)) for pair in zip(answers.references, answers.given, strict=True)])
 
 
-def _maps(truth: dict[str, Any], given: Any) -> _Maps:
-    labels: dict[str, int] = {label: place for place, label in enumerate(truth["labels"], 1)}
-    true = from_runs(truth["rle"], truth["size"]).astype(np.int64)
+def _maps(reference: dict[str, Any], given: Any) -> _Maps:
+    labels: dict[str, int] = {label: place for place, label in enumerate(reference["labels"], 1)}
+    true = from_runs(reference["rle"], reference["size"]).astype(np.int64)
     try:
         codes = np.array([0, *(labels.setdefault(label, len(labels) + 1) for label in given["labels"])])
-        said = codes[resize_labels(from_runs(given["rle"], given["size"]), truth["size"])]
+        said = codes[resize_labels(from_runs(given["rle"], given["size"]), reference["size"])]
     except (TypeError, KeyError, ValueError, IndexError, OverflowError):
         said = None
-    return _Maps(true, said, len(labels), tuple(truth.get("spacing", (1.0,) * true.ndim)))
+    return _Maps(true, said, len(labels), tuple(reference.get("spacing", (1.0,) * true.ndim)))
 
 
 def _overlap(measure: Callable[[Floats, Floats], Floats], maps: _Maps) -> float:
-    """Mean over the labels that truth or answer show, background aside; 1 where neither shows any."""
+    """Mean over the labels that reference or answer show, background aside; 1 where neither shows any."""
     if maps.said is None:
         return 0.0
     count = maps.labels + 1
@@ -66,7 +66,7 @@ def _pixel_accuracy(maps: _Maps) -> float:
 
 
 def _hausdorff_95(maps: _Maps) -> float:
-    """Mean over the labels that truth or answer show. The image's diagonal for a label that only one of them shows,
+    """Mean over the labels that reference or answer show. The image's diagonal for a label that only one of them shows,
     and where there is no answer; 0 where neither shows any."""
     farthest = math.hypot(*(length * apart for length, apart in zip(maps.true.shape, maps.spacing, strict=True)))
     if maps.said is None:

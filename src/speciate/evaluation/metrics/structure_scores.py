@@ -1,10 +1,8 @@
 """Scores of predicted structures of proteins beside true ones: `package:rmsd`, `package:tm_score`, `package:lddt`.
 
 Scorers (evaluation/scorers/scorer.py) of an example's `truth` and an answer's `output`: the places of the alpha
-carbons,
-residue by residue, as JSON [[x, y, z], ...] in Ångström, or as such lists; null where the truth knows no place of one,
-which then counts nowhere. An answer must have a place for every residue that is known: what lacks one raises ValueError
-and has no score.
+carbons, residue by residue, as JSON [[x, y, z], ...] in Ångström, or as such lists. A residue that is null in the
+reference does not count. An answer that lacks the place of a known residue raises ValueError and has no score.
 
 RMSD is after superposition by Biopython. The TM-score is that of Zhang & Skolnick (2004), found by their search over
 fragments, coarser: it is written out here because the libraries that have it are under the GPL; it is at most 0.005
@@ -28,7 +26,7 @@ _SHORTEST_FRAGMENT, _STARTS, _ROUNDS = 4, 24, 20
 
 
 class _Pair(NamedTuple):
-    truth: Places
+    reference: Places
     answer: Places
     residues: npt.NDArray[np.int64]
     """(S,) which they are."""
@@ -41,20 +39,20 @@ def rmsd(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
     pair = _pair(example, prediction)
     kind: Any = SVDSuperimposer
     superimposer = kind()
-    superimposer.set(pair.truth, pair.answer)
+    superimposer.set(pair.reference, pair.answer)
     superimposer.run()
     return float(superimposer.get_rms())
 
 
 def tm_score(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
     """Between 0 and 1: above 0.5 is the same fold, whatever the length."""
-    truth, answer, _ = _pair(example, prediction)
-    scale = _scale(len(truth))
-    best, length = 0.0, len(truth)
+    reference, answer, _ = _pair(example, prediction)
+    scale = _scale(len(reference))
+    best, length = 0.0, len(reference)
     while True:
-        step = max(1, (len(truth) - length) // _STARTS)
-        for start in range(0, len(truth) - length + 1, step):
-            best = max(best, _refined(truth, answer, np.arange(start, start + length), scale))
+        step = max(1, (len(reference) - length) // _STARTS)
+        for start in range(0, len(reference) - length + 1, step):
+            best = max(best, _refined(reference, answer, np.arange(start, start + length), scale))
         if length <= _SHORTEST_FRAGMENT:
             return best
         length = max(length // 2, _SHORTEST_FRAGMENT)
@@ -62,9 +60,9 @@ def tm_score(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float
 
 def lddt(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
     """Between 0 and 1: the share of distances below 15 Å that are kept, to 0.5, 1, 2 and 4 Å; no superposition."""
-    truth, answer, _ = _pair(example, prediction)
-    wanted, there = _distances(truth), _distances(answer)
-    counted = (wanted < _INCLUSION) & ~np.eye(len(truth), dtype=bool)
+    reference, answer, _ = _pair(example, prediction)
+    wanted, there = _distances(reference), _distances(answer)
+    counted = (wanted < _INCLUSION) & ~np.eye(len(reference), dtype=bool)
     if not counted.any():
         raise ValueError("no two residues are near each other")
     off = np.abs(wanted - there)[counted]
@@ -72,15 +70,15 @@ def lddt(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
 
 
 def _pair(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> _Pair:
-    truth, answer = _places(example["truth"]), _places(prediction["output"])
-    if len(truth) != len(answer):
-        raise ValueError(f"{len(answer)} places for {len(truth)} residues")
-    known = np.flatnonzero(np.isfinite(truth).all(axis=1))
+    reference, answer = _places(example["truth"]), _places(prediction["output"])
+    if len(reference) != len(answer):
+        raise ValueError(f"{len(answer)} places for {len(reference)} residues")
+    known = np.flatnonzero(np.isfinite(reference).all(axis=1))
     if len(known) < 3:
-        raise ValueError(f"the truth knows {len(known)} residues")
+        raise ValueError(f"the reference has {len(known)} residues")
     if lacking := int((~np.isfinite(answer[known]).all(axis=1)).sum()):
         raise ValueError(f"{lacking} residues have no place")
-    return _Pair(truth[known], answer[known], known)
+    return _Pair(reference[known], answer[known], known)
 
 
 def _places(said: Any) -> Places:
@@ -97,11 +95,11 @@ def _scale(residues: int) -> float:
     return max(1.24 * (residues - 15) ** (1 / 3) - 1.8, 0.5) if residues > 21 else 0.5
 
 
-def _refined(truth: Places, answer: Places, chosen: npt.NDArray[np.int64], scale: float) -> float:
+def _refined(reference: Places, answer: Places, chosen: npt.NDArray[np.int64], scale: float) -> float:
     """The best score on the way from a superposition of some residues to one of all that lie near each other."""
     reach, best = float(np.clip(scale, 4.5, 8)), 0.0
     for number in range(_ROUNDS):
-        apart = np.linalg.norm(_moved(answer, answer[chosen], truth[chosen]) - truth, axis=1)
+        apart = np.linalg.norm(_moved(answer, answer[chosen], reference[chosen]) - reference, axis=1)
         best = max(best, float((1 / (1 + (apart / scale) ** 2)).mean()))
         within = reach + (1 if number else -1)
         near = np.flatnonzero(apart < within)

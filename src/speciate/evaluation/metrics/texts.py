@@ -26,19 +26,22 @@ _CLOSE = 1e-6
 
 
 def _exact_match(answers: Answers) -> Floats:
-    pairs = zip(answers.truth, answers.given, strict=True)
+    pairs = zip(answers.references, answers.given, strict=True)
     return np.array(
-        [given is not None and normalize_text(truth) == normalize_text(given) for truth, given in pairs], np.float64
+        [given is not None and normalize_text(reference) == normalize_text(given) for reference, given in pairs],
+        np.float64,
     )
 
 
 def _numeric_match(answers: Answers) -> Floats:
-    """NaN where the truth has no number."""
-    return np.array([_same(truth, given) for truth, given in zip(answers.truth, answers.given, strict=True)])
+    """NaN where the reference has no number."""
+    return np.array(
+        [_same(reference, given) for reference, given in zip(answers.references, answers.given, strict=True)]
+    )
 
 
-def _same(truth: Any, given: Any) -> float:
-    wanted, said = last_number(truth), last_number(given)
+def _same(reference: Any, given: Any) -> float:
+    wanted, said = last_number(reference), last_number(given)
     if wanted is None:
         return math.nan
     return float(said is not None and math.isclose(wanted, said, rel_tol=_CLOSE, abs_tol=1e-12))
@@ -87,7 +90,7 @@ def _chrf(answers: Answers) -> Statistic:
 
 
 def _chrf_of_sums(sums: Floats) -> Floats:
-    """Orders that truth or answer are too short for do not count."""
+    """Orders that reference or answer are too short for do not count."""
     said, true, hits = (sums[:, place::3] for place in range(3))
     counted = (said > 0) & (true > 0)
     precision, recall = (
@@ -111,7 +114,8 @@ def _rouge_l(answers: Answers) -> Floats:
 
 def _texts(answers: Answers) -> list[tuple[str, str]]:
     return [
-        (normalize_text(true), normalize_text(said)) for true, said in zip(answers.truth, answers.given, strict=True)
+        (normalize_text(true), normalize_text(said))
+        for true, said in zip(answers.references, answers.given, strict=True)
     ]
 
 
@@ -119,24 +123,20 @@ def normalize_text(text: Any) -> str:
     return " ".join(str("" if text is None else text).split())
 
 
-# Errors of transcripts, as jiwer counts them: the least insertions, deletions and substitutions per unit of the
-# truth.
-#
-# White space counts as one blank. Letters count as they are: who wants neither case nor punctuation to matter takes
-# them out of the truth before training.
-
-
 def _error_rate(unit: Literal["words", "characters"], answers: Answers) -> Statistic:
-    """An answer that failed counts as an empty one."""
+    """As jiwer counts: the fewest insertions, deletions and substitutions per unit of the reference.
+
+    Case and punctuation count; to ignore them, remove them from the reference before training.
+    """
     try:
         import jiwer
     except ImportError as error:
         raise missing_library("jiwer") from error
 
     count = jiwer.process_words if unit == "words" else jiwer.process_characters
-    parts = np.zeros((len(answers.truth), 2))  # errors, units of the truth
-    for row, (truth, given) in enumerate(zip(answers.truth, answers.given, strict=True)):
-        found = count(_normalized(truth), _normalized(given or ""))
+    parts = np.zeros((len(answers.references), 2))  # errors, units of the reference
+    for row, (reference, given) in enumerate(zip(answers.references, answers.given, strict=True)):
+        found = count(_normalized(reference), _normalized(given or ""))
         errors = found.substitutions + found.deletions + found.insertions
         parts[row] = errors, found.hits + found.substitutions + found.deletions
     return Statistic(parts, lambda sums: sums[:, 0] / sums[:, 1])
@@ -146,17 +146,17 @@ def _normalized(text: object) -> str:
     return " ".join(str(text).split())
 
 
-# Metrics of a tag per unit: single tags, and spans of them.
-#
-# Spans are those of IOB2 and its kin (prefixes B- I- E- S-), read as forgivingly as CoNLL-2000's conlleval does,
-# which seqeval follows: a span goes on at I- or E- of the same type after B- or I- of it, and else begins anew. Tags
-# without such a prefix, as of a protein's secondary structure, are spans as long as they stay the same; O is none.
-
-
 _OUTSIDE = "O"
 
 
 class Span(NamedTuple):
+    """Consecutive units of one tag.
+
+    Spans are those of IOB2 and its variants (prefixes B- I- E- S-), read as leniently as CoNLL-2000's conlleval, which
+    seqeval follows: I- or E- continues a span after B- or I- of the same type and otherwise starts a new one. Tags
+    without a prefix, as of a protein's secondary structure, are one span while they stay the same. O is outside.
+    """
+
     tag: str
     start: int
     stop: int
@@ -164,18 +164,18 @@ class Span(NamedTuple):
 
 def _token_accuracy(answers: Answers) -> Statistic:
     """Units without an answer are wrong, and so are all of an answer that has too many."""
-    parts = np.zeros((len(answers.truth), 2))  # right, all
-    for row, (truth, given) in enumerate(zip(answers.truth, answers.given, strict=True)):
-        parts[row] = sum(a == b for a, b in zip(truth, _fitting(given, truth), strict=False)), len(truth)
+    parts = np.zeros((len(answers.references), 2))  # right, all
+    for row, (reference, given) in enumerate(zip(answers.references, answers.given, strict=True)):
+        parts[row] = sum(a == b for a, b in zip(reference, _fitting(given, reference), strict=False)), len(reference)
     return Statistic(parts, lambda sums: sums[:, 0] / sums[:, 1])
 
 
 def _f1_spans(answers: Answers) -> Statistic:
     """An error counts as as many wrong spans as there are true ones, and at least as one."""
-    parts = np.zeros((len(answers.truth), 3))  # hit, given, true
-    for row, (truth, given) in enumerate(zip(answers.truth, answers.given, strict=True)):
-        true, found = set(spans(truth)), set(spans(_fitting(given, truth)))
-        is_error = given is None or len(given) > len(truth)
+    parts = np.zeros((len(answers.references), 3))  # hit, given, true
+    for row, (reference, given) in enumerate(zip(answers.references, answers.given, strict=True)):
+        true, found = set(spans(reference)), set(spans(_fitting(given, reference)))
+        is_error = given is None or len(given) > len(reference)
         parts[row] = len(true & found), max(1, len(true)) if is_error else len(found), len(true)
     return Statistic(parts, lambda sums: 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2]))
 
@@ -202,8 +202,8 @@ def _parts(tag: str) -> tuple[str, str]:
     return (tag[0], tag[2:]) if tag[:2] in ("B-", "I-", "E-", "S-") else ("", tag)
 
 
-def _fitting(given: Sequence[str] | None, truth: Sequence[str]) -> Sequence[str]:
-    return () if given is None or len(given) > len(truth) else given
+def _fitting(given: Sequence[str] | None, reference: Sequence[str]) -> Sequence[str]:
+    return () if given is None or len(given) > len(reference) else given
 
 
 MEANS: dict[str, Callable[[Answers], Floats]] = {

@@ -24,7 +24,7 @@ def _recall_at_1(answers: Answers) -> Floats:
 
     An example without a vector (an error, or another length than most have) is no neighbour, and finds none.
     """
-    _, codes = np.unique(answers.truth.astype(str), return_inverse=True)
+    _, codes = np.unique(answers.references.astype(str), return_inverse=True)
     units, there = _units(answers)
     found = np.full(len(codes), math.nan)
     for start in range(0, len(codes), _CHUNK):
@@ -45,17 +45,17 @@ def _of_nearest(k: int, measure: Callable[[NDArray[np.bool_], Floats], Floats], 
     """(n,), of which of the k nearest others belong, nearest first, and how many belong in all. Among those that are
     equally near an order by chance, the same each time. Without a vector: 0. Nothing else belongs: not counted.
     """
-    _, codes = np.unique(answers.truth.astype(str), return_inverse=True)
+    _, codes = np.unique(answers.references.astype(str), return_inverse=True)
     units, there = _units(answers)
     n, belonging = len(codes), (np.bincount(codes)[codes] - 1).astype(float)
-    chance = np.random.default_rng(0).permutation(n)
+    probability = np.random.default_rng(0).permutation(n)
     found = np.zeros(n)
     for start in range(0, n, _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, n))
         near = np.round(units[rows] @ units.T, _DIGITS)
         near[:, ~there] = -math.inf
         near[np.arange(len(rows)), rows] = -math.inf
-        order = np.lexsort((np.broadcast_to(chance, near.shape), -near), axis=1)[:, :k]
+        order = np.lexsort((np.broadcast_to(probability, near.shape), -near), axis=1)[:, :k]
         seen = np.isfinite(np.take_along_axis(near, order, 1))
         hits = (codes[order] == codes[rows, None]) & seen
         with np.errstate(invalid="ignore", divide="ignore"):

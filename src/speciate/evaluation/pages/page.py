@@ -1,100 +1,56 @@
 """One evaluation as one HTML file: it asks for nothing beside itself, runs no script, and is written by the daemon.
 
-What came from the caged processes is numbers, text and PNGs; it becomes markup here, where all text is escaped. What
-others wrote (cells, answers, errors) stands in elements with the attribute `data-untrusted`, for readers that are no
-persons.
+The sandboxed processes send numbers, text and PNGs; the templates beside this file (*.html) make them markup, with
+autoescape on all text. Sections that quote cells, answers and errors are in elements with the attribute
+`data-untrusted`, for readers that are programs.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate.evaluation.pages import error_sections, leaderboard_sections, verdict_sections
-from speciate.evaluation.pages.markup import Markup, bullet_list, element, join_markup
-from speciate.evaluation.pages.page_data import PageData, gather, model_name
+from speciate.evaluation.pages import formatting
+from speciate.evaluation.pages.page_data import (
+    AGREEMENT_WORDS,
+    PageData,
+    cell_shade,
+    describe_gate,
+    describe_limits,
+    gather,
+    has_long_label,
+    model_name,
+    repeat_arguments,
+    signature,
+)
+from speciate.evaluation.pages.svg_charts import axis, bar
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
+from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Folders, Workspace
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_SECTIONS = (
-    verdict_sections.request_section,
-    verdict_sections.verdict,
-    leaderboard_sections.leaderboard,
-    leaderboard_sections.comparisons,
-    leaderboard_sections.pareto,
-    error_sections.slices,
-    error_sections.confusion,
-    error_sections.calibration,
-    error_sections.mistakes,
-    error_sections.disagreements,
-    verdict_sections.notes,
-    verdict_sections.method,
-    verdict_sections.repeat,
-)
-_FOREIGN = (error_sections.slices, error_sections.confusion, error_sections.mistakes, error_sections.disagreements)
-"""Sections that quote cells and answers."""
+_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 
 
-def render_page(contents: PageData) -> str:
-    """The whole file; the same contents give the same bytes."""
-    report = contents.report
-    title = f"{report.metric} of {_models(contents)} on {report.dataset}"
-    made = [(make, part) for make in _SECTIONS if (part := make(contents)) is not None]
-    parts = [part for _, part in made]
-    shown = [element("div", part, data_untrusted=True) if make in _FOREIGN else part for make, part in made]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", title),
-        element("style", Markup(STYLE)),
-    )
-    body = element(
-        "body",
-        element("header", element("h1", title), _summary(contents), _contents(parts)),
-        element("main", *shown),
-    )
-    return join_markup(Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en"), Markup("\n"))
-
-
-def _models(contents: PageData) -> str:
-    count = len(contents.report.leaderboard)
-    return model_name(contents.candidate) if count == 1 else f"{count} models"
-
-
-def _summary(contents: PageData) -> Markup:
-    decision = contents.report.decision
-    rows = contents.report.leaderboard
-    told = [verdict_sections.badge(decision.verdict), " "] if decision else []
-    return element(
-        "p",
-        *told,
-        f"{model_name(contents.candidate)} against {model_name(contents.baseline)}. " if len(rows) > 1 else None,
-        f"Best: {model_name(rows[0].model)}. Evaluation {contents.evaluation}.",
-    )
-
-
-def _contents(parts: list[Markup]) -> Markup:
-    return element("nav", bullet_list([_link(part) for part in parts]), aria_label="Sections")
-
-
-def _link(part: Markup) -> Markup:
-    """To a section, which begins with its heading: `<section ...><h2 id="NAME">TITLE</h2>`."""
-    name, _, rest = part.partition('<h2 id="')[2].partition('">')
-    return element("a", Markup(rest.partition("</h2>")[0]), href=f"#{name}")
-
-
-# Pages of evaluations below the workspace's exports, named by what they hold.
+class Section(NamedTuple):
+    name: str
+    """Where links lead, and the macro of its content in page.html."""
+    title: str
+    foreign: bool = False
+    """It quotes cells and answers."""
 
 
 def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> Path:
-    """The file of this evaluation's page: the same page is one file, another one another, and none is overwritten.
+    """Write the evaluation's page below the workspace's exports, named by its content. None is overwritten.
 
-    Raises NOT_FOUND for an evaluation or a baseline that is not there.
+    Raises NOT_FOUND for an unknown evaluation or baseline.
     """
     text = render_page(gather(workspace, pool, evaluation, baseline))
     folder = _folder(workspace.folders, evaluation)
@@ -106,89 +62,77 @@ def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str 
 
 
 def delete_pages(folders: Folders, evaluation: str) -> None:
-    """All pages of an evaluation: they can be made again, of what is left of it."""
+    """Delete all pages of an evaluation. They can be made again from what is left of it."""
     folder = _folder(folders, evaluation)
     for path in folder.glob("*.html"):
         path.unlink(missing_ok=True)
 
 
+def render_page(data: PageData) -> str:
+    """The whole file; the same data give the same bytes."""
+    page = environment().get_template("page.html")
+    return page.render(data=data, sections=_sections(data), title=data.title, policy=_POLICY)
+
+
+@functools.cache
+def environment() -> Environment:
+    """Templates with autoescape. Characters of control and of direction are left out of all text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # no start of the daemon waits for it
+
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        finalize=_without_controls, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters |= {
+        "number": formatting.format_number, "difference": formatting.format_difference,
+        "interval": formatting.format_interval, "p_value": formatting.format_p_value, "usd": formatting.format_usd,
+        "count": formatting.format_count, "percent": formatting.format_percent, "in_brackets": formatting.in_brackets,
+        "with_interval": formatting.with_interval, "answer": formatting.format_answer,
+        "minute": formatting.format_minute, "png": formatting.png_source, "shell_json": formatting.shell_json,
+        "model_name": model_name, "spaced": _spaced, "yes_no": _yes_no,
+    }  # fmt: skip
+    made.globals |= {
+        "find_metric": find_metric, "describe_gate": describe_gate, "describe_limits": describe_limits,
+        "repeat_arguments": repeat_arguments, "signature": signature, "has_long_label": has_long_label,
+        "cell_shade": cell_shade, "agreement_words": AGREEMENT_WORDS, "axis": axis, "bar": bar,
+    }  # fmt: skip
+    return made
+
+
+def _sections(data: PageData) -> list[Section]:
+    report = data.report
+    every = [
+        (Section("asked", "What was asked"), True),
+        (Section("verdict", "Verdict"), True),
+        (Section("leaderboard", "Leaderboard"), True),
+        (Section("comparisons", "Paired comparisons"), bool(data.comparisons)),
+        (Section("pareto", "Quality, cost and latency"), len(report.leaderboard) > 1),
+        (Section("slices", "Slices", True), bool(data.slices["columns"])),
+        (Section("confusion", "Confusion", True), bool(data.confusion)),
+        (Section("calibration", "Calibration"), bool(data.calibrated)),
+        (Section("worst", "Worst examples", True), True),
+        (Section("disagreements", "Where models disagree", True), data.disagreements is not None),
+        (Section("notes", "Notes"), bool(report.notes)),
+        (Section("method", "How it was measured"), True),
+        (Section("repeat", "How to repeat it"), True),
+    ]
+    return [section for section, there in every if there]
+
+
+def _without_controls(value: Any) -> Any:
+    """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
+    if hasattr(value, "__html__"):
+        return value
+    return "".join(c for c in str(value) if c in _KEPT or not unicodedata.category(c).startswith("C"))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def _folder(folders: Folders, evaluation: str) -> Path:
     return folders.exports / "evaluations" / evaluation
-
-
-# How a page looks: light and dark, wide and narrow, on a screen and on paper.
-
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c1e21; --soft: #5d6470; --line: #d8dce2; --tint: #f4f6f8;
-  --candidate: #1559b7; --baseline: #a8500a; --other: #59616d; --good: #17692f; --bad: #b3261e; --doubt: #7a5b00; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e6e8eb; --soft: #a2a9b4; --line: #3a3f47;
-  --tint: #1f2329; --candidate: #7db3ff; --baseline: #f0a35e; --other: #a2a9b4; --good: #74cf8f; --bad: #ff9a90;
-  --doubt: #e6c45a; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 76rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
-p, ul { margin: .5rem 0; max-width: 60rem; }
-nav ul { padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; }
-a { color: var(--candidate); }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .5rem 1.5rem; margin: .75rem 0; }
-dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; }
-.wide { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; font-size: .9rem; width: max-content; }
-.words { width: max-content; max-width: min(36rem, 62vw); } tbody th .words { max-width: min(16rem, 45vw); }
-caption { text-align: left; color: var(--soft); padding-bottom: .35rem; white-space: nowrap; }
-th, td { padding: .3rem .6rem; text-align: left; vertical-align: middle; border-bottom: 1px solid var(--line); }
-thead .words { max-width: 6.5rem; } thead .words:has(svg) { max-width: none; }
-thead .number .words { margin-left: auto; }
-thead th { font-weight: 600; vertical-align: bottom; color: var(--soft); }
-tbody th { font-weight: 500; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-thead .number { white-space: normal; }
-svg { display: block; max-width: 100%; height: auto; } td svg, th svg { max-width: none; }
-.grid { stroke: var(--line); } .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
-.tick, .name { font: 12px system-ui, sans-serif; fill: var(--soft); } .name { fill: var(--ink); }
-.whisker { stroke-width: 3; stroke: currentColor; } .thin { stroke-width: 1.5; }
-.dot { fill: currentColor; } .curve { fill: none; stroke: currentColor; opacity: .45; }
-.candidate { color: var(--candidate); } .baseline { color: var(--baseline); } .other { color: var(--other); }
-.dominated.dot { fill: var(--paper); stroke: currentColor; stroke-width: 2; }
-tr.candidate > th, tr.baseline > th { font-weight: 700; }
-tr.candidate > td, tr.baseline > td, tr.other > td, tr.other > th { color: var(--ink); }
-.role { display: block; font-size: .8rem; font-weight: 400; }
-.verdict { display: inline-block; padding: .1rem .6rem; border: 2px solid currentColor; border-radius: .4rem;
-  font-weight: 700; }
-.promote, .pass { color: var(--good); } .hold, .fail { color: var(--bad); } .inconclusive { color: var(--doubt); }
-.pass, .fail, td.inconclusive { font-weight: 600; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
-.charts > .wide { min-width: 0; max-width: 100%; } figure { margin: 0; max-width: 100%; }
-figcaption { color: var(--soft); font-size: .85rem; max-width: 22rem; }
-.matrix td { text-align: center; font-variant-numeric: tabular-nums; min-width: 2.6rem; color: var(--ink); }
-.matrix .right { outline: 1px solid var(--soft); outline-offset: -2px; }
-.matrix thead th { max-width: 9rem; overflow-wrap: anywhere; color: var(--ink); text-align: center; }
-.matrix thead th:first-child { text-align: left; }
-.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .75rem; padding: 0;
-  list-style: none; max-width: none; }
-.texts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
-.examples > li { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; break-inside: avoid;
-  background: var(--tint); font-size: .9rem; }
-.examples img { display: block; max-width: 100%; margin: 0 0 .4rem; background: #fff; image-rendering: pixelated; }
-.examples dl { grid-template-columns: 1fr; gap: .15rem; margin: 0; }
-.examples dl div { display: flex; gap: .4rem; flex-wrap: wrap; } .examples dt { min-width: 4rem; }
-blockquote { margin: 0 0 .4rem; padding-left: .5rem; border-left: 3px solid var(--line); white-space: pre-wrap; }
-code, pre { font: .85rem/1.45 ui-monospace, monospace; }
-pre { background: var(--tint); padding: .75rem; overflow-x: auto; white-space: pre-wrap; }
-.note { color: var(--soft); font-size: .9rem; }
-.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-:focus-visible { outline: 2px solid var(--candidate); outline-offset: 2px; }
-@media print {
-  :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #f6f6f6;
-    --candidate: #0b4aa2; --baseline: #8a4000; --other: #555; --good: #0d5524; --bad: #9c1d16; --doubt: #604700; }
-  @page { size: A4 landscape; margin: 12mm; }
-  body { padding: 0; max-width: none; font-size: 10pt; } nav { display: none; }
-  table { font-size: 7.5pt; } th, td { padding: 2pt 4pt; } .wide { overflow: visible; }
-  .wide, tr, figure { break-inside: avoid; } h2, h3, caption, section > p { break-after: avoid; }
-  * { print-color-adjust: exact; }
-}
-"""

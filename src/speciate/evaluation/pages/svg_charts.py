@@ -1,16 +1,16 @@
-"""Small charts as inline SVG, drawn by hand: bars of intervals, a scatter with whiskers, a curve of calibration.
+"""Small charts as shapes of inline SVG: bars of intervals, a scatter with whiskers, a calibration curve.
 
-Each is drawn at the size at which it is shown, so that its words are never scaled; colours are the page's classes.
-Every chart repeats numbers of a table beside it.
+The macro `svg` (macros.html) writes them. Each is drawn at the size at which it is shown, so that its text is
+never scaled; colours are the page's classes. Every chart repeats numbers of a table beside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from speciate.evaluation.pages.markup import Markup, element, format_number, join_markup
+from speciate.evaluation.pages.formatting import format_number
 from speciate.evaluation.reports.report import Interval
 
 _BAR_WIDTH, _BAR_HEIGHT, _EDGE = 220, 22, 14
@@ -31,7 +31,7 @@ class Scale(NamedTuple):
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Scale:
-        """Over all values that there are, with room at both ends."""
+        """Over all values, with room at both ends."""
         known = [value for value in values if value is not None and math.isfinite(value)]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
@@ -62,42 +62,49 @@ class Scale(NamedTuple):
         return [place * step for place in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
-# Bars of intervals, one in each row of a table
+class Shape(NamedTuple):
+    """An SVG element. `text`: its content."""
+
+    tag: str
+    attributes: Mapping[str, str]
+    text: str = ""
 
 
-def axis(scale: Scale, label: str) -> Markup:
-    """The heading of a column of bars: their scale."""
-    ticks = [
-        element("text", format_number(tick), x=_across(scale, tick), y=14, text_anchor="middle", class_="tick")
-        for tick in scale.ticks(3)
-    ]
-    return join_markup(element("span", label, class_="unseen"), _svg(_BAR_WIDTH, 18, None, *ticks))
+class Svg(NamedTuple):
+    width: int
+    height: int
+    shapes: Sequence[Shape]
+    title: str | None = None
+    """What a screen reader says; None hides the chart from it."""
 
 
-def bar(value: float | None, interval: Interval | None, scale: Scale, role: str, *, zero: bool = False) -> Markup:
-    """A dot for a value and a line for its interval. `zero`: with a mark where nothing differs."""
-    parts = [_upright(scale, tick, "grid") for tick in scale.ticks(3)]
+def axis(scale: Scale) -> Svg:
+    """The ticks above a column of bars."""
+    ticks = [_text(format_number(tick), _across(scale, tick), 14, "tick", "middle") for tick in scale.ticks(3)]
+    return Svg(_BAR_WIDTH, 18, ticks)
+
+
+def bar(value: float | None, interval: Interval | None, scale: Scale, role: str, *, zero: bool = False) -> Svg:
+    """A dot for a value and a line for its interval. `zero`: with a line at zero."""
+    shapes = [_upright(scale, tick, "grid") for tick in scale.ticks(3)]
     if zero:
-        parts.append(_upright(scale, 0.0, "zero"))
+        shapes.append(_upright(scale, 0.0, "zero"))
     middle = _BAR_HEIGHT / 2
     if interval:
         low, high = (_across(scale, end) for end in interval)
-        parts.append(element("line", x1=low, x2=high, y1=middle, y2=middle, class_=f"whisker {role}"))
+        shapes.append(_line(low, high, middle, middle, f"whisker {role}"))
     if value is not None:
-        parts.append(element("circle", cx=_across(scale, value), cy=middle, r=_DOT, class_=f"dot {role}"))
-    return _svg(_BAR_WIDTH, _BAR_HEIGHT, None, *parts)
+        shapes.append(_circle(_across(scale, value), middle, _DOT, role))
+    return Svg(_BAR_WIDTH, _BAR_HEIGHT, shapes)
 
 
-def _upright(scale: Scale, value: float, kind: str) -> Markup:
+def _upright(scale: Scale, value: float, kind: str) -> Shape:
     at = _across(scale, value)
-    return element("line", x1=at, x2=at, y1=0, y2=_BAR_HEIGHT, class_=kind)
+    return _line(at, at, 0, _BAR_HEIGHT, kind)
 
 
 def _across(scale: Scale, value: float) -> float:
     return _EDGE + scale.place(value) * (_BAR_WIDTH - 2 * _EDGE)
-
-
-# Charts
 
 
 class Point(NamedTuple):
@@ -108,26 +115,24 @@ class Point(NamedTuple):
     role: str
 
 
-def scatter(points: Sequence[Point], across: str, up: str) -> Markup:
+def scatter(points: Sequence[Point], across: str, up: str) -> Svg:
     """Values over costs, each point with its interval and its name beside it."""
     x = Scale.of_costs([point.x for point in points])
     y = Scale.of(end for point in points for end in (point.y, *(point.interval or ())))
-    marks: list[Markup] = []
+    shapes = _frame(x, y, across, up)
     names: dict[tuple[float, float], list[str]] = {}
     for point in points:
         at, level = _x(x, point.x), _y(y, point.y)
         if point.interval:
             low, high = (_y(y, end) for end in point.interval)
-            marks.append(element("line", x1=at, x2=at, y1=low, y2=high, class_=f"whisker thin {point.role}"))
-        marks.append(element("circle", cx=at, cy=level, r=_DOT, class_=f"dot {point.role}"))
+            shapes.append(_line(at, at, low, high, f"whisker thin {point.role}"))
+        shapes.append(_circle(at, level, _DOT, point.role))
         place = next((near for near in names if math.dist(near, (at, level)) < _NEAR), (at, level))
         names.setdefault(place, []).append(point.name)
-    for (at, level), said in names.items():
+    for (at, level), shared in names.items():
         end = at > _WIDTH - _RIGHT - 40
-        side = {"x": at - 8, "text_anchor": "end"} if end else {"x": at + 8}
-        marks.append(element("text", ", ".join(said), y=level - 6, class_="name", **side))
-    title = f"{up} over {across} of {len(points)} models"
-    return _svg(_WIDTH, _HEIGHT, title, _frame(x, y, across, up), *marks)
+        shapes.append(_text(", ".join(shared), at - 8 if end else at + 8, level - 6, "name", "end" if end else None))
+    return Svg(_WIDTH, _HEIGHT, shapes, f"{up} over {across} of {len(points)} models")
 
 
 class Curve(NamedTuple):
@@ -137,40 +142,48 @@ class Curve(NamedTuple):
     points: tuple[tuple[float, float, int], ...]
 
 
-def reliability(curves: Sequence[Curve]) -> Markup:
+def reliability(curves: Sequence[Curve]) -> Svg:
     """Accuracy over confidence; on the diagonal they agree. Bigger dots stand for more answers."""
     unit = Scale(0, 1)
     most = max((count for curve in curves for *_, count in curve.points), default=1)
-    marks = [element("line", x1=_x(unit, 0), y1=_y(unit, 0), x2=_x(unit, 1), y2=_y(unit, 1), class_="zero")]
+    shapes = _frame(unit, unit, "confidence", "share of right answers")
+    shapes.append(_line(_x(unit, 0), _x(unit, 1), _y(unit, 0), _y(unit, 1), "zero"))
     for curve in curves:
         places = [(_x(unit, stated), _y(unit, right), count) for stated, right, count in curve.points]
         line = " ".join(f"{at:.1f},{level:.1f}" for at, level, _ in places)
-        marks.append(element("polyline", points=line, class_=f"curve {curve.role}"))
-        marks += [
-            element("circle", cx=at, cy=level, r=2.5 + 5 * math.sqrt(count / most), class_=f"dot {curve.role}")
-            for at, level, count in places
-        ]
-    frame = _frame(unit, unit, "confidence", "share of right answers")
-    return _svg(_WIDTH, _HEIGHT, "Share of right answers over confidence", frame, *marks)
+        shapes.append(Shape("polyline", {"points": line, "class": f"curve {curve.role}"}))
+        shapes += [_circle(at, level, 2.5 + 5 * math.sqrt(count / most), curve.role) for at, level, count in places]
+    return Svg(_WIDTH, _HEIGHT, shapes, "Share of right answers over confidence")
 
 
-def _frame(x: Scale, y: Scale, across: str, up: str) -> Markup:
+def _frame(x: Scale, y: Scale, across: str, up: str) -> list[Shape]:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    parts = []
+    shapes = []
     for tick in x.ticks(4):
         at = _x(x, tick)
-        parts.append(element("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="grid"))
-        parts.append(element("text", format_number(tick), x=at, y=bottom + 17, text_anchor="middle", class_="tick"))
+        shapes.append(_line(at, at, _TOP, bottom, "grid"))
+        shapes.append(_text(format_number(tick), at, bottom + 17, "tick", "middle"))
     for tick in y.ticks(5):
         level = _y(y, tick)
-        parts.append(element("line", x1=_LEFT, x2=right, y1=level, y2=level, class_="grid"))
-        parts.append(element("text", format_number(tick), x=_LEFT - 6, y=level + 4, text_anchor="end", class_="tick"))
+        shapes.append(_line(_LEFT, right, level, level, "grid"))
+        shapes.append(_text(format_number(tick), _LEFT - 6, level + 4, "tick", "end"))
     middle = (_TOP + bottom) / 2
-    below = {"x": (_LEFT + right) / 2, "y": _HEIGHT - 8.0}
-    parts.append(element("text", across, **below, text_anchor="middle", class_="name"))
-    turned = f"rotate(-90 14 {middle:g})"
-    parts.append(element("text", up, x=14, y=middle, transform=turned, text_anchor="middle", class_="name"))
-    return join_markup(*parts)
+    shapes.append(_text(across, (_LEFT + right) / 2, _HEIGHT - 8.0, "name", "middle"))
+    shapes.append(_text(up, 14, middle, "name", "middle", transform=f"rotate(-90 14 {middle:g})"))
+    return shapes
+
+
+def _line(x1: float, x2: float, y1: float, y2: float, kind: str) -> Shape:
+    return Shape("line", {"x1": f"{x1:.6g}", "x2": f"{x2:.6g}", "y1": f"{y1:.6g}", "y2": f"{y2:.6g}", "class": kind})
+
+
+def _circle(x: float, y: float, radius: float, role: str) -> Shape:
+    return Shape("circle", {"cx": f"{x:.6g}", "cy": f"{y:.6g}", "r": f"{radius:.6g}", "class": f"dot {role}"})
+
+
+def _text(text: str, x: float, y: float, kind: str, anchor: str | None = None, **attributes: str) -> Shape:
+    anchored = {"text-anchor": anchor} if anchor else {}
+    return Shape("text", {"x": f"{x:.6g}", "y": f"{y:.6g}", **attributes, **anchored, "class": kind}, text)
 
 
 def _x(scale: Scale, value: float) -> float:
@@ -180,9 +193,3 @@ def _x(scale: Scale, value: float) -> float:
 def _y(scale: Scale, value: float) -> float:
     bottom = _HEIGHT - _BOTTOM
     return bottom - scale.place(value) * (bottom - _TOP)
-
-
-def _svg(width: int, height: int, title: str | None, *content: Markup) -> Markup:
-    """Without a title, the same numbers stand beside it, and it is hidden from those who hear the page."""
-    known = {"role": "img", "aria_label": title} if title else {"aria_hidden": "true"}
-    return element("svg", *content, width=width, height=height, viewBox=f"0 0 {width} {height}", **known)

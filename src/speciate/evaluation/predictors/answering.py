@@ -1,8 +1,8 @@
-"""What a predictor is handed and hands in, and how a model on this machine is asked: chunk by chunk, each answer
+"""The request and the result of a predictor, and how a model on this machine is asked: chunk by chunk, each answer
 checked.
 
-An answer that was ever recorded is not asked for again. An example that a model fails on is an answer with an error.
-Where a whole chunk fails, its examples are asked one by one, so that one bad example costs only itself.
+Cached answers are not asked for again. If a model fails on an example, its answer is an error. If a whole chunk fails,
+its examples are asked one by one, so that one bad example costs only itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer, Journal
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.metrics.metric import LARGEST
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.task import Prediction, TaskExample
 from speciate.vocabulary import Family
 
 CHUNK = 256
 _ROUNDING = 1e-3
-"""By how much a probability may be off."""
+"""Tolerance of probabilities."""
 _COMPUTES = 1
 """Raised when our own code comes to answer otherwise from the same files."""
 Item = TypeVar("Item")
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 AskModel = Callable[[Sequence[Example]], Sequence[Prediction]]
 OnProgress = Callable[[int], None]
-"""Told how many of a model's answers are there."""
+"""Called with the number of answers that are there."""
 
 
 def answer_all(
@@ -52,7 +52,7 @@ def answer_all(
     identity: str,
     examples: Sequence[Example],
     ask: AskModel,
-    tell: OnProgress,
+    on_progress: OnProgress,
     repeat: int = 0,
     at_once: int = CHUNK,
 ) -> list[Answer]:
@@ -63,23 +63,25 @@ def answer_all(
     """
     asked = [AnswerKey(key, repeat) for key in example_keys(examples)]
     fingerprint = answer_cache.digest(f"{identity} {_COMPUTES}")
-    known = {key: kept for key, kept in answer_cache.read(run.folders, fingerprint, asked).items() if not kept.passing}
+    known = {
+        key: cached for key, cached in answer_cache.read(run.folders, fingerprint, asked).items() if not cached.passing
+    }
     missing = {key: example for key, example in zip(asked, examples, strict=True) if key not in known}
-    tell(len(examples) - len(missing))
+    on_progress(len(examples) - len(missing))
     with Journal(run.folders, fingerprint, run.folder.path.name) as journal:
         for chunk in _chunks(list(missing.items()), at_once):
             if run.stopping:
                 raise Stopped
             answers = _ask_chunk(ask, [example for _, example in chunk])
-            kept = [(key, _answer_to_cache(answer)) for (key, _), answer in zip(chunk, answers, strict=True)]
-            journal.keep(kept)
-            known |= dict(kept)
-            tell(sum(key in known for key in asked))
+            cached = [(key, _answer_to_cache(answer)) for (key, _), answer in zip(chunk, answers, strict=True)]
+            journal.keep(cached)
+            known |= dict(cached)
+            on_progress(sum(key in known for key in asked))
     return [answer_from_cache(known[key]) for key in asked]
 
 
-def answer_from_cache(kept: CachedAnswer) -> Answer:
-    return Answer(kept.output, kept.confidence, kept.probabilities, kept.error)
+def answer_from_cache(cached: CachedAnswer) -> Answer:
+    return Answer(cached.output, cached.confidence, cached.probabilities, cached.error)
 
 
 def _answer_to_cache(answer: Answer) -> CachedAnswer:
@@ -170,18 +172,18 @@ def _quote_output(output: Any) -> str:
 
 def _ask_chunk(ask: AskModel, chunk: Sequence[Example]) -> list[Answer]:
     try:
-        said = list(ask(chunk))
-        if len(said) != len(chunk):
-            raise ValueError(f"{len(said)} answers to {len(chunk)} examples")
-        return [_answer(prediction) for prediction in said]
+        predictions = list(ask(chunk))
+        if len(predictions) != len(chunk):
+            raise ValueError(f"{len(predictions)} answers to {len(chunk)} examples")
+        return [_answer(prediction) for prediction in predictions]
     except Exception:  # noqa: BLE001 - a model may fail in any way; which example it was shows one by one
         return [_ask_one(ask, example) for example in chunk]
 
 
 def _ask_one(ask: AskModel, example: Example) -> Answer:
     try:
-        (said,) = ask([example])
-        return _answer(said)
+        (predictions,) = ask([example])
+        return _answer(predictions)
     except Exception as error:  # noqa: BLE001 - recorded beside the example, and counted
         return Answer(None, error=f"{type(error).__name__}: {error}"[:300])
 
@@ -190,30 +192,27 @@ def _answer(prediction: Prediction) -> Answer:
     return check_answer(Answer(prediction.output, prediction.confidence, prediction.probabilities))
 
 
-# What is asked of a contestant, and what it hands in.
-
-
 class PredictorRequest(NamedTuple):
     run: Run
-    task: EvaluationTask
+    task: EvaluationPayload
     evaluated_model: EvaluatedModel
     examples: list[Example]
-    """With what this contestant may see of them."""
+    """With the columns that this model may see."""
     labels: tuple[str, ...]
-    """Those that an answer can have; empty where answers are no labels."""
-    learned: Sequence[Any]
-    """Truths of the training split; where there is none, of the examples themselves."""
-    lessons: Sequence[TaskExample]
-    """Training examples with their truths, to show as examples of how to answer."""
-    tell: OnProgress
+    """The possible answers; empty if answers are not labels."""
+    training_targets: Sequence[Any]
+    """Of the training split; without one, of the examples themselves."""
+    training_examples: Sequence[TaskExample]
+    """For few-shot prompts."""
+    on_progress: OnProgress
 
 
 class ModelAnswers(NamedTuple):
-    """`repeats`: a list of answers, one per example, for each time that all were asked."""
+    """`repeats`: for each repeat, a list with one answer per example."""
 
     evaluated_model: EvaluatedModel
     repeats: tuple[list[Answer], ...]
     cost: Cost = Cost()
     served: tuple[str, ...] = ()
-    """What an endpoint said that it served; more than one: it changed meanwhile."""
+    """The model names that an endpoint reported; several, if it changed meanwhile."""
     notes: tuple[str, ...] = ()

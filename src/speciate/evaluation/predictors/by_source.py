@@ -26,40 +26,42 @@ from speciate.tasks.vision_language_predictor import VisionLanguagePredictor
 from speciate.vocabulary import Family
 
 
-def predict_registered(asked: PredictorRequest) -> ModelAnswers:
-    task, evaluated_model = asked.task, asked.evaluated_model
-    path = transformers_folder(Path(evaluated_model.path or ""), asked.run.folders.cache)
+def predict_registered(request: PredictorRequest) -> ModelAnswers:
+    task, evaluated_model = request.task, request.evaluated_model
+    path = transformers_folder(Path(evaluated_model.path or ""), request.run.folders.cache)
     predictor = load(path)
-    cached = load(path, asked.run.folders).predict  # features are: the answers are the same, only sooner
-    ask = rollouts.with_rollouts(cached, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
+    cached = load(path, request.run.folders).predict  # features are: the answers are the same, only sooner
+    ask = rollouts.with_rollouts(
+        cached, request.examples, task.metrics, request.run.folders.root, request.run.folder.path
+    )
     identity = rollouts.rollout_identity(evaluated_model.identity, task.metrics)
-    answers = answer_all(asked.run, identity, asked.examples, ask, asked.tell)
-    answered = [example for example, answer in zip(asked.examples, answers, strict=True) if answer.error is None]
+    answers = answer_all(request.run, identity, request.examples, ask, request.on_progress)
+    answered = [example for example, answer in zip(request.examples, answers, strict=True) if answer.error is None]
     if not answered:
         return ModelAnswers(evaluated_model, (answers,))
     cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
     notes: tuple[str, ...] = ()
     if isinstance(predictor, LanguagePredictor | VisionLanguagePredictor):
         notes = (f"{evaluated_model.name} is {predictor.how}.",)
-    return ModelAnswers(evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(asked, path)), notes=notes)
-
-
-# The answer without a model, which every model must beat.
-
-
-def predict_constant(asked: PredictorRequest) -> ModelAnswers:
-    task = asked.task
-    predictor = constant(task.task, asked.learned, task.terms._replace(modality=task.dataset.modality))
-    run = asked.run
-    ask = rollouts.with_rollouts(predictor.predict, asked.examples, task.metrics, run.folders.root, run.folder.path)
-    answers = [Answer(*prediction) for prediction in ask(asked.examples)]
-    return ModelAnswers(asked.evaluated_model, (answers,), Cost(0.0))
-
-
-def read_column(asked: PredictorRequest) -> ModelAnswers:
-    column, task = asked.evaluated_model.column or "", asked.task
     return ModelAnswers(
-        asked.evaluated_model, (from_column(asked.examples, column, task.family, task.dataset.modality),)
+        evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(request, path)), notes=notes
+    )
+
+
+def predict_constant(request: PredictorRequest) -> ModelAnswers:
+    """The constant answer, the floor that every model must beat."""
+    task = request.task
+    predictor = constant(task.task, request.training_targets, task.terms._replace(modality=task.dataset.modality))
+    run = request.run
+    ask = rollouts.with_rollouts(predictor.predict, request.examples, task.metrics, run.folders.root, run.folder.path)
+    answers = [Answer(*prediction) for prediction in ask(request.examples)]
+    return ModelAnswers(request.evaluated_model, (answers,), Cost(0.0))
+
+
+def read_column(request: PredictorRequest) -> ModelAnswers:
+    column, task = request.evaluated_model.column or "", request.task
+    return ModelAnswers(
+        request.evaluated_model, (from_column(request.examples, column, task.family, task.dataset.modality),)
     )
 
 
@@ -73,32 +75,28 @@ _BY_SOURCE = {
 }
 
 
-def predict(asked: PredictorRequest) -> ModelAnswers:
-    """Raises Stopped where the run was asked to stop: what was answered until then is kept."""
-    if asked.evaluated_model.source == "ensemble":
-        return predict_ensemble(asked, predict)
-    return _BY_SOURCE[asked.evaluated_model.source](asked)
-
-
-# A registered model, asked on this machine.
+def predict(request: PredictorRequest) -> ModelAnswers:
+    """Raises Stopped if the run is to stop; answers until then are in the cache."""
+    if request.evaluated_model.source == "ensemble":
+        return predict_ensemble(request, predict)
+    return _BY_SOURCE[request.evaluated_model.source](request)
 
 
 _MEMORY_EXAMPLES = 16
 
 
-def _measure_memory(asked: PredictorRequest, path: Path) -> float | None:
-    if not asked.task.asks_for_memory:
+def _measure_memory(request: PredictorRequest, path: Path) -> float | None:
+    if not request.task.asks_for_memory:
         return None
-    few = [example.id for example in asked.examples[:_MEMORY_EXAMPLES]]
-    shown = asked.task.dataset.model_copy(update={"inputs": asked.evaluated_model.inputs or asked.task.dataset.inputs})
-    return measure_memory(asked.run.folders, path, shown, few)
+    few = [example.id for example in request.examples[:_MEMORY_EXAMPLES]]
+    shown = request.task.dataset.model_copy(
+        update={"inputs": request.evaluated_model.inputs or request.task.dataset.inputs}
+    )
+    return measure_memory(request.run.folders, path, shown, few)
 
 
-# The answers of the system in use, as they stand in a column of the dataset.
-
-
-_LIKE_TRUTHS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
-"""Families whose stored answers are written as truths are."""
+_LIKE_TARGETS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
+"""Families whose stored answers are written as references are."""
 _NOTHING = "the column holds no answer"
 
 
@@ -111,12 +109,12 @@ def from_column(examples: Sequence[Example], column: str, family: Family, modali
 def _cell_answer(example: Example, cell: Any, family: Family, terms: TaskTerms) -> Answer:
     if cell is None or cell == "":
         return Answer(None, error=_NOTHING)
-    if family in _LIKE_TRUTHS:
+    if family in _LIKE_TARGETS:
         try:
-            posed = TASK_HEADS[family].pose(example, cell, terms)
+            posed = TASK_HEADS[family].evaluation_example(example, cell, terms)
         except (ValueError, TypeError) as error:
             return Answer(None, error=f"{_NOTHING}: {error}"[:300])
-        return Answer(posed.truth) if posed else Answer(None, error=_NOTHING)
+        return Answer(posed.target) if posed else Answer(None, error=_NOTHING)
     if family in ("classification", "ordinal", "anomaly"):
         known = as_label(cell)
         return Answer(known) if known else Answer(None, error=_NOTHING)
@@ -131,29 +129,37 @@ def _parse_cell(cell: Any) -> Any:
     return json.loads(cell) if isinstance(cell, str) and cell[:1] in "[{" else cell
 
 
-# Several models that answer as one: the mean of their probabilities or numbers, else the answer that most give.
-#
-# Each member's answers are recorded as its own, so that a model which also takes part by itself is asked once. An
-# answer that one member lacks is made of the others'; where none answers, there is an error.
+def predict_ensemble(request: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
+    """Several models as one: the mean of their probabilities or numbers, else the most frequent answer.
 
-
-def predict_ensemble(asked: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
-    sheets = [ask_member(asked._replace(evaluated_model=member)) for member in asked.evaluated_model.members]
-    times = min(len(sheet.repeats) for sheet in sheets)
+    Each member's answers are cached under its own name, so a model that also takes part by itself is asked once. If
+    one member has no answer, the others decide; if none has, the answer is an error.
+    """
+    all_answers = [ask_member(request._replace(evaluated_model=member)) for member in request.evaluated_model.members]
+    times = min(len(model_answers.repeats) for model_answers in all_answers)
     repeats = tuple(
-        [combine_answers(answers) for answers in zip(*(sheet.repeats[time] for sheet in sheets), strict=True)]
+        [
+            combine_answers(answers)
+            for answers in zip(*(model_answers.repeats[time] for model_answers in all_answers), strict=True)
+        ]
         for time in range(times)
     )
-    served = tuple(name for sheet in sheets for name in sheet.served)
-    notes = tuple(note for sheet in sheets for note in sheet.notes)
-    return ModelAnswers(asked.evaluated_model, repeats, combine_costs([sheet.cost for sheet in sheets]), served, notes)
+    served = tuple(name for model_answers in all_answers for name in model_answers.served)
+    notes = tuple(note for model_answers in all_answers for note in model_answers.notes)
+    return ModelAnswers(
+        request.evaluated_model,
+        repeats,
+        combine_costs([model_answers.cost for model_answers in all_answers]),
+        served,
+        notes,
+    )
 
 
 def combine_answers(answers: Sequence[Answer]) -> Answer:
     """
-    >>> joined([Answer("a", 0.6, {"a": 0.6, "b": 0.4}), Answer("b", 0.9, {"a": 0.1, "b": 0.9})]).output
+    >>> combine_answers([Answer("a", 0.6, {"a": 0.6, "b": 0.4}), Answer("b", 0.9, {"a": 0.1, "b": 0.9})]).output
     'b'
-    >>> joined([Answer(1.0), Answer(None, error="cut"), Answer(3.0)]).output
+    >>> combine_answers([Answer(1.0), Answer(None, error="cut"), Answer(3.0)]).output
     2.0
     """
     given = [answer for answer in answers if answer.error is None]

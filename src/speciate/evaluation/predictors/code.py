@@ -3,7 +3,7 @@
     def predict(inputs: list) -> list
 
 An input is text, a table row as a dict, or a numpy array as its modality decodes it. An answer is a label, a number or
-whatever the task's truths are; or a dict with `output` and, where it knows them, `confidence` and `probabilities`.
+whatever the task's references are; or a dict with `output` and, where it knows them, `confidence` and `probabilities`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def predict_code(asked: PredictorRequest) -> ModelAnswers:
     with _open_function(asked) as ask:
         acts = rollouts.with_rollouts(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
         times = [
-            answer_all(asked.run, identity, asked.examples, acts, asked.tell, repeat) for repeat in range(task.repeats)
+            answer_all(asked.run, identity, asked.examples, acts, asked.on_progress, repeat)
+            for repeat in range(task.repeats)
         ]
         answered = [example for example, answer in zip(asked.examples, times[0], strict=True) if answer.error is None]
         if not (answered and task.latency):

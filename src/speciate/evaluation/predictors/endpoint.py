@@ -26,47 +26,51 @@ from speciate.models.endpoints import Endpoint
 _ONE_AT_A_TIME = Limits(bounds=Bounds(least=1, start=1, most=1))
 
 
-def predict_endpoint(asked: PredictorRequest) -> ModelAnswers:
-    task, examples = asked.task, asked.examples
-    endpoint = _endpoint(asked)
+def predict_endpoint(request: PredictorRequest) -> ModelAnswers:
+    task, examples = request.task, request.examples
+    endpoint = _endpoint(request)
     form = prompts.prompt_form(
         task.prompt, task.family, task.dataset.modality,
-        labels=asked.labels, columns=task.dataset.inputs, training=asked.lessons,
+        labels=request.labels, columns=task.dataset.inputs, training=request.training_examples,
     )  # fmt: skip
-    talk = CachedClient(asked.run, task, endpoint, prompts.digest(form))
+    client = CachedClient(request.run, task, endpoint, prompts.digest(form))
     names = example_keys(examples)
     times = [[AnswerKey(name, repeat) for name in names] for repeat in range(task.repeats)]
-    wanted = {key: example for time_ in times for key, example in zip(time_, examples, strict=True)}
-    known = talk.answers(wanted, lambda key: prompts.request(form, wanted[key]), asked.tell)
-    cost = Cost(usd_per_1k([known[key] for key in wanted]))
+    examples_by_key = {key: example for time_ in times for key, example in zip(time_, examples, strict=True)}
+    answers = client.answers(
+        examples_by_key, lambda key: prompts.request(form, examples_by_key[key]), request.on_progress
+    )
+    cost = Cost(usd_per_1k([answers[key] for key in examples_by_key]))
     if task.latency:
-        cost = _measure_latency(talk, form, asked, endpoint)._replace(usd_per_1k=cost.usd_per_1k)
-    repeats = tuple([_answer(form, known[key]) for key in time_] for time_ in times)
-    served = served_models(known.values())
+        cost = _measure_latency(client, form, request, endpoint)._replace(usd_per_1k=cost.usd_per_1k)
+    repeats = tuple([_answer(form, answers[key]) for key in time_] for time_ in times)
+    served = served_models(answers.values())
     return ModelAnswers(
-        asked.evaluated_model, repeats, cost, served, tuple(talk.notes(asked.evaluated_model.name, served))
+        request.evaluated_model, repeats, cost, served, tuple(client.notes(request.evaluated_model.name, served))
     )
 
 
-def _endpoint(asked: PredictorRequest) -> Endpoint:
-    if asked.evaluated_model.endpoint is None:
-        raise TypeError(f"{asked.evaluated_model.name} has no endpoint")
-    return asked.evaluated_model.endpoint
+def _endpoint(request: PredictorRequest) -> Endpoint:
+    if request.evaluated_model.endpoint is None:
+        raise TypeError(f"{request.evaluated_model.name} has no endpoint")
+    return request.evaluated_model.endpoint
 
 
-def _measure_latency(talk: CachedClient, form: PromptForm, asked: PredictorRequest, endpoint: Endpoint) -> Cost:
-    """Latency of single calls, on examples drawn anew for it; few examples are asked again and again."""
-    examples, count = asked.examples, TIMED_FOR_A_LIMIT if asked.task.limits_latency else TIMED
-    order = np.random.default_rng(asked.task.seed).permutation(len(examples))
-    drawn = [examples[order[place % len(order)]] for place in range(count + WARM_UP)]
-    wanted: dict[AnswerKey, Example] = {
+def _measure_latency(client: CachedClient, form: PromptForm, request: PredictorRequest, endpoint: Endpoint) -> Cost:
+    """Latency of single calls, on examples drawn anew for it; few examples are asked repeatedly."""
+    examples, count = request.examples, TIMED_FOR_A_LIMIT if request.task.limits_latency else TIMED
+    order = np.random.default_rng(request.task.seed).permutation(len(examples))
+    sample = [examples[order[place % len(order)]] for place in range(count + WARM_UP)]
+    examples_by_key: dict[AnswerKey, Example] = {
         AnswerKey(name, -1 - place // len(order)): example
-        for place, (name, example) in enumerate(zip(example_keys(drawn), drawn, strict=True))
+        for place, (name, example) in enumerate(zip(example_keys(sample), sample, strict=True))
     }
-    known = talk.answers(wanted, lambda key: prompts.request(form, wanted[key]), limits=_ONE_AT_A_TIME)
-    heard = [known[key] for key in wanted][WARM_UP:]
-    times = [1000 * kept.latency_s for kept in heard if kept.latency_s is not None and kept.error is None]
-    first = [1000 * kept.ttft_s for kept in heard if kept.ttft_s is not None]
+    answers = client.answers(
+        examples_by_key, lambda key: prompts.request(form, examples_by_key[key]), limits=_ONE_AT_A_TIME
+    )
+    timed = [answers[key] for key in examples_by_key][WARM_UP:]
+    times = [1000 * answer.latency_s for answer in timed if answer.latency_s is not None and answer.error is None]
+    first = [1000 * answer.ttft_s for answer in timed if answer.ttft_s is not None]
     if not times:
         return Cost()
     return Cost(
@@ -77,17 +81,17 @@ def _measure_latency(talk: CachedClient, form: PromptForm, asked: PredictorReque
     )
 
 
-def _answer(form: PromptForm, kept: CachedAnswer) -> Answer:
-    if kept.error is not None or kept.output is None:
-        return Answer(None, error=kept.error or "no answer")
+def _answer(form: PromptForm, answer: CachedAnswer) -> Answer:
+    if answer.error is not None or answer.output is None:
+        return Answer(None, error=answer.error or "no answer")
     try:
-        return Answer(*answer_parsing.parse_answer(form, kept.output))
+        return Answer(*answer_parsing.parse_answer(form, answer.output))
     except answer_parsing.UnreadableAnswer as error:
         return Answer(None, error=str(error)[:300])
 
 
 def usd_per_1k(answers: Sequence[CachedAnswer]) -> float | None:
-    """As paid when they were given; None where one's price is not known."""
-    paid = [kept.usd for kept in answers if kept.error is None or kept.usd is not None]
+    """As paid when the answers were given; None if one price is not known."""
+    paid = [answer.usd for answer in answers if answer.error is None or answer.usd is not None]
     known = [usd for usd in paid if usd is not None]
     return 1000 * sum(known) / len(answers) if known and len(known) == len(paid) else None

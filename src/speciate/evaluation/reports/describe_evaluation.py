@@ -1,6 +1,6 @@
-"""One evaluation as a reader wants it: against any baseline, cut into slices, with what it got wrong and how it looks.
+"""One evaluation for a reader: against any baseline, in slices, with its worst examples and their contact sheet.
 
-The stored report answers most of it; the rest comes from service processes, which read the stored rows.
+The stored report has most of it; the rest comes from service processes, which read the stored rows.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class EvaluationDescription(NamedTuple):
     """Foreign text but for `tally`."""
     unscored: dict[str, Any] | None
     """What a scorer failed on; `first` of it is foreign text."""
-    sheet: bytes | None
-    """The worst examples as they look, numbered as they are listed."""
+    contact_sheet: bytes | None
+    """The worst examples as PNG, numbered as in the list."""
 
 
 def describe(
@@ -97,13 +97,13 @@ def describe(
         calibration["models"] if calibration else None,
         worst,
         found.ask("error_analysis:disagreements", count=errors or _DISAGREEMENTS) if "disagreements" in show else None,
-        found.ask("mistakes:unscored") if found.has_unscored else None,
-        found.sheet(captions(worst["examples"])) if worst and found.has_pictures else None,
+        found.ask("error_analysis:unscored") if found.has_unscored else None,
+        found.contact_sheet(captions(worst["examples"])) if worst and found.has_thumbnails else None,
     )
 
 
 def captions(examples: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """`3: cat, not dog` by id: its place in the list, the truth, and what was answered."""
+    """`3: cat, not dog` by id: its place in the list, the reference, and what was answered."""
     return {one["id"]: f"{place}: {_caption(one)}" for place, one in enumerate(examples, 1)}
 
 
@@ -130,25 +130,20 @@ def _without_metrics(row: Row) -> Row:
 
 
 def _caption(example: dict[str, Any]) -> str:
-    truth = _number(example["truth"])
-    return f"{truth}, not {_number(example['output'])}" if "output" in example else f"{truth}, no answer"
+    reference = _number(example["truth"])
+    return f"{reference}, not {_number(example['output'])}" if "output" in example else f"{reference}, no answer"
 
 
 def _number(cell: str | float) -> str:
-    """Numbers, which truths hold as text, to four digits; labels as they are."""
+    """Numbers, which references hold as text, to four digits; labels as they are."""
     try:
         return f"{float(cell):.4g}"
     except ValueError:
         return str(cell)[:12]
 
 
-# One evaluation opened for looking into it: its report, and the services that read its stored rows.
-#
-# The daemon's side: rows are read and media decoded by service processes.
-
-
 _AS_TEXT = ("text", "tabular", "protein")
-"""Modalities whose examples are told by text; a picture of it would show less."""
+"""Modalities whose examples are shown as text."""
 _MOST_ON_A_SHEET = 30
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CREATED = "SELECT created FROM evaluations WHERE id = ?"
@@ -156,7 +151,10 @@ _SPEC = "SELECT spec FROM jobs WHERE id = (SELECT job FROM evaluations WHERE id 
 
 
 class Inspection:
-    """`baseline` None: the report's. The candidate is the report's, or the best other where that is the baseline."""
+    """One evaluation with the services that read its stored rows. Service processes read rows and decode media.
+
+    `baseline` None: the report's. The candidate is the report's, or the best other model if that is the baseline.
+    """
 
     def __init__(self, workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> None:
         """Raises NOT_FOUND for an evaluation or a baseline that is not there."""
@@ -185,7 +183,7 @@ class Inspection:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the job was asked; empty where the job is not known any more."""
+        """The job's spec; empty if the job is gone."""
         row = self._workspace.database.read_one(_SPEC, [self.evaluation])
         found: dict[str, Any] = json.loads(row[0]) if row else {}
         return found
@@ -196,37 +194,35 @@ class Inspection:
         return (self._folder / "unscored.parquet").exists()
 
     def ask(self, service: str, **more: Any) -> dict[str, Any]:
-        """What a service of this package, "module:function", finds in the stored rows."""
-        asked = {
+        """The result of a service of this package, "module:function", on the stored rows. `more`: of StoredRequest."""
+        payload = {
             "folder": str(self._folder),
             "metric": self.report.metric,
             "baseline": self.baseline,
             "candidate": self.candidate,
             "inputs": list(self._manifest.inputs) if self._manifest else [],
         }
-        return self._pool.ask(f"speciate.evaluation.reports.{service}", asked | more)
-
-    # Media
+        return self._pool.ask(f"speciate.evaluation.reports.{service}", payload | more)
 
     @property
-    def has_pictures(self) -> bool:
-        """Whether the examples are told better by a picture than by text."""
+    def has_thumbnails(self) -> bool:
+        """Whether the examples are shown as images."""
         return self._manifest is not None and self._manifest.modality not in _AS_TEXT
 
-    def pictures(self, ids: Sequence[str]) -> dict[str, bytes]:
+    def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """A PNG for each of these examples that can still be drawn."""
-        drawn = self._draw("draw_each", ids=list(dict.fromkeys(ids)))
-        found = {name: base64.b64decode(text) for name, text in drawn.get("pictures", {}).items()}
+        result = self._draw("draw_each", ids=list(dict.fromkeys(ids)))
+        found = {name: base64.b64decode(text) for name, text in result.get("pictures", {}).items()}
         return {name: data for name, data in found.items() if data.startswith(_PNG)}
 
-    def sheet(self, captions: Mapping[str, str]) -> bytes | None:
-        """The first 30 of these examples in one picture, each with its caption, at most 1,024 pixels a side."""
-        shown = list(captions)[:_MOST_ON_A_SHEET]
-        drawn = self._draw("draw_sheet", ids=shown, captions=[captions[name] for name in shown])
-        return base64.b64decode(drawn["png"]) if drawn else None
+    def contact_sheet(self, captions: Mapping[str, str]) -> bytes | None:
+        """The first 30 of these examples on a contact sheet, each with its caption, at most 1,024 pixels a side."""
+        ids = list(captions)[:_MOST_ON_A_SHEET]
+        result = self._draw("draw_sheet", ids=ids, captions=[captions[name] for name in ids])
+        return base64.b64decode(result["png"]) if result else None
 
     def _draw(self, service: str, **payload: Any) -> dict[str, Any]:
-        """Nothing where media cannot be drawn any more: the rows beside them say all the same."""
+        """Empty if media cannot be drawn any more; the rows have the rest."""
         if self._manifest is None or not payload["ids"]:
             return {}
         place = {"root": str(self._workspace.folders.root), "manifest": self._manifest.model_dump(mode="json")}

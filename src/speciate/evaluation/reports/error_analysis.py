@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from speciate.evaluation.reports.stored_answers import (
     RECOVERY,
     Answer,
     Example,
+    StoredRequest,
     by_example,
     has_labels,
     label_text,
@@ -36,35 +36,36 @@ NO_ANSWER, OTHERS = "(no answer)", "(others)"
 def confusion(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, metric, models, pairs, labels}` -> `{models: [{model, answers, wrong, labels, counts, pairs, ...}]}`.
 
-    `counts` is (truth, answer) over `labels`; where there are more than asked for, those that take part in the most
-    mistakes stay and the rest is one, `(others)`. `pairs` are the most frequent mistakes as `[truth, answer, count,
-    share of that truth]`, `more_pairs` how many kinds are left out. Nothing where answers are no labels.
+    `counts` is (reference, answer) over `labels`. If there are more labels than requested, those in the most mistakes
+    stay and the rest is merged into `(others)`. `pairs` are the most frequent mistakes as `[reference, answer, count,
+    share of that reference]`, `more_pairs` how many kinds are left out. Empty if answers are not labels.
     """
-    if not has_labels(payload["metric"]):
+    request = StoredRequest.model_validate(payload)
+    if not has_labels(request.metric):
         return {"models": []}
-    truths = {name: label_text(row["truth"]) for name, row in read_examples(payload).items()}
-    answers = read_answers(payload, payload["models"])
-    return {"models": [_confusion_of(model, truths, answers, payload) for model in payload["models"]]}
+    references = {name: label_text(row["truth"]) for name, row in read_examples(request).items()}
+    answers = read_answers(request.folder, request.models)
+    return {"models": [_confusion_of(model, references, answers, request) for model in request.models]}
 
 
 def _confusion_of(
-    model: str, truths: Mapping[str, str], answers: Sequence[Mapping[str, Any]], payload: Mapping[str, Any]
+    model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]], request: StoredRequest
 ) -> dict[str, Any]:
     counts = Counter(
-        (truths[answer["example"]], NO_ANSWER if answer["output"] is None else label_text(answer["output"]))
+        (references[answer["example"]], NO_ANSWER if answer["output"] is None else label_text(answer["output"]))
         for answer in answers
         if answer["model"] == model
     )
     wrong = {pair: count for pair, count in counts.items() if pair[0] != pair[1]}
     totals: Counter[str] = Counter()
-    for (truth, _), count in counts.items():
-        totals[truth] += count
-    ordered = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[: payload["pairs"]]
-    labels, merged = _table_labels(counts, wrong, payload["labels"])
+    for (reference, _), count in counts.items():
+        totals[reference] += count
+    ordered = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[: request.pairs]
+    labels, merged = _table_labels(counts, wrong, request.labels)
     place = {name: i for i, name in enumerate(labels)}
     table = [[0] * len(labels) for _ in labels]
-    for (truth, said), count in counts.items():
-        table[place[merged.get(truth, truth)]][place[merged.get(said, said)]] += count
+    for (reference, answer), count in counts.items():
+        table[place[merged.get(reference, reference)]][place[merged.get(answer, answer)]] += count
     return {
         "model": model,
         "answers": sum(counts.values()),
@@ -82,7 +83,7 @@ def _table_labels(
 ) -> tuple[list[str], dict[str, str]]:
     """The labels of the table in their order, and those that `(others)` stands for."""
     every = {name for pair in counts for name in pair} - {NO_ANSWER}
-    last = [NO_ANSWER] if any(said == NO_ANSWER for _, said in counts) else []
+    last = [NO_ANSWER] if any(answer == NO_ANSWER for _, answer in counts) else []
     if len(every) <= most:
         return [*rank_labels(every), *last], {}
     part: Counter[str] = Counter()
@@ -90,9 +91,6 @@ def _table_labels(
         part.update(dict.fromkeys(pair, count))
     kept = sorted(every, key=lambda name: (-part[name], name))[:most]
     return [*rank_labels(kept), OTHERS, *last], dict.fromkeys(every - set(kept), OTHERS)
-
-
-# Whether a model is as often right as it says. Runs in a service process, over stored answers.
 
 
 BINS = 10
@@ -104,20 +102,21 @@ def calibration(payload: dict[str, Any]) -> dict[str, Any]:
 
     Ten bins of equal width, each open below, empty ones left out. `error` is the expected calibration error (Naeini et
     al. 2015): the mean of |accuracy - confidence| over the answers' bins. `without` counts answers that came with no
-    confidence, which are in no bin. Nothing where answers are no labels.
+    confidence, which are in no bin. Empty if answers are not labels.
     """
-    if not has_labels(payload["metric"]):
+    request = StoredRequest.model_validate(payload)
+    if not has_labels(request.metric):
         return {"models": []}
-    truths = {name: row["truth"] for name, row in read_examples(payload).items()}
-    answers = read_answers(payload, payload["models"])
-    return {"models": [_calibration_of(model, truths, answers) for model in payload["models"]]}
+    references = {name: row["truth"] for name, row in read_examples(request).items()}
+    answers = read_answers(request.folder, request.models)
+    return {"models": [_calibration_of(model, references, answers) for model in request.models]}
 
 
-def _calibration_of(model: str, truths: Mapping[str, str], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _calibration_of(model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mine = [answer for answer in answers if answer["model"] == model]
     sure = [answer for answer in mine if answer["confidence"] is not None and answer["output"] is not None]
     confidence = np.array([answer["confidence"] for answer in sure], float)
-    right = np.array([answer["output"] == truths[answer["example"]] for answer in sure], float)
+    right = np.array([answer["output"] == references[answer["example"]] for answer in sure], float)
     places = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
     bins = []
     for place in np.unique(places).tolist():
@@ -134,40 +133,37 @@ def _calibration_of(model: str, truths: Mapping[str, str], answers: Sequence[Map
     }
 
 
-# The examples that a model got most wrong. Runs in a service process, over stored answers.
-#
-# What it returns is foreign text (labels, previews, messages of models): the caller shows it as untrusted.
-
-
 _MOST_REASONS = 3
-"""Of a scorer's failures that are told in its own words."""
+"""Of a scorer's failures that are quoted."""
 
 
 def worst_examples(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then sure mistakes.
 
-    `failures`: of each model that gave errors how many, and the commonest.
+    `failures`: for each model with errors their number and the most frequent one.
 
-    For numbers: the largest absolute errors. For answers with more in them than a label or a number: those of which the
-    metric is worst by itself. Of repeated answers the worst counts.
+    Numbers are sorted by absolute error; answers that are neither labels nor numbers by the main metric of the example
+    alone. Of repeated answers the worst counts.
     """
-    metric, examples = find_metric(payload["metric"]), read_examples(payload)
+    request = StoredRequest.model_validate(payload)
+    metric, examples = find_metric(request.metric), read_examples(request)
     answers = [
         max(given, key=lambda answer: badness(answer, examples[answer["example"]], metric))
-        for given in by_example(read_answers(payload, [payload["candidate"]])).values()
+        for given in by_example(read_answers(request.folder, [request.candidate])).values()
     ]
     judged = [(badness(answer, examples[answer["example"]], metric), answer) for answer in answers]
     wrong = sorted((pair for pair in judged if pair[0] > 0), key=lambda pair: -pair[0])
     return {
-        "examples": [example_view(answer, examples[answer["example"]]) for _, answer in wrong[: payload["count"]]],
+        "examples": [example_view(answer, examples[answer["example"]]) for _, answer in wrong[: request.count]],
         "wrong": len(wrong),
-        "failures": failures(read_answers(payload)),
+        "failures": failures(read_answers(request.folder)),
     }
 
 
 def unscored(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder}` -> `{answers, failures, models, first}`: answers without a score, and the first of each reason."""
-    table = integrity.read_table(Path(payload["folder"]) / "unscored.parquet", LOST, RECOVERY)
+    request = StoredRequest.model_validate(payload)
+    table = integrity.read_table(request.folder / "unscored.parquet", LOST, RECOVERY)
     rows = table.to_pylist()
     reasons = Counter((row["failure"], row["detail"]) for row in rows)
     first = {(row["failure"], row["detail"]): row for row in reversed(rows)}
@@ -215,7 +211,7 @@ def mean_badness(answers: Sequence[Answer], example: Example, metric: Metric) ->
 
 
 def example_view(answer: Answer, example: Example) -> dict[str, Any]:
-    """What a reader wants to see of it, without what is not there."""
+    """An example and its answer for a reader, without empty fields."""
     found = {
         "id": answer["example"],
         "truth": example["truth"],
@@ -225,11 +221,6 @@ def example_view(answer: Answer, example: Example) -> dict[str, Any]:
         "preview": example["preview"],
     }
     return {key: value for key, value in found.items() if value is not None}
-
-
-# The examples on which models differ most. Runs in a service process, over stored answers.
-#
-# What it returns is foreign text (labels, previews, messages of models): the caller shows it as untrusted.
 
 
 BOTH, NEITHER, ONLY_CANDIDATE, ONLY_BASELINE = "both_right", "both_wrong", "only_candidate", "only_baseline"
@@ -254,14 +245,15 @@ class _Pair(NamedTuple):
 def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, metric, baseline, candidate, count, inputs}` -> `{tally, candidate_better: [...], baseline_better}`.
 
-    Where answers are labels, `tally` counts who is right, and only where exactly one is do they disagree; an answer
-    that was repeated is right where most of its repeats are. Else it counts who is nearer to the truth by the main
-    metric. The largest gains come first: of labels, those where the one that is wrong is surest.
+    For labels, `tally` counts which model is right; the models disagree if exactly one is. A repeated answer is right
+    if most of its repeats are. For other answers, `tally` counts which model is nearer to the reference by the main
+    metric. The largest gains come first: of labels, those with the most confident wrong answer.
     """
-    metric, examples = find_metric(payload["metric"]), read_examples(payload)
-    answers = read_answers(payload, [payload["baseline"], payload["candidate"]])
-    first = by_example([answer for answer in answers if answer["model"] == payload["baseline"]])
-    second = by_example([answer for answer in answers if answer["model"] == payload["candidate"]])
+    request = StoredRequest.model_validate(payload)
+    metric, examples = find_metric(request.metric), read_examples(request)
+    answers = read_answers(request.folder, [request.baseline, request.candidate])
+    first = by_example([answer for answer in answers if answer["model"] == request.baseline])
+    second = by_example([answer for answer in answers if answer["model"] == request.candidate])
     pairs = [
         _Pair(
             examples[name], first[name], given,
@@ -270,7 +262,7 @@ def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
         for name, given in second.items() if name in first
     ]  # fmt: skip
     tally, won, lost = (_by_right if has_labels(metric.name) else _by_gain)(pairs)
-    count = payload["count"]
+    count = request.count
     return {
         "tally": tally,
         "candidate_better": [_pair_view(pair) for pair in sorted(won, key=lambda pair: -pair.gain)[:count]],
@@ -281,15 +273,16 @@ def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
 def contested_examples(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, metric, count, inputs}` -> `{examples: [{id, truth, preview, answers: {model: answer}}]}`.
 
-    Those on which all the models differ most: labels by how near half of them are right, then by how many answers there
-    are; else by the spread of the main metric. None that all answer alike.
+    The examples on which all models differ most: for labels, by how close to half of them are right, then by how many
+    different answers there are; else by the spread of the main metric. Examples with equal answers are left out.
     """
-    metric, examples = find_metric(payload["metric"]), read_examples(payload)
+    request = StoredRequest.model_validate(payload)
+    metric, examples = find_metric(request.metric), read_examples(request)
     by_model: dict[str, dict[str, list[Answer]]] = {}
-    for answer in read_answers(payload):
+    for answer in read_answers(request.folder):
         by_model.setdefault(answer["example"], {}).setdefault(answer["model"], []).append(answer)
     spread = {name: _spread(given, examples[name], metric) for name, given in by_model.items()}
-    chosen = sorted((name for name in spread if spread[name] > 0), key=lambda name: -spread[name])[: payload["count"]]
+    chosen = sorted((name for name in spread if spread[name] > 0), key=lambda name: -spread[name])[: request.count]
     return {
         "examples": [
             _example_view(examples[name])

@@ -1,4 +1,4 @@
-"""The leaderboard as a picture: one line per model, a dot for its value, a bar for its interval."""
+"""The leaderboard as a chart: one line per model, a dot for its value, a bar for its interval."""
 
 from __future__ import annotations
 

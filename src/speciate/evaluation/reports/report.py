@@ -266,9 +266,6 @@ def interval(low: float, high: float) -> Interval | None:
     return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
 
 
-# Which models another one surely beats without costing more, and which are left to choose from. Pure.
-
-
 class Pareto(NamedTuple):
     """`dominated`: each model that is, with those that dominate it. `front` holds all others, the best value first.
 

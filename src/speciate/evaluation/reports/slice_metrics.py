@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,32 +30,34 @@ _FIXED = ("example", "group_key", "preview")
 _MOST = 20
 _EMPTY = "(empty)"
 _MOST_VALUES, _LEAST_EXAMPLES, _MOST_COLUMNS = 12, 5, 8
-"""A column is worth cutting by without being asked where it has 2 to 12 values of 5 examples or more in the median."""
+"""Without a request, a column is sliced if it has 2 to 12 values, of 5 examples or more in the median."""
 
 
 def slices_by_column(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, column, metric, baseline, candidate}` -> `{slices: [...], metric, left_out}`.
 
     A slice is `{value, n, baseline, candidate, delta, interval, p_value, p_holm}`; the largest 20 values are shown.
-    The column `label` is the truth, unless the dataset has another of that name.
+    The column `label` is the reference, unless the dataset has another of that name.
     """
-    cells = _Cells(payload)
-    cut = cells.cut(payload["column"])
+    request = stored_answers.StoredRequest.model_validate(payload)
+    cells = _Cells(request)
+    cut = cells.cut(request.column)
     return cut | {"slices": _with_holm(cut["slices"]), "metric": cells.metric}
 
 
 def slices_by_columns(payload: dict[str, Any]) -> dict[str, Any]:
     """`{folder, metric, baseline, candidate, but}` -> `{columns: [{column, slices, left_out}], metric}`.
 
-    Of every column that has few values, most of them frequent; Holm's adjustment is over all of them. `but`: columns
-    that are not wanted. Empty where no metric has a score per example.
+    Slices of every column with few values, most of them frequent; Holm's adjustment is over all of them. `but`: columns
+    to leave out. Empty if no metric has a score per example.
     """
-    folder = Path(payload["folder"])
+    request = stored_answers.StoredRequest.model_validate(payload)
+    folder = request.folder
     integrity.check(folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY)
     if not pq.read_metadata(folder / "scores.parquet").num_rows:
         return {"columns": [], "metric": None}
-    cells = _Cells(payload)
-    cuts = [{"column": name} | cells.cut(name) for name in cells.worth_cutting(payload["but"])]
+    cells = _Cells(request)
+    cuts = [{"column": name} | cells.cut(name) for name in cells.worth_cutting(request.but)]
     adjusted = iter(_with_holm([one for cut in cuts for one in cut["slices"]]))
     columns = [cut | {"slices": [next(adjusted) for _ in cut["slices"]]} for cut in cuts]
     return {"columns": columns, "metric": cells.metric}
@@ -65,17 +66,17 @@ def slices_by_columns(payload: dict[str, Any]) -> dict[str, Any]:
 class _Cells:
     """The examples' columns, and two models' scores beside them."""
 
-    def __init__(self, payload: dict[str, Any]) -> None:
-        folder = Path(payload["folder"])
+    def __init__(self, request: stored_answers.StoredRequest) -> None:
+        folder = request.folder
         self._examples = integrity.read_table(folder / "examples.parquet", stored_answers.LOST, stored_answers.RECOVERY)
         columns = ["model", "example", "metric", "value"]
         scores = integrity.read_table(
             folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, columns=columns
         )
-        self.metric = _metric(scores, payload["metric"])
+        self.metric = _metric(scores, request.metric)
         place = {name: i for i, name in enumerate(self._examples["example"].to_pylist())}
-        self._first = _scores_of(scores, payload["baseline"], self.metric, place)
-        self._second = _scores_of(scores, payload["candidate"], self.metric, place)
+        self._first = _scores_of(scores, request.baseline, self.metric, place)
+        self._second = _scores_of(scores, request.candidate, self.metric, place)
         self._groups = np.unique(_groups(self._examples), return_inverse=True)[1].astype(np.int64)
 
     def cut(self, column: str) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def _with_holm(slices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [s | {"p_holm": number(p)} for s, p in zip(slices, adjusted, strict=True)]
 
 
-def _metric(scores: pa.Table, wanted: str) -> str:
+def _metric(scores: pa.Table, main: str) -> str:
     stored = list(dict.fromkeys(scores["metric"].to_pylist()))
     if not stored:
         raise SpeciateError(
@@ -120,7 +121,7 @@ def _metric(scores: pa.Table, wanted: str) -> str:
             "This evaluation has no metric with a score per example, so it cannot be cut into slices.",
             "Call evaluate_models again with one that has, such as accuracy, mae or dice: list_options(kind='metric').",
         )
-    return wanted if wanted in stored else str(stored[0])
+    return main if main in stored else str(stored[0])
 
 
 def _scores_of(scores: pa.Table, model: str, metric: str, place: dict[str, int]) -> Floats:

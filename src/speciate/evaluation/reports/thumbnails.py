@@ -1,6 +1,6 @@
-"""What examples look like, each in a picture of its own or all on one numbered sheet. Runs in a service process.
+"""Thumbnails of examples, each an image of its own or all on one contact sheet. Runs in a service process.
 
-Media are foreign bytes: they are decoded here, in the cage, and leave it as small PNGs.
+Media are foreign bytes: they are decoded here, in the sandbox, and leave it as small PNGs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from speciate.datasets.inspect.contact_sheet import draw_grid
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
@@ -18,36 +20,45 @@ from speciate.modalities.contract import Pixels
 from speciate.workspace.workspace import Folders
 
 
+class ThumbnailRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    root: Path
+    """Of the workspace."""
+    manifest: Manifest
+    ids: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+    """Of a sheet, one per id."""
+
+
 def draw_each(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{root, manifest, ids}` -> `{pictures: {id: base64 of a PNG}}`, of those that are there."""
-    manifest, examples = _load(payload)
-    return {"pictures": {example.id: _encoded(_png(_draw(manifest, example))) for example in examples}}
+    """`{root, manifest, ids}` -> `{pictures: {id: base64 of a PNG}}`, of the examples that still exist."""
+    request = ThumbnailRequest.model_validate(payload)
+    return {"pictures": {example.id: _encoded(_png(_draw(request, example))) for example in _load(request)}}
 
 
 def draw_sheet(payload: dict[str, Any]) -> dict[str, Any]:
     """`{root, manifest, ids, captions}` -> `{png}`: base64, a sheet in the order of the ids, each with its caption."""
-    manifest, examples = _load(payload)
-    captions = dict(zip(payload["ids"], payload["captions"], strict=True))
-    ordered = sorted(examples, key=lambda example: payload["ids"].index(example.id))
-    drawn = [_draw(manifest, example) for example in ordered]
-    side = find(manifest.modality).thumbnail_side
-    return {"png": _encoded(draw_grid(drawn, [captions[example.id] for example in ordered], side))}
+    request = ThumbnailRequest.model_validate(payload)
+    captions = dict(zip(request.ids, request.captions, strict=True))
+    ordered = sorted(_load(request), key=lambda example: request.ids.index(example.id))
+    images = [_draw(request, example) for example in ordered]
+    side = find(request.manifest.modality).thumbnail_side
+    return {"png": _encoded(draw_grid(images, [captions[example.id] for example in ordered], side))}
 
 
-def _load(payload: dict[str, Any]) -> tuple[Manifest, list[Example]]:
-    manifest = Manifest.model_validate(payload["manifest"])
-    return manifest, load_examples(Folders(Path(payload["root"])), manifest, ids=payload["ids"], in_sandbox=True)
+def _load(request: ThumbnailRequest) -> list[Example]:
+    return load_examples(Folders(request.root), request.manifest, ids=request.ids, in_sandbox=True)
 
 
-def _draw(manifest: Manifest, example: Example) -> Pixels:
-    return find(manifest.modality).thumbnail(example.media)
+def _draw(request: ThumbnailRequest, example: Example) -> Pixels:
+    return find(request.manifest.modality).thumbnail(example.media)
 
 
-def _png(picture: Pixels) -> bytes:
+def _png(image: Pixels) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -1,5 +1,5 @@
-"""What tasks of reasoning-gym give for answers to their questions. For a caged process: nine of the package's scorers
-run what an answer holds, as an expression of Python.
+"""Scores of reasoning-gym's tasks for answers to their questions. For a sandboxed process: nine of the package's
+scorers run the answer as an expression of Python.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from speciate.datasets.sources.reasoning_gym import decode_entry
 
 COLUMN = "entry"
-"""Of an example that `gym:TASK` made: what the task's scorer needs."""
+"""Column of an example that `gym:TASK` made, with the data of the task's scorer."""
 
 
 def score(example: dict[str, Any], prediction: dict[str, Any]) -> float:

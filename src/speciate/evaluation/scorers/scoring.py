@@ -1,6 +1,6 @@
 """The worker's side of `scorer`: everybody's answers through a function of the caller's, to scores like other metrics'.
 
-What the function is given: `example` has the columns, `id`, `input` (unless it is a picture, a sound or the like) and
+What the function is given: `example` has the columns, `id`, `input` (unless it is an image, a sound or the like) and
 `truth`; `prediction` has `output`, `confidence`, `probabilities` and `error`, whose `output` is None.
 """
 
@@ -26,9 +26,13 @@ _SHOWN = 200
 
 
 def score_answers(
-    run: Run, scoring: Scoring, examples: Sequence[Example], truths: Sequence[Any], sheets: Sequence[ModelAnswers],
-    tell: Callable[[int], None],
-) -> list[ExtraScores]:  # fmt: skip
+    run: Run,
+    scoring: Scoring,
+    examples: Sequence[Example],
+    references: Sequence[Any],
+    all_answers: Sequence[ModelAnswers],
+    on_progress: Callable[[int], None],
+) -> list[ExtraScores]:
     """A metric for each name that the function gives its scores."""
     scorer = scorers.find_scorer(scoring.ref)
     if scorer.metric() != scoring.metric:
@@ -37,16 +41,16 @@ def score_answers(
             f"The scorer {scoring.metric} has changed since the evaluation was asked for.",
             "Call evaluate_models again: it is another metric now.",
         )
-    given = [_example(example, truth) for example, truth in zip(examples, truths, strict=True)]
+    given = [_example(example, reference) for example, reference in zip(examples, references, strict=True)]
     scored: dict[str, list[list[ScoreResult]]] = {}
-    for sheet in sheets:
-        for answers in sheet.repeats:
+    for model_answers in all_answers:
+        for answers in model_answers.repeats:
             rows = [
                 {"example": example, "prediction": _prediction(answer)}
                 for example, answer in zip(given, answers, strict=True)
             ]
-            scored.setdefault(sheet.evaluated_model.name, []).append(scorer.score_all(run.folder.path, rows))
-            tell(sum(len(times) for times in scored.values()) * len(examples))
+            scored.setdefault(model_answers.evaluated_model.name, []).append(scorer.score_all(run.folder.path, rows))
+            on_progress(sum(len(times) for times in scored.values()) * len(examples))
     every = [each for times in scored.values() for time in times for each in time]
     names = list(dict.fromkeys(name for each in every if isinstance(each, dict) for name in each))
     if not names:
@@ -65,7 +69,7 @@ def score_answers(
 
 def expand_metrics(metrics: Sequence[str], scoring: Scoring, made: Sequence[ExtraScores]) -> tuple[str, ...]:
     """The metrics' names, with those that the function gave in the place that was kept for them."""
-    names = [marks.metric for marks in made]
+    names = [scores.metric for scores in made]
     return tuple(name for each in metrics for name in (names if each == scoring.metric else [each]))
 
 
@@ -111,15 +115,15 @@ def _first(every: Sequence[ScoreResult]) -> str:
     return " ".join((raised or failed)[0].detail.split())[:_SHOWN] if failed else ""
 
 
-def _example(example: Example, truth: Any) -> dict[str, Any]:
+def _example(example: Example, reference: Any) -> dict[str, Any]:
     own = {"input": example.media} if _is_plain(example.media) else {}
-    said = {**example.columns, **own, "id": example.id, "truth": truth}
+    said = {**example.columns, **own, "id": example.id, "truth": reference}
     plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
     return plain
 
 
 def _is_plain(media: Any) -> bool:
-    """Whether it is JSON; pictures, sounds and the like are not handed over."""
+    """Whether it is JSON; images, sounds and the like are not handed over."""
     parts = media.values() if isinstance(media, dict) else [media]
     return not any(isinstance(part, np.ndarray | dict) for part in parts)
 

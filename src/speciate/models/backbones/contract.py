@@ -44,6 +44,17 @@ class States(NamedTuple):
     grid: tuple[int, ...] | None = None
     """Images: T == height * width, row by row; no special tokens in `sequence` then. Volumes: the depth before."""
 
+    def as_maps(self, axes: int = 2) -> torch.Tensor:
+        """(B, T, W) -> (B, W, height, width), or (B, W, depth, height, width) if `axes` is 3. INVALID if the states
+        are not such a grid."""
+        if self.grid is None or len(self.grid) != axes:
+            raise SpeciateError(
+                Code.INVALID,
+                f"This base model gives no grid of states with {axes} axes, so it cannot locate anything.",
+                "Use a base model that reads images, such as 'new:vit', or one for volumes, such as 'new:unet3d'.",
+            )
+        return self.sequence.mT.reshape(len(self.sequence), -1, *self.grid)
+
 
 class Backbone(Protocol):
     base_model: str

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.families.classification import as_label
+from speciate.tasks.families.classification import as_label, is_empty
 from speciate.tasks.task import Prediction, Scores, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -46,34 +46,34 @@ class Anomaly(BaseModel):
         return (NORMAL, self.positive_label)
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the positive label, or "normal" whatever else the label is."""
-        if _is_empty(cell):
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the positive label, or "normal" whatever else the label is."""
+        if is_empty(cell):
             return None
         positive = terms.positive_label or ANOMALY
         return TaskExample(example, positive if as_label(cell) == positive else NORMAL)
 
     @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
-        """Nothing for an anomaly: it is not known what others there are."""
-        posed = cls.pose(example, cell, terms) or TaskExample(example, NORMAL)
-        return [posed] if posed.truth == NORMAL else []
+    def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
+        """Nothing for an anomaly: models learn from normal examples only."""
+        made = cls.evaluation_example(example, cell, terms) or TaskExample(example, NORMAL)
+        return [made] if made.target == NORMAL else []
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         return cls(
             positive_label=settings.get("positive_label") or ANOMALY, normal_share=settings.get("normal_share", 0.95)
         )
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """Everything is normal."""
         prediction = Prediction(NORMAL, 1.0, {NORMAL: 1.0})
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
         """(N,): 1 for an anomaly."""
-        return np.array([truth == self.positive_label for truth in truths], np.int64)
+        return np.array([target == self.positive_label for target in targets], np.int64)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """By the scores of the normal examples among these. INVALID: there are none."""
@@ -91,11 +91,11 @@ class Anomaly(BaseModel):
         odd = self._ranks(np.asarray(scores, np.float64)[:, 0]) ** (math.log(0.5) / math.log(self.normal_share))
         return [
             Prediction(
-                self.positive_label if chance > 0.5 else NORMAL,
-                max(chance, 1 - chance),
-                {NORMAL: 1 - chance, self.positive_label: chance},
+                self.positive_label if probability > 0.5 else NORMAL,
+                max(probability, 1 - probability),
+                {NORMAL: 1 - probability, self.positive_label: probability},
             )
-            for chance in odd.tolist()
+            for probability in odd.tolist()
         ]
 
     def _ranks(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -121,10 +121,6 @@ class Anomaly(BaseModel):
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         raise _no_network()
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _no_network() -> SpeciateError:

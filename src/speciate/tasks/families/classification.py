@@ -28,28 +28,28 @@ class Classification(DirectSupervision, BaseModel):
     temperature: float = 1.0
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the label, a str."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the label, a str."""
         known = as_label(cell)
         return TaskExample(example, known) if known else None
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        return cls(labels=tuple(sorted(set(truths))))
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        return cls(labels=tuple(sorted(set(targets))))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The most frequent label, the first by name among equals."""
-        counts = Counter(truths)
-        shares = {label: counts[label] / len(truths) for label in sorted(counts)}
+        counts = Counter(targets)
+        shares = {label: counts[label] / len(targets) for label in sorted(counts)}
         label = max(shares, key=lambda name: shares[name])
         prediction = Prediction(label, shares[label], shares)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Positions in `labels`, (N,). A label that training has not seen becomes -1."""
         place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place.get(truth, -1) for truth in truths], dtype=np.int64)
+        return np.array([place.get(target, -1) for target in targets], dtype=np.int64)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """Temperature scaling: no answer changes by it."""
@@ -63,7 +63,7 @@ class Classification(DirectSupervision, BaseModel):
         made = []
         for row in self.probabilities(scores):
             best = int(np.argmax(row))
-            probabilities = {label: float(chance) for label, chance in zip(self.labels, row, strict=True)}
+            probabilities = {label: float(probability) for label, probability in zip(self.labels, row, strict=True)}
             made.append(Prediction(self.labels[best], float(row[best]), probabilities))
         return made
 
@@ -88,17 +88,17 @@ class Classification(DirectSupervision, BaseModel):
         return list(head(states.pooled).double().cpu().numpy())
 
 
-# A cell as a label: one rule for truths of every task that has labels, and for answers that stand in a column.
-
-
 def as_label(cell: Any) -> str | None:
-    """As a dataset writes its classes: 1 and 1.0 are the same one. None where there is none."""
-    if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-        return None
-    return class_name(cell) or None
+    """A cell as a label, written as a dataset writes its classes: 1 and 1.0 are one label. None for an empty cell.
+
+    One rule for targets of every task with labels and for answers stored in a column.
+    """
+    return None if is_empty(cell) else class_name(cell) or None
 
 
-# From scores to probabilities that mean what they say.
+def is_empty(cell: Any) -> bool:
+    """No value: None, an empty text or NaN."""
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
 TEMPERATURES = np.geomspace(0.02, 20, 61)

@@ -1,6 +1,6 @@
 """The action at each step of an episode, from what is measured and seen at that step: behaviour cloning.
 
-A model never sees the actions that it is asked for, nor what comes later: so it can act, step by step (evaluation/
+A model never sees the actions to predict, nor later steps, so it can act step by step (evaluation/environments/
 rollouts.py). Actions are learned in units of their spread.
 """
 
@@ -42,20 +42,20 @@ class Control(BaseModel):
     spread: tuple[float, ...]
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: `{actions: (T, A)}` and, of an episode that begins where a simulator's seed puts it, `environment` and
-        `seed`. None where no action was recorded."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: `{actions: (T, A)}` and, of an episode that begins at a simulator's seed, `environment` and `seed`.
+        None if no action was recorded."""
         media: Episode = example.media
         if not media["action"].size:
             return None
-        truth: dict[str, Any] = {ACTIONS: media["action"].astype(np.float64).tolist()}
+        target: dict[str, Any] = {ACTIONS: media["action"].astype(np.float64).tolist()}
         environment, seed = example.columns.get(ENVIRONMENT), example.columns.get(SEED)
         if isinstance(environment, str) and isinstance(seed, int | float) and not example.columns.get(START):
-            truth |= {ENVIRONMENT: environment, SEED: int(seed)}
-        return TaskExample(example._replace(media=without_actions(media)), truth)
+            target |= {ENVIRONMENT: environment, SEED: int(seed)}
+        return TaskExample(example._replace(media=without_actions(media)), target)
 
     @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
+    def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
         """The episode in pieces of two steps."""
         steps = len(example.media["times"])
         starts = range(0, steps, _PIECE_STEPS)
@@ -65,36 +65,36 @@ class Control(BaseModel):
             )
             for start in starts
         )
-        return [posed for piece in pieces if (posed := cls.pose(piece, cell, terms)) is not None]
+        return [made for piece in pieces if (made := cls.evaluation_example(piece, cell, terms)) is not None]
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        widths = sorted({np.shape(truth[ACTIONS])[1] for truth in truths})
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        widths = sorted({np.shape(target[ACTIONS])[1] for target in targets})
         if len(widths) > 1:
             raise SpeciateError(
                 Code.INVALID,
                 f"An action has from {widths[0]} to {widths[-1]} numbers in training episodes: not those of one robot.",
                 "Keep those of one: curate_dataset(steps=[{'op': 'filter', 'where': 'action_width = ...'}]).",
             )
-        actions = np.concatenate([np.array(truth[ACTIONS], np.float64) for truth in truths])
+        actions = np.concatenate([np.array(target[ACTIONS], np.float64) for target in targets])
         spread = actions.std(axis=0)
         return cls(
             centre=tuple(actions.mean(axis=0).tolist()), spread=tuple(np.where(spread > 1e-9, spread, 1.0).tolist())
         )
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The mean action, whatever is seen."""
-        centre = [round(value, 6) for value in cls.of(truths, {}).centre]
+        centre = [round(value, 6) for value in cls.fit(targets, {}).centre]
         return lambda example: Prediction({ACTIONS: [centre] * len(example.media["times"])}, None, None)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return ()
 
-    def targets(self, truths: Sequence[Any]) -> Targets:
+    def encode_targets(self, targets: Sequence[Any]) -> Targets:
         """(T, A) for each example."""
-        return [(np.array(truth[ACTIONS], np.float64) - self.centre) / self.spread for truth in truths]
+        return [(np.array(target[ACTIONS], np.float64) - self.centre) / self.spread for target in targets]
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
         return self
@@ -134,14 +134,13 @@ def without_actions(media: Episode) -> Episode:
     return {**media, "action": np.zeros((len(media["times"]), 0), np.float32), "about": {**about, "action": []}}
 
 
-# Each step of an episode as what was measured then, scaled; and where that is wanted with the squares and products.
-
-
 MOST_MULTIPLIED = 48
 """Numbers of a state whose products are taken: of more they would be thousands."""
 
 
 class StepStates:
+    """Each step of an episode as its scaled measurements, optionally with their squares and products."""
+
     def __init__(self, scaling: Scaling, products: bool) -> None:
         self._scaling, self._products = scaling, products
 

@@ -1,5 +1,5 @@
 """Boxes with labels: centres as peaks of a heat map, with a size and an offset at each (Objects as Points, Zhou et al.
-2019). Inside, boxes are shares of the picture, so that its size does not matter; outside they are in its pixels.
+2019). Inside, boxes are shares of the image, so that its size does not matter; outside they are in its pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, TaskTerms, as_maps
+from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 Maps = npt.NDArray[Any]  # (K + 4, h, w): heat of each label, then width, height and the offset of the centre
-_MOST, _LEAST_SCORE = 100, 0.05  # boxes of a picture, as COCO counts them; their score, as Detectron cuts them
+_MOST, _LEAST_SCORE = 100, 0.05  # boxes of an image, as COCO counts them; their score, as Detectron cuts them
 _HIDDEN = 64
-_OVERLAP = 0.7  # of a box whose centre is off by the radius of a peak, with the true one
+_OVERLAP = 0.7  # of a box off by the radius of a peak with the true box
 _ALPHA, _BETA, _OF_SIZE = 2, 4, 0.1  # of the focal loss; weight of the sizes' loss, counted in cells
 _RARE = math.log(0.1 / 0.9)  # bias at the start: most places are no centre (Lin et al. 2017)
 
@@ -37,10 +37,10 @@ class Detection(DirectSupervision, BaseModel):
     labels: tuple[str, ...]
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
         """Cell: `[{category, bbox: [x, y, width, height]}]` in pixels, as the COCO reader makes it; may be empty.
 
-        Truth: `{size: [width, height], objects: [{label, box, crowd?}]}`, in pixels.
+        Target: `{size: [width, height], objects: [{label, box, crowd?}]}`, in pixels.
         """
         if cell is None:
             return None
@@ -50,43 +50,43 @@ class Detection(DirectSupervision, BaseModel):
         return TaskExample(example, {"size": [width, height], "objects": [_object(each) for each in cell]})
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        labels = sorted({each["label"] for truth in truths for each in truth["objects"]})
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        labels = sorted({each["label"] for target in targets for each in target["objects"]})
         if not labels:
             raise SpeciateError(
                 Code.INVALID,
-                "There is no box in any training picture.",
+                "There is no box in any training image.",
                 "Name the column that has the objects with target, such as target='objects'.",
             )
         return cls(labels=tuple(labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The median box of each label, scored by the share of pictures that show it."""
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+        """The median box of each label, scored by the share of images that show it."""
         shares: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
-        for truth in truths:
-            for each in truth["objects"]:
-                shares[each["label"]].append(np.array(each["box"]) / (2 * truth["size"]))
-        shown = Counter(label for truth in truths for label in {each["label"] for each in truth["objects"]})
+        for target in targets:
+            for each in target["objects"]:
+                shares[each["label"]].append(np.array(each["box"]) / (2 * target["size"]))
+        shown = Counter(label for target in targets for label in {each["label"] for each in target["objects"]})
         usual = [
-            {"label": label, "score": shown[label] / len(truths), "box": np.median(shares[label], axis=0).tolist()}
+            {"label": label, "score": shown[label] / len(targets), "box": np.median(shares[label], axis=0).tolist()}
             for label in sorted(shares)
         ]
         return lambda example: _in_pixels(Prediction(usual, None, None), example)
 
-    def targets(self, truths: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
+    def encode_targets(self, targets: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
         """(objects, 5) each: place of the label, centre x and y, width and height as shares. Crowds are left out."""
         place = {label: i for i, label in enumerate(self.labels)}
         return [
             np.array(
                 [
-                    [place[each["label"]], *_centred(each["box"], truth["size"])]
-                    for each in truth["objects"]
+                    [place[each["label"]], *_centred(each["box"], target["size"])]
+                    for each in target["objects"]
                     if each["label"] in place and not each.get("crowd")
                 ],
                 np.float32,
             ).reshape(-1, 5)
-            for truth in truths
+            for target in targets
         ]
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
@@ -130,28 +130,28 @@ class Detection(DirectSupervision, BaseModel):
         import torch
         from torch.nn.functional import l1_loss, logsigmoid
 
-        maps = head(as_maps(states))
+        maps = head(states.as_maps())
         heat = maps[:, :-4]
         (high, wide), device = heat.shape[2:], maps.device
-        wanted = np.stack([_heat(boxes, len(self.labels), high, wide) for boxes in targets])
-        wished = torch.from_numpy(wanted).to(device)
-        chance, centre = torch.sigmoid(heat), wished == 1
-        found = centre * (1 - chance) ** _ALPHA * logsigmoid(heat)
-        clean = ~centre * (1 - wished) ** _BETA * chance**_ALPHA * logsigmoid(-heat)
-        pictures = np.repeat(np.arange(len(targets)), [len(boxes) for boxes in targets])
-        count = max(len(pictures), 1)
+        heats = np.stack([_heat(boxes, len(self.labels), high, wide) for boxes in targets])
+        target = torch.from_numpy(heats).to(device)
+        probability, centre = torch.sigmoid(heat), target == 1
+        found = centre * (1 - probability) ** _ALPHA * logsigmoid(heat)
+        clean = ~centre * (1 - target) ** _BETA * probability**_ALPHA * logsigmoid(-heat)
+        images = np.repeat(np.arange(len(targets)), [len(boxes) for boxes in targets])
+        count = max(len(images), 1)
         loss = -(found + clean).sum() / count
-        if not len(pictures):
+        if not len(images):
             return loss
         boxes = np.concatenate(targets)
         places = boxes[:, 1:3] * (wide, high)
         cells = _cells(places, wide, high)
-        at = (torch.from_numpy(pictures), slice(-4, None), *torch.from_numpy(cells[:, ::-1].copy()).unbind(1))
-        said = maps[at]
+        at = (torch.from_numpy(images), slice(-4, None), *torch.from_numpy(cells[:, ::-1].copy()).unbind(1))
+        predicted = maps[at]
         sizes = torch.from_numpy(boxes[:, 3:]).to(device) * torch.tensor([wide, high], device=device)
         offsets = torch.from_numpy((places - cells).astype(np.float32)).to(device)
-        off = l1_loss(said[:, 2:], offsets, reduction="sum")
-        return loss + (_OF_SIZE * l1_loss(said[:, :2], sizes, reduction="sum") + off) / count
+        off = l1_loss(predicted[:, 2:], offsets, reduction="sum")
+        return loss + (_OF_SIZE * l1_loss(predicted[:, :2], sizes, reduction="sum") + off) / count
 
     def counted(self, states: States, targets: Any) -> int:
         return sum(len(boxes) for boxes in targets)
@@ -159,7 +159,7 @@ class Detection(DirectSupervision, BaseModel):
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         import torch
 
-        maps = head(as_maps(states)).float()
+        maps = head(states.as_maps()).float()
         high, wide = maps.shape[2:]
         sizes = maps[:, -4:-2] / torch.tensor([wide, high], device=maps.device).view(2, 1, 1)
         return list(torch.cat([torch.sigmoid(maps[:, :-4]), sizes, maps[:, -2:]], 1).cpu().numpy())
@@ -186,7 +186,7 @@ def _centred(box: Sequence[float], size: Sequence[float]) -> list[float]:
 
 
 def _cut(x: float, y: float, width: float, height: float) -> list[float]:
-    """Centre and size -> corner and size of what lies in the picture."""
+    """Centre and size -> corner and size of what lies in the image."""
     left, top, right, bottom = np.clip([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 0, 1).tolist()
     return [left, top, right - left, bottom - top]
 

@@ -48,19 +48,19 @@ class Forecasting(BaseModel):
     horizon: int
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """All but the last `horizon` steps are seen. None where too little would be left.
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """All but the last `horizon` steps are visible. None if too few are left.
 
-        Truth: `{steps: (C, horizon), level: (C,), spread: (C,), naive: (C,)}`; `naive` is the mean error of repeating
+        Target: `{steps: (C, horizon), level: (C,), spread: (C,), naive: (C,)}`; `naive` is the mean error of repeating
         the last step within what is seen.
         """
         horizon = _known_horizon(terms)
         return _window(example, example.media.shape[1] - horizon, horizon)
 
     @classmethod
-    def lessons(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
-        """Windows of the part that a question shows, evenly spread: each begins with the series, and shows at least
-        half of what can be shown, so that it is like a question.
+    def training_examples(cls, example: Example, cell: Any, terms: TaskTerms) -> list[TaskExample]:
+        """Windows of the visible part, evenly spread. Each begins with the series and shows at least half of that
+        part, so that it resembles an evaluation example.
         """
         horizon = _known_horizon(terms)
         last = example.media.shape[1] - 2 * horizon
@@ -68,12 +68,12 @@ class Forecasting(BaseModel):
         if last < first:
             return []
         ends = np.unique(np.linspace(first, last, _TRAINING_WINDOWS).astype(np.int64)).tolist()
-        posed = [_window(example._replace(id=f"{example.id}#{k}"), end, horizon) for k, end in enumerate(ends)]
-        return [one for one in posed if one is not None]
+        windows = [_window(example._replace(id=f"{example.id}#{k}"), end, horizon) for k, end in enumerate(ends)]
+        return [one for one in windows if one is not None]
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        shapes = sorted({np.shape(truth["steps"]) for truth in truths})
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        shapes = sorted({np.shape(target["steps"]) for target in targets})
         if len(shapes) > 1:
             raise SpeciateError(
                 Code.INVALID,
@@ -84,9 +84,9 @@ class Forecasting(BaseModel):
         return cls(channels=shapes[0][0], horizon=shapes[0][1])
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The last step again; where a series has a plain period, its last period again."""
-        horizon = len(truths[0]["steps"][0])
+        horizon = len(targets[0]["steps"][0])
 
         return lambda example: Prediction(repeat_last(example.media, horizon).tolist(), None, None)
 
@@ -94,11 +94,11 @@ class Forecasting(BaseModel):
     def labels(self) -> tuple[str, ...]:
         return ()
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.float64]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.float64]:
         """(N, C * horizon), channel by channel."""
-        steps, level, spread = (np.array([truth[key] for truth in truths]) for key in ("steps", "level", "spread"))
+        steps, level, spread = (np.array([target[key] for target in targets]) for key in ("steps", "level", "spread"))
         wanted: npt.NDArray[np.float64] = (steps - level[..., None]) / spread[..., None]
-        return wanted.reshape(len(truths), -1)
+        return wanted.reshape(len(targets), -1)
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
         return self
@@ -166,7 +166,7 @@ def period(seen: Series) -> int | None:
 
 def _known_horizon(terms: TaskTerms) -> int:
     if terms.horizon is None:
-        raise ValueError("how many steps to foretell is not known")
+        raise ValueError("the number of steps to forecast is not known")
     return terms.horizon
 
 
@@ -176,11 +176,11 @@ def _window(example: Example, end: int, horizon: int) -> TaskExample | None:
     seen, to_come = example.media[:, :end], example.media[:, end : end + horizon]
     standing = LevelAndSpread.of(seen)
     naive = np.abs(np.diff(seen.astype(np.float64), axis=1)).mean(axis=1)
-    truth = {
+    target = {
         "steps": to_come.astype(np.float64).tolist(), "level": standing.level.tolist(),
         "spread": standing.spread.tolist(), "naive": naive.tolist(),
     }  # fmt: skip
-    return TaskExample(example._replace(media=seen), truth)
+    return TaskExample(example._replace(media=seen), target)
 
 
 def _rescale(made: Prediction, standing: LevelAndSpread) -> Prediction:
@@ -197,11 +197,12 @@ def _ends(states: States) -> torch.Tensor:
     return torch.cat([states.pooled, states.sequence[torch.arange(len(last)), last]], 1)
 
 
-# Series as their last steps, and as their last period over again, which no sum of lags finds by itself where series
-# have periods of their own. Both relative to the level and spread at the end (forecasting.py).
-
-
 class Lags:
+    """Series as their last steps and their last period repeated, relative to the level and spread at the end.
+
+    No sum of lags finds the repetition by itself if series have different periods.
+    """
+
     def __init__(self, channels: int, steps: int, horizon: int) -> None:
         self._channels, self._steps, self._horizon = channels, steps, horizon
 

@@ -1,8 +1,8 @@
-"""A text in answer to an example: the example is a question, or a conversation that the answer goes on.
+"""A text in answer to an example: the example is a question, or a conversation that the answer continues.
 
-What is asked and answered is in modalities/messages.py: a conversation that ends in a turn of the assistant asks for
-that turn, where no column has the answer. Of a mixed row its text does (shown.py). A model for it is a language model
-(writing.py), or one that sees (seeing.py), with no head of ours.
+Conversations are those of modalities/messages.py: if no column has the answer, the last turn of the assistant is the
+target; of a mixed row, the last turn in its text. A model for it is a language model (language_predictor.py) or a
+vision-language model (vision_language_predictor.py), without a head of ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, Task
 
 
 class Generation(DirectSupervision, BaseModel):
-    """Knows nothing of the training truths."""
+    """Knows nothing of the training targets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["generation"] = "generation"
@@ -33,17 +33,17 @@ class Generation(DirectSupervision, BaseModel):
         return ()
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the text as it stands in the cell, a number or a truth value as Python writes it; of a cell without
-        one the last turn of the conversation, where that is the assistant's."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the text of the cell, a number or a Boolean as Python writes it; for an empty cell the last turn of
+        the conversation, if that is the assistant's."""
         if isinstance(cell, bytes | list | dict):
             raise ValueError(f"{str(cell)[:40]!r} is no text")
         text = "" if cell is None else str(cell)
         if text.strip():
             return TaskExample(example, text)
         if isinstance(example.media, dict):  # a mixed row
-            told = split_answer(example.media)
-            return None if told is None else TaskExample(example._replace(media=told[0]), told[1])
+            split = split_answer(example.media)
+            return None if split is None else TaskExample(example._replace(media=split[0]), split[1])
         if not isinstance(example.media, str):
             return None
         turns = split_last_answer(conversation(example.media))
@@ -52,18 +52,18 @@ class Generation(DirectSupervision, BaseModel):
         return TaskExample(example._replace(media=format_messages(turns[0])), turns[1])
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         return cls()
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The most frequent text, the first by name among equals."""
-        counts = Counter(truths)
+        counts = Counter(targets)
         prediction = Prediction(max(sorted(counts), key=lambda text: counts[text]), None, None)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> list[Any]:
-        return list(truths)
+    def encode_targets(self, targets: Sequence[Any]) -> list[Any]:
+        return list(targets)
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
         return self
@@ -82,33 +82,33 @@ class Generation(DirectSupervision, BaseModel):
         raise TypeError("a language model has its own scores")
 
 
-# What of an example a model that sees is shown: its pictures in the order of their names, and its question.
-#
-# An example is a picture, or a mixed row of pictures and texts. The one text is the question, or a conversation; of
-# several each stands after its name. Parts of other modalities are not shown.
-
-
 PROMPT_PARTS = ("image", "text")
-"""Modalities of the parts that are shown."""
+"""Modalities of the parts in a prompt."""
 
 
 def look(media: Any, parts: Collection[str] = (), side: int | None = None) -> ImagePrompt:
-    """`parts`: NAME.MODALITY of those that are shown, none: all that can be; `side`: as `smaller` has it. ValueError
-    for an example without a picture or with a question that is none."""
+    """The prompt of an example: its images in the order of their names, and its question.
+
+    An example is an image, or a mixed row of images and texts. A single text is the question, or a conversation; of
+    several texts each follows its name. Parts of other modalities are left out.
+
+    `parts`: NAME.MODALITY of the parts to show; empty: all images and texts. `side`: see `shrink`. ValueError for an
+    example without an image or with an invalid conversation.
+    """
     if isinstance(media, np.ndarray):
         return ImagePrompt((Message(USER, ""),), (shrink(media, side),))
     if not isinstance(media, Mapping):
         raise ValueError("the example has no picture")
     there = [(part, medium) for part, medium in present_parts(media) if not parts or str(part) in parts]
-    pictures = [medium for part, medium in sorted(there, key=_natural_order) if part.modality == "image"]
-    if not pictures:
+    images = [medium for part, medium in sorted(there, key=_natural_order) if part.modality == "image"]
+    if not images:
         raise ValueError("the example has no picture")
     texts = [(part, medium) for part, medium in there if part.modality == "text"]
-    return ImagePrompt(_question(texts), tuple(shrink(each, side) for each in pictures))
+    return ImagePrompt(_question(texts), tuple(shrink(each, side) for each in images))
 
 
 def parts_of(examples: Sequence[Example]) -> tuple[str, ...]:
-    """NAME.MODALITY of all parts that mixed rows have, and that can be shown; () of pictures alone."""
+    """NAME.MODALITY of all parts that mixed rows have, and that can be shown; () of images alone."""
     named = {name for each in examples if isinstance(each.media, Mapping) for name in each.media}
     return tuple(sorted(name for name in named if name.rpartition(".")[2] in PROMPT_PARTS))
 
@@ -133,7 +133,7 @@ def _question(texts: Sequence[tuple[PartName, str]]) -> Conversation:
         return (Message(USER, ""),)
     if len(texts) == 1:
         return conversation(texts[0][1])
-    said = [(part, conversation(text)) for part, text in texts]
-    if long := next((part.own for part, each in said if len(each) > 1), None):
+    turns = [(part, conversation(text)) for part, text in texts]
+    if long := next((part.own for part, each in turns if len(each) > 1), None):
         raise ValueError(f"the part {long!r} is a conversation, and there are other texts beside it")
-    return (Message(USER, "\n\n".join(f"{part.own}: {each[0].content}" for part, each in said)),)
+    return (Message(USER, "\n\n".join(f"{part.own}: {each[0].content}" for part, each in turns)),)

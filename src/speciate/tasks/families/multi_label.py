@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.families.classification import sigmoid
+from speciate.tasks.families.classification import is_empty, sigmoid
 from speciate.tasks.task import DirectSupervision, Prediction, Scores, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -34,28 +33,28 @@ class MultiLabel(DirectSupervision, BaseModel):
     """A label is given where its probability is above its own."""
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the sorted list of labels; an empty list is the truth that none holds."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the sorted list of labels, which may be empty."""
         labels = labels_of(cell)
         return None if labels is None else TaskExample(example, labels)
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        labels = tuple(sorted({label for truth in truths for label in truth}))
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        labels = tuple(sorted({label for target in targets for label in target}))
         return cls(labels=labels, thresholds=(0.5,) * len(labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The labels that at least half of the examples have, else those that are most frequent."""
-        readout = cls.of(truths, {})
-        shares = readout.targets(truths).mean(axis=0)
+        task_head = cls.fit(targets, {})
+        shares = task_head.encode_targets(targets).mean(axis=0)
         given = shares >= min(0.5, shares.max(initial=0.0))
-        prediction = readout._prediction(shares, given)
+        prediction = task_head._prediction(shares, given)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.float32]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.float32]:
         """(N, K) of 0 and 1. A label that training has not seen has no column."""
-        return np.array([[label in truth for label in self.labels] for truth in map(set, truths)], np.float32)
+        return np.array([[label in target for label in self.labels] for target in map(set, targets)], np.float32)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """Thresholds with the greatest F1 over all pairs of example and label, each label having its own."""
@@ -82,16 +81,16 @@ class MultiLabel(DirectSupervision, BaseModel):
         return list(head(states.pooled).double().cpu().numpy())
 
     def _prediction(self, probabilities: npt.NDArray[Any], given: npt.NDArray[np.bool_]) -> Prediction:
-        """Confidence: the mean probability of what is said of the labels."""
+        """Confidence: the mean probability of the answers to all labels."""
         output = [label for label, is_given in zip(self.labels, given, strict=True) if is_given]
-        said = np.where(given, probabilities, 1 - probabilities)
-        table = {label: float(chance) for label, chance in zip(self.labels, probabilities, strict=True)}
-        return Prediction(output, float(said.mean()) if len(said) else None, table)
+        sure = np.where(given, probabilities, 1 - probabilities)
+        table = {label: float(probability) for label, probability in zip(self.labels, probabilities, strict=True)}
+        return Prediction(output, float(sure.mean()) if len(sure) else None, table)
 
 
 def labels_of(cell: Any) -> list[str] | None:
-    """A list, a JSON list, or text divided by | or ; -> sorted labels, each once. None: no truth there."""
-    if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
+    """A list, a JSON list, or text divided by | or ; -> sorted labels, each once. None: an empty cell."""
+    if is_empty(cell):
         return None
     if isinstance(cell, str):
         cell = _parse_list(cell) if cell.lstrip().startswith("[") else _DIVIDED.split(cell)
@@ -110,11 +109,11 @@ def _parse_list(text: str) -> Any:
         raise ValueError(f"{text[:40]!r} begins like a JSON list and is none ({error})") from error
 
 
-def _thresholds(probabilities: Scores, wanted: npt.NDArray[np.bool_]) -> list[float]:
-    """By Dinkelbach's method (1967): F = 2 hits / (given + wanted) is greatest where hits - F/2 * given is, and that
+def _thresholds(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> list[float]:
+    """By Dinkelbach's method (1967): F = 2 hits / (given + labelled) is greatest where hits - F/2 * given is, and that
     is a sum over the labels, so each label's threshold is found alone, and F again until it does not grow."""
-    curves = [_curve(column, truth) for column, truth in zip(probabilities.T, wanted.T, strict=True)]
-    total, half = float(wanted.sum()), 0.0
+    curves = [_curve(column, target) for column, target in zip(probabilities.T, labelled.T, strict=True)]
+    total, half = float(labelled.sum()), 0.0
     chosen = [0.5] * len(curves)
     for _ in range(_ROUNDS if total else 0):
         places = [int(np.argmax(hits - half * given)) for _, given, hits in curves]
@@ -127,13 +126,13 @@ def _thresholds(probabilities: Scores, wanted: npt.NDArray[np.bool_]) -> list[fl
     return chosen
 
 
-def _curve(probabilities: Scores, wanted: npt.NDArray[np.bool_]) -> tuple[Scores, Scores, Scores]:
-    """Thresholds between neighbouring chances, those nearest to 0.5 first (among equals they are chosen); how many
-    examples each gives the label to, and how many of them rightly."""
+def _curve(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> tuple[Scores, Scores, Scores]:
+    """Thresholds between neighbouring probabilities, those nearest to 0.5 first (of equals the first is chosen); how
+    many examples each gives the label to, and how many of them rightly."""
     levels = np.unique(probabilities)
     cuts = np.concatenate([[levels[0] / 2], (levels[:-1] + levels[1:]) / 2, [(levels[-1] + 1) / 2], [0.5]])
     cuts = cuts[np.argsort(np.abs(cuts - 0.5), kind="stable")]
     order = np.argsort(probabilities)
     given = len(probabilities) - np.searchsorted(probabilities[order], cuts, side="right")
-    right = np.concatenate([np.cumsum(wanted[order][::-1])[::-1], [0]])[len(probabilities) - given]
+    right = np.concatenate([np.cumsum(labelled[order][::-1])[::-1], [0]])[len(probabilities) - given]
     return cuts, given.astype(np.float64), right.astype(np.float64)

@@ -1,8 +1,8 @@
 """One label per example, of labels that have an order: answers are judged by how many ranks they are off.
 
-Scores are cumulative: (N, K - 1), of the chance that the label lies above each of the first K - 1. A network's head is
-CORAL (Cao, Mirjalili & Raschka 2020), one weighted sum with a bias for each, so that the chances cannot cross. The
-answer is the median, the rank with the least expected error.
+Scores are cumulative: (N, K - 1), of the probability that the label lies above each of the first K - 1. A network's
+head is CORAL (Cao, Mirjalili & Raschka 2020), one weighted sum with a bias for each, so that the probabilities cannot
+cross. The answer is the median, the rank with the least expected error.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ class Ordinal(DirectSupervision, BaseModel):
     temperature: float = 1.0
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the label, a str. ValueError where an order is given that lacks it."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the label, a str. ValueError where an order is given that lacks it."""
         known = as_label(cell)
         if known and terms.order and known not in terms.order:
             raise ValueError(f"{known[:40]!r} is not in the order that was given: {' < '.join(terms.order)}")
         return TaskExample(example, known) if known else None
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         """`settings["order"]`: from low to high; labels that training has not seen have no rank. INVALID: it is not
         known which label is higher.
         """
-        check_order(set(truths), settings.get("order") or ())
-        return cls(labels=tuple(rank_labels(set(truths), settings.get("order") or ())))
+        check_order(set(targets), settings.get("order") or ())
+        return cls(labels=tuple(rank_labels(set(targets), settings.get("order") or ())))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The median of the labels."""
-        labels, counts = rank_labels(set(truths), terms.order), Counter(truths)
-        shares = {label: counts[label] / len(truths) for label in labels}
+        labels, counts = rank_labels(set(targets), terms.order), Counter(targets)
+        shares = {label: counts[label] / len(targets) for label in labels}
         above = np.searchsorted(np.cumsum(list(shares.values())), 0.5 - 1e-9)
         label = labels[int(above)]
         prediction = Prediction(label, shares[label], shares)
         return lambda example: prediction
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Ranks, (N,). A label that training has not seen becomes -1."""
         place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place.get(truth, -1) for truth in truths], dtype=np.int64)
+        return np.array([place.get(target, -1) for target in targets], dtype=np.int64)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """The temperature with the least log loss. No answer changes by it."""
@@ -81,7 +81,7 @@ class Ordinal(DirectSupervision, BaseModel):
         made = []
         for row, probabilities in zip(scores, _rank_probabilities(scores / self.temperature), strict=True):
             rank = int((np.minimum.accumulate(row) > 0).sum())
-            table = {label: float(chance) for label, chance in zip(self.labels, probabilities, strict=True)}
+            table = {label: float(probability) for label, probability in zip(self.labels, probabilities, strict=True)}
             made.append(Prediction(self.labels[rank], float(probabilities[rank]), table))
         return made
 

@@ -11,21 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.modalities.messages import Conversation, conversation, last_answer, messages
 from speciate.models.language.example_checks import normalize
 from speciate.tasks.task import Prediction
 
-if TYPE_CHECKING:
-    pass
-
-
 PREFERENCE, REWARD = "preference", "reward"
 FIRST, SECOND = "first", "second"
 REJECTED = "rejected"
-"""The column with the worse answer, where nobody can name another: of an evaluation."""
+"""The column with the worse answer, where no caller can name another."""
 
 
 class AnswerPair(NamedTuple):
@@ -37,24 +33,24 @@ class AnswerPair(NamedTuple):
 
 
 def pose_pair(example: Example, better: Any, worse: Any) -> tuple[Example, str | None]:
-    """The example as it is asked, and the truth; None where there are no two different answers. ValueError where it is
-    meant to be a conversation and is none."""
+    """The example as a model sees it, and the target; None without two different answers. ValueError for a broken
+    conversation."""
     good, bad = last_answer(better), last_answer(worse)
     if good is None or bad is None or normalize(good) == normalize(bad):
         return example, None
     turned = hashlib.sha256(example.id.encode()).digest()[0] & 1
-    said = conversation(str(example.media))
-    offer = AnswerPair(said, bad, good) if turned else AnswerPair(said, good, bad)
-    return example._replace(media=pair_text(offer)), SECOND if turned else FIRST
+    prompt = conversation(str(example.media))
+    pair = AnswerPair(prompt, bad, good) if turned else AnswerPair(prompt, good, bad)
+    return example._replace(media=pair_text(pair)), SECOND if turned else FIRST
 
 
-def pair_text(offer: AnswerPair) -> str:
-    asked = [each.shown() for each in offer.asked]
-    return json.dumps({"asked": asked, FIRST: offer.first, SECOND: offer.second}, ensure_ascii=False)
+def pair_text(pair: AnswerPair) -> str:
+    asked = [each.shown() for each in pair.asked]
+    return json.dumps({"asked": asked, FIRST: pair.first, SECOND: pair.second}, ensure_ascii=False)
 
 
 def parse_pair(text: str) -> AnswerPair | None:
-    """What `written` wrote; None of other texts."""
+    """The pair that `pair_text` wrote; None for any other text."""
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -66,10 +62,10 @@ def parse_pair(text: str) -> AnswerPair | None:
 
 def preferred_answer(first: float, second: float) -> Prediction:
     """
-    >>> decided(1.0, 1.0).output, decided(0.0, 2.0).output
+    >>> preferred_answer(1.0, 1.0).output, preferred_answer(0.0, 2.0).output
     ('first', 'second')
     """
     lead = first - second
-    chance = 1 / (1 + math.exp(-lead)) if lead >= 0 else math.exp(lead) / (1 + math.exp(lead))
+    probability = 1 / (1 + math.exp(-lead)) if lead >= 0 else math.exp(lead) / (1 + math.exp(lead))
     label = FIRST if first >= second else SECOND
-    return Prediction(label, max(chance, 1 - chance), {FIRST: chance, SECOND: 1 - chance})
+    return Prediction(label, max(probability, 1 - probability), {FIRST: probability, SECOND: 1 - probability})

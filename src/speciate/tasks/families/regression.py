@@ -26,30 +26,30 @@ class Regression(DirectSupervision, BaseModel):
     spread: float
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: a finite number."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: a finite number."""
         if cell is None or cell == "":
             return None
         number = float(cell)
         return TaskExample(example, number) if math.isfinite(number) else None
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        numbers = np.array(truths, float)
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        numbers = np.array(targets, float)
         return cls(mean=float(numbers.mean()), spread=float(numbers.std()) or 1.0)
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The mean."""
-        prediction = Prediction(float(np.mean(truths)), None, None)
+        prediction = Prediction(float(np.mean(targets)), None, None)
         return lambda example: prediction
 
     @property
     def labels(self) -> tuple[str, ...]:
         return ()
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.float64]:
-        return (np.array(truths, float) - self.mean) / self.spread
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.float64]:
+        return (np.array(targets, float) - self.mean) / self.spread
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         return self

@@ -38,19 +38,19 @@ class Retrieval(DirectSupervision, BaseModel):
     """Of a network's vectors."""
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the label, a str, of what belongs together."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the label, a str, of what belongs together."""
         known = as_label(cell)
         return TaskExample(example, known) if known else None
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         """`settings["dimensions"]`: 128 where it is left out."""
-        made = {"known": tuple(sorted(set(truths))), "dimensions": settings.get("dimensions", 128)}
+        made = {"known": tuple(sorted(set(targets))), "dimensions": settings.get("dimensions", 128)}
         return cls.model_validate(made)
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The same vector for all: neighbours by chance."""
         return lambda example: Prediction([1.0], None, None)
 
@@ -58,11 +58,11 @@ class Retrieval(DirectSupervision, BaseModel):
     def labels(self) -> tuple[str, ...]:
         return ()
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Places in `known`, (N,). Labels that training has not seen become -1, -2 ..."""
         place = {label: i for i, label in enumerate(self.known)}
-        new = {label: -1 - i for i, label in enumerate(sorted(set(truths) - set(self.known)))}
-        return np.array([(place | new)[truth] for truth in truths], dtype=np.int64)
+        new = {label: -1 - i for i, label in enumerate(sorted(set(targets) - set(self.known)))}
+        return np.array([(place | new)[target] for target in targets], dtype=np.int64)
 
     def calibrated(self, scores: Any, targets: npt.NDArray[Any]) -> Self:
         return self

@@ -1,9 +1,9 @@
-"""A label for each pixel or voxel: a linear layer on each state, stretched over the picture (Segmenter's linear
-decoder, Strudel et al. 2021) or volume. Inside, every picture is a square of the same number of pixels, every volume a
+"""A label for each pixel or voxel: a linear layer on each state, stretched over the image (Segmenter's linear
+decoder, Strudel et al. 2021) or volume. Inside, every image is a square of the same number of pixels, every volume a
 cube.
 
 A map of labels is `{labels, size: [height, width], rle}`: of `rle` each pair says a place in `labels`, from 1 on (0 is
-background), and how many pixels have it, row by row. Of a volume the size is [slices, rows, columns], and a truth has
+background), and how many pixels have it, row by row. Of a volume the size is [slices, rows, columns], and a target has
 `spacing`: how many millimetres its voxels are apart along each.
 """
 
@@ -31,7 +31,7 @@ from speciate.modalities.segmentation_masks import (
     to_runs,
 )
 from speciate.models.estimators import UnitRows
-from speciate.tasks.task import Arrays, DirectSupervision, Prediction, TaskExample, TaskTerms, as_maps
+from speciate.tasks.task import Arrays, DirectSupervision, Prediction, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
-_MOST_OF_TRUTH, _MOST_PIXELS_A_SIDE, _LEAST = {2: 256, 3: 128}, {2: 128, 3: 64}, {2: 32, 3: 16}
-"""By the number of axes: pixels of the longest side of a truth, and of the square that is learned, at most and at
+_MOST_OF_TARGET, _MOST_PIXELS_A_SIDE, _LEAST = {2: 256, 3: 128}, {2: 128, 3: 64}, {2: 32, 3: 16}
+"""By the number of axes: pixels of the longest side of a target, and of the square that is learned, at most and at
 least."""
 _UNKNOWN = 255  # label that training has not seen: does not count
 _LEAST_SHARE = 1e-4
@@ -62,24 +62,24 @@ class Segmentation(DirectSupervision, BaseModel):
     would first teach it that everything is the rarest label, and many steps would go by until it had unlearned that."""
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
         """Cell: `[{category, segmentation}]` as the COCO reader makes it, or one mask as COCO's run lengths in JSON; of
         a volume, a mask as label_maps.py has it.
 
-        Truth: a map of labels in the picture's own size, made smaller where that is large. Larger regions lie below
+        Target: a map of labels in the image's own size, made smaller where that is large. Larger regions lie below
         smaller ones.
         """
         if cell is None or cell == "":
             return None
         if is_volume(example.media):
             return TaskExample(example, _volume_target(example.media["voxels"].shape, example.media["spacing"], cell))
-        picture: Size = example.media.shape[:2]
-        shrunk = min(1.0, _MOST_OF_TRUTH[2] / max(picture))
-        size = max(1, round(picture[0] * shrunk)), max(1, round(picture[1] * shrunk))
-        regions = [(label, region_mask(outline, picture, size)) for label, outline in _outlines(cell)]
+        image_size: Size = example.media.shape[:2]
+        shrunk = min(1.0, _MOST_OF_TARGET[2] / max(image_size))
+        size = max(1, round(image_size[0] * shrunk)), max(1, round(image_size[1] * shrunk))
+        regions = [(label, region_mask(outline, image_size, size)) for label, outline in _outlines(cell)]
         names = sorted({label for label, mask in regions if mask.any()})
         if len(names) > MOST_LABELS:
-            raise ValueError(f"{len(names)} labels in one picture are more than {MOST_LABELS}")
+            raise ValueError(f"{len(names)} labels in one image are more than {MOST_LABELS}")
         pixels = np.zeros(size, np.uint8)
         for label, mask in sorted(regions, key=lambda each: -int(each[1].sum())):
             if mask.any():
@@ -87,28 +87,28 @@ class Segmentation(DirectSupervision, BaseModel):
         return TaskExample(example, _label_map(pixels, names))
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        labels = sorted({label for truth in truths for label in truth["labels"]})
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        labels = sorted({label for target in targets for label in target["labels"]})
         if not 0 < len(labels) <= MOST_LABELS:
             raise SpeciateError(
                 Code.INVALID,
                 f"The training examples show {len(labels)} labels; from 1 to {MOST_LABELS} can be learned.",
                 "Name the column that has the outlines or masks with target, such as target='objects'.",
             )
-        axes: Literal[2, 3] = 3 if len(truths[0]["size"]) == 3 else 2
-        longest = max(max(truth["size"]) for truth in truths)
+        axes: Literal[2, 3] = 3 if len(targets[0]["size"]) == 3 else 2
+        longest = max(max(target["size"]) for target in targets)
         side = int(np.clip(longest, _LEAST[axes], _MOST_PIXELS_A_SIDE[axes]))
-        return cls(labels=tuple(labels), side=side, axes=axes, shares=_label_shares(truths, labels))
+        return cls(labels=tuple(labels), side=side, axes=axes, shares=_label_shares(targets, labels))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """At each place the label that is commonest there."""
-        readout = cls.of(truths, {})
-        counts = np.zeros((len(readout.labels) + 1, *readout.shape), np.int64)
-        for truth in truths:
-            (pixels,) = readout.targets([truth])
+        task_head = cls.fit(targets, {})
+        counts = np.zeros((len(task_head.labels) + 1, *task_head.shape), np.int64)
+        for target in targets:
+            (pixels,) = task_head.encode_targets([target])
             counts += np.stack([pixels == code for code in range(len(counts))])
-        prediction = readout._prediction(counts.argmax(0).astype(np.uint8))
+        prediction = task_head._prediction(counts.argmax(0).astype(np.uint8))
         return lambda example: prediction
 
     @property
@@ -116,13 +116,13 @@ class Segmentation(DirectSupervision, BaseModel):
         """Of what is learned and answered."""
         return (self.side,) * self.axes
 
-    def targets(self, truths: Sequence[Any]) -> npt.NDArray[np.uint8]:
+    def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.uint8]:
         """(N, side, side) or (N, side, side, side): 0 for background, k for the k-th label."""
         place = {label: i for i, label in enumerate(self.labels, 1)}
-        made = np.zeros((len(truths), *self.shape), np.uint8)
-        for pixels, truth in zip(made, truths, strict=True):
-            codes = np.array([0, *(place.get(label, _UNKNOWN) for label in truth["labels"])], np.uint8)
-            pixels[:] = codes[resize_labels(from_runs(truth["rle"], truth["size"]), self.shape)]
+        made = np.zeros((len(targets), *self.shape), np.uint8)
+        for pixels, target in zip(made, targets, strict=True):
+            codes = np.array([0, *(place.get(label, _UNKNOWN) for label in target["labels"])], np.uint8)
+            pixels[:] = codes[resize_labels(from_runs(target["rle"], target["size"]), self.shape)]
         return made
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
@@ -130,7 +130,7 @@ class Segmentation(DirectSupervision, BaseModel):
 
     def predictions(self, scores: Sequence[npt.NDArray[Any]]) -> list[Prediction]:
         """`scores`: (K + 1, h, w) or (K + 1, d, h, w) each, or (places, K + 1) of a square or cube. Output: a map of
-        labels with `side` pixels along each axis, stretched over the picture."""
+        labels with `side` pixels along each axis, stretched over the image."""
         maps = (self._as_maps(each) if each.ndim == 2 else each for each in scores)
         return [self._prediction(stretch(each, self.side).argmax(0).astype(np.uint8)) for each in maps]
 
@@ -158,7 +158,7 @@ class Segmentation(DirectSupervision, BaseModel):
         import torch
         from torch.nn.functional import cross_entropy, interpolate, one_hot
 
-        maps = head(as_maps(states, self.axes))
+        maps = head(states.as_maps(self.axes))
         logits = interpolate(maps, size=self.shape, mode="bilinear" if self.axes == 2 else "trilinear")
         wanted = torch.as_tensor(np.asarray(targets), dtype=torch.long, device=logits.device)
         known = wanted != _UNKNOWN
@@ -173,15 +173,15 @@ class Segmentation(DirectSupervision, BaseModel):
         return cross_entropy(logits, wanted, ignore_index=_UNKNOWN) + 1 - dice
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
-        return list(head(as_maps(states, self.axes)).float().cpu().numpy())
+        return list(head(states.as_maps(self.axes)).float().cpu().numpy())
 
 
-def _label_shares(truths: Sequence[Any], labels: Sequence[str]) -> tuple[float, ...]:
-    """Of background and each label, the mean over truths whatever their size."""
+def _label_shares(targets: Sequence[Any], labels: Sequence[str]) -> tuple[float, ...]:
+    """Of background and each label, the mean over targets whatever their size."""
     found = np.zeros(len(labels) + 1)
-    for truth in truths:
-        pixels = from_runs(truth["rle"], truth["size"])
-        places = [0, *(labels.index(label) + 1 for label in truth["labels"])]
+    for target in targets:
+        pixels = from_runs(target["rle"], target["size"])
+        places = [0, *(labels.index(label) + 1 for label in target["labels"])]
         np.add.at(found, places, np.bincount(pixels.ravel(), minlength=len(places)) / max(pixels.size, 1))
     return tuple((found / max(found.sum(), 1e-9)).round(6).tolist())
 
@@ -222,7 +222,7 @@ def _volume_target(size: Sequence[int], spacing: npt.NDArray[Any], cell: Any) ->
     pixels, labels = mask_of(cell)
     if pixels.shape != tuple(size):
         raise ValueError(f"a mask of {pixels.shape} voxels is none of a volume of {tuple(size)}")
-    shrunk = min(1.0, _MOST_OF_TRUTH[3] / max(size))
+    shrunk = min(1.0, _MOST_OF_TARGET[3] / max(size))
     small = resize_labels(pixels, [max(1, round(side * shrunk)) for side in size])
     apart = np.asarray(spacing, np.float64) * size / small.shape
     return _label_map(small, labels) | {"spacing": [round(float(side), 6) for side in apart]}
@@ -232,19 +232,15 @@ def _label_map(pixels: Labels, labels: Sequence[str]) -> dict[str, Any]:
     return {"labels": list(labels), "size": list(pixels.shape), "rle": to_runs(pixels)}
 
 
-# Regions of pictures: COCO's outlines and run lengths as arrays.
-#
-# A pixel belongs to an outline where its centre lies inside.
-
-
 Size = tuple[int, int]  # height, width
 
 _MOST_PIXELS = 50_000_000
 
 
-def region_mask(outline: Any, picture: Size, size: Size) -> Mask:
-    """What COCO calls a segmentation, of a picture of `picture` pixels, drawn in `size` pixels.
+def region_mask(outline: Any, image_size: Size, size: Size) -> Mask:
+    """A COCO segmentation of an image of `image_size` pixels, as a mask of `size` pixels.
 
+    A pixel belongs to a polygon if its centre lies inside.
     `outline`: polygons `[[x, y, x, y, ...], ...]`, or run lengths `{size, counts}`, plain or compressed; also as JSON.
     ValueError: neither.
     """
@@ -259,7 +255,7 @@ def region_mask(outline: Any, picture: Size, size: Size) -> Mask:
         raise ValueError(f"{outline!r:.60} is neither polygons nor run lengths")
     mask = np.zeros(size, bool)
     for ring in outline:
-        mask |= fill_polygon(_polygon(ring) * (size[1] / picture[1], size[0] / picture[0]), size)
+        mask |= fill_polygon(_polygon(ring) * (size[1] / image_size[1], size[0] / image_size[0]), size)
     return mask
 
 
@@ -310,17 +306,17 @@ def _decompress_counts(text: str) -> list[int]:
     return counts
 
 
-# A row of numbers for each voxel of a volume made small: its value, what surrounds it at three scales, and its place.
-#
-# Nothing is learned. Values have median 0 and a spread (from the 5th to the 95th percentile) of 1 within their
-# volume; as they are, they stand beside that in a scale that knows bounds.
-
-
 _FARTHEST = 5.0
 _COARSER = (2, 4)  # voxels that are one, along each axis
 
 
 class VoxelFeatures:
+    """A row of numbers for each voxel of a shrunk volume: its value, its surroundings at three scales, and its place.
+
+    Nothing is learned. Values are scaled to median 0 and a spread (5th to 95th percentile) of 1 within their volume;
+    the raw values follow in a bounded scale.
+    """
+
     def __init__(self, side: int) -> None:
         """`side`: of the cube that a volume becomes."""
         self._side = side

@@ -37,29 +37,29 @@ class Tokens(DirectSupervision, BaseModel):
     temperature: float = 1.0
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the list of tags. ValueError where there are not as many as units."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the list of tags. ValueError where there are not as many as units."""
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             return None
         return TaskExample(example, tags_of(cell, units(example.media, terms.modality)))
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        counts = Counter(tag for truth in truths for tag in truth)
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        counts = Counter(tag for target in targets for tag in target)
         labels = tuple(sorted(counts))
         commonest = max(labels, key=lambda tag: counts[tag])
         return cls(labels=labels, commonest=commonest, modality=settings.get("modality") or "text")
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The commonest tag for every unit."""
-        commonest = cls.of(truths, {}).commonest
+        commonest = cls.fit(targets, {}).commonest
         return lambda example: Prediction([commonest] * len(units(example.media, terms.modality)), None, None)
 
-    def targets(self, truths: Sequence[Any]) -> Targets:
+    def encode_targets(self, targets: Sequence[Any]) -> Targets:
         """Places of the tags in `labels`, (units,) for each example. A tag that training has not seen becomes -1."""
         place = {tag: i for i, tag in enumerate(self.labels)}
-        return [np.array([place.get(tag, -1) for tag in truth], np.int64) for truth in truths]
+        return [np.array([place.get(tag, -1) for tag in target], np.int64) for target in targets]
 
     def calibrated(self, scores: Sequence[npt.NDArray[Any]], targets: Targets) -> Self:
         """Temperature scaling over all units. No tag changes by it."""
@@ -152,12 +152,6 @@ def _parse_tags(text: str, tagged: Sequence[str]) -> Any:
     return list(tags[0]) if len(tags) == 1 and all(len(unit) == 1 for unit in tagged) else tags
 
 
-# A row of numbers for each word or residue: what it looks like, and what stands beside it.
-#
-# Words: each with two on either side, its shape, beginnings and endings, hashed (Weinberger et al. 2009) into a row
-# of fixed width. Residues: which stands at each of 15 places around (Qian & Sejnowski 1988). Nothing is learned.
-
-
 _WIDTH = 2**16
 _REACH = 2
 _WINDOW = 15
@@ -166,6 +160,13 @@ _RUN = re.compile(r"(.)\1{2,}")
 
 
 class UnitFeatures:
+    """A row of numbers for each word or residue: its own features and those of its neighbours.
+
+    Words: each with two on either side, its shape, beginnings and endings, hashed into a row of fixed width
+    (Weinberger et al. 2009). Residues: the residue at each of 15 places around (Qian & Sejnowski 1988). Nothing is
+    learned.
+    """
+
     def __init__(self, modality: str) -> None:
         self._modality = modality
 

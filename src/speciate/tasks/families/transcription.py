@@ -34,8 +34,8 @@ class Transcription(DirectSupervision, BaseModel):
     """Each once, sorted."""
 
     @classmethod
-    def pose(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
-        """Truth: the text, its white space single blanks."""
+    def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
+        """Target: the text, its white space single blanks."""
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             return None
         if not isinstance(cell, str):
@@ -43,13 +43,13 @@ class Transcription(DirectSupervision, BaseModel):
         return TaskExample(example, " ".join(cell.split()))
 
     @classmethod
-    def of(cls, truths: Sequence[Any], settings: Mapping[str, Any]) -> Self:
-        return cls(characters="".join(sorted({character for truth in truths for character in truth})))
+    def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
+        return cls(characters="".join(sorted({character for target in targets for character in target})))
 
     @classmethod
-    def baseline(cls, truths: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
         """The most frequent text, the first by name among equals."""
-        counts = Counter(truths)
+        counts = Counter(targets)
         prediction = Prediction(max(sorted(counts), key=lambda text: counts[text]), None, None)
         return lambda example: prediction
 
@@ -57,10 +57,10 @@ class Transcription(DirectSupervision, BaseModel):
     def labels(self) -> tuple[str, ...]:
         return ()
 
-    def targets(self, truths: Sequence[Any]) -> list[npt.NDArray[np.int64]]:
+    def encode_targets(self, targets: Sequence[Any]) -> list[npt.NDArray[np.int64]]:
         """Codes of the characters, (length,) for each text. A character that training has not seen is left out."""
         code = {character: i for i, character in enumerate(self.characters, 1)}
-        return [np.array([code[each] for each in truth if each in code], np.int64) for truth in truths]
+        return [np.array([code[each] for each in target if each in code], np.int64) for target in targets]
 
     def calibrated(self, scores: Any, targets: Any) -> Self:
         return self

@@ -219,7 +219,7 @@ def _check_turns(context: TrainingContext, train: Sequence[Turn], held: Sequence
 
 def _test_turns(context: TrainingContext) -> list[Turn]:
     return [
-        Turn(each.example, conversation(str(each.example.media)), str(each.truth))
+        Turn(each.example, conversation(str(each.example.media)), str(each.target))
         for each in posed_test_examples(context)
     ]
 

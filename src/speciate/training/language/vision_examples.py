@@ -252,7 +252,7 @@ def _test_turns(context: TrainingContext, shown: ImageSettings) -> list[VisionTu
     found = []
     for each in tokenized_examples.posed_test_examples(context):
         try:
-            found.append(VisionTurn(each.example, look(each.example.media, shown.parts, shown.side), str(each.truth)))
+            found.append(VisionTurn(each.example, look(each.example.media, shown.parts, shown.side), str(each.target)))
         except ValueError:
             continue  # whoever evaluates on it is told
     return found

@@ -163,7 +163,7 @@ class _Merger:
             model.save(out)
             return None
         given = judge.scores(model)
-        targets = model.readout.targets(judge.context.labels(held))
+        targets = model.readout.encode_targets(judge.context.labels(held))
         model.readout = model.readout.calibrated(given, targets)
         model.save(out)
         return measure(judge.context, model.readout, held, given)

@@ -47,7 +47,7 @@ class SoftTargetLoss:
     def __init__(
         self,
         readout: TaskHead,
-        match: Match = "chances",
+        match: Match = "probabilities",
         temperature: float = 1.0,
         *,
         penalty: Penalty | None = None,

@@ -239,7 +239,7 @@ def _lwf_targets(context: TrainingContext, backbone: Backbone, head: Any, parame
         return TrainingTarget(target, 1.0, said[example.id], parameters.alpha)
 
     return soft_target_head(
-        context, head, SoftTargetLoss(context.readout, "chances", parameters.temperature), make_target
+        context, head, SoftTargetLoss(context.readout, "probabilities", parameters.temperature), make_target
     )
 
 
@@ -287,7 +287,7 @@ def _fisher_information(context: TrainingContext, most: int) -> dict[str, torch.
     examples = load_examples(context.folders, drawn.sealed.manifest)
     posed = training_examples(examples, drawn.sealed.manifest, payload.target, payload.task, payload.terms)
     items = old.backbone.prepare([one.example.media for one in posed])
-    targets = old.readout.targets([one.truth for one in posed])
+    targets = old.readout.encode_targets([one.target for one in posed])
     old.backbone.module.requires_grad_(True).eval()
     for place, item in enumerate(items):
         old.backbone.module.zero_grad(set_to_none=True)

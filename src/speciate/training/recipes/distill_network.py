@@ -87,7 +87,7 @@ def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: D
     matched = bool(parameters.features)
     if matched:
         head = with_projection(head, backbone.width, teacher_width(context, teachers[0]))
-    readout = SoftTargetLoss(context.readout, "chances", parameters.temperature, features=parameters.features)
+    readout = SoftTargetLoss(context.readout, "probabilities", parameters.temperature, features=parameters.features)
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
         told = [example for example in examples if example.id not in context.unlabelled]
