@@ -45,7 +45,7 @@ def run(run: Run) -> dict[str, Any]:
         with base_models.copy_caller_folders(run, Payload.model_validate(run.payload)) as payload:
             return _run_with_processes(run, payload, meter)
     except BaseException:
-        meter.keep()  # stopped, or out of memory: another attempt goes on
+        meter.keep()  # stopped, or out of memory: another attempt resumes
         raise
 
 

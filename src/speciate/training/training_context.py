@@ -196,7 +196,7 @@ class TrainingContext:
             lacking = repr(self.payload.target or "anything to learn")
             if self.payload.task == preference.PREFERENCE:
                 lacking = "two different answers"
-            self.notes.append(f"{missing} examples without {lacking} were left out.")
+            self.notes.append(f"{missing} examples without {lacking} were excluded.")
 
     def _make_readout(self) -> TaskHead:
         labels, family = self.labels(self.train), find_task(self.payload.task).family

@@ -89,7 +89,7 @@ def test_ties_of_equal_models_untrimmed_is_that_model(seed: int) -> None:
 
 
 def test_ties_keeps_the_large_and_what_agrees_in_sign() -> None:
-    """Figure 1 of Yadav et al. in numbers: a small change is trimmed, a sign is elected, the outvoted are left out."""
+    """Figure 1 of Yadav et al. in numbers: a small change is trimmed, a sign is elected, the outvoted are excluded."""
     changes = [torch.tensor([4.0, 0.1, -1.0]), torch.tensor([2.0, 3.0, 3.0])]
     trimmed = [keep_largest(each, 2 / 3) for each in changes]
     assert trimmed[0].tolist() == [4.0, 0.0, -1.0]

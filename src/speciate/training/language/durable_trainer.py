@@ -44,7 +44,8 @@ _METRICS = "metrics.jsonl"
 SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
 _OF_THE_RUN = ("_runtime", "_per_second", "_num_tokens", "_loss")
-"""How the names of figures end that say nothing of the model, count what this attempt has seen, or are told apart."""
+"""How the names of figures end that say nothing of the model, count what this attempt has seen, or are reported
+apart."""
 _WORTH_SECONDS = 5.0
 """A training that ends so long after its last checkpoint gets one more."""
 
@@ -171,7 +172,7 @@ class DurableTrainer:
         return self._sampler
 
     def _run_epoch(self, *given: Any, **named: Any) -> Any:
-        """A sampler with a generator of its own would go on where the last epoch left it."""
+        """A sampler with a generator of its own would resume where the last epoch ended."""
         generator = getattr(self._sampler, "generator", None)
         if generator is not None:
             generator.manual_seed(seed_of(self.args.seed, named["epoch"]))
@@ -341,8 +342,8 @@ class TrainerLog:
     mean since the line before.
     """
 
-    def __init__(self, metrics: Path, picture: Path, before: bytes) -> None:
-        self._metrics, self._path, self._picture = MetricsLog(metrics, before), metrics, picture
+    def __init__(self, metrics: Path, chart: Path, before: bytes) -> None:
+        self._metrics, self._path, self._chart = MetricsLog(metrics, before), metrics, chart
         self._logged: dict[str, float] = {}
         self._more: dict[str, list[float]] = defaultdict(list)
         self._held: tuple[float, float] | None = None
@@ -354,11 +355,11 @@ class TrainerLog:
         from transformers import PrinterCallback, TrainerCallback
 
         trainer.remove_callback(PrinterCallback)
-        told = self
+        log = self
 
         class Listener(TrainerCallback):
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
-                told.heard(logs or {})
+                log.heard(logs or {})
 
         trainer.add_callback(Listener())
 
@@ -398,7 +399,7 @@ class TrainerLog:
 
     def draw(self) -> None:
         if self._metrics.lines:
-            training_log.draw_curves(self._path, self._picture)
+            training_log.draw_curves(self._path, self._chart)
 
     def _write(self, state: Any) -> dict[str, Any]:
         assert self._last is not None, "a step was seen"

@@ -240,7 +240,7 @@ def _notes(payload: MergePayload, judge: _Validation | None) -> list[str]:
             f"{payload.members[0].ref}: name one with dataset."
         )
     elif judge.left_out:
-        notes.append(f"{judge.left_out} validation examples that a member has learned from were left out.")
+        notes.append(f"{judge.left_out} validation examples that a member has learned from were excluded.")
     if payload.counts_batches:
         notes.append("The statistics of BatchNorm were counted anew on the training examples.")
     if payload.learned_from is None:

@@ -77,7 +77,7 @@ def _add_unlabelled(context: TrainingContext, parameters: DistillParameters) -> 
             context.readout = merge_task_heads(known, context.readout)
     context.unlabelled = {example.id for example in unlabelled_train}
     context.train += unlabelled_train
-    context.notes = [note for note in context.notes if not note.endswith("were left out.")]
+    context.notes = [note for note in context.notes if not note.endswith("were excluded.")]
     context.notes.append(f"{len(unlabelled_train)} examples without a label were learned from the teacher alone.")
 
 
