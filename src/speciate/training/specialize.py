@@ -341,11 +341,7 @@ def _with_like(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Cand
 
 
 def _of_named_bases(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Candidate]:
-    return [
-        candidate
-        for candidate in possible
-        if not (candidate.base_model and spec.base_models) or candidate.base_model in spec.base_models
-    ]
+    return [one for one in possible if not (one.base_model and spec.base_models) or one.base_model in spec.base_models]
 
 
 def step_name(candidate: Candidate) -> str:
