@@ -170,7 +170,7 @@ def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, s
         "dearer": payload.model_dump(include={"dearer"})["dearer"],
         "notes": list(context.notes),
         **{name: list(parts) for name, parts in _parts_read(context, chosen).items()},
-        **context.found,
+        **context.report,
     }
 
 

@@ -223,10 +223,11 @@ def held():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["RssAnon"].split()[0]) / 1024
 before, peak = held(), [0.0]
-def told(name):
+def on_tensor(name):
     peak[0] = max(peak[0], held())
 folders = [root / str(model) for model in range(4)]
-merge_weights.merge_folders(folders[1:], folders[0], Rule("ties", (1 / 3,) * 3, density=0.5), root / "out", told=told)
+rule = Rule("ties", (1 / 3,) * 3, density=0.5)
+merge_weights.merge_folders(folders[1:], folders[0], rule, root / "out", on_tensor=on_tensor)
 print(peak[0] - before)
 """
 

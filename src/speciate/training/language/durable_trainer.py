@@ -123,8 +123,8 @@ class DurableTrainer:
         self._loss, self._micro, self._micro_step = 0.0, 0, -1
         self._saved = self._place.checkpoints.newest()
         before = self._saved.files.get(_METRICS, b"") if self._saved else b""
-        self._told = TrainerLog(self._place.metrics, self._place.curves, before)
-        self._told.listen(self)
+        self._log = TrainerLog(self._place.metrics, self._place.curves, before)
+        self._log.listen(self)
 
     def go(self) -> TrainerEnding:
         """Train to the end, or from the last checkpoint on; the weights that are kept are in place then.
@@ -143,13 +143,13 @@ class DurableTrainer:
             else:
                 self._began = usage_now()
                 self.train(resume_from_checkpoint=self._resumed())
-                self._told.flush(self.state)
+                self._log.flush(self.state)
                 steps = int(self.state.global_step)
                 if time.monotonic() - self._saved_at >= _WORTH_SECONDS:
                     self._save(ended=self._why)  # what comes after it may be stopped
         if self._best is not None and self._session.keep_best:
             trainer_checkpoint.copy_weights(self._best.weights, self.model)
-        self._told.draw()
+        self._log.draw()
         best = self._best
         if best is None:
             return TrainerEnding(self._why, None, steps, steps)
@@ -205,7 +205,7 @@ class DurableTrainer:
         self.control.should_evaluate = self._epoch_ended and self._has_held
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *given, **named)  # type: ignore[misc]
         self.state.log_history.clear()  # each line is in metrics.jsonl
-        self._told.step(self.state, self._session.context)
+        self._log.step(self.state, self._session.context)
         self._after_step()
         self._began = usage_now()
 
@@ -266,7 +266,7 @@ class DurableTrainer:
 
     def _judged(self, metrics: Mapping[str, float]) -> None:
         loss = metrics.get("eval_loss", math.nan)
-        self._told.judged(loss)
+        self._log.judged(loss)
         if not math.isfinite(loss):
             return
         if self._best is None or loss < self._best.loss:
@@ -315,7 +315,7 @@ class DurableTrainer:
         started, more, groups = time.monotonic(), *self.more_state()
         progress = Progress(self.state.global_step, ended, self._best, self._without_gain, self._watch.state())
         state = trainer_checkpoint.checkpoint_state(self._identity, progress, self._learning, more, groups)
-        self._told.flush(self.state)
+        self._log.flush(self.state)
         files = trainer_checkpoint.trainer_state(self.state) | {_METRICS: self._place.metrics.read_bytes()}
         self._session.context.meter.keep()
         self._place.checkpoints.save(state, files)

@@ -160,7 +160,7 @@ def _tokenize(
             "stop: its answers end at max_new_tokens."
         )
     if which == "training":
-        context.found["sights"] = {
+        context.report["sights"] = {
             "examples": len(kept), "pictures": sum(len(each.pictures) for each in kept),
             "tokens": {"longest": max(map(len, (each.tokens.ids for each in kept))), "of_100_hold_95": enough,
                        "learned": sum(each.tokens.learned for each in kept)},

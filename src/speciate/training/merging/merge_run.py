@@ -139,7 +139,9 @@ class _Merger:
             payload.parameters.scale,
             payload.parameters.seed,
         )
-        merge_weights.merge_folders([Path(member.folder) for member in members], self._base, rule, raw, told=self._told)
+        merge_weights.merge_folders(
+            [Path(member.folder) for member in members], self._base, rule, raw, on_tensor=self._note_tensor
+        )
         sealed.seal(raw)
         if self._judge is None:
             raw.rename(out)
@@ -168,7 +170,7 @@ class _Merger:
         model.save(out)
         return measure(judge.context, model.readout, held, given)
 
-    def _told(self, name: str) -> None:
+    def _note_tensor(self, name: str) -> None:
         if self._run.stopping:
             raise Stopped
 

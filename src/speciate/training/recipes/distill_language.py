@@ -90,16 +90,16 @@ def fit_distill_language(context: TrainingContext, parameters: LanguageDistillPa
     predictor = finished_predictor(context, trainer, learner, plan.chat_format, parameters)
     del trainer  # teachers and moments leave the memory
     chosen = answer_validation.select_trained(context, predictor, parameters, ending, began)
-    context.found["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
+    context.report["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
     parameters = parameters.model_copy(update={"max_steps": ending.steps})  # a control takes as many
-    context.found["distillation"] |= _compare_with_teachers(context, chosen, predictor, parameters, plan)
+    context.report["distillation"] |= _compare_with_teachers(context, chosen, predictor, parameters, plan)
     return chosen
 
 
 def load_student(context: TrainingContext, parameters: LanguageDistillParameters) -> LoadedModel:
     """The base model, or what is cut from it."""
     learner = load_base_model(context, parameters)
-    known = context.found.setdefault("distillation", {})
+    known = context.report.setdefault("distillation", {})
     if parameters.num_hidden_layers is None:
         return learner
     made = cut_layers(learner.model, parameters.num_hidden_layers, str(context.payload.spec.base_model))
@@ -345,7 +345,7 @@ def _compare_with_teachers(
         value = answer_validation.score_on_validation(context, other, held).value if held else None
         times = _paired_latency_ratio(predictor, other, held, mine)
         found.append(FrontierRow(f"{name} by labels alone", "control", value, other.parameters, times))
-        context.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
+        context.report["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
     for teacher in context.payload.teachers:
         said = teacher_answers(context, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]

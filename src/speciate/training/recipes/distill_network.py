@@ -48,7 +48,7 @@ def fit_distill(context: TrainingContext, parameters: DistillParameters | Langua
     if isinstance(parameters, LanguageDistillParameters):
         return distill_language.fit_distill_language(context, parameters)
     chosen = train_best_network(context, parameters, distill_method(parameters))
-    context.found["distillation"] = _compare_with_teachers(context, chosen)
+    context.report["distillation"] = _compare_with_teachers(context, chosen)
     return chosen
 
 

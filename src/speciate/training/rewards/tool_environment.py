@@ -226,7 +226,7 @@ class EnvironmentHost:
     def restore(self, state: dict[str, Any]) -> None:
         self.calls, self.failures = state["calls"], Counter(state["failures"])
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         return self.state()
 
     def close(self) -> None:
