@@ -95,9 +95,9 @@ class SelectedModel(NamedTuple):
         }  # fmt: skip
 
 
-class _Contender(NamedTuple):
+class _EvaluatedLearner(NamedTuple):
     name: str
-    way: LearnerGroup
+    group: LearnerGroup
     learner: Learner
     whole: Representation | None
     """Of the whole training split, after folds; else the model is `fitted`."""
@@ -117,30 +117,32 @@ def _standing(sign: int, value: float) -> float:
     return sign * value if math.isfinite(value) else -math.inf
 
 
-def select_best(context: TrainingContext, ways: Sequence[LearnerGroup], folds: int) -> SelectedModel:
+def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds: int) -> SelectedModel:
     """Try every learner on every representation until the budget ends, and keep the best.
 
-    Among equals the earlier one wins: ways and learners are listed from cheap to dear. Only between ways that see other
-    parts of mixed rows few validation examples do not decide alone: see `_between`. Raises INVALID where none can be
-    tried.
+    Among equals the earlier one wins: groups and learners are listed from cheap to expensive. Between groups that see
+    different parts of mixed rows, few validation examples do not decide alone: see `_decide_between`. Raises INVALID
+    where none can be tried.
     """
     sign = find_metric(context.payload.objective.metric).sign
-    total = sum(len(way.learners) for way in ways)
-    best: _Contender | None = None
-    near, of_parts = list[_Contender](), any(way.sees > 1 for way in ways)
+    total = sum(len(group.learners) for group in groups)
+    best: _EvaluatedLearner | None = None
+    near, of_parts = list[_EvaluatedLearner](), any(group.sees > 1 for group in groups)
     tried: list[CandidateResult] = []
-    for way in ways:
-        context.progress(len(tried), total, "candidates", f"{way.name}: preparing examples")
+    for group in groups:
+        context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
         try:
             with context.meter.stage("preparing"):
-                parts, whole = _prepare(context, way, folds)
+                parts, whole = _prepare(context, group, folds)
         except UnsuitableRepresentation as error:
-            tried += [CandidateResult(f"{way.name}: {learner.name}", 0.0, None, str(error)) for learner in way.learners]
-            _log.info("%s: not tried: %s", way.name, error)
+            tried += [
+                CandidateResult(f"{group.name}: {learner.name}", 0.0, None, str(error)) for learner in group.learners
+            ]
+            _log.info("%s: not tried: %s", group.name, error)
             continue
-        for learner in way.learners:
+        for learner in group.learners:
             context.checkpoint()
-            name, started = f"{way.name}: {learner.name}", time.monotonic()
+            name, started = f"{group.name}: {learner.name}", time.monotonic()
             context.progress(len(tried), total, "candidates", name)
             reason = "the budget had ended" if best and context.over_budget else _refusal(learner, parts, context)
             if reason:
@@ -148,13 +150,13 @@ def select_best(context: TrainingContext, ways: Sequence[LearnerGroup], folds: i
                 _log.info("%s: not tried: %s", name, reason)
                 continue
             with context.meter.stage("training"):
-                contender = _evaluate_learner(context, name, way, whole, learner, parts, sign)
-            seconds, value = time.monotonic() - started, contender.estimate.value
+                evaluated = _evaluate_learner(context, name, group, whole, learner, parts, sign)
+            seconds, value = time.monotonic() - started, evaluated.estimate.value
             tried.append(CandidateResult(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
-            if best is None or contender.standing > best.standing:
-                best = contender
-            near = _near_best([*near, contender], best) if of_parts else []
+            if best is None or evaluated.standing > best.standing:
+                best = evaluated
+            near = _near_best([*near, evaluated], best) if of_parts else []
     if best is None:
         raise SpeciateError(
             Code.INVALID,
@@ -171,19 +173,22 @@ def select_best(context: TrainingContext, ways: Sequence[LearnerGroup], folds: i
     return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
 
 
-def _near_best(tried: Sequence[_Contender], best: _Contender) -> list[_Contender]:
-    """The best of each way, where it is within one standard error of the best of all (Breiman et al. 1984). Only these
-    are kept in memory."""
+def _near_best(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> list[_EvaluatedLearner]:
+    """The best of each group, where it is within one standard error of the best of all (Breiman et al. 1984). Only
+    these are kept in memory."""
     error = best.estimate.standard_error
     least = best.standing - (error if math.isfinite(error) else 0.0)
-    first: dict[str, _Contender] = {}
+    first: dict[str, _EvaluatedLearner] = {}
     for one in tried:
-        if one.standing >= least and (one.way.name not in first or one.standing > first[one.way.name].standing):
-            first[one.way.name] = one
+        leader = first.get(one.group.name)
+        if one.standing >= least and (leader is None or one.standing > leader.standing):
+            first[one.group.name] = one
     return list(first.values())
 
 
-def _decide_between(context: TrainingContext, near: Sequence[_Contender], folds: int, sign: int) -> _Contender | None:
+def _decide_between(
+    context: TrainingContext, near: Sequence[_EvaluatedLearner], folds: int, sign: int
+) -> _EvaluatedLearner | None:
     """Of candidates that few validation examples do not tell apart: the best out of fold on training and validation
     examples alike, and among equals the one that sees most parts, as it answers where one of them is missing.
 
@@ -191,7 +196,7 @@ def _decide_between(context: TrainingContext, near: Sequence[_Contender], folds:
     time: then the first of the best stays.
     """
     if not context.validation:
-        return max(near, key=lambda one: (one.standing, one.way.sees))
+        return max(near, key=lambda one: (one.standing, one.group.sees))
     if len(context.validation) > _FEW_EXAMPLES or context.readout.family not in _FAMILIES_WITH_FOLDS:
         return None
     standings: list[tuple[float, int]] = []
@@ -199,7 +204,7 @@ def _decide_between(context: TrainingContext, near: Sequence[_Contender], folds:
         found = _out_of_fold(context, one, folds)
         if found is None:
             return None
-        standings.append((_standing(sign, found.value), one.way.sees))
+        standings.append((_standing(sign, found.value), one.group.sees))
     values = ", ".join(f"{one.name} {sign * value:.3g}" for one, (value, _) in zip(near, standings, strict=True))
     context.notes.append(
         f"{len(context.validation)} validation examples do not tell {len(near)} candidates apart, so what they are "
@@ -208,7 +213,7 @@ def _decide_between(context: TrainingContext, near: Sequence[_Contender], folds:
     return near[standings.index(max(standings))]
 
 
-def _confirmed(context: TrainingContext, best: _Contender, folds: int, sign: int) -> Estimate | None:
+def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, sign: int) -> Estimate | None:
     """Where the winner meets the target on a validation split that is too small to be sure of it: its value on training
     and validation examples alike, out of fold. None where that tells nothing new, or there is no time.
 
@@ -228,7 +233,7 @@ def _confirmed(context: TrainingContext, best: _Contender, folds: int, sign: int
     return _out_of_fold(context, best, folds)
 
 
-def _out_of_fold(context: TrainingContext, one: _Contender, folds: int) -> Estimate | None:
+def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> Estimate | None:
     """Its value on training and validation examples alike, each judged by what did not learn from it. None where no
     fold can be made, or the budget ended."""
     scores, held = [], list[Example]()
@@ -241,7 +246,7 @@ def _out_of_fold(context: TrainingContext, one: _Contender, folds: int) -> Estim
         )
         with context.meter.stage("training"):
             try:
-                representation = one.way.represent(learn)
+                representation = one.group.represent(learn)
             except UnsuitableRepresentation:
                 return None
             estimator = one.learner.learn(
@@ -305,24 +310,24 @@ def _refusal(learner: Learner, parts: Sequence[Division], context: TrainingConte
     return learner.refuse(rows, columns, len(context.readout.labels) or 1)
 
 
-def _prepare(context: TrainingContext, way: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
+def _prepare(context: TrainingContext, group: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
     """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
 
     Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole.
     """
-    parts = list(context.parts(way.represent, folds))
-    return parts, None if context.validation else way.represent(context.train)
+    parts = list(context.parts(group.represent, folds))
+    return parts, None if context.validation else group.represent(context.train)
 
 
 def _evaluate_learner(
     context: TrainingContext,
     name: str,
-    way: LearnerGroup,
+    group: LearnerGroup,
     whole: Representation | None,
     learner: Learner,
     parts: Sequence[Division],
     sign: int,
-) -> _Contender:
+) -> _EvaluatedLearner:
     """Learn on each part's one side, be judged on the other."""
     fitted = [learner.learn(part.inputs, part.targets, context.payload.spec.seed) for part in parts]
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
@@ -337,10 +342,10 @@ def _evaluate_learner(
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
         if TIGHTNESS_NOTE not in context.notes:
             context.notes.append(TIGHTNESS_NOTE)
-    return _Contender(name, way, learner, whole, learned, readout, estimate, standing)
+    return _EvaluatedLearner(name, group, learner, whole, learned, readout, estimate, standing)
 
 
-def _fit_whole(context: TrainingContext, best: _Contender) -> TrainedPredictor:
+def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
     """After folds: once more on the whole training split."""
     representation = best.whole
     assert representation is not None, "made with the folds"

@@ -71,7 +71,7 @@ class CostMeter:
         self.steps = kept["steps"]
 
     def keep(self) -> None:
-        """For the attempt that goes on from here."""
+        """For the attempt that resumes from here."""
         if self._kept is None:
             return
         began = time.monotonic()

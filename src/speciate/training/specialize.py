@@ -3,10 +3,10 @@
     train/classical -> shortlist -> train/probe-... -> train/continue-... -> train/full-... -> evaluate -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
-only while the objective is not surely met and budget is left. Where a network serves, what it learned is gone on with
-before another one is begun: a warm start, from the newest data. Where there are more than three base models, those
-that promise little are left out before any of them is trained. Which models are worth evaluating is decided on
-validation examples; the test split is used once, for all of them. Losers stay registered.
+only while the objective is not surely met and budget is left. Where a network serves, it is trained on from the newest
+data before another one is begun: a warm start. Where there are more than three base models, those that promise little
+are excluded before any of them is trained. Which models are worth evaluating is decided on validation examples; the
+test split is used once, for all of them. Losers stay registered.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def choose_candidates(
     """What suits the use case's task and the dataset's modality: the methods that are named, in that order, or all of
     them, cheapest first; with what is installed, or of base models only those that are named.
 
-    A network that serves the use case is gone on with before others are trained. That is left out where base models or
+    A network that serves the use case is trained on before others are trained. That is excluded where base models or
     only other methods are named.
     """
     family = find_task(use_cases.get(workspace.database, use_case).task).family
@@ -166,7 +166,7 @@ def choose_candidates(
 
 
 def needs_shortlist(workspace: Workspace, use_case: str, ways: Sequence[Candidate]) -> bool:
-    """Whether so many base models are among the ways that some are left out, and the task lets them be compared."""
+    """Whether so many base models are among the ways that some are excluded, and the task lets them be compared."""
     family = find_task(use_cases.get(workspace.database, use_case).task).family
     return shortlist.is_worthwhile(family, comparable_base_models(ways))
 
@@ -317,7 +317,7 @@ def _candidate_of(child: Child) -> Candidate:
 
 
 def _named_candidates(spec: SpecializeSpec) -> list[Candidate]:
-    """The ways that the caller named, in the caller's order; empty where methods are left to us."""
+    """The candidates that the caller named, in the caller's order; empty where methods are left to us."""
     ways: list[Candidate] = []
     for method in spec.methods:
         bases = spec.base_models if method != "classical" and spec.base_models else (None,)
@@ -341,11 +341,7 @@ def _with_like(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Cand
 
 
 def _of_named_bases(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Candidate]:
-    return [
-        candidate
-        for candidate in possible
-        if not (candidate.base_model and spec.base_models) or candidate.base_model in spec.base_models
-    ]
+    return [one for one in possible if not (one.base_model and spec.base_models) or one.base_model in spec.base_models]
 
 
 def step_name(candidate: Candidate) -> str:
@@ -496,7 +492,7 @@ def _usd(children: Sequence[Child]) -> float:
 
 
 def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told where none is stored: training found the incumbent again, to the byte, or evaluate's reason."""
+    """Where no decision is stored: training found the incumbent again, to the byte, or what `evaluate` says."""
     serving = evaluated["report"]["baseline"]
     if evaluated["report"]["candidate"] == serving:
         reason = f"The best that training found is {serving}, which serves already."

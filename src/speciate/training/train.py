@@ -439,13 +439,13 @@ def _from_model(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
         if task is not None and task.family == "generation":
             raise SpeciateError(
                 Code.INVALID,
-                f"{version.ref} writes texts, and such a model goes on as a base model, not by continue_from.",
+                f"{version.ref} writes texts; such a model is trained on as a base model, not by continue_from.",
                 f"Call train_model again with base_model={version.ref!r} and method='sft'; "
                 "curate_dataset(steps=[{'op': 'merge', 'dataset': ...}]) brings earlier examples back beside new ones.",
             )
         raise SpeciateError(
             Code.INVALID,
-            f"{version.ref} was made by {version.card.method!r}: there is no network to go on with.",
+            f"{version.ref} was made by {version.card.method!r}: there is no network to train on.",
             "Name a version made by 'full' or 'lora', or leave continue_from out.",
         )
     if spec.base_model not in (None, version.ref):

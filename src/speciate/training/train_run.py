@@ -45,7 +45,7 @@ def run(run: Run) -> dict[str, Any]:
         with base_models.copy_caller_folders(run, run.read_payload(Payload)) as payload:
             return _run_with_processes(run, payload, meter)
     except BaseException:
-        meter.keep()  # stopped, or out of memory: another attempt goes on
+        meter.keep()  # stopped, or out of memory: another attempt resumes
         raise
 
 
@@ -170,7 +170,7 @@ def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, s
         "dearer": payload.model_dump(include={"dearer"})["dearer"],
         "notes": list(context.notes),
         **{name: list(parts) for name, parts in _parts_read(context, chosen).items()},
-        **context.found,
+        **context.report,
     }
 
 

@@ -74,7 +74,7 @@ class TrainingContext:
         """Ids of training examples without a label, where a teacher gives the target."""
         self.slices: list[EarlierSlice] = []
         """Held-out examples of earlier versions, oldest first, in continual learning."""
-        self.found: dict[str, Any] = {}
+        self.report: dict[str, Any] = {}
         """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
         self._labels: dict[str, Any] = {}
         held = [example for example in examples if example.split == "validation"]
@@ -93,7 +93,7 @@ class TrainingContext:
         spec = spec.model_copy(update={"hyperparameters": spec.hyperparameters | {name: value}})
         parameters = parameters.model_copy(update={name: value})
         self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
-        self.found[name] = how
+        self.report[name] = how
 
     def labels(self, examples: Sequence[Example]) -> list[Any]:
         return [self._labels[example.id] for example in examples]
@@ -196,7 +196,7 @@ class TrainingContext:
             lacking = repr(self.payload.target or "anything to learn")
             if self.payload.task == preference.PREFERENCE:
                 lacking = "two different answers"
-            self.notes.append(f"{missing} examples without {lacking} were left out.")
+            self.notes.append(f"{missing} examples without {lacking} were excluded.")
 
     def _make_readout(self) -> TaskHead:
         labels, family = self.labels(self.train), find_task(self.payload.task).family

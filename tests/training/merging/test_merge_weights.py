@@ -89,7 +89,7 @@ def test_ties_of_equal_models_untrimmed_is_that_model(seed: int) -> None:
 
 
 def test_ties_keeps_the_large_and_what_agrees_in_sign() -> None:
-    """Figure 1 of Yadav et al. in numbers: a small change is trimmed, a sign is elected, the outvoted are left out."""
+    """Figure 1 of Yadav et al. in numbers: a small change is trimmed, a sign is elected, the outvoted are excluded."""
     changes = [torch.tensor([4.0, 0.1, -1.0]), torch.tensor([2.0, 3.0, 3.0])]
     trimmed = [keep_largest(each, 2 / 3) for each in changes]
     assert trimmed[0].tolist() == [4.0, 0.0, -1.0]
@@ -223,10 +223,11 @@ def held():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["RssAnon"].split()[0]) / 1024
 before, peak = held(), [0.0]
-def told(name):
+def on_tensor(name):
     peak[0] = max(peak[0], held())
 folders = [root / str(model) for model in range(4)]
-merge_weights.merge_folders(folders[1:], folders[0], Rule("ties", (1 / 3,) * 3, density=0.5), root / "out", told=told)
+rule = Rule("ties", (1 / 3,) * 3, density=0.5)
+merge_weights.merge_folders(folders[1:], folders[0], rule, root / "out", on_tensor=on_tensor)
 print(peak[0] - before)
 """
 

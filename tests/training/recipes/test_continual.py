@@ -189,7 +189,7 @@ def test_streaming_lda_goes_on_without_the_old_data(begun: Begun) -> None:
     ("asked", "code", "words"),
     [
         pytest.param({"base_model": "new:tab-resnet"}, Code.INVALID, "it has learned nothing here", id="fresh"),
-        pytest.param({"continue_from": "probed@v1"}, Code.INVALID, "there is no network to go on with", id="probe"),
+        pytest.param({"continue_from": "probed@v1"}, Code.INVALID, "there is no network to train on", id="probe"),
         pytest.param({"dataset": "unjudged", "continue_from": "net@v1"}, Code.INVALID, "no validation", id="unjudged"),
         pytest.param({"name": "taken", "continue_from": "net@v1"}, Code.CONFLICT, "'taken-replay'", id="name"),
         pytest.param({"teacher": "net@v1", "method": "full", "base_model": "new:tab-resnet"}, Code.INVALID,

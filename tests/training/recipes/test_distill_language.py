@@ -82,7 +82,9 @@ def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabular
 ) -> None:
     teachers = [base(tmp_path / "teacher"), _stranger(tmp_path / "stranger")]
     asked = _asked(workspace, tmp_path, teacher=teachers, max_steps=1, **given)
-    with pytest.raises(SpeciateError, match="of such teachers the chances of one alone can be learned") as refusal:
+    with pytest.raises(
+        SpeciateError, match="of such teachers the probabilities of one alone can be learned"
+    ) as refusal:
         run(attempt(workspace, asked, "job-a"))
     assert "'answers': 'teacher', 'weight': 0" in refusal.value.recovery
 

@@ -92,8 +92,8 @@ def test_what_is_no_pair_is_left_out_and_said(workspace: Workspace, tmp_path: Pa
     worse[1], worse[2] = None, messages("is 2 good?", "no")
     make_pairs(workspace, rejected=worse)
     notes = " ".join(_run(workspace, tmp_path, "dpo", max_steps=1)["notes"])
-    assert "1 training examples have no 'rejected' and are left out" in notes
-    assert "10 training examples have two answers that are the same and are left out" in notes
+    assert "1 training examples have no 'rejected' and are excluded" in notes
+    assert "10 training examples have two answers that are the same and are excluded" in notes
 
 
 def test_pairs_that_are_none_are_refused(workspace: Workspace, tmp_path: Path) -> None:

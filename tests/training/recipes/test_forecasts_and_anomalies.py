@@ -136,7 +136,7 @@ def test_anomalies_among_the_training_examples_are_said_to_teach_nothing(workspa
         hyperparameters={"positive_label": "malignant", "candidates": ["neighbours"]},
     )["report"]  # fmt: skip
     assert "15 examples labelled 'malignant' are not learned from." in report["notes"]
-    assert not any("left out" in note for note in report["notes"])
+    assert not any("excluded" in note for note in report["notes"])
 
 
 def test_which_label_is_not_normal_must_be_known(workspace: Workspace) -> None:

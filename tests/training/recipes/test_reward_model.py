@@ -98,7 +98,7 @@ def test_pairs_of_the_same_answers_are_left_out_and_said(workspace: Workspace, t
     asked = [f"is {4 if at == 2 else at} good?" for at in range(60)]
     make_pairs(workspace, tested=[4], prompt=asked, rejected=worse)
     report = _train(workspace, tmp_path, max_steps=1)
-    assert "13 examples without two different answers were left out." in report["notes"]
+    assert "13 examples without two different answers were excluded." in report["notes"]
     assert "1 of 1 test pairs stand in the training split as well" in " ".join(report["notes"])
     assert report["examples"] == 59 - 13
 

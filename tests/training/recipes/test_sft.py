@@ -188,7 +188,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, tmp_path: Pa
     notes = " ".join(report["notes"])
     assert "have the same answer, '7'" in notes
     assert "1 training examples repeat" in notes
-    assert "1 training examples ask about a picture" in notes
+    assert "1 training examples ask about an image" in notes
     assert "1 of 1 test examples stand in the training split" in notes
     assert "no validation split" in notes
 

@@ -163,12 +163,12 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -
     make_seen(workspace, rows, [*names, *("red", "red", "blue")], splits)
     context, _, found = _looked_at(workspace, base, max_length=40)
     notes = " ".join(context.notes)
-    assert "1 of 24 training examples have no picture" in notes
-    assert "1 training examples repeat the pictures" in notes
-    assert "1 questions about the same pictures have several answers" in notes
-    assert "1 of 1 test examples ask the same about the same pictures" in notes
-    assert "1 of 2 validation examples show a picture of the training split with another question" in notes
-    assert "1 of 23 training examples have more than 40 tokens with their pictures and are left out" in notes
+    assert "1 of 24 training examples have no image" in notes
+    assert "1 training examples repeat the images" in notes
+    assert "1 questions about the same images have several answers" in notes
+    assert "1 of 1 test examples ask the same about the same images" in notes
+    assert "1 of 2 validation examples show an image of the training split with another question" in notes
+    assert "1 of 23 training examples have more than 40 tokens with their images and are excluded" in notes
     assert (len(found.train), len(found.held)) == (22, 2)
 
 
@@ -178,7 +178,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -
         ("which?", {"max_length": 12}, "12 of 12 training examples have more than 12 tokens"),
         ("a" * 300, {}, "which makes pictures smaller, or with a base model that sees"),
         ("<image> or <image>?", {}, "2 places for pictures (<image>) and 1 pictures"),
-        ("which?", {"pictures": 0}, "12 of 12 training examples of seen@v1 have no picture"),
+        ("which?", {"pictures": 0}, "12 of 12 training examples of seen@v1 have no image"),
         ("which?", {"chat_template": "{{ raise_exception('no') }}"}, "the chat template refuses it: no"),
     ],
 )

@@ -101,7 +101,7 @@ class Says:
 def test_what_cannot_be_had_is_none_and_counted_and_no_number_is_ever_nan() -> None:
     reward = WatchedReward("mine", Says([1.0, math.nan, math.inf, None, MissingValue("raised", "why")]))
     assert ask(reward, ["a"] * 5) == [1.0, None, None, None, None]
-    assert reward.failures.told() == {
+    assert reward.failures.report() == {
         "asked": 5, "failures": {"nan": 2, "raised": 1},
         "untrusted": {"first": {"nan": "it returned nan", "raised": "why"}},
     }  # fmt: skip

@@ -32,7 +32,7 @@ def written(folder: Path, text: str) -> str:
 
 
 def counted(reward: Reward) -> dict[str, int]:
-    found: dict[str, int] = reward.failures.told()["failures"]
+    found: dict[str, int] = reward.failures.report()["failures"]
     return found
 
 

@@ -40,7 +40,7 @@ def select_trained(
         context.notes.append(f"{len(held)} of {len(context.validation)} validation examples were answered (`judged`).")
     if told := unchanged_note(ending, parameters.warmup_ratio):
         context.notes.append(told)
-    context.found["training"] = {
+    context.report["training"] = {
         "ended": ending.why, "steps": ending.steps, "kept_step": ending.step, "held_loss": ending.held_loss,
         "held": dict(ending.held),
     }  # fmt: skip

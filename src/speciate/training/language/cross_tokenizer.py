@@ -326,9 +326,9 @@ def shared_outcomes(
 
 
 _LEAST_PROBABILITY = 1e-12
-"""Added to the chance of each outcome: one side may have no token for it."""
+"""Added to the probability of each outcome: one side may have no token for it."""
 _SUREST_LOG = -1e-6
-"""The highest logarithm of a chance beside which there is still another."""
+"""The highest log probability of a text beside which there are others."""
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> torch.Tensor:
@@ -355,7 +355,7 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> 
 
 
 def log_outcome_probabilities(logits: torch.Tensor, outcome: torch.Tensor, size: int) -> torch.Tensor:
-    """Logarithms of the chances of `size` outcomes (N, size). `logits`: (N, V). `outcome`: (V,), of each token."""
+    """Log probabilities of `size` outcomes (N, size). `logits`: (N, V). `outcome`: (V,), of each token."""
     probabilities = logits.softmax(-1)
     return (
         probabilities.new_zeros(len(probabilities), size).index_add(1, outcome, probabilities) + _LEAST_PROBABILITY
@@ -363,12 +363,12 @@ def log_outcome_probabilities(logits: torch.Tensor, outcome: torch.Tensor, size:
 
 
 def log_token_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Logarithms of the chances (N,) of the tokens (N,) that were written, of logits (N, V)."""
+    """Log probabilities (N,) of the tokens (N,) that were written, of logits (N, V)."""
     return logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
 
 def log_written_or_else(written: torch.Tensor) -> torch.Tensor:
-    """Logarithms (N, 2) of the chance of what was written (N,) and of anything else."""
+    """Log probabilities (N, 2) of what was written (N,) and of anything else."""
     import torch
 
     sure = written.clamp(max=_SUREST_LOG)

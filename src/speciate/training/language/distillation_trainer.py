@@ -47,8 +47,8 @@ class _GivenAnswers:
     _states: torch.Tensor | None = None
 
     def learn(self, share: float, weight: float) -> None:
-        """`share`: of steps that learn from the student's own answers. `weight`: of the teacher's chances; the rest
-        learns the answers word by word."""
+        """`share`: of steps that learn from the student's own answers. `weight`: of the teacher's probabilities; the
+        rest learns the answers word by word."""
         self._share, self._weight = share, weight
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -87,7 +87,9 @@ class _GivenAnswers:
     def _compute_loss(self, student: Any, inputs: Any, num_items_in_batch: Any) -> Any:
         self._states = None
         loss, entropy, valid = super()._compute_loss(student, inputs, num_items_in_batch)  # type: ignore[misc]
-        loss = self.temperature**2 * loss  # gradients of softened chances shrink with its square (Hinton et al. 2015)
+        loss = (
+            self.temperature**2 * loss
+        )  # gradients of softened probabilities shrink with its square (Hinton et al. 2015)
         if self._weight < 1:
             loss = self._weight * loss + (1 - self._weight) * self._words(student, inputs, num_items_in_batch)
         self._states = None
@@ -116,7 +118,7 @@ def same_vocabulary(student: Any, teacher: Any) -> bool:
 
 
 def head_rows(model: Any) -> int:
-    """Of its head: tokens that it gives a chance, those that only pad among them."""
+    """Rows of its head: tokens that it gives a probability, with those that only pad."""
     return int(model.get_output_embeddings().weight.shape[0])
 
 
@@ -135,7 +137,7 @@ def teacher_ensemble(models: Sequence[Any], refs: Sequence[str], tokens: int) ->
         if head_rows(model) < tokens:
             raise SpeciateError(
                 Code.INVALID,
-                f"{ref} gives {head_rows(model):,} tokens a chance, and the student {tokens:,}.",
+                f"{ref} gives {head_rows(model):,} tokens a probability, and the student {tokens:,}.",
                 "Call train_model again with hyperparameters={'answers': 'teacher', 'weight': 0}.",
             )
         if len(models) > 1 and any(getattr(model.config, name, None) not in (None, 1.0) for name in SCALED):
@@ -214,13 +216,13 @@ class _CrossTokenizer:
     temperature: float
     beta: float
 
-    def learn_across(self, teacher: Any, stranger: CrossTokenizerTeacher) -> None:
+    def learn_across(self, teacher: Any, view: CrossTokenizerTeacher) -> None:
         """`teacher`: as `teacher_ensemble` makes it, of one."""
         import torch
 
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
-        self._stranger, device = stranger, self.accelerator.device
-        of = stranger.outcomes
+        self._view, device = view, self.accelerator.device
+        of = view.outcomes
         self._outcomes = torch.tensor(of.student, device=device), torch.tensor(of.teacher, device=device)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -228,7 +230,7 @@ class _CrossTokenizer:
         answers = [
             ids[mask.bool()].tolist() for ids, mask in zip(made["completion_ids"], made["completion_mask"], strict=True)
         ]
-        shown = [self._stranger.shown(each["asked"], answer) for each, answer in zip(inputs, answers, strict=True)]
+        shown = [self._view.shown(each["asked"], answer) for each, answer in zip(inputs, answers, strict=True)]
         width = made["completion_ids"].size(1)
         read = max(2, *(len(each.ids) for each in shown))
         return made | {
@@ -279,7 +281,7 @@ class _CrossTokenizer:
         the two tell what may come next in the same words (`Shown.spaced`)."""
         import torch
 
-        size, heat, towards = self._stranger.outcomes.size, self.temperature, self.beta
+        size, heat, towards = self._view.outcomes.size, self.temperature, self.beta
         mine_at, its_at = own.places[alike], its.places[alike]
 
         def next_(some: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -339,16 +341,16 @@ class _TeacherSide(NamedTuple):
         return found / heat
 
     def written(self, groups: torch.Tensor, heat: float) -> torch.Tensor:
-        """Logarithms of the chances of what these groups (G,) of bool write: products of its tokens' (chain rule)."""
+        """Log probabilities of what these groups (G,) of bool write: products of its tokens' (chain rule)."""
         import torch
 
         inside = groups[self.number].nonzero()[:, 0]
 
-        def chance(some: slice) -> tuple[torch.Tensor]:
+        def log_probabilities(some: slice) -> tuple[torch.Tensor]:
             places = inside[some]
             return (cross_tokenizer.log_token_probabilities(self.logits(places, heat), self.tokens[places]),)
 
-        found = torch.cat([part for (part,) in _by_parts(chance, len(inside), self.rows)])
+        found = torch.cat([part for (part,) in _by_parts(log_probabilities, len(inside), self.rows)])
         return found.new_zeros(len(self.sizes)).index_add(0, self.number[inside], found)[groups]
 
 

@@ -44,7 +44,8 @@ _METRICS = "metrics.jsonl"
 SAVE_SECONDS, SAVE_SHARE = 60.0, 20
 """A checkpoint each minute, or after twenty times what the last one took where that is longer."""
 _OF_THE_RUN = ("_runtime", "_per_second", "_num_tokens", "_loss")
-"""How the names of figures end that say nothing of the model, count what this attempt has seen, or are told apart."""
+"""How the names of figures end that say nothing of the model, count what this attempt has seen, or are reported
+apart."""
 _WORTH_SECONDS = 5.0
 """A training that ends so long after its last checkpoint gets one more."""
 
@@ -122,8 +123,8 @@ class DurableTrainer:
         self._loss, self._micro, self._micro_step = 0.0, 0, -1
         self._saved = self._place.checkpoints.newest()
         before = self._saved.files.get(_METRICS, b"") if self._saved else b""
-        self._told = TrainerLog(self._place.metrics, self._place.curves, before)
-        self._told.listen(self)
+        self._log = TrainerLog(self._place.metrics, self._place.curves, before)
+        self._log.listen(self)
 
     def go(self) -> TrainerEnding:
         """Train to the end, or from the last checkpoint on; the weights that are kept are in place then.
@@ -142,13 +143,13 @@ class DurableTrainer:
             else:
                 self._began = usage_now()
                 self.train(resume_from_checkpoint=self._resumed())
-                self._told.flush(self.state)
+                self._log.flush(self.state)
                 steps = int(self.state.global_step)
                 if time.monotonic() - self._saved_at >= _WORTH_SECONDS:
                     self._save(ended=self._why)  # what comes after it may be stopped
         if self._best is not None and self._session.keep_best:
             trainer_checkpoint.copy_weights(self._best.weights, self.model)
-        self._told.draw()
+        self._log.draw()
         best = self._best
         if best is None:
             return TrainerEnding(self._why, None, steps, steps)
@@ -171,7 +172,7 @@ class DurableTrainer:
         return self._sampler
 
     def _run_epoch(self, *given: Any, **named: Any) -> Any:
-        """A sampler with a generator of its own would go on where the last epoch left it."""
+        """A sampler with a generator of its own would resume where the last epoch ended."""
         generator = getattr(self._sampler, "generator", None)
         if generator is not None:
             generator.manual_seed(seed_of(self.args.seed, named["epoch"]))
@@ -204,7 +205,7 @@ class DurableTrainer:
         self.control.should_evaluate = self._epoch_ended and self._has_held
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *given, **named)  # type: ignore[misc]
         self.state.log_history.clear()  # each line is in metrics.jsonl
-        self._told.step(self.state, self._session.context)
+        self._log.step(self.state, self._session.context)
         self._after_step()
         self._began = usage_now()
 
@@ -265,7 +266,7 @@ class DurableTrainer:
 
     def _judged(self, metrics: Mapping[str, float]) -> None:
         loss = metrics.get("eval_loss", math.nan)
-        self._told.judged(loss)
+        self._log.judged(loss)
         if not math.isfinite(loss):
             return
         if self._best is None or loss < self._best.loss:
@@ -314,7 +315,7 @@ class DurableTrainer:
         started, more, groups = time.monotonic(), *self.more_state()
         progress = Progress(self.state.global_step, ended, self._best, self._without_gain, self._watch.state())
         state = trainer_checkpoint.checkpoint_state(self._identity, progress, self._learning, more, groups)
-        self._told.flush(self.state)
+        self._log.flush(self.state)
         files = trainer_checkpoint.trainer_state(self.state) | {_METRICS: self._place.metrics.read_bytes()}
         self._session.context.meter.keep()
         self._place.checkpoints.save(state, files)
@@ -341,8 +342,8 @@ class TrainerLog:
     mean since the line before.
     """
 
-    def __init__(self, metrics: Path, picture: Path, before: bytes) -> None:
-        self._metrics, self._path, self._picture = MetricsLog(metrics, before), metrics, picture
+    def __init__(self, metrics: Path, chart: Path, before: bytes) -> None:
+        self._metrics, self._path, self._chart = MetricsLog(metrics, before), metrics, chart
         self._logged: dict[str, float] = {}
         self._more: dict[str, list[float]] = defaultdict(list)
         self._held: tuple[float, float] | None = None
@@ -354,11 +355,11 @@ class TrainerLog:
         from transformers import PrinterCallback, TrainerCallback
 
         trainer.remove_callback(PrinterCallback)
-        told = self
+        log = self
 
         class Listener(TrainerCallback):
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
-                told.heard(logs or {})
+                log.heard(logs or {})
 
         trainer.add_callback(Listener())
 
@@ -398,7 +399,7 @@ class TrainerLog:
 
     def draw(self) -> None:
         if self._metrics.lines:
-            training_log.draw_curves(self._path, self._picture)
+            training_log.draw_curves(self._path, self._chart)
 
     def _write(self, state: Any) -> dict[str, Any]:
         assert self._last is not None, "a step was seen"

@@ -111,7 +111,7 @@ def trainer_arguments(context: TrainingContext, parameters: LanguageParameters, 
 
 
 def _in_bfloat16(context: TrainingContext, parameters: LanguageParameters) -> bool:
-    """A function of model and device alone, so that an attempt that goes on computes as the one before it."""
+    """A function of model and device alone, so that an attempt that resumes computes as the one before it."""
     if parameters.precision != "auto":
         return parameters.precision == "bfloat16"
     assert context.payload.base_folder is not None

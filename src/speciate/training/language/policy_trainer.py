@@ -150,7 +150,7 @@ class _PolicyTrainer(DurableTrainer):
             "held_reward": reward, "held_metric": sign * row.metric, "held_length": row.length,
             "held_step": float(row.step),
         }  # fmt: skip
-        self._told.judged(math.nan, sign * row.metric if math.isfinite(row.metric) else reward, figures)
+        self._log.judged(math.nan, sign * row.metric if math.isfinite(row.metric) else reward, figures)
         return {}
 
     def _answers(self) -> GreedyAnswers:

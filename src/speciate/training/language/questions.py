@@ -74,7 +74,7 @@ def check_questions(
         )
     if needing and unlabelled_train:
         context.notes.append(
-            f"{len(unlabelled_train)} training examples without a true answer are left out: a reward needs it."
+            f"{len(unlabelled_train)} training examples without a true answer are excluded: a reward needs it."
         )
         train = [each for each in train if each.reference is not None]
     learned = [format_readable(each.prompt) for each in train]

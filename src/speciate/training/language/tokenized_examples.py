@@ -148,7 +148,7 @@ def _tokenize(
     if found.hopeless and which == "training":
         raise _too_long(found, longest)
     if found.cut:
-        lost = f", of {found.lost} nothing of the answer is left and they are left out" if found.lost else ""
+        lost = f", of {found.lost} nothing of the answer is left and they are excluded" if found.lost else ""
         more = f"max_length={found.enough}" if found.enough <= longest else f"a base model that sees {found.enough}"
         context.notes.append(
             f"{found.cut} of {found.examples} {which} examples are cut at {limit} tokens{lost}; {more} would "
@@ -202,9 +202,9 @@ def _check_turns(context: TrainingContext, train: Sequence[Turn], held: Sequence
         )
     if seen := sum(any(IMAGE_MARK in message.content for message in each.prompt) for each in train):
         context.notes.append(
-            f"{seen} training examples ask about a picture ({IMAGE_MARK}), which this model is not shown: mixed rows "
+            f"{seen} training examples ask about an image ({IMAGE_MARK}), which this model is not shown: mixed rows "
             "with "
-            "task='image-text-to-text' bring pictures."
+            "task='image-text-to-text' bring images."
         )
     if again := example_checks.count_duplicates([(format_readable(each.prompt), each.answer) for each in train]):
         context.notes.append(f"{again} training examples repeat the question and the answer of another one.")
@@ -235,7 +235,7 @@ def test_examples(context: TrainingContext) -> list[Example]:
 
 
 def posed_test_examples(context: TrainingContext) -> list[TaskExample]:
-    """With what is true of each; those of which nothing is known are left out."""
+    """Test examples with their references; those without one are excluded."""
     payload = context.payload
     found = test_examples(context)
     return evaluation_examples(found, payload.manifest, payload.target, payload.task, payload.terms) if found else []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TRAINER_STATE = "trainer_state.json"
 _FORMAT = 1
 _RESUMED = ("global_step", "epoch", "num_input_tokens_seen", "logging_steps", "eval_steps", "save_steps")
-"""As much of the trainer's own state as it goes on from: the rest is made anew, or is ours."""
+"""The part of the trainer's own state that is restored: the rest is made anew, or is ours."""
 
 
 class Learning(NamedTuple):
@@ -55,7 +55,7 @@ class Progress(NamedTuple):
 
     step: int
     ended: str | None
-    """Why; None where it goes on."""
+    """Why; None while it trains."""
     best: Best | None
     without_gain: int
     """Evaluations since the best one."""

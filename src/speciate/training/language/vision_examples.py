@@ -25,11 +25,11 @@ from speciate.training.training_context import TrainingContext
 
 _CHARACTERS_SHOWN = 60
 _QUESTIONS = ("question", "prompt", "instruction", "query")
-"""Columns that people mean as the question about a picture."""
+"""Columns that people mean as the question about an image."""
 
 
 class VisionTurn(NamedTuple):
-    """A question about pictures with its answer, of one example."""
+    """A question about images with its answer, of one example."""
 
     example: Example
     look: ImagePrompt
@@ -46,8 +46,8 @@ class VisionSplits(NamedTuple):
         found = hashlib.sha256()
         for each in (*self.train, *self.held):
             found.update(repr((each.tokens.ids, each.tokens.labels)).encode())
-            for picture in each.pictures:
-                found.update(_content(picture).encode())
+            for image in each.pictures:
+                found.update(_content(image).encode())
         return found.hexdigest()
 
 
@@ -60,12 +60,12 @@ def choose_image_prompt(context: TrainingContext, processor: Any, parameters: Vi
     there = {name for each in context.train if isinstance(each.media, dict) for name in each.media}
     if unseen := sorted(there - set(parts)):
         context.notes.append(
-            f"The parts {', '.join(unseen)} are neither pictures nor texts: the model is not shown them."
+            f"The parts {', '.join(unseen)} are neither images nor texts: the model is not shown them."
         )
     asking = [name for name in _QUESTIONS if name in context.payload.manifest.columns]
     if asking and context.payload.manifest.modality == "image":
         context.notes.append(
-            f"The column {asking[0]!r} is not shown to the model: an example of modality image is its picture alone. "
+            f"The column {asking[0]!r} is not shown to the model: an example of modality image is its image alone. "
             "create_dataset(modality='multimodal', inputs=[PICTURE, QUESTION]) makes both of them its parts."
         )
     return ImageSettings(
@@ -102,18 +102,18 @@ class ImageCollator:
 def _find_turns(
     context: TrainingContext, examples: Sequence[Example], labels: Sequence[Any], shown: ImageSettings, which: str
 ) -> list[VisionTurn]:  # fmt: skip
-    """Those with a picture. INVALID where most of the training examples lack one, and for a question that is none."""
+    """Those with an image. INVALID where most of the training examples lack one, and for a question that is none."""
     seen = [each for each in examples if _has_picture(each, shown)]
     lacking = len(examples) - len(seen)
     if which == "training" and 2 * lacking > len(examples):
         raise SpeciateError(
             Code.INVALID,
-            f"{lacking} of {len(examples)} training examples of {context.payload.dataset} have no picture.",
-            "Train a language model with task='text-generation' on the texts, or bring the pictures: "
+            f"{lacking} of {len(examples)} training examples of {context.payload.dataset} have no image.",
+            "Train a language model with task='text-generation' on the texts, or bring the images: "
             f"query_dataset on {context.payload.dataset!r}, column `missing`, tells where they lack.",
         )
     if lacking:
-        context.notes.append(f"{lacking} of {len(examples)} {which} examples have no picture and are left out.")
+        context.notes.append(f"{lacking} of {len(examples)} {which} examples have no image and are excluded.")
     known = dict(zip([each.id for each in examples], labels, strict=True))
     found = []
     for example in seen:
@@ -150,7 +150,7 @@ def _tokenize(
     if len(kept) < len(found):
         context.notes.append(
             f"{len(found) - len(kept)} of {len(found)} {which} examples have more than {limit} tokens with their "
-            f"pictures and are left out, for a picture cannot be cut; max_length={enough} would hold 95 of 100, the "
+            f"pictures and are excluded, for an image cannot be cut; max_length={enough} would hold 95 of 100, the "
             f"base model sees {longest}."
         )
     end = processor.tokenizer.eos_token_id
@@ -160,7 +160,7 @@ def _tokenize(
             "stop: its answers end at max_new_tokens."
         )
     if which == "training":
-        context.found["sights"] = {
+        context.report["sights"] = {
             "examples": len(kept), "pictures": sum(len(each.pictures) for each in kept),
             "tokens": {"longest": max(map(len, (each.tokens.ids for each in kept))), "of_100_hold_95": enough,
                        "learned": sum(each.tokens.learned for each in kept)},
@@ -193,13 +193,11 @@ def _too_long(lost: int, count: int, limit: int, longest: int, enough: int) -> S
         more = f"Call train_model again with hyperparameters={{'max_length': {enough}}}, which holds 95 of 100; or "
         more += "with a smaller 'side'."
     else:
-        more = (
-            "Call train_model again with hyperparameters={'side': ...}, which makes pictures smaller, or with a base "
-        )
+        more = "Call train_model again with hyperparameters={'side': ...}, which makes images smaller, or with a base "
         more += f"model that sees {enough} tokens."
     return SpeciateError(
         Code.INVALID,
-        f"{lost} of {count} training examples have more than {limit} tokens with their pictures, which cannot be cut; "
+        f"{lost} of {count} training examples have more than {limit} tokens with their images, which cannot be cut; "
         f"the base model sees {longest}.",
         more,
     )
@@ -219,33 +217,33 @@ def _check_turns(
     answers = [(key, example_checks.normalize(each.answer)) for key, each in zip(questions_of, train, strict=True)]
     if again := len(answers) - len(set(answers)):
         context.notes.append(
-            f"{again} training examples repeat the pictures, the question and the answer of another one."
+            f"{again} training examples repeat the images, the question and the answer of another one."
         )
     several = Counter(key for key, _ in set(answers))
     if torn := sum(count > 1 for count in several.values()):
-        context.notes.append(f"{torn} questions about the same pictures have several answers in the training split.")
-    known, seen = set(questions_of), {picture for pictures, _ in questions_of for picture in pictures}
+        context.notes.append(f"{torn} questions about the same images have several answers in the training split.")
+    known, seen = set(questions_of), {image for images, _ in questions_of for image in images}
     for split, there in (("validation", held), ("test", _test_turns(context, shown))):
         keys = [_key(each) for each in there]
         if found := [place for place, key in enumerate(keys) if key in known]:
             context.notes.append(
-                f"{len(found)} of {len(there)} {split} examples ask the same about the same pictures as one of the "
+                f"{len(found)} of {len(there)} {split} examples ask the same about the same images as one of the "
                 f"training split (such as {there[found[0]].example.id}): what is measured on them is too good."
             )
         if some := [key for key in keys if key not in known and seen & set(key[0])]:
             context.notes.append(
-                f"{len(some)} of {len(there)} {split} examples show a picture of the training split with another "
-                "question: nothing is measured there of pictures that are new."
+                f"{len(some)} of {len(there)} {split} examples show an image of the training split with another "
+                "question: nothing is measured there of images that are new."
             )
 
 
 def _key(turn: VisionTurn) -> tuple[tuple[str, ...], str]:
-    """Content of the pictures, and the question but for case and spacing."""
+    """Content of the images, and the question but for case and spacing."""
     return tuple(map(_content, turn.look.pictures)), example_checks.normalize(format_readable(turn.look.said))
 
 
-def _content(picture: Any) -> str:
-    return IMAGE.fingerprint(picture)
+def _content(image: Any) -> str:
+    return IMAGE.fingerprint(image)
 
 
 def _test_turns(context: TrainingContext, shown: ImageSettings) -> list[VisionTurn]:

@@ -139,7 +139,9 @@ class _Merger:
             payload.parameters.scale,
             payload.parameters.seed,
         )
-        merge_weights.merge_folders([Path(member.folder) for member in members], self._base, rule, raw, told=self._told)
+        merge_weights.merge_folders(
+            [Path(member.folder) for member in members], self._base, rule, raw, on_tensor=self._note_tensor
+        )
         sealed.seal(raw)
         if self._judge is None:
             raw.rename(out)
@@ -168,7 +170,7 @@ class _Merger:
         model.save(out)
         return measure(judge.context, model.readout, held, given)
 
-    def _told(self, name: str) -> None:
+    def _note_tensor(self, name: str) -> None:
         if self._run.stopping:
             raise Stopped
 
@@ -240,7 +242,7 @@ def _notes(payload: MergePayload, judge: _Validation | None) -> list[str]:
             f"{payload.members[0].ref}: name one with dataset."
         )
     elif judge.left_out:
-        notes.append(f"{judge.left_out} validation examples that a member has learned from were left out.")
+        notes.append(f"{judge.left_out} validation examples that a member has learned from were excluded.")
     if payload.counts_batches:
         notes.append("The statistics of BatchNorm were counted anew on the training examples.")
     if payload.learned_from is None:

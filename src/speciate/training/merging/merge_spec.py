@@ -28,7 +28,7 @@ class MergeParameters(_Frozen):
         None, gt=0, le=1, description="ties: share of the largest changes that stay (0.2); dare: of all (0.5)."
     )
     scale: float = Field(1.0, gt=0, description="ties, dare: times the merged change.")
-    seed: int = Field(0, ge=0, le=MOST_SEED, description="dare: of what is left out.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="dare: of what is excluded.")
 
     def settled(self, method: MergeMethod) -> MergeParameters:
         usual = {"ties": 0.2, "dare": 0.5}.get(method, 1.0)

@@ -205,13 +205,14 @@ def merge_folders(
     rule: MergeRule,
     out: Path,
     *,
-    told: Callable[[str], None] = lambda name: None,
+    on_tensor: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Merge folders of safetensors with equal names and shapes, file by file and tensor by tensor, into a new one.
 
     Write the new folder `out`, unsealed. Whoever calls has found the folders alike (alike.py).
 
-    Raises INVALID where whole numbers differ, which no rule could bring together. `told` hears of each tensor.
+    Raises INVALID where whole numbers differ, which no rule could bring together. `on_tensor` is called with the name
+    of each tensor.
 
     Nothing is known of the networks: encoders with a head, language models in shards. At any time one tensor of each
     model is in memory, in float32; the result has the type and the order of the first model's. Files that are no
@@ -222,7 +223,9 @@ def merge_folders(
         readers = [_Reader(folder, stack) for folder in (*folders, *([base] if base else []))]
         for path in sorted(folders[0].iterdir()):
             if path.suffix == WEIGHTS:
-                _merge_file(path, readers[: len(folders)], readers[-1] if base else None, rule, out / path.name, told)
+                _merge_file(
+                    path, readers[: len(folders)], readers[-1] if base else None, rule, out / path.name, on_tensor
+                )
             elif path.is_file() and path.name not in (sealed.MANIFEST, sealed.CARD):
                 shutil.copyfile(path, out / path.name)
 
@@ -252,7 +255,7 @@ def _merge_file(
     base: _Reader | None,
     rule: MergeRule,
     out: Path,
-    told: Callable[[str], None],
+    on_tensor: Callable[[str], None],
 ) -> None:
     """The header is that of the first: same names, types and places."""
     parsed, raw = read_header(path)
@@ -262,7 +265,7 @@ def _merge_file(
         for name in sorted(places, key=lambda each: places[each]["data_offsets"][0]):
             whole = f"{_file_group(path)}/{name}"
             file.write(_to_bytes(_merge_tensors(whole, readers, base, rule)))
-            told(whole)
+            on_tensor(whole)
 
 
 def _merge_tensors(name: str, readers: Sequence[_Reader], base: _Reader | None, rule: MergeRule) -> Tensor:

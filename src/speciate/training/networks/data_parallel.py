@@ -1,7 +1,7 @@
 """Processes that train one network together: each learns from its share of every batch, and all take the same step.
 
 The first one leads: it decides, evaluates, saves and keeps the time. The others are forks of it, made before anything
-was computed; they build the same trainings and take the steps that they are told. Gradients are summed once in a step.
+was computed; they build the same trainings and take the steps that they are order. Gradients are summed once in a step.
 
 They live and die together. Each follower holds the attempt's claim, as every fork does, and one end of a pipe of the
 leader's: when that closes, it ends at once, wherever it is. When a follower dies, the leader ends itself."""
@@ -55,7 +55,7 @@ class StepOrder(NamedTuple):
 class Stepping(Protocol):
     """A training, as far as a team knows it."""
 
-    def told(self, whole: bool) -> StepOrder:
+    def order(self, whole: bool) -> StepOrder:
         """The step that it is about to take, with the state where that was not left by its last step, or `whole`."""
         ...
 
@@ -63,7 +63,7 @@ class Stepping(Protocol):
         """What all must have alike, in one order: weights and moments, themselves and no copies."""
         ...
 
-    def follow(self, told: StepOrder) -> None: ...
+    def follow(self, order: StepOrder) -> None: ...
 
 
 class Team(Protocol):
@@ -127,7 +127,7 @@ def seed_of(*key: int) -> int:
 
 
 class Follower:
-    """Takes the steps that it is told."""
+    """Takes the steps that it is order."""
 
     def __init__(self, rank: int, size: int, device: str, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
         self.rank, self.size, self.device, self._orders = rank, size, device, orders
@@ -151,9 +151,9 @@ class Follower:
                 training = build(**order["build"])
                 continue
             assert training is not None, "a step comes after what it is a step of"
-            told = StepOrder(**order["step"])
+            step_order = StepOrder(**order["step"])
             with contextlib.suppress(Diverged):  # so says the leader, by the same numbers
-                training.follow(told)
+                training.follow(step_order)
 
 
 @contextlib.contextmanager
@@ -291,22 +291,22 @@ class Leader:
             if new:
                 self._crew.tell({"build": self._recipe})
                 self._crew.current = self
-            told = training.told(new)
-            self._crew.tell({"step": told._asdict()})
-            if told.optimized is not None:
-                _spread(training.shared(told.optimized))
+            order = training.order(new)
+            self._crew.tell({"step": order._asdict()})
+            if order.optimized is not None:
+                _spread(training.shared(order.optimized))
 
     def add(self, parameters: Sequence[torch.Tensor], loss: float, counted: int) -> tuple[float, int]:
         with self._crew.together():
             return _add(parameters, loss, counted)
 
 
-def receive(training: Stepping, told: StepOrder, identity: Mapping[str, Any]) -> None:
+def receive(training: Stepping, order: StepOrder, identity: Mapping[str, Any]) -> None:
     """The leader's state. RuntimeError where what was built here is not what the leader has."""
-    if told.identity != json.loads(json.dumps(identity)):
+    if order.identity != json.loads(json.dumps(identity)):
         raise RuntimeError("the processes of this training built different networks")
-    assert told.optimized is not None
-    _spread(training.shared(told.optimized))
+    assert order.optimized is not None
+    _spread(training.shared(order.optimized))
 
 
 def _serve(rank: int, join: _Join, follow: Callable[[Follower], None], reading: int) -> NoReturn:

@@ -1,6 +1,7 @@
-"""Successive halving (Jamieson & Talwalkar 2016): all candidates train a little, the better half goes on, and so on.
+"""Successive halving (Jamieson & Talwalkar 2016): all candidates train a little, the better half trains further, and so
+on.
 
-One candidate is in memory at a time, and goes on from its checkpoint in the next rung. What each reached is written
+One candidate is in memory at a time, and resumes from its checkpoint in the next rung. What each reached is written
 down, so that a search which was stopped decides as it would have without the stop.
 """
 
@@ -145,7 +146,7 @@ class _Search:
             self._failure, why, value = error, "diverged", training.best.value if training.best else None
             if training.best and not last:  # the last one stays in memory
                 self._best_of(candidate).save(training.state(), {})
-            self._hand = (candidate, training) if last else None  # what diverged is not to be gone on with
+            self._hand = (candidate, training) if last else None  # a diverged training is not resumed
         seconds = time.monotonic() - started + (before.seconds if before else 0.0)
         standing = RateStanding(candidate, rung.epochs, value, why, seconds)
         if why not in ("enough", "budget"):
@@ -193,7 +194,7 @@ class _Search:
         return durable_training.training_place(self._run, f"candidate-{candidate}")
 
     def _best_of(self, candidate: int) -> Checkpoints:
-        """Of one that diverged: apart, so that nothing goes on from there."""
+        """Of a training that diverged: apart, so that nothing resumes from there."""
         return durable_training.training_place(self._run, f"candidate-{candidate}-diverged").checkpoints
 
     def _plan_steps(self, plan: list[Rung]) -> None:

@@ -34,7 +34,7 @@ Tensors = Mapping[str, "torch.Tensor"]
 
 
 class TrainingState(NamedTuple):
-    """Everything that a training goes on from."""
+    """Everything that a training resumes from."""
 
     facts: dict[str, Any]
     """JSON."""
@@ -90,7 +90,7 @@ class Checkpoints:
         return None
 
     def discard(self) -> None:
-        """Nobody will go on from here."""
+        """Delete them: nothing will resume from here."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _next(self) -> int:

@@ -28,7 +28,7 @@ _STEPS, _MANY = 10, 100
 
 class MetricsLog:
     def __init__(self, path: Path, before: bytes = b"") -> None:
-        """`before`: the file's lines up to where the training goes on."""
+        """`before`: the file's lines up to where the training resumes."""
         self.path = path
         path.write_bytes(before)
         self.lines = before.count(b"\n")

@@ -255,23 +255,23 @@ class Training:
         if self.best is not None:
             _copy(self.best.weights, self._weights())
 
-    def told(self, whole: bool) -> StepOrder:
-        told = StepOrder(self.step, self.precision)
+    def order(self, whole: bool) -> StepOrder:
+        order = StepOrder(self.step, self.precision)
         if not (whole or self._moved):
-            return told
+            return order
         optimized = sorted(name for name, each in self._trained.items() if each in self._optimizer.state)
-        return told._replace(optimized=optimized, identity=self._identity())
+        return order._replace(optimized=optimized, identity=self._identity())
 
     def shared(self, optimized: Sequence[str]) -> list[torch.Tensor]:
         optimizer.keep_only_moments(self._optimizer, self._trained, optimized)
         moments = optimizer.optimizer_moments(self._optimizer, self._trained)
         return [*self._weights().values(), *moments.values()]
 
-    def follow(self, told: StepOrder) -> None:
+    def follow(self, order: StepOrder) -> None:
         """Take the step that the leader of the team takes."""
-        if told.optimized is not None:
-            receive(self, told, self._identity())
-        self.step, self.precision = told.step, told.precision
+        if order.optimized is not None:
+            receive(self, order, self._identity())
+        self.step, self.precision = order.step, order.precision
         with self.random_states:
             self.random_states.begin(seed_of(self._seed, self.team.rank, self.step))
             self.advance()

@@ -376,11 +376,11 @@ def _check_time(context: TrainingContext, pace: StepCost, ahead: PlannedWork, le
 
 def _cheaper_candidate(context: TrainingContext) -> str:
     own, manifest = context.payload.spec, context.payload.manifest
-    ways = available_candidates(manifest.modality, context.readout.family)
+    candidates = available_candidates(manifest.modality, context.readout.family)
     before = next(
-        (place for place, way in enumerate(ways) if (way.method, way.base_model) == (own.method, own.base_model)), 0
+        (at for at, one in enumerate(candidates) if (one.method, one.base_model) == (own.method, own.base_model)), 0
     )
-    cheaper = [way for way in ways[:before] if way.method != own.method]
+    cheaper = [each for each in candidates[:before] if each.method != own.method]
     if not cheaper:
         return "list_options(kind='method') names smaller base models."
     named = f"method={cheaper[-1].method!r}"

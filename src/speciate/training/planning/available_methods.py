@@ -145,13 +145,13 @@ def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspac
         raise SpeciateError(
             Code.INVALID,
             f"{candidate.method!r} learns from texts, and this is {modality}: "
-            f"{' or '.join(map(repr, VISION_VARIANTS))} learns to answer about pictures.",
+            f"{' or '.join(map(repr, VISION_VARIANTS))} learns to answer about images.",
             f"Call again with method={next(iter(VISION_VARIANTS))!r}.",
         )
     if not _is_installed("torchvision"):
         raise SpeciateError(
             Code.MISSING_EXTRA,
-            "What becomes of pictures is computed by the library 'torchvision', which is not installed.",
+            "Images are prepared by the library 'torchvision', which is not installed.",
             "Run: pip install 'speciate[language,vision]'",
         )
     if candidate.base_model is None:

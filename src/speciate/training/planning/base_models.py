@@ -135,7 +135,7 @@ class UnseenExamples(NamedTuple):
         if self.left_out is None:
             return [f"The data that {base} learned from are not here any more: if it saw these, it looks too good."]
         if self.left_out:
-            return [f"{self.left_out} validation examples that {base} has learned from were left out."]
+            return [f"{self.left_out} validation examples that {base} has learned from were excluded."]
         return []
 
 

@@ -113,7 +113,7 @@ def _student_base(spec: TrainSpec, task: Task) -> str | None:
 
 
 def _streaming_card(workspace: Workspace, model: str) -> ModelCard | None:
-    """The card of a model that can go on by itself; None of others."""
+    """The card of a streaming model, which is updated by itself; None of other models."""
     if model_ref(model).source:
         return None
     card = registry.resolve(workspace.database, workspace.folders, model).card
@@ -174,7 +174,7 @@ def _check_continual(spec: TrainSpec, manifest: Manifest, task: Task, base: Base
         why = "the data that it learned from are not here any more" if gone else "it has learned nothing here yet"
         raise SpeciateError(
             Code.INVALID,
-            f"{spec.method!r} goes on from a model that was trained here; of {base.ref if base else spec.base_model!r} "
+            f"{spec.method!r} trains on a model that was trained here; of {base.ref if base else spec.base_model!r} "
             f"{why}.",
             "Call train_model again with continue_from='NAME@v1', a model that 'full' or 'lora' made.",
         )
@@ -183,7 +183,7 @@ def _check_continual(spec: TrainSpec, manifest: Manifest, task: Task, base: Base
     if card.task != task.name or not (card.method == STREAMING if spec.method == STREAMING else network):
         raise SpeciateError(
             Code.INVALID,
-            f"{spec.method!r} goes on with head and all, and {base.ref} is a model for {card.task} that "
+            f"{spec.method!r} trains on network and head, and {base.ref} is a model for {card.task} that "
             f"{card.method!r} made.",
             f"Name a model for {task.name} that 'full', 'lora' or one of {', '.join(CONTINUAL[:4])} made.",
         )

@@ -104,14 +104,14 @@ _BUDGET_SHARE = 1 / 3
 """Of the budget that is left: at most so much goes into comparing base models. Their vectors stay for the probes."""
 
 
-def comparable_base_models(ways: Sequence[Candidate]) -> list[str]:
+def comparable_base_models(candidates: Sequence[Candidate]) -> list[str]:
     """Base models that a shortlist compares: each once, in their order."""
-    found = (candidate.base_model for candidate in ways if not candidate.continue_from and not candidate.like)
+    found = (candidate.base_model for candidate in candidates if not candidate.continue_from and not candidate.like)
     return list(dict.fromkeys(base for base in found if base is not None and comparable(base)))
 
 
 def shortlist_request(
-    ways: Sequence[Candidate], *, use_case: str, dataset: str, seed: int, seconds_left: float, grace: float
+    candidates: Sequence[Candidate], *, use_case: str, dataset: str, seed: int, seconds_left: float, grace: float
 ) -> ChildRequest:
     seconds = _BUDGET_SHARE * seconds_left
     return ChildRequest(
@@ -120,7 +120,7 @@ def shortlist_request(
         spec={
             "dataset": dataset,
             "use_case": use_case,
-            "base_models": comparable_base_models(ways),
+            "base_models": comparable_base_models(candidates),
             "budget_minutes": seconds / 60,
             "seed": seed,
         },
@@ -129,25 +129,19 @@ def shortlist_request(
 
 
 def shortlist_report(children: Sequence[Child]) -> dict[str, Any] | None:
-    """The shortlist's report; None where there is none, and nothing is left out."""
+    """The shortlist's report; None where there is none, and nothing is excluded."""
     return next((child.result["report"] for child in children if child.step == SHORTLIST_STEP and child.result), None)
 
 
-def keep_shortlisted(ways: Sequence[Candidate], report: Mapping[str, Any] | None) -> list[Candidate]:
+def keep_shortlisted(candidates: Sequence[Candidate], report: Mapping[str, Any] | None) -> list[Candidate]:
     """Without the base models that the shortlist left out; of each method the most promising ones first."""
     if report is None:
-        return list(ways)
+        return list(candidates)
     order = kept_base_models(report)
-    left = [candidate for candidate in ways if not comparable_base_models([candidate]) or candidate.base_model in order]
-    for method in {candidate.method for candidate in left}:
-        places = [
-            place
-            for place, candidate in enumerate(left)
-            if candidate.method == method and comparable_base_models([candidate])
-        ]
-        best_first = sorted(
-            (left[place] for place in places), key=lambda candidate: order.index(candidate.base_model or "")
-        )
+    left = [one for one in candidates if not comparable_base_models([one]) or one.base_model in order]
+    for method in {one.method for one in left}:
+        places = [place for place, one in enumerate(left) if one.method == method and comparable_base_models([one])]
+        best_first = sorted((left[place] for place in places), key=lambda one: order.index(one.base_model or ""))
         for place, candidate in zip(places, best_first, strict=True):
             left[place] = candidate
     return left

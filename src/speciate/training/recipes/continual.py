@@ -82,7 +82,7 @@ def continual_method(
 def fit_continual(context: TrainingContext, parameters: ContinualParameters, how: NetworkMethod) -> SelectedModel:
     chosen = train_best_network(context, parameters, how)
     before = network_predictor.load_network(base_folder(context), context.payload.threads)
-    context.found["forgetting"] = measure_forgetting(context, context.slices, before, chosen.predictor)
+    context.report["forgetting"] = measure_forgetting(context, context.slices, before, chosen.predictor)
     return chosen
 
 
@@ -176,7 +176,7 @@ def add_replay_buffer(context: TrainingContext, parameters: ReplayParameters) ->
     old, times = context.note_training_examples(old), 1
     if old and parameters.share:
         times = max(1, round(parameters.share / (1 - parameters.share) * len(context.train) / len(old)))
-    context.found["replay"] = {
+    context.report["replay"] = {
         "dataset": manifest.name, "examples": len(old), "times": times, "from": drawn.of, "labels": drawn.labels,
         "available": drawn.available, "policy": parameters.policy,
     }  # fmt: skip
@@ -361,7 +361,7 @@ def _fit_further(context: TrainingContext, before: TrainedPredictor) -> Selected
     readout = context.readout.calibrated(scores, context.targets(context.validation))
     made = TrainedPredictor(context.payload.task, before.representation, estimator, readout)
     best = measure(context, readout, context.validation, scores)
-    context.found["forgetting"] = measure_forgetting(context, asked, before, made)
+    context.report["forgetting"] = measure_forgetting(context, asked, before, made)
     tried = CandidateResult(_SLDA_NAME, time.monotonic() - started, best.value, chosen=True)
     return SelectedModel(made, best, context.how, (tried,))
 

@@ -90,16 +90,16 @@ def fit_distill_language(context: TrainingContext, parameters: LanguageDistillPa
     predictor = finished_predictor(context, trainer, learner, plan.chat_format, parameters)
     del trainer  # teachers and moments leave the memory
     chosen = answer_validation.select_trained(context, predictor, parameters, ending, began)
-    context.found["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
+    context.report["distillation"] |= {"answers": parameters.answers, "weight": plan.weight}
     parameters = parameters.model_copy(update={"max_steps": ending.steps})  # a control takes as many
-    context.found["distillation"] |= _compare_with_teachers(context, chosen, predictor, parameters, plan)
+    context.report["distillation"] |= _compare_with_teachers(context, chosen, predictor, parameters, plan)
     return chosen
 
 
 def load_student(context: TrainingContext, parameters: LanguageDistillParameters) -> LoadedModel:
     """The base model, or what is cut from it."""
     learner = load_base_model(context, parameters)
-    known = context.found.setdefault("distillation", {})
+    known = context.report.setdefault("distillation", {})
     if parameters.num_hidden_layers is None:
         return learner
     made = cut_layers(learner.model, parameters.num_hidden_layers, str(context.payload.spec.base_model))
@@ -113,13 +113,13 @@ def prepare_distillation(
 ) -> DistillationSetup:
     folders = [teacher_folder(context, each) for each in context.payload.teachers]
     tokenizers = [causal_lm.load_tokenizer(each) for each in folders]
-    strangers = [
+    other_vocabularies = [
         each.model
         for each, tokenizer in zip(context.payload.teachers, tokenizers, strict=True)
         if not same_vocabulary(learner.tokenizer, tokenizer)
     ]
-    weight = _logit_weight(parameters, strangers, len(folders))
-    apart = bool(weight and strangers)
+    weight = _logit_weight(parameters, other_vocabularies, len(folders))
+    apart = bool(weight and other_vocabularies)
     chat_format = _prompt_form(context, learner, [] if apart else tokenizers, parameters)
     longest = learner.longest
     if weight and not apart:
@@ -144,19 +144,19 @@ def prepare_distillation(
     return DistillationSetup(chat_format, found, weight, longest, questions if apart else None)
 
 
-def _logit_weight(parameters: LanguageDistillParameters, strangers: Sequence[str], teachers: int) -> float:
-    """Of chances. INVALID where those of several vocabularies are to be learned, or where nothing is taught."""
+def _logit_weight(parameters: LanguageDistillParameters, other_vocabularies: Sequence[str], teachers: int) -> float:
+    """Weight of the teachers' probabilities. INVALID for teachers of several vocabularies, or where nothing is
+    learned."""
     weight = parameters.weight
     if weight is None:
-        weight = 0.0 if strangers and parameters.answers == "teacher" else 1.0
-    if weight and strangers and teachers > 1:
+        weight = 0.0 if other_vocabularies and parameters.answers == "teacher" else 1.0
+    if weight and other_vocabularies and teachers > 1:
         raise SpeciateError(
             Code.INVALID,
-            f"{' and '.join(strangers)} has another vocabulary than the student: of such teachers the chances of one "
-            f"alone can be learned, and {teachers} are named.",
+            f"{' and '.join(other_vocabularies)} has another vocabulary than the student: of such teachers "
+            f"the probabilities of one alone can be learned, and {teachers} are named.",
             f"Call train_model again with one teacher; or with {cross_tokenizer.ANSWERS_INSTEAD}: the student learns "
-            "the answers of "
-            "them all word by word.",
+            "the answers of them all word by word.",
         )
     if not weight and parameters.answers == "given":
         raise SpeciateError(
@@ -189,7 +189,7 @@ def _prompt_form(
         if templates or (other is not None and other != found):
             context.notes.append(
                 f"{each.model} was trained to be asked in another way than its student is (template or instructions): "
-                "its chances may be less sure for that."
+                "its probabilities may be less sure for that."
             )
     return found
 
@@ -205,7 +205,7 @@ def _teacher_turns(
             unanswered += load_unlabelled(context.folders, context.payload.manifest, WITHOUT_LABEL)
     if unanswered:
         context.unlabelled = {each.id for each in unanswered}
-        context.notes = [note for note in context.notes if not note.endswith("were left out.")]
+        context.notes = [note for note in context.notes if not note.endswith("were excluded.")]
         context.notes.append(f"{len(unanswered)} unanswered without an answer were learned from the teacher alone.")
     if parameters.answers != "teacher":
         return None, unanswered
@@ -229,7 +229,7 @@ def _with_room_for_answer(
     if len(left) < len(found):
         context.notes.append(
             f"{len(found) - len(left)} questions are longer than {max(0, most)} tokens, after which an answer of "
-            f"{parameters.max_new_tokens} has no room, and are left out."
+            f"{parameters.max_new_tokens} has no room, and are excluded."
         )
     return left
 
@@ -250,21 +250,21 @@ def _logit_trainer(
     if plan.weight < 1 and any(getattr(learner.model.config, name, None) not in (None, 1.0) for name in SCALED):
         raise SpeciateError(
             Code.INVALID,
-            f"{context.payload.spec.base_model} scales its logits, which trl does to the teacher's chances alone.",
+            f"{context.payload.spec.base_model} scales its logits, and trl does that to the teacher's alone.",
             "Call train_model again with hyperparameters={'weight': 1}.",
         )
     models = [causal_lm.load_model(teacher_folder(context, each)) for each in teachers]
     size = head_rows(models[0] if plan.across else learner.model)
     together = teacher_ensemble(models, [each.model for each in teachers], size)
-    stranger, cross_questions = (
+    cross_teacher, cross_questions = (
         _cross_tokenizer_teacher(context, learner, models[0], plan) if plan.across else (None, ({}, {}))
     )
     share = parameters.lmbda if parameters.answers == "student" else 0.0
     towards = parameters.beta if parameters.beta is not None else float(share > 0)
-    taught = with_cross_tokenizer_teacher if stranger else distillation_trainer.with_given_answers
+    taught = with_cross_tokenizer_teacher if cross_teacher else distillation_trainer.with_given_answers
     trainer = make_durable(taught(DistillationTrainer))(
         model=learner.model,
-        teacher_model=None if stranger else together,
+        teacher_model=None if cross_teacher else together,
         processing_class=learner.tokenizer,
         args=DistillationConfig(
             **trainer_arguments(context, parameters, _USUAL_RATE),
@@ -277,9 +277,11 @@ def _logit_trainer(
         peft_config=lora_config(parameters),
     )
     trainer.learn(share, plan.weight)
-    if stranger:
-        trainer.learn_across(together, stranger)
-    known = digest(found, plan.chat_format, [each.id for each in teachers], *([cross_questions] if stranger else []))
+    if cross_teacher:
+        trainer.learn_across(together, cross_teacher)
+    known = digest(
+        found, plan.chat_format, [each.id for each in teachers], *([cross_questions] if cross_teacher else [])
+    )
     trainer.begin(make_session(context, parameters, learner, known, watch_loss=not share))
     return trainer
 
@@ -343,7 +345,7 @@ def _compare_with_teachers(
         value = answer_validation.score_on_validation(context, other, held).value if held else None
         times = _paired_latency_ratio(predictor, other, held, mine)
         found.append(FrontierRow(f"{name} by labels alone", "control", value, other.parameters, times))
-        context.found["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
+        context.report["distillation"]["control"] = {"steps": ending.steps, "held_loss": ending.held_loss}
     for teacher in context.payload.teachers:
         said = teacher_answers(context, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]

@@ -48,7 +48,7 @@ def fit_distill(context: TrainingContext, parameters: DistillParameters | Langua
     if isinstance(parameters, LanguageDistillParameters):
         return distill_language.fit_distill_language(context, parameters)
     chosen = train_best_network(context, parameters, distill_method(parameters))
-    context.found["distillation"] = _compare_with_teachers(context, chosen)
+    context.report["distillation"] = _compare_with_teachers(context, chosen)
     return chosen
 
 
@@ -77,7 +77,7 @@ def _add_unlabelled(context: TrainingContext, parameters: DistillParameters) -> 
             context.readout = merge_task_heads(known, context.readout)
     context.unlabelled = {example.id for example in unlabelled_train}
     context.train += unlabelled_train
-    context.notes = [note for note in context.notes if not note.endswith("were left out.")]
+    context.notes = [note for note in context.notes if not note.endswith("were excluded.")]
     context.notes.append(f"{len(unlabelled_train)} examples without a label were learned from the teacher alone.")
 
 

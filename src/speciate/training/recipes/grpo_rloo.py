@@ -146,14 +146,14 @@ def _report_training(context: TrainingContext, running: Any, opened: RewardFunct
     evaluations = running.evaluations
     found = reward_hacking.warnings(running.seen, evaluations.held)
     first, last = reward_hacking.ends(running.seen) if running.seen else (None, None)
-    context.found["training"] |= {"held_loss": None, "held": dict(ending.held)}
-    context.found["watched"] = {
+    context.report["training"] |= {"held_loss": None, "held": dict(ending.held)}
+    context.report["watched"] = {
         "begin": _finite_fields(first), "end": _finite_fields(last),
         "held": [_finite_fields(each) for each in evaluations.held],
         "gain": _metric_gain(running),
         "warnings": [{"pattern": each.pattern, "what": each.said} for each in found],
         "stopped": running.stopped,
-        "rewards": opened.told(),
+        "rewards": opened.report(),
     }  # fmt: skip
     if running.stopped:
         kept = f"what is kept is of step {ending.step}"

@@ -1,4 +1,4 @@
-"""Pairs of answers, one better than the other, as tokens for trl's trainers; what is no pair is left out and said."""
+"""Pairs of answers, one better than the other, as tokens for trl's trainers; what is no pair is excluded and said."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def find_pairs(context: TrainingContext, examples: Sequence[Example], column: st
             found.append(Pair(turn.example, turn.prompt, better, worse))
     for count, why in ((lacking, f"have no {column!r}"), (same, "have two answers that are the same")):
         if count:
-            context.notes.append(f"{count} {which} examples {why} and are left out.")
+            context.notes.append(f"{count} {which} examples {why} and are excluded.")
     if which == TRAINING_SPLIT and (said := answers_alone_note([(each.chosen, each.rejected) for each in found])):
         context.notes.append(said)
     return found

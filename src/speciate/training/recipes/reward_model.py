@@ -64,7 +64,7 @@ def fit_reward_model(context: TrainingContext, parameters: RewardParameters) -> 
             processing_class=learner.tokenizer,
             args=RewardConfig(
                 **trainer_arguments(context, parameters, _USUAL_RATE),
-                max_length=None,  # what is too long is left out already, and said
+                max_length=None,  # what is too long is excluded already, and said
                 disable_dropout=False,
                 center_rewards_coefficient=parameters.center_rewards_coefficient or None,
             ),
@@ -106,7 +106,7 @@ def _pairs(
     offers: Sequence[tuple[AnswerPair, bool]],
     which: str,
 ) -> list[_Pair]:
-    """As tokens; what is too long is left out, for the end of an answer is what it is judged by."""
+    """As tokens; what is too long is excluded, for the end of an answer is what it is judged by."""
     limit = min(parameters.max_length, learner.longest)
     whole = []
     for offer, first in offers:
@@ -128,7 +128,7 @@ def _pairs(
         )
     if lost:
         context.notes.append(
-            f"{lost} of {len(whole)} {which} pairs are longer than {limit} tokens and are left out; "
+            f"{lost} of {len(whole)} {which} pairs are longer than {limit} tokens and are excluded; "
             f"max_length={enough} would hold 95 of 100."
         )
     return found

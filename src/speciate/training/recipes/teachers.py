@@ -194,7 +194,8 @@ def teacher_answers(
 def answered_examples(
     context: TrainingContext, examples: Sequence[Example], longest_answer: int
 ) -> list[AnsweredExample]:
-    """What all teachers say to these; the same answer of two counts once. What got none is set aside and said."""
+    """The answers of all teachers; the same answer of two counts once. Questions without one are excluded and
+    counted."""
     found: dict[tuple[str, str], AnsweredExample] = {}
     for teacher in context.payload.teachers:
         failed: Counter[str] = Counter()
@@ -205,7 +206,7 @@ def answered_examples(
             else:
                 found.setdefault((example.id, text), AnsweredExample(example, text))
         for reason, count in failed.most_common(_REASONS_SHOWN):
-            context.notes.append(f"{count} questions got no answer of {teacher.model} and are left out: {reason}.")
+            context.notes.append(f"{count} questions got no answer of {teacher.model} and are excluded: {reason}.")
     return sorted(found.values(), key=lambda each: (each.example.id, each.answer))
 
 

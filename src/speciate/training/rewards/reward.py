@@ -53,7 +53,7 @@ class RewardFailures:
                 self.counted[value.failure] += 1
                 self.examples.setdefault(value.failure, value.detail)
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """For a report: answers that were asked about, and of those without a value how many by the reason."""
         return {"asked": self.requests, "failures": dict(self.counted), "untrusted": {"first": dict(self.examples)}}
 

@@ -42,9 +42,9 @@ class RewardFunctions(NamedTuple):
         by_reward += [list(environments)] if self._own else []
         return weighted_sums(list(zip(*by_reward, strict=True)), self.weights)
 
-    def told(self) -> dict[str, Any]:
-        found = {each.name: each.failures.told() for each in self.opened}
-        return found | ({ENVIRONMENT: self.host.told()} if self.host else {})
+    def report(self) -> dict[str, Any]:
+        found = {each.name: each.failures.report() for each in self.opened}
+        return found | ({ENVIRONMENT: self.host.report()} if self.host else {})
 
     def state(self) -> dict[str, Any]:
         """What was counted, as JSON."""

@@ -76,7 +76,7 @@ class GymReward(_ResultReward, _SandboxedReward):
 
 
 class CodeReward(_Spec):
-    """1 where the program in the answer passes the example's tests, each run in a cage of its own, else 0."""
+    """1 where the program in the answer passes the example's tests, each run in a sandbox of its own, else 0."""
 
     kind: Literal["code"] = "code"
     column: str = Field("tests", description="Column with the tests: Python's asserts, run after the program.")
@@ -84,7 +84,7 @@ class CodeReward(_Spec):
 
 
 class PythonReward(_SandboxedReward):
-    """What a function of yours gives, in a cage: FUNCTION(questions, answers, truths, columns) -> a list of numbers."""
+    """What your function gives, in a sandbox: FUNCTION(questions, answers, truths, columns) -> a list of numbers."""
 
     kind: Literal["python"] = "python"
     file: str = Field(description="path/to/file.py:FUNCTION")

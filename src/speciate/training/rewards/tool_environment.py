@@ -194,7 +194,7 @@ class EnvironmentHost:
         return None if value is None else str(value)
 
     def call(self, number: int, name: str, arguments: dict[str, Any]) -> str:
-        """A text, whatever the tool gave: trl would load pictures from a list. Raises ToolFailed."""
+        """A text, whatever the tool gave: trl would load images from a list. Raises ToolFailed."""
         self.calls += 1
         said = self._kept.ask(
             {"call": number, "tool": name, "arguments": arguments}, self.spec.seconds, _MOST_LOST
@@ -226,7 +226,7 @@ class EnvironmentHost:
     def restore(self, state: dict[str, Any]) -> None:
         self.calls, self.failures = state["calls"], Counter(state["failures"])
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         return self.state()
 
     def close(self) -> None:
