@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from speciate.governance import approval_keys, approvals
-from speciate.promotion import promote as promotion
+from speciate.promotion import promote
 from speciate.promotion.rollback import roll_back
 from speciate.server.tool_api import (  # fmt: skip
     App,
@@ -100,7 +100,7 @@ def promote_model(
     if isinstance(started, DryRun):
         return started
     ended = app.engine.wait(started.job, timeout=20)
-    return Promotion(job=started.job, **promotion.result(ended))
+    return Promotion(job=started.job, **promote.result(ended).document())
 
 
 @tool(destructive=True, idempotent=True)
