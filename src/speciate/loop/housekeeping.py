@@ -78,7 +78,7 @@ class Housekeeper:
     def _report(self) -> None:
         found = deletion.survey_with_surplus(self._workspace)
         gc.announce(self._workspace, found)
-        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found)
+        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found.document())
 
     def end_what_is_over(self) -> None:
         """Approvals and consents past their time, marked as such."""
