@@ -3,8 +3,8 @@
 It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
 was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
 jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports. Of the rest
-garbage_rules.py decides, from what custody.py knows. In a workspace where it was not yet said what would go, nothing
-goes but what a person asked to delete or forget.
+`garbage` decides by how well the catalog knows its folders (`read_custody`). In a workspace where nobody was told yet
+what would go, only files that a person asked to delete or purge go.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class GcSpec(BaseModel):
     """Files and folders below the workspace's root that hold what was purged or deleted: they go whatever their age,
     unless a version that came later has the same file."""
     surplus: bool = False
-    """Whether the settings and no person let `doomed` go (retention.py): then nothing is to be forgotten."""
+    """Whether the settings and no person let `doomed` go (`deletion.delete_surplus`): then nothing is to be purged."""
 
 
 class Total(BaseModel):

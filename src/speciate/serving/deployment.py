@@ -80,7 +80,7 @@ class Deployment:
         return canary if canary and routing.is_for_canary(key, canary.target.model, self.wanted) else self.current
 
     def submit(self, items: Sequence[Item], seconds: float, key: str = "") -> SubmittedRequest:
-        """Hand inputs to the version that answers requests of this key now. Raises Full, or Empty where none does."""
+        """Hand inputs to the version that answers requests of this key now. Raises Full or NoVersionServes."""
         deadline = time.monotonic() + seconds
         while True:
             chosen = self.chosen(key)
