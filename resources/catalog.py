@@ -1,20 +1,20 @@
-"""What the catalog holds, as resources: dataset versions, models, evaluations, use cases, jobs, and the workspace's
-status.
+"""Resources of the catalog: dataset versions, models, evaluations, use cases, jobs, and the workspace's status.
 
-Versions and evaluations never change; subscribe to a job and hear of each of its changes."""
+Versions and evaluations never change; a subscription to a job brings each of its changes.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from speciate import use_cases
-from speciate.datasets.versions import version as find
+from speciate.datasets import versions
 from speciate.evaluation.pages.page import render_page
 from speciate.evaluation.pages.page_data import gather
 from speciate.evaluation.reports.report import Report, find_report
 from speciate.lineage.model_report import model_report
 from speciate.loop.status import Status
-from speciate.loop.status import status as measure
+from speciate.loop.status import status as workspace_status
 from speciate.server.job_view import JobView, LogPiece, job_view, log_after
 from speciate.server.tool_api import App, Result, resource
 from speciate.use_cases import UseCase
@@ -36,7 +36,7 @@ class DatasetVersion(Result):
 @resource("speciate://datasets/{name}/{version}")
 def dataset_version(app: App, name: str, version: str) -> DatasetVersion:
     """What one version (`v3`) holds, and how it was made."""
-    found = find(app.workspace.database, f"{name}@v{version.removeprefix('v')}")
+    found = versions.version(app.workspace.database, f"{name}@v{version.removeprefix('v')}")
     manifest = found.manifest
     return DatasetVersion(
         version=manifest.ref, parents=tuple(found.parents), modality=manifest.modality, rows=manifest.rows,
@@ -45,16 +45,10 @@ def dataset_version(app: App, name: str, version: str) -> DatasetVersion:
     )  # fmt: skip
 
 
-# Models as documents.
-
-
 @resource("speciate://models/{name}/{version}", mime="text/markdown")
 def model(app: App, name: str, version: str) -> str:
     """The card of a model version (v3): what made it, how good it was found, its licence and its limits."""
     return model_report(app.workspace, f"{name}@{version}").card
-
-
-# Evaluations as resources. They never change.
 
 
 @resource("speciate://evaluations/{id}")
@@ -69,16 +63,10 @@ def evaluation_page(app: App, id: str) -> str:  # noqa: A002 - the address's wor
     return render_page(gather(app.workspace, app.pool, id))
 
 
-# Use cases as resources.
-
-
 @resource("speciate://use-cases/{name}")
 def use_case(app: App, name: str) -> UseCase:
     """The newest version of one use case: objective, limits, incumbent and gates."""
     return use_cases.get(app.workspace.database, name)
-
-
-# Jobs as resources: subscribe to one and hear of each of its changes.
 
 
 @resource("speciate://jobs/{job}")
@@ -93,10 +81,7 @@ def job_log(app: App, job: str, after: int = 0) -> LogPiece:
     return log_after(app.engine, app.engine.get(job), after)
 
 
-# What is going on in the workspace, as a resource.
-
-
 @resource("speciate://status")
 def status(app: App) -> Status:
-    """Use cases with their clocks, running jobs, what waits for a person, and disk."""
-    return measure(app.workspace)
+    """Use cases with their clocks, running jobs, pending approvals, and disk."""
+    return workspace_status(app.workspace)

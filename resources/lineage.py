@@ -1,4 +1,4 @@
-"""What came from what, as resources: pictures of lineage, and which answers data or a model reach."""
+"""Resources of lineage: charts, and which models and answers came of data or of a model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from speciate.server.tool_api import App, Result, resource
 
 @resource("speciate://predictions/{prediction}/lineage", mime="image/svg+xml")
 def prediction_lineage(app: App, prediction: str) -> str:
-    """All that one logged answer rests on, as a picture."""
+    """All that one logged answer rests on, as a chart."""
     found = trace.trace_answer(app.workspace, prediction)
     return chart.svg(found.graph, found.start)
 
 
 @resource("speciate://models/{name}/{version}/lineage", mime="image/svg+xml")
 def model_lineage(app: App, name: str, version: str) -> str:
-    """What a model version (v3) came from and what came of it, as a picture."""
+    """What a model version (v3) came from and what came of it, as a chart."""
     found = trace.trace_model(app.workspace, f"{name}@{version}")
     return chart.svg(found.graph, found.start)
 

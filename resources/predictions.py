@@ -6,9 +6,8 @@ from typing import Any
 
 from speciate.lineage import trace
 from speciate.predictions import answer_lookup
-from speciate.predictions import label_queue as labels
 from speciate.predictions.feedback import Source
-from speciate.predictions.label_queue import Strategy
+from speciate.predictions.label_queue import Strategy, next_labels, summarize_log
 from speciate.predictions.quality import Quality
 from speciate.server.tool_api import App, NextAction, Result, resource
 
@@ -77,7 +76,7 @@ class QueueView(Result):
 class ForeignFeedback(Result):
     label: Any = None
     by: str = ""
-    """As whoever sent it says, over HTTP whatever they like."""
+    """Unchecked: over HTTP a client may write anything."""
 
 
 class FeedbackView(Result):
@@ -105,7 +104,7 @@ class PredictionView(Result):
 @resource("speciate://use-cases/{name}/answers")
 def logged_answers(app: App, name: str) -> LoggedView:
     """What the log of a use case holds, and how good each version is by feedback. Rows: query_dataset('log:NAME')."""
-    found = labels.summarize_log(app.workspace, name)
+    found = summarize_log(app.workspace, name)
     held = found.contents
     return LoggedView(
         use_case=name, answers=held.answers, sample=found.sample, missed=held.missed, torn=held.torn, first=held.first,
@@ -119,7 +118,7 @@ def label_queue(
     app: App, name: str, strategy: Strategy = "mixed", source: Source = "agent", count: int = 20
 ) -> QueueView:
     """Which answers to label next (mixed: half random, half uncertain), for record_feedback with their `drawn`."""
-    found = labels.next_labels(app.workspace, name, strategy=strategy, source=source, count=max(1, min(count, _MOST)))
+    found = next_labels(app.workspace, name, strategy=strategy, source=source, count=max(1, min(count, _MOST)))
     items = tuple(
         QueueItem(
             prediction=each.prediction,
@@ -144,7 +143,7 @@ def label_queue(
 
 @resource("speciate://predictions/{prediction}")
 def prediction(app: App, prediction: str) -> PredictionView:
-    """One logged answer: what was asked and answered, what was said of it, and all that it rests on, as text."""
+    """One logged answer: input, output, feedback, and its lineage as text."""
     found = answer_lookup.describe_answer(app.workspace, prediction)
     answer = found.answer
     return PredictionView(

@@ -139,9 +139,10 @@ def _tag(app: App, spec: TagSpec, idempotency_key: str | None, *, dry_run: bool)
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
     announced = gc.announced(app.workspace.database) is not None
     if dry_run or not announced:
-        found = deletion.survey_with_surplus(app.workspace)
+        survey = deletion.survey_with_surplus(app.workspace)
+        found = survey.document()
         if not announced:  # before the first deletion in this workspace
-            gc.announce(app.workspace, found)
+            gc.announce(app.workspace, survey)
             found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
     return start_job(app, gc.KIND, gc.GcSpec(), idempotency_key=idempotency_key)
@@ -163,7 +164,7 @@ def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -
 def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
     found = postponed(lambda: purge.survey(app.workspace, app.pool, target))
     if dry_run:
-        return DryRun(valid=True, estimate=Estimate(), resolved=found())
+        return DryRun(valid=True, estimate=Estimate(), resolved=found().document())
 
     def step(tx: Transaction) -> NeedsApproval:
         return _needs_approval(tx, purge.request_purge(tx, target, found(), app.workspace.settings.approval_hours))

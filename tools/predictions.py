@@ -1,4 +1,4 @@
-"""Predict with a model or with what serves a use case, and record feedback on single answers."""
+"""Predict with a model or a use case's production model, and record feedback on single answers."""
 
 from __future__ import annotations
 
@@ -54,13 +54,21 @@ def record_feedback(
 ) -> FeedbackRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
     label_examples; what to label next: speciate://use-cases/NAME/queue."""
-    said: dict[str, Any] = {"prediction": prediction, "label": label, "score": score, "source": source, "drawn": drawn}
+    arguments: dict[str, Any] = {
+        "prediction": prediction,
+        "label": label,
+        "score": score,
+        "source": source,
+        "drawn": drawn,
+    }
     if new_class:  # left out where it is not: a call that is repeated by its key is the same as before
-        said["new_class"] = True
-    given = make_feedback(**said, by=app.caller.client[:100])
+        arguments["new_class"] = True
+    given = make_feedback(**arguments, by=app.caller.client[:100])
     if idempotency_key is None:
         return _record(app, given)
-    return once(app, "record_feedback", said, idempotency_key, lambda _: _record(app, given), answer=FeedbackRecorded)
+    return once(
+        app, "record_feedback", arguments, idempotency_key, lambda _: _record(app, given), answer=FeedbackRecorded
+    )
 
 
 def _record(app: App, given: Feedback) -> FeedbackRecorded:
@@ -100,12 +108,12 @@ def predict(
     app: App,
     inputs: Annotated[list[Input], Field(min_length=1, max_length=256)],
     model: str | None = None,
-    use_case: Annotated[str | None, Field(description="Ask what serves it.")] = None,
+    use_case: Annotated[str | None, Field(description="Its production model answers.")] = None,
 ) -> Predictions:
-    """Answers of a model, or of what serves a use case. To compare models, call evaluate_models."""
-    asked = predicting.requested_model(model, use_case)
+    """Run inputs through a model, or through a use case's production model. To compare models, call evaluate_models."""
+    ref = predicting.requested_model(model, use_case)
     answer = predicting.predict(
-        app.workspace, app.pool, asked, inputs, lambda path: check_readable(app, path),
+        app.workspace, app.pool, ref, inputs, lambda path: check_readable(app, path),
         partial(ask_deployment, app.workspace.folders),
     )  # fmt: skip
     return Predictions(

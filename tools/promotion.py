@@ -1,4 +1,4 @@
-"""Promote a model, roll back, and list what waits for a person."""
+"""Promote a model, roll back, and list approvals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RolledBack(Result):
 
 class Note(Result):
     note: str = ""
-    """What whoever asked wrote for the person, in whose words so ever."""
+    """The caller's note for the person, unchecked."""
 
 
 class Approval(Result):
@@ -89,7 +89,7 @@ def promote_model(
 ) -> Promotion | DryRun:
     """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
-    State needs_approval: a person decides on a terminal. It is watched (bake), and taken back where it breaks limits.
+    State needs_approval: a person decides on a terminal. The bake watches it, and rolls it back if it breaks limits.
     """
     spec = make_spec(
         promote.PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
@@ -103,7 +103,7 @@ def promote_model(
     if isinstance(started, DryRun):
         return started
     ended = app.engine.wait(started.job, timeout=20)
-    return Promotion(job=started.job, **promote.result(ended))
+    return Promotion(job=started.job, **promote.result(ended).document())
 
 
 @tool(destructive=True, idempotent=True)
@@ -132,7 +132,7 @@ def list_approvals(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Approvals:
-    """What waits for a person, or was decided. No tool approves: a person runs `speciate approve ID` on a terminal."""
+    """List pending and past approvals. No tool approves: a person runs `speciate approve ID` on a terminal."""
     now = app.workspace.clock.now()
     page = approvals.page(app.workspace.database, now, state, limit=limit, cursor=cursor)
     return Approvals(

@@ -1,4 +1,4 @@
-"""What is going on in the workspace."""
+"""The state of the workspace: use cases, jobs, approvals and disk."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class DeploymentView(Result):
     """The process that serves it over HTTP."""
 
     state: Literal["serving", "loading", "refused", "failed", "starting", "stopped"]
-    serving: str | None = Field(None, description="What answers now; a refused version leaves the one before it.")
+    serving: str | None = Field(None, description="Version that answers now; if one is refused, the version before it.")
     loading: str | None = None
-    refused: str | None = Field(None, description="What is in production and was not let serve, and why.")
+    refused: str | None = Field(None, description="Production version that failed its trial, and why.")
     problem: str | None = None
-    canary: str | None = Field(None, description="What answers beside it, with its share; or why it does not.")
+    canary: str | None = Field(None, description="Version beside it, with its share; or why it was refused.")
     url: str | None = None
     overloaded: int = Field(0, description="Requests since the last move that found no room or no turn: load alone.")
 
@@ -53,7 +53,7 @@ class UseCaseView(Result):
     task: str
     production: str | None = None
     bake: Literal["provisional", "survived", "broken"] | None = Field(
-        None, description="Of what is in production; broken: over a limit, and a person decides."
+        None, description="Of the production version; broken: over a limit, and a person decides."
     )
     canary: CanaryView | None = None
     taken_back: RollbackView | None = Field(None, description="By the bake, and why; until something moves again.")
@@ -109,7 +109,7 @@ class StatusView(Result):
 
 @tool(read_only=True)
 def get_status(app: App, use_case: str | None = None) -> StatusView:
-    """Use cases, their clocks, running jobs, and what waits for a person. For one job, call get_job."""
+    """Use cases, their clocks, running jobs and pending approvals. For one job, call get_job."""
     found = status(app.workspace, use_case)
     return StatusView(
         workspace=str(app.workspace.folders.root),

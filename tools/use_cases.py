@@ -1,4 +1,4 @@
-"""What is wanted of a model: the use case, from which every other call takes its objective and limits."""
+"""Define a use case: every other call takes its objective and limits from it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_nothing_is_deleted_early_for_a_clock_that_was_set(
     assert marked.live.runs == frozenset()
     assert marked.live.checkpoints == frozenset()
     assert young.stat().st_mtime >= marked.custody.cutoff - 1
-    assert gc.survey(workspace)["bytes"] == 0
+    assert gc.survey(workspace).bytes == 0
     _ended_job(workspace, "job-after", clock.now())
     clock.advance(40 * DAY)
     live = gc._mark(workspace).live

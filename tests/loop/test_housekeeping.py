@@ -18,7 +18,7 @@ from speciate.jobs.run import Run
 from speciate.loop.housekeeping import Housekeeper, due
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
-from speciate.privacy import deletion, gc
+from speciate.privacy import deletion, gc, references
 from speciate.settings import Capacity, Retention, Settings
 from speciate.workspace.backup import AutomaticBackups, automatic_backups
 from speciate.workspace.database import Transaction
@@ -134,9 +134,10 @@ def test_older_versions_go_but_for_those_that_something_needs(engine: Engine, cl
         lambda tx: approvals.request(tx, "promote", {"model": "asked@v2"}, {}, subject="use_case:digits", hours=72)
     )
     engine.submit("work", {"trace": "busy@v1"})
-    shown = deletion.survey_with_surplus(workspace)["versions"]
+    shown = deletion.survey_with_surplus(workspace).versions
+    assert shown
     gone = {"plain@v1", "plain@v2", "served@v2", "base@v2", "passed@v2", "asked@v1", "busy@v2"}
-    assert (set(shown["refs"]), shown["bytes"] > 1000) == (gone, True)
+    assert (set(shown.refs), shown.bytes > 1000) == (gone, True)
     before = set(_left(workspace))
     clock.advance(8 * 24 * _HOUR)
     assert Housekeeper(workspace, engine).look() is None
@@ -154,10 +155,10 @@ def test_without_a_setting_no_version_goes(engine: Engine) -> None:
 
 
 def test_many_versions_cost_no_look_at_everything_each(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace, looks, cards = engine.workspace, list[int](), deletion._cards
+    workspace, looks, origins = engine.workspace, list[int](), references.model_origins
     for name in ("first", "second"):
         _make(workspace, name, 12)
-    monkeypatch.setattr(deletion, "_cards", lambda tx: (looks.append(1), cards(tx))[1])
+    monkeypatch.setattr(references, "model_origins", lambda tx: (looks.append(1), origins(tx))[1])
     dropped = workspace.database.transact(lambda tx: deletion.delete_surplus(tx, 2))
     assert len(dropped) == 20
     assert len(looks) <= 5, "once for all, and twice for each name"

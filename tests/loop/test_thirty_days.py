@@ -332,5 +332,5 @@ def test_a_swapped_identity_stops_a_run_that_was_planned_before(made: World, clo
     with pytest.raises(SpeciateError, match="nothing went"):
         gc.run(Run(folder))
     assert _files(made.root) == before
-    assert not gc.survey(workspace)["kinds"], "and what would go is nothing, either"
+    assert not gc.survey(workspace).kinds, "and what would go is nothing, either"
     workspace.close()

@@ -510,13 +510,13 @@ def test_garbage_keeps_what_versions_and_unfinished_jobs_name(workspace: Workspa
     clock.advance(2 * gc.GRACE_SECONDS)
     begun = clock.now() - gc.GRACE_SECONDS - 60
     os.utime(orphan, (begun + 30, begun + 30))
-    assert gc.survey(workspace)["first"] == [], "no job was at work then: nobody knows whose it is"
+    assert gc.survey(workspace).first == [], "no job was at work then: nobody knows whose it is"
     _job(workspace, "ingest", {"name": "failed"}, created=begun, changed=begun + 60)
-    assert gc.survey(workspace)["first"] == [], "and no backup has seen the catalog without a need for it"
+    assert gc.survey(workspace).first == [], "and no backup has seen the catalog without a need for it"
     assert AutomaticBackups(workspace).save()
-    assert gc.survey(workspace)["first"] == [f"datasets/notes/{orphan.name}"]
+    assert gc.survey(workspace).first == [f"datasets/notes/{orphan.name}"]
     running = _job(workspace, "ingest", {"name": "slow"}, State.RUNNING, created=begun)
-    assert gc.survey(workspace)["first"] == []  # it may be this job's, which has run for longer than a day
+    assert gc.survey(workspace).first == []  # it may be this job's, which has run for longer than a day
     workspace.database.transact(lambda tx: _end(tx, running))
     assert _perform(workspace, gc.KIND, {})["freed"] == {}, "it was not said yet that it would go"
     gc.announce(workspace, gc.survey(workspace))
@@ -532,9 +532,9 @@ def test_run_folders_go_when_their_job_ended_long_ago(workspace: Workspace, cloc
     old = _job(workspace, "train", {"name": "m"}, ended=clock.now())
     os.utime(workspace.folders.runs / f"{old}.1" / "log", (0, 0))
     os.utime(workspace.folders.runs / f"{old}.1", (0, 0))
-    assert gc.survey(workspace)["first"] == []
+    assert gc.survey(workspace).first == []
     clock.advance(86400 * (workspace.settings.retention.runs_days + 1))
-    assert gc.survey(workspace)["kinds"].keys() == {"runs"}
+    assert gc.survey(workspace).kinds.keys() == {"runs"}
 
 
 def test_doomed_files_outside_the_workspace_are_a_defect(workspace: Workspace, tmp_path: Path) -> None:

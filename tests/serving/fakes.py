@@ -10,6 +10,7 @@ from typing import Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.serving.deployment_folder import Target
+from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import AnswerTimeout, ProcessDied
 
 POISON, SLOW, NAN = "poison", "slow", "nan"
@@ -47,7 +48,7 @@ class FakeProcess:
         if self._failure:
             raise SpeciateError(Code.REFUSED, self._failure)
 
-    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]:
         assert not self.ended, "asked after its end"
         self.given.append(seconds)
         self.busy.set()

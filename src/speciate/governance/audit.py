@@ -2,8 +2,8 @@
 
 An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
 with the event log, where each of them left its hash, and with heads that were kept outside the catalog
-(`audit_heads.py`, or by a person). Somebody who rewrites all of it with care is found where people sign
-(`signed_trail.py`) or a head was kept outside the workspace (`outside_head.py`).
+(`audit_heads`, or by a person). Somebody who rewrites all of it with care is found if people sign
+(`approval_keys`) or a head was kept outside the workspace (`audit_heads`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Consents given and taken back, each with a row in the audit: what `datasets/consent.py` reads.
+"""Consents given and taken back, each with a row in the audit: what `datasets.consent` reads.
 
 Nothing in the surface of tools leads here: the command line calls it on a terminal.
 """

@@ -1,6 +1,6 @@
 """Collects garbage by itself: daily, when nothing runs; sooner on a disk that is nearly full; never where settings say.
 
-What may go is decided by privacy/gc.py and retention.py; this only says when. The first time in a workspace (also
+privacy/gc.py and privacy/deletion.py decide what may go; this only says when. The first time in a workspace (also
 one that was rebuilt, or is a copy) nothing goes: what would go is said, and it goes from the next day on.
 """
 
@@ -78,7 +78,7 @@ class Housekeeper:
     def _report(self) -> None:
         found = deletion.survey_with_surplus(self._workspace)
         gc.announce(self._workspace, found)
-        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found)
+        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found.document())
 
     def end_what_is_over(self) -> None:
         """Approvals and consents past their time, marked as such."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from speciate import use_cases as usecases
+from speciate import use_cases
 from speciate.governance import approvals, authorization
 from speciate.governance.approvals import Approval
 from speciate.jobs.recovery import jobs_paused_as_copied
@@ -17,8 +17,15 @@ from speciate.loop.ledger import History
 from speciate.loop.time_to_model import TimeToModel
 from speciate.privacy import gc
 from speciate.promotion import aliases
-from speciate.promotion import bake as baked
 from speciate.promotion.aliases import Alias
+from speciate.promotion.bake import (
+    AutomaticRollback,
+    BakeHistory,
+    BakeState,
+    automatic_rollback,
+    bake_histories,
+    bake_state,
+)
 from speciate.use_cases import UseCase
 from speciate.workspace import catalog_identity
 from speciate.workspace.disk_space import DiskSpace
@@ -45,7 +52,7 @@ class Step(NamedTuple):
 class Canary(NamedTuple):
     model: str
     percent: float
-    bake: baked.BakeState
+    bake: BakeState
 
 
 class UseCaseStatus(NamedTuple):
@@ -53,10 +60,10 @@ class UseCaseStatus(NamedTuple):
     version: int
     task: str
     production: str | None
-    bake: baked.BakeState | None
+    bake: BakeState | None
     """Of what is in production."""
     canary: Canary | None
-    taken_back: baked.AutomaticRollback | None
+    taken_back: AutomaticRollback | None
     """By the bake, where nothing moved since."""
     previous: str | None
     time_to_model: TimeToModel
@@ -94,7 +101,7 @@ class _CatalogState(NamedTuple):
 
     definitions: Mapping[str, UseCase]
     aliases: Mapping[str, Mapping[str, Alias]]
-    trails: Mapping[str, baked.BakeHistory]
+    trails: Mapping[str, BakeHistory]
     judged: Mapping[str, tuple[str, str]]
     """Use case -> the newest evaluation that decided, and its candidate."""
     jobs: Mapping[str, Jobs]
@@ -136,14 +143,14 @@ def _read(workspace: Workspace, use_case: str | None, now: float) -> _CatalogSta
     """However many use cases there are, this is a dozen queries: a query for each of them would scan all events each
     time, for they have no index."""
     database = workspace.database
-    asked = {use_case: usecases.get(database, use_case)} if use_case else usecases.in_force(database)
+    asked = {use_case: use_cases.get(database, use_case)} if use_case else use_cases.in_force(database)
     jobs: defaultdict[str, Jobs] = defaultdict(lambda: Jobs([], []))
     for owner, job, paused in database.read(_UNFINISHED_JOBS):
         (jobs[owner].paused if paused else jobs[owner].running).append(job)
     return _CatalogState(
         definitions=asked,
         aliases=aliases.by_use_case(database),
-        trails=baked.bake_histories(database, asked),
+        trails=bake_histories(database, asked),
         judged={name: (evaluation, candidate) for name, evaluation, candidate in database.read(_NEWEST_EVALUATION)},
         jobs=jobs,
         pending=approvals.list_approvals(database, now, approvals.PENDING),
@@ -214,9 +221,9 @@ def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool =
         version=definition.version,
         task=definition.task,
         production=pointers.get("production"),
-        bake=baked.bake_state(trail, production) if production else None,
+        bake=bake_state(trail, production) if production else None,
         canary=canary,
-        taken_back=baked.automatic_rollback(trail),
+        taken_back=automatic_rollback(trail),
         previous=pointers.get("previous"),
         time_to_model=clock,
         running_jobs=jobs.running,
@@ -237,7 +244,7 @@ def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool =
 
 def _canary(known: _CatalogState, use_case: str) -> Canary | None:
     alias = known.alias(use_case, aliases.CANARY)
-    return Canary(alias.model, alias.percent or 0.0, baked.bake_state(known.trails[use_case], alias)) if alias else None
+    return Canary(alias.model, alias.percent or 0.0, bake_state(known.trails[use_case], alias)) if alias else None
 
 
 def _rejected(known: _CatalogState, name: str, pointers: Mapping[str, str]) -> str | None:

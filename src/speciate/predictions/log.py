@@ -87,9 +87,9 @@ class AnswerLog:
         self, ids: Sequence[str], items: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]],
         about: AnsweringModel, ms: float,
     ) -> bool:  # fmt: skip
-        """Write what is in the sample: with the system when this returns. Whether it is; it never raises.
+        """Write the answers of the sample, and say whether the system has them; never raises.
 
-        `items`, `said`: of production.answer, in one order with `ids`.
+        `items`, `predictions`: of `serving.items`, in one order with `ids`.
         """
         share = self.settings.sample
         chosen = [place for place, each in enumerate(ids) if prediction_ids.is_sampled(each, share)]
@@ -106,10 +106,10 @@ class AnswerLog:
         return self._writer.append(lines)
 
     def feedback(self, given: Mapping[str, Any]) -> bool:
-        """Write what was said of an answer: on the disk when this returns. Whether it is."""
-        predictions = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
+        """Write feedback on an answer, and say whether it is on the disk."""
+        redacted = {name: self._redaction(given[name]).value for name in ("label", "by") if name in given}
         return self._writer.append(
-            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **predictions})], durable=True
+            [encode({"k": FEEDBACK_LINE, "at": self._clock.now(), **given, **redacted})], durable=True
         )
 
     def close(self) -> None:
@@ -118,28 +118,28 @@ class AnswerLog:
     # One record
 
     def _record(
-        self, identifier: str, item: Mapping[str, Any], predictions: Mapping[str, Any], about: AnsweringModel, ms: float
+        self, identifier: str, item: Mapping[str, Any], prediction: Mapping[str, Any], about: AnsweringModel, ms: float
     ) -> dict[str, Any]:
         parsed = prediction_ids.parse(identifier)
-        asked = _InputRecord(self, about.modality)
-        kept = asked.keep(item) if self.settings.keep_inputs else None
+        kept_input = _InputRecord(self, about.modality)
+        kept = kept_input.keep(item) if self.settings.keep_inputs else None
         if not self.settings.keep_inputs:
-            asked.left_out.append("input: not kept")
-        output = self._redaction(predictions["output"])
+            kept_input.left_out.append("input: not kept")
+        output = self._redaction(prediction["output"])
         record = {
             "k": ANSWER_LINE, "id": identifier, "at": parsed.at if parsed else self._clock.now(), "model": about.model,
             "generation": about.generation, "modality": about.modality, "input": kept, "output": output.value,
-            "confidence": predictions["confidence"], "error": bool(predictions["error"]), "ms": round(ms, 3),
+            "confidence": prediction["confidence"], "error": bool(prediction["error"]), "ms": round(ms, 3),
         }  # fmt: skip
         if item.get("id") and not str(item["id"]).isdigit():
             record["given"] = self._redaction(str(item["id"])).value
         if len(str(output.value)) > _LONGEST_OUTPUT:
             record["output"] = None
-            asked.left_out.append("output: too long")
-        if places := output.places + asked.redacted:
+            kept_input.left_out.append("output: too long")
+        if places := output.places + kept_input.redacted:
             record["redacted"] = places
-        if asked.left_out:
-            record["left_out"] = asked.left_out
+        if kept_input.left_out:
+            record["left_out"] = kept_input.left_out
         return record
 
     def medium(self, data: bytes) -> str:

@@ -22,7 +22,7 @@ from speciate.jobs.store import enqueue_job
 from speciate.models import registry
 from speciate.privacy import garbage, gc, references
 from speciate.privacy.gc import KIND as GC
-from speciate.privacy.gc import needed_files
+from speciate.privacy.gc import GarbageSurvey, SurplusVersions, needed_files
 from speciate.refs import dataset_ref, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.tombstones import Noun, bury_versions
@@ -280,16 +280,14 @@ def delete_surplus(tx: Transaction, keep: int | None) -> list[str]:
     return dropped
 
 
-def survey_with_surplus(workspace: Workspace) -> dict[str, Any]:
-    """What housekeeping would delete now: as `gc.survey`, and `versions`."""
+def survey_with_surplus(workspace: Workspace) -> GarbageSurvey:
+    """What housekeeping would delete now, surplus versions included."""
     keep = workspace.settings.retention.keep_versions
     found = workspace.database.transact(lambda tx: surplus_versions(tx, keep))
     folders = workspace.folders.models
     sizes = [garbage.size(folders / doomed.name / f"v{number}") for doomed in found for number in doomed.numbers]
-    shown = gc.survey(workspace)
-    if found:
-        shown["versions"] = {"refs": [ref for doomed in found for ref in doomed.refs], "bytes": sum(sizes)}
-    return shown
+    surplus = SurplusVersions(refs=[ref for doomed in found for ref in doomed.refs], bytes=sum(sizes))
+    return gc.survey(workspace).model_copy(update={"versions": surplus if found else None})
 
 
 def _may_go(ref: str, name: str, needed: Mapping[str, Set[str | None]], unfinished: str) -> bool:

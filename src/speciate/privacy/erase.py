@@ -52,66 +52,113 @@ class EraseSpec(BaseModel):
     target: Target
 
 
-class EraseOutput(NamedTuple):
-    """What a run found and wrote, read back."""
+class PlannedVersion(BaseModel):
+    """A version of a dataset as it is at the time of the plan."""
 
-    root: Path
-    versions: list[dict[str, Any]]
-    """Of each version that changed: manifest, lanes (hex), rows, learned, qualities."""
-    seen: list[list[Any]]
-    """Name, version and id of all versions that the run knew of."""
+    model_config = ConfigDict(frozen=True)
+    manifest: Manifest
+    lanes: str
+    """Hexadecimal."""
+
+
+class ErasePayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    target: Target
+    versions: list[PlannedVersion]
+    seen: list[tuple[str, int, str]]
+    """Name, version and id of all versions of all datasets."""
+    since: float
+
+
+class ErasedVersion(PlannedVersion):
+    """A version that changed, with its new manifest."""
+
+    rows: int
+    """That went."""
+    learned: int
+    """How many of those a training on it reads."""
+    qualities: dict[str, int]
+    """Rows of each quality that went."""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.manifest.name}@v{self.manifest.version}"
+
+
+class EraseOutput(BaseModel):
+    """What a run found and wrote: `erased.json`."""
+
+    model_config = ConfigDict(frozen=True)
+    versions: list[ErasedVersion]
+    seen: list[tuple[str, int, str]]
+    """Of the payload."""
     texts: list[str]
     evaluations: list[str]
+    logged: dict[str, int] = {}
+    """Use case -> answers that went from its log."""
     obsolete: list[str]
     unreadable: list[str]
     since: float
-    logged: dict[str, int] = {}  # noqa: RUF012 - never changed
-    """Use case -> answers that went from its log."""
+
+
+class CollectedErase(NamedTuple):
+    root: Path
+    output: EraseOutput
+
+
+class TrainedModel(BaseModel):
+    """A model that saw some rows."""
+
+    model_config = ConfigDict(frozen=True)
+    model: str
+    dataset: str | None
+    serves: list[str]
+    """Aliases."""
 
 
 def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
     rows = workspace.database.read(_VERSIONS)
-    payload = {
-        "target": spec.target.model_dump(),
-        "versions": [{"manifest": json.loads(manifest), "lanes": lanes.hex()} for *_, manifest, lanes in rows],
-        "seen": [[name, version, id] for name, version, id, *_ in rows],  # noqa: A001 - the column
-        "since": workspace.clock.now(),
-    }
+    payload = ErasePayload(
+        target=spec.target,
+        versions=[
+            PlannedVersion(manifest=Manifest.model_validate_json(manifest), lanes=lanes.hex())
+            for *_, manifest, lanes in rows
+        ],
+        seen=[(name, version, id) for name, version, id, *_ in rows],  # noqa: A001 - the column
+        since=workspace.clock.now(),
+    )
     capacity = measure_capacity(workspace.settings.capacity)
-    return Plan(payload=payload, resources=Resources(cpu=capacity.cpu, memory_mb=_MEMORY_MB))
+    return Plan(payload=payload.model_dump(mode="json"), resources=Resources(cpu=capacity.cpu, memory_mb=_MEMORY_MB))
 
 
 def run(run: Run) -> dict[str, Any]:
     """Writes the new files, and `outputs/erased.json` with what the commit needs."""
-    payload, target = run.payload, Target.model_validate(run.payload["target"])
-    versions = [
-        (Manifest.model_validate(each["manifest"]), unpack_lanes(bytes.fromhex(each["lanes"])))
-        for each in payload["versions"]
-    ]
-    purged = purge_datasets.purge(run.folders, versions, target, run.progress)
+    payload = ErasePayload.model_validate(run.payload)
+    versions = [(each.manifest, unpack_lanes(bytes.fromhex(each.lanes))) for each in payload.versions]
+    purged = purge_datasets.purge(run.folders, versions, payload.target, run.progress)
     answers, damaged = _purge_evaluations(run.folders, purged)
-    names = set().union(*purged.marks.values())
-    logged = purge_logs.purge_logs(run.folders, names, purged.texts, purged.cells) if purged.marks["id"] else {}
-    erased = {
-        "versions": [
-            {
-                "manifest": each.manifest.model_dump(mode="json"),
-                "lanes": pack_lanes(each.lanes).hex(),
-                "rows": each.rows,
-                "learned": each.learned,
-                "qualities": each.qualities,
-            }
+    names = set().union(*purged.keys.values())
+    logged = purge_logs.purge_logs(run.folders, names, purged.texts, purged.cells) if purged.keys["id"] else {}
+    output = EraseOutput(
+        versions=[
+            ErasedVersion(
+                manifest=each.manifest,
+                lanes=pack_lanes(each.lanes).hex(),
+                rows=each.rows,
+                learned=each.training_rows,
+                qualities=each.qualities,
+            )
             for each in purged.versions
         ],
-        "seen": payload["seen"],
-        "texts": sorted({*purged.texts, *(value for values in purged.marks.values() for value in values)}),
-        "evaluations": answers,
-        "logged": logged,
-        "obsolete": purged.obsolete,
-        "unreadable": [*purged.unreadable, *damaged],
-        "since": payload["since"],
-    }
-    write_whole(run.outputs / _ERASED, json.dumps(erased))
+        seen=payload.seen,
+        texts=sorted({*purged.texts, *(value for values in purged.keys.values() for value in values)}),
+        evaluations=answers,
+        logged=logged,
+        obsolete=purged.obsolete,
+        unreadable=[*purged.unreadable, *damaged],
+        since=payload.since,
+    )
+    write_whole(run.outputs / _ERASED, output.model_dump_json())
     return {}
 
 
@@ -121,62 +168,63 @@ def _purge_evaluations(folders: Folders, purged: PurgeResult) -> tuple[list[str]
     damaged: list[str] = []
     for path in sorted(path for path in folders.evaluations.glob("*") if path.is_dir()):
         try:
-            if purge_examples(path, purged.marks["id"], purged.labels):
+            if purge_examples(path, purged.keys["id"], purged.labels):
                 found.append(path.name)
         except (pa.ArrowException, OSError, KeyError, SpeciateError):
             damaged.append(path.relative_to(folders.root).as_posix())
     try:
-        purge_cached_answers(folders, purged.marks["id"], purged.labels)
+        purge_cached_answers(folders, purged.keys["id"], purged.labels)
     except (pa.ArrowException, OSError, KeyError, SpeciateError):
         damaged.append(folders.predictions.relative_to(folders.root).as_posix())
     return found, damaged
 
 
-def collect(folder: RunFolder) -> EraseOutput:
-    erased = json.loads((folder.outputs / _ERASED).read_text())
+def collect(folder: RunFolder) -> CollectedErase:
+    output = EraseOutput.model_validate_json((folder.outputs / _ERASED).read_text())
     root = Path(folder.spec()["workspace"])
-    for each in erased["versions"]:
-        manifest = Manifest.model_validate(each["manifest"])
-        missing = [name for part in manifest.parts if not (root / (name := part.file)).exists()]
+    for each in output.versions:
+        missing = [name for part in each.manifest.parts if not (root / (name := part.file)).exists()]
         if missing:
             raise SpeciateError(
                 Code.INTERNAL, f"{missing[0]} is missing.", "Call control_job(action='retry'): it is written again."
             )
-    return EraseOutput(root, **erased)
+    return CollectedErase(root, output)
 
 
-def commit(tx: Transaction, job: Job, erased: EraseOutput) -> dict[str, Any]:
-    names = sorted({each["manifest"]["name"] for each in erased.versions})
-    if [list(row) for row in tx.execute(_IDS)] != erased.seen:
+def commit(tx: Transaction, job: Job, collected: CollectedErase) -> dict[str, Any]:
+    root, erased = collected
+    names = sorted({each.manifest.name for each in erased.versions})
+    if [tuple(row) for row in tx.execute(_IDS)] != erased.seen:
         return {"again": "versions of datasets were made or deleted meanwhile"}
     if busy := references.unfinished_jobs(tx, names):
         return {"again": f"{references.describe_jobs(busy)} would have been left without what they work with"}
     for each in erased.versions:
         _swap_manifest(tx, each)
-    spoken = [other for other in references.jobs_naming(tx, names) if other.ended and other.kind not in PURGE_KINDS]
-    for other in spoken:
+    ended = [other for other in references.jobs_naming(tx, names) if other.ended and other.kind not in PURGE_KINDS]
+    for other in ended:
         tx.execute(_FORGET_PLAN, [other.id])  # a retry resolves the versions as they are now
     purge_catalog.redact_catalog(tx, erased.texts)
     for name in names:
         tx.event(f"dataset:{name}", "dataset.purged", {"job": job.parent or job.id})
-    exports = [other for other in spoken if other.kind == "export" and other.named]
-    inside, outside = _exports_inside_and_outside(Folders(erased.root), exports)
-    inputs = _input_blobs(Folders(erased.root), spoken)
+    exports = [other for other in ended if other.kind == "export" and other.named]
+    inside, outside = _exports_inside_and_outside(Folders(root), exports)
+    trained = models_that_saw(tx, [each.ref for each in erased.versions if each.learned])
+    inputs = _input_blobs(Folders(root), ended)
     return {
-        "versions": {_ref(each): each["rows"] for each in erased.versions if each["rows"]},
-        "models": models_that_saw(tx, [_ref(each) for each in erased.versions if each["learned"]]),
+        "versions": {each.ref: each.rows for each in erased.versions if each.rows},
+        "models": [each.model_dump() for each in trained],
         "evaluations": erased.evaluations,
         "logged_answers": erased.logged,
         "exports_outside": outside,
         "exports_deleted": len(inside),
         "unreadable": erased.unreadable,
         "since": erased.since,
-        "doomed": [*erased.obsolete, *inputs, *_run_folders([*spoken, *_purge_jobs(tx, job)]), *inside],
+        "doomed": [*erased.obsolete, *inputs, *_run_folders([*ended, *_purge_jobs(tx, job)]), *inside],
     }
 
 
-def models_that_saw(tx: Transaction, versions: Sequence[str]) -> list[dict[str, Any]]:
-    """Models trained on one of these dataset versions, or made from a model that was: `{model, dataset, serves}`."""
+def models_that_saw(tx: Transaction, versions: Sequence[str]) -> list[TrainedModel]:
+    """Models trained on one of these dataset versions, or made from a model that was."""
     serving: dict[str, list[str]] = {}
     for model, alias in tx.execute(_SERVING):
         serving.setdefault(model, []).append(alias)
@@ -184,23 +232,21 @@ def models_that_saw(tx: Transaction, versions: Sequence[str]) -> list[dict[str, 
     for each in references.model_origins(tx):  # oldest first
         if not each.datasets.isdisjoint(versions) or any(text in found for text in each.made_from):
             found[each.card.ref] = each.card
-    return [{"model": ref, "dataset": card.dataset, "serves": serving.get(ref, [])} for ref, card in found.items()]
+    return [
+        TrainedModel(model=ref, dataset=card.dataset, serves=serving.get(ref, [])) for ref, card in found.items()
+    ]  # fmt: skip
 
 
-def _ref(version: dict[str, Any]) -> str:
-    return f"{version['manifest']['name']}@v{version['manifest']['version']}"
-
-
-def _swap_manifest(tx: Transaction, version: dict[str, Any]) -> None:
+def _swap_manifest(tx: Transaction, version: ErasedVersion) -> None:
     """The catalog names the new files; the version's report says how many rows were purged, and when last."""
-    manifest = Manifest.model_validate(version["manifest"])
+    manifest = version.manifest
     report = json.loads(tx.execute(_REPORT, [manifest.name, manifest.version])[0][0])
-    for quality, gone in version["qualities"].items():
+    for quality, gone in version.qualities.items():
         report[quality] = max(0, report.get(quality, 0) - gone)
-    if version["rows"]:
+    if version.rows:
         before = report.get("purged", {}).get("rows", 0)
-        report["purged"] = {"rows": before + version["rows"], "when": tx.now}
-    cells = [manifest.id, bytes.fromhex(version["lanes"]), manifest.model_dump_json(), json.dumps(report)]
+        report["purged"] = {"rows": before + version.rows, "when": tx.now}
+    cells = [manifest.id, bytes.fromhex(version.lanes), manifest.model_dump_json(), json.dumps(report)]
     tx.execute(_SWAP, [*cells, manifest.name, manifest.version])
 
 

@@ -3,8 +3,8 @@
 It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
 was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
 jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports. Of the rest
-garbage_rules.py decides, from what custody.py knows. In a workspace where it was not yet said what would go, nothing
-goes but what a person asked to delete or forget.
+`garbage` decides by how well the catalog knows its folders (`read_custody`). In a workspace where nobody was told yet
+what would go, only files that a person asked to delete or purge go.
 """
 
 from __future__ import annotations
@@ -76,7 +76,41 @@ class GcSpec(BaseModel):
     """Files and folders below the workspace's root that hold what was purged or deleted: they go whatever their age,
     unless a version that came later has the same file."""
     surplus: bool = False
-    """Whether the settings and no person let `doomed` go (retention.py): then nothing is to be forgotten."""
+    """Whether the settings and no person let `doomed` go (`deletion.delete_surplus`): then nothing is to be purged."""
+
+
+class Total(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    files: int
+    bytes: int
+
+
+class SurplusVersions(BaseModel):
+    """Model versions that go as `retention.keep_versions` says."""
+
+    model_config = ConfigDict(frozen=True)
+    refs: list[str]
+    bytes: int
+
+
+class GarbageSurvey(BaseModel):
+    """What a run would delete now."""
+
+    model_config = ConfigDict(frozen=True)
+    kinds: dict[str, Total]
+    bytes: int
+    first: list[str]
+    """Paths below the root."""
+    kept: dict[str, Total]
+    """Why -> files that nothing names and that stay all the same."""
+    lacking: list[str]
+    """Rows that a backup has and the catalog has lost."""
+    known_to: list[str]
+    """Names of the backups that have them."""
+    versions: SurplusVersions | None = None
+
+    def document(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class GarbageReport(NamedTuple):
@@ -120,22 +154,21 @@ def plan(spec: GcSpec, workspace: Workspace) -> Plan:
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
 
 
-def survey(workspace: Workspace) -> dict[str, Any]:
-    """What a run would delete now: `{kinds: {kind: {files, bytes}}, bytes, first: [paths]}`; `kept`: what nothing names
-    and stays all the same, by why; `lacking`: what a backup has and the catalog has lost."""
+def survey(workspace: Workspace) -> GarbageSurvey:
+    """What a run would delete now."""
     marked = _mark(workspace)
     found, kept = garbage.survey(workspace.folders, marked.live, marked.custody)
     files, sizes = Counter(each.kind for each in found), Counter[str]()
     for each in found:
         sizes[each.kind] += each.bytes
-    return {
-        "kinds": {kind: {"files": files[kind], "bytes": sizes[kind]} for kind in sorted(files)},
-        "bytes": sum(sizes.values()),
-        "first": [each.path.relative_to(workspace.folders.root).as_posix() for each in found[:_LISTED]],
-        "kept": kept,
-        "lacking": marked.lacking[:_LISTED],
-        "known_to": marked.known_to,
-    }
+    return GarbageSurvey(
+        kinds={kind: Total(files=files[kind], bytes=sizes[kind]) for kind in sorted(files)},
+        bytes=sum(sizes.values()),
+        first=[each.path.relative_to(workspace.folders.root).as_posix() for each in found[:_LISTED]],
+        kept={why: Total(**total) for why, total in kept.items()},
+        lacking=marked.lacking[:_LISTED],
+        known_to=marked.known_to,
+    )
 
 
 def announced(database: Database) -> GarbageReport | None:
@@ -160,14 +193,14 @@ def _parse_report(at: float, data: dict[str, Any]) -> GarbageReport:
     return GarbageReport(at, data.get("bytes", 0), lacking, known_to, Spared.IMPLAUSIBLE in data.get("kept", {}))
 
 
-def announce(workspace: Workspace, found: dict[str, Any]) -> None:
-    """Say what would go (`retention.survey`), before anything goes here for the first time."""
-    said = {name: found[name] for name in ("kinds", "bytes", "kept", "lacking", "known_to")}
-    said["bytes"] += found.get("versions", {}).get("bytes", 0)
+def announce(workspace: Workspace, found: GarbageSurvey) -> None:
+    """Say what would go (`deletion.survey_with_surplus`), before anything goes here for the first time."""
+    data = found.model_dump(mode="json", include={"kinds", "bytes", "kept", "lacking", "known_to"})
+    data["bytes"] += found.versions.bytes if found.versions else 0
 
     def say(tx: Transaction) -> None:
-        keep_backups(tx, said["known_to"])
-        tx.event(SUBJECT, REPORTED, said)
+        keep_backups(tx, found.known_to)
+        tx.event(SUBJECT, REPORTED, data)
 
     workspace.database.transact(say)
 

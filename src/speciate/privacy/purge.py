@@ -26,7 +26,8 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep
 from speciate.jobs.pool import Pool
 from speciate.jobs.store import enqueue_job
 from speciate.privacy import erase, references
-from speciate.privacy.purge_datasets import Target
+from speciate.privacy.erase import TrainedModel
+from speciate.privacy.purge_datasets import RowCounts, Target
 from speciate.workspace.database import Row, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -61,10 +62,39 @@ class ForgetSpec(BaseModel):
         return Target(dataset=self.dataset, group=self.group, example=self.example)
 
 
-def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
-    """What would go and what saw it, as a person is shown it.
+class ExportedFile(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    job: str
+    dataset: str
+    path: str
 
-    Raises NOT_FOUND where no version holds such a row, CONFLICT where a job that has not ended works with one."""
+
+class PurgeSurvey(BaseModel):
+    """What would go and which models saw it, as a person is shown it."""
+
+    model_config = ConfigDict(frozen=True)
+    examples: int
+    not_asked_for_but_the_same: int
+    versions: dict[str, int]
+    """Ref -> rows that go."""
+    models_that_saw_them: list[TrainedModel]
+    evaluations: list[str]
+    unreadable: list[str]
+    """Damaged files, which nobody can search."""
+    exports: list[ExportedFile]
+    as_of: str
+    """Hash of the versions that were searched."""
+    also: str = (
+        "Older backups, logs and run folders of jobs on these datasets are deleted, and answers about them in the logs "
+        "of use cases. It cannot be undone."
+    )
+
+    def document(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude=None if self.unreadable else {"unreadable"})
+
+
+def survey(workspace: Workspace, pool: Pool, target: Target) -> PurgeSurvey:
+    """Raises NOT_FOUND where no version holds such a row, CONFLICT where a job that has not ended works with one."""
     database = workspace.database
     if target.dataset not in versions.names(database):
         known = versions.names(database)
@@ -72,40 +102,38 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> dict[str, Any]:
     as_of = _versions_hash(database.read(_IDS))
     manifests = [Manifest.model_validate_json(text).model_dump(mode="json") for (text,) in database.read(_MANIFESTS)]
     payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target.model_dump()}
-    found = pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS)
-    if not found["versions"]:
+    found = RowCounts.model_validate(pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS))
+    if not found.versions:
         noun, value = ("group", target.group) if target.group is not None else ("example", target.example)
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No version of {target.dataset!r} holds the {noun} {value!r}.",
             f"Call query_dataset(dataset={target.dataset!r}, sql='SELECT DISTINCT group_key FROM examples').",
         )
-    rows = {ref: count for ref, count, _ in found["versions"]}
+    rows = {ref: count for ref, count, _ in found.versions}
     names = sorted({ref.partition("@")[0] for ref in rows})
     references.refuse_busy(database, names)
-    learned = [ref for ref, _, count in found["versions"] if count]
-    return {
-        "examples": found["examples"],
-        "not_asked_for_but_the_same": found["outside"],
-        "versions": rows,
-        "models_that_saw_them": database.transact(lambda tx: erase.models_that_saw(tx, learned)),
-        "evaluations": found["evaluations"],
-        **({"unreadable": found["unreadable"]} if found["unreadable"] else {}),
-        "exports": [
-            {"job": job.id, "dataset": str(job.spec["dataset"]), "path": str(job.spec["path"])}
+    trained_on = [ref for ref, _, count in found.versions if count]
+    return PurgeSurvey(
+        examples=found.examples,
+        not_asked_for_but_the_same=found.outside,
+        versions=rows,
+        models_that_saw_them=database.transact(lambda tx: erase.models_that_saw(tx, trained_on)),
+        evaluations=found.evaluations,
+        unreadable=found.unreadable,
+        exports=[
+            ExportedFile(job=job.id, dataset=str(job.spec["dataset"]), path=str(job.spec["path"]))
             for job in references.jobs_naming(database, names)
             if job.kind == "export" and job.named
         ],
-        "as_of": as_of,
-        "also": "Older backups, logs and run folders of jobs on these datasets are deleted, and answers about them "
-        "in the logs of use cases. It cannot be undone.",
-    }
+        as_of=as_of,
+    )
 
 
-def request_purge(tx: Transaction, target: Target, evidence: dict[str, Any], hours: float) -> Approval:
-    """Ask a person to let it happen; what waits is not asked again. `evidence`: of `survey`."""
-    arguments = ForgetSpec.of(target, evidence["as_of"]).model_dump(exclude_none=True)
-    return approvals.request(tx, "purge", arguments, evidence, subject=f"dataset:{target.dataset}", hours=hours)
+def request_purge(tx: Transaction, target: Target, found: PurgeSurvey, hours: float) -> Approval:
+    """Ask a person to approve it; a pending question is not asked again."""
+    arguments = ForgetSpec.of(target, found.as_of).model_dump(exclude_none=True)
+    return approvals.request(tx, "purge", arguments, found.document(), subject=f"dataset:{target.dataset}", hours=hours)
 
 
 def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class ReducedVersion(NamedTuple):
     lanes: Lanes
     rows: int
     """How many rows of it went."""
-    learned: int
+    training_rows: int
     """How many of those a training on it reads."""
     qualities: dict[str, int]
     """Rows of each quality that went."""
@@ -84,7 +84,7 @@ class ReducedVersion(NamedTuple):
 
 class PurgeResult(NamedTuple):
     versions: list[ReducedVersion]
-    marks: PurgeKeys
+    keys: PurgeKeys
     texts: list[str]
     """Names and cells that only rows which went had: they may stand in reports and requests."""
     labels: list[str]
@@ -97,13 +97,24 @@ class PurgeResult(NamedTuple):
     """Of each row that goes, column of the user's -> cell."""
 
 
-def survey(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service that a person's decision rests on: {root, versions: manifests, target} -> counts.
+class RowCounts(BaseModel):
+    """What a purge would remove, counted for the person who decides."""
 
-    `versions`: [ref, rows that go, rows of those that a training on it read]; `examples`: how many different ones;
-    `outside`: how many of them were not asked for and are the same as one that was; `evaluations`: ids of those that
-    hold answers to them; `unreadable`: damaged files of versions, which nobody can search.
-    """
+    model_config = ConfigDict(frozen=True)
+    versions: list[tuple[str, int, int]]
+    """Ref, rows that go, and how many of those a training on it reads."""
+    examples: int
+    """Different ones."""
+    outside: int
+    """Examples that were not requested but are the same as one that was."""
+    evaluations: list[str]
+    """Ids of those that hold answers to them."""
+    unreadable: list[str]
+    """Damaged files of versions, which nobody can search."""
+
+
+def survey(payload: dict[str, Any]) -> dict[str, Any]:
+    """Service of the pool: {root, versions: manifests, target} -> `RowCounts`."""
     folders = Folders(Path(payload["root"]))
     manifests = [Manifest.model_validate(each) for each in payload["versions"]]
     target = Target.model_validate(payload["target"])

@@ -1,9 +1,9 @@
-"""Forgotten examples in the logs of answers: whoever asked a model about them left them there.
+"""A purge in the logs of answers, also while a deployment writes them.
 
-A record goes whole where it is the same example: its id (of rows that came from a log), its file, its text, or the
-cells of its row, as they are or as the log's redaction left them. In all other records a forgotten text is replaced in
-place, as in the catalog (traces.py). Whoever appends is asked to begin another segment, so that the old one can be
-sealed and rewritten; what is asked after that is new.
+A record goes if it is the same example: by its id (of rows that came from a log), its file, its text, or the cells of its
+row, as they are or as the log's redaction left them. In all other records purged texts are replaced, as in the catalog
+(`purge_catalog`). Writers are asked to begin another segment, so that the old one can be sealed and rewritten; later
+answers are new.
 """
 
 from __future__ import annotations

@@ -184,7 +184,8 @@ def _evidence(observation: BakeObservation, now: float) -> dict[str, Any]:
             shown |= {
                 f"{name}requests": counters.requests, f"{name}failed": counters.failed.bad,
                 f"{name}not_finite": counters.not_finite.bad, f"{name}unusable": counters.unusable.bad,
-                f"{name}slow": counters.slow.bad, f"{name}timed": counters.slow.n, f"{name}overloaded": counters.overloaded,
+                f"{name}slow": counters.slow.bad, f"{name}timed": counters.slow.n,
+                f"{name}overloaded": counters.overloaded,
             }  # fmt: skip
     if observation.quality:
         shown |= {"judged": observation.quality.judged.n, "wrong": observation.quality.judged.bad}

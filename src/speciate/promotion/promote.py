@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,6 +43,32 @@ from speciate.workspace.workspace import Workspace
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _NEWEST_MODEL = "SELECT max(version) FROM model_versions WHERE name = ?"
+
+
+class PromotionResult(BaseModel):
+    """What came of a promotion. Only the fields that were set are stored and sent."""
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True)
+    state: Literal["applied", "needs_approval", "refused"]
+    decision: dict[str, Any] | None = None
+    """Of `_decision_summary`."""
+    to: str | None = None
+    before: str | None = Field(None, alias="from")
+    reasons: tuple[str, ...] = ()
+    audit: str | None = None
+    """Hash of the audit row."""
+    canary_percent: float | None = None
+    approval: dict[str, Any] | None = None
+    """`{id, expires, how}` of the question to a person."""
+
+    def document(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class _Move(NamedTuple):
+    before: str | None
+    audit: str
+    canary_percent: float | None
 
 
 def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
@@ -72,16 +98,17 @@ def resolve_model(workspace: Workspace, spec: PromoteSpec) -> PromoteSpec:
 
 
 def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dict[str, Any]:
-    """Returns `state` applied, needs_approval or refused, the `decision` and the `reasons`.
+    """The `PromotionResult`, as stored. Raises CONFLICT if another version serves than the caller believed."""
+    return _decide(tx, spec, settings).document()
 
-    What is in production already is applied at once, with the reason that it serves: nothing moves, nobody is asked.
-    Raises CONFLICT where another version serves than the caller believed.
-    """
+
+def _decide(tx: Transaction, spec: PromoteSpec, settings: Settings) -> PromotionResult:
+    """If the version is in production already, nothing moves and nobody is asked, whatever the policy says."""
     aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
     spec = spec.model_copy(update={"model": _resolve_version(tx, spec.model)})
     decision = decision_of(tx, spec)
     if not spec.is_canary and (standing := _already_in_place(tx, spec)):
-        return _unchanged(spec, decision, standing)  # whatever the policy says: nobody is asked to change nothing
+        return _unchanged(spec, decision, standing)
     if decision is None:
         return _refused(None, [no_decision_reason(tx, spec)])
     if reasons := reasons_against(tx, spec, decision):
@@ -102,7 +129,7 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
     reasons = reasons_against(tx, spec, decision) if decision else ["The decision is gone."]
     if decision is None or reasons:
         raise SpeciateError(Code.REFUSED, " ".join(reasons), "Evaluate the model again, then ask for its promotion.")
-    return _apply(tx, spec, decision, None, approved_by=by)
+    return _apply(tx, spec, decision, None, approved_by=by).document()
 
 
 def override(
@@ -130,13 +157,14 @@ def override(
         "decision": decision.decision.id if decision else None, "override": reason, "overridden": overridden,
         "note": spec.note, "asked_by": by, "approved_by": by, **proof,
     }  # fmt: skip
-    return {"state": "applied", "to": spec.model, "reasons": [f"overridden by {by}"], **_move(tx, spec, by, evidence)}
+    move = _move(tx, spec, by, evidence)
+    return _applied(spec, move, f"overridden by {by}").document()
 
 
-def result(job: Job) -> dict[str, Any]:
-    """What the ended job says. Raises its error, or UNAVAILABLE where it has not ended yet."""
+def result(job: Job) -> PromotionResult:
+    """Of the ended job. Raises its error, or UNAVAILABLE if it has not ended yet."""
     if job.result is not None:
-        return job.result
+        return PromotionResult.model_validate(job.result)
     error = job.error or {}
     if job.state in ENDED:
         code = error.get("code", Code.CONFLICT)
@@ -161,13 +189,13 @@ def _decision_summary(found: StoredDecision | None) -> dict[str, Any] | None:
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
 
 
-def _refused(found: StoredDecision | None, reasons: list[str]) -> dict[str, Any]:
-    return {"state": "refused", "decision": _decision_summary(found), "reasons": reasons}
+def _refused(found: StoredDecision | None, reasons: list[str]) -> PromotionResult:
+    return PromotionResult(state="refused", decision=_decision_summary(found), reasons=tuple(reasons))
 
 
 def _request_approval(
     tx: Transaction, spec: PromoteSpec, found: StoredDecision, whys: list[str], hours: float
-) -> dict[str, Any]:
+) -> PromotionResult:
     current = aliases.read(tx, spec.use_case)
     serving = current.model if current else aliases.NOTHING
     if spec.is_canary:
@@ -179,25 +207,21 @@ def _request_approval(
     }  # fmt: skip
     subject = f"use_case:{spec.use_case}"
     approval = approvals.request(tx, "promote", arguments, evidence, subject=subject, hours=hours)
-    return {
-        "state": "needs_approval",
-        "decision": _decision_summary(found),
-        "reasons": whys,
-        "approval": {
-            "id": approval.id,
-            "expires": approval.expires,
-            "how": approval_keys.answer_instructions(tx, approval.id),
-        },
-    }
+    how = approval_keys.answer_instructions(tx, approval.id)
+    return PromotionResult(
+        state="needs_approval",
+        decision=_decision_summary(found),
+        reasons=tuple(whys),
+        approval={"id": approval.id, "expires": approval.expires, "how": how},
+    )
 
 
 def _apply(
     tx: Transaction, spec: PromoteSpec, found: StoredDecision, settings: Settings | None, *, approved_by: str | None
-) -> dict[str, Any]:
+) -> PromotionResult:
     """`settings` where no person was asked."""
     if standing := _already_in_place(tx, spec):
         return _unchanged(spec, found, standing)
-    done = {"state": "applied", "decision": _decision_summary(found), "to": spec.model}
     evidence = {
         "decision": found.decision.id, "evaluation": found.evaluation, "note": spec.note,
         "asked_by": spec.actor, "approved_by": approved_by,
@@ -206,17 +230,21 @@ def _apply(
     if settings and settings.policy_of(spec.use_case) != "auto":
         why = "a smaller share of the requests than it had"
     fault("promotion_decided")
-    return {**done, "reasons": [why], **_move(tx, spec, approved_by or spec.actor, evidence)}
+    applied = _applied(spec, _move(tx, spec, approved_by or spec.actor, evidence), why)
+    return applied.model_copy(update={"decision": _decision_summary(found)})
 
 
-def _unchanged(spec: PromoteSpec, found: StoredDecision | None, standing: str) -> dict[str, Any]:
-    return {
-        "state": "applied",
-        "decision": _decision_summary(found),
-        "to": spec.model,
-        "from": spec.model,
-        "reasons": [standing],
-    }
+def _applied(spec: PromoteSpec, move: _Move, why: str) -> PromotionResult:
+    share = {} if move.canary_percent is None else {"canary_percent": move.canary_percent}
+    return PromotionResult(
+        state="applied", to=spec.model, before=move.before, reasons=(why,), audit=move.audit, **share
+    )  # fmt: skip
+
+
+def _unchanged(spec: PromoteSpec, found: StoredDecision | None, standing: str) -> PromotionResult:
+    return PromotionResult(
+        state="applied", decision=_decision_summary(found), to=spec.model, before=spec.model, reasons=(standing,)
+    )
 
 
 def _already_in_place(tx: Transaction, spec: PromoteSpec) -> str | None:
@@ -229,16 +257,16 @@ def _already_in_place(tx: Transaction, spec: PromoteSpec) -> str | None:
     return None
 
 
-def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, Any]) -> dict[str, Any]:
+def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, Any]) -> _Move:
     about: Any = {
         "use_case": spec.use_case, "model": spec.model, "expected": spec.expected_current, "actor": actor,
         "evidence": evidence,
     }  # fmt: skip
     if spec.is_canary:
         moved = aliases.set_canary(tx, percent=spec.canary_percent, **about)
-        return {"from": moved.before, "audit": moved.audit.hash, "canary_percent": spec.canary_percent}
+        return _Move(moved.before, moved.audit.hash, spec.canary_percent)
     moved = aliases.move(tx, action="promote", **about)
-    return {"from": moved.before, "audit": moved.audit.hash}
+    return _Move(moved.before, moved.audit.hash, None)
 
 
 class PromoteSpec(BaseModel):

@@ -38,6 +38,7 @@ from speciate.serving import record_feedback, request_parsing, routing
 from speciate.serving.deployment import Deployment, NoVersionServes, SubmittedRequest
 from speciate.serving.deployment_folder import Target
 from speciate.serving.http_bounds import BoundedBodies
+from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import Full, Overloaded
 from speciate.serving.request_metrics import CONTENT_TYPE, Metrics, outcome_of
 from speciate.workspace.workspace import Folders
@@ -62,7 +63,7 @@ class _Request(NamedTuple):
 
 
 class _Response(NamedTuple):
-    predictions: list[dict[str, Any]]
+    predictions: list[ItemPrediction]
     model: str
 
 
@@ -155,7 +156,7 @@ class Api:
         key = routing.request_key(request.headers, body) or uuid.uuid4().hex
         return _Request(body, (self._deployment.chosen(key) or serving).target, key)
 
-    async def _answers_of(self, items: list[dict[str, Any]], key: str) -> _Response | Response:
+    async def _answers_of(self, items: list[Item], key: str) -> _Response | Response:
         """Predictions of the version that answers this key at this moment, or why there are none."""
         began = time.monotonic()
         seconds = self._deployment.wanted.options.timeout_seconds
@@ -182,13 +183,13 @@ class Api:
 
     async def _answers(
         self, submitted: SubmittedRequest, seconds: float, began: float
-    ) -> Sequence[dict[str, Any] | BaseException]:
+    ) -> Sequence[ItemPrediction | BaseException]:
         """Those that came within `seconds`, or why they did not. What became of the request is counted once nothing of
         it is with the model any more: whether that was too slow may be known only after the client was told."""
         answering = asyncio.gather(*map(asyncio.wrap_future, submitted.answers), return_exceptions=True)
         gave_up = False
 
-        def count(done: asyncio.Future[list[dict[str, Any] | BaseException]]) -> None:
+        def count(done: asyncio.Future[list[ItemPrediction | BaseException]]) -> None:
             self._deployment.count(submitted, outcome_of(done.result(), time.monotonic() - began, gave_up=gave_up))
 
         answering.add_done_callback(count)
@@ -199,9 +200,7 @@ class Api:
         late = [_withdraw(future) for future in submitted.answers]
         return [Overloaded() if any(late) else TimeoutError()]
 
-    async def _note(
-        self, items: list[dict[str, Any]], predictions: list[dict[str, Any]], target: Target, began: float
-    ) -> None:
+    async def _note(self, items: list[Item], predictions: list[ItemPrediction], target: Target, began: float) -> None:
         """Each answer gets an id; those of the sample are in the log before they leave. None: it could not be
         written, and the answer leaves all the same."""
         if (log := self._log) is None:
@@ -295,12 +294,12 @@ class Api:
         return JSONResponse(made, headers=named)
 
 
-def _withdraw(future: Future[dict[str, Any]]) -> bool:
+def _withdraw(future: Future[ItemPrediction]) -> bool:
     """Take an input out of the queue. Whether its turn had not come; not so where the model has it, or answered it."""
     return future.cancel() or (future.done() and isinstance(future.exception(), Overloaded))
 
 
-def _prediction(identifier: str, answer: dict[str, Any] | BaseException) -> dict[str, Any]:
+def _prediction(identifier: str, answer: ItemPrediction | BaseException) -> ItemPrediction:
     """As a client sees it. What decoders and libraries said is apart: it may quote the input."""
     if isinstance(answer, SpeciateError):
         return {"id": identifier, "output": None, "confidence": None, "error": str(answer)}
@@ -336,7 +335,7 @@ class Unsupported(Exception):
     """The request asks for what is not served here; the text says what."""
 
 
-def chat_item(body: Any, target: Target, use_case: str) -> dict[str, Any]:
+def chat_item(body: Any, target: Target, use_case: str) -> Item:
     """A chat request as an item of `predict_worker.answer`. Raises Unsupported.
 
     A version answers with the sampling that it was evaluated with; a request for another one is refused. Left out:

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from speciate.faults import fault
 from speciate.serving import routing
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted
+from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import (
     Batching,
     Full,
-    Item,
     Process,
     Replica,
     Retired,
@@ -51,7 +51,7 @@ class NoVersionServes(Exception):
 
 class SubmittedRequest(NamedTuple):
     target: Target
-    answers: list[Future[Item]]
+    answers: list[Future[ItemPrediction]]
     role: str = PRODUCTION
     """The alias under which the version was asked."""
 
@@ -80,7 +80,7 @@ class Deployment:
         return canary if canary and routing.is_for_canary(key, canary.target.model, self.wanted) else self.current
 
     def submit(self, items: Sequence[Item], seconds: float, key: str = "") -> SubmittedRequest:
-        """Hand inputs to the version that answers requests of this key now. Raises Full, or Empty where none does."""
+        """Hand inputs to the version that answers requests of this key now. Raises Full or NoVersionServes."""
         deadline = time.monotonic() + seconds
         while True:
             chosen = self.chosen(key)

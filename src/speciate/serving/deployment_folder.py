@@ -186,7 +186,7 @@ class DeploymentFolder:
     # What the deployment writes
 
     def claim(self) -> int:
-        """Become this deployment: a descriptor that holds the lock until this process ends. Raises Claimed."""
+        """Become this deployment: a descriptor that holds the lock until this process ends. Raises AlreadyClaimed."""
         descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         end = time.monotonic() + _CLAIM_SECONDS
         while True:

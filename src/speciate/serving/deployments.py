@@ -66,7 +66,7 @@ _HEARD = "SELECT 1 FROM events WHERE subject = ? AND data ->> 'entry' = ? LIMIT 
 _log = logging.getLogger(__name__)
 
 ServingAliases = Mapping[tuple[str, str], Alias]
-"""Of `aliases.serving`."""
+"""Use case and alias -> the alias, of `aliases.serving`."""
 
 
 class _Start(NamedTuple):

@@ -15,6 +15,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -36,7 +37,7 @@ class Question(threading.Thread):
     """One question in the pool. `seat`: what it gives back when it is answered; None where it must end in time."""
 
     def __init__(
-        self, pool: Pool, service: str, payload: dict[str, Any], seconds: float, seat: threading.Semaphore | None
+        self, pool: Pool, service: str, payload: Mapping[str, Any], seconds: float, seat: threading.Semaphore | None
     ) -> None:
         super().__init__(name="question", daemon=True)
         self._pool, self._service, self._payload, self._seconds, self._seat = pool, service, payload, seconds, seat
@@ -51,7 +52,7 @@ class Question(threading.Thread):
     def run(self) -> None:
         began = time.perf_counter()
         try:
-            answer = self._pool.ask(self._service, self._payload, self._seconds)
+            answer = self._pool.ask(self._service, dict(self._payload), self._seconds)
             self._finished = Finished(answer, time.perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - raised where somebody waits for it
             self._error = error
@@ -87,19 +88,19 @@ class Unfinished:
         with self._lock:
             return tuple(self._left.values())
 
-    def begin(self, service: str, payload: dict[str, Any], seconds: float) -> Question:
+    def begin(self, service: str, payload: Mapping[str, Any], seconds: float) -> Question:
         """Ask; with `PATIENCE_SECONDS` where it may outlive its call, which has so many `seconds`."""
         seat = self._seats if self._seats.acquire(blocking=False) else None
         question = Question(self._pool, service, payload, seconds if seat is None else PATIENCE_SECONDS, seat)
         question.start()
         return question
 
-    def leave(self, question: Question, payload: dict[str, Any]) -> None:
+    def leave(self, question: Question, payload: Mapping[str, Any]) -> None:
         """To whoever asks the same again."""
         with self._lock:
             self._left[_key(payload)] = question
 
-    def take(self, payload: dict[str, Any]) -> Question | None:
+    def take(self, payload: Mapping[str, Any]) -> Question | None:
         """What was left of the same question, for this caller alone."""
         with self._lock:
             return self._left.pop(_key(payload), None) if self._left else None
@@ -109,7 +110,7 @@ class Unfinished:
             self._left = {key: one for key, one in self._left.items() if one is not question}
 
 
-def _key(payload: dict[str, Any]) -> str:
+def _key(payload: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 

@@ -36,6 +36,7 @@ from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
 from speciate.serving import deployments, pending_answers, preloading
 from speciate.serving.deployment_folder import deployment_folder
+from speciate.serving.items import AnswerPayload, Cell, Item, ItemPrediction
 from speciate.serving.pending_answers import Finished
 from speciate.serving.request_parsing import MOST_INPUTS
 from speciate.workspace.database import Transaction
@@ -114,16 +115,16 @@ class Answer(NamedTuple):
 class ServedAnswers(NamedTuple):
     """What a serving process answered."""
 
-    predictions: list[dict[str, Any]]
+    predictions: list[ItemPrediction]
     model: str
     """The version that answered."""
 
 
-Serving = Callable[[str, list[dict[str, Any]]], ServedAnswers | None]
+Serving = Callable[[str, list[Item]], ServedAnswers | None]
 """Asks the process that serves a use case; None where there is none, or it cannot answer now."""
 
 
-def no_deployment(use_case: str, items: list[dict[str, Any]]) -> ServedAnswers | None:
+def no_deployment(use_case: str, items: list[Item]) -> ServedAnswers | None:
     """No use case has a serving process."""
     return None
 
@@ -180,7 +181,7 @@ def predict(
     return Answer(predictions, name, latency_ms)
 
 
-def _ask_pool(pool: Pool, version: ModelVersion, payload: dict[str, Any], end: float, again: str) -> Finished:
+def _ask_pool(pool: Pool, version: ModelVersion, payload: AnswerPayload, end: float, again: str) -> Finished:
     """What the pool answers until `end`, to this call or to one before it that was the same. What is not there by then
     goes on, for the call `again`. Where its process was ended, the model is loaded again, with the patience that
     loading has: the next call would be ended in the middle of it, too."""
@@ -216,7 +217,7 @@ def _log_predictions(
     workspace: Workspace,
     use_case: str,
     version: ModelVersion,
-    items: list[dict[str, Any]],
+    items: list[Item],
     said: ServedAnswers,
     ms: float,
 ) -> ServedAnswers:
@@ -251,10 +252,10 @@ def _clip(text: str) -> str:
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
 
 
-def _payload(card: ModelCard, path: Path, inputs: Sequence[Input], read: _Read) -> dict[str, Any]:
-    items, room = [], MOST_BYTES
+def _payload(card: ModelCard, path: Path, inputs: Sequence[Input], read: _Read) -> AnswerPayload:
+    items, room = list[Item](), MOST_BYTES
     for number, given in enumerate(inputs):
-        item: dict[str, Any] = {"id": given.id or str(number)}
+        item: Item = {"id": given.id or str(number)}
         if given.path is not None:
             data = _read_or_error(read, given.path, room)
             if isinstance(data, SpeciateError):
@@ -412,7 +413,7 @@ def _unreadable_error(path: Path, why: str) -> SpeciateError:
 
 def parts_of_row(
     row: Mapping[str, Any], parts: Sequence[str], read: Callable[[str], bytes], ignored: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> dict[str, Cell]:
     """A mixed row as a call gives it, `{"scan": "7.dcm", "report": "a text", "vitals": {"age": 7}}`, as NAME.MODALITY
     -> {value} or {data}, the file's bytes in Base64.
 
@@ -423,7 +424,7 @@ def parts_of_row(
     """
     known = {part.own: part for name in parts if (part := part_name(name))}
     beside = {part.own for name in ignored if (part := part_name(name))}
-    found: dict[str, Any] = {}
+    found: dict[str, Cell] = {}
     for name, cell in row.items():
         if name in beside:
             continue
@@ -454,7 +455,7 @@ def _path(part: PartName, cell: Any) -> str | None:
     return cell if isinstance(cell, str) and not written else None
 
 
-def ask_deployment(folders: Folders, use_case: str, items: list[dict[str, Any]]) -> ServedAnswers | None:
+def ask_deployment(folders: Folders, use_case: str, items: list[Item]) -> ServedAnswers | None:
     """What the deployment of a use case answers to these items; None if it cannot now: there is none, it is loading, or
     it refuses them as it would refuse a stranger's.
 
@@ -479,13 +480,13 @@ def ask_deployment(folders: Folders, use_case: str, items: list[dict[str, Any]])
     return ServedAnswers([_error_answer(item) if "error" in item else next(found) for item in items], answer["model"])
 
 
-def _key_of(items: list[dict[str, Any]]) -> str:
+def _key_of(items: list[Item]) -> str:
     """The id of a single input, where it is more than its place; else any, as nobody told these requests apart."""
     [first, *rest] = items
     return str(first["id"]) if not rest and first["id"] != "0" else uuid.uuid4().hex
 
 
-def _error_answer(item: dict[str, Any]) -> dict[str, Any]:
+def _error_answer(item: Item) -> ItemPrediction:
     return {"id": item["id"], "output": None, "confidence": None, "error": item["error"]}
 
 

@@ -22,17 +22,18 @@ from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.multimodal import rename_parts
+from speciate.serving.items import AnswerPayload, AnswerResult, Item, ItemPrediction
 from speciate.tasks import predictor
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import Prediction, Predictor
 
 _MODELS = 4
 """Models that one process keeps loaded."""
+_UNUSABLE = "This input cannot be used; untrusted.error_text says why."
 
 
-def answer(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{model, modality, inputs, parts, ignored_parts, items}` ->
-    `{predictions: [...]}`: fields of `Predicted`, in the items' order."""
+def answer(payload: AnswerPayload) -> AnswerResult:
+    """Predictions of the items, in their order."""
     model = _load_model(payload["model"])
     decoded = [_decode(item, payload) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
@@ -44,7 +45,7 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
             "Use another version: describe_model names them.",
         )
     answers = iter(given)
-    predictions: list[dict[str, Any]] = []
+    predictions: list[ItemPrediction] = []
     for item, example in zip(payload["items"], decoded, strict=True):
         found = next(answers) if isinstance(example, Example) else example
         if isinstance(found, Prediction) and not (is_finite(found.output) and is_finite(found.confidence)):
@@ -54,11 +55,11 @@ def answer(payload: dict[str, Any]) -> dict[str, Any]:
                 {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
             )
         else:
-            predictions.append({"id": item["id"], "output": None, "confidence": None, **_error_text(found)})
+            predictions.append(_failed(item["id"], found))
     return {"predictions": predictions}
 
 
-def load(payload: dict[str, Any]) -> dict[str, Any]:
+def load(payload: dict[str, str]) -> dict[str, Any]:
     """`{model}` -> `{}`: what the first answer would have to wait for."""
     representation = getattr(_load_model(payload["model"]), "representation", None)
     if isinstance(representation, Embeddings):
@@ -83,7 +84,7 @@ def _load_model(path: str) -> Predictor:
     return predictor.load(Path(path))
 
 
-def _decode(item: dict[str, Any], payload: dict[str, Any]) -> Example | Exception:
+def _decode(item: Item, payload: AnswerPayload) -> Example | Exception:
     try:
         media = _decode_medium(item, payload)
     except (DecodeError, SpeciateError, ValueError, TypeError) as error:
@@ -91,14 +92,16 @@ def _decode(item: dict[str, Any], payload: dict[str, Any]) -> Example | Exceptio
     return Example(item["id"], media, None, item["id"], "", item.get("row") or {})
 
 
-def _error_text(error: Exception) -> dict[str, str]:
-    """Our words as they are; those of decoders and libraries apart, for they may quote the input."""
-    if isinstance(error, SpeciateError):
-        return {"error": str(error), **({"error_text": error.foreign} if error.foreign else {})}
-    return {"error": "This input cannot be used; untrusted.error_text says why.", "error_text": str(error)}
+def _failed(identifier: str, error: Exception) -> ItemPrediction:
+    """With our own words as they are; the words of decoders and libraries apart, for they may quote the input."""
+    ours = str(error) if isinstance(error, SpeciateError) else _UNUSABLE
+    found: ItemPrediction = {"id": identifier, "output": None, "confidence": None, "error": ours}
+    if foreign := error.foreign if isinstance(error, SpeciateError) else str(error):
+        found["error_text"] = foreign
+    return found
 
 
-def _decode_medium(item: dict[str, Any], payload: dict[str, Any]) -> Any:
+def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
     modality, inputs, parts = payload["modality"], payload["inputs"], payload["parts"]
     kind = find(modality)
     if "error" in item:

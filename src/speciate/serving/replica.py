@@ -31,6 +31,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE, is_finite
 from speciate.sandbox import Limits, Sandbox, SandboxedProcess, SandboxPolicy, python, start
 from speciate.serving.deployment_folder import Target
+from speciate.serving.items import Item, ItemPrediction, ModelInputs
 
 _RESTART_SECONDS = 1.0, 30.0
 """Between two attempts to start a process that died: at first, and at most."""
@@ -43,8 +44,6 @@ _LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
 _MB = 1024 * 1024
 _log = logging.getLogger(__name__)
 
-Item = dict[str, Any]
-
 
 class LoadableModel(Protocol):
     """As Runner."""
@@ -53,7 +52,7 @@ class LoadableModel(Protocol):
 
     def load(self, seconds: float) -> None: ...
 
-    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]: ...
+    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]: ...
 
     def cpu_seconds(self) -> float | None:
         """That its process has used; None where nobody can tell."""
@@ -84,7 +83,7 @@ class _Waiting(NamedTuple):
     item: Item
     since: float
     deadline: float
-    future: Future[Item]
+    future: Future[ItemPrediction]
     """Pending while it waits, so that who asked may cancel it; running once the model has it."""
 
     @property
@@ -124,7 +123,7 @@ class Replica:
         """Inputs that wait or are being answered."""
         return len(self._waiting) + self._answering
 
-    def submit(self, items: Sequence[Item], deadline: float) -> list[Future[Item]]:
+    def submit(self, items: Sequence[Item], deadline: float) -> list[Future[ItemPrediction]]:
         """A prediction for each, later. In the future may be Overloaded, where `deadline` (monotonic) passes before
         its turn comes, or TimeoutError, where the model had it for as long as there was from now to `deadline`: so that
         may be known only after it. A future that is cancelled before its turn is asked of nobody.
@@ -249,7 +248,7 @@ class Replica:
                 return
 
 
-def _settle(one: _Waiting, answer: Item | Exception) -> None:
+def _settle(one: _Waiting, answer: ItemPrediction | Exception) -> None:
     """Of one that was handed over."""
     if isinstance(answer, Exception):
         one.future.set_exception(answer)
@@ -301,18 +300,18 @@ class TrialResult(NamedTuple):
     """None where there were no examples."""
 
 
-def warmup_examples(folder: Path, target: Target) -> list[dict[str, Any]]:
+def warmup_examples(folder: Path, target: Target) -> list[Item]:
     """What it is tried on; none where they are gone."""
     if target.warmup is None:
         return []
     try:
-        items: list[dict[str, Any]] = json.loads((folder / target.warmup).read_bytes())
+        items: list[Item] = json.loads((folder / target.warmup).read_bytes())
     except (OSError, ValueError):
         return []
     return items
 
 
-def try_version(runner: LoadableModel, items: Sequence[dict[str, Any]], seconds: float) -> TrialResult:
+def try_version(runner: LoadableModel, items: Sequence[Item], seconds: float) -> TrialResult:
     """Load the version and try it on `items`, one at a time as clients will ask, all within so many seconds.
 
     Raises TrialFailed if it cannot be loaded, fails an example, answers NaN or infinity, or is slower than its use case
@@ -342,7 +341,7 @@ def try_version(runner: LoadableModel, items: Sequence[dict[str, Any]], seconds:
     return TrialResult(loaded, len(quickest), median)
 
 
-def _fastest_answers(runner: LoadableModel, items: Sequence[dict[str, Any]], deadline: float) -> dict[int, float]:
+def _fastest_answers(runner: LoadableModel, items: Sequence[Item], deadline: float) -> dict[int, float]:
     """Place of an example -> milliseconds of its quickest answer; not all of them where that takes too long."""
     quickest: dict[int, float] = {}
     enough = time.monotonic() + _TRIAL_SECONDS
@@ -363,7 +362,7 @@ def _since(before: float | None, after: float | None) -> float:
     return after - before if before is not None and after is not None and after >= before else math.inf
 
 
-def _check_answer(answer: dict[str, Any]) -> None:
+def _check_answer(answer: ItemPrediction) -> None:
     numbers = is_finite(answer.get("output")) and is_finite(answer.get("confidence"))
     if answer.get("error") == NOT_FINITE or not numbers:
         raise TrialFailed("it answers with numbers that are none (NaN or infinite)")
@@ -407,7 +406,7 @@ class Runner:
         self._ready.register(self._sandboxed.stdout, select.POLLIN)
         self._room.register(self._sandboxed.stdin, select.POLLOUT)
         os.set_blocking(self._sandboxed.stdin.fileno(), False)
-        self._about = {
+        self._about: ModelInputs = {
             "model": str(folder),
             "modality": target.modality,
             "inputs": list(target.inputs),
@@ -423,14 +422,14 @@ class Runner:
         """Raises what loading raised, ProcessDied or AnswerTimeout."""
         self._ask(LOAD, {"model": self._about["model"]}, seconds)
 
-    def answer(self, items: Sequence[Item], seconds: float) -> list[Item]:
+    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]:
         """Predictions of these items in their order. Raises ProcessDied or AnswerTimeout.
 
         NaN or infinity spoils its item: JSON has no such numbers.
         """
-        numbered = [{**item, "id": str(place)} for place, item in enumerate(items)]
+        numbered: list[Item] = [{**item, "id": str(place)} for place, item in enumerate(items)]
         answer, odd = self._ask(ANSWER, {**self._about, "items": numbered}, seconds)
-        found: list[Item] = answer["predictions"]
+        found: list[ItemPrediction] = answer["predictions"]
         if len(found) != len(items):
             raise ProcessDied
         return [_check_prediction(one) for one in found] if odd else found
@@ -496,7 +495,7 @@ class Runner:
             raise AnswerTimeout
 
 
-def _check_prediction(prediction: Item) -> Item:
+def _check_prediction(prediction: ItemPrediction) -> ItemPrediction:
     if is_finite(prediction.get("output")) and is_finite(prediction.get("confidence")):
         return prediction
     return {**prediction, "output": None, "confidence": None, "error": NOT_FINITE}

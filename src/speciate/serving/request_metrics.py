@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from speciate.finite import NOT_FINITE
 from speciate.jobs.folder import write_whole
 from speciate.promotion.request_counters import RequestCounters
+from speciate.serving.items import ItemPrediction
 from speciate.serving.replica import Overloaded
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -114,7 +115,7 @@ OVERLOADED = Outcome(0.0, failed=False, not_finite=False, unusable=False, overlo
 """Of a request for which the queue had no room."""
 
 
-def outcome_of(answers: Sequence[dict[str, Any] | BaseException], seconds: float, *, gave_up: bool = False) -> Outcome:
+def outcome_of(answers: Sequence[ItemPrediction | BaseException], seconds: float, *, gave_up: bool = False) -> Outcome:
     """What became of a request whose inputs were answered so, in `seconds`.
 
     `gave_up`: its client was told before that there is no answer in time. An answer that came all the same came within

@@ -20,6 +20,7 @@ from speciate.modalities import find
 from speciate.modalities.bundles import bundle
 from speciate.modalities.multimodal import part_name
 from speciate.serving.deployment_folder import Target
+from speciate.serving.items import Item
 from speciate.serving.routing import LONGEST_KEY
 
 MEMBER = "member"
@@ -135,7 +136,7 @@ class Problem(NamedTuple):
 
 
 class CheckedRequest(NamedTuple):
-    items: list[dict[str, Any]]
+    items: list[Item]
     """For `predict_worker.answer`, each with its `id`."""
     problems: list[Problem]
 
@@ -187,7 +188,7 @@ def check_request(body: Any, target: Target) -> CheckedRequest:
         problems.append(Problem(KEY, f"A key is a text of at most {LONGEST_KEY} characters."))
     if not 1 <= len(inputs) <= MOST_INPUTS:
         problems.append(Problem("inputs", f"1 to {MOST_INPUTS} inputs fit into a request, and this has {len(inputs)}."))
-    items: list[dict[str, Any]] = []
+    items: list[Item] = []
     for place, given in enumerate(inputs[:MOST_INPUTS]):
         where = f"inputs[{place}]"
         found = _input_problems(given, target, where)
@@ -244,7 +245,7 @@ def _part_problems(value: Any, target: Target, where: str) -> list[Problem]:
 _CHECKS = {"text": _text_problems, "data": _text_problems, "row": _row_problems, "parts": _part_problems}
 
 
-def _item(given: Mapping[str, Any], target: Target) -> dict[str, Any]:
+def _item(given: Mapping[str, Any], target: Target) -> Item:
     if "parts" in given:
         known = _parts(target)
         return {"parts": {known[name]: cell for name, cell in given["parts"].items() if known[name] in target.parts}}
