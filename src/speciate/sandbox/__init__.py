@@ -1,5 +1,6 @@
 """The sandbox for foreign bytes and others' code: Landlock and limits by the library `sandlock`, a filter of system
-calls of our own (`syscall_filter`), standard error by a pipe (`stderr_relay`), and what this kernel has of it (`kernel`).
+calls of our own (`syscall_filter`), standard error by a pipe (`stderr_relay`), and the layers that this kernel has
+(`kernel`).
 
 `start` runs a command in it (`process`); `client` asks one of our modules in it that calls `serve`. Nothing here knows
 what is run. Floor 1: errors and environment below. Imports nothing by itself: sandboxed processes need `serve` alone.
