@@ -35,12 +35,15 @@ def serve(handler: Handler, *, quiet: bool = False) -> None:
 
 
 def _reply(handler: Handler, frame: dict[str, Any]) -> bytes:
-    mark = {"mark": frame.pop("mark")}
+    mark, value = frame["mark"], None
     try:
-        value = handler.open(frame.pop("open")) if "open" in frame else handler.answer(frame.pop("ask"))
-        return json.dumps({"value": value, **mark}).encode()
+        if "open" in frame:
+            handler.open(frame["open"])
+        else:
+            value = handler.answer(frame["ask"])
+        return json.dumps({"value": value, "mark": mark}).encode()
     except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it goes back as data
-        return json.dumps({"error": f"{type(error).__name__}: {error}"[:1000], **mark}).encode()
+        return json.dumps({"error": f"{type(error).__name__}: {error}"[:1000], "mark": mark}).encode()
 
 
 def _write(descriptor: int, line: bytes) -> None:
