@@ -414,7 +414,7 @@ class Runner:
         self._ask(LOAD, {"model": self._about["model"]}, seconds)
 
     def answer(self, items: Sequence[Item], seconds: float) -> list[Item]:
-        """Predictions of these items in their order, as `production.answer` makes them; ProcessDied or AnswerTimeout where none are.
+        """Predictions of these items in their order, as `production.answer` makes them. Raises as `load`.
 
         A number that is none (NaN, infinite) spoils its item: JSON has no such numbers, and nobody can use them.
         """
