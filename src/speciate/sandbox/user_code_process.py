@@ -11,7 +11,7 @@ from typing import Any
 from speciate.sandbox.serve import serve
 
 
-class UserFunction:
+class LoadedFunction:
     function: Callable[..., Any]
 
     def open(self, loading: dict[str, Any]) -> None:
@@ -43,4 +43,4 @@ def to_json(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    serve(UserFunction())
+    serve(LoadedFunction())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from speciate.sandbox.serve import serve
-from speciate.sandbox.user_code_process import UserFunction
+from speciate.sandbox.user_code_process import LoadedFunction
 
 _ARRAY = "__array__"
 
@@ -42,7 +42,7 @@ def unpack(value: Any) -> Any:
     return np.frombuffer(base64.b64decode(data), np.dtype(dtype)).reshape(shape)
 
 
-class Candidate(UserFunction):
+class Candidate(LoadedFunction):
     def answer(self, question: Sequence[Any]) -> list[list[Any]]:
         return answers(self.function, question)
 
