@@ -36,11 +36,12 @@ def uncaged(root: Path, target: Target) -> tuple[subprocess.Popen[bytes], Ask]:
     out, back = process.stdin, process.stdout
 
     def ask(count: int) -> None:
-        out.write(json.dumps({"service": ANSWER, "payload": payload(target, count)}).encode() + b"\n")
+        question = {"service": ANSWER, "payload": payload(target, count)}
+        out.write(json.dumps({"ask": question, "mark": ""}).encode() + b"\n")
         said = b""
         while not said.endswith(b"\n"):
             said += back.read(1 << 20)
-        assert len(json.loads(said)["answer"]["predictions"]) == count
+        assert len(json.loads(said)["value"]["answer"]["predictions"]) == count
 
     return process, ask
 

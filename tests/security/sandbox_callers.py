@@ -16,7 +16,7 @@ from speciate.evaluation.predictors import code
 from speciate.evaluation.scorers import sandboxed_scorers
 from speciate.jobs import pool
 from speciate.modalities.messages import Message
-from speciate.sandbox import Sandbox, SandboxPolicy, line_protocol, python, start
+from speciate.sandbox import Sandbox, SandboxPolicy, client, python, start
 from speciate.serving import replica
 from speciate.serving.deployment_folder import Target
 from speciate.settings import Settings
@@ -25,7 +25,7 @@ from speciate.training.rewards.reward import RewardRequest
 from speciate.training.rewards.reward_table import REWARD_KINDS, RewardPlace
 from speciate.workspace.workspace import Folders
 
-STARTING = (line_protocol, pool, replica, sandbox_calls)
+STARTING = (client,)
 """The modules that call `start`; the test looks whether there are others."""
 
 

@@ -17,6 +17,7 @@ import speciate.tools
 from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE
 from speciate.jobs import pool
+from speciate.sandbox.client import ProcessDied
 from speciate.server.mcp.app import declarations
 from speciate.server.mcp.arguments import input_schema, parse
 from speciate.serving import predict_worker
@@ -68,8 +69,8 @@ def test_settings_hold_no_number_that_is_none(tmp_path: Path, line: str) -> None
 
 @given(JSON)
 def test_what_a_service_process_says_is_an_answer_an_error_or_a_process_that_died(reply: Any) -> None:
-    with contextlib.suppress(SpeciateError):
-        assert isinstance(pool._parse_reply(json.loads(json.dumps(reply)), "a:b"), dict | SpeciateError)
+    with contextlib.suppress(ProcessDied):
+        assert isinstance(pool.parse_reply(json.loads(json.dumps(reply))), dict | SpeciateError)
 
 
 class Broken:

@@ -19,7 +19,7 @@ import pytest
 
 from speciate.datasets.sources.reasoning_gym import encode_entry
 from speciate.evaluation.scorers import sandboxed_scorers
-from speciate.sandbox import is_complete, layers, line_protocol
+from speciate.sandbox import client, is_complete, layers
 from tests.security.attacks import CLOSED, LOUD, OPEN, PRELUDE, WORD, Ground, function, ground
 from tests.training.rewards.opened import ask, opened
 
@@ -148,7 +148,7 @@ def test_it_survives_code_that(
     attack: str, cage: str, place: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No value comes of it, it ends in time, and nothing is left: no process, no file."""
-    monkeypatch.setattr(line_protocol, "_MOST_BYTES", 16 << 20)
+    monkeypatch.setattr(client, "_MOST_BYTES", 16 << 20)
     before, began = children(), time.monotonic()
     source = all_of({attack: LOUD[attack]}, place)
     if cage == "code":

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
+from speciate.sandbox.client import AnswerTimeout, ProcessDied
 from speciate.serving.deployment_folder import Target
 from speciate.serving.items import Item, ItemPrediction
-from speciate.serving.replica import AnswerTimeout, ProcessDied
 
 POISON, SLOW, NAN = "poison", "slow", "nan"
 

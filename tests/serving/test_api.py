@@ -17,11 +17,12 @@ import pytest
 import uvicorn
 
 from speciate import unix_sockets
+from speciate.sandbox.client import AnswerTimeout
 from speciate.serving import deployments, request_metrics
 from speciate.serving.api import Api, _withdraw, chat_error_type
 from speciate.serving.deployment import Deployment
 from speciate.serving.deployment_folder import DeploymentFolder, Target, Wanted
-from speciate.serving.replica import AnswerTimeout, Overloaded
+from speciate.serving.replica import Overloaded
 from speciate.serving.request_metrics import Metrics
 from speciate.settings import Serving
 from tests.conftest import ManualClock

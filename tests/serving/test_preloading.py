@@ -175,12 +175,13 @@ def test_what_serves_is_loaded_when_the_daemon_starts(workspace: Workspace, word
 
 _FIRST_ANSWER = """
 import json, sys
-from speciate.jobs.pool_process import answer
+from speciate.jobs.pool_process import Services
+answer = Services().answer
 asked, item = json.loads(sys.argv[1]), {"id": "0", "text": "a fine film"}
-loaded = answer(json.dumps({"service": "speciate.serving.predict_worker:load", "payload": asked}))
+loaded = answer({"service": "speciate.serving.predict_worker:load", "payload": asked})
 modules = set(sys.modules)
 payload = asked | {"modality": "text", "inputs": ["text"], "items": [item]}
-given = answer(json.dumps({"service": "speciate.serving.predict_worker:answer", "payload": payload}))
+given = answer({"service": "speciate.serving.predict_worker:answer", "payload": payload})
 print(json.dumps({
     "loaded": loaded, "answer": given, "networks": "transformers.modeling_utils" in modules,
     "later": sorted(name for name in set(sys.modules) - modules if name.partition(".")[0] in ("torch", "transformers")),

@@ -13,14 +13,13 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.models import registry
 from speciate.models.registry import ModelVersion
+from speciate.sandbox.client import AnswerTimeout, ProcessDied
 from speciate.serving import replica
 from speciate.serving.deployment_folder import Target
 from speciate.serving.replica import (
-    AnswerTimeout,
     Batching,
     Full,
     Overloaded,
-    ProcessDied,
     Replica,
     Retired,
     Runner,

@@ -10,19 +10,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.sandbox import SandboxPolicy
-from speciate.sandbox.line_protocol import SandboxClient
+from speciate.sandbox.client import AnswerTimeout, ProcessDied, RemoteError, SandboxClient
+from speciate.sandbox.kernel import SandboxPolicy
 
 _START_SECONDS = 60.0
 PROCESS = "speciate.sandbox.user_code_process"
-_QUOTED = 300
 _OUTSIDE = re.compile(
     r"PermissionError|Permission denied|Errno (1|13|101)\]|gaierror|URLError|Connection(Refused)?Error"
 )
@@ -77,66 +75,20 @@ def client_factory(
     return lambda: load_code(SandboxClient(PROCESS, folder, policy), loading, f"The {what} {file.name}")
 
 
-def load_code(lines: SandboxClient, loading: dict[str, Any], what: str) -> SandboxClient:
-    """The process once it has answered the first line, or INVALID."""
+def load_code(client: SandboxClient, loading: dict[str, Any], what: str) -> SandboxClient:
+    """The process once it has loaded the code, or INVALID."""
     try:
-        told = lines.ask(loading, _START_SECONDS)
-    except (TimeoutError, EOFError) as error:
-        lines.end()
+        client.open(loading, _START_SECONDS)
+    except RemoteError as error:
+        client.end()
+        raise _load_error(what, str(error)) from error
+    except (AnswerTimeout, ProcessDied) as error:
+        client.end()
         raise _load_error(what, "its process took too long or was ended") from error
     except BaseException:
-        lines.end()
+        client.end()
         raise
-    if not isinstance(told, dict) or told.get("error"):
-        lines.end()
-        raise _load_error(what, str(told["error"])[:_QUOTED] if isinstance(told, dict) else "it said no such thing")
-    return lines
-
-
-class NoAnswer(NamedTuple):
-    """No answer: the process was lost to the question, or to too many before it."""
-
-    why: Literal["too_slow", "ended", "given_up"]
-    detail: str
-
-
-class RestartingClient:
-    """A process that is started when it is first asked, and again after it was lost. Call `end` in the end."""
-
-    def __init__(self, load: Callable[[], SandboxClient], what: str) -> None:
-        """`what`: what is asked about, in the plural."""
-        self._load, self._what = load, what
-        self._lines: SandboxClient | None = None
-        self.lost = 0
-        """Processes, so far."""
-
-    def ask(self, question: dict[str, Any], seconds: float, most_lost: int) -> Any:
-        """Its answer, a dict that may hold anything, or Lost. An answer bears the mark of its question: a line that
-        the code wrote by itself, or wrote twice, answers nothing."""
-        if self.lost >= most_lost:
-            return NoAnswer("given_up", f"{self.lost} {self._what} before it took too long or ended their process")
-        self._lines, mark = self._lines or self._load(), secrets.token_hex(8)
-        try:
-            said = self._lines.ask({**question, "mark": mark}, seconds)
-            if not isinstance(said, dict) or said.pop("mark", None) != mark:
-                raise EOFError
-            return said
-        except (TimeoutError, EOFError) as error:
-            self.end()
-            self.lost += 1
-            if isinstance(error, TimeoutError):
-                return NoAnswer("too_slow", f"more than {seconds:g} s")
-            return NoAnswer(
-                "ended", "its process ended: too much memory, it left by itself, or it wrote where it may not"
-            )
-        except BaseException:
-            self.end()
-            raise
-
-    def end(self) -> None:
-        lines, self._lines = self._lines, None
-        if lines is not None:
-            lines.end()
+    return client
 
 
 def sandbox_hint(error: str) -> str:

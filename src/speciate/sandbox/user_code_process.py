@@ -1,27 +1,33 @@
-"""The caged half of `own_code.py`: one JSON line with the file's text, then one for each call.
+"""The sandboxed half of `user_code.py`: loads a function from its file's text, then calls it.
 
-    {"source", "function", "name"}  ->  {} or {"error"}
-    {"call": [argument, ...], "mark"}  ->  {"value", "mark"} or {"error", "mark"}
-
-What the code prints goes to stderr: the pipe carries answers only.
+open: {"source", "function", "name"}    ask: [argument, ...]  ->  what the function returned
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
+from speciate.sandbox.serve import serve
 
-def load(question: dict[str, Any]) -> Callable[..., Any]:
-    """The function that the text defines."""
-    space: dict[str, Any] = {"__name__": "own_code", "__file__": question["name"]}
-    exec(compile(question["source"], question["name"], "exec"), space)
-    found = space[question["function"]]
+
+class LoadedFunction:
+    function: Callable[..., Any]
+
+    def open(self, loading: dict[str, Any]) -> None:
+        self.function = load(loading)
+
+    def answer(self, question: list[Any]) -> Any:
+        return to_json(self.function(*question))
+
+
+def load(loading: dict[str, Any]) -> Callable[..., Any]:
+    """The function or class that the text defines."""
+    space: dict[str, Any] = {"__name__": "user_code", "__file__": loading["name"]}
+    exec(compile(loading["source"], loading["name"], "exec"), space)
+    found = space.get(loading["function"])
     if not callable(found):
-        raise TypeError(f"{question['function']} is no function")
+        raise TypeError(f"{loading['name']} defines no {loading['function']}")
     return found  # type: ignore[no-any-return]  # called with what it is documented to take
 
 
@@ -36,31 +42,5 @@ def to_json(value: Any) -> Any:
     return value.item() if getattr(value, "size", 0) == 1 else value.tolist()
 
 
-def reply_line(work: Callable[[], dict[str, Any]], mark: str | None = None) -> bytes:
-    """What `work` returns, or what it raised, as a line that bears the mark of its question."""
-    marked = {} if mark is None else {"mark": mark}
-    try:
-        return json.dumps(work() | marked).encode() + b"\n"
-    except Exception as error:  # noqa: BLE001 - others' code may fail in any way; it goes back as data
-        return json.dumps({"error": f"{type(error).__name__}: {error}"[:1000], **marked}).encode() + b"\n"
-
-
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    space: dict[str, Callable[..., Any]] = {}
-
-    def load_it() -> dict[str, Any]:
-        space["function"] = load(question)
-        return {}
-
-    def call_it() -> dict[str, Any]:
-        return {"value": to_json(space["function"](*question["call"]))}
-
-    for line in sys.stdin.buffer:
-        question = json.loads(line)
-        answers.write(reply_line(load_it if "source" in question else call_it, question.get("mark")))
-
-
 if __name__ == "__main__":
-    main()
+    serve(LoadedFunction())

@@ -14,13 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import select
-import shutil
 import statistics
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -29,7 +25,9 @@ from typing import Any, NamedTuple, Protocol
 
 from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE, is_finite
-from speciate.sandbox import Limits, Sandbox, SandboxedProcess, SandboxPolicy, python, start
+from speciate.jobs.pool import SERVICE_MODULE, ask_service
+from speciate.sandbox import Limits, SandboxPolicy
+from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
 from speciate.serving.deployment_folder import Target
 from speciate.serving.items import Item, ItemPrediction, ModelInputs
 
@@ -374,12 +372,6 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-class ProcessDied(Exception):
-    """The process ended under a question: it crashed, or needed more memory than it may have."""
-
-
-class AnswerTimeout(Exception):
-    """The process did not answer in time; it was killed."""
 
 
 class Runner:
@@ -392,20 +384,10 @@ class Runner:
 
     def __init__(self, root: Path, scratch: Path, target: Target, memory_mb: int, policy: SandboxPolicy) -> None:
         self.target = target
-        self._scratch = scratch / uuid.uuid4().hex
-        self._scratch.mkdir(parents=True)
         limits = Limits(memory_mb=memory_mb + 2 * target.bytes // _MB, file_mb=768)
         folder = root / target.path
-        sandbox = Sandbox((folder,), self._scratch, limits)
-        try:
-            self._sandboxed: SandboxedProcess = start(python("speciate.jobs.pool_process", str(root)), sandbox, policy)
-        except BaseException:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            raise
-        self._ready, self._room = select.poll(), select.poll()  # unlike select(), these know descriptors beyond 1023
-        self._ready.register(self._sandboxed.stdout, select.POLLIN)
-        self._room.register(self._sandboxed.stdin, select.POLLOUT)
-        os.set_blocking(self._sandboxed.stdin.fileno(), False)
+        access = Access((folder,), limits, code=False, longest_answer=_LONGEST_ANSWER)
+        self._client = SandboxClient(SERVICE_MODULE, scratch, policy, access, str(root))
         self._about: ModelInputs = {
             "model": str(folder),
             "modality": target.modality,
@@ -416,7 +398,7 @@ class Runner:
 
     @property
     def pid(self) -> int:
-        return self._sandboxed.pid
+        return self._client.pid
 
     def load(self, seconds: float) -> None:
         """Raises what loading raised, ProcessDied or AnswerTimeout."""
@@ -444,55 +426,20 @@ class Runner:
 
     def interrupt(self) -> None:
         """Kill the process under whoever waits for its answer, from any thread; `end` must follow."""
-        self._sandboxed.interrupt()
+        self._client.interrupt()
 
     def end(self) -> None:
-        self._sandboxed.kill()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._client.end()
 
     def _ask(self, service: str, payload: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bool]:
         """The answer, and whether there is a number in it that is none."""
-        line = self._exchange(json.dumps({"service": service, "payload": payload}).encode() + b"\n", seconds)
         odd: list[str] = []
 
         def constant(name: str) -> float:
             odd.append(name)
             return float(name)
 
-        try:
-            reply = json.loads(line, parse_constant=constant)
-            if (failure := reply.get("error")) is not None:
-                refused = SpeciateError(Code(failure["code"]), str(failure["message"]), str(failure["recovery"]))
-            else:
-                return dict(reply["answer"]), bool(odd)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # it may say anything
-            raise ProcessDied from None
-        raise refused
-
-    def _exchange(self, question: bytes, seconds: float) -> bytes:
-        deadline = time.monotonic() + seconds
-        rest = memoryview(question)
-        try:
-            while rest:
-                self._wait(self._room, deadline)
-                rest = rest[os.write(self._sandboxed.stdin.fileno(), rest) :]
-        except OSError:
-            raise ProcessDied from None
-        parts: list[bytes] = []
-        size = 0
-        while not (parts and parts[-1].endswith(b"\n")):
-            self._wait(self._ready, deadline)
-            part = os.read(self._sandboxed.stdout.fileno(), 1 << 20)
-            size += len(part)
-            if not part or size > _LONGEST_ANSWER:
-                raise ProcessDied
-            parts.append(part)
-        return b"".join(parts)
-
-    def _wait(self, poll: select.poll, deadline: float) -> None:
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            self.interrupt()
-            raise AnswerTimeout
+        return ask_service(self._client, service, payload, seconds, constant), bool(odd)
 
 
 def _check_prediction(prediction: ItemPrediction) -> ItemPrediction:

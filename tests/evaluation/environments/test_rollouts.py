@@ -133,7 +133,7 @@ def test_gymnasium_runs_in_a_sandbox_and_repeats_itself(tmp_path: Path) -> None:
     assert first[1] == again[0]
     assert first[0]["steps"] == 200
     assert first[0]["return"] < -100
-    assert not list(tmp_path.glob("cage-*"))
+    assert not list(tmp_path.glob("sandbox-*"))
 
 
 def test_an_environment_that_does_not_exist_there_says_so(tmp_path: Path) -> None:

@@ -5,11 +5,7 @@ Tables come back as Parquet that the process wrote.
 
 from __future__ import annotations
 
-import json
-import os
-import select
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +16,9 @@ import pyarrow.parquet as pq
 from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.read_table import TableRequest, check_pattern
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
-from speciate.sandbox import Limits, Sandbox, SandboxPolicy, python, start
+from speciate.jobs.pool import SERVICE_MODULE, Pool, ask_service
+from speciate.sandbox import Limits, SandboxPolicy
+from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
 from speciate.workspace.workspace import Folders
 
 _UNPACK_LIMITS = Limits(memory_mb=4096, file_mb=2048)
@@ -50,47 +47,20 @@ def unpack_into(
 
     Raises the service's errors; UNAVAILABLE if the process crashed or took longer than an hour.
     """
-    folder.mkdir(parents=True)
-    budget = max(0, shutil.disk_usage(folder).free - _SPARE)
-    request = memoryview(json.dumps({"service": service, "payload": {**payload, "budget": budget}}).encode() + b"\n")
-    command = python("speciate.jobs.pool_process", str(context.folders.root))
-    process = start(command, Sandbox(tuple(readable), folder, _UNPACK_LIMITS), context.policy)
+    access = Access(tuple(readable), _UNPACK_LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+    client = SandboxClient(SERVICE_MODULE, folder, context.policy, access, str(context.folders.root), keep=True)
     try:
-        while request:
-            request = request[process.stdin.write(request) :]
-        line = _line(process.stdout.fileno(), time.monotonic() + _UNPACK_SECONDS)
-    except BrokenPipeError:
-        line = b""
-    finally:
-        process.kill()
-    try:
-        reply = json.loads(line)
-    except ValueError:
+        budget = max(0, shutil.disk_usage(folder).free - _SPARE)
+        return ask_service(client, service, {**payload, "budget": budget}, _UNPACK_SECONDS)
+    except (AnswerTimeout, ProcessDied):
         raise SpeciateError(
             Code.UNAVAILABLE,
             f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of "
             "memory, or more than an hour.",
             "Unpack it yourself and call create_dataset with the folder.",
         ) from None
-    if (failure := reply.get("error")) is not None:
-        raise SpeciateError(Code(failure["code"]), failure["message"], failure["recovery"])
-    answer: dict[str, Any] = reply["answer"]
-    return answer
-
-
-def _line(descriptor: int, deadline: float) -> bytes:
-    """Bytes until the end of a line; fewer if the writer ended, was too slow or wrote too much."""
-    ready = select.poll()
-    ready.register(descriptor, select.POLLIN)
-    line = bytearray()
-    while not line.endswith(b"\n") and len(line) <= _LONGEST_ANSWER:
-        if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return b""
-        part = os.read(descriptor, 1 << 20)
-        if not part:
-            return b""
-        line += part
-    return bytes(line)
+    finally:
+        client.end()
 
 
 def ask_table(

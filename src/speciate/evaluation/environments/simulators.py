@@ -1,5 +1,5 @@
 """Several episodes of one environment side by side: ours here, others' in a cage that reads nothing of the workspace
-(simulators_service.py)."""
+(simulators_process.py)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from speciate.evaluation import environments
 from speciate.evaluation.environments import Environment
 from speciate.modalities.contract import Pixels, Vector
 from speciate.sandbox import SandboxPolicy
-from speciate.sandbox.line_protocol import SandboxClient
+from speciate.sandbox.client import AnswerTimeout, ProcessDied, RemoteError, SandboxClient
 
-_SERVICE = "speciate.evaluation.environments.simulators_process"
+_MODULE = "speciate.evaluation.environments.simulators_process"
 _START_SECONDS, _STEP_SECONDS = 120.0, 60.0
 
 
@@ -47,11 +47,11 @@ def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: boo
     if environments.is_ours(name):
         yield _InProcessSimulators(name, look)
         return
-    lines = SandboxClient(_SERVICE, folder, policy)
+    client = SandboxClient(_MODULE, folder, policy)
     try:
-        yield _SandboxedSimulators(name, lines)
+        yield _SandboxedSimulators(name, client)
     finally:
-        lines.end()
+        client.end()
 
 
 class _InProcessSimulators:
@@ -77,8 +77,8 @@ class _InProcessSimulators:
 
 
 class _SandboxedSimulators:
-    def __init__(self, name: str, lines: SandboxClient) -> None:
-        self._name, self._lines = name, lines
+    def __init__(self, name: str, client: SandboxClient) -> None:
+        self._name, self._client = name, client
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
         made = self._name.removeprefix(environments.GYMNASIUM)
@@ -96,14 +96,16 @@ class _SandboxedSimulators:
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
         try:
-            told: Any = self._lines.ask(question, seconds)
-        except (TimeoutError, EOFError):
-            told = {"error": "its process took too long or ended"}
-        if not isinstance(told, dict) or "error" in told:
-            why = told.get("error") if isinstance(told, dict) else "it gave no answer"
-            raise SpeciateError(
-                Code.INVALID,
-                f"The environment {self._name[:80]!r} does not work: {why}",
-                "Mend the column `environment`, or install what the environment needs.",
-            )
-        return told
+            answer = self._client.ask(question, seconds)
+            if isinstance(answer, dict):
+                return answer
+            why = "it gave no answer"
+        except RemoteError as error:
+            why = str(error)
+        except (AnswerTimeout, ProcessDied):
+            why = "its process took too long or ended"
+        raise SpeciateError(
+            Code.INVALID,
+            f"The environment {self._name[:80]!r} does not work: {why}",
+            "Mend the column `environment`, or install what the environment needs.",
+        )

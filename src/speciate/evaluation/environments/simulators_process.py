@@ -1,15 +1,14 @@
-"""The caged half of `simulators.py`: environments of gymnasium, many at a time, asked line by line.
+"""The sandboxed half of `simulators.py`: environments of gymnasium, many at a time.
 
 {"make": NAME, "seeds": [...]} -> {"seen": [[...]]}; {"actions": [[...] or null]} -> {"seen", "rewards", "ended",
-"success"}, an entry each, null where there is none any more. Any other failure is {"error": TEXT}.
+"success"}, an entry each, null for an episode that has ended.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from typing import Any
+
+from speciate.sandbox.serve import serve
 
 
 class Simulators:
@@ -17,13 +16,14 @@ class Simulators:
         self._made: list[Any] = []
         self._returns: list[float] = []
 
-    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        if "make" in asked:
-            return {"seen": [self._begin(asked["make"], seed) for seed in asked["seeds"]]}
-        if "actions" in asked:
-            steps = [self._step(place, action) for place, action in enumerate(asked["actions"])]
-            return {name: [step and step[name] for step in steps] for name in ("seen", "rewards", "ended", "success")}
-        return {}
+    def open(self, loading: None) -> None:
+        """Nothing to load."""
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        if "make" in question:
+            return {"seen": [self._begin(question["make"], seed) for seed in question["seeds"]]}
+        steps = [self._step(place, action) for place, action in enumerate(question["actions"])]
+        return {name: [step and step[name] for step in steps] for name in ("seen", "rewards", "ended", "success")}
 
     def _begin(self, name: str, seed: int) -> list[float]:
         import gymnasium
@@ -71,19 +71,5 @@ def _fit_action(space: Any, action: list[float]) -> Any:
     return np.clip(values.reshape(space.shape), space.low, space.high).astype(space.dtype)
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    sink = os.open(os.devnull, os.O_WRONLY)  # what environments print is nobody's business
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    simulators = Simulators()
-    for line in sys.stdin.buffer:
-        try:
-            told = simulators.answer(json.loads(line))
-        except Exception as error:  # noqa: BLE001 - an environment may fail in any way
-            told = {"error": f"{type(error).__name__}: {error}"[:300]}
-        answers.write(json.dumps(told).encode() + b"\n")
-
-
 if __name__ == "__main__":
-    main()
+    serve(Simulators(), quiet=True)  # what environments print is nobody's business

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
@@ -20,13 +19,13 @@ from speciate.evaluation.predictors.answering import AskModel, ModelAnswers, Pre
 from speciate.evaluation.predictors.code_process import code_identity, pack
 from speciate.evaluation.predictors.timing import measure
 from speciate.sandbox import user_code
-from speciate.sandbox.line_protocol import SandboxClient
+from speciate.sandbox.client import NoAnswer, RestartingClient, SandboxClient
 from speciate.settings import in_force
 from speciate.tasks.task import Prediction
 
 _MODULE = "speciate.evaluation.predictors.code_process"
 _SECONDS = 60.0
-"""For loading the file, and for a chunk of examples, which are then asked for one by one."""
+"""For a chunk of examples, which are then asked for one by one."""
 _MOST_ENDS = 10
 """Processes that took too long or died; after so many nothing more is asked."""
 
@@ -50,36 +49,25 @@ def predict_code(asked: PredictorRequest) -> ModelAnswers:
 def _open_function(asked: PredictorRequest) -> Iterator[AskModel]:
     """The function, in a process that lives as long as it behaves."""
     source, policy = _source(asked), in_force(asked.run.folders.root).cage
-    process: SandboxClient | None = None
-    ends = 0
 
-    def told(question: dict[str, Any]) -> Any:
-        nonlocal process, ends
-        if ends >= _MOST_ENDS:
-            raise RuntimeError(f"its process took too long or ended {ends} times: it is not asked any more")
-        try:
-            if process is None:
-                process = SandboxClient(_MODULE, asked.run.folder.path, policy)
-                _check_reply(process.ask(source, _SECONDS))
-            return _check_reply(process.ask(question, _SECONDS))
-        except (TimeoutError, EOFError) as error:
-            ends += 1
-            if process is not None:
-                process.end()
-            process = None
-            raise RuntimeError("its process took too long or ended") from error
+    def load() -> SandboxClient:
+        client = SandboxClient(_MODULE, asked.run.folder.path, policy)
+        return user_code.load_code(client, source, f"The function {source['function']} of {source['name']}")
 
-    def answers(examples: Sequence[Example]) -> list[Prediction]:
-        said = told({"inputs": [pack(example.media) for example in examples]})
-        if not isinstance(said, list) or len(said) != len(examples):
+    process = RestartingClient(load, "chunks of examples")
+
+    def predict(examples: Sequence[Example]) -> list[Prediction]:
+        answer = process.ask([pack(example.media) for example in examples], _SECONDS, _MOST_ENDS)
+        if isinstance(answer, NoAnswer):
+            raise RuntimeError(answer.detail)
+        if not isinstance(answer, list) or len(answer) != len(examples):
             raise RuntimeError("it gave no list of as many answers as there are inputs")
-        return [Prediction(*each) for each in said]
+        return [Prediction(*each) for each in answer]
 
     try:
-        yield answers
+        yield predict
     finally:
-        if process is not None:
-            process.end()
+        process.end()
 
 
 def _source(asked: PredictorRequest) -> dict[str, str]:
@@ -93,10 +81,3 @@ def _source(asked: PredictorRequest) -> dict[str, str]:
             "Call evaluate_models again: it is another contestant now.",
         )
     return {"source": content.decode(), "function": function, "name": file.name}
-
-
-def _check_reply(told: Any) -> Any:
-    """The answer of a process that may say anything. Raises RuntimeError with the function's own error."""
-    if not isinstance(told, dict) or "error" in told:
-        raise RuntimeError(str(told.get("error") if isinstance(told, dict) else told)[:300])
-    return told.get("answers")

@@ -1,22 +1,19 @@
-"""The caged half of `code.py`: one JSON line with the file's text, then one for each chunk of inputs.
+"""The sandboxed half of `code.py`: a function in somebody's file, called with a chunk of inputs.
 
-    {"source", "function", "name"}  ->  {} or {"error"}
-    {"inputs": [...]}               ->  {"answers": [[output, confidence, probabilities], ...]} or {"error"}
-
-What the code prints goes to stderr: the pipe carries answers only.
+open: {"source", "function", "name"}    ask: [packed input, ...]  ->  [[output, confidence, probabilities], ...]
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from speciate.sandbox.serve import serve
+from speciate.sandbox.user_code_process import LoadedFunction
 
 _ARRAY = "__array__"
 
@@ -45,14 +42,9 @@ def unpack(value: Any) -> Any:
     return np.frombuffer(base64.b64decode(data), np.dtype(dtype)).reshape(shape)
 
 
-def load(question: dict[str, Any]) -> Callable[[list[Any]], Any]:
-    """The function that the text defines."""
-    space: dict[str, Any] = {"__name__": "speciate_own_code", "__file__": question["name"]}
-    exec(compile(question["source"], question["name"], "exec"), space)
-    found = space.get(question["function"])
-    if not callable(found):
-        raise TypeError(f"{question['name']} defines no function {question['function']}")
-    return found  # type: ignore[no-any-return]  # called with what it is documented to take
+class Candidate(LoadedFunction):
+    def answer(self, question: Sequence[Any]) -> list[list[Any]]:
+        return answers(self.function, question)
 
 
 def answers(function: Callable[[list[Any]], Any], packed_inputs: Sequence[Any]) -> list[list[Any]]:
@@ -78,24 +70,5 @@ def _json(value: Any) -> Any:
     return [_json(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def main() -> None:
-    pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    function: Callable[[list[Any]], Any] | None = None
-    for line in sys.stdin.buffer:
-        question = json.loads(line)
-        try:
-            if "source" in question:
-                function, told = load(question), dict[str, Any]()
-            else:
-                assert function is not None, "the text comes first"
-                told = {"answers": answers(function, question["inputs"])}
-            said = json.dumps(told)
-        except Exception as error:  # noqa: BLE001 - others' code may fail in any way; it goes back as data
-            said = json.dumps({"error": f"{type(error).__name__}: {error}"[:1000]})
-        pipe.write(said.encode() + b"\n")
-        pipe.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(Candidate())

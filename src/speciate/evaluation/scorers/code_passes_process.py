@@ -1,11 +1,24 @@
-"""The caged half of `code_scorer.py`: runs one program, then its tests, and says the word where they were passed."""
+"""The sandboxed half of the scorer `code_passes` (sandboxed_scorers.py): runs one program, then its tests.
+
+    ask: {"program", "tests", "word"}  ->  the word, if the end of the tests was reached; null otherwise
+
+The mark of an answer proves that `serve` wrote it; the word proves that the tests passed.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from typing import Any
+
+from speciate.sandbox.serve import serve
+
+
+class Program:
+    def open(self, loading: None) -> None:
+        """Nothing to load: the process has started."""
+
+    def answer(self, question: dict[str, str]) -> str | None:
+        word = question.pop("word")
+        return word if passes(question["program"], question["tests"]) else None
 
 
 def passes(program: str, tests: str) -> bool:
@@ -21,19 +34,5 @@ def passes(program: str, tests: str) -> bool:
     return True
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    sink = os.open(os.devnull, os.O_WRONLY)  # what programs print is nobody's business
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    questions = sys.stdin.buffer
-    questions.readline()
-    answers.write(b"{}\n")
-    asked = json.loads(questions.readline())
-    word = asked.pop("word")
-    told = {"passed": word} if passes(asked["program"], asked["tests"]) else {}
-    answers.write(json.dumps(told).encode() + b"\n")
-
-
 if __name__ == "__main__":
-    main()
+    serve(Program(), quiet=True)  # what programs print is nobody's business

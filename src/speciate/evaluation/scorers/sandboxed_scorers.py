@@ -25,14 +25,13 @@ from speciate.datasets.sources.reasoning_gym import INSTALL, PACKAGE
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.scorers import gym_scores
 from speciate.sandbox import SandboxPolicy, user_code
-from speciate.sandbox.line_protocol import SandboxClient
-from speciate.sandbox.user_code import FileBinding, NoAnswer, RestartingClient
+from speciate.sandbox.client import AnswerTimeout, NoAnswer, ProcessDied, RemoteError, RestartingClient, SandboxClient
+from speciate.sandbox.user_code import FileBinding
 
 USER_SECONDS = 20.0
 """For one example; what takes longer is killed."""
 _MOST_ENDS = 10
 """So many processes may be lost to examples; then the rest is not tried."""
-_SHOWN = 300
 _HOW = "Name a file that is there: scorer='path/to/file.py:FUNCTION'."
 _ANOTHER = "Call evaluate_models again: it is another metric now."
 
@@ -95,16 +94,13 @@ def score_by_user(
 
 def score_row(kept: RestartingClient, function: str, row: Mapping[str, Any], seconds: float) -> ScoreResult:
     """One row, by a function `(example, prediction)` that the process has loaded."""
-    said = kept.ask({"call": [row["example"], row["prediction"]]}, seconds, _MOST_ENDS)
-    return ScorerError(said.why, said.detail) if isinstance(said, NoAnswer) else check_scores(said, function)
+    answer = kept.ask([row["example"], row["prediction"]], seconds, _MOST_ENDS)
+    return ScorerError(answer.why, answer.detail) if isinstance(answer, NoAnswer) else check_scores(answer, function)
 
 
 def check_scores(answer: Any, function: str) -> ScoreResult:
-    """What a scorer said, which may be anything, as scores. `function`: the name of a bare number."""
-    if isinstance(answer, dict) and "error" in answer:
-        return ScorerError("raised", str(answer["error"])[:_SHOWN])
-    said = answer.get("value") if isinstance(answer, dict) else None
-    named = said if isinstance(said, dict) else {function: said}
+    """The answer of a scorer, which may be anything, as scores. `function`: the name of a bare number."""
+    named = answer if isinstance(answer, dict) else {function: answer}
     scores: Scores = {}
     for name, value in named.items():
         if not isinstance(value, int | float):
@@ -187,15 +183,14 @@ def program(answer: str) -> str:
 
 def _passes_tests(folder: Path, source: str, tests: str, policy: SandboxPolicy, seconds: float) -> bool:
     word = secrets.token_hex(16)
-    lines = SandboxClient(_PROCESS, folder, policy)
+    client = SandboxClient(_PROCESS, folder, policy)
     try:
-        lines.ask({"started": True}, _START_SECONDS)
-        told = lines.ask({"program": source, "tests": tests, "word": word}, seconds)
-    except (TimeoutError, EOFError):
+        client.open(None, _START_SECONDS)
+        return bool(client.ask({"program": source, "tests": tests, "word": word}, seconds) == word)
+    except (AnswerTimeout, ProcessDied, RemoteError):
         return False
     finally:
-        lines.end()
-    return isinstance(told, dict) and told.get("passed") == word
+        client.end()
 
 
 # The scorer `gym_score`: what the tasks of reasoning-gym that made the examples give for the answers, in a cage.

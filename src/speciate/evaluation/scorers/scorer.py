@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.evaluation.scorers import sandboxed_scorers
-from speciate.evaluation.scorers.sandboxed_scorers import Better, ScoreResult, check_scores
+from speciate.evaluation.scorers.sandboxed_scorers import Better, ScorerError, ScoreResult, check_scores
 from speciate.sandbox import SandboxPolicy
 from speciate.vocabulary import LOWER
 
@@ -98,14 +98,15 @@ def _direction(function: Callable[..., Any]) -> Any:
 def _score_installed(
     function: Callable[..., Any], name: str, run_folder: Path, rows: Sequence[Mapping[str, Any]]
 ) -> list[ScoreResult]:
-    return [check_scores(_reply(function, row), name) for row in rows]
+    return [_score_row(function, name, row) for row in rows]
 
 
-def _reply(function: Callable[..., Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _score_row(function: Callable[..., Any], name: str, row: Mapping[str, Any]) -> ScoreResult:
     try:
-        return {"value": function(row["example"], row["prediction"])}
+        answer = function(row["example"], row["prediction"])
     except Exception as error:  # noqa: BLE001 - others' code may fail in any way; it is counted
-        return {"error": f"{type(error).__name__}: {error}"}
+        return ScorerError("raised", f"{type(error).__name__}: {error}"[:300])
+    return check_scores(answer, name)
 
 
 @cache

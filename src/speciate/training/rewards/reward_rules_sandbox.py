@@ -1,17 +1,16 @@
 """The sandboxed half of rule rewards: applies our own rules to foreign text, which it could make endless or large.
 
-{'kind', 'spec'}  ->  {} or {'error'}
-{'answers', 'truths', 'cells', 'mark'}  ->  {'value': [number, null or {'failure', 'detail'}], 'mark'}"""
+open: {"kind", "spec"}    ask: {"answers", "truths", "cells"}  ->  [number, null or {"failure", "detail"}, ...]
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+
+from speciate.sandbox.serve import serve
 
 SECONDS_EACH = 5.0
 """For one answer, where Python itself is at work; the wall limit of the call stands behind it."""
@@ -29,27 +28,16 @@ class TooSlow(BaseException):
     """More than SECONDS_EACH for one answer. Not caught by libraries that catch every Exception."""
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    signal.signal(signal.SIGALRM, _on_alarm)
-    rule: Rule | None = None
-    for line in sys.stdin.buffer:
-        question = json.loads(line)
-        if rule is None:
-            told, rule = _load_rule(question)
-        else:
-            given = zip(question["answers"], question["truths"], question["cells"], strict=True)
-            told = {"value": [_apply_rule(rule, *each) for each in given], "mark": question["mark"]}
-        answers.write(json.dumps(told).encode() + b"\n")
+class Rules:
+    rule: Rule
 
+    def open(self, loading: dict[str, Any]) -> None:
+        module, _, attribute = _RULES[loading["kind"]].partition(":")
+        self.rule = getattr(import_module(module), attribute)(loading["spec"])
 
-def _load_rule(question: dict[str, Any]) -> tuple[dict[str, Any], Rule | None]:
-    module, _, attribute = _RULES[question["kind"]].partition(":")
-    try:
-        return {}, getattr(import_module(module), attribute)(question["spec"])
-    except Exception as error:  # noqa: BLE001 - whatever a library raises goes back as data
-        return {"error": f"{type(error).__name__}: {error}"[:1000]}, None
+    def answer(self, question: dict[str, Any]) -> list[Any]:
+        each = zip(question["answers"], question["truths"], question["cells"], strict=True)
+        return [_apply_rule(self.rule, *one) for one in each]
 
 
 def _apply_rule(rule: Rule, answer: str | None, truth: str | None, cell: Any) -> Any:
@@ -73,4 +61,5 @@ def _on_alarm(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    signal.signal(signal.SIGALRM, _on_alarm)
+    serve(Rules())

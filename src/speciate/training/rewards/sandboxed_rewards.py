@@ -20,8 +20,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.scorers import sandboxed_scorers
 from speciate.evaluation.scorers.sandboxed_scorers import ScorerError
 from speciate.sandbox import SandboxPolicy, user_code
-from speciate.sandbox.line_protocol import SandboxClient
-from speciate.sandbox.user_code import FileBinding, NoAnswer, RestartingClient, load_code
+from speciate.sandbox.client import NoAnswer, RestartingClient, SandboxClient
+from speciate.sandbox.user_code import FileBinding, load_code
 from speciate.training.rewards.plain_rewards import find_result
 from speciate.training.rewards.reward import AnswerScorer, MissingValue, RewardFailure, RewardRequest, RewardValue
 from speciate.training.rewards.reward_spec import (
@@ -44,7 +44,7 @@ class SandboxedBatches:
     def __init__(
         self,
         load: Callable[[], SandboxClient],
-        ask: Callable[[Sequence[RewardRequest]], dict[str, Any]],
+        ask: Callable[[Sequence[RewardRequest]], Any],
         seconds: float,
         one: float | None = None,
     ) -> None:
@@ -54,12 +54,10 @@ class SandboxedBatches:
     def score(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
         if not requests:
             return []
-        said = self._kept.ask(self._ask(requests), self._seconds, sys.maxsize)
-        if not isinstance(said, NoAnswer):
-            return check_values(said, len(requests))
-        if len(requests) == 1:
-            return [self._missed(said, self._seconds)]
-        return self._one_by_one(requests)
+        answer = self._kept.ask(self._ask(requests), self._seconds, sys.maxsize)
+        if isinstance(answer, NoAnswer) and answer.why != "raised" and len(requests) > 1:
+            return self._one_by_one(requests)
+        return self._values(answer, len(requests), self._seconds)
 
     def close(self) -> None:
         self._kept.end()
@@ -67,22 +65,20 @@ class SandboxedBatches:
     def _one_by_one(self, requests: Sequence[RewardRequest]) -> list[RewardValue]:
         most, found = self._kept.lost + _MOST_LOST, list[RewardValue]()
         for each in requests:
-            said = self._kept.ask(self._ask([each]), self._one, most)
-            found += [self._missed(said, self._one)] if isinstance(said, NoAnswer) else check_values(said, 1)
+            found += self._values(self._kept.ask(self._ask([each]), self._one, most), 1, self._one)
         return found
 
-    def _missed(self, lost: NoAnswer, seconds: float) -> MissingValue:
+    def _values(self, answer: Any, count: int, seconds: float) -> list[RewardValue]:
         """In the words of whoever wrote the reward: `seconds` is what can be raised."""
-        if lost.why == "too_slow" and seconds == self._seconds:
-            return MissingValue(lost.why, f"it took longer than its 'seconds', {seconds:g}")
-        return MissingValue(lost.why, lost.detail)
+        if not isinstance(answer, NoAnswer):
+            return check_values(answer, count)
+        own_limit = answer.why == "too_slow" and seconds == self._seconds
+        detail = f"it took longer than its 'seconds', {seconds:g}" if own_limit else answer.detail
+        return [MissingValue(answer.why, detail)] * count
 
 
-def check_values(said: Any, count: int) -> list[RewardValue]:
-    """What a process said of so many answers, which may be anything, as values."""
-    if not isinstance(said, dict) or "error" in said:
-        return [MissingValue("raised", str(said["error"] if isinstance(said, dict) else said)[:_SHOWN])] * count
-    values = said.get("value")
+def check_values(values: Any, count: int) -> list[RewardValue]:
+    """The values of so many answers, from a process that may answer anything."""
     if count == 1 and not isinstance(values, list):
         values = [values]
     if not isinstance(values, list):
@@ -230,7 +226,7 @@ def split_reference(ref: str) -> tuple[Path, str]:
     return Path(path), function
 
 
-def _call(requests: Sequence[RewardRequest]) -> dict[str, Any]:
+def _call(requests: Sequence[RewardRequest]) -> list[Any]:
     questions = [[message.shown() for message in each.question] for each in requests]
     columns = [json.loads(json.dumps(dict(each.columns), default=str)) for each in requests]
-    return {"call": [questions, [each.answer for each in requests], [each.reference for each in requests], columns]}
+    return [questions, [each.answer for each in requests], [each.reference for each in requests], columns]

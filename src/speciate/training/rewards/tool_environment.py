@@ -25,8 +25,7 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.sandbox import SandboxPolicy, user_code
-from speciate.sandbox.line_protocol import SandboxClient
-from speciate.sandbox.user_code import NoAnswer, RestartingClient
+from speciate.sandbox.client import NoAnswer, RestartingClient, SandboxClient
 from speciate.training.language.questions import Question
 from speciate.training.language_hyperparameters import EnvironmentSpec
 
@@ -35,7 +34,6 @@ _HOW = "Name a file that is there: hyperparameters={'environment': {'file': 'pat
 _MOST_LOST = 3
 """Processes of a run; then it ends."""
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
-_SHOWN = 300
 
 
 class Tool(NamedTuple):
@@ -182,37 +180,30 @@ class EnvironmentHost:
         question = self._questions[place]
         row = json.loads(json.dumps(dict(question.example.columns), default=str))
         row |= {"prompt": [each.shown() for each in question.prompt], "truth": question.reference}
-        said = self._kept.ask({"reset": number, "row": row}, self.spec.seconds, _MOST_LOST)
-        if isinstance(said, NoAnswer) or "error" in said:
-            why = said.detail if isinstance(said, NoAnswer) else str(said["error"])[:_SHOWN]
+        opening = self._kept.ask({"reset": number, "row": row}, self.spec.seconds, _MOST_LOST)
+        if isinstance(opening, NoAnswer):
             raise SpeciateError(
                 Code.INVALID,
-                f"The environment {self.described.name} cannot be begun with the example {question.example.id}: {why}.",
+                f"The environment {self.described.name} cannot be begun with the example {question.example.id}: "
+                f"{opening.detail}.",
                 "Mend the file, then call train_model again.",
             )
-        value = said.get("value")
-        return None if value is None else str(value)
+        return None if opening is None else str(opening)
 
     def call(self, number: int, name: str, arguments: dict[str, Any]) -> str:
         """A text, whatever the tool gave: trl would load images from a list. Raises ToolFailed."""
         self.calls += 1
-        said = self._kept.ask(
-            {"call": number, "tool": name, "arguments": arguments}, self.spec.seconds, _MOST_LOST
-        )  # fmt: skip
-        if isinstance(said, NoAnswer):
-            self.failures[said.why] += 1
-            raise ToolFailed(f"{name}: {said.detail}")
-        if "error" in said:
-            self.failures["raised"] += 1
-            raise ToolFailed(str(said["error"])[:_SHOWN])
-        value = said.get("value")
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        question = {"call": number, "tool": name, "arguments": arguments}
+        answer = self._kept.ask(question, self.spec.seconds, _MOST_LOST)
+        if isinstance(answer, NoAnswer):
+            self.failures[answer.why] += 1
+            raise ToolFailed(answer.detail if answer.why == "raised" else f"{name}: {answer.detail}")
+        return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
     def reward(self, number: int) -> float | None:
         """None: it says nothing, or could not."""
-        said = self._kept.ask({"reward": number}, self.spec.seconds, _MOST_LOST)
-        value = None if isinstance(said, NoAnswer) else said.get("value")
-        if not isinstance(said, NoAnswer) and "error" not in said and value is None:
+        value = self._kept.ask({"reward": number}, self.spec.seconds, _MOST_LOST)
+        if value is None:
             return None
         if isinstance(value, int | float) and math.isfinite(value):
             return float(value)
