@@ -101,7 +101,7 @@ class VisionLanguagePredictor:
 
     def _shown(self, example: Example) -> RenderedPrompt:
         found = look(example.media, self.sight.parts, self.sight.side)
-        return RenderedPrompt(vision_language.render_prompt(self.processor, found, self.sight.system), found.pictures)
+        return RenderedPrompt(vision_language.render_prompt(self.processor, found, self.sight.system), found.images)
 
 
 def load_vision_model(folder: Path, threads: int = 1) -> VisionLanguagePredictor:
