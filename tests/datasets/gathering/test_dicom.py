@@ -91,7 +91,7 @@ def test_a_mess_is_sorted_and_what_is_wrong_is_named(workspace: Workspace, tmp_p
     assert (tmp_path / "sent" / named).stat().st_size < len(samples.encoded(samples.series()[0])) - 200
     assert {row["patient"] for row in by_series.values()} == {"P1", "P2"}
     refused = sorted(str(row["reason"]) for row in found if row["quality"] == "refused")
-    assert refused[0].startswith("A DICOM file that is no picture: a report (SR).")
+    assert refused[0].startswith("A DICOM file that is no image: a report (SR).")
     assert refused[1].startswith("A copy of '")
     assert refused[2].startswith("An index of DICOM files (DICOMDIR)")
     assert refused[3] == "No DICOM file, though it is called one."
@@ -148,7 +148,7 @@ def test_a_file_that_ends_within_its_header_stays_with_its_series_where_that_can
     put(tmp_path / "sent", [*made[:2], made[2][:at], *made[3:], made[0][:300]])
     found = gathered(tmp_path / "sent", place)
     assert [len(file.parts) for file in found.files] == [6]
-    assert [reason for _, reason in found.set_aside] == ["A DICOM file without a picture (of no modality)."]
+    assert [reason for _, reason in found.set_aside] == ["A DICOM file without an image (of no modality)."]
 
 
 def test_pictures_that_are_no_slices_stay_single(tmp_path: Path, place: SourceContext) -> None:
