@@ -1,4 +1,4 @@
-"""Datasets and models for other tools and other people: a version as files."""
+"""Export a dataset or a model version as files, for other tools and other people."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def export_model(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Write a model and its card to a new folder, as transformers loads it where it can; starts a job.
+    """Write a model and its card to a new folder, in transformers' format if possible; starts a job. Never overwrites.
 
-    `register_model(source='path:...')` takes such a folder back. Never overwrites. format onnx or openvino makes a new
-    version here instead (NAME-onnx-int8), which may answer faster, if it passes gates against its parent.
+    `register_model(source='path:...')` registers such a folder again. format onnx or openvino makes a new version here
+    instead (NAME-onnx-int8), which may answer faster, if it passes gates against its parent.
     """
     if (format == "safetensors") == (path is None):
         raise SpeciateError(
@@ -61,7 +61,7 @@ def export_model(
         if quantize != "none" or tolerance is not None:
             raise SpeciateError(
                 Code.INVALID,
-                "safetensors have the numbers as they are: quantize and tolerance are for onnx and openvino.",
+                "safetensors keep the weights as they are: quantize and tolerance are for onnx and openvino.",
                 "Call again without them, or with format='onnx' or 'openvino' and without path.",
             )
         spec = make_spec(ExportModelSpec, model=model, format=format, path=check_writable(app, path))

@@ -200,7 +200,7 @@ def main() -> None:
         for number in range(arguments.own):
             where = Endpoint(base_url="http://127.0.0.1:1/v1", model=f"m{number}")
             card = registry.served_card(workspace, f"own-{number}", where, task=None, license=None)
-            workspace.database.transact(lambda tx, card=card: registry.register_served(tx, workspace, card))
+            workspace.database.transact(lambda tx, card=card: registry.register(tx, workspace.folders, card, None))
         asked = queries(arguments.queries)
         table = index.read()
         if arguments.vectors:
@@ -240,7 +240,7 @@ def fresh(workspace: Workspace) -> None:
     """What a registration costs the search after it."""
     where = Endpoint(base_url="http://127.0.0.1:1/v1", model="another")
     card = registry.served_card(workspace, "own-another", where, task=None, license=None)
-    workspace.database.transact(lambda tx: registry.register_served(tx, workspace, card))
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None))
     known_models.models(workspace)
 
 

@@ -37,7 +37,7 @@ TIMES_OUT = 1800
 def register(workspace: Workspace, name: str, base: str, at: Path) -> str:
     endpoint = Endpoint(base_url=f"{base}/v1", model=str(at), usd_per_1m_input=1.0, usd_per_1m_output=2.0)
     card = registry.served_card(workspace, name, endpoint, task=None, license=None)
-    return workspace.database.transact(lambda tx: registry.register_served(tx, workspace, card)).ref
+    return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None)).ref
 
 
 def kill_run(workspace: Workspace, engine: Engine, job: str, at: int) -> bool:

@@ -1,4 +1,4 @@
-"""An export becomes a version only with its own evidence; then it is a model as any other."""
+"""An export becomes a version only with its own evidence; then it is an ordinary model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import decisions, evaluate
-from speciate.evaluation import run_evaluation as evaluation
+from speciate.evaluation import decisions, evaluate, run_evaluation
 from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.reports.report import Decision
 from speciate.exports import convert, convert_worker, export_gates
@@ -52,9 +51,9 @@ needs_engines = pytest.mark.skipif(
 
 def waves(workspace: Workspace, count: int = 120, splits: tuple[str, ...] = ("train", "validation", "test")) -> None:
     labels = ["slow" if i % 4 < 2 else "fast" for i in range(count)]
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     series = [
-        (np.sin(np.arange(32) * (0.3 if label == "slow" else 0.8)) + 0.1 * chance.normal(size=32)).tolist()
+        (np.sin(np.arange(32) * (0.3 if label == "slow" else 0.8)) + 0.1 * rng.normal(size=32)).tolist()
         for label in labels
     ]
     make_dataset(
@@ -63,7 +62,7 @@ def waves(workspace: Workspace, count: int = 120, splits: tuple[str, ...] = ("tr
 
 
 def parent(workspace: Workspace, tmp_path: Path, **facts: Any) -> ModelCard:
-    """A registered network with drawn weights: what an export must do is compute the same."""
+    """A registered network with random weights: an export only has to compute the same."""
     import torch
 
     torch.manual_seed(1)
@@ -95,7 +94,7 @@ def converted(workspace: Workspace, name: str = "job-c", **spec: Any) -> dict[st
 def evaluated(workspace: Workspace, model: str) -> None:
     spec = EvaluateSpec(models=(model,), dataset="waves", latency=False)
     folder = run_folder(workspace, "job-v", evaluate.plan(spec, workspace).payload_json())
-    write_whole(folder.outputs / "result.json", json.dumps(evaluation.run(Run(folder))))
+    write_whole(folder.outputs / "result.json", json.dumps(run_evaluation.run(Run(folder))))
     collected = evaluate.KIND.collect(folder)
     workspace.database.transact(lambda tx: evaluate.KIND.commit(tx, job("evaluate"), collected))
 
@@ -121,10 +120,7 @@ def pool(workspace: Workspace) -> Iterator[Pool]:
     pool.close()
 
 
-# What cannot be exported is told before there is a job
-
-
-def test_what_has_no_network_is_refused_with_what_has_one(workspace: Workspace) -> None:
+def test_a_model_without_a_network_is_refused_before_there_is_a_job(workspace: Workspace) -> None:
     texts = [f"{'a fine film' if i % 4 < 2 else 'an awful bore'} {i}" for i in range(40)]
     labels = ["good" if i % 4 < 2 else "bad" for i in range(40)]
     make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(40), inputs=["text"])
@@ -150,15 +146,15 @@ def test_a_folder_has_a_path_and_a_version_has_none(workspace: Workspace, tmp_pa
 
 
 @needs_engines
-def test_without_examples_to_judge_by_nothing_is_exported(workspace: Workspace, tmp_path: Path) -> None:
+def test_without_examples_to_evaluate_on_nothing_is_exported(workspace: Workspace, tmp_path: Path) -> None:
     waves(workspace, splits=("train", "test"))
     parent(workspace, tmp_path)
-    with pytest.raises(SpeciateError, match="no examples to judge the export by"):
+    with pytest.raises(SpeciateError, match="no examples to evaluate the export on"):
         convert.plan(ConvertSpec(model="own", format="onnx"), workspace)
 
 
 @needs_engines
-def test_the_plan_tells_what_it_will_be_called_and_judged_by(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_plan_names_the_export_and_the_split_that_it_is_evaluated_on(workspace: Workspace, tmp_path: Path) -> None:
     waves(workspace)
     parent(workspace, tmp_path)
     plan = convert.plan(ConvertSpec(model="own", format="openvino", quantize="int8"), workspace)
@@ -170,23 +166,20 @@ def test_the_plan_tells_what_it_will_be_called_and_judged_by(workspace: Workspac
 
 
 def test_an_export_whose_record_lacks_a_gate_may_not_be_promoted() -> None:
-    held = [{"name": name, "outcome": "pass"} for name in ("reload", "parity", "latency", "size")]
-    card = ModelCard(name="x", version=2, method="export", recipe={"export": {"parent": "own@v1", "gates": held}})
+    gates = [{"name": name, "outcome": "pass"} for name in ("reload", "parity", "latency", "size")]
+    card = ModelCard(name="x", version=2, method="export", recipe={"export": {"parent": "own@v1", "gates": gates}})
     assert "gates held: metric" in promote.export_objections(card)[0]
-    held.append({"name": "metric", "outcome": "inconclusive"})
-    assert promote.export_objections(card), "what cannot be told is no pass"
-    held[-1] = {"name": "metric", "outcome": "pass"}
+    gates.append({"name": "metric", "outcome": "inconclusive"})
+    assert promote.export_objections(card), "an inconclusive gate is no pass"
+    gates[-1] = {"name": "metric", "outcome": "pass"}
     assert promote.export_objections(card) == []
     assert promote.export_objections(ModelCard(name="x", version=2, method="full")) == []
-
-
-# The whole way
 
 
 @pytest.mark.slow
 @needs_engines
 @pytest.mark.parametrize(("form", "quantize"), [("onnx", "int8"), ("openvino", "int8"), ("openvino", "none")])
-def test_an_export_is_a_model_as_any_other(
+def test_an_export_is_an_ordinary_model(
     workspace: Workspace, tmp_path: Path, pool: Pool, form: str, quantize: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -208,19 +201,19 @@ def test_an_export_is_a_model_as_any_other(
     assert measured["speed"]["pairs"] >= 20
     assert measured["speed"]["export"]["memory_mb"] > 0
     assert measured["held"]["n"] == 30
-    told = model_report(workspace, name)
-    assert told.lineage[:2] == ("own@v1", "new:mlp")
-    assert "## What its export was measured by" in told.card
-    assert told.trust.intact
+    report = model_report(workspace, name)
+    assert report.lineage[:2] == ("own@v1", "new:mlp")
+    assert "## What its export was measured by" in report.card
+    assert report.trust.intact
     with pytest.raises(SpeciateError, match="is an export"):
         base_models.find_base(workspace, f"{name}@v1")
-    # It answers in a caged process, by the same preparing.
+    # It answers in a sandboxed process, with the same preprocessing.
     wave = np.sin(np.arange(32) * 0.3).tolist()
     theirs, ours = (predict(workspace, pool, ref, [Input(row={"y": wave})]) for ref in ("own@v1", f"{name}@v1"))
     assert ours.predictions[0].error is None
     assert ours.predictions[0].output == theirs.predictions[0].output
     assert ours.predictions[0].confidence == pytest.approx(theirs.predictions[0].confidence, abs=0.1)
-    # Evaluations take it, and its parent's decision is none of its own.
+    # Evaluations accept it, and its parent's decision does not count for it.
     evaluated(workspace, f"{name}@v1")
     assert [(each.metric, each.n) for each in model_report(workspace, name).evaluations] == [("accuracy", 30)]
     decide(workspace, "decision-p", "own@v1")
@@ -236,7 +229,9 @@ def test_an_export_is_a_model_as_any_other(
 
 @pytest.mark.slow
 @needs_engines
-def test_what_fails_a_gate_is_no_version_and_its_figures_are_kept(workspace: Workspace, tmp_path: Path) -> None:
+def test_an_export_that_fails_a_gate_is_no_version_and_its_figures_are_kept(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     waves(workspace)
     parent(workspace, tmp_path)
     with pytest.raises(SpeciateError, match=r"metric inconclusive: .*cannot tell whether within 0.001") as caught:

@@ -1,4 +1,4 @@
-"""Each gate of an export by itself: what is surely good passes, what is not or cannot be told does not."""
+"""Each gate of an export by itself: only an export that is surely good passes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ GOOD = Measured(reloaded=True, parity=PARITY, held=HELD, speed=SPEED, bytes=(90_
 
 
 def outcomes(found: Measured, quantize: Any = "int8") -> dict[str, str]:
-    return {gate.name: gate.outcome for gate in export_gates.judge(found, quantize)}
+    return {gate.name: gate.outcome for gate in export_gates.decide(found, quantize)}
 
 
-def test_all_gates_hold_for_a_good_export_and_each_says_its_figures() -> None:
-    judged = export_gates.judge(GOOD, "int8")
-    assert export_gates.passed(judged)
-    assert [gate.name for gate in judged] == ["reload", "parity", "metric", "latency", "size"]
-    said = export_gates.describe_failures(judged)
+def test_a_good_export_passes_all_gates_and_each_gate_states_its_figures() -> None:
+    gates = export_gates.decide(GOOD, "int8")
+    assert export_gates.passed(gates)
+    assert [gate.name for gate in gates] == ["reload", "parity", "metric", "latency", "size"]
+    message = export_gates.describe_failures(gates)
     for figure in ("0.999", "+0 (-0.01 to +0.01)", "p95 12 to 5 ms", "23,000,000"):
-        assert figure in said
+        assert figure in message
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_parity_counts_labels_numbers_and_neither() -> None:
     assert convert_worker.compare_scores(scores, near, answers([1], [2]), answers([1], [2])).agreement is None
 
 
-def test_parity_of_what_is_broken_is_none() -> None:
+def test_broken_scores_fail_parity() -> None:
     scores = [np.array([1.0, -1.0])]
     for broken in ([np.array([np.nan, 1.0])], [np.array([1.0])]):
         found = convert_worker.compare_scores(scores, broken, answers("a"), answers("a"))
@@ -99,16 +99,16 @@ def test_parity_of_what_is_broken_is_none() -> None:
         assert found.model_dump_json(), "it is kept as JSON"
 
 
-def test_pairs_are_interleaved_and_their_ratio_is_theirs() -> None:
-    now, asked = [0.0], list[str]()
+def test_pairs_are_interleaved_and_give_the_ratio() -> None:
+    now, calls = [0.0], list[str]()
 
     def taking(name: str, seconds: float) -> Any:
-        def ask(examples: Any) -> list[Prediction]:
+        def predict(examples: Any) -> list[Prediction]:
             now[0] += seconds
-            asked.append(name)
+            calls.append(name)
             return answers("a")
 
-        return ask
+        return predict
 
     examples = [Example(str(place), None, None, "", "test", {}) for place in range(5)]
     found = convert_worker.compare_speed(
@@ -116,12 +116,12 @@ def test_pairs_are_interleaved_and_their_ratio_is_theirs() -> None:
     )  # fmt: skip
     assert (found.ratio, found.parent.p50_ms, found.export.memory_mb) == (pytest.approx(0.4), pytest.approx(10), None)
     assert found.pairs == 120
-    timed = asked[6:]
+    timed = calls[6:]
     pairs = {tuple(timed[place : place + 2]) for place in range(0, len(timed), 2)}
     assert pairs == {("parent", "export"), ("export", "parent")}, "in either order, never two of one"
 
 
-def test_two_processes_are_alike_to_rounding() -> None:
+def test_two_processes_agree_to_rounding() -> None:
     here = [np.array([1.0, 2.0])]
     assert convert_worker.same_scores(here, [np.array([1.0, 2.00001])])
     assert not convert_worker.same_scores(here, [np.array([1.0, 2.1])])

@@ -1,4 +1,4 @@
-"""A model that left is loaded by transformers in a process that knows nothing of us, by the lines of its own README."""
+"""An exported model is loaded by transformers in a process without this package, by the lines of its own README."""
 
 from __future__ import annotations
 
@@ -120,20 +120,20 @@ def test_transformers_computes_the_same_in_a_fresh_process(
     if modality != "image":
         given = json.dumps(media, ensure_ascii=False)
     else:
-        np.save(tmp_path / "pictures.npy", np.stack(media))
-        given = f"list(__import__('numpy').load({str(tmp_path / 'pictures.npy')!r}))"
-    theirs = by_its_readme(tmp_path / "out", given, "[logits.tolist(), chances.tolist(), answers]")
+        np.save(tmp_path / "images.npy", np.stack(media))
+        given = f"list(__import__('numpy').load({str(tmp_path / 'images.npy')!r}))"
+    theirs = by_its_readme(tmp_path / "out", given, "[logits.tolist(), probabilities.tolist(), answers]")
     ours = network_predictor.scores(made.backbone, made.head, made.readout, made.backbone.prepare(media))
     np.testing.assert_allclose(theirs[0], np.stack(ours), atol=2e-5)
     given_here = made.predict([Example(str(i), each, None, "", "test", {}) for i, each in enumerate(media)])
     assert theirs[2] == [each.output for each in given_here]
     np.testing.assert_allclose([max(row) for row in theirs[1]], [each.confidence for each in given_here], atol=1e-5)
-    said = front_matter(tmp_path / "out")
-    assert {"library_name: transformers", 'license: "apache-2.0"', f'pipeline_tag: "{task}"'} <= set(said)
-    assert 'base_model: "org/parent"' in said
+    lines = front_matter(tmp_path / "out")
+    assert {"library_name: transformers", 'license: "apache-2.0"', f'pipeline_tag: "{task}"'} <= set(lines)
+    assert 'base_model: "org/parent"' in lines
 
 
-def test_what_left_comes_back_and_reads_alike(workspace: Workspace, tmp_path: Path) -> None:
+def test_an_exported_network_comes_back_and_computes_the_same(workspace: Workspace, tmp_path: Path) -> None:
     made = registered(workspace, tmp_path, architectures.build("new:bert", media_of("text"), 0), "text-classification")
     exported(workspace, tmp_path / "out")
     ref = taken_back(workspace, tmp_path / "out")
@@ -169,7 +169,7 @@ def test_a_sealed_model_comes_back_with_its_facts_and_answers_alike(workspace: W
     examples = [Example(str(i), text, None, "", "test", {"text": text}) for i, text in enumerate(texts)]
     here, there = (predictor.load(each.path).predict(examples) for each in (made, back))
     assert here == there
-    for name, data, said in (
+    for name, data, message in (
         ("model.json", b"[]", "does not say what the model is for"),
         ("predictor.json", b"{}", "sha256 has changed"),
         ("predictor.json", b'{"representation": [{"base_model": "path:/etc"}]}', "needs 'path:/etc'"),
@@ -178,12 +178,12 @@ def test_a_sealed_model_comes_back_with_its_facts_and_answers_alike(workspace: W
     ):
         before = (out / name).read_bytes()
         (out / name).write_bytes(data) if data else (out / name).unlink()
-        with pytest.raises(SpeciateError, match=said):
+        with pytest.raises(SpeciateError, match=message):
             taken_back(workspace, out)
         (out / name).write_bytes(before)
 
 
-def test_a_published_model_leaves_as_it_came_with_its_makers_readme_beside_our_card(
+def test_a_published_model_is_exported_unchanged_with_its_publishers_readme_beside_our_card(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     theirs = protein_folder(tmp_path / "theirs")
@@ -200,7 +200,7 @@ def test_a_published_model_leaves_as_it_came_with_its_makers_readme_beside_our_c
     assert not [line for line in front_matter(out) if line.startswith("license")], "what is not known is not said"
 
 
-def test_what_transformers_has_no_class_for_leaves_as_it_was_sealed_and_says_so(
+def test_a_model_without_a_transformers_class_is_exported_as_it_was_sealed_and_says_so(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "made"
@@ -217,7 +217,7 @@ def test_what_transformers_has_no_class_for_leaves_as_it_was_sealed_and_says_so(
     assert sealed.check(tmp_path / "out") == identity
 
 
-def test_a_changed_byte_does_not_leave(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_folder_with_a_changed_byte_is_not_exported(workspace: Workspace, tmp_path: Path) -> None:
     registered(workspace, tmp_path, architectures.build("new:esm", list(PROTEINS), 0), "protein-classification")
     path = registry.resolve(workspace.database, workspace.folders, "own").path / "backbone.safetensors"
     data = bytearray(path.read_bytes())
@@ -229,7 +229,7 @@ def test_a_changed_byte_does_not_leave(workspace: Workspace, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_overwritten_and_what_others_serve_does_not_leave(workspace: Workspace, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_and_served_models_are_not_exported(workspace: Workspace, tmp_path: Path) -> None:
     registered(workspace, tmp_path, architectures.build("new:esm", list(PROTEINS), 0), "protein-classification")
     (tmp_path / "there").mkdir()
     with pytest.raises(SpeciateError, match="never overwrite") as caught:
@@ -242,7 +242,7 @@ def test_nothing_is_overwritten_and_what_others_serve_does_not_leave(workspace: 
         exported(workspace, tmp_path / "out", "served")
 
 
-def test_the_form_is_told_before_the_job_starts(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_plan_names_the_form_of_the_folder(workspace: Workspace, tmp_path: Path) -> None:
     registered(workspace, tmp_path, architectures.build("new:vit", media_of("image"), 0), "image-classification")
     plan = export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out"), workspace)
     assert plan.resolved["form"] == transformers_folder.form_of(tmp_path / "made") == "transformers"

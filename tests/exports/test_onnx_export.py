@@ -1,4 +1,4 @@
-"""A network that another engine computes: the same preparing and the same head, and a file that is whole in itself."""
+"""A network that another engine computes: the same preprocessing and head, and a file that is complete in itself."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def export(parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path, form
         quantization.to_int8(file, files[0], feeds)
     else:
         files[0].write_bytes(file.read_bytes())
-    said = ExportSettings(
+    settings = ExportSettings(
         format=form, quantize=quantize, inputs=traced.inputs, grid=traced.grid, parameters=source.parameters
     )  # fmt: skip
-    exportable.write_export(source, parent, said, files, tmp_path / "model")
+    exportable.write_export(source, parent, settings, files, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -80,7 +80,7 @@ def export(parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path, form
     ("form", "quantize", "near"),
     [("onnx", "none", 1e-5), ("onnx", "int8", 0.1), ("openvino", "none", 1e-5), ("openvino", "int8", 0.1)],
 )
-def test_it_answers_as_its_parent_with_the_same_head(
+def test_an_export_answers_like_its_parent_with_the_same_head(
     parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path, form: str, quantize: str, near: float
 ) -> None:
     folder = export(parent, whole, tmp_path, form, quantize)
@@ -96,10 +96,10 @@ def test_it_answers_as_its_parent_with_the_same_head(
     assert mine.labels == theirs.labels
 
 
-def test_a_probe_over_an_exported_encoder_answers_alike_under_an_encoder_of_its_own_name(
+def test_a_probe_over_an_exported_encoder_answers_like_its_parent_and_has_its_own_encoder_id(
     parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path
 ) -> None:
-    """By another name: under its parent's the cache of features would hand it its parent's vectors."""
+    """Under its parent's id the feature cache would give it its parent's vectors."""
     encoder = encoders.load_encoder("own@v1", folder=parent)
     weights = np.random.default_rng(5).normal(size=(2, encoder.width))
     probe = TrainedPredictor(
@@ -110,8 +110,8 @@ def test_a_probe_over_an_exported_encoder_answers_alike_under_an_encoder_of_its_
     source = exportable.exportable_network(predictor.load(tmp_path / "probe"))
     file, traced = tmp_path / "backbone.onnx", whole[1]
     file.write_bytes(whole[0].read_bytes())  # the network under the probe is its parent's
-    said = ExportSettings(format="onnx", inputs=traced.inputs, parameters=source.parameters)
-    exportable.write_export(source, tmp_path / "probe", said, [file], tmp_path / "model")
+    settings = ExportSettings(format="onnx", inputs=traced.inputs, parameters=source.parameters)
+    exportable.write_export(source, tmp_path / "probe", settings, [file], tmp_path / "model")
     mine = predictor.load(tmp_path / "model")
     assert isinstance(mine, TrainedPredictor)
     assert isinstance(mine.representation, Embeddings)
@@ -124,7 +124,7 @@ def test_a_probe_over_an_exported_encoder_answers_alike_under_an_encoder_of_its_
     assert [each.output for each in mine.predict(EXAMPLES)] == [each.output for each in probe.predict(EXAMPLES)]
 
 
-def test_nothing_is_trained_on_it_and_it_leaves_as_it_was_sealed(
+def test_an_export_is_not_trained_on_and_is_exported_again_as_it_was_sealed(
     parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path
 ) -> None:
     folder = export(parent, whole, tmp_path, "onnx", "none")
@@ -140,10 +140,10 @@ def test_nothing_is_trained_on_it_and_it_leaves_as_it_was_sealed(
     assert transformers_folder.form_of(folder) == "sealed"
 
 
-def test_an_export_of_somebody_else_is_not_taken(
+def test_somebody_elses_export_is_not_registered(
     parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path
 ) -> None:
-    """Its engine would read what they wrote; their weights as safetensors can be taken, and exported here."""
+    """The engine would read foreign bytes; their safetensors can be registered, and exported here."""
     folder = export(parent, whole, tmp_path, "onnx", "none")
     (folder / sealed.CARD).write_text(json.dumps(ModelCard(name="x", method="export").model_dump()))
     with pytest.raises(SpeciateError, match=r"lists 'backbone.onnx'") as caught:
@@ -174,9 +174,9 @@ def test_a_file_that_names_other_files_or_operators_is_refused(
     tensor.external_data.add(key="location", value="../../etc/passwd")
     strange = onnx.load(whole[0])
     strange.graph.node[0].domain = "com.example"
-    for name, model, said in (("a", elsewhere, "'../../etc/passwd'"), ("b", strange, "of 'com.example'")):
+    for name, model, message in (("a", elsewhere, "'../../etc/passwd'"), ("b", strange, "of 'com.example'")):
         (tmp_path / name).write_bytes(model.SerializeToString())  # onnx would not write such a file itself
-        with pytest.raises(SpeciateError, match=said):
+        with pytest.raises(SpeciateError, match=message):
             onnx_export.check_contained(tmp_path / name)
     (tmp_path / "c").write_bytes(b"no model")
     with pytest.raises(SpeciateError, match="cannot be read"):
@@ -184,9 +184,9 @@ def test_a_file_that_names_other_files_or_operators_is_refused(
 
 
 def test_a_series_of_another_length_is_refused_where_the_network_fixed_it(whole: tuple[Path, TracedNetwork]) -> None:
-    said = ExportSettings(format="onnx", inputs={"values": (None, 2, 40)}, parameters=1)
+    settings = ExportSettings(format="onnx", inputs={"values": (None, 2, 40)}, parameters=1)
     inner = architectures.build("new:mlp", SERIES, 0)
-    made = ExportedBackbone(inner, said, inner.width, exported.open_network("onnx", whole[0], 1))
+    made = ExportedBackbone(inner, settings, inner.width, exported.open_network("onnx", whole[0], 1))
     batch = inner.collate(inner.prepare(SERIES[:2]))
     made.states(batch)
     with pytest.raises(SpeciateError, match="this example makes"):

@@ -94,7 +94,7 @@ def server() -> Iterator[Served]:
 
 def register(workspace: Workspace, endpoint: Endpoint, name: str = "stub") -> str:
     card = registered.served_card(workspace, name, endpoint, task=None, license=None)
-    return workspace.database.transact(lambda tx: registered.register_served(tx, workspace, card)).ref
+    return workspace.database.transact(lambda tx: registered.register(tx, workspace.folders, card, None)).ref
 
 
 def judged(workspace: Workspace, name: str, ref: str) -> None:

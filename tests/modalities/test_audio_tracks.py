@@ -45,7 +45,7 @@ def test_a_file_of_sound_alone_is_a_recording() -> None:
 
 
 def test_a_video_without_sound_is_none() -> None:
-    with pytest.raises(DecodeError, match="It has no sound"):
+    with pytest.raises(DecodeError, match="It has no audio"):
         AUDIO.decode(encode(panned(4)))
 
 

@@ -20,7 +20,7 @@ from speciate.modalities import find, table
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
-    Judgement,
+    FileSummary,
     PairwiseSimilarity,
     Sketching,
     SketchingByPart,
@@ -34,10 +34,10 @@ ALL = pytest.mark.parametrize("name", sorted(BOMBS))
 def decoded(name: str, data: bytes) -> Any:
     """The medium, or the refusal: nothing else may come out of foreign bytes, and both ways of judging must agree."""
     modality = find(name)
-    media, judged = _or_refusal(modality.decode, data), _or_refusal(modality.judge, data)
+    media, judged = _or_refusal(modality.decode, data), _or_refusal(modality.summarize, data)
     if not isinstance(media, DecodeError):
         modality.inspect(data)
-        assert isinstance(judged, Judgement), judged
+        assert isinstance(judged, FileSummary), judged
         return media
     assert media.quality in ("partial", "refused", "error")
     assert media.detail
@@ -77,7 +77,7 @@ def usable(name: str, media: Any) -> None:
     sketch = modality.sketch(media)
     if isinstance(modality.sketching, SketchingByPart):
         assert sketch is not None
-        assert modality.sketching.is_sound(sketch)
+        assert modality.sketching.is_valid(sketch)
     elif not isinstance(modality.sketching, PairwiseSimilarity):
         assert sketch is None or (modality.sketching is not None and len(sketch) == modality.sketching.width)
 
@@ -139,7 +139,7 @@ def test_the_header_declares_a_size(sample: Sample) -> None:
 def test_a_judgement_says_what_the_medium_says(sample: Sample) -> None:
     """But for fingerprints of what is encoded (a video's, a JPEG's), and small differences of a JPEG in small."""
     modality = find(sample.modality)
-    judged, media = modality.judge(sample.data), modality.decode(sample.data)
+    judged, media = modality.summarize(sample.data), modality.decode(sample.data)
     assert judged.header == modality.inspect(sample.data)
     assert judged.measures == pytest.approx(modality.measure(media), abs=0.02)
     scaled = judged.header.fields.get("format") in ("JPEG", "MPO")
@@ -180,7 +180,7 @@ def test_flipped_bytes_are_refused_or_still_usable(sample: Sample, seed: int) ->
 @ALL
 def test_a_bomb_is_refused_by_its_header(name: str) -> None:
     data = BOMBS[name]
-    find(name).judge(first(name).data)  # what is loaded late is no part of it
+    find(name).summarize(first(name).data)  # what is loaded late is no part of it
     tracemalloc.start()
     refused = decoded(name, data)
     _, peak = tracemalloc.get_traced_memory()

@@ -27,7 +27,7 @@ def another(seed: int) -> bytes:
 
 def judged(parts: dict[str, bytes], *missing: str) -> DecodeError | dict[str, str | int | float]:
     try:
-        return MULTIMODAL.judge(mixed(parts, missing)).header.fields
+        return MULTIMODAL.summarize(mixed(parts, missing)).header.fields
     except DecodeError as error:
         return error
 
@@ -74,7 +74,7 @@ def test_a_row_needs_a_part_and_names_must_differ() -> None:
 
 
 def test_what_is_missing_makes_no_other_example() -> None:
-    few, told = (MULTIMODAL.judge(mixed({"a.image": photo()}, missing)) for missing in ((), ("b.audio",)))
+    few, told = (MULTIMODAL.summarize(mixed({"a.image": photo()}, missing)) for missing in ((), ("b.audio",)))
     assert few.fingerprint == told.fingerprint
     assert few.sketch == told.sketch
     pixels = MULTIMODAL.features(MULTIMODAL.decode(mixed({"a.image": photo()}, ["b.audio"])))

@@ -114,7 +114,7 @@ def test_a_smooth_or_dark_picture_is_found(quality: int | None) -> None:
         else:
             buffer = io.BytesIO()
             Image.fromarray(crop).save(buffer, "JPEG", quality=quality)
-            copy = IMAGE.judge(buffer.getvalue()).sketch
+            copy = IMAGE.summarize(buffer.getvalue()).sketch
         original = IMAGE.sketch(crop)
         found += original is not None and copy is not None and found_beside(original, copy)
     assert found >= 0.99 * len(crops)
@@ -127,7 +127,7 @@ def test_a_jpeg_is_found_beside_its_png() -> None:
         for format_, found in judged.items():
             buffer = io.BytesIO()
             Image.fromarray(crop).save(buffer, format_)
-            found.append(IMAGE.judge(buffer.getvalue()).sketch)
+            found.append(IMAGE.summarize(buffer.getvalue()).sketch)
     assert pairs_found(judged["JPEG"], judged["PNG"]) > 0.95
 
 

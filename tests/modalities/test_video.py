@@ -22,7 +22,7 @@ LONG = encode(panned(100), gop=30, bf="3")
 
 
 def near(one: bytes, other: bytes) -> bool:
-    sketches = [np.frombuffer(VIDEO.judge(each).sketch or b"", np.uint8)[np.newaxis] for each in (one, other)]
+    sketches = [np.frombuffer(VIDEO.summarize(each).sketch or b"", np.uint8)[np.newaxis] for each in (one, other)]
     found: bool = VIDEO_SKETCHES.near(*sketches).tolist()[0]
     shared = set(VIDEO_SKETCHES.keys(sketches[0])[0].tolist()) & set(VIDEO_SKETCHES.keys(sketches[1])[0].tolist())
     return found and bool(shared)
@@ -98,11 +98,11 @@ def test_a_long_video_is_judged_by_few_of_its_frames(monkeypatch: pytest.MonkeyP
         return run(opened_, key, wanted)
 
     monkeypatch.setattr(video, "_run", counted)
-    VIDEO.judge(LONG)
+    VIDEO.summarize(LONG)
     assert len(asked) == VIDEO_SKETCHES.count
     monkeypatch.setattr(video, "_MOST_JUDGED", 64 * 96 * 4)
     asked.clear()
-    VIDEO.judge(LONG)
+    VIDEO.summarize(LONG)
     with open_video(LONG) as found:
         keys = {found.ticks(second) for second in VIDEO.marks(LONG, "keyframes")}
     assert set(asked) <= keys
@@ -132,8 +132,8 @@ def test_the_same_packets_in_another_container_are_the_same_video() -> None:
             if packet.size:
                 packet.stream = stream
                 target.mux(packet)
-    assert VIDEO.judge(buffer.getvalue()).fingerprint == VIDEO.judge(mp4).fingerprint
-    assert VIDEO.judge(VIDEOS["pan.avi"]).fingerprint != VIDEO.judge(mp4).fingerprint
+    assert VIDEO.summarize(buffer.getvalue()).fingerprint == VIDEO.summarize(mp4).fingerprint
+    assert VIDEO.summarize(VIDEOS["pan.avi"]).fingerprint != VIDEO.summarize(mp4).fingerprint
 
 
 def test_altered_bytes_that_leave_no_frame_are_an_error() -> None:
@@ -141,7 +141,7 @@ def test_altered_bytes_that_leave_no_frame_are_an_error() -> None:
     start = data.index(b"mdat") + 4
     data[start : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - start)
     with pytest.raises(DecodeError, match="be decoded") as raised:
-        VIDEO.judge(bytes(data))
+        VIDEO.summarize(bytes(data))
     assert raised.value.quality == "error"
 
 

@@ -114,7 +114,7 @@ ENDPOINT = Endpoint(base_url="https://llm.example/v1", model="big", secret="llm"
 
 def _serve(workspace: Workspace, endpoint: Endpoint = ENDPOINT, **more: str | None) -> ModelCard:
     card = registry.served_card(workspace, "m", endpoint, **{"task": None, "license": None} | more)
-    return workspace.database.transact(lambda tx: registry.register_served(tx, workspace, card))
+    return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None))
 
 
 def test_an_endpoint_is_a_version_and_the_same_one_is_the_same_version(workspace: Workspace) -> None:

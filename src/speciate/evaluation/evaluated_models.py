@@ -16,7 +16,7 @@ from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.evaluation.predictors import inspect_log_process
 from speciate.evaluation.predictors.code_process import code_identity
 from speciate.models.endpoints import Endpoint
-from speciate.models.fetch import PUBLISHED, SEEING
+from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import resolve
 from speciate.sandbox import user_code
@@ -111,7 +111,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         identity=answering(version.path, card.id),
         path=str(version.path),
         task=card.task,
-        modality=None if card.method == PUBLISHED and card.task == SEEING else card.modality,  # images alone, too
+        modality=None if card.method == PUBLISHED and card.task == IMAGE_TEXT else card.modality,  # images alone, too
         base_model=card.base_model,
         learned_from=learned_from(workspace.database, workspace.folders, card),
         terms=card.recipe.get("terms"),

@@ -1,13 +1,13 @@
 """The job kind `convert`: a version of a model as a new version whose network another engine computes.
 
-The export is a model of its own with an edge to its parent: the parent is not changed, and none of its evidence counts
-for the export. What fails a gate, or cannot be told, never becomes a version: the job ends with the figures. A run that
-is killed leaves nothing in the registry and begins anew.
+The export is a model of its own with an edge to its parent. The parent does not change, and none of its evidence counts
+for the export. An export that fails a gate, or whose gate is inconclusive, never becomes a version: the job ends with
+the figures. A run that is killed leaves nothing in the registry and begins anew.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ from speciate.datasets import versions as datasets
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import evaluate
 from speciate.evaluation.evaluate import EvaluateSpec
+from speciate.evaluation.payload import EvaluationTask
 from speciate.exports import exportable
 from speciate.exports.export_gates import Quantize
 from speciate.jobs.job import Limits, Resources
@@ -47,6 +48,9 @@ class ConvertSpec(BaseModel):
     """In the metric's own units; None: 0.02 of a bounded metric, 5 % of the parent's value of another."""
 
 
+ExamplesFrom = Literal["validation", "suite"]
+
+
 class ConvertPayload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -55,14 +59,14 @@ class ConvertPayload(BaseModel):
     format: Format
     quantize: Quantize
     tolerance: float | None
-    judging: dict[str, Any]
-    """An evaluation of the parent alone, on examples that the export is judged by."""
-    judged_on: Literal["validation", "suite"]
+    judging: EvaluationTask
+    """An evaluation of the parent alone, on the examples that the export is evaluated on."""
+    judged_on: ExamplesFrom
     base_model: str | None
 
 
 def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
-    """Raises INVALID for a model without a network, or without data to judge by; MISSING_EXTRA; NOT_FOUND."""
+    """Raises INVALID for a model without a network, or without examples to evaluate it on; MISSING_EXTRA; NOT_FOUND."""
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
     folder, card = version.path, version.card
     exportable.check_exportable(folder, version.ref)
@@ -70,11 +74,11 @@ def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
     name = name_of(card.name, spec.format, spec.quantize)
     check_name("model", name)
     registry.check_free(workspace.database, name)
-    judging, on = _judging(card, workspace)
+    task, examples_from = _evaluation(card, workspace)
     size = exportable.network_bytes(folder, card.base_model)
     payload = ConvertPayload(
         name=name, parent=card, folder=str(folder), format=spec.format, quantize=spec.quantize,
-        tolerance=spec.tolerance, judging=judging, judged_on=on, base_model=card.base_model,
+        tolerance=spec.tolerance, judging=task, judged_on=examples_from, base_model=card.base_model,
     )  # fmt: skip
     memory = _PROCESS_MB + _COPIES * (size >> 20)
     return Plan(
@@ -86,31 +90,30 @@ def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
         use_case=card.use_case,
         resolved={
             "model": version.ref, "format": spec.format, "quantize": spec.quantize, "name": name,
-            "judged_on": judging["dataset"]["name"] + f"@v{judging['dataset']['version']}:{judging['split']}",
-            "metric": judging["metrics"][0],
+            "judged_on": f"{task.dataset.name}@v{task.dataset.version}:{task.split}", "metric": task.metrics[0],
         },
     )  # fmt: skip
 
 
-def name_of(parent: str, form: Format, quantize: Quantize) -> str:
-    """A name of its own, so that the parent's name alone goes on meaning what can be trained on."""
-    return f"{parent}-{form}" + ("" if quantize == "none" else f"-{quantize}")
+def name_of(parent: str, format: Format, quantize: Quantize) -> str:  # noqa: A002 - as the tool calls it
+    """A name of its own: the parent's name keeps meaning a model that can be trained further."""
+    return f"{parent}-{format}" + ("" if quantize == "none" else f"-{quantize}")
 
 
-def _judging(card: ModelCard, workspace: Workspace) -> tuple[dict[str, Any], Literal["validation", "suite"]]:
-    """The validation split of what it was trained on, else its use case's core suite: the test split is asked as seldom
-    as can be, and a parent and its export are compared as fairly on examples that chose the parent."""
+def _evaluation(card: ModelCard, workspace: Workspace) -> tuple[EvaluationTask, ExamplesFrom]:
+    """The validation split of the model's dataset, else its use case's core suite. The test split is used as seldom as
+    possible, and examples that chose the parent compare a parent with its export just as fairly."""
     use_case = _use_case(card, workspace)
     if card.dataset is not None:
         ref = dataset_ref(card.dataset)._replace(split=None)
         manifest = datasets.resolve(workspace.database, ref)
         if manifest.splits.get("validation", 0) > 1:
-            return _alone(card, f"{manifest.ref}:validation", use_case, workspace), "validation"
+            return _evaluation_of_parent(card, f"{manifest.ref}:validation", use_case, workspace), "validation"
     if use_case is not None and use_case.suites.core:
-        return _alone(card, use_case.suites.core, use_case, workspace), "suite"
+        return _evaluation_of_parent(card, use_case.suites.core, use_case, workspace), "suite"
     raise SpeciateError(
         Code.INVALID,
-        f"{card.ref} cannot be exported: there are no examples to judge the export by. Its dataset "
+        f"{card.ref} cannot be exported: there are no examples to evaluate the export on. Its dataset "
         f"({card.dataset or 'not known here'}) has no validation split, and it has no use case with a core suite.",
         "Call curate_dataset(dataset=..., steps=[{'op': 'split'}]) and train on that, or define_use_case with suites.",
     )
@@ -123,18 +126,22 @@ def _use_case(card: ModelCard, workspace: Workspace) -> UseCase | None:
         return None  # it is gone: then the task's own metric counts
 
 
-def _alone(card: ModelCard, dataset: str, use_case: UseCase | None, workspace: Workspace) -> dict[str, Any]:
-    """What an evaluation of it would do, without the use case's verdict: that is for evaluate_models."""
+def _evaluation_of_parent(
+    card: ModelCard, dataset: str, use_case: UseCase | None, workspace: Workspace
+) -> EvaluationTask:
+    """An evaluation without the use case's verdict: only evaluate_models gives that."""
     spec = EvaluateSpec(
         models=(card.ref,), dataset=dataset, use_case=use_case.name if use_case else None, baseline=card.ref,
         latency=False,
     )  # fmt: skip
-    payload = evaluate.plan(spec, workspace).payload
-    (parent,) = payload["contestants"]
-    return {
-        **payload, "contestants": [{**parent, "learned_from": []}], "use_case": None, "candidate": None,
-        "no_decision": "an export is compared with its parent alone", "looks": 0,
-    }  # fmt: skip
+    task = EvaluationTask.model_validate(evaluate.plan(spec, workspace).payload)
+    (parent,) = task.contestants
+    return task.model_copy(
+        update={
+            "contestants": (parent.model_copy(update={"learned_from": ()}),), "use_case": None, "candidate": None,
+            "no_decision": "an export is compared with its parent alone", "looks": 0,
+        }
+    )  # fmt: skip
 
 
 KIND = Kind(

@@ -1,8 +1,8 @@
-"""What an export must show before it is a version: pure functions from what was measured to outcomes with reasons.
+"""The gates that an export must pass before it becomes a version: pure functions from measurements to outcomes with
+reasons.
 
-Nothing is taken over from the parent's evidence. Bounds on parity are wide for 8 bits, as the metric's interval is what
-decides there; without quantisation the same function is computed, and answers that equal the parent's to rounding need
-no interval.
+The parent's evidence counts for nothing. Bounds on parity are wide for 8 bits, as there the metric's interval decides.
+Without quantisation the same function is computed, and answers that equal the parent's to rounding need no interval.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 _COSINE: dict[Quantize, float] = {"none": 0.9995, "int8": 0.98}
 _AGREEMENT: dict[Quantize, float] = {"none": 0.99, "int8": 0.9}
 _SLOWER = 1.25
-"""Times are measured, so an export counts as slower only beyond this ratio, as is_dearer of evaluations has it."""
+"""Measured times vary, so an export counts as slower only beyond this ratio."""
 _ROUNDING = 1e-4
-"""Of the scores' spread: float32 in another order of sums."""
+"""Share of the scores' spread: float32 sums in another order."""
 _LARGER = 1.1
 _PROGRAM_BYTES = 1 << 20
-"""Beside its weights the file holds what is computed with them."""
+"""Beside its weights the file holds the program that computes with them."""
 
 
 class _Frozen(BaseModel):
@@ -36,7 +36,7 @@ class Gate(_Frozen):
 
 
 class Parity(_Frozen):
-    """Of the scores that answers are made of, export against parent on the same inputs."""
+    """Agreement of the scores behind the answers, export against parent on the same inputs."""
 
     n: int
     max_difference: float
@@ -64,7 +64,7 @@ class LatencyStats(_Frozen):
     p50_ms: float
     p95_ms: float
     memory_mb: float | None
-    """What it adds to a process of its own."""
+    """Memory that it adds to a process of its own."""
 
 
 class Speed(_Frozen):
@@ -90,8 +90,11 @@ class Measured(_Frozen):
     """Of the network: the parent's, the export's."""
 
 
-def judge(found: Measured, quantize: Quantize) -> tuple[Gate, ...]:
-    return (_reload(found), _parity(found, quantize), _metric(found, quantize), _latency(found), _size(found, quantize))
+def decide(measured: Measured, quantize: Quantize) -> tuple[Gate, ...]:
+    return (
+        _reload(measured), _parity(measured, quantize), _metric(measured, quantize), _latency(measured),
+        _size(measured, quantize),
+    )  # fmt: skip
 
 
 def passed(gates: tuple[Gate, ...]) -> bool:
@@ -124,19 +127,21 @@ def _parity(found: Measured, quantize: Quantize) -> Gate:
 
 
 def equal(parity: Parity) -> bool:
-    """Whether what differs is rounding."""
+    """Whether the scores differ by rounding alone."""
     return parity.agreement in (None, 1.0) and parity.max_difference <= _ROUNDING * max(parity.spread, _ROUNDING)
 
 
 def _metric(found: Measured, quantize: Quantize) -> Gate:
-    held, margin = found.held, found.held.tolerance
+    metric, margin = found.held, found.held.tolerance
     if quantize == "none" and equal(found.parity):
-        reason = f"scores equal the parent's to rounding, and so does {held.metric}"
+        reason = f"scores equal the parent's to rounding, and so does {metric.metric}"
         return Gate(name="metric", outcome="pass", reason=reason)
-    if held.gain is None or held.interval is None or not math.isfinite(held.gain):
-        return Gate(name="metric", outcome="inconclusive", reason=f"{held.metric} has no interval on {held.n} examples")
-    low, high = held.interval
-    stated = f"{held.metric} {held.gain:+.3g} ({low:+.3g} to {high:+.3g}) on {held.n} examples of {held.dataset}"
+    if metric.gain is None or metric.interval is None or not math.isfinite(metric.gain):
+        reason = f"{metric.metric} has no interval on {metric.n} examples"
+        return Gate(name="metric", outcome="inconclusive", reason=reason)
+    low, high = metric.interval
+    gain = f"{metric.metric} {metric.gain:+.3g} ({low:+.3g} to {high:+.3g})"
+    stated = f"{gain} on {metric.n} examples of {metric.dataset}"
     if low > -margin:
         return Gate(name="metric", outcome="pass", reason=f"{stated}: surely within {margin:.3g} of the parent's")
     if high < -margin:

@@ -1,6 +1,7 @@
 """The job kind `export_model`: a model version as a folder for other tools and other people.
 
-Where transformers has a class for it, its libraries load what comes out; what they cannot load leaves as it was sealed.
+Where transformers has a class for the network, transformers loads the folder; any other model leaves as it was sealed.
+A README.md says how to load it: the model card below the YAML front matter that the hub reads, and lines of Python.
 Never overwrites, and nothing half done stands at the path (jobs/atomic_folder.py).
 """
 
@@ -29,8 +30,21 @@ from speciate.vocabulary import TASKS
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
 
-README = "README.md"
 ModelFormat = Literal["safetensors"]
+_METRICS_SHOWN = 20
+_POOLED = {
+    "mean": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = (states * mask).sum(1) / mask.sum(1)',
+    "first": "pooled = states[:, 0]",
+    "max": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = states.masked_fill(mask == 0, -1e9).amax(1)',
+    "patches": "pooled = states[:, 1:].mean(1)  # of the patches, without the class token",
+}
+_PREPARED = {
+    "text": ("AutoTokenizer", 'batch = prepare(["a text"], padding=True, truncation=True, return_tensors="pt")'),
+    "protein": ("AutoTokenizer", 'batch = prepare(["MKTAYIAK"], padding=True, truncation=True, return_tensors="pt")'),
+    "image": ("AutoImageProcessor", 'batch = prepare([image], return_tensors="pt")  # an image of Pillow, in RGB'),
+}
+_LINEAR = ("classification", "multi-label", "regression")
+"""Families whose head is one layer over the pooled states."""
 
 
 class ExportModelSpec(BaseModel):
@@ -41,60 +55,71 @@ class ExportModelSpec(BaseModel):
     """Absolute; nothing is there yet."""
 
 
+class HubResult(BaseModel):
+    """A measured value as the hub's `model-index` has it."""
+
+    model_config = ConfigDict(frozen=True)
+    task: dict[str, str]
+    dataset: dict[str, str]
+    metrics: tuple[dict[str, str | float | None], ...]
+
+    @classmethod
+    def of(cls, task: str | None, found: EvaluationResult) -> HubResult:
+        return cls(
+            task={"type": task or "other"}, dataset={"type": found.dataset, "name": found.dataset},
+            metrics=({"type": found.metric, "value": found.value},),
+        )  # fmt: skip
+
+
+class ExportModelPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    folder: Path
+    path: Path
+    card: ModelCard
+    body: str
+    """The model card as Markdown."""
+    evaluations: tuple[HubResult, ...]
+
+
 def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan:
-    """Raises what resolving raises, INVALID for a model that others serve, CONFLICT where something is at the path."""
+    """Raises what `resolve` raises, INVALID for a model that others serve, CONFLICT where something is at the path."""
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
-    folder = version.path  # refuses what others serve
+    folder = version.path  # raises for a model that others serve
     check_free(spec.path)
-    told = model_report(workspace, spec.model)
-    form, size = (
-        transformers_folder.form_of(folder),
-        sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
-    )
-    payload = {
-        "folder": str(folder),
-        "path": str(spec.path),
-        "card": version.card.model_dump(),
-        "body": told.card,
-        "evaluations": [_result(version.card, each) for each in told.evaluations if each.value is not None],
-    }
+    report = model_report(workspace, spec.model)
+    form, size = transformers_folder.form_of(folder), _size(folder)
+    measured = [each for each in report.evaluations if each.value is not None]
+    payload = ExportModelPayload(
+        folder=folder, path=spec.path, card=version.card, body=report.card,
+        evaluations=tuple(HubResult.of(version.card.task, each) for each in measured),
+    )  # fmt: skip
     return Plan(
-        payload=payload,
+        payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=1024 + 3 * (size >> 20)),
         bytes=size,
         resolved={"model": version.ref, "format": spec.format, "form": form, "path": str(spec.path)},
     )
 
 
-def _result(card: ModelCard, found: EvaluationResult) -> dict[str, Any]:
-    """A result as the hub's `model-index` has it."""
-    return {
-        "task": {"type": card.task or "other"},
-        "dataset": {"type": found.dataset, "name": found.dataset},
-        "metrics": [{"type": found.metric, "value": found.value}],
-    }
-
-
 def run(run: Run) -> dict[str, Any]:
-    path, folder = Path(run.payload["path"]), Path(run.payload["folder"])
+    payload = ExportModelPayload.model_validate(run.payload)
+    path, folder, card = payload.path, payload.folder, payload.card
     if (finished := earlier_result(run, path)) is not None:
         return finished
     check_free(path)
-    card = ModelCard.model_validate(run.payload["card"])
     if (folder / sealed.MANIFEST).is_file() and sealed.check(folder) != card.id:
         raise SpeciateError(
             Code.REFUSED,
             f"{folder} is not {card.ref}: its files have another id.",
             f"describe_model(model={card.ref!r})",
         )
-    size = sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
-    require_space(next(each for each in path.parents if each.exists()), size)
+    require_space(next(each for each in path.parents if each.exists()), _size(folder))
     with hidden_folder_beside(path) as target:
         written = transformers_folder.write(folder, target, card.labels)
         if written.form == "sealed":
             sealed.write_facts(card, target)
-        readme = text(card, run.payload["body"], written, run.payload["evaluations"])
-        (target / README).write_text(readme, encoding="utf-8")
+        readme = _readme(card, payload.body, written, payload.evaluations)
+        (target / sealed.README).write_text(readme, encoding="utf-8")
         files = sorted(each.name for each in target.iterdir())
         report = {
             "model": card.ref, "form": written.form, "files": files, "notes": list(written.notes),
@@ -111,28 +136,11 @@ KIND = Kind(
 )
 
 
-# The README.md of an exported model: the card of lineage/model_report.py below the YAML front matter that the hub
-# reads, and the lines of Python that load it.
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-_METRICS_SHOWN = 20
-_POOLED = {
-    "mean": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = (states * mask).sum(1) / mask.sum(1)',
-    "first": "pooled = states[:, 0]",
-    "max": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = states.masked_fill(mask == 0, -1e9).amax(1)',
-    "patches": "pooled = states[:, 1:].mean(1)  # of the patches, without the class token",
-}
-_PREPARED = {
-    "text": ("AutoTokenizer", 'batch = prepare(["a text"], padding=True, truncation=True, return_tensors="pt")'),
-    "protein": ("AutoTokenizer", 'batch = prepare(["MKTAYIAK"], padding=True, truncation=True, return_tensors="pt")'),
-    "image": ("AutoImageProcessor", 'batch = prepare([picture], return_tensors="pt")  # a picture of Pillow, in RGB'),
-}
-_LINEAR = ("classification", "multi-label", "regression")
-"""Families whose head is one layer over the pooled states."""
-
-
-def text(card: ModelCard, body: str, written: WrittenFolder, evaluations: Sequence[dict[str, Any]] = ()) -> str:
-    """`body`: the card as Markdown; `evaluations`: measured values for the front matter, as `model-index` has them."""
+def _readme(card: ModelCard, body: str, written: WrittenFolder, evaluations: Sequence[HubResult]) -> str:
     parts = [_front_matter(card, written, evaluations), body.rstrip(), "", "## Loading it", ""]
     parts += [*written.notes, ""]
     if written.form == "transformers" and card.modality in _PREPARED:
@@ -140,8 +148,8 @@ def text(card: ModelCard, body: str, written: WrittenFolder, evaluations: Sequen
     return "\n".join(parts)
 
 
-def _front_matter(card: ModelCard, written: WrittenFolder, evaluations: Sequence[dict[str, Any]]) -> str:
-    """Scalars as JSON, which YAML contains: no name can mean anything else in it."""
+def _front_matter(card: ModelCard, written: WrittenFolder, evaluations: Sequence[HubResult]) -> str:
+    """Scalars are JSON, which YAML contains: no name can be read as anything else."""
     lines = ["---", f"library_name: {'speciate' if written.form == 'sealed' else 'transformers'}"]
     lines += _license(card.license)
     if card.task in TASKS:
@@ -150,13 +158,13 @@ def _front_matter(card: ModelCard, written: WrittenFolder, evaluations: Sequence
         lines.append(f"base_model: {_quoted(base)}")
     lines += ["tags:", "- speciate", *([f"- {_quoted(card.modality)}"] if card.modality else [])]
     if evaluations:
-        index = [{"name": card.ref, "results": list(evaluations[:_METRICS_SHOWN])}]
+        index = [{"name": card.ref, "results": [each.model_dump() for each in evaluations[:_METRICS_SHOWN]]}]
         lines.append(f"model-index: {json.dumps(index, ensure_ascii=False)}")
     return "\n".join([*lines, "---", ""])
 
 
 def _license(license: str | None) -> list[str]:  # noqa: A002 - as cards call it
-    """The hub writes SPDX ids in small letters, and has names of its own for none of the others."""
+    """The hub writes SPDX ids in small letters; any other licence is `other` with a name."""
     if license is None:
         return []
     if license.startswith("LicenseRef-") or " " in license:
@@ -165,9 +173,9 @@ def _license(license: str | None) -> list[str]:  # noqa: A002 - as cards call it
 
 
 def _base(card: ModelCard) -> str | None:
-    """On the hub, as far as it is from there."""
-    said = str(card.recipe.get("repository") or (card.base_model or "").removeprefix("hf:").partition("@")[0])
-    return said if hf_hub.is_repository(said) else None
+    """The hub's repository that it was made from; None where it has none there."""
+    name = str(card.recipe.get("repository") or (card.base_model or "").removeprefix("hf:").partition("@")[0])
+    return name if hf_hub.is_repository(name) else None
 
 
 def _program(card: ModelCard, written: WrittenFolder) -> str:
@@ -186,11 +194,11 @@ def _program(card: ModelCard, written: WrittenFolder) -> str:
     if written.pooling in _POOLED:
         lines += _POOLED[written.pooling].splitlines()
         if HEAD in written.files:
-            lines += _of_the_head()
+            lines += _head_program()
     return "\n".join(lines)
 
 
-def _of_the_head() -> list[str]:
+def _head_program() -> list[str]:
     return [
         "",
         "import json",
@@ -202,8 +210,8 @@ def _of_the_head() -> list[str]:
         f'if about["family"] in {_LINEAR!r}:',
         '    logits = pooled @ head["weight"].T + head["bias"]',
         'if about["family"] == "classification":',
-        '    chances = (logits.double() / about["temperature"]).softmax(-1)',
-        '    answers = [about["labels"][place] for place in chances.argmax(-1)]',
+        '    probabilities = (logits.double() / about["temperature"]).softmax(-1)',
+        '    answers = [about["labels"][place] for place in probabilities.argmax(-1)]',
     ]
 
 

@@ -1,8 +1,7 @@
-"""The network of a model that can be exported, and what its version's folder becomes with another engine's file in it.
+"""The network of a model that can be exported, and the folder of an export with another engine's file in it.
 
-Two kinds of models have one: a network with the head of its task, and a probe over a frozen encoder. The head, or the
-probe's estimator, stays as it is and in our own files: it is small, and 8 bits cost most at the end.
-"""
+Two kinds of models have a network: a backbone with the head of its task, and a probe over a frozen encoder. The head,
+or the probe's estimator, stays as it is in our own files: it is small, and 8 bits cost most in the last layer."""
 
 from __future__ import annotations
 
@@ -33,9 +32,9 @@ from speciate.tasks.task import Predictor
 from speciate.tasks.task_heads import PER_UNIT
 
 _SLICES = 4
-"""Of a volume or a clip, as pictures to follow and to calibrate with."""
-_WHAT_CAN = (
-    "Networks (method 'full' or 'lora') and probes (method 'probe') over text, proteins, pictures, sound and series "
+"""Images of a volume or a clip, for tracing and calibration."""
+_EXPORTABLE = (
+    "Networks (method 'full' or 'lora') and probes (method 'probe') over text, proteins, images, audio and time series "
     "can."
 )
 
@@ -47,7 +46,7 @@ class ExportableNetwork(NamedTuple):
     per_unit: bool
 
     def items(self, examples: Sequence[Example]) -> list[Item]:
-        media = [picture for example in examples for picture in _images_of(example.media, self.backbone.modality)]
+        media = [image for example in examples for image in _images_of(example.media, self.backbone.modality)]
         return self.backbone.prepare(media, per_unit=self.per_unit)
 
     @property
@@ -56,18 +55,18 @@ class ExportableNetwork(NamedTuple):
 
 
 def check_exportable(folder: Path, ref: str) -> None:
-    """Raise INVALID where the version in this folder has no network that can be exported. Imports no torch."""
+    """Raise INVALID if the version in this folder has no network that can be exported. Imports no torch."""
     if model_folder.is_export(folder):
         raise _cannot(ref, "it is an export itself", "Name the version that it was exported from.")
     try:
-        said = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
-        said = {}
-    if said.get("backbone") or said.get("representation", {}).get("kind") == "embeddings":
+        manifest = {}
+    if manifest.get("backbone") or manifest.get("representation", {}).get("kind") == "embeddings":
         return
-    if "language" in said or not said:
+    if "language" in manifest or not manifest:
         raise _cannot(ref, "it writes text, or has no head of a task", "")
-    raise _cannot(ref, f"it has no network: its answers come from {said['representation'].get('kind')}", "")
+    raise _cannot(ref, f"it has no network: its answers come from {manifest['representation'].get('kind')}", "")
 
 
 def exportable_network(predictor: Predictor) -> ExportableNetwork:
@@ -79,7 +78,7 @@ def exportable_network(predictor: Predictor) -> ExportableNetwork:
 
 
 def scores(predictor: Predictor, examples: Sequence[Example]) -> list[npt.NDArray[Any]]:
-    """What the answers are made of: an array for each example."""
+    """The raw scores behind the answers: an array for each example."""
     if isinstance(predictor, NetworkPredictor):
         media = [example.media for example in examples]
         items = predictor.backbone.prepare(media, per_unit=predictor.readout.family in PER_UNIT)
@@ -89,17 +88,17 @@ def scores(predictor: Predictor, examples: Sequence[Example]) -> list[npt.NDArra
 
 
 def write_export(
-    subject: ExportableNetwork, parent: Path, said: ExportSettings, files: Sequence[Path], target: Path
+    source: ExportableNetwork, parent: Path, export: ExportSettings, files: Sequence[Path], target: Path
 ) -> str:
-    """The export's folder, sealed; returns its id. `files`: of the engine, which are moved there."""
+    """Write and seal the export's folder; returns its id. `files`: the engine's, which are moved there."""
     target.mkdir(parents=True)
     left_out = {sealed.MANIFEST, sealed.CARD, model_folder.WEIGHTS, model_folder.SETTINGS}
     for path in sorted(parent.iterdir()):
         if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, target / path.name)
-    settings = subject.backbone.settings() | {"width": subject.backbone.width, exported.ENTRY: said.model_dump()}
+    settings = source.backbone.settings() | {"width": source.backbone.width, exported.ENTRY: export.model_dump()}
     (target / model_folder.SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True))
-    for name, content in subject.backbone.files().items():
+    for name, content in source.backbone.files().items():
         (target / name).write_bytes(content)
     for file in files:
         file.rename(target / file.name)
@@ -108,28 +107,29 @@ def write_export(
 
 
 def network_bytes(parent: Path, base_model: str | None) -> int:
-    """Of the weights that the export replaces."""
+    """Size of the weights that the export replaces."""
     if (parent / model_folder.WEIGHTS).is_file():
         return (parent / model_folder.WEIGHTS).stat().st_size
     ref = model_ref(base_model or "")
     return sum(path.stat().st_size for path in packaged.locate(ref.name).glob("model*.safetensors"))
 
 
-def _rename_encoder(manifest: Path, files: Sequence[Path]) -> None:
-    """An exported encoder computes other vectors, so none of its parent's may be found in the cache under its name."""
-    said = json.loads(manifest.read_text())
-    shown = said.get("representation")
-    if not shown:
+def _rename_encoder(path: Path, files: Sequence[Path]) -> None:
+    """An exported encoder computes other vectors, so the cache must not return its parent's under the same name."""
+    manifest = json.loads(path.read_text())
+    representation = manifest.get("representation")
+    if not representation:
         return
     digest = hashlib.sha256("".join(sealed.file_hash(file) for file in files).encode()).hexdigest()[:16]
-    frames = OF_FRAMES if shown["encoder"].endswith(OF_FRAMES) else ""
-    stem = shown["encoder"].removesuffix(OF_FRAMES).rpartition("-")[0]
-    said["representation"] = shown | {"encoder": f"{stem}-export-{digest}{frames}", "precision": "float32"}
-    manifest.write_text(json.dumps(said, indent=1))
+    frames = OF_FRAMES if representation["encoder"].endswith(OF_FRAMES) else ""
+    stem = representation["encoder"].removesuffix(OF_FRAMES).rpartition("-")[0]
+    renamed = {"encoder": f"{stem}-export-{digest}{frames}", "precision": "float32"}
+    manifest["representation"] = representation | renamed
+    path.write_text(json.dumps(manifest, indent=1))
 
 
 def _images_of(medium: Any, modality: str) -> list[Any]:
-    """A network of pictures sees volumes and clips picture by picture."""
+    """An image network sees volumes and clips image by image."""
     if modality == "image" and is_volume(medium):
         return list(slice_images(medium, _SLICES))
     if modality == "image" and isinstance(medium, dict) and "frames" in medium:
@@ -140,6 +140,6 @@ def _images_of(medium: Any, modality: str) -> list[Any]:
 
 def _cannot(ref: str, why: str, instead: str) -> SpeciateError:
     return SpeciateError(
-        Code.INVALID, f"{ref} cannot be exported to another engine: {why}. {_WHAT_CAN}",
+        Code.INVALID, f"{ref} cannot be exported to another engine: {why}. {_EXPORTABLE}",
         instead or f"Call export_model(model={ref!r}, format='safetensors', path='/new/folder') to give it away.",
     )  # fmt: skip

@@ -1,9 +1,14 @@
-"""From a backbone to one ONNX file: what `states` computes of a collated batch, with every side free that can be.
+"""From a backbone to one ONNX file that computes what `states` computes of a collated batch. Dimensions are dynamic
+wherever possible.
 
     batch (named tensors) -> sequence, mask, pooled
 
-torch.export follows the computation on real examples; a side that it had to fix (a picture's, a series' of one length)
-is told from the file, so that an example of another size is refused in words of ours. The file holds all its weights.
+torch.export traces the computation on real examples. A dimension that it had to fix (an image's sides, the length of a
+time series) is read from the file, so that an example of another size gets an error of ours.
+
+The file is complete in itself: an engine that opens it reads no other file and runs no other code. Weights could lie in
+files of any path, and operators could come from somebody's library. Neither is written here, and `check_contained`
+refuses a file with either before an engine sees it.
 """
 
 from __future__ import annotations
@@ -23,21 +28,23 @@ if TYPE_CHECKING:
     import torch
 
 
-_FOLLOWED = 3
-"""Examples of the batch that is followed: one would become a fixed side."""
+_TRACED = 3
+"""Examples of the traced batch: a batch of one would become a fixed dimension."""
+_KNOWN_OPERATORS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "pkg.onnxscript.torch_lib")
+"""Operator sets of onnxruntime; the last one only names functions that the file itself defines."""
 Sides = dict[str, tuple[int | None, ...]]
 
 
 class TracedNetwork(NamedTuple):
     inputs: Sides
-    """Of the batch's entries those that the network reads."""
+    """The entries of the batch that the network reads."""
     grid: tuple[int, ...] | None
 
 
 def to_onnx(backbone: Backbone, items: Sequence[Item], file: Path) -> TracedNetwork:
-    """`items`: real ones of `prepare`, of several lengths where media have lengths.
+    """`items`: prepared real examples, of several lengths where media have lengths.
 
-    Raises INVALID where the network cannot be exported, or gives states whose places depend on the example.
+    Raises INVALID if the network cannot be exported, or if the grid of its states depends on the example.
     """
     check_installed("onnx", "onnxscript")
     import torch
@@ -46,9 +53,9 @@ def to_onnx(backbone: Backbone, items: Sequence[Item], file: Path) -> TracedNetw
     names = sorted(batch)
     module = _module(backbone, names)
     with torch.no_grad():
-        grids = {backbone.states(backbone.collate([item])).grid for item in items[:_FOLLOWED]}
+        grids = {backbone.states(backbone.collate([item])).grid for item in items[:_TRACED]}
     if len(grids) > 1:
-        raise _cannot(backbone, "the places of its states depend on the example")
+        raise _cannot(backbone, "the grid of its states depends on the example")
     given = tuple(batch[name] for name in names)
     free = tuple(dict.fromkeys(range(each.ndim), torch.export.Dim.AUTO) for each in given)
     try:
@@ -68,10 +75,38 @@ def to_onnx(backbone: Backbone, items: Sequence[Item], file: Path) -> TracedNetw
     return TracedNetwork(inputs, next(iter(grids)))
 
 
+def check_contained(file: Path) -> None:
+    """Raise REFUSED if the file names weights in other files, or operators that onnxruntime does not bring."""
+    import onnx
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception as error:
+        raise _refused(file, f"it cannot be read: {str(error)[:200]}") from error
+    graphs = [model.graph]
+    functions = {(each.domain, each.name) for each in model.functions}
+    nodes = [node for each in model.functions for node in each.node]
+    while graphs:
+        graph = graphs.pop()
+        for tensor in [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]:
+            _check_tensor(file, tensor)
+        nodes += graph.node
+    while nodes:
+        node = nodes.pop()
+        if node.domain not in _KNOWN_OPERATORS and (node.domain, node.op_type) not in functions:
+            raise _refused(file, f"it uses the operator {node.op_type[:64]!r} of {node.domain[:64]!r}")
+        for tensor in _tensors(node):
+            _check_tensor(file, tensor)
+        for inner in _graphs(node):
+            nodes += inner.node
+            for tensor in inner.initializer:
+                _check_tensor(file, tensor)
+
+
 def _varied(backbone: Backbone, items: Sequence[Item]) -> list[Item]:
-    """A few of unlike lengths, the same one again where there are too few."""
+    """A few items of different lengths; if there are too few, the same one again."""
     order = sorted(range(len(items)), key=lambda place: backbone.length(items[place]))
-    picked = [order[round(part * (len(order) - 1) / (_FOLLOWED - 1))] for part in range(_FOLLOWED)]
+    picked = [order[round(part * (len(order) - 1) / (_TRACED - 1))] for part in range(_TRACED)]
     return [items[place] for place in picked]
 
 
@@ -91,7 +126,7 @@ def _module(backbone: Backbone, names: Sequence[str]) -> torch.nn.Module:
 
 
 def _inputs(file: Path) -> Sides:
-    """What the file reads: an entry of the batch that the network does not need is none of its inputs any more."""
+    """The inputs that the file reads: entries of the batch that the network does not need are dropped."""
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph
@@ -131,46 +166,8 @@ def _cannot(backbone: Any, why: str) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
         f"The network of {backbone.base_model!r} cannot be exported: {why}.",
-        "Networks of text, proteins, pictures, sound and series can; for this one use format='safetensors'.",
+        "Networks of text, proteins, images, audio and time series can; for this one use format='safetensors'.",
     )
-
-
-# Whether an ONNX file is whole in itself: an engine that opens it reads no other file and runs no other code.
-#
-# Weights can lie in other files, named by any path; operators can come from a library of somebody's. Neither is
-# written here, and a file with either is refused before an engine sees it.
-
-
-_KNOWN_OPERATORS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "pkg.onnxscript.torch_lib")
-"""Sets of operators that onnxruntime brings; the last one only names functions that the file itself defines."""
-
-
-def check_contained(file: Path) -> None:
-    """REFUSED where it names weights in other files, or operators that onnxruntime does not bring."""
-    import onnx
-
-    try:
-        model = onnx.load(file, load_external_data=False)
-    except Exception as error:
-        raise _refused(file, f"it cannot be read: {str(error)[:200]}") from error
-    graphs = [model.graph]
-    functions = {(each.domain, each.name) for each in model.functions}
-    nodes = [node for each in model.functions for node in each.node]
-    while graphs:
-        graph = graphs.pop()
-        for tensor in [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]:
-            _check_tensor(file, tensor)
-        nodes += graph.node
-    while nodes:
-        node = nodes.pop()
-        if node.domain not in _KNOWN_OPERATORS and (node.domain, node.op_type) not in functions:
-            raise _refused(file, f"it uses the operator {node.op_type[:64]!r} of {node.domain[:64]!r}")
-        for tensor in _tensors(node):
-            _check_tensor(file, tensor)
-        for inner in _graphs(node):
-            nodes += inner.node
-            for tensor in inner.initializer:
-                _check_tensor(file, tensor)
 
 
 def _check_tensor(file: Path, tensor: Any) -> None:
@@ -198,6 +195,6 @@ def _graphs(node: Any) -> Iterator[Any]:
 def _refused(file: Path, why: str) -> SpeciateError:
     return SpeciateError(
         Code.REFUSED,
-        f"{file.name} is not whole in itself: {why}.",
+        f"{file.name} is not complete in itself: {why}.",
         "Export the model again with export_model, from the version with its weights as safetensors.",
     )

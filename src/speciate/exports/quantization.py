@@ -1,11 +1,11 @@
-"""Weights and what is multiplied with them in 8 bits, and from ONNX to OpenVINO.
+"""Weights and activations in 8 bits, and conversion from ONNX to OpenVINO.
 
-- onnx: a network whose weights are matrices gets 8-bit weights per channel, and what they are multiplied with is
-  brought to 8 bits at run time, by its own range (`quantize_dynamic`): nothing has to be calibrated. Where most weights
-  are convolutions, which onnxruntime is slow at that way, ranges come from calibration examples (`quantize_static`).
+- onnx: a network whose weights are mostly matrices gets 8-bit weights per channel, and activations are quantised at run
+  time by their own range (`quantize_dynamic`), without calibration. If most weights are convolutions, for which
+  onnxruntime is slow that way, ranges come from calibration examples (`quantize_static`).
 - openvino: NNCF's post-training quantisation, calibrated.
 
-Calibration examples are of the training split: what an export is judged by stays unseen by it.
+Calibration examples come from the training split, so that an export never sees the examples it is evaluated on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def to_int8(source: Path, target: Path, feeds: Sequence[Feed]) -> str:
-    """ONNX -> ONNX in 8 bits; how it was done. INVALID where nothing of it can be."""
+    """ONNX -> ONNX in 8 bits; returns how. Raises INVALID if nothing in it can be quantised."""
     check_installed("onnx", "onnxruntime")
     from onnxruntime import quantization  # type: ignore[import-untyped]  # has no types
 
@@ -56,7 +56,7 @@ def to_int8(source: Path, target: Path, feeds: Sequence[Feed]) -> str:
 
 
 def to_openvino(source: Path, target: Path, feeds: Sequence[Feed], *, int8: bool) -> str:
-    """ONNX -> OpenVINO's two files, `target` ends in .xml; how it was done. The name of an input stays."""
+    """ONNX -> OpenVINO's two files (`target` ends in .xml); returns how. Names of inputs stay."""
     check_installed("openvino", *(["nncf"] if int8 else []))
     without_telemetry()
     import openvino  # type: ignore[import-untyped]  # has no types
@@ -114,7 +114,7 @@ def _reader(feeds: Sequence[Feed]) -> Any:
 
 @contextlib.contextmanager
 def _silently() -> Iterator[None]:
-    """Both libraries print bars and advice for whoever sits before them."""
+    """Both libraries print progress bars and advice."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A version's folder in a process that has just started: what it answers there, and what it adds to its memory.
+"""A version's folder loaded in a new process: its answers there, and the memory that it adds.
 
 python -m speciate.exports.reload_check < request.json
 """
@@ -33,11 +33,11 @@ _MODULE = "speciate.exports.reload_check"
 class ReloadedAnswers(NamedTuple):
     scores: list[npt.NDArray[Any]]
     memory_mb: float | None
-    """At the peak of loading and answering; None where the system does not count it."""
+    """At the peak of loading and answering; None if the system does not count it."""
 
 
 def load_questions(folders: Folders, task: EvaluationPayload, ids: Sequence[str] | None = None) -> list[Example]:
-    """The examples as the model is shown them, by id; all of the split, or those."""
+    """The examples as the model sees them, by id; all of the split, or `ids`."""
     inputs = task.contestants[0].inputs or task.dataset.inputs
     manifest = task.dataset.model_copy(update={"inputs": inputs})
     examples = load_examples(folders, manifest, {task.split} if task.split else None, ids)
@@ -48,7 +48,7 @@ def load_questions(folders: Folders, task: EvaluationPayload, ids: Sequence[str]
 def answer_in_new_process(
     folders: Folders, model: Path, task: EvaluationPayload, ids: Sequence[str], out: Path
 ) -> ReloadedAnswers:
-    """Raises INVALID where the process cannot load the folder or answer."""
+    """Raises INVALID if the process cannot load the folder or answer."""
     request = {
         "root": str(folders.root), "model": str(model), "task": task.model_dump(mode="json"), "ids": list(ids),
         "out": str(out),
@@ -75,7 +75,7 @@ def main() -> None:
     folders, task = Folders(Path(request["root"])), EvaluationPayload.model_validate(request["task"])
     examples = load_questions(folders, task, request["ids"])
     pa.default_memory_pool().release_unused()
-    before = _from_here()
+    before = _reset_peak_mb()
     found = scores(load(Path(request["model"])), examples)
     memory = None if before is None else round(max(_status_mb("VmHWM") - before, 0.0), 1)
     named: dict[str, Any] = {str(place): each for place, each in enumerate(found)}
@@ -83,8 +83,8 @@ def main() -> None:
     sys.stdout.write(json.dumps({"memory_mb": memory}) + "\n")
 
 
-def _from_here() -> float | None:
-    """The peak starts again; what is resident now."""
+def _reset_peak_mb() -> float | None:
+    """Start counting the peak anew; returns what is resident now."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _status_mb("VmRSS")

@@ -1,8 +1,9 @@
-"""A model folder as transformers loads it: config.json, model.safetensors, and what prepares media, beside the head.
+"""A model folder as transformers loads it: config.json, model.safetensors, a tokenizer or image processor, and the
+head.
 
-The states are the same to the bit of the weights; a head of ours is no class of theirs, as ours stands on pooled states
-and theirs on a token or a dense layer more. So it goes beside, with how to apply it. What transformers has no class for
-goes as it was sealed.
+Weights are the same to the bit. Our heads have no class in transformers: ours apply to pooled states, theirs to one
+token or with a further dense layer. So the head is a file of its own, with a description of how to apply it. A model
+without a class in transformers keeps its sealed files.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from speciate.models.backbones.architectures import rebuild
 Form = Literal["transformers", "published", "sealed"]
 """`transformers`: written anew. `published`: it is such a folder already. `sealed`: for this package alone."""
 HEAD, ABOUT_HEAD, PREPARING = "answers.safetensors", "answers.json", "preparing.json"
-_OWN_HEAD, _OWN_ABOUT = "head.safetensors", "predictor.json"
-_README, _THEIRS = "README.md", "README.publisher.md"
+_SEALED_HEAD = "head.safetensors"
 
 
 class WrittenFolder(NamedTuple):
     form: Form
     files: tuple[str, ...]
     pooling: str | None
-    """How the states of a medium become one vector; None where it is not known here."""
+    """How the states of a medium become one vector; None if that is not known here."""
     notes: tuple[str, ...]
 
 
@@ -44,7 +44,7 @@ def form_of(folder: Path) -> Form:
 
 
 def write(folder: Path, target: Path, labels: tuple[str, ...] = ()) -> WrittenFolder:
-    """Fill the empty folder `target` from one whose hashes were checked. `labels` are those that the model answers."""
+    """Fill the empty folder `target` from one whose hashes were checked. `labels`: the model's classes."""
     form = form_of(folder)
     if form == "transformers":
         return _for_transformers(folder, target, labels)
@@ -52,7 +52,7 @@ def write(folder: Path, target: Path, labels: tuple[str, ...] = ()) -> WrittenFo
         trust.choose(path.name for path in folder.iterdir() if path.is_file()).files
     )  # fmt: skip
     for name in names:
-        shutil.copyfile(folder / name, target / (_THEIRS if name == _README else name))
+        shutil.copyfile(folder / name, target / (sealed.PUBLISHER if name == sealed.README else name))
     if form == "sealed":
         shutil.copyfile(folder / sealed.MANIFEST, target / sealed.MANIFEST)
     note = {
@@ -70,17 +70,17 @@ def _for_transformers(folder: Path, target: Path, labels: tuple[str, ...]) -> Wr
         module.config.label2id = {label: place for place, label in enumerate(labels)}
     module.save_pretrained(target)
     pooling = _pooling(settings)
-    prepare = {"text": _tokenizer, "protein": _residues, "image": _pictures}.get(settings["modality"])
+    prepare = {"text": _tokenizer, "protein": _residue_tokenizer, "image": _image_processor}.get(settings["modality"])
     if prepare is not None:
         prepare(settings, folder, target)
     else:
         kept = {name: each for name, each in settings.items() if name != "config"}
         (target / PREPARING).write_text(json.dumps(kept, indent=1, sort_keys=True))
-        notes.append(f"{PREPARING} says how media were prepared; no class of transformers does it alike.")
-    if (folder / _OWN_HEAD).is_file():
-        shutil.copyfile(folder / _OWN_HEAD, target / HEAD)
-        said = json.loads((folder / _OWN_ABOUT).read_text())
-        about = {"task": said["task"], "pooling": pooling, "readout": said["readout"]}
+        notes.append(f"{PREPARING} says how media were prepared; no class of transformers does the same.")
+    if (folder / _SEALED_HEAD).is_file():
+        shutil.copyfile(folder / _SEALED_HEAD, target / HEAD)
+        manifest = json.loads((folder / sealed.PREDICTOR).read_text())
+        about = {"task": manifest["task"], "pooling": pooling, "readout": manifest["readout"]}
         (target / ABOUT_HEAD).write_text(json.dumps(about, indent=1))
         notes.append(f"The head of the task is {HEAD}, described in {ABOUT_HEAD}: AutoModel gives the states below it.")
     return WrittenFolder("transformers", tuple(sorted(path.name for path in target.iterdir())), pooling, tuple(notes))
@@ -110,9 +110,9 @@ def _tokenizer(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
     _save_tokenizer(known, settings["max_tokens"], special, target)
 
 
-def _residues(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
-    """A token for each letter, and X for those that the vocabulary lacks, each by itself: ESM's own tokenizer makes one
-    token of several such letters in a row."""
+def _residue_tokenizer(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
+    """A token for each letter, and X for each letter that the vocabulary lacks. (ESM's own tokenizer makes one token of
+    several such letters in a row.)"""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
     vocabulary = settings["vocabulary"]
@@ -134,12 +134,12 @@ def _save_tokenizer(known: Any, most: int, special: Mapping[str, str], target: P
     made.save_pretrained(target)
 
 
-def _pictures(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
-    shown = settings["preprocessing"]
-    said = {
+def _image_processor(settings: Mapping[str, Any], folder: Path, target: Path) -> None:
+    own = settings["preprocessing"]
+    config = {
         "image_processor_type": "ViTImageProcessor", "do_convert_rgb": True, "do_resize": True,
-        "size": {"height": shown["side"], "width": shown["side"]}, "resample": shown.get("resample", 2),
+        "size": {"height": own["side"], "width": own["side"]}, "resample": own.get("resample", 2),
         "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-        "image_mean": list(shown["mean"]), "image_std": list(shown["std"]),
+        "image_mean": list(own["mean"]), "image_std": list(own["std"]),
     }  # fmt: skip
-    (target / "preprocessor_config.json").write_text(json.dumps(said, indent=1))
+    (target / "preprocessor_config.json").write_text(json.dumps(config, indent=1))

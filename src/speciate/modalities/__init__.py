@@ -1,4 +1,7 @@
-"""The modalities that there are. A new one is a file beside these and a line in the table, or an entry point."""
+"""The table of modalities. A new one is a file in this folder and a line in the table, or an entry point.
+
+May use: vocabulary, errors and third-party readers, which are imported in functions only.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Audio from WAV, FLAC, OGG and MP3 files, and from tracks of M4A, MP4, MOV, Matroska, WebM and AVI (audio_tracks.py),
 decoded to float32 (T,): one channel, 16 kHz, full scale is 1.
 
-Channels are averaged. The header must declare no more than two hours. A silent file decodes, but is no example.
-`log_mel` is the spectrogram that learners see.
+Channels are averaged. The header may declare at most two hours. A silent file decodes, but is no example. `log_mel` is
+the spectrogram that learners see. libsndfile accepts a WAV, OGG or MP3 file that ends early as a shorter one, so
+`missing_audio` compares the container's declarations with the bytes. It cannot tell for a WAV written to a pipe, which
+declares no length, and for an MP3 without a header frame that ends between two frames.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.audio_tracks import Track, is_container, read_track
-from speciate.modalities.audio_tracks import open_track as track_of
+from speciate.modalities.audio_tracks import Track, is_container, open_track, read_track
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import spectrogram
 from speciate.modalities.video.containers import AUDIO_BRANDS
@@ -40,9 +41,9 @@ _CHUNK = 4096
 Bands = npt.NDArray[np.float32]  # (BANDS, F)
 
 
-def log_mel(sound: Vector) -> Bands:
+def log_mel(samples: Vector) -> Bands:
     """sound: (T,) -> (BANDS, F): log10 of the power, a frame every 10 ms; at least one frame."""
-    padded = np.pad(sound, (0, max(_WINDOW - len(sound), 0)))
+    padded = np.pad(samples, (0, max(_WINDOW - len(samples), 0)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     window = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
     weights = _weights()
@@ -65,13 +66,6 @@ def _weights() -> Bands:
     narrow = weights.sum(axis=1) == 0  # the lowest triangles can lie between two frequencies
     weights[narrow, np.abs(hertz - centre[narrow]).argmin(axis=1)] = 1
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
-
-
-# Sound from WAV, FLAC, OGG and MP3 files, and from tracks of M4A, MP4, MOV, Matroska, WebM and AVI (sound_tracks.py),
-# decoded to float32 (T,): one channel, 16 kHz, full scale is 1.
-#
-# Channels are averaged. The header must declare no more than two hours. A recording in which nothing is to be heard
-# decodes, but is no example.
 
 
 LONGEST = 2 * 3600
@@ -101,39 +95,39 @@ class Audio(Modality[Vector]):
 
     def inspect(self, data: bytes) -> Header:
         if is_container(data):
-            with track_of(data) as track:
+            with open_track(data) as track:
                 return _header_of_track(track)
         with _opened(data) as file:
             return _header(file)
 
     def decode(self, data: bytes) -> Vector:
         if is_container(data):
-            with track_of(data) as track:
+            with open_track(data) as track:
                 _check_budget(track.seconds, track.channels)
-                sound = read_track(track, SAMPLE_RATE)
+                samples = read_track(track, SAMPLE_RATE)
         else:
             if missing := missing_audio(data):
                 raise DecodeError("partial", missing)
             with _opened(data) as file:
                 _check_budget(file.frames / file.samplerate, file.channels)
-                sound = _read(file)
-        if not len(sound):
-            raise DecodeError("error", "The recording has no samples.")
-        peak = float(np.abs(sound).max())
+                samples = _read(file)
+        if not len(samples):
+            raise DecodeError("error", "The audio has no samples.")
+        peak = float(np.abs(samples).max())
         if not peak <= _LOUDEST:  # also where a sample is not a number
             raise DecodeError("error", f"A sample of {peak:g}, where full scale is 1.")
         if peak < _INAUDIBLE:
             raise DecodeError("partial", "Nothing but silence: no sample above -80 dBFS.")
-        return sound
+        return samples
 
     def admit(self, value: Any) -> Vector:
         """`value`: encoded bytes."""
         if not isinstance(value, bytes):
-            raise DecodeError("error", "A recording must be the bytes of a file.")
+            raise DecodeError("error", "Audio must be the bytes of a file.")
         return self.decode(value)
 
     def fingerprint(self, media: Vector) -> str:
-        """Of the samples in 16 bits: the same recording in another lossless container is the same recording."""
+        """Of the samples in 16 bits: the same audio in another lossless container is the same audio."""
         samples = (media * 32767).round().clip(-32768, 32767).astype("<i2")
         return f"{len(media)} {hashlib.sha256(samples.data).hexdigest()}"
 
@@ -148,7 +142,7 @@ class Audio(Modality[Vector]):
         }
 
     def describe(self, media: Vector) -> Vector:
-        """(320,): `features`, and 16 wide bands over eight equal parts of the recording: what comes first and last."""
+        """(320,): `features`, and 16 wide bands over eight equal parts of the time: what comes first and last."""
         bands = log_mel(media)
         wide = bands.reshape(_GROUPS, BANDS // _GROUPS, -1).mean(axis=1)
         edges = np.linspace(0, wide.shape[1], _SEGMENTS + 1).astype(int)
@@ -168,17 +162,17 @@ class Audio(Modality[Vector]):
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[soundfile.SoundFile]:
-    """The file with its header read; whatever libsndfile then raises becomes a refusal."""
+    """The file with its header read; whatever libsndfile then raises becomes a DecodeError."""
     try:
         import soundfile
         import soxr  # noqa: F401 - it is needed as soon as samples are read
     except ImportError as error:
-        reason = "Recordings need soundfile and soxr. Run: pip install 'speciate[audio]'"
+        reason = "Audio files need soundfile and soxr. Run: pip install 'speciate[audio]'"
         raise DecodeError("error", reason) from error
     try:
         opened = soundfile.SoundFile(io.BytesIO(data))
     except Exception as error:
-        reason = "Not a recording in a known format, or its header is damaged." if data else "The file is empty."
+        reason = "Not an audio file in a known format, or its header is damaged." if data else "The file is empty."
         raise DecodeError("error", reason) from error
     with opened as file:
         if file.format not in _FORMATS:
@@ -243,12 +237,6 @@ def _decibels(amplitude: float) -> float:
     return round(20 * math.log10(max(amplitude, 1e-6)), 2)
 
 
-# Whether the file of a recording is all there: what its container declares against the bytes that there are.
-#
-# libsndfile accepts a WAV, OGG or MP3 file that ends early as a shorter recording. What cannot be told: a WAV written
-# to a pipe, which declares no length, and an MP3 without a header frame of its own that ends between two frames.
-
-
 _UNKNOWN = 0xFFFFFFFF  # a RIFF length that its writer did not know
 _LAST_PAGE = 0x04
 _SAMPLE_RATES = (44100, 48000, 32000)
@@ -257,7 +245,8 @@ _KBITS_LOW = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 def missing_audio(data: bytes) -> str | None:
-    """What is missing; None where the file is whole or cannot tell. FLAC is told by the number of decoded samples."""
+    """What is missing; None if the file is complete or cannot tell. FLAC is checked by the number of decoded
+    samples."""
     if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
         return _riff(data)
     return _ogg(data) if data.startswith(b"OggS") else _mp3(data)

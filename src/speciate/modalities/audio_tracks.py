@@ -1,7 +1,7 @@
-"""The sound of files that hold more than sound, or sound alone: MP4 and M4A, MOV, Matroska, WebM and AVI. PyAV.
+"""Audio tracks of MP4 and M4A, MOV, Matroska, WebM and AVI files, with or without video. PyAV.
 
-Packets are counted against what the header declares, and what they decode to against how long they say it lasts:
-decoders take a track that ends early for a shorter one. Of several tracks it is the first.
+The number of packets is compared with the header's, and the decoded length with the length that the packets declare:
+decoders take a track that ends early for a shorter one. The first of several tracks is read.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def open_track(data: bytes) -> Iterator[Track]:
     try:
         import av
     except ImportError as error:
-        raise DecodeError("error", "Sound in videos needs PyAV. Run: pip install 'speciate[video]'") from error
+        raise DecodeError("error", "Audio in videos needs PyAV. Run: pip install 'speciate[video]'") from error
     kind = container_of(data)
     assert kind is not None, "is_container says so"
     lacking = missing(data, kind)
@@ -74,7 +74,7 @@ def open_track(data: bytes) -> Iterator[Track]:
         with av.open(io.BytesIO(data), "r", format=kind, buffer_size=_BUFFER, metadata_errors="replace") as container:
             stream = next((each for each in container.streams.audio if each.codec_context is not None), None)
             if stream is None:
-                raise DecodeError("error", "It has no sound.")
+                raise DecodeError("error", "It has no audio.")
             stream.codec_context.thread_count = 1  # there are as many processes as cores
             yield Track(container, stream, kind, lacking)
     except DecodeError:
@@ -100,7 +100,7 @@ def read_track(track: Track, sample_rate: int) -> Vector:
             packets += 1
             end = max(end, float(((packet.pts or 0) + (packet.duration or 0)) * (packet.time_base or 0)))
         if packets > _MOST_PACKETS:
-            raise DecodeError("refused", f"More than {_MOST_PACKETS:,} packets of sound.")
+            raise DecodeError("refused", f"More than {_MOST_PACKETS:,} packets of audio.")
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -114,13 +114,13 @@ def read_track(track: Track, sample_rate: int) -> Vector:
                 mono = np.ascontiguousarray(piece.to_ndarray().mean(axis=0, dtype=np.float32))
                 parts.append(resample.resample_chunk(mono, last=False))
     if resample is None:
-        raise DecodeError("error", "None of its sound can be decoded.")
+        raise DecodeError("error", "None of its audio can be decoded.")
     parts.append(resample.resample_chunk(np.zeros(0, np.float32), last=True))
     if broken:
-        raise DecodeError("partial", f"{broken:,} of {packets:,} packets of sound cannot be decoded.")
+        raise DecodeError("partial", f"{broken:,} of {packets:,} packets of audio cannot be decoded.")
     if track.kind == "mp4" and packets < track.stream.frames:
-        raise DecodeError("partial", f"{packets:,} packets of sound where the header declares {track.stream.frames:,}.")
+        raise DecodeError("partial", f"{packets:,} packets of audio where the header declares {track.stream.frames:,}.")
     start = float((track.stream.start_time or 0) * (track.stream.time_base or 0))
     if decoded + _SHORT_BY + _SLACK * end < end - start:
-        raise DecodeError("partial", f"{decoded:.2f} seconds of sound where its packets last {end - start:.2f}.")
+        raise DecodeError("partial", f"{decoded:.2f} seconds of audio where its packets last {end - start:.2f}.")
     return np.concatenate(parts)

@@ -1,9 +1,9 @@
 """Hashes of texts, and short codes of fixed length (perceptual hash, MinHash) by which near-duplicates are found among
-many images or texts.
+many images or texts: candidates share a key, and are then compared whole. Both steps take arrays of sketches, uint8
+(N, width).
 
-Polynomials modulo 2**64, mixed: they spread well, and do not resist somebody who makes collisions. Python's own `hash`
-differs between processes.
-"""
+The hashes are polynomials modulo 2**64, mixed: they spread well, and do not resist deliberate collisions. Python's own
+`hash` differs between processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from speciate.modalities.contract import Sketches, Vector
 Hashes = npt.NDArray[np.uint64]
 
 WIDTH = 512
-"""Of the vectors of `hashed`."""
+"""Of the vectors of `hash_vector`."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = ord(" ")
 
@@ -68,13 +68,8 @@ def hash_vector(text: str, shortest: int, longest: int) -> Vector:
     return (sums / max(float(np.linalg.norm(sums)), 1e-12)).astype(np.float32)
 
 
-# Short codes of fixed length by which near-duplicates are found among many: one kind for pictures, one for texts.
-#
-# Candidates share a key, and are then compared whole. Both steps take arrays of sketches, uint8 (N, width).
-
-
 GRID = 32
-"""Side of the gray picture that a sketch is made from."""
+"""Side of the gray image that a sketch is made from."""
 
 _SIDE = 8
 _PERMUTATIONS, _ROWS = 64, 4
@@ -84,12 +79,12 @@ _LONGEST_WORD = 20  # characters on average; beyond it the script has no spaces
 
 
 class ImageSketches:
-    """64 bits of a perceptual hash, then an 8 x 8 gray picture that has the last word.
+    """64 bits of a perceptual hash, then an 8 x 8 gray image that has the last word.
 
     The hash (pHash, Zauner 2010): which of the 8 x 8 lowest frequencies, by DCT-II of 32 x 32, exceed the median of all
-    but the first. It proposes; drawings on a plain ground share too many of its bits, so the small pictures must agree
-    everywhere, too. In a smooth picture, a sky or a dark corner, most bits are noise: what compression and scaling do
-    is a gray value or two, whatever the contrast. Such pairs are proposed, and judged, by the gray values themselves.
+    but the first. It proposes; drawings on a plain ground share too many of its bits, so the small images must agree
+    everywhere, too. In a smooth image, a sky or a dark corner, most bits are noise: what compression and scaling do
+    is a gray value or two, whatever the contrast. Such pairs are proposed, and decided, by the gray values themselves.
 
     Measured on 392 crops of two photographs beside copies of theirs (JPEG at quality 35 and 60, scaled by 2/3): all
     pairs are found; 99 % where they are darkened as far as to a fifth and eight gray values or more are left. Of 5,000
@@ -102,16 +97,16 @@ class ImageSketches:
     leniency = 16 / 64
     """So much smaller may that share be where the gray values agree."""
     tolerance = 0.2
-    """Most by which two small pictures may differ anywhere, once each has mean 0 and spread 1."""
+    """Most by which two small images may differ anywhere, once each has mean 0 and spread 1."""
     shift, drift, share = 6.0, 1.5, 0.02
     """Gray values agree: their means to `shift`, and the rest everywhere to `drift` and this share of their range."""
     structure, faint, slope = 24, 6, 3
-    """Less than `structure` between the darkest and the brightest of a small picture: perhaps a blank page, like every
+    """Less than `structure` between the darkest and the brightest of a small image: perhaps a blank page, like every
     other. It is one with less than `faint`, or less than `slope` without the two darkest and the two brightest, in
     which there may be a few letters."""
 
     def sketch(self, gray: npt.NDArray[np.uint8]) -> bytes | None:
-        """gray: (GRID, GRID) -> `width` bytes; None where nothing is to be seen."""
+        """gray: (GRID, GRID) -> `width` bytes; None for a blank image."""
         values = gray.astype(np.float32)
         small = np.asarray((_MEANS @ values @ _MEANS.T).ravel(), np.float32)
         ordered = np.sort(small)
@@ -139,12 +134,12 @@ class ImageSketches:
         agreeing = (64 - np.bitwise_count(a[:, :8] ^ b[:, :8]).sum(axis=1, dtype=np.int64)) / 64
         near: npt.NDArray[np.bool_] = agreeing >= least
         places = np.flatnonzero(near)  # few of those that share a key by chance
-        near[places] = self._same_picture(a[places], b[places])
+        near[places] = self._same_image(a[places], b[places])
         places = np.flatnonzero(~near & (agreeing >= least - self.leniency))
         near[places] = self._same_gray_values(a[places], b[places])
         return near
 
-    def _same_picture(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
+    def _same_image(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
         """(M,) however bright each is and of whatever contrast."""
         return np.asarray(np.abs(_centred(a) - _centred(b)).max(axis=1) <= self.tolerance)
 
@@ -232,7 +227,7 @@ def _cells(sketches: Sketches) -> npt.NDArray[np.uint64]:
 
 
 def _centred(sketches: Sketches) -> npt.NDArray[np.float32]:
-    """(N, 64): the small pictures with mean 0 and spread 1, so that neither brightness nor contrast matters."""
+    """(N, 64): the small images with mean 0 and spread 1, so that neither brightness nor contrast matters."""
     small = sketches[:, 8:].astype(np.float32)
     small = small - small.mean(axis=1, keepdims=True)
     return np.asarray(small / np.maximum(small.std(axis=1, keepdims=True), 1e-6))
@@ -245,7 +240,7 @@ def _cosines(count: int, length: int) -> npt.NDArray[np.float32]:
 
 
 def _products(frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """(B, 2) -> (B, 64): two-dimensional waves over 8 x 8 whose products with a picture are shares of its spread."""
+    """(B, 2) -> (B, 64): two-dimensional waves over 8 x 8 whose products with an image are shares of its spread."""
     rows = _cosines(_SIDE, _SIDE)[frequencies]  # (B, 2, 8)
     rows *= np.where(frequencies == 0, 1, np.sqrt(2))[..., np.newaxis] / _SIDE
     return np.asarray(np.einsum("bi,bj->bij", rows[:, 0], rows[:, 1]).reshape(len(frequencies), -1), np.float32)

@@ -4,8 +4,12 @@ The header is read first: an image beyond the pixel budget is refused before a b
 limit at which Pillow itself stops. Of several frames (animations, pages, what phones add to a JPEG) the first is the
 image; the field `frames` says how many there are, and all must be in the file.
 
-JPEGs are judged by a scaled decode, which reads every coefficient and so fails where the whole one fails, in half its
-time; the fingerprint is then of the compressed picture instead of the pixels. A copy as PNG is found by its sketch.
+JPEGs are summarized by a scaled decode, which reads every coefficient and so fails where the whole decode fails, in
+half its time. Their fingerprint is that of the compressed image instead of the pixels; a copy as PNG is found by its
+sketch.
+
+Decoders accept a file that ends early if the missing part is a later frame, a trailer, or rows that they can guess; and
+for a cut header they do not name the reason. So `missing_bytes` compares the container's declarations with the bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.contract import THUMBNAIL, DecodeError, Header, Judgement, Modality, Pixels, Vector
+from speciate.modalities.contract import THUMBNAIL, DecodeError, FileSummary, Header, Modality, Pixels, Vector
 from speciate.modalities.hashing import GRID, IMAGE_SKETCHES
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class Image(Modality[Pixels]):
     sketching = IMAGE_SKETCHES
 
     def sniff(self, head: bytes, name: str) -> bool:
-        webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"  # RIFF alone may be sound or video
+        webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"  # RIFF alone may be audio or video
         dicom = head[128:132] == b"DICM"  # some of them begin as a TIFF does
         return (webp or head.startswith(_MAGIC) or name.lower().endswith(self.suffixes)) and not dicom
 
@@ -66,31 +70,33 @@ class Image(Modality[Pixels]):
             raise DecodeError("error", "An image must be the bytes of a file.")
         return self.decode(value)
 
-    def judge(self, data: bytes) -> Judgement:
+    def summarize(self, data: bytes) -> FileSummary:
         with _checked(data) as (image, header):
             if image.format in ("JPEG", "MPO"):
-                seen = _seen_scaled(image, data)
+                seen = _decode_scaled(image, data)
             else:
                 media = _upright(image)
-                header.fields["height"], header.fields["width"] = media.shape[:2]  # a PNG may say last how it lies
+                header.fields["height"], header.fields["width"] = media.shape[
+                    :2
+                ]  # a PNG may state its orientation at the end
                 seen = _DecodedImage(self.fingerprint(media), _small_gray(media))
-        return Judgement(header, seen.fingerprint, _measures(seen.gray), IMAGE_SKETCHES.sketch(seen.gray))
+        return FileSummary(header, seen.fingerprint, _measures(seen.gray), IMAGE_SKETCHES.sketch(seen.gray))
 
     def fingerprint(self, media: Pixels) -> str:
-        """Of the pixels: the same picture in another lossless container is the same picture."""
+        """Of the pixels: the same image in another lossless container is the same image."""
         return f"{media.shape} {hashlib.sha256(np.ascontiguousarray(media).data).hexdigest()}"
 
     def measure(self, media: Pixels) -> dict[str, int | float]:
-        """Mean and spread of the gray values of the picture made small, between 0 and 1."""
+        """Mean and spread of the gray values of the image made small, between 0 and 1."""
         return _measures(_small_gray(media))
 
     def describe(self, media: Pixels) -> Vector:
         """(304,) between 0 and 1: 16 x 16 gray values (as good as 28 x 28 for handwriting), then 4 x 4 mean colours."""
         from PIL import Image as Pillow
 
-        picture = Pillow.fromarray(media)
-        gray = picture.convert("L").resize((_GRAY, _GRAY), Pillow.Resampling.BILINEAR)
-        colour = picture.resize((_COLOUR, _COLOUR), Pillow.Resampling.BOX)
+        image = Pillow.fromarray(media)
+        gray = image.convert("L").resize((_GRAY, _GRAY), Pillow.Resampling.BILINEAR)
+        colour = image.resize((_COLOUR, _COLOUR), Pillow.Resampling.BOX)
         return np.concatenate([np.asarray(gray).ravel(), np.asarray(colour).ravel()]).astype(np.float32) / np.float32(
             255
         )
@@ -99,7 +105,7 @@ class Image(Modality[Pixels]):
         return self.describe(media)
 
     def thumbnail(self, media: Pixels) -> Pixels:
-        """Small pictures are enlarged without smoothing, so that their pixels can be seen."""
+        """Small images are enlarged without smoothing, so that their pixels can be seen."""
         from PIL import Image as Pillow
 
         scale = THUMBNAIL / max(media.shape[:2])
@@ -118,7 +124,7 @@ class _DecodedImage(NamedTuple):
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Pillow.Image]:
-    """The image with its header read; whatever Pillow then raises becomes the right refusal."""
+    """The image with its header read; whatever Pillow then raises becomes the right DecodeError."""
     from PIL import Image as Pillow
 
     with warnings.catch_warnings():
@@ -189,7 +195,7 @@ def _upright(image: Pillow.Image) -> Pixels:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _seen_scaled(image: Pillow.Image, data: bytes) -> _DecodedImage:
+def _decode_scaled(image: Pillow.Image, data: bytes) -> _DecodedImage:
     """Of a JPEG, decoded at the smallest scale whose pixels are whole blocks, or small beside the sketch's."""
     from PIL import ImageOps
 
@@ -209,11 +215,11 @@ def _small_gray(media: Pixels) -> Pixels:
     return _grid(Pillow.fromarray(media))
 
 
-def _grid(picture: Pillow.Image) -> Pixels:
-    """Whole boxes first, where those are small beside the result's: faster, and hardly another picture."""
+def _grid(image: Pillow.Image) -> Pixels:
+    """Whole boxes first if they are small beside the result's: faster, with almost the same result."""
     from PIL import Image as Pillow
 
-    small = picture.resize((GRID, GRID), Pillow.Resampling.BILINEAR, reducing_gap=2.0)
+    small = image.resize((GRID, GRID), Pillow.Resampling.BILINEAR, reducing_gap=2.0)
     return np.frombuffer(small.convert("L").tobytes(), np.uint8).reshape(GRID, GRID)
 
 
@@ -227,7 +233,7 @@ def _measures(gray: Pixels) -> dict[str, int | float]:
 def _from_deep_gray(values: npt.NDArray[Any]) -> Pixels:
     """(H, W) of 16 or 32 bits -> (H, W, 3): the full range of 16 bits; anything else is stretched to its own range.
 
-    What is no number is shown as the least.
+    A pixel that is no number becomes the least.
     """
     gray = values.astype(np.float32)
     finite = np.isfinite(gray)
@@ -240,34 +246,31 @@ def _from_deep_gray(values: npt.NDArray[Any]) -> Pixels:
     return np.repeat(gray.clip(0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
 
 
-# Whether the file of a picture is all there: what its container declares against the bytes that there are.
-#
-# Decoders accept a file that ends early where the missing part is a later frame, a trailer, or rows that they can
-# guess, and where its header is cut they do not say that this was the reason.
-
-
 _START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"  # of a JPEG
 _ADOBE, _COMMENT = 0xEE, 0xFE  # Adobe's data say how the colours are coded
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _PLANAR = 256, 257, 258, 259, 277, 284  # tags of a TIFF
 _OFFSETS, _SIZES, _STRIP_HEIGHT = 273, 279, 278
 _TILE_OFFSETS, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT = 324, 325, 322, 323
+_MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""Markers of a JPEG that a length follows, and the end marker."""
+_EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B  # blocks of a GIF
 
 
 def missing_bytes(data: bytes) -> str | None:
-    """What is missing, told before the file is opened; None where it is whole or cannot tell."""
+    """What is missing, found before the file is opened; None if it is complete or cannot tell."""
     check = next((check for magic, check in _CHECKS.items() if data.startswith(magic)), None)
     return check(data) if check else None
 
 
 def incomplete_pages(image: Pillow.Image, data: bytes) -> str | None:
-    """The same for later pictures of the opened, not yet decoded `image`, which only its header leads to."""
+    """The same for later images of the opened, not yet decoded `image`, which only its header points to."""
     if image.format == "MPO":
         return _mpo(image, data)
     return _tiff_pages(image, data) if image.format == "TIFF" else None
 
 
 def compressed_image(data: bytes) -> bytes:
-    """A JPEG file without what says nothing of its pixels: its application data and comments."""
+    """A JPEG file without its application data and comments, which do not affect its pixels."""
     kept, at = [], 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN[1]:
         if data[at + 1] == 0xFF:
@@ -283,11 +286,11 @@ def compressed_image(data: bytes) -> bytes:
 
 def _mpo(image: Pillow.Image, data: bytes) -> str | None:
     """Several JPEGs in one file, as phones write them. Declared sizes can be wrong; where they begin is not."""
-    pictures = getattr(image, "mpinfo", {}).get(0xB002, [])
-    offsets = [picture["DataOffset"] for picture in pictures if picture["DataOffset"]]  # the first is at 0
+    entries = getattr(image, "mpinfo", {}).get(0xB002, [])
+    offsets = [entry["DataOffset"] for entry in entries if entry["DataOffset"]]  # the first is at 0
     last = data.find(b"MPF\0") + 4 + max(offsets, default=0)
     if offsets and (data[last : last + 2] != _START or data.rfind(_END) < last):
-        return f"The file ends before the last of its {len(pictures)} pictures."
+        return f"The file ends before the last of its {len(entries)} images."
     return None
 
 
@@ -319,14 +322,14 @@ def _tiff_covered(tags: Mapping[int, Any], length: int) -> bool:
 
 
 def _jpeg(data: bytes) -> str | None:
-    """Mark after mark up to the end mark, which occurs within no scan. What lies behind is not looked at: phones put a
-    film there."""
+    """Marker after marker up to the end marker, which occurs within no scan. Bytes behind it are ignored: phones put a
+    video there."""
     at = 2
     while found := _MARK.search(data, at):
         if found[0] == _END:
             return None
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return "The file ends before the picture's end mark."
+    return "The file ends before the image's end marker."
 
 
 def _png(data: bytes) -> str | None:
@@ -377,13 +380,9 @@ _CHECKS: dict[bytes, Callable[[bytes], str | None]] = {
 }  # fmt: skip
 
 
-IMAGE = Image()
-
-_MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""Of a JPEG: those that a length follows, and the end."""
-_EXTENSION, _FRAME, _TRAILER = 0x21, 0x2C, 0x3B  # blocks of a GIF
-
-
 def _colours(flags: int) -> int:
     """Bytes of the colour table that these flags declare."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+IMAGE = Image()

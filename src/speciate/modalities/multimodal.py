@@ -1,13 +1,11 @@
-"""Mixed rows: examples of several parts of different modalities, a scan with its report, a picture with its sound.
+"""Mixed rows: examples of several parts of different modalities, a scan with its report, an image with its audio.
 
 The bytes of an example are a bundle (bundles.py) whose members are the parts, each called NAME.MODALITY, such as
 `scan.dicom` or `report.text`; a part of several files is a folder of that name. An empty member `missing/NAME.MODALITY`
-says that other examples of the dataset have that part and this one lacks it: so a missing part is to be seen, and is
-told from one that was never wanted. Neither the fingerprint nor the sketch knows of it.
+says that other examples of the dataset have that part and this one lacks it. The fingerprint and the sketch ignore it.
 
-Decoded it is a dict from NAME.MODALITY to the medium of that part, None where it is missing. Each part is judged as
-its own modality judges it; where one does not decode the example is partial, and the part is named.
-"""
+Decoded it is a dict from NAME.MODALITY to the medium of that part, None if it is missing. Each part is summarized by
+its own modality; if one does not decode, the example is partial, and the error names the part."""
 
 from __future__ import annotations
 
@@ -26,8 +24,8 @@ from speciate.modalities.bundles import bundle, is_bundle, members_of
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
+    FileSummary,
     Header,
-    Judgement,
     Modality,
     PairwiseSimilarity,
     Pixels,
@@ -67,7 +65,7 @@ class PartName(NamedTuple):
 
 
 def part_name(text: str) -> PartName | None:
-    """None where it names no part: no modality that there is, or signs that no column could be called after."""
+    """None if it names no part: an unknown modality, or characters that no column's name may have."""
     own, _, modality = text.rpartition(".")
     if modality == MULTIMODAL.name or modality not in table() or not _NAME.fullmatch(own):
         return None
@@ -107,8 +105,8 @@ class Multimodal(Modality[Parts]):
         return {str(part): None if file is None else _read_part(part, _kind(part).decode, file) for part, file in parts}
 
     def admit(self, value: Any) -> Parts:
-        """`value`: the bytes of a bundle; or a dict from NAME.MODALITY to the bytes of that part's file, or else to
-        what its modality admits; None and no entry: it is missing."""
+        """`value`: the bytes of a bundle; or a dict from NAME.MODALITY to the bytes of that part's file or a value that
+        its modality admits. A part is missing if its value is None or it has no entry."""
         if isinstance(value, bytes):
             return self.decode(value)
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -119,16 +117,16 @@ class Multimodal(Modality[Parts]):
         found = {name: _of_cell(part, value[name]) for name, part in sorted(parts.items()) if part is not None}
         return _some(found)
 
-    def judge(self, data: bytes) -> Judgement:
+    def summarize(self, data: bytes) -> FileSummary:
         parts = _admit_parts(data)
-        judged = {part: _read_part(part, _kind(part).judge, file) for part, file in parts if file is not None}
+        summaries = {part: _read_part(part, _kind(part).summarize, file) for part, file in parts if file is not None}
         measures = {
-            f"{part.own}_{name}": value for part, each in judged.items() for name, value in each.measures.items()
+            f"{part.own}_{name}": value for part, each in summaries.items() for name, value in each.measures.items()
         }
-        sketch = {str(part): PartSketch(digest_of(each.fingerprint), each.sketch) for part, each in judged.items()}
-        fingerprint = _combine_fingerprints({str(part): each.fingerprint for part, each in judged.items()})
-        cautions = [f"{part}: {each.caution}" for part, each in judged.items() if each.caution is not None]
-        return Judgement(
+        sketch = {str(part): PartSketch(digest_of(each.fingerprint), each.sketch) for part, each in summaries.items()}
+        fingerprint = _combine_fingerprints({str(part): each.fingerprint for part, each in summaries.items()})
+        cautions = [f"{part}: {each.caution}" for part, each in summaries.items() if each.caution is not None]
+        return FileSummary(
             _header(parts), fingerprint, measures, pack_sketches(sketch), cautions[0] if cautions else None
         )
 
@@ -174,7 +172,7 @@ class Multimodal(Modality[Parts]):
         return pack_sketches(found)
 
     def window(self, media: Parts, start: float, stop: float) -> Parts:
-        """Of the one part that has an axis; the others stay whole, and so does a row that lacks that part."""
+        """Cuts the one part that has an axis; the others stay whole, and so does a row that lacks that part."""
         cut = _axis([part for part, _ in present_parts(media)])
         return media if cut is None else {**media, str(cut): _kind(cut).window(media[str(cut)], start, stop)}
 
@@ -194,7 +192,7 @@ class Multimodal(Modality[Parts]):
         parts = dict(_parts_of(data))
         cut = _axis([part for part, file in parts.items() if file is not None])
         if cut is None or unit not in _kind(cut).mark_units:
-            return [0.0, 0.0]  # one unit that is nothing: the row stays as it is
+            return [0.0, 0.0]  # one empty unit: the row stays as it is
         return _read_part(cut, partial(_kind(cut).marks, unit=unit), parts[cut])
 
 
@@ -203,8 +201,33 @@ def present_parts(media: Mapping[str, Any]) -> list[tuple[PartName, Any]]:
     return [(PartName(*name.rsplit(".", 1)), media[name]) for name in sorted(media) if media[name] is not None]
 
 
+def rename_parts(parts: Sequence[str], data: bytes, ignored: Sequence[str] = ()) -> bytes:
+    """A bundle of files with names of their own as a bundle of these parts (NAME.MODALITY): each file becomes the part
+    that has its name, else the one part whose modality recognises it. Files of `ignored` parts are left out.
+
+    A bundle of parts stays as it is. Raises DecodeError if a file is no part, or no file is one of `parts`.
+    """
+    members = members_of(data)
+    if any(part_name(name.partition("/")[0]) or name.startswith(f"{MISSING}/") for name in members):
+        return data
+    read = [part for name in parts if (part := part_name(name))]
+    known = read + [part for name in ignored if (part := part_name(name))]
+    found: dict[str, bytes] = {}
+    for name, file in members.items():
+        alike = [part for part in known if part.own == name.partition(".")[0]]
+        alike = alike or [part for part in known if _kind(part).sniff(file[:4096], name)]
+        if alike and not set(alike) & set(read):
+            continue
+        if len(alike) != 1:
+            raise DecodeError("error", f"It is not clear which part {name[:80]!r} is; the model reads {_names(read)}.")
+        found[str(alike[0])] = file
+    if not found:
+        raise DecodeError("error", f"None of its files is a part that the model reads: {_names(read)}.")
+    return bundle(found)
+
+
 def _of_cell(part: PartName, cell: Any) -> Any:
-    """Bytes are those of a file, whatever the modality."""
+    """Bytes are a file's, whatever the modality."""
     if cell is None:
         return None
     return _read_part(part, _kind(part).decode if isinstance(cell, bytes) else _kind(part).admit, cell)
@@ -223,7 +246,7 @@ def _read_part(part: PartName, read: Callable[[bytes], T], file: Any) -> T:
 
 
 def _parts_of(data: bytes) -> list[tuple[PartName, bytes | None]]:
-    """By name; None for what is missing. A part of several files is a bundle of its own."""
+    """By name; None for a missing part. A part of several files is a bundle of its own."""
     found: dict[PartName, dict[str, bytes] | bytes | None] = {}
     for member, file in members_of(data).items():
         head, _, rest = member.partition("/")
@@ -255,7 +278,7 @@ def _some(parts: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _admit_parts(data: bytes) -> list[tuple[PartName, bytes | None]]:
-    """The parts, once what their headers declare is within the budget of all together."""
+    """The parts, if the sizes that their headers declare are within the budget for all together."""
     parts = _parts_of(data)
     if (size := _header(parts).decoded_bytes) > _LARGEST:
         raise DecodeError("refused", f"Its parts decode to {size:,} bytes together, more than {_LARGEST:,}.")
@@ -278,7 +301,7 @@ def _header(parts: list[tuple[PartName, bytes | None]]) -> Header:
 
 
 def _combine_fingerprints(fingerprints: Mapping[str, str]) -> str:
-    """Hashed one by one, for a text may hold whatever would divide them."""
+    """Hashed one by one, as a text may contain any separator."""
     return "\n".join(
         f"{name} {hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
         for name, text in sorted(fingerprints.items())
@@ -294,9 +317,6 @@ def _seed(part: PartName) -> int:
     return zlib.crc32(str(part).encode())
 
 
-# The picture
-
-
 def _tiles(media: Parts) -> Pixels:
     """All parts side by side, each with its name; a hatched tile for one that is missing."""
     from PIL import Image, ImageDraw
@@ -306,23 +326,20 @@ def _tiles(media: Parts) -> Pixels:
     count = len(shown) + (len(names) > len(shown))
     columns = math.ceil(math.sqrt(count))
     side = (LARGEST_THUMBNAIL - (columns + 1) * _GAP) // columns
-    pictures = [_tile(PartName(*name.rsplit(".", 1)), media[name], side) for name in shown]
-    heights = [
-        max(picture.height for picture in pictures[start : start + columns])
-        for start in range(0, len(pictures), columns)
-    ]
+    tiles = [_tile(PartName(*name.rsplit(".", 1)), media[name], side) for name in shown]
+    heights = [max(tile.height for tile in tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     spare = LARGEST_THUMBNAIL - len(heights) * (_CAPTION + _GAP) - _GAP
     if sum(heights) > spare:  # a full grid of squares with captions is higher than it may be
-        pictures = [_within(picture, side, spare // len(heights)) for picture in pictures]
+        tiles = [_within(tile, side, spare // len(heights)) for tile in tiles]
         heights = [min(height, spare // len(heights)) for height in heights]
     high = sum(heights) + len(heights) * (_CAPTION + _GAP) + _GAP
     sheet = Image.new("RGB", (columns * (side + _GAP) + _GAP, high), "#f4f4f4")
     draw = ImageDraw.Draw(sheet)
     y = _GAP
     for row, height in enumerate(heights):
-        for column, picture in enumerate(pictures[row * columns : (row + 1) * columns]):
+        for column, tile in enumerate(tiles[row * columns : (row + 1) * columns]):
             x = _GAP + column * (side + _GAP)
-            sheet.paste(picture, (x + (side - picture.width) // 2, y + (height - picture.height) // 2))
+            sheet.paste(tile, (x + (side - tile.width) // 2, y + (height - tile.height) // 2))
             name = PartName(*shown[row * columns + column].rsplit(".", 1))
             draw.text((x, y + height + 1), _fitting(draw, name.shown, side), fill="black")
         y += height + _CAPTION + _GAP
@@ -339,14 +356,14 @@ def _tile(part: PartName, medium: Any, side: int) -> Any:
     return _within(Image.fromarray(np.ascontiguousarray(_kind(part).thumbnail(medium))), side, side)
 
 
-def _within(picture: Any, width: int, height: int) -> Any:
+def _within(tile: Any, width: int, height: int) -> Any:
     from PIL import Image
 
-    scale = min(width / picture.width, height / picture.height)
+    scale = min(width / tile.width, height / tile.height)
     if scale == 1 or (scale > 1 and scale < 1.1):
-        return picture
-    size = max(1, int(picture.width * scale)), max(1, int(picture.height * scale))
-    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+        return tile
+    size = max(1, int(tile.width * scale)), max(1, int(tile.height * scale))
+    return tile.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def _hatched(side: int) -> Any:
@@ -370,33 +387,8 @@ def _fitting(draw: Any, text: str, width: int) -> str:
     return plain
 
 
-MULTIMODAL = Multimodal()
-
-
-def rename_parts(parts: Sequence[str], data: bytes, ignored: Sequence[str] = ()) -> bytes:
-    """A bundle of files by their own names as one of these parts (NAME.MODALITY): each is the part that it is called
-    as, else the one whose modality it looks like. What is one of the parts that are `ignored` is left out.
-
-    What is a bundle of parts stays; DecodeError where a file is none, or none of them is read.
-    """
-    members = members_of(data)
-    if any(part_name(name.partition("/")[0]) or name.startswith(f"{MISSING}/") for name in members):
-        return data
-    read = [part for name in parts if (part := part_name(name))]
-    known = read + [part for name in ignored if (part := part_name(name))]
-    found: dict[str, bytes] = {}
-    for name, file in members.items():
-        alike = [part for part in known if part.own == name.partition(".")[0]]
-        alike = alike or [part for part in known if _kind(part).sniff(file[:4096], name)]
-        if alike and not set(alike) & set(read):
-            continue
-        if len(alike) != 1:
-            raise DecodeError("error", f"It is not clear which part {name[:80]!r} is; the model reads {_names(read)}.")
-        found[str(alike[0])] = file
-    if not found:
-        raise DecodeError("error", f"None of its files is a part that the model reads: {_names(read)}.")
-    return bundle(found)
-
-
 def _names(parts: Sequence[PartName]) -> str:
     return ", ".join(part.own for part in parts)
+
+
+MULTIMODAL = Multimodal()

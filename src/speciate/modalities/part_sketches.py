@@ -1,9 +1,9 @@
-"""Sketches of examples of several parts: those of the parts one after another, each under the name of its part.
+"""Sketches of examples with several parts: the sketches of the parts one after another, each under its part's name.
 
-Two examples are near where any part of one is near the same part of the other: an image that comes back with another
-report is the image that a model has learned from. So each part has a column of sketches of its own, and whoever looks
-for pairs looks in all of them. Parts whose modality has no short codes are near where they are equal after
-normalising; a part with too little in it to be told from others (a blank image, a short text) is near none, as ever.
+Two examples are near if any part of one is near the same part of the other: an image with a new report is still the
+image that a model was trained on. So each part has its own column of sketches, and pairs are looked for in all of them.
+Parts whose modality has no sketch are near if they are equal after normalising. A part with too little content to be
+told from others (a blank image, a short text) is near none.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from speciate.modalities.contract import PairwiseSimilarity, SketchColumn, Sketc
 KindOf = Callable[[str], Sketching | PairwiseSimilarity | None]
 _DIGEST = 16
 _NO_MEDIUM = ("tabular",)
-"""Modalities of which equal media are no copies: rows of two short columns are often the same."""
+"""Modalities whose equal media are no copies: rows of two short columns are often equal."""
 
 
 class PartSketch(NamedTuple):
-    """Of one part."""
+    """The sketch of one part."""
 
     digest: bytes
-    """16 bytes: of what is the same for media that differ in nothing that matters."""
+    """16 bytes of the hash of its fingerprint."""
     code: bytes | None
-    """As its modality sketches it."""
+    """Its modality's sketch."""
 
 
 class EqualDigests:
@@ -62,7 +62,7 @@ def pack_sketches(parts: dict[str, PartSketch]) -> bytes:
 
 
 def unpack_sketches(sketch: bytes) -> dict[str, PartSketch]:
-    """ValueError where it is no such sketch."""
+    """Raises ValueError for another sketch."""
     parts: dict[str, PartSketch] = {}
     at = 0
 
@@ -82,7 +82,7 @@ def unpack_sketches(sketch: bytes) -> dict[str, PartSketch]:
 
 
 def drop_part(sketch: bytes | None, part: str) -> bytes | None:
-    """The same of all parts but this one, which is cut or changed; `part`: NAME.MODALITY."""
+    """The sketch without one part (NAME.MODALITY), which was cut or changed."""
     if sketch is None:
         return None
     return pack_sketches({name: each for name, each in unpack_sketches(sketch).items() if name != part}) or None
@@ -107,7 +107,7 @@ class PartSketches:
             found[name] = SketchColumn(codes, kind or EQUAL_DIGESTS)
         return found
 
-    def is_sound(self, sketch: bytes) -> bool:
+    def is_valid(self, sketch: bytes) -> bool:
         try:
             parts = unpack_sketches(sketch)
         except ValueError:

@@ -1,4 +1,5 @@
-"""A label for each place of a picture or volume: as an array, as runs, and as the cell of a table.
+"""A label for each pixel of an image or voxel of a volume: as an array, as runs, as the cell of a table, from a
+polygon.
 
 The cell of a volume is JSON text, `{"labels": [names], "size": [D, H, W], "runs": text}`. `runs` is made of pairs of
 int32, little-endian: the place of a label in `labels`, from 1 on (0 is background), and how many voxels have it, slice
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 Labels = npt.NDArray[np.uint8]
 """Places of labels; 0 is background."""
+Mask = npt.NDArray[np.bool_]  # (h, w)
 
 MASK = "mask"
 """The column that gatherers of volumes write such cells into."""
@@ -42,7 +44,7 @@ def to_runs(labels: Labels) -> list[int]:
 
 
 def from_runs(runs: Sequence[int], size: Sequence[int]) -> Labels:
-    """What `to_runs` made runs of: of shape `size`. ValueError: they do not fill it."""
+    """The inverse of `to_runs`, of shape `size`. Raises ValueError if the runs do not fill it."""
     return _filled(np.array(runs, np.int64).reshape(-1, 2), tuple(map(int, size)))
 
 
@@ -57,9 +59,9 @@ def resize_labels(pixels: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[
 
 
 def mask_cell(labels: Labels, names: Sequence[str]) -> str:
-    """The cell of labels (D, H, W), of which k is `names[k - 1]`; names that no voxel has are left out.
+    """The cell of labels (D, H, W), of which k is `names[k - 1]`; names without a voxel are left out.
 
-    Where regions overlap, the caller has put the smaller one on top. ValueError: a label without a name.
+    If regions overlap, the caller has put the smaller one on top. Raises ValueError for a label without a name.
     """
     shown = [code for code in np.unique(labels).tolist() if code]
     if shown and shown[-1] > len(names):
@@ -71,7 +73,7 @@ def mask_cell(labels: Labels, names: Sequence[str]) -> str:
 
 
 def mask_of(cell: Any) -> LabelMap:
-    """What `mask_cell` made a cell of. ValueError: it is none."""
+    """The inverse of `mask_cell`. Raises ValueError for any other cell."""
     try:
         found = json.loads(cell)
         names, size, packed = found["labels"], found["size"], base64.b64decode(found["runs"], validate=True)
@@ -88,6 +90,20 @@ def mask_of(cell: Any) -> LabelMap:
     if pixels.max(initial=0) > len(names):
         raise ValueError(f"{pixels.max()} is the label of a voxel, and there are {len(names)} names")
     return LabelMap(pixels, [str(name) for name in names])
+
+
+def fill_polygon(points: npt.NDArray[np.float64], size: tuple[int, int]) -> Mask:
+    """(N, 2) of x and y -> `size`. A pixel is inside if its centre is; pixels are 1 wide, and the first centre is at
+    0.5, 0.5. The even-odd rule, a row at a time: an edge that crosses a row flips all pixels to its right."""
+    (x, y), (to_x, to_y) = points.T, np.roll(points, -1, 0).T
+    middles = np.arange(size[0]) + 0.5
+    rows, edges = np.nonzero((y <= middles[:, None]) != (to_y <= middles[:, None]))
+    along = (middles[rows] - y[edges]) / (to_y[edges] - y[edges])
+    crossing = x[edges] + along * (to_x[edges] - x[edges])
+    turns = np.zeros((size[0], size[1] + 1), np.int64)
+    np.add.at(turns, (rows, np.clip(np.ceil(crossing - 0.5), 0, size[1]).astype(np.int64)), 1)
+    inside: Mask = np.cumsum(turns, 1)[:, :-1] % 2 == 1
+    return inside
 
 
 def _runs(labels: Labels) -> npt.NDArray[np.int64]:
@@ -110,24 +126,3 @@ def _filled(runs: npt.NDArray[np.int64], size: tuple[int, ...]) -> Labels:
     ):
         raise ValueError(f"the runs do not fill {' x '.join(map(str, size))} pixels")
     return np.repeat(runs[:, 0].astype(np.uint8), runs[:, 1]).reshape(size)
-
-
-# Outlines as regions: a pixel belongs to one where its centre lies inside. Pixels are 1 wide; the centre of the first
-# lies at 0.5, 0.5.
-
-
-Mask = npt.NDArray[np.bool_]  # (h, w)
-
-
-def fill_polygon(points: npt.NDArray[np.float64], size: tuple[int, int]) -> Mask:
-    """(N, 2) of x and y -> `size`. The even-odd rule, a row at a time: an edge that crosses a row turns inside out
-    all that is right of it."""
-    (x, y), (to_x, to_y) = points.T, np.roll(points, -1, 0).T
-    middles = np.arange(size[0]) + 0.5
-    rows, edges = np.nonzero((y <= middles[:, None]) != (to_y <= middles[:, None]))
-    along = (middles[rows] - y[edges]) / (to_y[edges] - y[edges])
-    crossing = x[edges] + along * (to_x[edges] - x[edges])
-    turns = np.zeros((size[0], size[1] + 1), np.int64)
-    np.add.at(turns, (rows, np.clip(np.ceil(crossing - 0.5), 0, size[1]).astype(np.int64)), 1)
-    inside: Mask = np.cumsum(turns, 1)[:, :-1] % 2 == 1
-    return inside

@@ -37,7 +37,7 @@ those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
 _OF_TOKENS = ("text", "protein")
 """What the network gets are numbers of tokens; other modalities' own numbers would lose digits in bfloat16."""
 _MAX_TOKENS = 256
-_SLICES = 16  # of a volume, evenly apart, that a network of pictures sees
+_SLICES = 16  # of a volume, evenly apart, that a network of images sees
 _BATCH = 32
 _COUNTING = (
     "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -45,7 +45,7 @@ _COUNTING = (
 )  # fmt: skip
 """Files of a transformers folder that, beside the weights, decide what is computed."""
 VIDEO, OF_FRAMES = "video", "-of-frames"
-"""The modality that models of pictures can embed, too; and how the ids of encoders end that do."""
+"""The modality that models of images can embed, too; and how the ids of encoders end that do."""
 _CLIPS, _FRAMES = 16, 8
 """Clips that are embedded at once, and frames of each."""
 _COMPUTES = 1
@@ -140,7 +140,7 @@ def _pooled(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
 
 
 def _pooled_slices(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
-    """(N, width): of volumes, by a network of pictures: the mean over slices, each brought to unit length."""
+    """(N, width): of volumes, by a network of images: the mean over slices, each brought to unit length."""
     import torch
 
     found = [_pooled(backbone, slice_images(medium, _SLICES)) for medium in media]
@@ -148,7 +148,7 @@ def _pooled_slices(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
 
 
 class FramesEncoder:
-    """A frozen model of pictures, frame by frame.
+    """A frozen model of images, frame by frame.
 
     A clip's vector (3 W,) is the mean of its frames' vectors, by how much that of its later half differs from that of
     its earlier half, and by how much each number changes from frame to frame.

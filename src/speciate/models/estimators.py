@@ -1,9 +1,9 @@
 """Estimators that answer without a training library: NamedTuples of arrays with `scores`, stored in one safetensors
 file.
 
-First the forms (linear, kernel, neighbours, trees, per unit, novelty, streaming LDA) and how a fitted scikit-learn
-model becomes one; then the table `FORMS`, `save` and `load`.
-"""
+First `save` and `load`; then the forms, and how a fitted scikit-learn model becomes one; at the end their table. There
+is no pickle and nothing like it: a file names one form of the table and brings its arrays; any other name is refused.
+Rebuilt estimators need NumPy only, so a served model imports no training library."""
 
 from __future__ import annotations
 
@@ -16,6 +16,69 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+
+Floats = npt.NDArray[np.float64]
+_CHUNK = 256
+_KERNEL_CHUNK = 512
+"""Examples at a time."""
+_NEVER = -1e30
+"""Score of a class without an example."""
+
+
+class Estimator(Protocol):
+    """A NamedTuple of arrays."""
+
+    def scores(self, inputs: Any) -> npt.NDArray[Any]:
+        """(N, D) -> (N, K): one column per class; one column for two classes (positive: the second) or a number.
+
+        Where an example has several answers: (N,) of arrays.
+        """
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
+        ...
+
+
+def save(estimator: Any, path: Path) -> None:
+    form = next(name for name, made in FORMS.items() if type(estimator) is made)
+    save_arrays(estimator._asdict(), path, {"form": form})
+
+
+def load(path: Path) -> Estimator:
+    """Raises REFUSED for a form that is not in the table or does not have the form's arrays."""
+    arrays, metadata = load_arrays(path)
+    form = FORMS.get(metadata.get("form", ""))
+    if form is None or set(arrays) != set(form._fields):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{path.name} holds {metadata.get('form', 'nothing')!r} with {sorted(arrays)}, "
+            f"which is none of the estimators that can be rebuilt: {', '.join(FORMS)}.",
+            "Train the model again with train_model.",
+        )
+    estimator: Estimator = form(**arrays)
+    return estimator
+
+
+def save_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    metadata = metadata or {"arrays": str(len(arrays))}  # a file with neither arrays nor this cannot be read again
+    save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path, metadata)
+
+
+def load_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata of one safetensors file. Raises REFUSED where it is not one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise SpeciateError(
+            Code.REFUSED, f"{path} is not a safetensors file: {error}", "Train the model again with train_model."
+        ) from error
 
 
 class Linear(NamedTuple):
@@ -32,10 +95,9 @@ class Linear(NamedTuple):
         return int(self.weight.size + self.bias.size)
 
 
-# Nothing learned: the inputs are the answer, as where the nearest of vectors are wanted.
-
-
 class Identity(NamedTuple):
+    """Nothing learned: the scores are the inputs, as for retrieval by vectors."""
+
     width: npt.NDArray[Any]  # () D
 
     def scores(self, inputs: Any) -> npt.NDArray[np.float64]:
@@ -47,16 +109,13 @@ class Identity(NamedTuple):
         return 0
 
 
-# A support vector machine with an RBF kernel, for one number or for classes by votes of all pairs.
-#
-# The classes' scores are those of scikit-learn's `SVC.decision_function` ("ovr"): the votes of the K (K - 1) / 2
-# pairwise machines plus the sum of their margins, squeezed into a third so that it only breaks ties.
-
-
-_KERNEL_CHUNK = 512
-
-
 class Kernel(NamedTuple):
+    """A support vector machine with an RBF kernel, for one number, or for classes by votes of all pairs.
+
+    The classes' scores are those of scikit-learn's `SVC.decision_function` ("ovr"): the votes of the K (K - 1) / 2
+    pairwise machines plus the sum of their margins, squeezed into a third so that it only breaks ties.
+    """
+
     vectors: npt.NDArray[Any]  # (S, D) support vectors
     dual: npt.NDArray[Any]  # (S, M): the weight of each support vector in each of M machines
     bias: npt.NDArray[Any]  # (M,)
@@ -124,14 +183,9 @@ def _votes(margins: npt.NDArray[np.float64], classes: int) -> npt.NDArray[np.flo
     return votes + sums / (3.0 * (np.abs(sums) + 1.0))
 
 
-# k nearest neighbours, by brute force: the training examples are the model.
-
-
-_CHUNK = 256
-
-
 class Neighbours(NamedTuple):
-    """Distances are Euclidean; rows of unit length (TF-IDF) so rank by the cosine."""
+    """k nearest neighbours by brute force: the training examples are the model. Distances are Euclidean, so rows of
+    unit length (TF-IDF) rank by the cosine."""
 
     points: npt.NDArray[Any]  # (S, D), or its nonzero values where it is sparse
     indices: npt.NDArray[Any]  # (nonzero,) columns of a sparse matrix (CSR); empty for a dense one
@@ -189,14 +243,12 @@ def fit_neighbours(inputs: Any, answers: npt.NDArray[Any], count: int, *, votes:
     )
 
 
-# Gradient-boosted trees as flat arrays, walked all at once.
-#
-# Every step moves each (example, tree) pair one level down, so one example costs as many array operations as the
-# deepest tree has levels, whatever the number of trees.
-
-
 class Trees(NamedTuple):
-    """Nodes of T trees, one after another; children are absolute positions. A leaf's `feature` is -1."""
+    """Nodes of T trees, one after another; children are absolute positions. A leaf's `feature` is -1.
+
+    Every step moves each (example, tree) pair one level down, so one example costs as many array operations as the
+    deepest tree has levels, whatever the number of trees.
+    """
 
     feature: npt.NDArray[Any]  # (nodes,)
     threshold: npt.NDArray[Any]  # (nodes,) a value at or below it goes left
@@ -273,12 +325,9 @@ def side_by_side(trees: Sequence[Trees]) -> Trees:
     return Trees(**{name: np.concatenate(arrays) for name, arrays in parts.items()})
 
 
-# Estimators that answer for each unit of an example, such as each word or step: one weighted sum per output, the most
-# alike units, or trees.
-
-
 class UnitRows(NamedTuple):
-    """The units of N examples, one after another."""
+    """Inputs of estimators that answer for each unit of an example, such as each word or step: the units of N examples,
+    one after another."""
 
     matrix: Any  # (U, D), dense or sparse
     counts: npt.NDArray[np.int64]  # (N,) units of each example
@@ -321,13 +370,9 @@ def _apart(scores: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> npt.NDArr
     return found
 
 
-# How unlike the training examples something is: by the nearest of them, or by their mean and covariance.
-#
-# Isolation forests are trees (trees.py).
-
-
 class Distance(NamedTuple):
-    """Mean distance to the nearest training examples, Euclidean; rows of unit length (TF-IDF) so rank by the cosine."""
+    """Novelty as the mean Euclidean distance to the nearest training examples; rows of unit length (TF-IDF) rank by the
+    cosine."""
 
     points: npt.NDArray[Any]  # (S, D), or its nonzero values where it is sparse
     indices: npt.NDArray[Any]  # (nonzero,) columns of a sparse matrix (CSR); empty for a dense one
@@ -362,7 +407,7 @@ class Distance(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """Mahalanobis' distance from the mean."""
+    """Novelty as Mahalanobis' distance from the mean."""
 
     mean: npt.NDArray[Any]  # (D,)
     whitening: npt.NDArray[Any]  # (D, D): the precision is its square, whitening.T @ whitening
@@ -391,7 +436,7 @@ def fit_distance(inputs: Any, count: int) -> Distance:
 
 
 def fit_gaussian(inputs: npt.NDArray[Any]) -> Gaussian:
-    """Of (S, D), the covariance shrunk towards a sphere as far as Ledoit & Wolf (2004) say."""
+    """Of (S, D), with the covariance shrunk towards a sphere by Ledoit & Wolf (2004)."""
     from sklearn.covariance import ledoit_wolf
 
     inputs = np.asarray(inputs, np.float64)
@@ -447,21 +492,15 @@ def _squares(matrix: Any) -> npt.NDArray[np.float64]:
     return squares
 
 
-# Linear discriminant analysis that goes on: a mean for each class and one covariance, brought up to date by further
-# examples without a look at the earlier ones.
-#
-# After Hayes & Kanan 2020, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis". Departures:
-# sums are exact, so that the order of examples and of their batches changes nothing but roundings; and the covariance
-# is shrunk towards its mean variance, so that `shrinkage` means the same whatever the scale of the features.
-
-
-Floats = npt.NDArray[np.float64]
-
-
-_NEVER = -1e30
-
-
 class StreamingLda(NamedTuple):
+    """Incremental linear discriminant analysis: a mean for each class and one covariance, updated by further examples
+    without the earlier ones.
+
+    After Hayes & Kanan 2020, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis". Departures:
+    sums are exact, so that the order of examples and of their batches changes nothing but roundings; and the covariance
+    is shrunk towards its mean variance, so that `shrinkage` means the same whatever the scale of the features.
+    """
+
     means: Floats  # (K, D)
     counts: Floats  # (K,)
     scatter: Floats  # (D, D): sum over examples of how far they lie from the mean of their class
@@ -473,13 +512,13 @@ class StreamingLda(NamedTuple):
         return cls(zeros, np.zeros(classes), np.zeros((width, width)), np.array(shrinkage))
 
     def placed(self, places: npt.NDArray[np.int64], classes: int) -> StreamingLda:
-        """The same classes among more: each at its place, the others without an example."""
+        """The same classes among more: each at its place, the new ones without an example."""
         means, counts = np.zeros((classes, self.means.shape[1])), np.zeros(classes)
         means[places], counts[places] = self.means, self.counts
         return self._replace(means=means, counts=counts)
 
     def learned(self, inputs: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> StreamingLda:
-        """With further examples (N, D) of classes (N,); those of none, -1, do not count."""
+        """With further examples (N, D) of classes (N,); class -1 is ignored."""
         means, counts, scatter = self.means.copy(), self.counts.copy(), self.scatter.copy()
         for place in np.unique(targets[targets >= 0]):
             rows = np.asarray(inputs[targets == place], np.float64)
@@ -491,8 +530,8 @@ class StreamingLda(NamedTuple):
         return StreamingLda(means, counts, scatter, self.shrinkage)
 
     def scores(self, inputs: Any) -> Floats:
-        """(N, D) -> (N, K): log chances up to a constant, of classes that are all as frequent; next to none of what was
-        never seen."""
+        """(N, D) -> (N, K): log probabilities up to a constant, with equal priors; very low for classes without an
+        example."""
         width = len(self.scatter)
         covariance = self.scatter / max(self.counts.sum(), 1.0)
         variance = float(np.trace(covariance)) / width or 1.0
@@ -509,70 +548,8 @@ class StreamingLda(NamedTuple):
         return int(self.means.size + self.counts.size + self.scatter.size)
 
 
-# Fitted estimators as plain arrays in one safetensors file, rebuilt by our own code.
-#
-# No pickle and nothing like it: a file names one form of the table below and brings its arrays; any other name is
-# refused. Rebuilt estimators need NumPy only, so a served model imports no training library.
-
-
-class Estimator(Protocol):
-    """A NamedTuple of arrays."""
-
-    def scores(self, inputs: Any) -> npt.NDArray[Any]:
-        """(N, D) -> (N, K): one column per class; one column for two classes (positive: the second) or a number.
-
-        Where an example has several answers: (N,) of arrays.
-        """
-        ...
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers were learned."""
-        ...
-
-
 FORMS: dict[str, Any] = {
     "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
     "per unit": PerUnit, "neighbours per unit": NeighboursPerUnit, "trees per unit": TreesPerUnit,
     "distance": Distance, "gaussian": Gaussian, "streaming": StreamingLda,
 }  # fmt: skip
-
-
-def save(estimator: Any, path: Path) -> None:
-    form = next(name for name, made in FORMS.items() if type(estimator) is made)
-    save_arrays(estimator._asdict(), path, {"form": form})
-
-
-def load(path: Path) -> Estimator:
-    """Raises REFUSED for a form that is not in the table or does not have the form's arrays."""
-    arrays, metadata = load_arrays(path)
-    form = FORMS.get(metadata.get("form", ""))
-    if form is None or set(arrays) != set(form._fields):
-        raise SpeciateError(
-            Code.REFUSED,
-            f"{path.name} holds {metadata.get('form', 'nothing')!r} with {sorted(arrays)}, "
-            f"which is none of the estimators that can be rebuilt: {', '.join(FORMS)}.",
-            "Train the model again with train_model.",
-        )
-    estimator: Estimator = form(**arrays)
-    return estimator
-
-
-def save_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path, metadata: dict[str, str]) -> None:
-    from safetensors.numpy import save_file
-
-    metadata = metadata or {"arrays": str(len(arrays))}  # a file with neither arrays nor this cannot be read again
-    save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path, metadata)
-
-
-def load_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Arrays and metadata of one safetensors file. Raises REFUSED where it is not one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise SpeciateError(
-            Code.REFUSED, f"{path} is not a safetensors file: {error}", "Train the model again with train_model."
-        ) from error

@@ -1,7 +1,7 @@
 """The job kind `fetch`: a model that others published becomes a version of the registry.
 
-From the hub at one commit, or from a folder. Only what may be loaded is taken (trust.py); files are fetched into the
-cache, where the next attempt finds them, and sealed as one version, which says where it comes from.
+It comes from the hub at one commit, or from a folder. Only loadable files are taken (trust.py). Files are fetched into
+the cache, where the next attempt finds them, and sealed as one version, which says where it comes from.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 PUBLISHED = "published"
-"""The method of a card: how others made it, we do not know."""
-SEEING = "image-text-to-text"
-_SEEN = ("image.image", "question.text")
-"""Parts by whose names a published model of that task is asked."""
+"""The method of a card: how others made it is not known."""
+IMAGE_TEXT = "image-text-to-text"
+_IMAGE_TEXT_PARTS = ("image.image", "question.text")
+"""Parts of the inputs of a published model of that task."""
 _KEY = "huggingface"
 _STAGED = "model"
 _SHOWN = 20
-T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 class FetchSpec(BaseModel):
@@ -68,14 +68,11 @@ class Source(BaseModel):
     revision: str | None = None
     """The commit."""
     wanted: str | None = None
-    """The branch, tag or commit that was asked for."""
+    """The branch, tag or commit that the caller named."""
     set_aside: dict[str, str] = {}
-    """Files that were not taken, with the reason."""
+    """Excluded files, with the reason."""
     scanned_by: str | None = None
-    """The scanner that looked for pickles in what was there, and found none that run code; None: none is installed."""
-
-
-# In the daemon
+    """The scanner that found no pickle that runs code among the files; None: none is installed."""
 
 
 def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
@@ -107,7 +104,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
 
 
 def _repository(ref: ModelRef) -> tuple[str, str | None]:
-    """(org/name, revision) of a ref. INVALID for what is on no hub."""
+    """(org/name, revision) of a ref. Raises INVALID for a ref that is not a hub's."""
     name, _, revision = ref.name.partition("@")
     if ref.source == "timm":
         name = f"timm/{name}"
@@ -116,12 +113,13 @@ def _repository(ref: ModelRef) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def _no_source(said: str) -> SpeciateError:
-    bare = said.partition(":")[0] not in SOURCES
-    hint = f"For a folder, call register_model with source={f'path:{said}'!r}. Otherwise with" if bare else "Call with"
+def _no_source(source: str) -> SpeciateError:
+    bare = source.partition(":")[0] not in SOURCES
+    folder = f"For a folder, call register_model with source={f'path:{source}'!r}. Otherwise with"
+    hint = folder if bare else "Call with"
     return SpeciateError(
         Code.INVALID,
-        f"{said[:200]!r} cannot be fetched.",
+        f"{source[:200]!r} cannot be fetched.",
         f"{hint} source='hf:org/name', 'timm:NAME' or 'path:/dir'; search_models finds some.",
     )
 
@@ -134,15 +132,12 @@ def _has_key(host: str) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """Of what lies in it; that of a folder ends in `/`, so that none is taken for a file."""
+    """Names of its entries; a subfolder's name ends in `/`, so that it is not taken for a file."""
     return [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
 
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-# In the worker
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -153,13 +148,13 @@ def run(run: Run) -> dict[str, Any]:
     staged.mkdir(parents=True)
     if ref.source == "path":
         folder = Path(ref.name)
-        where = Source(source=spec.source, set_aside=trust.take(folder, staged).set_aside)
+        where = Source(source=spec.source, set_aside=trust.take(folder, staged).excluded)
         scanned = trust.scan(folder)
         if sealed.is_sealed_export(staged):
             return {"card": _take_exported(spec, folder, staged, scanned, run).model_dump()}
         details = _readme_metadata(staged / "README.md")
     else:
-        found = _found(run, ref)
+        found = _find_revision(run, ref)
         chosen = trust.choose(file.name for file in found.files)
         folder = run.folders.cache / "published" / found.repository.replace("/", "--") / found.commit
         _download(run, found, chosen.files, folder)
@@ -170,7 +165,7 @@ def run(run: Run) -> dict[str, Any]:
         details = found.details
         where = Source(
             source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
-            wanted=_repository(ref)[1], set_aside=chosen.set_aside,
+            wanted=_repository(ref)[1], set_aside=chosen.excluded,
         )  # fmt: skip
     trust.check(staged)
     card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
@@ -179,8 +174,8 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.ScanResult, run: Run) -> ModelCard:
-    """A model that export_model wrote: its files as they were sealed, and the facts of its card. `staged`: a copy of
-    the folder, in whose place stands what was sealed."""
+    """A model that export_model wrote: its sealed files, and the facts of its card. `staged`: a copy of the folder,
+    which is replaced by the sealed files alone."""
     copy = run.folder.path / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     staged.rename(copy)
@@ -202,9 +197,9 @@ def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.S
     )  # fmt: skip
 
 
-def _found(run: Run, ref: ModelRef) -> hf_hub.Revision:
+def _find_revision(run: Run, ref: ModelRef) -> hf_hub.Revision:
     repository, wanted = _repository(ref)
-    return _patiently(lambda: hf_hub.find_revision("model", repository, wanted, _token(run)))
+    return _retry_later(lambda: hf_hub.find_revision("model", repository, wanted, _token(run)))
 
 
 def _download(run: Run, found: hf_hub.Revision, names: Iterable[str], folder: Path) -> None:
@@ -213,13 +208,13 @@ def _download(run: Run, found: hf_hub.Revision, names: Iterable[str], folder: Pa
             raise Stopped
         run.progress(done, total, "bytes", f"fetching {found.repository}")
 
-    _patiently(lambda: hf_hub.download(found, list(names), folder, _token(run), progress))
+    _retry_later(lambda: hf_hub.download(found, list(names), folder, _token(run), progress))
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    """What may pass by itself is tried again by the engine, later and later."""
+def _retry_later(request: Callable[[], Answer]) -> Answer:
+    """If the hub is unavailable, the engine retries the job after growing pauses."""
     try:
-        return ask()
+        return request()
     except SpeciateError as error:
         if error.code is Code.UNAVAILABLE:
             raise Transient(f"{error.message} {error.recovery}") from error
@@ -231,46 +226,42 @@ def _token(run: Run) -> str | None:
 
 
 def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any]) -> ModelCard:
-    said = details.get("card") or {}
-    told = str(said.get("license") or "") or next(
+    metadata = details.get("card") or {}
+    license_ = str(metadata.get("license") or "") or next(
         (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
     )
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
-    sees = task == SEEING
+    reads_images = task == IMAGE_TEXT
     return ModelCard(
         name=spec.name,
         task=task,
-        modality="multimodal" if sees else modality_of(spec.name, staged),
-        parts=_SEEN if sees else (),
+        modality="multimodal" if reads_images else modality_of(spec.name, staged),
+        parts=_IMAGE_TEXT_PARTS if reads_images else (),
         method=PUBLISHED,
         parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)),
         bytes=_size(staged),
-        license=licenses.spdx(spec.license or told),
+        license=licenses.spdx(spec.license or license_),
         recipe=where.model_dump(exclude_none=True),
-        base_model=_base(said.get("base_model")),
+        base_model=_base(metadata.get("base_model")),
     )
 
 
 def _readme_metadata(readme: Path) -> dict[str, Any]:
-    """What the hub would tell of it: the front matter of its README; nothing where there is none or no library to read
-    it."""
+    """The front matter of a README, as the hub would return it; empty if there is none, or no library to read it."""
     try:
         from huggingface_hub import metadata_load
 
-        said = metadata_load(readme) or {}
+        metadata = metadata_load(readme) or {}
     except Exception:  # noqa: BLE001 - whatever is wrong with it: a README is no reason to refuse a model
         return {}
-    task = said.get("pipeline_tag")
-    return {"card": said, "task": task if isinstance(task, str) else None}
+    task = metadata.get("pipeline_tag")
+    return {"card": metadata, "task": task if isinstance(task, str) else None}
 
 
-def _base(said: Any) -> str | None:
-    """What a card names as the model that it was made from."""
-    name = said[0] if isinstance(said, list) and said else said
+def _base(named: Any) -> str | None:
+    """The base model that a card names."""
+    name = named[0] if isinstance(named, list) and named else named
     return f"hf:{name}" if isinstance(name, str) and hf_hub.is_repository(name) else None
-
-
-# In the daemon again
 
 
 class FetchedModel(NamedTuple):
@@ -288,13 +279,13 @@ def collect(folder: RunFolder) -> FetchedModel:
 
 def commit(tx: Transaction, job: Job, fetched: FetchedModel) -> dict[str, Any]:
     card = registry.register(tx, Folders(fetched.workspace), fetched.card, fetched.folder)
-    source = Source.model_validate(fetched.card.recipe)  # of this fetch, where the version was there before
-    aside = source.set_aside
+    source = Source.model_validate(fetched.card.recipe)  # this fetch's; the version may be an earlier one
+    excluded = source.set_aside
     report = {
         "license": card.license, "parameters": card.parameters, "bytes": card.bytes, "modality": card.modality,
-        "revision": card.recipe.get("revision"), "set_aside": len(aside),
+        "revision": card.recipe.get("revision"), "set_aside": len(excluded),
         "scanned_by": source.scanned_by or "no scanner: pip install 'speciate[scan]'",
-        "untrusted": {"set_aside": dict(list(aside.items())[:_SHOWN])},
+        "untrusted": {"set_aside": dict(list(excluded.items())[:_SHOWN])},
     }  # fmt: skip
     return {"model": card.ref, "report": report}
 

@@ -1,4 +1,4 @@
-"""What is known of a model version: where it comes from, what it costs, what it may be used for."""
+"""The card of a model version: where it comes from, what it cost, what it may be used for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A backbone in a model folder: `backbone.json`, `backbone.safetensors` and its own files, flat beside a head's.
 
-Weights go by the module's own names and are loaded with every name matched: transformers' `from_pretrained` renames
-keys on the way, and what does not match it initialises anew with no more than a warning.
+Weights go by the module's own names and every name must match on loading: transformers' `from_pretrained` renames keys
+on the way, and initialises keys that do not match with no more than a warning. Facts that the headers of safetensors
+files tell (parameters, shapes) are read without a library.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone
 
 SETTINGS, WEIGHTS = "backbone.json", "backbone.safetensors"
+_LONGEST_HEADER = 16 << 20
+"""Bytes; the header of a file with 80,000 tensors has 8 million."""
 
 
 def save(backbone: Backbone, folder: Path) -> None:
@@ -68,12 +71,12 @@ def is_export(folder: Path) -> bool:
 
 
 def modality(folder: Path) -> str | None:
-    said = read_settings(folder).get("modality") if has_backbone(folder) else None
-    return said if isinstance(said, str) else None
+    found = read_settings(folder).get("modality") if has_backbone(folder) else None
+    return found if isinstance(found, str) else None
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """INVALID where it is no JSON object."""
+    """Raises INVALID if the file is no JSON object."""
     try:
         settings: Any = foreign_files.read_json(folder / SETTINGS)
         if isinstance(settings, dict):
@@ -86,15 +89,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     )
 
 
-# The safetensors files of a model folder, as far as their headers tell: no library is needed.
-
-
-_LONGEST_HEADER = 16 << 20
-"""Bytes; that of a file with 80,000 tensors has 8 million."""
-
-
 def weight_files(folder: Path) -> list[Path]:
-    """Raises NOT_FOUND where there are none."""
+    """The safetensors files with the weights. Raises NOT_FOUND without any."""
     found = [folder / WEIGHTS] if has_backbone(folder) else sorted(folder.glob("model*.safetensors"))
     if not found:
         raise SpeciateError(
@@ -106,13 +102,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def count_parameters(file: Path) -> int:
-    """Numbers in it. Raises INVALID where it is no such file."""
+    """Numbers in a safetensors file. Raises INVALID for another file."""
     return sum(map(math.prod, _shapes(file)))
 
 
 def check_weights(folder: Path) -> None:
-    """Of a folder that a caller named, what a plan can tell: kinds and sizes of what lies in it, and the headers of its
-    weights. REFUSED, or INVALID where a file of weights is none."""
+    """Check a folder that a caller named, as far as a plan can: kinds and sizes of its entries, and the headers of its
+    weights. Raises REFUSED, or INVALID for weights that are no safetensors file."""
     foreign_files.check_folder(folder)
     for file in folder.glob("*.safetensors"):
         if file.is_file():
@@ -120,7 +116,7 @@ def check_weights(folder: Path) -> None:
 
 
 def has_matrix(folder: Path) -> bool:
-    """Without one, a network has no linear layer; with one it may have."""
+    """Whether there is a weight matrix. Without one, a network has no linear layer; with one it may have."""
     return any(len(shape) == 2 for file in weight_files(folder) for shape in _shapes(file))
 
 

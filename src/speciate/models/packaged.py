@@ -96,9 +96,9 @@ def card(name: str) -> ModelCard:
 
 
 def _identity(file: Path) -> str:
-    """sha256 of the content, known for as long as size and time of the file stay."""
-    said = file.stat()
-    return _hash(file, said.st_size, said.st_mtime_ns)
+    """sha256 of the content, cached as long as the file's size and time stay."""
+    info = file.stat()
+    return _hash(file, info.st_size, info.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)

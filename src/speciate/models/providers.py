@@ -12,7 +12,7 @@ API = "api:"
 
 
 class Provider(NamedTuple):
-    """`secret`: under which name its key is looked for where none is given."""
+    """`secret`: the name of its stored key, unless another is given."""
 
     base_url: str
     secret: str
@@ -34,7 +34,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def card(provider_and_model: str) -> ModelCard:
-    """What is known of it without a network: where it is served. Raises what `endpoint` raises."""
+    """The card without a network: where the model is served. Raises what `endpoint` raises."""
     found = endpoint(provider_and_model)
     return ModelCard(name=provider_and_model.removeprefix(API), id=found.identity, method=SERVED, endpoint=found)
 

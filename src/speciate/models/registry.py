@@ -1,7 +1,8 @@
 """Registered model versions: rows in the catalog, immutable folders `models/NAME/vN/` on disk.
 
 A version's files are hard links to those in the run folder that made them, so a registration moves nothing, can be
-repeated, and leaves the run folder whole for a rebuild.
+repeated, and leaves the run folder complete for a rebuild. A model that others serve is a version without weights: its
+card says where it is served and what it is called there.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ _USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
 class ModelVersion(NamedTuple):
     card: ModelCard
     place: Path | None
-    """The folder with the files; None where others serve it."""
+    """The folder with the files; None if others serve it."""
     keys: tuple[Path, ...] | None = None
-    """Public keys, one of which must have signed it; None where no signature is wanted."""
+    """Public keys, one of which must have signed it; None if no signature is required."""
 
     @property
     def path(self) -> Path:
-        """The folder with the files, to be loaded. Raises INVALID where others serve it, REFUSED where a signature is
-        wanted and there is no good one."""
+        """The folder with the files, to be loaded. Raises INVALID if others serve the model, REFUSED if a signature is
+        required and there is no valid one."""
         if self.place is None:
             where = self.card.endpoint.host if self.card.endpoint else "others"
             raise SpeciateError(
@@ -70,8 +71,8 @@ class ModelVersion(NamedTuple):
 
 
 def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelVersion:
-    """The version that `name`, `name@v3`, `USECASE@production`, `pkg:NAME`, `api:PROVIDER/MODEL`, or `hf:org/name` of
-    one that was fetched, means now.
+    """The version that a ref means now: `name`, `name@v3`, `USECASE@production`, `pkg:NAME`, `api:PROVIDER/MODEL`, or
+    `hf:org/name` of a fetched model.
 
     Raises NOT_FOUND with near names, MISSING_EXTRA for a package that is not installed, INVALID for sources that
     cannot be resolved without a network.
@@ -111,7 +112,7 @@ def _keys(folders: Folders) -> tuple[Path, ...] | None:
 
 
 def fetched(database: Database, ref: ModelRef) -> ModelCard | None:
-    """The newest version that was fetched from where `hf:org/name[@REVISION]` leads; None where there is none."""
+    """The newest version that was fetched from `hf:org/name[@REVISION]`; None if there is none."""
     if ref.source != "hf":
         return None
     repository, _, revision = ref.name.partition("@")
@@ -123,13 +124,13 @@ def fetched(database: Database, ref: ModelRef) -> ModelCard | None:
 
 
 def name_of(ref: ModelRef) -> str:
-    """A name for what is fetched from there: `org--name`."""
+    """The name of a model that is fetched from there: `org--name`."""
     place = ref.name.partition("@")[0].replace("/", "--")
     return re.sub(r"[^\w.\-]", "-", place, flags=re.ASCII).lstrip(".-")[:64]
 
 
 def versions(database: Database, name: str) -> list[ModelCard]:
-    """All versions of a name, oldest first; empty where there is none."""
+    """All versions of a name, oldest first."""
     return [ModelCard.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
 
 
@@ -139,7 +140,7 @@ def newest_of_each(database: Database) -> list[ModelCard]:
 
 
 def last_of_each(database: Database) -> list[tuple[str, int]]:
-    """Each name with the number of its newest version: whether there is another one since is cheaply seen."""
+    """Each name with the number of its newest version: a cheap way to notice a new one."""
     return [(name, version) for name, version in database.read(_LAST_OF_EACH)]
 
 
@@ -148,7 +149,7 @@ def names(database: Database) -> list[str]:
 
 
 def endpoint_of(database: Database, ref: str) -> Endpoint | None:
-    """Where the model of this exact ref is served; None for one that is not served, or is no version any more."""
+    """Where the model of this exact ref is served; None for one that is not served, or no longer a version."""
     if ref.startswith(providers.API):
         return providers.endpoint(ref)
     name, _, version = ref.partition("@v")
@@ -157,7 +158,7 @@ def endpoint_of(database: Database, ref: str) -> Endpoint | None:
 
 
 def check_free(database: Database, name: str) -> None:
-    """Raise CONFLICT where a use case has this name: `NAME@production` would mean two things."""
+    """Raise CONFLICT if a use case has this name: `NAME@production` would mean two things."""
     if database.read(_USE_CASE_OF_NAME, [name])[0][0]:
         raise SpeciateError(
             Code.CONFLICT,
@@ -167,7 +168,7 @@ def check_free(database: Database, name: str) -> None:
 
 
 def register(tx: Transaction, folders: Folders, card: ModelCard, staged: Path | None) -> ModelCard:
-    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version.
+    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same id is the same version.
 
     `staged` None: others serve it, and its folder holds the card alone.
     """
@@ -187,8 +188,47 @@ def version_folder(folders: Folders, name: str, version: int) -> Path:
     return folders.models / name / f"v{version}"
 
 
+def served_card(
+    workspace: Workspace,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    task: str | None,
+    license: str | None,  # noqa: A002 - as cards call it
+) -> ModelCard:
+    """The card of a version that others serve, to be registered. Touches no network.
+
+    Any difference makes another version, also a price or a key's name: money is counted and sent by them. Raises
+    INVALID for a malformed name, CONFLICT for a use case's, NOT_FOUND for an unknown task.
+    """
+    check_name("model", name)
+    check_free(workspace.database, name)
+    if task is not None:
+        find_task(task)
+    facts = json.dumps([endpoint.model_dump(), task, license], sort_keys=True)
+    identity = f"endpoint-{hashlib.sha256(facts.encode()).hexdigest()}"
+    return ModelCard(name=name, id=identity, task=task, method=SERVED, endpoint=endpoint, license=license)
+
+
+def commands_needed(endpoint: Endpoint, private_hosts: Collection[str] = ()) -> tuple[str, ...]:
+    """Commands that a person must still run before the endpoint can be called; DATASET is what will be sent there."""
+    commands = []
+    try:
+        hosts.check_url(endpoint.base_url, private_hosts)
+    except SpeciateError:
+        commands.append(f"speciate hosts add {endpoint.host}")
+    if endpoint.secret is not None:
+        try:
+            secrets.get(endpoint.secret, endpoint.host)
+        except SpeciateError:
+            commands.append(f"speciate secret set {endpoint.secret} --host {endpoint.host}")
+    if not endpoint.is_local:
+        commands.append(f"speciate allow DATASET --host {endpoint.host} --usd CAP")
+    return tuple(commands)
+
+
 def _taken(card: ModelCard, staged: Path | None, target: Path) -> bool:
-    """Whether another model lies there, of which the catalog lost the row. Our own leftovers do not count."""
+    """Whether another model lies there whose row the catalog lost. Our own leftovers do not count."""
     manifest = target / sealed.MANIFEST
     if manifest.is_file():
         return staged is None or manifest.read_bytes() != (staged / sealed.MANIFEST).read_bytes()
@@ -196,7 +236,7 @@ def _taken(card: ModelCard, staged: Path | None, target: Path) -> bool:
 
 
 def _publish(staged: Path | None, target: Path, card: ModelCard) -> None:
-    """Put the files in place in one step. What a registration that was not committed left behind is replaced."""
+    """Put the files in place in one step. Leftovers of a registration that was not committed are replaced."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -235,50 +275,3 @@ def _no_version(database: Database, ref: ModelRef) -> SpeciateError:
             f"Use {ref.name!r} for the newest.",
         )
     return unknown("model", ref.name, known, "Call train_model or specialize to make one.")
-
-
-# Models that others serve, as versions of the registry: where they are and what they are called there, no weights.
-
-
-def served_card(
-    workspace: Workspace,
-    name: str,
-    endpoint: Endpoint,
-    *,
-    task: str | None,
-    license: str | None,  # noqa: A002 - as cards call it
-) -> ModelCard:
-    """The card of a version to be made. Raises INVALID for a name that is none, CONFLICT for a use case's, NOT_FOUND
-    for a task that there is not. No network is touched.
-
-    Whatever is told apart makes another version: also a price or a key's name, by which money is counted and sent.
-    """
-    check_name("model", name)
-    check_free(workspace.database, name)
-    if task is not None:
-        find_task(task)
-    told = json.dumps([endpoint.model_dump(), task, license], sort_keys=True)
-    identity = f"endpoint-{hashlib.sha256(told.encode()).hexdigest()}"
-    return ModelCard(name=name, id=identity, task=task, method=SERVED, endpoint=endpoint, license=license)
-
-
-def register_served(tx: Transaction, workspace: Workspace, card: ModelCard) -> ModelCard:
-    """The next version of its name. The same card is the same version."""
-    return register(tx, workspace.folders, card, None)
-
-
-def commands_needed(endpoint: Endpoint, private_hosts: Collection[str] = ()) -> tuple[str, ...]:
-    """What a person must yet type before it can be asked; DATASET is what will be sent there."""
-    commands = []
-    try:
-        hosts.check_url(endpoint.base_url, private_hosts)
-    except SpeciateError:
-        commands.append(f"speciate hosts add {endpoint.host}")
-    if endpoint.secret is not None:
-        try:
-            secrets.get(endpoint.secret, endpoint.host)
-        except SpeciateError:
-            commands.append(f"speciate secret set {endpoint.secret} --host {endpoint.host}")
-    if not endpoint.is_local:
-        commands.append(f"speciate allow DATASET --host {endpoint.host} --usd CAP")
-    return tuple(commands)

@@ -101,7 +101,7 @@ class VisionLanguagePredictor:
 
     def _render(self, example: Example) -> RenderedPrompt:
         prompt = look(example.media, self.sight.parts, self.sight.side)
-        return RenderedPrompt(vision_language.render_prompt(self.processor, prompt, self.sight.system), prompt.pictures)
+        return RenderedPrompt(vision_language.render_prompt(self.processor, prompt, self.sight.system), prompt.images)
 
 
 def load_vision_model(folder: Path, threads: int = 1) -> VisionLanguagePredictor:

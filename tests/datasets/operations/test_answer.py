@@ -50,7 +50,7 @@ def teacher(tmp_path: Any) -> Iterator[tuple[Workspace, Answering]]:
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
     where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
     card = serving.served_card(workspace, name, where, task=None, license=None)
-    workspace.database.transact(lambda tx: serving.register_served(tx, workspace, card))
+    workspace.database.transact(lambda tx: serving.register(tx, workspace.folders, card, None))
 
 
 STEP = {"op": "answer", "model": "oracle", "template": "{input}\nAnswer in one sentence."}

@@ -36,7 +36,7 @@ def server() -> Iterator[Served]:
 
 def register(workspace: Workspace, server: Served, **changes: Any) -> str:
     card = registered.served_card(workspace, "stub", server.endpoint(**changes), task=None, license=None)
-    return workspace.database.transact(lambda tx: registered.register_served(tx, workspace, card)).ref
+    return workspace.database.transact(lambda tx: registered.register(tx, workspace.folders, card, None)).ref
 
 
 def ask(workspace: Workspace, ref: str) -> dict[str, Any]:

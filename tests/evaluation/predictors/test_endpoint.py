@@ -26,7 +26,7 @@ def served(flowers: Workspace) -> Iterator[Answering]:
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
     where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
     card = serving.served_card(workspace, name, where, task=None, license=None)
-    workspace.database.transact(lambda tx: serving.register_served(tx, workspace, card))
+    workspace.database.transact(lambda tx: serving.register(tx, workspace.folders, card, None))
 
 
 def test_a_public_model_is_compared_with_ones_own(flowers: Workspace, served: Answering) -> None:

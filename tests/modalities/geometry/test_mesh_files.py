@@ -147,7 +147,7 @@ def test_polygons_become_triangles_in_every_format_that_has_them() -> None:
     ply = b"ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
     ply += b"element face 2\nproperty list uchar int vertex_indices\nend_header\n" + SQUARE.replace(b"v ", b"")
     for data, area in ((SQUARE + face["obj"], 1.0), (square, 1.0), (ply + b"4 0 1 2 3\n3 0 1 2\n", 1.5)):
-        assert MESH.judge(data).measures["area"] == pytest.approx(area)
+        assert MESH.summarize(data).measures["area"] == pytest.approx(area)
 
 
 def test_lists_of_several_lengths_in_a_binary_ply_are_read_row_by_row() -> None:
@@ -155,13 +155,13 @@ def test_lists_of_several_lengths_in_a_binary_ply_are_read_row_by_row() -> None:
     head += b"property double z\nelement face 2\nproperty list uchar int vertex_index\nend_header\n"
     body = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], ">f8").tobytes()
     body += struct.pack(">B4i", 4, 0, 1, 2, 3) + struct.pack(">B3i", 3, 0, 1, 2)
-    assert MESH.judge(head + body).measures["area"] == pytest.approx(1.5)
+    assert MESH.summarize(head + body).measures["area"] == pytest.approx(1.5)
     for missing in range(1, 20):
         assert refusal(MESH, (head + body)[:-missing]).quality == "partial"
 
 
 def test_coordinates_of_a_map_keep_their_millimetres() -> None:
-    found = POINT_CLOUD.judge(CLOUDS["ball.las"][0])
+    found = POINT_CLOUD.summarize(CLOUDS["ball.las"][0])
     media = POINT_CLOUD.decode(CLOUDS["ball.las"][0])
     assert found.header.fields["origin_y"] == pytest.approx(5_400_000, abs=1.01)
     origin = np.array([found.header.fields[f"origin_{axis}"] for axis in "xyz"])
@@ -175,7 +175,7 @@ def test_pcd_that_is_packed_is_refused_by_name_and_rays_that_met_nothing_are_lef
     points = ball()
     assert "binary_compressed" in refusal(POINT_CLOUD, pcd(points, "binary_compressed")).detail
     points[5] = np.nan
-    assert POINT_CLOUD.judge(pcd(points, "ascii")).measures["points"] == 399
+    assert POINT_CLOUD.summarize(pcd(points, "ascii")).measures["points"] == 399
 
 
 def test_columns_of_a_text_are_what_their_names_or_their_number_say() -> None:

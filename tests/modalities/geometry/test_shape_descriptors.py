@@ -100,7 +100,7 @@ def test_a_mesh_has_the_same_fingerprint_in_every_format_and_order(kind: str) ->
     part = PARTS["gear"]
     order = np.random.default_rng(0).permutation(len(part.vertices))
     mixed = trimesh.Trimesh(part.vertices[order], np.argsort(order)[part.faces][::-1, [1, 2, 0]], process=False)
-    same = MESH.judge(exported(mixed, kind))
+    same = MESH.summarize(exported(mixed, kind))
     assert same.fingerprint == MESH.fingerprint(media_of(part))
     other = part.copy()
     other.vertices[0] += 0.01

@@ -163,7 +163,7 @@ def test_files_of_several_series_are_no_volume() -> None:
 
 def test_a_file_without_pixels_says_what_it_is() -> None:
     for name, what in (("test-SR", "a report"), ("rtstruct", "outlines"), ("waveform_ecg", "a waveform")):
-        with pytest.raises(DecodeError, match=f"no picture: {what}") as caught:
+        with pytest.raises(DecodeError, match=f"no image: {what}") as caught:
             DICOM.decode(samples.real(f"{name}.dcm"))
         assert caught.value.quality == "error"
 

@@ -23,7 +23,7 @@ PLAIN = written(organ(1).voxels).to_bytes()
 
 def refusal(data: bytes) -> DecodeError:
     found = []
-    for read in (NIFTI.decode, NIFTI.judge):
+    for read in (NIFTI.decode, NIFTI.summarize):
         with pytest.raises(DecodeError) as caught:
             read(data)
         found.append(caught.value)
@@ -206,4 +206,4 @@ def test_no_header_breaks_it(flips: list[tuple[int, int]]) -> None:
         return
     assert np.isfinite(found["voxels"]).all()
     assert np.isfinite(found["spacing"]).all()
-    NIFTI.judge(bytes(data))
+    NIFTI.summarize(bytes(data))

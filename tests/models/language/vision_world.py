@@ -1,7 +1,7 @@
-"""Models that see and write, of a hundred thousand weights, each with a processor of its own, made in a second.
+"""Vision-language models of a hundred thousand weights, each with a processor of its own, made in a second.
 
-Three families, for each ties pictures to text in another way: patches in one row with their grid (Qwen2-VL), pictures
-of one size (LLaVA), and several pictures padded with masks (Idefics3). They know nothing; what they learn is real.
+Three families, each with another way to tie images to text: patches in one row with their grid (Qwen2-VL), images of
+one size (LLaVA), and several images padded with masks (Idefics3). Their weights are random; what they learn is real.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from speciate.models.language.vision_language import Picture
+from speciate.models.language.vision_language import ImageArray
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}PICTURE{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
@@ -25,19 +25,19 @@ _TEXT: dict[str, Any] = {
     "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256,
 }  # fmt: skip
-_EYES: dict[str, Any] = {
+_VISION: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
 }  # fmt: skip
 
 
-def coloured(colour: str, at: int = 0, shape: tuple[int, int] = (28, 28)) -> Picture:
-    """Of that colour all over, no two alike: noise is a function of `at`."""
+def coloured(colour: str, at: int = 0, shape: tuple[int, int] = (28, 28)) -> ImageArray:
+    """An image of one colour; its noise is a function of `at`."""
     noise = np.random.default_rng(at).integers(-18, 18, (*shape, 3))
     return (np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8)
 
 
 def tiny_qwen(folder: Path, template: str | None = CHAT, *, dropout: float = 0.0) -> str:
-    """Saved there; its ref. A picture of 28 pixels a side has one token, one of 56 or more four."""
+    """Saved there; its ref. An image of 28 pixels a side has one token, one of 56 or more four."""
     from transformers import (
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,
@@ -51,7 +51,7 @@ def tiny_qwen(folder: Path, template: str | None = CHAT, *, dropout: float = 0.0
     make: Any = Qwen2VLImageProcessor
     processor = Qwen2VLProcessor(
         image_processor=make(min_pixels=28 * 28, max_pixels=56 * 56), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(), chat_template=template and template.replace("PICTURE", pad),
+        video_processor=Qwen2VLVideoProcessor(), chat_template=template and template.replace("IMAGE", pad),
     )  # fmt: skip
     ids = tokenizer.convert_tokens_to_ids
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}
@@ -65,7 +65,7 @@ def tiny_qwen(folder: Path, template: str | None = CHAT, *, dropout: float = 0.0
 
 
 def tiny_llava(folder: Path, template: str | None = CHAT) -> str:
-    """A picture has four tokens."""
+    """An image has four tokens."""
     from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     tokenizer = _tokenizer("<image>")
@@ -73,18 +73,18 @@ def tiny_llava(folder: Path, template: str | None = CHAT) -> str:
     processor = LlavaProcessor(
         image_processor=make(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}), tokenizer=tokenizer,
         patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=template and template.replace("PICTURE", "<image>"),
+        chat_template=template and template.replace("IMAGE", "<image>"),
     )  # fmt: skip
     config = LlavaConfig(
         text_config=_of_text(tokenizer) | {"model_type": "llama"},
-        vision_config=_EYES | {"model_type": "clip_vision_model", "patch_size": 14},
+        vision_config=_VISION | {"model_type": "clip_vision_model", "patch_size": 14},
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1,
     )  # fmt: skip
     return _saved(folder, LlavaForConditionalGeneration, config, processor)
 
 
 def tiny_idefics(folder: Path, template: str | None = CHAT) -> str:
-    """A picture has seven tokens, three of them around it."""
+    """An image has seven tokens, three of them around it."""
     from transformers import (
         Idefics3Config,
         Idefics3ForConditionalGeneration,
@@ -95,13 +95,13 @@ def tiny_idefics(folder: Path, template: str | None = CHAT) -> str:
     rows = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     tokenizer = _tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *rows)
     make: Any = Idefics3ImageProcessor
-    pictures = make(size={"longest_edge": 56}, max_image_size={"longest_edge": 28}, do_image_splitting=False)
+    image_processor = make(size={"longest_edge": 56}, max_image_size={"longest_edge": 28}, do_image_splitting=False)
     processor = Idefics3Processor(
-        image_processor=pictures, tokenizer=tokenizer, image_seq_len=4,
-        chat_template=template and template.replace("PICTURE", "<image>"),
+        image_processor=image_processor, tokenizer=tokenizer, image_seq_len=4,
+        chat_template=template and template.replace("IMAGE", "<image>"),
     )  # fmt: skip
     config = Idefics3Config(
-        text_config=_of_text(tokenizer) | {"model_type": "llama"}, vision_config=_EYES | {"patch_size": 7},
+        text_config=_of_text(tokenizer) | {"model_type": "llama"}, vision_config=_VISION | {"patch_size": 7},
         scale_factor=2, image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
     return _saved(folder, Idefics3ForConditionalGeneration, config, processor)

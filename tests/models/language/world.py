@@ -1,6 +1,6 @@
 """A language model of fifty thousand weights with a tokenizer of its own, made in a second, and sums to learn.
 
-It knows nothing; what it learns from a few hundred sums with one digit is real.
+Its weights are random; what it learns from a few hundred sums with one digit is real.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def sums(count: int = 100) -> list[tuple[str, str]]:
 
 
 def tiny_tokenizer(template: str | None = CHATML, texts: Sequence[str] = ()) -> Any:
-    """`texts`: others whose words become tokens."""
+    """`texts`: further texts whose words become tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -66,7 +66,7 @@ def tiny_model(
     return f"path:{folder}"
 
 
-def messages(*said: str) -> str:
-    """Of user and assistant in turn, as a dataset keeps them."""
+def messages(*turns: str) -> str:
+    """A conversation of user and assistant in turn, as a dataset stores it."""
     roles = ("user", "assistant")
-    return json.dumps([{"role": roles[place % 2], "content": text} for place, text in enumerate(said)])
+    return json.dumps([{"role": roles[place % 2], "content": text} for place, text in enumerate(turns)])

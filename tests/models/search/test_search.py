@@ -236,7 +236,7 @@ def test_what_a_model_needs_is_what_stands_in_its_way(
 def test_an_endpoint_of_the_workspace_needs_what_is_not_typed_yet(workspace: Workspace) -> None:
     where = Endpoint(base_url="https://llm.example/v1", model="m")
     card = registry.served_card(workspace, "far", where, task=None, license=None)
-    workspace.database.transact(lambda tx: registry.register_served(tx, workspace, card))
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None))
     asked = Query(sources=(known_models.REGISTERED,))
     (hit,) = known_models.search(workspace, asked, sort="relevance", limit=5, offset=0).hits
     access = known_models.access(hit.row, known_models.AccessContext.now(workspace))

@@ -8,7 +8,7 @@ from typing import Any
 
 from speciate.datasets.versions import Manifest
 from speciate.modalities.bundles import bundle
-from speciate.models.language.vision_language import Picture
+from speciate.models.language.vision_language import ImageArray
 from speciate.workspace.workspace import Workspace
 from tests.models.language.vision_world import COLOURS, coloured
 from tests.training.world import make_dataset, png
@@ -21,7 +21,7 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def row(question: str | Sequence[Mapping[str, Any]], *pictures: Picture) -> bytes:
+def row(question: str | Sequence[Mapping[str, Any]], *pictures: ImageArray) -> bytes:
     """`question`: a text, or a list of messages."""
     text = question if isinstance(question, str) else json.dumps(question)
     parts = {("image" if not place else f"image_{place + 1}") + ".image": png(each) for place, each in

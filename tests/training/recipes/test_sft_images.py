@@ -177,7 +177,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -
     [
         ("which?", {"max_length": 12}, "12 of 12 training examples have more than 12 tokens"),
         ("a" * 300, {}, "which makes pictures smaller, or with a base model that sees"),
-        ("<image> or <image>?", {}, "2 places for pictures (<image>) and 1 pictures"),
+        ("<image> or <image>?", {}, "2 places for images (<image>) and 1 images"),
         ("which?", {"pictures": 0}, "12 of 12 training examples of seen@v1 have no image"),
         ("which?", {"chat_template": "{{ raise_exception('no') }}"}, "the chat template refuses it: no"),
     ],
@@ -200,7 +200,7 @@ def test_what_cannot_be_trained_is_refused_before_there_is_a_job(
     blind = tiny_model(tmp_path / "blind")
     asked: dict[str, Any] = {"name": "looker", "dataset": "seen", "task": "image-text-to-text", "method": "sft"}
     for wrong, said in (
-        ({"base_model": blind}, "writes nothing about pictures"),
+        ({"base_model": blind}, "is no vision-language model"),
         ({}, "needs a base model"),
         ({"base_model": base, "method": "dpo"}, "'dpo' learns from texts"),
         ({"base_model": base, "method": "distill"}, "'distill' does not learn"),

@@ -37,7 +37,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.medical.dicom import member_name, stack_of
 from speciate.modalities.medical.dicom_elements import walk_elements
-from speciate.modalities.medical.dicom_instances import NO_PICTURES, decode_errors, instance_name, read_header, slices
+from speciate.modalities.medical.dicom_instances import NOT_IMAGES, decode_errors, instance_name, read_header, slices
 from speciate.modalities.medical.dicom_regions import Scan, draw_regions, regions
 from speciate.modalities.segmentation_masks import MASK, mask_cell
 
@@ -115,8 +115,8 @@ def _sort_files(found: Listing, context: SourceContext) -> _SortedFiles:
                 of_series = tuple(map(str, answer["of_series"]))
                 regions = Annotation(file, header.modality, of_series, header.frame_of_reference, str(answer["when"]))
                 sorted_.annotations.append(regions)
-            elif header.modality in NO_PICTURES:
-                reason = f"A DICOM file that is no image: {NO_PICTURES[header.modality]} ({header.modality})."
+            elif header.modality in NOT_IMAGES:
+                reason = f"A DICOM file that is no image: {NOT_IMAGES[header.modality]} ({header.modality})."
                 sorted_.excluded.append(ExcludedFile(file.name, reason))
             else:
                 sorted_.known.append(FileWithHeader(file, header))

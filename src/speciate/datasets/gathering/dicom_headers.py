@@ -27,7 +27,7 @@ from speciate.modalities.bundles import is_bundle
 from speciate.modalities.medical.dicom import patient_of
 from speciate.modalities.medical.dicom_elements import DEFLATED, looks_like_dicom, pick_elements
 from speciate.modalities.medical.dicom_geometry import orientations
-from speciate.modalities.medical.dicom_instances import NO_PICTURES, number_value, number_values, text_value
+from speciate.modalities.medical.dicom_instances import NOT_IMAGES, number_value, number_values, text_value
 
 _SLICED = ("CT", "MR", "PT", "NM")
 """Modalities whose single frames are slices, so that one without a position is a mistake."""
@@ -270,7 +270,7 @@ def read_from_head(head: bytes) -> dict[str, Any] | None:
     if found is None:
         return None
     raw = _RawElements(found[0])
-    if raw.charset not in _PLAIN or not found[1] or raw.get("Modality") in (None, *NO_PICTURES):
+    if raw.charset not in _PLAIN or not found[1] or raw.get("Modality") in (None, *NOT_IMAGES):
         return None
     return _header_fields(raw, has_pixels=True) | {"of_series": [], "when": ""}
 

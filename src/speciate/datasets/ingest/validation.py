@@ -56,7 +56,7 @@ def parse_verdicts(answer: Any, modality: str, count: int) -> list[Verdict]:
 def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False) -> Verdict:
     """The verdict on one file, in a sandboxed process. `as_is`: use it even if a person should look first."""
     try:
-        found = modality.judge(data)
+        found = modality.summarize(data)
     except DecodeError as error:
         return Verdict(error.quality, error.detail[:LONGEST_REASON], _header(modality, data), None, None)
     fingerprint = hashlib.sha256(found.fingerprint.encode("utf-8", "surrogatepass")).hexdigest()
@@ -88,7 +88,7 @@ def _is_valid_verdict(verdict: Verdict, modality: Modality[Any]) -> bool:
 def _is_sketch(sketch: bytes, modality: Modality[Any]) -> bool:
     sketching = modality.sketching
     if isinstance(sketching, SketchingByPart):
-        return sketching.is_sound(sketch)
+        return sketching.is_valid(sketch)
     if isinstance(sketching, PairwiseSimilarity):
         return True  # bytes of any length, which only the PairwiseSimilarity understands
     return sketching is not None and len(sketch) == sketching.width

@@ -1,7 +1,7 @@
 """Proteins: sequences of one-letter codes, from FASTA or a column of a table; and structures, from PDB and mmCIF files.
 
-A sequence is a text, a structure a dict with its sequence in it (structures.py): whoever learns from sequences asks
-`sequence_of` and takes both.
+A sequence is a text, a structure a dict with its sequence in it (protein_structures.py): sequence models call
+`sequence_of`, which takes both.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from speciate.modalities.biology.protein_structures import Structure, alpha_carb
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
+    FileSummary,
     Header,
-    Judgement,
     Modality,
     Pixels,
     Vector,
@@ -73,13 +73,13 @@ class Protein(Modality[Media]):
             raise DecodeError("error", "Residues before the header line.")
         return self.admit("".join(line.strip() for line in lines[records:]))
 
-    def judge(self, data: bytes) -> Judgement:
+    def summarize(self, data: bytes) -> FileSummary:
         """Structures are read once for both."""
         if not _is_structure(data):
-            return super().judge(data)
+            return super().summarize(data)
         read = protein_structures.read(data)
         media = read.structure
-        return Judgement(_header(read), self.fingerprint(media), self.measure(media), self.sketch(media))
+        return FileSummary(_header(read), self.fingerprint(media), self.measure(media), self.sketch(media))
 
     def admit(self, value: Any) -> str:
         """Upper case, without spaces and the terminal stop sign `*`."""
@@ -130,7 +130,7 @@ class Protein(Modality[Media]):
         return text_card(media) if isinstance(media, str) else draw_backbone(media)
 
     def sketch(self, media: Media) -> bytes | None:
-        """The sequences of the chains: who is akin is told by aligning."""
+        """The sequences of the chains, for alignment."""
         if isinstance(media, str):
             return media.encode()
         return SEPARATOR.join(chain.encode() for chain in sorted(set(protein_structures.chains(media))))
@@ -166,18 +166,12 @@ def _shape(media: Structure) -> Vector:
     close = (apart < 8) & (media["chain"][number[first]] == media["chain"][number[second]])
     order = float((number[second] - number[first])[close].mean()) / len(media["sequence"]) if close.any() else 0.0
     compact = 2.2 * len(places) ** 0.38  # Ångström; Skolnick & Kolinski's fit to globular proteins
-    told = [_gyration(places) / compact - 1, order, 1 - len(places) / len(media["sequence"])]
-    return np.array([*counts, *told], np.float64).astype(np.float32)
+    shape = [_gyration(places) / compact - 1, order, 1 - len(places) / len(media["sequence"])]
+    return np.array([*counts, *shape], np.float64).astype(np.float32)
 
 
 def _gyration(places: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(((places - places.mean(axis=0)) ** 2).sum(axis=1).mean()))
-
-
-# The course of a protein's chains as a small picture: alpha carbons joined by lines, what is near before the rest.
-#
-# Seen along the direction in which they are least spread. One chain goes from blue to red as it is numbered; of
-# several each has a colour of its own. What is far pales.
 
 
 _FINER = 2
@@ -194,7 +188,9 @@ _COURSE = np.array([(40, 60, 200), (0, 160, 200), (40, 170, 60), (230, 170, 0), 
 
 
 def draw_backbone(structure: Structure) -> Pixels:
-    """(320, 320, 3)"""
+    """(320, 320, 3): alpha carbons joined by lines, seen along the direction in which they are least spread, near ones
+    on top and far ones paler. A single chain goes from blue to red in the order of its residues; of several chains each
+    has its own colour."""
     from PIL import Image, ImageDraw
 
     places, residues = alpha_carbons(structure)
@@ -215,7 +211,7 @@ def draw_backbone(structure: Structure) -> Pixels:
         paled = colours[place] + (255 - colours[place]) * _PALE * (1 - near)
         line = [tuple(flat[place]), tuple(flat[place + 1])]
         thick = round(width * (0.6 + 0.4 * near))
-        draw.line(line, fill="white", width=thick + 2 * _FINER)  # an edge, so that what crosses is told apart
+        draw.line(line, fill="white", width=thick + 2 * _FINER)  # an edge, so that crossings can be seen
         draw.line(line, fill=tuple(paled.round().astype(int).tolist()), width=thick)
         for x, y in line:
             radius = thick / 2 - 0.5

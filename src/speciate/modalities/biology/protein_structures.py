@@ -1,4 +1,5 @@
-"""Structures of proteins from PDB and mmCIF files, plain or gzipped: read by gemmi, held to what the file itself says.
+"""Structures of proteins from PDB and mmCIF files, plain or gzipped: read by gemmi, checked against the file's own
+declarations.
 
 Every reader takes a file that was cut for a smaller structure. So a PDB file must end with END, have as many atoms, TER
 and SEQRES records as its MASTER record counts (of several models the first one's atoms and TER, as format 3.2 has it,
@@ -64,7 +65,7 @@ class Structure(TypedDict):
     chain: npt.NDArray[np.int32]
     """(R,) the number of each residue's chain, from 0."""
     coordinates: Vector
-    """(R, 4, 3) in Ångström, of N, CA, C and O; 0 where an atom is not seen."""
+    """(R, 4, 3) in Ångström, of N, CA, C and O; 0 for an atom that is not resolved."""
     seen: npt.NDArray[np.uint8]
     """(R, 4)"""
 
@@ -72,7 +73,7 @@ class Structure(TypedDict):
 class ParsedStructure(NamedTuple):
     structure: Structure
     fields: dict[str, str | int | float]
-    """What the file says beside the model."""
+    """The file's facts beside the model."""
 
 
 def looks_like(head: bytes) -> bool:
@@ -118,9 +119,6 @@ def alpha_carbons(structure: Structure) -> tuple[npt.NDArray[np.float64], npt.ND
     return structure["coordinates"][places, 1].astype(np.float64), places
 
 
-# The file
-
-
 def _unpacked(data: bytes) -> bytes:
     if not data.startswith(_GZIP):
         if len(data) > _MOST_BYTES:
@@ -160,12 +158,12 @@ def _from_pdb(library: Any, text: bytes) -> gemmi.Structure:
 
 
 class _Counts:
-    """A PDB file's records, as many as there are beside as many as it says; DecodeError where they differ."""
+    """Counts a PDB file's records. Raises DecodeError if the declared numbers differ."""
 
     def __init__(self, text: bytes) -> None:
         self.atoms = 0
         self._ters = self._seqres = self._models = self._ends = 0
-        self._first: tuple[int, int] | None = None  # atoms and TER of the first model, where it has an end
+        self._first: tuple[int, int] | None = None  # atoms and TER of the first model, if it has an end
         self._listed: dict[bytes, list[int]] = {}
         self._master = b""
         self._announced = 0
@@ -186,7 +184,7 @@ class _Counts:
         self._check(with_atoms)
 
     def _records(self, text: bytes) -> Iterator[tuple[int, bytes]]:
-        """Lines up to END; DecodeError where there is none, or what is no record."""
+        """Lines up to END. Raises DecodeError without END, or for a line that is no record."""
         for number, line in enumerate(map(bytes.rstrip, text.split(b"\n")), 1):
             if not line:
                 continue
@@ -217,11 +215,11 @@ class _Counts:
                 self._master = line
 
     def _check(self, with_atoms: set[bytes]) -> None:
-        told = _number(self._master[50:55]), _number(self._master[55:60])
-        atoms, ters = self._first if self._first and told != (self.atoms, self._ters) else (self.atoms, self._ters)
+        declared = _number(self._master[50:55]), _number(self._master[55:60])
+        atoms, ters = self._first if self._first and declared != (self.atoms, self._ters) else (self.atoms, self._ters)
         found = {
-            "atoms": (atoms, told[0]),
-            "TER records": (ters, told[1]),
+            "atoms": (atoms, declared[0]),
+            "TER records": (ters, declared[1]),
             "SEQRES records": (self._seqres, _number(self._master[65:70])),
         }
         for what, (there, declared) in found.items():
@@ -229,7 +227,8 @@ class _Counts:
                 raise DecodeError("partial", f"{there:,} {what} where MASTER counts {declared:,}.")
         if self._models != self._ends or self._announced not in (0, self._models):
             raise DecodeError(
-                "partial", f"{self._models} models begin, {self._ends} end, {self._announced or self._models} are told."
+                "partial",
+                f"{self._models} models begin, {self._ends} end, {self._announced or self._models} are declared.",
             )
         for chain, (declared, there) in self._listed.items():
             if declared and there != declared:
@@ -275,9 +274,6 @@ def _from_mmcif(library: Any, text: bytes) -> gemmi.Structure:
     return structure
 
 
-# The model
-
-
 def _parse_model(library: Any, model: gemmi.Structure, fields: dict[str, str | int | float]) -> ParsedStructure:
     found = [_chain(library, model, chain) for chain in model[0]]
     kept = [chain for chain in found if chain is not None]
@@ -308,7 +304,7 @@ class _Chain(NamedTuple):
 
 
 def _chain(library: Any, model: gemmi.Structure, chain: gemmi.Chain) -> _Chain | None:
-    """None where it is not of amino acids."""
+    """None if it is not of amino acids."""
     polymer = chain.get_polymer()
     if not len(polymer) or polymer.check_polymer_type() not in (
         library.PolymerType.PeptideL,
@@ -331,7 +327,7 @@ def _chain(library: Any, model: gemmi.Structure, chain: gemmi.Chain) -> _Chain |
 
 
 def _letter(library: Any, name: str) -> str:
-    """Of a modified residue that of its parent; X where there is none."""
+    """Of a modified residue that of its parent; X without one."""
     letter: str = library.find_tabulated_residue(name).one_letter_code.strip().upper()
     return letter or "X"
 

@@ -1,7 +1,7 @@
-"""LAS 1.0 to 1.4 (ASPRS 2019) and LAZ (Isenburg 2013): what the headers declare, checked before laspy unpacks anything.
+"""LAS 1.0 to 1.4 (ASPRS 2019) and LAZ (Isenburg 2013): the declarations of the headers, checked before laspy unpacks.
 
-The unpacker of LAZ believes what it reads: a table that says it has billions of chunks is allocated at once, which ends
-the process, and records are read on and on behind the end of a file. So headers and table are followed here first.
+The unpacker of LAZ trusts its input: a table that declares billions of chunks is allocated at once, which ends the
+process, and records are read beyond the end of a file. So headers and table are parsed here first.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Record(NamedTuple):
 
 
 def head(data: bytes) -> Head:
-    """The public header block, read as it stands. DecodeError where it is cut, or its bounds are no numbers."""
+    """The public header block. Raises DecodeError if it is cut, or its bounds are no numbers."""
     minor = data[25] if len(data) > 25 else 0
     if len(data) < (_HEADER_1_4 if minor >= 4 else _HEADER):
         raise DecodeError("partial", "The LAS file ends within its header.")
@@ -70,28 +70,28 @@ def head(data: bytes) -> Head:
 
 
 def read(data: bytes) -> Points:
-    """As many points as the header declares. DecodeError where they are not there, or are beyond the budget."""
-    said = head(data)
-    if said.length * said.points > _MOST_BYTES:
-        raise DecodeError("refused", f"{said.length * said.points:,} bytes of points, more than {_MOST_BYTES:,}.")
-    if not said.packed and said.offset + said.length * said.points > len(data):
-        there = max(len(data) - said.offset, 0) // max(said.length, 1)
-        raise DecodeError("partial", f"{there:,} points where the header declares {said.points:,}.")
-    records = list(_records(data, said))
+    """The points that the header declares. Raises DecodeError if some are missing, or if they are beyond the budget."""
+    header = head(data)
+    if header.length * header.points > _MOST_BYTES:
+        raise DecodeError("refused", f"{header.length * header.points:,} bytes of points, more than {_MOST_BYTES:,}.")
+    if not header.packed and header.offset + header.length * header.points > len(data):
+        there = max(len(data) - header.offset, 0) // max(header.length, 1)
+        raise DecodeError("partial", f"{there:,} points where the header declares {header.points:,}.")
+    records = list(_records(data, header))
     _check_extended(data)
-    if said.packed:
-        _check_chunks(data, said, records)
-    points = _unpacked(data, said)
-    if len(points.places) != said.points:
-        raise DecodeError("partial", f"{len(points.places):,} points where the header declares {said.points:,}.")
+    if header.packed:
+        _check_chunks(data, header, records)
+    points = _unpacked(data, header)
+    if len(points.places) != header.points:
+        raise DecodeError("partial", f"{len(points.places):,} points where the header declares {header.points:,}.")
     return points
 
 
-def _records(data: bytes, said: Head) -> Iterator[_Record]:
+def _records(data: bytes, header: Head) -> Iterator[_Record]:
     """The variable length records, which lie between the header and the points."""
     place, count = struct.unpack_from("<H", data, 94)[0], struct.unpack_from("<I", data, 100)[0]
     for _ in range(count):
-        if place + _RECORD > min(said.offset, len(data)):
+        if place + _RECORD > min(header.offset, len(data)):
             raise DecodeError("error", f"{count:,} records do not fit between the header and the points.")
         user, number, length = struct.unpack_from("<16sHH", data, place + 2)
         yield _Record(user.rstrip(b"\0"), number, data[place + _RECORD : place + _RECORD + length])
@@ -109,7 +109,7 @@ def _check_extended(data: bytes) -> None:
         place += _EXTENDED_RECORD + struct.unpack_from("<Q", data, place + 20)[0]
 
 
-def _check_chunks(data: bytes, said: Head, records: list[_Record]) -> None:
+def _check_chunks(data: bytes, header: Head, records: list[_Record]) -> None:
     """That the table of chunks lies within the file, and has no more chunks than there are bytes for."""
     found = next((record.content for record in records if (record.user, record.number) == _LASZIP), None)
     if found is None or len(found) < 34:
@@ -118,17 +118,17 @@ def _check_chunks(data: bytes, said: Head, records: list[_Record]) -> None:
     if compressor not in (_POINTWISE, _CHUNKED, _LAYERED):
         raise DecodeError("error", f"It is packed by compressor {compressor}, which laszip does not know.")
     sizes = [struct.unpack_from("<H", found, place + 2)[0] for place in range(34, len(found) - 5, 6)]
-    if len(sizes) < items or sum(sizes[:items]) != said.length:
-        raise DecodeError("error", f"The packed fields have other sizes than a point of {said.length} bytes.")
-    if compressor == _POINTWISE or not said.points:
+    if len(sizes) < items or sum(sizes[:items]) != header.length:
+        raise DecodeError("error", f"The packed fields have other sizes than a point of {header.length} bytes.")
+    if compressor == _POINTWISE or not header.points:
         return
-    table = _where(data, said.offset)
+    table = _where(data, header.offset)
     if table == -1:  # written as a stream: then it stands at the end
         table = _where(data, len(data) - 8)
-    if not said.offset + 8 <= table <= len(data) - 8:
+    if not header.offset + 8 <= table <= len(data) - 8:
         raise DecodeError("partial", "The table of its chunks lies beyond the end of the file.")
     version, chunks = struct.unpack_from("<II", data, table)
-    if version or chunks * max(said.length, 1) > table - said.offset:  # each begins with a point that is not packed
+    if version or chunks * max(header.length, 1) > table - header.offset:  # each begins with a point that is not packed
         raise DecodeError("error", f"A table of {chunks:,} chunks, for which the file is too short.")
 
 
@@ -138,7 +138,7 @@ def _where(data: bytes, place: int) -> int:
     return int(struct.unpack_from("<q", data, place)[0])
 
 
-def _unpacked(data: bytes, said: Head) -> Points:
+def _unpacked(data: bytes, header: Head) -> Points:
     try:
         import laspy
     except ImportError as error:
@@ -146,7 +146,7 @@ def _unpacked(data: bytes, said: Head) -> Points:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # not the parallel one, which allocates what the table says of each chunk
+            # not the parallel one, which allocates the declared size of each chunk
             found = laspy.read(io.BytesIO(data), laz_backend=laspy.LazBackend.Lazrs)
             places = np.stack([np.asarray(found.x), np.asarray(found.y), np.asarray(found.z)], axis=1)
             names = set(found.point_format.dimension_names)
@@ -156,7 +156,7 @@ def _unpacked(data: bytes, said: Head) -> Points:
                 deep = np.stack([np.asarray(found[name]) for name in ("red", "green", "blue")], axis=1)
                 colours = (deep >> 8 if deep.max(initial=0) > 255 else deep).astype(np.uint8)
     except Exception as error:
-        cut = said.packed  # then only unpacking finds its end
+        cut = header.packed  # then only unpacking finds its end
         raise DecodeError(
             "partial" if cut else "error", f"It cannot be read: {type(error).__name__} {str(error)[:200]}."
         ) from error
@@ -164,4 +164,4 @@ def _unpacked(data: bytes, said: Head) -> Points:
         intensity = None
     if colours is not None and not colours.any():
         colours = None
-    return Points(places - np.array(said.low), colours, intensity)
+    return Points(places - np.array(header.low), colours, intensity)

@@ -18,19 +18,19 @@ import numpy.typing as npt
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
+    FileSummary,
     Header,
-    Judgement,
     Modality,
     Pixels,
     Vector,
 )
 from speciate.modalities.geometry import mesh_files, shape_descriptors, triangles
-from speciate.modalities.geometry.obj_and_gltf import Loaded
+from speciate.modalities.geometry.obj_and_gltf import LoadedMesh
 from speciate.modalities.geometry.rendering import surface_views
 from speciate.modalities.geometry.shape_descriptors import SHAPE_SKETCHES
 
 _CELLS = 1 << 16
-"""Of the longest side, about: a fingerprint tells no finer differences, such as those of a text of six digits."""
+"""Share of the longest side, about: a fingerprint ignores finer differences, such as those of a text of six digits."""
 
 
 class MeshMedia(TypedDict):
@@ -52,10 +52,10 @@ class Mesh(Modality[MeshMedia]):
         return mesh_files.sniff(head, name)
 
     def inspect(self, data: bytes) -> Header:
-        said = mesh_files.declared(data)
+        header = mesh_files.declared(data)
         return Header(
-            12 * (said.vertices + said.faces),
-            {"format": said.format, "vertices": said.vertices, "faces": said.faces, "units": said.units},
+            12 * (header.vertices + header.faces),
+            {"format": header.format, "vertices": header.vertices, "faces": header.faces, "units": header.units},
         )
 
     def decode(self, data: bytes) -> MeshMedia:
@@ -74,13 +74,13 @@ class Mesh(Modality[MeshMedia]):
             raise DecodeError("error", "Vertices are [V][3] numbers and faces [F][3] places of them.") from error
         if vertices.ndim != 2 or faces.ndim != 2 or vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
             raise DecodeError("error", "Vertices are [V][3] numbers and faces [F][3] places of them.")
-        return _checked(Loaded(vertices, faces))
+        return _checked(LoadedMesh(vertices, faces))
 
-    def judge(self, data: bytes) -> Judgement:
+    def summarize(self, data: bytes) -> FileSummary:
         media = self.decode(data)
         corners = triangles.corners_of(media)
         sketch = SHAPE_SKETCHES.sketch(shape_descriptors.invariants(shape_descriptors.of_surface(corners), corners))
-        return Judgement(self.inspect(data), self.fingerprint(media), _measures(media, corners), sketch)
+        return FileSummary(self.inspect(data), self.fingerprint(media), _measures(media, corners), sketch)
 
     def fingerprint(self, media: MeshMedia) -> str:
         """Of the triangles, rounded, in an order of their own: not of how a file numbers or repeats its vertices."""
@@ -96,7 +96,7 @@ class Mesh(Modality[MeshMedia]):
         return _measures(media, triangles.corners_of(media))
 
     def describe(self, media: MeshMedia) -> Vector:
-        """(D,): the invariants of its form, and the shape distributions D1, D2 and A3."""
+        """(D,): the invariants of its shape, and the shape distributions D1, D2 and A3."""
         return self.features(media)
 
     def features(self, media: MeshMedia) -> Vector:
@@ -121,7 +121,7 @@ def sampled(media: MeshMedia, count: int, seed: int = 0) -> shape_descriptors.Sa
     return shape_descriptors.sampled(triangles.corners_of(media), count, seed)
 
 
-def _checked(loaded: Loaded) -> MeshMedia:
+def _checked(loaded: LoadedMesh) -> MeshMedia:
     """Faces that point at vertices that are not there make it partial; so do vertices that are nowhere."""
     vertices, faces = loaded.vertices, loaded.faces
     if not len(vertices) or not len(faces):

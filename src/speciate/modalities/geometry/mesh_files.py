@@ -1,7 +1,8 @@
-"""The formats of meshes: OBJ, PLY, STL, OFF, GLB and glTF, told by their bytes and checked against what they declare.
+"""The formats of meshes: OBJ, PLY, STL, OFF, GLB and glTF, recognised by their bytes and checked against their
+declarations.
 
-trimesh reads OBJ, STL, OFF and glTF, but takes a file that ends early, or is empty, for a smaller mesh. So what each
-format tells of its size is read first, refused beyond the budget, and must be found again in what was decoded.
+trimesh reads OBJ, STL, OFF and glTF, but takes a file that ends early, or is empty, for a smaller mesh. So the declared
+size is read first, refused beyond the budget, and compared with the decoded mesh.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from speciate.modalities.geometry import obj_and_gltf, ply
 from speciate.modalities.geometry.obj_and_gltf import (
     MOST,
     MOST_TEXELS,
-    Declared,
-    Loaded,
+    DeclaredMesh,
+    LoadedMesh,
     arrays,
     glb_json,
     gltf_declared,
@@ -35,22 +36,22 @@ _MAIN = (".obj", ".gltf")
 _OFF = re.compile(rb"\s*(?:ST)?(C?)N?4?n?OFF\b")
 
 
-def declared(data: bytes) -> Declared:
-    """From headers and counts of lines alone. DecodeError where the bytes are no mesh."""
+def declared(data: bytes) -> DeclaredMesh:
+    """From headers and counts of lines alone. Raises DecodeError if the bytes are no mesh."""
     return _kind(data).declared(data)
 
 
-def load(data: bytes) -> Loaded:
-    """The mesh as triangles, within the budget and as large as its file declares. DecodeError where it is not."""
+def load(data: bytes) -> LoadedMesh:
+    """The mesh as triangles. Raises DecodeError if it is beyond the budget, or not as large as its file declares."""
     kind = _kind(data)
-    said = kind.declared(data)
-    if max(said.vertices, said.faces) > MOST:
+    header = kind.declared(data)
+    if max(header.vertices, header.faces) > MOST:
         raise DecodeError(
-            "refused", f"{said.vertices:,} vertices and {said.faces:,} faces, more than {MOST:,} of one of them."
+            "refused", f"{header.vertices:,} vertices and {header.faces:,} faces, more than {MOST:,} of one of them."
         )
-    loaded = kind.load(data, said)
+    loaded = kind.load(data, header)
     if not len(loaded.faces):
-        raise DecodeError("partial" if said.vertices else "error", "There is not a single face.")
+        raise DecodeError("partial" if header.vertices else "error", "There is not a single face.")
     return loaded
 
 
@@ -63,11 +64,11 @@ def main_member(names: Mapping[str, Any]) -> str:
 
 
 class _Kind(Protocol):
-    """One format: told from bytes by `_kind`, in that order."""
+    """One format. `_kind` recognises it, in the order of the table."""
 
-    def declared(self, data: bytes) -> Declared: ...
+    def declared(self, data: bytes) -> DeclaredMesh: ...
 
-    def load(self, data: bytes, said: Declared) -> Loaded: ...
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh: ...
 
 
 def _kind(data: bytes) -> _Kind:
@@ -98,7 +99,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """Whether the first 4 KiB look like a mesh. A PLY does where it has faces."""
+    """Whether the first 4 KiB look like a mesh. A PLY does if it has faces."""
     if head.startswith(ply.MAGIC):
         return bool(re.search(rb"element\s+face\s+0*[1-9]", head))
     known = head.startswith(b"glTF") or bool(_OFF.match(head)) or bool(re.match(rb"\s*solid\b[^\0]*\bfacet\b", head))
@@ -106,12 +107,12 @@ def sniff(head: bytes, name: str) -> bool:
 
 
 class _Ply:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         head = ply.header(data)
-        return Declared(head.format, head.count("vertex"), head.count("face"))
+        return DeclaredMesh(head.format, head.count("vertex"), head.count("face"))
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
-        if not said.faces:
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
+        if not header.faces:
             raise DecodeError("error", "The PLY has points and no faces. Read it with modality='point-cloud'.")
         found = ply.read(data, ply.header(data), MOST)
         corners = next((found["face"][name] for name in ("vertex_indices", "vertex_index") if name in found["face"]), None)  # fmt: skip  # noqa: E501
@@ -121,7 +122,7 @@ class _Ply:
         if len(corners.lengths) and corners.lengths.min() < 3:
             raise DecodeError("partial", "A face has fewer than three corners.")
         faces = fans(corners.lengths, corners.values.astype(np.int64))
-        return Loaded(vertices, faces, ply.colours(found["vertex"]))
+        return LoadedMesh(vertices, faces, ply.colours(found["vertex"]))
 
 
 def _stl_count(data: bytes) -> int:
@@ -132,7 +133,7 @@ _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("at
 
 
 def _looks_like_stl(data: bytes) -> bool:
-    """By its first triangle, where the length is not that of a whole file."""
+    """By its first triangle, if the length is not that of a complete file."""
     if len(data) < 84 + _STL_TRIANGLE.itemsize or not _stl_count(data):
         return False
     first = np.frombuffer(data, _STL_TRIANGLE, 1, 84)[0]
@@ -142,25 +143,25 @@ def _looks_like_stl(data: bytes) -> bool:
 
 
 class _Stl:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         count = _stl_count(data)
-        return Declared("STL (binary)", 3 * count, count)
+        return DeclaredMesh("STL (binary)", 3 * count, count)
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
-        if len(data) < 84 + 50 * said.faces:
-            raise DecodeError("partial", f"{(len(data) - 84) // 50:,} triangles where {said.faces:,} are declared.")
-        corners = np.frombuffer(data, _STL_TRIANGLE, said.faces, 84)["corners"]
-        return arrays(corners, np.arange(3 * said.faces))
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
+        if len(data) < 84 + 50 * header.faces:
+            raise DecodeError("partial", f"{(len(data) - 84) // 50:,} triangles where {header.faces:,} are declared.")
+        corners = np.frombuffer(data, _STL_TRIANGLE, header.faces, 84)["corners"]
+        return arrays(corners, np.arange(3 * header.faces))
 
 
 class _AsciiStl:
-    def declared(self, data: bytes) -> Declared:
-        return Declared("STL (ASCII)", data.count(b"vertex"), data.count(b"endfacet"))
+    def declared(self, data: bytes) -> DeclaredMesh:
+        return DeclaredMesh("STL (ASCII)", data.count(b"vertex"), data.count(b"endfacet"))
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
         words = data.split()
-        if not data.rstrip().split(b"\n")[-1].lstrip().startswith(b"endsolid") or said.vertices != 3 * said.faces:
-            raise DecodeError("partial", f"{said.faces:,} whole triangles, and no `endsolid` behind them.")
+        if not data.rstrip().split(b"\n")[-1].lstrip().startswith(b"endsolid") or header.vertices != 3 * header.faces:
+            raise DecodeError("partial", f"{header.faces:,} whole triangles, and no `endsolid` behind them.")
         places = [place for place, word in enumerate(words) if word == b"vertex"]
         try:
             corners = np.array([words[place + 1 : place + 4] for place in places]).astype(np.float64)
@@ -170,7 +171,7 @@ class _AsciiStl:
 
 
 class _Off:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         rows = _off_lines(data[: 1 << 16])
         try:
             vertices, faces = (int(word) for word in rows[0].split()[:2])
@@ -178,19 +179,19 @@ class _Off:
             raise DecodeError("error", "The OFF header does not say how many vertices and faces there are.") from error
         if min(vertices, faces) < 0:
             raise DecodeError("error", "The OFF header is damaged.")
-        return Declared("OFF", vertices, faces)
+        return DeclaredMesh("OFF", vertices, faces)
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
         head = _OFF.match(data)
         if head is None or b"4" in head[0] or b"n" in head[0]:
             raise DecodeError("error", "Only OFF of three dimensions is read.")
         rows = _off_lines(data)[1:]
-        if len(rows) < said.vertices + said.faces:
-            raise DecodeError("partial", f"{len(rows):,} rows where {said.vertices + said.faces:,} are declared.")
+        if len(rows) < header.vertices + header.faces:
+            raise DecodeError("partial", f"{len(rows):,} rows where {header.vertices + header.faces:,} are declared.")
         try:
-            cells = np.array(b" ".join(rows[: said.vertices]).split()).astype(np.float64)
-            vertices = cells.reshape(said.vertices, -1)[:, :3]
-            polygons = [row.split() for row in rows[said.vertices : said.vertices + said.faces]]
+            cells = np.array(b" ".join(rows[: header.vertices]).split()).astype(np.float64)
+            vertices = cells.reshape(header.vertices, -1)[:, :3]
+            polygons = [row.split() for row in rows[header.vertices : header.vertices + header.faces]]
             lengths = np.array([int(polygon[0]) for polygon in polygons], np.int64)
             if len(lengths) and (lengths.min() < 3 or any(len(p) <= n for p, n in zip(polygons, lengths, strict=True))):
                 raise DecodeError("partial", "A face has fewer corners than it says.")
@@ -211,18 +212,18 @@ def _off_lines(data: bytes) -> list[bytes]:
 
 
 class _Obj:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         return obj_and_gltf.declared_obj(data)
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
-        return obj_and_gltf.load_obj(data, said, {})
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
+        return obj_and_gltf.load_obj(data, header, {})
 
 
 class _Glb:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         return gltf_declared(glb_json(data), "GLB")
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
         length = int(struct.unpack_from("<I", data, 8)[0])
         if len(data) < length:
             raise DecodeError("partial", f"{len(data):,} bytes where the header declares {length:,}.")
@@ -230,20 +231,20 @@ class _Glb:
 
 
 class _Gltf:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         return gltf_declared(gltf_json(data), "glTF")
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
         return load_gltf(data, gltf_json(data), "gltf", {})
 
 
 class _Bundle:
-    def declared(self, data: bytes) -> Declared:
+    def declared(self, data: bytes) -> DeclaredMesh:
         members = members_of(data)
         main = members[main_member(members)]
         return _OBJ.declared(main) if _of_obj(members) else _GLTF.declared(main)
 
-    def load(self, data: bytes, said: Declared) -> Loaded:
+    def load(self, data: bytes, header: DeclaredMesh) -> LoadedMesh:
         members = members_of(data)
         name = main_member(members)
         main = members.pop(name)
@@ -252,7 +253,7 @@ class _Bundle:
         for member in others.values():
             _check_texture(member)
         if name.lower().endswith(".obj"):
-            return obj_and_gltf.load_obj(main, said, others)
+            return obj_and_gltf.load_obj(main, header, others)
         return load_gltf(main, gltf_json(main), "gltf", others)
 
 

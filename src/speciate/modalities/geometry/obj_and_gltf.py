@@ -1,4 +1,8 @@
-"""What trimesh reads of OBJ and glTF: a scene of meshes, put together where its nodes put them, with its colours."""
+"""OBJ, glTF 2.0 (Khronos 2021) and GLB files by trimesh: a scene of meshes, each placed by its nodes, with its colours.
+
+An OBJ declares no size, so its lines are counted before and after trimesh reads it. It seems cut if its last line has
+no end, or if many vertices belong to no face. The declarations of a glTF are checked against its buffers before it is
+read."""
 
 from __future__ import annotations
 
@@ -29,8 +33,8 @@ MOST_TEXELS = 32_000_000
 Colours = npt.NDArray[np.uint8]
 
 
-class Declared(NamedTuple):
-    """What a file says of itself; of an OBJ, what is counted in its lines."""
+class DeclaredMesh(NamedTuple):
+    """A file's declarations; of an OBJ, the counts of its lines."""
 
     format: str
     vertices: int
@@ -38,7 +42,7 @@ class Declared(NamedTuple):
     units: str = "unknown"
 
 
-class Loaded(NamedTuple):
+class LoadedMesh(NamedTuple):
     vertices: npt.NDArray[np.float64]
     """(V, 3)"""
     faces: npt.NDArray[np.int64]
@@ -47,8 +51,8 @@ class Loaded(NamedTuple):
     """(V, 3)"""
 
 
-def arrays(vertices: Any, faces: Any) -> Loaded:
-    return Loaded(np.asarray(vertices, np.float64).reshape(-1, 3), np.asarray(faces, np.int64).reshape(-1, 3))
+def arrays(vertices: Any, faces: Any) -> LoadedMesh:
+    return LoadedMesh(np.asarray(vertices, np.float64).reshape(-1, 3), np.asarray(faces, np.int64).reshape(-1, 3))
 
 
 def normalized_path(name: str) -> str:
@@ -92,8 +96,8 @@ class _Files(dict[str, bytes]):
         return self[name]
 
 
-def join_meshes(scene: trimesh.Scene) -> Loaded:
-    """All meshes where the nodes of the scene put them; other geometry has no faces and is left out."""
+def join_meshes(scene: trimesh.Scene) -> LoadedMesh:
+    """All meshes, placed by the nodes of the scene; other geometry has no faces and is left out."""
     vertices, faces, colours, count, triangles = [], [], [], 0, 0
     try:
         for node in scene.graph.nodes_geometry:
@@ -119,16 +123,16 @@ def join_meshes(scene: trimesh.Scene) -> Loaded:
     if not vertices:
         return arrays(np.zeros((0, 3)), np.zeros((0, 3)))
     if all(each is None for each in colours):
-        return Loaded(np.concatenate(vertices), np.concatenate(faces))
+        return LoadedMesh(np.concatenate(vertices), np.concatenate(faces))
     painted = [
         np.full((len(part), 3), 128, np.uint8) if each is None else each
         for part, each in zip(vertices, colours, strict=True)
     ]
-    return Loaded(np.concatenate(vertices), np.concatenate(faces), np.concatenate(painted))
+    return LoadedMesh(np.concatenate(vertices), np.concatenate(faces), np.concatenate(painted))
 
 
 def _colours(mesh: Any) -> Colours | None:
-    """(V, 3) of its vertices, or of its texture where they lie in it; None where it has none."""
+    """(V, 3) of its vertices, or of its texture at their places; None if it has none."""
     visual = mesh.visual
     if visual.kind == "texture":
         image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
@@ -139,11 +143,6 @@ def _colours(mesh: Any) -> Colours | None:
         return None
     found = np.asarray(visual.vertex_colors)
     return found[:, :3].astype(np.uint8) if found.shape == (len(mesh.vertices), 4) else None
-
-
-# OBJ: a text that says nothing of its size, so its lines are counted before and after trimesh reads it.
-#
-# It seems cut where its last line has no end, or where many vertices belong to no face.
 
 
 _UNUSED = 0.1
@@ -157,13 +156,13 @@ def looks_like_obj(data: bytes) -> bool:
     return _VERTEX.search(data) is not None
 
 
-def declared_obj(data: bytes) -> Declared:
+def declared_obj(data: bytes) -> DeclaredMesh:
     """By its lines that name vertices, and the triangles that its faces are cut into."""
     lines = _lines(data)
-    return Declared("OBJ", lines.vertices, int(np.maximum(lines.corners - 2, 0).sum()))
+    return DeclaredMesh("OBJ", lines.vertices, int(np.maximum(lines.corners - 2, 0).sum()))
 
 
-def load_obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded:
+def load_obj(data: bytes, header: DeclaredMesh, others: Mapping[str, bytes]) -> LoadedMesh:
     """`others`: the files beside it, its materials and their textures, by their names."""
     if not data.endswith((b"\n", b"\r")) and data.rsplit(b"\n", 1)[-1].lstrip()[:1] in (b"f", b"v"):
         raise DecodeError("partial", "It ends within a line, so that nothing tells whether it is whole.")
@@ -173,11 +172,11 @@ def load_obj(data: bytes, said: Declared, others: Mapping[str, bytes]) -> Loaded
     loaded = join_meshes(
         load_scene(lines.joined, "obj", {normalized_path(name): member for name, member in others.items()})
     )
-    if len(loaded.faces) != said.faces:
-        raise DecodeError("partial", f"{len(loaded.faces):,} triangles where its lines give {said.faces:,}.")
-    unused = said.vertices - lines.used()
-    if unused > _UNUSED * said.vertices:
-        raise DecodeError("partial", f"{unused:,} of {said.vertices:,} vertices belong to no face: it seems cut.")
+    if len(loaded.faces) != header.faces:
+        raise DecodeError("partial", f"{len(loaded.faces):,} triangles where its lines give {header.faces:,}.")
+    unused = header.vertices - lines.used()
+    if unused > _UNUSED * header.vertices:
+        raise DecodeError("partial", f"{unused:,} of {header.vertices:,} vertices belong to no face: it seems cut.")
     return loaded
 
 
@@ -212,13 +211,13 @@ class _Lines:
         return counts
 
     def used(self) -> int:
-        """How many vertices the faces name; where they count backwards, as some may, all."""
+        """How many vertices the faces name; all, if some faces count backwards."""
         named = self._named()
         if b"/" in named:
             named = re.sub(rb"/\S*", b"", named)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # numpy only warns where it stops early
+                warnings.simplefilter("error")  # numpy only warns if it stops early
                 numbers = np.fromstring(named, np.int64, sep=" ")
         except (ValueError, DeprecationWarning) as error:
             raise DecodeError("error", f"A face names no number: {str(error)[:100]}.") from error
@@ -227,7 +226,7 @@ class _Lines:
         return len(np.unique(numbers)) if numbers.min(initial=1) > 0 else self.vertices
 
     def _named(self) -> bytes:
-        """What the faces name, corner by corner."""
+        """The vertices that the faces name, corner by corner."""
         edges = np.zeros(len(self._bytes) + 1, np.int8)
         edges[self._starts[self._faces] + 1] = 1
         edges[self._ends[self._faces] + 1] = -1  # with the end of the line, which parts its words from the next
@@ -238,19 +237,16 @@ class _Lines:
 
 @lru_cache(maxsize=1)
 def _lines(data: bytes) -> _Lines:
-    """Of the last file that was asked for: what it declares is asked before, with and after what it holds."""
+    """Cached for one file, as it is needed before, with and after its contents."""
     return _Lines(data)
-
-
-# glTF 2.0 (Khronos 2021) and its binary form GLB: what a file declares, held against its buffers before it is read.
 
 
 _MOST_NODES = 20_000
 _GLTF_READ = ("KHR_materials_", "KHR_texture_transform", "KHR_lights_punctual", "KHR_mesh_quantization")
-"""Beginnings of the extensions without which a mesh's form can be read."""
+"""Beginnings of the extensions without which a mesh's shape can be read."""
 _LISTS = ("accessors", "buffers", "bufferViews", "extensionsRequired", "images", "meshes", "nodes")
 _ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
-"""What comes of JSON that holds other things than the format says."""
+"""Errors that malformed JSON of the format causes."""
 
 
 def gltf_json(data: bytes) -> dict[str, Any]:
@@ -274,7 +270,7 @@ def glb_json(data: bytes) -> dict[str, Any]:
     return gltf_json(data[20 : 20 + length])
 
 
-def gltf_declared(tree: dict[str, Any], name: str) -> Declared:
+def gltf_declared(tree: dict[str, Any], name: str) -> DeclaredMesh:
     """As many as all nodes show, each mesh as often as a node names it. glTF counts in metres."""
     try:
         accessors, meshes, nodes = (tree.get(key) or [] for key in ("accessors", "meshes", "nodes"))
@@ -290,13 +286,13 @@ def gltf_declared(tree: dict[str, Any], name: str) -> Declared:
                 listed = accessors[primitive["indices"]]["count"] if "indices" in primitive else corners
                 mode = primitive.get("mode", 4)
                 faces += listed // 3 if mode == 4 else max(listed - 2, 0) if mode in (5, 6) else 0
-        return Declared(name, int(vertices), int(faces), "metre")
+        return DeclaredMesh(name, int(vertices), int(faces), "metre")
     except _ODD as error:
         raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
 
 
-def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str, bytes]) -> Loaded:
-    """A buffer is a file beside it, data in its address, or what follows in the GLB; each as long as it says."""
+def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str, bytes]) -> LoadedMesh:
+    """A buffer is a file beside it, data in its address, or what follows in the GLB; each as long as it declares."""
     needed = [name for name in tree.get("extensionsRequired") or [] if not str(name).startswith(_GLTF_READ)]
     if needed:
         raise DecodeError("error", f"It needs the glTF extension {needed[0]}, which is not read.")
@@ -310,10 +306,10 @@ def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str,
         if len(files[normalized_path(address)]) < _length_of(buffer):
             raise DecodeError("partial", f"{address[:200]!r} is shorter than the glTF declares.")
     _check_views(tree)
-    said = gltf_declared(tree, kind)
+    header = gltf_declared(tree, kind)
     loaded = join_meshes(load_scene(data, kind, {**files, **{name: files[normalized_path(name)] for name in _addresses(tree) if normalized_path(name) in files}}))  # fmt: skip  # noqa: E501
-    if len(loaded.faces) < said.faces:
-        raise DecodeError("partial", f"{len(loaded.faces):,} triangles where {said.faces:,} are declared.")
+    if len(loaded.faces) < header.faces:
+        raise DecodeError("partial", f"{len(loaded.faces):,} triangles where {header.faces:,} are declared.")
     return loaded
 
 

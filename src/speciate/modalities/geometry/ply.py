@@ -1,4 +1,4 @@
-"""PLY files (Turk 1994), ASCII and binary: what the header declares, and every element checked against it.
+"""PLY files (Turk 1994), ASCII and binary: the declarations of the header, and every element checked against them.
 
 Readers of meshes and of clouds share this one: the usual libraries take a file that ends early for a shorter one.
 """
@@ -45,7 +45,7 @@ class Element(NamedTuple):
 
 class PlyHeader(NamedTuple):
     order: Literal["<", ">", ""]
-    """Byte order; empty where the numbers are text."""
+    """Byte order; empty if the numbers are text."""
     elements: tuple[Element, ...]
     end: int
     """Where the data begin."""
@@ -69,7 +69,7 @@ Columns = dict[str, Numbers | Lists]
 
 
 def header(data: bytes) -> PlyHeader:
-    """DecodeError where it is none."""
+    """Raises DecodeError if it is none."""
     head = bytes(data[:_LONGEST_HEADER])
     found = _END.search(head)
     if not head.startswith(MAGIC) or found is None:
@@ -101,7 +101,7 @@ def header(data: bytes) -> PlyHeader:
 
 
 def read(data: bytes, head: PlyHeader, most: int) -> dict[str, Columns]:
-    """Every element with its columns, by name. Refused beyond `most` rows of one, before any is read; partial where the
+    """Every element with its columns, by name. Refused beyond `most` rows of one, before any is read; partial if the
     file holds fewer than it declares."""
     for element in head.elements:
         if element.rows > most:
@@ -135,7 +135,7 @@ def _read_text(data: bytes, head: PlyHeader) -> dict[str, Columns]:
 
 
 def _parsed(element: Element, rows: list[bytes]) -> Columns:
-    """Where all rows are of one form they are taken at once, else one by one."""
+    """If all rows have one layout they are read at once, else one by one."""
     properties = element.properties
     if not rows or not properties:
         return {each.name: _empty(each) for each in properties}
@@ -226,7 +226,7 @@ def _length(each: Property) -> str:
 
 
 def _row_type(data: bytes, place: int, element: Element, order: str) -> np.dtype[Any] | None:
-    """As the first row is; None where that is cut."""
+    """As the first row is; None if that is cut."""
     fields: list[Any] = []
     for each in element.properties:
         if each.length is None:
@@ -297,7 +297,7 @@ def colours(vertex: Columns) -> npt.NDArray[np.uint8] | None:
 
 
 def scale_of(values: Numbers) -> float:
-    """What makes bytes of colours: where some lie far beyond 255 they are of two bytes each."""
+    """The factor that makes bytes of colours: if some lie far beyond 255, they have two bytes each."""
     return 1 / 257 if values.max(initial=0) > _FAR_BEYOND_A_BYTE else 1.0
 
 

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from speciate.modalities.contract import LARGEST_THUMBNAIL, DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.geometry import point_files, shape_descriptors
-from speciate.modalities.geometry.point_files import Loaded
+from speciate.modalities.geometry.point_files import LoadedCloud
 from speciate.modalities.geometry.rendering import cloud_views
 from speciate.modalities.geometry.shape_descriptors import SHAPE_SKETCHES
 
 _FEWEST = 32
-"""Points that make a form: fewer have no sketch."""
+"""Points that make a shape: fewer have no sketch."""
 _CELLS = 1 << 16
-"""Of the longest side, about: a fingerprint tells no finer differences."""
+"""Of the longest side, about: a fingerprint ignores finer differences."""
 
 
 class PointCloudMedia(TypedDict):
@@ -46,11 +46,11 @@ class PointCloud(Modality[PointCloudMedia]):
         return point_files.sniff(head, name)
 
     def inspect(self, data: bytes) -> Header:
-        said = point_files.declared(data)
-        fields: dict[str, str | int | float] = {"format": said.format, "points": said.points}
-        if said.origin is not None:
-            fields |= {f"origin_{axis}": value for axis, value in zip("xyz", said.origin, strict=True)}
-        return Header(12 * said.points, fields)
+        header = point_files.declared(data)
+        fields: dict[str, str | int | float] = {"format": header.format, "points": header.points}
+        if header.origin is not None:
+            fields |= {f"origin_{axis}": value for axis, value in zip("xyz", header.origin, strict=True)}
+        return Header(12 * header.points, fields)
 
     def decode(self, data: bytes) -> PointCloudMedia:
         return _checked(point_files.load(data))
@@ -68,10 +68,10 @@ class PointCloud(Modality[PointCloudMedia]):
             raise DecodeError("error", "A cloud is a list of [x, y, z], and not empty.")
         if len(points) > point_files.MOST:
             raise DecodeError("refused", f"{len(points):,} points, more than {point_files.MOST:,}.")
-        return _checked(Loaded(points))
+        return _checked(LoadedCloud(points))
 
     def fingerprint(self, media: PointCloudMedia) -> str:
-        """Of the points, rounded, in an order of their own; what they have beside a place counts, too."""
+        """Of the points, rounded and sorted; their colours and intensities count, too."""
         points = media["points"].astype(np.float64)
         cell = 2.0 ** round(math.log2(max(float(np.ptp(points, axis=0).max()), 1e-30) / _CELLS))
         rows = [np.round(points / cell).astype(np.int64)]
@@ -95,7 +95,7 @@ class PointCloud(Modality[PointCloudMedia]):
         return measures
 
     def describe(self, media: PointCloudMedia) -> Vector:
-        """(120,): the invariants of its form, and the roots of the shape distributions D1, D2 and A3."""
+        """(120,): the invariants of its shape, and the roots of the shape distributions D1, D2 and A3."""
         return self.features(media)
 
     def features(self, media: PointCloudMedia) -> Vector:
@@ -112,7 +112,7 @@ class PointCloud(Modality[PointCloudMedia]):
         return SHAPE_SKETCHES.sketch(shape_descriptors.invariants(shape_descriptors.of_points(media["points"])))
 
 
-def _checked(loaded: Loaded) -> PointCloudMedia:
+def _checked(loaded: LoadedCloud) -> PointCloudMedia:
     with np.errstate(over="ignore"):
         single = loaded.points.astype(np.float32)
     lost = int((~np.isfinite(single)).any(axis=1).sum())

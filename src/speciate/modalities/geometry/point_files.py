@@ -1,7 +1,7 @@
 """The formats of point clouds: PLY without faces, PCD, LAS and LAZ, NPY and NPZ, and rows of numbers as text.
 
-Told by their bytes and checked against what their headers declare, before anything is decoded. Rows of numbers (.xyz,
-.txt, .csv; a .pts says first how many there are) declare nothing: one that ends early is a smaller cloud.
+They are recognised by their bytes and checked against their headers before anything is decoded. Rows of numbers (.xyz,
+.txt, .csv; a .pts says first how many there are) declare nothing: a file that ends early is a smaller cloud.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _NPY = b"\x93NUMPY"
 _POINTS, _COLOURS = ("points", "xyz", "pos", "vertices"), ("colors", "colours", "rgb")
 
 
-class Declared(NamedTuple):
+class DeclaredCloud(NamedTuple):
     format: str
     points: int
     origin: tuple[float, float, float] | None = None
-    """What was taken off the coordinates, which are too long for single precision."""
+    """Subtracted from the coordinates, which are too long for single precision."""
 
 
-class Loaded(NamedTuple):
+class LoadedCloud(NamedTuple):
     points: npt.NDArray[np.float64]
     """(N, 3)"""
     colours: npt.NDArray[np.uint8] | None = None
@@ -47,64 +47,64 @@ class Loaded(NamedTuple):
 
 
 def sniff(head: bytes, name: str) -> bool:
-    """A PLY is a cloud where its header ends and names no faces; a text only where its name says so."""
+    """A PLY is a cloud if its header ends and names no faces; a text only if its name says so."""
     if head.startswith(ply.MAGIC):
         return b"end_header" in head and not re.search(rb"element\s+face\s+0*[1-9]", head)
     known = head.startswith((las.MAGIC, _NPY, b"# .PCD")) or (head.startswith(b"PK\x03\x04") and b".npy" in head[:128])
     return known or name.lower().endswith((".pcd", ".las", ".laz", ".xyz", ".pts"))
 
 
-def declared(data: bytes) -> Declared:
-    """DecodeError where the bytes are no cloud."""
+def declared(data: bytes) -> DeclaredCloud:
+    """Raises DecodeError if the bytes are no cloud."""
     if data.startswith(ply.MAGIC):
         polygons = ply.header(data)
-        return Declared(polygons.format, polygons.count("vertex"))
+        return DeclaredCloud(polygons.format, polygons.count("vertex"))
     if data.startswith(las.MAGIC):
         scan = las.head(data)
-        return Declared("LAZ" if scan.packed else "LAS", scan.points, scan.low)
+        return DeclaredCloud("LAZ" if scan.packed else "LAS", scan.points, scan.low)
     if data.startswith(_NPY):
-        return Declared("NPY", _npy_shape(io.BytesIO(data))[0])
+        return DeclaredCloud("NPY", _npy_shape(io.BytesIO(data))[0])
     if data.startswith(b"PK\x03\x04"):
-        return Declared("NPZ", _npz_shape(data)[0])
+        return DeclaredCloud("NPZ", _npz_shape(data)[0])
     if (found := _pcd(data)) is not None:
-        return Declared(f"PCD ({found.encoding})", found.points)
-    return Declared("text", _text_rows(data))
+        return DeclaredCloud(f"PCD ({found.encoding})", found.points)
+    return DeclaredCloud("text", _text_rows(data))
 
 
-def load(data: bytes) -> Loaded:
-    """Within the budget, and as many points as the file declares. DecodeError where it is not."""
-    said = declared(data)
-    if said.points > MOST:
-        raise DecodeError("refused", f"{said.points:,} points, more than {MOST:,}.")
-    loaded = _load(data, said)
+def load(data: bytes) -> LoadedCloud:
+    """The points. Raises DecodeError if they are beyond the budget, or not as many as the file declares."""
+    header = declared(data)
+    if header.points > MOST:
+        raise DecodeError("refused", f"{header.points:,} points, more than {MOST:,}.")
+    loaded = _load(data, header)
     if not len(loaded.points):
         raise DecodeError("error", "There is not a single point.")
     return loaded
 
 
-def _load(data: bytes, said: Declared) -> Loaded:
-    match said.format.split()[0]:
+def _load(data: bytes, header: DeclaredCloud) -> LoadedCloud:
+    match header.format.split()[0]:
         case "PLY":
             return _ply(data)
         case "LAS" | "LAZ":
-            return Loaded(*las.read(data))
+            return LoadedCloud(*las.read(data))
         case "NPY":
             return _of_array(_array(io.BytesIO(data)))
         case "NPZ":
             return _npz(data)
         case "PCD":
             return _pcd_points(data)
-    return _text(data, said)
+    return _text(data, header)
 
 
-def _ply(data: bytes) -> Loaded:
+def _ply(data: bytes) -> LoadedCloud:
     head = ply.header(data)
     if head.count("face"):
         raise DecodeError("error", "The PLY has faces. Read it with modality='mesh'.")
     vertex = ply.read(data, head, MOST).get("vertex", {})
     found = vertex.get("intensity", vertex.get("scalar_intensity", vertex.get("scalar_Intensity")))
     intensity = None if found is None or isinstance(found, ply.Lists) else np.asarray(found, np.float32)
-    return Loaded(ply.points(vertex), ply.colours(vertex), intensity)
+    return LoadedCloud(ply.points(vertex), ply.colours(vertex), intensity)
 
 
 class _Pcd(NamedTuple):
@@ -115,7 +115,7 @@ class _Pcd(NamedTuple):
 
 
 def _pcd(data: bytes) -> _Pcd | None:
-    """The header of a PCD; None where the bytes are none. DecodeError where it is damaged."""
+    """The header of a PCD; None for another file. Raises DecodeError if it is damaged."""
     head = bytes(data[:8192])
     found = _PCD.search(head)
     if found is None or b"FIELDS" not in head[: found.start()]:
@@ -138,8 +138,8 @@ def _pcd(data: bytes) -> _Pcd | None:
         raise DecodeError("error", f"The PCD header is damaged: {error}.") from error
 
 
-def _pcd_points(data: bytes) -> Loaded:
-    """Points that are no numbers stand for rays that met nothing, where the cloud is organised; they are left out."""
+def _pcd_points(data: bytes) -> LoadedCloud:
+    """In an organised cloud, points that are no numbers stand for rays without a hit; they are left out."""
     head = _pcd(data)
     assert head is not None
     if head.encoding == "binary_compressed":
@@ -163,7 +163,7 @@ def _pcd_points(data: bytes) -> Loaded:
     colours = None if packed is None or packed.dtype.itemsize != 4 else _unpacked(packed)
     intensity = columns["intensity"].astype(np.float32) if "intensity" in columns else None
     there = ~np.isnan(points).any(axis=1)
-    return Loaded(
+    return LoadedCloud(
         points[there], None if colours is None else colours[there], None if intensity is None else intensity[there]
     )
 
@@ -219,7 +219,7 @@ def _array(file: Any) -> npt.NDArray[Any]:
 
 
 def _npz_members(data: bytes) -> dict[str, zipfile.ZipInfo]:
-    """Name of an array -> where it lies. Refused where it would unpack to more than the budget."""
+    """Name of an array -> where it lies. Refused if it would unpack to more than the budget."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -252,7 +252,7 @@ def _npz_shape(data: bytes) -> tuple[int, ...]:
     return _npy_shape(_opened(data, _points_of(_npz_members(data))))
 
 
-def _npz(data: bytes) -> Loaded:
+def _npz(data: bytes) -> LoadedCloud:
     members = _npz_members(data)
     loaded = _of_array(_array(_opened(data, _points_of(members))))
     count = len(loaded.points)
@@ -265,12 +265,12 @@ def _npz(data: bytes) -> Loaded:
     return loaded
 
 
-def _of_array(array: npt.NDArray[Any]) -> Loaded:
+def _of_array(array: npt.NDArray[Any]) -> LoadedCloud:
     """(N, 3), or (N, 6) with colours behind; other columns are passed over."""
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise DecodeError("error", f"An array of shape {array.shape} is no cloud.")
     values = array.astype(np.float64)
-    return Loaded(values[:, :3], _colours_behind(values[:, 3:6]))
+    return LoadedCloud(values[:, :3], _colours_behind(values[:, 3:6]))
 
 
 def _as_bytes(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -281,7 +281,7 @@ def _as_bytes(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _colours_behind(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8] | None:
-    """Three columns are colours where all are whole numbers from 0 to 255, and not all 0 or 1."""
+    """Three columns are colours if all are whole numbers from 0 to 255, and not all 0 or 1."""
     if values.shape[1] != 3 or not np.isfinite(values).all():
         return None
     whole = (values >= 0).all() and (values <= 255).all() and (values % 1 == 0).all() and values.max(initial=0) > 1
@@ -321,15 +321,15 @@ def _is_row(cells: list[bytes]) -> bool:
         return False
 
 
-def _text(data: bytes, said: Declared) -> Loaded:
+def _text(data: bytes, header: DeclaredCloud) -> LoadedCloud:
     lines = [line for line in data.splitlines() if line.strip() and not line.lstrip().startswith((b"#", b"//"))]
     first = _cells(lines[0])
     counted = len(first) == 1
     named = not counted and not _is_row(first)
     names = [_name(cell) for cell in first] if named else []
     rows = lines[1:] if counted or named else lines
-    if counted and len(rows) < said.points:
-        raise DecodeError("partial", f"{len(rows):,} points where its first line declares {said.points:,}.")
+    if counted and len(rows) < header.points:
+        raise DecodeError("partial", f"{len(rows):,} points where its first line declares {header.points:,}.")
     if not rows:
         raise DecodeError("error", "There is not a single point.")
     try:
@@ -346,7 +346,7 @@ def _text(data: bytes, said: Declared) -> Loaded:
 
 
 def _usual_names(table: npt.NDArray[np.float64]) -> list[str]:
-    """x y z, x y z i, x y z r g b, x y z i r g b; what else stands behind is passed over."""
+    """x y z, x y z i, x y z r g b, x y z i r g b; further columns are ignored."""
     colours = ["red", "green", "blue"]
     match table.shape[1]:
         case 4:
@@ -358,7 +358,7 @@ def _usual_names(table: npt.NDArray[np.float64]) -> list[str]:
     return list("xyz")
 
 
-def _of_columns(table: npt.NDArray[np.float64], names: list[str]) -> Loaded:
+def _of_columns(table: npt.NDArray[np.float64], names: list[str]) -> LoadedCloud:
     columns = dict(zip(names, table.T, strict=False))
     if not {"x", "y", "z"} <= columns.keys():
         raise DecodeError("error", "A row has fewer numbers than there are names.")
@@ -366,4 +366,4 @@ def _of_columns(table: npt.NDArray[np.float64], names: list[str]) -> Loaded:
     if {"red", "green", "blue"} <= columns.keys():
         colours = _as_bytes(np.stack([columns[name] for name in ("red", "green", "blue")], axis=1))
     intensity = columns["intensity"].astype(np.float32) if "intensity" in columns else None
-    return Loaded(np.stack([columns[axis] for axis in "xyz"], axis=1), colours, intensity)
+    return LoadedCloud(np.stack([columns[axis] for axis in "xyz"], axis=1), colours, intensity)

@@ -1,7 +1,7 @@
-"""Pictures of forms in three dimensions without a display or graphics library: points, nearest first, in numpy.
+"""Images of meshes and point clouds without a display or graphics library: points, nearest first, in numpy.
 
-A surface is so many points that no pixel stays empty; what lies nearest to the eye is seen (a z-buffer, Catmull 1974).
-Drawn twice as large and made small, with light from the upper left, in four views.
+A surface becomes so many points that no pixel stays empty; the nearest one is seen (a z-buffer, Catmull 1974). It is
+drawn twice as large and shrunk, with light from the upper left, in four views.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VIEW = LARGEST_THUMBNAIL // 2
 _SUPER = 2
 _MARGIN = 0.9
 _TURNS = ((-60, 25), (120, 25), (30, -30), (-90, 90))
-"""From where it is seen, in degrees: around the z axis, and up. Two sides, from below, and from above."""
+"""Viewpoints in degrees: around the z axis, and up. Two sides, from below, and from above."""
 _LIGHT = np.array([-0.45, 0.55, 0.7])
 _GREY = np.array([150.0, 170.0, 195.0])
 _MOST_POINTS = 1_500_000
@@ -29,7 +29,7 @@ _LOW, _MIDDLE, _HIGH = np.array([49, 54, 149.0]), np.array([60, 160, 120.0]), np
 
 
 def surface_views(corners: Doubles, colours: npt.NDArray[np.uint8] | None) -> Pixels:
-    """(320, 320, 3) of triangles (F, 3, 3), with the colours of their corners (F, 3, 3) where there are any."""
+    """(320, 320, 3) of triangles (F, 3, 3), with the colours of their corners (F, 3, 3) if there are any."""
     centred = _fitted(corners)
     points, face, weights = _covered(centred, 1.0 / (_VIEW * _SUPER))
     points = points.astype(np.float32)  # a pixel is a five-hundredth
@@ -132,7 +132,7 @@ def _cloud_view(points: Floats, paint: Floats, around: float, up: float) -> Doub
 
 
 def _nearest(seen: Floats, reach: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """(side, side) the number of the point that is seen, -1 where none is, and how near it is.
+    """(side, side) the number of the visible point, -1 without one, and how near it is.
 
     `reach`: by how many pixels a point is larger to each side.
     """
@@ -162,7 +162,7 @@ def _closed(nearest: npt.NDArray[np.int64], depth: Floats) -> tuple[npt.NDArray[
 
 
 def _edges(depth: Floats) -> npt.NDArray[np.bool_]:
-    """Where what lies behind begins: drawn darker."""
+    """Edges of what lies behind: drawn darker."""
     step = 0.03
     found = np.zeros(depth.shape, bool)
     with np.errstate(invalid="ignore"):

@@ -1,11 +1,11 @@
-"""The form of a surface or a cloud as numbers that turning, moving and scaling it do not change.
+"""The shape of a surface or a cloud as numbers that rotation, translation and scaling do not change.
 
-Everything is computed of weighted points: those of a cloud, or points spread evenly over a surface, each with its share
-of the area. Two kinds of numbers come of them. *Invariants* are integrals, exact but for rounding, whatever the order
-of vertices and faces: they tell near-duplicates (shape_sketches.py). *Distributions* (Osada et al. 2002, "Shape
-distributions") are histograms over points drawn at random: they say how a form is built, and a learner sees them.
+All numbers are computed from weighted points: those of a cloud, or points spread evenly over a surface, each with its
+share of the area. *Invariants* are integrals, exact but for rounding, whatever the order of vertices and faces:
+near-duplicates are found by them (`ShapeSketches`). *Distributions* (Osada et al. 2002, "Shape distributions") are
+histograms over random points: they describe how a shape is built, for learners.
 
-A form and its mirror image are the same here.
+A shape and its mirror image are the same here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def sampled(corners: Doubles, count: int, seed: int = 0) -> Sampled:
 
 
 def of_surface(corners: Doubles) -> Cloud:
-    """Triangles (F, 3, 3) are cut until none is longer than the surface is fine; each part stands for its middle."""
+    """Triangles (F, 3, 3) are cut until none is longer than the resolution; each part is represented by its middle."""
     across = cross_products(corners)
     area = _length(across) / 2
     normals = across / np.maximum(2 * area, 1e-300)[:, None]
@@ -78,7 +78,7 @@ def invariants(cloud: Cloud, corners: Doubles | None = None) -> Doubles:
 
     The spreads along the two shorter axes; of a surface the roots of its area and of the volume that it encloses;
     moments of third and fourth order, contracted so that no axis is named; which share of it lies within eight
-    distances from the middle, and of how much of it the plane does within six. Shares rise over a width of 0.2, so that
+    distances from the middle, and which share of the plane within six. Shares rise over a width of 0.2, so that
     what little noise moves changes them little. What a cloud does not have is 0.
     """
     centred, radius = _centred(cloud)
@@ -115,7 +115,7 @@ def describe(invariants: Doubles, distributions: Doubles) -> Vector:
 
 
 def _centred(cloud: Cloud) -> tuple[Doubles, float]:
-    """(N, 3) around the middle, at a mean square distance of 1; and what that was."""
+    """(N, 3) around the middle, at a mean square distance of 1; and the distance before."""
     centred = cloud.points - cloud.weights @ cloud.points
     radius = float(np.sqrt(cloud.weights @ np.einsum("ni,ni->n", centred, centred)))
     return centred / max(radius, 1e-300), max(radius, 1e-300)
@@ -151,17 +151,15 @@ def _angles(first: Doubles, second: Doubles) -> Doubles:
     return np.histogram(np.arccos(cosines), _BINS, (0, np.pi))[0] / len(cosines)
 
 
-# Sketches of forms: near are those of the same form turned, moved, scaled, numbered or cut into triangles anew.
-
-
 _STEP = 1 / 4096
 """Of an invariant, in root mean square distances from the middle."""
 _GRIDS = 12
 
 
 class ShapeSketches:
-    """The invariants of a form (shapes.py), two bytes each. Candidates share a cell of one of twelve shifted grids over
-    the most telling of them; near are those whose invariants all differ by little."""
+    """The invariants of a shape, two bytes each. Candidates share a cell of one of twelve shifted grids over the most
+    telling of them; two shapes are near if all invariants differ by little: also after rotation, translation, scaling,
+    renumbering or another triangulation."""
 
     width = 2 * INVARIANTS
     threshold = 0.98

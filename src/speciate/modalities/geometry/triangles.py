@@ -1,4 +1,4 @@
-"""Triangles as arrays: from polygons, and what is exactly computable of a surface made of them.
+"""Triangles as arrays: from polygons, and exact measures of a surface made of them.
 
 A mesh is vertices (V, 3) and faces (F, 3); its corners are (F, 3, 3). Corners that lie at one place are one, however
 often a file writes them: an STL file writes each six times.
@@ -19,7 +19,7 @@ class Topology(NamedTuple):
     watertight: bool
     """Every edge lies between exactly two faces."""
     oriented: bool
-    """And these go along it in opposite directions, so that it is known what is inside."""
+    """And these go along it in opposite directions, so that inside and outside are known."""
     components: int
     """Parts that share no corner."""
 
@@ -74,7 +74,7 @@ def halved(corners: Doubles, longest: float) -> Parts:
 
 
 def volume(corners: Doubles, middle: Doubles) -> float:
-    """Enclosed, by the divergence theorem; negative where the faces look inwards. Where a surface is not closed this is
+    """Enclosed, by the divergence theorem; negative if the faces look inwards. For a surface that is not closed this is
     the volume between it and `middle` (3,)."""
     a, b, c = (corners - middle).transpose(1, 0, 2)
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)

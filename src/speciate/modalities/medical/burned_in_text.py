@@ -1,9 +1,8 @@
-"""Text that is part of a picture's pixels, such as a patient's name: suspected from what a DICOM file says of itself
-and from what its pixels look like.
+"""Text in an image's pixels, such as a patient's name: suspected from a DICOM file's header and from its pixels.
 
-A heuristic, measured in docs/deidentification.md: it finds printed letters and digits, brighter or darker than what
-lies around them, in rows of at least a few. It misses handwriting, text that melts into what it stands on, and single
-letters; a file where it finds nothing is not shown to be free of text.
+A heuristic, measured in docs/deidentification.md: it finds printed letters and digits, brighter or darker than their
+surroundings, in rows of at least a few. It misses handwriting, text with little contrast, and single letters. Finding
+nothing does not prove that a file is free of text.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from speciate.modalities.medical.dicom_instances import text_value
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture, and the multi-frame kinds of it below."""
 _WORDY = ("US", "IVUS", "OT", "XC", "ES", "SC", "DOC")
-"""Modalities whose machines print into the picture as a rule."""
+"""Modalities whose machines print into the image as a rule."""
 _LEVELS = (0.3, 0.45, 0.6, 0.8)
-"""Of the range of a picture: above it, or in the negative above it, lie strokes."""
+"""Of the range of an image: above it, or in the negative above it, lie strokes."""
 _LOWEST, _TALLEST = 5, 64
 """Heights of a letter in pixels."""
 _MOST_PIECES = 20_000
 _PIXELS_PER_PIECE = 60
-"""In a mask with more pieces than that, or more for its size, which is noise, no letters are looked for."""
+"""A mask with more pieces than that, or more for its size, is noise: no letters are looked for."""
 _ROW, _ROW_OF_A_CAPTURE = 5, 3
-"""Letters in a row that are text; fewer are enough where files of this kind carry text as a rule."""
+"""Letters in a row that are text; fewer are enough in files of a kind that usually carries text."""
 
 Gray = npt.NDArray[np.float32]  # (H, W)
 Boxes = npt.NDArray[np.int64]  # (N, 4): top, bottom, left, right; bottom and right excluded
@@ -44,10 +43,10 @@ class Row(NamedTuple):
 
 
 def why_suspected(dataset: Any, pixels: npt.NDArray[Any] | None) -> str | None:
-    """Why a file is suspected to show text, as a sentence that ends without a full stop; None where nothing says so.
+    """Why a file is suspected to show text, as a sentence without a full stop; None if it is not.
 
     `dataset`: a pydicom Dataset. `pixels`: (H, W), (H, W, 3), (F, H, W) or (F, H, W, 3), of any number type, before
-    or after windowing; None where there are none, or where they were not decoded: then the header alone tells.
+    or after windowing; None if there are none, or if they were not decoded: then the header alone decides.
     """
     if _upper_text(dataset, "BurnedInAnnotation") == "YES":
         return "burned-in text suspected: the file says that there is (Burned In Annotation is YES)"
@@ -56,7 +55,7 @@ def why_suspected(dataset: Any, pixels: npt.NDArray[Any] | None) -> str | None:
     wordy = _is_wordy(dataset)
     if pixels is None:
         if wordy and _upper_text(dataset, "BurnedInAnnotation") != "NO":
-            return "burned-in text suspected: a picture of its kind shows text as a rule, and its pixels were not read"
+            return "burned-in text suspected: an image of its kind usually shows text, and its pixels were not read"
         return None
     found = find_text_row(pixels, _ROW_OF_A_CAPTURE if wordy else _ROW)
     if found is None:
@@ -65,7 +64,7 @@ def why_suspected(dataset: Any, pixels: npt.NDArray[Any] | None) -> str | None:
 
 
 def find_text_row(pixels: npt.NDArray[Any], least: int = _ROW) -> Row | None:
-    """The longest row of at least `least` letters in the first, middle and last frame; None where there is none."""
+    """The longest row of at least `least` letters in the first, middle and last frame; None if there is none."""
     best: Row | None = None
     for gray in _frames(pixels):
         for row in _rows(gray, least):
@@ -101,9 +100,9 @@ def _frames(pixels: npt.NDArray[Any]) -> Iterator[Gray]:
 
 
 def _rows(gray: Gray, least: int) -> Iterator[Row]:
-    for picture in (gray, 1.0 - gray):
+    for image in (gray, 1.0 - gray):
         for level in _LEVELS:
-            yield from _chains(_letters(picture, level), least)
+            yield from _chains(_letters(image, level), least)
 
 
 def _letters(gray: Gray, level: float) -> Boxes:
@@ -127,7 +126,7 @@ def _letters(gray: Gray, level: float) -> Boxes:
 
 
 def _stands_out(gray: Gray, pieces: npt.NDArray[np.int32], number: int, box: npt.NDArray[np.int64]) -> bool:
-    """Whether a piece is of one brightness, and what lies around it of another: strokes are, tissue is not."""
+    """Whether a piece has one brightness and its surroundings another: true of strokes, not of tissue."""
     top, bottom, left, right = (int(edge) for edge in box)
     window = np.s_[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2]
     mine, around = pieces[window] == number, pieces[window] == 0

@@ -1,12 +1,12 @@
 """Radiological images in DICOM files, decoded to volumes: a series of slices, an instance of many frames, or a single
-picture, which is a volume of one slice.
+image, which is a volume of one slice.
 
 A series comes as a bundle of its files (bundles.py). Its slices are sorted by where they lie, never by their names or
-numbers; a series that is no whole volume is `partial`, and the reason names the slice: missing, there twice, turned,
+numbers; a series that is no complete volume is `partial`, and the reason names the slice: missing, duplicate, turned,
 of another size, without a position, broken. Values are on the scale that the header declares (Hounsfield units of a
 CT); colours become their luminance, and MONOCHROME1 is turned so that more is brighter.
 
-Frames of a film have no place in the patient: they follow each other as they are stored.
+Frames of a video have no place in the patient: they keep their stored order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from speciate.modalities.bundles import HEAD, bundle, is_bundle, members_of
-from speciate.modalities.contract import DecodeError, Header, Judgement
+from speciate.modalities.contract import DecodeError, FileSummary, Header
 from speciate.modalities.medical.burned_in_text import why_suspected
 from speciate.modalities.medical.dicom_elements import looks_like_dicom
 from speciate.modalities.medical.dicom_geometry import Slice, Stack, layout_of, stack_slices
@@ -59,7 +59,7 @@ class Dicom(VolumeModality):
     default_group = "patient"
 
     def sniff(self, head: bytes, name: str) -> bool:
-        """By its bytes alone: files from hospitals have no suffix, and what is called .dcm is often none."""
+        """By its bytes alone: files from hospitals have no suffix, and files called .dcm are often something else."""
         if is_bundle(head):
             length = int.from_bytes(head[_BUNDLE_NAME - 4 : _BUNDLE_NAME - 2], "little")
             extra = int.from_bytes(head[_BUNDLE_NAME - 2 : _BUNDLE_NAME], "little")
@@ -74,15 +74,15 @@ class Dicom(VolumeModality):
     def decode(self, data: bytes) -> Volume:
         return _volume(_instances(data))
 
-    def judge(self, data: bytes) -> Judgement:
-        """Parses every header once. Where text is suspected in the pixels it says so, in a column and as a caution: a
-        name may be written there."""
+    def summarize(self, data: bytes) -> FileSummary:
+        """Parses every header once. If text is suspected in the pixels, a column and the caution say so: it may be a
+        name."""
         found = _instances(data)
         media = _volume(found)
         declared = _header([each.dataset for each in found])
         if (why := why_suspected(found[0].dataset, media["voxels"])) is not None:
             declared = declared._replace(fields=declared.fields | {"text_suspected": why})
-        return Judgement(
+        return FileSummary(
             declared,
             self.fingerprint(media),
             self.measure(media),
@@ -139,7 +139,7 @@ def _members(data: bytes) -> dict[str, bytes]:
 
 
 def _instances(data: bytes) -> list[Instance]:
-    """All of them. Where one is broken the series is partial, and the reason names it."""
+    """All of them. If one is broken, the series is partial, and the reason names it."""
     members = _members(data)
     found: list[Instance] = []
     broken: dict[str, DecodeError] = {}
@@ -185,7 +185,7 @@ def _volume(found: Sequence[Instance]) -> Volume:
 
 
 def _check_budget(found: Sequence[Instance]) -> None:
-    """By what headers declare, before a pixel is decoded."""
+    """By the headers, before a pixel is decoded."""
     count = sum(each.frames for each in found)
     if count > MOST_FRAMES:
         raise DecodeError("refused", f"{count:,} frames, more than {MOST_FRAMES:,}.")
@@ -222,7 +222,7 @@ def _header(found: Sequence[Dataset]) -> Header:
 
 
 def _stack_of_headers(found: Sequence[Dataset], declared: _Declared) -> Stack | None:
-    """None where they do not make one: decoding says why. Lengths that nothing says are left out."""
+    """None if they make no volume: decoding says why. Unknown lengths are left out."""
     if declared.slices > MOST_FRAMES:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Whether a DICOM file ends where it should: its elements, walked from the first to the last.
+"""Whether a DICOM file is complete: its elements, walked from the first to the last.
 
-pydicom takes a file that ends within an element for a shorter one, or for one without pixels. Here every length is held
-against what is there, and no value is looked into. Source: DICOM PS3.5, sections 7.1 to 7.5, and PS3.10, section 7.
+pydicom takes a file that ends within an element for a shorter one, or for one without pixels. Here every length is
+compared with the bytes, and no value is read. Source: DICOM PS3.5, sections 7.1 to 7.5, and PS3.10, section 7.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ElementSummary(NamedTuple):
     syntax: str | None
     """The transfer syntax that the file names."""
     pixels: str | None
-    """sha256 of the elements that hold pixels, as they are encoded: two files with the same show the same. None where
-    there are none."""
+    """sha256 of the elements that hold pixels, as they are encoded: files with the same digest show the same. None
+    without pixels."""
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -58,7 +58,7 @@ def looks_like_dicom(head: bytes) -> bool:
         return head[4:8] == b"UL\x04\x00"
     if (group, element) not in _FIRST:
         return False
-    if head[4:6] in _SHORT:  # what begins a dataset is short text, or the length of its group
+    if head[4:6] in _SHORT:  # a dataset begins with short text, or the length of its group
         return head[4:8] == b"UL\x04\x00" if element == 0 else struct.unpack("<H", head[6:8])[0] <= 512
     length = struct.unpack("<I", head[4:8])[0]
     text = head[8 : 8 + min(length, 8)]
@@ -66,7 +66,7 @@ def looks_like_dicom(head: bytes) -> bool:
 
 
 def walk_elements(data: bytes) -> ElementSummary:
-    """DecodeError(partial) where the bytes end before their elements do, (error) where they are none."""
+    """Raises DecodeError(partial) if the bytes end before their elements do, (error) if they are no elements."""
     if not looks_like_dicom(data[:4096]):
         raise DecodeError("error", "Not a DICOM file." if data else "The file is empty.")
     start = PREAMBLE + 4 if data[PREAMBLE : PREAMBLE + 4] == MAGIC else 0
@@ -89,9 +89,9 @@ def walk_elements(data: bytes) -> ElementSummary:
 
 def pick_elements(head: bytes, wanted: Collection[int]) -> tuple[dict[int, bytes], bool] | None:
     """Values of the `wanted` elements (group << 16 | element) before the pixels, from the first bytes of a file, and
-    whether pixels follow: a tenth of what it costs to parse the whole header.
+    whether pixels follow: a tenth of the cost of parsing the whole header.
 
-    None where that needs more than the explicit, little-endian elements that nearly all files have, or more bytes.
+    None if that needs more than the explicit, little-endian elements that nearly all files have, or more bytes.
     """
     if head[PREAMBLE : PREAMBLE + 4] != MAGIC:
         return None
@@ -128,7 +128,7 @@ def pick_elements(head: bytes, wanted: Collection[int]) -> tuple[dict[int, bytes
 
 
 def inflate(data: bytes) -> bytes:
-    """What a deflated dataset holds. DecodeError where that is beyond the budget, or cut off."""
+    """The contents of a deflated dataset. Raises DecodeError if they are beyond the budget, or cut off."""
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         found = machine.decompress(data, MOST_INFLATED)
@@ -168,7 +168,7 @@ class _Walk:
         return int(struct.unpack("<H", found)[0]) if len(found) == 2 else None
 
     def element(self, depth: int = 0) -> tuple[tuple[int, int], bytes]:
-        """Walks past one; its tag, and its value where that is short."""
+        """Walks past one; its tag, and its value if that is short."""
         tag = self._tag()
         length, implicit = self._length(tag)
         if length == _UNDEFINED:
@@ -183,7 +183,8 @@ class _Walk:
         return group, element
 
     def _length(self, tag: tuple[int, int]) -> tuple[int, bool]:
-        """And whether what follows is implicit where it was explicit: items of an unknown representation are."""
+        """And whether the following elements are implicit although the file is explicit, as in items of an unknown
+        type."""
         if not self._explicit or tag[0] == 0xFFFE:
             return int(struct.unpack(f"{self._order}I", self._take(4))[0]), False
         kind = self._take(2)

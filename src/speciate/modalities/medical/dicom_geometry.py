@@ -1,7 +1,7 @@
-"""How slices lie in the patient: their order, their distance, and, by name, what keeps them from being one volume.
+"""The geometry of slices: their order, their distance, and, by name, the faults that keep them from being one volume.
 
 Pure. Positions are millimetres in the patient's coordinates (DICOM PS3.3, C.7.6.2: x to the left, y to the back, z to
-the head). What cannot be seen here is a slice that lacks at either end: nothing declares how many there must be.
+the head). A missing slice at either end cannot be noticed: nothing declares how many there must be.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Slice(NamedTuple):
     spacing: tuple[float, float] | None
     """Millimetres between rows, between columns."""
     thickness: float | None
-    """Millimetres to the next slice, as the header has it: used where there is none."""
+    """Millimetres to the next slice by the header: used for a single slice."""
     pixels: str
     """The same for slices whose pixels are the same."""
 
@@ -47,15 +47,15 @@ class Stack(NamedTuple):
     order: list[int]
     """Places of the slices along their normal."""
     spacing: tuple[float, float, float]
-    """Millimetres between slices, rows, columns; 1 where nothing says it."""
+    """Millimetres between slices, rows, columns; 1 if unknown."""
     directions: Floats | None
-    """(3, 3): where slices, rows and columns count up to; None where nothing says it."""
+    """(3, 3): where slices, rows and columns count up to; None if unknown."""
     tilt_degrees: float = 0.0
     """Between the normal and the way from slice to slice: of a CT whose gantry was tilted."""
 
 
 def stack_slices(slices: Sequence[Slice]) -> Stack:
-    """One volume of all slices. DecodeError(partial) says by name why they are none."""
+    """One volume of all slices. Raises DecodeError(partial), which names the fault."""
     _refuse_mixed(slices, "size", [f"{rows} x {columns}" for rows, columns in (each.size for each in slices)])
     first = slices[0]
     if len(slices) == 1:
@@ -83,7 +83,7 @@ def stack_slices(slices: Sequence[Slice]) -> Stack:
 
 
 def axes(orientation: Sequence[float]) -> tuple[Floats, Floats, Floats]:
-    """Where columns, rows and slices count up to. DecodeError where the header names no two directions."""
+    """Where columns, rows and slices count up to. Raises DecodeError if the header names no two directions."""
     columns, rows = np.array(orientation[:3], np.float64), np.array(orientation[3:], np.float64)
     lengths = np.array([columns @ columns, rows @ rows])
     if not np.isfinite(lengths).all() or np.abs(lengths - 1).max() > 0.05 or abs(columns @ rows) > 0.05:
@@ -119,7 +119,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(stack: Stack) -> Layout:
-    """A single slice, and what has no place in the patient, stays as it is."""
+    """A single slice, and slices without a place in the patient, stay as they are."""
     if stack.directions is None:
         return Layout((0, 1, 2), (False, False, False))
     likeness = stack.directions[:, ::-1]  # of the axes with z, y and x of the patient
@@ -134,7 +134,7 @@ def _same(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
 
 
 def _refuse_mixed(slices: Sequence[Slice], what: str, values: Sequence[str], keys: Sequence[int] | None = None) -> None:
-    """`keys`: where equality is not that of the values that are shown."""
+    """`keys`: what is compared, if not the shown values."""
     counts = Counter(keys if keys is not None else values)
     if len(counts) == 1:
         return
@@ -157,11 +157,11 @@ def _refuse_twice(slices: Sequence[Slice], along: Floats, order: Sequence[int]) 
             f"{len(slices)} slices lie in {len(slices) - len(twice)} positions: several volumes in one series, with "
             "nothing in their headers that tells which slice is of which"
         )
-    told = []
+    pairs = []
     for a, b in twice[:_SHOWN]:
         how = "identical" if slices[a].pixels == slices[b].pixels else "different"
-        told.append(f"at {along[a]:.6g} mm ({slices[a].name} and {slices[b].name}, with {how} pixels)")
-    raise _partial(f"{_slices(len(twice))} there twice: {_listed(told, len(twice))}")
+        pairs.append(f"at {along[a]:.6g} mm ({slices[a].name} and {slices[b].name}, with {how} pixels)")
+    raise _partial(f"{_slices(len(twice))} there twice: {_listed(pairs, len(twice))}")
 
 
 def _gap(slices: Sequence[Slice], along: Floats, order: Sequence[int]) -> float:

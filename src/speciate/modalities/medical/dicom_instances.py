@@ -1,8 +1,9 @@
-"""One DICOM file: what its header says, and its frames as numbers on the scale that it declares.
+"""One DICOM file: its header, and its frames as numbers on the scale that it declares.
 
-What pydicom takes but is not so (a file that ends early, fewer frames than declared) is found by dicom_elements.py
-before a pixel is decoded. Everything that a library raises becomes a DecodeError.
-"""
+pydicom accepts files that end early or have fewer frames than declared; dicom_elements.py finds them before a pixel is
+decoded. A decoder trusts the sizes in compressed streams, whatever the DICOM header says, and allocates first; so
+`codestream_size` reads them from JPEG (ITU T.81), JPEG-LS (T.87) and JPEG 2000 (T.800) before. Everything that a
+library raises becomes a DecodeError."""
 
 from __future__ import annotations
 
@@ -35,13 +36,13 @@ _HEAD = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GRAY, _INVERTED, _PALETTE = "MONOCHROME2", "MONOCHROME1", "PALETTE COLOR"
-NO_PICTURES = {
+NOT_IMAGES = {
     "SR": "a report", "KO": "a selection of objects", "PR": "how others are to be shown", "RTSTRUCT": "outlines",
     "RTPLAN": "a plan of radiation", "RTDOSE": "a grid of doses", "RTRECORD": "a record of radiation",
     "SEG": "a segmentation", "REG": "a registration", "ECG": "a waveform", "HD": "a waveform", "EPS": "a waveform",
     "DOC": "a document", "FID": "marked points", "PLAN": "a plan", "M3D": "a mesh",
 }  # fmt: skip
-"""Modality -> what such a file holds, where that is no picture."""
+"""Modality -> contents of such a file, if they are no image."""
 
 
 class Instance(NamedTuple):
@@ -64,7 +65,7 @@ class Instance(NamedTuple):
 
 
 def read_header(file: BinaryIO, name: str = "") -> Dataset:
-    """What stands before the pixels."""
+    """The elements before the pixels."""
     import pydicom
 
     head = file.read(_HEAD)
@@ -76,7 +77,7 @@ def read_header(file: BinaryIO, name: str = "") -> Dataset:
 
 
 def read_instance(data: bytes, name: str = "") -> Instance:
-    """A file that is whole, and holds pixels of a size that can be. `name`: of the file, for what is said of it."""
+    """A complete file with pixels of a plausible size. `name`: of the file, for messages."""
     import pydicom
 
     try:
@@ -90,19 +91,19 @@ def read_instance(data: bytes, name: str = "") -> Instance:
         rows, columns = found.size
         if not (0 < rows <= MOST_SIDE and 0 < columns <= MOST_SIDE and found.frames > 0 and found.colours in (1, 3)):
             shape = f"{found.frames} frames of {rows} x {columns} pixels with {found.colours} values each"
-            raise DecodeError("error", f"It declares {shape}, which no picture has.")
+            raise DecodeError("error", f"It declares {shape}, which no image has.")
     return found
 
 
 def refuse_without_pixels(dataset: Dataset, has_pixels: bool) -> None:
-    """DecodeError where a file is no picture: by its kind, or because its pixels are missing."""
+    """Raises DecodeError if a file is no image: by its kind, or because its pixels are missing."""
     kind = text_value(dataset, "Modality")
-    if kind in NO_PICTURES:
-        raise DecodeError("error", f"A DICOM file that is no picture: {NO_PICTURES[kind]} ({kind}).")
+    if kind in NOT_IMAGES:
+        raise DecodeError("error", f"A DICOM file that is no image: {NOT_IMAGES[kind]} ({kind}).")
     if "Rows" not in dataset or "Columns" not in dataset:
-        raise DecodeError("error", f"A DICOM file without a picture ({kind or 'of no modality'}).")
+        raise DecodeError("error", f"A DICOM file without an image ({kind or 'of no modality'}).")
     if not has_pixels:
-        raise DecodeError("partial", "The header of a picture, without its pixels.")
+        raise DecodeError("partial", "The header of an image, without its pixels.")
 
 
 def instance_name(dataset: Dataset, name: str = "") -> str:
@@ -136,7 +137,7 @@ def slices(dataset: Dataset, name: str, digest: str = "") -> list[Slice]:
 
 def frames(found: Instance) -> Iterator[Frame]:
     """(H, W) each, one after another, on the declared scale: rescaled, colours as luminance, MONOCHROME1 turned so that
-    more is brighter. DecodeError(partial) where there are fewer than declared."""
+    more is brighter. Raises DecodeError(partial) if there are fewer than declared."""
     from pydicom.pixels.utils import iter_pixels
 
     dataset, count = found.dataset, 0
@@ -155,8 +156,7 @@ def frames(found: Instance) -> Iterator[Frame]:
 
 
 def check_streams(dataset: Dataset) -> None:
-    """That no compressed frame says of itself that it is larger or smaller than the header does: decoders allocate what
-    the frame says."""
+    """Every compressed frame must declare the header's size: decoders allocate what the frame declares."""
     from pydicom.encaps import generate_frames
 
     syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -185,8 +185,7 @@ def shown_window(dataset: Dataset, frame: int = 0) -> list[float] | None:
 
 
 def text_value(dataset: Dataset, keyword: str) -> str:
-    """A value for people and tables: without what controls or turns text, at most 64 characters; "" where there is
-    none."""
+    """A value for people and tables: without control characters, at most 64 characters; "" if there is none."""
     try:
         value = dataset.get(keyword)
         shown = (
@@ -224,7 +223,7 @@ def number_values(dataset: Dataset, keyword: str, count: int) -> tuple[float, ..
 
 
 def pixel_spacing(dataset: Dataset) -> tuple[float, float] | None:
-    """Millimetres between rows, between columns: in the patient, else at the detector, else of the nominal picture."""
+    """Millimetres between rows, between columns: in the patient, else at the detector, else of the nominal image."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         found = number_values(dataset, keyword, 2)
         if found is not None and min(found) > 0:
@@ -234,7 +233,7 @@ def pixel_spacing(dataset: Dataset) -> tuple[float, float] | None:
 
 @contextmanager
 def decode_errors(name: str) -> Iterator[None]:
-    """Whatever a library raises becomes a DecodeError; what it warns of is not said."""
+    """Whatever a library raises becomes a DecodeError; its warnings are silenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd headers
         try:
@@ -247,13 +246,13 @@ def decode_errors(name: str) -> Iterator[None]:
             raise DecodeError("refused", "More memory than there is would be needed.") from error
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as error:  # decoders in Rust panic with what is no Exception
+        except BaseException as error:  # decoders in Rust panic with a BaseException
             where = f"{name}: " if name else ""
             raise DecodeError("error", f"{where}{type(error).__name__}: {str(error)[:300]}") from error
 
 
 def _known(data: bytes, name: str) -> str:
-    """The name of a file that is broken, with what its header still says of it."""
+    """The name of a broken file, with the readable facts of its header."""
     if not name:
         return ""
     try:
@@ -307,7 +306,7 @@ def _ends(dataset: Dataset, frame: int) -> tuple[float, float]:
 
 
 def functional(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
-    """What an enhanced instance says of a frame, or of all frames."""
+    """An enhanced instance's functional groups of a frame, or of all frames."""
     for groups, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         found: Sequence[Any] = dataset.get(groups) or ()
         if place < len(found) and (inner := found[place].get(keyword)):
@@ -320,11 +319,6 @@ def _is_many(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-# What compressed pictures declare of their size: JPEG (ITU T.81), JPEG-LS (T.87), JPEG 2000 (T.800), as it stands.
-#
-# A decoder believes them, whatever the DICOM header around them says, and allocates before it looks further.
-
-
 _JPEG, _J2K = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Markers that begin a frame; F7 is that of JPEG-LS."""
@@ -334,7 +328,7 @@ _SCAN, _END = 0xDA, 0xD9
 
 
 def codestream_size(stream: bytes) -> tuple[int, int] | None:
-    """(rows, columns); None where the bytes are no such stream, or do not say."""
+    """(rows, columns) of a compressed stream; None if the bytes are no such stream, or do not say."""
     if stream.startswith(_JPEG):
         return _of_jpeg(stream)
     if stream.startswith(_J2K):

@@ -1,8 +1,8 @@
 """Regions that somebody drew on a DICOM series, as labels of its voxels: RTSTRUCT outlines and SEG segmentations.
 
-An outline fills the pixels of the slice that it lies in whose centres are inside (outlines.py); an outline of the same
-region within it cuts a hole. A segmentation is used where its pixels are those of the scan. Where regions overlap the
-smaller ones lie on top. Sources: DICOM PS3.3, C.8.8.6 (ROI Contour) and C.8.20 (Segmentation).
+An outline fills the pixels of its slice whose centres are inside (segmentation_masks.py); an outline of the same region
+within it cuts a hole. A segmentation is used if its pixels are those of the scan. If regions overlap, the smaller ones
+lie on top. Sources: DICOM PS3.3, C.8.8.6 (ROI Contour) and C.8.20 (Segmentation).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RegionMap(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What regions are drawn on."""
+    """The series that regions are drawn on."""
 
     slices: Sequence[Slice]
     """In the order of the stack, with their positions."""
@@ -71,7 +71,7 @@ class Scan(NamedTuple):
 
 
 def regions(dataset: Dataset, scan: Scan) -> list[Region]:
-    """Those of a whole RTSTRUCT or SEG file. DecodeError where it does not fit the scan."""
+    """Those of a whole RTSTRUCT or SEG file. Raises DecodeError if it does not fit the scan."""
     kind = text_value(dataset, "Modality")
     with decode_errors(""):
         found = _outlined(dataset, scan) if kind == "RTSTRUCT" else _segmented(dataset, scan)
@@ -93,9 +93,6 @@ def draw_regions(found: Sequence[Region], scan: Scan) -> RegionMap:
         for place, mask in region.planes():
             stacked[place][mask] = names.index(region.name) + 1
     return RegionMap(layout_of(scan.stack).array(stacked), names)
-
-
-# RTSTRUCT
 
 
 def _outlined(dataset: Dataset, scan: Scan) -> list[Region]:
@@ -142,14 +139,11 @@ def _filled(rings: dict[int, list[npt.NDArray[np.float64]]], scan: Scan) -> Iter
         yield place, mask
 
 
-# SEG
-
-
 def _segmented(dataset: Dataset, scan: Scan) -> list[Region]:
     named = {int(each.SegmentNumber): _segment_name(each) for each in dataset.get("SegmentSequence") or ()}
     kind = text_value(dataset, "SegmentationType")
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-        raise DecodeError("error", f"its type is {kind or 'not said'}.")
+        raise DecodeError("error", f"its type is {kind or 'unknown'}.")
     count = int(dataset.get("NumberOfFrames") or 1)
     places = [_place_of_frame(dataset, frame, scan) for frame in range(count)]
     if kind == "LABELMAP":
@@ -162,7 +156,8 @@ def _segmented(dataset: Dataset, scan: Scan) -> list[Region]:
 
 
 class _Patch(NamedTuple):
-    """What of a slice a segment covers, and the least rectangle around it: of many segments each is small."""
+    """The pixels of a slice that a segment covers, within the least rectangle around them: saves memory with many
+    segments."""
 
     place: int
     size: tuple[int, int]
@@ -205,7 +200,7 @@ def _segment_of_frame(dataset: Dataset, frame: int) -> int:
 
 
 def _place_of_frame(dataset: Dataset, frame: int, scan: Scan) -> int:
-    """DecodeError where its pixels are not those of a slice."""
+    """Raises DecodeError if its pixels are not those of a slice."""
     placed = functional(dataset, frame, "PlanePositionSequence")
     turned = functional(dataset, frame, "PlaneOrientationSequence")
     sized = functional(dataset, frame, "PixelMeasuresSequence")
@@ -238,7 +233,7 @@ def _of_segments(dataset: Dataset, places: Sequence[int], numbers_: Sequence[int
 
 
 def _of_labels(dataset: Dataset, places: Sequence[int], named: Collection[int]) -> _Patches:
-    found: _Patches = {number: [] for number in named if number}  # 0 is what no segment covers
+    found: _Patches = {number: [] for number in named if number}  # 0 is covered by no segment
     for place, pixels in zip(places, _frames(dataset), strict=True):
         for number in np.unique(pixels).tolist():
             if number in found:

@@ -53,7 +53,7 @@ class _Scale(NamedTuple):
 
 
 def inspect(data: bytes) -> Header:
-    """DecodeError where the file holds no waveform, or is cut short."""
+    """Raises DecodeError if the file holds no waveform, or is cut short."""
     dataset = _read(data)
     group, count = _chosen(dataset)
     names = ", ".join(_name(channel, number) for number, channel in enumerate(_channels(group), 1))
@@ -85,7 +85,7 @@ def decode(data: bytes) -> npt.NDArray[np.float32]:
     values = np.empty((group.channels, group.samples), np.float32)
     for row, channel in enumerate(_channels(group)):
         scale = _scale(channel)
-        with np.errstate(over="ignore"):  # what is infinite then is refused as such
+        with np.errstate(over="ignore"):  # infinite values are refused later
             values[row] = raw[:, row] * scale.factor + scale.offset
     values[_missing(group).T] = np.nan
     return values
@@ -133,12 +133,12 @@ def _count(item: Dataset, keyword: str, what: str) -> int:
 
 
 def _check(group: _Group, bits: float | None) -> None:
-    """The declared against the budget and what is there."""
+    """Checks the declared size against the budget and the bytes."""
     if group.channels > _MOST_CHANNELS or group.channels * group.samples > _MOST_VALUES:
         declared = f"{group.samples:,} samples of {group.channels:,} channels"
         raise DecodeError("refused", f"It declares {declared}, more than {_MOST_VALUES:,} values.")
     if bits != 8 * group.type.itemsize:
-        raise DecodeError("error", f"Samples of {bits or 0:g} bits that are said to be of {8 * group.type.itemsize}.")
+        raise DecodeError("error", f"Samples of {bits or 0:g} bits that are declared as {8 * group.type.itemsize}.")
     if not _SLOWEST <= group.hertz <= 1 / _SLOWEST:
         raise DecodeError("error", "A waveform that does not say its sampling frequency.")
     if (there := len(_channels(group))) != group.channels:
@@ -168,7 +168,7 @@ def _samples(group: _Group) -> npt.NDArray[Any]:
 
 
 def _missing(group: _Group) -> npt.NDArray[np.bool_]:
-    """(T, C): where the file has its padding in the place of a sample."""
+    """(T, C): whether the file has padding in the place of a sample."""
     padding = group.item.get("WaveformPaddingValue")
     raw = _samples(group)
     if not isinstance(padding, bytes) or len(padding) < group.type.itemsize:
@@ -177,7 +177,7 @@ def _missing(group: _Group) -> npt.NDArray[np.bool_]:
 
 
 def _name(channel: Dataset, number: int) -> str:
-    """What it is called, else what it was derived from, else its number."""
+    """Its name, else its source, else its number."""
     if label := text_value(channel, "ChannelLabel"):
         return label
     with decode_errors(""):
@@ -188,13 +188,13 @@ def _name(channel: Dataset, number: int) -> str:
 
 
 def _scale(channel: Dataset) -> _Scale:
-    """In millivolts, where it is a voltage; samples without a sensitivity have no unit."""
+    """In millivolts if it is a voltage; samples without a sensitivity have no unit."""
     sensitivity = number_value(channel, "ChannelSensitivity")
     if sensitivity is None:
         return _Scale(1.0, 0.0, "samples")
     with decode_errors(""):
-        said = list(channel.get("ChannelSensitivityUnitsSequence") or ())
-    unit = text_value(said[0], "CodeValue") if said else ""
+        units = list(channel.get("ChannelSensitivityUnitsSequence") or ())
+    unit = text_value(units[0], "CodeValue") if units else ""
     correction, baseline = (
         number_value(channel, "ChannelSensitivityCorrectionFactor"),
         number_value(channel, "ChannelBaseline"),

@@ -1,10 +1,10 @@
 """Scans in NIfTI-1 and NIfTI-2 (.nii, .nii.gz; .hdr with .img), decoded to volumes.py's Volume with nibabel's headers.
 
-Nothing is unpacked before the header is within the budget, and then never more than it declares, so neither what a
-header says nor what a gzip stream turns out to hold can fill the memory. The bytes that are there must be those that
-are declared. The scale (scl_slope, scl_inter) is applied; values that are no finite number become 0: NaN mostly marks
-what lies outside. The affine turns the axes to those of the patient; where both of NIfTI's transforms are given, the
-sform stands, and `transforms_agree` says whether the qform says the same.
+Nothing is unpacked before the header is within the budget, and then never more than it declares, so neither a header
+nor a gzip stream can fill the memory. The bytes must be as many as declared. The scale (scl_slope, scl_inter) is
+applied; values that are no finite number become 0: NaN mostly marks voxels outside. The affine turns the axes to those
+of the patient; if both of NIfTI's transforms are given, the sform counts, and `transforms_agree` says whether the qform
+is the same.
 
 One file is one volume: series in time and several channels are refused by name, as are complex and RGB voxels.
 FreeSurfer's .mgz and ANALYZE 7.5, which does not say which side is left, are not read.
@@ -35,7 +35,7 @@ _FIRST = 348, 540
 _SINGLE, _PAIRED = ("n+1", "n+2"), ("ni1", "ni2")
 _AXES = "LPS"
 _MILLIMETRES = (1.0, 1000.0, 1.0, 0.001, 1.0, 1.0, 1.0, 1.0)
-"""Of NIfTI's units of length: unknown, metre, millimetre, micron; others there are none."""
+"""Of NIfTI's units of length: unknown, metre, millimetre, micron; there are no others."""
 _LONGEST_START = 64 << 20  # bytes before the voxels: header and extensions
 _FARTHEST_SPACING = 1e-6, 1e6  # millimetres
 _TOLERANCE = 1e-3
@@ -62,15 +62,15 @@ class _Parts(NamedTuple):
 
     header: bytes
     voxels: bytes
-    """The same bytes where one file holds both."""
+    """The same bytes if one file holds both."""
     paired: bool
 
 
 class _File(NamedTuple):
-    """What a file declares, checked, and where its voxels lie."""
+    """The checked declarations of a file, and where its voxels lie."""
 
     parts: _Parts
-    said: Nifti1Header
+    nifti: Nifti1Header
     shape: tuple[int, int, int]
     """In the file's order of axes, the first fastest."""
     affine: npt.NDArray[np.float64]
@@ -80,7 +80,7 @@ class _File(NamedTuple):
     def header(self) -> Header:
         import nibabel as nib
 
-        said, sides = self.said, [int(side) for side in self.shape]
+        nifti, sides = self.nifti, [int(side) for side in self.shape]
         order = _order(self.affine)
         depth, height, width = (sides[axis] for axis in order.axes)
         spacing = nib.affines.voxel_sizes(self.affine)
@@ -88,20 +88,20 @@ class _File(NamedTuple):
             "slices": depth, "rows": height, "columns": width,
             **{f"spacing_{name}_mm": round(float(spacing[i]), 5) for name, i in zip("zyx", order.axes, strict=True)},
             "orientation": "".join(nib.aff2axcodes(self.affine)),
-            "transform": "sform" if said["sform_code"] > 0 else "qform" if said["qform_code"] > 0 else "none",
-            "transforms_agree": int(_agree(said)),
+            "transform": "sform" if nifti["sform_code"] > 0 else "qform" if nifti["qform_code"] > 0 else "none",
+            "transforms_agree": int(_agree(nifti)),
             "oblique_degrees": round(float(np.degrees(nib.affines.obliquity(self.affine)).max()), 2),
-            "voxel_type": said.get_data_dtype().name,
+            "voxel_type": nifti.get_data_dtype().name,
         }  # fmt: skip
         return Header(4 * math.prod(sides), fields)
 
     def volume(self) -> Volume:
         import nibabel as nib
 
-        dtype = self.said.get_data_dtype()
+        dtype = self.nifti.get_data_dtype()
         count = math.prod(self.shape)
         raw = _exactly(self.parts.voxels, self.start, count * dtype.itemsize)
-        voxels = _scaled(np.frombuffer(raw, dtype, count), self.said)
+        voxels = _scaled(np.frombuffer(raw, dtype, count), self.nifti)
         order = _order(self.affine)
         turned = nib.apply_orientation(voxels.reshape(self.shape, order="F"), order.turns)
         spacing = nib.affines.voxel_sizes(self.affine)[list(order.axes)].astype(np.float32)
@@ -116,7 +116,7 @@ class _Order(NamedTuple):
 
 
 def _opened(data: bytes) -> _File:
-    """The header, read and within the budgets. DecodeError where it is none or declares what is not read."""
+    """The header, read and within the budgets. Raises DecodeError if it is none, or declares something unsupported."""
     if not data:
         raise DecodeError("error", "The file is empty.")
     parts = _parts(data)
@@ -129,7 +129,7 @@ def _opened(data: bytes) -> _File:
     if len(head) < _FIRST[version[0] - 1]:
         raise DecodeError("partial", "The file ends within its header.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd headers; what matters is checked here
+        warnings.simplefilter("ignore")  # remarks on odd headers; important faults are checked here
         return _checked(parts, _read(head, version))
 
 
@@ -144,7 +144,7 @@ def _parts(data: bytes) -> _Parts:
 
 
 def _version(head: bytes) -> tuple[int, bool] | None:
-    """1 or 2, and whether the voxels lie in another file; None where it is no NIfTI."""
+    """1 or 2, and whether the voxels lie in another file; None if it is no NIfTI."""
     for version, magic in ((1, head[344:347]), (2, head[4:7])):
         text = magic.decode("latin-1")
         if text in (_SINGLE[version - 1], _PAIRED[version - 1]):
@@ -161,12 +161,12 @@ def _read(head: bytes, version: tuple[int, bool]) -> Nifti1Header:
 
     kinds: Any = ((Nifti1Header, Nifti1PairHeader), (Nifti2Header, Nifti2PairHeader))
     number, paired = version
-    found: Nifti1Header = _asked(lambda: kinds[number - 1][paired](head[: _FIRST[number - 1]], check=False))
+    found: Nifti1Header = _call(lambda: kinds[number - 1][paired](head[: _FIRST[number - 1]], check=False))
     return found
 
 
-def _checked(parts: _Parts, said: Nifti1Header) -> _File:
-    dims = [int(side) for side in said["dim"]]
+def _checked(parts: _Parts, nifti: Nifti1Header) -> _File:
+    dims = [int(side) for side in nifti["dim"]]
     if not 1 <= dims[0] <= 7:
         raise DecodeError("error", f"The header declares {dims[0]} dimensions.")
     sides = dims[1 : dims[0] + 1] + [1] * (3 - min(dims[0], 3))
@@ -181,22 +181,22 @@ def _checked(parts: _Parts, said: Nifti1Header) -> _File:
     shape = sides[0], sides[1], sides[2]
     if math.prod(shape) > MOST_VOXELS:
         raise DecodeError("refused", f"{' x '.join(map(str, shape))} voxels, more than {MOST_VOXELS:,}.")
-    dtype = _asked(said.get_data_dtype)
+    dtype = _call(nifti.get_data_dtype)
     if dtype.kind not in "iuf":
         raise DecodeError("refused", f"Voxels of type {dtype.name!r:.40}: one number each is read.")
-    start = float(said["vox_offset"])
-    least = 0 if parts.paired else int(said.sizeof_hdr)
+    start = float(nifti["vox_offset"])
+    least = 0 if parts.paired else int(nifti.sizeof_hdr)
     if not (math.isfinite(start) and least <= start <= _LONGEST_START):
         raise DecodeError("error", f"The voxels begin at byte {start:g}, which cannot be.")
-    return _File(parts, said, shape, _affine(said), int(start))
+    return _File(parts, nifti, shape, _affine(nifti), int(start))
 
 
-def _affine(said: Nifti1Header) -> npt.NDArray[np.float64]:
+def _affine(nifti: Nifti1Header) -> npt.NDArray[np.float64]:
     import nibabel as nib
 
-    affine = _asked(said.get_best_affine)
+    affine = _call(nifti.get_best_affine)
     affine = np.array(affine, np.float64)
-    affine[:3] *= _MILLIMETRES[int(said["xyzt_units"]) % 8]
+    affine[:3] *= _MILLIMETRES[int(nifti["xyzt_units"]) % 8]
     sizes = nib.affines.voxel_sizes(affine)
     low, high = _FARTHEST_SPACING
     if not np.isfinite(affine).all() or not ((sizes >= low) & (sizes <= high)).all():
@@ -215,9 +215,9 @@ def _order(affine: npt.NDArray[np.float64]) -> _Order:
     return _Order(nib.orientations.ornt_transform(own, nib.orientations.axcodes2ornt(tuple(_AXES))), (z, y, x))
 
 
-def _scaled(values: npt.NDArray[Any], said: Nifti1Header) -> npt.NDArray[np.float32]:
+def _scaled(values: npt.NDArray[Any], nifti: Nifti1Header) -> npt.NDArray[np.float32]:
     """(N,) with slope and intercept, finite."""
-    slope, intercept = _asked(said.get_slope_inter)
+    slope, intercept = _call(nifti.get_slope_inter)
     with np.errstate(all="ignore"):
         voxels = values.astype(np.float32)
         if slope is not None and (slope, intercept) != (1.0, 0.0):
@@ -230,19 +230,19 @@ def _scaled(values: npt.NDArray[Any], said: Nifti1Header) -> npt.NDArray[np.floa
     return voxels
 
 
-def _agree(said: Nifti1Header) -> bool:
-    """Whether both transforms say the same; also where one is missing."""
-    if said["qform_code"] <= 0 or said["sform_code"] <= 0:
+def _agree(nifti: Nifti1Header) -> bool:
+    """Whether both transforms are the same; also if one is missing."""
+    if nifti["qform_code"] <= 0 or nifti["sform_code"] <= 0:
         return True
-    sform = said.get_sform()
+    sform = nifti.get_sform()
     try:
-        return bool(np.allclose(_asked(said.get_qform), sform, atol=_TOLERANCE * float(np.abs(sform).max())))
+        return bool(np.allclose(_call(nifti.get_qform), sform, atol=_TOLERANCE * float(np.abs(sform).max())))
     except DecodeError:
         return False
 
 
-def _asked(ask: Callable[[], Any]) -> Any:
-    """What nibabel says of a header, whose numbers may make no sense to it, such as a quaternion longer than 1."""
+def _call(ask: Callable[[], Any]) -> Any:
+    """The result of a function of nibabel, which raises for a senseless header, such as a quaternion longer than 1."""
     try:
         return ask()
     except Exception as error:
@@ -250,7 +250,7 @@ def _asked(ask: Callable[[], Any]) -> Any:
 
 
 def _begun(data: bytes, length: int) -> bytes:
-    """The first bytes of what is packed; fewer where it ends early or is damaged."""
+    """The first unpacked bytes; fewer if the stream ends early or is damaged."""
     try:
         return zlib.decompressobj(31).decompress(data[: 64 * 1024], length)
     except zlib.error:
@@ -258,7 +258,7 @@ def _begun(data: bytes, length: int) -> bytes:
 
 
 def _exactly(data: bytes, start: int, length: int) -> memoryview:
-    """`length` bytes from `start` on, unpacked where they are packed; there must be no fewer and no more."""
+    """`length` bytes from `start` on, unpacked if they are packed; there must be exactly so many."""
     whole = _unpacked(data, start + length) if data.startswith(_GZIP) else data
     if len(whole) < start + length:
         raise DecodeError("partial", f"{max(len(whole) - start, 0):,} bytes of voxels where {length:,} are declared.")

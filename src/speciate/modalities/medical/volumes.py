@@ -1,11 +1,11 @@
-"""Volumes of voxels, the medium of `dicom` and `nifti`: what is known of one once it is decoded.
+"""Volumes of voxels, the decoded medium of `dicom` and `nifti`.
 
 Axes lie as in the patient, whatever the file's own order was: the first goes from the feet to the head, the second from
 the front to the back, the third from the patient's right to the left (DICOM's own directions, LPS). So a slice
-`voxels[z]` is what a radiologist sees, and the same scan is the same array from either format. Values are those of the
+`voxels[z]` is what a radiologist sees, and the same scan is the same array from either format. Values are on the
 scale that the file declares (Hounsfield units of a CT), finite.
 
-A volume of one slice is a picture.
+A volume of one slice is an image.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Shape = tuple[int, int, int]
 MOST_VOXELS = 160_000_000
 """512 x 512 x 610; 640 MB once decoded."""
 LONGEST_AXIS = 32_767
-"""What NIfTI-1 can say."""
+"""The most that NIfTI-1 can declare."""
 _MOST_SAMPLES = 1_000_000
 """Values of which quantiles are taken: every n-th of a large volume."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 _SEEN = (1.0, 99.5)
-"""Percentiles that are black and white where a volume brings no window of its own."""
+"""Percentiles that are black and white if a volume brings no window of its own."""
 _SIDES = (32, 16, 8)
 _CUBE = 6
 _BINS = 16
@@ -56,14 +56,14 @@ class Volume(TypedDict):
 
 class _Plane(ImageSketches):
     tolerance = 0.4
-    """Twice that of pictures: a copy with other slices cuts its planes elsewhere, and all three must agree."""
+    """Twice that of images: a copy with other slices cuts its planes elsewhere, and all three must agree."""
 
 
 class Planes:
-    """A picture's sketch of each of three slabs through the middle: near where all three of them are.
+    """An image's sketch of each of three slabs through the middle: two volumes are near if all three are.
 
-    Small pictures of one plane are much alike across patients, so one alone would take too many for copies. A volume of
-    one slice has its picture as the first plane, and streaks for the others.
+    Small images of one plane are much alike across patients, so one alone would take too many for copies. A volume of
+    one slice has its image as the first plane, and streaks for the others.
 
     Measured on 60 ellipsoids with a spot in noise, 28 x 36 x 32 voxels: of each, three copies resampled to as little as
     two thirds along each axis differ nowhere by more than 0.35; no two of different ones by less than 0.67 everywhere.
@@ -106,7 +106,7 @@ PLANE, PLANES = _Plane(), Planes()
 
 
 class VolumeModality(Modality[Volume]):
-    """All of a modality but its files: `inspect`, `decode` and what follows from them."""
+    """Everything of a modality that does not depend on its files (`inspect`, `decode`)."""
 
     sketching = PLANES
     window_unit = "steps"
@@ -119,13 +119,13 @@ class VolumeModality(Modality[Volume]):
         return self.decode(value)
 
     def fingerprint(self, media: Volume) -> str:
-        """Of values and geometry, to five digits: which window shows them, and which file held them, is no part."""
+        """Of values and geometry, to five digits; the window and the file format do not count."""
         voxels = np.ascontiguousarray(media["voxels"]) + np.float32(0)  # makes one of the two zeros
         spacing = " ".join(f"{side:.5g}" for side in media["spacing"])
         return f"{voxels.shape} {spacing} {hashlib.sha256(voxels.data).hexdigest()}"
 
     def measure(self, media: Volume) -> dict[str, int | float]:
-        """`steps` is what windows count: slices. Extents in millimetres, edges included."""
+        """`steps`, the unit of windows, are slices. Extents in millimetres, edges included."""
         voxels = media["voxels"]
         depth, height, width = (round(float(side), 3) for side in extents(media))
         return {
@@ -168,14 +168,14 @@ class VolumeModality(Modality[Volume]):
         return np.concatenate(parts).astype(np.float32)
 
     def features(self, media: Volume) -> Vector:
-        """What `describe` says: it has the same length for all volumes."""
+        """The vector of `describe`, which has one length for all volumes."""
         return self.describe(media)
 
     def thumbnail(self, media: Volume) -> Pixels:
         return draw_planes(media)
 
     def sketch(self, media: Volume) -> bytes | None:
-        """None where no plane shows anything."""
+        """None if all planes are blank."""
         voxels = media["voxels"]
         low, high = shown_range(media | {"window": []})  # another window is no other volume
         codes = []
@@ -203,8 +203,8 @@ def extents(media: Volume) -> npt.NDArray[np.float64]:
 
 
 def resample(voxels: Voxels, shape: Shape) -> Voxels:
-    """(D, H, W) -> `shape`: along each axis the mean of what a new voxel covers, linear between old ones where it is
-    smaller than they are (so trilinear where all axes grow). Places are those of edges, not of centres."""
+    """(D, H, W) -> `shape`: along each axis the mean over a new voxel, linear between old ones if it is smaller
+    than they are (so trilinear if all axes grow). Places are those of edges, not of centres."""
     down, along, across = (_weights(new, old) for new, old in zip(shape, voxels.shape, strict=True))
     found: Voxels = np.tensordot(down, along @ (voxels @ across.T), 1)
     return found
@@ -222,7 +222,7 @@ def shown_range(media: Volume) -> tuple[float, float]:
 def draw_planes(media: Volume, labels: Labels | None = None, side: int = LARGEST_THUMBNAIL) -> Pixels:
     """(h, w, 3), at most `side` pixels: the three planes in their true proportions, with `labels` (D, H, W) in colour.
 
-    They go through the middle, or where labels are shown through the slices that have most of the last of them. The
+    They go through the middle, or, with labels, through the slices that have most of the last one. The
     axial one is above, the coronal one below it under the same columns, the sagittal one right of that; head up, the
     patient's right on the left. One slice is drawn alone.
     """
@@ -233,11 +233,11 @@ def draw_planes(media: Volume, labels: Labels | None = None, side: int = LARGEST
     canvas = Image.new("RGB", layout.size)
     marks = planes(labels, places) if labels is not None else (None,) * 3
     for box, plane, mark in zip(layout.boxes, planes(media["voxels"], places), marks, strict=False):
-        picture = Image.fromarray(_gray(plane, low, high)).resize(box.size, Image.Resampling.BILINEAR).convert("RGB")
+        image = Image.fromarray(_gray(plane, low, high)).resize(box.size, Image.Resampling.BILINEAR).convert("RGB")
         if mark is not None:
             shown = np.asarray(Image.fromarray(mark).resize(box.size, Image.Resampling.NEAREST))
-            picture = Image.fromarray(_coloured(np.asarray(picture), shown))
-        canvas.paste(picture, (box.left, box.top))
+            image = Image.fromarray(_coloured(np.asarray(image), shown))
+        canvas.paste(image, (box.left, box.top))
     return np.asarray(canvas)
 
 
@@ -264,7 +264,7 @@ class Box(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where the planes are drawn: axial, coronal and sagittal, or one slice alone."""
+    """Places of the planes: axial, coronal and sagittal, or one slice alone."""
 
     size: tuple[int, int]
     """Width and height."""
@@ -290,10 +290,10 @@ def _places(shape: Sequence[int], labels: Labels | None) -> list[int]:
     return [int(last.sum(tuple(other for other in range(3) if other != axis)).argmax()) for axis in range(3)]
 
 
-def _coloured(picture: Pixels, mark: Labels) -> Pixels:
-    """(h, w, 3), (h, w): half of it the colour of its label, where it has one."""
+def _coloured(image: Pixels, mark: Labels) -> Pixels:
+    """(h, w, 3), (h, w): half of it the colour of its label, if it has one."""
     colours = np.array(_COLOURS, np.uint8)[(mark.astype(np.int64) - 1) % len(_COLOURS)]
-    return np.where(mark[..., np.newaxis] > 0, picture // 2 + colours // 2, picture).astype(np.uint8)
+    return np.where(mark[..., np.newaxis] > 0, image // 2 + colours // 2, image).astype(np.uint8)
 
 
 def _pixels(millimetres: float, scale: float) -> int:

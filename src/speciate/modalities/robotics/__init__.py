@@ -1,1 +1,1 @@
-"""Episodes of robots: LeRobot-style bundles and MCAP recordings."""
+"""Episodes of robots: LeRobot-style bundles and MCAP files."""

@@ -1,11 +1,11 @@
-"""Episodes of a robot: at each step what was measured and what was commanded, and what its cameras saw.
+"""Episodes of a robot: measurements (state), commands (action) and camera frames of each step.
 
-One example is one episode: a bundle of `steps.parquet`, `meta.json` and a video for each camera (episode_files.py),
-which is what becomes of each episode of a LeRobot dataset, or an MCAP file (mcap_recordings.py). Decoded it is small:
-numbers in float32, and frames of at most 96 pixels, of all cameras together at most 64 MB: of a longer episode every
-second step has a frame, or every third. Its windows have them all.
+One example is one episode: a bundle of `steps.parquet`, `meta.json` and a video for each camera (episode_files.py), as
+made of each episode of a LeRobot dataset, or an MCAP file (mcap.py). Decoded it is small: numbers in float32, and
+frames of at most 96 pixels, of all cameras together at most 64 MB. In a longer episode every second or third step has a
+frame; its windows have all frames.
 
-There is no sketch: two demonstrations of one task look alike, and are not the same.
+There is no sketch: two demonstrations of one task look alike, but are different examples.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ from speciate.modalities.time_series import TIME_SERIES
 
 _MOST_FRAME_BYTES = 64 * 1024 * 1024
 _LONGEST_WORDS = 500
-_LOOK = 8  # pixels of a side, in `features`
+_GRID = 8  # pixels of a side, in `features`
+_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
+_ACROSS, _MOST_ROWS, _WORDS = 5, 2, 13
+_PLOT = 64
 
 
 class Camera(TypedDict):
     frames: Pixels  # (F, h, w, 3)
     steps: npt.NDArray[np.int32]
-    """(F,) ascending: the step that saw it. Steps without one of their own saw the last one before."""
+    """(F,) ascending: the step of each frame. Steps without a frame of their own have the last one before."""
 
 
 class About(TypedDict):
@@ -92,12 +95,12 @@ class Episodes(Modality[Episode]):
         return Header(max(1, 4 * meta.steps * values), _short(fields | brought))
 
     def decode(self, data: bytes) -> Episode:
-        recording = _recording(data)
+        recording = _read(data)
         return _decoded(recording, 0, len(recording.times), whole=True)
 
     def decode_window(self, data: bytes, start: float, stop: float) -> Episode:
         """Of videos, only from the keyframe before the window to its end."""
-        recording = _recording(data)
+        recording = _read(data)
         begin, end = round(start), min(round(stop), len(recording.times))
         if begin >= end:
             raise DecodeError("error", f"No steps from {begin} to {end} in {len(recording.times)} steps.")
@@ -124,8 +127,8 @@ class Episodes(Modality[Episode]):
         return {"times": times, "state": state, "action": action, "cameras": {}, "about": about}
 
     def fingerprint(self, media: Episode) -> str:
-        """Of what was measured and done, and of the task: how the video of it is encoded carries no meaning. Of an
-        episode without numbers, of its frames."""
+        """Of state, action and task, as the encoding of the video carries no meaning; of an episode without numbers, of
+        its frames."""
         found = hashlib.sha256(media["about"]["task"].encode("utf-8", "surrogatepass"))
         for values in (media["state"], media["action"]):
             found.update(f"{values.shape}".encode() + (np.round(values, 5) + 0.0).astype("<f4").tobytes())
@@ -135,7 +138,7 @@ class Episodes(Modality[Episode]):
         return found.hexdigest()
 
     def measure(self, media: Episode) -> dict[str, int | float]:
-        """What a person filters by: how long it is, how far its actions reach and change, how much stands still."""
+        """Values to filter by: length, largest action, change of the actions, share of constant state."""
         steps, action = len(media["times"]), media["action"].astype(np.float64)
         change = np.abs(np.diff(action, axis=0)).mean() if steps > 1 and action.size else 0.0
         still = (np.ptp(media["state"], axis=0) == 0).mean() if media["state"].size else 0.0
@@ -150,24 +153,26 @@ class Episodes(Modality[Episode]):
         }
 
     def describe(self, media: Episode) -> Vector:
-        """Level, spread, change, rhythm and shape of each number (time_series.py), and what the cameras saw first and
-        last, (D,): of the same length for episodes of one robot."""
+        """(D,) of the same length for episodes of one robot: level, spread, change, rhythm and shape of each number
+        (time_series.py), and the first camera's first and last frame."""
         numbers = _numbers(media)
         series = [TIME_SERIES.describe(numbers)] if len(numbers) else []
-        return np.concatenate([*series, _looks(media)])
+        return np.concatenate([*series, _first_and_last(media)])
 
     def features(self, media: Episode) -> Vector:
-        """(536,): the features of a time series of state and action, and what the first camera saw first and last."""
+        """(536,): the features of a time series of state and action, and the first camera's first and last frame."""
         numbers = _numbers(media)
         if not len(numbers):
             numbers = np.zeros((1, len(media["times"])), np.float32)
-        return np.concatenate([TIME_SERIES.features(numbers), _looks(media)])
+        return np.concatenate([TIME_SERIES.features(numbers), _first_and_last(media)])
 
     def thumbnail(self, media: Episode) -> Pixels:
         """Frames of the cameras over time, and below them state and action."""
         plots = [(name, media[name]) for name in ("state", "action") if media[name].size]
         words = f"{len(media['times']):,} steps, {media['about']['fps']:.3g} a second. {media['about']['task']}"
-        return filmstrip([(name, list(camera["frames"])) for name, camera in media["cameras"].items()], plots, words)
+        return _draw_filmstrip(
+            [(name, list(camera["frames"])) for name, camera in media["cameras"].items()], plots, words
+        )
 
     def window(self, media: Episode, start: float, stop: float) -> Episode:
         begin, end = round(start), min(round(stop), len(media["times"]))
@@ -181,12 +186,12 @@ class Episodes(Modality[Episode]):
 
 
 def frames_of_steps(media: Episode, camera: str) -> npt.NDArray[np.int64]:
-    """(T,) for each step the place of the frame that it saw: its own, else the last before, else the first."""
+    """(T,) for each step the place of its frame: its own, else the last before, else the first."""
     steps = media["cameras"][camera]["steps"]
     return np.maximum(np.searchsorted(steps, np.arange(len(media["times"])), side="right") - 1, 0)
 
 
-def _recording(data: bytes) -> Recording:
+def _read(data: bytes) -> Recording:
     if data.startswith(mcap.MAGIC):
         return mcap.read(data)
     if not is_bundle(data):
@@ -215,7 +220,7 @@ def _decoded(recording: Recording, begin: int, end: int, *, whole: bool) -> Epis
 
 
 def _camera(name: str, track: Track, begin: int, end: int, stride: int, *, whole: bool) -> Camera:
-    """Every frame that a step saw must be there, also of those that are not kept."""
+    """Every step's frame must be there, even if it is not kept."""
     if (np.diff(track.times[begin:end]) < 0).any():
         raise DecodeError("error", f"The times of the camera {name!r} go backwards.")
     wanted, first = np.unique(track.times[begin:end], return_index=True)
@@ -228,7 +233,7 @@ def _camera(name: str, track: Track, begin: int, end: int, stride: int, *, whole
 
 
 def _cut(camera: Camera, begin: int, end: int) -> Camera:
-    """With the frame that the first step saw, if it has none of its own."""
+    """With the last frame before the first step, if that step has none of its own."""
     low = max(int(np.searchsorted(camera["steps"], begin, side="right")) - 1, 0)
     high = max(int(np.searchsorted(camera["steps"], end)), low + 1)
     steps = np.maximum(camera["steps"][low:high] - begin, 0).astype(np.int32)
@@ -240,18 +245,18 @@ def _numbers(media: Episode) -> npt.NDArray[np.float32]:
     return np.concatenate([media["state"], media["action"]], axis=1).T
 
 
-def _looks(media: Episode) -> Vector:
+def _first_and_last(media: Episode) -> Vector:
     """(128,) gray, 0 to 1, of the first camera's first and last frame."""
     frames = next((camera["frames"] for camera in media["cameras"].values() if len(camera["frames"])), None)
     if frames is None:
-        return np.zeros(2 * _LOOK * _LOOK, np.float32)
+        return np.zeros(2 * _GRID * _GRID, np.float32)
     return np.concatenate([_gray(frames[0]), _gray(frames[-1])])
 
 
 def _gray(frame: Pixels) -> Vector:
     from PIL import Image
 
-    small = Image.fromarray(frame).convert("L").resize((_LOOK, _LOOK), Image.Resampling.BOX)
+    small = Image.fromarray(frame).convert("L").resize((_GRID, _GRID), Image.Resampling.BOX)
     return np.asarray(small, np.float32).ravel() / np.float32(255)
 
 
@@ -268,7 +273,7 @@ def _matrix(value: Any, what: str) -> Vector:
 
 
 def _short(fields: dict[str, str | int | float]) -> dict[str, str | int | float]:
-    """Empty words are no column; long ones are cut."""
+    """Empty texts are no column; long ones are cut."""
     return {
         name: value[:_LONGEST_WORDS] if isinstance(value, str) else value
         for name, value in fields.items()
@@ -276,19 +281,14 @@ def _short(fields: dict[str, str | int | float]) -> dict[str, str | int | float]
     }
 
 
-# A picture of what was seen and what was done: frames over time, and below them curves on the same time.
-
-
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
-_ACROSS, _MOST_ROWS, _WORDS = 5, 2, 13
-_PLOT = 64
-
-
-def filmstrip(
+def _draw_filmstrip(
     cameras: Sequence[tuple[str, Sequence[Pixels]]], plots: Sequence[tuple[str, npt.NDArray[np.float32]]], below: str
 ) -> Pixels:
-    """`cameras`: name and frames in the order of time, of which at most five are shown, of the first two cameras;
-    `plots`: name and values (T, K), each column on its own scale; `below`: words. At most 320 x 320."""
+    """Frames over time, and below them curves on the same time.
+
+    `cameras`: name and frames in the order of time, of which at most five are shown, of the first two cameras;
+    `plots`: name and values (T, K), each column on its own scale; `below`: a caption. At most 320 x 320.
+    """
     from PIL import Image, ImageDraw
 
     cell = LARGEST_THUMBNAIL // _ACROSS

@@ -3,8 +3,8 @@
 `steps.parquet` has a row for each step: `timestamp` in seconds from the beginning, a column `state/NAME` or
 `action/NAME` for each number that was measured or commanded, `reward`, `done` and `success` where they were recorded,
 and for each camera in `camera/NAME` the time in that camera's own video at which the step was taken: the clocks of
-cameras and steps may differ, so no index is shared. `meta.json` says what there should be (Meta), which is held against
-what there is.
+cameras and steps may differ, so no index is shared. `meta.json` declares the contents (Meta), and reading compares them
+with the files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Times = npt.NDArray[np.float64]
 
 
 class Meta(BaseModel):
-    """What an episode declares of itself."""
+    """The declarations of an episode."""
 
     model_config = ConfigDict(extra="ignore")
     steps: int = Field(ge=0)
@@ -45,11 +45,11 @@ class Meta(BaseModel):
     robot: str = ""
     episode: int = 0
     session: str | None = None
-    """What was recorded together, where the source knows: such episodes never come apart in a split."""
+    """Episodes that were recorded together have the same; a split never separates them."""
     columns: dict[str, str | int | float] = {}
-    """What else the source says of the episode, such as the seed of a simulator."""
+    """Further facts of the source, such as the seed of a simulator."""
     faults: tuple[str, ...] = ()
-    """What whoever cut it out of a larger recording found missing; it is no example then."""
+    """What was missing when it was cut out of a larger recording; with faults it is no example."""
 
 
 class Track(NamedTuple):
@@ -64,7 +64,7 @@ class Track(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """An episode with its numbers read and its pictures not yet."""
+    """An episode whose numbers are read and whose images are not yet."""
 
     meta: Meta
     times: Times  # (T,)
@@ -76,7 +76,7 @@ class Recording(NamedTuple):
 
 
 class EpisodeFiles(NamedTuple):
-    """An episode to be written."""
+    """The contents of an episode to be written."""
 
     meta: Meta
     times: Times
@@ -88,7 +88,7 @@ class EpisodeFiles(NamedTuple):
 
 
 def write(files: EpisodeFiles) -> bytes:
-    """The bundle. What it declares may be more than there is: whoever reads it then says so."""
+    """The bundle. It may declare more than it holds; reading it then fails."""
     columns: dict[str, npt.NDArray[Any]] = {TIMESTAMP: np.asarray(files.times, np.float64)}
     for prefix, names, values in ((STATE, files.meta.state, files.state), (ACTION, files.meta.action, files.action)):
         columns |= {prefix + name: values[:, place] for place, name in enumerate(names)}
@@ -101,7 +101,7 @@ def write(files: EpisodeFiles) -> bytes:
 
 
 def read_meta(members: Mapping[str, bytes]) -> Meta:
-    """DecodeError where it is none, or declares more than is ever read."""
+    """Raises DecodeError if there is none, or if it declares more than the limits."""
     if META not in members or STEPS not in members:
         raise DecodeError("error", f"An episode is a bundle with {META} and {STEPS}.")
     try:
@@ -122,7 +122,7 @@ def check_size(steps: int, values: int, cameras: int) -> None:
 
 
 def read(data: bytes) -> Recording:
-    """An episode from its bundle; DecodeError where what it declares and what there is differ."""
+    """An episode from its bundle. Raises DecodeError if its declarations and its files differ."""
     members = members_of(data)
     meta = read_meta(members)
     if meta.faults:
@@ -137,10 +137,10 @@ def read(data: bytes) -> Recording:
         if (video := members.get(f"{CAMERAS}{name}.mp4")) is None:
             raise DecodeError("partial", f"The camera {name!r} has no video.")
         with footage.open_video(video, name) as container:
-            said = footage.declared_size(container)
-        if said.frames > MOST_STEPS:
-            raise DecodeError("refused", f"The video of {name!r} declares {said.frames:,} frames.")
-        width, height = footage.small_size(said.width, said.height)
+            declared = footage.declared_size(container)
+        if declared.frames > MOST_STEPS:
+            raise DecodeError("refused", f"The video of {name!r} declares {declared.frames:,} frames.")
+        width, height = footage.small_size(declared.width, declared.height)
         at = _numbers(table, [CAMERA + name], f"time of the camera {name!r}")[:, 0]
         tracks[name] = Track(at, _Video(video, name, meta.fps).frames, 3 * width * height)
     state = _numbers(table, [STATE + name for name in meta.state], "state")
@@ -168,7 +168,7 @@ def _table(data: bytes, meta: Meta) -> pa.Table:
         table = file.read()
     except DecodeError:
         raise
-    except Exception as error:  # of a damaged file Arrow raises what it likes
+    except Exception as error:  # for a damaged file Arrow raises errors of many classes
         raise DecodeError("error", f"{STEPS} is damaged: {str(error)[:200]}") from error
     if table.num_rows < meta.steps:
         raise DecodeError("partial", f"{table.num_rows:,} steps where {meta.steps:,} are declared.")
@@ -195,7 +195,7 @@ def _numbers(table: pa.Table, names: list[str], what: str) -> Times:
 
 
 def check_finite(values: npt.NDArray[Any], what: str) -> None:
-    """(T, K); DecodeError with the first step that holds no number."""
+    """`values`: (T, K). Raises DecodeError with the first step that holds no number."""
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~np.isfinite(values.astype(np.float32)).all(axis=1))
     if len(bad):

@@ -29,14 +29,14 @@ from speciate.modalities.video.footage import small_size
 
 MAGIC = b"\x89MCAP0\r\n"
 _MOST_BYTES = 2 << 30
-"""Of all chunks together when they are decompressed."""
+"""Of all chunks together, decompressed."""
 _MOST_MESSAGES = 5_000_000
 _MOST_NUMBERS = 512
 """Of one message."""
 _MOST_PIXELS = 64_000_000
 _ACTION = re.compile(r"(^|[/_.\-])(action|actions|command|commands|cmd|target|targets)([/_.\-]|$)")
 _IMAGE = re.compile(r"(^|[/.])CompressedImage$")
-_PASSED_OVER = {"header", "stamp", "seq", "timestamp"}
+_SKIPPED = {"header", "stamp", "seq", "timestamp"}
 _DECODERS = {
     "protobuf": ("mcap_protobuf.decoder", "mcap-protobuf-support"),
     "cdr": ("mcap_ros2.decoder", "mcap-ros2-support"),
@@ -45,7 +45,7 @@ _DECODERS = {
 
 
 class Facts(NamedTuple):
-    """What the summary at the end of the file says."""
+    """Facts of the summary at the end of the file."""
 
     messages: int
     topics: tuple[str, ...]
@@ -55,11 +55,11 @@ class Facts(NamedTuple):
 class _Topic(NamedTuple):
     times: list[float]
     values: list[Any]
-    """Name -> number of each message; or the bytes of a picture."""
+    """Name -> number of each message; or the bytes of an image."""
 
 
 def facts(data: bytes) -> Facts:
-    """DecodeError(partial) where the file ends early, with how many messages there are until then."""
+    """Raises DecodeError(partial) if the file ends early, with the number of messages until then."""
     from mcap.reader import make_reader
 
     try:
@@ -68,19 +68,18 @@ def facts(data: bytes) -> Facts:
         summary = None
     if summary is None or summary.statistics is None:
         raise DecodeError("partial", f"The file ends early or has no summary: {_readable(data):,} messages are there.")
-    said = summary.statistics
+    statistics = summary.statistics
     size = sum(index.uncompressed_size for index in summary.chunk_indexes)
-    if size > _MOST_BYTES or said.message_count > _MOST_MESSAGES:
-        raise DecodeError("refused", f"{said.message_count:,} messages in {size:,} bytes are more than are read.")
+    if size > _MOST_BYTES or statistics.message_count > _MOST_MESSAGES:
+        raise DecodeError("refused", f"{statistics.message_count:,} messages in {size:,} bytes are more than are read.")
     topics = tuple(sorted({channel.topic for channel in summary.channels.values()}))
-    seconds = max(0.0, (said.message_end_time - said.message_start_time) / 1e9)
-    return Facts(said.message_count, topics, seconds)
+    seconds = max(0.0, (statistics.message_end_time - statistics.message_start_time) / 1e9)
+    return Facts(statistics.message_count, topics, seconds)
 
 
 def read(data: bytes) -> Recording:
-    """The episode; DecodeError where the file is damaged, ends early, or holds no numbers that can be read."""
-    said = facts(data)
-    topics, images, unread = _topics_by_kind(_messages(data), said)
+    """The episode; Raises DecodeError if the file is damaged, ends early, or holds no numbers that can be read."""
+    topics, images, unread = _topics_by_kind(_messages(data), facts(data))
     if not topics:
         encodings = ", ".join(f"{count} of {name}" for name, count in sorted(unread.items())) or "none"
         hints = [f"pip install {_DECODERS[name][1]}" for name in unread if name in _DECODERS]
@@ -110,7 +109,7 @@ def read(data: bytes) -> Recording:
 
 
 def _messages(data: bytes) -> Iterator[tuple[Any, Any, Any]]:
-    """Schema, channel and message, by log time; whatever the library raises becomes a refusal."""
+    """Schema, channel and message, by log time; whatever the library raises becomes a DecodeError."""
     from mcap.reader import make_reader
 
     try:
@@ -120,9 +119,9 @@ def _messages(data: bytes) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def _topics_by_kind(
-    messages: Iterator[tuple[Any, Any, Any]], said: Facts
+    messages: Iterator[tuple[Any, Any, Any]], declared: Facts
 ) -> tuple[dict[str, _Topic], dict[str, _Topic], Counter[str]]:
-    """Topics of numbers, topics of pictures, and how many messages of which encoding were left unread."""
+    """Topics of numbers, topics of images, and how many messages of which encoding were left unread."""
     topics, images, unread = dict[str, _Topic](), dict[str, _Topic](), Counter[str]()
     decoders = dict[int, Any]()
     count = 0
@@ -138,19 +137,19 @@ def _topics_by_kind(
         except Exception as error:
             detail = f"A message of {channel.topic[:60]!r} is damaged: {str(error)[:100]}"
             raise DecodeError("error", detail) from error
-        picture = schema is not None and _IMAGE.search(schema.name)
-        value = _picture(content) if picture else dict(_numbers(content))
+        is_image = schema is not None and _IMAGE.search(schema.name)
+        value = _image_bytes(content) if is_image else dict(_numbers(content))
         if value:
-            topic = (images if picture else topics).setdefault(channel.topic, _Topic([], []))
+            topic = (images if is_image else topics).setdefault(channel.topic, _Topic([], []))
             topic.times.append(message.log_time / 1e9)
             topic.values.append(value)
-    if count < said.messages:
-        raise DecodeError("partial", f"{count:,} messages where the summary declares {said.messages:,}.")
+    if count < declared.messages:
+        raise DecodeError("partial", f"{count:,} messages where the summary declares {declared.messages:,}.")
     return topics, images, unread
 
 
 def _decoder(encoding: str, schema: Any) -> Any:
-    """bytes -> message; None where nothing here reads this encoding."""
+    """bytes -> message; None for an unsupported encoding."""
     if encoding == "json":
         return json.loads
     if encoding not in _DECODERS:
@@ -173,7 +172,7 @@ def _numbers(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str
             yield from _numbers(part, f"{name}.{place}".lstrip("."), depth + 1)
     elif not isinstance(content, str | bytes | None) and depth < 4:
         for key, part in _fields(content).items():
-            if key not in _PASSED_OVER:
+            if key not in _SKIPPED:
                 yield from _numbers(part, f"{name}.{key}".lstrip("."), depth + 1)
 
 
@@ -186,7 +185,7 @@ def _fields(content: Any) -> Mapping[str, Any]:
     return {name: getattr(content, name) for name in getattr(content, "__slots__", ()) if not name.startswith("_")}
 
 
-def _picture(content: Any) -> bytes:
+def _image_bytes(content: Any) -> bytes:
     data = _fields(content).get("data", b"")
     return base64.b64decode(data) if isinstance(data, str) else bytes(data)
 
@@ -214,14 +213,14 @@ def _together(columns: Mapping[str, tuple[tuple[str, ...], npt.NDArray[np.float6
 
 
 def _track(topic: _Topic, times: Times) -> Track:
-    """Pictures on the file's own clock: each step sees the last one until then."""
+    """Images on the file's own clock: each step sees the last one until then."""
     clock = np.array(topic.times)
     at = clock[np.searchsorted(clock, times, side="right") - 1]
     size = _size(topic.values[0])
-    return Track(at, _Pictures(clock, topic.values, size).frames, 3 * size[0] * size[1])
+    return Track(at, _Images(clock, topic.values, size).frames, 3 * size[0] * size[1])
 
 
-class _Pictures(NamedTuple):
+class _Images(NamedTuple):
     times: Times
     files: Sequence[bytes]
     size: tuple[int, int]
@@ -236,12 +235,12 @@ def _size(file: bytes) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(file), formats=("JPEG", "PNG", "WEBP")) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(file), formats=("JPEG", "PNG", "WEBP")) as image:
+            width, height = image.size
     except Exception as error:
-        raise DecodeError("error", f"A picture is damaged: {str(error)[:100]}") from error
+        raise DecodeError("error", f"An image is damaged: {str(error)[:100]}") from error
     if width * height > _MOST_PIXELS:
-        raise DecodeError("refused", f"A picture of {width} x {height} pixels.")
+        raise DecodeError("refused", f"An image of {width} x {height} pixels.")
     return small_size(width, height)
 
 
@@ -250,11 +249,11 @@ def _decode_image(file: bytes, size: tuple[int, int]) -> Pixels:
 
     _size(file)
     try:
-        with Image.open(io.BytesIO(file), formats=("JPEG", "PNG", "WEBP")) as picture:
-            picture.draft("RGB", (2 * size[0], 2 * size[1]))
-            return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+        with Image.open(io.BytesIO(file), formats=("JPEG", "PNG", "WEBP")) as image:
+            image.draft("RGB", (2 * size[0], 2 * size[1]))
+            return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
     except Exception as error:
-        raise DecodeError("partial", f"A picture is damaged: {str(error)[:100]}") from error
+        raise DecodeError("partial", f"An image is damaged: {str(error)[:100]}") from error
 
 
 def _readable(data: bytes) -> int:

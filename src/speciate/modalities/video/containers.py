@@ -1,9 +1,8 @@
-"""What the containers of videos say before any library looks into them: whether the file is all there, and how its
-picture is turned. MP4 and MOV (ISO 14496-12), Matroska and WebM (RFC 9559), AVI.
+"""Headers of video containers, read before any library opens the file: whether the file is complete, and its rotation.
+MP4 and MOV (ISO 14496-12), Matroska and WebM (RFC 9559), AVI.
 
-Decoders take a file that ends early for a shorter one. What cannot be told: a recording in fragments that ends between
-two of them, and a Matroska file written to a pipe, which declares no length.
-"""
+Decoders take a file that ends early for a shorter one. Two such files cannot be recognised: an MP4 in fragments that
+ends between two of them, and a Matroska file written to a pipe, which declares no length."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Container = Literal["mp4", "matroska", "avi"]
 
 _STILL = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
 AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ")
-"""Brands of MP4 files that hold nothing but sound."""
+"""Brands of MP4 files that hold audio alone."""
 _BEGIN = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # of a MOV without ftyp
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _TRACKS, _TRACK, _VIDEO, _PROJECTION, _ROLL = 0x1654AE6B, 0xAE, 0xE0, 0x7670, 0x7675
@@ -43,7 +42,7 @@ class Missing(NamedTuple):
 
 
 def missing(data: bytes, container: Container) -> Missing | None:
-    """What is not there of what the container declares."""
+    """Declared parts of the container that are missing."""
     match container:
         case "mp4":
             return _missing_of_mp4(data)
@@ -54,7 +53,7 @@ def missing(data: bytes, container: Container) -> Missing | None:
 
 
 def rotation(data: bytes, container: Container) -> int:
-    """By how many degrees the picture is turned counterclockwise to be shown: 0, 90, 180 or 270. AVI knows none."""
+    """By how many degrees the image is turned counterclockwise to be shown: 0, 90, 180 or 270. AVI knows none."""
     degrees = 0.0
     if container == "mp4":
         degrees = _rotation_of_mp4(data)
@@ -63,13 +62,12 @@ def rotation(data: bytes, container: Container) -> int:
     return round(degrees / 90) % 4 * 90
 
 
-# MP4
-
-
 class _Box(NamedTuple):
+    """Of an MP4 file."""
+
     kind: bytes
     start: int
-    """Of what it holds."""
+    """Of its contents."""
     stop: int
 
 
@@ -128,14 +126,13 @@ def _angle(data: bytes, header: _Box) -> float:
     return -math.degrees(math.atan2(b, a)) if (a, b) != (_IDENTITY, 0) else 0.0
 
 
-# Matroska
-
-
 class _Element(NamedTuple):
+    """Of a Matroska file."""
+
     name: int
     start: int
     stop: int
-    """The end of the data where its length is not declared."""
+    """The end of the data if its length is not declared."""
 
 
 def _elements(data: bytes, start: int, stop: int) -> Iterator[_Element]:
@@ -152,7 +149,8 @@ def _elements(data: bytes, start: int, stop: int) -> Iterator[_Element]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number of one to eight bytes, whose first says by its leading zeros how many; no bytes where there is none."""
+    """A number of one to eight bytes, whose first tells their number by its leading zeros; no bytes if there is
+    none."""
     length = 9 - data[at].bit_length() if at < len(data) and data[at] else 0
     whole = length and at + length <= len(data)
     return (int.from_bytes(data[at : at + length], "big"), length) if whole else (0, 0)
@@ -189,9 +187,6 @@ def _rotation_of_matroska(data: bytes) -> float:
 
 def _inside(data: bytes, element: _Element, name: int) -> Iterator[_Element]:
     return (each for each in _elements(data, element.start, min(element.stop, len(data))) if each.name == name)
-
-
-# AVI
 
 
 def _missing_of_avi(data: bytes) -> Missing | None:

@@ -1,7 +1,7 @@
-"""Frames of a camera's video by the times at which they are wanted, small. PyAV.
+"""Small frames of a camera's video at given times. PyAV.
 
-Times are seconds from the first frame that is shown. What is wanted and not there is told, for a damaged video decodes
-without complaint to fewer frames.
+Times are seconds from the first frame that is shown. Missing frames are reported: a damaged video decodes without an
+error to fewer frames.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Footage(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """What a video says of itself. `frames` 0: it does not say."""
+    """What a video's header declares. `frames` 0: it does not say."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class Declared(NamedTuple):
 
 @contextmanager
 def open_video(data: bytes, name: str) -> Iterator[av.container.InputContainer]:
-    """The video with its header read and one stream of pictures; whatever PyAV raises becomes a refusal."""
+    """The video with its header read and one stream of images; whatever PyAV raises becomes a DecodeError."""
     try:
         import av
     except ImportError as error:
@@ -59,7 +59,7 @@ def open_video(data: bytes, name: str) -> Iterator[av.container.InputContainer]:
         raise DecodeError("error", f"The video of {name!r} cannot be opened: {str(error)[:100]}") from error
     with container:
         if not container.streams.video:
-            raise DecodeError("error", f"The video of {name!r} has no pictures.")
+            raise DecodeError("error", f"The video of {name!r} has no images.")
         context = container.streams.video[0].codec_context
         context.thread_count = 1
         if context.width * context.height > _MOST_PIXELS:
@@ -93,8 +93,8 @@ def frames_at(data: bytes, name: str, wanted: Times, tolerance: float, *, whole:
     """
     with open_video(data, name) as container:
         stream = container.streams.video[0]
-        said = declared_size(container)
-        size = small_size(said.width, said.height)
+        declared = declared_size(container)
+        size = small_size(declared.width, declared.height)
         begin = _begin(stream)
         if not whole and len(wanted):
             container.seek(round((begin + wanted[0]) / stream.time_base), stream=stream)
@@ -115,8 +115,8 @@ def frames_at(data: bytes, name: str, wanted: Times, tolerance: float, *, whole:
                 place += 1
             if not whole and place == len(wanted):
                 break
-        if whole and said.frames > decoded:
-            detail = f"The video of {name!r} has {decoded} frames where it declares {said.frames}."
+        if whole and declared.frames > decoded:
+            detail = f"The video of {name!r} has {decoded} frames where it declares {declared.frames}."
             raise DecodeError("partial", detail)
     empty = np.zeros((0, size[1], size[0], 3), np.uint8)
     return Footage(np.stack(kept) if kept else empty, found, decoded)
@@ -138,9 +138,9 @@ def encode(frames: Sequence[Pixels] | Iterator[Pixels], times: Sequence[float], 
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.codec_context.time_base = _TICK
             padded = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(padded, format="rgb24")
-            picture.pts, picture.time_base = round(time / _TICK), _TICK
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(padded, format="rgb24")
+            image.pts, image.time_base = round(time / _TICK), _TICK
+            container.mux(stream.encode(image))
         if stream is not None:
             container.mux(stream.encode())
     return buffer.getvalue()

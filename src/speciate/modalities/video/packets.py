@@ -1,9 +1,9 @@
-"""What a video is made of, from its header and its packets, without decoding a frame: PyAV reads the container, and
-every packet is counted against what the header declares.
+"""The packets of a video, without decoding a frame: PyAV reads the container, and the number of packets is compared
+with the header's.
 
-Where frames are missing is told apart from a variable frame rate. A video has a constant rate where nine of ten
-intervals between frames are the usual one, within a tenth; then an interval of several usual ones is a gap, in which
-frames are missing. Otherwise the rate is variable, and an interval of any length means nothing.
+Missing frames are told apart from a variable frame rate. The rate is constant if nine of ten intervals between frames
+are the usual one, within a tenth; then an interval of several usual ones is a gap, in which frames are missing.
+Otherwise the rate is variable, and an interval of any length means nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Rate(NamedTuple):
     frame_rate: str
     """`constant` or `variable`."""
     gaps: int
-    """Where frames are missing."""
+    """Intervals in which frames are missing."""
     missing_frames: int
 
 
@@ -97,16 +97,16 @@ class PacketIndex(NamedTuple):
     end: int
     """Where the last frame ends."""
     rate: Rate
-    sound: AudioTrack
+    audio: AudioTrack
     packets: bytes
-    """Digest of what is encoded: the same in another container."""
+    """Digest of the encoded frames: the same in another container."""
     missing: str | None
-    """What is not there of what the header declares."""
+    """Declared parts that are missing."""
 
 
 @contextmanager
 def open_video(data: bytes) -> Iterator[OpenVideo]:
-    """Whatever PyAV raises becomes an error, also in the caller's block; REFUSED where a budget is exceeded."""
+    """Whatever PyAV raises becomes an error, also in the caller's block; REFUSED if a budget is exceeded."""
     try:
         import av
     except ImportError as error:
@@ -121,7 +121,7 @@ def open_video(data: bytes) -> Iterator[OpenVideo]:
         with av.open(
             io.BytesIO(data), "r", format=_NAMES[kind], buffer_size=_BUFFER, metadata_errors="replace"
         ) as container:
-            stream = _pictures(container)
+            stream = _video_stream(container)
             _check_budget(container, stream)
             stream.codec_context.thread_count = 1  # there are as many processes as cores
             turned = rotation(data, kind)
@@ -135,18 +135,18 @@ def open_video(data: bytes) -> Iterator[OpenVideo]:
 
 
 def index_packets(data: bytes, video: OpenVideo) -> PacketIndex:
-    """Reads every packet of pictures and sound once. ERROR where there is no frame, REFUSED beyond the budgets."""
+    """Reads every packet of images and audio once. ERROR without a frame, REFUSED beyond the budgets."""
     stream, digest = video.stream, hashlib.sha256()
-    sound = next((each for each in video.container.streams.audio if each.codec_context is not None), None)
+    audio = next((each for each in video.container.streams.audio if each.codec_context is not None), None)
     stamps: list[int] = []
     keys: list[int] = []
-    frames, sounds, last, heard = 0, 0, 0, 0
-    for packet in video.container.demux([each for each in (stream, sound) if each is not None]):
+    frames, audio_packets, last, audio_end = 0, 0, 0, 0
+    for packet in video.container.demux([each for each in (stream, audio) if each is not None]):
         if not packet.size:  # also the end
             continue
         if packet.stream_index != stream.index:
-            sounds += 1
-            heard = max(heard, (packet.pts or 0) + (packet.duration or 0))
+            audio_packets += 1
+            audio_end = max(audio_end, (packet.pts or 0) + (packet.duration or 0))
             continue
         frames += 1
         if frames > MOST_PACKETS:
@@ -173,9 +173,9 @@ def index_packets(data: bytes, video: OpenVideo) -> PacketIndex:
         keys=np.unique(np.array(keys, np.int64)),
         end=end,
         rate=rate,
-        sound=_sound(sound, heard),
+        audio=_audio_track(audio, audio_end),
         packets=digest.digest(),
-        missing=lacking.why if lacking else _fewer(video, frames, end, sound, sounds, heard),
+        missing=lacking.why if lacking else _fewer(video, frames, end, audio, audio_packets, audio_end),
     )
 
 
@@ -190,7 +190,7 @@ class Span(NamedTuple):
 
 def span(video: OpenVideo, start: int, stop: int) -> Span:
     """The frames from the time stamp `start` up to `stop`, from the packets between the keyframe before and the end of
-    the span alone. Where none begins in it, the one that is still shown. ERROR where there is no frame at all."""
+    the span alone; if none begins in it, the one that is still shown. ERROR without any frame."""
     begin = start
     while True:
         found = _packets(video, begin, stop)
@@ -223,7 +223,7 @@ def _packets(video: OpenVideo, begin: int, stop: int) -> dict[int, bool]:
     return found
 
 
-def _pictures(container: InputContainer) -> VideoStream:
+def _video_stream(container: InputContainer) -> VideoStream:
     if len(container.streams) > _MOST_STREAMS:
         raise DecodeError("refused", f"{len(container.streams)} streams, more than {_MOST_STREAMS}.")
     import av.stream
@@ -234,8 +234,8 @@ def _pictures(container: InputContainer) -> VideoStream:
             if stream.codec_context is None:
                 raise DecodeError("error", "Its codec is not known here.")
             return stream
-    heard = ", only sound: modality='audio' reads it" if container.streams.audio else ""
-    raise DecodeError("error", f"It has no pictures{heard}.")
+    only_audio = ", only audio: modality='audio' reads it" if container.streams.audio else ""
+    raise DecodeError("error", f"It has no images{only_audio}.")
 
 
 def _check_budget(container: InputContainer, stream: VideoStream) -> None:
@@ -254,7 +254,7 @@ def _check_budget(container: InputContainer, stream: VideoStream) -> None:
 
 
 def _display_size(stream: VideoStream, turned: int) -> tuple[int, int]:
-    """Width and height with square pixels, upright. A shape of pixels that nobody films in is not believed."""
+    """Width and height with square pixels, upright. An implausible shape of pixels is ignored."""
     width, height = stream.codec_context.width, stream.codec_context.height
     shape = stream.sample_aspect_ratio
     if shape and 1 / _ODDEST_PIXEL <= shape <= _ODDEST_PIXEL:
@@ -275,27 +275,27 @@ def _rate(stamps: Ticks) -> tuple[Rate, int]:
     return Rate("constant", int((lacking > 0).sum()), int(lacking[lacking > 0].sum())), round(usual)
 
 
-def _sound(stream: Any, heard: int) -> AudioTrack:
+def _audio_track(stream: Any, end: int) -> AudioTrack:
     if stream is None:
         return AudioTrack()
-    seconds = float(heard * stream.time_base) if stream.time_base is not None else 0.0
+    seconds = float(end * stream.time_base) if stream.time_base is not None else 0.0
     return AudioTrack(
         stream.codec_context.codec.canonical_name, round(max(seconds, 0.0), 3), int(stream.codec_context.channels)
     )
 
 
-def _fewer(video: OpenVideo, frames: int, end: int, sound: Any, sounds: int, heard: int) -> str | None:
-    """Where there is less than the header declares. In AVI a frame that only repeats the last one has no packet.
-    Matroska declares no number, but a length: that of pictures or sound, whichever lasts longer."""
+def _fewer(video: OpenVideo, frames: int, end: int, audio: Any, audio_packets: int, audio_end: int) -> str | None:
+    """A message if there is less than the header declares. In AVI a frame that only repeats the last one has no packet.
+    Matroska declares no number, but the length of images or audio, whichever lasts longer."""
     declared, stream = video.stream.frames, video.stream
     if video.kind == "avi" and stream.average_rate:
         frames = max(frames, round(float((end - video.origin) * video.tick * stream.average_rate)))
     if frames < declared:
         return f"{frames:,} frames where the header declares {declared:,}."
-    if video.kind == "mp4" and sound is not None and sounds < sound.frames:
-        return f"{sounds:,} packets of sound where the header declares {sound.frames:,}."
-    if video.kind == "matroska" and len(video.container.streams) == 1 + (sound is not None):
-        there = max(float(end * video.tick), float(heard * sound.time_base) if sound is not None else 0.0)
+    if video.kind == "mp4" and audio is not None and audio_packets < audio.frames:
+        return f"{audio_packets:,} packets of audio where the header declares {audio.frames:,}."
+    if video.kind == "matroska" and len(video.container.streams) == 1 + (audio is not None):
+        there = max(float(end * video.tick), float(audio_end * audio.time_base) if audio is not None else 0.0)
         if there + _SHORT_BY < (whole := (video.container.duration or 0) / 1_000_000):
             return f"{there:.1f} seconds where the header declares {whole:.1f}."
     return None

@@ -1,13 +1,17 @@
 """Videos in MP4, MOV, Matroska, WebM and AVI, as models see them: at most 32 frames, evenly spaced over the video or a
 window of it, upright, the shorter side at most 224 pixels, each with the second at which it is shown.
 
-A file is judged by its packets, all of which are counted against what the header declares (index.py), and by
-three frames at the same shares of every video's length, which are compared with those of others. Where a part of the
-bytes was altered without their number changing, decoders conceal it: a frame that cannot be decoded is left out, and
-what was guessed of others is not told. Frames that a time stamp says are shown again are frames.
+A file is summarized by its packets, whose number is compared with the header's (packets.py), and by three frames at the
+same shares of every video's length, which are compared with those of other videos. If bytes were altered without
+changing their number, decoders conceal it: a frame that cannot be decoded is left out, and guesses are not reported.
+Frames that a time stamp shows again are frames.
 
 Near the end of long videos with few keyframes, decoding up to a frame takes long: beyond a number of pixels the
-keyframe before it is taken in its place.
+keyframe before it takes its place.
+
+`look_features` and `motion_features` need no weights. Motion is the optical flow of Lucas & Kanade (1981), solved by
+least squares over cells of a small gray image and over all frames of a segment: coarse, but it shows whither, how fast
+and where things move, which no single frame does.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ import numpy.typing as npt
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
+    FileSummary,
     Header,
-    Judgement,
     Modality,
     Pixels,
     Sketches,
@@ -38,30 +42,36 @@ SHORTER_SIDE = 224
 _LONGER_SIDE = 4 * SHORTER_SIDE
 _MOST_DECODED = 2_000_000_000
 """Pixels for one medium: some seconds."""
-_MOST_JUDGED = 300_000_000
-"""Pixels for the frames by which a file is judged."""
-
-# Sketches of videos: those of a few of their pictures, taken at the same shares of their length.
-#
-# Two videos are near where each picture is near the other's, or blank in both. So a copy in another codec, size or
-# quality is found; a part that was cut out is not, for its pictures are others.
+_MOST_SUMMARIZED = 300_000_000
+"""Pixels for the frames by which a file is stamps."""
+_SIDE, _CELLS = 32, 4
+"""Pixels and cells along a side of the small image in which motion is looked for."""
+_FORM, _COLOUR = 8, 4
+_FASTEST = 4.0
+"""Widths of the image a second."""
+_FLAT = 1e-3
+"""Squared gradient of a cell that says little of motion, where white is 1; keeps what is flat at rest."""
+Floats = npt.NDArray[np.float32]
 
 
 class VideoSketches:
-    """The sketch of each of `count` pictures (sketches.py), all zeros where nothing is to be seen."""
+    """The image sketches of `count` frames, taken at the same shares of the length; all zeros for a blank frame.
+
+    Two videos are near if each frame is near the other's, or both are blank. So a copy in another codec, size or
+    quality is found; a part that was cut out has other frames, and is not."""
 
     count = 3
     width = count * IMAGE_SKETCHES.width
 
-    def sketch(self, pictures: Sequence[Pixels]) -> bytes | None:
-        """pictures: `count` of (GRID, GRID), gray -> `width` bytes; None where all are blank."""
-        codes = [IMAGE_SKETCHES.sketch(picture) for picture in pictures]
+    def sketch(self, images: Sequence[Pixels]) -> bytes | None:
+        """images: `count` of (GRID, GRID), gray -> `width` bytes; None if all are blank."""
+        codes = [IMAGE_SKETCHES.sketch(image) for image in images]
         if not any(codes):
             return None
         return b"".join(code or bytes(IMAGE_SKETCHES.width) for code in codes)
 
     def keys(self, sketches: Sketches) -> npt.NDArray[np.uint64]:
-        """(N, 16): of the last picture that is not blank; videos often begin alike."""
+        """(N, 16): of the last image that is not blank; videos often begin alike."""
         parts = self._parts(sketches)
         seen = np.asarray(parts.any(axis=2))
         last = self.count - 1 - seen[:, ::-1].argmax(axis=1)
@@ -85,7 +95,7 @@ class VideoSketches:
 VIDEO_SKETCHES = VideoSketches()
 
 _SHARES = np.arange(VIDEO_SKETCHES.count) / (2 * (VIDEO_SKETCHES.count - 1))
-"""Of its length, where a video is compared with others: the beginning, a quarter, the half."""
+"""Shares of the length at which videos are compared: the beginning, a quarter, the half."""
 _SHEET = 3
 """Frames in a row of a contact sheet, and rows."""
 _SEGMENTS = 4
@@ -120,34 +130,34 @@ class Video(Modality[Clip]):
     def decode(self, data: bytes) -> Clip:
         with open_video(data) as video:
             found = _whole(data, video)
-            judged = _judged_stamps(video, found)
+            stamps = _summary_stamps(video, found)
             seen = _affordable(video, _spaced(found.stamps), found.keys, found.stamps)
-            pictures = _pictures(video, np.concatenate([judged, seen]), found.keys)
-            _check(video, judged, pictures)
-            shown = {stamp: pictures[stamp] for stamp in seen.tolist() if stamp in pictures}
-            return _clip(video, shown or pictures)
+            images = _decode_frames(video, np.concatenate([stamps, seen]), found.keys)
+            _check(video, stamps, images)
+            shown = {stamp: images[stamp] for stamp in seen.tolist() if stamp in images}
+            return _clip(video, shown or images)
 
-    def judge(self, data: bytes) -> Judgement:
+    def summarize(self, data: bytes) -> FileSummary:
         with open_video(data) as video:
             found = _whole(data, video)
-            judged = _judged_stamps(video, found)
-            pictures = _pictures(video, judged, found.keys)
-            _check(video, judged, pictures)
+            stamps = _summary_stamps(video, found)
+            images = _decode_frames(video, stamps, found.keys)
+            _check(video, stamps, images)
             header = _header(video, found)
-        seen = [gray(pictures[stamp], GRID) for stamp in judged.tolist()]
+        seen = [gray(images[stamp], GRID) for stamp in stamps.tolist()]
         name = f"{header.fields['codec']} {header.fields['frames']} {found.packets.hex()}"
-        return Judgement(header, name, _measures(seen), VIDEO_SKETCHES.sketch(seen))
+        return FileSummary(header, name, _measures(seen), VIDEO_SKETCHES.sketch(seen))
 
     def decode_window(self, data: bytes, start: float, stop: float) -> Clip:
-        """Reads from the keyframe before `start` on. Where no frame begins in the window, the one that is shown."""
+        """Reads from the keyframe before `start` on. If no frame begins in the window, the one that is still shown."""
         with open_video(data) as video:
             first, last = video.ticks(start), video.ticks(stop)
             found = span(video, first, max(last, first + 1))
             chosen = _affordable(video, _spaced(found.stamps), found.keys, found.stamps)
-            pictures = _pictures(video, chosen, found.keys)
-            if not pictures:
+            images = _decode_frames(video, chosen, found.keys)
+            if not images:
                 raise DecodeError("error", f"No frame between {start:g} and {stop:g} seconds can be decoded.")
-            return _clip(video, pictures)
+            return _clip(video, images)
 
     def marks(self, data: bytes, unit: str) -> list[float]:
         with open_video(data) as video:
@@ -196,9 +206,9 @@ class Video(Modality[Clip]):
             x, y = place % across * wide, place // across * high
             size = max(wide - 1, 1), max(high - 1, 1)  # a white line between
             sheet.paste(Image.fromarray(frames[frame]).resize(size, Image.Resampling.BILINEAR), (x, y))
-            draw, said = ImageDraw.Draw(sheet), f"{times[frame]:.2f} s"
-            draw.rectangle((x, y + high - 12, x + draw.textlength(said) + 4, y + high), fill="black")
-            draw.text((x + 2, y + high - 1), said, fill="white", anchor="ls")
+            draw, caption = ImageDraw.Draw(sheet), f"{times[frame]:.2f} s"
+            draw.rectangle((x, y + high - 12, x + draw.textlength(caption) + 4, y + high), fill="black")
+            draw.text((x + 2, y + high - 1), caption, fill="white", anchor="ls")
         return np.asarray(sheet)
 
     def sketch(self, media: Clip) -> bytes | None:
@@ -229,31 +239,31 @@ def _header(video: OpenVideo, found: PacketIndex) -> Header:
         "keyframes": len(found.keys),
         "gaps": found.rate.gaps,
         "missing_frames": found.rate.missing_frames,
-        "audio_codec": found.sound.codec,
-        "audio_seconds": found.sound.seconds,
-        "audio_channels": found.sound.channels,
+        "audio_codec": found.audio.codec,
+        "audio_seconds": found.audio.seconds,
+        "audio_channels": found.audio.channels,
         "format": video.container.format.name.partition(",")[0],
     }
     return Header(min(len(found.stamps), MOST_FRAMES) * height * width * 3, fields)
 
 
 def _whole(data: bytes, video: OpenVideo) -> PacketIndex:
-    """The index of a video of which nothing is missing; PARTIAL where something is."""
+    """The index of a complete video. Raises PARTIAL if something is missing."""
     found = index_packets(data, video)
     if found.missing is not None:
         raise DecodeError("partial", found.missing)
     return found
 
 
-def _judged_stamps(video: OpenVideo, found: PacketIndex) -> Ticks:
-    """(3,), some of which may be the same."""
+def _summary_stamps(video: OpenVideo, found: PacketIndex) -> Ticks:
+    """(3,) time stamps of the frames that are compared; some may be equal."""
     places = (_SHARES * len(found.stamps)).astype(np.int64)
-    return _affordable(video, found.stamps[places], found.keys, found.stamps, _MOST_JUDGED)
+    return _affordable(video, found.stamps[places], found.keys, found.stamps, _MOST_SUMMARIZED)
 
 
-def _check(video: OpenVideo, judged: Ticks, pictures: dict[int, Pixels]) -> None:
-    for stamp in judged.tolist():
-        if stamp not in pictures:
+def _check(video: OpenVideo, stamps: Ticks, images: dict[int, Pixels]) -> None:
+    for stamp in stamps.tolist():
+        if stamp not in images:
             second = float((stamp - video.origin) * video.tick)
             raise DecodeError("error", f"The frame at {second:.3f} seconds cannot be decoded.")
 
@@ -269,7 +279,7 @@ def _spaced(stamps: Ticks) -> Ticks:
 
 
 def _affordable(video: OpenVideo, wanted: Ticks, keys: Ticks, stamps: Ticks, most: int = _MOST_DECODED) -> Ticks:
-    """`wanted`, or the keyframes before them where too much would have to be decoded on the way."""
+    """`wanted`, or the keyframes before them if too much would have to be decoded on the way."""
     before = np.searchsorted(keys, wanted, side="right").clip(1) - 1
     way = np.searchsorted(stamps, wanted) - np.searchsorted(stamps, keys[before])
     longest = np.zeros(len(keys), np.int64)
@@ -280,9 +290,9 @@ def _affordable(video: OpenVideo, wanted: Ticks, keys: Ticks, stamps: Ticks, mos
     return snapped
 
 
-def _pictures(video: OpenVideo, wanted: Ticks, keys: Ticks) -> dict[int, Pixels]:
-    """Time stamp -> (H, W, 3), as models see it. In the place of a frame that cannot be decoded stands the one before;
-    where there is none after the keyframe, it is left out. Each run from a keyframe on is decoded by itself, so that a
+def _decode_frames(video: OpenVideo, wanted: Ticks, keys: Ticks) -> dict[int, Pixels]:
+    """Time stamp -> (H, W, 3), as models see it. A frame that cannot be decoded is replaced by the one before; without
+    one after the keyframe, it is left out. Each run from a keyframe on is decoded by itself, so that a
     frame does not depend on what else is wanted."""
     found: dict[int, Pixels] = {}
     wanted = np.unique(wanted)
@@ -333,44 +343,25 @@ def _side(video: OpenVideo) -> tuple[int, int]:
     return max(round(video.height * scale), 1), max(round(video.width * scale), 1)
 
 
-def _clip(video: OpenVideo, pictures: dict[int, Pixels]) -> Clip:
-    stamps = sorted(pictures)
+def _clip(video: OpenVideo, images: dict[int, Pixels]) -> Clip:
+    stamps = sorted(images)
     times = video.seconds(np.array(stamps, np.int64)).astype(np.float32)
-    return Clip(frames=np.stack([pictures[stamp] for stamp in stamps]), times=times)
+    return Clip(frames=np.stack([images[stamp] for stamp in stamps]), times=times)
 
 
 def _compared(media: Clip) -> list[Pixels]:
-    """The gray pictures by which a clip is compared with others."""
+    """The gray images by which a clip is compared with others."""
     places = (_SHARES * len(media["frames"])).astype(int)
     return [gray(media["frames"][place], GRID) for place in places.tolist()]
 
 
-def _measures(pictures: list[Pixels]) -> dict[str, int | float]:
-    values = np.stack(pictures).astype(np.float64) / 255
+def _measures(images: list[Pixels]) -> dict[str, int | float]:
+    values = np.stack(images).astype(np.float64) / 255
     return {
         "brightness": round(float(values.mean()), 4),
         "contrast": round(float(values.std(axis=(1, 2)).mean()), 4),
         "change": round(float(np.abs(np.diff(values, axis=0)).mean()), 4),
     }
-
-
-# What a video looks like and what moves in it, as numbers: made without weights, for classical learners and
-# distances.
-#
-# Motion is the optical flow of Lucas & Kanade (1981), solved by least squares over cells of a small gray picture and
-# over all frames of a segment: coarse, but it tells whither, how fast and where things move, which no single frame
-# does.
-
-
-_SIDE, _CELLS = 32, 4
-"""Pixels and cells along a side of the small picture in which motion is looked for."""
-_FORM, _COLOUR = 8, 4
-_FASTEST = 4.0
-"""Widths of the picture a second."""
-_FLAT = 1e-3
-"""Squared gradient of a cell that says little of motion, where white is 1; keeps what is flat at rest."""
-
-Floats = npt.NDArray[np.float32]
 
 
 def gray(frame: Pixels, side: int) -> Pixels:
@@ -397,25 +388,25 @@ def look_features(frames: Pixels) -> Vector:
 def motion_features(frames: Pixels, times: Vector, segments: int) -> Vector:
     """(T, H, W, 3), (T,) -> (52 * segments,), for each of so many parts of equally many frames.
 
-    For 4 x 4 cells the mean change from frame to frame and the flow to the right and down, in widths of the picture a
-    second; then for the whole picture the change, the flow and its speed. Zeros where there is a single frame.
+    For 4 x 4 cells the mean change from frame to frame and the flow to the right and down, in widths of the image a
+    second; then for the whole image the change, the flow and its speed. Zeros where there is a single frame.
     """
     found = np.zeros((segments, 3 * _CELLS * _CELLS + 4), np.float32)
     if len(frames) > 1:
-        pictures = _grays(frames, _SIDE)
+        images = _grays(frames, _SIDE)
         steps = np.maximum(np.diff(times), 1e-3)[:, np.newaxis, np.newaxis]
         edges = np.linspace(0, len(steps), segments + 1)
         for segment in range(segments):
             low = min(int(edges[segment]), len(steps) - 1)
             high = max(int(np.ceil(edges[segment + 1])), low + 1)
-            found[segment] = _of_segment(pictures[low : high + 1], steps[low:high])
+            found[segment] = _of_segment(images[low : high + 1], steps[low:high])
     return found.ravel()
 
 
-def _of_segment(pictures: Floats, steps: Floats) -> Floats:
-    between = (pictures[1:] + pictures[:-1]) / 2
+def _of_segment(images: Floats, steps: Floats) -> Floats:
+    between = (images[1:] + images[:-1]) / 2
     down, right = np.gradient(between, axis=1), np.gradient(between, axis=2)
-    change = np.diff(pictures, axis=0)
+    change = np.diff(images, axis=0)
     changed = change / steps
     cells = [
         _cells(product)

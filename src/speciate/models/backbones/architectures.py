@@ -62,7 +62,7 @@ _OTHER_SENSES = (
     "vision_config", "audio_config", "encoder_config", "image_size", "num_mel_bins", "input_feat_per_channel",
     "feature_projection_input_dim", "conv_stride",
 )  # fmt: skip
-"""Entries of a config.json of a network that takes pictures or sound, with a tokenizer for what it says of them."""
+"""Entries of a config.json of a network that takes images or sound, with a tokenizer for what it says of them."""
 _NEEDS = ("torch", "transformers")
 
 

@@ -2,8 +2,8 @@
 
 Behaviour cloning as it is mostly done (Mandlekar et al. 2021, "What Matters in Learning from Offline Human
 Demonstrations"): a perceptron on scaled measurements, beside which the cameras say where things are: each of 32 maps of
-three convolutions becomes one place in the picture, the mean under its softmax (Levine et al. 2016, "End-to-End
-Training of Deep Visuomotor Policies"). From a picture the mean picture of the training is taken first. No step sees
+three convolutions becomes one place in the image, the mean under its softmax (Levine et al. 2016, "End-to-End
+Training of Deep Visuomotor Policies"). From an image the mean image of the training is taken first. No step sees
 another: a model that acts knows no more than this moment.
 """
 
@@ -28,7 +28,7 @@ _SIDE = 64
 """Pixels of a side of what the convolutions see, of every camera."""
 _PLACES = 32
 _CONTRAST = 64.0
-"""By which a pixel's distance from the mean picture, 0 to 255, is divided."""
+"""By which a pixel's distance from the mean image, 0 to 255, is divided."""
 _FARTHEST = 10.0
 
 

@@ -1,6 +1,6 @@
-"""Networks that read pictures: `new:vit`, any of timm's, and transformers' image models in a folder.
+"""Networks that read images: `new:vit`, any of timm's, and transformers' image models in a folder.
 
-Every picture becomes a square: none of it is cut off, at the price of its proportions. States are the grid of patches,
+Every image becomes a square: none of it is cut off, at the price of its proportions. States are the grid of patches,
 without class or register tokens. `new:vit` is pooled by the mean of its patches, which learns better from little than
 a class token (Beyer et al. 2022); others are pooled as they were made to be.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 _LARGEST = 224
 _SMALLEST, _SMALLEST_TIMM = 8, 64  # pixels; timm's networks halve the sides five times
-_FITTED_ON = 1000  # pictures
+_FITTED_ON = 1000  # images
 _LEAST_SPREAD = 0.01
 _BILINEAR = 2  # in Pillow
 _WIDTH, _LAYERS, _HEADS = 96, 4, 3
@@ -36,7 +36,7 @@ _LABELS = ("id2label", "label2id", "problem_type")  # of the task that a publish
 
 class Preprocessing(NamedTuple):
     side: int
-    """In pixels, of the square that every picture becomes."""
+    """In pixels, of the square that every image becomes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Of each channel, where white is 1."""
@@ -141,7 +141,7 @@ def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:
 
 
 def _picture(medium: Any) -> Pixels | None:
-    """The medium itself, or the gray picture that a volume of one slice is; None of all else."""
+    """The medium itself, or the gray image that a volume of one slice is; None of all else."""
     if is_volume(medium):
         return slice_images(medium, 1)[0] if len(medium["voxels"]) == 1 else None
     if isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.shape[2:] == (3,):
@@ -284,7 +284,7 @@ def _timm() -> Any:
 
 
 def _fitting_side(media: Sequence[Pixels], smallest: int) -> int:
-    """The median of the pictures' longer sides, within bounds."""
+    """The median of the images' longer sides, within bounds."""
     longer = [max(medium.shape[:2]) for medium in media]
     return int(min(max(np.median(longer) if longer else _LARGEST, smallest), _LARGEST))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 _FRAMES, _TUBE = 16, 2
 _SIDES, _PATCHES = (32, 64, 112), 4
-"""Sides of a fresh network's pictures, and patches along each."""
+"""Sides of a fresh network's images, and patches along each."""
 _WIDTH, _LAYERS, _HEADS = 96, 4, 3
 _FITTED_ON = 200  # clips
 _LEAST_SPREAD = 0.01

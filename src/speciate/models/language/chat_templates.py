@@ -1,13 +1,13 @@
-"""How a conversation becomes the text that a model reads: by its tokenizer's chat template, or plainly.
+"""From a conversation to the text and tokens that a model reads, by its tokenizer's chat template or as plain text.
 
-What a model should learn of a text are spans of characters: the assistant's turns, found by rendering the conversation
-up to each of them. That works with every template that does not rewrite earlier turns, whether it marks them or not.
+The trained parts of a text are spans of characters: the assistant's turns, found by rendering the conversation up to
+each of them. That works with every template that does not rewrite earlier turns, whether it marks them or not.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 IGNORED = -100
-"""As transformers marks a token that nothing is learned of."""
+"""Label of a token without a loss, as transformers has it."""
 Learn = Literal["completion", "assistant", "all"]
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}{% if m['role'] == 'assistant' %}"
@@ -28,17 +28,17 @@ CHATML = (
     "{% else %}{{ m['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""For tokenizers that bring no template. An answer ends in the tokenizer's own end."""
+"""For tokenizers without a template. An answer ends with the tokenizer's own end of text."""
 
 
 class ChatFormat(BaseModel):
-    """How a model is spoken to; kept with it, so that it is asked as it has learned to be asked."""
+    """How conversations are rendered for a model; kept with it, so that prompts look as they did in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: Literal["chat", "plain"] = "chat"
     system: str | None = Field(None, description="Instructions where a conversation brings none.")
     begins: Literal[True] | None = Field(None, description="Plain text begins with the tokenizer's beginning (BOS).")
-    """None, as in forms that were kept before there was this, so that those are like the others."""
+    """None, not False: formats that were stored before this field existed equal new ones."""
 
 
 class TokenizedExample(NamedTuple):
@@ -64,7 +64,7 @@ def plain_format(tokenizer: PreTrainedTokenizerBase, system: str | None = None) 
 
 
 def check(tokenizer: PreTrainedTokenizerBase, form: ChatFormat, what: str) -> None:
-    """INVALID where the tokenizer lacks the template that the form asks for, or has no end of text."""
+    """Raise INVALID if the tokenizer lacks the template that the format needs, or has no end of text."""
     if form.template == "chat" and not tokenizer.chat_template:
         raise no_template(what)
     if tokenizer.eos_token_id is None:
@@ -84,47 +84,60 @@ def no_template(what: str) -> SpeciateError:
     )
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, said: Conversation, form: ChatFormat) -> str:
-    """The text after which the model is to write its answer."""
-    said = with_system(said, form.system)
+def render_prompt(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, form: ChatFormat) -> str:
+    """The text that the model continues with its answer."""
+    conversation = with_system(conversation, form.system)
     if form.template == "plain":
-        return _beginning(tokenizer, form) + _join_contents(said)
-    return _render(tokenizer, said, asks=True)
+        return _beginning(tokenizer, form) + _join_contents(conversation)
+    return _render(tokenizer, conversation, generation_prompt=True)
 
 
 def tokenize_example(
-    tokenizer: PreTrainedTokenizerBase, said: Conversation, answer: str, form: ChatFormat, learn: Learn
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, answer: str, form: ChatFormat, learn: Learn
 ) -> TokenizedExample:
-    """The question with its answer as tokens. ValueError where the template rewrites earlier turns."""
-    whole = (*with_system(said, form.system), Message(ASSISTANT, answer))
+    """The conversation with its answer as tokens. Raises ValueError if the template rewrites earlier turns."""
+    whole = (*with_system(conversation, form.system), Message(ASSISTANT, answer))
     text, spans = _spans(tokenizer, whole, form, learn)
     ids, offsets = _tokenize_split(tokenizer, text, [start for start, _ in spans])
     labels = _label_tokens(ids, offsets, spans, ends_of(tokenizer))
     return TokenizedExample(ids, labels)
 
 
-def prompt_tokens(lesson: TokenizedExample) -> list[int]:
-    """All before the answer."""
-    first = next((at for at, label in enumerate(lesson.labels) if label != IGNORED), len(lesson.ids))
-    return lesson.ids[:first]
+def prompt_tokens(example: TokenizedExample) -> list[int]:
+    """All tokens before the first trained one."""
+    first = next((at for at, label in enumerate(example.labels) if label != IGNORED), len(example.ids))
+    return example.ids[:first]
 
 
-def completion_tokens(lesson: TokenizedExample) -> list[int]:
-    """What is learned."""
-    return [label for label in lesson.labels if label != IGNORED]
+def completion_tokens(example: TokenizedExample) -> list[int]:
+    """The trained tokens."""
+    return [label for label in example.labels if label != IGNORED]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids, and where each token stands. A template, or `asked`, writes special tokens itself, so none are added."""
+    """Ids, and where each token stands. Templates and `render_prompt` write special tokens, so none are added."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return list(found["input_ids"]), [tuple(pair) for pair in found["offset_mapping"]]
+
+
+def turn_span(
+    render: Callable[[Conversation, bool], str], turns: Conversation, place: int, text: str
+) -> tuple[int, int]:
+    """Where in `text`, the whole conversation, the turn at `place` begins and ends. `render(turns, prompt)`: the text
+    of some turns, with the beginning of an answer behind it if `prompt`. Raises ValueError if the template rewrites
+    earlier turns."""
+    before = render(turns[:place], True)
+    until = text if place == len(turns) - 1 else render(turns[: place + 1], False)
+    if not (text.startswith(before) and text.startswith(until)):
+        raise ValueError("the chat template writes earlier turns otherwise once later ones follow")
+    return len(before), len(until)
 
 
 def _tokenize_split(
     tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """The tokens of a text. Where one reaches over the beginning of an answer, what is before is cut off first, as
-    it is when the model is asked."""
+    """The tokens of a text. If one would cross the beginning of an answer, the text is split there first, as it is
+    when the model is prompted."""
     ids, offsets = tokenize(tokenizer, text)
     if not any(begin < start < end for start in starts for begin, end in offsets):
         return ids, offsets
@@ -142,33 +155,29 @@ def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def _spans(
-    tokenizer: PreTrainedTokenizerBase, said: Conversation, form: ChatFormat, learn: Learn
+    tokenizer: PreTrainedTokenizerBase, turns: Conversation, form: ChatFormat, learn: Learn
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The whole text, and the spans of it that are learned."""
+    """The whole text, and its trained spans."""
     if form.template == "plain":
-        before = _beginning(tokenizer, form) + _join_contents(said[:-1])
-        text = before + said[-1].content + str(tokenizer.eos_token)
+        before = _beginning(tokenizer, form) + _join_contents(turns[:-1])
+        text = before + turns[-1].content + str(tokenizer.eos_token)
         return text, [(0 if learn == "all" else len(before), len(text))]
-    text = _render(tokenizer, said)
+    text = _render(tokenizer, turns)
     if learn == "all":
         return text, [(0, len(text))]
-    turns = [place for place, each in enumerate(said) if each.role == ASSISTANT]
-    turns = turns[-1:] if learn == "completion" else turns
-    return text, [_turn(tokenizer, said, place, text) for place in turns]
+    places = [place for place, each in enumerate(turns) if each.role == ASSISTANT]
+    places = places[-1:] if learn == "completion" else places
 
+    def render(turns: Conversation, prompt: bool) -> str:
+        return _render(tokenizer, turns, generation_prompt=prompt) if turns else ""
 
-def _turn(tokenizer: PreTrainedTokenizerBase, said: Conversation, place: int, text: str) -> tuple[int, int]:
-    before = _render(tokenizer, said[:place], asks=True) if place else ""
-    until = text if place == len(said) - 1 else _render(tokenizer, said[: place + 1])
-    if not (text.startswith(before) and text.startswith(until)):
-        raise ValueError("the chat template writes earlier turns otherwise once later ones follow")
-    return len(before), len(until)
+    return text, [turn_span(render, turns, place, text) for place in places]
 
 
 def _label_tokens(
     ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]], ends: frozenset[int]
 ) -> list[int]:
-    """What stands behind the end of an answer, such as a line break of the template, is never written by a model."""
+    """Tokens behind the end of an answer, such as a line break of the template, have no label: no model writes them."""
     labels = [IGNORED] * len(ids)
     for start, stop in spans:
         inside = [place for place, (begin, _) in enumerate(offsets) if start <= begin < stop]
@@ -179,12 +188,12 @@ def _label_tokens(
     return labels
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, said: Sequence[Message], *, asks: bool = False) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation_prompt: bool = False) -> str:
     from jinja2.exceptions import TemplateError
 
     try:
         text: Any = tokenizer.apply_chat_template(
-            [each.shown() for each in said], tokenize=False, add_generation_prompt=asks
+            [each.shown() for each in turns], tokenize=False, add_generation_prompt=generation_prompt
         )
     except TemplateError as error:
         raise ValueError(f"the chat template refuses it: {str(error)[:200]}") from error
@@ -195,6 +204,6 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, form: ChatFormat) -> str:
     return str(tokenizer.bos_token) if form.begins and tokenizer.bos_token else ""
 
 
-def _join_contents(said: Sequence[Message]) -> str:
-    """The contents, an empty line between them."""
-    return "\n\n".join(each.content for each in said)
+def _join_contents(turns: Sequence[Message]) -> str:
+    """The contents with an empty line between them."""
+    return "\n\n".join(each.content for each in turns)

@@ -1,4 +1,4 @@
-"""What is wrong with examples, told before a step is made: cut answers, one answer for all, leaks. Pure."""
+"""Warnings about training examples before the first step: truncated answers, one answer for all, leaks. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _RUN = 13
 """Words in a row that two texts do not share by chance (Brown et al. 2020, appendix C)."""
 _MOST_ALIKE = 0.5
 _FEWEST = 20
-"""Examples from which on one answer for half of them is worth a word."""
+"""With fewer examples, one answer for half of them is no warning."""
 
 
 class Truncation(NamedTuple):
-    """Of `examples`: those longer than `limit`, those of which no answer is left, and a length that would do for 95 of
-    100."""
+    """Counts of `examples`: `cut` are longer than `limit`, `lost` have no answer left; `enough` tokens would do for 95
+    of 100."""
 
     examples: int
     cut: int
@@ -31,7 +31,7 @@ class Truncation(NamedTuple):
 
 
 def truncation(lengths: Sequence[int], learned: Sequence[int], limit: int) -> Truncation:
-    """`learned`: tokens of each that are still learned from after it was cut."""
+    """`learned`: trained tokens of each example after truncation."""
     ordered = sorted(lengths)
     enough = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] if ordered else 0
     return Truncation(
@@ -49,17 +49,19 @@ def most_common_answer(answers: Sequence[str]) -> tuple[str, float] | None:
 
 
 def count_duplicates(learned: Sequence[tuple[str, str]]) -> int:
-    """Pairs of question and answer that stand there again."""
+    """Pairs of question and answer that repeat an earlier one."""
     return len(learned) - len({(normalize(question), normalize(answer)) for question, answer in learned})
 
 
-def find_leaks(learned: Sequence[str], held: Sequence[str]) -> list[int]:
-    """Places of the held-out texts that are a training text but for case and spacing, or share 13 words in a row with
+def find_leaks(learned: Sequence[str], held_out: Sequence[str]) -> list[int]:
+    """Places of the held-out texts that equal a training text but for case and spacing, or share 13 words in a row with
     one."""
     whole = {normalize(text) for text in learned}
     runs = {run for text in learned for run in _runs(text)}
     return [
-        place for place, text in enumerate(held) if normalize(text) in whole or any(run in runs for run in _runs(text))
+        place
+        for place, text in enumerate(held_out)
+        if normalize(text) in whole or any(run in runs for run in _runs(text))
     ]
 
 

@@ -1,7 +1,7 @@
-"""GGUF weights as an ordinary model folder: safetensors, tokenizer and chat template, made once into the cache.
+"""GGUF weights as an ordinary model folder (safetensors, tokenizer and chat template), converted once into the cache.
 
-transformers dequantizes them on loading, so what comes out has the rounding that the file has: Q4_1 is 4 bits a weight
-and a scale per 32. The folder is sealed, named by the file's content, and appears when it is whole.
+transformers dequantizes them on loading, so the weights keep the file's rounding: Q4_1 is 4 bits a weight and a scale
+per 32. The folder is sealed, named by the file's content, and appears when it is complete.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from speciate.models import sealed
 FOLDER = "converted"
 """Of the workspace's cache."""
 _VERSION = 1
-"""Raised when the same file comes to give another folder."""
+"""Raise it when the same file gives another folder."""
 
 
 def convert_gguf(file: Path, cache: Path, extra: dict[str, str] | None = None) -> Path:
-    """The folder with the weights of a GGUF file; others that want it meanwhile wait. `extra`: files to lie in it.
+    """The folder with the weights of a GGUF file; concurrent callers wait. `extra`: further files in it.
 
-    Raises MISSING_EXTRA without the library `gguf`, INVALID for a file that is none.
+    Raises MISSING_EXTRA without the library `gguf`, INVALID for another file.
     """
     if importlib.util.find_spec("gguf") is None:
         raise SpeciateError(
@@ -74,7 +74,7 @@ def _read(file: Path) -> tuple[Any, Any]:
         raise SpeciateError(
             Code.INVALID, f"{file.name} cannot be read: {type(error).__name__}.", "Use another base model.", str(error)
         ) from error
-    model.hf_quantizer = None  # what it was loaded through refuses to save
+    model.hf_quantizer = None  # the quantizer refuses to save
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -82,7 +82,7 @@ def _read(file: Path) -> tuple[Any, Any]:
 
 
 def chat_template(folder: Path) -> str | None:
-    """As it lies in a saved folder."""
+    """The chat template in a saved folder."""
     if (file := folder / "chat_template.jinja").is_file():
         return file.read_text()
     try:

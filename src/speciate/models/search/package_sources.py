@@ -333,7 +333,7 @@ def _mteb_entry(said: dict[str, Any]) -> Entry | None:
 MTEB = Mteb()
 
 
-# Encoders of pictures and text together, as open_clip names them; those with a repository of their own.
+# Encoders of images and text together, as open_clip names them; those with a repository of their own.
 
 
 _OPEN_CLIP_REPOSITORY = re.compile(r"""hf_hub=["']([\w.\-]+/[\w.\-]+)""")

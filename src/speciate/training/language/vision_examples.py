@@ -46,7 +46,7 @@ class VisionSplits(NamedTuple):
         found = hashlib.sha256()
         for each in (*self.train, *self.held):
             found.update(repr((each.tokens.ids, each.tokens.labels)).encode())
-            for image in each.pictures:
+            for image in each.images:
                 found.update(_content(image).encode())
         return found.hexdigest()
 
@@ -161,7 +161,7 @@ def _tokenize(
         )
     if which == "training":
         context.report["sights"] = {
-            "examples": len(kept), "pictures": sum(len(each.pictures) for each in kept),
+            "examples": len(kept), "pictures": sum(len(each.images) for each in kept),
             "tokens": {"longest": max(map(len, (each.tokens.ids for each in kept))), "of_100_hold_95": enough,
                        "learned": sum(each.tokens.learned for each in kept)},
         }  # fmt: skip
@@ -239,7 +239,7 @@ def _check_turns(
 
 def _key(turn: VisionTurn) -> tuple[tuple[str, ...], str]:
     """Content of the images, and the question but for case and spacing."""
-    return tuple(map(_content, turn.look.pictures)), example_checks.normalize(format_readable(turn.look.said))
+    return tuple(map(_content, turn.look.images)), example_checks.normalize(format_readable(turn.look.conversation))
 
 
 def _content(image: Any) -> str:

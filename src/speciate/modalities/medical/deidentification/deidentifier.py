@@ -1,10 +1,14 @@
-"""De-identifies one DICOM file: bytes in, bytes and a report out. Meets foreign bytes, so it runs in caged processes.
+"""De-identifies one DICOM file: bytes in, bytes and a report out. Meets foreign bytes, so it runs in sandboxed
+processes.
 
-Every element is looked at where it lies in the file, those of sequences at any depth included, and most are never
-decoded: what is kept is copied byte by byte, pixels above all. What is written is read again and compared before it is
-handed out. Beyond Table E.1-1 (profile.py) these go, too: elements that the dictionary does not know or that are
-written as another type than it has, values that do not look like their type, free text and names that the table does
-not list, and free text in which a name or number of a person stands that was taken out elsewhere in the file.
+Every element is visited in place, those of sequences at any depth included, and most are never decoded: kept elements
+are copied byte by byte, pixels above all. The result is read again and compared before it is returned. Beyond Table
+E.1-1 (profile.py) these are removed, too: elements that the dictionary lacks or has with another type, values that do
+not fit their type, free text and names that the table does not list, and free text with a person's name or number that
+was removed elsewhere in the file.
+
+Descriptions keep known words alone: a list of allowed words, not of forbidden ones. All else is dropped, also numbers
+without a unit, which may be dates. So `T2 AX FLAIR 5mm JOHN SMITH 1948` becomes `T2 AX FLAIR 5mm`.
 """
 
 from __future__ import annotations
@@ -36,12 +40,12 @@ _DEEPEST = 64
 _CHARSET = 0x00080005
 _PATIENT_ID, _PATIENT_NAME, _AGE = 0x00100020, 0x00100010, 0x00101010
 _PEOPLE = (_PATIENT_ID, 0x00101000, 0x00101040, 0x00102154, 0x00080050, 0x00120040)
-"""Numbers and addresses of people beside their names: what is looked for in the texts that are kept."""
+"""Numbers and addresses of people beside their names, which are searched for in the kept texts."""
 _OWN_UIDS = (0x00080018, 0x0020000D, 0x0020000E, 0x00200052)
 _UID = re.compile(r"\d+(\.\d+){6,}")
 _FREE_TEXTS = ("LO", "SH", "ST", "LT", "UT", "UC")
 _SHORTEST, _SHORTEST_OF_THE_EAST = 4, 2
-"""Characters of a name that is looked for: shorter ones are in every text."""
+"""Characters of a name that is searched for: shorter ones occur in every text."""
 _EAST = "\u2e80"
 """From here on signs are Chinese, Japanese or Korean, of which two make a name."""
 _FORMS = {
@@ -53,7 +57,7 @@ _FORMS = {
     "TM": rb"[0-9.:\- \\]*",
     "DT": rb"[0-9.+\- \\]*",
 }
-"""What a value of a type that is written as text may be made of."""
+"""Characters that a value of a text type may have."""
 _DUMMIES: dict[str, Any] = {
     "AE": "REMOVED", "AS": "000D", "AT": 0, "CS": "REMOVED", "DA": "19000101", "DS": "0", "DT": "19000101000000",
     "FD": 0.0, "FL": 0.0, "IS": "0", "LO": "REMOVED", "LT": "REMOVED", "OB": b"\0\0", "OD": b"\0" * 8,
@@ -67,10 +71,10 @@ _WORDS: dict[Action, str] = {
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _OLDEST = 89
-"""Years: a higher age is told as 90, for so old are few."""
+"""Years: a higher age becomes 90, as few people are that old."""
 
 Changes = dict[str, dict[str, int]]
-"""Tag and name (`00100020 Patient ID`) -> what was done -> how often."""
+"""Tag and name (`00100020 Patient ID`) -> action -> how often."""
 
 
 class Deidentified(NamedTuple):
@@ -80,23 +84,25 @@ class Deidentified(NamedTuple):
     """Names and numbers of people and the file's own UIDs, as far as they were taken out: for whoever must find them
     elsewhere, too. They stand in no report."""
     warnings: tuple[str, ...]
-    """What a person must look at: sentences that quote nothing of the file."""
+    """Warnings for a person: sentences that quote nothing of the file."""
 
 
 def is_looked_for(person: str) -> bool:
-    """Whether a name or number is long enough to mean somebody where it stands in a text."""
+    """Whether a name or number is long enough to identify somebody in a text."""
     return len(person) >= (_SHORTEST_OF_THE_EAST if person and min(person) >= _EAST else _SHORTEST)
 
 
 def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deidentified:
-    """DecodeError where the bytes are no DICOM file (`error`), or one that is cut short (`partial`)."""
+    """Raises DecodeError if the bytes are no DICOM file (`error`), or one that is cut short (`partial`)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that stand in the file, and quoting them
             return _deidentify(data, profile, pseudonyms)
     except DecodeError:
         raise
-    except Exception as error:  # the library raises whatever it likes on damaged files, and quotes what stands in them
+    except (
+        Exception
+    ) as error:  # for damaged files the library raises errors of many classes, which quote their contents
         raise DecodeError("error", f"Not readable as DICOM ({type(error).__name__}).") from error
 
 
@@ -209,7 +215,7 @@ class _Scrubber:
             self._note(tag, _WORDS[do])
 
     def _blank(self, dataset: Any, depth: int) -> None:
-        """Every value becomes a dummy, so that what must be there is there; what the table removes goes as well."""
+        """Every value becomes a dummy, so that required elements exist; elements that the table removes are removed."""
         if depth > _DEEPEST:
             raise DecodeError("refused", f"Sequences are nested more than {_DEEPEST} deep.")
         for tag in sorted(dataset.keys()):
@@ -227,7 +233,7 @@ class _Scrubber:
                 dataset.add_new(number, vr, _DUMMIES.get(vr, b"\0\0"))
 
     def _clean(self, dataset: Any, tag: int, vr: str, raw: Any) -> None:
-        """Dates are shifted, descriptions keep their known words; what cannot be cleaned gets the Basic action."""
+        """Dates are shifted, descriptions keep their known words; all others get the Basic action."""
         if vr == "TM" and self._profile.dates == "MODIFIED":
             self._keep(dataset, tag, vr, raw)
             return
@@ -273,7 +279,7 @@ class _Scrubber:
         return any(each.search(text) or each.search(spelled) for each in found)
 
     def _kept_private(self, dataset: Any) -> set[int]:
-        """Private elements of the safe list, and what reserves their blocks."""
+        """Private elements of the safe list, and the elements that reserve their blocks."""
         if "retain_safe_private" not in self._profile.options:
             return set()
         kept = set[int]()
@@ -312,15 +318,15 @@ class _Scrubber:
 
 
 def _type_of(tag: int, raw: Any) -> tuple[str, str, bool]:
-    """The type that is written, or the dictionary's where none is; the keyword; and whether the dictionary agrees."""
+    """The written type, or the dictionary's if none is written; the keyword; and whether the dictionary agrees."""
     from pydicom.datadict import dictionary_keyword, dictionary_VR
 
     try:
         known, keyword = dictionary_VR(tag), dictionary_keyword(tag)
     except KeyError:
         return str(raw.VR or "UN"), "", False
-    told = str(raw.VR or "UN")
-    written = known.split(" or ")[0] if told == "UN" or " or " in told else told
+    declared = str(raw.VR or "UN")
+    written = known.split(" or ")[0] if declared == "UN" or " or " in declared else declared
     if written == "OB" and "OW" in known:
         return written, keyword, True
     return written, keyword, written in known.split(" or ")
@@ -358,8 +364,8 @@ def _text(raw: Any) -> str:
 
 
 def _people(dataset: Any, depth: int = 0, letters: tuple[str, ...] = ()) -> Iterator[str]:
-    """Parts of names, numbers and addresses of people, wherever they stand as such: as the bytes read, and as they are
-    written in the file's own letters, as tables have them. `letters`: encodings of what lies around."""
+    """Parts of names, numbers and addresses of people, wherever they have an element of their own: as the bytes read,
+    and as written in the file's own letters, as tables have them. `letters`: encodings of the surrounding text."""
     if depth > _DEEPEST:
         return
     letters = _letters(dataset) or letters
@@ -391,7 +397,7 @@ def _parts_of_name(spelled: str) -> Iterator[str]:
 
 
 def _letters(dataset: Any) -> tuple[str, ...]:
-    """The encodings that a dataset names; none where it names none that are known."""
+    """The known encodings that a dataset names."""
     from pydicom.charset import convert_encodings
 
     try:
@@ -406,7 +412,7 @@ def _spelled(raw: Any, letters: tuple[str, ...]) -> set[str]:
 
 
 def _decoded(value: bytes, letters: tuple[str, ...]) -> str | None:
-    """None where no encodings are known, or these are no such letters."""
+    """None if no encodings are known, or these are no such letters."""
     from pydicom.valuerep import PersonName
 
     try:
@@ -420,7 +426,7 @@ def _folded(text: str) -> str:
 
 
 def _declare(dataset: Any, profile: Profile) -> None:
-    """What was done, as the standard wants it said."""
+    """The elements that document the de-identification, as the standard requires."""
     from pydicom.dataset import Dataset
 
     codes = []
@@ -437,7 +443,7 @@ def _declare(dataset: Any, profile: Profile) -> None:
 
 
 def _file_meta(dataset: Any, scrubber: _Scrubber) -> Any:
-    """Written anew: only what a reader needs, nothing of what stood there."""
+    """Written anew: only what a reader needs, nothing of the old header."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -474,7 +480,7 @@ def _written(dataset: Any) -> bytes:
 
 
 def _check(dataset: Any, written: bytes) -> None:
-    """That what was written is what was meant: DecodeError where it does not read back, or its pixels are others."""
+    """Raises DecodeError if the result does not read back, or if its pixels differ."""
     again = _read(written)
     if sorted(map(int, again.keys())) != sorted(map(int, dataset.keys())):
         raise DecodeError("error", "Written again, it does not read back whole.")
@@ -490,12 +496,6 @@ def _to_look_at(dataset: Any, scrubber: _Scrubber) -> Iterator[str]:
         yield "Its document (a PDF or the like) was replaced by a dummy: there is nothing to read in it any more."
     if any("could not be cleaned" in done for _, done in scrubber.changes):
         yield "Some values that an option would have cleaned could not be: they went as in the Basic Profile."
-
-
-# Short texts that describe a picture, with nothing left in them but words that are known to name nobody.
-#
-# A list of what may stay, not of what must go: whatever is not on it is dropped, numbers without a unit too, which
-# may be a date. So `T2 AX FLAIR 5mm JOHN SMITH 1948` becomes `T2 AX FLAIR 5mm`. What the list does not know is lost.
 
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -523,6 +523,6 @@ _KNOWN = frozenset(
 
 
 def keep_known_words(text: str) -> str:
-    """The known words of a text, one blank between them; empty where there are none."""
+    """The known words of a text, one blank between them; empty if there are none."""
     words = _WORD.findall(text)
     return " ".join(word for word in words if word.lower() in _KNOWN or _LENGTH.fullmatch(word.lower()))

@@ -1,15 +1,15 @@
-"""Which attribute is removed, emptied, replaced or kept: Table E.1-1 of DICOM PS3.15 with its options, as data.
+"""Which attributes are removed, emptied, replaced or kept: Table E.1-1 of DICOM PS3.15 with its options, as data.
 
 `profile.csv` holds the table: a tag of eight hexadecimal digits (`50XXXXXX` and `60XX3000` stand for repeating groups,
-`ODD` for private attributes), its name, the Basic Profile's action and what each option says instead. It is that of
+`ODD` for private attributes), its name, the Basic Profile's action and each option's action. It is that of
 edition 2024b (621 rows, as the public JSON rendering `innolitics/dicom-standard` has them, under MIT), with the 35
-attributes that edition 2026c added; of those only the Basic action was to be had in a form for machines, so that no
+attributes that edition 2026c added; of those only the Basic action was available in machine-readable form, so that no
 option changes it. The Basic actions of the 621 rows were compared with a second rendering of 2024b and of 2026c, and
 are the same in all three. `safe_private.csv` holds, of Table E.3.10-1 as it was in 2020, the attributes that are
 numbers or short codes.
 
-Where the standard leaves a choice to what an object needs (`X/Z/D`: remove, unless it must be there), we take the last
-one, which keeps every object valid and no value: the tables of which object needs what are not here.
+If the standard lets the object's requirements decide (`X/Z/D`: remove, unless it is required), we take the last action,
+which keeps every object valid and no value: the tables of required attributes are not here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DATES = ("DA", "DT", "TM")
 _TEXTS = ("LT", "ST", "UT", "UR", "UC")
 _KINDS_OF_OBJECTS = ("ClassUID", "ClassesIn", "ClassesSupported", "TransferSyntax", "CodingSchemeUID", "ContextUID",
                      "MappingResourceUID", "ExtensionCreatorUID")  # fmt: skip
-"""In keywords of UIDs that say what something is and not which one."""
+"""In keywords of UIDs that name a class, not an instance."""
 
 
 class Option(NamedTuple):
@@ -53,7 +53,7 @@ METHODS = {
 """The Basic Profile and the options that there are, by the names of the table's columns."""
 OPTIONS = tuple(name for name in METHODS if name != BASIC)
 _ABSENT = {
-    "clean_pixels": "nothing here reads or paints over text in pixels: pictures with suspected text are flagged, and a "
+    "clean_pixels": "nothing here reads or paints over text in pixels: images with suspected text are flagged, and a "
     "person decides",
     "clean_graphics": "nothing here reads drawings: overlays, curves and graphic annotations are removed",
     "clean_visual_features": "nothing here finds or removes faces",
@@ -84,7 +84,7 @@ class Row(NamedTuple):
     basic: str
     """As printed, such as `X/Z/D`."""
     options: dict[str, str]
-    """Option -> action, where it says one."""
+    """Option -> action, if it has one."""
     edition: str
 
 
@@ -104,7 +104,7 @@ def parse_profile(text: str | Iterable[str]) -> Profile:
 
 
 def listed(tag: int) -> Row | None:
-    """The row of a standard attribute; None where the table does not name it."""
+    """The row of a standard attribute; None if the table does not name it."""
     group = tag >> 24
     if group in (0x50, 0x60) and not tag >> 16 & 1:
         return _table().get("50XXXXXX" if group == 0x50 else f"60XX{tag & 0xFFFF:04X}")
@@ -116,7 +116,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def action(tag: int, vr: str, keyword: str, profile: Profile) -> Action:
-    """What to do with a standard attribute. `keyword`: empty where the dictionary does not know it."""
+    """What to do with a standard attribute. `keyword`: empty if the dictionary does not have it."""
     row = listed(tag)
     if row is None:
         return _unlisted(tag, vr, keyword, profile)
@@ -138,8 +138,8 @@ def is_safe_private(creator: str, tag: int) -> bool:
 
 
 def _unlisted(tag: int, vr: str, keyword: str, profile: Profile) -> Action:
-    """Stricter than the table, which does not name it: what the dictionary does not know, drawings, names and free
-    text go, dates and UIDs are treated as those that are named."""
+    """For attributes that the table does not name, stricter than it: unknown ones, drawings, names and free text are
+    removed; dates and UIDs are treated like those that it names."""
     if tag >> 24 in (0x50, 0x60) or not keyword or vr in ("PN", "AE", "UN", *_TEXTS):
         return "X"
     if vr in DATES:

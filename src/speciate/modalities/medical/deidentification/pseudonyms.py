@@ -1,8 +1,7 @@
-"""Pseudonyms: from a secret key and a value always the same other value, and without the key no way back.
+"""Pseudonyms: a secret key and a value always give the same other value, which cannot be reversed without the key.
 
-HMAC-SHA256, so that whoever knows a patient's number cannot find the pseudonym by trying, as with a plain hash. Under
-another key everything gets other pseudonyms.
-"""
+HMAC-SHA256, so that nobody can find the pseudonym of a known patient number by trying, as with a plain hash. Another
+key gives other pseudonyms."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def is_registered_uid(uid: str) -> bool:
 
 
 def shift_date(value: str, days: int) -> str | None:
-    """A DICOM date or date with time, moved by whole days; the time of day stays. None where it is no whole date."""
+    """A DICOM date or date with time, moved by whole days; the time of day stays. None if it is no whole date."""
     found = _DATE.fullmatch(value.strip(" \0"))
     if found is None or not _TIME_OF_DAY.fullmatch(found[4]):
         return None
