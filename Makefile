@@ -49,9 +49,9 @@ format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-GENERATED := README.md AGENTS.md
+GENERATED := README.md AGENTS.md docs/settings.md docs/architecture.md
 
-docs: install    ## write the generated parts of README and AGENTS again
+docs: install    ## write the generated parts of README, AGENTS and guides again
 	$(BIN)/cog -I docs -r $(GENERATED)
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them

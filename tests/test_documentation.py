@@ -1,0 +1,74 @@
+"""The guides name tools, arguments, files and headings that exist."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documentation import DOCS, TOOLS, calls_in
+
+GUIDES = sorted(DOCS.glob("*.md"))
+PAGES = [*GUIDES, *sorted((DOCS / "design").glob("*.md"))]
+_SPAN = re.compile(r"`([a-z_]+\([^`]*\))`")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+def _parameters(tool: str) -> set[str]:
+    declaration = json.loads((Path(__file__).parent / "surface" / f"{tool}.json").read_text())
+    return set(declaration["inputSchema"]["properties"])
+
+
+def _named_in(span: str) -> tuple[str, set[str]] | None:
+    """The tool and the arguments of a call in the text, where `...` and bare words may stand for values."""
+    try:
+        call = ast.parse(span, mode="eval").body
+    except SyntaxError:
+        return None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in TOOLS:
+        return None
+    bare = {each.id for each in call.args if isinstance(each, ast.Name)}
+    return call.func.id, bare | {str(each.arg) for each in call.keywords}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
+def test_calls_name_arguments_that_the_tool_has(path: Path) -> None:
+    text = path.read_text()
+    spans = filter(None, map(_named_in, _SPAN.findall(_FENCED.sub("", text))))
+    shown = [*spans, *((call.tool, set(call.arguments)) for call in calls_in(text))]
+    wrong = [f"{tool}: {sorted(names - _parameters(tool))}" for tool, names in shown if names - _parameters(tool)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    wrong = []
+    for link in _LINK.findall(_FENCED.sub("", path.read_text())):
+        file, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def _anchors(path: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", _FENCED.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_a_json_block_is_a_result_and_never_a_call(path: Path) -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+    assert [block for block in blocks if '"arguments"' in block or '"op"' in block] == []
+
+
+def test_the_index_lists_every_guide() -> None:
+    listed = set(_LINK.findall((DOCS / "index.md").read_text()))
+    assert {path.name for path in GUIDES} - {"index.md"} <= {link.partition("#")[0] for link in listed}
