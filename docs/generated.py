@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 import speciate.tools
 from speciate.server.tool_api import Declaration
 from speciate.settings import Settings
+from speciate.training.train_spec import PARAMETERS
 
 _ROOT = Path(__file__).parent.parent
 _ROOMS = ("src/speciate", "tools", "resources", "prompts", "evals", "docs")
@@ -125,10 +126,12 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _default(field: FieldInfo) -> str:
-    """As TOML writes it."""
+    """As TOML and JSON write it."""
     value: Any = field.get_default(call_default_factory=True)
-    if value is None or value == {}:
+    if value is None or value == {} or value == ():
         return "not set"
+    if isinstance(value, tuple):
+        value = [each.model_dump(mode="json") if isinstance(each, BaseModel) else each for each in value]
     return f"`{json.dumps(value)}`"
 
 
@@ -170,3 +173,14 @@ def folder_table(folder: str) -> str:
     paths = sorted((_ROOT / folder).glob("*/__init__.py"))
     rows = [f"| `{path.parent.name}/` | {_summary(path)} |" for path in paths]
     return "\n".join(["", "| folder | what lives there |", "|---|---|", *rows, "", ""])
+
+
+def option_table(method: str, beside: str = "") -> str:
+    """The hyperparameters of a method of `train_model`; `beside` names one whose options are not repeated."""
+    known = PARAMETERS[beside].model_fields if beside else {}
+    rows = [
+        f"| `{name}` | {_default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |"
+        for name, field in PARAMETERS[method].model_fields.items()
+        if repr(known.get(name)) != repr(field)
+    ]
+    return "\n".join(["", "| option | default | meaning |", "|---|---|---|", *rows, "", ""])
