@@ -99,7 +99,7 @@ def test_the_package_runs_as_a_module_as_the_command_does() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
     assert speciate.__version__ == project["version"]
     assert (
         subprocess.run([*_CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]

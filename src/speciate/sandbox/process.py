@@ -49,7 +49,9 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 } | LIBRARIES
-_CODE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parent.parent
+_CODE = _PACKAGE.parent if (_PACKAGE.parent.parent / "pyproject.toml").is_file() else _PACKAGE
+"""The package; of an editable install `src/`, which Python lists to find it, and in which nothing else lies."""
 
 _NEVER = (
     # Landlock says nothing of modes, owners, times and attributes of files, which lie outside as well
