@@ -49,8 +49,8 @@ format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-GENERATED := README.md AGENTS.md docs/architecture.md docs/continual.md docs/language.md docs/settings.md \
-	docs/training.md
+GENERATED := README.md AGENTS.md docs/adding-a-modality.md docs/architecture.md docs/continual.md docs/curation.md \
+	docs/language.md docs/settings.md docs/training.md
 
 docs: install    ## write the generated parts of README, AGENTS and guides again
 	$(BIN)/cog -I docs -r $(GENERATED)

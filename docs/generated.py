@@ -128,7 +128,7 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 def _default(field: FieldInfo) -> str:
     """As TOML and JSON write it."""
     value: Any = field.get_default(call_default_factory=True)
-    if value is None or value == {} or value == ():
+    if value is None or value in ({}, ()):
         return "not set"
     if isinstance(value, tuple):
         value = [each.model_dump(mode="json") if isinstance(each, BaseModel) else each for each in value]
@@ -184,3 +184,8 @@ def option_table(method: str, beside: str = "") -> str:
         if repr(known.get(name)) != repr(field)
     ]
     return "\n".join(["", "| option | default | meaning |", "|---|---|---|", *rows, "", ""])
+
+
+def python_block(path: str) -> str:
+    """A file of the tree as a block of Python, so that a guide shows what a test runs."""
+    return f"\n```python\n{(_ROOT / path).read_text()}```\n\n"

@@ -72,3 +72,21 @@ def test_a_json_block_is_a_result_and_never_a_call(path: Path) -> None:
 def test_the_index_lists_every_guide() -> None:
     listed = set(_LINK.findall((DOCS / "index.md").read_text()))
     assert {path.name for path in GUIDES} - {"index.md"} <= {link.partition("#")[0] for link in listed}
+
+
+_FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|csv|toml|json))(?:::?\w+)?`")
+_PLACES = (".", "src/speciate", "tests", "docs")
+
+
+PAGES_WITH_FILES = [path for path in PAGES if path.name != "security.md"]  # security/test_claims.py reads that one
+
+
+@pytest.mark.parametrize("path", PAGES_WITH_FILES, ids=lambda path: str(path.relative_to(DOCS)))
+def test_source_files_that_a_page_names_exist(path: Path) -> None:
+    named = {file for file in _FILE.findall(path.read_text()) if file.startswith(_ROOMS)}
+    assert sorted(file for file in named if not any((DOCS.parent / place / file).exists() for place in _PLACES)) == []
+
+
+_ROOMS = tuple(
+    f"{path.name}/" for place in (".", "src/speciate") for path in (DOCS.parent / place).iterdir() if path.is_dir()
+)
