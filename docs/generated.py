@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 import speciate.tools
 from speciate.server.tool_api import Declaration
 from speciate.settings import Settings
-from speciate.training.train_spec import PARAMETERS
+from speciate.training.train_spec import PARAMETERS, parameters_of
 
 _ROOT = Path(__file__).parent.parent
 _ROOMS = ("src/speciate", "tools", "resources", "prompts", "evals", "docs")
@@ -175,12 +175,13 @@ def folder_table(folder: str) -> str:
     return "\n".join(["", "| folder | what lives there |", "|---|---|", *rows, "", ""])
 
 
-def option_table(method: str, beside: str = "") -> str:
+def option_table(method: str, beside: str = "", task: str = "") -> str:
     """The hyperparameters of a method of `train_model`; `beside` names one whose options are not repeated."""
     known = PARAMETERS[beside].model_fields if beside else {}
+    options = parameters_of(method, task).model_fields
     rows = [
         f"| `{name}` | {_default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |"
-        for name, field in PARAMETERS[method].model_fields.items()
+        for name, field in options.items()
         if repr(known.get(name)) != repr(field)
     ]
     return "\n".join(["", "| option | default | meaning |", "|---|---|---|", *rows, "", ""])
