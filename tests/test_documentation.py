@@ -6,9 +6,12 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
+from speciate.datasets import operations
 from tests.documentation import DOCS, TOOLS, calls_in
 
 GUIDES = sorted(DOCS.glob("*.md"))
@@ -18,9 +21,13 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
+def _declaration(tool: str) -> dict[str, Any]:
+    declaration: dict[str, Any] = json.loads((Path(__file__).parent / "surface" / f"{tool}.json").read_text())
+    return declaration
+
+
 def _parameters(tool: str) -> set[str]:
-    declaration = json.loads((Path(__file__).parent / "surface" / f"{tool}.json").read_text())
-    return set(declaration["inputSchema"]["properties"])
+    return set(_declaration(tool)["inputSchema"]["properties"])
 
 
 def _named_in(span: str) -> tuple[str, set[str]] | None:
@@ -42,6 +49,15 @@ def test_calls_name_arguments_that_the_tool_has(path: Path) -> None:
     shown = [*spans, *((call.tool, set(call.arguments)) for call in calls_in(text))]
     wrong = [f"{tool}: {sorted(names - _parameters(tool))}" for tool, names in shown if names - _parameters(tool)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_calls_fit_the_schema_of_their_tool(path: Path) -> None:
+    for call in calls_in(path.read_text()):
+        jsonschema.validate(json.loads(json.dumps(call.arguments)), _declaration(call.tool)["inputSchema"])
+        for step in call.arguments.get("steps", []):
+            operation = operations.find(step["op"])
+            operation.parameters.model_validate({name: value for name, value in step.items() if name != "op"})
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
