@@ -242,7 +242,7 @@ class Settings(BaseModel):
     usd_per_hour: float | None = Field(None, ge=0)
     """Price of this machine with all its cores, for cost figures. Not set: 0.05 for each core."""
     cage: Literal["required", "where_possible"] = "required"
-    """Sandbox for foreign files. `where_possible`: decode without it if the kernel lacks it; foreign code never runs."""
+    """Sandbox for foreign files. `where_possible`: without it if the kernel lacks it, where foreign code never runs."""
     serving: Serving = Field(default_factory=Serving)
     log: Log = Field(default_factory=Log)
     trust: Trust = Field(default_factory=Trust)
