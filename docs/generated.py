@@ -56,7 +56,7 @@ def _effect(declaration: Declaration) -> str:
 def tree() -> str:
     """Every module with the first sentence of its docstring."""
     lines = ["", "```"]
-    for room in _ROOMS:
+    for room in filter(lambda room: (_ROOT / room).is_dir(), _ROOMS):
         lines.append(f"{room}/")
         lines.extend(_below(_ROOT / room, depth=1))
     return "\n".join([*lines, "```", "", ""])
