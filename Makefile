@@ -49,10 +49,10 @@ format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-GENERATED := README.md AGENTS.md docs/adding-a-modality.md docs/architecture.md docs/continual.md docs/curation.md \
-	docs/language.md docs/settings.md docs/training.md
+GENERATED := docs/tools.md docs/tree.md docs/adding-a-modality.md docs/architecture.md docs/continual.md \
+	docs/curation.md docs/language.md docs/settings.md docs/training.md
 
-docs: install    ## write the generated parts of README, AGENTS and guides again
+docs: install    ## write the generated parts of the docs again
 	$(BIN)/cog -I docs -r $(GENERATED)
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them

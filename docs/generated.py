@@ -1,4 +1,4 @@
-"""The generated parts of README, AGENTS and guides: `make docs` writes them, `make check` finds stale ones."""
+"""The generated parts of README and docs: `make docs` writes them, `make check` finds what is stale."""
 
 from __future__ import annotations
 
