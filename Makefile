@@ -49,7 +49,8 @@ format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-GENERATED := docs/tools.md docs/tree.md
+GENERATED := docs/tools.md docs/tree.md docs/adding-a-modality.md docs/architecture.md docs/continual.md \
+	docs/curation.md docs/language.md docs/settings.md docs/training.md
 
 docs: install    ## write the generated parts of the docs again
 	$(BIN)/cog -I docs -r $(GENERATED)

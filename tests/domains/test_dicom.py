@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,20 +14,18 @@ from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.domains.calling import ended
+from tests.domains.calling import answers_of_page, ended
 from tests.domains.medical_files import hospital
-
-DOCS = Path(__file__).parents[2] / "docs" / "dicom.md"
 
 
 @pytest.mark.slow
 def test_a_folder_of_a_hospital_becomes_a_model_that_serves(client: Client, tmp_path: Path) -> None:
     hospital(tmp_path, patients=60)
-    page: dict[str, Any] = {}
-    exec(DOCS.read_text().partition("```python\n")[2].partition("```")[0], page)  # as the guide has it
-    made, report = page["made"]["result"], page["made"]["result"]["report"]
+    answers = answers_of_page(client, "dicom.md")
+    made = answers["create_dataset"]
+    report = made["report"]
     assert report["ok"] == sum(report[quality] for quality in ("ok", "partial", "refused", "error")) > 120
-    assert len(page["shown"]["untrusted"]["rows"]) == 20
+    assert len(answers["query_dataset"]["untrusted"]["rows"]) == 20
     curated = ended(
         client, "curate_dataset", dataset=made["dataset"],
         steps=[

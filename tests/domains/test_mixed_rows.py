@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ from speciate.tools.training import specialize, train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
 from speciate.workspace.workspace import Workspace
+from tests.documentation import calls_in, page
 from tests.domains import medical_files
 
 pytestmark = pytest.mark.slow
-PAGE = (Path(__file__).parents[2] / "docs" / "mixed-rows.md").read_text()
-DOCS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+DOCS = [call.arguments for call in calls_in(page("mixed-rows.md"))]
 """The arguments of the calls in the docs, in their order."""
 TASK = "multimodal-classification"
 PARTS = ("hum", "note", "scan")

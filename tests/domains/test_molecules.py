@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from speciate.datasets.splits import audit_split, members_of
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import calls_in, page
 from tests.domains.calling import ended
 from tests.modalities.molecule_samples import ASPIRIN, CAFFEINE, block, record
 
@@ -24,14 +23,7 @@ _TAILS = ("C", "CC", "O", "N", "CCO", "C(=O)O", "N#C", "Cl")
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/molecules.md."""
-    page = (Path(__file__).parents[2] / "docs" / "molecules.md").read_text()
-    (block_,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    found = [node for node in ast.walk(ast.parse(block_)) if isinstance(node, ast.Call)]
-    found = sorted(found, key=lambda call: call.lineno)
-    made = [call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "call"]
-    return [
-        {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg != "job"} for call in made
-    ]
+    return [call.arguments for call in calls_in(page("molecules.md"))]
 
 
 def test_scaffolds_never_cross_a_split_and_a_random_split_would_part_them(workspace: Workspace, tmp_path: Path) -> None:
@@ -89,7 +81,7 @@ def test_records_and_files_that_are_damaged_are_named_counted_and_set_aside(
 
 @pytest.mark.slow
 def test_the_activity_of_a_series_is_learned_across_scaffolds(client: Client, tmp_path: Path) -> None:
-    create, _, look = calls()
+    create, look = calls()
     result = ended(client, "create_dataset", **create)
     assert len(client.call("query_dataset", **look)["untrusted"]["rows"]) == 20
     assert result["report"]["ok"] == 1017

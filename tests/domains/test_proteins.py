@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import random
-import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from speciate.modalities.biology.homology import HOMOLOGY
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import calls_in, page
 from tests.domains import proteomes
 from tests.domains.calling import ended
 from tests.modalities.protein_samples import deposited, mmcif, pdb, small
@@ -25,14 +24,7 @@ from tests.modalities.protein_samples import deposited, mmcif, pdb, small
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/proteins.md."""
-    page = (Path(__file__).parents[2] / "docs" / "proteins.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    found = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-    found = sorted(found, key=lambda call: call.lineno)
-    made = [call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "call"]
-    return [
-        {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg != "job"} for call in made
-    ]
+    return [call.arguments for call in calls_in(page("proteins.md"))]
 
 
 def placed(workspace: Workspace, manifest: Manifest) -> dict[str, set[str]]:
@@ -124,7 +116,7 @@ def test_bad_files_are_named_counted_and_set_aside(workspace: Workspace, tmp_pat
 def test_a_property_of_families_is_learned_and_serves_sequences_and_structures(client: Client, tmp_path: Path) -> None:
     made = proteomes.families(150, 4, seed=1)
     proteomes.fasta(tmp_path / "heat.fasta", made)
-    create, _, look = calls()
+    create, look = calls()
     result = ended(client, "create_dataset", **create)
     assert len(client.call("query_dataset", **look)["untrusted"]["rows"]) == 20
     assert result["report"]["ok"] == 600

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import calls_in, page
 from tests.domains.calling import ended
 from tests.domains.medical_files import decathlon, sent_again
 from tests.modalities.nifti_samples import organ, packed, written
@@ -24,8 +24,7 @@ from tests.modalities.nifti_samples import organ, packed, written
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/volumes.md, in their order."""
-    page = (Path(__file__).parents[2] / "docs" / "volumes.md").read_text()
-    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    return [call.arguments for call in calls_in(page("volumes.md"))]
 
 
 def values(result: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from speciate.datasets.versions import version
 from speciate.training.planning.available_methods import available_candidates, unavailable_candidates
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import programs_in
 from tests.modalities.conftest import PLUGIN
 from tests.modalities.samples import outline
 from tests.training.world import train_now
@@ -50,7 +50,7 @@ def test_it_is_ingested_and_learned(workspace: Workspace, tmp_path: Path) -> Non
 
 
 def test_the_page_shows_this_very_file() -> None:
-    shown = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    shown = programs_in(DOCS.read_text())
     assert shown == [(PLUGIN / "speciate_outlines.py").read_text()]
     assert (PLUGIN / "speciate_outlines-0.1.dist-info" / "entry_points.txt").read_text().splitlines()[
         1

@@ -8,7 +8,6 @@ import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -20,6 +19,7 @@ from speciate.modalities.medical.deidentification.deidentifier import deidentify
 from speciate.modalities.medical.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
 from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, shift_date
 from speciate.server.client import Client, ToolError
+from tests.domains.calling import answers_of_page, ended
 from tests.security import planted, scans
 from tests.server.processes import Daemons
 
@@ -199,9 +199,6 @@ def _days(one: str, other: str) -> int:
     return (datetime.date.fromisoformat(other) - datetime.date.fromisoformat(one)).days
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "deidentification.md"
-
-
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons = Daemons(tmp_path / "workspace")
@@ -216,9 +213,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 @pytest.mark.slow
 def test_from_a_folder_to_an_export_nobody_is_named(client: Client, tmp_path: Path) -> None:
     scans.folder(tmp_path / "sent")
-    page: dict[str, Any] = {}
-    exec(DOCS.read_text().partition("```python\n")[2].partition("```")[0], page)  # as the guide has it
-    done, report = page["done"], page["report"]
+    report = answers_of_page(client, "deidentification.md")["curate_dataset"]["steps"][0]["audit"]
     assert (report["files"], report["not_possible"]) == (4, 0)
     assert report["columns"]["dropped"] == ["comment"]
     left = _everything(tmp_path / "shared")
@@ -230,10 +225,10 @@ def test_from_a_folder_to_an_export_nobody_is_named(client: Client, tmp_path: Pa
     for format_ in ("dicom", "folder"):
         with pytest.raises(ToolError, match=r"(?s)may name people.*steps=\[\{'op': 'deidentify'\}\]"):
             client.call("export_dataset", dataset="scans@v1", format=format_, path="never")
-    named = done("export_dataset", dataset="scans@v1", format="dicom", path="named", identified=True)
+    named = ended(client, "export_dataset", dataset="scans@v1", format="dicom", path="named", identified=True)
     assert named["report"]["examples"] == 4
     assert scans.TRACES[0] in _everything(tmp_path / "named")
-    done("create_dataset", name="again", source="shared")
+    ended(client, "create_dataset", name="again", source="shared")
     sql = "SELECT label, group_key, split, deidentified, slices FROM examples ORDER BY ALL"
     rows = [client.call("query_dataset", dataset=name, sql=sql)["untrusted"]["rows"] for name in ("scans", "again")]
     assert rows[0] == rows[1]
