@@ -344,8 +344,6 @@ def _with_checked_model(app: App, step: dict[str, Any]) -> dict[str, Any]:
     return {name: check_refs(app, value) if name == "model" else value for name, value in step.items()}
 
 
-
-
 class Neighbour(Result):
     id: str
     distance: float = Field(description="1 - cosine.")

@@ -372,8 +372,6 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-
-
 class Runner:
     """One version in a sandboxed process of its own, which decodes the inputs and runs the model.
 

@@ -277,6 +277,4 @@ def test_a_kind_that_there_is_not_is_refused() -> None:
 def test_values_are_checked_one_by_one() -> None:
     assert check_values([1, None, True, "x"], 4) == [1.0, None, 1.0, MissingValue("not_a_number", "'x'")]
     assert check_values(0.5, 1) == [0.5]
-    assert check_values([{"failure": "nonsense"}], 1)[0] == MissingValue(
-        "not_a_number", "{'failure': 'nonsense'}"
-    )
+    assert check_values([{"failure": "nonsense"}], 1)[0] == MissingValue("not_a_number", "{'failure': 'nonsense'}")
