@@ -214,7 +214,7 @@ def test_who_still_holds_the_old_manifest_is_told_so(folders: Folders) -> None:
     manifest, total = _named(seal_first(folders, _people([0, 5]), blank("text", ["text"])), "made", 1)
     for name in _purge(folders, [(manifest, total)], "person 0").obsolete:
         (folders.root / name).unlink()
-    with pytest.raises(SpeciateError, match="made@v1 is no longer what it was") as caught:
+    with pytest.raises(SpeciateError, match="made@v1 is incomplete") as caught:
         version_rows.read(folders, manifest)
     assert caught.value.code is Code.NOT_FOUND
 

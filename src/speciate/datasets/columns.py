@@ -22,12 +22,12 @@ FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
 CONTENT, FINGERPRINT, KEY = "_content", "_fingerprint", "_key"
 SKETCH, START, STOP, ORIGIN = "_sketch", "_start", "_stop", "_origin"
 HIDDEN = (CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, ORIGIN)
-"""sha256 of what a model sees (for files: of the bytes, which names them in the packs), of its fingerprint, and of all
-cells of the source (for files: of the bytes again), whatever roles they play; a short code that near-duplicates nearly
-share (modalities.sketches); where the example is a window of its medium, where that begins and ends, in the
-modality's unit; and where it was cut from another example, the key of that one, of windows of windows the first."""
+"""sha256 of the input (of a file: of its bytes, which name it in the packs), of its fingerprint, and of all source
+cells, whatever roles they play (of a file: of its bytes again); a short code that near-duplicates nearly share
+(modalities.sketches); begin and end of a window in its medium, in the modality's unit; and the key of the example that
+it was cut from (of windows of windows: of the first)."""
 PROVENANCE = ("id", "reason", "source", FINGERPRINT, KEY, SKETCH, ORIGIN)
-"""Says where a row comes from and how it is found again: another value makes no other content of a version."""
+"""The origin of a row and its key: another value does not change the content of a version."""
 
 WINDOW_START, WINDOW_STOP = "window_start", "window_stop"
 """Columns for people that say the same of a window as the hidden ones."""
@@ -64,7 +64,7 @@ def clean(name: str) -> str:
 
 
 def array(values: list[Any]) -> pa.Array:
-    """Values of one column with the type that holds them all; text where they have none in common."""
+    """Values of one column with the type that holds them all; text if they have none in common."""
     import pyarrow as pa
 
     try:

@@ -1,7 +1,8 @@
 """When two rows are the same example, whatever roles their columns play in the versions that hold them.
 
-`input_values` is what a model sees of rows whose medium lies in their cells. Near-duplicates are another question:
-similarity/near_duplicates.py."""
+`input_values` gives the input of rows whose medium lies in their cells. similarity/near_duplicates.py decides what is
+nearly the same.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _KEYS = re.compile(r"(?i)(id|index|unnamed.*|.*_id|name|key|path|file|filename|d
 class Roles(NamedTuple):
     modality: str
     inputs: tuple[str, ...]
-    """Names of the user's columns; empty where the medium is a file."""
+    """Names of the user's columns; empty if the medium is a file."""
 
 
 class LabelColumn(NamedTuple):
@@ -211,7 +211,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_series(kind: pa.DataType) -> bool:
-    """Lists of numbers, or of such lists; also where all are empty."""
+    """Lists of numbers, or of such lists; also if all are empty."""
     if _is_list(kind):
         return _is_series(kind.value_type)
     return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))

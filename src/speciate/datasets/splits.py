@@ -56,7 +56,7 @@ _JOINS = "Its group or near-duplicates lie in the splits"
 Mask = npt.NDArray[np.bool_]
 _KEPT, _NAMED, _LONGEST = 50, 5, 40
 _LEAST, _MUCH = 1.5, 0.25
-"""A split differs much from its share by as many examples at least, and by this part of what it should have."""
+"""A split is uneven if it differs from its share by at least so many examples, and by this part of the share."""
 _Places = npt.NDArray[np.intp]
 
 
@@ -221,7 +221,8 @@ class _Assignment:
 
 
 def _earlier_splits(component: Codes, keys: Sequence[str], names: list[str], kept: Mapping[str, str]) -> Codes:
-    """Of each component the first split, in the order of `names`, in which one of its members was; -1 where none."""
+    """Of each component the first split, in the order of `names`, in which one of its members was; -1 if there
+    is none."""
     none = len(names)
     found = np.full(int(component.max()) + 1, none)
     if kept:

@@ -1,4 +1,4 @@
-"""Kind `tag`: a readable name for one version of a dataset, `lesions@gold`. A tag moves where it is set again."""
+"""Kind `tag`: a readable name for one version of a dataset, `lesions@gold`. Setting a tag again moves it."""
 
 from __future__ import annotations
 

@@ -67,11 +67,11 @@ class Manifest(BaseModel):
     parts: tuple[Part, ...]
     """A base, then what later versions added to it."""
     packs: tuple[str, ...] = ()
-    """Where the bytes of media lie that are not in the Parquet."""
+    """Packs with the bytes of media that are not in the Parquet."""
     columns: dict[str, str]
     """User's columns: name -> type as SQL names it."""
     inputs: tuple[str, ...] = ()
-    """Columns that a model may see; empty where the medium is a file."""
+    """Columns that a model may see; empty if the medium is a file."""
     label: str | None = None
     """Where the label came from: a column's name or `folder`; None: unlabelled."""
     numeric: bool = False

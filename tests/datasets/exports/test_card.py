@@ -82,7 +82,7 @@ def test_excluded_files_are_listed_with_their_reasons() -> None:
             "Media are not all the bytes that came in: some are variants that were made of others "
             "(column `made_from`).",
         ),
-        ("ply", {"modality": "mesh"}, "not the bytes that came in: what was no PLY already was decoded"),
+        ("ply", {"modality": "mesh"}, "not the bytes that came in: other formats were decoded"),
         ("csv", {"modality": "tabular", "inputs": ("width",)}, None),
     ],
 )

@@ -192,7 +192,7 @@ def test_a_model_of_ours_answers_with_its_own_task(teacher: tuple[Workspace, Ans
     message, labels = made.column("message"), made.column("label")
     answered = {name for name, text in message.items() if text is not None}
     assert sum(message[name] == labels[name] for name in answered) / len(answered) > 0.9
-    assert set(made.column("said_made_by").values()) == {None, "critic@v1"}
+    assert set(made.column("message_made_by").values()) == {None, "critic@v1"}
     assert server.asked == []
     with pytest.raises(SpeciateError, match="a template has no meaning"):
         curate(workspace, "reviews", {"op": "answer", "model": "critic", "template": "{input}!"})

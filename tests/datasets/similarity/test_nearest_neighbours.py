@@ -211,7 +211,7 @@ def test_examples_of_other_quality_are_neither_queried_nor_found(
 
     assert isinstance(found, Neighbours)
     assert len(found.nearest) == 19
-    with pytest.raises(SpeciateError, match="only those of quality ok"):
+    with pytest.raises(SpeciateError, match="only examples of quality ok"):
         nearest_neighbours.find_neighbours(Engine(workspace), pool, manifest, question(id=broken))
 
 

@@ -1,4 +1,4 @@
-"""The formats that a version can leave in. A new one is a file beside these and a line in the table."""
+"""The formats of exports. A new one is a file beside these and a line in the table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def find(name: str) -> Format:
 
 
 def fitting(name: str, manifest: Manifest) -> Format:
-    """The format of this name; INVALID with those that fit where it cannot hold the version."""
+    """The format of this name; INVALID with the formats that fit if it cannot hold the version."""
     chosen = find(name)
     if (reason := chosen.misfit(manifest)) is not None:
         fits = ", ".join(other for other in FORMATS if find(other).misfit(manifest) is None)

@@ -35,7 +35,7 @@ _SIZES = (
 _CLASSIFIED = ("image", "text", "audio", "tabular", "video")
 _WRITTEN_ANEW = {
     "lerobot": "episodes were written anew in this format",
-    "ply": "what was no PLY already was decoded and written as one",
+    "ply": "other formats were decoded and written as PLY",
 }
 _REWRITERS = {
     DEIDENTIFIED: f"files were written anew without identities, with the same pixels (column `{DEIDENTIFIED}`)",
@@ -186,7 +186,7 @@ def _export(chain: Sequence[Version], exported: ExportSummary) -> str:
 
 
 def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
-    """Whether the media are the bytes that came in; nothing where they are cells of the table."""
+    """Whether the media are the bytes that came in; nothing if they are cells of the table."""
     manifest = chain[0].manifest
     if manifest.inputs:
         return ""

@@ -85,7 +85,7 @@ def _objects(cell: Any) -> Iterator[dict[str, Any]]:
 
 
 def _parse_json(cell: Any) -> Any:
-    """What JSON in a cell of text says; None where it is none."""
+    """What JSON in a cell of text says; None if it is none."""
     if not isinstance(cell, str):
         return cell
     try:

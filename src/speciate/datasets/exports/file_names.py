@@ -67,7 +67,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def magic_suffix(head: bytes) -> str:
-    """What the first 16 bytes say of the format; empty where they say nothing."""
+    """What the first 16 bytes say of the format; empty if they say nothing."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":
@@ -76,14 +76,14 @@ def magic_suffix(head: bytes) -> str:
 
 
 class UniqueNames:
-    """Makes names unique within folders, also where a file system folds case."""
+    """Makes names unique within folders, also if a file system folds case."""
 
     def __init__(self) -> None:
         self._taken: dict[str, set[str]] = {}
         self._next: dict[tuple[str, str], int] = {}
 
     def claim(self, folder: str, name: str) -> str:
-        """`name`, or `name-2` and so on where the folder has it already."""
+        """`name`, or `name-2` and so on if the folder has it already."""
         taken = self._taken.setdefault(_fold_case(folder), set())
         stem, suffix = split_suffix(name)
         key = (_fold_case(folder), _fold_case(name))
@@ -107,7 +107,7 @@ def _cut(text: str, longest: int) -> str:
 def files_of(data: bytes) -> dict[str, bytes]:
     """Name -> bytes of each part that is there: `scan.png`, `report.txt`; `series.dicom/0001.dcm` of several files.
 
-    A name says the modality itself (`cloud.point-cloud.ply`) where the suffix would tell another one.
+    A name says the modality itself (`cloud.point-cloud.ply`) if the suffix would tell another one.
     """
     found: dict[str, bytes] = {}
     for member, file in members_of(data).items():

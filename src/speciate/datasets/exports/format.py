@@ -40,14 +40,14 @@ class Format(Protocol):
 
     name: str
     again: str | None
-    """What below the export holds the rows for `create_dataset`; None where it does not read this format."""
+    """What below the export holds the rows for `create_dataset`; None if it does not read this format."""
     files: bool
     """Whether media leave as files of their own, with nothing beside them but files called `metadata`."""
     once: bool
     """Whether rows that are windows of one medium share its file, so that they come back as one example."""
 
     def misfit(self, manifest: Manifest) -> str | None:
-        """Why this format cannot hold the version, as a sentence; None where it can."""
+        """Why this format cannot hold the version, as a sentence; None if it can."""
         ...
 
     def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
@@ -64,7 +64,7 @@ class Media(NamedTuple):
     names: list[str]
     """File names, unique within a folder of split and label."""
     folders: list[str]
-    """The label as the name of a folder; empty where there is none."""
+    """The label as the name of a folder; empty if there is none."""
 
     def read(self, place: int) -> bytes:
         return self.packs.get(self.contents[place])
@@ -96,12 +96,12 @@ class ExportContent(NamedTuple):
 
     manifest: Manifest
     rows: pa.Table
-    """The columns that leave, by split and id. The medium is among them only where it lies in the table."""
+    """The columns that leave, by split and id. The medium is among them only if it lies in the table."""
     ids: list[str]
     label: str | None
     """The column that holds the label."""
     labels: list[Any]
-    """Of each row, as its class is called, or a number; None where it has none."""
+    """Of each row, as its class is called, or a number; None if it has none."""
     group: str | None
     """The column that holds the group."""
     media: Media | None
@@ -137,7 +137,7 @@ class ExportContent(NamedTuple):
 
 
 def collect_content(manifest: Manifest, rows: pa.Table, packs: PackReader | None) -> ExportContent:
-    """`rows`: the usable ones, all columns. `packs`: where the media lie, None where they are cells of the table."""
+    """`rows`: the usable ones, all columns. `packs`: where the media lie, None if they are cells of the table."""
     rows = _order_rows(rows)
     label, group = _label(rows, manifest), _group(rows, manifest)
     windows = START in rows.column_names and _has(rows, START)

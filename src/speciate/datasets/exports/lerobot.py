@@ -127,7 +127,7 @@ class _Episode(NamedTuple):
 def write(payload: dict[str, Any]) -> dict[str, Any]:
     """The service: {packs, episodes: [{content, columns}], splits: {name: [first, last]}, budget} -> {notes}.
 
-    INVALID where the episodes are not of one robot: a LeRobot dataset has one set of features.
+    INVALID if the episodes are not of one robot: a LeRobot dataset has one set of features.
     """
     writer = _Writer(payload["budget"])
     with PackReader([Path(pack) for pack in payload["packs"]]) as reader:

@@ -58,7 +58,7 @@ class Layout(NamedTuple):
     schema: pa.Schema
     """Of every batch, described for the hub."""
     medium: str | None
-    """The column that holds what lay in files; None where the table has it all."""
+    """The column that holds what lay in files; None if the table has it all."""
     classes: dict[str, int]
     """Class -> the number that stands for it; empty where labels are written as they are called."""
 
@@ -161,7 +161,7 @@ class DatasetsFolder:
         return None
 
     def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
-        """A DatasetDict where the rows lie in splits, else a Dataset."""
+        """A DatasetDict if the rows have splits, else a Dataset."""
         wanted, pieces = layout(export, numbered=True), list(export.pieces())
         if [piece.split for piece in pieces] == [None]:
             _write_datasets_folder(export, pieces[0], wanted, folder, progress)

@@ -264,7 +264,7 @@ class AnnotatedScan(NamedTuple):
 def with_masks(
     found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation], context: SourceContext
 ) -> Listing:
-    """The listing with the column, where there are annotations; those that do not fit their scan are excluded."""
+    """The listing with the column, if there are annotations; those that do not fit their scan are excluded."""
     if not annotations:
         return found
     matched, excluded = _match_annotations(scans, annotations)

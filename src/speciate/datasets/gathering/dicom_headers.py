@@ -108,7 +108,7 @@ class DicomExample(NamedTuple):
     files: list[FileWithHeader]
     """In an order that is independent of their names."""
     what: str = ""
-    """Why it is not all of its series: `localizer`, `echo 2`; empty where it is what the series is about."""
+    """Why it is not all of its series: `localizer`, `echo 2`; empty if it is what the series is about."""
 
 
 class DuplicateFile(NamedTuple):

@@ -354,7 +354,7 @@ def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tupl
 
 
 def _steps(root: Path, row: Row, faults: list[str]) -> pa.Table:
-    """The rows of the episode in their order; a fault where they are not as many as declared."""
+    """The rows of the episode in their order; a fault if their number differs from the declared one."""
     try:
         table = _data(str(_below(root, row.data)))
     except FileNotFoundError:
@@ -514,7 +514,7 @@ def _video(root: Path, info: Info, key: str, row: Row, times: Times, faults: lis
 def clip_video(data: bytes, name: str, start: float, stop: float, fps: float) -> tuple[Clip, Times]:
     """The frames that are shown from `start` up to `stop` seconds, and when each is shown after the first of them.
 
-    DecodeError where there are none, or the video is damaged.
+    DecodeError if there are none, or the video is damaged.
     """
     edge = 0.5 / fps
     with footage.open_video(data, name) as container:

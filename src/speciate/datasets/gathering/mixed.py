@@ -171,7 +171,7 @@ class _MixedExample(NamedTuple):
 
     file: SourceFile
     parts: dict[PartName, list[tuple[str, Path]]]
-    """Name below the part, empty where the part is one file; and the path."""
+    """Name below the part, empty if the part is one file; and the path."""
 
 
 def _row(files: Sequence[SourceFile], row: Row, shared: int) -> _MixedExample:

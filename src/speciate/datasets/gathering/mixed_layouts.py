@@ -35,7 +35,7 @@ class NamedFile(NamedTuple):
     """Below those that all files share and those that are splits."""
     name: str
     modality: str | None
-    """None where none reads it."""
+    """None if none reads it."""
     split: str = ""
     """Files of several splits are never one example."""
 
@@ -77,7 +77,7 @@ class _Layout(NamedTuple):
 
 
 def group_files(files: Sequence[NamedFile]) -> GroupedFiles | None:
-    """None where no two files belong together."""
+    """None if no two files belong together."""
     found = [each for each in map(_rows, _layouts(files)) if each is not None]
     best = max(found, key=_worth, default=None)
     if best is None or not _worth(best)[0]:

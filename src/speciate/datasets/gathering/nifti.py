@@ -158,7 +158,7 @@ class _MaskCell(NamedTuple):
 
 
 def with_masks(found: Listing, masks: Mapping[str, SourceFile], context: SourceContext) -> Listing:
-    """The listing with the column, where there are masks; those that do not fit their scan are excluded."""
+    """The listing with the column, if there are masks; those that do not fit their scan are excluded."""
     if not masks:
         return found
     scans = [file for file in found.files if file.name in masks]

@@ -42,7 +42,7 @@ _NEEDED = (
 )
 
 _ALONE = (
-    "make a dataset of the log alone by create_dataset; where none of its rows belongs to a group of {ref}, "
+    "make a dataset of the log alone by create_dataset; if none of its rows belongs to a group of {ref}, "
     "curate_dataset(steps=[{{'op': 'merge', 'dataset': ..., 'ungrouped': 'take'}}]) takes them in."
 )
 _EXAMPLE_ID = f"^ex-[{re.escape(ALPHABET)}]{{{LENGTH}}}$"

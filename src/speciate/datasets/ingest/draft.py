@@ -322,7 +322,7 @@ def _labels(survey: Survey, choices: ColumnChoices) -> tuple[pa.Array, bool, Mas
         found, infinite = label_column(cells), np.array([is_infinite(cell) for cell in cells], bool)
         numeric = found.numeric if choices.numeric is None else choices.numeric
         values = _cast_labels(found.values, found.numeric, numeric)
-    if numeric:  # also where the cells are texts
+    if numeric:  # also if the cells are texts
         infinite |= np.isinf(np.asarray(values))
         values = pc.if_else(pa.array(infinite), None, values)
     return values, numeric, infinite

@@ -50,7 +50,7 @@ _OF_THE_MOMENT = re.compile(
     r"now|today|age|current_\w+|get_current_\w+|local(time|timestamp)|transaction_timestamp|txid_\w+"
 )
 _MOMENT_WITHOUT_CALL = re.compile(r"current_(date|time|timestamp)|local(time|timestamp)")
-"""What DuckDB reads as a function where no column of the same scope has the name."""
+"""Names that DuckDB reads as functions if no column of the same scope has the name."""
 _BY_ORDER = re.compile(r"WINDOW_(ROW_NUMBER|NTILE|LAG|LEAD|FIRST_VALUE|LAST_VALUE|NTH_VALUE)")
 _SUGGESTION = re.compile(r"(?:Candidate bindings|Did you mean):?\s*(.+)")
 _NO_COLUMN = re.compile(r"(?i)column .*(not found|does not exist)|does not have a column")

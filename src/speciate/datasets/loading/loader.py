@@ -173,7 +173,7 @@ def media_digest(medium: Any) -> str:
 
 
 def _sha256(medium: Any) -> str:
-    """Of an array's type, shape and values, of a dict's names and parts, or of what a value prints as."""
+    """Of an array's type, shape and values, of a dict's names and parts, or of the text of a value."""
     if isinstance(medium, np.ndarray):
         found = hashlib.sha256(f"{medium.dtype} {medium.shape} ".encode())
         found.update(np.ascontiguousarray(medium).data)

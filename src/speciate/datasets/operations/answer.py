@@ -3,7 +3,7 @@
 A teacher is a model of this workspace, an ensemble of several, or a hosted model. Every answer that a hosted model ever
 gave to the same words is used again, from evaluations too, and none is paid twice. Consent and costs are settled before
 there is a job (evaluation/teacher_answers.py). A row without an answer (withheld, not reached, or empty) stays as it
-is: its answer is null and the reason stands beside it. The same step later asks again only where the reason may have
+is: its answer is null and the reason stands beside it. The same step later asks again only if the reason may have
 passed.
 
 With `rationale` the teacher also writes how it comes to its answer; a row whose text has no answer after that counts as

@@ -87,7 +87,7 @@ def distances(vectors: Vectors, neighbours: int) -> Scores:
 
 
 def modified_z(scores: Scores) -> Scores:
-    """Iglewicz and Hoaglin's, with their stand-in where the median absolute deviation is 0; 0 where all are equal."""
+    """Iglewicz and Hoaglin's, with their stand-in where the median absolute deviation is 0; 0 if all are equal."""
     apart = scores - np.median(scores)
     median, mean = float(np.median(np.abs(apart))), float(np.abs(apart).mean())
     if median > _NOTHING * mean:

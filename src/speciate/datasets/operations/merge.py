@@ -39,7 +39,7 @@ from speciate.refs import id_from_key
 _SHOWN = 10
 _WAY = (
     "Give them groups: make the other dataset with create_dataset(group_by=...), or by a step 'split' with group_by. "
-    "Where none of them belongs to a group here: ungrouped='take'."
+    "If none of them belongs to a group here: ungrouped='take'."
 )
 _LEFT_OUT = "{count} rows have no group, as the rows here do, and were left out: they might leak. {way}"
 

@@ -1,5 +1,5 @@
-"""COCO's annotations as a row per image: `file_name`, `objects`, and `label` where all objects of an image share one
-category. What names no image or category, or has no usable box, is counted with the reason.
+"""COCO's annotations as a row per image: `file_name`, `objects`, and `label` if all objects of an image share one
+category. Annotations without an image, a category or a usable box are counted with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TOLERANCE = 1.0  # pixels that a box may reach beyond its image: tools round di
 class Images(NamedTuple):
     rows: list[dict[str, Any]]
     reasons: list[str]
-    """A sentence for every kind of what is not used, with how often it occurs."""
+    """A sentence for every kind of unused annotation, with its count."""
 
 
 def is_coco(found: Any) -> bool:
@@ -64,7 +64,7 @@ def _object(annotation: dict[str, Any], category: str, box: list[float]) -> dict
 
 
 def _box(value: Any, size: tuple[float, float] | None, faults: Counter[str]) -> list[float] | None:
-    """The box, cut to the image; None where nothing of it is left."""
+    """The box, cut to the image; None if nothing of it is left."""
     if not isinstance(value, list) or len(value) != 4 or not all(_is_finite(number) for number in value):
         faults["annotation(s) have no box of four numbers"] += 1
         return None

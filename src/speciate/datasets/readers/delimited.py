@@ -163,7 +163,7 @@ def _first_line(data: bytes) -> str:
 
 class Record(NamedTuple):
     data: bytes
-    """As it may be parsed; empty where it cannot be."""
+    """As it may be parsed; empty if it cannot be."""
     line: int
     """Of its first byte, from 1."""
     fault: str | None

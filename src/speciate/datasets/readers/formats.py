@@ -1,4 +1,4 @@
-"""How a file is read as a table: the formats that there are, by suffix, and what a caller may force.
+"""How a file is read as a table: the formats, by suffix, and the caller's choices.
 
     csv tsv json jsonl parquet arrow ts arff            the format of every file
     fasta sdf smi
@@ -72,7 +72,7 @@ def parse_reader(text: str | None) -> Reader:
 
 
 def table_suffix(name: str) -> str:
-    """`.csv` or `.csv.gz` of a name, as it is written there; empty where it is no table."""
+    """`.csv` or `.csv.gz` of a name, as it is written there; empty if it is no table."""
     ends = name.rsplit(".", 2)[1:]
     suffix = ends[-1:] if ends and ends[-1].lower() != "gz" else ends
     kind = TABLES.get(f".{suffix[0].lower()}") if suffix else None

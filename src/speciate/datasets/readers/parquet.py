@@ -24,7 +24,7 @@ _HEAD = 4096  # bytes
 
 
 def read_parquet(path: Path, text: Sequence[str]) -> pa.Table:
-    """REFUSED where its footer declares more than 2 GiB."""
+    """REFUSED if its footer declares more than 2 GiB."""
     try:
         footer = pq.read_metadata(path)
         declared = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
@@ -37,7 +37,7 @@ def read_parquet(path: Path, text: Sequence[str]) -> pa.Table:
 
 
 def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
-    """The file form (also called Feather) and the stream form. REFUSED where the file has more than 2 GiB."""
+    """The file form (also called Feather) and the stream form. REFUSED if the file has more than 2 GiB."""
     if (size := path.stat().st_size) > LONGEST_BINARY:
         raise _too_large_error(path, size)
     try:
@@ -50,7 +50,7 @@ def read_arrow(path: Path, text: Sequence[str]) -> pa.Table:
 
 
 def open_arrow(path: Path) -> Any:
-    """A reader of record batches. ArrowException where it is neither form."""
+    """A reader of record batches. ArrowException if it is neither form."""
     source = pa.memory_map(str(path))
     if source.read(len(_FEATHER_1)) == _FEATHER_1:
         raise unreadable_error(path, "the first version of Feather is not read; save it as Parquet")

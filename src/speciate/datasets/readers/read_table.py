@@ -91,7 +91,7 @@ def _check_columns(path: Path, count: int) -> None:
         raise over_budget_error(
             path,
             f"it has {count:,} columns, more than {_MOST_COLUMNS:,}",
-            "Where its columns are the steps of series, call create_dataset with modality='time-series' and "
+            "If its columns are the steps of series, call create_dataset with modality='time-series' and "
             "reader='wide'; otherwise keep the columns that matter.",
         )
 

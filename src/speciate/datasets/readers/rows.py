@@ -45,7 +45,7 @@ _SPOKEN = ({"role", "content"}, {"from", "value"})
 
 
 def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows as a table: a column for every key, null where a row lacks it. A conversation is a text."""
+    """Rows as a table: a column for every key, null if a row lacks it. A conversation is a text."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: array([as_text(row.get(name)) for row in rows]) for name in names})
 

@@ -124,7 +124,7 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str |
 
 class _DifferingValues(NamedTuple):
     values: pa.Array
-    """The one value of each series; null where there are several."""
+    """The one value of each series; null if there are several."""
     where: np.ndarray[Any, np.dtype[np.bool_]]
     """Series with several."""
 

@@ -149,7 +149,7 @@ class Index(NamedTuple):
     rows: pa.Table
     """Usable rows, sorted by id: `ROWS`."""
     units: Vectors
-    """(N, D) each of length 1, or 0 where it has no direction."""
+    """(N, D) each of length 1, or 0 if it has no direction."""
 
 
 def nearest(payload: dict[str, Any]) -> dict[str, Any]:

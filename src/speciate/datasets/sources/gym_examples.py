@@ -44,7 +44,7 @@ class GymSource(NamedTuple):
     """Split -> examples of each task."""
     seed: int
     settings: dict[str, dict[str, Any]]
-    """Task -> what is set of it."""
+    """Task -> its settings."""
 
 
 def parse(name: str) -> GymSource:

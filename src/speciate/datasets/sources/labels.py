@@ -49,7 +49,7 @@ class OrderedLabels(NamedTuple):
     """Labels in the order of the files."""
 
     table: pa.Table
-    """A row per file, null where none names it."""
+    """A row per file, null if none names it."""
     named: list[bool]
     """Whether a row names the file."""
     notes: tuple[str, ...] = ()

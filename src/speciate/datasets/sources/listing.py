@@ -89,7 +89,7 @@ class Listing(NamedTuple):
     """Folders that a sandboxed process must be able to read: the source and unpacked archives."""
     reader: Reader = Reader()
     labels: pa.Table | None = None
-    """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
+    """Media: columns that were found beside them, a row per file in the order of `files`, null if none names it."""
     about: tuple[int, ...] | None = None
     """Which of `files` each row of `labels` is about, where several may be about parts of one."""
     excluded: list[ExcludedFile] = []  # noqa: RUF012 - never changed

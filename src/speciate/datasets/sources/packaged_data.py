@@ -33,7 +33,7 @@ class Packaged(NamedTuple):
 
 
 def find(name: str) -> Packaged:
-    """NOT_FOUND with near names, MISSING_EXTRA where its package is not installed."""
+    """NOT_FOUND with near names, MISSING_EXTRA if its package is not installed."""
     if name not in PACKAGED:
         known = ", ".join(f"pkg:{known}" for known in PACKAGED)
         raise unknown("packaged dataset", name, PACKAGED, f"Packaged datasets are: {known}.")

@@ -31,7 +31,7 @@ class GymTask(NamedTuple):
 
 @cache
 def list_tasks() -> dict[str, GymTask]:
-    """By name, sorted; empty where the package is not installed."""
+    """By name, sorted; empty if the package is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         return {}
@@ -41,7 +41,7 @@ def list_tasks() -> dict[str, GymTask]:
 
 
 def find_task(name: str) -> GymTask:
-    """MISSING_EXTRA where the package is not installed, NOT_FOUND with near names."""
+    """MISSING_EXTRA if the package is not installed, NOT_FOUND with near names."""
     if not list_tasks():
         raise SpeciateError(
             Code.MISSING_EXTRA,
