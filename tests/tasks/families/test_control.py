@@ -75,7 +75,7 @@ def test_robots_with_other_actions_are_not_learned_together() -> None:
         StepStates.fit([one]).encode([other])
 
 
-@pytest.mark.parametrize("learner", ["_ridge", "_alike", "_boosted"])
+@pytest.mark.parametrize("learner", ["_control_ridge", "_nearest_states", "_control_boosting"])
 def test_a_learner_answers_for_each_step_and_survives_being_saved(
     tmp_path: Path, learner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,7 @@ def test_the_usual_horizon_is_a_tenth_of_the_shortest() -> None:
 
 
 def test_without_a_horizon_nothing_is_asked() -> None:
-    with pytest.raises(ValueError, match="how many steps"):
+    with pytest.raises(ValueError, match="number of steps to forecast"):
         Forecasting.evaluation_example(example("a", waves(1, 0)[0]), None, TaskTerms())
 
 

@@ -14,7 +14,7 @@ _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 _PREFIX = re.compile(r"\A(?:the\s+)?(?:final\s+)?(?:answer|label|class|category)\s*(?:is\b|[:=])\s*", re.IGNORECASE)
 _AROUND = " \t\r\n\"'`*_“”‘’«».,;:!?()[]{}<>"
-_SHOWN = 60  # characters of an answer that is none
+_QUOTED = 60  # characters of an unreadable answer
 
 
 class UnreadableAnswer(ValueError):
@@ -22,7 +22,7 @@ class UnreadableAnswer(ValueError):
 
 
 def parse_answer(form: PromptForm, text: str) -> Prediction:
-    """The answer in `text`. Raises Unreadable where it names another label, several, none, or is of another form."""
+    """The answer in `text`. Raises UnreadableAnswer for an unknown label, several, none, or another format."""
     answer = _THOUGHT.sub("", text).strip()
     key = KEYS[form.family]
     if answer in form.labels and form.output != "json_schema":
@@ -33,7 +33,7 @@ def parse_answer(form: PromptForm, text: str) -> Prediction:
 
 
 def parse_value(text: str, key: str) -> Any:
-    """What stands under `key` of the JSON object that `text` is. Raises Unreadable where there is no such thing."""
+    """The value of `key` in the JSON object `text`. Raises UnreadableAnswer without it."""
     return _value(_THOUGHT.sub("", text).strip(), key)
 
 
@@ -53,7 +53,7 @@ def _prediction(form: PromptForm, value: Any) -> Prediction:
 
 
 def _value(answer: str, key: str) -> Any:
-    """What stands under `key` of a JSON object."""
+    """The value of `key` in a JSON object."""
     fenced = _FENCE.match(answer)
     try:
         message = json.loads(fenced[1] if fenced else answer)
@@ -65,7 +65,7 @@ def _value(answer: str, key: str) -> Any:
 
 
 def _label(labels: tuple[str, ...], value: Any) -> str:
-    """The one label that is named: as it is written, else but for case, spacing and what stands around it."""
+    """The label that is named: exactly, else ignoring case, spacing and surrounding punctuation."""
     answer = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if answer in labels:
         return answer
@@ -107,4 +107,4 @@ def _free(form: PromptForm, value: Any) -> str:
 
 
 def _quote(value: Any) -> str:
-    return repr(value if len(str(value)) <= _SHOWN else str(value)[:_SHOWN] + "...")
+    return repr(value if len(str(value)) <= _QUOTED else str(value)[:_QUOTED] + "...")

@@ -192,7 +192,7 @@ def store_served_names(tx: Transaction, endpoint: Endpoint, served: tuple[str, .
     may have been recorded earlier, so names that it gave at any time tell nothing new."""
     if not just_now:
         known = {
-            name for _, told in _read(tx, _BY_SUBJECT, [_subject(endpoint), SERVED, 1_000]) for name in _names(told)
+            name for _, data in _read(tx, _BY_SUBJECT, [_subject(endpoint), SERVED, 1_000]) for name in _names(data)
         }
         served = tuple(name for name in served if name not in known)
     if not served:
@@ -204,8 +204,8 @@ def store_served_names(tx: Transaction, endpoint: Endpoint, served: tuple[str, .
         _store_names(tx, endpoint, served)
 
 
-def _names(told: str) -> list[str]:
-    found: list[str] = json.loads(told)["served"]
+def _names(data: str) -> list[str]:
+    found: list[str] = json.loads(data)["served"]
     return found
 
 
@@ -233,8 +233,8 @@ def _last(reader: Database | Transaction, endpoint: Endpoint, kind: str) -> dict
 
 
 def _change(row: Row) -> Change:
-    told = json.loads(row[1])
-    return Change(row[0], told["host"], told["model"], tuple(told["why"]), told["identity"])
+    data = json.loads(row[1])
+    return Change(row[0], data["host"], data["model"], tuple(data["why"]), data["identity"])
 
 
 def _read(reader: Database | Transaction, sql: str, parameters: list[Any]) -> list[Row]:

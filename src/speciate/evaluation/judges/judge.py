@@ -1,7 +1,7 @@
-"""The worker's side of a judge: asks it about every answer, each question once, and makes scores of its verdicts.
+"""The worker's side of a judge: asks it about every answer, each question once, and turns its verdicts into scores.
 
-An answer that is an error gets the worst grade, and loses against any other, without the judge. Equal answers are a
-tie. Of a pair both orders are asked: what is preferred in both wins, all else is a tie. Where the judge itself fails
+An error gets the worst grade, and loses against any answer, without the judge. Equal answers are a tie. A pair is
+judged in both orders: an answer that is preferred in both wins, anything else is a tie. If the judge itself fails,
 there is no score, and the example does not count.
 """
 
@@ -33,7 +33,7 @@ _PREFERENCES = ("baseline", TIE, "candidate")
 
 
 class JudgeCase(NamedTuple):
-    """What was answered to everything, and by whom."""
+    """All models' answers, and the judge."""
 
     run: Run
     task: EvaluationPayload
@@ -46,7 +46,7 @@ class JudgeCase(NamedTuple):
 
 
 def judge_answers(case: JudgeCase) -> ExtraScores:
-    """Raises Stopped, or SpeciateError where the judge cannot be asked; verdicts that it gave until then are kept."""
+    """Raises Stopped, or SpeciateError if the judge cannot be asked. Verdicts until then are in the cache."""
     _check_served(case)
     run = _JudgeRun(case)
     repeats = run.preferences() if case.judge.asked.mode == "pairwise" else run.graded()
@@ -75,8 +75,6 @@ class _JudgeRun:
         self._answers: dict[AnswerKey, CachedAnswer] = {}
         self._pairs = self._turned = self._for_first = 0
 
-    # Grades
-
     def graded(self) -> dict[str, list[Floats]]:
         """Scores: the worst grade 0, the best 1, the others as far between as they are on the scale."""
         known = judge_prompts.verdicts(self._judge)
@@ -103,8 +101,6 @@ class _JudgeRun:
     def _grade(self, key: AnswerKey, known: Sequence[str]) -> float:
         verdict = self._verdict(key)
         return math.nan if verdict is None else known.index(verdict) / (len(known) - 1)
-
-    # Preferences
 
     def preferences(self) -> dict[str, list[Floats]]:
         """1 where the candidate is preferred to the baseline, 0 where the baseline is, else 0.5."""
@@ -155,14 +151,12 @@ class _JudgeRun:
         self._for_first += verdicts.count(FIRST) > verdicts.count(SECOND)
         return 0.5
 
-    # Asking
-
     def _judged_answers(self, place: int, *answers: Any) -> JudgedAnswers:
         case = self._case
         return JudgedAnswers(case.examples[place], str(case.references[place]), tuple(map(str, answers)))
 
     def _key(self, judged_answers: JudgedAnswers) -> AnswerKey:
-        """The example's id, by which it is forgotten, and what is judged."""
+        """The example's id, by which a purge finds it, and a digest of the judged texts."""
         text = "\x1f".join(
             [loader.media_digest(judged_answers.example.media), judged_answers.reference, *judged_answers.answers]
         )
@@ -182,8 +176,6 @@ class _JudgeRun:
             return judge_prompts.parse_verdict(self._judge, answer.output)
         except UnreadableAnswer:
             return None
-
-    # What is said of it
 
     def verdicts(self, repeats: dict[str, list[Floats]]) -> Verdicts:
         judge, costs = self._judge, [answer.usd for answer in self._answers.values()]
@@ -293,7 +285,7 @@ def cohen_kappa(mine: Sequence[int], theirs: Sequence[int], kinds: int, clusters
 def verdict_code(cell: Any, verdicts: Sequence[str]) -> int | None:
     """Which of the verdicts a cell of a person's names; None: none of them.
 
-    >>> coded(4.0, ("1", "2", "3", "4", "5")), coded("Yes", ("no", "yes")), coded("6", ("1", "2"))
+    >>> verdict_code(4.0, ("1", "2", "3", "4", "5")), verdict_code("Yes", ("no", "yes")), verdict_code("6", ("1", "2"))
     (3, 1, None)
     """
     if isinstance(cell, bool):

@@ -56,16 +56,16 @@ class Judge(BaseModel):
     @property
     def form(self) -> str:
         """sha256 of all that changes a verdict beside what is judged and who judges."""
-        asked = self.asked.model_dump(include={"rubric", "mode", "temperature", "max_tokens"})
+        settings = self.asked.model_dump(include={"rubric", "mode", "temperature", "max_tokens"})
         scale = self.asked.scale if self.asked.mode == "graded" else None
-        said = json.dumps({"wording": _WORDING, "scale": scale, **asked}, sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()
+        content = json.dumps({"wording": _WORDING, "scale": scale, **settings}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def metric(self) -> str:
         """Its scores' name: who judges, or against whom, with a digest of everything that decides them."""
-        said = f"{self.endpoint.identity} {self.form} {self.baseline}"
-        digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+        content = f"{self.endpoint.identity} {self.form} {self.baseline}"
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         if self.baseline is not None:
             return f"preferred_over_{_grade_text(self.baseline)}@{digest}"
         return f"judge_{_grade_text(self.name)}@{digest}"
@@ -91,7 +91,7 @@ _REASON_TOKENS = 80
 
 def resolve_judge(
     workspace: Workspace,
-    asked: Judging,
+    judging: Judging,
     manifest: Manifest,
     family: Family,
     models: Sequence[EvaluatedModel],
@@ -99,17 +99,17 @@ def resolve_judge(
 ) -> Judge:
     """Raises SpeciateError where the judge is no endpoint or of a judged model's family, or nothing can be judged."""
     columns = tuple(manifest.columns)
-    found = find_model(workspace, asked.model, columns)
+    found = find_model(workspace, judging.model, columns)
     if found.endpoint is None:
         raise SpeciateError(
             Code.INVALID,
-            f"{asked.model!r} is no model that could be asked to judge: judges are chat models behind an endpoint.",
+            f"{judging.model!r} is no model that could be asked to judge: judges are chat models behind an endpoint.",
             "Call again with judge.model='api:PROVIDER/MODEL', or with one that register_model(endpoint=...) made.",
         )
     _check_judgeable(manifest, family)
-    if not asked.same_family:
+    if not judging.same_family:
         same_family.check_same_family(found.name, found.endpoint, models)
-    if asked.mode == "pairwise" and len(models) < 2:
+    if judging.mode == "pairwise" and len(models) < 2:
         raise SpeciateError(
             Code.INVALID,
             f"Only {baseline.name} takes part, and a pairwise judge needs another one to compare with it.",
@@ -118,9 +118,9 @@ def resolve_judge(
     return Judge(
         name=found.name,
         endpoint=found.endpoint,
-        asked=asked,
-        baseline=baseline.name if asked.mode == "pairwise" else None,
-        human=_human(workspace, asked, manifest, models, baseline),
+        asked=judging,
+        baseline=baseline.name if judging.mode == "pairwise" else None,
+        human=_human(workspace, judging, manifest, models, baseline),
     )
 
 
@@ -154,15 +154,15 @@ def _check_judgeable(manifest: Manifest, family: Family) -> None:
 
 def _human(
     workspace: Workspace,
-    asked: Judging,
+    judging: Judging,
     manifest: Manifest,
     models: Sequence[EvaluatedModel],
     baseline: EvaluatedModel,
 ) -> dict[str, str]:
     """By canonical name; of the baseline a pairwise judge says nothing."""
-    named = {each.name for each in models} - ({baseline.name} if asked.mode == "pairwise" else set())
+    named = {each.name for each in models} - ({baseline.name} if judging.mode == "pairwise" else set())
     found = {}
-    for ref, column in asked.human.items():
+    for ref, column in judging.human.items():
         name = find_model(workspace, ref, tuple(manifest.columns)).name
         if name not in named:
             raise unknown("judged model", ref, sorted(named), "judge.human names models that the judge judges.")

@@ -18,11 +18,11 @@ Mask = NDArray[np.bool_]
 
 
 class _Maps(NamedTuple):
-    """(h, w) or (d, h, w) codes of `labels` labels from 1, 0 for background. `said` None: no answer, or none of this
-    kind. `spacing`: from one place to the next along each axis, in pixels, or in millimetres of a volume."""
+    """(h, w) or (d, h, w) codes of `labels` labels from 1, 0 for background. `predicted` None: no answer, or one of
+    another kind. `spacing`: from one place to the next along each axis, in pixels, or in millimetres of a volume."""
 
     true: Codes
-    said: Codes | None
+    predicted: Codes | None
     labels: int
     spacing: tuple[float, ...]
 
@@ -36,18 +36,20 @@ def _maps(reference: dict[str, Any], given: Any) -> _Maps:
     true = from_runs(reference["rle"], reference["size"]).astype(np.int64)
     try:
         codes = np.array([0, *(labels.setdefault(label, len(labels) + 1) for label in given["labels"])])
-        said = codes[resize_labels(from_runs(given["rle"], given["size"]), reference["size"])]
+        predicted = codes[resize_labels(from_runs(given["rle"], given["size"]), reference["size"])]
     except (TypeError, KeyError, ValueError, IndexError, OverflowError):
-        said = None
-    return _Maps(true, said, len(labels), tuple(reference.get("spacing", (1.0,) * true.ndim)))
+        predicted = None
+    return _Maps(true, predicted, len(labels), tuple(reference.get("spacing", (1.0,) * true.ndim)))
 
 
 def _overlap(measure: Callable[[Floats, Floats], Floats], maps: _Maps) -> float:
     """Mean over the labels that reference or answer show, background aside; 1 where neither shows any."""
-    if maps.said is None:
+    if maps.predicted is None:
         return 0.0
     count = maps.labels + 1
-    table = np.bincount(maps.true.ravel() * count + maps.said.ravel(), minlength=count * count).reshape(count, count)
+    table = np.bincount(maps.true.ravel() * count + maps.predicted.ravel(), minlength=count * count).reshape(
+        count, count
+    )
     both, sums = np.diag(table)[1:].astype(float), (table.sum(0) + table.sum(1))[1:].astype(float)
     shown = sums > 0
     return float(measure(both[shown], sums[shown]).mean()) if shown.any() else 1.0
@@ -62,24 +64,24 @@ def _iou(both: Floats, sums: Floats) -> Floats:
 
 
 def _pixel_accuracy(maps: _Maps) -> float:
-    return 0.0 if maps.said is None else float((maps.true == maps.said).mean())
+    return 0.0 if maps.predicted is None else float((maps.true == maps.predicted).mean())
 
 
 def _hausdorff_95(maps: _Maps) -> float:
     """Mean over the labels that reference or answer show. The image's diagonal for a label that only one of them shows,
     and where there is no answer; 0 where neither shows any."""
     farthest = math.hypot(*(length * apart for length, apart in zip(maps.true.shape, maps.spacing, strict=True)))
-    if maps.said is None:
+    if maps.predicted is None:
         return farthest
-    each = [_distance(maps.true == k, maps.said == k, farthest, maps.spacing) for k in range(1, maps.labels + 1)]
+    each = [_distance(maps.true == k, maps.predicted == k, farthest, maps.spacing) for k in range(1, maps.labels + 1)]
     shown = [distance for distance in each if distance is not None]
     return float(np.mean(shown)) if shown else 0.0
 
 
-def _distance(true: Mask, said: Mask, farthest: float, spacing: Sequence[float]) -> float | None:
-    if not true.any() or not said.any():
-        return farthest if true.any() or said.any() else None
-    edges = border(true), border(said)
+def _distance(true: Mask, predicted: Mask, farthest: float, spacing: Sequence[float]) -> float | None:
+    if not true.any() or not predicted.any():
+        return farthest if true.any() or predicted.any() else None
+    edges = border(true), border(predicted)
     return max(float(np.percentile(gaps(*pair, spacing), 95)) for pair in (edges, edges[::-1]))
 
 

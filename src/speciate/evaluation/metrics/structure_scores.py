@@ -81,8 +81,8 @@ def _pair(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> _Pair:
     return _Pair(reference[known], answer[known], known)
 
 
-def _places(said: Any) -> Places:
-    rows = json.loads(said) if isinstance(said, str) else said
+def _places(cell: Any) -> Places:
+    rows = json.loads(cell) if isinstance(cell, str) else cell
     nowhere = [np.nan] * 3
     places = np.array([nowhere if row is None else row for row in rows], np.float64)
     if places.ndim != 2 or places.shape[1] != 3:

@@ -22,7 +22,7 @@ from speciate.sandbox import SandboxPolicy
 from speciate.vocabulary import LOWER
 
 GROUP = "speciate.scorers"
-"""Entry point group of third parties: name = "module:function", a function as in `own_scorer`."""
+"""Entry point group of third parties: name = "module:function", a function as in sandboxed_scorers.py."""
 BUILT_IN: dict[str, tuple[str, Better]] = {
     "rmsd": ("speciate.evaluation.metrics.structure_scores:rmsd", "lower"),
     "tm_score": ("speciate.evaluation.metrics.structure_scores:tm_score", "higher"),
@@ -34,7 +34,7 @@ _HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'code_passes' or 'gym_s
 
 
 class Scorer(NamedTuple):
-    """`signature` is the metric's name; `score_all(run_folder, rows)` as in `own_scorer`."""
+    """`signature` is the metric's name; `score_all(run_folder, rows)` as in sandboxed_scorers.py."""
 
     signature: str
     better: Better

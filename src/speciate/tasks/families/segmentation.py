@@ -64,7 +64,7 @@ class Segmentation(DirectSupervision, BaseModel):
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
         """Cell: `[{category, segmentation}]` as the COCO reader makes it, or one mask as COCO's run lengths in JSON; of
-        a volume, a mask as label_maps.py has it.
+        a volume, a mask of modalities/segmentation_masks.py.
 
         Target: a map of labels in the image's own size, made smaller where that is large. Larger regions lie below
         smaller ones.
