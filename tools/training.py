@@ -59,7 +59,7 @@ def plan_training(
     measure: Annotated[bool, Field(description="A job: real steps on a sample, where no like run is known.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> TrainingPlan | JobStarted:
-    """What could be trained on a dataset, how long, and what not and why. To do it, call specialize or train_model."""
+    """List the methods that can be trained on a dataset, with estimates, and why others cannot. Then specialize."""
     if measure:
         asked = {
             "dataset": dataset,
@@ -166,7 +166,7 @@ def specialize(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Find the right model for a use case: train from cheap to dear, judge against what serves, promote if earned.
+    """Train cheap methods first, compare the best with production, promote it if it passes every gate.
 
     For one training alone, call train_model.
     """
