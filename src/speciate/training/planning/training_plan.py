@@ -1,4 +1,4 @@
-"""What could be trained on a dataset, at what cost, and why the rest cannot; kind `measure`."""
+"""The trainings that are possible on a dataset, with estimates, and why others are not; kind `measure`."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def candidate_specs(
     method: Method | None,
     base_model: str | None,
 ) -> list[TrainSpec]:
-    """What could be trained, cheapest first; what was asked for where none of it is like that, to hear why not."""
+    """The possible trainings, cheapest first. If none is as requested, the request itself: its plan says why not."""
     manifest = versions.resolve(workspace.database, dataset)
     if use_case is not None:
         task = use_cases.get(workspace.database, use_case).task
