@@ -43,7 +43,7 @@ _MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
 """The log's size is measured so often, and for a fiftieth of the time at most: every file is counted."""
 _log = logging.getLogger(__name__)
 _MODALITIES_WITH_NAMES = {"dicom", "time-series"}
-"""Modalities whose files may name people in their headers: DICOM's pictures and waveforms."""
+"""Modalities whose files may name people in their headers: DICOM's images and waveforms."""
 
 
 class AnsweringModel(NamedTuple):

@@ -1,7 +1,7 @@
 """Kind `gc`: deletes what nothing refers to, and, as the last step of a purge or a deletion, what those left behind.
 
 It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
-was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
+was written since the oldest job began that may yet continue: a run seals files long before a version names them. What
 jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports. Of the rest
 `garbage` decides by how well the catalog knows its folders (`read_custody`). In a workspace where nobody was told yet
 what would go, only files that a person asked to delete or purge go.
@@ -286,7 +286,7 @@ def _mark(workspace: Workspace) -> _MarkResult:
             *references.string_values(json.loads(plan_text or "null")),
         }
         blobs |= texts  # those of them that are the name of a blob
-        if state != "succeeded" and executor != "inline":  # it goes on, or may be told to
+        if state != "succeeded" and executor != "inline":  # it continues, or may be resumed
             begun.append(min(created, elapsed.cutoff(elapsed.most(created))))
             files |= texts  # those of them that are the name of a sealed file or a pack
     live = Live(
@@ -326,7 +326,7 @@ def _garbage_to_purge(folders: Folders, names: dict[str, float]) -> list[Garbage
 
 
 def _empty_logs(folders: Folders) -> None:
-    """The daemon's log may quote anything. It goes on writing to the same file, now an empty one."""
+    """The daemon's log may quote anything. It continues writing to the same file, now an empty one."""
     for path in folders.root.glob("daemon.log.*"):
         path.unlink(missing_ok=True)
     log = folders.root / "daemon.log"

@@ -1,9 +1,9 @@
 """A purge in the logs of answers, also while a deployment writes them.
 
-A record goes if it is the same example: by its id (of rows that came from a log), its file, its text, or the cells of its
-row, as they are or as the log's redaction left them. In all other records purged texts are replaced, as in the catalog
-(`purge_catalog`). Writers are asked to begin another segment, so that the old one can be sealed and rewritten; later
-answers are new.
+A record goes if it is the same example: by its id (of rows that came from a log), its file, its text, or the cells of
+its row, as they are or as the log's redaction left them. In all other records purged texts are replaced, as in the
+catalog (`purge_catalog`). Writers are asked to begin another segment, so that the old one can be sealed and rewritten;
+later answers are new.
 """
 
 from __future__ import annotations
