@@ -167,7 +167,7 @@ class AnswerLog:
 
 
 class _InputRecord:
-    """What is kept of one input."""
+    """The part of one input that is logged."""
 
     def __init__(self, log: AnswerLog, modality: str) -> None:
         self._log, self._modality = log, modality

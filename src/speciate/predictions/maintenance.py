@@ -109,7 +109,7 @@ def _group_by_day(segments: Sequence[Path]) -> list[list[Path]]:
 
 
 def drop_expired(folder: LogFolder, since: float) -> None:
-    """Answers that were given before, and what was said of them. Of a part that holds none only the footer is read."""
+    """Drop answers given before `since`, and feedback on them. Of a part without such rows only the footer is read."""
     floor = prediction_ids.first_after(since)
     for kind, column in ((ANSWERS, "id"), (FEEDBACK, "prediction")):
         for path in folder.all_parts(kind):
