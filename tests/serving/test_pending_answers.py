@@ -126,7 +126,7 @@ def test_an_answer_that_nobody_asks_for_again_is_forgotten(
 ) -> None:
     monkeypatch.setattr(pending_answers, "_KEPT_SECONDS", 0.0)
     _refused(served, pool)
-    [question] = pending_answers.of(pool).left
+    [question] = pending_answers.pending_questions(pool).left
     pool.done.set()
     question.join(30)
-    assert pending_answers.of(pool).left == ()
+    assert pending_answers.pending_questions(pool).left == ()

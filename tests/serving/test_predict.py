@@ -20,6 +20,7 @@ from speciate.promotion import aliases
 from speciate.refs import model_ref
 from speciate.serving import predict as predicting
 from speciate.serving import preloading
+from speciate.serving.items import Item
 from speciate.serving.predict import (
     Answer,
     Input,
@@ -240,7 +241,7 @@ def test_an_answer_of_a_canary_stops_no_clock(workspace: Workspace, pool: Pool, 
         )
     )
 
-    def deployment(use_case: str, items: list[dict[str, object]]) -> ServedAnswers:
+    def deployment(use_case: str, items: list[Item]) -> ServedAnswers:
         return ServedAnswers([{"id": "0", "output": "good", "confidence": 0.9, "error": None}], "films-model@v9")
 
     answer = predict(workspace, pool, "reviews@production", [Input(text=GOOD)], serving=deployment)

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.errors import Code, SpeciateError
 
 NAMESPACE = "speciate-approval"
-"""For `ssh-keygen -Y`: a signature for any other purpose is none of ours."""
+"""For `ssh-keygen -Y`: a signature for any other purpose is refused."""
 _CONTEXT = b"speciate-approval-v1\0"
 _SEALED: Final = "sealed"
 _SSH: Final = "ssh"

@@ -104,7 +104,7 @@ def _raise(error: SpeciateError) -> NoReturn:
 def request(
     tx: Transaction, action: str, arguments: dict[str, Any], evidence: dict[str, Any], *, subject: str, hours: float
 ) -> Approval:
-    """Ask a person. A question that waits is not asked again, whoever asks and whatever they note about it.
+    """Ask a person. A pending question is not asked again, whoever asks and whatever the note.
 
     The same question: the same action for the same model and use case; where no model is in it, the same in all.
     `subject` is what the event is about.

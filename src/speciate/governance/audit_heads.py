@@ -184,7 +184,7 @@ def write_outside_head(identity: str, head: Head, before: Head | None = None) ->
 
 
 def outside_heads_at(workspace: Path) -> list[Head]:
-    """Heads of workspaces that lay there: for whoever knows no identity."""
+    """Heads of the workspaces that lay at this place, for a caller without an identity."""
     found = []
     for file in sorted(_outside_folder().glob("*.json")):
         try:

@@ -39,7 +39,7 @@ _NAMES = ("policy", "policies", "private_hosts", "cage", "roots", "trust")
 _MOST_OPEN = 1000
 CONFIRM = (
     "the stricter of both is in force. A person who wants what is in the file confirms it: speciate policy --confirm. "
-    "Who does not want it takes it back there, then: speciate stop"
+    "To undo the change instead, edit settings.toml, then: speciate stop"
 )
 """Where settings.toml is not as it was confirmed."""
 _log = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ def allow(
     """Give consent, in place of one that was given before; what is spent counts anew from here. `proof`: what the row's
     evidence has, too.
 
-    Raises what `asked` raises, and INVALID for a sum or a time that is none.
+    Raises what `asked` raises, and INVALID for an invalid amount or time.
     """
     host = consent_request(workspace, dataset, host).host
     for what, value in (("usd", usd), ("days", days)):
@@ -83,7 +83,7 @@ def allow(
 
 
 def disallow(workspace: Workspace, dataset: str, host: str, by: str, proof: Mapping[str, Any] = _NOTHING) -> Consent:
-    """Take a consent back and return it. NOT_FOUND where there is none. What runs is not stopped."""
+    """Take a consent back and return it. NOT_FOUND if there is none. Running jobs are not stopped."""
 
     def revoke(tx: Transaction) -> Consent:
         before = consent.find(tx, dataset, host)

@@ -91,15 +91,15 @@ def _points(way: Sequence[str], place: Mapping[str, Point]) -> Iterator[Point]:
 
 def svg(graph: Graph, start: Sequence[str]) -> str:
     """As one SVG file without scripts; every text of it is escaped."""
-    laid = lay_out(graph, start)
+    layout = lay_out(graph, start)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{laid.width}" height="{laid.height}" '
-        f'viewBox="0 0 {laid.width} {laid.height}" font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width}" height="{layout.height}" '
+        f'viewBox="0 0 {layout.width} {layout.height}" font-family="sans-serif" font-size="11">',
         f"<title>{escape(', '.join(start))}: what came from what</title>",
         '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="3" orient="auto">'
         '<path d="M0,0 L7,3 L0,6 z" fill="#777"/></marker></defs>',
     ]
-    for edge, points in laid.lines:
+    for edge, points in layout.lines:
         (x, y), path = points[0], [f"M{points[0][0]},{points[0][1]}"]
         for right, below in points[1:]:
             bend = (right - x) // 2
@@ -109,7 +109,7 @@ def svg(graph: Graph, start: Sequence[str]) -> str:
             f'<path d="{" ".join(path)}" fill="none" stroke="#777" marker-end="url(#tip)">'
             f"<title>{escape(edge.how)}</title></path>"
         )
-    for name, box in laid.boxes.items():
+    for name, box in layout.boxes.items():
         heavy = ' stroke-width="2.5"' if name in start else ""
         facts = "; ".join(f"{key} {value}" for key, value in box.node.facts.items())
         lines.append(
@@ -118,8 +118,8 @@ def svg(graph: Graph, start: Sequence[str]) -> str:
             f'<text x="{box.x + 8}" y="{box.y + 15}" fill="#666">{escape(_node_label(box.node))}</text>'
             f'<text x="{box.x + 8}" y="{box.y + 31}">{escape(_short(box.node.name))}</text></g>'
         )
-    if laid.left_out:
-        lines.append(f'<text x="{_MARGIN}" y="14" fill="#a00">and {laid.left_out} more</text>')
+    if layout.left_out:
+        lines.append(f'<text x="{_MARGIN}" y="14" fill="#a00">and {layout.left_out} more</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -131,21 +131,21 @@ def draw(payload: dict[str, Any]) -> dict[str, Any]:
         {each[0]: Node(*each) for each in payload["nodes"]}, tuple(Edge(*each) for each in payload["edges"])
     )  # fmt: skip
     start = payload["start"]
-    laid = lay_out(graph, start)
-    picture = Image.new("RGB", (laid.width, laid.height), "white")
-    pen = ImageDraw.Draw(picture)
-    for _, points in laid.lines:
+    layout = lay_out(graph, start)
+    image = Image.new("RGB", (layout.width, layout.height), "white")
+    pen = ImageDraw.Draw(image)
+    for _, points in layout.lines:
         pen.line(points, fill="#999999", width=1)
         x, y = points[-1]
         pen.polygon([(x, y), (x - 6, y - 3), (x - 6, y + 3)], fill="#777777")
-    for name, box in laid.boxes.items():
+    for name, box in layout.boxes.items():
         frame = [(box.x, box.y), (box.x + _WIDE, box.y + _HIGH)]
         pen.rectangle(frame, fill=_COLOURS[box.node.kind], outline="#555555", width=3 if name in start else 1)
         pen.text((box.x + 7, box.y + 5), _ascii(_node_label(box.node)), fill="#666666")
         pen.text((box.x + 7, box.y + 21), _ascii(_short(box.node.name)), fill="black")
-    if laid.left_out:
-        pen.text((_MARGIN, 4), f"and {laid.left_out} more", fill="#aa0000")
-    picture.save("lineage.png")
+    if layout.left_out:
+        pen.text((_MARGIN, 4), f"and {layout.left_out} more", fill="#aa0000")
+    image.save("lineage.png")
     return {"file": "lineage.png"}
 
 

@@ -1,7 +1,7 @@
-"""What came from what, as a graph: data, jobs, models, evaluations, decisions, moves of aliases, answers. Pure.
+"""The lineage graph: data, jobs, models, evaluations, decisions, moves of aliases, answers. Pure.
 
-Edges go from what was there first to what came of it. So `upstream` of an answer is everything that it rests on, and
-`downstream` of a dataset version is everything that it may have spoiled.
+Edges go from an origin to its results. So `upstream` of an answer is everything that it rests on, and `downstream` of a
+dataset version is everything that it may have spoiled.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Facts(NamedTuple):
 
 
 def build_graph(facts: Facts) -> Graph:
-    """Everything that the facts tell. What is named but not known gets a node without facts: it was deleted, or lies
+    """The graph of all facts. A thing that is named but not known gets a node without facts: it was deleted, or lies
     elsewhere."""
     made = _GraphBuilder()
     for data in facts.data:
@@ -262,7 +262,7 @@ class _GraphBuilder:
         self._nodes[f"{kind}:{name}"] = Node(f"{kind}:{name}", kind, name, (before.facts if before else {}) | told)
 
     def named(self, kind: Kind, name: str) -> str:
-        """The node of something that others name; it may never be told of itself."""
+        """The node of a thing that others name; it may have no facts of its own."""
         self._nodes.setdefault(f"{kind}:{name}", Node(f"{kind}:{name}", kind, name, {}))
         return f"{kind}:{name}"
 

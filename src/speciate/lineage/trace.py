@@ -118,7 +118,7 @@ def _count_answers(workspace: Workspace) -> list[AnswerCount]:
 
 
 def trace_answer(workspace: Workspace, prediction: str) -> Trace:
-    """Everything that an answer rests on. Raises INVALID or NOT_FOUND with what is known of the id."""
+    """Everything that an answer rests on. Raises INVALID or NOT_FOUND with the reason."""
     use_case, answer = answer_lookup.find_answer(workspace, prediction)
     start = f"answer:{answer.id}"
     told = AnswerFact(answer.id, use_case, answer.model, answer.at)

@@ -138,7 +138,7 @@ def _add(tx: Transaction, calls: Mapping[_Call, int]) -> None:
 
 
 def _known_use_case(tx: Transaction, call: _Call) -> str:
-    """The use case; empty where there is none of that name, for names that mean nothing are not kept."""
+    """The use case; empty if there is none of that name: unknown names are not kept."""
     if call.use_case and tx.execute(_IS_USE_CASE, [call.use_case]):
         return call.use_case
     rows = tx.execute(_USE_CASE_OF_JOB, [call.job]) if call.job else []

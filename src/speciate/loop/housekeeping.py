@@ -81,7 +81,7 @@ class Housekeeper:
         _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found.document())
 
     def end_what_is_over(self) -> None:
-        """Approvals and consents past their time, marked as such."""
+        """Mark approvals and consents that are past their time."""
         approvals.expire(self._workspace)
         consent.end_those_over(self._workspace.database, self._workspace.elapsed.most)
 

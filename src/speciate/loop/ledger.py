@@ -53,7 +53,7 @@ class History(NamedTuple):
     by_use_case: Mapping[str, Sequence[Event]]
     """Each with what of the shared ones concerns it; in order of `seq`."""
     jobs: Mapping[str, Mapping[str, str]]
-    """Use case -> id -> kind, of those that ran or may run, and began while the clock went."""
+    """Use case -> id -> kind, of jobs that ran or may run, and began while the clock ran."""
     datasets: Mapping[str, str]
     """Version of a model that counts -> the version that it was trained on, without its split."""
     exports: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What is going on in a workspace: use cases with their clocks, deliveries, who waits for a person, disk."""
+"""The state of a workspace: use cases with their clocks, deployment metrics, pending approvals, disk."""
 
 from __future__ import annotations
 

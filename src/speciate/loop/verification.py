@@ -43,10 +43,10 @@ class Inventory(BaseModel):
     files: dict[str, tuple[str, ...]] = {}
     """Sealed rows and packs -> versions that need them."""
     models: dict[str, str] = {}
-    """`NAME/vN` of those with files here -> id, the sha256 of its list of files."""
+    """`NAME/vN` of versions with files here -> id, the sha256 of its list of files."""
     evaluations: tuple[str, ...] = ()
     catalog: tuple[str, ...] = ()
-    """What is wrong with the catalog and the audit, in sentences."""
+    """Problems of the catalog and the audit, in sentences."""
 
 
 class Finding(NamedTuple):

@@ -52,7 +52,7 @@ class Logs:
         )
 
     def close(self) -> None:
-        """Let go of all; what is asked next begins anew."""
+        """Close all logs; the next use opens them again."""
         with self._lock:
             for log in self._open.values():
                 log.close()
@@ -73,7 +73,7 @@ def logs_of(workspace: Workspace) -> Logs:
 
 
 def log_location(workspace: Workspace, use_case: str) -> tuple[Path, float]:
-    """Where the log of a use case lies, and since when its answers are shown. Raises NOT_FOUND for the use case."""
+    """The folder of a use case's log, and since when its answers are shown. Raises NOT_FOUND for the use case."""
     folder = log_folder(workspace.folders, check_name("use case", use_case))
     if not folder.path.exists():
         use_cases.get(workspace.database, use_case)
@@ -83,13 +83,13 @@ def log_location(workspace: Workspace, use_case: str) -> tuple[Path, float]:
 
 
 def find_answer(workspace: Workspace, prediction: str) -> tuple[str, LoggedAnswer]:
-    """The use case of an answer, and the answer. Raises INVALID or NOT_FOUND with what is known."""
+    """The use case of an answer, and the answer. Raises INVALID or NOT_FOUND with the reason."""
     log = logs_of(workspace).naming(prediction)
     return log.use_case, find_logged_answer(log, prediction, workspace.clock.now())
 
 
 def describe_answer(workspace: Workspace, prediction: str) -> AnswerDescription:
-    """An answer with everything that was said of it. Raises INVALID or NOT_FOUND."""
+    """An answer with all feedback on it. Raises INVALID or NOT_FOUND."""
     use_case, answer = find_answer(workspace, prediction)
     _, since = log_location(workspace, use_case)
     said = reading.feedback(log_folder(workspace.folders, use_case), since=since, of=answer.id)

@@ -64,13 +64,13 @@ class Feedback(BaseModel):
 
 
 def make_feedback(**fields: Any) -> Feedback:
-    """Raises INVALID where it is none."""
+    """Raises INVALID with the first problem."""
     try:
         return Feedback.model_validate(fields)
     except ValidationError as error:
-        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise SpeciateError(
-            Code.INVALID, f"This is no feedback: {told}.", "Call record_feedback with label=... or score=0 to 1."
+            Code.INVALID, f"This is no feedback: {problem}.", "Call record_feedback with label=... or score=0 to 1."
         ) from None
 
 
@@ -92,12 +92,12 @@ def latest_by_source(given: Iterable[StoredFeedback]) -> dict[str, dict[str, Sto
 
 
 def prevailing_label(by_source: BySource) -> StoredFeedback | None:
-    """The feedback whose label stands; None where nobody gave one."""
+    """The feedback whose label counts; None if nobody gave a label."""
     return next((by_source[source] for source in SOURCES if _has_label(by_source, source)), None)
 
 
 def correctness(output: Any, by_source: BySource) -> Correctness | None:
-    """An answer beside what was said of it: by the label that stands, else by the score of the first source."""
+    """How right an answer was: by the prevailing label, else by the score of the first source."""
     if (found := prevailing_label(by_source)) is not None:
         if _is_number(output) and _is_number(found.label):
             return Correctness(abs(output - found.label), "absolute_error", found.source, found.drawn)
@@ -109,11 +109,11 @@ def correctness(output: Any, by_source: BySource) -> Correctness | None:
     return None
 
 
-def matches_label(output: Any, told: Any) -> bool:
+def matches_label(output: Any, label: Any) -> bool:
     """Whether an answer is what the label says: classes are compared as texts, all else as JSON."""
-    if isinstance(output, str | int | float | bool) and isinstance(told, str | int | float | bool):
-        return str(output).strip() == str(told).strip()
-    return bool(output == told)
+    if isinstance(output, str | int | float | bool) and isinstance(label, str | int | float | bool):
+        return str(output).strip() == str(label).strip()
+    return bool(output == label)
 
 
 def has_disagreement(output: Any, by_source: BySource) -> bool:
@@ -122,8 +122,8 @@ def has_disagreement(output: Any, by_source: BySource) -> bool:
     low = any(given.score is not None and given.score < 0.5 for given in by_source.values())
     return (
         low
-        or any(not matches_label(output, told) for told in labels)
-        or any(not matches_label(labels[0], told) for told in labels)
+        or any(not matches_label(output, label) for label in labels)
+        or any(not matches_label(labels[0], label) for label in labels)
     )
 
 
@@ -195,21 +195,21 @@ def missing_answer_error(prediction: str, settings: Log, dropped: DroppedAnswers
         )
     when = datetime.fromtimestamp(parsed.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if parsed.at > now + 60:
-        told = f"{prediction} says that it was given at {when}, which has not been yet: no answer of this machine"
-        then = "Check the id."
+        message = f"{prediction} says that it was given at {when}, which has not been yet: no answer of this machine"
+        advice = "Check the id."
     elif parsed.at < now - settings.retention_days * 86_400:
-        told = f"{prediction}, of {when}, expired: answers are kept for {settings.retention_days:g} days"
-        then = "Give feedback sooner, or let a person raise retention_days in [log] of settings.toml."
+        message = f"{prediction}, of {when}, expired: answers are kept for {settings.retention_days:g} days"
+        advice = "Give feedback sooner, or let a person raise retention_days in [log] of settings.toml."
     elif not prediction_ids.is_sampled(prediction_ids.strip_chat_prefix(prediction), settings.sample):
-        told = f"{prediction} was never logged: only {settings.sample:.3g} of all answers are, and it is none of them"
-        then = "Give feedback on others; a person raises sample in [log] of settings.toml."
+        message = f"{prediction} was never logged: only {settings.sample:.3g} of all answers are, and not this one"
+        advice = "Give feedback on others; a person raises sample in [log] of settings.toml."
     elif parsed.at <= dropped.until:
-        told = f"{prediction}, of {when}, went for want of room: the log may take {settings.quota_mb:g} MB"
-        then = "Give feedback sooner, or let a person raise quota_mb in [log] of settings.toml."
+        message = f"{prediction}, of {when}, went for want of room: the log may take {settings.quota_mb:g} MB"
+        advice = "Give feedback sooner, or let a person raise quota_mb in [log] of settings.toml."
     else:
-        told = (
+        message = (
             f"{prediction}, of {when}, is not in the log: it was forgotten, the disk took no line at that time, "
             "or the log kept fewer answers then"
         )
-        then = "Read speciate://use-cases/NAME/answers for what is there."
-    return SpeciateError(Code.NOT_FOUND, f"{told}.", then)
+        advice = "Read speciate://use-cases/NAME/answers for what is there."
+    return SpeciateError(Code.NOT_FOUND, f"{message}.", advice)

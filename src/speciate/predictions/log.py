@@ -43,7 +43,7 @@ _MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
 """The log's size is measured so often, and for a fiftieth of the time at most: every file is counted."""
 _log = logging.getLogger(__name__)
 _MODALITIES_WITH_NAMES = {"dicom", "time-series"}
-"""Modalities whose files may name people in their headers: DICOM's pictures and waveforms."""
+"""Modalities whose files may name people in their headers: DICOM's images and waveforms."""
 
 
 class AnsweringModel(NamedTuple):
@@ -167,7 +167,7 @@ class AnswerLog:
 
 
 class _InputRecord:
-    """What is kept of one input."""
+    """The part of one input that is logged."""
 
     def __init__(self, log: AnswerLog, modality: str) -> None:
         self._log, self._modality = log, modality

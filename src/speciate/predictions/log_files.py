@@ -210,7 +210,7 @@ class Footer(NamedTuple):
     """What the footer of a part says."""
 
     segments: frozenset[str]
-    """Names of those that it holds."""
+    """Names of the segments in this part."""
     missed: int
     torn: int
     least: str

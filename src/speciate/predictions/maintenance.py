@@ -109,7 +109,7 @@ def _group_by_day(segments: Sequence[Path]) -> list[list[Path]]:
 
 
 def drop_expired(folder: LogFolder, since: float) -> None:
-    """Answers that were given before, and what was said of them. Of a part that holds none only the footer is read."""
+    """Drop answers given before `since`, and feedback on them. Of a part without such rows only the footer is read."""
     floor = prediction_ids.first_after(since)
     for kind, column in ((ANSWERS, "id"), (FEEDBACK, "prediction")):
         for path in folder.all_parts(kind):
@@ -198,7 +198,7 @@ def write_part(target: Path, rows: pa.Table, metadata: dict[str, Any]) -> None:
 
 
 def main(root: str, *use_cases: str) -> int:
-    """The logs of these use cases, or all. 1 where one of them could not be looked after: the others were."""
+    """The logs of these use cases, or all. 1 where one of them could not be maintained: the others were."""
     os.nice(10)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings, status = load(Path(root)).log, 0
@@ -210,7 +210,7 @@ def main(root: str, *use_cases: str) -> int:
                 own = settings.of(folder.use_case)
                 maintain(folder, own, time.time(), elapsed.cutoff(86_400.0 * own.retention_days))
             except Exception:  # noqa: BLE001 - one damaged part, say, is no reason to let the other logs grow
-                _log.exception("the log of %s could not be looked after", folder.use_case)
+                _log.exception("the log of %s could not be maintained", folder.use_case)
                 status = 1
     return status
 
@@ -230,11 +230,11 @@ class LogMaintenance:
         self._root, self._logs, self._seconds = root, logs, seconds
         self._ending = threading.Event()
         self._last = -_LEAST_SECONDS
-        self._thread = threading.Thread(target=self._keep, name="tender", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="log-maintenance", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """A process that is at it goes on: it may be killed at any time as well."""
+        """A process at work continues; it may be killed at any time as well."""
         self._ending.set()
 
     def _keep(self) -> None:
@@ -242,7 +242,7 @@ class LogMaintenance:
             try:
                 self.look()
             except OSError:
-                _log.exception("the logs could not be looked after")
+                _log.exception("the logs could not be maintained")
 
     def look(self) -> None:
         """One pass: a process for those logs where there is something to do, and now and then for all."""

@@ -1,6 +1,6 @@
-"""Takes out of values what must not be written: addresses, numbers, keys, and what a person's settings name. Pure.
+"""Redact values before they are written: e-mail addresses, numbers, keys, and columns that the settings name. Pure.
 
-What a pattern finds is replaced by a word in brackets. Patterns of keys follow those of gitleaks
+A match is replaced by a word in brackets. Patterns of keys follow those of gitleaks
 (https://github.com/gitleaks/gitleaks, config/gitleaks.toml) for the services that are asked most, and Luhn's sum tells
 numbers of cards from others. A pattern knows no names and no addresses of streets: columns that hold such are to be
 named in the settings.
@@ -45,7 +45,7 @@ _SIGNS = (
 """In small letters: every key's pattern finds one of these. To look for them first is twenty times as quick."""
 _DIGIT = re.compile(r"\d")
 _CARD_NUMBER = re.compile(r"(?:[3-6]|2[2-7])\d{12,17}")
-"""A number of a card that is written as one: with the first digits that cards have, so that times are none."""
+"""A number of a card that is written as one: with the first digits that cards have, so that timestamps do not match."""
 _FEWEST, _MOST = 7, 15
 """Digits of a telephone number (ITU-T E.164 has 15 at most)."""
 
@@ -67,7 +67,7 @@ class Redaction:
         self._patterns = [re.compile(pattern) for pattern in patterns]
 
     def __call__(self, value: Any) -> Redacted:
-        """A JSON value without what must not be written. Names of fields are texts, too."""
+        """A redacted JSON value. Names of fields are texts, too."""
         counted = [0]
         return Redacted(self._value(value, counted), counted[0])
 

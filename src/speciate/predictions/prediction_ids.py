@@ -2,8 +2,8 @@
 
     pred-  42 bits of milliseconds  20 bits of the use case's name  50 bits of chance
 
-Ids sort by time. Whether an answer is logged follows from its id alone, so whoever has an id can tell, and nobody
-needs to remember which ones were left out.
+Ids sort by time. Whether an answer is logged follows from its id alone, so nobody needs to remember which ones
+were left out.
 """
 
 from __future__ import annotations

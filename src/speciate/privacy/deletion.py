@@ -205,7 +205,7 @@ def _of_models(tx: Transaction, doomed: VersionsToDelete) -> list[Blocker]:
 
 
 def needed_models(tx: Transaction) -> Iterator[NeededVersion]:
-    """Every model that something needs, all at once: whoever asks of many versions asks this once."""
+    """Every model that something needs, all at once, so that a caller with many versions reads once."""
     for alias, model in tx.execute(_ALIASES):
         how = f"Promote another model for {alias.partition('@')[0]!r} first."
         yield NeededVersion(model, None, Blocker(f"{model} is {alias}", how))

@@ -76,7 +76,7 @@ class ErasedVersion(PlannedVersion):
     rows: int
     """That went."""
     learned: int
-    """How many of those a training on it reads."""
+    """How many of the purged rows a training on it reads."""
     qualities: dict[str, int]
     """Rows of each quality that went."""
 
@@ -163,7 +163,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def _purge_evaluations(folders: Folders, purged: PurgeResult) -> tuple[list[str], list[str]]:
-    """Ids of the evaluations that had answers to what goes, and the folders of those that are damaged."""
+    """Ids of the evaluations with answers to purged rows, and folders of damaged evaluations."""
     found: list[str] = []
     damaged: list[str] = []
     for path in sorted(path for path in folders.evaluations.glob("*") if path.is_dir()):
@@ -275,7 +275,7 @@ def _purge_jobs(tx: Transaction, job: Job) -> list[JobReference]:
 def _exports_inside_and_outside(
     folders: Folders, exports: Sequence[JobReference]
 ) -> tuple[list[str], list[dict[str, str]]]:
-    """What exports wrote below the workspace's own exports, and `{job, dataset, path}` of those beyond our reach."""
+    """Paths of exports inside the workspace, and `{job, dataset, path}` of exports outside, beyond our reach."""
     inside: list[str] = []
     outside: list[dict[str, str]] = []
     for job in exports:

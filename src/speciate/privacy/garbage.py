@@ -45,7 +45,7 @@ _VERSION_FILES = ("files.json", "model.json", "model.sig")
 """Of a model version's folder, beside those that files.json lists: models/sealed.py and signature.py."""
 _COUNTED = ("datasets", "packs", "evaluations")
 _TABLE = re.compile(r"datasets/[^/.\0][^/\0]{0,99}/[^/.\0][^/\0]{0,99}\.parquet")
-"""A sealed file of rows, relative to the root. Whatever else a job names is none of ours, and is never opened here."""
+"""A sealed file of rows, relative to the root. Other files that a job names are not ours and are never opened here."""
 _PROCESSES = Path("/proc")
 
 

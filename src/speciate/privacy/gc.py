@@ -1,7 +1,7 @@
 """Kind `gc`: deletes what nothing refers to, and, as the last step of a purge or a deletion, what those left behind.
 
-It takes nothing that anybody could still reach, so no person is asked. What is younger than a day stays, and whatever
-was written since the oldest job began that may yet go on: a run seals files long before a version names them. What
+It takes nothing that anybody could still reach, so no person is asked. Files younger than a day stay, and whatever
+was written since the oldest job began that may yet continue: a run seals files long before a version names them. What
 jobs left that ended long ago goes as settings.toml says (`retention`): run folders, checkpoints, exports. Of the rest
 `garbage` decides by how well the catalog knows its folders (`read_custody`). In a workspace where nobody was told yet
 what would go, only files that a person asked to delete or purge go.
@@ -114,7 +114,7 @@ class GarbageSurvey(BaseModel):
 
 
 class GarbageReport(NamedTuple):
-    """What was said would go, or what a run deleted."""
+    """What was announced, or what a run deleted."""
 
     at: float
     bytes: int
@@ -133,7 +133,7 @@ class _MarkResult(NamedTuple):
     lacking: list[str]
     """Rows that backups have and the catalog has lost."""
     known_to: list[str]
-    """Names of those backups."""
+    """Names of the backups that have them."""
 
 
 def plan(spec: GcSpec, workspace: Workspace) -> Plan:
@@ -172,7 +172,7 @@ def survey(workspace: Workspace) -> GarbageSurvey:
 
 
 def announced(database: Database) -> GarbageReport | None:
-    """What was said would go; None where nothing was since the workspace, or its catalog, began."""
+    """The newest announcement since the workspace, or its catalog, began; None if there is none."""
     row = database.read_one(_LAST_REPORT, [REPORTED])
     if row is None or row[0] < database.read(_LAST_BEGINNING)[0][0]:
         return None
@@ -206,7 +206,7 @@ def announce(workspace: Workspace, found: GarbageSurvey) -> None:
 
 
 def run(run: Run) -> dict[str, Any]:
-    """What is to go is written down before any of it goes: `outputs/garbage.txt`."""
+    """Writes the list of files before it deletes them: `outputs/garbage.txt`."""
     folders, payload = run.folders, run.payload
     if "identity" in payload and not is_folder_of_catalog(folders.root, payload["identity"]):
         raise SpeciateError(
@@ -265,7 +265,7 @@ def _ensure_backup(workspace: Workspace) -> None:
 
 
 def _mark(workspace: Workspace) -> _MarkResult:
-    """What must stay, and since when everything must."""
+    """Files that must stay, and since when every file must."""
     database, elapsed = workspace.database, workspace.elapsed
     retention = workspace.settings.retention
     timeline = elapsed.look()
@@ -286,7 +286,7 @@ def _mark(workspace: Workspace) -> _MarkResult:
             *references.string_values(json.loads(plan_text or "null")),
         }
         blobs |= texts  # those of them that are the name of a blob
-        if state != "succeeded" and executor != "inline":  # it goes on, or may be told to
+        if state != "succeeded" and executor != "inline":  # it continues, or may be resumed
             begun.append(min(created, elapsed.cutoff(elapsed.most(created))))
             files |= texts  # those of them that are the name of a sealed file or a pack
     live = Live(
@@ -326,7 +326,7 @@ def _garbage_to_purge(folders: Folders, names: dict[str, float]) -> list[Garbage
 
 
 def _empty_logs(folders: Folders) -> None:
-    """The daemon's log may quote anything. It goes on writing to the same file, now an empty one."""
+    """The daemon's log may quote anything. It continues writing to the same file, now an empty one."""
     for path in folders.root.glob("daemon.log.*"):
         path.unlink(missing_ok=True)
     log = folders.root / "daemon.log"
@@ -391,7 +391,7 @@ class LostRows(NamedTuple):
     specs: list[dict[str, Any]]
     """Of jobs."""
     backups: list[str]
-    """Names of those that have them; they are kept (workspace/backup.py)."""
+    """Names of the backups that have them; they are kept (workspace/backup.py)."""
 
 
 def read_custody(workspace: Workspace, cutoff: float) -> Custody:
@@ -415,7 +415,7 @@ def is_folder_of_catalog(root: Path, identity: str) -> bool:
 
 
 def backups(workspace: Workspace) -> list[SavedBackup]:
-    """Automatic backups of this catalog, fullest first; of those from before something was forgotten, none."""
+    """Automatic backups of this catalog, fullest first, without those from before a purge."""
     database = workspace.database
     forgotten = database.read_one(_FORGOTTEN)
     found = catalog_identity.trusted_backups(database.read, workspace.folders.root, workspace.identity)

@@ -1,6 +1,6 @@
 """What the catalog says of forgotten rows: their names and cells in specs, reports, errors and events.
 
-A text counts only where none of the rows that stay has it, so `good` is no trace and `Jane Roe` is one. What is found
+A text counts only if no remaining row has it, so `good` is no trace and `Jane Roe` is one. What is found
 is replaced in place, whole words only; whatever else a document says stays. The rest of the catalog's file is cleaned
 by workspace/compaction.py: an updated cell stays readable in it until then.
 """

@@ -1,10 +1,10 @@
 """Which rows must be forgotten, wherever they lie, and the sealed files of every version without them.
 
-Runs outside the daemon, over files alone. What is asked for is an example or a group of one dataset; what goes is that
-and whatever is the same: a row of any dataset that shares an id, the content, the fingerprint or the cells with one
-that goes, or was cut from it, and so on until nothing more is found. So a copy, a relabelled row and all windows of a
-medium go as well, and a row of somebody else that says exactly the same; the survey counts those apart, before a person
-agrees. A damaged file is passed over and named: what it holds nobody can tell.
+Runs outside the daemon, over files alone. The request names an example or a group of one dataset; a purge removes it
+and everything that is the same: a row of any dataset that shares an id, the content, the fingerprint or the cells with
+one that goes, or was cut from it, and so on until nothing more is found. So a copy, a relabelled row and all windows of
+a medium go as well, and a row of somebody else that says exactly the same; the survey counts those apart, before a
+person agrees. A damaged file is passed over and named: what it holds nobody can tell.
 
 Files are written beside the old ones and named by content, so that a purge which is killed and repeated writes the same
 ones again. The old ones stay until the catalog no longer names them.
@@ -59,7 +59,7 @@ class Target(BaseModel):
 
 
 class RowsToRemove(NamedTuple):
-    """What goes from one sealed file."""
+    """The rows to remove from one sealed file."""
 
     places: Places
     """Rows of the file, ascending."""
@@ -70,14 +70,14 @@ class RowsToRemove(NamedTuple):
 
 
 class ReducedVersion(NamedTuple):
-    """A version without what went."""
+    """A version without the purged rows."""
 
     manifest: Manifest
     lanes: Lanes
     rows: int
     """How many rows of it went."""
     training_rows: int
-    """How many of those a training on it reads."""
+    """How many of the purged rows a training on it reads."""
     qualities: dict[str, int]
     """Rows of each quality that went."""
 
@@ -90,7 +90,7 @@ class PurgeResult(NamedTuple):
     labels: list[str]
     """Those of them that were labels."""
     obsolete: list[str]
-    """Files that hold what went, relative to the root: to be deleted once the catalog names the new ones."""
+    """Files with purged rows, relative to the root: to be deleted once the catalog names the new ones."""
     unreadable: list[str]
     """Files of versions and evaluations that are damaged: whether they hold any of it, nobody can tell."""
     cells: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
@@ -108,7 +108,7 @@ class RowCounts(BaseModel):
     outside: int
     """Examples that were not requested but are the same as one that was."""
     evaluations: list[str]
-    """Ids of those that hold answers to them."""
+    """Ids of the evaluations with answers to them."""
     unreadable: list[str]
     """Damaged files of versions, which nobody can search."""
 
@@ -149,7 +149,7 @@ def survey(payload: dict[str, Any]) -> dict[str, Any]:
 def purge(
     folders: Folders, versions: Sequence[tuple[Manifest, Lanes]], target: Target, progress: Progress
 ) -> PurgeResult:
-    """Write every file that a version, the packs and the caches need without what goes.
+    """Write every file of versions, packs and caches again without the purged rows.
 
     Where nothing does (another purge came first), nothing is written.
     """
@@ -230,7 +230,7 @@ def purge_keys(folders: Folders, files: Sequence[str], manifests: Sequence[Manif
 def find_rows(
     folders: Folders, file: str, known: PurgeKeys, columns: Sequence[str] | None = None
 ) -> RowsToRemove | None:
-    """The rows of a sealed file that go, with these columns (default: all); None where there are none."""
+    """The rows to remove from a sealed file, with these columns (default: all); None if there are none."""
     places = np.flatnonzero(np.asarray(_matches_keys(_columns(folders, file, list(_KNOWN_BY)), known)))
     if not len(places):
         return None
@@ -239,7 +239,7 @@ def find_rows(
 
 
 def live_rows(folders: Folders, manifest: Manifest, cuts: Mapping[str, RowsToRemove]) -> pa.Table:
-    """What goes from this version: rows that it still holds."""
+    """The rows to remove that this version still holds."""
     tables = [_live_of(folders, part, cuts[part.file]) for part in manifest.parts if part.file in cuts]
     if not tables:
         return pa.table({name: pa.array([], pa.string()) for name in ("id", "split", "quality", "group_key")})
@@ -299,7 +299,7 @@ def reduce_version(
     cuts: Mapping[str, RowsToRemove],
     packs: Mapping[str, str | None],
 ) -> ReducedVersion | None:
-    """The version without what goes; None where it holds nothing of it. Its number stays, its id follows its rows.
+    """The version without the purged rows; None if it holds none of them. Its number stays, its id follows its rows.
 
     `packs`: old -> new; None: nothing is left of it.
     """

@@ -1,9 +1,9 @@
 """A purge in the logs of answers, also while a deployment writes them.
 
-A record goes if it is the same example: by its id (of rows that came from a log), its file, its text, or the cells of its
-row, as they are or as the log's redaction left them. In all other records purged texts are replaced, as in the catalog
-(`purge_catalog`). Writers are asked to begin another segment, so that the old one can be sealed and rewritten; later
-answers are new.
+A record goes if it is the same example: by its id (of rows that came from a log), its file, its text, or the cells of
+its row, as they are or as the log's redaction left them. In all other records purged texts are replaced, as in the
+catalog (`purge_catalog`). Writers are asked to begin another segment, so that the old one can be sealed and rewritten;
+later answers are new.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _REDACTED_COLUMNS = {ANSWERS: ("input", "output", "given"), FEEDBACK: ("label",)
 
 
 class PurgedExamples:
-    """What goes. `names`: ids and sha256 that the rows are known by. `cells`: of each row, column -> cell. Pure."""
+    """The purged examples. `names`: ids and sha256 that the rows are known by. `cells`: of each row, column -> cell.
+    Pure."""
 
     def __init__(
         self, names: Collection[str], texts: Collection[str], cells: Sequence[Mapping[str, Any]], redaction: Redaction
@@ -137,7 +138,7 @@ def _close_segments(folder: LogFolder) -> None:
 
 
 def _rows_to_keep(rows: pa.Table, forgotten: PurgedExamples, gone: set[str], files: set[str]) -> list[bool]:
-    """Which rows stay; notes the ids and files of those that go."""
+    """Which rows stay; notes the ids and files of the others."""
     mask = []
     for row in rows.select(["id", "input", "media"]).to_pylist():
         goes = forgotten.holds(row["id"], None if row["input"] is None else json.loads(row["input"]))

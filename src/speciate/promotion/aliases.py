@@ -172,7 +172,7 @@ def set_canary(
 
 
 def end_canary(tx: Transaction, *, use_case: str, actor: str, evidence: dict[str, Any]) -> AliasMove:
-    """Let all requests go to what is in production again; `after` is that. Raises NOT_FOUND where there is none."""
+    """Send all requests to the production version (`after`) again. Raises NOT_FOUND if there is no canary."""
     canary, current = read(tx, use_case, CANARY), read(tx, use_case)
     if canary is None or current is None:
         raise SpeciateError(

@@ -58,7 +58,7 @@ WHERE subject = ? AND type IN ('production.answered', ?) AND data ->> 'model' = 
 
 
 class Quality(NamedTuple):
-    """What people or later labels said of answers: how many were wrong."""
+    """How many answers people or later labels called wrong."""
 
     judged: BadCount
     before: BadCount | None
@@ -147,7 +147,7 @@ def _limits(observation: BakeObservation, bake: Bake) -> Iterator[_Limit]:
             known.append(_tolerated_rate(quality.before))
         if known:
             most = _clamp_rate(max(known))
-            yield _Limit("were wrong by what was said of them", quality.judged, quality.judged, most)
+            yield _Limit("were wrong by feedback", quality.judged, quality.judged, most)
 
 
 def _limit(what: str, share: BadShare, before: BadShare, most: float) -> _Limit:
@@ -271,7 +271,7 @@ def bake_histories(reader: Database | Transaction, use_cases: Collection[str]) -
 
 
 def bake_state(history: BakeHistory, alias: Alias) -> BakeState:
-    """As its events have it. What is back after it had survived is not tried again: going back is no new risk."""
+    """From its events. A version that survived before and is back by a rollback does not bake again."""
     for each in reversed(history.said):
         of_this_move = (each.data.get("alias"), str(each.data.get("generation"))) == (
             alias.alias, str(alias.generation),

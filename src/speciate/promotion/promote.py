@@ -1,14 +1,14 @@
-"""Kind `promote`: lets a model version serve a use case, if a decision says so and the policy lets it.
+"""Kind `promote`: lets a model version serve a use case, if a decision says so and the policy allows it.
 
-Everything happens in the one transaction that ends the job: the checks, the move of the alias, its audit row and its
-event. What the checks demand of the decision:
+The transaction that ends the job holds everything: the checks, the move of the alias, its audit row and its event. The
+checks demand of the decision:
 
 - it is of the current version of the use case (a changed requirement makes older verdicts worthless),
 - it says promote, and
 - its baseline is what serves now (a model that beat the last one has not beaten this one), and
 - where the use case has a held-out or a regression suite, there is such a decision on each of them, too.
 
-A share of the requests (`canary_percent`) asks for the same: whoever is answered by a canary is answered by it alone.
+A canary (`canary_percent`) needs the same: its clients get answers from it alone.
 
 The policy is the settings': a spec can ask for a person where they would not, never the other way. A version that was
 taken back after its decision always needs one, and so does one that passed only after its requirements were loosened.

@@ -76,7 +76,7 @@ def roll_back(
 
 
 def last_good(reader: Database | Transaction, use_case: str) -> str | None:
-    """The version that served last before the one that serves now, of those that were not rolled back."""
+    """The version that served before the present one and was not rolled back."""
     rows = reader.execute if isinstance(reader, Transaction) else reader.read
     current = aliases.read(reader, use_case)
     seen = {current.model} if current else set()

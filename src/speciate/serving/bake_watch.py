@@ -1,6 +1,6 @@
-"""Has the bake judged, in the daemon's keeper, and does what follows: takes a version back, or notes that it holds.
+"""Judges the bake, in the daemon's keeper, and acts on it: rolls a version back, or notes that it survived.
 
-Nothing is remembered that is not in the catalog or the deployments' folders: what was judged is an event.
+All of its state is in the catalog and the deployments' folders: each judgement is an event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST_REASON = 300
 _log = logging.getLogger(__name__)
 
 Qualities = Callable[[Workspace, str, str, str | None, float], Quality | None]
-"""Use case, version, version before, moment of the move -> what was said of their answers; None where nothing was."""
+"""Use case, version, version before, moment of the move -> feedback on their answers; None if there is none."""
 
 
 class BakeWatch:
@@ -39,7 +39,7 @@ class BakeWatch:
         self._next = 0.0
 
     def look(self, *, now: bool = False) -> None:
-        """Judge everything that bakes, where it is time or `now`."""
+        """Judge every version that bakes, if it is time or `now`."""
         monotonic = self._workspace.clock.monotonic()
         if monotonic < self._next and not now:
             return
@@ -111,7 +111,7 @@ def _last_of(counted: Sequence[RequestCounters], model: str | None) -> RequestCo
 
 
 def _refusal(folder: DeploymentFolder, alias: Alias) -> str | None:
-    """Why the deployment did not let exactly this move serve."""
+    """Why the deployment refused exactly this move."""
     state = folder.state()
     refused: Refused | None = state.canary_refused if alias.alias == CANARY else state.refused
     if refused is None or refused.key != (alias.generation, alias.model):
@@ -132,7 +132,7 @@ def _note_once(tx: Transaction, alias: Alias, kind: str, judgement: Judgement) -
 
 
 def _handle_broken(tx: Transaction, alias: Alias, judgement: Judgement, may_act: bool) -> None:
-    """Take the version back; where there is nothing to go back to, or a person wants to decide, only say so."""
+    """Roll the version back; if there is no version before it, or a person wants to decide, only note it."""
     if not _is_unmoved(tx, alias):
         return
     target = rollback.last_good(tx, alias.use_case) if alias.alias != CANARY else None

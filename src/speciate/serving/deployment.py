@@ -257,7 +257,7 @@ class Deployment:
         except TrialFailed as unfit:
             self._refuse(target, str(unfit), canary=canary)
             return None
-        except Exception as error:  # noqa: BLE001 - whatever it is, the version that serves goes on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the version that serves continues
             _log.exception("%s could not be started", target.model)
             self._refuse(target, f"its process could not be started: {type(error).__name__}", canary=canary)
             return None

@@ -75,7 +75,7 @@ class _Start(NamedTuple):
 
 
 class _DeploymentHealth:
-    """What the keeper knows of one deployment in this daemon's life; all of it may be forgotten."""
+    """What the keeper knows of one deployment in this daemon's life; all of it may be lost."""
 
     def __init__(self) -> None:
         self.start: _Start | None = None
@@ -141,7 +141,7 @@ class DeploymentKeeper:
                 try:
                     self._update(folder, serving)
                 except (SpeciateError, OSError):
-                    _log.exception("the deployment of %s could not be tended", folder.use_case)
+                    _log.exception("the deployment of %s could not be updated", folder.use_case)
             self._baker.look()
 
     def _keep(self) -> None:
@@ -249,7 +249,7 @@ class DeploymentKeeper:
             watched.asked_to_end, watched.alive = state.pid, False
 
     def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
-        """Once for each process that is gone without having said goodbye, and for each reason not to begin."""
+        """Once for each process that is gone without a goodbye, and for each reason not to start."""
         state, lived, watched.alive = folder.state(), watched.alive, False
         if state.problem and state.problem != watched.problem:
             self._say(folder, "slot.failed", problem=state.problem)
@@ -262,7 +262,7 @@ class DeploymentKeeper:
         self._workspace.database.transact(lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data)))
 
     def _listen(self, folder: DeploymentFolder) -> None:
-        """Make events of what the deployment noted, each once, also where a daemon died in between."""
+        """Make events of the deployment's notes, each once, also if a daemon died in between."""
         entries, end = folder.unheard()
         if not entries:
             return

@@ -1,12 +1,12 @@
-"""Answers that take longer than one call: the pool goes on, and the same call again gets them.
+"""Answers that take longer than one call: the pool continues, and the same call again gets them.
 
-A question that its call cannot wait for is left to the pool, which has `PATIENCE_SECONDS` for it. Whoever repeats the
-call waits for that one instead of beginning again. Question and answer are held in memory alone, until somebody takes
-the answer or `_KEPT_SECONDS` have passed: there is no file that a purge would have to reach, and the daemon leaves
-after one. An answer that nobody takes was given to nobody, and is not logged.
+If a call cannot wait for its question, the pool keeps it for `PATIENCE_SECONDS`, and a repeated call waits for that
+question instead of asking anew. Question and answer are in memory alone, until somebody takes the answer or
+`_KEPT_SECONDS` have passed: so there is no file that a purge would have to reach. An answer that nobody takes is not
+logged.
 
-One process of the pool at least stays free for what ends in time: where no other one may be kept, a question is ended
-with its call.
+At least one process of the pool stays free for short questions: if no other one may be kept, a question ends with its
+call.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from weakref import WeakKeyDictionary
 from speciate.jobs.pool import Pool
 
 PATIENCE_SECONDS = 300.0
-"""For one question that may outlive its call. What takes longer is no question but a job: `evaluate_models`."""
+"""For one question that may outlive its call. Longer work needs a job: `evaluate_models`."""
 _KEPT_SECONDS = 300.0
-"""For an answer that nobody has taken yet."""
+"""For an answer that nobody has fetched yet."""
 
 
 class Finished(NamedTuple):
@@ -34,7 +34,8 @@ class Finished(NamedTuple):
 
 
 class Question(threading.Thread):
-    """One question in the pool. `seat`: what it gives back when it is answered; None where it must end in time."""
+    """One question in the pool. `seat`: a place among the long questions, given back at the end; None: it must end in
+    time."""
 
     def __init__(
         self, pool: Pool, service: str, payload: Mapping[str, Any], seconds: float, seat: threading.Semaphore | None
@@ -62,10 +63,10 @@ class Question(threading.Thread):
                 self._seat.release()
             self._ended.set()
         if self._seat is not None and not self._taken.wait(_KEPT_SECONDS):
-            of(self._pool).forget(self)
+            pending_questions(self._pool).discard(self)
 
     def wait(self, seconds: float) -> Finished | None:
-        """The answer; None where it is not there after so many seconds. Raises what the pool raised."""
+        """The answer; None if it is not there after so many seconds. Raises what the pool raised."""
         if not self._ended.wait(seconds if self.may_outlive else None):
             return None
         self._taken.set()
@@ -74,8 +75,8 @@ class Question(threading.Thread):
         return self._finished
 
 
-class Unfinished:
-    """The questions of one pool that were left to it."""
+class PendingQuestions:
+    """The questions of one pool whose calls could not wait."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -89,23 +90,23 @@ class Unfinished:
             return tuple(self._left.values())
 
     def begin(self, service: str, payload: Mapping[str, Any], seconds: float) -> Question:
-        """Ask; with `PATIENCE_SECONDS` where it may outlive its call, which has so many `seconds`."""
+        """Ask; for `PATIENCE_SECONDS` if it may outlive its call, else for `seconds`."""
         seat = self._seats if self._seats.acquire(blocking=False) else None
         question = Question(self._pool, service, payload, seconds if seat is None else PATIENCE_SECONDS, seat)
         question.start()
         return question
 
     def leave(self, question: Question, payload: Mapping[str, Any]) -> None:
-        """To whoever asks the same again."""
+        """Keep it for whoever asks the same again."""
         with self._lock:
             self._left[_key(payload)] = question
 
     def take(self, payload: Mapping[str, Any]) -> Question | None:
-        """What was left of the same question, for this caller alone."""
+        """The kept question of the same payload, for this caller alone."""
         with self._lock:
             return self._left.pop(_key(payload), None) if self._left else None
 
-    def forget(self, question: Question) -> None:
+    def discard(self, question: Question) -> None:
         with self._lock:
             self._left = {key: one for key, one in self._left.items() if one is not question}
 
@@ -114,8 +115,8 @@ def _key(payload: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 
-_of_pool: WeakKeyDictionary[Pool, Unfinished] = WeakKeyDictionary()
+_of_pool: WeakKeyDictionary[Pool, PendingQuestions] = WeakKeyDictionary()
 
 
-def of(pool: Pool) -> Unfinished:
-    return _of_pool.setdefault(pool, Unfinished(pool))
+def pending_questions(pool: Pool) -> PendingQuestions:
+    return _of_pool.setdefault(pool, PendingQuestions(pool))

@@ -47,11 +47,11 @@ _DEPLOYMENT_SECONDS = 20.0
 _WITH_PREDICTIONS = {200, 422}
 """HTTP status."""
 _LOAD_SECONDS = 28.0
-"""For a model that is being loaded, of the `CALL_SECONDS` that a call has: the answer needs some, too."""
+"""Of the `CALL_SECONDS` of a call, to load a model: the answer needs some, too."""
 MOST_BYTES = 64 * 1024 * 1024
-"""Of all inputs of one call together; more is a job's work."""
+"""All inputs of one call together; more needs a job."""
 _LONGEST_ERROR = 300
-"""Characters of an item's error after the first, which is told in full."""
+"""Characters of an item's error after the first, which is given in full."""
 
 _FORMS = (
     'Write {"text": "..."} for a text, a protein\'s sequence or a molecule\'s SMILES, {"row": {"COLUMN": VALUE}} for a '
@@ -59,11 +59,11 @@ _FORMS = (
 )
 
 _recorded: WeakKeyDictionary[Workspace, set[tuple[str, str]]] = WeakKeyDictionary()
-"""Use case and version of the first answers that are known to be in the events: not every answer searches them."""
+"""Use case and version of first answers that are surely in the events, so that not every answer searches them."""
 
 
 _Read = Callable[[str, int], bytes]
-"""The bytes of what an input names, up to so many; SpeciateError for what cannot be read."""
+"""The bytes at an input's path, up to so many; raises SpeciateError if it cannot be read."""
 
 
 class Input(BaseModel):
@@ -96,13 +96,13 @@ class Input(BaseModel):
 class Prediction(NamedTuple):
     id: str
     output: Any
-    """As the task has it: a label, a number, or JSON with more in it. None where there is an error."""
+    """As the task has it: a label, a number, or JSON with more in it. None if there is an error."""
     confidence: float | None
     error: str | None
     error_text: str | None = None
-    """What a decoder said, which may quote the input."""
+    """A decoder's own words, which may quote the input."""
     prediction: str | None = None
-    """Its id in the log of the use case; None where none was asked, or nothing could be written."""
+    """Its id in the log of the use case; None if no use case was asked, or nothing could be written."""
 
 
 class Answer(NamedTuple):
@@ -113,7 +113,7 @@ class Answer(NamedTuple):
 
 
 class ServedAnswers(NamedTuple):
-    """What a serving process answered."""
+    """The answers of a deployment."""
 
     predictions: list[ItemPrediction]
     model: str
@@ -121,7 +121,7 @@ class ServedAnswers(NamedTuple):
 
 
 Serving = Callable[[str, list[Item]], ServedAnswers | None]
-"""Asks the process that serves a use case; None where there is none, or it cannot answer now."""
+"""Asks the deployment of a use case; None if there is none, or it cannot answer now."""
 
 
 def no_deployment(use_case: str, items: list[Item]) -> ServedAnswers | None:
@@ -150,12 +150,12 @@ def predict(
 ) -> Answer:
     """One prediction per input, in order; an input that cannot be used has an error instead.
 
-    `place` makes a path of what an input says, or raises SpeciateError, which spoils only that input. `serving` is
-    asked first for a use case's production; it may serve another version than the alias names, and says which.
+    `place` makes a path of an input's `path`, or raises SpeciateError, which spoils only that input. `serving` is asked
+    first for a use case's production; it may serve another version than the alias names, and says which.
 
-    `model` is any ref to a registered version; asked as `USECASE@production`, the first answer of each version stops
-    the clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE
-    where the pool could not answer in time; loading and answering go on then, and the same call again gets the answer.
+    `model` is any ref to a registered version. With `USECASE@production`, the first answer of each version stops the
+    clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE if the
+    pool could not answer in time; it continues then, and the same call again gets the answer.
     """
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
@@ -167,25 +167,25 @@ def predict(
         lambda path, most: read_caller_file(place(path), most, workspace.folders.root),
     )
     started = time.perf_counter()
-    said = serving(ref.name, payload["items"]) if ref.alias == "production" else None
+    served = serving(ref.name, payload["items"]) if ref.alias == "production" else None
     latency_ms = 1000 * (time.perf_counter() - started)
-    if said is None:
+    if served is None:
         again = f"use_case={ref.name!r}" if ref.alias == "production" else f"model={model!r}"
         finished = _ask_pool(pool, version, payload, began + CALL_SECONDS, f"predict({again}, inputs=[the same])")
-        said, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
+        served, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
         if ref.alias == "production":
-            said = _log_predictions(workspace, ref.name, version, payload["items"], said, latency_ms)
-    predictions, name = _shorten_errors([Prediction(**item) for item in said.predictions]), said.model
+            served = _log_predictions(workspace, ref.name, version, payload["items"], served, latency_ms)
+    predictions, name = _shorten_errors([Prediction(**item) for item in served.predictions]), served.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
 
 
 def _ask_pool(pool: Pool, version: ModelVersion, payload: AnswerPayload, end: float, again: str) -> Finished:
-    """What the pool answers until `end`, to this call or to one before it that was the same. What is not there by then
-    goes on, for the call `again`. Where its process was ended, the model is loaded again, with the patience that
-    loading has: the next call would be ended in the middle of it, too."""
-    questions, loaded_after = pending_answers.of(pool), 0.0
+    """The pool's answer until `end`, to this call or to an earlier one with the same inputs. After `end` the pool
+    continues, for the call `again`. If the process was ended, the model is loaded again with the time limit of loading;
+    the next call would be ended in the middle of it, too."""
+    questions, loaded_after = pending_answers.pending_questions(pool), 0.0
     question = questions.take(payload)
     if question is None:
         began = time.perf_counter()
@@ -218,14 +218,14 @@ def _log_predictions(
     use_case: str,
     version: ModelVersion,
     items: list[Item],
-    said: ServedAnswers,
+    served: ServedAnswers,
     ms: float,
 ) -> ServedAnswers:
     alias = aliases.read(workspace.database, use_case)
     about = AnsweringModel(version.ref, alias.generation if alias else 0, version.card.modality or "")
-    ids = log_answers(workspace, use_case, about, items, said.predictions, ms)
-    numbered = zip(said.predictions, ids, strict=True)
-    return said._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])
+    ids = log_answers(workspace, use_case, about, items, served.predictions, ms)
+    numbered = zip(served.predictions, ids, strict=True)
+    return served._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])
 
 
 def _shorten_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -318,7 +318,7 @@ def _check_room(room: int) -> None:
 
 
 def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:
-    """Write `production.answered` once per use case and version. What a canary answers, its deployment notes."""
+    """Write `production.answered` once per use case and version. A canary's deployment notes its own answers."""
     if ref.alias != "production":
         return
     canary = aliases.read(workspace.database, ref.name, aliases.CANARY)
@@ -518,9 +518,9 @@ def _post(path: Path, token: str, body: bytes) -> dict[str, Any] | None:
 
 def log_answers(
     workspace: Workspace, use_case: str, about: AnsweringModel,
-    items: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]], ms: float,
+    items: Sequence[Mapping[str, Any]], served: Sequence[Mapping[str, Any]], ms: float,
 ) -> list[str | None]:  # fmt: skip
     """Log answers that the daemon gave itself; their ids, None where they could not be written."""
     log = logs_of(workspace).of(use_case)
     ids = log.ids(len(items))
-    return list(ids) if log.note(ids, items, said, about, ms) else [None] * len(ids)
+    return list(ids) if log.note(ids, items, served, about, ms) else [None] * len(ids)

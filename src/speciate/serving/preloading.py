@@ -1,9 +1,9 @@
-"""Models that are loaded before they are asked: those in production, and those with a network that may come there.
+"""Load models before anybody asks them: production models, and new models with a base model that may be promoted.
 
-Importing torch and transformers costs seconds in a cage, where a supervisor looks at every file that is opened. So a
-model is loaded by a question of its own, in a thread, with more time than an answer has; who asks in the meantime waits
-for that one, instead of beginning again beside it or being ended in the middle. Where no use case has such a model
-nothing is loaded. What a process of the pool forgets when it is replaced is loaded again by the next question, as ever.
+Importing torch and transformers takes seconds in a sandbox, where a supervisor checks every file that is opened. So a
+model is loaded by a question of its own, in a thread, with more time than an answer has. A call in the meantime waits
+for that load, instead of starting another one or being ended in the middle. If a process of the pool is replaced, the
+next question loads its models again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from speciate.workspace.workspace import Workspace
 
 LOAD = "speciate.serving.predict_worker:load"
 _PATIENCE_SECONDS = 300.0
-"""Of a machine that is busy with other things; a cold start takes 5 to 20 s."""
+"""On a busy machine; a cold start takes 5 to 20 s."""
 _MOST = 4
 """Models in production that are loaded ahead: as many as a process keeps."""
 _SERVING = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY changed DESC LIMIT ?"
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelPreloader:
-    """What a pool has loaded or is loading, by the model's folder."""
+    """The models that a pool has loaded or is loading, by folder."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -52,7 +52,7 @@ class ModelPreloader:
             return load
 
     def begin_again(self, version: ModelVersion) -> _Load:
-        """What had loaded it is gone. One that is on its way goes on."""
+        """The process that had loaded it is gone. A load in progress continues."""
         with self._lock:
             load = self._begun.get(version.path)
             if load is not None and not load.is_alive():
@@ -60,8 +60,8 @@ class ModelPreloader:
         return self.begin(version)
 
     def wait(self, version: ModelVersion, seconds: float, again: str = "the call") -> None:
-        """Until it is loaded. UNAVAILABLE after so many seconds, while it goes on; what loading raised otherwise.
-        `again`: the call to repeat."""
+        """Until it is loaded. Raises UNAVAILABLE after so many seconds, while loading continues; else what loading
+        raised. `again`: the call to repeat."""
         load = self.begin(version)
         load.join(seconds)
         if load.is_alive():
