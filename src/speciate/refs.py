@@ -10,7 +10,7 @@ import re
 import secrets
 from typing import NamedTuple, NewType
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 
 SPLITS = ("train", "validation", "test")
 SOURCES = ("new", "hf", "timm", "torchvision", "pkg", "api", "path")
@@ -79,7 +79,7 @@ def dataset_range(text: str) -> DatasetRange:
             Code.INVALID,
             f"{text!r} is not a dataset: write 'name', 'name@v3', 'name@TAG', 'name@v3:test', or 'name@v3..v5' for "
             "what changed between two versions.",
-            "Call describe_dataset() for the datasets there are.",
+            next=[Call("describe_dataset", {}, "for the datasets there are")],
         )
     name, split = match["name"], match["split"]
     first = DatasetRef(name, int(match["version"]) if match["version"] else None, split, match["tag"])
@@ -121,7 +121,7 @@ def model_ref(text: str) -> ModelRef:
             Code.INVALID,
             f"{text!r} is not a model: write 'name', 'name@v3', 'USECASE@production', or a source such as "
             f"'pkg:NAME', 'hf:org/name', 'path:/dir' (sources: {', '.join(SOURCES)}).",
-            "Call list_options(kind='method') for what can be trained.",
+            next=[Call("list_options", {"kind": "method"}, "for what can be trained")],
         )
     at = match["at"] or ""
     if re.fullmatch(r"v\d+", at):

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.refs import check_name, dataset_ref, model_ref
 from speciate.sample_size import to_show_target
 from speciate.vocabulary import Family, Metric, find_metric, find_task, metrics_of
@@ -160,7 +160,7 @@ def get(reader: Database | Transaction, name: str, version: int | None = None) -
         raise SpeciateError(
             Code.NOT_FOUND,
             f"The use case {name!r} has no version {version or 'in force'}.",
-            f"Call get_status(use_case={name!r}).",
+            next=[Call("get_status", {"use_case": name})],
         )
     raise unknown("use case", name, known, "Call define_use_case, or get_status() for the use cases there are.")
 

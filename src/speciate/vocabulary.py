@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal, NamedTuple
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 
 Family = Literal[
     "classification", "ordinal", "anomaly",  # one label
@@ -282,7 +282,7 @@ METRICS: dict[str, Metric] = {
 def find_task(name: str) -> Task:
     """The task of this name, or NOT_FOUND with near names."""
     if (task := task_named(name)) is None:
-        raise unknown("task", name, TASKS, "Call list_options(kind='task').")
+        raise unknown("task", name, TASKS, next=[Call("list_options", {"kind": "task"})])
     return task
 
 
@@ -324,7 +324,7 @@ def find_metric(name: str) -> Metric:
         low, high, what = MADE[made[1] or made[2]]
         return Metric(name, (), "lower" if name.endswith(LOWER) else "higher", "mean", low, high, what)
     if name not in METRICS:
-        raise unknown("metric", name, METRICS, "Call list_options(kind='metric').")
+        raise unknown("metric", name, METRICS, next=[Call("list_options", {"kind": "metric"})])
     return METRICS[name]
 
 

@@ -244,10 +244,7 @@ def test_feedback_in_the_log_takes_a_version_back(workspace: Workspace, baker: B
     assert (found.judged, found.before, round(found.allowed or 0, 6)) == (BadCount(60, 30), None, 0.1)
     baker.look(now=True)
     assert serving(workspace) == "m@v1"
-    assert (
-        "30 of 60 requests were wrong by feedback"
-        in audit.of_use_case(workspace.database, "digits")[-1].evidence
-    )
+    assert "30 of 60 requests were wrong by feedback" in audit.of_use_case(workspace.database, "digits")[-1].evidence
     answer_lookup.logs_of(workspace).close()
 
 

@@ -28,7 +28,7 @@ from speciate.datasets.operations.operation import Operation, Others, Outcome, O
 from speciate.datasets.similarity import extractors
 from speciate.datasets.splits import empty_split_warnings
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Resources
@@ -238,8 +238,13 @@ def _apply_step(step: Step, rows: pa.Table, context: Context) -> Outcome:
         raise SpeciateError(
             Code.INVALID,
             f"{step} would leave no usable example: it saw {rows.num_rows} rows, {before} of them usable.",
-            f"Call query_dataset(dataset={context.manifest.name!r}) to see what is there, then curate_dataset with a "
-            "step that keeps some.",
+            next=[
+                Call(
+                    "query_dataset",
+                    {"dataset": context.manifest.name},
+                    "to see what is there, then curate_dataset with a step that keeps some",
+                )
+            ],
         )
     return outcome
 

@@ -24,7 +24,7 @@ from speciate.datasets.next_version import collect, commit, pack_version
 from speciate.datasets.roles import label_column
 from speciate.datasets.splits import FRACTIONS, append_rows
 from speciate.datasets.versions import Manifest, packed_lanes, version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
@@ -183,7 +183,7 @@ def _check_ids(parent: Manifest, labels: dict[str, Any], rows: pa.Table) -> None
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{len(unknown)} of the ids are not in {parent.ref}, such as {', '.join(map(repr, unknown[:_SHOWN]))}.",
-            f"Call query_dataset(dataset={parent.ref!r}) for ids.",
+            next=[Call("query_dataset", {"dataset": parent.ref}, "for ids")],
         )
 
 

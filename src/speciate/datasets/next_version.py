@@ -24,7 +24,7 @@ from speciate.datasets.columns import FIXED, HIDDEN, type_name
 from speciate.datasets.content_hash import Lanes, lanes, pack_lanes, row_digests, seal_rows, unpack_lanes, version_id
 from speciate.datasets.version_rows import PART, PLACE, Places
 from speciate.datasets.versions import Manifest, Part, register
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.workspace.database import Transaction
@@ -275,7 +275,9 @@ def collect(folder: RunFolder) -> NewVersion:
     """Reads back the return value of `pack_version`."""
     found = folder.result()
     if found is None:
-        raise SpeciateError(Code.INTERNAL, f"{folder.run_id} left no result.", "Call control_job(action='retry').")
+        raise SpeciateError(
+            Code.INTERNAL, f"{folder.run_id} left no result.", next=[Call("control_job", {"action": "retry"})]
+        )
     return unpack_version(found)
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.datasets.versions import Manifest, Part, Version, find_parent
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.refs import dataset_ref
 from speciate.workspace import integrity
 from speciate.workspace.database import Database
@@ -136,7 +136,8 @@ def _check_there(folders: Folders, manifest: Manifest) -> None:
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{manifest.ref} is incomplete: {missing.name} no longer exists, as after a purge or a deletion.",
-            f"Make the same call again, or call describe_dataset(dataset={manifest.name!r}).",
+            "Make the same call again.",
+            next=[Call("describe_dataset", {"dataset": manifest.name})],
         )
     for path in files(folders, manifest):
         integrity.check(path, f"With it, rows of {manifest.ref} are lost.", _RECOVERY)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.job import State
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.workspace import tombstones
@@ -157,7 +157,7 @@ def version(database: Database, ref: DatasetRef | str) -> Version:
         raise SpeciateError(
             Code.INVALID,
             f"{found.ref} has no split {wanted.split!r}; its splits are {', '.join(sorted(found.splits)) or 'none'}.",
-            f"Call describe_dataset(dataset={found.ref!r}).",
+            next=[Call("describe_dataset", {"dataset": found.ref})],
         )
     return Version(found, json.loads(parents), json.loads(operation), json.loads(report), job, created)
 
@@ -223,9 +223,9 @@ def _not_yet(name: str, job: str, state: str) -> SpeciateError:
     """A dataset whose first version is being made, or was not made after all."""
     if state in (State.FAILED, State.CANCELLED, State.DEAD):
         message = f"There is no dataset {name!r}: {job}, which was to make it, is {state}."
-        return SpeciateError(Code.NOT_FOUND, message, f"Call get_job(job={job!r}) for why.")
+        return SpeciateError(Code.NOT_FOUND, message, next=[Call("get_job", {"job": job}, "for why")])
     message = f"There is no dataset {name!r} yet: {job} is making it ({state})."
-    return SpeciateError(Code.NOT_FOUND, message, f"Call wait_for_job(job={job!r}), then this again.")
+    return SpeciateError(Code.NOT_FOUND, message, next=[Call("wait_for_job", {"job": job}, ", then this again")])
 
 
 def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
@@ -234,11 +234,13 @@ def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
         job = database.read_one(_MAKING, [ref.name])
         if job is not None and job[1] != State.SUCCEEDED:  # after a success it was deleted
             return _not_yet(ref.name, *job)
-        return unknown("dataset", ref.name, names(database), "Call describe_dataset() for all, or create_dataset.")
+        return unknown(
+            "dataset", ref.name, names(database), next=[Call("describe_dataset", {}, "for all, or create_dataset")]
+        )
     return SpeciateError(
         Code.NOT_FOUND,
         f"Dataset {ref.name!r} has no version {ref.version}; the newest is v{row[0]}.",
-        f"Call describe_dataset(dataset={ref.name!r}).",
+        next=[Call("describe_dataset", {"dataset": ref.name})],
     )
 
 

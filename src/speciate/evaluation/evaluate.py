@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
-from speciate.errors import Code, SpeciateError, closest, unknown
+from speciate.errors import Call, Code, SpeciateError, closest, unknown
 from speciate.evaluation import answer_cache, decisions, metric_libraries
 from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
@@ -278,8 +278,14 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
         Code.INVALID,
         f"{manifest.ref} has no examples in the split {ref.split!r}; it has {there}. "
         "Models are compared on examples that none of them learned from.",
-        f"Name {other}another dataset; or call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'split'}}]), "
-        "which makes leak-free splits, and train on them.",
+        f"Name {other}another dataset.",
+        next=[
+            Call(
+                "curate_dataset",
+                {"dataset": manifest.name, "steps": [{"op": "split"}]},
+                ", which makes leak-free splits, and train on them",
+            )
+        ],
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from speciate.datasets.loading.loader import Example, load_examples
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.evaluation import answer_cache
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
@@ -94,7 +94,7 @@ def _load(run: Run, payload: EvaluationPayload) -> _Suite:
         raise SpeciateError(
             Code.INVALID,
             f"{payload.shown} has {len(usable)} usable example(s) with a label, and a comparison needs at least 2.",
-            f"Call describe_dataset(dataset={payload.dataset.name!r}), then add_examples.",
+            next=[Call("describe_dataset", {"dataset": payload.dataset.name}, ", then add_examples")],
         )
     return _Suite(
         [one.example for one in usable],

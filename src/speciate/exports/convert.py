@@ -16,7 +16,7 @@ from speciate.datasets import versions as datasets
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import evaluate
 from speciate.evaluation.evaluate import EvaluateSpec
-from speciate.evaluation.payload import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import exportable
 from speciate.exports.export_gates import Quantize
 from speciate.jobs.job import Limits, Resources
@@ -59,7 +59,7 @@ class ConvertPayload(BaseModel):
     format: Format
     quantize: Quantize
     tolerance: float | None
-    judging: EvaluationTask
+    judging: EvaluationPayload
     """An evaluation of the parent alone, on the examples that the export is evaluated on."""
     judged_on: ExamplesFrom
     base_model: str | None
@@ -100,7 +100,7 @@ def name_of(parent: str, format: Format, quantize: Quantize) -> str:  # noqa: A0
     return f"{parent}-{format}" + ("" if quantize == "none" else f"-{quantize}")
 
 
-def _evaluation(card: ModelCard, workspace: Workspace) -> tuple[EvaluationTask, ExamplesFrom]:
+def _evaluation(card: ModelCard, workspace: Workspace) -> tuple[EvaluationPayload, ExamplesFrom]:
     """The validation split of the model's dataset, else its use case's core suite. The test split is used as seldom as
     possible, and examples that chose the parent compare a parent with its export just as fairly."""
     use_case = _use_case(card, workspace)
@@ -128,13 +128,13 @@ def _use_case(card: ModelCard, workspace: Workspace) -> UseCase | None:
 
 def _evaluation_of_parent(
     card: ModelCard, dataset: str, use_case: UseCase | None, workspace: Workspace
-) -> EvaluationTask:
+) -> EvaluationPayload:
     """An evaluation without the use case's verdict: only evaluate_models gives that."""
     spec = EvaluateSpec(
         models=(card.ref,), dataset=dataset, use_case=use_case.name if use_case else None, baseline=card.ref,
         latency=False,
     )  # fmt: skip
-    task = EvaluationTask.model_validate(evaluate.plan(spec, workspace).payload)
+    task = EvaluationPayload.model_validate(evaluate.plan(spec, workspace).payload_json())
     (parent,) = task.contestants
     return task.model_copy(
         update={

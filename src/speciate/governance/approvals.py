@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import audit
 from speciate.refs import new_id
 from speciate.workspace.database import Database, Row, Transaction
@@ -124,7 +124,7 @@ def request(
 def get(database: Database, id: str) -> Approval:  # noqa: A002 - the column
     row = database.read_one(_GET, [id])
     if row is None:
-        raise unknown("approval", id, [name for (name,) in database.read(_IDS)], "Call list_approvals().")
+        raise unknown("approval", id, [name for (name,) in database.read(_IDS)], next=[Call("list_approvals")])
     return _approval(row)
 
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from speciate import secrets
 from speciate.environment import cores
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.faults import fault
 from speciate.jobs import rows
 from speciate.jobs.executors import Executor, LocalExecutor
@@ -191,7 +191,9 @@ class Engine:
             names = [
                 row[0] for row in self.workspace.database.read("SELECT id FROM jobs ORDER BY created DESC LIMIT 200")
             ]
-            raise SpeciateError(Code.NOT_FOUND, f"There is no job {job!r}; {closest(job, names)}", "Call list_jobs().")
+            raise SpeciateError(
+                Code.NOT_FOUND, f"There is no job {job!r}; {closest(job, names)}", next=[Call("list_jobs")]
+            )
         return found
 
     def list(

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 from typing_extensions import TypeVar
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -190,7 +190,10 @@ class Kinds:
         if name not in self._loaded:
             if name not in self._table:
                 raise unknown(
-                    "job kind", name, {*self._table, *self._loaded}, "Call list_jobs() for the jobs there are."
+                    "job kind",
+                    name,
+                    {*self._table, *self._loaded},
+                    next=[Call("list_jobs", {}, "for the jobs there are")],
                 )
             module, _, attribute = self._table[name].partition(":")
             self._loaded[name] = getattr(importlib.import_module(module), attribute)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs import rows
 from speciate.jobs.job import ENDED, Job, State, fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep, Plan
@@ -106,7 +106,9 @@ class Store:
         for tell in tells:
             before = batch.jobs.get(tell.job)
             if before is None:
-                answers.append(SpeciateError(Code.NOT_FOUND, f"There is no job {tell.job!r}.", "Call list_jobs()."))
+                answers.append(
+                    SpeciateError(Code.NOT_FOUND, f"There is no job {tell.job!r}.", next=[Call("list_jobs")])
+                )
                 continue
             try:
                 if isinstance(tell.event, ActionRequested):

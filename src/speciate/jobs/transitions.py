@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import Outcome
 from speciate.jobs.job import ENDED, LIVE, Job, Resources, State
 
@@ -290,7 +290,7 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
         raise SpeciateError(
             Code.CONFLICT,
             f"{job.id} is at attempt {job.attempt}, not {event.expected_attempt}.",
-            f"Call get_job(job='{job.id}') and decide again.",
+            next=[Call("get_job", {"job": f"{job.id}"}, "and decide again")],
         )
     match event.action:
         case "cancel":
@@ -314,7 +314,7 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
             raise SpeciateError(
                 Code.CONFLICT,
                 f"{job.id} is {job.state}, so there is nothing to {event.action}.",
-                f"Call get_job(job='{job.id}') for what it did.",
+                next=[Call("get_job", {"job": f"{job.id}"}, "for what it did")],
             )
         case _:
             raise SpeciateError(
@@ -337,7 +337,7 @@ def _pause(job: Job, now: float) -> Job:
         raise SpeciateError(
             Code.CONFLICT,
             f"{job.id} is {job.state}, so it cannot be paused.",
-            f"Call get_job(job='{job.id}') for what it did.",
+            next=[Call("get_job", {"job": f"{job.id}"}, "for what it did")],
         )
     if job.state is State.PAUSED or job.request not in {None, "hold"}:
         return job

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from speciate.datasets import versions
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import audit
 from speciate.jobs.pool import Pool
 from speciate.lineage.graph import (
@@ -177,7 +177,7 @@ def _start_nodes(workspace: Workspace, graph: Graph, ref: str) -> tuple[str, ...
     if ref.partition("@")[0] in registry.names(workspace.database):
         return (f"model:{registry.resolve(workspace.database, workspace.folders, model_ref(ref)).ref}",)
     known = [*names, *registry.names(workspace.database), *(node.name for node in graph.of_kind("base"))]
-    raise unknown("dataset, model or base model", ref, known, "Call describe_dataset() for the datasets.")
+    raise unknown("dataset, model or base model", ref, known, next=[Call("describe_dataset", {}, "for the datasets")])
 
 
 def _versions_with_example(
@@ -186,7 +186,9 @@ def _versions_with_example(
     """The versions, of any dataset, in whose training part an example or the same one lies."""
     name = dataset_ref(ref).name
     if name not in versions.names(workspace.database):
-        raise unknown("dataset", name, versions.names(workspace.database), "Call describe_dataset() for all.")
+        raise unknown(
+            "dataset", name, versions.names(workspace.database), next=[Call("describe_dataset", {}, "for all")]
+        )
     manifests = [json.loads(text) for (text,) in workspace.database.read(_MANIFESTS)]
     target = {"dataset": name, "group": group, "example": example}
     payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target}
@@ -196,7 +198,7 @@ def _versions_with_example(
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No version of {name!r} holds the {what}.",
-            f"Call query_dataset(dataset={name!r}, sql='SELECT id, group_key FROM examples').",
+            next=[Call("query_dataset", {"dataset": name, "sql": "SELECT id, group_key FROM examples"})],
         )
     return {f"dataset:{each}" for each, _, learned in found["versions"] if learned}
 

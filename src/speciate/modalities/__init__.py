@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 from speciate.modalities.contract import Modality
 from speciate.vocabulary import MODALITY_GROUP
 
@@ -38,7 +38,7 @@ def find(name: str) -> Modality[Any]:
     if name not in _loaded:
         known = MODALITIES if name in MODALITIES else table()
         if name not in known:
-            raise unknown("modality", name, known, "Call list_options(kind='modality').")
+            raise unknown("modality", name, known, next=[Call("list_options", {"kind": "modality"})])
         module, _, attribute = known[name].partition(":")
         _loaded[name] = getattr(importlib.import_module(module), attribute)
     return _loaded[name]

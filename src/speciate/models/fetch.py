@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate import hf_hub, secrets
 from speciate.environment import hub_endpoint
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
@@ -273,7 +273,9 @@ class FetchedModel(NamedTuple):
 def collect(folder: RunFolder) -> FetchedModel:
     card, staged = ModelCard.model_validate((folder.result() or {})["card"]), folder.outputs / _STAGED
     if sealed.check(staged) != card.id:
-        raise SpeciateError(Code.REFUSED, f"{staged} is not what the run sealed.", "Call control_job(action='retry').")
+        raise SpeciateError(
+            Code.REFUSED, f"{staged} is not what the run sealed.", next=[Call("control_job", {"action": "retry"})]
+        )
     return FetchedModel(card, staged, Path(folder.spec()["workspace"]))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate import hosts, secrets
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.models import packaged, providers, sealed, signature
 from speciate.models.endpoints import Endpoint
 from speciate.models.model_card import SERVED, ModelCard
@@ -256,11 +256,11 @@ def _behind_alias(database: Database, ref: ModelRef) -> ModelRef:
     if row is None:
         use_cases = [name for (name,) in database.read(_USE_CASES)]
         if ref.name not in use_cases:
-            raise unknown("use case", ref.name, use_cases, "Call get_status() for all, or define_use_case.")
+            raise unknown("use case", ref.name, use_cases, next=[Call("get_status", {}, "for all, or define_use_case")])
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No model is behind '{ref}'.",
-            f"Call get_status(use_case={ref.name!r}); promote_model or specialize put a model there.",
+            next=[Call("get_status", {"use_case": ref.name}, "; promote_model or specialize put a model there")],
         )
     return model_ref(row[0])
 

@@ -260,14 +260,14 @@ def _read_footer_file(path: Path, stamp: tuple[int, int, int]) -> Footer:
         metadata = pq.read_metadata(path)
     except pa.ArrowException as error:
         raise integrity.damaged_error(path, "it cannot be read as Parquet", _LOST, RECOVERY) from error
-    metadata = metadata.metadata or {}
+    stored = metadata.metadata or {}
     groups = [metadata.row_group(group).column(0).statistics for group in range(metadata.num_row_groups)]
     known = [each for each in groups if each is not None and each.has_min_max]
     whole = len(known) == len(groups) > 0
     return Footer(
-        frozenset(json.loads(metadata.get(b"segments", b"[]"))),
-        int(metadata.get(b"missed", 0)),
-        int(metadata.get(b"torn", 0)),
+        frozenset(json.loads(stored.get(b"segments", b"[]"))),
+        int(stored.get(b"missed", 0)),
+        int(stored.get(b"torn", 0)),
         min(each.min for each in known) if whole else "",
         max(each.max for each in known) if whole else None,
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest, keep_ancestry
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import approvals, consents
 from speciate.governance.approvals import Approval
 from speciate.jobs.store import enqueue_job
@@ -90,7 +90,9 @@ def resolve_versions(workspace: Workspace, ref: str) -> VersionsToDelete:
             return VersionsToDelete("model", name, tuple(card.version for card in registry.versions(database, name)))
         return VersionsToDelete("model", name, (registry.resolve(database, workspace.folders, model).card.version,))
     if name not in datasets:
-        raise unknown("dataset or model", text, [*datasets, *models], "Call describe_dataset() for the datasets.")
+        raise unknown(
+            "dataset or model", text, [*datasets, *models], next=[Call("describe_dataset", {}, "for the datasets")]
+        )
     if name in models:
         raise SpeciateError(
             Code.INVALID,

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.content_hash import pack_lanes, unpack_lanes
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.engine import measure_capacity
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, Resources
@@ -186,7 +186,9 @@ def collect(folder: RunFolder) -> CollectedErase:
         missing = [name for part in each.manifest.parts if not (root / (name := part.file)).exists()]
         if missing:
             raise SpeciateError(
-                Code.INTERNAL, f"{missing[0]} is missing.", "Call control_job(action='retry'): it is written again."
+                Code.INTERNAL,
+                f"{missing[0]} is missing.",
+                next=[Call("control_job", {"action": "retry"}, ": it is written again")],
             )
     return CollectedErase(root, output)
 

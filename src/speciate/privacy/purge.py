@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import approvals
 from speciate.governance.approvals import Approval
 from speciate.jobs.job import ENDED, State
@@ -98,7 +98,7 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> PurgeSurvey:
     database = workspace.database
     if target.dataset not in versions.names(database):
         known = versions.names(database)
-        raise unknown("dataset", target.dataset, known, "Call describe_dataset() for all.")
+        raise unknown("dataset", target.dataset, known, next=[Call("describe_dataset", {}, "for all")])
     as_of = _versions_hash(database.read(_IDS))
     manifests = [Manifest.model_validate_json(text).model_dump(mode="json") for (text,) in database.read(_MANIFESTS)]
     payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target.model_dump()}
@@ -108,7 +108,7 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> PurgeSurvey:
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No version of {target.dataset!r} holds the {noun} {value!r}.",
-            f"Call query_dataset(dataset={target.dataset!r}, sql='SELECT DISTINCT group_key FROM examples').",
+            next=[Call("query_dataset", {"dataset": target.dataset, "sql": "SELECT DISTINCT group_key FROM examples"})],
         )
     rows = {ref: count for ref, count, _ in found.versions}
     names = sorted({ref.partition("@")[0] for ref in rows})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.faults import fault
 from speciate.governance import audit
 from speciate.workspace.database import Database, Transaction
@@ -90,7 +90,11 @@ def check_expected(current: Alias | None, use_case: str, expected: str | None) -
         raise SpeciateError(
             Code.CONFLICT,
             f"{use_case}@production is {serving!r}, not {expected!r} as expected: it moved in the meantime.",
-            f"Call get_status(use_case={use_case!r}), look again, and repeat with expected_current={serving!r}.",
+            next=[
+                Call(
+                    "get_status", {"use_case": use_case}, f", look again, and repeat with expected_current={serving!r}"
+                )
+            ],
         )
 
 
@@ -150,7 +154,7 @@ def set_canary(
         raise SpeciateError(
             Code.CONFLICT,
             f"Nothing is in production for {use_case!r}, so there is nothing for a canary to stand beside.",
-            f"Call promote_model(use_case={use_case!r}, model={model!r}) without canary_percent.",
+            next=[Call("promote_model", {"use_case": use_case, "model": model}, "without canary_percent")],
         )
     before = read(tx, use_case, CANARY)
     shown = {**evidence, "percent": percent, "beside": current.model}
@@ -176,7 +180,7 @@ def end_canary(tx: Transaction, *, use_case: str, actor: str, evidence: dict[str
     canary, current = read(tx, use_case, CANARY), read(tx, use_case)
     if canary is None or current is None:
         raise SpeciateError(
-            Code.NOT_FOUND, f"{use_case!r} has no canary.", f"Call get_status(use_case={use_case!r})."
+            Code.NOT_FOUND, f"{use_case!r} has no canary.", next=[Call('get_status', {'use_case': use_case})]
         )  # fmt: skip
     tx.execute(_REMOVE, [use_case, CANARY])
     row = audit.append_row(

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.decisions import StoredDecision
 from speciate.evaluation.reports.report import GateResult
@@ -170,7 +170,9 @@ def result(job: Job) -> PromotionResult:
         code = error.get("code", Code.CONFLICT)
         raise SpeciateError(Code(code), error.get("message", f"{job.id} is {job.state}."), error.get("recovery", ""))
     raise SpeciateError(
-        Code.UNAVAILABLE, f"{job.id} is still {job.state}.", f"Call wait_for_job(job={str(job.id)!r}) for its result."
+        Code.UNAVAILABLE,
+        f"{job.id} is still {job.state}.",
+        next=[Call("wait_for_job", {"job": str(job.id)}, "for its result")],
     )
 
 

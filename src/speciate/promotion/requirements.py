@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from speciate import modalities, use_cases
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.governance import approvals
 from speciate.governance.approvals import Approval
 from speciate.models import registry
@@ -37,7 +37,7 @@ def check_possible(workspace: Workspace, definition: Definition) -> None:
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No installed modality has a task {definition.task!r}; {_suggest_task(definition, possible)}",
-            f"Call list_options(kind='task'): {', '.join(possible)}.",
+            next=[Call("list_options", {"kind": "task"}, f": {', '.join(possible)}")],
         )
     if definition.incumbent and not definition.incumbent.startswith(_ELSEWHERE):
         registry.resolve(workspace.database, workspace.folders, definition.incumbent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.governance import approvals
 from speciate.promotion import aliases
 from speciate.workspace.database import Database, Transaction
@@ -58,7 +58,7 @@ def roll_back(
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No model serves {use_case!r}, so there is nothing to roll back.",
-            f"Call get_status(use_case={use_case!r}).",
+            next=[Call("get_status", {"use_case": use_case})],
         )
     aliases.check_expected(current, use_case, expected)
     target = to or last_good(tx, use_case) or _previous_version(tx, use_case)
@@ -94,7 +94,7 @@ def _previous_version(tx: Transaction, use_case: str) -> str:
         raise SpeciateError(
             Code.NOT_FOUND,
             f"There is no version of {use_case!r} to go back to: no version served before.",
-            f"Call get_status(use_case={use_case!r}).",
+            next=[Call("get_status", {"use_case": use_case})],
         )
     return previous.model
 
@@ -110,5 +110,6 @@ def _check_served(tx: Transaction, use_case: str, model: str) -> None:
     raise SpeciateError(
         Code.REFUSED,
         why,
-        f"Name one that served with `to`, or call promote_model(use_case={use_case!r}, model={model!r}).",
+        "Name one that served with `to`.",
+        next=[Call("promote_model", {"use_case": use_case, "model": model})],
     )

@@ -19,7 +19,7 @@ from speciate.datasets.curate import missing_packages
 from speciate.datasets.exports import FORMATS
 from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 from speciate.evaluation import metric_libraries
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
@@ -71,7 +71,7 @@ def list_options(kind: Kind, name: str | None = None, task: str | None = None) -
         return [each._replace(parameters={}) for each in found] if kind in _MANY else found
     named = [option for option in found if option.name == name]
     if not named:
-        raise unknown(kind, name, [option.name for option in found], f"Call list_options(kind={kind!r}).")
+        raise unknown(kind, name, [option.name for option in found], next=[Call("list_options", {"kind": kind})])
     return named
 
 

@@ -276,7 +276,7 @@ def _payload(card: ModelCard, path: Path, inputs: Sequence[Input], read: _Read) 
                 item["error"] = str(error)
             room = reading.room
         else:
-            item["row"] = given.row
+            item["row"] = given.row or {}
         _check_room(room)
         items.append(item)
     return {

@@ -103,7 +103,7 @@ def _failed(identifier: str, error: Exception) -> ItemPrediction:
 
 def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
     modality, inputs, parts = payload["modality"], payload["inputs"], payload["parts"]
-    kind = find(modality)
+    kind = find(modality or "")
     if "error" in item:
         raise SpeciateError(Code.INVALID, item["error"])
     if "parts" in item:
@@ -123,7 +123,7 @@ def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
             f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.",
             f"Call predict again with inputs=[{_example(inputs)}].",
         )
-    return kind.admit(input_values(modality, inputs, pa.Table.from_pylist([row]))[0] if inputs else row)
+    return kind.admit(input_values(modality or "", inputs, pa.Table.from_pylist([row]))[0] if inputs else row)
 
 
 def _example(inputs: Sequence[str]) -> str:

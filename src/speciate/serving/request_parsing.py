@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -249,7 +249,7 @@ def _item(given: Mapping[str, Any], target: Target) -> Item:
     if "parts" in given:
         known = _parts(target)
         return {"parts": {known[name]: cell for name, cell in given["parts"].items() if known[name] in target.parts}}
-    return {form: given[form] for form in ("text", "row", "data") if form in given}
+    return cast(Item, {form: given[form] for form in ("text", "row", "data") if form in given})
 
 
 def _parts(target: Target) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate import use_cases
 from speciate.datasets import splits, versions
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.evaluated_models import find_incumbent
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
@@ -111,8 +111,13 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
-            f"Call curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'split'}}]): it gets a leak-free one of "
-            "train, validation and test.",
+            next=[
+                Call(
+                    "curate_dataset",
+                    {"dataset": manifest.ref, "steps": [{"op": "split"}]},
+                    ": it gets a leak-free one of train, validation and test",
+                )
+            ],
         )
     find_incumbent(workspace, use_case, tuple(suite.columns))
     family = find_task(use_case.task).family

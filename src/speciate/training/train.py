@@ -16,7 +16,7 @@ from speciate.datasets import next_version, versions
 from speciate.datasets.version_rows import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -262,7 +262,7 @@ def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no column {target!r}; {closest(target, manifest.columns)}",
-            f"Call describe_dataset(dataset='{manifest.ref}').",
+            next=[Call("describe_dataset", {"dataset": f"{manifest.ref}"})],
         )
     return target
 
@@ -285,8 +285,13 @@ def _check_splits(manifest: Manifest, dataset: str) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"{dataset} has no split 'train'; it has {manifest.splits}.",
-            f"Call curate_dataset(dataset={dataset!r}, steps=[{{'op': 'split'}}]): it gets a leak-free one of "
-            "train, validation and test.",
+            next=[
+                Call(
+                    "curate_dataset",
+                    {"dataset": dataset, "steps": [{"op": "split"}]},
+                    ": it gets a leak-free one of train, validation and test",
+                )
+            ],
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.example_targets import TARGET_OPTIONAL, evaluation_examples, settle_terms, training_examples
 from speciate.tasks.families import preference
@@ -225,7 +225,7 @@ class TrainingContext:
                 Code.INVALID,
                 f"The training split of {self.payload.dataset} has {distinct} different value(s) of "
                 f"{self.payload.target!r}: there is nothing to learn.",
-                f"Call describe_dataset(dataset={self.payload.dataset!r}).",
+                next=[Call("describe_dataset", {"dataset": self.payload.dataset})],
             )
         readout: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
         return readout

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 
 if TYPE_CHECKING:  # the table of names needs no pyarrow
     from speciate.datasets.exports.format import Format
@@ -29,7 +29,7 @@ FORMATS = {
 def find(name: str) -> Format:
     """The format of this name, or NOT_FOUND with near names."""
     if name not in FORMATS:
-        raise unknown("format", name, FORMATS, "Call list_options(kind='format').")
+        raise unknown("format", name, FORMATS, next=[Call("list_options", {"kind": "format"})])
     module, _, attribute = FORMATS[name].partition(":")
     found: Format = getattr(importlib.import_module(module), attribute)
     return found

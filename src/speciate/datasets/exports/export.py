@@ -32,7 +32,7 @@ from speciate.datasets.exports.format import (
 from speciate.datasets.operations.deidentify import COLUMN, DEIDENTIFY, holds_dicom
 from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs.atomic_folder import check_free, earlier_result, hidden_folder_beside, move_into_place
 from speciate.jobs.job import Resources
@@ -154,8 +154,13 @@ def _rows_of_split(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.
     raise SpeciateError(
         Code.INVALID,
         f"{manifest.ref} has no usable row{where}: every one was excluded.",
-        f"Call query_dataset(dataset={manifest.ref!r}, sql='SELECT quality, reason, count(*) FROM examples GROUP BY "
-        "ALL') to see why.",
+        next=[
+            Call(
+                "query_dataset",
+                {"dataset": manifest.ref, "sql": "SELECT quality, reason, count(*) FROM examples GROUP BY ALL"},
+                "to see why",
+            )
+        ],
     )
 
 
@@ -302,8 +307,13 @@ def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
     return SpeciateError(
         Code.REFUSED,
         f"The {what} {manifest.ref} may name people: they were not de-identified.",
-        f"Call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'deidentify'}}]) and export the version that "
-        "it makes; or, where names may leave, export_dataset with identified=true.",
+        next=[
+            Call(
+                "curate_dataset",
+                {"dataset": manifest.name, "steps": [{"op": "deidentify"}]},
+                "and export the version that it makes; or, where names may leave, export_dataset with identified=true",
+            )
+        ],
     )
 
 

@@ -31,7 +31,7 @@ from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile,
 from speciate.datasets.sources.own_export import SIDECARS
 from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table
 from speciate.environment import config_folder
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.modalities.multimodal import MISSING, MULTIMODAL, PartName
 
 _SHARDS = "webdataset"
@@ -407,7 +407,7 @@ def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) ->
         raise SpeciateError(
             Code.INVALID,
             f"The files in column {name!r} are of no modality that there is, such as {paths[0].name!r}.",
-            "Call list_options(kind='modality'), and name in inputs the columns that are parts.",
+            next=[Call("list_options", {"kind": "modality"}, ", and name in inputs the columns that are parts")],
         )
     return PartName(own, counts.most_common(1)[0][0])
 

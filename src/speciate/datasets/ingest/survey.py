@@ -35,7 +35,7 @@ from speciate.datasets.ingest.validation import LONGEST_REASON, Verdict, parse_v
 from speciate.datasets.readers.rows import REASON, concatenate, from_rows, is_broken
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, normalise_split
 from speciate.datasets.sources.sandbox_calls import ask_table
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 
@@ -307,7 +307,7 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{missing:,} of {len(found.files):,} files of {str(found.source)!r} vanished while they were read.",
-            "Call control_job(action='retry') once they are there again: what was read already is kept.",
+            next=[Call("control_job", {"action": "retry"}, "once they are there again: what was read already is kept")],
         )
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.inspect.query import Page, query
 from speciate.datasets.loading.loader import Example, load_examples, load_excluded
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.pool import CALL_SECONDS, Busy, Pool
 from speciate.modalities import find
 from speciate.modalities.contract import THUMBNAIL, Modality, Pixels
@@ -97,7 +97,7 @@ def ask_for_contact_sheet(
         raise SpeciateError(
             Code.INVALID,
             f"No example of {manifest.ref} fits, so there is nothing to show.",
-            f"Call query_dataset(dataset={manifest.ref!r}) to see what there is.",
+            next=[Call("query_dataset", {"dataset": manifest.ref}, "to see what there is")],
         )
     rows = page.rows if ids is None else _in_requested_order(page.rows, ids, manifest)
     excluded = {row[0]: row[-1] or "" for row in rows if row[-2] != "ok"}
@@ -145,7 +145,7 @@ def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Man
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{len(missing)} of the ids are not in {manifest.ref}, such as {missing[0][:64]!r}.",
-            f"Call query_dataset(dataset={manifest.ref!r}) for ids.",
+            next=[Call("query_dataset", {"dataset": manifest.ref}, "for ids")],
         )
     return [by_id[name] for name in dict.fromkeys(ids)]
 

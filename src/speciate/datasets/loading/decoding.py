@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.environment import cores
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError, Modality
@@ -284,7 +284,7 @@ def invalid_answer_error() -> SpeciateError:
     return SpeciateError(
         Code.INTERNAL,
         "A process that decodes media gave an invalid answer.",
-        "Call control_job(action='retry').",
+        next=[Call("control_job", {"action": "retry"})],
     )
 
 

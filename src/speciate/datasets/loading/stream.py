@@ -37,7 +37,7 @@ from speciate.datasets.columns import CONTENT, START, STOP
 from speciate.datasets.loading.decoding import Decoder, Size
 from speciate.datasets.loading.loader import Example, admit_media, examples, items, packs
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.workspace.workspace import Folders
 
 _BLOCK_BYTES, _BLOCK_ROWS = 8 * 1024 * 1024, 8192
@@ -196,7 +196,7 @@ class Stream:
 def _check(manifest: Manifest, noun: str, wanted: Collection[str], known: Collection[str]) -> None:
     for name in wanted:
         if name not in known:
-            raise unknown(noun, name, known, f"Call describe_dataset(dataset={manifest.ref!r}).")
+            raise unknown(noun, name, known, next=[Call("describe_dataset", {"dataset": manifest.ref})])
 
 
 def epoch_order(version: str, seed: int, epoch: int, count: int) -> Places:

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from speciate.datasets.operations.operation import Operation
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 
 OPERATIONS = {
     "filter": "speciate.datasets.operations.filter_derive:FILTER",
@@ -34,7 +34,7 @@ def find(name: str) -> Operation:
     """The operation of this name, or NOT_FOUND with near names."""
     known = table()
     if name not in known:
-        raise unknown("operation", name, known, "Call list_options(kind='operation').")
+        raise unknown("operation", name, known, next=[Call("list_options", {"kind": "operation"})])
     module, _, attribute = known[name].partition(":")
     found: Operation = getattr(importlib.import_module(module), attribute)
     return found

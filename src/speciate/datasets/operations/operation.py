@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets.columns import FINGERPRINT, FIXED, SKETCH, rename, with_column
 from speciate.datasets.inspect.sql_sandbox import VIEW, check, check_repeatable
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, closest, unknown
+from speciate.errors import Call, Code, SpeciateError, closest, unknown
 from speciate.jobs.allowances import Spend
 from speciate.modalities.multimodal import MULTIMODAL, PartName, parse_part_names
 from speciate.modalities.part_sketches import unpack_sketches
@@ -159,7 +159,9 @@ def check_column(manifest: Manifest, name: str) -> str:
 
 def unknown_column(manifest: Manifest, name: str) -> SpeciateError:
     known = {*FIXED, *manifest.columns}
-    return unknown("column", name, known, f"Call describe_dataset(dataset={manifest.name!r}) for its columns.")
+    return unknown(
+        "column", name, known, next=[Call("describe_dataset", {"dataset": manifest.name}, "for its columns")]
+    )
 
 
 def is_number(manifest: Manifest, name: str) -> bool:

@@ -17,7 +17,7 @@ from speciate.datasets.next_version import MOST_LABELS
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import Operation, Others, Outcome, Parameters, check_classes
 from speciate.datasets.versions import Manifest
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 
 _SHOWN = 20
 Old = Annotated[str, AfterValidator(class_name)]
@@ -42,7 +42,10 @@ def preflight(parameters: RelabelParameters, manifest: Manifest, others: Others)
     for old in parameters.mapping:
         if old not in manifest.labels and len(manifest.labels) < MOST_LABELS:  # else not all are listed
             raise unknown(
-                "label", old, manifest.labels, f"Call describe_dataset(dataset={manifest.name!r}) for its labels."
+                "label",
+                old,
+                manifest.labels,
+                next=[Call("describe_dataset", {"dataset": manifest.name}, "for its labels")],
             )
     labels = Counter[str]()
     for label, count in manifest.labels.items():

@@ -25,7 +25,7 @@ from speciate.datasets.inspect.contact_sheet import SheetRequest
 from speciate.datasets.similarity import embed, extractors
 from speciate.datasets.similarity.extractors import Extractor
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.pool import Pool
@@ -126,7 +126,7 @@ def _ask_within(job: Job, pool: Pool, request: NearestRequest, timeout: float) -
         raise SpeciateError(
             Code.UNAVAILABLE,
             f"The examples could not be embedded: {why}",
-            f"Call get_job(job={job.id!r}), or find_similar with another extractor.",
+            next=[Call("get_job", {"job": job.id}, ", or find_similar with another extractor")],
         )
     answer = pool.ask(_NEAREST, request.model_dump(mode="json"), timeout)
     if "missing" in answer:
@@ -166,7 +166,7 @@ def nearest(payload: dict[str, Any]) -> dict[str, Any]:
     if isinstance(index, int):
         return {"extractor": extractor.id, "missing": index}
     place = None if request.id is None else _place(index, manifest, request.id)
-    unit = _embed_text(request.text, extractor) if place is None else index.units[place]
+    unit = _embed_text(request.text or "", extractor) if place is None else index.units[place]
     candidates = np.ones(len(index.units), bool)
     if request.split is not None:
         candidates = np.asarray(index.rows["split"].to_numpy() == request.split)
@@ -231,7 +231,7 @@ def _place(index: Index, manifest: Manifest, id: str) -> int:  # noqa: A002 - th
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{manifest.ref} has no usable example {id!r}; only examples of quality ok are compared.",
-            f"Call query_dataset(dataset={manifest.ref!r}, where=\"id = '...'\") to see what an example is.",
+            next=[Call("query_dataset", {"dataset": manifest.ref, "where": "id = '...'"}, "to see what an example is")],
         )
     return place
 

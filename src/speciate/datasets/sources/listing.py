@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from speciate import foreign_files, secrets
 from speciate.datasets.readers.formats import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.modalities.medical.dicom_elements import looks_like_dicom
 
@@ -304,7 +304,7 @@ def _majority_modality(files: list[SourceFile]) -> str:
     raise SpeciateError(
         Code.INVALID,
         f"No modality fits these files (suffixes: {common}).",
-        "Call list_options(kind='modality'), then create_dataset with modality=...",
+        next=[Call("list_options", {"kind": "modality"}, ", then create_dataset with modality=..")],
     )
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 
 PACKAGE = "reasoning_gym"
 INSTALL = "pip install 'speciate[rewards]'"
@@ -49,7 +49,7 @@ def find_task(name: str) -> GymTask:
             f"Run: {INSTALL}",
         )
     if name not in list_tasks():
-        raise unknown("task of reasoning-gym", name, list_tasks(), "Call list_options(kind='gym').")
+        raise unknown("task of reasoning-gym", name, list_tasks(), next=[Call("list_options", {"kind": "gym"})])
     return list_tasks()[name]
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 from speciate.sample_size import LEVEL
 from speciate.use_cases import Gate
 from speciate.vocabulary import find_metric
@@ -235,7 +235,9 @@ def find_report(database: Database, evaluation: str) -> Report:
     row = database.read_one(_GET, [evaluation])
     if row is None:
         known = [name for (name,) in database.read(_IDS)]
-        raise unknown("evaluation", evaluation, known, "Call list_jobs(kind='evaluate'); a job's result names it.")
+        raise unknown(
+            "evaluation", evaluation, known, next=[Call("list_jobs", {"kind": "evaluate"}, "; a job's result names it")]
+        )
     return Report.model_validate_json(row[0])
 
 

@@ -222,18 +222,18 @@ class _Counts:
             "TER records": (ters, declared[1]),
             "SEQRES records": (self._seqres, _number(self._master[65:70])),
         }
-        for what, (there, declared) in found.items():
-            if self._master and there != declared:
-                raise DecodeError("partial", f"{there:,} {what} where MASTER counts {declared:,}.")
+        for what, (there, expected) in found.items():
+            if self._master and there != expected:
+                raise DecodeError("partial", f"{there:,} {what} where MASTER counts {expected:,}.")
         if self._models != self._ends or self._announced not in (0, self._models):
             raise DecodeError(
                 "partial",
                 f"{self._models} models begin, {self._ends} end, {self._announced or self._models} are declared.",
             )
-        for chain, (declared, there) in self._listed.items():
-            if declared and there != declared:
+        for chain, (expected, there) in self._listed.items():
+            if expected and there != expected:
                 raise DecodeError(
-                    "partial", f"Chain {chain.decode('latin-1')!r} lists {there} of {declared} residues in SEQRES."
+                    "partial", f"Chain {chain.decode('latin-1')!r} lists {there} of {expected} residues in SEQRES."
                 )
         if lacking := sorted(set(self._listed) - with_atoms):
             raise DecodeError("partial", f"Chain {lacking[0].decode('latin-1')!r} has a sequence and no atoms.")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from speciate.datasets.columns import is_shortened
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.families.multi_label import labels_of
 from speciate.tasks.families.ordinal import check_order
@@ -52,7 +52,7 @@ def _check_classes(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
             Code.INVALID,
             f"{manifest.ref} has {len(manifest.labels)} label value(s) ({', '.join(manifest.labels) or 'none'}); "
             "a classifier needs at least two.",
-            f"Call describe_dataset(dataset={manifest.ref!r}); create_dataset takes another label column.",
+            next=[Call("describe_dataset", {"dataset": manifest.ref}, "; create_dataset takes another label column")],
         )
     _check_label_counts(manifest)
 
@@ -132,7 +132,7 @@ def _check_groups(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"No two examples of {manifest.ref} have the same label, so nothing says what belongs together.",
-            f"Call describe_dataset(dataset={manifest.ref!r}); create_dataset takes another label column.",
+            next=[Call("describe_dataset", {"dataset": manifest.ref}, "; create_dataset takes another label column")],
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.contamination import learned_from
 from speciate.models import registry
 from speciate.models.language.causal_lm import check as check_writes
@@ -191,7 +191,7 @@ def _check_continual(spec: TrainSpec, manifest: Manifest, task: Task, base: Base
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no validation split, and folds would judge by examples that {base.ref} may know.",
-            f"Call curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'split'}}]), then again.",
+            next=[Call("curate_dataset", {"dataset": manifest.ref, "steps": [{"op": "split"}]}, ", then again")],
         )
     name = replay_buffer.buffer_name(spec.name)
     if name in versions.names(workspace.database):
