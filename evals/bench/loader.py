@@ -2,7 +2,7 @@
 
 All three give shuffled batches of 64 as one torch tensor from the same JPEG files, decoded by Pillow: as they are
 (uint8), and brought to 224 pixels and scaled to [0, 1] (float32, Resize and ToTensor), where the values are first
-checked to be equal. Ours decodes in a cage and checks every file's sha256; the others do neither. Workers stay alive
+checked to be equal. Ours decodes in a sandbox and checks every file's sha256; the others do neither. Workers stay alive
 between epochs; the first epoch, which starts them, is not counted. Rounds are interleaved in an order that turns.
 
 Then a table of a million rows, shuffled, each side in a process of its own: rows per second and the peak of memory.

@@ -2,7 +2,7 @@
 
 Peers on the same rows in the same run, interleaved, medians of the rounds: HF `datasets` (query with filter and
 group-by over its Arrow table in pandas-free pyarrow, adding 1 % by `concatenate_datasets` and `save_to_disk`), and
-scikit-learn's GroupShuffleSplit, which neither stratifies nor knows near-duplicates. Ours answers through a caged
+scikit-learn's GroupShuffleSplit, which neither stratifies nor knows near-duplicates. Ours answers through a sandboxed
 service process, as `query_dataset` does.
 
     python evals/bench/million_rows.py [--rows 1000000] [--rounds 3]

@@ -1,4 +1,4 @@
-"""Numbers that are none: NaN and the infinities, which Python reads from JSON and TOML and compares with anything."""
+"""NaN and the infinities, which Python reads from JSON and TOML and compares with anything."""
 
 from __future__ import annotations
 

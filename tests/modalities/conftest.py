@@ -17,7 +17,7 @@ PLUGIN = Path(__file__).parent / "plugin"
 
 @pytest.fixture(autouse=True, scope="module")
 def installed() -> Iterator[None]:
-    """On the path of this process and, as a package in site-packages would be, of every caged one."""
+    """On the path of this process and, as a package in site-packages would be, of every sandboxd one."""
     readable = process._readable
     start = f"import sys, runpy; sys.path.append({str(PLUGIN)!r}); sys.argv[0] = ''; "
     with pytest.MonkeyPatch.context() as patch:

@@ -22,7 +22,7 @@ from speciate.worker import perform
 from tests.security.canaries import found_in, in_answer, leaks, planted
 from tests.security.canary_world import MODEL, NOTES, PICTURES, THEIRS, USE_CASE, World, world
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
 Call = dict[str, Any]
 BAD_SQL = "SELECT body::INT FROM examples"

@@ -30,7 +30,7 @@ from tests.security.canaries import leaks, planted
 from tests.security.test_canaries import wrong
 
 pytestmark = [
-    pytest.mark.slow, pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the cage"),
+    pytest.mark.slow, pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox"),
 ]  # fmt: skip
 
 

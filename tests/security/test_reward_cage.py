@@ -1,4 +1,4 @@
-"""Attacks on the cages that run others' code: a reward of a file, a scorer of a file, and programs that models wrote.
+"""Attacks on the sandboxes that run others' code: a reward of a file, a scorer of a file, and programs that models wrote.
 
 What gets through where there is no cage must not get through in one. The quiet attacks share a process; those that cost
 it are slow, but for some.
@@ -23,7 +23,7 @@ from speciate.sandbox import client, is_complete, layers
 from tests.security.attacks import CLOSED, LOUD, OPEN, PRELUDE, WORD, Ground, function, ground
 from tests.training.rewards.opened import ask, opened
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 
 QUIET = OPEN | CLOSED
 CAGES = ("reward", "scorer", "code")
@@ -105,7 +105,7 @@ BY: dict[str, Callable[[str, Path, int, float], list[float | None]]] = {
 
 
 NEEDS = {"connects to an abstract socket": "signals"}
-"""Attack -> the layer of the cage without which it gets through, where it is one that not every kernel has."""
+"""Attack -> the layer of the sandbox without which it gets through, where it is one that not every kernel has."""
 
 
 @pytest.fixture(scope="module", params=CAGES)

@@ -125,7 +125,7 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     assert any(KEY in line for line in _processes(f"import sys; '{KEY}'; print(flush=True); sys.stdin.read()"))
 
 
-@pytest.mark.skipif(not sandbox.is_complete(), reason="this kernel lacks a layer of the cage")
+@pytest.mark.skipif(not sandbox.is_complete(), reason="this kernel lacks a layer of the sandbox")
 def test_a_caged_process_cannot_read_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     secrets.put("planted", ["llm.example"], KEY)

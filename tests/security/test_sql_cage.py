@@ -99,7 +99,7 @@ except duckdb.Error:
     print("stopped")
 """
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_duckdb_refuses_where_the_check_is_passed_over(
 
 @pytest.mark.parametrize("sql", [*WRITES[:5], *READS[:4]])
 def test_the_system_refuses_where_duckdb_is_open(attack: Attack, sql: str, tmp_path: Path) -> None:
-    """The first line: a DuckDB without any lock, in a cage like that of the pool."""
+    """The first line: a DuckDB without any lock, in a sandbox like that of the pool."""
     text = sql.format(out=attack.out, secret=attack.secret, sealed=attack.sealed)
     (tmp_path / "own").mkdir()
     cage = Sandbox((attack.sealed.parent,), tmp_path / "own", Limits(memory_mb=1024))

@@ -1,7 +1,7 @@
 """XML, and what else is nested or refers to other things, in files of data: entities that multiply, entities that name
 a file or an address, deep nesting. Nothing of it is expanded, read or asked for, and each ingest ends soon.
 
-We parse no XML of others; libraries that decode pictures and scans meet it in their metadata, in a caged process.
+We parse no XML of others; libraries that decode pictures and scans meet it in their metadata, in a sandboxd process.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ FOLDERS: dict[str, Callable[[Path, bytes], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the cage is of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is of Linux")
 @pytest.mark.parametrize("modality", FOLDERS)
 def test_what_lies_in_metadata_is_neither_expanded_nor_followed(
     modality: str, workspace: Workspace, tmp_path: Path, asked: list[str]

@@ -1,4 +1,4 @@
-"""Answers come from a caged process; the first of each version in production stops the clock."""
+"""Answers come from a sandboxed process; the first of each version in production stops the clock."""
 
 from __future__ import annotations
 

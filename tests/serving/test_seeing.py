@@ -1,4 +1,4 @@
-"""A deployment serves a model that sees: tried on its own examples, asked by parts, in its cage."""
+"""A deployment serves a model that sees: tried on its own examples, asked by parts, in its sandbox."""
 
 from __future__ import annotations
 

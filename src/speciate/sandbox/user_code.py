@@ -64,7 +64,7 @@ def client_factory(
     """What starts a process that has loaded the file as it is now.
 
     CONFLICT where it has other bytes than those agreed on. What is returned raises INVALID where the file cannot be
-    loaded, `what` being its part in things, and UNAVAILABLE where this kernel has no cage.
+    loaded, `what` being its part in things, and UNAVAILABLE where this kernel has no sandbox.
     """
     content = read_code(file, agreed.recovery)
     if agreed.sha256 is not None and hashlib.sha256(content).hexdigest() != agreed.sha256:
@@ -92,12 +92,10 @@ def load_code(client: SandboxClient, loading: dict[str, Any], what: str) -> Sand
 
 
 def sandbox_hint(error: str) -> str:
-    """What to know of the cage where its limits may be why the code raised this; else nothing."""
+    """What to know of the sandbox where its limits may be why the code raised this; else nothing."""
     if not _OUTSIDE.search(error):
         return ""
-    return (
-        "Its cage has no network and no files but the installed packages: what it needs belongs into the file itself."
-    )
+    return "Its sandbox has no network and no files but the installed packages: what it needs belongs into the file itself."
 
 
 def read_code(file: Path, recovery: str) -> bytes:

@@ -363,7 +363,7 @@ def _since(before: float | None, after: float | None) -> float:
 def _check_answer(answer: ItemPrediction) -> None:
     numbers = is_finite(answer.get("output")) and is_finite(answer.get("confidence"))
     if answer.get("error") == NOT_FINITE or not numbers:
-        raise TrialFailed("it answers with numbers that are none (NaN or infinite)")
+        raise TrialFailed("it answers with NaN or infinite numbers")
     if answer.get("error"):
         raise TrialFailed(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
 
@@ -430,7 +430,7 @@ class Runner:
         self._client.end()
 
     def _ask(self, service: str, payload: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bool]:
-        """The answer, and whether there is a number in it that is none."""
+        """The answer, and whether there is a NaN or infinite number in it."""
         odd: list[str] = []
 
         def constant(name: str) -> float:

@@ -92,6 +92,6 @@ def test_a_part_outside_its_file_is_an_error_with_the_reason(workspace: Workspac
     manifest = labelled(workspace, folder, "name window_start window_stop kind", rows)
     bad = [row["reason"] for row in rows_of(workspace) if row["quality"] == "error"]
     assert len(bad) == len(wrong)
-    assert "Its label is about a part that is none: from 0.5 up to 0.2 of 1 seconds." in bad
+    assert "Its label is about a part that does not exist: from 0.5 up to 0.2 of 1 seconds." in bad
     lengths = sorted(len(example.media) for example in load_examples(workspace.folders, manifest))
     assert lengths == [4000, 8000]  # what lies behind the end is cut off

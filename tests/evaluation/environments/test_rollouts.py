@@ -1,4 +1,4 @@
-"""Models that act: the same seed gives the same episode, side by side as alone, here and in a cage."""
+"""Models that act: the same seed gives the same episode, side by side as alone, here and in a sandbox."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from speciate.evaluation.scorers.sandboxed_scorers import ScorerError, program, score_programs
 from speciate.sandbox import is_complete
 
-caged = pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+caged = pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 TESTS = "assert add(1, 2) == 3\nassert add(-1, 1) == 0\n"
 
 

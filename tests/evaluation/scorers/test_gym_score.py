@@ -15,7 +15,7 @@ NUMBERS = {"source_dataset": "countdown", "numbers": [73, 85, 1, 42, 14, 49], "t
 ENTRY = encode_entry({"metadata": NUMBERS, "answer": "49*(85 - 1)/14 - 42 - 73"})
 
 
-@pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+@pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 def test_each_right_answer_counts_and_an_example_without_an_entry_is_an_error(tmp_path: Path) -> None:
     answers: list[Any] = [
         "49*(85 - 1)/14 - 42 - 73", "I think <answer>(85 - 1)*49/14 - 73 - 42</answer>", "85 + 1",

@@ -12,7 +12,7 @@ from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 _CAREFUL = """
 BETTER = "lower"
 def score(example, prediction):

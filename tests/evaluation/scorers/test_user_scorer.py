@@ -21,7 +21,7 @@ from speciate.evaluation.scorers.sandboxed_scorers import (
 )
 from speciate.sandbox import is_complete
 
-caged = pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+caged = pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 
 
 def written(folder: Path, text: str) -> Path:

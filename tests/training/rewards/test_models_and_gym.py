@@ -44,7 +44,7 @@ def test_a_reward_model_gives_its_numbers_and_one_answer_that_is_too_long_costs_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+@pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 def test_a_task_of_reasoning_gym_is_trained_on_by_its_own_scores(workspace: Workspace, tmp_path: Path) -> None:
     made = ingest(workspace, "sums", source="gym:chain_sum?train=40&validation=8&test=8&max_terms=2&max_digits=1")
     assert (made.label, made.inputs, made.splits) == (

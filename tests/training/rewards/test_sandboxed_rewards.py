@@ -1,4 +1,4 @@
-"""Rewards that work in a cage: our rules about foreign text, users' functions, programs and reasoning-gym."""
+"""Rewards that work in a sandbox: our rules about foreign text, users' functions, programs and reasoning-gym."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from speciate.training.rewards.sandboxed_rewards import check_values
 from speciate.workspace.workspace import Workspace
 from tests.training.rewards.opened import ask, opened, read
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 
 
 def written(folder: Path, text: str) -> str:

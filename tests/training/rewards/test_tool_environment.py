@@ -39,7 +39,7 @@ DESK = '''
 """Runs nothing here."""
 import os, time
 
-class Desk:
+class Shop:
     def reset(self, prompt, truth, colour, **row):
         self.colour, self.asked = colour, 0
 

@@ -144,7 +144,7 @@ def _ask_about_files(
             answers = context.pool.ask(service, payload, _SECONDS, readable=found.readable)[key]
             if isinstance(answers, list) and len(answers) == len(chunk):
                 return answers
-            reason = "The process that reads headers gave an answer that is none."
+            reason = "The process that reads headers gave an answer that cannot be read."
         except SpeciateError as error:
             reason = f"The reader of headers failed on this file: {error.message}"
         if len(chunk) > 1:  # one of them is at fault
@@ -240,7 +240,9 @@ def _header(answer: Any) -> Header:
         return Header(**found)
     except (KeyError, TypeError) as error:
         raise SpeciateError(
-            Code.REFUSED, "A process that reads headers gave an answer that is none.", "Call create_dataset again."
+            Code.REFUSED,
+            "A process that reads headers gave an answer that cannot be read.",
+            "Call create_dataset again.",
         ) from error
 
 

@@ -104,7 +104,7 @@ def _check_bounds(start: Any, stop: Any, length: Any, unit: str) -> _Bounds:
     first, last = _number(start), _number(stop)
     if first is None or last is None or not 0 <= first < last or first >= (length or 0):
         part = f"from {_shorten_cell(start)} up to {_shorten_cell(stop)} of {length or 0:g} {unit}"
-        return _Bounds(None, None, f"Its label is about a part that is none: {part}.")
+        return _Bounds(None, None, f"Its label is about a part that does not exist: {part}.")
     return _Bounds(first, min(last, float(length)))
 
 

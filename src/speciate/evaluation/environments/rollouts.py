@@ -98,7 +98,7 @@ def start_of(example: Example) -> Start | None:
 def with_rollouts(
     ask: AskModel, examples: Sequence[Example], metrics: Sequence[str], root: Path, folder: Path
 ) -> AskModel:
-    """The model, which also acts if a metric asks for it. `root`: of the workspace, whose settings say how to cage;
+    """The model, which also acts if a metric asks for it. `root`: of the workspace, whose settings say how to sandbox;
     `folder`: of the run. NOT_FOUND or MISSING_EXTRA, naming the environment, where there is none such."""
     if METRIC not in metrics:
         return ask

@@ -1,4 +1,4 @@
-"""Several episodes of one environment side by side: ours here, others' in a cage that reads nothing of the workspace
+"""Several episodes of one environment side by side: ours here, others' in a sandbox that reads nothing of the workspace
 (simulators_process.py)."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Simulators(Protocol):
 @contextmanager
 def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: bool) -> Iterator[Simulators]:
     """Of an environment that `environments.check` passed. `look`: whether there are pictures, of ours alone. `folder`:
-    where a cage may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no cage.
+    where a sandbox may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no sandbox.
     """
     if environments.is_ours(name):
         yield _InProcessSimulators(name, look)

@@ -1,4 +1,4 @@
-"""A function in somebody's file, asked in a cage that reads nothing of the workspace and has no network.
+"""A function in somebody's file, asked in a sandbox that reads nothing of the workspace and has no network.
 
     def predict(inputs: list) -> list
 
@@ -78,6 +78,6 @@ def _source(asked: PredictorRequest) -> dict[str, str]:
         raise SpeciateError(
             Code.CONFLICT,
             f"{file.name} has changed since the evaluation was asked for.",
-            "Call evaluate_models again: it is another contestant now.",
+            "Call evaluate_models again: it is another candidate now.",
         )
     return {"source": content.decode(), "function": function, "name": file.name}

@@ -1,4 +1,4 @@
-"""The caged half of `inspect_log.py`: reads a log of inspect-ai (`.eval`, a zip with a JSON file for each sample, or
+"""The sandboxed half of `inspect_log.py`: reads a log of inspect-ai (`.eval`, a zip with a JSON file for each sample, or
 one JSON file) without inspect-ai.
 
 What is read is bounded: members by their sizes as they are unpacked, not as the zip says; names are only compared,
@@ -140,7 +140,7 @@ class _Zip(_Log):
             file.seek(info.header_offset)
             header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             if header[0] != b"PK\x03\x04" or info.flag_bits & 1 or info.compress_size > _MOST_MEMBER:
-                raise ValueError("a member that is none, is encrypted or too large")
+                raise ValueError("a member that is no file, is encrypted or too large")
             file.seek(header[9] + header[10], 1)
             data = _decompress(file.read(info.compress_size), info.compress_type)
         if len(data) > _MOST_MEMBER:
@@ -208,7 +208,7 @@ def _sample(said: Mapping[str, Any]) -> Sample:
     usage = dict(_usage(said.get("model_usage")))
     total = [sum(counts[place] for counts in usage.values()) if usage else None for place in (0, 1)]
     if not isinstance(said["id"], str | int):
-        raise TypeError("an id that is none")
+        raise TypeError("an invalid id")
     return Sample(
         str(said["id"])[:_LONGEST_NAME],
         int(said["epoch"]),

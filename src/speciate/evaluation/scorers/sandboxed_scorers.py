@@ -82,7 +82,7 @@ def score_by_user(
 
     A dict has the function's own name where it returned one number. `sha256`: of the bytes that were agreed on;
     CONFLICT where the file has others by now. Raises INVALID where the file cannot be loaded, UNAVAILABLE where this
-    kernel has no cage.
+    kernel has no sandbox.
     """
     agreed = FileBinding(sha256, "the evaluation", _HOW if sha256 is None else _ANOTHER)
     kept = RestartingClient(user_code.client_factory(run_folder, file, function, agreed, policy, "scorer"), "examples")
@@ -133,7 +133,7 @@ def _better(body: Sequence[ast.stmt], name: str) -> Better:
     return "higher"
 
 
-# Whether a program that a model wrote passes the tests of its example: run, each in a cage and a process of its own.
+# Whether a program that a model wrote passes the tests of its example: run, each in a sandbox and a process of its own.
 #
 # The answer is Python, whole or in a fenced block (the last one); the column `tests` of the example holds asserts,
 # which run after it in the same namespace. To pass, the end of the tests must be reached: a program that leaves
@@ -159,7 +159,7 @@ def score_programs(
     """1 where the answer passes, else 0, of each row `{"example": {"tests": ...}, "prediction": {"output": ...}}`.
 
     A wrong, slow or crashing program fails: it is a bad answer, no error. An example without tests is an error.
-    UNAVAILABLE where this kernel has no cage.
+    UNAVAILABLE where this kernel has no sandbox.
     """
     return [_score_program(run_folder, row, policy, seconds) for row in rows]
 
@@ -193,7 +193,7 @@ def _passes_tests(folder: Path, source: str, tests: str, policy: SandboxPolicy, 
         client.end()
 
 
-# The scorer `gym_score`: what the tasks of reasoning-gym that made the examples give for the answers, in a cage.
+# The scorer `gym_score`: what the tasks of reasoning-gym that made the examples give for the answers, in a sandbox.
 #
 # To some of their questions there are many right answers, of which `exact_match` knows one.
 
@@ -225,7 +225,7 @@ def score_gym(
 ) -> list[ScoreResult]:
     """0 to 1 for each row `{"example": {"entry": ...}, "prediction": {"output": ...}}`.
 
-    An example without an entry is an error. UNAVAILABLE where this kernel has no cage.
+    An example without an entry is an error. UNAVAILABLE where this kernel has no sandbox.
     """
 
     def load() -> SandboxClient:

@@ -1,9 +1,9 @@
 """Scorers beyond the table of metrics, by what a caller writes as `scorer`.
 
-| `path/to/file.py:FUNCTION` | a user's own, caged |
+| `path/to/file.py:FUNCTION` | a user's own, in a sandbox |
 | `package:NAME` | of an installed package (entry point group `speciate.scorers`), trusted as it was installed |
-| `code_passes` | runs the program that was answered against the example's column `tests`, caged |
-| `gym_score` | what the task of reasoning-gym that made the example gives for the answer, caged |
+| `code_passes` | runs the program that was answered against the example's column `tests`, in a sandbox |
+| `gym_score` | what the task of reasoning-gym that made the example gives for the answer, in a sandbox |
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _without_pooler(config: Any) -> dict[str, Any]:
 # transformers without libraries that none of our networks need, although they are installed.
 #
 # It imports torchvision (for its image processors) and scipy (for the losses of detectors) with every network, text
-# encoders too; 600 modules, which in a cage cost seconds before the first answer. Our media are prepared by our own
+# encoders too; 600 modules, which in a sandbox cost seconds before the first answer. Our media are prepared by our own
 # code, and our losses are our own. Whoever needs an image processor of transformers needs a process without this.
 
 

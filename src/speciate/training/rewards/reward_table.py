@@ -32,7 +32,7 @@ class RewardPlace(NamedTuple):
     """Where rewards of a run work."""
 
     folder: Path
-    """The run's own, in which cages make their scratch folders."""
+    """The run's own, in which sandboxes make their scratch folders."""
     policy: SandboxPolicy = "required"
     device: str = "cpu"
     """Where models work that give rewards."""

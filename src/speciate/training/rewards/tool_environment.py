@@ -1,12 +1,12 @@
-"""A user's environment with tools, `path/to/env.py:Class`, in a cage; in the trainer stands a proxy of it.
+"""A user's environment with tools, `path/to/env.py:Class`, in a sandbox; in the trainer stands a proxy of it.
 
-    class Desk:
+    class Shop:
         def reset(self, prompt, truth, **columns) -> str | None:   what is said after the question, or nothing
         def look_up(self, word: str) -> str:                       a tool: annotated, with a docstring in Google's way
         def get_reward(self) -> float | None:                      optional: what the answer was worth
 
 The file is parsed here, never run: names, annotations, defaults and docstrings of the class's own methods are read from
-its syntax tree, and a class of the same methods is made whose calls go to one caged process. What a tool raises, or a
+its syntax tree, and a class of the same methods is made whose calls go to one sandboxed process. What a tool raises, or a
 process that is lost, is told to the model as an error of that tool, as trl does it.
 """
 
@@ -148,7 +148,7 @@ def _value(node: ast.expr, what: str) -> Any:
 
 
 class EnvironmentHost:
-    """The caged process of a run's environments, and what came of it. Call `close` in the end."""
+    """The sandboxed process of a run's environments, and what came of it. Call `close` in the end."""
 
     def __init__(
         self,
