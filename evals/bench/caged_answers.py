@@ -1,4 +1,5 @@
-"""What the sandbox costs a version that serves: start-up, and answers over the pipe, beside the same process without it.
+"""What the sandbox costs a version that serves: start-up, and answers over the pipe, beside the same process without
+it.
 
 The two are asked in turns. In-process is the same model in this process: what a pipe and JSON cost.
 

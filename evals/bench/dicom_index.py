@@ -1,7 +1,8 @@
 """What it costs to know which DICOM files are one series, beside reading them by pydicom alone: files per second.
 
 The same files for all, 512 x 512 as scanners write them (or --side), every second series stored plainly and the others
-as lossless JPEG 2000; each arm on one core, in an order that turns. `headers` is our reader without its sandbox, `gather`
+as lossless JPEG 2000; each arm on one core, in an order that turns. `headers` is our reader without its sandbox,
+`gather`
 all of a source's indexing in sandboxed processes with what follows from it, on as many cores as there are. The arms of
 pydicom read what we read (`specific_tags`), all of the header, or all of the file and its pixels (of every tenth file).
 CPU seconds count, for machines are shared; what passed by the clock stands beside them.

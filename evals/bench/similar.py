@@ -1,6 +1,7 @@
 """Similar examples at 100,000 x 384, and duplicates by embedding at 20,000 x 384, beside bare numpy on the same.
 
-`find_similar` is timed as the daemon's side does it: a question to a sandboxed process that reads cached Parquet. The first
+`find_similar` is timed as the daemon's side does it: a question to a sandboxed process that reads cached Parquet. The
+first
 answer starts that process and reads the vectors; the peer loads a .npy file for it. Later ones are one product of a
 matrix and a vector on both sides. Rounds are interleaved; figures are medians. The vectors are random: nothing about
 recall is measured, which needs no measuring where the search is exact.

@@ -1,4 +1,5 @@
-"""Attacks on the sandboxes that run others' code: a reward of a file, a scorer of a file, and programs that models wrote.
+"""Attacks on the sandboxes that run others' code: a reward of a file, a scorer of a file, and programs that models
+wrote.
 
 What gets through where there is no cage must not get through in one. The quiet attacks share a process; those that cost
 it are slow, but for some.

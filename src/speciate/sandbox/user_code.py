@@ -95,7 +95,7 @@ def sandbox_hint(error: str) -> str:
     """What to know of the sandbox where its limits may be why the code raised this; else nothing."""
     if not _OUTSIDE.search(error):
         return ""
-    return "Its sandbox has no network and no files but the installed packages: what it needs belongs into the file itself."
+    return "Its sandbox has no network and no files but installed packages: what it needs belongs into the file itself."
 
 
 def read_code(file: Path, recovery: str) -> bytes:

@@ -42,7 +42,8 @@ class Simulators(Protocol):
 @contextmanager
 def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: bool) -> Iterator[Simulators]:
     """Of an environment that `environments.check` passed. `look`: whether there are pictures, of ours alone. `folder`:
-    where a sandbox may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no sandbox.
+    where a sandbox may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no
+    sandbox.
     """
     if environments.is_ours(name):
         yield _InProcessSimulators(name, look)

@@ -1,4 +1,5 @@
-"""The sandboxed half of `inspect_log.py`: reads a log of inspect-ai (`.eval`, a zip with a JSON file for each sample, or
+"""The sandboxed half of `inspect_log.py`: reads a log of inspect-ai (`.eval`, a zip with a JSON file for each sample,
+or
 one JSON file) without inspect-ai.
 
 What is read is bounded: members by their sizes as they are unpacked, not as the zip says; names are only compared,

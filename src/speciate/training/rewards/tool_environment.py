@@ -6,7 +6,8 @@
         def get_reward(self) -> float | None:                      optional: what the answer was worth
 
 The file is parsed here, never run: names, annotations, defaults and docstrings of the class's own methods are read from
-its syntax tree, and a class of the same methods is made whose calls go to one sandboxed process. What a tool raises, or a
+its syntax tree, and a class of the same methods is made whose calls go to one sandboxed process. What a tool raises, or
+a
 process that is lost, is told to the model as an error of that tool, as trl does it.
 """
 
