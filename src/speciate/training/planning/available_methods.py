@@ -251,11 +251,11 @@ def _cannot_be_trained(
 
 def _nearest_candidate(candidate: Candidate, can: list[Candidate]) -> str:
     """The candidate nearest to the request: of the same method, else the cheapest."""
-    candidate = next((candidate for candidate in can if candidate.method == candidate.method), can[0] if can else None)
-    if candidate is None:
+    nearest = next((one for one in can if one.method == candidate.method), can[0] if can else None)
+    if nearest is None:
         return "Call list_options(kind='method') for what can be trained on which modality."
-    base = f" and base_model={candidate.base_model!r}" if candidate.base_model else " and no base_model"
-    return f"Call again with method={candidate.method!r}{base}."
+    base = f" and base_model={nearest.base_model!r}" if nearest.base_model else " and no base_model"
+    return f"Call again with method={nearest.method!r}{base}."
 
 
 def _has_description(modality: str) -> bool:
