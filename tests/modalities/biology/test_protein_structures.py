@@ -86,7 +86,7 @@ def test_other_counts_than_those_of_the_file_are_told() -> None:
     data = pdb(small("AB", models=2))
     whole = b"NUMMDL    2\n" + data
     assert sequence_of(PROTEIN.decode(whole))
-    assert "2 models begin, 2 end, 3 are told" in refused(whole.replace(b"NUMMDL    2", b"NUMMDL    3")).detail
+    assert "2 models begin, 2 end, 3 are declared" in refused(whole.replace(b"NUMMDL    2", b"NUMMDL    3")).detail
     assert "2 models begin, 1 end" in refused(data[: data.rindex(b"ENDMDL")] + b"END").detail
     seqres = b"SEQRES   1 A    5  ASP CYS CYS SER TYR\n"
     assert "lists 5 of 9 residues" in refused(seqres.replace(b"    5", b"    9") + pdb(small(residues=5))).detail
