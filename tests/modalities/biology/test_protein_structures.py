@@ -164,7 +164,7 @@ def test_alternative_places_modified_residues_and_insertions_are_read() -> None:
     assert media["coordinates"][5, 1, 0] == pytest.approx(first.pos.x, abs=1e-3)
 
 
-def test_a_picture_shows_the_chain_and_is_the_same_each_time() -> None:
+def test_an_image_shows_the_chain_and_is_the_same_each_time() -> None:
     media = PROTEIN.decode(pdb(small()))
     picture = PROTEIN.thumbnail(media)
     assert picture.shape == (320, 320, 3)
