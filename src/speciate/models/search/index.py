@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
         ("origins", pa.map_(pa.string(), pa.string())),
     ]
 )
-"""The fields of an Entry, the names of the sources that know it, and of each field that is known who told it when:
+"""The fields of an Entry, the names of the sources that know it, and the source and date of each known field:
 `timm 1.0.31, 2026-11-25`."""
 
 
