@@ -1,7 +1,7 @@
 """Cached vectors: each item is embedded once per extractor, whoever asks.
 
-`features/EXTRACTOR/` holds immutable Parquet parts, sorted by key: `key`, `content` (the sha256 that the key begins
-with: what may be forgotten is found by it) and `vector`, whose float32 numbers lie in one binary value, since that
+`features/EXTRACTOR/` holds immutable Parquet parts, sorted by key: `key`, `content` (the sha256 at the beginning of
+the key, by which a purge finds it) and `vector`, whose float32 numbers lie in one binary value, since that
 reads fifteen times as fast as a list. Two runs that compute the same item at once both write it: duplicates are
 harmless, as an extractor's id fixes the vector. `merge` makes few large parts of many small ones.
 """
@@ -225,11 +225,11 @@ def _groups(parts: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _retry_while_merged(look: Callable[[], Answer]) -> Answer:
-    """Look again where a part vanished while we looked: a merge, or what forgets an item, put another in its place."""
+def _retry_while_merged(read: Callable[[], Answer]) -> Answer:
+    """Read again if a part vanished meanwhile: a merge or a purge replaced it."""
     for attempt in range(_TRIES):
         try:
-            return look()
+            return read()
         except FileNotFoundError:
             if attempt == _TRIES - 1:
                 raise

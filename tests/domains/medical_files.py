@@ -1,4 +1,5 @@
-"""A folder of NIfTI scans as the Medical Segmentation Decathlon lays one out: organs, half of them with a lesion."""
+"""Makers of medical test data: a NIfTI folder laid out like the Medical Segmentation Decathlon (organs, half of them
+with a lesion), CT phantoms of the chest as DICOM (`chest`), and mixed rows of bedside rounds (`write`)."""
 
 from __future__ import annotations
 
@@ -47,19 +48,13 @@ def sent_again(made: Organ, seed: int) -> bytes:
     return packed(written(values[::-1].copy(), np.diag([-2.0, 1.0, 1.5, 1.0])))
 
 
-# Chests of a CT as parametric phantoms: two or three series of each patient, in some patients with a nodule in a
-# lung.
-#
-# All come from a generator alone and are written as a hospital sends them: mixed in one folder, without suffixes,
-# under names that say nothing.
-
-
 Voxels = npt.NDArray[np.int16]
 _AIR, _WATER, _LUNG, _BONE, _NODULE = -1000, 30, -820, 500, 800
 
 
 def chest(chance: np.random.Generator, nodule: bool, shape: tuple[int, int, int]) -> Voxels:
-    """(D, H, W) in Hounsfield units; each patient's body has a form of its own."""
+    """(D, H, W) in Hounsfield units: a parametric CT phantom, in some patients with a nodule in a lung; each patient's
+    body has its own shape."""
     z, y, x = np.mgrid[: shape[0], : shape[1], : shape[2]].astype(np.float32)
     middle = np.array(shape, np.float32) / 2 + chance.uniform(-1, 1, 3)
     wide, deep = shape[2] * chance.uniform(0.38, 0.46), shape[1] * chance.uniform(0.3, 0.4)
@@ -106,14 +101,6 @@ def hospital(folder: Path, patients: int, shape: tuple[int, int, int] = (12, 40,
     return folder / "findings.csv"
 
 
-# Made-up bedside rounds as mixed rows: a handwritten digit, a note and a short hum, of which no one tells the
-# urgency.
-#
-# The digits, 0 and 1, come with scikit-learn; a 1 and a bad note are a reason each, and the urgency counts the
-# reasons: `rest`, `check`, `call`. The hum says nothing. Some notes and hums are missing. Every sixth picture comes a
-# second time, compressed, with a note of its own: the same picture with another answer.
-
-
 RATE = 8_000
 URGENCY = ("rest", "check", "call")
 _WHO = ("The patient", "She", "He", "Bed four", "The new arrival", "Mr Ito", "Mrs Okafor")
@@ -126,11 +113,16 @@ class Rounds(NamedTuple):
     folder: Path
     labels: Path
     copies: list[tuple[str, str]]
-    """Names of rows with the same picture."""
+    """Names of rows with the same image."""
 
 
 def write(folder: Path, count: int = 220, seed: int = 0) -> Rounds:
-    """`folder/rows/0001/{scan.png, note.txt, hum.wav}` and `folder/labels.csv`."""
+    """`folder/rows/0001/{scan.png, note.txt, hum.wav}` and `folder/labels.csv`.
+
+    The digits, 0 and 1, come with scikit-learn; a 1 and a bad note are a reason each, and the urgency counts the
+    reasons: `rest`, `check`, `call`. No part tells the urgency alone, and the hum tells nothing. Some notes and hums
+    are missing. Every sixth image comes a second time, compressed, with another note: the same image with another
+    answer."""
     digits, chance = load_digits(), np.random.default_rng(seed)
     drawn = np.flatnonzero(digits.target < 2)[:count]
     lines, copies, number = ["name,urgency"], list[tuple[str, str]](), 0

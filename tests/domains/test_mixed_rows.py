@@ -71,7 +71,7 @@ def splits_of(app: App) -> dict[str, str]:
 def test_two_parts_tell_what_neither_tells_alone(app: App, tmp_path: Path) -> None:
     rounds = created(app, tmp_path)
 
-    # A picture that comes twice, with another note and another answer, lies in one split; drawn at random it would not.
+    # An image that comes twice, with another note and another answer, lies in one split; drawn at random it would not.
     splits = splits_of(app)
     assert all(splits[a] == splits[b] for a, b in rounds.copies)
     rows = version_rows.read(app.workspace.folders, versions.version(app.workspace.database, "rounds").manifest)

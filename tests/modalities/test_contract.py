@@ -118,7 +118,7 @@ def test_names_in_any_script_are_names(sample: Sample) -> None:
 
 @EACH
 def test_a_wrong_name_does_not_make_another_modality_of_it(sample: Sample) -> None:
-    """A picture that is called .txt is no text, and so on: it is recognised as what it is, or refused. The sound of a
+    """An image that is called .txt is no text, and so on: it is recognised as what it is, or refused. The sound of a
     video is a recording."""
     for other in SAMPLES:
         if Path(sample.file).suffix in find(other.modality).borrows:
@@ -136,7 +136,7 @@ def test_the_header_declares_a_size(sample: Sample) -> None:
 
 
 @EACH
-def test_a_judgement_says_what_the_medium_says(sample: Sample) -> None:
+def test_a_summary_says_what_the_medium_says(sample: Sample) -> None:
     """But for fingerprints of what is encoded (a video's, a JPEG's), and small differences of a JPEG in small."""
     modality = find(sample.modality)
     judged, media = modality.summarize(sample.data), modality.decode(sample.data)
@@ -210,7 +210,7 @@ def test_another_modalitys_file_is_refused_or_usable(name: str) -> None:
 
 
 @ALL
-def test_pictures_and_recordings_are_nothing_else(name: str) -> None:
+def test_images_and_recordings_are_nothing_else(name: str) -> None:
     for sample in SAMPLES:
         if sample.modality in ("image", "audio"):
             assert isinstance(decoded(name, sample.data), DecodeError) == (name != sample.modality)

@@ -137,7 +137,7 @@ def test_a_damaged_video_is_partial() -> None:
 
 
 def test_an_mcap_file_on_one_clock_holds_the_nearest_previous_values() -> None:
-    """Commands at 10 Hz are the clock; joints at 20 Hz and pictures at 5 Hz count with their last message."""
+    """Commands at 10 Hz are the clock; joints at 20 Hz and images at 5 Hz count with their last message."""
     media, way = EPISODE.decode(FILES["json.mcap"]), path()
     assert media["about"]["action"] == ["arm/command.velocity.x", "arm/command.velocity.y"]
     assert media["about"]["state"] == ["joints.position.0", "joints.position.1"]

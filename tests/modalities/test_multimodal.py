@@ -1,4 +1,4 @@
-"""Mixed rows: every part judged as its own modality judges it, what is missing is seen, and any part can be near."""
+"""Mixed rows: every part is summarized by its own modality, what is missing is seen, and any part can be near."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_rows_are_near_where_any_part_is() -> None:
     samples = (chirp() * 32_000).astype(np.int16)
     rows = [
         {"a.image": photo(), "b.text": TEXT},
-        {"a.image": photo("JPEG"), "b.text": b"Quite another report."},  # the same picture
+        {"a.image": photo("JPEG"), "b.text": b"Quite another report."},  # the same image
         {"a.image": another(1), "b.text": TEXT + b" And a word."},  # nearly the same text as the first
         {"a.image": another(2), "b.text": b"Quite another report."},  # a short text, as the second has it
         {"c.audio": sound("WAV", samples), "a.image": another(3)},
         {"c.audio": sound("FLAC", samples)},  # the same sound
-        {"d.image": photo()},  # the same picture as another part
+        {"d.image": photo()},  # the same image as another part
     ]
     sketches = [MULTIMODAL.sketch(MULTIMODAL.decode(mixed(row))) for row in rows]
     assert near_duplicates.near_duplicate_pairs(sketches, MULTIMODAL.sketching).tolist() == [[0, 1], [0, 2], [4, 5]]

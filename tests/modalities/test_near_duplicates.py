@@ -1,4 +1,4 @@
-"""What is near and what is not, on real pictures and on texts whose similarity is known."""
+"""What is near and what is not, on real images and on texts whose similarity is known."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_changed_photograph_is_found(change: Callable[[Image.Image], Image.Ima
 
 
 @pytest.mark.parametrize("quality", [35, 60, None], ids=["JPEG 35", "JPEG 60", "two thirds as large"])
-def test_a_smooth_or_dark_picture_is_found(quality: int | None) -> None:
+def test_a_smooth_or_dark_image_is_found(quality: int | None) -> None:
     """Of all with 8 gray values or more between the darkest and the brightest part; no sketch counts as not found."""
     crops = [crop for crop in smooth_crops() if contrast(crop) >= 8]
     assert len(crops) > 350
@@ -167,7 +167,7 @@ def test_different_parts_of_a_photograph_are_not_near() -> None:
     assert IMAGE_SKETCHES.near(sketches[first], sketches[second]).mean() < 0.001
 
 
-def test_smooth_pictures_of_different_places_are_not_near() -> None:
+def test_smooth_images_of_different_places_are_not_near() -> None:
     """Those that share less than half of what they show."""
     places, found = [], []
     for number, photograph in enumerate(load_sample_images().images):

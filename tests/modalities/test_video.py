@@ -30,7 +30,7 @@ def near(one: bytes, other: bytes) -> bool:
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("format_", ["mp4", "matroska"])
-def test_a_picture_is_turned_as_its_file_says(format_: str, degrees: int) -> None:
+def test_an_image_is_turned_as_its_file_says(format_: str, degrees: int) -> None:
     upright = panned(3)
     lying = [np.ascontiguousarray(np.rot90(frame, -degrees // 90)) for frame in upright]
     data = encode(lying, format_, rotation=degrees, crf="10")

@@ -73,7 +73,7 @@ def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:
     check_vectors(encoder, TEXTS)
 
 
-def test_a_model_of_pictures_embeds_videos_frame_by_frame(tmp_path: Path) -> None:
+def test_a_model_of_images_embeds_videos_frame_by_frame(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(4)]
     model_folder.save(architectures.build("new:vit", pictures, 0), tmp_path)
@@ -90,7 +90,7 @@ def test_a_model_of_pictures_embeds_videos_frame_by_frame(tmp_path: Path) -> Non
     assert not one[2].any()
 
 
-def test_a_model_of_pictures_embeds_volumes_slice_by_slice(tmp_path: Path) -> None:
+def test_a_model_of_images_embeds_volumes_slice_by_slice(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     scans: list[Volume] = [
         {"voxels": generator.normal(0, 1, (depth, 16, 16)).astype(np.float32), "spacing": np.ones(3, np.float32)}

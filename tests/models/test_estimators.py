@@ -1,4 +1,4 @@
-"""Rebuilt estimators give what scikit-learn's gave, from arrays alone."""
+"""Rebuilt estimators give scikit-learn's results from arrays alone: classical ones, novelty, streaming LDA."""
 
 from __future__ import annotations
 
@@ -117,9 +117,6 @@ def test_a_pickle_is_no_model(tmp_path: Path) -> None:
     assert refusal.value.code is Code.REFUSED
 
 
-# How odd: against scikit-learn, dense and sparse, and after a file.
-
-
 RANDOM = np.random.default_rng(0)
 LEARNED = RANDOM.normal(size=(200, 6)) @ RANDOM.normal(size=(6, 6))
 ASKED = RANDOM.normal(size=(50, 6)) * 3
@@ -162,9 +159,6 @@ def test_what_was_saved_scores_the_same(made: Any, tmp_path: Path) -> None:
     asked = csr_array(ASKED) if len(getattr(made, "starts", ())) else ASKED
     assert (again.scores(asked) == made.scores(asked)).all()
     assert again.parameters == made.parameters
-
-
-# Streaming LDA: what it knows does not depend on when it was told, and is what scikit-learn finds at once.
 
 
 CHANCE = np.random.default_rng(0)

@@ -107,8 +107,6 @@ def test_a_sealed_folder_tells_a_changed_and_a_missing_file(tmp_path: Path) -> N
         assert refusal.value.code is Code.REFUSED
 
 
-# What others serve
-
 ENDPOINT = Endpoint(base_url="https://llm.example/v1", model="big", secret="llm")
 
 

@@ -23,7 +23,7 @@ class ModelCard(BaseModel):
     id: str = ""
     """sha256 of the list of the files' hashes: the same bytes have the same id."""
     task: str | None = None
-    """None for a model that others serve and that answers in words whatever it is asked."""
+    """None for a model that others serve and that answers any prompt in words."""
     modality: str | None = None
     """None where a model of others may read several."""
     method: str

@@ -86,7 +86,7 @@ def test_other_counts_than_those_of_the_file_are_told() -> None:
     data = pdb(small("AB", models=2))
     whole = b"NUMMDL    2\n" + data
     assert sequence_of(PROTEIN.decode(whole))
-    assert "2 models begin, 2 end, 3 are told" in refused(whole.replace(b"NUMMDL    2", b"NUMMDL    3")).detail
+    assert "2 models begin, 2 end, 3 are declared" in refused(whole.replace(b"NUMMDL    2", b"NUMMDL    3")).detail
     assert "2 models begin, 1 end" in refused(data[: data.rindex(b"ENDMDL")] + b"END").detail
     seqres = b"SEQRES   1 A    5  ASP CYS CYS SER TYR\n"
     assert "lists 5 of 9 residues" in refused(seqres.replace(b"    5", b"    9") + pdb(small(residues=5))).detail
@@ -164,7 +164,7 @@ def test_alternative_places_modified_residues_and_insertions_are_read() -> None:
     assert media["coordinates"][5, 1, 0] == pytest.approx(first.pos.x, abs=1e-3)
 
 
-def test_a_picture_shows_the_chain_and_is_the_same_each_time() -> None:
+def test_an_image_shows_the_chain_and_is_the_same_each_time() -> None:
     media = PROTEIN.decode(pdb(small()))
     picture = PROTEIN.thumbnail(media)
     assert picture.shape == (320, 320, 3)

@@ -1,4 +1,4 @@
-"""Meshes and clouds that are less than they declare are never used, and what declares too much is not even tried."""
+"""Meshes and clouds that hold less than they declare are never used; files that declare too much are not decoded."""
 
 from __future__ import annotations
 
@@ -256,9 +256,6 @@ def test_numbers_that_no_place_can_have_are_told() -> None:
     head = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nelement face 1\n"
     said = refusal(MESH, head + b"property list float int vertex_indices\nend_header\n" + b"\xff" * 24)
     assert "no whole number" in said.detail
-
-
-# Lines of an OBJ counted all at once, as a regular expression finds them one by one.
 
 
 _VERTEX = re.compile(rb"(?m)^[ \t]*v[ \t]+\S")

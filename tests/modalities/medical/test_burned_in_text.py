@@ -1,4 +1,4 @@
-"""Text burned into pictures: how often it is found, and how often it is seen where there is none.
+"""Text burned into images: how often it is found, and how often it is seen where there is none.
 
 The figures in docs/deidentification.md are those of `measured()`, which prints them when this file is run as a program.
 """
@@ -38,7 +38,7 @@ class Real(NamedTuple):
 
 @cache
 def real() -> tuple[Real, ...]:
-    """Every picture that comes with pydicom and decodes."""
+    """Every image that comes with pydicom and decodes."""
     found = []
     for path in sorted(Path(pydicom.__file__).parent.joinpath("data", "test_files").rglob("*.dcm")):
         with warnings.catch_warnings():
@@ -77,7 +77,7 @@ def printed(frame: Pixels, size: int, *, bottom: bool = False) -> Pixels | None:
 class Measured(NamedTuple):
     without: int
     false: int
-    """Pictures without text in which some is suspected."""
+    """Images without text in which some is suspected."""
     real_text: int
     found: int
     drawn: dict[int, tuple[int, int]]
@@ -109,13 +109,13 @@ def measured() -> Measured:
 
 
 @pytest.mark.slow
-def test_no_text_is_seen_in_real_pictures_without_any() -> None:
+def test_no_text_is_seen_in_real_images_without_any() -> None:
     assert measured().without >= 50
     assert measured().false == 0
 
 
 @pytest.mark.slow
-def test_text_in_real_pictures_is_found() -> None:
+def test_text_in_real_images_is_found() -> None:
     assert measured().real_text == len(WITH_TEXT)
     assert measured().found == len(WITH_TEXT)
 

@@ -1,4 +1,5 @@
-"""The engine on real and on damaged files: a DICOM file or a DecodeError comes out, and pixels are as they were."""
+"""De-identification: real and damaged files give a DICOM file with the same pixels or a DecodeError; the profile table,
+pseudonyms and descriptions."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ REAL = (
     "waveform_ecg.dcm", "SC_rgb_small_odd.dcm", "test-SR.dcm", "liver_1frame.dcm", "UN_sequence.dcm",
     "SC_rgb_jpeg.dcm", "nested_priv_SQ.dcm", "empty_charset_LEI.dcm", "rtplan.dcm",
 )  # fmt: skip
-"""Explicit, implicit, big-endian, deflated and compressed; pictures, outlines, waveforms and reports; odd ones."""
+"""Explicit, implicit, big-endian, deflated and compressed; images, outlines, waveforms and reports; odd ones."""
 _UNDECODED = ("SC_rgb_jpeg.dcm", "nested_priv_SQ.dcm")
 """Broken as they come."""
 SMALL = Path(str(get_testdata_file("MR_small.dcm"))).read_bytes()
@@ -158,9 +159,6 @@ def test_a_damaged_file_is_rewritten_or_named_and_nothing_else(data: st.DataObje
     assert read(made.data).PatientIdentityRemoved == "YES"
 
 
-# The table as data: its rows, what they say, and what options make of them.
-
-
 PATIENT_NAME, STUDY_DATE, STUDY_UID, SERIES_DESCRIPTION, STATION = (
     0x00100010, 0x00080020, 0x0020000D, 0x0008103E, 0x00081010,
 )  # fmt: skip
@@ -258,9 +256,6 @@ def test_safe_private_attributes_are_those_of_their_creator() -> None:
     assert not is_safe_private("SIEMENS MR HEADER", 0x00191008)
 
 
-# Pseudonyms: always the same under one key, and dates that move together.
-
-
 ONE, OTHER = Pseudonyms(b"a" * 32), Pseudonyms(b"b" * 32)
 DAYS = st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1))
 
@@ -304,9 +299,6 @@ def test_the_time_of_day_stays() -> None:
 )
 def test_what_is_no_whole_date_is_not_shifted(value: str) -> None:
     assert shift_date(value, -3650) is None
-
-
-# Descriptions keep nothing but words that name nobody.
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_colours_become_their_luminance() -> None:
     assert float(shown.max()) == pytest.approx(0.299 * 200 + 0.587 * 120 + 0.114 * 40, abs=0.01)
 
 
-def test_the_same_picture_is_the_same_in_every_lossless_syntax() -> None:
+def test_the_same_image_is_the_same_in_every_lossless_syntax() -> None:
     names = ("", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless", "_jpeg_ls_lossless", "_padded")
     volumes = [DICOM.decode(samples.real(f"MR_small{name}.dcm")) for name in names]
     assert len({DICOM.fingerprint(volume) for volume in volumes}) == 1

@@ -1,4 +1,4 @@
-"""A compressed picture that says it is larger than its DICOM header does is refused before a decoder allocates it."""
+"""A compressed image that says it is larger than its DICOM header does is refused before a decoder allocates it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_whatever_is_cut_or_changed_it_is_a_size_or_none(name: str) -> None:
         assert found is None or len(found) == 2
 
 
-def test_a_frame_of_a_billion_pixels_in_a_small_picture_is_never_decoded() -> None:
+def test_a_frame_of_a_billion_pixels_in_a_small_image_is_never_decoded() -> None:
     data = samples.FILES["MR_small_jp2klossless.dcm"]
     place = data.index(b"\xff\x4f\xff\x51")
     large = data[: place + 8] + (20_000).to_bytes(4, "big") + (60_000).to_bytes(4, "big") + data[place + 16 :]

@@ -1,4 +1,4 @@
-"""Backbones over pictures, sound, series and rows: the same promises for all, and what odd media come to."""
+"""Backbones over images, audio, time series, volumes, points and rows: the same contract for all, and odd media."""
 
 from __future__ import annotations
 
@@ -359,9 +359,6 @@ def test_padding_does_not_count_to_the_norms_of_a_training() -> None:
     torch.testing.assert_close(others, gradients, atol=1e-2, rtol=1e-2)
 
 
-# Volumes
-
-
 def test_a_u_net_has_a_state_for_each_voxel_of_the_cube() -> None:
     made = built("new:unet3d")
     assert states(made, made.prepare(MEDIA["volume"])).grid == (24, 24, 24)
@@ -377,7 +374,7 @@ def test_a_volumes_own_scale_and_the_training_volumes_are_both_seen() -> None:
 
 
 @pytest.mark.parametrize("name", ["new:vit", "timm:resnet10t"])
-def test_a_volume_of_one_slice_is_a_gray_picture(name: str) -> None:
+def test_a_volume_of_one_slice_is_a_gray_image(name: str) -> None:
     slices = [volume(seed, slices=1) for seed in range(4)]
     made = built(name, slices)
     pictures = [slice_images(each, 1)[0] for each in slices]
@@ -395,9 +392,6 @@ def test_slices_of_a_volume_share_one_range_of_values() -> None:
     levels = [int(picture[0, 0, 0]) for picture in pictures]
     assert levels == sorted(set(levels))
     assert len(slice_images(ramp, 99)) == 10
-
-
-# PointNet: neither the order of points nor how a form is turned changes what it sees, and meshes are clouds to it.
 
 
 CLOUD = np.random.default_rng(0).gamma(2, (1, 2, 3), (300, 3)).astype(np.float32)

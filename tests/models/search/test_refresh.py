@@ -1,4 +1,4 @@
-"""The table of the world's models made again, from what is installed and from a hub."""
+"""The table of published models rebuilt, from installed packages and from a hub."""
 
 from __future__ import annotations
 
@@ -84,9 +84,6 @@ def test_who_is_not_asked_keeps_what_it_said_of_models_that_others_know_too() ->
     assert (alone["ref"], alone["sources"], alone["downloads"]) == ("hf:timm/x.y", ["hub"], 99)
     assert alone["license"] is None  # of it, only timm's word is known
     assert not index.merge([by_timm("2"), by_hub("2")], {}, before).num_rows
-
-
-# The shipped table made again.
 
 
 def test_sources_that_are_installed_tell_what_the_shipped_table_holds() -> None:

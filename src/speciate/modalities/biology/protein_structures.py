@@ -215,11 +215,11 @@ class _Counts:
                 self._master = line
 
     def _check(self, with_atoms: set[bytes]) -> None:
-        declared = _number(self._master[50:55]), _number(self._master[55:60])
-        atoms, ters = self._first if self._first and declared != (self.atoms, self._ters) else (self.atoms, self._ters)
+        counted = _number(self._master[50:55]), _number(self._master[55:60])
+        atoms, ters = self._first if self._first and counted != (self.atoms, self._ters) else (self.atoms, self._ters)
         found = {
-            "atoms": (atoms, declared[0]),
-            "TER records": (ters, declared[1]),
+            "atoms": (atoms, counted[0]),
+            "TER records": (ters, counted[1]),
             "SEQRES records": (self._seqres, _number(self._master[65:70])),
         }
         for what, (there, expected) in found.items():

@@ -1,5 +1,4 @@
-"""Backbones, one file per modality: media in, states out. architectures.py lists them, contract.py says what each must
-do.
+"""Backbones, one file per modality: media in, states out. architectures.py lists them, contract.py states the contract.
 
-A head of tasks/ stands on any of them.
+May use: modalities and model_folder.py. Heads live in tasks/.
 """

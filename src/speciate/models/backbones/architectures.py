@@ -1,4 +1,4 @@
-"""The backbones that there are, by ref. A new architecture is a line here and a file beside it. Imports no torch.
+"""The table of backbones, by ref. A new architecture is a line here and a file beside it. Imports no torch.
 
 `new:NAME` fresh weights of an architecture; `timm:NAME` fresh weights of timm's; `pkg:NAME`, `path:/dir` published
 weights in a transformers folder; `name@v3` the backbone of a model that was trained here.
@@ -28,7 +28,7 @@ class Architecture(NamedTuple):
     citation: str
     build: str
     rate: float = 1e-3
-    """The learning rate that did best where it was tried, of AdamW with all weights learning."""
+    """The best learning rate that was measured, for AdamW with all weights trained."""
 
 
 FILES = {
@@ -43,8 +43,8 @@ FILES = {
     "point-cloud": "speciate.models.backbones.points",
     "episode": "speciate.models.backbones.episode",
 }
-"""Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` what was saved, but
-for networks whose settings name their `architecture`: those come back as they were built."""
+"""Modality -> the module that reads it: its `build` also reads transformers folders, its `rebuild` saved settings.
+Networks whose settings name their `architecture` are rebuilt by that architecture's module."""
 
 FOLDERS = {
     "protein": ("esm", "esmc"),
@@ -56,20 +56,20 @@ FOLDERS = {
     "audio": ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew"),
     "video": ("videomae",),
 }  # fmt: skip
-"""Modality -> the `model_type`s of config.json that its `build` reads. Of others, those that _reads_text."""
+"""Modality -> the `model_type`s of config.json that its `build` reads; others are text if _reads_text."""
 
-_OTHER_SENSES = (
+_OTHER_MODALITIES = (
     "vision_config", "audio_config", "encoder_config", "image_size", "num_mel_bins", "input_feat_per_channel",
     "feature_projection_input_dim", "conv_stride",
 )  # fmt: skip
-"""Entries of a config.json of a network that takes images or sound, with a tokenizer for what it says of them."""
+"""Entries of a config.json of a network that reads images or audio and has a tokenizer for its output."""
 _NEEDS = ("torch", "transformers")
 
 
 def modality_of(base_model: str, folder: Path | None = None) -> str | None:
-    """What a base model reads; None where it cannot be told.
+    """The modality that a base model reads; None if it is unknown.
 
-    `path:` names its folder itself, unless `folder` is a copy; for a registered model that of its version is needed.
+    `path:` names its folder itself, unless `folder` is a copy; for a registered model, pass its version's folder.
     """
     if base_model in ARCHITECTURES:
         return ARCHITECTURES[base_model].modality
@@ -88,10 +88,10 @@ def modality_of(base_model: str, folder: Path | None = None) -> str | None:
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None = None, **options: Any) -> Backbone:
-    """The backbone to be trained, fitted on the training media where its weights are fresh.
+    """The backbone to be trained, fitted on the training media if its weights are fresh.
 
-    `folder` is where a registered version lies, or a copy of `path:`; `pkg:` and `path:` are found without. `options`
-    are those of the modality's `build`. The same arguments give the same weights. Raises INVALID, NOT_FOUND or
+    `folder`: of a registered version, or a copy of `path:`; `pkg:` and `path:` are found without. `options`: of the
+    modality's `build`. The same arguments give the same weights. Raises INVALID, NOT_FOUND or
     MISSING_EXTRA.
     """
     folder = _locate(base_model, folder)
@@ -115,7 +115,7 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None 
 
 
 def refuse_adapter(folder: Path) -> None:
-    """INVALID where transformers would change the network by weights that are not in its own files."""
+    """Raise INVALID if transformers would change the network by weights that are not in its own files."""
     if (folder / "adapter_config.json").is_file():
         raise SpeciateError(
             Code.INVALID,
@@ -125,7 +125,7 @@ def refuse_adapter(folder: Path) -> None:
 
 
 def rebuild(settings: dict[str, Any], folder: Path) -> Backbone:
-    """The backbone that gave these `settings()`, with weights of no meaning. `folder` holds its `files()`."""
+    """The backbone that gave these `settings()`, with meaningless weights. `folder` holds its `files()`."""
     _check_libraries()
     known = ARCHITECTURES.get(settings.get("architecture", ""))
     module = known.build.partition(":")[0] if known else FILES[settings["modality"]]
@@ -161,15 +161,15 @@ def _folder_modality(folder: Path) -> str | None:
 
 
 def _reads_text(folder: Path, config: dict[str, Any]) -> bool:
-    """By what it is made of, as there are hundreds of types."""
+    """By its files and settings, as there are hundreds of types."""
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
-    return tokenizer and "vocab_size" in config and not any(name in config for name in _OTHER_SENSES)
+    return tokenizer and "vocab_size" in config and not any(name in config for name in _OTHER_MODALITIES)
 
 
 def _why_not(base_model: str, folder: Path | None) -> str:
     if folder is None:
         return closest(base_model, ARCHITECTURES)
-    return f"{folder} has no config.json of a network that is read here, or no tokenizer beside one of text."
+    return f"{folder} has no config.json of a supported network, or no tokenizer beside a text network."
 
 
 def _load(name: str) -> Any:
@@ -238,11 +238,11 @@ ARCHITECTURES = {
         "Greydanus & Kobak 2024", "speciate.models.backbones.fixed_length:build", 1e-2,
     ),
     "new:bc-mlp": Architecture(
-        "episode", "a perceptron over what is measured at a step",
+        "episode", "a perceptron over the measurements of a step",
         "Mandlekar et al. 2021", "speciate.models.backbones.episode:build",
     ),
     "new:bc-cnn": Architecture(
-        "episode", "where the cameras see things at a step, by convolutions, beside what is measured",
+        "episode", "convolutions that locate things in the cameras' frames of a step, beside the measurements",
         "Levine et al. 2016", "speciate.models.backbones.episode:build", 3e-3,
     ),
     "new:cnn3d": Architecture(
@@ -263,8 +263,8 @@ ARCHITECTURES = {
     ),
 }  # fmt: skip
 
-_TAKEN_FOR = {"dicom": ("volume", "image"), "nifti": ("volume", "image"), "mesh": ("point-cloud",)}
-"""Modality -> what its media are taken for by networks that do not read it by its name, what suits them best first."""
+_READ_AS = {"dicom": ("volume", "image"), "nifti": ("volume", "image"), "mesh": ("point-cloud",)}
+"""Modality -> other modalities whose networks can read its media, the best first."""
 
 _FRESH_RATE, _KNOWN_RATE = 1e-3, 1e-4
 
@@ -274,12 +274,12 @@ def reads(base_model: str, modality: str, folder: Path | None = None) -> bool:
 
 
 def suits(read: str | None, modality: str) -> bool:
-    """Whether what reads `read` can be given media of `modality`: those of volumes are read slice by slice, too."""
-    return read == modality or read in _TAKEN_FOR.get(modality, ())
+    """Whether a network for `read` can read media of `modality`, too: volumes are also read slice by slice."""
+    return read == modality or read in _READ_AS.get(modality, ())
 
 
 def names(modality: str) -> list[str]:
-    """What can be trained here on this modality, best first: published weights, then fresh ones."""
+    """Base models that can be trained here on this modality, best first: published weights, then fresh ones."""
     if any(importlib.util.find_spec(library) is None for library in _NEEDS):
         return []
     published = [
@@ -287,12 +287,12 @@ def names(modality: str) -> list[str]:
         for name, entry in packaged.PACKAGED.items()
         if entry.modality == modality and not entry.weights and packaged.installed(name)
     ]
-    own = (modality, *_TAKEN_FOR.get(modality, ())[:1])
+    own = (modality, *_READ_AS.get(modality, ())[:1])
     return published + [name for name, entry in ARCHITECTURES.items() if entry.modality in own]
 
 
 def usual_rate(base_model: str) -> float:
-    """A learning rate to begin with where every weight learns: lower where weights are good already."""
+    """A learning rate to begin with if all weights are trained: lower for published weights."""
     if base_model in ARCHITECTURES:
         return ARCHITECTURES[base_model].rate
     return _FRESH_RATE if base_model.startswith("timm:") else _KNOWN_RATE

@@ -1,10 +1,14 @@
-"""A backbone whose network is a file of another engine; all that prepares media, and every head, stays ours.
+"""A backbone whose network is a file of another engine (onnxruntime, OpenVINO); preprocessing and heads stay ours.
 
 Its folder has `backbone.json` with an entry `exported`, the backbone's own files, and the network where
 `backbone.safetensors` would be. The backbone itself is rebuilt on torch's device `meta`, without any weights, for its
 `prepare` and `collate`: the same code as before the export, so that only the network can differ. It answers, and cannot
 be trained.
-"""
+
+`open_network` gives `compute: {input: array} -> outputs in the file's order`. One thread means one thread, also for
+waiting: nothing spins beside other work of the machine. No library of custom operators is registered, so a file can use
+none. OpenVINO keeps to float32 unless `fastest`: the fastest precision differs between processors, and so would
+answers."""
 
 from __future__ import annotations
 
@@ -27,40 +31,30 @@ if TYPE_CHECKING:
 
 ENTRY = "exported"
 OUTPUTS = ("sequence", "mask", "pooled")
-
-# Engines that compute an exported network from its file: onnxruntime and OpenVINO, each as one function.
-#
-#     open(FORMAT, file, threads) -> compute: {input: array} -> outputs in the file's order
-#
-# One thread means one thread, also for waiting: nothing spins beside the other work of the machine. No library of
-# custom operators is ever registered, so a file can ask for none. OpenVINO keeps to float32 unless `fastest`: what
-# the fastest precision of a processor is differs from one to the next, and so would the answers.
-
-
 Format = Literal["onnx", "openvino"]
 
 
 class ExportSettings(BaseModel):
-    """What a folder says of its network."""
+    """The network of an exported folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Format
     quantize: Literal["none", "int8"] = "none"
     inputs: dict[str, tuple[int | None, ...]]
-    """Of the batch's entries those that the network reads, with their sides; None: any."""
+    """The batch's entries that the network reads, with their sides; None: any."""
     grid: tuple[int, ...] | None = None
-    """Of its States, where positions have places."""
+    """Of its States, if positions have places."""
     parameters: int
     """Learned numbers of the network, as before the export."""
 
 
 class ExportedBackbone:
-    def __init__(self, inner: Backbone, said: ExportSettings, width: int, compute: Compute) -> None:
+    def __init__(self, inner: Backbone, settings: ExportSettings, width: int, compute: Compute) -> None:
         import torch
 
         self.base_model, self.modality, self.unit = inner.base_model, inner.modality, inner.unit
         self.width, self.module = width, torch.nn.Module()
-        self.exported = said
+        self.exported = settings
         self._inner, self._compute = inner, compute
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
@@ -95,28 +89,27 @@ def load(
     """From a folder whose hashes were checked. As many threads compute as torch has."""
     import torch
 
-    said = ExportSettings.model_validate(settings[ENTRY])
+    export = ExportSettings.model_validate(settings[ENTRY])
     plain = {name: value for name, value in settings.items() if name != ENTRY}
     inner = weightless(plain, folder, rebuild)
-    file = folder / FILES[said.format][0]
-    compute = open_network(said.format, file, torch.get_num_threads(), fastest=said.quantize == "int8")
-    return ExportedBackbone(inner, said, int(settings["width"]), compute)
+    file = folder / FILES[export.format][0]
+    compute = open_network(export.format, file, torch.get_num_threads(), fastest=export.quantize == "int8")
+    return ExportedBackbone(inner, export, int(settings["width"]), compute)
 
 
 def weightless(settings: dict[str, Any], folder: Path, rebuild: Callable[[dict[str, Any], Path], Backbone]) -> Backbone:
-    """The backbone that gave these settings, for what it does before its network; without memory for weights where its
-    libraries can do that."""
+    """The backbone that gave these settings, for its preprocessing; without memory for weights if its libraries can."""
     import torch
 
     try:
         with torch.device("meta"):
             return rebuild(settings, folder)
-    except (NotImplementedError, RuntimeError, SpeciateError):  # it computes with its weights to know its own shape
+    except (NotImplementedError, RuntimeError, SpeciateError):  # it computes its own shape with its weights
         return rebuild(settings, folder)
 
 
 def export_settings(settings: Mapping[str, Any]) -> ExportSettings | None:
-    """None of a backbone that was not exported."""
+    """None for a backbone that was not exported."""
     return ExportSettings.model_validate(settings[ENTRY]) if settings.get(ENTRY) else None
 
 
@@ -133,19 +126,19 @@ def _unlike(backbone: Backbone, name: str, sides: Sequence[int | None], had: Seq
         Code.INVALID,
         f"The exported network of {backbone.base_model!r} takes {name!r} with sides {tuple(sides)} (None: any); this "
         f"example makes {tuple(had)}.",
-        "Ask the version that it was exported from: it takes more.",
+        "Use the version that it was exported from: it takes more.",
     )
 
 
 Compute = Callable[[Mapping[str, npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 FILES: dict[Format, tuple[str, ...]] = {"onnx": ("backbone.onnx",), "openvino": ("backbone.xml", "backbone.bin")}
-"""The first is what an engine opens."""
+"""The engine opens the first one."""
 _RUNS: dict[Format, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 _ERRORS_ONLY = 3
 
 
 def check_installed(*libraries: str) -> None:
-    """MISSING_EXTRA where one of them is not there."""
+    """Raise MISSING_EXTRA if one of them is not installed."""
     for library in libraries:
         if importlib.util.find_spec(library) is None:
             raise SpeciateError(
@@ -155,23 +148,23 @@ def check_installed(*libraries: str) -> None:
             )
 
 
-def open_network(form: Format, file: Path, threads: int, *, fastest: bool = False) -> Compute:
-    """Raises MISSING_EXTRA, or INVALID where the engine cannot read the file."""
-    check_installed(_RUNS[form])
+def open_network(format: Format, file: Path, threads: int, *, fastest: bool = False) -> Compute:  # noqa: A002 - as the tool calls it
+    """Raises MISSING_EXTRA, or INVALID if the engine cannot read the file."""
+    check_installed(_RUNS[format])
     try:
-        return _onnx(file, threads) if form == "onnx" else _openvino(file, threads, fastest=fastest)
+        return _onnx(file, threads) if format == "onnx" else _openvino(file, threads, fastest=fastest)
     except (RuntimeError, ValueError, OSError) as error:
         raise SpeciateError(
             Code.INVALID,
-            f"{_RUNS[form]} cannot read {file}.",
+            f"{_RUNS[format]} cannot read {file}.",
             "Export the model again with export_model.",
             str(error)[:300],
         ) from error
 
 
 def without_telemetry() -> None:
-    """OpenVINO's tools and NNCF report their use to their maker unless this module cannot be imported: both then go on
-    with a stub. Before either is imported."""
+    """OpenVINO's tools and NNCF report their use to their maker unless this module cannot be imported: both then use
+    a stub. Call it before either is imported."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be imported
 
 

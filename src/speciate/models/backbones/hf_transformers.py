@@ -1,7 +1,10 @@
 """Models of the transformers library: with fresh weights, from a published folder, or empty to be filled.
 
-Never `from_pretrained` for what we saved ourselves: saved.py says why. Foreign code in a folder is never run.
-"""
+Folders that we saved ourselves are never read with `from_pretrained`: model_folder.py says why. Foreign code in a
+folder is never run. transformers is imported without libraries that none of our networks need, although they are
+installed: it imports torchvision (for its image processors) and scipy (for the losses of detectors) with every network,
+600 modules, which in a sandbox cost seconds before the first answer. Code that needs an image processor of transformers
+needs another process."""
 
 from __future__ import annotations
 
@@ -21,14 +24,15 @@ if TYPE_CHECKING:
     import torch
 
 
-_OF_THEIR_MAKER = (
+_OF_THE_PUBLISHER = (
     "_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", "id2label", "label2id", "use_cache",
 )  # fmt: skip
-"""Entries of a config that say nothing of the states."""
+"""Entries of a config that do not affect the states."""
+_NOT_NEEDED = ("torchvision", "scipy")
 
 
 def build_fresh(config: Any, seed: int) -> torch.nn.Module:
-    """A model with drawn weights: the same for the same seed, whatever was drawn before."""
+    """A model with random weights: the same for the same seed, in any state of the generator."""
     with seeded(seed):
         return _make(config)
 
@@ -36,13 +40,13 @@ def build_fresh(config: Any, seed: int) -> torch.nn.Module:
 def load_published(folder: Path) -> torch.nn.Module:
     """The encoder in a transformers folder, in float32 and eval mode.
 
-    Raises NOT_FOUND where there is none, INVALID where it cannot be read or a weight of the encoder is missing.
+    Raises NOT_FOUND without one, INVALID if it cannot be read or a weight of the encoder is missing.
     """
     from transformers.utils import logging
 
     config = published_config(folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types here
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what matters of its warnings is raised below
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its important warnings are raised below
     import torch
 
     try:
@@ -76,7 +80,7 @@ def published_config(folder: Path) -> Any:
 
 
 def build_empty(config: Any) -> torch.nn.Module:
-    """With weights of no meaning, to be filled by saved.py."""
+    """With meaningless weights, to be loaded by model_folder.py."""
     return build_fresh(config, 0)
 
 
@@ -86,15 +90,15 @@ def config_of(settings: Mapping[str, Any]) -> Any:
 
 def settings_of(config: Any) -> dict[str, Any]:
     """The whole config as JSON, defaults too: those of another version of the library may differ."""
-    return {name: value for name, value in config.to_dict().items() if name not in _OF_THEIR_MAKER}
+    return {name: value for name, value in config.to_dict().items() if name not in _OF_THE_PUBLISHER}
 
 
 def unreadable(folder: Path, why: str, error: Exception | None = None) -> SpeciateError:
-    """`error`: of a library, whose words may quote the files."""
+    """`error`: a library's, whose message may quote the files."""
     return SpeciateError(
         Code.INVALID,
         f"{folder} cannot be read as a model of transformers: {why}",
-        "Give the path of a folder that save_pretrained wrote: config.json, model.safetensors and what prepares media.",
+        "Give the path of a folder that save_pretrained wrote: config.json, model.safetensors, a tokenizer.",
         str(error or ""),
     )
 
@@ -107,7 +111,7 @@ def _library() -> Any:
 
 
 def _stateless(config: Any) -> Any:
-    """Decoders keep nothing for a next token: there is none."""
+    """Decoders cache nothing for a next token: there is none."""
     config.use_cache = False
     return config
 
@@ -123,26 +127,16 @@ def _encoder(module: Any, config: Any) -> Any:
 
 
 def _without_pooler(config: Any) -> dict[str, Any]:
-    """Where a class can do without its pooling layer it does: its weights are often missing and never used here."""
+    """Leaves out a pooling layer if the class allows it: its weights are often missing and never used here."""
     made: Any = _library().MODEL_MAPPING[type(config)]
     first = made[0] if isinstance(made, tuple) else made
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(first).parameters else {}
 
 
-# transformers without libraries that none of our networks need, although they are installed.
-#
-# It imports torchvision (for its image processors) and scipy (for the losses of detectors) with every network, text
-# encoders too; 600 modules, which in a sandbox cost seconds before the first answer. Our media are prepared by our own
-# code, and our losses are our own. Whoever needs an image processor of transformers needs a process without this.
-
-
-_NOT_NEEDED = ("torchvision", "scipy")
-
-
 @cache
 def hide_unneeded_libraries() -> None:
     """Before the first network is imported: transformers asks once for each library, and remembers the answer."""
-    if "transformers.modeling_utils" in sys.modules:  # the zygote's, say: what it decided stays
+    if "transformers.modeling_utils" in sys.modules:  # the zygote's, say: its decision stays
         return
     from transformers.utils import import_utils
 

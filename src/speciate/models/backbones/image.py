@@ -49,23 +49,28 @@ class ImageBackbone:
     unit: str | None = None
 
     def __init__(
-        self, base_model: str, config: dict[str, Any], shown: Preprocessing, module: torch.nn.Module, weights: str
+        self,
+        base_model: str,
+        config: dict[str, Any],
+        preprocessing: Preprocessing,
+        module: torch.nn.Module,
+        weights: str,
     ) -> None:
         """`config`: of transformers, with `model_type`; or `{"timm": NAME}`. `weights`: "fresh" or "published"."""
         self.base_model, self.module = base_model, module
-        self._config, self._shown, self._weights = config, shown, weights
+        self._config, self._preprocessing, self._weights = config, preprocessing, weights
         self.width = self._probed()
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
         """`media`: uint8 (H, W, 3) each -> `pixels`: uint8 (3, side, side)."""
         if per_unit:
             refuse_units(self)
-        pictures = [_picture(medium) for medium in media]
-        for medium, picture in zip(media, pictures, strict=True):
-            if picture is None:
+        items: list[Item] = []
+        for medium in media:
+            if (image := _image_of(medium)) is None:
                 refuse_medium(self, medium)
-        shown = (picture for picture in pictures if picture is not None)
-        return [{"pixels": _square(picture, self._shown.side, self._shown.resample)} for picture in shown]
+            items.append({"pixels": _square(image, self._preprocessing.side, self._preprocessing.resample)})
+        return items
 
     def length(self, item: Item) -> int:
         return int(item["pixels"].shape[1])  # all alike
@@ -75,7 +80,7 @@ class ImageBackbone:
         import torch
 
         pixels = torch.from_numpy(np.stack([item["pixels"] for item in items])).float() / 255
-        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (self._shown.mean, self._shown.std))
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (self._preprocessing.mean, self._preprocessing.std))
         return {"pixels": (pixels - mean) / std}
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
@@ -91,7 +96,7 @@ class ImageBackbone:
     def settings(self) -> dict[str, Any]:
         return {
             "base_model": self.base_model, "modality": self.modality, "config": self._config,
-            "preprocessing": self._shown._asdict(), "weights": self._weights,
+            "preprocessing": self._preprocessing._asdict(), "weights": self._weights,
         }  # fmt: skip
 
     def files(self) -> dict[str, bytes]:
@@ -101,7 +106,7 @@ class ImageBackbone:
         """The width of its states, from trying it: no two libraries name it alike. Refuses what gives no grid."""
         import torch
 
-        side = self._shown.side
+        side = self._preprocessing.side
         self.module.eval()
         try:
             with torch.no_grad():
@@ -109,14 +114,14 @@ class ImageBackbone:
         except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"{self.base_model!r} gives no grid of states for pictures of {side} x {side} pixels: {error}",
+                f"{self.base_model!r} gives no grid of states for images of {side} x {side} pixels: {error}",
                 "Use 'new:vit', another of timm's models, or another folder.",
             ) from error
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> ImageBackbone:
     """`new:vit`, `timm:NAME`, or a transformers folder. Raises INVALID, NOT_FOUND or MISSING_EXTRA."""
-    media = [picture for medium in media if (picture := _picture(medium)) is not None]
+    media = [image for medium in media if (image := _image_of(medium)) is not None]
     if folder is not None:
         return _from_folder(base_model, media, folder)
     if base_model.startswith("timm:"):
@@ -135,12 +140,12 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:
-    shown = Preprocessing(**settings["preprocessing"])
+    preprocessing = Preprocessing(**settings["preprocessing"])
     config = settings["config"]
-    return ImageBackbone(settings["base_model"], config, shown, _network(config), settings["weights"])
+    return ImageBackbone(settings["base_model"], config, preprocessing, _network(config), settings["weights"])
 
 
-def _picture(medium: Any) -> Pixels | None:
+def _image_of(medium: Any) -> Pixels | None:
     """The medium itself, or the gray image that a volume of one slice is; None of all else."""
     if is_volume(medium):
         return slice_images(medium, 1)[0] if len(medium["voxels"]) == 1 else None
@@ -206,14 +211,14 @@ def _from_folder(base_model: str, media: Sequence[Any], folder: Path) -> ImageBa
 def _published(folder: Path, media: Sequence[Any], declared: Any) -> Preprocessing:
     """What preprocessor_config.json says; fitted on the media where it says nothing."""
     path = folder / "preprocessor_config.json"
-    said = foreign_files.read_json(path) if path.is_file() else {}
-    crop = said.get("crop_size") if said.get("do_center_crop") else None
-    side = _number(crop) or _number(said.get("size")) or _number(declared) or _fitting_side(media, _SMALLEST_TIMM)
-    if not said.get("do_normalize", True):
-        return Preprocessing(side, (0.0,) * 3, (1.0,) * 3, said.get("resample", _BILINEAR))
-    if "image_mean" in said and "image_std" in said:
-        mean, std = (tuple(map(float, said[name])) for name in ("image_mean", "image_std"))
-        return Preprocessing(side, mean, std, said.get("resample", _BILINEAR))
+    processor = foreign_files.read_json(path) if path.is_file() else {}
+    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
+    side = _number(crop) or _number(processor.get("size")) or _number(declared) or _fitting_side(media, _SMALLEST_TIMM)
+    if not processor.get("do_normalize", True):
+        return Preprocessing(side, (0.0,) * 3, (1.0,) * 3, processor.get("resample", _BILINEAR))
+    if "image_mean" in processor and "image_std" in processor:
+        mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
+        return Preprocessing(side, mean, std, processor.get("resample", _BILINEAR))
     return _fitted(media, side)
 
 
@@ -239,11 +244,15 @@ def _from_timm(base_model: str, media: Sequence[Any], seed: int) -> ImageBackbon
 def timm_name(folder: Path) -> str | None:
     """The network in a folder as timm publishes it; None where it is no such folder."""
     try:
-        said = foreign_files.read_json(folder / "config.json")
-        name = f"{said['architecture']}.{tag}" if (tag := said["pretrained_cfg"].get("tag")) else said["architecture"]
+        stored = foreign_files.read_json(folder / "config.json")
+        name = (
+            f"{stored['architecture']}.{tag}"
+            if (tag := stored["pretrained_cfg"].get("tag"))
+            else stored["architecture"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return str(name) if "model_type" not in said else None
+    return str(name) if "model_type" not in stored else None
 
 
 def _timm_backbone(base_model: str, name: str, media: Sequence[Any], seed: int, file: str | None) -> ImageBackbone:
@@ -259,8 +268,8 @@ def _timm_backbone(base_model: str, name: str, media: Sequence[Any], seed: int, 
     data = timm.data.resolve_model_data_config(module)
     fixed = bool(module.pretrained_cfg.get("fixed_input_size")) or file is not None
     side = data["input_size"][1] if fixed else math.ceil(_fitting_side(media, _SMALLEST_TIMM) / 32) * 32
-    shown = Preprocessing(side, tuple(data["mean"]), tuple(data["std"])) if file else _fitted(media, side)
-    return ImageBackbone(base_model, {"timm": name}, shown, module, "published" if file else "fresh")
+    preprocessing = Preprocessing(side, tuple(data["mean"]), tuple(data["std"])) if file else _fitted(media, side)
+    return ImageBackbone(base_model, {"timm": name}, preprocessing, module, "published" if file else "fresh")
 
 
 def _cached(published: Any) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.tabular import number as as_number
+from speciate.modalities import tabular
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Encoding(NamedTuple):
         return 2 * len(self.numbers) + sum(number.flagged for number in self.numbers)
 
 
-class ColumnsBackbone:
+class TabularBackbone:
     modality = "tabular"
     unit: str | None = None
     width = _WIDTH
@@ -110,19 +110,19 @@ class ColumnsBackbone:
         return {}
 
 
-def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> ColumnsBackbone:
+def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> TabularBackbone:
     """INVALID where no column can be learned from."""
     encoding = _fitted(media)
     with seeded(seed):
-        return ColumnsBackbone(base_model, encoding, _network(encoding))
+        return TabularBackbone(base_model, encoding, _network(encoding))
 
 
-def rebuild(settings: Mapping[str, Any], folder: Path) -> ColumnsBackbone:
+def rebuild(settings: Mapping[str, Any], folder: Path) -> TabularBackbone:
     encoding = Encoding(
         tuple(Number(**number) for number in settings["numbers"]),
         tuple(Category(**category) for category in settings["categories"]),
     )
-    return ColumnsBackbone(settings["base_model"], encoding, _network(encoding))
+    return TabularBackbone(settings["base_model"], encoding, _network(encoding))
 
 
 def _network(encoding: Encoding) -> Any:
@@ -187,7 +187,7 @@ def _free_text(present: Sequence[Any]) -> bool:
 
 def _seen(number: Number, media: Sequence[Row]) -> list[Any]:
     """(N,) each: standardised, rank between -1 and 1, and the flag."""
-    raw = np.array([as_number(number.name, medium.get(number.name)) for medium in media], np.float64)
+    raw = np.array([tabular.number(number.name, medium.get(number.name)) for medium in media], np.float64)
     missing = np.isnan(raw)
     values = np.where(missing, number.knots[_KNOTS // 2], raw)
     standard = np.clip((values - number.mean) / number.std, -_FARTHEST, _FARTHEST)

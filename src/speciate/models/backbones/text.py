@@ -1,8 +1,8 @@
 """Networks that read text: `new:bert`, fresh and small, and transformers' encoders in a folder.
 
-Units are words between white space; the state of a word is that of its first piece, as Devlin et al. 2019 have it.
-A text is cut after `max_tokens`. Left out: the dense layers that some sentence-transformers folders have after pooling.
-"""
+Units are words between white space; the state of a word is that of its first piece, as Devlin et al. 2019 have it. A
+text is truncated after `max_tokens`. The functions over tokens are shared with protein.py. Left out: the dense layers
+that some sentence-transformers folders have after pooling."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ _MAX_TOKENS = 256
 _VOCABULARY = 8192
 _SPECIAL = ("[PAD]", "[CLS]", "[SEP]")
 _WORD = re.compile(r"\S+")
+Pooling = Literal["mean", "first", "max"]
+"""Of all attended tokens, special ones included, as Sentence-BERT does (Reimers & Gurevych 2019); or the first's."""
 
 
 class TextBackbone:
@@ -83,8 +85,8 @@ def build(
     base_model: str, media: Sequence[Any], seed: int, folder: Path | None, *,
     max_tokens: int = _MAX_TOKENS, cased: bool = False,
 ) -> Backbone:  # fmt: skip
-    """`max_tokens`: special ones included; less where an architecture has fewer positions. `cased`: fresh ones tell
-    capitals from small letters, as names of things need it; what has few examples is better off without."""
+    """`max_tokens`: special ones included; less if an architecture has fewer positions. `cased`: a fresh tokenizer
+    keeps capitals, which names need; with few examples it is better to fold them."""
     if folder is not None:
         return _published(base_model, folder, max_tokens)
     tokenizer = learn_tokenizer(media, cased)
@@ -104,7 +106,7 @@ def rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone:
 
 
 def learn_tokenizer(texts: Sequence[str], cased: bool = False) -> Tokenizer:
-    """Pieces of bytes joined by frequency (Sennrich et al. 2016): no character of any script is unknown to them."""
+    """Pieces of bytes joined by frequency (Sennrich et al. 2016): they know every character of every script."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -153,7 +155,7 @@ def _published_tokenizer(folder: Path) -> Tokenizer:
 
 
 def published_pooling(folder: Path) -> Pooling:
-    """What a sentence-transformers folder says of itself, else the mean."""
+    """The pooling of a sentence-transformers folder, else the mean."""
     try:
         settings = foreign_files.read_json(folder / "1_Pooling" / "config.json")
     except (OSError, ValueError):
@@ -164,8 +166,8 @@ def published_pooling(folder: Path) -> Pooling:
 
 
 def _first_pieces(text: str, pieces: Any) -> list[int]:
-    """Where each word's first piece stands: the first that ends after the word begins. Words that were cut off have
-    none; one of which the tokenizer keeps nothing has the piece after it, or the last."""
+    """The place of each word's first piece: the first that ends after the word begins. Truncated words have none; a
+    word that the tokenizer drops has the piece after it, or the last."""
     special = np.asarray(pieces.special_tokens_mask) == 1
     places = np.flatnonzero(~special)
     if not len(places):
@@ -178,16 +180,9 @@ def _first_pieces(text: str, pieces: Any) -> list[int]:
     return first
 
 
-# What backbones over tokens share, text and protein: batches of token ids, and states of tokens, units and wholes.
-
-
-Pooling = Literal["mean", "first", "max"]
-"""Of all attended tokens, special ones included, as Sentence-BERT does (Reimers & Gurevych 2019); or the first's."""
-
-
 def token_item(ids: Sequence[int], special: Sequence[int], units: Sequence[int] | None, filler: int) -> Item:
-    """`special` marks tokens that stand for nothing of the medium; `units`: the position of each unit's token."""
-    if not ids:  # a text of which the tokenizer knows nothing: attention needs something to look at
+    """`special` marks tokens that stand for no part of the medium; `units`: the position of each unit's token."""
+    if not ids:  # a text without a known token: attention needs at least one
         ids, special = [filler], [1]
     made: Item = {"ids": np.asarray(ids, np.int32), "counted": np.asarray(special) == 0}
     return made if units is None else made | {"units": np.asarray(units, np.int32)}
@@ -221,7 +216,7 @@ def token_states(module: Any, batch: dict[str, torch.Tensor], pooling: Pooling) 
 
 
 def longest_input(config: Any) -> int | None:
-    """Tokens that an architecture has positions for; None where its positions are relative."""
+    """Tokens that an architecture has positions for; None if its positions are relative."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions <= 0:
         return None

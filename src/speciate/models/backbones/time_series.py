@@ -1,9 +1,9 @@
 """Networks that read series: `new:patchtst`, and `new:inceptiontime` (Ismail Fawaz et al. 2020), strong on short ones.
 
-Each channel of each series is brought to mean 0 and spread 1, as both networks want it; what that takes away, its level
-and its scale beside those of the training series, is added to every state, so that classes may differ by it alone.
+Each channel of each series is brought to mean 0 and spread 1, as both networks need it. The lost level and scale,
+relative to those of the training series, are added to every state, so that classes may differ by them alone.
 A series longer than `_LONGEST` steps, or for PatchTST than any in training, is interpolated down to that length; with
-`ending`, as forecasts want it, only its last steps are read.
+`ending`, for forecasts, only its last steps are read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FILTERS, _BLOCKS, _KERNELS = 16, 6, (39, 19, 9)  # published: 32, 6, (40, 20, 1
 
 
 class Scale(NamedTuple):
-    """What the training series are like: one number per channel, and their steps."""
+    """Statistics of the training series: one number per channel, and their steps."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -110,10 +110,10 @@ class SeriesBackbone:
         level, scale = values.mean(1), values.std(1)
         varies = scale > _FLAT * std
         shape = (values - level[:, None]) / np.where(varies, scale, 1.0)[:, None] * varies[:, None]
-        told = [(level - mean) / std, np.log(np.maximum(scale / std, _FLAT))]
+        lost = [(level - mean) / std, np.log(np.maximum(scale / std, _FLAT))]
         return {
             "values": at_most(shape.astype(np.float32), int(steps)),
-            "level": np.clip(np.concatenate(told), -_FARTHEST, _FARTHEST).astype(np.float32),
+            "level": np.clip(np.concatenate(lost), -_FARTHEST, _FARTHEST).astype(np.float32),
         }
 
 
@@ -150,7 +150,7 @@ def refuse_folder(base_model: str) -> NoReturn:
 
 
 def checked(backbone: Backbone, medium: Any, channels: int) -> Series:
-    """INVALID for what is no series, or has other channels."""
+    """Raises INVALID for another medium, or other channels."""
     if not (isinstance(medium, np.ndarray) and medium.ndim == 2 and medium.size):
         refuse_medium(backbone, medium)
     if len(medium) != channels:

@@ -1,10 +1,10 @@
-"""The table of the world's models that comes with the package, made again from the packages that name them.
+"""Rebuilds the shipped table of published models from the packages that name them.
 
     python -m speciate.models.search.build_index     (make known-models)
 
-All sources but the hub must be installed: a table that lost one would lose its models without a word. The hub is left
-to each workspace's own refresh, for what it lists changes by the hour. timm's networks are counted on torch's device
-`meta`, those only that the table before did not have: minutes for all of them.
+All sources but the hub must be installed: without one the table would silently lose its models. The hub is left to each
+workspace's own refresh, as its list changes by the hour. timm's networks are counted on torch's device
+`meta`, only new ones: all take minutes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NOT_SHIPPED = ("hub",)
 
 
 def build(before: pa.Table, date: str, names: Sequence[str] | None = None) -> pa.Table:
-    """What the sources tell now, on `date` (ISO); sizes that `before` knows are taken from it. MISSING_EXTRA where one
-    of them is not installed."""
+    """The entries of all sources, on `date` (ISO); sizes that `before` has are kept. Raises MISSING_EXTRA if a source
+    is not installed."""
     names = names or [name for name in sources.SOURCES if name not in _NOT_SHIPPED]
     lacking = [str(sources.find(name).package) for name in names if not sources.find(name).installed()]
     if lacking:
         raise SpeciateError(
             Code.MISSING_EXTRA,
-            f"The table would lose what these packages tell, which are not installed: {', '.join(lacking)}.",
+            f"The table would lose the models of these packages, which are not installed: {', '.join(lacking)}.",
             "Run: make install",
         )
     sizes = index.known_sizes(before)

@@ -1,8 +1,9 @@
-"""What models are for as vectors, by the packaged encoder of sentences, where it is installed.
+"""Embeddings of model descriptions and queries, by the packaged sentence encoder, if it is installed.
 
-The texts of the index are embedded by a job (`speciate refresh`), each once: the file of vectors is kept by the digests
-of the texts, so a newer index embeds what is new. A query is embedded in a process of the pool. Neither happens in the
-daemon, which only multiplies.
+The texts of the index are embedded by a job (`speciate refresh`), each once: the file stores vectors by the digests of
+the texts, so a newer index embeds new texts alone. A query is embedded in a process of the pool, once, and cached; a
+search waits for it at most PATIENCE_SECONDS. The first query of a process finds no encoder loaded: it is answered by
+words alone while the pool loads it. The daemon only multiplies.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from speciate.models.encoders import Encoder, load_encoder
 PACKAGE = "minilm"
 _FILE = "meanings.npz"
 _LONGEST = 240
-"""Characters of a text that are embedded: what a model is for stands at the beginning, and long texts take long."""
+"""Characters of a text that are embedded: the purpose of a model is at the beginning, and long texts take long."""
 _FORM = "1"
-"""Raise it where `texts` says other things: then all are embedded anew."""
+"""Raise it when `texts` changes: then all are embedded anew."""
 
 Vectors = npt.NDArray[np.float32]
 
 
 class IndexVectors(NamedTuple):
-    """`vectors` (N, width) of unit length, zeros where a text has none yet; `encoder` names what computed them."""
+    """`vectors` (N, width) of unit length, zeros for texts without a vector; `encoder`: its id."""
 
     vectors: Vectors
     encoder: str
@@ -50,7 +51,7 @@ def vectors_file(folder: Path) -> Path:
 
 
 def texts(table: pa.Table) -> list[str]:
-    """What is embedded of each model (index.SCHEMA)."""
+    """The text that is embedded for each model (index.SCHEMA)."""
     columns = (table[name].to_pylist() for name in ("ref", "what", "tasks", "modalities"))
     return [
         f"{' '.join((*(tasks or ()), *(modalities or ())))}: {what or ref}"[:_LONGEST]
@@ -59,7 +60,7 @@ def texts(table: pa.Table) -> list[str]:
 
 
 def read_vectors(folder: Path, wanted: Sequence[str]) -> IndexVectors | None:
-    """The vectors of these texts; None where none were made, or the encoder is not installed any more."""
+    """The vectors of these texts; None if none were made, or the encoder is no longer installed."""
     path = vectors_file(folder)
     if not path.is_file() or not packaged.installed(PACKAGE):
         return None
@@ -68,19 +69,19 @@ def read_vectors(folder: Path, wanted: Sequence[str]) -> IndexVectors | None:
             digests, vectors, encoder = kept["digests"], kept["vectors"], str(kept["encoder"])
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
-    asked = _digests(wanted)
-    places = np.searchsorted(digests, asked) if len(digests) else np.zeros(len(asked), int)
+    keys = _digests(wanted)
+    places = np.searchsorted(digests, keys) if len(digests) else np.zeros(len(keys), int)
     places = np.minimum(places, max(len(digests) - 1, 0))
-    found = np.zeros((len(asked), vectors.shape[1]), np.float32)
-    known = digests[places] == asked if len(digests) else np.zeros(len(asked), bool)
+    found = np.zeros((len(keys), vectors.shape[1]), np.float32)
+    known = digests[places] == keys if len(digests) else np.zeros(len(keys), bool)
     found[known] = vectors[places[known]]
     return IndexVectors(found, encoder)
 
 
 def embed_texts(folder: Path, wanted: Sequence[str], progress: Callable[[int, int], None]) -> int:
-    """Keep in `folder` the vectors of these texts, and compute those that it lacks. Returns how many were computed.
+    """Store the vectors of these texts in `folder`, computing the missing ones. Returns how many were computed.
 
-    `progress(done, total)` may raise to stop: what was computed until then is kept. Runs in a worker: it loads a
+    `progress(done, total)` may raise to stop: vectors computed until then are kept. Runs in a worker: it loads a
     network."""
     encoder = _encoder()
     before = read_vectors(folder, wanted)
@@ -128,14 +129,8 @@ def _digests(wanted: Sequence[str]) -> npt.NDArray[np.bytes_]:
     return np.array([hashlib.sha256(f"{_FORM}{text}".encode()).digest()[:15] + b"." for text in wanted], "S16")
 
 
-# The vectors of queries: asked of the pool once each, kept in the cache, never waited for longer than a search may.
-#
-# The first query of a process finds no encoder loaded. It is answered by words alone, while the pool loads it; the
-# same query has its vector the next time.
-
-
 PATIENCE_SECONDS = 0.06
-"""What a search may wait: a loaded encoder takes a few milliseconds."""
+"""The longest wait of a search: a loaded encoder takes a few milliseconds."""
 _SERVICE = "speciate.models.search.embeddings:embed_query"
 _LOADING_SECONDS = 180.0
 _KEPT = 2_000
@@ -154,7 +149,7 @@ class QueryVectors:
         self._lock = threading.Lock()
 
     def vector(self, pool: Pool, text: str, encoder: str, patience: float = PATIENCE_SECONDS) -> Vector | None:
-        """(width,) of unit length; None where it is not there in time, or another encoder would answer."""
+        """(width,) of unit length; None if it is not there in time, or the pool has another encoder."""
         text = " ".join(text.lower().split())
         if not text:
             return None
@@ -162,7 +157,7 @@ class QueryVectors:
         if (known := _read_query(path)) is not None:
             return known
         with self._lock:
-            if len(self._waiting) > 8:  # somebody asks faster than the pool answers
+            if len(self._waiting) > 8:  # queries come faster than the pool answers
                 return None
             future = self._waiting.get(text)
             if future is None:
@@ -192,7 +187,7 @@ def _read_query(path: Path) -> Vector | None:
 
 
 def _keep_query(path: Path, vector: Vector) -> None:
-    """What cannot be kept is asked again another time."""
+    """If it cannot be stored, the query is embedded again another time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if sum(1 for _ in path.parent.iterdir()) >= _KEPT:

@@ -1,6 +1,6 @@
-"""What is known of the world's models as one table: a row for each, each field with who told it and when.
+"""The index of published models: one table with a row for each model, and the source and date of each field.
 
-Rows of several sources about one model are one row: of each field the first source's word stands, in the order of
+Rows of several sources about one model become one row: the first source counts for each field, in the order of
 `sources.SOURCES`. A table is shipped with the package, so that a search needs no network; a workspace may hold a newer
 one.
 """
@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
         ("origins", pa.map_(pa.string(), pa.string())),
     ]
 )
-"""The fields of an Entry, the names of the sources that know it, and of each field that is known who told it when:
+"""The fields of an Entry, the names of the sources that know it, and the source and date of each known field:
 `timm 1.0.31, 2026-11-25`."""
 
 
@@ -72,7 +72,7 @@ class SourceListing(NamedTuple):
 
 
 def list_sources(names: Iterable[str], date: str) -> Iterator[SourceListing]:
-    """What each of these sources tells, of those that are installed. `date`: today's, ISO."""
+    """The entries of these sources, of the installed ones. `date`: today's, ISO."""
     for name in names:
         source = sources.find(name)
         if source.installed():
@@ -80,88 +80,88 @@ def list_sources(names: Iterable[str], date: str) -> Iterator[SourceListing]:
 
 
 def merge(
-    told: Iterable[SourceListing], sizes: Mapping[str, int] | None = None, before: pa.Table | None = None
+    listings: Iterable[SourceListing], sizes: Mapping[str, int] | None = None, before: pa.Table | None = None
 ) -> pa.Table:
-    """One row for each model, sorted by ref. `sizes`: learned numbers of timm's architectures. `before`: an earlier
-    table, of which what other sources said stays, field by field."""
-    told = list(told)
-    said = [
-        *_current_facts(told, sizes),
-        *(_earlier_facts(before, {each.source for each in told}) if before is not None else ()),
+    """One row for each model, sorted by ref. `sizes`: parameters of timm's architectures. `before`: an earlier table,
+    whose fields from other sources stay."""
+    listings = list(listings)
+    facts = [
+        *_current_facts(listings, sizes),
+        *(_earlier_facts(before, {each.source for each in listings}) if before is not None else ()),
     ]
     order = {name: place for place, name in enumerate(sources.table())}
     rows: dict[str, _Row] = {}
-    for each in sorted(said, key=lambda each: order.get(each.source, len(order))):
-        rows.setdefault(each.model, _Row()).hear(each.fields, each.source, each.origin)
-    ordered = sorted(rows.values(), key=lambda row: str(row.said["ref"]))
-    return pa.Table.from_pylist([row.plain() for row in ordered], SCHEMA)
+    for each in sorted(facts, key=lambda each: order.get(each.source, len(order))):
+        rows.setdefault(each.model, _Row()).add(each.fields, each.source, each.origin)
+    ordered = sorted(rows.values(), key=lambda row: str(row.fields["ref"]))
+    return pa.Table.from_pylist([row.as_dict() for row in ordered], SCHEMA)
 
 
 class _SourceFact(NamedTuple):
-    """What one source says of one model."""
+    """The fields of one source about one model."""
 
     model: str
-    """Its repository, or its ref where it has none."""
+    """Its repository, or its ref if it has none."""
     source: str
     origin: str
     fields: dict[str, Any]
 
 
-def _current_facts(told: Iterable[SourceListing], sizes: Mapping[str, int] | None) -> Iterator[_SourceFact]:
-    for source, origin, date, entries in told:
+def _current_facts(listings: Iterable[SourceListing], sizes: Mapping[str, int] | None) -> Iterator[_SourceFact]:
+    for source, origin, date, entries in listings:
         for entry in entries:
-            said = {name: value for name, value in entry.model_dump().items() if value not in (None, ())}
+            fields = {name: value for name, value in entry.model_dump().items() if value not in (None, ())}
             if source == "timm" and sizes:
                 architecture = entry.ref.removeprefix("timm:").partition(".")[0]
-                said |= {"parameters": sizes[architecture]} if architecture in sizes else {}
-            yield _SourceFact(entry.hub or entry.ref, source, f"{origin}, {date}", said)
+                fields |= {"parameters": sizes[architecture]} if architecture in sizes else {}
+            yield _SourceFact(entry.hub or entry.ref, source, f"{origin}, {date}", fields)
 
 
-def _earlier_facts(before: pa.Table, asked: Collection[str]) -> Iterator[_SourceFact]:
-    """What a table says by sources that are not asked now. A row tells of each field the first source that said it;
-    what the others must have said too, for no row is without it, is made good."""
-    left = pa.array([not set(names) <= set(asked) for names in before["sources"].to_pylist()], pa.bool_())
+def _earlier_facts(before: pa.Table, listed: Collection[str]) -> Iterator[_SourceFact]:
+    """The facts of a table from sources that are not listed now. A row names the first source of each field; required
+    fields are restored for the other sources."""
+    left = pa.array([not set(names) <= set(listed) for names in before["sources"].to_pylist()], pa.bool_())
     for row in before.filter(left).to_pylist():
         origins = dict(row["origins"])
-        by = {field: _teller(origin, row["sources"]) for field, origin in origins.items()}
+        by = {field: _source_of(origin, row["sources"]) for field, origin in origins.items()}
         ref = f"hf:{row['hub']}" if row["hub"] else row["ref"]
         for source in row["sources"]:
-            if source in asked:
+            if source in listed:
                 continue
             own = [field for field in origins if by[field] == source]
             fields = {field: row[field] for field in origins if field in own or field in _UNITED}
             if "relation" in own:
-                fields["base_model"] = row["base_model"]  # to which it is one
+                fields["base_model"] = row["base_model"]  # which the relation is to
             fields = {"ref": ref, "what": row["what"], "access": row["access"], **fields}
             yield _SourceFact(row["hub"] or row["ref"], source, origins[own[0] if own else "ref"], fields)
 
 
-def _teller(origin: str, told: Sequence[str]) -> str:
-    """Which of the sources that know a model says `timm 1.0.31, 2026-11-25`; what names none of them is the server of a
-    hub."""
+def _source_of(origin: str, known: Sequence[str]) -> str:
+    """The source of the origin `timm 1.0.31, 2026-11-25`, among those that know a model; any other origin is a hub's
+    server."""
     word = origin.partition(",")[0].partition(" ")[0]
-    return next((name for name in told if word in (name, _PACKAGES.get(name))), "hub" if "hub" in told else told[0])
+    return next((name for name in known if word in (name, _PACKAGES.get(name))), "hub" if "hub" in known else known[0])
 
 
 class _Row:
     def __init__(self) -> None:
-        self.said: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
         self._sources: dict[str, None] = {}
 
-    def hear(self, said: Mapping[str, Any], source: str, origin: str) -> None:
-        """What is known already stands; of what a model does and reads, each source may know a part."""
-        if said.get("base_model") != self.said.get("base_model", said.get("base_model")):
-            said = {name: value for name, value in said.items() if name != "relation"}  # to another base
-        for name, value in said.items():
-            if name in _UNITED and name in self.said:
-                self.said[name] = tuple(dict.fromkeys((*self.said[name], *value)))
-            elif name not in self.said:
-                self.said[name], self._origins[name] = value, origin
+    def add(self, fields: Mapping[str, Any], source: str, origin: str) -> None:
+        """Known fields stay; tasks and modalities of all sources are united."""
+        if fields.get("base_model") != self.fields.get("base_model", fields.get("base_model")):
+            fields = {name: value for name, value in fields.items() if name != "relation"}  # to another base
+        for name, value in fields.items():
+            if name in _UNITED and name in self.fields:
+                self.fields[name] = tuple(dict.fromkeys((*self.fields[name], *value)))
+            elif name not in self.fields:
+                self.fields[name], self._origins[name] = value, origin
         self._sources[source] = None
 
-    def plain(self) -> dict[str, Any]:
-        return {**self.said, "sources": list(self._sources), "origins": sorted(self._origins.items())}
+    def as_dict(self) -> dict[str, Any]:
+        return {**self.fields, "sources": list(self._sources), "origins": sorted(self._origins.items())}
 
 
 def write(table: pa.Table, path: Path) -> None:
@@ -169,7 +169,7 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def read(path: Path = SHIPPED) -> pa.Table:
-    """A table that an earlier version wrote lacks columns: what they say is unknown then."""
+    """A table of an earlier version may lack columns: their fields are unknown then."""
     found = pq.read_table(path)
     for field in SCHEMA:
         if field.name not in found.column_names:
@@ -178,7 +178,7 @@ def read(path: Path = SHIPPED) -> pa.Table:
 
 
 def known_sizes(table: pa.Table) -> dict[str, int]:
-    """Learned numbers of timm's architectures, as an earlier table has them: networks do not change their size."""
+    """Parameters of timm's architectures by an earlier table: networks do not change their size."""
     refs, found = table["ref"].to_pylist(), table["parameters"].to_pylist()
     return {
         ref.removeprefix("timm:").partition(".")[0]: count

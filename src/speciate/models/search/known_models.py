@@ -1,4 +1,4 @@
-"""The world's models beside the workspace's own, ready to be searched, and which of them can be used here and now."""
+"""Search over published models and the workspace's own, and which of them can be used here and now."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ALLOWED = "SELECT DISTINCT host FROM consents WHERE expires IS NULL OR expires 
 
 class _Loaded(NamedTuple):
     seq: int
-    """The newest event when it was seen to be true still: without another one nothing was registered since."""
+    """The newest event at the last check: without another one nothing was registered since."""
     state: tuple[Any, ...]
     models: ModelIndex
 
@@ -47,20 +47,20 @@ _vectors_by_workspace: WeakKeyDictionary[Workspace, QueryVectors] = WeakKeyDicti
 class Access(NamedTuple):
     available: bool
     needs: tuple[str, ...]
-    """What is lacking, each as a sentence that says what to do."""
+    """Missing steps, each as an instruction."""
 
 
 class AccessContext(NamedTuple):
-    """What access to models rests on, looked up once for many of them."""
+    """The facts that access to models depends on, looked up once for many models."""
 
     workspace: Workspace
     keys: frozenset[str]
-    """Names of the secrets that there are."""
+    """Names of the stored secrets."""
     hosts: frozenset[str]
-    """Where a person allowed some dataset to be sent."""
+    """Hosts that a person allowed some dataset to be sent to."""
     timm: bool
     hub: bool
-    """Whether timm, and what fetches from the hub, is installed."""
+    """Whether timm, and the hub's client, are installed."""
 
     @classmethod
     def now(cls, workspace: Workspace) -> AccessContext:
@@ -75,7 +75,8 @@ class AccessContext(NamedTuple):
 
 
 def models(workspace: Workspace) -> ModelIndex:
-    """What can be searched now. The newest table of the world's models, and the newest version of each name here."""
+    """The models that can be searched now: the newest table of published models, and the newest version of each
+    name."""
     path, seq = newest(workspace.folders), workspace.database.last_seq
     cache = workspace.folders.cache / "models"
     world = (path, path.stat().st_mtime_ns, _stamp(embeddings.vectors_file(cache)))
@@ -84,16 +85,16 @@ def models(workspace: Workspace) -> ModelIndex:
         state = (*world, registry.last_of_each(workspace.database))
         if known is None or known.state != state:
             own = [_entry(card) for card in registry.newest_of_each(workspace.database)]
-            told = index.SourceListing(REGISTERED, "this workspace", "now", own)
-            table = pa.concat_tables([index.merge([told]), index.read(path)])
+            listing = index.SourceListing(REGISTERED, "this workspace", "now", own)
+            table = pa.concat_tables([index.merge([listing]), index.read(path)])
             known = _Loaded(seq, state, ModelIndex(table, cache))
         _loaded[workspace] = known = known._replace(seq=seq)
     return known.models
 
 
 def complete_query(query: Query, use_case: UseCase | None) -> Query:
-    """The query with what a use case says where it is silent. Raises NOT_FOUND for a task, modality or source that
-    there is not, INVALID for what is no licence."""
+    """The query, completed by the use case's task and limits. Raises NOT_FOUND for an unknown task, modality or source,
+    INVALID for an unknown licence."""
     if use_case is not None:
         limits = use_case.limits
         query = query.model_copy(
@@ -124,8 +125,8 @@ def search(
     pool: Pool | None = None,
     here: AccessContext | None = None,
 ) -> SearchResult:
-    """What `Index.search` finds of everything that is known here today. `pool`: embeds the query where the index has
-    vectors; None: words alone."""
+    """`ModelIndex.search` over all models known today. `pool`: embeds the query if the index has vectors; None: words
+    alone."""
     today = time.strftime("%Y-%m-%d", time.gmtime(workspace.clock.now()))
     index_, vector, here = models(workspace), None, here or AccessContext.now(workspace)
     if pool is not None and query.text and index_.encoder is not None:
@@ -136,15 +137,15 @@ def search(
 
 
 def find_row(workspace: Workspace, ref: ModelRef) -> dict[str, Any] | None:
-    """What the index says of a model whose weights are elsewhere; None for what is no such model, or is unknown to it
-    and may exist all the same. NOT_FOUND with near names where a package would have it."""
+    """The index row of a model whose weights are elsewhere; None for another ref, or for a hub's model that the index
+    does not know. Raises NOT_FOUND with near names for an unknown model of a package."""
     if ref.source not in ("hf", "timm", "torchvision"):
         return None
-    found, plain = models(workspace), f"{ref.source}:{ref.name.partition('@')[0]}"
-    row = found.row(plain)
+    found, bare = models(workspace), f"{ref.source}:{ref.name.partition('@')[0]}"
+    row = found.row(bare)
     if row is None and ref.source != "hf":
         near = [each for each in found.refs() if each.startswith(f"{ref.source}:")]
-        raise unknown("model", plain, near, f"search_models(query={ref.name!r}) finds others.")
+        raise unknown("model", bare, near, f"search_models(query={ref.name!r}) finds others.")
     return row
 
 
@@ -188,7 +189,7 @@ def _usable(here: AccessContext, table: pa.Table) -> list[bool]:
 
 
 def _registered(ref: str, here: AccessContext) -> Access:
-    """One with files of its own is there; of an endpoint, what a person must yet type."""
+    """A version with files is available; for an endpoint, the commands that a person must still run."""
     endpoint = registry.endpoint_of(here.workspace.database, ref)
     if endpoint is None:
         return Access(True, ())

@@ -1,14 +1,14 @@
-"""Which models are nearly one: quantised, fine-tuned, merged or adapted from one base, or one network's weights of
-several trainings. A search shows such a family as one row.
+"""Families of nearly identical models: quantised, fine-tuned, merged or adapted from one base, or weights of one
+network from several trainings. A search shows a family as one row.
 
-What counts, in this order:
+The criteria, in this order:
 - the relation that the hub states (`quantized`, `adapter`, `merge`, `finetune`): a quantised model or an adapter goes
-  with its base whatever it does; a fine-tune or a merge only where it does the same. An encoder that was adapted is
-  another notion of likeness, so feature extraction alone does not count as the same.
-- a name that says only in which numbers or in which file the weights are kept (`-GGUF`, `-AWQ`, `-4bit`, `-FP8`)
+  with its base whatever its tasks; a fine-tune or a merge only if its tasks are the same. An adapted encoder has
+  another similarity, so feature extraction alone does not count as the same.
+- a name that differs only in the number format or file format of the weights (`-GGUF`, `-AWQ`, `-4bit`, `-FP8`)
 - timm's tags of one architecture
 
-That a model was adapted from another, without saying how (as mteb has it), makes no family.
+A base model without a stated relation (as in mteb) makes no family.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _KEPT_AS = re.compile(
     r"mxfp[48]|nvfp4|int[48]|i?q[2-8](?:_[0-9kmslx_]+)?|w[48]a(?:8|16))(?:[-_.](?:dynamic|block|fast|g\d+))?$",
     re.IGNORECASE,
 )
-"""The last part of a name that says how its numbers are kept."""
+"""The last part of a name that states its number format."""
 _DEEPEST = 8
-"""Models made of models made of models."""
+"""Longest chain of base models."""
 
 
 class Families(NamedTuple):
@@ -71,7 +71,7 @@ def _names(rows: Sequence[_Row]) -> dict[str, int]:
 
 
 def _parent(row: _Row, place: int, rows: Sequence[_Row], by_name: Mapping[str, int]) -> int | str | None:
-    """The row that it is nearly the same as; a name where that one is not in the table; None: it stands alone."""
+    """The row that it is nearly the same as; a name if that one is not in the table; None: it stands alone."""
     base, relation = row["base_model"], row["relation"]
     if base is not None and relation in RELATIONS:
         named = str(base).lower()
@@ -80,7 +80,7 @@ def _parent(row: _Row, place: int, rows: Sequence[_Row], by_name: Mapping[str, i
             return named if at is None else at
         if at is not None and at != place and _does_the_same(row, rows[at]):
             return at
-        if at is None and _tasks_of(row) - _ENCODES:  # its siblings, where they do the same
+        if at is None and _tasks_of(row) - _ENCODES:  # its siblings with the same tasks
             return f"{named} {' '.join(sorted(_tasks_of(row)))}"
     ref = str(row["ref"])
     if ref.startswith("timm:"):
@@ -92,7 +92,7 @@ def _parent(row: _Row, place: int, rows: Sequence[_Row], by_name: Mapping[str, i
 
 
 def without_quantization(ref: str) -> str:
-    """The name without what it says of how numbers are kept: `hf:org/x-7b-AWQ-4bit` -> `hf:org/x-7b`."""
+    """The name without its number format: `hf:org/x-7b-AWQ-4bit` -> `hf:org/x-7b`."""
     while (shorter := _KEPT_AS.sub("", ref)) != ref and shorter.rpartition("/")[2]:
         ref = shorter
     return ref
@@ -107,7 +107,7 @@ def _does_the_same(one: _Row, other: _Row) -> bool:
 
 
 def _root(place: int, parents: Sequence[int | str | None]) -> int | str:
-    """The end of the line; where it goes in a circle, the least place on it."""
+    """The end of the chain; in a circle, the least place on it."""
     seen = [place]
     while len(seen) <= _DEEPEST:
         parent = parents[seen[-1]]

@@ -1,7 +1,7 @@
 """Models that installed Python packages name: timm, torchvision, transformers, MTEB, open_clip,
 segmentation_models_pytorch, genai-prices, and weights that come as packages.
 
-Some are imported, others are read as source without running it.
+Some are imported, others are read as source without running it. Each source says in its class what it tells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from speciate.models import providers
 from speciate.models.licenses import spdx
 from speciate.models.packaged import PACKAGED
 from speciate.models.search.sources import Entry, Figure, PackageSource
@@ -62,10 +61,9 @@ def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
         return None
 
 
-# Weights that come as Python packages (models/packaged.py).
-
-
 class Packages:
+    """Weights that come as Python packages (models/packaged.py)."""
+
     name, what, package = "pkg", "weights that come as Python packages", None
 
     def installed(self) -> bool:
@@ -91,13 +89,13 @@ class Packages:
 PACKAGES = Packages()
 
 
-# Image encoders and classifiers of timm: every set of pretrained weights that it names.
-#
-# The package tells neither sizes nor how good weights are. Sizes are counted on networks without memory (torch's
-# device `meta`), which takes minutes for all, so whoever builds an index brings those that are known already.
-
-
 class Timm(PackageSource):
+    """Image encoders and classifiers of timm: every set of pretrained weights that it names.
+
+    The package states neither sizes nor accuracies. `timm_parameters` counts sizes on networks without memory (torch's
+    device `meta`), which takes minutes for all, so builders of an index pass the known ones.
+    """
+
     name, what, package = "timm", "image encoders and classifiers with weights on the Hugging Face hub", "timm"
 
     def entries(self) -> Iterator[Entry]:
@@ -140,9 +138,6 @@ def timm_parameters(names: Mapping[str, int]) -> Iterator[tuple[str, int]]:
 TIMM = Timm()
 
 
-# Weights of torchvision, with the figures that it publishes beside them.
-
-
 _TASKS = {
     "classification": ("image-classification", "image"),
     "detection": ("object-detection", "image"),
@@ -153,6 +148,8 @@ _TASKS = {
 
 
 class Torchvision(PackageSource):
+    """Weights of torchvision, with the figures that it publishes beside them."""
+
     name, what, package = "torchvision", "weights of torchvision with their published metrics", "torchvision"
 
     def entries(self) -> Iterator[Entry]:
@@ -192,10 +189,6 @@ def _torchvision_entry(name: str, weights: Any) -> Entry:
 TORCHVISION = Torchvision()
 
 
-# Checkpoints that transformers names as the example of each architecture, with the tasks that the architecture has a
-# head for. Which of those heads a checkpoint was trained with, it does not say: so only what its model class is for.
-
-
 _READS = {
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": ("text", "text-generation"),
     "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES": ("image", "image-text-to-text"),
@@ -210,12 +203,15 @@ _READS = {
     "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES": ("text", "token-classification"),
     "MODEL_FOR_TIME_SERIES_PREDICTION_MAPPING_NAMES": ("time-series", "time-series-forecasting"),
 }
-"""A table of transformers' auto classes -> what its models read, and our name of the task."""
+"""A table of transformers' auto classes -> the modality of its models, and our name of the task."""
 _DONE = ("text-generation", "image-text-to-text", "automatic-speech-recognition", "object-detection")
-"""Tasks that a published checkpoint of such an architecture does as it is; for others it wants a head that learns."""
+"""Tasks that a published checkpoint of such an architecture does as it is; other tasks need a trained head."""
 
 
 class Transformers(PackageSource):
+    """Checkpoints that transformers names as the example of each architecture, with the tasks of the architecture's
+    heads. It does not state which of those heads a checkpoint was trained with, so only the tasks in _DONE count."""
+
     name, what, package = "transformers", "the checkpoint that transformers names for each architecture", "transformers"
 
     def entries(self) -> Iterator[Entry]:
@@ -279,68 +275,65 @@ def _heads() -> dict[str, tuple[tuple[str, str], ...]]:
 TRANSFORMERS = Transformers()
 
 
-# Embedding models that the benchmark MTEB knows: sizes, licences, dates, languages, what they were adapted from.
-#
-# Its package tells no scores; those are published elsewhere.
-
-
 _HUB = re.compile(r"[\w.\-]+/[\w.\-]+")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class Mteb(PackageSource):
-    name, what, package = "mteb", "embedding models for text, images, sound and video", "mteb"
+    """Embedding models that the benchmark MTEB knows: sizes, licences, dates, languages, base models. Its package has
+    no scores; those are published elsewhere."""
+
+    name, what, package = "mteb", "embedding models for text, images, audio and video", "mteb"
 
     def entries(self) -> Iterator[Entry]:
         for path in source_files(self.package, "mteb/models/model_implementations/"):
-            for said in literal_calls(path, "ModelMeta"):
+            for meta in literal_calls(path, "ModelMeta"):
                 try:
-                    entry = _mteb_entry(said)
+                    entry = _mteb_entry(meta)
                 except ValidationError:
                     continue
                 if entry is not None:
                     yield entry
 
 
-def _mteb_entry(said: dict[str, Any]) -> Entry | None:
-    name = said.get("name")
+def _mteb_entry(meta: dict[str, Any]) -> Entry | None:
+    name = meta.get("name")
     if not isinstance(name, str) or not _HUB.fullmatch(name):
         return None
-    served = said.get("open_weights") is False
-    frameworks = [str(each) for each in said.get("framework", ())]
-    kinds = " ".join(str(each) for each in said.get("model_type", ()))
-    released = str(said.get("release_date") or "")
-    adapted = said.get("adapted_from")
-    tokens = said.get("max_tokens")
+    served = meta.get("open_weights") is False
+    frameworks = [str(each) for each in meta.get("framework", ())]
+    kinds = " ".join(str(each) for each in meta.get("model_type", ()))
+    released = str(meta.get("release_date") or "")
+    adapted = meta.get("adapted_from")
+    tokens = meta.get("max_tokens")
     return Entry(
         ref=f"api:{name}" if served else f"hf:{name}",
         what=f"{name} {kinds} embedding {' '.join(frameworks)}",
         access="api" if served else "weights",
         tasks=("feature-extraction",),
-        modalities=tuple(str(each) for each in said.get("modalities", ("text",))),
-        parameters=said.get("n_parameters") or None,  # 0 is said of baselines that are no network
-        license=spdx(said.get("license")),
+        modalities=tuple(str(each) for each in meta.get("modalities", ("text",))),
+        parameters=meta.get("n_parameters") or None,  # 0 for baselines that are no network
+        license=spdx(meta.get("license")),
         context_tokens=int(tokens) if tokens is not None and math.isfinite(tokens) else None,
         released=released if _DATE.fullmatch(released) else None,
         base_model=f"hf:{adapted}" if isinstance(adapted, str) and _HUB.fullmatch(adapted) else None,
         hub=None if served else name,
-        revision=said.get("revision"),
+        revision=meta.get("revision"),
         format="safetensors" if "safetensors" in frameworks else None,
-        languages=tuple(str(each) for each in said.get("languages", ())),
+        languages=tuple(str(each) for each in meta.get("languages", ())),
     )
 
 
 MTEB = Mteb()
 
 
-# Encoders of images and text together, as open_clip names them; those with a repository of their own.
-
-
 _OPEN_CLIP_REPOSITORY = re.compile(r"""hf_hub=["']([\w.\-]+/[\w.\-]+)""")
 
 
 class OpenClip(PackageSource):
-    name, what, package = "open_clip", "encoders of pictures and text together", "open_clip_torch"
+    """Encoders of images and text together, as open_clip names them; those with a repository of their own."""
+
+    name, what, package = "open_clip", "encoders of images and text together", "open_clip_torch"
 
     def entries(self) -> Iterator[Entry]:
         paths = [path for path in source_files(self.package, "open_clip/") if path.name == "pretrained.py"]
@@ -359,15 +352,14 @@ class OpenClip(PackageSource):
 OPEN_CLIP = OpenClip()
 
 
-# Encoders that segmentation_models_pytorch has weights for.
-
-
 _SMP_REPOSITORY = re.compile(r"""["']repo_id["']: ["'](smp-hub/([\w.\-]+?)\.([\w.\-]+))["']""")
 
 
 class SegmentationModels(PackageSource):
+    """Encoders that segmentation_models_pytorch has weights for."""
+
     name, package = "segmentation_models", "segmentation_models_pytorch"
-    what = "encoders for the segmentation of pictures"
+    what = "encoders for image segmentation"
 
     def entries(self) -> Iterator[Entry]:
         folder = "segmentation_models_pytorch/encoders/"
@@ -386,16 +378,14 @@ class SegmentationModels(PackageSource):
 SEGMENTATION_MODELS = SegmentationModels()
 
 
-# Models behind inference APIs, with the prices that the package genai-prices collects: what its providers charged on
-# the day of its release. Ours are called `api:PROVIDER/MODEL` where we know how to reach them; others are listed,
-# too.
-
-
 _OURS = {"x-ai": "xai", "huggingface_together": "huggingface"}
 """Its name of a provider -> ours, where they differ."""
 
 
 class Prices(PackageSource):
+    """Models behind inference APIs, with the prices that the package genai-prices collected until its release. They are
+    called `api:PROVIDER/MODEL`; providers without a known address are listed, too."""
+
     name, what, package = "prices", "models behind inference APIs, with prices", "genai-prices"
 
     def entries(self) -> Iterator[Entry]:
@@ -417,13 +407,8 @@ class Prices(PackageSource):
                 )
 
 
-def reachable(ref: str) -> bool:
-    """Whether an `api:` ref names a provider that we know how to ask."""
-    return ref.removeprefix(providers.API).partition("/")[0] in providers.PROVIDERS
-
-
 def _usual(prices: Any) -> Any:
-    """Of several, which hold under conditions, the last: it is the one without."""
+    """Of several conditional prices the last one, which has no condition."""
     return prices[-1].prices if isinstance(prices, list) else prices
 
 

@@ -1,9 +1,9 @@
-"""Which of the world's models fit: hard constraints first, then an order whose parts are all shown.
+"""Search and ranking of models: hard constraints first, then an order whose score parts are all shown.
 
-A constraint holds or it does not; what is not known of a model does not hold, and is counted apart. How many models
-each constraint removes is always told, and how many there would be without it: so that whoever finds nothing knows what
-to ask less of.
-"""
+A constraint holds or it does not; an unknown fact does not hold, and is counted apart. The result always states how
+many models each constraint removes and how many more there would be without it, so that a caller without hits knows
+which constraint to relax. Words are ranked by BM25 (bm25s), whose counts are cached in a folder by the texts, so that a
+new process reads them in milliseconds."""
 
 from __future__ import annotations
 
@@ -34,16 +34,20 @@ _FUSION = 60
 """k of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
 _HALF_LIFE_DAYS = 365.0
 _WEIGHTS = {"words": 3.0, "meaning": 3.0}
-"""What was asked for counts more than the date or the use of a model; each other part counts once."""
+"""The query counts more than the date or the use of a model; each other part counts once."""
 _NEAREST = 50
-"""How many count as meant by a query although they have none of its words."""
+"""So many models match a query by meaning, without any of its words."""
+_FORM = 1
+"""Raise it when `words` or the library's arrays change: cached counts are then computed anew."""
+_KEPT = 4
+"""Cached counts in a folder; older ones are deleted."""
 _SCORES = npt.NDArray[np.float64]
 _PLACES = npt.NDArray[np.int64]
 
 
 class Dropped(NamedTuple):
-    """What one constraint does: models that fail it, models of which is not known whether they hold it, and how many
-    more there would be without it."""
+    """The effect of one constraint: models that fail it, models without the fact, and how many more models there would
+    be without it."""
 
     fails: int
     unknown: int
@@ -54,30 +58,30 @@ class Hit(NamedTuple):
     row: dict[str, Any]
     score_parts: dict[str, float]
     children: int = 0
-    """How many more of its family hold every constraint, too."""
+    """Further models of its family that pass every constraint."""
 
 
 class SearchResult(NamedTuple):
     hits: list[Hit]
     total: int
-    """Models that hold every constraint."""
+    """Models that pass every constraint."""
     shown: int
-    """The rows that they make, where families are one row each."""
+    """Their rows, with each family as one row."""
     dropped_by: dict[str, Dropped]
     by_meaning: bool = False
-    """Whether a vector of the query had a part in the order."""
+    """Whether a vector of the query took part in the order."""
     lifted: tuple[str, ...] = ()
-    """Where nothing is left: constraints without which something is, as few as stand in the way of most."""
+    """If no model is left: the fewest constraints without which some are."""
     known: int = 0
-    """Models that were asked."""
+    """Models that were searched."""
 
 
 class ModelIndex:
     """A table of models (index.SCHEMA), ready to be searched. Thread-safe."""
 
     def __init__(self, table: pa.Table, cache: Path | None = None) -> None:
-        """`cache`: a folder that keeps what takes long to make of a table."""
-        table = table.combine_chunks()  # rows are taken from one piece ten times sooner than from several
+        """`cache`: a folder for results that take long to compute from a table."""
+        table = table.combine_chunks()  # rows are taken from one chunk ten times faster than from several
         self._table, self._count = table, table.num_rows
         self._catalogue = Catalogue(table)
         refs, texts = table["ref"].to_pylist(), table["what"].to_pylist()
@@ -87,11 +91,11 @@ class ModelIndex:
         self._families = families(table)
         self._released = np.array([date or "NaT" for date in table["released"].to_pylist()], "datetime64[D]")
         self._use = np.log1p(np.asarray(table["downloads"].fill_null(0), np.float64))
-        self._doors, self._door = _doors(table)
+        self._access_kinds, self._access_kind = _access_kinds(table)
 
     @property
     def encoder(self) -> str | None:
-        """What the vectors of queries must be computed by; None: there are no vectors here."""
+        """The encoder that the vectors of queries must come from; None: there are no vectors here."""
         return self._meanings.encoder if self._meanings else None
 
     def search(
@@ -105,18 +109,20 @@ class ModelIndex:
         usable: Callable[[pa.Table], Sequence[bool]] | None = None,
         vector: npt.NDArray[np.float32] | None = None,
     ) -> SearchResult:
-        """The models that hold every constraint, best first, each family as one row. `today`: ISO date, for how old
-        they are. `usable`: tells of a table which of its models can be used here and now; it is asked of one model for
-        each way to have one. `vector`: of the query's text, made by `encoder`. NOT_FOUND for `children_of` a model that
-        is not known."""
+        """The models that pass every constraint, best first, each family as one row.
+
+        `today`: ISO date, for their age. `usable`: which models of a table can be used here and now; it is called with
+        one model for each kind of access. `vector`: of the query's text, made by `encoder`. Raises NOT_FOUND for
+        `children_of` an unknown model.
+        """
         wanted = constraints(query)
-        held = dict(zip([each.name for each in wanted], self._catalogue.held(wanted), strict=True))
+        checks = dict(zip([each.name for each in wanted], self._catalogue.check(wanted), strict=True))
         if query.installed and usable is not None:
-            held["installed"] = np.asarray(usable(self._doors), np.int8)[self._door]
+            checks["installed"] = np.asarray(usable(self._access_kinds), np.int8)[self._access_kind]
         if query.children_of is not None:
             family = self._families.of[self._place(query.children_of)]
-            held["children_of"] = (self._families.of == family).astype(np.int8)
-        inside = np.flatnonzero(_all([known == 1 for known in held.values()], self._count))
+            checks["children_of"] = (self._families.of == family).astype(np.int8)
+        inside = np.flatnonzero(_all([known == 1 for known in checks.values()], self._count))
         parts = self._parts(inside, query, today, vector)
         order = self._order(inside, parts, sort)
         total = len(order)
@@ -129,19 +135,19 @@ class ModelIndex:
             Hit(row, {name: round(float(part[place]), 4) for name, part in parts.items()}, count)
             for row, place, count in zip(rows, chosen.tolist(), children[offset : offset + limit].tolist(), strict=True)
         ]
-        dropped = _dropped(held, self._count)
+        dropped = _dropped(checks, self._count)
         return SearchResult(
             hits,
             total,
             len(order),
             dropped,
             "meaning" in parts,
-            () if total else _blocking_constraints(held, dropped),
+            () if total else _blocking_constraints(checks, dropped),
             self._count,
         )
 
     def row(self, ref: str) -> dict[str, Any] | None:
-        """What is known of one model, by its ref or as `hf:org/name`; None where nothing is."""
+        """The row of one model, by its ref or as `hf:org/name`; None for an unknown one."""
         place = self._places.get(ref)
         if place is None and ref.startswith("hf:"):
             place = pc.index(self._table["hub"], ref.removeprefix("hf:")).as_py()
@@ -164,7 +170,7 @@ class ModelIndex:
     def _parts(
         self, inside: _PLACES, query: Query, today: str, vector: npt.NDArray[np.float32] | None
     ) -> Mapping[str, _SCORES]:
-        """What speaks for each model, from 0 to 1, one part for each reason; only those that tell something here."""
+        """The score of each model from 0 to 1 for each criterion; only criteria that apply to this query."""
         parts: dict[str, _SCORES] = {}
         if (scores := self._words.scores(query.text)) is not None:
             scores = scores[inside]
@@ -188,7 +194,7 @@ class ModelIndex:
             fused += np.where(part > 0, _WEIGHTS.get(name, 1.0) / (_FUSION + 1 + ranks), 0.0)
         words, near = parts.get("words"), parts.get("meaning")
         if words is not None or near is not None:
-            fused += _matching(words, near)  # what has nothing to do with what was asked for does not come first
+            fused += _matching(words, near)  # models without a match do not come first
         match sort:
             case "published" if "published" in parts:
                 key = -parts["published"]
@@ -206,11 +212,10 @@ class ModelIndex:
     def _collapsed(
         self, inside: _PLACES, order: _PLACES, words: _SCORES | None, query: Query, sort: Sort
     ) -> tuple[_PLACES, _PLACES]:
-        """Of each family the one that stands for all, in the place of its best, and how many stand behind it.
+        """The representative of each family, in the place of its best model, and how many more models it stands for.
 
-        All of them hold every constraint. A published value that was asked for separates: two that differ in it are
-        two rows. The best stands for its family, or its base where the order is by relevance and words do not speak
-        for the other more.
+        All of them pass every constraint. Models that differ in a requested published value are separate rows. The
+        representative is the best model, or the base if the order is by relevance and words do not favour the best.
         """
         family = self._families.of[inside]
         for wanted in query.published:
@@ -229,35 +234,37 @@ class ModelIndex:
         return standing[rank], sizes[rank] - 1
 
 
-def _dropped(held: Mapping[str, npt.NDArray[np.int8]], count: int) -> dict[str, Dropped]:
+def _dropped(checks: Mapping[str, npt.NDArray[np.int8]], count: int) -> dict[str, Dropped]:
     """In one pass: a row that fails one constraint alone would be there without it."""
     failing = np.zeros(count, np.int16)
-    for own in held.values():
+    for own in checks.values():
         failing += own != 1
     return {
         name: Dropped(int((own == 0).sum()), int((own < 0).sum()), int(((failing == 1) & (own != 1)).sum()))
-        for name, own in held.items()
+        for name, own in checks.items()
     }
 
 
-def _blocking_constraints(held: Mapping[str, npt.NDArray[np.int8]], dropped: Mapping[str, Dropped]) -> tuple[str, ...]:
-    """The one constraint that alone stands in the way of most; where there is none, those that remove most, one after
-    another until something is left, less what can be kept after all."""
+def _blocking_constraints(
+    checks: Mapping[str, npt.NDArray[np.int8]], dropped: Mapping[str, Dropped]
+) -> tuple[str, ...]:
+    """The one constraint whose removal alone gives most models; else the constraints that remove most, one after
+    another until a model is left, without those that can be kept after all."""
     if alone := {name: each.alone for name, each in dropped.items() if each.alone}:
         return (max(alone, key=lambda name: alone[name]),)
     lifted: list[str] = []
-    for name in sorted(held, key=lambda name: -(dropped[name].fails + dropped[name].unknown)):
+    for name in sorted(checks, key=lambda name: -(dropped[name].fails + dropped[name].unknown)):
         lifted.append(name)
-        if _some(held, lifted):
+        if _some(checks, lifted):
             break
     for name in reversed(lifted[:-1]):
-        if _some(held, without := [each for each in lifted if each != name]):
+        if _some(checks, without := [each for each in lifted if each != name]):
             lifted = without
     return tuple(lifted)
 
 
-def _some(held: Mapping[str, npt.NDArray[np.int8]], without: Sequence[str]) -> bool:
-    kept = [own == 1 for name, own in held.items() if name not in without]
+def _some(checks: Mapping[str, npt.NDArray[np.int8]], without: Sequence[str]) -> bool:
+    kept = [own == 1 for name, own in checks.items() if name not in without]
     return not kept or bool(np.logical_and.reduce(kept).any())
 
 
@@ -269,21 +276,21 @@ def _all(conditions: Sequence[npt.NDArray[np.bool_]], count: int) -> npt.NDArray
 
 
 def _percentiles(values: _SCORES, wanted: AtLeast) -> _SCORES:
-    """How many are not better than it, as a share: figures of different benchmarks say nothing of one another."""
+    """The share of models that are not better: figures of different benchmarks cannot be compared."""
     better = np.where(np.isnan(values), -np.inf, values if wanted.above is not None else -values)
     return np.where(np.isnan(values), 0.0, np.searchsorted(np.sort(better), better, "right") / max(len(values), 1))
 
 
-def _doors(table: pa.Table) -> tuple[pa.Table, _PLACES]:
-    """One model for each way to have one, and for each model (N,) which of them is its way: a workspace's own, each
-    endpoint of it, each package, each provider, weights elsewhere by their format."""
+def _access_kinds(table: pa.Table) -> tuple[pa.Table, _PLACES]:
+    """One model for each kind of access, and (N,) which of them each model has: the workspace's own, each endpoint of
+    it, each package, each provider, weights elsewhere by their format."""
     columns = (table[name].to_pylist() for name in ("ref", "format", "access"))
-    keys = [_door(ref, format_, by) for ref, format_, by in zip(*columns, strict=True)]
+    keys = [_access_kind(ref, format_, by) for ref, format_, by in zip(*columns, strict=True)]
     _, first, door = np.unique(np.array(keys, dtype=str), return_index=True, return_inverse=True)
     return table.take(pa.array(first)), door.reshape(-1)
 
 
-def _door(ref: str, format_: str | None, by: str) -> str:
+def _access_kind(ref: str, format_: str | None, by: str) -> str:
     source, colon, rest = ref.partition(":")
     match source if colon else "":
         case "":
@@ -296,7 +303,7 @@ def _door(ref: str, format_: str | None, by: str) -> str:
 
 
 def _matching(words: _SCORES | None, near: _SCORES | None) -> npt.NDArray[np.bool_]:
-    """What has a word of the query, or is among those that come next to what it means."""
+    """Models with a word of the query, or among the nearest ones by meaning."""
     found = np.zeros(len(words if words is not None else near if near is not None else ()), bool)
     if words is not None:
         found |= words > 0
@@ -311,33 +318,21 @@ def _numbers(column: pa.ChunkedArray, inside: _PLACES) -> _SCORES:
     return np.asarray(column.cast(pa.float64()).fill_null(np.inf))[inside]
 
 
-# Words of models, ready to be asked by BM25 (the library bm25s).
-#
-# What was counted is kept in a folder by what it was counted of, so that a process that begins reads it in
-# milliseconds.
-
-
-_FORM = 1
-"""Raise it where `words` or the library's arrays change: what was kept before is then counted anew."""
-_KEPT = 4
-"""Countings in a folder; older ones go."""
-
-
 class Bm25Index:
     """Texts (N,) by the words in them. Thread-safe."""
 
     def __init__(self, texts: Sequence[str], folder: Path | None = None) -> None:
-        """`folder`: where countings are kept; None: nowhere."""
+        """`folder`: where counts are cached; None: nowhere."""
         self._count = len(texts)
         place = None if folder is None else folder / f"words-{_digest(texts)}"
         self._bm25 = _read(place) or _counted(texts, place)
 
     def scores(self, text: str) -> npt.NDArray[np.float64] | None:
-        """(N,) how well the words of `text` fit, 0 where none does; None where no text has any of them."""
-        asked = [word for word in words(text) if word in self._bm25.vocab_dict]
-        if not asked or not self._count:
+        """(N,) how well the words of `text` fit, 0 where none does; None if no text has any of them."""
+        known = [word for word in words(text) if word in self._bm25.vocab_dict]
+        if not known or not self._count:
             return None
-        return np.asarray(self._bm25.get_scores(asked), np.float64)
+        return np.asarray(self._bm25.get_scores(known), np.float64)
 
 
 def words(text: str) -> list[str]:
@@ -357,7 +352,7 @@ def _counted(texts: Sequence[str], place: Path | None) -> BM25:
 
 
 def _keep(bm25: BM25, place: Path) -> None:
-    """In one step, so that nobody reads half of it. What cannot be kept is counted again another time."""
+    """In one step, so that nobody reads half of it. If it cannot be stored, it is counted again another time."""
     temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
         temporary.mkdir(parents=True)

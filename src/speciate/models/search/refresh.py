@@ -1,6 +1,6 @@
-"""The job kind `refresh`: asks the sources of models again, and makes the table that `search_models` looks in.
+"""The job kind `refresh`: asks the sources of models again, and rebuilds the table that `search_models` searches.
 
-A source that cannot be asked keeps what was known of it; the result says so.
+If a source is unavailable, its known entries stay, and the result says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RefreshSpec(BaseModel):
     sources: tuple[str, ...] = ()
     """Empty: all that are installed, and the hub."""
     vectors: bool = False
-    """Embed what models are for, too: minutes for the whole table, and then only what is new."""
+    """Embed descriptions, too: minutes for the whole table, later only new ones."""
 
 
 class RefreshPayload(BaseModel):
@@ -57,7 +57,7 @@ def run(run: Run) -> dict[str, Any]:
     payload = run.read_payload(RefreshPayload)
     before = index.read(newest(run.folders))
     sizes, date = index.known_sizes(before), time.strftime("%Y-%m-%d", time.gmtime())
-    told: list[SourceListing] = []
+    listings: list[SourceListing] = []
     missed: dict[str, str] = {}
     for number, name in enumerate(payload.sources):
         if run.stopping:
@@ -68,25 +68,25 @@ def run(run: Run) -> dict[str, Any]:
             missed[name] = f"The package {source.package!r} is not installed."
             continue
         try:
-            told.append(SourceListing(name, source.origin(), date, list(source.entries())))
+            listings.append(SourceListing(name, source.origin(), date, list(source.entries())))
         except SpeciateError as error:
             missed[name] = error.message
         if name == "timm":
             sizes |= _sizes(run, sizes)
-    asked = {each.source for each in told}
-    made = index.merge(told, sizes, before)
+    listed = sorted(each.source for each in listings)
+    made = index.merge(listings, sizes, before)
     index.write(made, run.folder.outputs / index.SHIPPED.name)
-    result = {"models": made.num_rows, "asked": sorted(asked), "missed": missed}
+    result = {"models": made.num_rows, "asked": listed, "missed": missed}
     return result | ({"embedded": _embed(run, made)} if payload.vectors else {})
 
 
 def _embed(run: Run, table: pa.Table) -> int:
-    """How many texts of the index got their vector."""
+    """Embed new texts of the index; returns how many."""
 
     def progress(done: int, total: int) -> None:
         if run.stopping:
             raise Stopped
-        run.progress(done, total, "models", "embedding what they are for")
+        run.progress(done, total, "models", "embedding descriptions")
 
     return embeddings.embed_texts(run.folders.cache / "models", embeddings.texts(table), progress)
 

@@ -1,6 +1,9 @@
-"""What is asked of the world's models: words, and constraints as SQL conditions on a row of the catalogue.
+"""A search over published models: words, and constraints as SQL conditions on a row of the catalogue.
 
-A constraint holds or it does not; it is NULL where what it asks for is not known of a model.
+A constraint holds or it does not; it is NULL if a model lacks the fact.
+
+`Catalogue` has the table in DuckDB's memory and checks all constraints in one pass. A table that is copied once answers
+in a millisecond; one that is opened and converted for each query takes fifty.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class AtLeast(BaseModel):
 
     @property
     def constraint(self) -> str:
-        """What its condition is called in counts of what was removed."""
+        """Name of its condition in counts of removed models."""
         return f"published {self.benchmark} {self.metric}"
 
 
@@ -62,15 +65,15 @@ class Query(BaseModel):
     released_after: str | None = None
     published: tuple[AtLeast, ...] = ()
     weights: bool = False
-    """Only models whose weights one can have."""
+    """Only models with published weights."""
     installed: bool = False
-    """Only those that can be used with nothing fetched or allowed first."""
+    """Only models that can be used without fetching or allowing anything first."""
     children_of: str | None = None
     """The ref of a model: only it and its near-identical children, each a row of its own."""
 
 
 class Constraint(NamedTuple):
-    """`holds` is an SQL condition on a row, which is NULL where what it asks for is not known."""
+    """`holds` is an SQL condition on a row, which is NULL if the fact is unknown."""
 
     name: str
     holds: str
@@ -116,7 +119,7 @@ def _constraints(query: Query) -> Iterator[Constraint]:
 
 
 def _figure(wanted: AtLeast) -> Constraint:
-    """NULL where nobody published such a value."""
+    """NULL if nobody published such a value."""
     bounds = [(sign, bound) for sign, bound in ((">", wanted.above), ("<", wanted.below)) if bound is not None]
     inside = " AND ".join(f"value {sign} ?" for sign, _ in bounds) or "true"
     holds = f"(SELECT bool_or({inside}) FROM figures f WHERE f.place = models.place AND f.name = ?)"
@@ -124,24 +127,24 @@ def _figure(wanted: AtLeast) -> Constraint:
 
 
 def figure_name(benchmark: str, metric: str) -> str:
-    """What spellings of one benchmark and metric share."""
+    """The same name for all spellings of one benchmark and metric."""
     return f"{_usual(benchmark, _BENCHMARKS)} {_usual(metric, _METRICS)}"
 
 
 def not_published(wanted: AtLeast, known: Iterable[tuple[str, str]]) -> str | None:
-    """Where nobody published such a value: what there is instead. `known`: (benchmark, metric) as published."""
+    """If nobody published such a value: the published alternatives. `known`: (benchmark, metric) as published."""
     known = sorted(set(known))
     if any(figure_name(*each) == wanted.name for each in known):
         return None
     benchmark = _usual(wanted.benchmark, _BENCHMARKS)
     metrics = [metric for name, metric in known if letters(name) == benchmark]
-    asked = f"{wanted.benchmark[:64]!r} by {wanted.metric[:64]!r}"
+    value = f"{wanted.benchmark[:64]!r} by {wanted.metric[:64]!r}"
     if metrics:
-        return f"No model here has a published value on {asked}; on that benchmark: {', '.join(metrics)}."
+        return f"No model here has a published value on {value}; on that benchmark: {', '.join(metrics)}."
     names = {letters(name): name for name, _ in known}
     near = [names[each] for each in difflib.get_close_matches(benchmark, names, 3)]
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return f"No model here has a published value on {asked}; {hint}known: {', '.join(sorted(names.values()))}."
+    return f"No model here has a published value on {value}; {hint}known: {', '.join(sorted(names.values()))}."
 
 
 def _usual(name: str, others: Mapping[str, str]) -> str:
@@ -150,17 +153,11 @@ def _usual(name: str, others: Mapping[str, str]) -> str:
 
 
 def letters(name: str) -> str:
-    """What two spellings of a benchmark or a metric share."""
+    """The letters and digits that all spellings of a benchmark or a metric share."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# The table of models in DuckDB's own memory, where constraints are asked: all of them in one pass over the rows.
-#
-# A table that is copied once answers in a millisecond; one that is opened and converted for each question takes
-# fifty.
-
-
-_ASKED = (
+_COLUMNS = (
     "tasks", "modalities", "sources", "license", "parameters", "access", "usd_per_1m_input", "usd_per_1m_output",
     "released",
 )  # fmt: skip
@@ -168,7 +165,7 @@ _ASKED = (
 
 
 class Catalogue:
-    """Rows (index.SCHEMA) to be asked. Thread-safe."""
+    """Rows (index.SCHEMA) against which constraints are checked. Thread-safe."""
 
     def __init__(self, table: pa.Table) -> None:
         self._count = table.num_rows
@@ -177,27 +174,27 @@ class Catalogue:
             name: _best(figures.filter(pa.compute.equal(figures["name"], name))) for name in _distinct(figures)
         }
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
-        rows = table.select(_ASKED).append_column("place", pa.array(np.arange(self._count)))
+        rows = table.select(_COLUMNS).append_column("place", pa.array(np.arange(self._count)))
         for name, content in (("models", rows), ("figures", figures)):
             self._connection.register("arrow", content)
             self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM arrow")
             self._connection.unregister("arrow")
 
-    def held(self, wanted: Sequence[Constraint]) -> list[npt.NDArray[np.int8]]:
-        """(N,) for each constraint: 1 where it holds, 0 where not, -1 where that is not known."""
+    def check(self, wanted: Sequence[Constraint]) -> list[npt.NDArray[np.int8]]:
+        """(N,) for each constraint: 1 where it holds, 0 where not, -1 where unknown."""
         if not wanted:
             return []
         columns = ", ".join(f"coalesce(({each.holds})::TINYINT, -1::TINYINT) AS c{i}" for i, each in enumerate(wanted))
         values = [value for each in wanted for value in each.parameters]
         with self._connection.cursor() as cursor:  # one connection is one thread's
             found = cursor.execute(f"SELECT place, {columns} FROM models", values).fetchnumpy()
-        held = np.zeros((len(wanted), self._count), np.int8)
+        checked = np.zeros((len(wanted), self._count), np.int8)
         for i in range(len(wanted)):
-            held[i, found["place"]] = found[f"c{i}"]
-        return list(held)
+            checked[i, found["place"]] = found[f"c{i}"]
+        return list(checked)
 
     def published(self, wanted: AtLeast) -> npt.NDArray[np.float64]:
-        """(N,) the best published value of each model, NaN where there is none."""
+        """(N,) the best published value of each model, NaN without one."""
         found = np.full(self._count, np.nan)
         if wanted.name in self._values:
             places, least, most = self._values[wanted.name]

@@ -1,7 +1,7 @@
-"""What a source of models tells: entries with what is known of each, nothing guessed.
+"""Sources of published models, their visible table, and the Hugging Face hub. Third parties come by entry point.
 
-A source reads what is installed, or asks a server; `entries` may take long and runs in a worker. What a source does not
-say stays None: an unknown licence is no licence, an unknown size is no small one.
+A source reads installed packages, or asks a server; `entries` may take long and runs in a worker. Nothing is guessed:
+unknown fields are None, so an unknown licence is no licence, and an unknown size is no small one.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Entry(BaseModel):
     ref: str
     """As models are named in arguments: `timm:NAME`, `hf:org/name`, `api:PROVIDER/MODEL`, `pkg:NAME` ..."""
     what: str
-    """A line of text: names, families, data that it was trained on. What a search by words looks in."""
+    """A line of text for search: names, families, training data."""
     access: Literal["weights", "api"]
     tasks: tuple[str, ...] = ()
-    """Names of `vocabulary.TASKS`: those that it does without training here."""
+    """Names of `vocabulary.TASKS` that it does without training here."""
     modalities: tuple[str, ...] = ()
     parameters: int | None = None
     license: str | None = None
@@ -55,14 +55,14 @@ class Entry(BaseModel):
     context_tokens: int | None = None
     released: str | None = Field(None, pattern=r"\d{4}(-\d{2}(-\d{2})?)?")
     base_model: str | None = None
-    """The ref of what it was made from."""
+    """The ref of the model that it was made from."""
     relation: Relation | None = None
-    """How it was made from `base_model`, where the source says so."""
+    """How it was made from `base_model`, if the source says so."""
     hub: str | None = None
     """The repository with its weights, `org/name`."""
     revision: str | None = None
     format: Literal["safetensors", "pickle"] | None = None
-    """Of its weights, where the source says so."""
+    """Of its weights, if the source says so."""
     bytes: int | None = None
     gflops: FiniteFloat | None = None
     languages: tuple[str, ...] = ()
@@ -82,11 +82,11 @@ class Source(Protocol):
     def installed(self) -> bool: ...
 
     def origin(self) -> str:
-        """What entries of now are told by, such as `timm 1.0.31`."""
+        """The origin of current entries, such as `timm 1.0.31`."""
         ...
 
     def entries(self) -> Iterator[Entry]:
-        """In a fixed order. An entry that the source tells in a way that makes no sense is left out."""
+        """In a fixed order. Malformed entries are left out."""
         ...
 
 
@@ -108,9 +108,6 @@ class PackageSource:
         return f"{self.package} {metadata.version(self.package)}"
 
 
-# The places where models are published: a visible table. Third parties come by entry point.
-
-
 SOURCES = {
     "pkg": "speciate.models.search.package_sources:PACKAGES",
     "timm": "speciate.models.search.package_sources:TIMM",
@@ -122,7 +119,7 @@ SOURCES = {
     "prices": "speciate.models.search.package_sources:PRICES",
     "hub": "speciate.models.search.sources:HUB",
 }
-"""Name -> "module:object". Where several tell the same of a model, the first stands."""
+"""Name -> "module:object". If several sources know a field of a model, the first counts."""
 GROUP = "speciate.sources"
 """Entry point group of third parties: name = "module:object"."""
 
@@ -143,14 +140,8 @@ def table() -> dict[str, str]:
     return {**SOURCES, **{p.name: p.value for p in entry_points(group=GROUP) if p.name not in SOURCES}}
 
 
-# The most used models of a Hugging Face hub, as its API lists them now. Needs a network.
-#
-# What a card says of figures is what its author says: `published` holds it under the dataset's name, with no
-# judgement.
-
-
 MOST = 5_000
-"""Models that are asked for, most downloaded first: at 100 a page, some 50 requests of the 500 that anybody may make in
+"""Models that are requested, most downloaded first: at 100 a page, some 50 requests of the 500 that anybody may make in
 five minutes."""
 _WANTED = (
     "author", "baseModels", "cardData", "createdAt", "downloads", "gated", "lastModified", "library_name", "likes",
@@ -158,11 +149,14 @@ _WANTED = (
 )  # fmt: skip
 _MODALITY = {"text": "text", "token": "text", "image": "image", "object": "image", "audio": "audio",
              "automatic": "audio", "video": "video", "tabular": "tabular", "time": "time-series"}  # fmt: skip
-"""First word of a task -> what its models read."""
+"""First word of a task -> the modality of its models."""
 _FIGURES = 20
 
 
 class Hub:
+    """The most used models of a Hugging Face hub, as its API lists them now. Needs a network. Figures in a card are its
+    author's: `published` has them under the dataset's name, unchecked."""
+
     name, what, package = "hub", "the most used models of the Hugging Face hub, asked now", "huggingface_hub"
 
     def installed(self) -> bool:
@@ -172,41 +166,41 @@ class Hub:
         return hf_hub.server()
 
     def entries(self) -> Iterator[Entry]:
-        """Raises as `hub.listed` does."""
-        for told in hf_hub.list_models(MOST, _WANTED):
+        """Raises what `hf_hub.list_models` raises."""
+        for model in hf_hub.list_models(MOST, _WANTED):
             try:
-                yield _entry(told)
+                yield _entry(model)
             except (ValidationError, TypeError, ValueError, AttributeError):
-                continue  # one that makes no sense
+                continue  # malformed
 
 
-def _entry(told: Any) -> Entry:
-    card = told.card_data.to_dict() if told.card_data is not None else {}
-    task = told.pipeline_tag if told.pipeline_tag in TASKS else None
-    sizes = told.safetensors
-    tags = [str(tag) for tag in told.tags or ()]
+def _entry(model: Any) -> Entry:
+    card = model.card_data.to_dict() if model.card_data is not None else {}
+    task = model.pipeline_tag if model.pipeline_tag in TASKS else None
+    sizes = model.safetensors
+    tags = [str(tag) for tag in model.tags or ()]
     license_ = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
-    reads = _MODALITY.get((told.pipeline_tag or "").partition("-")[0])
-    base, relation = _base(told.base_models, card, tags)
+    reads = _MODALITY.get((model.pipeline_tag or "").partition("-")[0])
+    base, relation = _base(model.base_models, card, tags)
     return Entry(
-        ref=f"hf:{told.id}",
-        what=" ".join([told.id, told.pipeline_tag or "", told.library_name or "", *tags[:20]])[:1_000],
+        ref=f"hf:{model.id}",
+        what=" ".join([model.id, model.pipeline_tag or "", model.library_name or "", *tags[:20]])[:1_000],
         access="weights",
         tasks=(task,) if task else (),
         modalities=(reads,) if reads else (),
         parameters=int(sizes.total) if sizes is not None and sizes.total else None,
         license=spdx(license_),
         published=tuple(_figures(card)),
-        released=told.created_at.date().isoformat() if told.created_at else None,
+        released=model.created_at.date().isoformat() if model.created_at else None,
         base_model=base,
         relation=relation,
-        hub=told.id,
-        revision=told.sha,
+        hub=model.id,
+        revision=model.sha,
         format="safetensors" if sizes is not None or "safetensors" in tags else None,
         languages=tuple(_listed(card.get("language"))),
-        downloads=told.downloads,
-        likes=told.likes,
-        gated=bool(told.gated) if told.gated is not None else None,
+        downloads=model.downloads,
+        likes=model.likes,
+        gated=bool(model.gated) if model.gated is not None else None,
     )
 
 
@@ -220,12 +214,12 @@ def _figures(card: dict[str, Any]) -> Iterator[Figure]:
             continue
 
 
-def _base(told: Any, card: dict[str, Any], tags: list[str]) -> tuple[str | None, Relation | None]:
-    """What it was made from and how. The hub says both in a field of its own, and again in tags such as
-    `base_model:quantized:org/name`; a card may name the base alone. Of several, as of a merge, the first stands."""
-    said = told if isinstance(told, dict) else {"models": told}
-    relation = said.get("relation")
-    models = _listed(said.get("models"))
+def _base(field: Any, card: dict[str, Any], tags: list[str]) -> tuple[str | None, Relation | None]:
+    """The base model and the relation to it. The hub has both in a field of its own, and again in tags such as
+    `base_model:quantized:org/name`; a card may name the base alone. Of several, as in a merge, the first counts."""
+    bases = field if isinstance(field, dict) else {"models": field}
+    relation = bases.get("relation")
+    models = _listed(bases.get("models"))
     named = [each.get("id") if isinstance(each, dict) else getattr(each, "id", each) for each in models]
     for tag in tags:
         _, kind, name = (*tag.split(":", 2), "", "")[:3]
