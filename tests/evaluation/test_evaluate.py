@@ -116,7 +116,7 @@ def test_examples_without_a_reference_are_counted_in_one_note(workspace: Workspa
     how = {"method": "classical", "task": "tabular-regression", "target": "y"}
     trained = train_now(workspace, name="adder", dataset="sums", hyperparameters={"candidates": ["ridge"]}, **how)
     assert [note for note in trained["report"]["notes"] if "without" in note] == [
-        "3 examples without 'y' were left out."
+        "3 examples without 'y' were excluded."
     ]
     result = world.evaluate_models(workspace, dataset="sums", models=["adder"], latency=False)
     assert "2 of 20 examples without 'y' were left out." in result["report"]["notes"]

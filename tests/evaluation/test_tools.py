@@ -35,7 +35,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     assert ended.result is not None, ended.error
     assert ended.result["decision"]["verdict"] == "promote"
     view, *images = describe_evaluation(
-        app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, image=True
+        app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, picture=True
     )
     assert view.baseline == "points@v1"
     assert view.comparisons[0].candidate == "column:rules"

@@ -81,7 +81,7 @@ def test_each_example_is_scored_by_the_function(tmp_path: Path) -> None:
 @caged
 def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
-    (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (text,) = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def score" in each]
     assert scored(tmp_path, text, ["abcd", "x"]) == [{"score": 1.0}, {"score": 0.0}]
 
 
