@@ -60,5 +60,5 @@ def export_model(
             )
         spec = {"model": model, "format": format, "path": str(check_writable(app, path))}
         return start_job(app, "export_model", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    spec = {"model": model, "format": format, "quantize": quantize, "tolerance": tolerance}
-    return start_job(app, "convert", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    conversion = {"model": model, "format": format, "quantize": quantize, "tolerance": tolerance}
+    return start_job(app, "convert", conversion, idempotency_key=idempotency_key, dry_run=dry_run)
