@@ -89,7 +89,7 @@ def test_what_models_see_is_at_most_32_frames_evenly_over_all_of_it() -> None:
     assert wide.shape == (2, 224, 373, 3)
 
 
-def test_a_long_video_is_judged_by_few_of_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_video_is_summarized_by_few_of_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     run = video._run
 
@@ -100,7 +100,7 @@ def test_a_long_video_is_judged_by_few_of_its_frames(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(video, "_run", counted)
     VIDEO.summarize(LONG)
     assert len(asked) == VIDEO_SKETCHES.count
-    monkeypatch.setattr(video, "_MOST_JUDGED", 64 * 96 * 4)
+    monkeypatch.setattr(video, "_MOST_SUMMARIZED", 64 * 96 * 4)
     asked.clear()
     VIDEO.summarize(LONG)
     with open_video(LONG) as found:
