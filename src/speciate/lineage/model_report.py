@@ -17,6 +17,7 @@ from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
 from speciate.models.search import known_models
 from speciate.refs import model_ref
+from speciate.settings import in_force
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
@@ -180,7 +181,7 @@ def _trust(version: ModelVersion, workspace: Workspace) -> Trust:
 def _signature_state(version: ModelVersion, workspace: Workspace) -> dict[str, Any]:
     if version.place is None or not version.card.version:
         return {"signature": "none", "signed_by": None}
-    found = signature.verify(version.place, workspace.settings.trust.keys(workspace.folders.root))
+    found = signature.verify(version.place, in_force(workspace.folders.root).trust.keys(workspace.folders.root))
     return {"signature": found.state, "signed_by": found.signer or found.key}
 
 
