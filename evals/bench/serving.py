@@ -2,7 +2,7 @@
 
 Both run at once and are loaded in turns, so that a busy machine is busy for both; the figure is the median of the
 pairs' ratios. Clients keep their connections and ask again as soon as they were answered. What differs by design: the
-slot takes a token, checks the input against a schema, and decodes and computes in a sandboxd process; LitServe has its
+slot takes a token, checks the input against a schema, and decodes and computes in a sandboxed process; LitServe has its
 HTTP server and its worker uncaged, and brings uvloop and httptools along.
 
     python -m venv LS && LS/bin/pip install litserve

@@ -135,11 +135,11 @@ KINDS: Mapping[str, Kind] = {
     "a model's list of files": Kind(lambda kept: kept.model / "files.json", lambda kept: predictor.load(kept.model)),
     "an evaluation's answers": Kind(
         lambda kept: kept.evaluation / "predictions.parquet",
-        lambda kept: stored_answers.read_answers({"folder": kept.evaluation}),
+        lambda kept: stored_answers.read_answers(kept.evaluation),
     ),
     "an evaluation's examples": Kind(
         lambda kept: kept.evaluation / "examples.parquet",
-        lambda kept: stored_answers.read_examples({"folder": kept.evaluation}),
+        lambda kept: stored_answers.read_examples(stored_answers.StoredRequest(folder=kept.evaluation)),
     ),
     "an evaluation's scores": Kind(lambda kept: kept.evaluation / "scores.parquet", None),
     "answers that were kept": Kind(

@@ -1,7 +1,7 @@
 """XML, and what else is nested or refers to other things, in files of data: entities that multiply, entities that name
 a file or an address, deep nesting. Nothing of it is expanded, read or asked for, and each ingest ends soon.
 
-We parse no XML of others; libraries that decode pictures and scans meet it in their metadata, in a sandboxd process.
+We parse no XML of others; libraries that decode pictures and scans meet it in their metadata, in a sandboxed process.
 """
 
 from __future__ import annotations
