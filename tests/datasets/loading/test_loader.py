@@ -46,5 +46,5 @@ def test_splits_and_ids_narrow_what_is_loaded(workspace: Workspace) -> None:
 def test_an_answer_that_makes_no_sense_is_refused(tmp_path: Path, items: list[Any]) -> None:
     file = tmp_path / "decoded"
     file.write_bytes(bytes(4))
-    with pytest.raises(SpeciateError, match="no sense"):
+    with pytest.raises(SpeciateError, match="invalid answer"):
         decoding._read(file, {"items": items, "failure": None})
