@@ -27,7 +27,8 @@ from tests.domains import lerobot_set, machine_parts
 from tests.modalities import mesh_samples
 from tests.modalities.nifti_samples import organ, packed, written
 from tests.modalities.video_samples import DIRECTIONS, clip, encode
-from tests.tasks.learning import images, waves
+from tests.tasks import learning
+from tests.tasks.learning import waves
 
 Rows = list[dict[str, Any]]
 _RATE = 16_000  # samples per second
@@ -262,7 +263,7 @@ def _digits(kept: Sequence[int], count: int) -> list[tuple[bytes, dict[str, Any]
 
 
 def _shapes(count: int) -> list[tuple[bytes, dict[str, Any]]]:
-    made = images(count, 0)
+    made = learning.images(count, 0)
     return [
         (_png(pixels), {"label": json.dumps(sorted({each["category"] for each in objects}))})
         for pixels, objects in made
@@ -318,7 +319,7 @@ def _coco(count: int) -> Problem:
         images: Rows = []
         annotations: Rows = []
         kinds = {"disc": 1, "square": 2}
-        for place, (pixels, objects) in enumerate(images(count, 0)):
+        for place, (pixels, objects) in enumerate(learning.images(count, 0)):
             (folder / f"{place:04}.png").write_bytes(_png(pixels))
             height, width = pixels.shape[:2]
             images.append({"id": place, "file_name": f"{place:04}.png", "height": height, "width": width})

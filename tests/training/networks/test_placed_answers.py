@@ -12,7 +12,8 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.models import registry
 from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
-from tests.tasks.learning import images, waves
+from tests.tasks import learning
+from tests.tasks.learning import waves
 from tests.training.recipes.test_forecasts_and_anomalies import evaluated
 from tests.training.world import make_dataset, model_path, png, train_now
 
@@ -23,7 +24,7 @@ SPLITS = ["train"] * 24 + ["validation"] * 8 + ["test"] * 8
 
 @pytest.mark.parametrize(("task", "metric"), [("object-detection", "map_50"), ("image-segmentation", "dice")])
 def test_objects_of_coco_are_learned_by_their_column(workspace: Workspace, task: str, metric: str) -> None:
-    made = images(40, 0, (24, 24))
+    made = learning.images(40, 0, (24, 24))
     objects: list[Any] = [
         [one | {"segmentation": json.dumps(one["segmentation"])} for one in shown] for _, shown in made
     ]
