@@ -157,7 +157,7 @@ def test_a_description_that_does_not_fit_the_file_is_refused(tmp_path: Path) -> 
     file.write_bytes(bytes(100))
     two = [["uint8", [64]], ["uint8", [36]]]
     assert len(decoding._read(file, {"items": two, "failure": None}).media) == 2
-    with pytest.raises(SpeciateError, match="no sense"):
+    with pytest.raises(SpeciateError, match="invalid answer"):
         decoding._read(file, {"items": [*two[:1], ["uint8", [37]]], "failure": None})
 
 
