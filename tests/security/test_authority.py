@@ -100,7 +100,7 @@ CALLS: dict[str, list[Call]] = {
 GRANTING = (
     (approvals, "decide"), (promote, "override"), (promote, "apply_approved"), (use_cases, "apply_approved"),
     (policy, "_change"), (policy, "confirm"), (consents, "allow"), (consents, "disallow"), (secrets, "put"),
-    (secrets, "remove"), (approval_keys, "enroll"), (approval_keys, "revoke"), (approval_keys, "accept"),
+    (secrets, "remove"), (approval_keys, "enroll"), (approval_keys, "revoke"), (approval_keys, "accept_problems"),
 )  # fmt: skip
 """What a person's commands call."""
 _decide = approvals.decide

@@ -108,5 +108,5 @@ def test_a_canary_from_its_first_share_to_production_and_one_that_is_taken_back(
         pool.close()
     row = audit.of_use_case(workspace.database, USE_CASE)[-1]
     assert (row.actor, row.action, row.before) == ("bake", "canary_end", broken)
-    assert "numbers that are none" in row.evidence
+    assert "NaN or infinite" in row.evidence
     assert audit.verify(workspace.database).problems == ()

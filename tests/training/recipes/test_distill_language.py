@@ -248,7 +248,7 @@ def test_a_head_that_lacks_tokens_of_the_student_is_refused(tmp_path: Path) -> N
     from speciate.models.language.causal_lm import load_model
 
     model = load_model(Path(base(tmp_path / "a").removeprefix("path:")))
-    with pytest.raises(SpeciateError, match="tokens a chance"):
+    with pytest.raises(SpeciateError, match="tokens a probability"):
         teacher_ensemble([model], ["big@v1"], 10_000)
 
 
