@@ -13,7 +13,7 @@ import mcp_types as t
 import pytest
 from mcp import Client, MCPError
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Code
 from speciate.server.mcp import app as mcp_app
 from speciate.server.mcp.app import Server
 from speciate.server.tool_api import App, Result, tool
@@ -244,6 +244,5 @@ def test_each_tool_is_declared_once() -> None:
 
 def test_errors_keep_their_code_for_programs(server: Server) -> None:
     meta = server.call("get_job", {"job": "job-no"}).meta or {}
-    assert (
-        SpeciateError(**{**meta["speciate/error"], "code": Code(meta["speciate/error"]["code"])}).code is Code.NOT_FOUND
-    )
+    assert meta["speciate/error"]["code"] == Code.NOT_FOUND
+    assert meta["speciate/error"]["next"] == [{"tool": "list_jobs", "arguments": {}}]
