@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from speciate.errors import Call
 from speciate.jobs import rows
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
@@ -42,7 +43,8 @@ def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
     assert shown.error.recovery == "Call it with a name."
     assert shown.next_actions == ()  # it must fail again
     failed = app.engine.submit("greet", {"name": "nobody"})
-    said = {**(failed.error or {}), "recovery": "Call curate_dataset(dataset='films', steps=[{'op': 'split'}])."}
+    call = Call("curate_dataset", {"dataset": "films", "steps": [{"op": "split"}]})
+    said = {**(failed.error or {}), "recovery": str(call), "next": [call.document()]}
     [then] = job_view(app.engine, failed.model_copy(update={"error": said}), log_lines=0).next_actions
     assert (then.tool, then.arguments) == ("curate_dataset", {"dataset": "films", "steps": [{"op": "split"}]})
 

@@ -93,7 +93,7 @@ def test_the_same_call_again_gets_the_answer_that_its_first_one_could_not_wait_f
     assert [(one.id, one.output) for one in answer.predictions] == [("mine", "good"), ("1", "good")]
     assert answer.latency_ms > 1000 * CALL_SECONDS  # of the answer, not of the call that picked it up
     assert len(pool.given) == 1
-    assert _logged(served) == [*before, *(one.prediction for one in answer.predictions)]
+    assert sorted(_logged(served)) == sorted([*before, *(one.prediction for one in answer.predictions)])
     _ask(served, pool)
     assert len(pool.given) == 2  # an answer is given once; the next call is another question
 
