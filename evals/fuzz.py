@@ -317,7 +317,7 @@ def accounted(client: Any, name: str, source: Path) -> set[str]:
 
 
 def broke(client: Any, name: str) -> list[list[str]]:
-    """[source, reason] of examples on which a caged process crashed, ran out of memory or took too long."""
+    """[source, reason] of examples on which a sandboxed process crashed, ran out of memory or took too long."""
     sql = "SELECT source, reason FROM examples WHERE reason LIKE 'The decoder failed on this file%' ORDER BY source"
     found: list[list[str]] = client.call("query_dataset", dataset=name, sql=sql, limit=500)["untrusted"]["rows"]
     return found

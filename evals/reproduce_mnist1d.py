@@ -27,8 +27,9 @@ from mcp import Client, StdioServerParameters
 
 SPECIATE = str(Path(sys.executable).parent / "speciate")
 PUBLISHED = {
-    "learning_rate": [0.01], "batch_size": 100, "weight_decay": 0.0, "warmup": 0.0, "schedule": "constant",
-    "clip": 1000.0, "precision": "float32",
+    "learning_rate": [0.01], "batch_size": 100, "weight_decay": 0.0, "warmup_ratio": 0.0,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1000.0, "precision": "float32",
 }  # fmt: skip
 """Of the authors' `train.py`: Adam at 0.01, batches of 100, nothing else; a clip so wide stands for none."""
 PASSES = 150  # 6,000 steps, as in the authors' notebook
@@ -55,7 +56,7 @@ class Row(NamedTuple):
 
 def _network(model: str, paper: int, epochs: int) -> Row:
     """Two folds say how many passes are best, as the data have no validation split; then all 4,000 are learned from."""
-    settings = PUBLISHED | {"epochs": epochs, "patience": epochs, "folds": 2}
+    settings = PUBLISHED | {"num_train_epochs": epochs, "early_stopping_patience": epochs, "folds": 2}
     return Row(model, paper, "full", f"new:{model.lower()}", settings)
 
 

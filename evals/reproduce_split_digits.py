@@ -31,19 +31,20 @@ from sklearn.datasets import load_digits
 
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
-from speciate.ids import JobId
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run
 from speciate.models import registry
+from speciate.refs import JobId
 from speciate.tasks.predictor import load
 from speciate.workspace.workspace import Workspace
 
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 LEARNING: dict[str, Any] = {
-    "learning_rate": [1e-3], "epochs": 20, "patience": 20, "batch_size": 32, "weight_decay": 0.0, "warmup": 0.0,
-    "schedule": "constant", "precision": "float32",
+    "learning_rate": [1e-3], "num_train_epochs": 20, "early_stopping_patience": 20, "batch_size": 32,
+    "weight_decay": 0.0, "warmup_ratio": 0.0,
+    "lr_scheduler_type": "constant", "precision": "float32",
 }  # fmt: skip
 """As in the runs of notes before: Adam at 0.001, 20 passes over each version, no choice by held-out examples."""
 BUFFER = 100
@@ -58,12 +59,12 @@ class Way(NamedTuple):
 
 
 WAYS = (
-    Way("naive", "replay", {"buffer_size": 0}, "19.3 (a)"),
+    Way("naive", "replay", {"mem_size": 0}, "19.3 (a)"),
     Way("ewc", "ewc", {}, ""),
     Way("lwf", "lwf", {}, ""),
-    Way("replay", "replay", {"buffer_size": BUFFER}, "90.0 (a)"),
-    Way("der", "der", {"buffer_size": BUFFER, "beta": 0.0}, ""),
-    Way("der++", "der", {"buffer_size": BUFFER}, "92.0 (a)"),
+    Way("replay", "replay", {"mem_size": BUFFER}, "90.0 (a)"),
+    Way("der", "der", {"mem_size": BUFFER, "beta": 0.0}, ""),
+    Way("der++", "der", {"mem_size": BUFFER}, "92.0 (a)"),
     Way("slda", "slda", {}, ""),
     Way("joint", "full", {}, ""),
 )
@@ -140,7 +141,7 @@ class Split:
 
     def __init__(self, workspace: Workspace, epochs: int, seed: int) -> None:
         self._workspace, self._seed = workspace, seed
-        self._learning = LEARNING | {"epochs": epochs, "patience": epochs}
+        self._learning = LEARNING | {"num_train_epochs": epochs, "early_stopping_patience": epochs}
 
     def line(self, way: Way) -> Line:
         models = [self._first("all" if way.name == JOINT else "part-1")]
@@ -187,7 +188,7 @@ def perform(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:
     """One job in this process, as the engine would do it; its result."""
     found = Kinds()[kind]
     folder = RunFolder(workspace.folders.runs / f"job-{kind}-{time.monotonic_ns()}.1")
-    payload = found.plan(found.spec(**spec), workspace).payload
+    payload = found.plan(found.spec(**spec), workspace).payload_json()
     folder.create({"payload": payload, "job": folder.path.stem, "workspace": str(workspace.folders.root)})
     module, _, function = found.run.partition(":")
     result = getattr(importlib.import_module(module), function)(Run(folder))

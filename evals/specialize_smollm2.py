@@ -57,15 +57,16 @@ STAGES = {
     "start": Stage("sft", "routes", BASE, 32, {"batch_size": 16, "learning_rate": 5e-4, "judged": 0}),
     "grpo": Stage(
         "grpo", "routes", "start", 60,
-        {"batch_size": 64, "generations": 4, "learning_rate": 1.5e-4, "beta": 0.02, "judged": 100, "judge_every": 20},
+        {"batch_size": 64, "num_generations": 4, "learning_rate": 1.5e-4, "beta": 0.02, "judged": 100,
+        "judge_every": 20},
     ),
     "dpo": Stage(
-        "dpo", "routes", "start", 40, {"batch_size": 16, "learning_rate": 2e-4, "imitation": 1.0, "judged": 0},
+        "dpo", "routes", "start", 40, {"batch_size": 16, "learning_rate": 2e-4, "rpo_alpha": 1.0, "judged": 0},
     ),
     "more": Stage("sft", "routes", "start", 40, {"batch_size": 16, "learning_rate": 2e-4, "judged": 0}),
     "distill": Stage(
         "distill", "routes", "grpo", 120,
-        {"batch_size": 16, "learning_rate": 3e-4, "layers": 15, "weight": 0.5, "judged": 0},
+        {"batch_size": 16, "learning_rate": 3e-4, "num_hidden_layers": 15, "weight": 0.5, "judged": 0},
     ),
 }  # fmt: skip
 SHOWN = ("sft", "grpo", "dpo", "more", "distill")
@@ -149,7 +150,7 @@ async def trained(client: Client, stage: str) -> str:
     made = await job(
         client, "train_model", name=f"{task}-{stage}", dataset=dataset,
         task="text-generation", method=method, base_model=base, teacher=base if method == "distill" else None,
-        hyperparameters={"template": "chat"} | FORMS[task] | settings | {"steps": steps},
+        hyperparameters={"template": "chat"} | FORMS[task] | settings | {"max_steps": steps},
     )  # fmt: skip
     return str(made["model"])
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from speciate.lineage import trace
+from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import Source
-from speciate.predictions.queue import Strategy
-from speciate.production import labels, logged, origins
-from speciate.production.feedback import Quality
-from speciate.server.surface import App, NextAction, Result, resource
+from speciate.predictions.label_queue import Strategy, next_labels, summarize_log
+from speciate.predictions.quality import Quality
+from speciate.server.tool_api import App, NextAction, Result, resource
 
 _MOST = 100
 
 
-class Untrusted(Result):
+class ForeignPrediction(Result):
     input: Any = None
     output: Any = None
     label: Any = None
@@ -61,7 +62,7 @@ class QueueItem(Result):
     confidence: float | None = None
     at: float
     files: tuple[str, ...] = ()
-    untrusted: Untrusted
+    untrusted: ForeignPrediction
 
 
 class QueueView(Result):
@@ -72,17 +73,17 @@ class QueueView(Result):
     next_actions: tuple[NextAction, ...] = ()
 
 
-class Words(Result):
+class ForeignFeedback(Result):
     label: Any = None
     by: str = ""
-    """As whoever sent it says, over HTTP whatever they like."""
+    """Unchecked: over HTTP a client may write anything."""
 
 
 class FeedbackView(Result):
     source: str
     score: float | None = None
     at: float
-    untrusted: Words
+    untrusted: ForeignFeedback
 
 
 class PredictionView(Result):
@@ -97,14 +98,14 @@ class PredictionView(Result):
     left_out: tuple[str, ...]
     feedback: tuple[FeedbackView, ...]
     lineage: str
-    untrusted: Untrusted
+    untrusted: ForeignPrediction
 
 
 @resource("speciate://use-cases/{name}/answers")
 def logged_answers(app: App, name: str) -> LoggedView:
     """What the log of a use case holds, and how good each version is by feedback. Rows: query_dataset('log:NAME')."""
-    found = labels.logged(app.workspace, name)
-    held = found.held
+    found = summarize_log(app.workspace, name)
+    held = found.contents
     return LoggedView(
         use_case=name, answers=held.answers, sample=found.sample, missed=held.missed, torn=held.torn, first=held.first,
         last=held.last, bytes=held.bytes, models=held.models, feedback=found.feedback,
@@ -117,14 +118,19 @@ def label_queue(
     app: App, name: str, strategy: Strategy = "mixed", source: Source = "agent", count: int = 20
 ) -> QueueView:
     """Which answers to label next (mixed: half random, half uncertain), for record_feedback with their `drawn`."""
-    found = labels.next_labels(app.workspace, name, strategy=strategy, source=source, count=max(1, min(count, _MOST)))
+    found = next_labels(app.workspace, name, strategy=strategy, source=source, count=max(1, min(count, _MOST)))
     items = tuple(
         QueueItem(
-            prediction=each.prediction, drawn=each.drawn, model=each.model, confidence=each.confidence, at=each.at,
-            files=each.files, untrusted=Untrusted(input=each.input, output=each.output, label=each.said or None),
+            prediction=each.prediction,
+            drawn=each.drawn,
+            model=each.model,
+            confidence=each.confidence,
+            at=each.at,
+            files=each.files,
+            untrusted=ForeignPrediction(input=each.input, output=each.output, label=each.said or None),
         )
         for each in found.items
-    )  # fmt: skip
+    )
     return QueueView(
         use_case=name, waiting=found.waiting, items=items, agreement=AgreementView(**found.agreement._asdict()),
         next_actions=tuple(
@@ -137,19 +143,19 @@ def label_queue(
 
 @resource("speciate://predictions/{prediction}")
 def prediction(app: App, prediction: str) -> PredictionView:
-    """One logged answer: what was asked and answered, what was said of it, and all that it rests on, as text."""
-    found = logged.described(app.workspace, prediction)
+    """One logged answer: input, output, feedback, and its lineage as text."""
+    found = answer_lookup.describe_answer(app.workspace, prediction)
     answer = found.answer
     return PredictionView(
         prediction=answer.id, use_case=found.use_case, model=answer.model, at=answer.at, confidence=answer.confidence,
         error=answer.error, ms=answer.ms, redacted=answer.redacted, left_out=answer.left_out,
         feedback=tuple(
             FeedbackView(source=each.source, score=each.score, at=each.at,
-                         untrusted=Words(label=each.label, by=each.by))
+                         untrusted=ForeignFeedback(label=each.label, by=each.by))
             for each in found.feedback
         ),
-        lineage=origins.of_answer(app.workspace, prediction).text,
-        untrusted=Untrusted(input=answer.input, output=answer.output),
+        lineage=trace.trace_answer(app.workspace, prediction).text,
+        untrusted=ForeignPrediction(input=answer.input, output=answer.output),
     )  # fmt: skip
 
 

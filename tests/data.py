@@ -1,7 +1,7 @@
 """Small real data for tests: images as folders of PNG, short texts, peptides, series, a table. No network.
 
 Each builder writes below a folder and returns the path to hand to `create_dataset`; `ingest` runs the whole job in
-this process (its decoding still in the cage) and registers the version.
+this process (its decoding still in the sandbox) and registers the version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from speciate.datasets.intake.inline_rows import keep_rows
+from speciate.datasets.ingest.ingest import store_inline_rows
 from speciate.datasets.versions import Manifest, resolve
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
@@ -113,7 +113,7 @@ def tumour_csv(path: Path, count: int = 200) -> Path:
 def ingest(workspace: Workspace, name: str, **spec: Any) -> Manifest:
     """One ingest, as the engine would run it; the registered version. `rows` as create_dataset takes them."""
     if "rows" in spec:
-        spec["rows"] = keep_rows(workspace, spec["rows"])
+        spec["rows"] = store_inline_rows(workspace, spec["rows"])
     return resolve(workspace.database, run_job(workspace, "ingest", name=name, **spec)["dataset"])
 
 
@@ -128,7 +128,7 @@ def run_job(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:
     if found.act is not None:
         act = found.act
         return workspace.database.transact(lambda tx: act(tx, wanted, job, workspace.settings))
-    folder.create({"payload": plan.payload, "job": job_id, "workspace": str(workspace.folders.root)})
+    folder.create({"payload": plan.payload_json(), "job": job_id, "workspace": str(workspace.folders.root)})
     module, _, function = found.run.partition(":")
     result = getattr(importlib.import_module(module), function)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from speciate.environment import clean_environment, cores, go_online
-from speciate.sandbox import Cage, start
+from speciate.sandbox import Sandbox, start
 
 TOLD = {
     "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
@@ -31,11 +31,11 @@ def test_a_process_of_ours_is_told_before_it_imports(monkeypatch: pytest.MonkeyP
 
 
 def test_a_caged_process_is_told_the_same(tmp_path: Path) -> None:
-    caged = start([sys.executable, "-I", "-c", SHOWN], Cage((), tmp_path), "where_possible")
+    sandboxed = start([sys.executable, "-I", "-c", SHOWN], Sandbox((), tmp_path), "where_possible")
     try:
-        assert json.loads(caged.stdout.read()).items() >= TOLD.items()
+        assert json.loads(sandboxed.stdout.read()).items() >= TOLD.items()
     finally:
-        caged.kill()
+        sandboxed.kill()
 
 
 def test_processors_that_come_later_change_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:

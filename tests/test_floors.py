@@ -1,4 +1,4 @@
-"""The house stands: imports go down, at the top of the file, and the daemon stays light."""
+"""The rooms stand on their floors: imports go down, at the top of the file, and the daemon stays light."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "speciate"
 # A room's floor: it may import from lower ones and from itself. The vocabulary's modules may use each other.
 FLOORS = {
-    "__init__": 0, "errors": 0, "ids": 0, "refs": 0, "clock": 0, "settings": 0, "environment": 0, "faults": 0,
-    "vocabulary": 0,
-    "sample_size": 0, "hosts": 0, "peers": 0, "local_sockets": 0, "account": 0, "foreign_files": 0, "finite": 0,
-    "workspace": 1, "sandbox": 1, "secrets": 1, "hub": 1,
+    "__init__": 0, "errors": 0, "refs": 0, "settings": 0, "environment": 0, "faults": 0, "vocabulary": 0,
+    "sample_size": 0, "hosts": 0, "unix_sockets": 0, "foreign_files": 0, "finite": 0,
+    "workspace": 1, "sandbox": 1, "secrets": 1, "hf_hub": 1,
     "jobs": 2,
-    "modalities": 3, "usecases": 3,
+    "modalities": 3, "use_cases": 3,
     "models": 4, "predictions": 4,
-    "features": 5, "language": 5,
+    "features": 5,
     "datasets": 6,
     "tasks": 7,
     "evaluation": 8,
-    "training": 9,
-    "production": 10,
-    "loop": 11, "serving": 11,
-    "server": 12, "cli": 12, "demo": 12,
+    "training": 9, "governance": 9,
+    "lineage": 10, "privacy": 10,
+    "promotion": 11, "exports": 11,
+    "serving": 12,
+    "loop": 13,
+    "server": 14,
+    "cli": 15,
 }  # fmt: skip
 HEAVY = {
     "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate",
@@ -37,15 +39,15 @@ HEAVY = {
     "PIL", "av", "pydicom", "trimesh", "Bio", "soundfile", "mlxtend", "modlamp", "pandas", "datasets", "timm",
 }  # fmt: skip
 # Modules that belong to a room though they lie beside it.
-ANNEXES = {"worker": "jobs", "cli": "server", "__main__": "server"}
+ANNEXES = {"worker": "jobs", "__main__": "cli"}
 # Worker-side files that may import heavy libraries at their top, each with the reason.
 HEAVY_AT_TOP = {"statistics.py": "is about nothing but SciPy's distributions, and only workers import it"}
 # Everything that the daemon may come to import: its service, all tools, resources and kinds of jobs.
 DAEMON = """
 import speciate.resources, speciate.server.service, speciate.tools
 from speciate.jobs.kinds import Kinds
-from speciate.server.mcp_app import declared
-declared(speciate.tools, "__tool__"), declared(speciate.resources, "__resource__")
+from speciate.server.mcp.app import declarations
+declarations(speciate.tools, "__tool__"), declarations(speciate.resources, "__resource__")
 kinds = Kinds()
 [kinds[name] for name in kinds.names()]
 """

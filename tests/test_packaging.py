@@ -1,16 +1,30 @@
-"""What a wheel holds is written down by hand, since tools/, resources/ and prompts/ lie outside src/."""
+"""What an installation holds: every package below src/, and the three folders at the top through their links."""
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
+import pytest
+from setuptools import find_packages
+
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src"
 
 
-def test_every_package_is_in_the_wheel() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    source = ROOT / "src"
-    found = {".".join(init.parent.relative_to(source).parts) for init in source.rglob("__init__.py")}
-    outside = {name for name, place in told["package-dir"].items() if not place.startswith("src")}
-    assert set(told["packages"]) == found | outside
+def test_every_folder_with_code_is_a_package() -> None:
+    """One without `__init__.py` would be missing from a wheel, and nobody would see it in a checkout."""
+    folders = {".".join(path.parent.relative_to(SOURCE).parts) for path in SOURCE.rglob("*.py")}
+    linked = {"speciate.tools", "speciate.resources", "speciate.prompts"}
+    assert set(find_packages(str(SOURCE))) == folders | linked
+
+
+@pytest.mark.parametrize("name", ["tools", "resources", "prompts"])
+def test_the_folders_at_the_top_are_linked_into_the_package(name: str) -> None:
+    link = SOURCE / "speciate" / name
+    assert link.readlink() == Path("..", "..", name)
+    assert (link / "__init__.py").samefile(ROOT / name / "__init__.py")
+
+
+def test_agents_read_the_whole_of_their_page() -> None:
+    """Some clients read the first 32 KB of AGENTS.md without a word."""
+    assert len((ROOT / "AGENTS.md").read_bytes()) <= 8192

@@ -103,16 +103,16 @@ def test_keys_are_replaced_and_removed() -> None:
     secrets.put("openai", ["other.example"], "sk-new")
     assert refusal().code is Code.REFUSED
     assert secrets.get("openai", "other.example") == "sk-new"
-    assert [(key.name, key.hosts) for key in secrets.stored()] == [("openai", ("other.example",))]
+    assert [(key.name, key.hosts) for key in secrets.list_secrets()] == [("openai", ("other.example",))]
     secrets.remove("openai")
-    assert secrets.stored() == []
+    assert secrets.list_secrets() == []
     with pytest.raises(SpeciateError, match="There is no key 'openai'"):
         secrets.remove("openai")
 
 
 def test_what_is_stored_is_shown_without_the_keys() -> None:
     secrets.put("openai", [HOST], "sk-planted")
-    assert "sk-planted" not in repr(secrets.stored()) + repr(secrets._read())
+    assert "sk-planted" not in repr(secrets.list_secrets()) + repr(secrets._read())
 
 
 def test_a_file_that_somebody_spoiled_is_an_error_that_quotes_nothing() -> None:
@@ -132,7 +132,7 @@ def _put(number: int) -> None:
 def test_writers_side_by_side_lose_nothing() -> None:
     with multiprocessing.get_context("fork").Pool(8) as pool:
         pool.map(_put, range(40), chunksize=1)
-    assert [key.name for key in secrets.stored()] == sorted(f"key{number}" for number in range(40))
+    assert [key.name for key in secrets.list_secrets()] == sorted(f"key{number}" for number in range(40))
 
 
 def test_what_a_killed_writer_left_behind_is_in_nobodys_way(folder: Path) -> None:

@@ -19,10 +19,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "speciate"
 LOOSE = 'cage = "where_possible"\n[trust]\nrequire_signature = false\n'
 READERS = {
     "workspace/workspace.py",  # the daemon, whose settings are then compared with what was confirmed
-    "production/authority.py", "server/roots.py", "server/control.py",  # to tell what was written by hand
-    "server/signing.py",  # a person's command, which takes keys for a check that it shows
-    "server/terminal.py",  # to show it
-    "datasets/sources/answered.py", "production/forget_logged.py", "predictions/tending.py",  # the retention of logs
+    "governance/authorization.py", "server/roots.py", "server/control.py",  # to tell what was written by hand
+    "cli/signing_commands.py",  # a person's command, which takes keys for a check that it shows
+    "cli/approval_commands.py",  # to show it
+    "datasets/sources/answer_log.py", "privacy/purge_logs.py", "predictions/maintenance.py",  # the retention of logs
     "settings.py",
 }  # fmt: skip
 RUN = """

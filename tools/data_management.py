@@ -1,4 +1,4 @@
-"""Names for versions, and what takes data away: deleting, forgetting, collecting garbage."""
+"""Tags of versions, and removal of data: deletion, purge, garbage collection."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from speciate.datasets.purge import Target
+from speciate.datasets.tags import KIND as TAG
+from speciate.datasets.tags import TagSpec
 from speciate.errors import Code, SpeciateError
-from speciate.ids import check_name
-from speciate.production import approval_keys, deletion, forget, retention, tidy
-from speciate.production.approvals import Approval, postponed
-from speciate.refs import dataset_ref
-from speciate.server.surface import (
+from speciate.governance import approval_keys
+from speciate.governance.approvals import Approval, postponed
+from speciate.privacy import deletion, gc, purge
+from speciate.privacy.purge_datasets import Target
+from speciate.refs import check_name, dataset_ref
+from speciate.server.tool_api import (  # fmt: skip
     App,
     DryRun,
     DryRunFlag,
@@ -22,16 +24,17 @@ from speciate.server.surface import (
     JobStarted,
     NextAction,
     Result,
+    make_spec,
     once,
     start_job,
     tool,
-)  # fmt: skip
+)
 from speciate.workspace.database import Transaction
 
 Action = Literal["delete", "purge", "gc", "tag", "untag"]
 
 
-class Question(Result):
+class ApprovalQuestion(Result):
     id: str
     expires: float
     until: str
@@ -39,8 +42,8 @@ class Question(Result):
     how: str
 
 
-class Tagged(JobStarted):
-    """Done. `dataset` is the version that the tag names, or, after untag, named; `was` what it named before."""
+class TagResult(JobStarted):
+    """Done. `dataset` is the version that the tag names or, after untag, named; `was` is the one before."""
 
     dataset: str
     tag: str
@@ -48,10 +51,10 @@ class Tagged(JobStarted):
 
 
 class NeedsApproval(Result):
-    """Nothing was changed. The job begins when a person agrees; `speciate approve` prints its id."""
+    """Nothing was changed. The job begins when a person approves; `speciate approve` prints its id."""
 
     state: Literal["needs_approval"] = "needs_approval"
-    approval: Question
+    approval: ApprovalQuestion
     evidence: dict[str, Any]
     next_actions: tuple[NextAction, ...] = ()
 
@@ -68,10 +71,10 @@ def manage_data(
     tag: str | None = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
-) -> Tagged | JobStarted | NeedsApproval | DryRun:
-    """Tag versions, delete unneeded ones, forget examples everywhere (purge), free disk (gc).
+) -> TagResult | JobStarted | NeedsApproval | DryRun:
+    """Tag versions, delete unused ones, purge examples everywhere, or free disk space (gc).
 
-    delete and purge need a person, on a terminal: `speciate approve ID`. dry_run shows what would go; so does the
+    A person approves delete and purge on a terminal: `speciate approve ID`. dry_run lists the removed data; so does the
     first gc in a workspace.
     """
     _check_given(action, ref=ref, group=group, example=example, tag=tag)
@@ -81,8 +84,10 @@ def manage_data(
     if action == "delete":
         return _delete(app, ref, idempotency_key, dry_run=dry_run)
     if action == "purge":
-        return _purge(app, Target(dataset=_bare(ref), group=group, example=example), idempotency_key, dry_run=dry_run)
-    return _tag(app, {"action": action, "ref": ref, "tag": tag}, idempotency_key, dry_run=dry_run)
+        return _purge(
+            app, Target(dataset=_without_version(ref), group=group, example=example), idempotency_key, dry_run=dry_run
+        )
+    return _tag(app, make_spec(TagSpec, action=action, ref=ref, tag=tag), idempotency_key, dry_run=dry_run)
 
 
 _TAKES = {
@@ -108,70 +113,71 @@ def _check_given(action: Action, **arguments: str | None) -> None:
         )
 
 
-def _bare(ref: str) -> str:
-    """A purge is about every version."""
+def _without_version(ref: str) -> str:
+    """A purge covers every version."""
     name = dataset_ref(ref).name
     if name != ref:
         raise SpeciateError(
             Code.INVALID,
-            f"{ref!r} is one version, and what is purged is purged from all of them.",
+            f"{ref!r} is one version, and a purge covers all of them.",
             f"Call again with ref={name!r}.",
         )
     return check_name("dataset", name)
 
 
-def _tag(app: App, spec: dict[str, Any], idempotency_key: str | None, *, dry_run: bool) -> Tagged | JobStarted | DryRun:
-    begun = start_job(app, "tag", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    if isinstance(begun, DryRun):
-        return begun
-    done = app.engine.get(begun.job).result
+def _tag(app: App, spec: TagSpec, idempotency_key: str | None, *, dry_run: bool) -> TagResult | JobStarted | DryRun:
+    started = start_job(app, TAG, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    if isinstance(started, DryRun):
+        return started
+    done = app.engine.get(started.job).result
     if done is None:
-        return begun
+        return started
     describe = NextAction(tool="describe_dataset", arguments={"dataset": done["dataset"]})
-    return Tagged(**begun.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
+    return TagResult(**started.model_dump(exclude={"next_actions"}), **done, next_actions=(describe,))
 
 
 def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) -> JobStarted | DryRun:
-    said = tidy.reported(app.workspace.database) is not None
-    if dry_run or not said:
-        found = retention.survey(app.workspace)
-        if not said:  # before anything goes here for the first time
-            tidy.report(app.workspace, found)
+    announced = gc.announced(app.workspace.database) is not None
+    if dry_run or not announced:
+        survey = deletion.survey_with_surplus(app.workspace)
+        found = survey.document()
+        if not announced:  # before the first deletion in this workspace
+            gc.announce(app.workspace, survey)
             found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
-    return start_job(app, "gc", {}, idempotency_key=idempotency_key)
+    return start_job(app, gc.KIND, gc.GcSpec(), idempotency_key=idempotency_key)
 
 
 def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
-    doomed = postponed(lambda: deletion.resolve(app.workspace, ref))
+    doomed = postponed(lambda: deletion.resolve_versions(app.workspace, ref))
     if dry_run:
-        app.workspace.database.transact(lambda tx: deletion.check(tx, doomed()))
+        app.workspace.database.transact(lambda tx: deletion.check_deletable(tx, doomed()))
         return DryRun(valid=True, estimate=Estimate(), resolved={"deletes": doomed().refs})
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _waiting(tx, deletion.ask(tx, doomed(), app.workspace.settings.approval_hours))
+        return _needs_approval(tx, deletion.request_deletion(tx, doomed(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "delete", "ref": ref}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
 
 
 def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bool) -> NeedsApproval | DryRun:
-    found = postponed(lambda: forget.survey(app.workspace, app.pool, target))
+    found = postponed(lambda: purge.survey(app.workspace, app.pool, target))
     if dry_run:
-        return DryRun(valid=True, estimate=Estimate(), resolved=found())
+        return DryRun(valid=True, estimate=Estimate(), resolved=found().document())
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _waiting(tx, forget.ask(tx, target, found(), app.workspace.settings.approval_hours))
+        return _needs_approval(tx, purge.request_purge(tx, target, found(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "purge", **target.model_dump()}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
 
 
-def _waiting(tx: Transaction, approval: Approval) -> NeedsApproval:
-    how = approval_keys.how(tx, approval.id)
+def _needs_approval(tx: Transaction, approval: Approval) -> NeedsApproval:
+    how = approval_keys.answer_instructions(tx, approval.id)
     until = datetime.fromtimestamp(approval.expires, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return NeedsApproval(
-        approval=Question(id=approval.id, expires=approval.expires, until=until, how=how),
+        approval=ApprovalQuestion(id=approval.id, expires=approval.expires, until=until, how=how),
         evidence=approval.evidence,
         next_actions=(NextAction(tool="list_approvals", arguments={"state": "pending"}),),
     )

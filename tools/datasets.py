@@ -1,4 +1,4 @@
-"""Datasets: make one from files or rows, see what it holds, ask it with SQL, look at it."""
+"""Datasets: make one from files or rows, describe, query, preview and curate it, and find similar examples."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from speciate.datasets import versions
-from speciate.datasets.intake.inline_rows import keep_rows
-from speciate.datasets.look import describe, preview, query
+from speciate.datasets.curate import KIND as CURATE
+from speciate.datasets.curate import CurateSpec
+from speciate.datasets.ingest.ingest import KIND as INGEST
+from speciate.datasets.ingest.ingest import IngestSpec, store_inline_rows
+from speciate.datasets.inspect import contact_sheet, describe, query
+from speciate.datasets.similarity import nearest_neighbours
+from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
 from speciate.datasets.sources.listing import ELSEWHERE
-from speciate.datasets.sources.named_columns import check_named_columns
-from speciate.predictions.folder import LOG
-from speciate.production import logged
+from speciate.datasets.sources.sandbox_calls import check_named_columns
+from speciate.jobs.job import Job
+from speciate.predictions import answer_lookup
+from speciate.predictions.log_files import LOG
 from speciate.refs import dataset_range, dataset_ref
-from speciate.server.roots import check_readable
-from speciate.server.surface import (
+from speciate.server.roots import check_readable, check_refs
+from speciate.server.tool_api import (  # fmt: skip
     App,
     Cursor,
     DryRun,
@@ -26,12 +32,14 @@ from speciate.server.surface import (
     JobStarted,
     Limit,
     NextAction,
-    Picture,
     Result,
+    ToolImage,
+    make_spec,
+    show_started,
     start_job,
     tool,
-)  # fmt: skip
-from speciate.tasks.truth import answer_columns
+)
+from speciate.tasks.example_targets import answer_columns
 
 DatasetText = Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")]
 Source = Annotated[
@@ -43,7 +51,7 @@ Source = Annotated[
 ]
 Reader = Annotated[
     str | None,
-    Field(description="Where the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long."),
+    Field(description="If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long."),
 ]
 GroupBy = Annotated[
     str | None, Field(description="Column, 'folder', or regex over the path, group 1 the key: never split apart.")
@@ -139,17 +147,14 @@ def create_dataset(
 
     To add to one, call add_examples.
     """
-    spec = _source(app, source, rows, labels, reader) | {
-        "name": name,
-        "modality": modality,
-        "label": label,
-        "inputs": inputs or [],
-        "group_by": group_by,
-    }
-    if spec["source"] and labels is None and reader is None and modality != "time-series":
-        check_named_columns(app.pool, Path(spec["source"]), label, inputs or [], group_by)
+    origin = _source(app, source, rows, labels, reader)
+    if origin["source"] and labels is None and reader is None and modality != "time-series":
+        check_named_columns(app.pool, Path(origin["source"]), label, inputs or [], group_by)
+    spec = make_spec(
+        IngestSpec, **origin, name=name, modality=modality, label=label, inputs=inputs or [], group_by=group_by
+    )
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
-    return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 
 
 @tool()
@@ -163,24 +168,24 @@ def add_examples(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Add files or rows to a dataset, in the roles its columns have; starts a job that makes the next version.
+    """Add files or rows to a dataset, in the roles of its columns; starts a job that makes the next version.
 
-    What is there already adds nothing; old examples keep their split.
+    Examples that exist already are skipped; old examples keep their split.
     """
-    spec = _source(app, source, rows, labels, reader) | {"name": dataset, "add": True}
+    spec = make_spec(IngestSpec, **_source(app, source, rows, labels, reader), name=dataset, add=True)
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
-    return start_job(app, "ingest", spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 
 
 def _source(
     app: App, source: str | None, rows: list[dict[str, Any]] | None, labels: LabelsFile | None, reader: str | None
 ) -> dict[str, Any]:
-    """Where examples come from, as the job's spec says it: paths checked, inline rows in a blob of their own."""
+    """The source arguments for the job's spec: paths checked, inline rows in a blob of their own."""
     if source is not None and not source.startswith(ELSEWHERE):
         source = str(check_readable(app, source))
     return {
         "source": source,
-        "rows": keep_rows(app.workspace, rows) if rows is not None else None,
+        "rows": store_inline_rows(app.workspace, rows) if rows is not None else None,
         "labels": labels and {**labels.model_dump(), "path": str(check_readable(app, labels.path))},
         "reader": reader,
     }
@@ -193,8 +198,8 @@ def describe_dataset(
     compare_to: DatasetText | None = None,
     limit: Limit = 20,
     cursor: Cursor = None,
-) -> tuple[DatasetView | DatasetList, *tuple[Picture, ...]]:
-    """Splits, labels, quality, columns, history and a chart of a dataset; of all in short without `dataset`.
+) -> tuple[DatasetView | DatasetList, *tuple[ToolImage, ...]]:
+    """Describe a dataset: splits, labels, quality, columns, history, a chart. Without `dataset`: a list of all.
 
     For rows, call query_dataset.
     """
@@ -207,40 +212,40 @@ def describe_dataset(
     shown = _view(found).model_copy(update=_history(app, found.manifest.name))
     if compare_to is not None:
         old = versions.resolve(database, compare_to)
-        between = describe.difference(app.pool, app.workspace.folders, old, found.manifest)
+        between = describe.ask_for_difference(app.pool, app.workspace.folders, old, found.manifest)
         shown = shown.model_copy(update={"difference": Difference(**between._asdict())})
-    chart = describe.charts(app.pool, app.workspace.folders, found.manifest)
+    chart = describe.ask_for_charts(app.pool, app.workspace.folders, found.manifest)
     if chart.png is None:
         return (shown.model_copy(update={"warnings": (*(shown.warnings or ()), chart.missing)}),)
-    return shown, Picture(chart.png)
+    return shown, ToolImage(chart.png)
 
 
 @tool(read_only=True)
 def query_dataset(
     app: App,
     dataset: Annotated[
-        str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: what changed; `log:USE_CASE`.")
+        str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: changed rows; `log:USE_CASE`.")
     ],
     sql: Sql = None,
     where: Where = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> QueryResult:
-    """Rows of a dataset by SQL, of every quality; of a range the changed ones, with `change` and `label_before`.
+    """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
 
-    To look at media, call preview_dataset.
+    A range adds the columns `change` and `label_before`. To see media, call preview_dataset.
     """
     if dataset.startswith(LOG):
-        folder, since = logged.place(app.workspace, dataset.removeprefix(LOG))
+        folder, since = answer_lookup.log_location(app.workspace, dataset.removeprefix(LOG))
         page = query.query_log(app.pool, folder, since, sql=sql, where=where, limit=limit, cursor=cursor)
         rows = ForeignRows(rows=page.rows)
         return QueryResult(columns=tuple(page.columns), untrusted=rows, next_cursor=page.next_cursor)
-    asked = dataset_range(dataset)
+    wanted = dataset_range(dataset)
     database = app.workspace.database
     page = query.query(
-        app.pool, app.workspace.folders, versions.resolve(database, asked.ref),
-        since=versions.resolve(database, asked.since) if asked.since else None,
-        sql=sql, where=where, split=asked.ref.split, limit=limit, cursor=cursor,
+        app.pool, app.workspace.folders, versions.resolve(database, wanted.ref),
+        since=versions.resolve(database, wanted.since) if wanted.since else None,
+        sql=sql, where=where, split=wanted.ref.split, limit=limit, cursor=cursor,
     )  # fmt: skip
     return QueryResult(columns=tuple(page.columns), untrusted=ForeignRows(rows=page.rows), next_cursor=page.next_cursor)
 
@@ -252,15 +257,17 @@ def preview_dataset(
     where: Where = None,
     ids: Annotated[list[str] | None, Field(max_length=36)] = None,
     count: Annotated[int, Field(ge=1, le=36)] = 12,
-) -> tuple[QueryResult, Picture]:
-    """See examples as one picture, with their rows in reading order; set-aside ones where `ids` or a `where` on
-    quality names them. For rows alone, call query_dataset."""
+) -> tuple[QueryResult, ToolImage]:
+    """Show examples as one image, with their rows in reading order. For rows alone, call query_dataset.
+
+    To see excluded examples, pass `ids` or filter on `quality`.
+    """
     manifest = versions.resolve(app.workspace.database, dataset)
-    sheet = preview.contact_sheet(
+    sheet = contact_sheet.ask_for_contact_sheet(
         app.pool, app.workspace.folders, manifest,
         where=where, ids=ids, split=dataset_ref(dataset).split, count=count, answers=answer_columns(manifest),
     )  # fmt: skip
-    return QueryResult(columns=tuple(sheet.columns), untrusted=ForeignRows(rows=sheet.rows)), Picture(sheet.png)
+    return QueryResult(columns=tuple(sheet.columns), untrusted=ForeignRows(rows=sheet.rows)), ToolImage(sheet.png)
 
 
 def _view(found: versions.Version) -> DatasetView:
@@ -306,3 +313,77 @@ def _history(app: App, name: str) -> dict[str, Any]:
 def _not_shown(**counts: int) -> str | None:
     parts = [f"{count:,} more {name}" for name, count in counts.items() if count > 0]
     return f"and {', '.join(parts)}; query_dataset gives them by SQL" if parts else None
+
+
+Steps = Annotated[
+    list[dict[str, Any]],
+    Field(
+        min_length=1,
+        max_length=20,
+        description="In order, such as {op: 'filter', where: 'width > 64'}; ops: list_options(kind='operation').",
+    ),
+]
+
+
+@tool()
+def curate_dataset(
+    app: App,
+    dataset: Annotated[str, Field(description="name, name@v3 or name@TAG.")],
+    steps: Steps,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> JobStarted | DryRun:
+    """Make the next version of a dataset by operations; starts a job. To change single labels call label_examples."""
+    then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset.partition("@")[0]}),)
+    spec = make_spec(CurateSpec, dataset=dataset, steps=[_with_checked_model(app, step) for step in steps])
+    return start_job(app, CURATE, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+
+
+def _with_checked_model(app: App, step: dict[str, Any]) -> dict[str, Any]:
+    """Checks and completes the path of a file in `model`; in other fields such words are data."""
+    return {name: check_refs(app, value) if name == "model" else value for name, value in step.items()}
+
+
+class Neighbour(Result):
+    id: str
+    distance: float = Field(description="1 - cosine.")
+
+
+class NeighbourRows(Result):
+    rows: list[list[Any]]
+
+
+class SimilarExamples(Result):
+    extractor: str
+    neighbours: tuple[Neighbour, ...]
+    columns: tuple[str, ...]
+    untrusted: NeighbourRows = Field(description="With id: first the example itself.")
+
+
+@tool(read_only=True)
+def find_similar(
+    app: App,
+    dataset: DatasetText,
+    id: str | None = None,  # noqa: A002 - the argument's name
+    text: Annotated[str | None, Field(max_length=20_000)] = None,
+    extractor: Annotated[str | None, Field(description="list_options(kind='extractor')")] = None,
+    k: Annotated[int, Field(ge=1, le=100)] = 10,
+) -> tuple[SimilarExamples | JobStarted, *tuple[ToolImage, ...]]:
+    """Find the usable examples nearest to an example or a text, with an image; a job if embedding takes long.
+
+    For rows by condition, call query_dataset.
+    """
+    manifest = versions.resolve(app.workspace.database, dataset)
+    neighbours = NeighbourQuery(id, text, extractor, dataset_ref(dataset).split, k)
+    found = nearest_neighbours.find_neighbours(app.engine, app.pool, manifest, neighbours)
+    if isinstance(found, Job):
+        arguments = {"dataset": dataset, "id": id, "text": text, "extractor": extractor, "k": k}
+        again = {name: value for name, value in arguments.items() if value is not None}
+        return (show_started(found, (NextAction(tool="find_similar", arguments=again),)),)
+    answer = SimilarExamples(
+        extractor=found.extractor,
+        neighbours=tuple(Neighbour(id=near, distance=distance) for near, distance in found.nearest),
+        columns=found.columns,
+        untrusted=NeighbourRows(rows=found.rows),
+    )
+    return (answer,) if found.contact_sheet is None else (answer, ToolImage(found.contact_sheet))

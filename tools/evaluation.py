@@ -6,24 +6,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from speciate.evaluation.describe import Described, Part, describe
 from speciate.evaluation.endpoints.prompts import Prompt
-from speciate.evaluation.judges.spec import Judging
-from speciate.evaluation.leaderboard import draw
-from speciate.evaluation.pages.files import write_page
-from speciate.evaluation.report import BreakEven, Comparison, Decision, Row, Verdicts
+from speciate.evaluation.evaluate import KIND as EVALUATE
+from speciate.evaluation.evaluate import EvaluateSpec
+from speciate.evaluation.judges.judge_plan import Judging
+from speciate.evaluation.pages.page import write_page
+from speciate.evaluation.reports.describe_evaluation import EvaluationDescription, Part, describe
+from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
+from speciate.evaluation.reports.report import BreakEven, Comparison, Decision, Row, Verdicts
 from speciate.server.roots import check_function, check_refs
-from speciate.server.surface import (
+from speciate.server.tool_api import (  # fmt: skip
     App,
     DryRun,
     DryRunFlag,
     IdempotencyKey,
     JobStarted,
-    Picture,
     Result,
+    ToolImage,
+    make_spec,
     start_job,
     tool,
-)  # fmt: skip
+)
 
 
 class Value(Result):
@@ -46,12 +49,12 @@ class Pairs(Result):
     rows: tuple[tuple[str, str, int, float], ...]
 
 
-class Front(Result):
+class ParetoFront(Result):
     front: tuple[str, ...] = Field(description="Models that no other one surely beats at no more cost and latency.")
     dominated: dict[str, tuple[str, ...]] = Field(description="The others, with those that beat them.")
 
 
-class Confused(Result):
+class ConfusionMatrix(Result):
     model: str
     answers: int
     wrong: int
@@ -60,7 +63,7 @@ class Confused(Result):
     untrusted: Pairs
 
 
-class Calibrated(Result):
+class Calibration(Result):
     model: str
     n: int = Field(description="Answers with a confidence.")
     without: int
@@ -69,7 +72,7 @@ class Calibrated(Result):
     rows: tuple[tuple[float, float, int, float, float], ...]
 
 
-class Foreign(Result):
+class ForeignEvaluationText(Result):
     worst_examples: tuple[dict[str, Any], ...] | None = None
     failures: tuple[dict[str, Any], ...] | None = None
     candidate_better: tuple[dict[str, Any], ...] | None = None
@@ -100,12 +103,12 @@ class EvaluationView(Result):
     leaderboard: tuple[Row, ...]
     models_left_out: int | None = None
     comparisons: tuple[Comparison, ...] = Field(description="Candidate minus baseline.")
-    pareto: Front
+    pareto: ParetoFront
     slices: tuple[Slice, ...] | None = None
     slice_metric: str | None = None
     slices_left_out: int | None = None
-    confusion: tuple[Confused, ...] | None = None
-    calibration: tuple[Calibrated, ...] | None = None
+    confusion: tuple[ConfusionMatrix, ...] | None = None
+    calibration: tuple[Calibration, ...] | None = None
     disagreements: dict[str, int] | None = Field(None, description="How many examples either model is better on.")
     break_even: BreakEven | None = None
     decision: Decision | None = None
@@ -114,10 +117,10 @@ class EvaluationView(Result):
     notes: tuple[str, ...]
     wrong: int | None = Field(None, description="Examples that the candidate got wrong.")
     page: str | None = None
-    untrusted: Foreign | None = None
+    untrusted: ForeignEvaluationText | None = None
 
     @classmethod
-    def of(cls, evaluation: str, found: Described, page: str | None) -> EvaluationView:
+    def of(cls, evaluation: str, found: EvaluationDescription, page: str | None) -> EvaluationView:
         report, cut, worst, differ = found.report, found.slices, found.worst, found.disagreements
         return cls(
             evaluation=evaluation,
@@ -132,7 +135,7 @@ class EvaluationView(Result):
             leaderboard=found.rows,
             models_left_out=found.models_left_out or None,
             comparisons=found.comparisons,
-            pareto=Front(front=found.pareto.front, dominated=found.pareto.dominated),
+            pareto=ParetoFront(front=found.pareto.front, dominated=found.pareto.dominated),
             slices=tuple(_slice(**one) for one in cut["slices"]) if cut else None,
             slice_metric=cut["metric"] if cut else None,
             slices_left_out=cut["left_out"] if cut else None,
@@ -146,7 +149,7 @@ class EvaluationView(Result):
             notes=report.notes,
             wrong=worst["wrong"] if worst else None,
             page=page,
-            untrusted=Foreign(
+            untrusted=ForeignEvaluationText(
                 worst_examples=tuple(worst["examples"]) if worst else None,
                 failures=tuple(worst["failures"]) if worst and worst["failures"] else None,
                 candidate_better=tuple(differ["candidate_better"]) if differ else None,
@@ -170,11 +173,11 @@ def _unscored(found: dict[str, Any] | None) -> Unscored | None:
     )  # fmt: skip
 
 
-def _confusion(found: list[dict[str, Any]] | None) -> tuple[Confused, ...] | None:
+def _confusion(found: list[dict[str, Any]] | None) -> tuple[ConfusionMatrix, ...] | None:
     if found is None:
         return None
     return tuple(
-        Confused(
+        ConfusionMatrix(
             model=one["model"],
             answers=one["answers"],
             wrong=one["wrong"],
@@ -185,11 +188,11 @@ def _confusion(found: list[dict[str, Any]] | None) -> tuple[Confused, ...] | Non
     )
 
 
-def _calibration(found: list[dict[str, Any]] | None) -> tuple[Calibrated, ...] | None:
+def _calibration(found: list[dict[str, Any]] | None) -> tuple[Calibration, ...] | None:
     if found is None:
         return None
     return tuple(
-        Calibrated(model=one["model"], n=one["n"], without=one["without"], error=one["error"], rows=tuple(one["bins"]))
+        Calibration(model=one["model"], n=one["n"], without=one["without"], error=one["error"], rows=tuple(one["bins"]))
         for one in found
     )
 
@@ -225,20 +228,21 @@ def evaluate_models(
 
     To read the result, call describe_evaluation.
     """
-    spec = {
-        "models": check_refs(app, models),
-        "dataset": dataset,
-        "suite": suite,
-        "use_case": use_case,
-        "metrics": metrics or [],
-        "scorer": scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
-        "judge": _judge(app, judge) if judge else None,
-        "prompt": (prompt or Prompt()).model_dump(mode="json"),
-        "repeats": repeats,
-        "latency": latency,
-        "budget_usd": budget_usd,
-    }
-    return start_job(app, "evaluate", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    spec = make_spec(
+        EvaluateSpec,
+        models=check_refs(app, models),
+        dataset=dataset,
+        suite=suite,
+        use_case=use_case,
+        metrics=metrics or [],
+        scorer=scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
+        judge=_judge(app, judge) if judge else None,
+        prompt=(prompt or Prompt()).model_dump(mode="json"),
+        repeats=repeats,
+        latency=latency,
+        budget_usd=budget_usd,
+    )
+    return start_job(app, EVALUATE, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
 def _judge(app: App, judge: Judging) -> dict[str, Any]:
@@ -256,12 +260,12 @@ def describe_evaluation(
     show: Annotated[list[Part], Field(description="More than the best 10 models and their main metric.")] = [],  # noqa: B006 - never changed
     picture: bool = False,
     page: Annotated[bool, Field(description="Also as an HTML file for people; its path.")] = False,
-) -> tuple[EvaluationView, *tuple[Picture, ...]]:
+) -> tuple[EvaluationView, *tuple[ToolImage, ...]]:
     """Leaderboard, paired comparisons with intervals, Pareto front, costs and the decision of one evaluation."""
     found = describe(
         app.workspace, app.pool, evaluation, baseline=baseline, slice_by=slice_by, errors=errors, show=show
     )  # fmt: skip
     file = str(write_page(app.workspace, app.pool, evaluation, baseline)) if page else None
-    pictures = [draw(found.report, found.baseline, found.candidate)] if picture else []
-    pictures += [found.sheet] if found.sheet else []
-    return EvaluationView.of(evaluation, found, file), *(Picture(data) for data in pictures)
+    pictures = [draw_leaderboard(found.report, found.baseline, found.candidate)] if picture else []
+    pictures += [found.contact_sheet] if found.contact_sheet else []
+    return EvaluationView.of(evaluation, found, file), *(ToolImage(data) for data in pictures)

@@ -1,4 +1,4 @@
-"""Datasets and models for other tools and other people: a version as files."""
+"""Export a dataset or a model version as files, for other tools and other people."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from speciate.datasets.exports.export import KIND as EXPORT
+from speciate.datasets.exports.export import ExportSpec
 from speciate.errors import Code, SpeciateError
-from speciate.production.exports.gates import Quantize
+from speciate.exports.convert import KIND as CONVERT
+from speciate.exports.convert import ConvertSpec
+from speciate.exports.export_gates import Quantize
+from speciate.exports.export_model import KIND as EXPORT_MODEL
+from speciate.exports.export_model import ExportModelSpec
 from speciate.server.roots import check_writable
-from speciate.server.surface import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, start_job, tool
+from speciate.server.tool_api import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, make_spec, start_job, tool
 
 
 @tool()
@@ -23,8 +29,8 @@ def export_dataset(
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites."""
-    spec = {"dataset": dataset, "format": format, "path": str(check_writable(app, path)), "identified": identified}
-    return start_job(app, "export", spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    spec = make_spec(ExportSpec, dataset=dataset, format=format, path=check_writable(app, path), identified=identified)
+    return start_job(app, EXPORT, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
 @tool()
@@ -40,10 +46,10 @@ def export_model(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Write a model and its card to a new folder, as transformers loads it where it can; starts a job.
+    """Write a model and its card to a new folder, in transformers' format if possible; starts a job. Never overwrites.
 
-    `register_model(source='path:...')` takes such a folder back. Never overwrites. format onnx or openvino makes a new
-    version here instead (NAME-onnx-int8), which may answer faster, if it passes gates against its parent.
+    `register_model(source='path:...')` registers such a folder again. format onnx or openvino makes a new version here
+    instead (NAME-onnx-int8), which may answer faster, if it passes gates against its parent.
     """
     if (format == "safetensors") == (path is None):
         raise SpeciateError(
@@ -55,10 +61,10 @@ def export_model(
         if quantize != "none" or tolerance is not None:
             raise SpeciateError(
                 Code.INVALID,
-                "safetensors have the numbers as they are: quantize and tolerance are for onnx and openvino.",
+                "safetensors keep the weights as they are: quantize and tolerance are for onnx and openvino.",
                 "Call again without them, or with format='onnx' or 'openvino' and without path.",
             )
-        spec = {"model": model, "format": format, "path": str(check_writable(app, path))}
-        return start_job(app, "export_model", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    made = {"model": model, "format": format, "quantize": quantize, "tolerance": tolerance}
-    return start_job(app, "convert", made, idempotency_key=idempotency_key, dry_run=dry_run)
+        spec = make_spec(ExportModelSpec, model=model, format=format, path=check_writable(app, path))
+        return start_job(app, EXPORT_MODEL, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    conversion = make_spec(ConvertSpec, model=model, format=format, quantize=quantize, tolerance=tolerance)
+    return start_job(app, CONVERT, conversion, idempotency_key=idempotency_key, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Jobs: what is running, how far it is, and how to steer it."""
+"""Jobs: list, show, wait for and control them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from speciate.server.jobview import JobLine, JobView, line, view, wait
-from speciate.server.learning import learning
-from speciate.server.surface import App, Cursor, Limit, Picture, Result, tool
+from speciate.server.job_view import JobLine, JobView, job_line, job_view, learning_curves, wait_until
+from speciate.server.tool_api import App, Cursor, Limit, Result, ToolImage, tool
 
 JobRef = Annotated[str, Field(description="Id of a job.")]
 StateName = Literal["waiting", "queued", "starting", "running", "paused", "succeeded", "failed", "cancelled", "dead"]
@@ -19,7 +18,7 @@ class JobList(Result):
     next_cursor: str | None = None
 
 
-class Controlled(Result):
+class ControlResult(Result):
     job: str
     state: str
     request: str | None = None
@@ -34,9 +33,9 @@ def list_jobs(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> JobList:
-    """Jobs, newest first. For progress, result and log of one, call get_job."""
+    """List jobs, newest first. For progress, result and log of one, call get_job."""
     jobs = app.engine.list(state=state, kind=kind, use_case=use_case, limit=limit + 1, before=cursor)
-    shown = tuple(line(app.engine, job) for job in jobs[:limit])
+    shown = tuple(job_line(app.engine, job) for job in jobs[:limit])
     return JobList(jobs=shown, next_cursor=shown[-1].job if len(jobs) > limit else None)
 
 
@@ -45,15 +44,15 @@ def get_job(
     app: App,
     job: JobRef,
     log_lines: Annotated[int, Field(ge=0, le=1000)] = 20,
-    metrics: Annotated[bool, Field(description="With the learning curves, also as a picture.")] = False,
-) -> tuple[JobView, *tuple[Picture, ...]]:
-    """State, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
+    metrics: Annotated[bool, Field(description="With the learning curves, also as a plot.")] = False,
+) -> tuple[JobView, *tuple[ToolImage, ...]]:
+    """Show state, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
     found = app.engine.get(job)
-    shown = view(app.engine, found, log_lines)
-    curves = learning(app.engine, app.pool, found) if metrics else None
+    shown = job_view(app.engine, found, log_lines)
+    curves = learning_curves(app.engine, app.pool, found) if metrics else None
     if curves is None:
         return (shown,)
-    return shown.model_copy(update={"learning": curves.curves}), Picture(curves.png)
+    return shown.model_copy(update={"learning": curves.curves}), ToolImage(curves.png)
 
 
 @tool(read_only=True)
@@ -65,8 +64,8 @@ def wait_for_job(
     ] = "end",
     timeout_seconds: Annotated[float, Field(ge=0, le=45)] = 30,
 ) -> JobView:
-    """Wait until a job ends or changes, at most 45 s; call again if it still runs. For a look, call get_job."""
-    return view(app.engine, wait(app, job, until, timeout_seconds), log_lines=5)
+    """Wait until a job ends or changes, at most 45 s; call again if it still runs. To see it now, call get_job."""
+    return job_view(app.engine, wait_until(app, job, until, timeout_seconds), log_lines=5)
 
 
 @tool(destructive=True, idempotent=True)
@@ -77,7 +76,7 @@ def control_job(
         Literal["cancel", "pause", "resume", "retry"], Field(description="cancel and pause keep a checkpoint.")
     ],
     expected_attempt: Annotated[int | None, Field(ge=0, description="Refuse if another attempt runs by now.")] = None,
-) -> Controlled:
+) -> ControlResult:
     """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job."""
-    told = app.engine.control(job, action, expected_attempt)
-    return Controlled(job=told.id, state=told.state, request=told.request)
+    changed = app.engine.control(job, action, expected_attempt)
+    return ControlResult(job=changed.id, state=changed.shown_state, request=changed.request)

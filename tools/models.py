@@ -1,4 +1,4 @@
-"""Which models there are, and models that nobody trained here."""
+"""Search, describe and register models."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate import usecases
+from speciate import use_cases
 from speciate.errors import Code, SpeciateError
-from speciate.models import known, registry, served
+from speciate.lineage import trace
+from speciate.lineage.model_report import ModelReport, model_report
+from speciate.lineage.trace import Trace
+from speciate.models import registry
 from speciate.models.endpoints import Endpoint
-from speciate.models.query import AtLeast, Query
-from speciate.models.search import Hit, Sort
+from speciate.models.fetch import KIND as FETCH
+from speciate.models.fetch import FetchSpec
+from speciate.models.search import known_models
+from speciate.models.search.ranking import Hit, Sort
+from speciate.models.search.search_query import AtLeast, Query
+from speciate.models.search.sources import Figure
 from speciate.models.signature import State
-from speciate.models.sources.contract import Figure
-from speciate.production import origins
-from speciate.production.dossier import Dossier, dossier
 from speciate.refs import ModelRef, model_ref
-from speciate.server.lineageview import LineageView
-from speciate.server.next_evaluations import after_model
-from speciate.server.next_searches import in_words, relaxed, unfolded
+from speciate.server.next_actions import after_model, search_children, search_notes, search_relaxed
 from speciate.server.roots import check_readable
-from speciate.server.surface import (
+from speciate.server.tool_api import (
     App,
     DryRun,
     DryRunFlag,
@@ -30,6 +32,7 @@ from speciate.server.surface import (
     JobStarted,
     NextAction,
     Result,
+    make_sparse_spec,
     once,
     start_job,
     tool,
@@ -39,7 +42,10 @@ from speciate.workspace.database import Transaction
 _PATH = "path:"
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
-_SHOWN_FIGURES, _SHOWN_VERSIONS = 4, 20
+_SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
+
+_SHOWN = 40
+"""Nodes of a lineage graph in an answer: the nearest ones."""
 
 
 class Price(Result):
@@ -58,23 +64,23 @@ class FoundModel(Result):
     available: bool = Field(description="Whether it can be used with nothing fetched or allowed first.")
     needs: tuple[str, ...] = ()
     score_parts: dict[str, float]
-    children: int = Field(0, description="Near-identical ones behind this row, which fit, too: see children_of.")
+    children: int = Field(0, description="Near-identical models behind this row that fit, too: see children_of.")
     why: str
-    origins: dict[str, str] = Field(description="Who told each of these fields, and when.")
+    origins: dict[str, str] = Field(description="Source and date of each of these fields.")
 
 
-class Dropped(Result):
+class ConstraintEffect(Result):
     fails: int
-    unknown: int = Field(description="Of which it is not known whether they hold it.")
-    alone: int = Field(description="How many more there would be without it.")
+    unknown: int = Field(description="Models without the facts to decide it.")
+    alone: int = Field(description="How many more models would fit without it.")
 
 
 class FoundModels(Result):
     models: tuple[FoundModel, ...]
     total: int = Field(description="Models that fit.")
-    rows: int = Field(description="What they make with each family as one row.")
-    dropped_by: dict[str, Dropped] = Field(description="By the argument that removed them.")
-    notes: tuple[str, ...] | None = Field(None, description="Of constraints that nothing can hold.")
+    rows: int = Field(description="Rows, each family as one row.")
+    dropped_by: dict[str, ConstraintEffect] = Field(description="By the argument that removed them.")
+    notes: tuple[str, ...] | None = Field(None, description="Constraints that no model can meet.")
     next_cursor: str | None = None
     next_actions: tuple[NextAction, ...] = ()
 
@@ -82,14 +88,14 @@ class FoundModels(Result):
 @tool(read_only=True)
 def search_models(
     app: App,
-    query: Annotated[str, Field(max_length=500, description="Words, for what the other arguments do not say.")] = "",
+    query: Annotated[str, Field(max_length=500, description="Words, for criteria without an argument.")] = "",
     task: str | None = None,
     modality: str | None = None,
     sources: Annotated[list[str] | None, Field(description="timm, mteb, prices ...; default: all.")] = None,
     licenses: Annotated[list[str] | None, Field(description="Allowed, SPDX ids; unknown ones are not.")] = None,
     max_parameters: Annotated[int | None, Field(gt=0)] = None,
     max_usd_per_1m_tokens: Annotated[float | None, Field(ge=0)] = None,
-    published: Annotated[list[AtLeast] | None, Field(max_length=5, description="Published values wanted.")] = None,
+    published: Annotated[list[AtLeast] | None, Field(max_length=5, description="Required published values.")] = None,
     installed: Annotated[bool, Field(description="Only those that can be used here and now.")] = False,
     released_after: Annotated[str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = None,
     use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
@@ -98,39 +104,39 @@ def search_models(
     limit: Annotated[int, Field(ge=1, le=50)] = 20,
     cursor: str | None = None,
 ) -> FoundModels:
-    """Which models fit: of some 6,000 known ones, open or served, and your own. Needs no network.
+    """Search about 6,000 open and hosted models and your own. Works offline.
 
     To see how good they are on your data, call specialize or evaluate_models.
     """
-    asked = Query(
+    wanted = Query(
         text=query, task=task, modality=modality, sources=tuple(sources or ()), licenses=tuple(licenses or ()),
         max_parameters=max_parameters, max_usd_per_1m_tokens=max_usd_per_1m_tokens, published=tuple(published or ()),
         released_after=released_after, installed=installed, children_of=children_of,
     )  # fmt: skip
     database = app.workspace.database
-    asked = known.completed(asked, usecases.get(database, use_case) if use_case else None)
-    (offset, by_words), here = _place(cursor), known.Here.now(app.workspace)
+    wanted = known_models.complete_query(wanted, use_cases.get(database, use_case) if use_case else None)
+    (offset, by_words), here = _parse_cursor(cursor), known_models.AccessContext.now(app.workspace)
     pool = None if by_words else app.pool
-    found = known.search(app.workspace, asked, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
-    going_on = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
+    found = known_models.search(app.workspace, wanted, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
+    next_cursor = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
     return FoundModels(
-        models=tuple(_shown(hit, asked, here) for hit in found.hits),
+        models=tuple(_found_model(hit, wanted, here) for hit in found.hits),
         total=found.total,
         rows=found.shown,
-        dropped_by={name: Dropped(**each._asdict()) for name, each in found.dropped_by.items()},
-        notes=in_words(app.workspace, asked, found) or None,
-        next_cursor=going_on if offset + limit < found.shown else None,
-        next_actions=unfolded(asked, found, use_case) if found.total else relaxed(asked, found),
+        dropped_by={name: ConstraintEffect(**each._asdict()) for name, each in found.dropped_by.items()},
+        notes=search_notes(app.workspace, wanted, found) or None,
+        next_cursor=next_cursor if offset + limit < found.shown else None,
+        next_actions=search_children(wanted, found, use_case) if found.total else search_relaxed(wanted, found),
     )
 
 
-def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
-    row, access = hit.row, known.access(hit.row, here)
+def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> FoundModel:
+    row, access = hit.row, known_models.access(hit.row, here)
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
     tasks = row["tasks"] or ()
     return FoundModel(
         ref=row["ref"],
-        task=asked.task if asked.task in tasks else next(iter(tasks), None),
+        task=query.task if query.task in tasks else next(iter(tasks), None),
         modalities=tuple(row["modalities"] or ()),
         parameters=row["parameters"],
         license=row["license"],
@@ -140,31 +146,31 @@ def _shown(hit: Hit, asked: Query, here: known.Here) -> FoundModel:
         needs=access.needs,
         score_parts=hit.score_parts,
         children=hit.children,
-        why=_why(row, hit),
+        why=_why_found(row, hit),
         origins=_origins(row),
     )  # fmt: skip
 
 
-def _why(row: dict[str, Any], hit: Hit) -> str:
-    """A sentence from what is known, nothing more."""
+def _why_found(row: dict[str, Any], hit: Hit) -> str:
+    """A sentence from known facts alone."""
     strongest = max(hit.score_parts, key=lambda name: hit.score_parts[name], default="")
-    said = {"words": "its words fit", "meaning": "it is near to what was asked for",
-            "published": "its published value is high", "recency": "it is recent",
-            "use": "many use it"}  # fmt: skip
+    reasons = {"words": "its words fit", "meaning": "its meaning is near to the query",
+               "published": "its published value is high", "recency": "it is recent",
+               "use": "many use it"}  # fmt: skip
     size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
-    return f"{size}; {said[strongest]}" if strongest and hit.score_parts[strongest] > 0 else size
+    return f"{size}; {reasons[strongest]}" if strongest and hit.score_parts[strongest] > 0 else size
 
 
 def _origins(row: dict[str, Any]) -> dict[str, str]:
-    """Fields by who told them."""
-    told = dict(row["origins"])
+    """The source of each shown field."""
+    origins = dict(row["origins"])
     shown = {"parameters": "parameters", "license": "license", "published": "published_metrics",
              "usd_per_1m_output": "price"}  # fmt: skip
-    return {name: told[field] for field, name in shown.items() if field in told}
+    return {name: origins[field] for field, name in shown.items() if field in origins}
 
 
-def _place(cursor: str | None) -> tuple[int, bool]:
-    """Where a page begins, and whether the page before was ordered without a vector of the query: then this one is,
+def _parse_cursor(cursor: str | None) -> tuple[int, bool]:
+    """Where a page begins, and whether the page before was ordered without a vector of the query. If so, this page is,
     too, or rows would come twice."""
     if cursor is None:
         return 0, False
@@ -184,7 +190,7 @@ class VersionLine(Result):
     usd: float | None = None
 
 
-class Evaluated(Result):
+class EvaluationLine(Result):
     evaluation: str
     dataset: str
     metric: str
@@ -199,33 +205,33 @@ class TrustView(Result):
     problem: str | None = None
     source: str
     revision: str | None = None
-    set_aside: int = Field(description="Files of the publisher that were not taken.")
+    set_aside: int = Field(description="Files of the publisher that were excluded.")
     license: str | None = None
     signature: State = Field(description="unknown_key: by one that the settings do not name; broken: changed since.")
     signed_by: str | None = None
 
 
 class ProviderView(Result):
-    served: tuple[str, ...] = Field(description="What the provider says that it serves, as heard last.")
-    checked: float | None = Field(None, description="When it was last asked pinned questions; left out: never.")
+    served: tuple[str, ...] = Field(description="Model names that the provider last reported.")
+    checked: float | None = Field(None, description="When it last answered the pinned questions; left out: never.")
     self_disagreement: float | None = Field(None, description="Share of them that it answered in two ways at one time.")
-    changed: float | None = Field(None, description="When another model was last seen to answer.")
+    changed: float | None = Field(None, description="When a change of the model was last seen.")
     why: tuple[str, ...] = ()
     may_not_hold: tuple[str, ...] = Field((), description="Evaluations from before the change.")
-    check: str = Field(description="What a person types to ask it again.")
+    check: str = Field(description="Command with which a person checks it again.")
 
 
 class Cards(Result):
     readme: str | None = Field(None, description="Its publisher's own.")
 
 
-class Elsewhere(Result):
+class ExternalModel(Result):
     license: str | None = None
     published_metrics: tuple[Figure, ...] = ()
     price: Price | None = None
     released: str | None = None
     bytes: int | None = None
-    origins: dict[str, str] = Field(description="Who told each field, and when.")
+    origins: dict[str, str] = Field(description="Source and date of each field.")
 
 
 class ExportGate(Result):
@@ -242,6 +248,26 @@ class ExportView(Result):
     measured: dict[str, Any] = Field(description="Parity, metric, latency, memory and bytes, parent and export.")
 
 
+class LineageNode(Result):
+    id: str = Field(description="KIND:NAME")
+    facts: dict[str, Any] | None = None
+
+
+class LineageView(Result):
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[tuple[str, str, str], ...] = Field(description="From, to, how.")
+    not_shown: int | None = None
+
+    @classmethod
+    def of(cls, traced: Trace) -> LineageView:
+        shown = traced.graph.nearest(traced.start, _SHOWN_NODES)
+        return cls(
+            nodes=tuple(LineageNode(id=node.id, facts=node.facts or None) for node in shown.nodes.values()),
+            edges=tuple((edge.source, edge.target, edge.how) for edge in shown.edges),
+            not_shown=len(traced.graph.nodes) - len(shown.nodes) or None,
+        )
+
+
 class ModelDescription(Result):
     model: str
     task: str | None = None
@@ -249,15 +275,15 @@ class ModelDescription(Result):
     parameters: int | None = None
     versions: tuple[VersionLine, ...]
     aliases: dict[str, str] = Field(description="USE_CASE@ALIAS -> version.")
-    lineage: LineageView = Field(description="What came from what, around it; of a prediction all that it rests on.")
-    evaluations: tuple[Evaluated, ...]
-    trust: TrustView | None = Field(None, description="Left out: it is not of this workspace.")
-    provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves what it served.")
-    export: ExportView | None = Field(None, description="Of an export: what it showed beside its parent.")
+    lineage: LineageView = Field(description="Data and models around it; of a prediction all that it depends on.")
+    evaluations: tuple[EvaluationLine, ...]
+    trust: TrustView | None = Field(None, description="Left out: not in this workspace.")
+    provider: ProviderView | None = Field(None, description="Of an endpoint: whether it still serves the same model.")
+    export: ExportView | None = Field(None, description="Of an export: gates and figures beside its parent.")
     available: bool
     needs: tuple[str, ...] = ()
-    card: str = Field(description="Written from what is known here, Markdown.")
-    elsewhere: Elsewhere | None = Field(None, description="Of a model of the world: what the index knows.")
+    card: str = Field(description="Markdown, written from the facts known here.")
+    elsewhere: ExternalModel | None = Field(None, description="Of a published model: facts of the index.")
     next_actions: tuple[NextAction, ...] = ()
     untrusted: Cards
 
@@ -271,14 +297,17 @@ def describe_model(
 ) -> ModelDescription:
     """A model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
 
-    Of a model of the world (hf:, timm:) what search_models knows of it.
+    For a published model (hf:, timm:), the facts that search_models has.
     """
-    traced = origins.of_answer(app.workspace, model) if origins.is_answer(model) else None
-    model = origins.model_of(app.workspace, model) if traced else model
+    traced = trace.trace_answer(app.workspace, model) if trace.is_answer(model) else None
+    model = trace.model_of_answer(app.workspace, model) if traced else model
     ref = model_ref(model)
-    if registry.fetched(app.workspace.database, ref) is None and (row := known.told(app.workspace, ref)) is not None:
-        return _elsewhere(app, ref, row)
-    found = dossier(app.workspace, model)
+    if (
+        registry.fetched(app.workspace.database, ref) is None
+        and (row := known_models.find_row(app.workspace, ref)) is not None
+    ):
+        return _describe_external(app, ref, row)
+    found = model_report(app.workspace, model)
     card = found.shown
     return ModelDescription(
         model=card.ref, task=card.task, modality=card.modality, parameters=card.parameters,
@@ -287,17 +316,17 @@ def describe_model(
                         base_model=each.base_model, seconds=each.seconds, usd=each.usd)
             for each in found.versions[-_SHOWN_VERSIONS:]
         ),
-        aliases=found.aliases, lineage=LineageView.of(traced or origins.of_model(app.workspace, card.ref)),
-        evaluations=tuple(Evaluated(**each._asdict()) for each in found.evaluations),
+        aliases=found.aliases, lineage=LineageView.of(traced or trace.trace_model(app.workspace, card.ref)),
+        evaluations=tuple(EvaluationLine(**each._asdict()) for each in found.evaluations),
         provider=ProviderView(**found.provider._asdict()) if found.provider else None,
         export=_export(card.recipe.get("export")), trust=TrustView(**found.trust._asdict()),
         available=found.access.available, needs=found.access.needs,
-        card=found.card, untrusted=Cards(readme=found.readme), next_actions=_after(app, found),
+        card=found.card, untrusted=Cards(readme=found.readme), next_actions=_next_actions(app, found),
     )  # fmt: skip
 
 
-def _after(app: App, found: Dossier) -> tuple[NextAction, ...]:
-    """To its newest evaluation; where there is none, to one."""
+def _next_actions(app: App, found: ModelReport) -> tuple[NextAction, ...]:
+    """Describe its newest evaluation; without one, evaluate it."""
     if found.evaluations:
         newest = found.evaluations[0].evaluation
         return (NextAction(tool="describe_evaluation", arguments={"evaluation": newest}),)
@@ -313,18 +342,22 @@ def _export(record: dict[str, Any] | None) -> ExportView | None:
     )  # fmt: skip
 
 
-def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
-    access, tasks, modalities = known.access(row, known.Here.now(app.workspace)), row["tasks"], row["modalities"]
+def _describe_external(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription:
+    access, tasks, modalities = (
+        known_models.access(row, known_models.AccessContext.now(app.workspace)),
+        row["tasks"],
+        row["modalities"],
+    )
     price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
     fetch = NextAction(tool="register_model", arguments={"name": registry.name_of(ref), "source": str(ref)})
     size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
-    said = f"# {row['ref']}\n\nNot in this workspace; known from its publishers alone: {size}, nothing measured here."
+    card = f"# {row['ref']}\n\nNot in this workspace; known from its publishers alone: {size}, nothing measured here."
     return ModelDescription(
         model=row["ref"], task=next(iter(tasks or ()), None), modality=next(iter(modalities or ()), None),
         parameters=row["parameters"], versions=(), aliases={}, evaluations=(),
-        lineage=LineageView.of(origins.elsewhere(row["ref"], row["base_model"])),
-        available=access.available, needs=access.needs, card=said,
-        elsewhere=Elsewhere(
+        lineage=LineageView.of(trace.trace_foreign_model(row["ref"], row["base_model"])),
+        available=access.available, needs=access.needs, card=card,
+        elsewhere=ExternalModel(
             license=row["license"], price=None if price == Price() else price, released=row["released"],
             bytes=row["bytes"], origins=dict(row["origins"]),
             published_metrics=tuple(Figure(**figure) for figure in (row["published"] or ())),
@@ -337,7 +370,7 @@ def _elsewhere(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDescription
 class ModelRegistered(Result):
     model: str
     host: str
-    needs: tuple[str, ...] = Field(description="What a person types on a terminal before the endpoint can be asked.")
+    needs: tuple[str, ...] = Field(description="Commands that a person runs before the endpoint can be called.")
     next_actions: tuple[NextAction, ...] = ()
 
 
@@ -364,17 +397,16 @@ def register_model(
             "Call again with one of them.",
         )
     if endpoint is None:
-        spec = {"name": name, "source": _readable(app, source or ""), "task": task, "license": license}
-        spec = {key: value for key, value in spec.items() if value is not None}
-        return start_job(app, "fetch", spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    card = served.prepare(app.workspace, name, endpoint, task=task, license=license)
+        spec = make_sparse_spec(FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license)
+        return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)
     if dry_run:
         return DryRun(valid=True, estimate=Estimate(), resolved={"host": endpoint.host})
 
     def step(tx: Transaction) -> ModelRegistered:
-        model = served.register(tx, app.workspace, card).ref
+        model = registry.register(tx, app.workspace.folders, card, None).ref
         then = NextAction(tool="evaluate_models", arguments={"models": [model]})
-        needs = served.needs(endpoint, app.workspace.settings.private_hosts)
+        needs = registry.commands_needed(endpoint, app.workspace.settings.private_hosts)
         return ModelRegistered(model=model, host=endpoint.host, needs=needs, next_actions=(then,))
 
     arguments = {"name": name, "endpoint": endpoint.model_dump(), "task": task, "license": license}
@@ -382,5 +414,5 @@ def register_model(
 
 
 def _readable(app: App, source: str) -> str:
-    """A folder of the caller's with its whole path, if it lies below the roots."""
+    """The caller's folder with its full path, if it lies below the roots."""
     return _PATH + str(check_readable(app, source.removeprefix(_PATH))) if source.startswith(_PATH) else source

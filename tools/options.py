@@ -1,4 +1,4 @@
-"""What can be chosen."""
+"""The options of other tools' arguments."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.server import options
-from speciate.server.options import Kind
-from speciate.server.surface import App, Result, tool
+from speciate.server import option_catalog
+from speciate.server.option_catalog import Kind
+from speciate.server.tool_api import App, Result, tool
 
 
 class OptionView(Result):
@@ -27,8 +27,8 @@ def list_options(
     app: App,
     kind: Kind,
     name: str | None = None,
-    task: Annotated[str | None, Field(description="Only what suits this task.")] = None,
+    task: Annotated[str | None, Field(description="Only options that suit this task.")] = None,
 ) -> Options:
-    """What other tools take as task, metric, method or modality, with parameters. For datasets: describe_dataset."""
-    found = options.list_options(kind, name, task)
+    """List the tasks, metrics, methods and other options, with parameters. For datasets, call describe_dataset."""
+    found = option_catalog.list_options(kind, name, task)
     return Options(options=tuple(OptionView(**option._asdict()) for option in found))

@@ -1,65 +1,129 @@
-"""What became of single answers: feedback on them."""
+"""Predict with a model or a use case's production model, and record feedback on single answers."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from speciate.predictions.feedback import Drawn, Feedback, Source, feedback
-from speciate.production import logged
-from speciate.server.surface import App, IdempotencyKey, Result, once, tool
+from speciate.predictions import answer_lookup
+from speciate.predictions.feedback import Feedback, Selection, Source, make_feedback
+from speciate.server.roots import check_readable
+from speciate.server.tool_api import (
+    App,
+    IdempotencyKey,
+    Result,
+    once,
+    tool,
+)
+from speciate.serving import predict as predicting
+from speciate.serving.predict import Input, ask_deployment
+from speciate.serving.record_feedback import add_feedback
 
 _LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
 
 
-class Said(Result):
+class ForeignLabel(Result):
     label: Any = None
 
 
-class Standing(Result):
+class LatestFeedback(Result):
     score: float | None = None
     at: float
-    untrusted: Said
+    untrusted: ForeignLabel
 
 
 class FeedbackRecorded(Result):
     recorded: str = Field(description="The id of the answer.")
     use_case: str
     model: str = Field(description="The version that gave it.")
-    standing: dict[str, Standing] = Field(description="The latest of each source; a person's label counts first.")
+    standing: dict[str, LatestFeedback] = Field(description="The latest of each source; a person's label counts first.")
 
 
 @tool()
 def record_feedback(
     app: App,
-    prediction: Annotated[str, Field(description="Of predict or a slot.", max_length=64)],
+    prediction: Annotated[str, Field(description="Of predict or a deployment.", max_length=64)],
     source: Source,
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
-    drawn: Annotated[Drawn | None, Field(description="As the label queue says.")] = None,
+    drawn: Annotated[Selection | None, Field(description="As the label queue says.")] = None,
     new_class: Annotated[bool, Field(description="The label is a class that the model does not know yet.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> FeedbackRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
     label_examples; what to label next: speciate://use-cases/NAME/queue."""
-    said: dict[str, Any] = {"prediction": prediction, "label": label, "score": score, "source": source, "drawn": drawn}
+    arguments: dict[str, Any] = {
+        "prediction": prediction,
+        "label": label,
+        "score": score,
+        "source": source,
+        "drawn": drawn,
+    }
     if new_class:  # left out where it is not: a call that is repeated by its key is the same as before
-        said["new_class"] = True
-    given = feedback(**said, by=app.caller.client[:100])
+        arguments["new_class"] = True
+    given = make_feedback(**arguments, by=app.caller.client[:100])
     if idempotency_key is None:
-        return _recorded(app, given)
-    return once(app, "record_feedback", said, idempotency_key, lambda _: _recorded(app, given), answer=FeedbackRecorded)
+        return _record(app, given)
+    return once(
+        app, "record_feedback", arguments, idempotency_key, lambda _: _record(app, given), answer=FeedbackRecorded
+    )
 
 
-def _recorded(app: App, given: Feedback) -> FeedbackRecorded:
-    found = logged.feedback(app.workspace, given)
+def _record(app: App, given: Feedback) -> FeedbackRecorded:
+    found = add_feedback(app.workspace, given)
     return FeedbackRecorded(
         recorded=found.answer.id,
-        use_case=logged.of(app.workspace).naming(given.prediction).use_case,
+        use_case=answer_lookup.logs_of(app.workspace).naming(given.prediction).use_case,
         model=found.answer.model,
         standing={
-            source: Standing(score=each.score, at=each.at, untrusted=Said(label=each.label))
+            source: LatestFeedback(score=each.score, at=each.at, untrusted=ForeignLabel(label=each.label))
             for source, each in found.standing.items()
         },
     )
+
+
+class Output(Result):
+    output: Any = None
+    error_text: str | None = None
+
+
+class Prediction(Result):
+    id: str
+    prediction: str | None = Field(None, description="For record_feedback.")
+    confidence: float | None = None
+    error: str | None = None
+    untrusted: Output
+
+
+class Predictions(Result):
+    predictions: tuple[Prediction, ...]
+    model: str
+    latency_ms: float
+
+
+@tool(read_only=True)
+def predict(
+    app: App,
+    inputs: Annotated[list[Input], Field(min_length=1, max_length=256)],
+    model: str | None = None,
+    use_case: Annotated[str | None, Field(description="Its production model answers.")] = None,
+) -> Predictions:
+    """Run inputs through a model, or through a use case's production model. To compare models, call evaluate_models."""
+    ref = predicting.requested_model(model, use_case)
+    answer = predicting.predict(
+        app.workspace, app.pool, ref, inputs, lambda path: check_readable(app, path),
+        partial(ask_deployment, app.workspace.folders),
+    )  # fmt: skip
+    return Predictions(
+        predictions=tuple(
+            Prediction(
+                id=item.id, prediction=item.prediction, confidence=item.confidence, error=item.error,
+                untrusted=Output(output=item.output, error_text=item.error_text),
+            )
+            for item in answer.predictions
+        ),
+        model=answer.model,
+        latency_ms=round(answer.latency_ms, 1),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is going on in the workspace."""
+"""The state of the workspace: use cases, jobs, approvals and disk."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from speciate.governance import approval_keys
 from speciate.loop.status import UseCaseStatus, status
-from speciate.production import approval_keys
-from speciate.server.surface import App, NextAction, Result, tool
-from speciate.serving import slots
+from speciate.server.tool_api import App, NextAction, Result, tool
+from speciate.serving import deployments
 
 
 class Clock(Result):
@@ -21,26 +21,26 @@ class Clock(Result):
     model: str | None = None
 
 
-class SlotView(Result):
+class DeploymentView(Result):
     """The process that serves it over HTTP."""
 
     state: Literal["serving", "loading", "refused", "failed", "starting", "stopped"]
-    serving: str | None = Field(None, description="What answers now; a refused version leaves the one before it.")
+    serving: str | None = Field(None, description="Version that answers now; if one is refused, the version before it.")
     loading: str | None = None
-    refused: str | None = Field(None, description="What is in production and was not let serve, and why.")
+    refused: str | None = Field(None, description="Production version that failed its trial, and why.")
     problem: str | None = None
-    canary: str | None = Field(None, description="What answers beside it, with its share; or why it does not.")
+    canary: str | None = Field(None, description="Version beside it, with its share; or why it was refused.")
     url: str | None = None
     overloaded: int = Field(0, description="Requests since the last move that found no room or no turn: load alone.")
 
 
 class CanaryView(Result):
     model: str
-    percent: float = Field(description="Of the requests of its slot.")
+    percent: float = Field(description="Of the requests of its deployment.")
     bake: Literal["provisional", "survived", "broken"]
 
 
-class TakenBackView(Result):
+class RollbackView(Result):
     model: str
     alias: Literal["production", "canary"]
     at: float
@@ -53,12 +53,12 @@ class UseCaseView(Result):
     task: str
     production: str | None = None
     bake: Literal["provisional", "survived", "broken"] | None = Field(
-        None, description="Of what is in production; broken: over a limit, and a person decides."
+        None, description="Of the production version; broken: over a limit, and a person decides."
     )
     canary: CanaryView | None = None
-    taken_back: TakenBackView | None = Field(None, description="By the bake, and why; until something moves again.")
+    taken_back: RollbackView | None = Field(None, description="By the bake, and why; until something moves again.")
     previous: str | None = None
-    slot: SlotView | None = None
+    slot: DeploymentView | None = None
     time_to_model: Clock
     running_jobs: tuple[str, ...]
     paused_jobs: tuple[str, ...] = ()
@@ -66,13 +66,17 @@ class UseCaseView(Result):
     next_actions: tuple[NextAction, ...]
 
     @classmethod
-    def of(cls, found: UseCaseStatus, slot: slots.SlotView | None) -> UseCaseView:
+    def of(cls, found: UseCaseStatus, deployment: deployments.DeploymentView | None) -> UseCaseView:
         clock = found.time_to_model
-        shown = SlotView(**{name: getattr(slot, name) for name in SlotView.model_fields}) if slot else None
+        shown = (
+            DeploymentView(**{name: getattr(deployment, name) for name in DeploymentView.model_fields})
+            if deployment
+            else None
+        )
         return cls(
             name=found.name, version=found.version, task=found.task, production=found.production,
             bake=found.bake, canary=CanaryView(**found.canary._asdict()) if found.canary else None,
-            taken_back=TakenBackView(**found.taken_back._asdict()) if found.taken_back else None,
+            taken_back=RollbackView(**found.taken_back._asdict()) if found.taken_back else None,
             slot=shown, previous=found.previous, running_jobs=tuple(found.running_jobs),
             paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),
@@ -105,16 +109,19 @@ class StatusView(Result):
 
 @tool(read_only=True)
 def get_status(app: App, use_case: str | None = None) -> StatusView:
-    """Use cases, their clocks, running jobs, and what waits for a person. For one job, call get_job."""
+    """Use cases, their clocks, running jobs and pending approvals. For one job, call get_job."""
     found = status(app.workspace, use_case)
     return StatusView(
         workspace=str(app.workspace.folders.root),
-        use_cases=tuple(UseCaseView.of(item, slots.of(app.workspace.folders, item.name)) for item in found.use_cases),
+        use_cases=tuple(
+            UseCaseView.of(item, deployments.deployment_of(app.workspace.folders, item.name))
+            for item in found.use_cases
+        ),
         models_deployed_30d=found.deliveries.models_deployed_30d,
         models_baking_30d=found.deliveries.models_baking_30d,
         change_failure_rate=found.deliveries.change_failure_rate,
         seconds_to_recover=found.deliveries.seconds_to_recover,
         disk=DiskView(**found.disk._asdict()),
         alerts=tuple(found.alerts),
-        approvals=approval_keys.note(app.workspace.database),
+        approvals=approval_keys.approval_strength_here(app.workspace.database),
     )

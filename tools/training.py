@@ -1,27 +1,41 @@
-"""Training: what could be done, one method, or the whole way to the right model."""
+"""Training: plan it, train one method, find the right model for a use case, or merge models."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.server.first_fetched import start_job
+from speciate.jobs.kinds import Kind
 from speciate.server.roots import check_function, check_refs
-from speciate.server.surface import (
+from speciate.server.tool_api import (
     App,
     DryRun,
     DryRunFlag,
+    Estimate,
     IdempotencyKey,
     JobStarted,
     NextAction,
     Result,
+    Spec,
+    make_sparse_spec,
+    make_spec,
+    spec_json,
+    start_job,
     tool,
 )
-from speciate.training import plan as planning
-from speciate.training.plan import Candidate, Refused
-from speciate.training.specialize import has_many, ways
-from speciate.training.specs import MOST_SEED, Further, Method, Room
+from speciate.training.hyperparameters import MOST_SEED
+from speciate.training.merging.merge_models import KIND as MERGE
+from speciate.training.merging.merge_spec import MergeMethod, MergeSpec
+from speciate.training.planning import training_plan
+from speciate.training.planning.fetch_first import fetch_all, models_to_fetch, plan_before_fetch
+from speciate.training.planning.training_plan import KIND as MEASURE
+from speciate.training.planning.training_plan import MeasureSpec, PlannedCandidate, UnavailableCandidate
+from speciate.training.specialize import KIND as SPECIALIZE
+from speciate.training.specialize import SpecializeSpec, choose_candidates, needs_shortlist
+from speciate.training.train import KIND as TRAIN
+from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources, TrainSpec
 
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
 BaseModel = Annotated[
@@ -33,8 +47,8 @@ Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all
 
 class TrainingPlan(Result):
     dataset: str
-    candidates: tuple[Candidate, ...]
-    refused: tuple[Refused, ...]
+    candidates: tuple[PlannedCandidate, ...]
+    refused: tuple[UnavailableCandidate, ...]
     needed_test_examples: int | None = None
     test_examples: int
     warnings: tuple[str, ...] = ()
@@ -50,25 +64,29 @@ def plan_training(
     base_model: BaseModel = None,
     method: Method | None = None,
     budget_minutes: Minutes | None = None,
-    measure: Annotated[bool, Field(description="A job: real steps on a sample, where no like run is known.")] = False,
+    measure: Annotated[
+        bool, Field(description="Start a job that measures real steps on a sample, if no similar run is known.")
+    ] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> TrainingPlan | JobStarted:
-    """What could be trained on a dataset, how long, and what not and why. To do it, call specialize or train_model."""
+    """List the methods that can be trained on a dataset, with time estimates, and why others cannot.
+
+    To train, call specialize or train_model."""
     if measure:
-        asked = {
-            "dataset": dataset,
-            "use_case": use_case,
-            "task": task,
-            "method": method,
-            "base_model": check_refs(app, base_model),
-            "budget_minutes": budget_minutes,
-        }
-        spec = {key: value for key, value in asked.items() if value is not None}
-        started = start_job(app, "measure", spec, _named(base_model), idempotency_key=idempotency_key)
+        spec = make_sparse_spec(
+            MeasureSpec,
+            dataset=dataset,
+            use_case=use_case,
+            task=task,
+            method=method,
+            base_model=check_refs(app, base_model),
+            budget_minutes=budget_minutes,
+        )
+        started = start_job_after_fetch(app, MEASURE, spec, _one_or_none(base_model), idempotency_key=idempotency_key)
         assert isinstance(started, JobStarted), "nothing else comes without dry_run"
         return started
     base = check_refs(app, base_model)
-    plan = planning.plan_training(
+    plan = training_plan.plan_training(
         app.workspace,
         dataset,
         use_case=use_case,
@@ -103,7 +121,7 @@ def train_model(
     app: App,
     name: Annotated[str | None, Field(description="The model gets the next version of this name.")] = None,
     dataset: Annotated[str | None, Field(description="name or name@v3.")] = None,
-    method: Method | Further | None = None,
+    method: Method | PriorModelMethod | None = None,
     base_model: BaseModel = None,
     use_case: str | None = None,
     task: str | None = None,
@@ -112,37 +130,39 @@ def train_model(
     seed: Annotated[int | None, Field(ge=0, le=MOST_SEED)] = None,
     budget_minutes: Minutes | None = None,
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
-    resources: Annotated[Room | None, Field(description="What it may use.")] = None,
-    continue_from: Annotated[str | None, Field(description="A model version whose network is trained on.")] = None,
+    resources: Annotated[RequestedResources | None, Field(description="What it may use.")] = None,
+    continue_from: Annotated[str | None, Field(description="A model version whose network is trained further.")] = None,
     teacher: Annotated[str | list[str] | None, Field(description="For distill: one model, or several.")] = None,
     like: Annotated[
         str | None,
-        Field(description="A model version whose recipe is repeated, but for what is named here; alone: reproduced."),
+        Field(
+            description="A model version whose recipe is repeated, except for the other arguments; alone: reproduced."
+        ),
     ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Train one method on a dataset as a job: name, dataset and method, or like. To try several, call specialize."""
-    given = {
-        "name": name,
-        "dataset": dataset,
-        "method": method,
-        "base_model": check_refs(app, base_model),
-        "use_case": use_case,
-        "task": task,
-        "target": target,
-        "hyperparameters": _with_files_below_a_root(app, hyperparameters),
-        "seed": seed,
-        "budget_minutes": budget_minutes,
-        "budget_usd": budget_usd,
-        "resources": resources.model_dump() if resources else None,
-        "continue_from": continue_from,
-        "teacher": [check_refs(app, each) for each in _listed(teacher)] or None,
-        "like": like,
-    }
-    spec = {key: value for key, value in given.items() if value is not None}
-    return start_job(
-        app, "train", spec, _named(base_model), idempotency_key=idempotency_key, dry_run=dry_run
+    spec = make_sparse_spec(
+        TrainSpec,
+        name=name,
+        dataset=dataset,
+        method=method,
+        base_model=check_refs(app, base_model),
+        use_case=use_case,
+        task=task,
+        target=target,
+        hyperparameters=_with_files_below_a_root(app, hyperparameters),
+        seed=seed,
+        budget_minutes=budget_minutes,
+        budget_usd=budget_usd,
+        resources=resources.model_dump() if resources else None,
+        continue_from=continue_from,
+        teacher=[check_refs(app, each) for each in _as_list(teacher)] or None,
+        like=like,
+    )
+    return start_job_after_fetch(
+        app, TRAIN, spec, _one_or_none(base_model), idempotency_key=idempotency_key, dry_run=dry_run
     )  # fmt: skip
 
 
@@ -152,7 +172,7 @@ def specialize(
     use_case: str,
     dataset: DatasetName,
     budget_minutes: Minutes,
-    budget_usd: Annotated[float | None, Field(gt=0, description="For asking models that others serve.")] = None,
+    budget_usd: Annotated[float | None, Field(gt=0, description="For calls to hosted models.")] = None,
     base_models: list[str] | None = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
     order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
@@ -160,32 +180,33 @@ def specialize(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Find the right model for a use case: train from cheap to dear, judge against what serves, promote if earned.
+    """Train cheap methods first, compare the best with production, promote it if it passes every gate.
 
     For one training alone, call train_model.
     """
     bases = [check_refs(app, base) or base for base in base_models or ()]
-    found = ways(app.workspace, use_case, dataset, bases, methods or ())
-    spec = {
-        "use_case": use_case,
-        "dataset": dataset,
-        "budget_minutes": budget_minutes,
-        "budget_usd": budget_usd,
-        "base_models": bases,
-        "methods": methods or [],
-        "order": order or [],
-        "ways": [way.model_dump(exclude_none=True) for way in found],
-        "shortlist": has_many(app.workspace, use_case, found),
+    found = choose_candidates(app.workspace, use_case, dataset, bases, methods or ())
+    spec = make_spec(
+        SpecializeSpec,
+        use_case=use_case,
+        dataset=dataset,
+        budget_minutes=budget_minutes,
+        budget_usd=budget_usd,
+        base_models=bases,
+        methods=methods or [],
+        order=order or [],
+        ways=[way.model_dump(exclude_none=True) for way in found],
+        shortlist=needs_shortlist(app.workspace, use_case, found),
         **({"like": like} if like else {}),
-    }
-    return start_job(app, "specialize", spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)
+    )
+    return start_job_after_fetch(app, SPECIALIZE, spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)
 
 
-def _named(base_model: str | None) -> list[str]:
+def _one_or_none(base_model: str | None) -> list[str]:
     return [] if base_model is None else [base_model]
 
 
-def _listed(named: str | list[str] | None) -> list[str]:
+def _as_list(named: str | list[str] | None) -> list[str]:
     return [named] if isinstance(named, str) else named or []
 
 
@@ -195,12 +216,66 @@ def _with_files_below_a_root(app: App, hyperparameters: dict[str, Any] | None) -
         return None
     placed, rewards = dict(hyperparameters), hyperparameters.get("rewards")
     if isinstance(rewards, list):
-        placed["rewards"] = [_placed(app, each) for each in rewards]
+        placed["rewards"] = [_with_checked_file(app, each) for each in rewards]
     if "environment" in placed:
-        placed["environment"] = _placed(app, placed["environment"])
+        placed["environment"] = _with_checked_file(app, placed["environment"])
     return placed
 
 
-def _placed(app: App, reward: Any) -> Any:
+def _with_checked_file(app: App, reward: Any) -> Any:
     file = reward.get("file") if isinstance(reward, dict) else None
     return {**reward, "file": check_function(app, file)} if isinstance(file, str) else reward
+
+
+MergedModels = Annotated[list[str], Field(min_length=1, max_length=64, description="Trained here from one base model.")]
+
+
+@tool()
+def merge_models(
+    app: App,
+    name: Annotated[str, Field(description="The merge gets the next version of this name.")],
+    models: MergedModels,
+    method: Annotated[MergeMethod, Field(description="soup: mean; greedy: of those that help on validation.")],
+    weights: Annotated[list[float] | None, Field(description="One a model; slerp: shares of two.")] = None,
+    dataset: Annotated[
+        str | None, Field(description="To choose and measure on; default: the dataset that all were trained on.")
+    ] = None,
+    hyperparameters: Annotated[
+        dict[str, Any] | None, Field(description="density, scale (ties, dare); seed (dare).")
+    ] = None,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> JobStarted | DryRun:
+    """Make one model of several of one base and task by their weights, without training. Then call evaluate_models."""
+    spec = make_sparse_spec(
+        MergeSpec,
+        name=name,
+        models=models,
+        method=method,
+        weights=weights,
+        dataset=dataset,
+        hyperparameters=hyperparameters,
+    )
+    return start_job(app, MERGE, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+def start_job_after_fetch(
+    app: App,
+    kind: Kind[Spec, Any, Any],
+    spec: Spec,
+    base_models: Sequence[str],
+    *,
+    idempotency_key: str | None = None,
+    dry_run: bool = False,
+) -> JobStarted | DryRun:
+    """As `start_job`. Base models that are still on the hub are fetched first, by jobs that it waits for; what does not
+    depend on them is checked now, and the rest once they are here."""
+    wanted = models_to_fetch(app.workspace, base_models)
+    if not wanted:
+        return start_job(app, kind, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    plan = plan_before_fetch(app.engine, kind.name, spec_json(spec), wanted)
+    if dry_run:
+        resolved = plan.resolved | {"fetched_first": [each.ref for each in wanted]}
+        return DryRun(valid=True, estimate=Estimate(), resolved=resolved)
+    fetches = fetch_all(app.engine, wanted, idempotency_key)
+    return start_job(app, kind, spec, idempotency_key=idempotency_key, after=fetches)

@@ -1,4 +1,4 @@
-"""What is wanted of a model: the use case, from which every other call takes its objective and limits."""
+"""Define a use case: every other call takes its objective and limits from it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from speciate.production.requirements import Required, check_possible, require
+from speciate.promotion.requirements import RequirementChange, change_requirements, check_possible
 from speciate.server.roots import check_refs
-from speciate.server.surface import App, IdempotencyKey, NextAction, Result, once, tool
-from speciate.usecases import Definition, Gate, Objective, Suites, UseCaseLimits
+from speciate.server.tool_api import App, IdempotencyKey, NextAction, Result, once, tool
+from speciate.use_cases import Definition, Gate, Objective, Suites, UseCaseLimits
 from speciate.workspace.database import Transaction
 
 
@@ -29,7 +29,7 @@ class UseCaseDefined(Result):
     next_actions: tuple[NextAction, ...]
 
     @classmethod
-    def of(cls, done: Required) -> UseCaseDefined:
+    def of(cls, done: RequirementChange) -> UseCaseDefined:
         use_case = done.defined.use_case
         return cls(
             use_case=use_case.name,
@@ -81,6 +81,6 @@ def define_use_case(
     check_possible(app.workspace, definition)
 
     def step(tx: Transaction) -> UseCaseDefined:
-        return UseCaseDefined.of(require(tx, definition, app.workspace.settings))
+        return UseCaseDefined.of(change_requirements(tx, definition, app.workspace.settings))
 
     return once(app, "define_use_case", definition.model_dump(), idempotency_key, step, answer=UseCaseDefined)

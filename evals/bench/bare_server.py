@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from mcp.server import MCPServer
 from pydantic import BaseModel
 
-from speciate.clock import SystemClock
 from speciate.jobs import rows
+from speciate.workspace.clock import SystemClock
 from speciate.workspace.database import Database
-from speciate.workspace.migrations import migrate
+from speciate.workspace.schema import migrate
 
 server = MCPServer("bare", log_level="ERROR")
 folder = TemporaryDirectory()

@@ -1,4 +1,5 @@
-"""What the cage costs a version that serves: start-up, and answers over the pipe, beside the same process without it.
+"""What the sandbox costs a version that serves: start-up, and answers over the pipe, beside the same process without
+it.
 
 The two are asked in turns. In-process is the same model in this process: what a pipe and JSON cost.
 
@@ -19,10 +20,10 @@ from pathlib import Path
 
 from serving import USE_CASE, prepare, texts
 
-from speciate.production import answer
 from speciate.sandbox import python
-from speciate.serving.folder import Target
-from speciate.serving.runner import ANSWER, Runner
+from speciate.serving import predict_worker
+from speciate.serving.deployment_folder import Target
+from speciate.serving.replica import ANSWER, Runner
 
 Ask = Callable[[int], None]
 
@@ -36,11 +37,12 @@ def uncaged(root: Path, target: Target) -> tuple[subprocess.Popen[bytes], Ask]:
     out, back = process.stdin, process.stdout
 
     def ask(count: int) -> None:
-        out.write(json.dumps({"service": ANSWER, "payload": payload(target, count)}).encode() + b"\n")
+        question = {"service": ANSWER, "payload": payload(target, count)}
+        out.write(json.dumps({"ask": question, "mark": ""}).encode() + b"\n")
         said = b""
         while not said.endswith(b"\n"):
             said += back.read(1 << 20)
-        assert len(json.loads(said)["answer"]["predictions"]) == count
+        assert len(json.loads(said)["value"]["answer"]["predictions"]) == count
 
     return process, ask
 
@@ -74,7 +76,7 @@ def main() -> None:
             generation=1, model=model, path=str(path), task="text-classification", modality="text", inputs=("text",)
         )
         starts: dict[str, list[float]] = {"caged": [], "uncaged": []}
-        asks: dict[str, Ask] = {"in-process": lambda count: answer.answer(payload(target, count)) and None}
+        asks: dict[str, Ask] = {"in-process": lambda count: predict_worker.answer(payload(target, count)) and None}
         for _ in range(3):
             began = time.monotonic()
             runner = Runner(root, root / "cache" / "pool", target, 4096, "required")

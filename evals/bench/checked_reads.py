@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from speciate import features
-from speciate.datasets import scan
-from speciate.datasets.sealing import seal
+from speciate.datasets import version_rows
+from speciate.datasets.content_hash import seal_rows
 from speciate.datasets.versions import Manifest, Part
 from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
@@ -39,7 +39,7 @@ def prepare(root: Path, rows: int) -> None:
         "id": [f"example-{number:08d}" for number in range(rows)], "split": ["train"] * rows, "quality": ["ok"] * rows,
         "text": texts, "value": chance.normal(size=rows),
     }  # fmt: skip
-    file = seal(pa.table(columns), folders.datasets / "bench")
+    file = seal_rows(pa.table(columns), folders.datasets / "bench")
     manifest = Manifest(
         name="bench", version=1, id="bench", modality="text", rows=rows, columns={"text": "VARCHAR"},
         parts=(Part(file=file.relative_to(root).as_posix(), rows=rows),),
@@ -58,7 +58,7 @@ def read(root: Path, checked: bool) -> None:
     folders, manifest = Folders(root), Manifest.model_validate_json((root / "manifest.json").read_text())
     keys = json.loads((root / "keys.json").read_text())
     began = time.process_time()
-    scan.read(folders, manifest)
+    version_rows.read(folders, manifest)
     middle = time.process_time()
     features.read(folders, "bench", keys)
     print(json.dumps([middle - began, time.process_time() - middle]))

@@ -1,8 +1,9 @@
 """What it costs to know which DICOM files are one series, beside reading them by pydicom alone: files per second.
 
 The same files for all, 512 x 512 as scanners write them (or --side), every second series stored plainly and the others
-as lossless JPEG 2000; each arm on one core, in an order that turns. `headers` is our reader without its cage, `gather`
-all of a source's indexing in caged processes with what follows from it, on as many cores as there are. The arms of
+as lossless JPEG 2000; each arm on one core, in an order that turns. `headers` is our reader without its sandbox,
+`gather`
+all of a source's indexing in sandboxed processes with what follows from it, on as many cores as there are. The arms of
 pydicom read what we read (`specific_tags`), all of the header, or all of the file and its pixels (of every tenth file).
 CPU seconds count, for machines are shared; what passed by the clock stands beside them.
 
@@ -24,9 +25,9 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
-from speciate.datasets.sources.gathering.dicom_headers import TAGS, read_headers
-from speciate.datasets.sources.prepare import prepare
-from speciate.datasets.sources.unpacking import Desk
+from speciate.datasets.gathering.dicom_headers import TAGS, read_headers
+from speciate.datasets.sources.prepare import prepare_source
+from speciate.datasets.sources.sandbox_calls import SourceContext
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
@@ -79,7 +80,9 @@ def arms(files: list[Path], folder: Path, work: Path) -> dict[str, Callable[[], 
         folders.make()
         pool = Pool(folders, Settings(), size=os.cpu_count() or 1)
         try:
-            return sum(len(file.parts) for file in prepare(folder, Desk(pool, "required", folders, work)).files)
+            return sum(
+                len(file.parts) for file in prepare_source(folder, SourceContext(pool, "required", folders, work)).files
+            )
         finally:
             pool.close()
 

@@ -25,9 +25,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from speciate.evaluation.endpoints.asking import Limits, ask_all
-from speciate.evaluation.endpoints.chat import Reply, Request
+from speciate.evaluation.endpoints.chat_client import Reply, Request
 from speciate.evaluation.endpoints.concurrency import Bounds
+from speciate.evaluation.endpoints.concurrent_calls import Limits, ask_all
 from speciate.models.endpoints import Endpoint
 
 LATENCY_S = 0.05

@@ -21,8 +21,8 @@ from functools import partial
 import av
 import numpy as np
 
-from speciate.modalities.robots.episode import EPISODE
-from speciate.modalities.robots.episode_files import EpisodeFiles, Meta, write
+from speciate.modalities.robotics.episode import EPISODE
+from speciate.modalities.robotics.episode_files import EpisodeFiles, Meta, write
 
 STEPS, CLIP, FPS = 1200, 16, 30
 WIDTH, HEIGHT = 320, 240

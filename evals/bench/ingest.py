@@ -36,8 +36,8 @@ from PIL import Image
 from pyarrow import csv
 from sklearn.datasets import load_sample_images
 
-from speciate.datasets.intake import ingest
-from speciate.datasets.intake.ingest import IngestSpec
+from speciate.datasets.ingest import ingest
+from speciate.datasets.ingest.ingest import IngestSpec
 from speciate.environment import cores
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder

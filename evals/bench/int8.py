@@ -26,15 +26,15 @@ from evals.demo.data import movies
 from tests.training.world import make_dataset
 
 from speciate.errors import SpeciateError
+from speciate.exports import convert, convert_worker
+from speciate.exports.convert import ConvertSpec
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run
 from speciate.models import registry
-from speciate.models.backbones import table
-from speciate.models.card import Card
-from speciate.production.exports import convert, making
-from speciate.production.exports.convert import ConvertSpec
-from speciate.tasks.classification import Classification
-from speciate.tasks.network import NetworkPredictor
+from speciate.models.backbones import architectures
+from speciate.models.model_card import ModelCard
+from speciate.tasks.families.classification import Classification
+from speciate.tasks.network_predictor import NetworkPredictor
 from speciate.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def parent(workspace: Workspace, folder: Path) -> str:
 
     torch.set_num_threads(1)
     texts, labels = data(workspace)
-    backbone = table.build("pkg:minilm", [], 0)
+    backbone = architectures.build("pkg:minilm", [], 0)
     backbone.module.eval()
     states = []
     with torch.inference_mode():
@@ -76,7 +76,7 @@ def parent(workspace: Workspace, folder: Path) -> str:
         head.bias.copy_(torch.from_numpy(fitted.intercept_).float() / 2 * torch.tensor([-1.0, 1.0]))
     made = NetworkPredictor("text-classification", readout, backbone, head)
     identity = made.save(folder)
-    card = Card(
+    card = ModelCard(
         name="movies-minilm", id=identity, task=made.task, modality="text", method="full", base_model="pkg:minilm",
         labels=readout.labels, dataset="movies@v1", inputs=("text",), license="Apache-2.0", parameters=made.parameters,
     )  # fmt: skip
@@ -87,12 +87,12 @@ def export(workspace: Workspace, model: str, form: str) -> dict[str, Any]:
     """The record of the export, whether or not it passed."""
     payload = convert.plan(ConvertSpec.model_validate({"model": model, "format": form, "quantize": "int8"}), workspace)
     folder = RunFolder(workspace.folders.runs / f"job-{form}.1")
-    folder.create({"payload": payload.payload, "job": f"job-{form}", "workspace": str(workspace.folders.root)})
+    folder.create({"payload": payload.payload_json(), "job": f"job-{form}", "workspace": str(workspace.folders.root)})
     try:
-        made: dict[str, Any] = making.run(Run(folder))["report"]
+        made: dict[str, Any] = convert_worker.run(Run(folder))["report"]
     except SpeciateError as error:
         print(error)
-        made = json.loads((folder.outputs / making.REPORT).read_text())
+        made = json.loads((folder.outputs / convert_worker.REPORT).read_text())
     return made
 
 

@@ -2,7 +2,7 @@
 
 All three give shuffled batches of 64 as one torch tensor from the same JPEG files, decoded by Pillow: as they are
 (uint8), and brought to 224 pixels and scaled to [0, 1] (float32, Resize and ToTensor), where the values are first
-checked to be equal. Ours decodes in a cage and checks every file's sha256; the others do neither. Workers stay alive
+checked to be equal. Ours decodes in a sandbox and checks every file's sha256; the others do neither. Workers stay alive
 between epochs; the first epoch, which starts them, is not counted. Rounds are interleaved in an order that turns.
 
 Then a table of a million rows, shuffled, each side in a process of its own: rows per second and the peak of memory.
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
 from speciate.datasets.loading.stream import Stream
-from speciate.datasets.succession import found
+from speciate.datasets.next_version import seal_first
 from speciate.datasets.versions import Manifest
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Folders
@@ -67,7 +67,7 @@ def sealed(folders: Folders, modality: str, rows: dict[str, Any], **roles: Any) 
         | {name: pa.nulls(count, pa.float64()) for name in (START, STOP)}
     )
     blank = Manifest(name="bench", version=0, id="", modality=modality, parts=(), columns={}, rows=0, **roles)
-    return found(folders, table, blank).manifest
+    return seal_first(folders, table, blank).manifest
 
 
 def image_version(folders: Folders, folder: Path) -> Manifest:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
-from tests.training.merging.test_merge import merge_now
+from tests.training.merging.test_merge_models import merge_now
 from tests.training.world import make_dataset, model_path, png, train_now
 
 from speciate.datasets.loading.loader import load_examples
@@ -28,8 +28,8 @@ from speciate.workspace.workspace import Workspace
 
 NETS = ("net0", "net1", "net2")
 MERGES = {"soup": NETS, "greedy": NETS, "slerp": NETS[:2], "task_arithmetic": NETS, "ties": NETS, "dare": NETS}
-_BEGUN = {"epochs": 25, "learning_rate": [1e-3], "precision": "float32"}
-_TUNED = {"epochs": 12, "learning_rate": [6e-4], "precision": "float32"}
+_BEGUN = {"num_train_epochs": 25, "learning_rate": [1e-3], "precision": "float32"}
+_TUNED = {"num_train_epochs": 12, "learning_rate": [6e-4], "precision": "float32"}
 Right = npt.NDArray[np.float64]  # (N,) 1 where the answer is right
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from speciate.modalities.forms.mesh import MESH
+from speciate.modalities.geometry.mesh import MESH
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.domains.parts import FAMILIES, rough, turned
+from tests.domains.machine_parts import FAMILIES, rough, turned
 from tests.modalities.mesh_samples import exported
 
 KINDS = ("stl", "obj", "ply", "off", "glb")

@@ -2,7 +2,7 @@
 
 Peers on the same rows in the same run, interleaved, medians of the rounds: HF `datasets` (query with filter and
 group-by over its Arrow table in pandas-free pyarrow, adding 1 % by `concatenate_datasets` and `save_to_disk`), and
-scikit-learn's GroupShuffleSplit, which neither stratifies nor knows near-duplicates. Ours answers through a caged
+scikit-learn's GroupShuffleSplit, which neither stratifies nor knows near-duplicates. Ours answers through a sandboxed
 service process, as `query_dataset` does.
 
     python evals/bench/million_rows.py [--rows 1000000] [--rounds 3]
@@ -27,12 +27,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.model_selection import GroupShuffleSplit
 
-from speciate.datasets import succession
-from speciate.datasets.look import describe
-from speciate.datasets.look.query import query
-from speciate.datasets.split import crossing, split
-from speciate.datasets.splitting import members_of
-from speciate.datasets.succession import Sealed
+from speciate.datasets import next_version
+from speciate.datasets.inspect import describe
+from speciate.datasets.inspect.query import query
+from speciate.datasets.next_version import SealedVersion
+from speciate.datasets.splits import assign_splits, count_leaks, members_of
 from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
@@ -93,7 +92,7 @@ def main() -> None:
         theirs_at = Path(root) / "hf"
         base, added = rows(0, count, chance), rows(count, count // 100, chance)
         empty = Manifest(name="set", version=0, id="", modality="tabular", parts=(), columns={}, label="label", rows=0)
-        first = succession.found(folders, base, empty)
+        first = next_version.seal_first(folders, base, empty)
         hf = datasets.Dataset(base)
         hf.save_to_disk(theirs_at / "0")
         asking(folders, first, theirs_at / "0", rounds)
@@ -102,7 +101,7 @@ def main() -> None:
         splitting(base, rounds)
 
 
-def asking(folders: Folders, first: Sealed, theirs: Path, rounds: int) -> None:
+def asking(folders: Folders, first: SealedVersion, theirs: Path, rounds: int) -> None:
     pool = Pool(folders, Settings())
     stored = datasets.load_from_disk(str(theirs))
 
@@ -120,11 +119,13 @@ def asking(folders: Folders, first: Sealed, theirs: Path, rounds: int) -> None:
     pool.close()
 
 
-def adding(folders: Folders, first: Sealed, added: pa.Table, hf: datasets.Dataset, theirs: Path, rounds: int) -> Sealed:
+def adding(
+    folders: Folders, first: SealedVersion, added: pa.Table, hf: datasets.Dataset, theirs: Path, rounds: int
+) -> SealedVersion:
     pairs, second, before = [], first, size(folders.datasets)
     for number in range(1, rounds + 1):
         began = time.perf_counter()
-        second = succession.append(folders, first.manifest, first.lanes, added)
+        second = next_version.seal_appended(folders, first.manifest, first.lanes, added)
         mine = time.perf_counter() - began
         more = size(folders.datasets) - before
         if number < rounds:  # the same rows seal the same file: take it away, so that it is written again
@@ -143,8 +144,8 @@ def adding(folders: Folders, first: Sealed, added: pa.Table, hf: datasets.Datase
 
 def comparing(folders: Folders, first: Manifest, second: Manifest, rounds: int) -> None:
     pool = Pool(folders, Settings())
-    describe.difference(pool, folders, first, second)
-    times = [seconds(lambda: describe.difference(pool, folders, first, second)) for _ in range(3 * rounds)]
+    describe.ask_for_difference(pool, folders, first, second)
+    times = [seconds(lambda: describe.ask_for_difference(pool, folders, first, second)) for _ in range(3 * rounds)]
     print(f"{'difference of the two versions':34}{statistics.median(times):9.3f} s   (no peer has one)")
     pool.close()
 
@@ -154,10 +155,10 @@ def splitting(base: pa.Table, rounds: int) -> None:
         groups = np.asarray(base["group_key"].combine_chunks().dictionary_encode().indices)
         next(GroupShuffleSplit(1, test_size=0.3, random_state=0).split(groups, groups=groups))
 
-    pairs = [(seconds(lambda: split(members_of(base, "tabular"))), seconds(plain)) for _ in range(rounds)]
+    pairs = [(seconds(lambda: assign_splits(members_of(base, "tabular"))), seconds(plain)) for _ in range(rounds)]
     report("split by group, stratified", *map(list, zip(*pairs, strict=True)), "GroupShuffleSplit")
     members = members_of(base, "tabular")
-    assert crossing(members, split(members)) == (0, 0, 0)
+    assert count_leaks(members, assign_splits(members)) == (0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ import serving
 from serving import USE_CASE, Load, Served, load, prepare, start_slot
 
 from speciate.predictions import reading
-from speciate.predictions.folder import log_folder
-from speciate.serving.folder import slot_folder
+from speciate.predictions.log_files import log_folder
+from speciate.serving.deployment_folder import deployment_folder
 from speciate.workspace.workspace import Folders
 
 COMMAND = str(Path(sys.executable).parent / "speciate")
@@ -65,11 +65,11 @@ def told(ratios: list[float], connections: int, name: str) -> None:
 
 
 def process_of(root: Path) -> psutil.Process:
-    return psutil.Process(slot_folder(Folders(root), USE_CASE).state().pid)
+    return psutil.Process(deployment_folder(Folders(root), USE_CASE).state().pid)
 
 
 def stop(root: Path) -> None:
-    folder = slot_folder(Folders(root), USE_CASE)
+    folder = deployment_folder(Folders(root), USE_CASE)
     folder.stop()
     while folder.alive():
         time.sleep(0.1)
@@ -98,7 +98,7 @@ def main() -> None:
         finally:
             for root in (on, off):
                 stop(root)
-        held = reading.held(log_folder(Folders(on), USE_CASE))
+        held = reading.contents(log_folder(Folders(on), USE_CASE))
         print(f"logged {held.answers} answers, missed {held.missed}, torn {held.torn}, {held.bytes / 1e6:.1f} MB")
         assert (held.missed, held.torn) == (0, 0)
         assert b"@example.org" not in b"".join(

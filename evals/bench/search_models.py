@@ -8,7 +8,7 @@ the best 20 rows: no counts of what was removed, no other parts, no families. Ro
 
 `--vectors`: the index has vectors, random ones, since a product takes as long whatever is multiplied; queries have
 theirs, from the cache. What a query costs that is embedded for the first time is not in it: at most the 60 ms that a
-search waits (models/asked.py).
+search waits (models/search/embeddings.py).
 
     python evals/bench/search_models.py [--queries 200] [--own 20] [--vectors] [--profile]
 """
@@ -31,17 +31,18 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from bm25s import BM25
-from speciate.tools.models import search_models
 
-from speciate import usecases
+from speciate import use_cases as usecases
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.models import index, known, meaning, served
+from speciate.models import registry
 from speciate.models.endpoints import Endpoint
-from speciate.models.query import AtLeast, Query
-from speciate.server.surface import App
+from speciate.models.search import embeddings, index, known_models
+from speciate.models.search.search_query import AtLeast, Query
+from speciate.server.tool_api import App
 from speciate.settings import Settings
-from speciate.usecases import Definition, Objective, UseCaseLimits
+from speciate.tools.models import search_models
+from speciate.use_cases import Definition, Objective, UseCaseLimits
 from speciate.workspace.workspace import Workspace
 
 WORDS = (
@@ -198,15 +199,17 @@ def main() -> None:
         defined(workspace)
         for number in range(arguments.own):
             where = Endpoint(base_url="http://127.0.0.1:1/v1", model=f"m{number}")
-            card = served.prepare(workspace, f"own-{number}", where, task=None, license=None)
-            workspace.database.transact(lambda tx, card=card: served.register(tx, workspace, card))
+            card = registry.served_card(workspace, f"own-{number}", where, task=None, license=None)
+            workspace.database.transact(lambda tx, card=card: registry.register(tx, workspace.folders, card, None))
         asked = queries(arguments.queries)
         table = index.read()
         if arguments.vectors:
             vectors = random_units(table.num_rows)
-            meaning._keep(meaning.file(workspace.folders.cache / "models"), meaning.texts(table), vectors, ENCODER)
+            embeddings._save_vectors(
+                embeddings.vectors_file(workspace.folders.cache / "models"), embeddings.texts(table), vectors, ENCODER
+            )
             for text in {each.arguments.get("query", "") for each in asked} - {""}:
-                known.search(workspace, Query(text=text), sort="relevance", limit=1, offset=0, pool=app.pool)
+                known_models.search(workspace, Query(text=text), sort="relevance", limit=1, offset=0, pool=app.pool)
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {table.num_rows:,} models, {len(asked)} queries")
         first = seconds(lambda: search_models(app, **asked[0].arguments))
         again = seconds(lambda: fresh(workspace))
@@ -236,9 +239,9 @@ def main() -> None:
 def fresh(workspace: Workspace) -> None:
     """What a registration costs the search after it."""
     where = Endpoint(base_url="http://127.0.0.1:1/v1", model="another")
-    card = served.prepare(workspace, "own-another", where, task=None, license=None)
-    workspace.database.transact(lambda tx: served.register(tx, workspace, card))
-    known.models(workspace)
+    card = registry.served_card(workspace, "own-another", where, task=None, license=None)
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None))
+    known_models.models(workspace)
 
 
 def profile(app: App, asked: list[Asked]) -> None:

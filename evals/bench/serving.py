@@ -2,7 +2,7 @@
 
 Both run at once and are loaded in turns, so that a busy machine is busy for both; the figure is the median of the
 pairs' ratios. Clients keep their connections and ask again as soon as they were answered. What differs by design: the
-slot takes a token, checks the input against a schema, and decodes and computes in a caged process; LitServe has its
+slot takes a token, checks the input against a schema, and decodes and computes in a sandboxed process; LitServe has its
 HTTP server and its worker uncaged, and brings uvloop and httptools along.
 
     python -m venv LS && LS/bin/pip install litserve
@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 import speciate
 from speciate.server.client import Client
-from speciate.serving import slots
-from speciate.serving.folder import slot_folder
+from speciate.serving import deployments
+from speciate.serving.deployment_folder import deployment_folder
 from speciate.workspace.workspace import Folders
 
 USE_CASE, BATCH, WAIT_MS = "taste", 16, 3.0
@@ -110,7 +110,7 @@ def start_slot(root: Path) -> Served:
     speciate_command = str(Path(sys.executable).parent / "speciate")
     options = ["--max-batch", str(BATCH), "--max-wait-ms", str(WAIT_MS), "--workspace", str(root)]
     subprocess.run([speciate_command, "slot", "start", USE_CASE, *options], check=True, stdout=subprocess.DEVNULL)
-    found = slots.of(Folders(root), USE_CASE)
+    found = deployments.deployment_of(Folders(root), USE_CASE)
     assert found
     assert found.url
     port, token = int(found.url.rpartition(":")[2]), found.token.read_text()
@@ -211,7 +211,7 @@ def main() -> None:
         client, process = prepare(root, arguments.method), None
         try:
             ours = start_slot(root)
-            wanted = slot_folder(Folders(root), USE_CASE).wanted()
+            wanted = deployment_folder(Folders(root), USE_CASE).wanted()
             assert wanted
             assert wanted.target
             theirs, process = start_peer(arguments.python, root / wanted.target.path)
@@ -224,8 +224,8 @@ def main() -> None:
             if process:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            slot_folder(Folders(root), USE_CASE).stop()
-            while slot_folder(Folders(root), USE_CASE).alive():
+            deployment_folder(Folders(root), USE_CASE).stop()
+            while deployment_folder(Folders(root), USE_CASE).alive():
                 time.sleep(0.1)
             del client
             subprocess.run(

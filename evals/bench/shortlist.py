@@ -35,14 +35,13 @@ from speciate.models import registry
 from speciate.models.encoders import load_encoder
 from speciate.settings import Settings
 from speciate.tasks import predictor
-from speciate.tasks.embeddings import Embeddings
-from speciate.training.pruning import Scores, places, prune
-from speciate.training.transferability import h_score, indicators, logme, scaled
+from speciate.tasks.representations import Embeddings
+from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune, rank_places, scaled
 from speciate.workspace.workspace import Workspace
 
 LABELLED, VALIDATION, TEST = 200, 100, 1000
-HEAD = {"strengths": [1.0, 10.0, 100.0, 1000.0]}
-TUNED = {"epochs": 8, "learning_rate": [1e-3], "precision": "float32"}
+HEAD = {"C": [1.0, 10.0, 100.0, 1000.0]}
+TUNED = {"num_train_epochs": 8, "learning_rate": [1e-3], "precision": "float32"}
 TRUTHS: dict[str, tuple[str, dict[str, Any]]] = {"linear": ("probe", HEAD), "tuned": ("full", TUNED)}
 KEEPS = (3, 5)
 Numbers = npt.NDArray[np.float64]
@@ -123,7 +122,7 @@ def measure(workspace: Workspace, name: str, refs: Sequence[str]) -> Measured:
             seconds[way] += time.perf_counter() - began
     scores = [Scores(*pair) for pair in zip(values["LogME"], values["H-score"], strict=True)]
     found = {way: np.array(column) for way, column in values.items()}
-    found["LogME and H-score"] = -np.array(places(scores, sizes), float)
+    found["LogME and H-score"] = -np.array(rank_places(scores, sizes), float)
     found["largest first"] = np.array(sizes, float)
     return Measured(found, seconds, scores)
 

@@ -1,6 +1,7 @@
 """Similar examples at 100,000 x 384, and duplicates by embedding at 20,000 x 384, beside bare numpy on the same.
 
-`find_similar` is timed as the daemon's side does it: a question to a caged process that reads cached Parquet. The first
+`find_similar` is timed as the daemon's side does it: a question to a sandboxed process that reads cached Parquet. The
+first
 answer starts that process and reads the vectors; the peer loads a .npy file for it. Later ones are one product of a
 matrix and a vector on both sides. Rounds are interleaved; figures are medians. The vectors are random: nothing about
 recall is measured, which needs no measuring where the search is exact.
@@ -24,12 +25,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from speciate import features
-from speciate.datasets import scan, succession, versions
+from speciate.datasets import next_version, version_rows, versions
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, START, STOP
-from speciate.datasets.operations.context import normalised
-from speciate.datasets.operations.leaders import by_cosine
-from speciate.datasets.similarity import extractors, neighbours, similar
-from speciate.datasets.similarity.neighbours import Question
+from speciate.datasets.operations.deduplicate import _normalise
+from speciate.datasets.similarity import embed, extractors, nearest_neighbours
+from speciate.datasets.similarity.near_duplicates import leaders_by_cosine
+from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
 from speciate.datasets.versions import Manifest
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
@@ -67,7 +68,7 @@ def version(workspace: Workspace, count: int) -> Manifest:
     about = Manifest(
         name=f"texts-{count}", version=0, id="", modality="text", parts=(), columns={}, inputs=("text",), rows=0
     )
-    sealed = succession.found(workspace.folders, rows, about)
+    sealed = next_version.seal_first(workspace.folders, rows, about)
     vectors = np.random.default_rng(0).standard_normal((count, WIDTH), dtype=np.float32)
     vectors[count // 2 : count // 2 + count // 10] = vectors[: count // 10] + 0.01  # a tenth has a near copy
     features.write(workspace.folders, extractors.load("descriptor", "text").id, digests, vectors)
@@ -115,14 +116,16 @@ def main() -> None:
         workspace = Workspace(Path(folder) / "workspace", settings=Settings())
         engine = Engine(workspace)
         many, few = version(workspace, MANY), version(workspace, FEW)
-        rows = scan.read(workspace.folders, many)
+        rows = version_rows.read(workspace.folders, many)
         file, ids = Path(folder) / "vectors.npy", rows["id"].to_pylist()
-        vectors = similar.vectors(workspace.folders, many, rows)
+        vectors = embed.row_vectors(workspace.folders, many, rows)
         np.save(file, vectors)
-        units = normalised(vectors)
+        units = _normalise(vectors)
 
         def search(pool: Pool, place: int) -> None:
-            neighbours.find(engine, pool, many, Question(ids[place], None, "descriptor", None, 10))
+            nearest_neighbours.find_neighbours(
+                engine, pool, many, NeighbourQuery(ids[place], None, "descriptor", None, 10)
+            )
 
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {rounds} interleaved rounds, medians")
         first, later = list[tuple[float, float]](), list[tuple[float, float]]()
@@ -137,13 +140,13 @@ def main() -> None:
         report(f"find_similar, {MANY:,}, first", first)
         report(f"find_similar, {MANY:,}, repeated", later)
 
-        fewer = scan.read(workspace.folders, few)
+        fewer = version_rows.read(workspace.folders, few)
         order = list(range(FEW))
 
         def deduplicate() -> None:
-            by_cosine(order, normalised(similar.vectors(workspace.folders, few, fewer)), THRESHOLD)
+            leaders_by_cosine(order, _normalise(embed.row_vectors(workspace.folders, few, fewer)), THRESHOLD)
 
-        held = normalised(similar.vectors(workspace.folders, few, fewer))
+        held = _normalise(embed.row_vectors(workspace.folders, few, fewer))
         report(
             f"duplicates by embedding, {FEW:,}",
             [(seconds(deduplicate), seconds(lambda: bare_duplicates(held))) for _ in range(rounds)],

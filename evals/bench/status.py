@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from speciate import usecases
+from speciate import use_cases as usecases
 from speciate.loop.ledger import ledger
 from speciate.loop.status import status
 from speciate.settings import Settings
-from speciate.usecases import Definition, Objective
+from speciate.use_cases import Definition, Objective
 from speciate.workspace.workspace import Workspace
 
 _DAY = 86_400.0

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import tmtools
 
-from speciate.datasets.similarity import near
-from speciate.modalities.biology import homology, structures
+from speciate.datasets.similarity import near_duplicates
+from speciate.modalities.biology import homology, protein_structures
 from speciate.modalities.biology.homology import HOMOLOGY
 
 LETTERS = np.array(list("ARNDCQEGHILKMFPSTWYV"))
@@ -50,7 +50,9 @@ def reading(rounds: int) -> None:
     print("| file | MB | ours ms | gemmi ms |\n|---|---|---|---|")
     for path in sorted((Path(tmtools.__file__).parent / "data").glob("*.[pc]*")):
         data = path.read_bytes()
-        ours, theirs = interleaved([lambda data=data: structures.read(data), lambda data=data: parsed(data)], rounds)
+        ours, theirs = interleaved(
+            [lambda data=data: protein_structures.read(data), lambda data=data: parsed(data)], rounds
+        )
         print(f"| {path.name} | {len(data) / 1e6:.1f} | {ours:.0f} | {theirs:.0f} |", flush=True)
 
 
@@ -88,8 +90,8 @@ def missed(sequences: list[bytes]) -> None:
     for low, high in ((0.3, 0.4), (0.4, 0.5), (0.5, 1.01), (0.3, 1.01)):
         chosen = (shares >= low) & (shares < high)
         print(f"| {low:.0%} to {min(high, 1):.0%} | {chosen.sum()} | {there[chosen].mean():.2%} |")
-    whole = near.clusters(len(sequences), np.array(truth))
-    ours = near.clusters(len(sequences), np.array(sorted(found)).reshape(-1, 2))
+    whole = near_duplicates.clusters(len(sequences), np.array(truth))
+    ours = near_duplicates.clusters(len(sequences), np.array(sorted(found)).reshape(-1, 2))
     beyond = len(found - set(truth))
     print(f"clusters: {whole.max() + 1} by all pairs, {ours.max() + 1} by seeds; pairs beyond the truth: {beyond}")
 
@@ -106,7 +108,7 @@ def many(sequences: list[bytes]) -> None:
     start, used = time.perf_counter(), time.process_time()
     pairs = HOMOLOGY.pairs(sequences)
     took, used = time.perf_counter() - start, time.process_time() - used
-    clusters = near.clusters(len(sequences), pairs)
+    clusters = near_duplicates.clusters(len(sequences), pairs)
     print(
         f"\n{len(sequences):,} sequences, {residues:,} residues: {took:.0f} s, {used:.0f} s of one core; "
         f"{len(pairs):,} pairs, {clusters.max() + 1:,} clusters of {-(-len(sequences) // FAMILY):,} families"

@@ -53,10 +53,10 @@ CAP, QUICK_CAP = 600.0, 60.0
 THREADS = min(2, cores())
 QUICK = (240, 60, 60, 100)
 DEFAULT_EPOCHS = 3
-OURS = {"batch_size": 32, "epochs": 30, "patience": 6}
+OURS = {"batch_size": 32, "num_train_epochs": 30, "early_stopping_patience": 6}
 RATES = {"text": 1e-4, "image": 1e-3}
 """`usual_rate` of pkg:minilm and new:vit."""
-PLAIN = {"learning_rate": 1e-3, "epochs": 4, "patience": 6}
+PLAIN = {"learning_rate": 1e-3, "num_train_epochs": 4, "early_stopping_patience": 6}
 
 
 class Cell(NamedTuple):
@@ -147,7 +147,7 @@ def specialized(cell: Cell) -> list[Measured]:
 
 def trained(cell: Cell) -> Measured:
     """One plain training."""
-    given = PLAIN | {"learning_rate": [PLAIN["learning_rate"]], "epochs": cell.epochs}
+    given = PLAIN | {"learning_rate": [PLAIN["learning_rate"]], "num_train_epochs": cell.epochs}
     with Ours(cell) as ours:
         result, seconds = ours.timed(
             "train_model", name="plain", dataset="registered", method="full", base_model="new:vit",
@@ -213,7 +213,7 @@ def tuned_trainer(cell: Cell) -> list[Measured]:
 
 
 def plain_script(cell: Cell) -> Measured:
-    given = json.dumps(PLAIN | {"batch_size": OURS["batch_size"], "epochs": cell.epochs})
+    given = json.dumps(PLAIN | {"batch_size": OURS["batch_size"], "num_train_epochs": cell.epochs})
     measured: Measured = peer(cell, "plain: the script", "trainer.py", "--ours", given, "--bare")["measured"]
     return measured
 
@@ -286,7 +286,7 @@ def main() -> None:
             task = TASKS[name]
             with tempfile.TemporaryDirectory() as folder:
                 lay(Path(folder), task, seed, QUICK if asked.quick else task.sizes)
-                epochs = 2 if asked.quick else int(PLAIN["epochs"])
+                epochs = 2 if asked.quick else int(PLAIN["num_train_epochs"])
                 cap = QUICK_CAP if asked.quick else asked.cap
                 made[name].append(measure(Cell(task, seed, Path(folder), asked.autogluon, epochs, cap)))
             with asked.record.open("a") as record:

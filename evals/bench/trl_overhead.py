@@ -23,12 +23,12 @@ from tests.training.language.world import attempt, base, make_sums, payload
 from speciate.datasets.loading.loader import load_examples
 from speciate.jobs.run import Run
 from speciate.settings import Settings
-from speciate.training.language.durable_trainer import durable
-from speciate.training.language.lessons import form, lessons, rows, turns
-from speciate.training.language.pupil import digest, pupil, session, settings
-from speciate.training.language.specs import SftParameters
-from speciate.training.specs import Payload
-from speciate.training.study import Study
+from speciate.training.language.durable_trainer import make_durable
+from speciate.training.language.model_setup import digest, load_base_model, make_session, trainer_arguments
+from speciate.training.language.tokenized_examples import choose_prompt_form, find_turns, token_rows, tokenize_splits
+from speciate.training.language_hyperparameters import SftParameters
+from speciate.training.train_spec import Payload
+from speciate.training.training_context import TrainingContext
 from speciate.workspace.workspace import Workspace
 
 RATE = 5e-5
@@ -46,25 +46,32 @@ class Bench:
         from trl.trainer.sft_trainer import SFTTrainer
 
         self.count += 1
-        given = {"changes": "full", "steps": steps, "batch_size": 16, "judged": 0}
+        given = {"changes": "full", "max_steps": steps, "batch_size": 16, "judged": 0}
         asked = payload(
             self.workspace, name="bench", dataset="sums", method="sft", base_model=self.base, hyperparameters=given,
             resources={"cpu": 1},
         )  # fmt: skip
         run = Run(attempt(self.workspace, asked, f"job-{self.count}"))
         told = Payload.model_validate(run.payload)
-        study = Study(run, told, load_examples(run.folders, told.manifest, ("train",)))
+        context = TrainingContext(run, told, load_examples(run.folders, told.manifest, ("train",)))
         parameters = told.parameters
         assert isinstance(parameters, SftParameters)
-        learner = pupil(study, parameters)
-        how = form(study, learner.tokenizer, parameters, [each.asked for each in turns(study, study.train)])
-        found = lessons(study, learner.tokenizer, how, parameters, "completion", learner.longest)
-        told_by = settings(study, parameters, RATE) | ({} if ours else {"logging_steps": 10})  # trl's default
-        arguments = SFTConfig(**told_by, max_length=None)
-        made = (durable(SFTTrainer) if ours else SFTTrainer)(
-            model=learner.model, processing_class=learner.tokenizer, args=arguments, train_dataset=rows(found.train)
+        learner = load_base_model(context, parameters)
+        how = choose_prompt_form(
+            context, learner.tokenizer, parameters, [each.prompt for each in find_turns(context, context.train)]
         )
-        return made, session(study, parameters, learner, digest(found))
+        found = tokenize_splits(context, learner.tokenizer, how, parameters, "completion", learner.longest)
+        told_by = trainer_arguments(context, parameters, RATE) | (
+            {} if ours else {"logging_steps": 10}
+        )  # trl's default
+        arguments = SFTConfig(**told_by, max_length=None)
+        made = (make_durable(SFTTrainer) if ours else SFTTrainer)(
+            model=learner.model,
+            processing_class=learner.tokenizer,
+            args=arguments,
+            train_dataset=token_rows(found.train),
+        )
+        return made, make_session(context, parameters, learner, digest(found))
 
     def seconds(self, steps: int, ours: bool) -> float:
         made, told = self.trainer(steps, ours)

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_sample_image
 
-from speciate.modalities.videos.video import VIDEO
+from speciate.modalities.video.video import VIDEO
 
 FPS, SECONDS = 25, 3
 SMALL, LARGE = (320, 240), (640, 360)  # width and height

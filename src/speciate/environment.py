@@ -1,7 +1,4 @@
-"""The only reader of the process's environment. Standard library only: the shim starts through it.
-
-`settings` passes these names on, so that everything else asks `speciate.settings`.
-"""
+"""The only reader of the process's environment. Standard library only: the shim starts through it."""
 
 from __future__ import annotations
 
@@ -54,11 +51,11 @@ def runtime_folder() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(base):
         with contextlib.suppress(OSError, SpeciateError):
-            return _private(Path(base) / "speciate")
-    return _private(Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}")
+            return _check_private(Path(base) / "speciate")
+    return _check_private(Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}")
 
 
-def _private(folder: Path) -> Path:
+def _check_private(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     info = folder.stat()
     if info.st_uid != os.getuid() or info.st_mode & 0o077:
@@ -79,14 +76,14 @@ SYSTEM_UNITS = Path("/etc/systemd/system")
 
 def system_unit(workspace: Path) -> Path:
     """The systemd unit of the workspace's daemon, where it has a user of its own."""
-    return SYSTEM_UNITS / f"speciate-{_digest(workspace)[:8]}.service"
+    return SYSTEM_UNITS / f"speciate-{_workspace_digest(workspace)[:8]}.service"
 
 
 def system_socket(workspace: Path) -> Path:
-    return SYSTEM_SOCKETS / f"{_digest(workspace)}.sock"
+    return SYSTEM_SOCKETS / f"{_workspace_digest(workspace)}.sock"
 
 
-def _digest(workspace: Path) -> str:
+def _workspace_digest(workspace: Path) -> str:
     """The same for every spelling of the folder's path."""
     return hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:24]
 
@@ -95,7 +92,7 @@ def socket_path(workspace: Path) -> Path:
     """Where the daemon of `workspace` listens: at the system's place, where one does, else at a place of this user."""
     if os.path.exists(shared := system_socket(workspace)):  # where we may not look there is none for us
         return shared
-    path = runtime_folder() / f"{_digest(workspace)}.sock"
+    path = runtime_folder() / f"{_workspace_digest(workspace)}.sock"
     if len(os.fsencode(path)) > 100:
         raise SpeciateError(
             Code.UNAVAILABLE,

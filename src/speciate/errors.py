@@ -6,8 +6,11 @@ Every refusal that a user can cause is a `SpeciateError`; anything else that esc
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 _LONGEST_NAME = 64
 
@@ -35,13 +38,48 @@ class Code(StrEnum):
     """A defect in speciate; the daemon's log has the traceback."""
 
 
-class SpeciateError(Exception):
-    """`message` says what failed and why and quotes the value; `recovery` names the next call. `foreign` is what a
-    library said of it, or what else may quote data: shown below `untrusted`, and in no `str`."""
+class Call(NamedTuple):
+    """A call of a tool that comes next, with all of its arguments. `purpose` ends the sentence: `for its tags`."""
 
-    def __init__(self, code: Code, message: str, recovery: str = "", foreign: str = "") -> None:
-        super().__init__(code, message, recovery, foreign)  # all in args, so that it pickles
-        self.code, self.message, self.recovery, self.foreign = code, message, recovery, foreign
+    tool: str
+    arguments: Mapping[str, Any] = MappingProxyType({})
+    purpose: str = ""
+
+    def __str__(self) -> str:
+        """As a sentence: `Call describe_dataset(dataset='lesions') for its tags.`"""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        gap = " " if self.purpose[:1].isalnum() else ""
+        return f"Call {self.tool}({arguments}){gap}{self.purpose}."
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; what is no JSON is its text."""
+        return {"tool": self.tool, "arguments": json.loads(json.dumps(dict(self.arguments), default=str))}
+
+
+class SpeciateError(Exception):
+    """`message` says what failed and why and quotes the value. `advice` says in words what to do about it, `next` which
+    calls, as data. `foreign` is what a library said of it, or what else may quote data: shown below `untrusted`, and in
+    no `str`."""
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        advice: str = "",
+        foreign: str = "",
+        next: Sequence[Call] = (),  # noqa: A002 - what comes next
+    ) -> None:
+        super().__init__(code, message, advice, foreign, tuple(next))  # all in args, so that it pickles
+        self.code, self.message, self.advice, self.foreign, self.next = code, message, advice, foreign, tuple(next)
+
+    @property
+    def recovery(self) -> str:
+        """What to do now, as text: the advice and the calls."""
+        return " ".join([self.advice, *map(str, self.next)]).strip()
+
+    def next_documents(self) -> tuple[dict[str, Any], ...]:
+        """The calls as JSON has them."""
+        return tuple(each.document() for each in self.next)
 
     def __str__(self) -> str:
         return f"{self.message} {self.recovery}".strip()
@@ -57,18 +95,24 @@ def closest(value: str, known: Iterable[str], count: int = 3) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(value, known, count)
     if near:
-        return "did you mean " + ", ".join(map(_quoted, near)) + "?"
+        return "did you mean " + ", ".join(map(_quote_name, near)) + "?"
     if known:
-        shown = ", ".join(map(_quoted, known[:10]))
+        shown = ", ".join(map(_quote_name, known[:10]))
         return f"known: {shown}" + (f" and {len(known) - 10} more." if len(known) > 10 else ".")
     return "there are none yet."
 
 
-def _quoted(name: str) -> str:
+def _quote_name(name: str) -> str:
     """As Python writes it, so without characters that hide or turn text; cut, for it may be a column of anybody's."""
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
 
 
-def unknown(noun: str, value: str, known: Iterable[str], recovery: str) -> SpeciateError:
-    """The error for a name that does not exist: `unknown("dataset", "lesion", names, "Call describe_dataset().")`."""
-    return SpeciateError(Code.NOT_FOUND, f"There is no {noun} {value!r}; {closest(value, known)}", recovery)
+def unknown(
+    noun: str,
+    value: str,
+    known: Iterable[str],
+    advice: str = "",
+    next: Sequence[Call] = (),  # noqa: A002 - what comes next
+) -> SpeciateError:
+    """A name that does not exist: `unknown("dataset", "lesion", names, next=[Call("describe_dataset")])`."""
+    return SpeciateError(Code.NOT_FOUND, f"There is no {noun} {value!r}; {closest(value, known)}", advice, "", next)

@@ -1,7 +1,7 @@
 """Cached vectors: each item is embedded once per extractor, whoever asks.
 
-`features/EXTRACTOR/` holds immutable Parquet parts, sorted by key: `key`, `content` (the sha256 that the key begins
-with: what may be forgotten is found by it) and `vector`, whose float32 numbers lie in one binary value, since that
+`features/EXTRACTOR/` holds immutable Parquet parts, sorted by key: `key`, `content` (the sha256 at the beginning of
+the key, by which a purge finds it) and `vector`, whose float32 numbers lie in one binary value, since that
 reads fifteen times as fast as a list. Two runs that compute the same item at once both write it: duplicates are
 harmless, as an extractor's id fixes the vector. `merge` makes few large parts of many small ones.
 """
@@ -38,14 +38,14 @@ Keys: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 Answer = TypeVar("Answer")
 
 
-class Cached(NamedTuple):
+class CachedVectors(NamedTuple):
     """`known` (N,): which of the keys have a vector; `vectors` (K, width): those of the known ones, in order."""
 
     known: Known
     vectors: Vectors
 
 
-def _silent(done: int, total: int) -> None:
+def _no_progress(done: int, total: int) -> None:
     pass
 
 
@@ -54,7 +54,7 @@ def embed(
     encoder: Encoder,
     ids: Sequence[str],
     media: Sequence[Any],
-    progress: Callable[[int, int], None] = _silent,
+    progress: Callable[[int, int], None] = _no_progress,
 ) -> Vectors:
     """(N, width): what is cached, and the rest computed and cached.
 
@@ -90,12 +90,12 @@ def embed(
 
 def known(folders: Folders, extractor: str, keys: Keys) -> Known:
     """(N,) which of the keys have a vector."""
-    return _unmerged(lambda: _lookup(_parts(folders, extractor), keys)[0] >= 0)
+    return _retry_while_merged(lambda: _lookup(_parts(folders, extractor), keys)[0] >= 0)
 
 
-def read(folders: Folders, extractor: str, keys: Keys) -> Cached:
+def read(folders: Folders, extractor: str, keys: Keys) -> CachedVectors:
     """The cached vectors of those keys that have one; of no width where nothing is cached at all."""
-    return _unmerged(lambda: _read(_parts(folders, extractor), keys))
+    return _retry_while_merged(lambda: _read(_parts(folders, extractor), keys))
 
 
 def write(folders: Folders, extractor: str, keys: Keys, vectors: Vectors) -> None:
@@ -112,7 +112,7 @@ def merge(folders: Folders, extractor: str) -> None:
         return
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for several in _groups(_listed(folders, extractor)):
+        for several in _groups(_part_files(folders, extractor)):
             group = [part for part in several if _is_whole(part)]
             if not group:
                 continue
@@ -125,7 +125,7 @@ def merge(folders: Folders, extractor: str) -> None:
                 part.unlink(missing_ok=True)
 
 
-def _read(parts: Sequence[Path], keys: Keys) -> Cached:
+def _read(parts: Sequence[Path], keys: Keys) -> CachedVectors:
     row, starts = _lookup(parts, keys)
     found = row >= 0
     order = np.argsort(row[found], kind="stable")
@@ -138,7 +138,7 @@ def _read(parts: Sequence[Path], keys: Keys) -> Cached:
             here = slice(*np.searchsorted(place, [start, start + len(batch)]))
             vectors[order[here]] = batch[place[here] - start]
             start += len(batch)  # noqa: PLW2901 - the first row of the next batch
-    return Cached(found, vectors)
+    return CachedVectors(found, vectors)
 
 
 def _batches(part: Path) -> Iterator[Vectors]:
@@ -191,10 +191,10 @@ def _seal(folder: Path, keys: pa.Array, vectors: Vectors) -> None:
 
 def _parts(folders: Folders, extractor: str) -> list[Path]:
     """Those that are whole: a damaged one goes, and what was in it is computed again."""
-    return [part for part in _listed(folders, extractor) if _is_whole(part)]
+    return [part for part in _part_files(folders, extractor) if _is_whole(part)]
 
 
-def _listed(folders: Folders, extractor: str) -> list[Path]:
+def _part_files(folders: Folders, extractor: str) -> list[Path]:
     return sorted((folders.features / extractor).glob("*.parquet"))
 
 
@@ -225,11 +225,11 @@ def _groups(parts: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _unmerged(look: Callable[[], Answer]) -> Answer:
-    """Look again where a part vanished while we looked: a merge, or what forgets an item, put another in its place."""
+def _retry_while_merged(read: Callable[[], Answer]) -> Answer:
+    """Read again if a part vanished meanwhile: a merge or a purge replaced it."""
     for attempt in range(_TRIES):
         try:
-            return look()
+            return read()
         except FileNotFoundError:
             if attempt == _TRIES - 1:
                 raise

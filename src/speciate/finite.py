@@ -1,4 +1,4 @@
-"""Numbers that are none: NaN and the infinities, which Python reads from JSON and TOML and compares with anything."""
+"""NaN and the infinities, which Python reads from JSON and TOML and compares with anything."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ NOT_FINITE = "The model's answer is not a finite number."
 """What is said in the place of such an answer."""
 
 
-def finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether every number in a JSON value is one."""
     if isinstance(value, float):
         return value - value == 0  # NaN and the infinities give NaN
     if isinstance(value, dict):
-        return all(map(finite, value.values()))
-    return all(map(finite, value)) if isinstance(value, list | tuple) else True
+        return all(map(is_finite, value.values()))
+    return all(map(is_finite, value)) if isinstance(value, list | tuple) else True

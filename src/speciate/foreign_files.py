@@ -104,7 +104,7 @@ def check_folder(folder: Path) -> None:
         with os.scandir(folder) as entries:
             for number, entry in enumerate(entries):
                 if number >= MOST_FILES:
-                    raise _refused(folder, f"it has more than {MOST_FILES:,} files", "Name a folder of one model.")
+                    raise _refusal(folder, f"it has more than {MOST_FILES:,} files", "Name a folder of one model.")
                 _check_entry(folder, entry)
     except OSError as error:
         raise unreadable(folder, error) from error
@@ -122,7 +122,7 @@ def copy(folder: Path, names: Iterable[str], target: Path) -> None:
         raise unreadable(folder, error) from error
     try:
         for name in names:
-            with _as_refusal(folder), open_file(folder / name, place) as source, (target / name).open("xb") as file:
+            with _refusing(folder), open_file(folder / name, place) as source, (target / name).open("xb") as file:
                 if not name.endswith(".safetensors"):
                     _check_length(folder, name, os.fstat(source.fileno()).st_size)
                 _copy(source, file)
@@ -147,10 +147,10 @@ def _bytes(file: BufferedReader, name: str, most: int) -> bytes:
 def _check_entry(folder: Path, entry: os.DirEntry[str]) -> None:
     found = entry.stat(follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
-        raise _refused(folder, f"{entry.name[:100]!r} in it is a link, and links are not followed", _AS_FILES)
+        raise _refusal(folder, f"{entry.name[:100]!r} in it is a link, and links are not followed", _AS_FILES)
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         why = f"{entry.name[:100]!r} in it is a pipe, a socket or a device"
-        raise _refused(folder, why, "Remove it, or name another folder.")
+        raise _refusal(folder, why, "Remove it, or name another folder.")
     if entry.name.endswith((".json", ".txt", ".model", ".jinja")):
         _check_length(folder, entry.name, found.st_size)
 
@@ -158,17 +158,17 @@ def _check_entry(folder: Path, entry: os.DirEntry[str]) -> None:
 def _check_length(folder: Path, name: str, size: int) -> None:
     if size > LONGEST_TEXT:
         why = f"{name[:100]!r} in it has {size:,} bytes, more than {LONGEST_TEXT:,}"
-        raise _refused(folder, why, "Name the folder of a model as save_pretrained writes it.")
+        raise _refusal(folder, why, "Name the folder of a model as save_pretrained writes it.")
 
 
 @contextlib.contextmanager
-def _as_refusal(folder: Path) -> Iterator[None]:
+def _refusing(folder: Path) -> Iterator[None]:
     try:
         yield
     except NotAFile as error:
-        raise _refused(folder, f"{error.strerror}: links, pipes and devices are not read", _AS_FILES) from error
+        raise _refusal(folder, f"{error.strerror}: links, pipes and devices are not read", _AS_FILES) from error
     except FileNotFoundError as error:
-        raise _refused(folder, "a file of it went away meanwhile", "Call again once nobody changes it.") from error
+        raise _refusal(folder, "a file of it went away meanwhile", "Call again once nobody changes it.") from error
 
 
 def _copy(source: BufferedReader, target: BufferedWriter) -> None:
@@ -183,5 +183,5 @@ def _copy(source: BufferedReader, target: BufferedWriter) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _refused(folder: Path, why: str, recovery: str) -> SpeciateError:
+def _refusal(folder: Path, why: str, recovery: str) -> SpeciateError:
     return SpeciateError(Code.REFUSED, f"{str(folder)!r} is not safe to read: {why}.", recovery)

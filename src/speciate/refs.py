@@ -1,11 +1,16 @@
-"""How datasets and models are named in arguments: `lesions@v3:train`, `hf:org/name`, `triage@production`."""
+"""How things are named: references such as `lesions@v3:train`, `hf:org/name` and `triage@production`, and readable ids.
+
+An id is a noun, a hyphen and twelve characters without look-alikes. One that is made from a key is a function of the
+key, so that a repeated request names the same row."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from typing import NamedTuple
+import secrets
+from typing import NamedTuple, NewType
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 
 SPLITS = ("train", "validation", "test")
 SOURCES = ("new", "hf", "timm", "torchvision", "pkg", "api", "path")
@@ -74,7 +79,7 @@ def dataset_range(text: str) -> DatasetRange:
             Code.INVALID,
             f"{text!r} is not a dataset: write 'name', 'name@v3', 'name@TAG', 'name@v3:test', or 'name@v3..v5' for "
             "what changed between two versions.",
-            "Call describe_dataset() for the datasets there are.",
+            next=[Call("describe_dataset", {}, "for the datasets there are")],
         )
     name, split = match["name"], match["split"]
     first = DatasetRef(name, int(match["version"]) if match["version"] else None, split, match["tag"])
@@ -116,9 +121,45 @@ def model_ref(text: str) -> ModelRef:
             Code.INVALID,
             f"{text!r} is not a model: write 'name', 'name@v3', 'USECASE@production', or a source such as "
             f"'pkg:NAME', 'hf:org/name', 'path:/dir' (sources: {', '.join(SOURCES)}).",
-            "Call list_options(kind='method') for what can be trained.",
+            next=[Call("list_options", {"kind": "method"}, "for what can be trained")],
         )
     at = match["at"] or ""
     if re.fullmatch(r"v\d+", at):
         return ModelRef(match["name"], version=int(at[1:]))
     return ModelRef(match["name"], alias=at or None)
+
+
+JobId = NewType("JobId", str)
+
+ALPHABET, LENGTH = "23456789abcdefghjkmnpqrstvwxyz", 12
+"""Of an id: 30 characters without look-alikes, 58 bits, so one clash in a million among a million ids."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
+
+
+def _encode(data: bytes) -> str:
+    number, out = int.from_bytes(data[:8], "big"), []
+    for _ in range(LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        out.append(ALPHABET[digit])
+    return "".join(out)
+
+
+def new_id(noun: str) -> str:
+    """A random id such as `job-7f3kq2m8xz`."""
+    return f"{noun}-{_encode(secrets.token_bytes(8))}"
+
+
+def id_from_key(noun: str, key: str) -> str:
+    """The same id for the same key, on every machine."""
+    return f"{noun}-{_encode(hashlib.sha256(key.encode()).digest())}"
+
+
+def check_name(noun: str, name: str) -> str:
+    """Return a user's name for a thing, or refuse it: letters, digits, `_ - .`, at most 64, starting with no sign."""
+    if not _NAME.fullmatch(name):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{name!r} cannot name a {noun}: a name has letters, digits, '_', '-' and '.', and at most 64 of them.",
+            "Call again with another name.",
+        )
+    return name

@@ -20,20 +20,20 @@ from typing import IO, Any, NamedTuple
 from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError, closest
 from speciate.hosts import check_host
-from speciate.ids import check_name
+from speciate.refs import check_name
 
 LONGEST = 3000
 """Characters of a key."""
 
 
-class Named(NamedTuple):
+class SecretRequest(NamedTuple):
     """A key that a run needs, and the host that it will be sent to. No key itself."""
 
     name: str
     host: str
 
 
-class Stored(NamedTuple):
+class StoredSecret(NamedTuple):
     """What may be shown of a key."""
 
     name: str
@@ -42,7 +42,7 @@ class Stored(NamedTuple):
     """When it was set, in seconds since the epoch."""
 
 
-class _Key(NamedTuple):
+class _Secret(NamedTuple):
     hosts: tuple[str, ...]
     value: str
     stamp: float
@@ -87,12 +87,12 @@ def get(name: str, host: str) -> str:
     return found.value
 
 
-def stored() -> list[Stored]:
+def list_secrets() -> list[StoredSecret]:
     """All keys by name, without what they are."""
-    return [Stored(name, key.hosts, key.stamp) for name, key in sorted(_read().items())]
+    return [StoredSecret(name, key.hosts, key.stamp) for name, key in sorted(_read().items())]
 
 
-def put(name: str, hosts: Sequence[str], value: str) -> Stored:
+def put(name: str, hosts: Sequence[str], value: str) -> StoredSecret:
     """Store a key, in place of the one of that name: its hosts are always given with it, so that nobody can widen them
     who does not have it. Raises INVALID for a name, a host or a key that cannot be one."""
     check_name("key", name)
@@ -100,14 +100,14 @@ def put(name: str, hosts: Sequence[str], value: str) -> Stored:
     if not bound:
         raise SpeciateError(Code.INVALID, f"{name!r} needs a host that it may be sent to.", "Name one: --host HOST")
     _check(value)
-    with _changing() as known:
-        known[name] = _Key(bound, value, time.time())
-    return Stored(name, bound, known[name].stamp)
+    with _open_for_change() as known:
+        known[name] = _Secret(bound, value, time.time())
+    return StoredSecret(name, bound, known[name].stamp)
 
 
 def remove(name: str) -> None:
     """Raises NOT_FOUND with near names."""
-    with _changing() as known:
+    with _open_for_change() as known:
         if known.pop(name, None) is None:
             raise SpeciateError(
                 Code.NOT_FOUND, f"There is no key {name!r}; {closest(name, known)}", "See: speciate secret list"
@@ -125,7 +125,7 @@ def _check(value: str) -> None:
 
 
 @contextlib.contextmanager
-def _changing() -> Iterator[dict[str, _Key]]:
+def _open_for_change() -> Iterator[dict[str, _Secret]]:
     """The keys, to be changed in place: read and written under a lock, and not written where the body raises."""
     folder = config_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _changing() -> Iterator[dict[str, _Key]]:
         os.close(lock)
 
 
-def _write(known: dict[str, _Key]) -> None:
+def _write(known: dict[str, _Secret]) -> None:
     """Whole or not at all. Only one writes at a time, so what lies at the temporary name is a killed writer's."""
     temporary = file().with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
@@ -153,11 +153,11 @@ def _write(known: dict[str, _Key]) -> None:
     temporary.replace(file())
 
 
-def _read() -> dict[str, _Key]:
+def _read() -> dict[str, _Secret]:
     try:
         with file().open() as opened:
             _check_private(opened.fileno(), file(), "600")
-            return {str(name): _Key(tuple(key["hosts"]), key["value"], key["stamp"]) for name, key in _items(opened)}
+            return {str(name): _Secret(tuple(key["hosts"]), key["value"], key["stamp"]) for name, key in _items(opened)}
     except FileNotFoundError:
         return {}
     except OSError as error:

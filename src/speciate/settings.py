@@ -1,7 +1,4 @@
-"""Settings of a workspace. What comes from the process's environment is passed on from `environment`.
-
-`settings.toml` in the workspace is changed by a person (on a terminal, `speciate policy`), never by a tool.
-"""
+"""Settings of a workspace: `settings.toml`, which a person changes (on a terminal, `speciate policy`), never a tool."""
 
 from __future__ import annotations
 
@@ -13,102 +10,79 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from speciate.environment import (
-    clean_environment,
-    config_folder,
-    keeps_test_hooks,
-    runtime_folder,
-    socket_path,
-    workspace_path,
-)
 from speciate.errors import Code, SpeciateError
-from speciate.finite import finite
+from speciate.finite import is_finite
 from speciate.hosts import check_host
-
-__all__ = [
-    "Bake",
-    "Capacity",
-    "Disk",
-    "Log",
-    "Notify",
-    "Retention",
-    "Settings",
-    "Trust",
-    "clean_environment",
-    "config_folder",
-    "hold",
-    "in_force",
-    "keeps_test_hooks",
-    "load",
-    "runtime_folder",
-    "socket_path",
-    "workspace_path",
-]
 
 
 class Capacity(BaseModel):
-    """What jobs may use of this machine at once. 0 or None: found out at start."""
+    """What jobs may use of this machine at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     cpu: float = 0
+    """Processor cores. 0: all that the machine has."""
     memory_mb: int = 0
+    """Main memory. 0: all that the machine has."""
     gpu: int = 0
+    """GPUs. 0: none, so trainings run on the processor."""
     named: dict[str, int] = Field(default_factory=dict)
+    """Further countable resources, by name, for job kinds whose plan asks for them."""
 
 
 class Serving(BaseModel):
-    """How a slot serves: limits of its HTTP interface, and how it gathers requests."""
+    """Deployments (`speciate slot`): limits of their HTTP interface, and how they gather requests into batches."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     start: Literal["asked", "after_promotion"] = "asked"
-    """When a use case gets a slot: when somebody asks for it, or with its first model in production, too."""
+    """`asked`: a person starts each deployment. `after_promotion`: also the first promotion of a use case does."""
     port: int = Field(0, ge=0, le=65535)
-    """On 127.0.0.1; 0: one that is free, and from then on always that one."""
+    """TCP port on 127.0.0.1. 0: a free port, which the deployment then keeps."""
     max_batch: int = Field(32, ge=1, le=1024)
-    """Inputs that are answered together at most."""
+    """Largest number of inputs in one batch."""
     max_wait_ms: float = Field(2.0, ge=0, le=1000)
-    """How long an input waits for others that could be answered with it."""
+    """How long an idle model waits for further inputs before it computes a batch."""
     queue: int = Field(1024, ge=1)
-    """Inputs that may wait; more are turned away with status 429."""
+    """Inputs that may wait. Further ones get status 429."""
     per_second: float | None = Field(None, gt=0)
-    """Requests per second, on average; None: as many as come."""
+    """Limit of requests per second, on average. Not set: no limit."""
     body_mb: float = Field(64, gt=0, le=1024)
-    """The largest body of a request."""
+    """Largest body of a request."""
     timeout_seconds: float = Field(30, gt=0)
-    """For reading a request, and again for answering it."""
+    """Limit for reading a request, and again for answering it."""
     load_seconds: float = Field(300, gt=0)
-    """For loading and trying a version before it serves."""
+    """Limit for loading and trying a version before it serves."""
     drain_seconds: float = Field(60, gt=0)
-    """For the requests of a version that serves no more."""
+    """Limit for the last requests of a version that was replaced."""
     memory_mb: int = Field(4096, ge=256)
-    """Of address space that a version's process may use, beside twice what its files take."""
+    """Address space of a version's process, on top of twice the size of its files."""
 
 
 class Bake(BaseModel):
-    """How long a version that came into production, or is a canary, is provisional, and what takes it back."""
+    """How long a new version is provisional, in production or as a canary, and what takes it back."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     hours: float = Field(24, ge=0)
+    """Shortest duration of the bake."""
     requests: int = Field(1000, ge=0)
-    """Both must have passed: hours alone prove nothing where nobody asks, requests alone see no day's pattern."""
+    """Requests that the version must have answered before the bake ends; `hours` must have passed, too."""
     most_hours: float = Field(168, gt=0)
-    """After so long it is over with fewer requests, where there was one at least."""
+    """The bake ends after this time with fewer requests, if there was at least one."""
     error_rate: float = Field(0.02, gt=0, lt=1)
-    """Share of requests that may fail for the model's own sake."""
+    """Share of requests that may fail because of the model."""
     rollback: Literal["auto", "tell"] = "auto"
-    """Whether a broken limit takes the version back, or is only told."""
+    """`auto`: a broken limit rolls the version back. `tell`: it raises an alert, and a person decides."""
 
 
 class Notify(BaseModel):
-    """Whom to tell what people should know: a webhook, a command, or both."""
+    """Where notifications for people go: a webhook, a command, or both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     webhook: str | None = None
-    """An address that a JSON document is sent to; a host at a private address must be listed (`speciate hosts`)."""
+    """Address that receives a JSON document by POST. A private host must be listed (`speciate hosts add`)."""
     command: tuple[str, ...] = ()
-    """A program with its arguments; the text is added as the last one, the JSON document goes to its input."""
+    """Program and arguments. The text is added as the last argument, the JSON document goes to its input."""
     jobs: Literal["failed", "all", "none"] = "failed"
-    """Of which jobs' ends to tell."""
+    """Which ended jobs are notified."""
 
     @field_validator("webhook")
     @classmethod
@@ -124,28 +98,29 @@ Redacted = Literal["email", "phone", "key", "card"]
 
 
 class Log(BaseModel):
-    """Which answers are kept, with what of their inputs, and for how long."""
+    """The log of production's answers: which are kept, how much of their inputs, and for how long."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sample: float = Field(1.0, ge=0, le=1)
-    """Share of the answers that is logged; 0: none."""
+    """Share of answers that are logged. 0: none."""
     retention_days: float = Field(90, gt=0)
+    """How long answers are kept."""
     quota_mb: float = Field(2048, gt=0)
-    """Of disk for each use case; beyond it the oldest answers go."""
+    """Disk for the answers of each use case. The oldest are deleted first."""
     keep_inputs: bool | Literal["text"] = True
-    """Whether what was asked is kept; `text`: texts and rows alone, no files."""
+    """Whether inputs are kept. `text`: texts and rows, no files."""
     media_mb: float = Field(8, ge=0)
-    """The largest file that is kept."""
+    """Largest input file that is kept."""
     identified: bool = False
     """Whether files that name people in their headers (DICOM) are kept."""
     redact: tuple[Redacted, ...] = ("email", "phone", "key", "card")
-    """What is taken out of every text before it is written."""
+    """Patterns that are replaced in every text before it is written."""
     columns: tuple[str, ...] = ()
-    """Columns and parts whose cells are taken out whole."""
+    """Columns and parts whose cells are replaced whole, in any case of letters."""
     patterns: tuple[str, ...] = ()
-    """Regular expressions; what they find is taken out, too."""
+    """Regular expressions whose matches are replaced, too."""
     use_cases: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Use case -> what differs there."""
+    """Tables `[log.use_cases.NAME]` with what differs for one use case."""
 
     @field_validator("patterns")
     @classmethod
@@ -172,20 +147,19 @@ class Log(BaseModel):
 
 
 class Retention(BaseModel):
-    """How long what is no longer needed stays. None: for ever. What production, lineage or a question to a person needs
-    stays whatever is said here."""
+    """How long unneeded files stay. What production, lineage or a pending approval needs always stays."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     runs_days: float = Field(30, gt=0)
-    """Folders of runs, after their job ended: logs, progress, outputs that were registered long ago."""
+    """Run folders (log, progress, outputs), counted from the end of their job."""
     checkpoints_days: float = Field(7, gt=0)
-    """Checkpoints, after their job ended: from then on `retry` begins anew."""
+    """Checkpoints, counted from the end of their job. Without them `retry` starts from the beginning."""
     exports_days: float | None = Field(None, gt=0)
-    """What was written into the workspace's own exports."""
+    """Folders in the workspace's `exports/`. Not set: kept for ever."""
     keep_versions: int | None = Field(None, ge=1)
-    """So many of the newest versions of each model stay, beside all that are needed."""
+    """Newest versions of each model to keep, besides all needed ones. Not set: all."""
     gc_hours: float = Field(24, ge=0)
-    """How often the daemon collects garbage by itself, when nothing runs; 0: never."""
+    """How often the daemon collects garbage when nothing runs. 0: only when `manage_data` is called."""
 
 
 class Disk(BaseModel):
@@ -193,53 +167,56 @@ class Disk(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     stop_below_gb: float = Field(0.5, ge=0)
-    """With less free, no run begins, and those that run stop at a checkpoint until there is room again."""
+    """Below this much free disk no run starts, and running ones stop at a checkpoint until there is room."""
     quota_gb: float | None = Field(None, gt=0)
-    """For all files of the workspace together; None: as long as the disk has room."""
+    """Limit for all files of the workspace together. Not set: the disk."""
 
 
 class Trust(BaseModel):
-    """Signatures of model versions."""
+    """Signatures of model versions (`speciate sign`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     require_signature: bool = False
-    """Whether weights of a registered version are used only where one of the keys signed it."""
+    """Whether a registered version is used only if one of the keys signed it."""
     public_keys: tuple[Path, ...] = ()
-    """PEM files; a relative path is below the workspace."""
+    """PEM files. A relative path is below the workspace."""
 
     def keys(self, workspace: Path) -> list[Path]:
         return [workspace / key.expanduser() for key in self.public_keys]
 
 
 class Settings(BaseModel):
+    """Keys at the top of the file, before any section."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     policy: Literal["auto", "person"] = "person"
-    """Who lets a model into production after a passing decision."""
+    """`person`: a person approves each promotion. `auto`: a passing decision is enough."""
     policies: dict[str, Literal["auto", "person"]] = Field(default_factory=dict)
-    """The same for single use cases, by name."""
+    """Policies of single use cases, by name."""
     bake: Bake = Field(default_factory=Bake)
     bakes: dict[str, Bake] = Field(default_factory=dict)
-    """What differs for single use cases, by name."""
+    """Tables `[bakes.NAME]` with what differs for one use case."""
     notify: Notify = Field(default_factory=Notify)
     roots: list[Path] = Field(default_factory=list)
-    """Folders that tools may read and write below; empty: the caller's folder and the workspace's exports."""
+    """Folders that tools may read and write below. Empty: the caller's folder and the workspace's `exports/`."""
     capacity: Capacity = Field(default_factory=Capacity)
     idle_exit_minutes: float = 10
-    """The daemon ends after so long without client, job, watch or slot."""
+    """The daemon ends after this time without a client, a job, a watch or a deployment."""
     backup_minutes: float = 60
+    """How often the catalog is backed up; also after each move of an alias."""
     retention: Retention = Field(default_factory=Retention)
     disk: Disk = Field(default_factory=Disk)
     approval_hours: float = 72
-    """How long an approval waits for a person."""
+    """How long an approval waits for a person before it expires."""
     usd_per_hour: float | None = Field(None, ge=0)
-    """What this machine costs with all its cores; None: a usual price of rented ones."""
+    """Price of this machine with all its cores, for cost figures. Not set: 0.05 for each core."""
     cage: Literal["required", "where_possible"] = "required"
-    """Whether foreign bytes may be decoded on a kernel that lacks the sandbox. Others' code never runs there."""
+    """Sandbox for foreign files. `where_possible`: without it if the kernel lacks it, where foreign code never runs."""
     serving: Serving = Field(default_factory=Serving)
     log: Log = Field(default_factory=Log)
     trust: Trust = Field(default_factory=Trust)
     private_hosts: tuple[str, ...] = ()
-    """Hosts that are this machine or lead to private addresses and may be asked all the same; without a port: any."""
+    """Hosts at private addresses, this machine included, that may be called (`speciate hosts add`)."""
 
     def policy_of(self, use_case: str) -> Literal["auto", "person"]:
         return self.policies.get(use_case, self.policy)
@@ -274,10 +251,10 @@ def _host(host: str) -> str:
 def load(workspace: Path) -> Settings:
     path = workspace / "settings.toml"
     try:
-        said = tomllib.loads(path.read_text())
-        if odd := [name for name, value in said.items() if not finite(value)]:
+        document = tomllib.loads(path.read_text())
+        if odd := [name for name, value in document.items() if not is_finite(value)]:
             raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
-        return Settings.model_validate(said)
+        return Settings.model_validate(document)
     except FileNotFoundError:
         return Settings()
     except (ValueError, RecursionError, OSError) as error:
@@ -287,7 +264,7 @@ def load(workspace: Path) -> Settings:
 
 
 _SAFETY = ("cage", "trust")
-_held: dict[Path, dict[str, Any]] = {}
+_confirmed: dict[Path, dict[str, Any]] = {}
 
 
 def safety(settings: Settings) -> dict[str, Any]:
@@ -298,11 +275,11 @@ def safety(settings: Settings) -> dict[str, Any]:
 def hold(workspace: Path, values: dict[str, Any]) -> None:
     """From here on `in_force` gives these in this process, whatever somebody writes into settings.toml: the daemon's,
     which are those that a person confirmed."""
-    _held[workspace.resolve()] = {name: values[name] for name in _SAFETY if name in values}
+    _confirmed[workspace.resolve()] = {name: values[name] for name in _SAFETY if name in values}
 
 
 def in_force(workspace: Path) -> Settings:
     """The settings, with the sandbox and the signatures as the daemon has them."""
     settings = load(workspace)
-    held = _held.get(workspace.resolve())
-    return Settings.model_validate({**settings.model_dump(), **held}) if held else settings
+    confirmed = _confirmed.get(workspace.resolve())
+    return Settings.model_validate({**settings.model_dump(), **confirmed}) if confirmed else settings

@@ -1,4 +1,4 @@
-"""The tasks and metrics that there are, as data: what `list_options` shows and every spec is checked against.
+"""The tables of tasks and metrics: `list_options` shows them, and every spec is checked against them.
 
 A metric is a *mean* where each example has a score of its own (then differences pair up example by example), and a
 *corpus* metric where only all examples together have one (then resampling gives its uncertainty).
@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal, NamedTuple
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 
 Family = Literal[
     "classification", "ordinal", "anomaly",  # one label
@@ -95,7 +95,7 @@ _OTHERS = (
     Task("behaviour-cloning", ("episode",), "control", "action_mae", "the action at each step, from what is seen then"),
     Task("text-generation", ("text",), "generation", "exact_match", "a text in answer to a text"),
     Task("preference", ("text",), "classification", "accuracy", "which of two answers to a text is better"),
-    Task("image-text-to-text", ("image", "multimodal"), "generation", "exact_match", "a text in answer to a picture"),
+    Task("image-text-to-text", ("image", "multimodal"), "generation", "exact_match", "a text in answer to an image"),
     Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
 )
 RECALL_AT_PRECISIONS = (90, 95, 99)
@@ -142,7 +142,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "log_loss", _ONE_LABEL, "lower", "mean", 0, None,
-            "mean of -log of the probability given to the truth, in nats", probabilities=True,
+            "mean of -log of the probability of the label, in nats", probabilities=True,
         ),
         *(
             Metric(
@@ -154,7 +154,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "brier", _ONE_LABEL, "lower", "mean", 0, 1,
-            "half the squared distance between the probabilities and the truth", probabilities=True,
+            "half the squared distance between the probabilities and the label", probabilities=True,
         ),
         Metric(
             "ece", _ONE_LABEL, "lower", "corpus", 0, 1,
@@ -163,27 +163,27 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "top_5_accuracy", ("classification", "ordinal"), "higher", "mean", 0, 1,
-            "share whose truth is among the five most probable labels", probabilities=True,
+            "share whose label is among the five most probable ones", probabilities=True,
         ),
         Metric(
             "cohen_kappa", _ONE_LABEL, "higher", "corpus", -1, 1,
             "Cohen's kappa: agreement beyond that of chance; 0 is chance",
         ),
-        Metric("rank_error", ("ordinal",), "lower", "mean", 0, None, "mean number of ranks between answer and truth"),
+        Metric("rank_error", ("ordinal",), "lower", "mean", 0, None, "mean number of ranks between answer and label"),
         Metric(
             "quadratic_kappa", ("ordinal",), "higher", "corpus", -1, 1,
-            "Cohen's kappa with squared ranks between answer and truth as weights; 0 is chance",
+            "Cohen's kappa with squared ranks between answer and label as weights; 0 is chance",
         ),
         Metric("mae", ("regression",), "lower", "mean", 0, None, "mean absolute error, in the label's unit"),
         Metric(
             "rmse", ("regression",), "lower", "corpus", 0, None, "root of the mean squared error, in the label's unit"
         ),
         Metric("r2", ("regression",), "higher", "corpus", None, 1, "share of the variance that is explained"),
-        Metric("pearson", ("regression",), "higher", "corpus", -1, 1, "linear correlation of answers and truths"),
+        Metric("pearson", ("regression",), "higher", "corpus", -1, 1, "linear correlation of answers and targets"),
         Metric("spearman", ("regression",), "higher", "corpus", -1, 1, "correlation of their ranks"),
         Metric(
             "mape", ("regression",), "lower", "mean", 0, None,
-            "mean absolute error as a share of the truth; a truth of 0 is not counted",
+            "mean absolute error as a share of the target; a target of 0 is not counted",
         ),
         Metric("median_ae", ("regression",), "lower", "corpus", 0, None, "median absolute error, in the label's unit"),
         Metric("subset_accuracy", ("multi-label",), "higher", "mean", 0, 1, "share with exactly the right labels"),
@@ -209,10 +209,11 @@ METRICS: dict[str, Metric] = {
             "volumes; mean over labels",
         ),
         Metric(
-            "wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the truth", library="jiwer"
+            "wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the reference",
+            library="jiwer",
         ),
         Metric(
-            "cer", ("transcription",), "lower", "corpus", 0, None, "character errors per character of the truth",
+            "cer", ("transcription",), "lower", "corpus", 0, None, "character errors per character of the reference",
             library="jiwer",
         ),
         Metric(
@@ -242,7 +243,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "smape", ("forecasting",), "lower", "mean", 0, 2,
-            "absolute error over the mean size of answer and truth (Makridakis et al. 2020), as a share",
+            "absolute error over the mean size of answer and target (Makridakis et al. 2020), as a share",
         ),
         Metric(
             "action_mae", ("control",), "lower", "mean", 0, None,
@@ -258,7 +259,7 @@ METRICS: dict[str, Metric] = {
         Metric("exact_match", ("generation",), "higher", "mean", 0, 1, "share with exactly the text, blanks aside"),
         Metric(
             "numeric_match", ("generation",), "higher", "mean", 0, 1,
-            "share whose last number is the truth's last number; a truth without one is not counted",
+            "share whose last number is the reference's last number; a reference without one is not counted",
         ),
         Metric(
             "bleu", ("generation",), "higher", "corpus", 0, 1,
@@ -282,7 +283,7 @@ METRICS: dict[str, Metric] = {
 def find_task(name: str) -> Task:
     """The task of this name, or NOT_FOUND with near names."""
     if (task := task_named(name)) is None:
-        raise unknown("task", name, TASKS, "Call list_options(kind='task').")
+        raise unknown("task", name, TASKS, next=[Call("list_options", {"kind": "task"})])
     return task
 
 
@@ -324,7 +325,7 @@ def find_metric(name: str) -> Metric:
         low, high, what = MADE[made[1] or made[2]]
         return Metric(name, (), "lower" if name.endswith(LOWER) else "higher", "mean", low, high, what)
     if name not in METRICS:
-        raise unknown("metric", name, METRICS, "Call list_options(kind='metric').")
+        raise unknown("metric", name, METRICS, next=[Call("list_options", {"kind": "metric"})])
     return METRICS[name]
 
 

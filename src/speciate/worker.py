@@ -24,10 +24,9 @@ from speciate import settings
 from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
-from speciate.jobs.processes import identity
-from speciate.jobs.redaction import RedactedStream, Redaction, redirect_logging
-from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
-from speciate.workspace import storage
+from speciate.jobs.process_identity import identity
+from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
+from speciate.workspace import filesystem
 
 Entry = Callable[[Run], dict[str, Any] | None]
 
@@ -47,7 +46,7 @@ def load(entry: str) -> Entry:
     return function
 
 
-def received(folder: RunFolder) -> dict[str, str]:
+def receive_keys(folder: RunFolder) -> dict[str, str]:
     """The keys that the run's spec names, by name, from the pipe that is its standard input; nothing of it is left for
     a child to inherit."""
     if not folder.spec().get("secrets"):
@@ -72,28 +71,28 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
     except Stopped:
         return Outcome(RESUMABLE, "stopped", "stopped on request")
     except SpeciateError as error:
-        return Outcome(1, "user", error.message, error.recovery, error.foreign)
+        return Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
     except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
         traceback.print_exc()
-        return _defect(error, shutil.disk_usage(folder.path).free)
+        return _outcome_of_error(error, shutil.disk_usage(folder.path).free)
 
 
-def _defect(error: BaseException, free: int) -> Outcome:
+def _outcome_of_error(error: BaseException, free: int) -> Outcome:
     """What the error says may quote a user's data: only its type is shown as ours."""
-    said = f"{type(error).__name__} in the run"
+    sentence = f"{type(error).__name__} in the run"
     if isinstance(error, OutOfMemory | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, unseen
-        return Outcome(1, "memory", said, detail=str(error))
+        return Outcome(1, "memory", sentence, detail=str(error))
     if isinstance(error, Transient):
-        return Outcome(1, "transient", said, detail=str(error))
-    refused, words = storage.refusal(error), storage.explained(error)
-    if refused is not None and words is not None and refused.number not in storage.FULL:
-        kind = "transient" if refused.number in storage.PASSING else "user"
-        return Outcome(1, kind, f"the disk refused: {said}", words.recovery, str(error))
+        return Outcome(1, "transient", sentence, detail=str(error))
+    refused, words = filesystem.find_refusal(error), filesystem.explain(error)
+    if refused is not None and words is not None and refused.number not in filesystem.FULL:
+        kind = "transient" if refused.number in filesystem.PASSING else "user"
+        return Outcome(1, kind, f"the disk refused: {sentence}", words.recovery, str(error))
     if free < FULL_BYTES or refused is not None:
         where = f" ({Path(refused.path).parent})" if refused is not None and refused.path else ""
-        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself."
-        return Outcome(1, "full", f"the disk is full{where}: {said}", recovery, str(error))
-    return Outcome(1, "user", said, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
+        recovery = "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it resumes by itself."
+        return Outcome(1, "full", f"the disk is full{where}: {sentence}", recovery, str(error))
+    return Outcome(1, "user", sentence, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -104,18 +103,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(path: str) -> int:
     """Run the attempt in `path` to its end and return its exit code; NO_ROOM where the disk takes not even that."""
     try:
-        return _live(RunFolder(Path(path)))
+        return _run_folder(RunFolder(Path(path)))
     except OSError as error:
-        if error.errno not in storage.FULL:
+        if error.errno not in filesystem.FULL:
             raise
         return NO_ROOM
 
 
-def _live(folder: RunFolder) -> int:
+def _run_folder(folder: RunFolder) -> int:
     if not folder.begin():
         return SECOND
     write_whole(folder.path / "worker", identity(os.getpid()))
-    keys = received(folder)
+    keys = receive_keys(folder)
     if redaction := Redaction(keys.values()):
         plain = sys.stdout, sys.stderr
         redacted = [RedactedStream(each, redaction) for each in plain]
@@ -134,9 +133,20 @@ def _live(folder: RunFolder) -> int:
         if isinstance(each, RedactedStream):
             each.drain()
     fault("worker_before_exit")
-    folder.end(Outcome(outcome.code, outcome.kind, *map(redaction, outcome[2:])))
+    folder.end(_redacted(outcome, redaction))
     fault("worker_after_exit")
     return outcome.code
+
+
+def _redacted(outcome: Outcome, redaction: Callable[[str], str]) -> Outcome:
+    """Without the run's keys, which an error may quote."""
+    calls = json.loads(redaction(json.dumps(outcome.next)))
+    return outcome._replace(
+        message=redaction(outcome.message),
+        recovery=redaction(outcome.recovery),
+        detail=redaction(outcome.detail),
+        next=tuple(calls),
+    )
 
 
 if __name__ == "__main__":

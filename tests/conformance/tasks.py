@@ -18,10 +18,10 @@ from pydantic import BaseModel
 
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
-from speciate.server.mcp_app import Server
-from speciate.server.render import JOB, render
-from speciate.server.surface import started
-from speciate.server.tasks import Task
+from speciate.server.mcp.app import Server
+from speciate.server.mcp.job_tasks import Task
+from speciate.server.mcp.render import JOB, render
+from speciate.server.tool_api import show_started
 from speciate.workspace.workspace import Workspace
 
 WORK = Path(__file__).with_name("work.py")
@@ -122,7 +122,7 @@ def register(server: Server) -> None:
         engine.kinds.add(kind)
 
     def job(kind: str, **spec: Any) -> t.CallToolResult:
-        return render(started(engine.submit(kind, spec)))
+        return render(show_started(engine.submit(kind, spec)))
 
     @mcp.tool()
     def greet(name: str) -> t.CallToolResult:

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mcp.server.mcpserver.exceptions import ToolError
 
 from speciate.errors import SpeciateError
-from speciate.production import aliases
-from speciate.server.mcp_app import Server
+from speciate.promotion import aliases
+from speciate.server.mcp.app import Server
 from tests.crash.traced import KIND
 
 

@@ -32,8 +32,8 @@ from typing import IO, Any, NamedTuple
 import psutil
 
 from speciate.environment import socket_path
-from speciate.serving import slots
-from speciate.serving.folder import slot_folder
+from speciate.serving import deployments
+from speciate.serving.deployment_folder import deployment_folder
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders, Workspace
 from tests.crash.world import FIXTURE, World
@@ -115,7 +115,7 @@ class Soak:
         try:
             (self.world.workspace / "settings.toml").write_text('policy = "auto"\n\n[retention]\ngc_hours = 0.02\n')
             move(workspace, trained(workspace).ref)
-            slots.start(workspace, USE_CASE)
+            deployments.start_deployment(workspace, USE_CASE)
         finally:
             workspace.close()
 
@@ -193,7 +193,7 @@ class Soak:
 
     def _ask(self) -> None:
         """Answers over HTTP from the deployment. One that dies comes back; nothing is asked of the time between."""
-        folder = slot_folder(Folders(self.world.workspace), USE_CASE)
+        folder = deployment_folder(Folders(self.world.workspace), USE_CASE)
         body = json.dumps({"inputs": [{"text": "a good film"}]})
         while not self._stop.wait(0.05):
             try:

@@ -13,12 +13,12 @@ import pytest
 
 from tests.crash.test_training_resume import TINY, World, _killed, _paused, _steps, world
 from tests.data import ingest
-from tests.training.test_continual import points
+from tests.training.recipes.test_continual import points
 
 pytestmark = pytest.mark.slow
 
 __all__ = ["world"]  # the fixture
-LEARN: dict[str, Any] = TINY | {"epochs": 12, "patience": 12, "learning_rate": [1e-3]}
+LEARN: dict[str, Any] = TINY | {"num_train_epochs": 12, "early_stopping_patience": 12, "learning_rate": [1e-3]}
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.evaluation import recorded, report
+from speciate.evaluation import answer_cache
 from speciate.evaluation.endpoints.concurrency import Bounds
+from speciate.evaluation.reports import report
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED
-from speciate.jobs.processes import signal_group
-from speciate.models import served as serving
+from speciate.jobs.process_identity import signal_group
+from speciate.models import registry
 from speciate.models.endpoints import Endpoint
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -35,8 +36,8 @@ TIMES_OUT = 1800
 
 def register(workspace: Workspace, name: str, base: str, at: Path) -> str:
     endpoint = Endpoint(base_url=f"{base}/v1", model=str(at), usd_per_1m_input=1.0, usd_per_1m_output=2.0)
-    card = serving.prepare(workspace, name, endpoint, task=None, license=None)
-    return workspace.database.transact(lambda tx: serving.register(tx, workspace, card)).ref
+    card = registry.served_card(workspace, name, endpoint, task=None, license=None)
+    return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None)).ref
 
 
 def kill_run(workspace: Workspace, engine: Engine, job: str, at: int) -> bool:
@@ -97,11 +98,13 @@ def test_a_killed_evaluation_ends_as_one_that_was_not(
         spared, _ = evaluated(workspace, engine, whole)
     finally:
         engine.stop()
-    lost = sum(recorded.lost(workspace.folders, path.name) for path in workspace.folders.predictions.iterdir())
+    lost = sum(
+        answer_cache.count_lost_calls(workspace.folders, path.name) for path in workspace.folders.predictions.iterdir()
+    )
     print(f"{CALLS} calls, {struck} kills, {proxy.calls} requests, spoilt {proxy.spoilt}, {lost} lost in flight")
     mine, theirs = answers(workspace, killed, torn), answers(workspace, spared, whole)
     ended = (("killed", killed, torn), ("again", again, torn), ("spared", spared, whole))
-    rows = {name: report.find(workspace.database, each["evaluation"]).row(ref) for name, each, ref in ended}
+    rows = {name: report.find_report(workspace.database, each["evaluation"]).row(ref) for name, each, ref in ended}
     workspace.close()
     assert struck >= KILLS - 1
     assert len(mine) == CALLS

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job
-from speciate.jobs.processes import signal_group
+from speciate.jobs.process_identity import signal_group
 from speciate.models import registry, sealed
 from speciate.workspace.workspace import Workspace
 from tests.models.hub_server import Hub, serving

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from speciate.datasets.intake.survey import MOST_AT_RISK
+from speciate.datasets.ingest.survey import MOST_AT_RISK
 from speciate.datasets.versions import resolve
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job

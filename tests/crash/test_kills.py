@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "speciate"
 CODE = "".join(file.read_text() for file in SOURCE.rglob("*.py") if file.name != "faults.py")
 POINTS = sorted(set(re.findall(r'\bfault\("(?!export_|promotion_|rebuild_)(\w+)"\)', CODE)))
 """Those that the clients' scripts pass; an export's are struck in tests/datasets/exports, a
-promotion's in test_promotion_kills.py, a rebuild's in tests/workspace/test_lost.py."""
+promotion's in test_promotion_kills.py, a rebuild's in tests/workspace/test_catalog_identity.py."""
 
 
 def soak(world: World, kills: int, clients: int, jobs: int, chance: random.Random) -> None:

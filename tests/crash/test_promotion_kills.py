@@ -14,16 +14,17 @@ from typing import NamedTuple
 import pytest
 
 from speciate.evaluation import decisions
-from speciate.evaluation.report import Decision
-from speciate.production import aliases, audit
-from speciate.production.audit import Row
-from speciate.serving import slots
-from speciate.serving.folder import State, slot_folder
+from speciate.evaluation.reports.report import Decision
+from speciate.governance import audit
+from speciate.governance.audit import Row
+from speciate.promotion import aliases
+from speciate.serving import deployments
+from speciate.serving.deployment_folder import State, deployment_folder
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders, Workspace
-from tests.production import world as rows
+from tests.promotion import world as rows
 from tests.server.processes import Daemons
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 
 PATIENCE = 120.0
@@ -35,7 +36,7 @@ import sys
 from pathlib import Path
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders, Workspace
-from tests.production import world
+from tests.promotion import world
 workspace = Workspace(Path(sys.argv[1]), settings=Settings(policy="auto"))
 print(world.ask_promotion(workspace, "m@v1")["state"])
 workspace.close()
@@ -87,14 +88,14 @@ class Production:
 
     def __init__(self, root: Path, change: Callable[[Path], None]) -> None:
         self.root, self.struck = root / "workspace", root / "struck"
-        self.daemons, self.folder = Daemons(self.root), slot_folder(Folders(self.root), USE_CASE)
+        self.daemons, self.folder = Daemons(self.root), deployment_folder(Folders(self.root), USE_CASE)
         workspace = Workspace(self.root)
         (self.root / "settings.toml").write_text('policy = "auto"\n')
         first = trained(workspace)
         self.first, self.second = first.ref, version(workspace, first, change, "second")
         move(workspace, self.first)
         _judged(workspace, self.second, self.first)
-        slots.start(workspace, USE_CASE)
+        deployments.start_deployment(workspace, USE_CASE)
         workspace.close()
 
     def begin(self, point: str) -> None:

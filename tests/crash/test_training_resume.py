@@ -28,30 +28,38 @@ import torch
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, Job
-from speciate.jobs.processes import signal_group
+from speciate.jobs.process_identity import signal_group
 from speciate.jobs.run import Stopped
 from speciate.models import packaged, registry
-from speciate.models.backbones import table
+from speciate.models.backbones import architectures
 from speciate.models.backbones.contract import Item, States
-from speciate.models.card import Card
+from speciate.models.model_card import ModelCard
 from speciate.settings import Capacity, Settings
-from speciate.training.network import durable
-from speciate.training.network.checkpoint import Checkpoints, State
-from speciate.training.network.items import Items, Prepared
-from speciate.training.network.loop import Training
-from speciate.training.network.metrics import read
-from speciate.training.network.parameters import Parameters
+from speciate.training.networks import durable_training
+from speciate.training.networks.batches import Items, PreparedItems
+from speciate.training.networks.optimizer import LoopParameters
+from speciate.training.networks.training_checkpoints import Checkpoints, TrainingState
+from speciate.training.networks.training_log import read_metrics
+from speciate.training.networks.training_loop import Training
 from speciate.workspace.workspace import Workspace
 from tests.crash import saving
-from tests.training.network.world import TwoLabels, new_run
+from tests.training.networks.world import TwoLabels, new_run
 from tests.training.world import make_dataset, model_path, png, thirds, train_now
 
 COUNT = 48
-TINY: dict[str, Any] = {"epochs": 8, "learning_rate": [3e-4], "batch_size": 8, "folds": 3}
+TINY: dict[str, Any] = {"num_train_epochs": 8, "learning_rate": [3e-4], "batch_size": 8, "folds": 3}
 OTHERWISE: dict[str, dict[str, Any]] = {
     "new:bert": {"learning_rate": [1e-4]},
-    "new:patchtst": {"epochs": 30, "patience": 30, "learning_rate": [1e-4]},  # quick: requests came too late
-    "new:tab-resnet": {"epochs": 100, "patience": 100, "learning_rate": [2e-5]},  # quick: requests came too late
+    "new:patchtst": {
+        "num_train_epochs": 30,
+        "early_stopping_patience": 30,
+        "learning_rate": [1e-4],
+    },  # quick: requests came too late
+    "new:tab-resnet": {
+        "num_train_epochs": 100,
+        "early_stopping_patience": 100,
+        "learning_rate": [2e-5],
+    },  # quick: requests came too late
 }
 """So slow that the best weights come late: what was there before the first break would prove nothing."""
 KILLS, PAUSES = 3, 2
@@ -131,7 +139,7 @@ class World(NamedTuple):
         assert found.state == "succeeded", (found.state, found.error, self.engine.folder(found).log_tail(20))
         return found
 
-    def card(self, job: Job) -> Card:
+    def card(self, job: Job) -> ModelCard:
         assert job.result
         return registry.resolve(self.workspace.database, self.workspace.folders, job.result["model"]).card
 
@@ -225,7 +233,7 @@ def _paused(world: World, spec: dict[str, Any], total: int, pauses: int, chance:
     return Broken(world.ended(job), at)
 
 
-def _check(world: World, dataset: str, method: str, base_model: str, kills: int, pauses: int, **more: Any) -> Card:
+def _check(world: World, dataset: str, method: str, base_model: str, kills: int, pauses: int, **more: Any) -> ModelCard:
     """That the three ways to the end lead to one model; its card."""
     settings = TINY | OTHERWISE.get(base_model, {}) | more
     spec = {"dataset": dataset, "method": method, "base_model": base_model, "hyperparameters": settings}
@@ -247,7 +255,7 @@ def _check(world: World, dataset: str, method: str, base_model: str, kills: int,
 
 def _best(folder: RunFolder) -> int:
     """The step whose weights were kept, of a run in which less is better."""
-    judged = [line for line in read(folder.path / "metrics.jsonl") if "held_value" in line]
+    judged = [line for line in read_metrics(folder.path / "metrics.jsonl") if "held_value" in line]
     return int(min(judged, key=lambda line: line["held_value"])["step"])
 
 
@@ -263,9 +271,9 @@ def test_a_training_that_was_killed_and_paused_ends_in_the_same_model(world: Wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base_model", [*table.ARCHITECTURES, "timm:resnet10t"])
+@pytest.mark.parametrize("base_model", [*architectures.ARCHITECTURES, "timm:resnet10t"])
 def test_every_architecture_ends_in_the_same_model(world: World, base_model: str) -> None:
-    modality = table.modality_of(base_model)
+    modality = architectures.modality_of(base_model)
     assert modality
     if modality == "audio":
         pytest.importorskip("soundfile")
@@ -298,7 +306,15 @@ def _check_merged(world: World, base_model: str, form: str) -> None:
 
     rate = [1e-3]
     card = _check(
-        world, world.learn_from("text"), "lora", base_model, KILLS, PAUSES, form=form, dropout=0.1, learning_rate=rate
+        world,
+        world.learn_from("text"),
+        "lora",
+        base_model,
+        KILLS,
+        PAUSES,
+        adapter_type=form,
+        lora_dropout=0.1,
+        learning_rate=rate,
     )
     with safe_open(model_path(world.workspace, card.ref) / "backbone.safetensors", "pt") as file:
         names = list(file.keys())
@@ -333,7 +349,7 @@ def test_two_processes_of_which_any_is_killed_end_in_the_same_model(world: World
     """By the leader's death and by the follower's; with the folds and the training on everything after the search."""
     pytest.importorskip("accelerate")
     dataset, chance, kind = world.learn_from("protein", splits), random.Random(0), saving.BY_TWO.name
-    settings = TINY | {"learning_rate": [3e-4, 1e-4], "epochs": 6, "folds": 2}
+    settings = TINY | {"learning_rate": [3e-4, 1e-4], "num_train_epochs": 6, "folds": 2}
     spec = {"dataset": dataset, "method": "full", "base_model": "new:esm", "hyperparameters": settings}
     whole = world.ended(world.submit(kind, spec))
     job = world.submit(kind, spec)
@@ -377,7 +393,7 @@ def test_progress_never_goes_back_from_part_to_part(workspace: Workspace) -> Non
     make_dataset(
         workspace, "data", "tabular", labels=labels, splits=thirds(COUNT, ["train", "test"]), **_data("tabular")
     )
-    settings = TINY | {"learning_rate": [1e-3, 2e-3], "epochs": 2}
+    settings = TINY | {"learning_rate": [1e-3, 2e-3], "num_train_epochs": 2}
     train_now(
         workspace, "job-x", name="net", dataset="data", method="full", base_model="new:tab-resnet",
         hyperparameters=settings,
@@ -456,8 +472,8 @@ def _training(make: Module, shape: tuple[int, ...], leave_at: int = 0) -> Traini
         torch.manual_seed(0)
         backbone = Pictures(make())
         head = torch.nn.Linear(backbone.width, 2)
-    items = Leaving(Prepared(media, backbone.prepare, backbone.length), leave_at)
-    parameters = Parameters(epochs=3, batch_size=6, micro_batch=3, learning_rate=3e-3)
+    items = Leaving(PreparedItems(media, backbone.prepare, backbone.length), leave_at)
+    parameters = LoopParameters(num_train_epochs=3, batch_size=6, per_device_train_batch_size=3, learning_rate=3e-3)
     return Training(backbone, head, TwoLabels(), items, targets, parameters, 0)
 
 
@@ -470,7 +486,7 @@ def test_videomae_stopped_at_random_steps_ends_in_the_same_bits(tmp_path: Path, 
     while steps[-1] < whole.total:
         learning = _training(_videomae, shape, chance.randint(1, 8))  # two parts a step
         with contextlib.suppress(Stopped):
-            durable.train(new_run(tmp_path, len(steps)), learning)
+            durable_training.train_durably(new_run(tmp_path, len(steps)), learning)
         steps.append(learning.step)
     assert len(steps) > 3
     assert steps == sorted(steps)
@@ -487,13 +503,13 @@ def test_whatever_is_not_restored_shows(forgotten: str) -> None:
     facts, tensors = first.state()
     match forgotten:
         case "chance":
-            facts["chance"] = fresh.chance.state
+            facts["chance"] = fresh.random_states.state
         case "optimizer":
             tensors["optimizer"] = {name: torch.zeros_like(each) for name, each in tensors["optimizer"].items()}
         case "one weight":
             name = next(iter(tensors["weights"]))
             tensors["weights"] = {**tensors["weights"], name: fresh.state().tensors["weights"][name]}
-    again.restore(State(facts, tensors))
+    again.restore(TrainingState(facts, tensors))
     again.run_until(again.total)
     assert (again.digest() == whole.digest()) == (forgotten == "nothing")
 

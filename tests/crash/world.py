@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import psutil
 
+from speciate.governance import audit
 from speciate.jobs.job import State
-from speciate.production import audit
 from speciate.workspace.workspace import Workspace
 
 FIXTURE = Path(__file__).with_name("fixture.py")

@@ -11,9 +11,9 @@ import psutil
 import pyarrow as pa
 from PIL import Image
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP
-from speciate.datasets.succession import found
+from speciate.datasets.next_version import seal_first
 from speciate.datasets.versions import Manifest
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Folders
@@ -47,15 +47,13 @@ def texts(folders: Folders, count: int) -> Manifest:
     names = [f"t{i:05}" for i in range(count)]
     splits = ["test" if i % 10 == 0 else "train" for i in range(count)]
     columns = {"id": names, "split": splits, "text": [f"text {name}" for name in names], "number": range(count)}
-    return found(folders, rows(columns), blank("text", ["text"])).manifest
+    return seal_first(folders, rows(columns), blank("text", ["text"])).manifest
 
 
-def pictures(folders: Folders, count: int, side: int = 24) -> Manifest:
+def images(folders: Folders, count: int, side: int = 24) -> Manifest:
     """`count` different PNGs in one pack."""
-    chance = np.random.default_rng(0)
-    return media(
-        folders, "image", [png(chance.integers(0, 256, (side, side + i % 5, 3), np.uint8)) for i in range(count)]
-    )
+    rng = np.random.default_rng(0)
+    return media(folders, "image", [png(rng.integers(0, 256, (side, side + i % 5, 3), np.uint8)) for i in range(count)])
 
 
 def media(folders: Folders, modality: str, files: Sequence[bytes], **columns: Sequence[Any]) -> Manifest:
@@ -64,7 +62,7 @@ def media(folders: Folders, modality: str, files: Sequence[bytes], **columns: Se
         contents = [writer.add(file) for file in files]
         pack = writer.seal().relative_to(folders.root).as_posix()
     given = {"id": [f"m{i:03}" for i in range(len(files))], CONTENT: contents, **columns}
-    return found(folders, rows(given), blank(modality, packs=[pack])).manifest
+    return seal_first(folders, rows(given), blank(modality, packs=[pack])).manifest
 
 
 def png(pixels: Any) -> bytes:
@@ -74,7 +72,7 @@ def png(pixels: Any) -> bytes:
 
 
 def scan_all(folders: Folders, manifest: Manifest) -> pa.Table:
-    return scan.read(folders, manifest)
+    return version_rows.read(folders, manifest)
 
 
 def with_extra(table: pa.Table, name: str) -> pa.Table:

@@ -47,12 +47,12 @@ def refusal(workspace: Workspace, dataset: str = "lesions", host: str = HOST) ->
 def test_without_a_persons_word_nothing_leaves(workspace: Workspace) -> None:
     a_grant(workspace, "other")
     a_grant(workspace, "lesions", host="api.mistral.ai")
-    said = refusal(workspace)
-    assert said.message == "No example of 'lesions' may be sent to api.openai.com: no person allowed it."
-    assert said.recovery.endswith("speciate allow lesions --host api.openai.com --usd CAP")
+    message = refusal(workspace)
+    assert message.message == "No example of 'lesions' may be sent to api.openai.com: no person allowed it."
+    assert message.recovery.endswith("speciate allow lesions --host api.openai.com --usd CAP")
 
 
-def test_what_was_spent_since_counts_once_for_each_job(workspace: Workspace, clock: ManualClock) -> None:
+def test_later_spending_counts_once_for_each_job(workspace: Workspace, clock: ManualClock) -> None:
     spend(workspace, 100.0, "job-before")
     clock.advance(1)
     a_grant(workspace, "lesions")
@@ -70,7 +70,7 @@ def test_a_consent_ends_when_its_time_is_over(workspace: Workspace, clock: Manua
     assert consent.check(workspace.database, "lesions", HOST).expires == clock.now() + 10
     clock.advance(10)
     assert "the time for which grace allowed it is over" in refusal(workspace).message
-    assert [each.dataset for each in consent.listed(workspace.database)] == ["lesions"]
+    assert [each.dataset for each in consent.list_consents(workspace.database)] == ["lesions"]
 
 
 def test_a_transaction_may_ask_too(workspace: Workspace) -> None:
@@ -86,8 +86,8 @@ def test_rows_of_another_dataset_leave_only_where_that_one_may(workspace: Worksp
     a_version(workspace, "public", 3, "public@v2")
     a_grant(workspace, "public")
     for ref in ("public", "public@v2", "public@v3"):
-        said = refusal(workspace, ref)
-        assert said.message == (
+        message = refusal(workspace, ref)
+        assert message.message == (
             "No example of 'private' may be sent to api.openai.com: "
             "no person allowed it (rows of 'public' came from it)."
         )

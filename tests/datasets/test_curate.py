@@ -16,15 +16,15 @@ import pytest
 
 import speciate
 from speciate.datasets.curate import KIND, CurateSpec, run
-from speciate.datasets.operations import sample
+from speciate.datasets.operations import sample_balance
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Outcome
+from speciate.datasets.operations.operation import Outcome
 from speciate.datasets.versions import resolve, version
 from speciate.errors import Code, SpeciateError
-from speciate.ids import JobId
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run, Stopped
+from speciate.refs import JobId
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -73,7 +73,7 @@ def test_results_are_short_json(workspace: Workspace) -> None:
     assert result["report"].keys() == {"ok", "partial", "refused", "error", "split", "warnings"}
 
 
-def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> None:
+def test_a_dry_run_shows_the_resolved_steps(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     data.ingest(workspace, "more", rows=tuple(data.review_rows(40)), label="label")
     steps = ({"op": "merge", "dataset": "more"}, {"op": "sample", "n": 30})
@@ -89,7 +89,7 @@ def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> Non
 
 
 @pytest.mark.parametrize(
-    ("steps", "code", "said"),
+    ("steps", "code", "message"),
     [
         ([{"op": "fliter", "where": "true"}], Code.NOT_FOUND, "no operation 'fliter'; did you mean 'filter'"),
         ([{"where": "true"}], Code.INVALID, "Step 1 has no op"),
@@ -105,13 +105,13 @@ def test_a_dry_run_says_what_each_step_came_to_mean(workspace: Workspace) -> Non
     ],
 )
 def test_wrong_steps_are_refused_before_a_job_exists(
-    workspace: Workspace, steps: list[dict[str, Any]], code: Code, said: str
+    workspace: Workspace, steps: list[dict[str, Any]], code: Code, message: str
 ) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     with pytest.raises(SpeciateError) as raised:
         KIND.plan(CurateSpec(dataset="set", steps=tuple(steps)), workspace)
     assert raised.value.code is code
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert raised.value.recovery
 
 
@@ -140,7 +140,7 @@ def test_an_operation_that_gives_two_rows_one_id_makes_nothing(
         return Outcome(pa.concat_tables([rows, rows.slice(3, 1)]))
 
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
-    monkeypatch.setattr(sample, "SAMPLE", dataclasses.replace(sample.SAMPLE, apply=twice))
+    monkeypatch.setattr(sample_balance, "SAMPLE", dataclasses.replace(sample_balance.SAMPLE, apply=twice))
     with pytest.raises(SpeciateError) as raised:
         curate(workspace, "set", {"op": "sample", "n": 5})
     assert raised.value.message.startswith("Step 1 (sample) gave several rows the id 'ex-")
@@ -151,9 +151,9 @@ def test_a_change_meant_for_the_newest_is_refused_where_another_came_first(works
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), workspace)
     named = KIND.plan(CurateSpec(dataset="set@v1", steps=({"op": "sample", "n": 5},)), workspace)
-    assert (plan.payload["onto"], named.payload["onto"]) == (1, None)
+    assert (plan.payload_json()["onto"], named.payload_json()["onto"]) == (1, None)
     folder = RunFolder(workspace.folders.runs / "job-late.1")
-    folder.create({"payload": plan.payload, "job": "job-late", "workspace": str(workspace.folders.root)})
+    folder.create({"payload": plan.payload_json(), "job": "job-late", "workspace": str(workspace.folders.root)})
     write_whole(folder.outputs / "result.json", json.dumps(run(Run(folder))))
     curate(workspace, "set", {"op": "sample", "n": 10})
     late = Job(id=JobId("job-late"), kind="curate", spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0)
@@ -173,7 +173,7 @@ def test_a_small_change_costs_little(workspace: Workspace) -> None:
     assert read(workspace, "set@v2").num_rows == 79
 
 
-def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
+def test_a_missing_library_is_named_with_its_install_command(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
@@ -185,11 +185,11 @@ def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
     assert raised.value.recovery == "Run: pip install 'speciate[curate]'"
 
 
-def test_a_run_that_is_asked_to_stop_stops_between_steps(workspace: Workspace) -> None:
+def test_a_stopped_run_ends_between_steps(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), workspace)
     folder = RunFolder(workspace.folders.runs / "job-stop.1")
-    folder.create({"payload": plan.payload, "job": "job-stop", "workspace": str(workspace.folders.root)})
+    folder.create({"payload": plan.payload_json(), "job": "job-stop", "workspace": str(workspace.folders.root)})
     (folder.path / "cancel").touch()
     with pytest.raises(Stopped):
         run(Run(folder))

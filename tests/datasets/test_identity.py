@@ -9,30 +9,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.identity import known_rows, row_keys
-from speciate.datasets.intake.judging_rows import judged
+from speciate.datasets.ingest.row_validation import row_verdicts
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Workspace
 from tests import data
 
 
 def measurements(count: int = 400) -> list[dict[str, Any]]:
-    chance = random.Random(1)
-    return [
-        {"a": chance.random(), "b": chance.random(), "c": chance.random(), "kind": "xy"[i % 2]} for i in range(count)
-    ]
+    rng = random.Random(1)
+    return [{"a": rng.random(), "b": rng.random(), "c": rng.random(), "kind": "xy"[i % 2]} for i in range(count)]
 
 
 def known(workspace: Workspace, tested: Manifest, learned: Manifest) -> int:
     """How many test rows of one version another's model learned from."""
-    theirs = scan.read(workspace.folders, learned, splits=("train", "validation"), usable=True)
-    mine = scan.read(workspace.folders, tested, splits=("test",), usable=True)
+    theirs = version_rows.read(workspace.folders, learned, splits=("train", "validation"), usable=True)
+    mine = version_rows.read(workspace.folders, tested, splits=("test",), usable=True)
     return sum(known_rows(mine, tested, theirs, learned).to_pylist())
 
 
 def splits(workspace: Workspace, manifest: Manifest) -> dict[str, str]:
-    rows = scan.read(workspace.folders, manifest, ["_key", "split"], usable=True).to_pylist()
+    rows = version_rows.read(workspace.folders, manifest, ["_key", "split"], usable=True).to_pylist()
     return {row["_key"]: row["split"] for row in rows}
 
 
@@ -89,4 +87,4 @@ def test_whole_numbers_show_a_model_the_same_as_integers_and_as_fractions() -> N
         whole = pa.table({"x": pa.array(cells)})
         kind = pa.list_(pa.float64()) if modality == "time-series" else pa.float64()
         fractions = pa.table({"x": whole["x"].cast(kind)})
-        assert judged(whole, modality, ["x"]).equals(judged(fractions, modality, ["x"]))
+        assert row_verdicts(whole, modality, ["x"]).equals(row_verdicts(fractions, modality, ["x"]))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.label import relabelled
+from speciate.datasets import version_rows
+from speciate.datasets.label import apply_labels
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -16,7 +16,7 @@ from tests.datasets import sealed
 
 
 def rows_of(workspace: Workspace, manifest: Manifest) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in scan.read(workspace.folders, manifest).to_pylist()}
+    return {row["id"]: row for row in version_rows.read(workspace.folders, manifest).to_pylist()}
 
 
 def test_a_new_label_is_a_new_version_and_says_who_set_it(workspace: Workspace) -> None:
@@ -41,7 +41,7 @@ def test_the_same_labels_make_no_version(workspace: Workspace) -> None:
 
 
 def test_a_dataset_without_labels_gets_its_first(workspace: Workspace) -> None:
-    """What has none is set aside until it has one; then it is dealt to a split if it had none."""
+    """What has none is excluded until it has one; then it is dealt to a split if it had none."""
     rows = tuple({"text": row["text"]} for row in data.review_rows(40))
     first = data.ingest(workspace, "reviews", rows=rows)
     assert first.label is None
@@ -70,7 +70,7 @@ def test_an_item_that_lacked_its_label_is_dealt_to_a_split_once_it_has_one(works
     assert all(after[name]["split"] == row["split"] for name, row in before.items() if name not in waiting)
 
 
-def test_a_label_that_is_taken_away_sets_the_example_aside(workspace: Workspace) -> None:
+def test_a_label_that_is_taken_away_excludes_the_example(workspace: Workspace) -> None:
     first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
     name = next(iter(rows_of(workspace, first)))
     row = rows_of(workspace, data.label(workspace, "reviews", {name: None}))[name]
@@ -103,13 +103,13 @@ def test_a_row_that_is_labelled_again_comes_back_to_its_split(workspace: Workspa
 def test_classes_that_look_like_numbers_keep_all_their_digits() -> None:
     names = [f"r{i:03}" for i in range(60)]
     made = sealed.rows({"id": names, "label": ["x"] * 60})
-    found = relabelled(made, {name: 1000001 + i for i, name in enumerate(names)}, "human", numeric=False, had="label")
+    found = apply_labels(made, {name: 1000001 + i for i, name in enumerate(names)}, "human", numeric=False, had="label")
     assert found.rows["label"].to_pylist() == [str(1000001 + i) for i in range(60)]
 
 
 def test_a_class_is_the_same_as_a_whole_number_and_as_a_fraction() -> None:
     made = sealed.rows({"id": ["a", "b", "c"], "label": ["1", "1", "1"]})
-    found = relabelled(made, {"a": 1.0, "b": "cat", "c": 0.5}, "human", numeric=False, had="label")
+    found = apply_labels(made, {"a": 1.0, "b": "cat", "c": 0.5}, "human", numeric=False, had="label")
     assert found.rows["label"].to_pylist() == ["1", "cat", "0.5"]
 
 
@@ -176,5 +176,5 @@ def test_a_label_makes_nothing_readable(workspace: Workspace) -> None:
     after = rows_of(workspace, data.label(workspace, "reviews", {name: "good"}))[name]
     assert after["quality"] == row["quality"]
     made = sealed.rows({"id": ["a"], "quality": ["partial"], "reason": ["The label is missing."]})
-    found = relabelled(made, {"a": "good"}, "human", numeric=False, had="label").rows
+    found = apply_labels(made, {"a": "good"}, "human", numeric=False, had="label").rows
     assert found["quality"].to_pylist() == ["error"]

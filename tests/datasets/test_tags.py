@@ -27,19 +27,19 @@ def test_a_tag_names_a_version_until_it_is_moved_or_taken_away(reviews: Workspac
         resolve(reviews.database, "reviews@gold")
 
 
-def test_one_tag_can_name_what_another_does(reviews: Workspace) -> None:
+def test_two_tags_can_name_one_version(reviews: Workspace) -> None:
     data.run_job(reviews, "tag", action="tag", ref="reviews@v1", tag="gold")
     data.run_job(reviews, "tag", action="tag", ref="reviews@gold", tag="best")
     assert tags(reviews.database, "reviews") == {"best": 1, "gold": 1}
 
 
-def test_what_could_be_read_as_something_else_is_no_tag(reviews: Workspace) -> None:
+def test_an_ambiguous_word_is_no_tag(reviews: Workspace) -> None:
     for tag in ("v3", "", "a b", "3", "x" * 65, "gold:test"):
         with pytest.raises(SpeciateError, match="cannot be a tag"):
             data.run_job(reviews, "tag", action="tag", ref="reviews", tag=tag)
 
 
-def test_only_what_exists_is_tagged(reviews: Workspace) -> None:
+def test_only_existing_versions_are_tagged(reviews: Workspace) -> None:
     with pytest.raises(SpeciateError, match="no version 9"):
         data.run_job(reviews, "tag", action="tag", ref="reviews@v9", tag="gold")
     with pytest.raises(SpeciateError, match="has no tag"):

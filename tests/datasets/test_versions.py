@@ -8,7 +8,7 @@ from speciate.workspace.workspace import Workspace
 from tests import data
 
 
-def test_a_ref_that_does_not_exist_names_what_does(workspace: Workspace) -> None:
+def test_an_unknown_ref_names_known_ones(workspace: Workspace) -> None:
     data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
     for ref, message in {
         "review": "did you mean 'reviews'",

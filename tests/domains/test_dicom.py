@@ -5,30 +5,27 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.domains.calling import ended
-from tests.domains.phantoms import hospital
-
-DOCS = Path(__file__).parents[2] / "docs" / "dicom.md"
+from tests.domains.calling import answers_of_page, ended
+from tests.domains.medical_files import hospital
 
 
 @pytest.mark.slow
 def test_a_folder_of_a_hospital_becomes_a_model_that_serves(client: Client, tmp_path: Path) -> None:
     hospital(tmp_path, patients=60)
-    page: dict[str, Any] = {}
-    exec(DOCS.read_text().partition("```python\n")[2].partition("```")[0], page)  # as the guide has it
-    made, report = page["made"]["result"], page["made"]["result"]["report"]
+    answers = answers_of_page(client, "dicom.md")
+    made = answers["create_dataset"]
+    report = made["report"]
     assert report["ok"] == sum(report[quality] for quality in ("ok", "partial", "refused", "error")) > 120
-    assert len(page["shown"]["untrusted"]["rows"]) == 20
+    assert len(answers["query_dataset"]["untrusted"]["rows"]) == 20
     curated = ended(
         client, "curate_dataset", dataset=made["dataset"],
         steps=[
@@ -78,7 +75,7 @@ def test_patients_never_cross_a_split_and_a_random_split_would_let_them(workspac
     findings = hospital(tmp_path, patients=12, shape=(4, 24, 24))
     labels = {"path": findings, "key": "patient", "column": "finding"}
     manifest = data.ingest(workspace, "chests", source=tmp_path / "sent", labels=labels)
-    rows = scan.read(workspace.folders, resolve(workspace.database, manifest.ref))
+    rows = version_rows.read(workspace.folders, resolve(workspace.database, manifest.ref))
     members = members_of(rows, "dicom")
     splits = rows["split"].to_pylist()
     of_patients: dict[str, set[str]] = {}
@@ -87,6 +84,6 @@ def test_patients_never_cross_a_split_and_a_random_split_would_let_them(workspac
     assert len(of_patients) == 12
     assert all(len(found) == 1 for found in of_patients.values())
     assert set(splits) == {"train", "validation", "test"}
-    assert audit(members, splits)["groups_across"] == 0
+    assert audit_split(members, splits)["groups_across"] == 0
     random.Random(0).shuffle(splits)
-    assert audit(members, splits)["groups_across"] > 0
+    assert audit_split(members, splits)["groups_across"] > 0

@@ -12,17 +12,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.domains.calling import ended
-from tests.domains.parts import FAMILIES, copies, rough, turned
+from tests.documentation import page, programs_in
+from tests.domains.calling import answers_of_page, ended
+from tests.domains.machine_parts import FAMILIES, copies, rough, turned
 from tests.modalities.mesh_samples import exported
 
-DOCS = Path(__file__).parents[2] / "docs" / "meshes.md"
 KINDS = ("stl", "obj", "ply", "off", "glb")
 
 
@@ -48,9 +48,7 @@ def test_a_folder_of_parts_becomes_a_model_that_serves(client: Client, tmp_path:
     store(tmp_path / "parts", 30, again=2)
     (tmp_path / "parts" / "nut" / "empty.stl").write_bytes(b"")
     (tmp_path / "parts" / "nut" / "cut.ply").write_bytes((tmp_path / "parts" / "nut" / "002.ply").read_bytes()[:-9])
-    page: dict[str, Any] = {}
-    exec(DOCS.read_text().partition("```python\n")[2].partition("```")[0], page)  # as the guide has it
-    report = page["made"]["result"]["report"]
+    report = answers_of_page(client, "meshes.md")["create_dataset"]["report"]
     assert report["ok"] == 6 * 32
     assert report["partial"] + report["error"] == 2
     curated = ended(
@@ -107,16 +105,17 @@ def _without_forms(client: Client, dataset: str) -> Simple:
 
 
 def test_the_guide_measures_points_as_it_says() -> None:
-    page: dict[str, Any] = {}
-    exec(DOCS.read_text().rpartition("```python\n")[2].partition("```")[0], page)
-    assert page["chamfer"](page["found"].points, page["moved"]) < 0.02
-    assert page["f_score"](page["found"].points, page["moved"], threshold=0.02) > 0.95
+    (program,) = programs_in(page("meshes.md"))
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["chamfer"](names["found"].points, names["moved"]) < 0.02
+    assert names["f_score"](names["found"].points, names["moved"], threshold=0.02) > 0.95
 
 
 def test_copies_never_cross_a_split_and_a_random_split_would_let_them(workspace: Workspace, tmp_path: Path) -> None:
     store(tmp_path / "parts", 5, again=5)
     manifest = data.ingest(workspace, "parts", source=tmp_path / "parts", label="folder")
-    rows = scan.read(workspace.folders, resolve(workspace.database, manifest.ref))
+    rows = version_rows.read(workspace.folders, resolve(workspace.database, manifest.ref))
     members, splits = members_of(rows, "mesh"), rows["split"].to_pylist()
     assert set(splits) == {"train", "validation", "test"}
     of_parts: dict[str, set[str]] = {}
@@ -124,6 +123,6 @@ def test_copies_never_cross_a_split_and_a_random_split_would_let_them(workspace:
         of_parts.setdefault(source.partition(".")[0].partition(" ")[0], set()).add(split)
     assert len(of_parts) == 30
     assert all(len(found) == 1 for found in of_parts.values()), of_parts
-    assert audit(members, splits)["near_duplicates_across"] == 0
+    assert audit_split(members, splits)["near_duplicates_across"] == 0
     random.Random(0).shuffle(splits)
-    assert audit(members, splits)["near_duplicates_across"] > 0
+    assert audit_split(members, splits)["near_duplicates_across"] > 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,27 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from speciate.tools.curation import curate_dataset
-from speciate.tools.datasets import LabelsFile, create_dataset, preview_dataset, query_dataset
-from speciate.tools.evaluation import describe_evaluation, evaluate_models
-from speciate.tools.production import predict
-from speciate.tools.training import specialize, train_model
-from speciate.tools.use_cases import define_use_case
 
-from speciate.datasets import scan, versions
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows, versions
+from speciate.datasets.splits import audit_split, members_of
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.production.predict import Input
-from speciate.server.surface import IN_PROCESS, App, DryRun, JobStarted
+from speciate.server.tool_api import IN_PROCESS, App, DryRun, JobStarted
+from speciate.serving.predict import Input
 from speciate.settings import Settings
-from speciate.usecases import Objective
+from speciate.tools.datasets import LabelsFile, create_dataset, curate_dataset, preview_dataset, query_dataset
+from speciate.tools.evaluation import describe_evaluation, evaluate_models
+from speciate.tools.predictions import predict
+from speciate.tools.training import specialize, train_model
+from speciate.tools.use_cases import define_use_case
+from speciate.use_cases import Objective
 from speciate.workspace.workspace import Workspace
-from tests.domains import bedside
+from tests.documentation import calls_in, page
+from tests.domains import medical_files
 
 pytestmark = pytest.mark.slow
-PAGE = (Path(__file__).parents[2] / "docs" / "mixed-rows.md").read_text()
-DOCS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+DOCS = [call.arguments for call in calls_in(page("mixed-rows.md"))]
 """The arguments of the calls in the docs, in their order."""
 TASK = "multimodal-classification"
 PARTS = ("hum", "note", "scan")
@@ -56,8 +53,8 @@ def done(app: App, started: JobStarted | DryRun) -> dict[str, Any]:
     return dict(ended.result)
 
 
-def created(app: App, tmp_path: Path) -> bedside.Rounds:
-    rounds = bedside.write(tmp_path / "rounds")
+def created(app: App, tmp_path: Path) -> medical_files.Rounds:
+    rounds = medical_files.write(tmp_path / "rounds")
     labels = LabelsFile.model_validate(DOCS[0]["labels"])
     made = done(app, create_dataset(app, **{**DOCS[0], "labels": labels}))
     report = made["report"]
@@ -74,12 +71,12 @@ def splits_of(app: App) -> dict[str, str]:
 def test_two_parts_tell_what_neither_tells_alone(app: App, tmp_path: Path) -> None:
     rounds = created(app, tmp_path)
 
-    # A picture that comes twice, with another note and another answer, lies in one split; drawn at random it would not.
+    # An image that comes twice, with another note and another answer, lies in one split; drawn at random it would not.
     splits = splits_of(app)
     assert all(splits[a] == splits[b] for a, b in rounds.copies)
-    rows = scan.read(app.workspace.folders, versions.version(app.workspace.database, "rounds").manifest)
+    rows = version_rows.read(app.workspace.folders, versions.version(app.workspace.database, "rounds").manifest)
     drawn = list(np.random.default_rng(0).choice(["train", "validation", "test"], rows.num_rows, p=[0.7, 0.15, 0.15]))
-    assert audit(members_of(rows, "multimodal"), drawn)["near_duplicates_across"] > 3
+    assert audit_split(members_of(rows, "multimodal"), drawn)["near_duplicates_across"] > 3
 
     curated = done(app, curate_dataset(app, **DOCS[1]))
     told = curated["steps"]
@@ -129,5 +126,5 @@ def test_two_parts_tell_what_neither_tells_alone(app: App, tmp_path: Path) -> No
     )
     said = [each.untrusted.output for each in answers.predictions]
     assert said[0] != said[1]
-    assert set(said[:3]) <= set(bedside.URGENCY)
+    assert set(said[:3]) <= set(medical_files.URGENCY)
     assert "outside the folders" in str(answers.predictions[3].error)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import random
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import calls_in, page
 from tests.domains.calling import ended
 from tests.modalities.molecule_samples import ASPIRIN, CAFFEINE, block, record
 
@@ -24,14 +23,7 @@ _TAILS = ("C", "CC", "O", "N", "CCO", "C(=O)O", "N#C", "Cl")
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/molecules.md."""
-    page = (Path(__file__).parents[2] / "docs" / "molecules.md").read_text()
-    (block_,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    found = [node for node in ast.walk(ast.parse(block_)) if isinstance(node, ast.Call)]
-    found = sorted(found, key=lambda call: call.lineno)
-    made = [call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "call"]
-    return [
-        {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg != "job"} for call in made
-    ]
+    return [call.arguments for call in calls_in(page("molecules.md"))]
 
 
 def test_scaffolds_never_cross_a_split_and_a_random_split_would_part_them(workspace: Workspace, tmp_path: Path) -> None:
@@ -40,7 +32,7 @@ def test_scaffolds_never_cross_a_split_and_a_random_split_would_part_them(worksp
     path.write_text("SMILES,value\n" + "\n".join(lines) + "\n")
     manifest = data.ingest(workspace, "made", source=path, label="value")
     assert (manifest.modality, manifest.inputs) == ("molecule", ("SMILES",))
-    rows = scan.read(workspace.folders, manifest)
+    rows = version_rows.read(workspace.folders, manifest)
     assert {"formula", "weight", "rings", "heavy_atoms", "inchi_key", "scaffold"} <= set(rows.column_names)
     splits = rows["split"].to_pylist()
     placed: dict[str, set[str]] = {}
@@ -48,9 +40,9 @@ def test_scaffolds_never_cross_a_split_and_a_random_split_would_part_them(worksp
         placed.setdefault(scaffold, set()).add(split)
     assert len(placed) == len(_RINGS)
     assert all(len(found) == 1 for found in placed.values())
-    assert audit(members_of(rows, "molecule"), splits)["groups_across"] == 0
+    assert audit_split(members_of(rows, "molecule"), splits)["groups_across"] == 0
     random.Random(0).shuffle(splits)
-    assert audit(members_of(rows, "molecule"), splits)["groups_across"] > 2
+    assert audit_split(members_of(rows, "molecule"), splits)["groups_across"] > 2
 
 
 def test_a_group_that_the_caller_names_takes_the_scaffolds_place(workspace: Workspace) -> None:
@@ -59,7 +51,7 @@ def test_a_group_that_the_caller_names_takes_the_scaffolds_place(workspace: Work
         for ring in _RINGS[:2] for number, tail in enumerate(_TAILS)
     )  # fmt: skip
     made = data.ingest(workspace, "plates", rows=rows, label="value", group_by="plate")
-    found = scan.read(workspace.folders, made, ["group_key", "formula", "scaffold"]).to_pylist()
+    found = version_rows.read(workspace.folders, made, ["group_key", "formula", "scaffold"]).to_pylist()
     assert {row["group_key"] for row in found} == {f"p{number}" for number in range(5)}
     assert {row["formula"] for row in found} == {"mine"}  # a column of the caller's stays what it is
     assert {row["scaffold"] for row in found} == set(_RINGS[:2])
@@ -72,7 +64,7 @@ def test_records_and_files_that_are_damaged_are_named_counted_and_set_aside(
     (tmp_path / "cut.sdf").write_text(whole + record("CCO", "c", active="no")[:-60])
     manifest = data.ingest(workspace, "records", source=tmp_path / "cut.sdf", label="active")
     assert manifest.modality == "molecule"
-    rows = scan.read(workspace.folders, manifest, ["name", "quality", "reason", "formula"]).to_pylist()
+    rows = version_rows.read(workspace.folders, manifest, ["name", "quality", "reason", "formula"]).to_pylist()
     assert {row["name"]: row["quality"] for row in rows} == {"a": "ok", "b": "ok", "c": "error"}
     assert "was cut" in next(row["reason"] for row in rows if row["name"] == "c")
     folder = tmp_path / "files"
@@ -81,7 +73,7 @@ def test_records_and_files_that_are_damaged_are_named_counted_and_set_aside(
         (folder / f"{name}.mol").write_text(text)
     files = data.ingest(workspace, "files", source=folder)
     assert (files.modality, files.inputs) == ("molecule", ())
-    told = scan.read(workspace.folders, files, ["source", "quality", "formula", "group_key"]).to_pylist()
+    told = version_rows.read(workspace.folders, files, ["source", "quality", "formula", "group_key"]).to_pylist()
     assert {row["source"]: row["quality"] for row in told} == {"one.mol": "ok", "two.mol": "ok", "cut.mol": "partial"}
     assert {row["formula"] for row in told} == {"C8H10N4O2", "C9H8O4", None}
     assert None not in {row["group_key"] for row in told if row["quality"] == "ok"}
@@ -89,7 +81,7 @@ def test_records_and_files_that_are_damaged_are_named_counted_and_set_aside(
 
 @pytest.mark.slow
 def test_the_activity_of_a_series_is_learned_across_scaffolds(client: Client, tmp_path: Path) -> None:
-    create, _, look = calls()
+    create, look = calls()
     result = ended(client, "create_dataset", **create)
     assert len(client.call("query_dataset", **look)["untrusted"]["rows"]) == 20
     assert result["report"]["ok"] == 1017

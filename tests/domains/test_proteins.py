@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import random
-import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import Manifest
 from speciate.modalities.biology.homology import HOMOLOGY
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import calls_in, page
 from tests.domains import proteomes
 from tests.domains.calling import ended
 from tests.modalities.protein_samples import deposited, mmcif, pdb, small
@@ -25,20 +24,13 @@ from tests.modalities.protein_samples import deposited, mmcif, pdb, small
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/proteins.md."""
-    page = (Path(__file__).parents[2] / "docs" / "proteins.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    found = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-    found = sorted(found, key=lambda call: call.lineno)
-    made = [call for call in found if isinstance(call.func, ast.Attribute) and call.func.attr == "call"]
-    return [
-        {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg != "job"} for call in made
-    ]
+    return [call.arguments for call in calls_in(page("proteins.md"))]
 
 
 def placed(workspace: Workspace, manifest: Manifest) -> dict[str, set[str]]:
     """The splits that each family lies in."""
     found: dict[str, set[str]] = {}
-    for row in scan.read(workspace.folders, manifest, ["name", "split"]).to_pylist():
+    for row in version_rows.read(workspace.folders, manifest, ["name", "split"]).to_pylist():
         found.setdefault(row["name"].partition("_")[0], set()).add(row["split"])
     return found
 
@@ -51,13 +43,13 @@ def test_families_never_cross_a_split_and_a_random_split_would_part_them(workspa
     assert len(found) == 20
     assert all(len(splits) == 1 for splits in found.values())
     assert set().union(*found.values()) == {"train", "validation", "test"}
-    rows = scan.read(workspace.folders, manifest)
+    rows = version_rows.read(workspace.folders, manifest)
     splits = rows["split"].to_pylist()
-    told = audit(members_of(rows, "protein"), splits, rows["id"].to_pylist())
+    told = audit_split(members_of(rows, "protein"), splits, rows["id"].to_pylist())
     assert told["near_duplicates_across"] == 0
     assert told["test_units"] < splits.count("test")  # a family is one unit, not four
     random.Random(0).shuffle(splits)
-    parted = audit(members_of(rows, "protein"), splits, rows["id"].to_pylist())
+    parted = audit_split(members_of(rows, "protein"), splits, rows["id"].to_pylist())
     assert parted["near_duplicates_across"] > 20
     assert len(parted["near_duplicate_examples"]) == 5
 
@@ -90,7 +82,9 @@ def test_structures_of_one_family_stay_together_whatever_format_they_come_in(
     (folder / "g_0.pdb").write_bytes(pdb(small("A", residues=140)))
     (folder / "g_1.cif").write_bytes(mmcif(small("A", residues=130)))
     manifest = data.ingest(workspace, "models", source=folder)
-    rows = scan.read(workspace.folders, manifest, ["source", "split", "residues", "missing_backbone_atoms", "format"])
+    rows = version_rows.read(
+        workspace.folders, manifest, ["source", "split", "residues", "missing_backbone_atoms", "format"]
+    )
     found: dict[str, set[str]] = {}
     for row in rows.to_pylist():
         found.setdefault(row["source"].partition("_")[0], set()).add(row["split"])
@@ -110,7 +104,7 @@ def test_bad_files_are_named_counted_and_set_aside(workspace: Workspace, tmp_pat
     for name, content in files.items():
         (folder / name).write_bytes(content)
     manifest = data.ingest(workspace, "files", source=folder, modality="protein")
-    rows = scan.read(workspace.folders, manifest, ["source", "quality", "reason"]).to_pylist()
+    rows = version_rows.read(workspace.folders, manifest, ["source", "quality", "reason"]).to_pylist()
     assert {row["source"]: row["quality"] for row in rows} == {
         "good.pdb": "ok", "good.cif": "ok", "cut.pdb": "partial", "cut.cif": "partial", "counts.pdb": "partial",
         "letter.pdb": "error",
@@ -122,7 +116,7 @@ def test_bad_files_are_named_counted_and_set_aside(workspace: Workspace, tmp_pat
 def test_a_property_of_families_is_learned_and_serves_sequences_and_structures(client: Client, tmp_path: Path) -> None:
     made = proteomes.families(150, 4, seed=1)
     proteomes.fasta(tmp_path / "heat.fasta", made)
-    create, _, look = calls()
+    create, look = calls()
     result = ended(client, "create_dataset", **create)
     assert len(client.call("query_dataset", **look)["untrusted"]["rows"]) == 20
     assert result["report"]["ok"] == 600

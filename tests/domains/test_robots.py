@@ -15,7 +15,7 @@ import speciate
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import SpeciateError
-from speciate.evaluation import rollouts
+from speciate.evaluation.environments import rollouts
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest, run_job
 from tests.domains.lerobot_set import Layout, demonstrations, edit_rows, write
@@ -85,7 +85,7 @@ def test_a_cloned_policy_acts_far_better_than_chance_and_below_its_expert(tools:
     tools.call("define_use_case", name="reacher", incumbent="constant:", **use_case)
     first = tools.call("specialize", use_case="reacher", dataset="reach", budget_minutes=3, methods=["classical"])
     assert first["candidates"][0]["method"] == "classical"
-    learning = {"epochs": 50, "patience": 15, "learning_rate": [3e-3]}
+    learning = {"num_train_epochs": 50, "early_stopping_patience": 15, "learning_rate": [3e-3]}
     policy = tools.call(
         "train_model", name="policy", dataset="reach", method="full", base_model="new:bc-mlp", use_case="reacher",
         hyperparameters=learning,
@@ -224,13 +224,13 @@ def test_what_was_acted_once_is_not_acted_again(
     first = run_job(workspace, "evaluate", **asked)["report"]["leaderboard"]
     assert {row["model"]: row["n"] for row in first}.keys() == {"constant:", "policy@v1"}
     acted = list[int]()
-    whole = rollouts.Acting._act
+    whole = rollouts.RolloutModel._act
 
-    def noted(self: rollouts.Acting, name: str, some: list[Example]) -> list[dict[str, Any]]:
+    def noted(self: rollouts.RolloutModel, name: str, some: list[Example]) -> list[dict[str, Any]]:
         acted.append(len(some))
         return whole(self, name, some)
 
-    monkeypatch.setattr(rollouts.Acting, "_act", noted)
+    monkeypatch.setattr(rollouts.RolloutModel, "_act", noted)
     again = run_job(workspace, "evaluate", **asked)["report"]["leaderboard"]
     assert [(row["model"], row["value"]) for row in again] == [(row["model"], row["value"]) for row in first]
     tested = resolve(workspace.database, "reach").splits["test"]

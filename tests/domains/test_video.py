@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate, read
+from tests.documentation import calls_in, page
 from tests.domains.calling import ended
 from tests.modalities.video_samples import DIRECTIONS, clip, encode, moving
 from tests.server.processes import Daemons
@@ -128,8 +127,7 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/video.md, in their order."""
-    page = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
-    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    return [call.arguments for call in calls_in(page("video.md"))]
 
 
 def by_one_frame(examples: list[Example]) -> float:

@@ -5,27 +5,26 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.splitting import audit, members_of
+from speciate.datasets import version_rows
+from speciate.datasets.splits import audit_split, members_of
 from speciate.datasets.versions import resolve
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import calls_in, page
 from tests.domains.calling import ended
-from tests.domains.scans import decathlon, sent_again
+from tests.domains.medical_files import decathlon, sent_again
 from tests.modalities.nifti_samples import organ, packed, written
 
 
 def calls() -> list[dict[str, Any]]:
     """The arguments of the calls in docs/volumes.md, in their order."""
-    page = (Path(__file__).parents[2] / "docs" / "volumes.md").read_text()
-    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    return [call.arguments for call in calls_in(page("volumes.md"))]
 
 
 def values(result: dict[str, Any]) -> dict[str, float]:
@@ -87,7 +86,7 @@ def test_copies_of_a_scan_never_cross_a_split_and_a_random_split_would_let_them(
         (folder / f"{seed:02}-same.nii").write_bytes(written(made.voxels.astype("float32")).to_bytes())
         (folder / f"{seed:02}-again.nii.gz").write_bytes(sent_again(made, seed))
     manifest = data.ingest(workspace, "organs", source=folder)
-    rows = scan.read(workspace.folders, resolve(workspace.database, manifest.ref))
+    rows = version_rows.read(workspace.folders, resolve(workspace.database, manifest.ref))
     members = members_of(rows, "nifti")
     splits = rows["split"].to_pylist()
     of_patients: dict[str, set[str]] = {}
@@ -96,9 +95,9 @@ def test_copies_of_a_scan_never_cross_a_split_and_a_random_split_would_let_them(
     assert len(of_patients) == 16
     assert all(len(found) == 1 for found in of_patients.values())
     assert set(splits) == {"train", "validation", "test"}
-    found = audit(members, splits)
+    found = audit_split(members, splits)
     assert found["near_duplicates_across"] == found["identical_after_normalising_across"] == 0
     random.Random(0).shuffle(splits)
-    found = audit(members, splits)
+    found = audit_split(members, splits)
     assert found["near_duplicates_across"] > 0
     assert found["identical_after_normalising_across"] > 0

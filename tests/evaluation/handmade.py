@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.evaluation.report import Comparison, Control, Decision, GateResult, Report, Row, Value
-from speciate.usecases import Gate
+from speciate.evaluation.reports.report import Comparison, Control, Decision, GateResult, Report, Row, Value
+from speciate.use_cases import Gate
 from speciate.workspace.workspace import Workspace
 
 _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -70,7 +70,7 @@ def answer(model: str, example: str, output: str | None = None, **more: Any) -> 
 def store(
     workspace: Workspace,
     told: Report,
-    truths: Mapping[str, str],
+    references: Mapping[str, str],
     answers: Sequence[Mapping[str, Any]],
     *,
     columns: Mapping[str, Sequence[str | None]] | None = None,
@@ -78,12 +78,12 @@ def store(
     scores: Sequence[Mapping[str, Any]] = (),
     name: str = "evaluation-handmade",
 ) -> str:
-    """Its id. `truths` by example; the other columns are in the same order."""
+    """Its id. `references` by example; the other columns are in the same order."""
     folder = workspace.folders.evaluations / name
     folder.mkdir()
-    ids = list(truths)
+    ids = list(references)
     examples = {
-        "example": ids, "group_key": [None] * len(ids), "truth": list(truths.values()),
+        "example": ids, "group_key": [None] * len(ids), "truth": list(references.values()),
         "preview": list(previews or [None] * len(ids)), **{key: list(cells) for key, cells in (columns or {}).items()},
     }  # fmt: skip
     pq.write_table(pa.table({k: pa.array(v, pa.string()) for k, v in examples.items()}), folder / "examples.parquet")

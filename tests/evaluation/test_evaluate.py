@@ -9,17 +9,19 @@ import pytest
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import decisions, mistakes, report, slices
-from speciate.evaluation.answers import Answer, answer_all
-from speciate.evaluation.describe import against_baseline
+from speciate.evaluation import decisions
 from speciate.evaluation.evaluate import EvaluateSpec, plan
-from speciate.evaluation.leaderboard import draw
-from speciate.evaluation.memory import measure_memory
-from speciate.evaluation.predictors.column import from_column
-from speciate.evaluation.task import EvaluationTask
+from speciate.evaluation.payload import EvaluationPayload
+from speciate.evaluation.predictors.answering import Answer, answer_all
+from speciate.evaluation.predictors.by_source import from_column
+from speciate.evaluation.predictors.memory_use import measure_memory
+from speciate.evaluation.reports import error_analysis, report, slice_metrics
+from speciate.evaluation.reports.describe_evaluation import against_baseline
+from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
+from speciate.governance import approvals
 from speciate.jobs.run import Run, Stopped
-from speciate.production import approvals, promote
-from speciate.tasks.contract import Prediction
+from speciate.promotion import promote
+from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -43,7 +45,7 @@ def test_a_model_is_compared_with_the_incumbent_and_decided_on(flowers: Workspac
     assert kept is not None
     assert kept.decision.id == result["decision"]["id"]
     assert kept.evaluation == result["evaluation"]
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     assert found.dataset == "flowers@v1:test"
     assert (found.n, found.clusters) == (200, 100)
     assert found.row("points").p95_ms is not None
@@ -68,26 +70,29 @@ def test_slices_and_worst_examples_come_from_the_stored_rows(flowers: Workspace)
         "folder": str(flowers.folders.evaluations / result["evaluation"]), "metric": "accuracy", "column": "site",
         "baseline": "column:rules", "candidate": "points@v1", "count": 3,
     }  # fmt: skip
-    cut = slices.by_column(asked)
+    cut = slice_metrics.slices_by_column(asked)
     assert {one["value"] for one in cut["slices"]} == {"north", "south"}
     assert sum(one["n"] for one in cut["slices"]) == 200
     assert all(one["p_holm"] >= one["p_value"] for one in cut["slices"])
-    assert {one["value"] for one in slices.by_column(asked | {"column": "label"})["slices"]} == {"yes", "no"}
-    wrong = mistakes.worst(asked)
+    assert {one["value"] for one in slice_metrics.slices_by_column(asked | {"column": "label"})["slices"]} == {
+        "yes",
+        "no",
+    }
+    wrong = error_analysis.worst_examples(asked)
     assert 0 < len(wrong["examples"]) <= 3
     assert all(example["truth"] != example["output"] for example in wrong["examples"])
     with pytest.raises(SpeciateError, match="did you mean 'site'"):
-        slices.by_column(asked | {"column": "sites"})
+        slice_metrics.slices_by_column(asked | {"column": "sites"})
 
 
 def test_any_model_can_be_the_baseline_of_a_description(flowers: Workspace) -> None:
     result = world.evaluate_models(flowers, models=["constant:", "points"], use_case="flowering", latency=False)
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     turned = {c.candidate: c for c in against_baseline(found, "points@v1")}
     assert set(turned) == {"column:rules", "constant:"}
     assert all(c.delta is not None and c.delta < 0 for c in turned.values())
     assert all(c.p_holm is not None and c.p_value is not None and c.p_holm >= c.p_value for c in turned.values())
-    assert draw(found, "points@v1", "constant:").startswith(b"\x89PNG")
+    assert draw_leaderboard(found, "points@v1", "constant:").startswith(b"\x89PNG")
 
 
 def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
@@ -95,14 +100,14 @@ def test_numbers_are_compared_by_their_errors(workspace: Workspace) -> None:
     model = world.train_model(workspace, "adder", dataset="sums")
     result = world.evaluate_models(workspace, dataset="sums", models=["constant:", model], latency=False)
     assert [row["model"] for row in result["report"]["leaderboard"]] == ["adder@v1", "constant:"]
-    found = report.find(workspace.database, result["evaluation"])
+    found = report.find_report(workspace.database, result["evaluation"])
     assert set(found.row("adder").metrics) == {"mae", "rmse", "r2"}
     compared = found.compare("constant:", "adder@v1", "rmse")
     assert compared is not None
     assert compared.method == "jackknife_t"
 
 
-def test_examples_without_a_truth_are_counted_in_one_note(workspace: Workspace) -> None:
+def test_examples_without_a_reference_are_counted_in_one_note(workspace: Workspace) -> None:
     x = [float(i % 9) for i in range(90)]
     y: list[float | None] = [2 * one for one in x]
     y[0], y[1], y[3], y[89], y[85] = float("inf"), None, float("nan"), float("inf"), None
@@ -111,7 +116,7 @@ def test_examples_without_a_truth_are_counted_in_one_note(workspace: Workspace) 
     how = {"method": "classical", "task": "tabular-regression", "target": "y"}
     trained = train_now(workspace, name="adder", dataset="sums", hyperparameters={"candidates": ["ridge"]}, **how)
     assert [note for note in trained["report"]["notes"] if "without" in note] == [
-        "3 examples without 'y' were left out."
+        "3 examples without 'y' were excluded."
     ]
     result = world.evaluate_models(workspace, dataset="sums", models=["adder"], latency=False)
     assert "2 of 20 examples without 'y' were left out." in result["report"]["notes"]
@@ -200,7 +205,7 @@ def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> N
     assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
 
 
-def test_the_truth_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
+def test_the_reference_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:
     changes: dict[str, Any] = {"target_column": "site", "incumbent": None, "objective": {"metric": "f1"}}
     world.define(flowers, **changes, positive_label="south")
     world.train_model(flowers, "sites", use_case="flowering")
@@ -216,7 +221,7 @@ def test_memory_is_that_of_one_copy_in_a_process_of_its_own(flowers: Workspace) 
     alone = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
     beside = world.evaluate_models(flowers, models=["constant:", "points"], use_case="flowering", latency=False)
     first, second = (
-        report.find(flowers.database, one["evaluation"]).row("points").memory_mb for one in (alone, beside)
+        report.find_report(flowers.database, one["evaluation"]).row("points").memory_mb for one in (alone, beside)
     )
     assert first is not None
     assert first > 0
@@ -271,9 +276,9 @@ def test_bad_requests_are_refused_before_a_job_exists(flowers: Workspace, spec: 
 
 def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload)
+    task = EvaluationPayload.model_validate(made.payload_json())
     examples = _examples(flowers, task)
-    first, _ = world.prepare(flowers, "evaluate", made.payload)
+    first, _ = world.prepare(flowers, "evaluate", made.payload_json())
     asked: list[int] = []
     told: list[int] = []
 
@@ -285,7 +290,7 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
         return answer_all(run, "a model", examples, ask, told.append)
 
     answers = all_of(Run(first))
-    resumed, _ = world.prepare(flowers, "evaluate", made.payload, resume_from=[str(first.path)])
+    resumed, _ = world.prepare(flowers, "evaluate", made.payload_json(), resume_from=[str(first.path)])
     assert all_of(Run(resumed)) == answers
     assert sum(asked) == len(examples)
     assert told[-1] == len(examples)
@@ -293,9 +298,9 @@ def test_a_resumed_evaluation_asks_no_recorded_answer_again(flowers: Workspace) 
 
 def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    task = EvaluationTask.model_validate(made.payload)
+    task = EvaluationPayload.model_validate(made.payload_json())
     examples = _examples(flowers, task)
-    folder, _ = world.prepare(flowers, "evaluate", made.payload)
+    folder, _ = world.prepare(flowers, "evaluate", made.payload_json())
 
     def ask(chunk: Any) -> list[Prediction]:
         if any(example.id == examples[3].id for example in chunk):
@@ -309,9 +314,9 @@ def test_a_failing_example_is_an_error_row_and_costs_only_itself(flowers: Worksp
 
 def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) -> None:
     made = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers)
-    folder, _ = world.prepare(flowers, "evaluate", made.payload)
+    folder, _ = world.prepare(flowers, "evaluate", made.payload_json())
     (folder.path / "cancel").touch()
-    task = EvaluationTask.model_validate(json.loads(json.dumps(made.payload)))
+    task = EvaluationPayload.model_validate(json.loads(json.dumps(made.payload_json())))
     with pytest.raises(Stopped):
         answer_all(Run(folder), "a model", _examples(flowers, task), lambda chunk: [], lambda count: None)
 
@@ -319,13 +324,15 @@ def test_a_run_that_is_asked_to_stop_stops_between_chunks(flowers: Workspace) ->
 def test_an_empty_cell_of_the_system_in_use_is_an_error(flowers: Workspace) -> None:
     example = _examples(
         flowers,
-        EvaluationTask.model_validate(plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload),
+        EvaluationPayload.model_validate(
+            plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload_json()
+        ),
     )[0]
     empty = example._replace(columns={"rules": None})
     assert from_column([example, empty], "rules", "classification")[1].error == "the column holds no answer"
 
 
-def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
+def test_stored_answers_are_read_as_the_task_writes_its_targets() -> None:
     def stored(cell: object, family: Family) -> Answer:
         return from_column([Example("1", "Ada met Bob", None, "1", "test", {"said": cell})], "said", family, "text")[0]
 
@@ -336,7 +343,7 @@ def test_stored_answers_are_read_as_the_task_writes_its_truths() -> None:
     assert stored("[0.5, 1]", "retrieval").output == [0.5, 1]
 
 
-def _examples(workspace: Workspace, task: EvaluationTask) -> list[Any]:
+def _examples(workspace: Workspace, task: EvaluationPayload) -> list[Any]:
     return load_examples(workspace.folders, task.dataset, ["test"])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from speciate.evaluation.holm import holm
+from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.statistics import (
     bootstrap,
     bootstrap_difference,
@@ -286,16 +286,16 @@ def test_the_detectable_effect_is_the_sum_of_scipys_quantiles(degrees: float, er
 
 def test_the_bootstrap_is_that_of_repeating_the_examples_that_were_drawn() -> None:
     """On the same resamples, with every example of a cluster written out as often as its cluster was drawn."""
-    truth, said = RANDOM.random(90) < 0.4, RANDOM.random(90) < 0.4
+    reference, said = RANDOM.random(90) < 0.4, RANDOM.random(90) < 0.4
 
     def f1(places: np.ndarray) -> float:
-        hits = (truth & said)[places].sum()
-        return float(2 * hits / (truth[places].sum() + said[places].sum()))
+        hits = (reference & said)[places].sum()
+        return float(2 * hits / (reference[places].sum() + said[places].sum()))
 
     def written_out(weights: np.ndarray) -> list[float]:
         return [f1(np.repeat(np.arange(90), row[CODES].astype(int))) for row in weights]
 
-    sums = np.stack([np.bincount(CODES, weights=part) for part in (truth & said, truth, said)])
+    sums = np.stack([np.bincount(CODES, weights=part) for part in (reference & said, reference, said)])
     got = resample(lambda w: 2 * (w @ sums[0]) / (w @ sums[1] + w @ sums[2]), CODES, seed=4)
     (drawn,), (left_out,) = cluster_weights(12, seed=4), jackknife_weights(12)
     assert got.value == pytest.approx(f1(np.arange(90)), rel=1e-9)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from speciate.evaluation import decisions
-from speciate.production import promote
-from speciate.production.promote import PromoteSpec
+from speciate.promotion import promote
+from speciate.promotion.promote import PromoteSpec
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from speciate.tools.evaluation import describe_evaluation, evaluate_models
-from speciate.tools.use_cases import define_use_case
 
 from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.server.surface import App, DryRun, JobStarted
-from speciate.usecases import Objective
+from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.tools.evaluation import describe_evaluation, evaluate_models
+from speciate.tools.use_cases import define_use_case
+from speciate.use_cases import Objective
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 
@@ -34,7 +34,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     ended = app.engine.wait(started.job, timeout=120)
     assert ended.result is not None, ended.error
     assert ended.result["decision"]["verdict"] == "promote"
-    view, *pictures = describe_evaluation(
+    view, *images = describe_evaluation(
         app, ended.result["evaluation"], baseline="points", slice_by="site", errors=2, picture=True
     )
     assert view.baseline == "points@v1"
@@ -43,7 +43,7 @@ def test_an_evaluation_runs_as_a_job_and_is_described_from_its_rows(app: App) ->
     assert {one.untrusted.value for one in view.slices} == {"north", "south"}
     assert view.untrusted is not None
     assert len(view.untrusted.worst_examples) == 2
-    assert pictures[0].data.startswith(b"\x89PNG")
+    assert images[0].data.startswith(b"\x89PNG")
 
 
 def test_a_dry_run_resolves_and_starts_nothing(app: App) -> None:

@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate import usecases
+from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.evaluation import evaluate
-from speciate.ids import JobId, id_from_key
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kind
 from speciate.jobs.run import Run
+from speciate.refs import JobId, id_from_key
 from speciate.training import train
-from speciate.usecases import Definition
+from speciate.use_cases import Definition
 from speciate.worker import load
 from speciate.workspace.workspace import Workspace
 
@@ -82,7 +82,7 @@ def define(workspace: Workspace, **changes: Any) -> None:
         "objective": {"metric": "accuracy", "target": 0.8},
     }  # fmt: skip
     definition = Definition.model_validate(given | changes)
-    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
 
 
 def train_model(workspace: Workspace, name: str = "points", **spec: Any) -> str:
@@ -97,7 +97,7 @@ def evaluate_models(workspace: Workspace, **spec: Any) -> dict[str, Any]:
 def perform(workspace: Workspace, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
     """Plan, run and commit one job without an engine."""
     plan = kind.plan(kind.spec.model_validate(spec), workspace)
-    folder, job = prepare(workspace, kind.name, plan.payload)
+    folder, job = prepare(workspace, kind.name, plan.payload_json())
     result = load(kind.run)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))
     collected = kind.collect(folder)

@@ -12,7 +12,7 @@ from speciate.jobs.executors import Ended, Gone
 from speciate.jobs.folder import Outcome
 from speciate.jobs.job import State
 from speciate.jobs.kinds import Kinds
-from speciate.server import jobview
+from speciate.server import job_view
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -112,7 +112,7 @@ def test_run_time_is_what_it_was(engine: Engine, stage: Stage, clock: ManualCloc
     clock.advance(1_000)
     clock.jump(jump)
     engine.tick()
-    assert jobview.line(engine, engine.get(job.id)).run_seconds == pytest.approx(1_000, abs=120)
+    assert job_view.job_line(engine, engine.get(job.id)).run_seconds == pytest.approx(1_000, abs=120)
     clock.advance(500)
     stage.truth[f"{job.id}.1"] = Ended(Outcome(0, "ok"))
     engine.tick()

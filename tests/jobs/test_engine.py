@@ -16,7 +16,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, Resources, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.settings import Capacity, Settings
-from speciate.workspace.room import GB
+from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Workspace
 from tests.jobs.work import KINDS, WORK, Work
 
@@ -291,7 +291,7 @@ def test_a_real_run_stops_for_a_full_disk_and_goes_on_from_its_checkpoint(engine
         engine.wait(job.id, until="change", timeout=1)
         assert held.state is State.RUNNING
     assert (held.attempt, held.retries, held.losses) == (1, 0, 0)
-    assert "with room it goes on by itself" in (held.reason or "")
+    assert "with room it resumes by itself" in (held.reason or "")
     free[0] = 100 * GB
     ended = engine.wait(job.id, timeout=LONG)
     assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.datasets.sources.readers import Question
-from speciate.datasets.sources.readers.choice import Reader
+from speciate.datasets.readers.formats import Reader
+from speciate.datasets.readers.read_table import TableRequest
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Busy, Ended, Pool
+from speciate.jobs.pool import Busy, Pool, PoolProcessEnded
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
-READ = "speciate.datasets.sources.readers:read_table"
-QUERY = "speciate.datasets.look.sql_cage:query"
-NAME = "speciate.ids:check_name"
+READ = "speciate.datasets.readers.read_table:read_table"
+QUERY = "speciate.datasets.inspect.sql_sandbox:query"
+NAME = "speciate.refs:check_name"
 ENDLESS = "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
 
 
@@ -106,7 +106,7 @@ def test_a_patient_question_outlasts_a_pool_that_is_busy(folders: Folders) -> No
     pool = Pool(folders, Settings(), size=1)
 
     def occupy() -> None:
-        with pytest.raises(Ended):
+        with pytest.raises(PoolProcessEnded):
             pool.ask(QUERY, sql(ENDLESS, folders), 1.5)
 
     busy = threading.Thread(target=occupy)
@@ -117,7 +117,7 @@ def test_a_patient_question_outlasts_a_pool_that_is_busy(folders: Folders) -> No
         pool.ask(QUERY, sql("SELECT 1", folders), 0.2)
     # nor does the start of a process, which is longer than the question's time, end it
     assert pool.ask(QUERY, sql("SELECT 1", folders), 0.2, patience=60)["rows"] == [[1]]
-    with pytest.raises(Ended):  # but a question that is itself too long is ended in its time
+    with pytest.raises(PoolProcessEnded):  # but a question that is itself too long is ended in its time
         pool.ask(QUERY, sql(ENDLESS, folders), 0.2, patience=60)
     busy.join()
     pool.close()
@@ -152,7 +152,7 @@ def test_many_threads_share_two_processes(pool: Pool, folders: Folders) -> None:
 def test_a_file_can_be_read_only_by_the_question_that_names_it(pool: Pool, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("a,b\n1,2\n")
-    payload = Question(file, Reader(), "auto").payload()
+    payload = TableRequest(file, Reader(), "auto").payload()
     with pytest.raises(SpeciateError, match="Permission denied"):
         pool.ask(READ, payload)
     assert pool.ask(READ, payload, readable=frozenset((file,)))["rows"] == 1

@@ -17,8 +17,7 @@ from speciate.errors import SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
-from speciate.jobs.redaction import Redaction
-from speciate.jobs.run import Run
+from speciate.jobs.run import Redaction, Run
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
 

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from speciate.errors import SpeciateError
-from speciate.ids import JobId
 from speciate.jobs.folder import Outcome
 from speciate.jobs.job import ENDED, LIVE, Job, Limits, State
 from speciate.jobs.transitions import (
     MAX_LOSSES,
-    Asked,
+    ActionRequested,
     Claimed,
     Exited,
     Happening,
@@ -27,6 +26,7 @@ from speciate.jobs.transitions import (
     backoff,
     decide,
 )
+from speciate.refs import JobId
 
 
 def a_job(state: State = State.QUEUED, **changes: object) -> Job:
@@ -112,22 +112,22 @@ def test_an_exit_of_an_older_attempt_changes_nothing() -> None:
 
 def test_run_time_leaves_out_the_queue_and_pauses() -> None:
     job = decide(a_job(), Claimed({}), 10.0)
-    job = decide(job, Asked("pause"), 12.0)
+    job = decide(job, ActionRequested("pause"), 12.0)
     job = decide(job, exited("stopped"), 13.0)
-    job = decide(job, Asked("resume"), 50.0)
+    job = decide(job, ActionRequested("resume"), 50.0)
     job = decide(job, Claimed({}), 60.0)
     assert decide(job, exited("ok", 2), 61.5).run_seconds == 4.5
 
 
 def test_a_stale_expected_attempt_is_refused_with_the_next_call() -> None:
     with pytest.raises(SpeciateError, match=r"at attempt 1, not 3.*get_job"):
-        decide(a_running_job(), Asked("cancel", expected_attempt=3), 1.0)
+        decide(a_running_job(), ActionRequested("cancel", expected_attempt=3), 1.0)
 
 
 @pytest.mark.parametrize("state", sorted(ENDED))
 def test_an_ended_job_cannot_be_paused(state: State) -> None:
     with pytest.raises(SpeciateError, match="cannot be paused"):
-        decide(a_job(state), Asked("pause"), 1.0)
+        decide(a_job(state), ActionRequested("pause"), 1.0)
 
 
 @dataclass
@@ -153,10 +153,10 @@ class History(RuleBasedStateMachine):
         self.now += 1.0
         before = self.job
         self.job = decide(before, event, self.now)
-        if not isinstance(event, Asked | Claimed):
+        if not isinstance(event, ActionRequested | Claimed):
             again = decide(self.job, event, self.now)
             assert again.state is self.job.state, "telling the same thing twice changed the state twice"
-        if before.state in ENDED and not isinstance(event, Asked):
+        if before.state in ENDED and not isinstance(event, ActionRequested):
             assert self.job is before, "an end is an end"
         if self.job.attempt != before.attempt:
             assert isinstance(event, Claimed), "only a claim makes an attempt"
@@ -209,7 +209,7 @@ class History(RuleBasedStateMachine):
     def somebody_asks(self, action: str) -> None:
         before = self.job
         try:
-            self.tell(Asked(action))
+            self.tell(ActionRequested(action))
         except SpeciateError as error:
             assert self.job is before
             assert error.recovery, "an error names the next call"  # noqa: PT017 - a rule may end either way

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from speciate import worker
+from speciate.errors import Call
 from speciate.jobs import supervisor
 from speciate.jobs.executors import Gone, LocalExecutor, Pending
 from speciate.jobs.folder import NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_whole
+from speciate.jobs.run import Redaction
 from tests.jobs.work import ENTRY
 
 
@@ -119,7 +122,7 @@ def test_a_run_can_say_that_the_disk_is_full_on_the_very_disk_that_is_full(tmp_p
         outcome = folder.outcome()
         assert outcome is not None
         assert outcome.kind == "full"
-        assert "goes on by itself" in outcome.recovery
+        assert "resumes by itself" in outcome.recovery
         assert not list(folder.path.glob("*.tmp"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -130,3 +133,11 @@ def test_a_worker_that_dies_before_it_can_speak_on_a_full_disk_is_not_to_blame()
     assert supervisor._outcome(supervisor.Ending(NO_ROOM), free=1 << 30).kind == "full"
     assert supervisor._outcome(supervisor.Ending(1), free=1 << 30).kind == "user"
     assert supervisor._outcome(supervisor.Ending(-9), free=1 << 20).kind == "killed"
+
+
+def test_the_calls_of_an_error_are_kept_without_a_key() -> None:
+    key = "sk-0123456789abcdef"
+    said = Outcome(1, "user", "no", "", "", (Call("search_models", {"query": f"with {key}"}).document(),))
+    assert worker._redacted(said, Redaction([key])).next == (
+        {"tool": "search_models", "arguments": {"query": "with [key]"}},
+    )

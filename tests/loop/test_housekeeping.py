@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from speciate.governance import approvals
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Alive, Ended
 from speciate.jobs.folder import Outcome, RunFolder, write_whole
@@ -16,17 +17,17 @@ from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run
 from speciate.loop.housekeeping import Housekeeper, due
 from speciate.models import registry
-from speciate.models.card import Card
-from speciate.production import approvals, custody, deletion, retention, tidy
+from speciate.models.model_card import ModelCard
+from speciate.privacy import deletion, gc, references
 from speciate.settings import Capacity, Retention, Settings
 from speciate.workspace.backup import AutomaticBackups, automatic_backups
 from speciate.workspace.database import Transaction
-from speciate.workspace.room import GB
+from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Folders, Workspace
 from tests.conftest import ManualClock
 from tests.jobs.test_reconcile import Stage
 from tests.jobs.work import KINDS
-from tests.production import world
+from tests.promotion import world
 
 _HOUR = 3600.0
 
@@ -63,11 +64,11 @@ def _make(workspace: Workspace, name: str, count: int, **card: object) -> None:
         staged = workspace.folders.root / f"staged-{name}-{number}"
         staged.mkdir()
         (staged / "weights").write_text(f"{name} {number}" * 100)
-        made = Card.model_validate({"name": name, "id": f"{name}-{number}", "method": "classical", **card})
+        made = ModelCard.model_validate({"name": name, "id": f"{name}-{number}", "method": "classical", **card})
         workspace.database.transact(partial(_register, workspace.folders, made, staged))
 
 
-def _register(folders: Folders, card: Card, staged: Path, tx: Transaction) -> Card:
+def _register(folders: Folders, card: ModelCard, staged: Path, tx: Transaction) -> ModelCard:
     return registry.register(tx, folders, card, staged)
 
 
@@ -86,7 +87,7 @@ def test_a_day_after_the_workspace_began_and_then_daily(engine: Engine, stage: S
     assert keeper.look() is None
     clock.advance(24 * _HOUR)
     assert keeper.look() is None, "it only says what would go"
-    assert tidy.reported(workspace.database)
+    assert gc.announced(workspace.database)
     clock.advance(23 * _HOUR)
     assert keeper.look() is None, "a person has a day to look at that"
     clock.advance(1 * _HOUR)
@@ -113,7 +114,7 @@ def test_it_waits_for_runs_unless_the_disk_is_nearly_full(engine: Engine, stage:
     stage.truth[f"{job.id}.1"] = Alive()
     clock.advance(30 * _HOUR)
     assert keeper.look() is None
-    assert tidy.reported(workspace.database), "to say what would go is in nobody's way"
+    assert gc.announced(workspace.database), "to say what would go is in nobody's way"
     clock.advance(24 * _HOUR)
     assert keeper.look() is None
     workspace.room.usage = lambda folder: (10 * GB, GB // 4)
@@ -133,9 +134,10 @@ def test_older_versions_go_but_for_those_that_something_needs(engine: Engine, cl
         lambda tx: approvals.request(tx, "promote", {"model": "asked@v2"}, {}, subject="use_case:digits", hours=72)
     )
     engine.submit("work", {"trace": "busy@v1"})
-    shown = retention.survey(workspace)["versions"]
+    shown = deletion.survey_with_surplus(workspace).versions
+    assert shown
     gone = {"plain@v1", "plain@v2", "served@v2", "base@v2", "passed@v2", "asked@v1", "busy@v2"}
-    assert (set(shown["refs"]), shown["bytes"] > 1000) == (gone, True)
+    assert (set(shown.refs), shown.bytes > 1000) == (gone, True)
     before = set(_left(workspace))
     clock.advance(8 * 24 * _HOUR)
     assert Housekeeper(workspace, engine).look() is None
@@ -149,15 +151,15 @@ def test_older_versions_go_but_for_those_that_something_needs(engine: Engine, cl
 
 def test_without_a_setting_no_version_goes(engine: Engine) -> None:
     _make(engine.workspace, "plain", 4)
-    assert engine.workspace.database.transact(lambda tx: retention.drop(tx, None)) == []
+    assert engine.workspace.database.transact(lambda tx: deletion.delete_surplus(tx, None)) == []
 
 
 def test_many_versions_cost_no_look_at_everything_each(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace, looks, cards = engine.workspace, list[int](), deletion._cards
+    workspace, looks, origins = engine.workspace, list[int](), references.model_origins
     for name in ("first", "second"):
         _make(workspace, name, 12)
-    monkeypatch.setattr(deletion, "_cards", lambda tx: (looks.append(1), cards(tx))[1])
-    dropped = workspace.database.transact(lambda tx: retention.drop(tx, 2))
+    monkeypatch.setattr(references, "model_origins", lambda tx: (looks.append(1), origins(tx))[1])
+    dropped = workspace.database.transact(lambda tx: deletion.delete_surplus(tx, 2))
     assert len(dropped) == 20
     assert len(looks) <= 5, "once for all, and twice for each name"
     assert workspace.database.read("SELECT count(*) FROM jobs WHERE kind = 'gc'") == [(2,)]
@@ -169,13 +171,13 @@ def test_what_the_settings_let_go_leaves_older_backups_and_what_a_person_deletes
     workspace, backups = engine.workspace, AutomaticBackups(engine.workspace)
     _make(workspace, "plain", 4)
     first = backups.save()
-    workspace.database.transact(lambda tx: retention.drop(tx, 2))
+    workspace.database.transact(lambda tx: deletion.delete_surplus(tx, 2))
     _sweep(engine, stage)
     clock.advance(_HOUR)
     second = backups.save()
     assert _numbers(workspace, "plain") == [3, 4]
     assert automatic_backups(workspace.folders.backups) == [first, second]
-    assert custody.backups(workspace), "they are still asked for what the catalog lost"
+    assert gc.backups(workspace), "they are still asked for what the catalog lost"
     asked = {"noun": "model", "name": "plain", "versions": [3]}
     workspace.database.transact(lambda tx: deletion.apply_approved(tx, asked, "ada"))
     _sweep(engine, stage)
@@ -190,9 +192,9 @@ def _sweep(engine: Engine, stage: Stage) -> None:
     ((name, text),) = workspace.database.read("SELECT id, spec FROM jobs WHERE kind = 'gc' AND state = 'queued'")
     engine.tick()
     folder = RunFolder(workspace.folders.runs / f"{name}.1")
-    payload = tidy.plan(tidy.GcSpec.model_validate_json(text), workspace).payload
+    payload = gc.plan(gc.GcSpec.model_validate_json(text), workspace).payload_json()
     folder.create({"payload": payload, "job": name, "workspace": str(workspace.folders.root)})
-    write_whole(folder.outputs / "result.json", json.dumps(tidy.run(Run(folder))))
+    write_whole(folder.outputs / "result.json", json.dumps(gc.run(Run(folder))))
     stage.truth[f"{name}.1"] = Ended(Outcome(0, "ok"))
     engine.tick()
     assert str(engine.get(name).state) == "succeeded"

@@ -6,21 +6,24 @@ import json
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Alive, Ended
 from speciate.jobs.folder import Outcome
 from speciate.jobs.kinds import Kind, Kinds, Plan
-from speciate.loop.effort import Calls, effort
-from speciate.loop.ledger import history_of, ledger, typical
+from speciate.loop.effort import CallCounter, effort
+from speciate.loop.ledger import Span, history_of, ledger, quantile, survival_curve, typical
 from speciate.loop.time_to_model import TimeToModel
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.jobs.test_reconcile import Stage
 from tests.jobs.work import ENTRY, Work
-from tests.production import world
+from tests.promotion import world
 
 _USE_CASE = "use_case:digits"
 
@@ -90,7 +93,7 @@ def test_calls_are_counted_by_name_for_the_use_case_that_they_are_about(
     workspace: Workspace, clock: ManualClock
 ) -> None:
     world.define(workspace)
-    calls = Calls(workspace)
+    calls = CallCounter(workspace)
     for tool, arguments in (
         ("define_use_case", {"name": "digits", "task": "x"}),
         ("predict", {"use_case": "digits", "inputs": ["a secret"]}),
@@ -116,7 +119,7 @@ def test_calls_are_counted_by_name_for_the_use_case_that_they_are_about(
 def test_calls_that_cannot_be_written_now_are_written_later(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = Calls(workspace)
+    calls = CallCounter(workspace)
     calls.count("list_jobs", {})
     with monkeypatch.context() as full:
         full.setattr(workspace.database, "transact", _refuse)
@@ -131,3 +134,38 @@ def test_what_is_unfinished_is_longer_than_it_is_so_far() -> None:
     assert typical(clocks, "done").median_seconds is None
     assert typical(clocks, "done", "provisional").median_seconds == 20.0
     assert typical(clocks, "done", "provisional").p90_seconds is None
+
+
+# The product-limit estimator against SciPy's, and what holds of it.
+
+
+_spans = st.lists(st.builds(Span, st.integers(1, 20).map(float), st.booleans()), min_size=1, max_size=30)
+
+
+@given(_spans.filter(lambda spans: any(span.finished for span in spans)))
+def test_it_is_scipys(spans: list[Span]) -> None:
+    data = stats.CensoredData(
+        uncensored=[span.seconds for span in spans if span.finished],
+        right=[span.seconds for span in spans if not span.finished],
+    )
+    ours = {step.seconds: step.longer for step in survival_curve(spans)}
+    for seconds, longer in ours.items():
+        assert stats.ecdf(data).sf.evaluate(seconds) == pytest.approx(longer)
+    assert set(ours) == {span.seconds for span in spans if span.finished}
+
+
+def test_of_what_is_all_over_it_is_the_usual_median() -> None:
+    steps = survival_curve(Span(float(seconds), True) for seconds in (5, 1, 3, 2, 4))
+    assert quantile(steps, 0.5) == 3.0
+    assert quantile(steps, 0.9) == 5.0
+
+
+def test_what_is_unfinished_makes_it_longer_and_never_shorter() -> None:
+    over = [Span(float(seconds), True) for seconds in (1, 2, 3, 4)]
+    assert quantile(survival_curve(over), 0.5) == 2.0
+    assert quantile(survival_curve([*over, Span(3.5, False)]), 0.5) == 3.0
+
+
+def test_where_too_few_are_over_nobody_knows_the_median() -> None:
+    assert quantile(survival_curve([Span(1.0, True), Span(2.0, False), Span(9.0, False)]), 0.5) is None
+    assert quantile(survival_curve([]), 0.5) is None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from speciate import usecases
+from speciate import use_cases
 from speciate.errors import SpeciateError
+from speciate.governance import approvals
 from speciate.loop.ledger import ledger
 from speciate.loop.status import Canary, Jobs, Step, alerts, next_steps, status
 from speciate.loop.time_to_model import TimeToModel
-from speciate.production import approvals
-from speciate.usecases import Definition, Objective
-from speciate.workspace.room import GB, Room
+from speciate.use_cases import Definition, Objective
+from speciate.workspace.disk_space import GB, DiskSpace
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
-from tests.production import world
+from tests.promotion import world
 
 _NO_JOBS = Jobs([], [])
 _OPEN, _ANSWERED = TimeToModel("open", 5.0, {}, None), TimeToModel("provisional", 5.0, {}, "m@v1")
@@ -55,7 +55,7 @@ def test_the_catalog_is_asked_as_often_for_ten_use_cases_as_for_one(
         definition = Definition(
             name=f"digits{number}", task="image-classification", objective=Objective(metric="accuracy", target=0.9)
         )
-        workspace.database.transact(lambda tx, definition=definition: usecases.define(tx, definition, policy="auto"))  # type: ignore[misc]
+        workspace.database.transact(lambda tx, definition=definition: use_cases.define(tx, definition, policy="auto"))  # type: ignore[misc]
     assert reads() == before
     assert len(status(workspace).use_cases) == len(ledger(workspace).lines) == 10
 
@@ -63,7 +63,7 @@ def test_the_catalog_is_asked_as_often_for_ten_use_cases_as_for_one(
 def test_each_use_case_has_its_own_canary_bake_and_evaluation(workspace: Workspace) -> None:
     world.define(workspace)
     other = Definition(name="letters", task="image-classification", objective=Objective(metric="accuracy", target=0.9))
-    workspace.database.transact(lambda tx: usecases.define(tx, other, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, other, policy="auto"))
     world.judge(workspace, "m@v1")
     world.ask_promotion(workspace, "m@v1")
     world.judge(workspace, "m@v2", baseline="m@v1")
@@ -118,20 +118,20 @@ def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> N
     world.define(workspace)
     world.judge(workspace, "m@v1")
     world.ask_promotion(workspace, "m@v1", policy="person")
-    asked = approvals.listed(workspace.database, workspace.clock.now())[0]
+    asked = approvals.list_approvals(workspace.database, workspace.clock.now())[0]
     approvals.decide(workspace, asked.id, False, "grace")
     (shown,) = status(workspace, "digits").use_cases
     assert shown.next_steps == [Step("describe_evaluation", {"evaluation": "evaluation-1"})]
 
 
 def test_a_nearly_full_disk_is_an_alert_with_what_to_call() -> None:
-    assert alerts(Room(total=1 << 40, free=1 << 32, floor=GB)) == []
-    (early,) = alerts(Room(total=1 << 40, free=3 * GB // 2, floor=GB))
+    assert alerts(DiskSpace(total=1 << 40, free=1 << 32, floor=GB)) == []
+    (early,) = alerts(DiskSpace(total=1 << 40, free=3 * GB // 2, floor=GB))
     assert "There is little room: the disk has 1.5 GB free, and 1 GB must stay free" in early
-    (late,) = alerts(Room(total=1 << 40, free=GB // 2, floor=GB))
+    (late,) = alerts(DiskSpace(total=1 << 40, free=GB // 2, floor=GB))
     assert "Runs stop and wait" in late
     assert "manage_data(action='gc', dry_run=true)" in late
-    (quota,) = alerts(Room(total=1 << 40, free=1 << 39, floor=GB, quota=GB, used=2 * GB))
+    (quota,) = alerts(DiskSpace(total=1 << 40, free=1 << 39, floor=GB, quota=GB, used=2 * GB))
     assert "the workspace takes 2 GB of the 1 GB" in quota
 
 

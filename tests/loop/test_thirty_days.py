@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.datasets import versions
-from speciate.datasets.succession import found
+from speciate.datasets.next_version import seal_first
 from speciate.errors import SpeciateError
-from speciate.ids import JobId
+from speciate.governance import approvals, audit
 from speciate.jobs import rows as job_rows
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Ended, Observation, Pending, RunSpec
@@ -30,8 +30,10 @@ from speciate.jobs.run import Run
 from speciate.loop.housekeeping import Housekeeper
 from speciate.loop.status import status
 from speciate.models import registry, sealed
-from speciate.models.card import Card
-from speciate.production import aliases, approvals, audit, deletion, tidy
+from speciate.models.model_card import ModelCard
+from speciate.privacy import deletion, gc
+from speciate.promotion import aliases
+from speciate.refs import JobId
 from speciate.settings import Settings
 from speciate.worker import load
 from speciate.workspace.backup import AutomaticBackups, automatic_backups
@@ -42,7 +44,7 @@ from speciate.workspace.rebuild import rebuild_catalog
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.datasets.sealed import blank, rows
-from tests.production import world
+from tests.promotion import world
 
 _DAY = 86400.0
 _HELD = ("dataset_versions", "model_versions", "evaluations", "use_cases", "aliases", "audit", "approvals", "decisions")
@@ -109,18 +111,18 @@ def _dataset(workspace: Workspace, count: int) -> set[str]:
         writer.add(f"media {count}".encode())
         pack = writer.seal().relative_to(workspace.folders.root).as_posix()
     table = rows({"id": [f"n{i}" for i in range(count)], "text": [f"note {i}" for i in range(count)]})
-    made = found(workspace.folders, table, blank("text", ["text"], [pack]).model_copy(update={"name": "notes"}))
+    made = seal_first(workspace.folders, table, blank("text", ["text"], [pack]).model_copy(update={"name": "notes"}))
     workspace.database.transact(
         lambda tx: versions.register(tx, made.manifest, made.lanes, operation={"op": "test"}, report={}, job=None)
     )
-    return tidy.named([made.manifest])
+    return gc.needed_files([made.manifest])
 
 
 def _model(workspace: Workspace, name: str) -> set[str]:
     staged = workspace.folders.root.parent / f"staged-{name}"
     staged.mkdir()
     (staged / "weights.safetensors").write_bytes(name.encode() * 100)
-    card = Card(name=name, id=sealed.seal(staged), task="text-classification", modality="text", method="classical")
+    card = ModelCard(name=name, id=sealed.seal(staged), task="text-classification", modality="text", method="classical")
     made = workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, staged))
     shutil.rmtree(staged)
     folder = registry.version_folder(workspace.folders, name, made.version)
@@ -321,14 +323,14 @@ def test_rows_that_vanish_without_a_word_keep_their_files_and_somebody_hears_of_
 def test_a_swapped_identity_stops_a_run_that_was_planned_before(made: World, clock: ManualClock) -> None:
     _days(made.root, clock, 2)
     workspace = Workspace(made.root, clock, _SETTINGS)
-    plan = tidy.plan(tidy.GcSpec(), workspace)
-    assert plan.payload["sweeps"]
+    plan = gc.plan(gc.GcSpec(), workspace)
+    assert plan.payload_json()["sweeps"]
     folder = RunFolder(workspace.folders.runs / "job-gc.1")
-    folder.create({"payload": plan.payload, "job": "job-gc", "workspace": str(made.root)})
+    folder.create({"payload": plan.payload_json(), "job": "job-gc", "workspace": str(made.root)})
     before = _files(made.root)
     (made.root / "identity.json").write_text('{"identity": "another", "events": 0}')
     with pytest.raises(SpeciateError, match="nothing went"):
-        tidy.run(Run(folder))
+        gc.run(Run(folder))
     assert _files(made.root) == before
-    assert not tidy.survey(workspace)["kinds"], "and what would go is nothing, either"
+    assert not gc.survey(workspace).kinds, "and what would go is nothing, either"
     workspace.close()

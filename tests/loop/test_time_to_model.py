@@ -72,7 +72,7 @@ def test_what_answered_as_a_canary_counts_from_when_it_got_all_requests() -> Non
     assert (clock.model, clock.seconds) == ("m@v2", 70.0)
 
 
-def test_a_slot_that_answered_while_no_daemon_heard_it_is_believed() -> None:
+def test_a_deployment_that_answered_while_no_daemon_heard_it_is_believed() -> None:
     steps = (CREATED, moved(110, None, "m@v1"), told(5_000, "m@v1", at=111.0))
     assert time_to_model("digits", history(*steps), 6_000.0).seconds == 11.0
 

@@ -9,21 +9,20 @@ from pathlib import Path
 import pytest
 
 from speciate import modalities, vocabulary
-from speciate.jobs import pool
-from speciate.sandbox import processes
+from speciate.sandbox import client, process
 
 PLUGIN = Path(__file__).parent / "plugin"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def installed() -> Iterator[None]:
-    """On the path of this process and, as a package in site-packages would be, of every caged one."""
-    readable = processes._readable
+    """On the path of this process and, as a package in site-packages would be, of every sandboxed one."""
+    readable = process._readable
     start = f"import sys, runpy; sys.path.append({str(PLUGIN)!r}); sys.argv[0] = ''; "
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "_readable", lambda: [*readable(), PLUGIN])
+        patch.setattr(process, "_readable", lambda: [*readable(), PLUGIN])
         patch.setattr(
-            pool,
+            client,
             "python",
             lambda module, *arguments: [
                 sys.executable, "-I", "-c", f"{start}runpy.run_module({module!r}, run_name='__main__')", *arguments

@@ -21,7 +21,7 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from speciate.modalities.scans.dicom import of_series
+from speciate.modalities.medical.dicom import of_series
 
 ROOT = "1.2.826.0.1.3680043.8.498."
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

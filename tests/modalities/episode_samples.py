@@ -13,8 +13,8 @@ from mcap_ros2.writer import Writer as RosWriter
 from PIL import Image
 
 from speciate.modalities.bundles import bundle
-from speciate.modalities.robots.episode_files import EpisodeFiles, Meta, write
-from speciate.modalities.videos import footage
+from speciate.modalities.robotics.episode_files import EpisodeFiles, Meta, write
+from speciate.modalities.video import footage
 
 FPS = 10.0
 
@@ -48,7 +48,7 @@ def files(steps: int = 24, seed: int = 0, *, camera: bool = True, **changed: Any
         times,
         way,
         action,
-        {"top": footage.encoded(pictures(way), times.tolist(), FPS)} if camera else {},
+        {"top": footage.encode(pictures(way), times.tolist(), FPS)} if camera else {},
         {"top": times} if camera else {},
     )
 

@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.datasets.similarity import near
-from speciate.datasets.sources.readers.rows import REASON
-from speciate.datasets.sources.readers.ts import read_ts
+from speciate.datasets.readers.rows import REASON
+from speciate.datasets.readers.time_series import read_ts
+from speciate.datasets.similarity import near_duplicates
 from speciate.errors import SpeciateError
 from speciate.modalities import find, table
-from speciate.modalities.contract import LARGEST_THUMBNAIL, DecodeError, Judgement, Kinship, Sketching, SketchingByPart
+from speciate.modalities.contract import (
+    LARGEST_THUMBNAIL,
+    DecodeError,
+    FileSummary,
+    PairwiseSimilarity,
+    Sketching,
+    SketchingByPart,
+)
 from tests.modalities.samples import BOMBS, SAMPLES, Sample
 
 EACH = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.label)
@@ -27,10 +34,10 @@ ALL = pytest.mark.parametrize("name", sorted(BOMBS))
 def decoded(name: str, data: bytes) -> Any:
     """The medium, or the refusal: nothing else may come out of foreign bytes, and both ways of judging must agree."""
     modality = find(name)
-    media, judged = _or_refusal(modality.decode, data), _or_refusal(modality.judge, data)
+    media, judged = _or_refusal(modality.decode, data), _or_refusal(modality.summarize, data)
     if not isinstance(media, DecodeError):
         modality.inspect(data)
-        assert isinstance(judged, Judgement), judged
+        assert isinstance(judged, FileSummary), judged
         return media
     assert media.quality in ("partial", "refused", "error")
     assert media.detail
@@ -70,8 +77,8 @@ def usable(name: str, media: Any) -> None:
     sketch = modality.sketch(media)
     if isinstance(modality.sketching, SketchingByPart):
         assert sketch is not None
-        assert modality.sketching.is_sound(sketch)
-    elif not isinstance(modality.sketching, Kinship):
+        assert modality.sketching.is_valid(sketch)
+    elif not isinstance(modality.sketching, PairwiseSimilarity):
         assert sketch is None or (modality.sketching is not None and len(sketch) == modality.sketching.width)
 
 
@@ -111,7 +118,7 @@ def test_names_in_any_script_are_names(sample: Sample) -> None:
 
 @EACH
 def test_a_wrong_name_does_not_make_another_modality_of_it(sample: Sample) -> None:
-    """A picture that is called .txt is no text, and so on: it is recognised as what it is, or refused. The sound of a
+    """An image that is called .txt is no text, and so on: it is recognised as what it is, or refused. The sound of a
     video is a recording."""
     for other in SAMPLES:
         if Path(sample.file).suffix in find(other.modality).borrows:
@@ -129,10 +136,10 @@ def test_the_header_declares_a_size(sample: Sample) -> None:
 
 
 @EACH
-def test_a_judgement_says_what_the_medium_says(sample: Sample) -> None:
+def test_a_summary_says_what_the_medium_says(sample: Sample) -> None:
     """But for fingerprints of what is encoded (a video's, a JPEG's), and small differences of a JPEG in small."""
     modality = find(sample.modality)
-    judged, media = modality.judge(sample.data), modality.decode(sample.data)
+    judged, media = modality.summarize(sample.data), modality.decode(sample.data)
     assert judged.header == modality.inspect(sample.data)
     assert judged.measures == pytest.approx(modality.measure(media), abs=0.02)
     scaled = judged.header.fields.get("format") in ("JPEG", "MPO")
@@ -173,7 +180,7 @@ def test_flipped_bytes_are_refused_or_still_usable(sample: Sample, seed: int) ->
 @ALL
 def test_a_bomb_is_refused_by_its_header(name: str) -> None:
     data = BOMBS[name]
-    find(name).judge(first(name).data)  # what is loaded late is no part of it
+    find(name).summarize(first(name).data)  # what is loaded late is no part of it
     tracemalloc.start()
     refused = decoded(name, data)
     _, peak = tracemalloc.get_traced_memory()
@@ -203,7 +210,7 @@ def test_another_modalitys_file_is_refused_or_usable(name: str) -> None:
 
 
 @ALL
-def test_pictures_and_recordings_are_nothing_else(name: str) -> None:
+def test_images_and_recordings_are_nothing_else(name: str) -> None:
     for sample in SAMPLES:
         if sample.modality in ("image", "audio"):
             assert isinstance(decoded(name, sample.data), DecodeError) == (name != sample.modality)
@@ -240,7 +247,7 @@ def test_the_same_medium_is_its_own_near_duplicate(name: str) -> None:
         if isinstance(modality.sketching, Sketching):
             assert modality.sketching.keys(row).dtype == np.uint64
             assert modality.sketching.near(row, row).tolist() == [True]
-        assert near.pairs([sketch, None, sketch], modality.sketching).tolist() == [[0, 2]]
+        assert near_duplicates.near_duplicate_pairs([sketch, None, sketch], modality.sketching).tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("line", ["1,2,3:slow", "1,2,3,4:4,5,6:slow", "1,2,3:4,5,6,7", "1,2:4,5:slow"])

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.modalities.hashing import WIDTH, characters, hashed, mix, runs, words
+from speciate.modalities.hashing import WIDTH, characters, hash_vector, mix, runs, words
 
 WORD = st.text(st.characters(exclude_characters=" "), min_size=1, max_size=8)
 
@@ -43,7 +43,7 @@ def test_products_of_vectors_are_those_of_their_counts() -> None:
     """Signed hashing keeps inner products on average: nothing shared, nothing in common."""
     chance = np.random.default_rng(0)
     texts = ["".join(chance.choice(list("abcdefghijklmnopqrstuvwxyz"), 60)) for _ in range(80)]
-    vectors = np.stack([hashed(text, 3, 5) for text in texts])
+    vectors = np.stack([hash_vector(text, 3, 5) for text in texts])
     products = (vectors @ vectors.T)[np.triu_indices(len(texts), 1)]
     assert vectors.shape == (80, WIDTH)
     assert abs(products.mean()) < 0.01

@@ -27,7 +27,7 @@ def oriented(orientation: int, format_: str = "JPEG") -> bytes:
 
 def refusal(data: bytes) -> DecodeError | None:
     found = []
-    for read in (IMAGE.decode, IMAGE.judge):
+    for read in (IMAGE.decode, IMAGE.summarize):
         try:
             read(data)
         except DecodeError as error:
@@ -45,7 +45,7 @@ def test_our_budget_is_below_pillows(side: int) -> None:
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
-def test_of_many_frames_the_first_is_the_picture(format: str) -> None:  # noqa: A002 - Pillow's word
+def test_of_many_frames_the_first_is_the_image(format: str) -> None:  # noqa: A002 - Pillow's word
     data = frames(format)
     assert IMAGE.inspect(data).fields["frames"] == 3
     assert IMAGE.decode(data).shape == (64, 96, 3)
@@ -92,7 +92,7 @@ def test_every_kind_of_tiff_is_whole(compression: str, mode: str) -> None:
     assert refusal(encode(image, "TIFF", compression=compression)) is None
 
 
-def test_gray_pictures_get_three_channels() -> None:
+def test_gray_images_get_three_channels() -> None:
     media = IMAGE.decode(digit())
     assert media.shape == (8, 8, 3)
     assert (media[..., 0] == media[..., 2]).all()
@@ -137,19 +137,19 @@ def test_floats_are_stretched_to_their_range_and_gaps_are_dark() -> None:
     assert media[7, 7] == 255
 
 
-def test_floats_without_a_number_are_no_picture() -> None:
+def test_floats_without_a_number_are_no_image() -> None:
     refused = refusal(encode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"))
     assert refused is not None
     assert refused.quality == "error"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright(orientation: int) -> None:
+def test_an_image_is_turned_upright(orientation: int) -> None:
     """Also for the sketch: a JPEG's comes from another decode."""
     data = oriented(orientation)
     media = IMAGE.decode(data)
     assert media.shape == ((96, 64, 3) if orientation >= 5 else (64, 96, 3))
-    judged, seen = IMAGE.judge(data).sketch, IMAGE.sketch(media)
+    judged, seen = IMAGE.summarize(data).sketch, IMAGE.sketch(media)
     assert judged is not None
     assert seen is not None
     assert IMAGE.sketching.near(*(np.frombuffer(each, np.uint8)[np.newaxis] for each in (judged, seen))).all()
@@ -157,10 +157,10 @@ def test_a_picture_is_turned_upright(orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("format_", ["JPEG", "MPO", "PNG", "WEBP", "TIFF"])
-def test_the_size_is_that_of_the_upright_picture(format_: str, orientation: int) -> None:
+def test_the_size_is_that_of_the_upright_image(format_: str, orientation: int) -> None:
     data = oriented(orientation, format_)
     height, width, _ = IMAGE.decode(data).shape
-    for fields in (IMAGE.inspect(data).fields, IMAGE.judge(data).header.fields):
+    for fields in (IMAGE.inspect(data).fields, IMAGE.summarize(data).header.fields):
         assert (fields["width"], fields["height"]) == (width, height)
 
 
@@ -169,20 +169,20 @@ def test_a_png_that_says_last_how_it_lies_is_judged_upright() -> None:
     exif[0x0112] = 6
     chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
     late = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    fields = IMAGE.judge(plain[:-12] + late + plain[-12:]).header.fields
+    fields = IMAGE.summarize(plain[:-12] + late + plain[-12:]).header.fields
     assert (fields["width"], fields["height"]) == (64, 96)
 
 
 def test_the_container_does_not_matter() -> None:
     image = Image.open(io.BytesIO(photo()))
-    assert IMAGE.judge(photo()).fingerprint == IMAGE.judge(encode(image, "BMP")).fingerprint
+    assert IMAGE.summarize(photo()).fingerprint == IMAGE.summarize(encode(image, "BMP")).fingerprint
 
 
-def test_what_is_written_beside_a_jpegs_picture_does_not_matter() -> None:
+def test_what_is_written_beside_a_jpegs_image_does_not_matter() -> None:
     plain, marked = (encode(flower(), "JPEG", comment=text) for text in ("", "holidays"))
     assert plain != marked
-    assert IMAGE.judge(plain).fingerprint == IMAGE.judge(marked).fingerprint
-    fingerprints = {IMAGE.judge(oriented(each)).fingerprint for each in range(1, 9)}
+    assert IMAGE.summarize(plain).fingerprint == IMAGE.summarize(marked).fingerprint
+    fingerprints = {IMAGE.summarize(oriented(each)).fingerprint for each in range(1, 9)}
     assert len(fingerprints) == 8
 
 
@@ -219,13 +219,13 @@ def test_a_png_that_lost_bytes_inside_is_never_taken_whole(place: int, missing: 
     assert refusal(data[:place] + data[place + missing :]) is not None
 
 
-def test_pictures_of_any_size_have_vectors_of_one_length() -> None:
+def test_images_of_any_size_have_vectors_of_one_length() -> None:
     assert IMAGE.describe(IMAGE.decode(digit())).shape == IMAGE.describe(IMAGE.decode(photo())).shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3000, 2), (33, 31)])
-def test_pictures_of_any_shape_are_judged(size: tuple[int, int]) -> None:
+def test_images_of_any_shape_are_judged(size: tuple[int, int]) -> None:
     for format_ in ("PNG", "JPEG"):
-        judged = IMAGE.judge(encode(flower(*size), format_))
+        judged = IMAGE.summarize(encode(flower(*size), format_))
         assert 0 <= judged.measures["brightness"] <= 1
         IMAGE.thumbnail(IMAGE.decode(encode(flower(*size), format_)))

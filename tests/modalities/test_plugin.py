@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from speciate import modalities
 from speciate.datasets.versions import version
-from speciate.training.options import options, refused
+from speciate.training.planning.available_methods import available_candidates, unavailable_candidates
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.documentation import programs_in
 from tests.modalities.conftest import PLUGIN
 from tests.modalities.samples import outline
 from tests.training.world import train_now
@@ -21,14 +21,14 @@ DOCS = Path(__file__).parents[2] / "docs" / "adding-a-modality.md"
 
 def test_it_is_found_and_can_be_trained() -> None:
     assert modalities.find("outline").name == "outline"
-    assert "classical" in {option.method for option in options("outline")}
-    assert "classical" not in {option.method for option, _ in refused("outline")}
+    assert "classical" in {option.method for option in available_candidates("outline")}
+    assert "classical" not in {option.method for option, _ in unavailable_candidates("outline")}
 
 
 def test_what_cannot_describe_itself_is_not_trained_classically(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(modalities.find("outline")), "describe", None)
-    assert options("outline") == []
-    assert "classical" in {option.method for option, _ in refused("outline")}
+    assert available_candidates("outline") == []
+    assert "classical" in {option.method for option, _ in unavailable_candidates("outline")}
 
 
 def test_it_is_ingested_and_learned(workspace: Workspace, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_it_is_ingested_and_learned(workspace: Workspace, tmp_path: Path) -> Non
 
 
 def test_the_page_shows_this_very_file() -> None:
-    shown = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    shown = programs_in(DOCS.read_text())
     assert shown == [(PLUGIN / "speciate_outlines.py").read_text()]
     assert (PLUGIN / "speciate_outlines-0.1.dist-info" / "entry_points.txt").read_text().splitlines()[
         1

@@ -81,7 +81,7 @@ def _write(
 
 
 def sound_file(sound: npt.NDArray[np.float32], format: str = "ipod", codec: str = "aac") -> bytes:  # noqa: A002
-    """(T,) at 16 kHz, without pictures."""
+    """(T,) at 16 kHz, without images."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=format, options={"fflags": "+bitexact"}) as container:
         _speak(container, container.add_stream(codec, rate=16_000, layout="mono"), sound)

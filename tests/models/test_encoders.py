@@ -11,10 +11,10 @@ import pytest
 from transformers import BertConfig
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import Volume, as_pictures
-from speciate.models import packaged, sealed
-from speciate.models.backbones import saved, table
-from speciate.models.backbones.table import suits
+from speciate.modalities.medical.volumes import Volume, slice_images
+from speciate.models import model_folder, packaged, sealed
+from speciate.models.backbones import architectures
+from speciate.models.backbones.architectures import suits
 from speciate.models.backbones.text import learn_tokenizer
 from speciate.models.encoders import Encoder, Precision, load_encoder
 from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def trained(tmp_path: Path) -> Path:
     """The folder of a registered model."""
     (folder := tmp_path / "trained").mkdir()
-    saved.save(table.build("new:esm", PROTEINS, 0), folder)
+    model_folder.save(architectures.build("new:esm", PROTEINS, 0), folder)
     sealed.seal(folder)
     return folder
 
@@ -73,10 +73,10 @@ def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:
     check_vectors(encoder, TEXTS)
 
 
-def test_a_model_of_pictures_embeds_videos_frame_by_frame(tmp_path: Path) -> None:
+def test_a_model_of_images_embeds_videos_frame_by_frame(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(4)]
-    saved.save(table.build("new:vit", pictures, 0), tmp_path)
+    model_folder.save(architectures.build("new:vit", pictures, 0), tmp_path)
     sealed.seal(tmp_path)
     encoder, still = load_encoder(f"path:{tmp_path}", media="video"), load_encoder(f"path:{tmp_path}", media="image")
     assert encoder.id == f"{still.id}-of-frames"
@@ -90,18 +90,18 @@ def test_a_model_of_pictures_embeds_videos_frame_by_frame(tmp_path: Path) -> Non
     assert not one[2].any()
 
 
-def test_a_model_of_pictures_embeds_volumes_slice_by_slice(tmp_path: Path) -> None:
+def test_a_model_of_images_embeds_volumes_slice_by_slice(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     scans: list[Volume] = [
         {"voxels": generator.normal(0, 1, (depth, 16, 16)).astype(np.float32), "spacing": np.ones(3, np.float32)}
         for depth in (1, 5, 40)
     ]
-    saved.save(table.build("new:vit", as_pictures(scans[2], 40), 0), tmp_path)
+    model_folder.save(architectures.build("new:vit", slice_images(scans[2], 40), 0), tmp_path)
     sealed.seal(tmp_path)
     encoder = load_encoder(f"path:{tmp_path}")
     found = vectors(encoder, scans)
     for vector, each in zip(found, scans, strict=True):
-        slices = vectors(encoder, as_pictures(each, 16)).mean(axis=0)
+        slices = vectors(encoder, slice_images(each, 16)).mean(axis=0)
         np.testing.assert_allclose(vector, slices / np.linalg.norm(slices), atol=1e-5)
     assert suits("image", "nifti")
     assert not suits("text", "nifti")
@@ -121,9 +121,9 @@ def test_a_trained_networks_backbone_is_an_encoder(trained: Path) -> None:
     encoder = load_encoder("folds@v3", precision="float32", folder=trained)
     assert encoder.id.startswith("folds-v3-")
     check_vectors(encoder, PROTEINS)
-    assert encoder.parameters == sum(p.numel() for p in table.build("new:esm", PROTEINS, 0).module.parameters()) + sum(
-        b.numel() for _, b in _kept_buffers(table.build("new:esm", PROTEINS, 0).module)
-    )
+    assert encoder.parameters == sum(
+        p.numel() for p in architectures.build("new:esm", PROTEINS, 0).module.parameters()
+    ) + sum(b.numel() for _, b in _kept_buffers(architectures.build("new:esm", PROTEINS, 0).module))
 
 
 def _kept_buffers(module: Any) -> list[Any]:
@@ -139,7 +139,7 @@ def test_the_id_follows_whatever_changes_the_vectors(folder: Path) -> None:
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     ids.append(load_encoder(ref, precision="float32").id)
-    table.build(ref, (), 0).module.save_pretrained(folder)  # type: ignore[operator]  # transformers' module
+    architectures.build(ref, (), 0).module.save_pretrained(folder)  # type: ignore[operator]  # transformers' module
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
     ids.append(load_encoder(ref, precision="float32").id)
@@ -179,7 +179,7 @@ def test_weights_that_are_none_are_refused(folder: Path, trained: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(SpeciateError, match="holds no weights"):
         load_encoder(f"path:{folder}")
-    (trained / saved.WEIGHTS).write_bytes(b"changed")
+    (trained / model_folder.WEIGHTS).write_bytes(b"changed")
     with pytest.raises(SpeciateError, match="not what was sealed"):
         load_encoder("folds@v3", folder=trained)
 
@@ -191,4 +191,4 @@ def test_a_folder_with_an_adapter_is_refused(folder: Path) -> None:
         load_encoder(f"path:{folder}")
     assert refusal.value.code is Code.INVALID
     with pytest.raises(SpeciateError, match="Merge it"):
-        table.build(f"path:{folder}", (), 0)
+        architectures.build(f"path:{folder}", (), 0)

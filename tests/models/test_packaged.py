@@ -8,8 +8,8 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.models import packaged
 from speciate.models.packaged import PACKAGED, Packaged
-from speciate.training import options
-from speciate.training.specs import Option
+from speciate.training.planning import available_methods
+from speciate.training.train_spec import Candidate
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def test_weights_that_are_not_installed_say_how_to_get_them(absent: str) -> None
 
 
 def test_a_way_to_train_that_is_not_installed_is_listed_with_what_would_change_it(absent: str) -> None:
-    assert Option(method="probe", base_model="pkg:absent") not in options.options("text")
-    reasons = dict(options.refused("text"))
-    assert "pip install no-such-package" in reasons[Option(method="probe", base_model="pkg:absent")]
+    assert Candidate(method="probe", base_model="pkg:absent") not in available_methods.available_candidates("text")
+    reasons = dict(available_methods.unavailable_candidates("text"))
+    assert "pip install no-such-package" in reasons[Candidate(method="probe", base_model="pkg:absent")]
 
 
 def test_a_package_is_found_without_being_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

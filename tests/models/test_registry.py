@@ -6,21 +6,21 @@ import pytest
 
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
-from speciate.models import registry, sealed, served
-from speciate.models.card import Card
+from speciate.models import registry, sealed
 from speciate.models.endpoints import Endpoint
+from speciate.models.model_card import ModelCard
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define
 
 
-def _staged(folder: Path, weights: str) -> tuple[Path, Card]:
+def _staged(folder: Path, weights: str) -> tuple[Path, ModelCard]:
     folder.mkdir(parents=True)
     (folder / "weights").write_text(weights)
     identity = sealed.seal(folder)
-    return folder, Card(name="m", id=identity, task="text-classification", modality="text", method="classical")
+    return folder, ModelCard(name="m", id=identity, task="text-classification", modality="text", method="classical")
 
 
-def _register(workspace: Workspace, folder: Path, weights: str) -> Card:
+def _register(workspace: Workspace, folder: Path, weights: str) -> ModelCard:
     staged, card = _staged(folder, weights)
     return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, staged))
 
@@ -107,14 +107,12 @@ def test_a_sealed_folder_tells_a_changed_and_a_missing_file(tmp_path: Path) -> N
         assert refusal.value.code is Code.REFUSED
 
 
-# What others serve
-
 ENDPOINT = Endpoint(base_url="https://llm.example/v1", model="big", secret="llm")
 
 
-def _serve(workspace: Workspace, endpoint: Endpoint = ENDPOINT, **more: str | None) -> Card:
-    card = served.prepare(workspace, "m", endpoint, **{"task": None, "license": None} | more)
-    return workspace.database.transact(lambda tx: served.register(tx, workspace, card))
+def _serve(workspace: Workspace, endpoint: Endpoint = ENDPOINT, **more: str | None) -> ModelCard:
+    card = registry.served_card(workspace, "m", endpoint, **{"task": None, "license": None} | more)
+    return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None))
 
 
 def test_an_endpoint_is_a_version_and_the_same_one_is_the_same_version(workspace: Workspace) -> None:
@@ -141,7 +139,7 @@ def test_names_and_tasks_of_endpoints_are_checked(workspace: Workspace) -> None:
         ("no name", None, Code.INVALID), ("triage", None, Code.CONFLICT), ("m", "text-clasification", Code.NOT_FOUND),
     ):  # fmt: skip
         with pytest.raises(SpeciateError) as caught:
-            served.prepare(workspace, name, ENDPOINT, task=task, license=None)
+            registry.served_card(workspace, name, ENDPOINT, task=task, license=None)
         assert caught.value.code is code
 
 
@@ -182,9 +180,9 @@ def test_what_a_person_must_type_first_is_told(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     allow = "speciate allow DATASET --host llm.example --usd CAP"
-    assert served.needs(ENDPOINT) == ("speciate secret set llm --host llm.example", allow)
+    assert registry.commands_needed(ENDPOINT) == ("speciate secret set llm --host llm.example", allow)
     secrets.put("llm", ["llm.example"], "sk-planted")
-    assert served.needs(ENDPOINT) == (allow,)
+    assert registry.commands_needed(ENDPOINT) == (allow,)
     own = Endpoint(base_url="http://127.0.0.1:8000/v1", model="small")
-    assert served.needs(own) == ("speciate hosts add 127.0.0.1:8000",)
-    assert served.needs(own, ("127.0.0.1:8000",)) == ()
+    assert registry.commands_needed(own) == ("speciate hosts add 127.0.0.1:8000",)
+    assert registry.commands_needed(own, ("127.0.0.1:8000",)) == ()

@@ -13,11 +13,11 @@ pytest.importorskip("model_signing")
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from speciate.cli import signing_commands
 from speciate.errors import Code, SpeciateError
+from speciate.lineage.model_report import model_report
 from speciate.models import registry, sealed, signature
-from speciate.models.card import Card
-from speciate.production.dossier import dossier
-from speciate.server import signing
+from speciate.models.model_card import ModelCard
 from speciate.settings import load
 from speciate.workspace.workspace import Workspace
 
@@ -52,7 +52,7 @@ def register(
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(data)
     (folder / "config.json").write_text("{}")
-    card = Card(name=name, id=sealed.seal(folder), method="full")
+    card = ModelCard(name=name, id=sealed.seal(folder), method="full")
     workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, folder))
     return registry.resolve(workspace.database, workspace.folders, name)
 
@@ -72,10 +72,10 @@ def test_what_the_library_signed_is_valid_here_and_there_and_the_id_stays(
 ) -> None:
     keys = make_keys(tmp_path, "ours", curve)
     version = register(workspace, tmp_path)
-    signing.write(version.path, keys.private)
-    found = signature.look(version.path, [keys.public])
+    signing_commands.write_signature(version.path, keys.private)
+    found = signature.verify(version.path, [keys.public])
     assert (found.state, found.signer) == ("valid", "ours.pub.pem")
-    signing.verify_whole(version.path, keys.public)
+    signing_commands.verify_whole(version.path, keys.public)
     assert sealed.check(version.path) == version.card.id
     want_signatures(workspace, keys.public)
     assert loaded(workspace) == version.place
@@ -91,18 +91,18 @@ def test_without_a_signature_nothing_is_loaded_where_one_is_wanted(
         loaded(workspace)
     assert refused.value.code is Code.REFUSED
     assert refused.value.recovery.endswith("speciate sign own@v1 --key PRIVATE.pem")
-    told = dossier(workspace, "own").trust
+    told = model_report(workspace, "own").trust
     assert (told.signature, told.intact) == ("none", True), "it may be looked at"
 
 
 def test_another_key_is_refused_whether_it_is_known_or_not(workspace: Workspace, tmp_path: Path, keys: Keys) -> None:
     version = register(workspace, tmp_path)
     other = make_keys(tmp_path, "other")
-    signing.write(version.path, other.private)
+    signing_commands.write_signature(version.path, other.private)
     want_signatures(workspace, keys.public)
     with pytest.raises(SpeciateError, match="which nobody named here"):
         loaded(workspace)
-    assert dossier(workspace, "own").trust.signature == "unknown_key"
+    assert model_report(workspace, "own").trust.signature == "unknown_key"
     bundle = json.loads((version.place / signature.SIGNATURE).read_text())  # type: ignore[operator]
     bundle["verificationMaterial"]["publicKey"]["hint"] = signature.fingerprint(keys.public)
     (version.place / signature.SIGNATURE).write_text(json.dumps(bundle))  # type: ignore[operator]
@@ -113,7 +113,7 @@ def test_another_key_is_refused_whether_it_is_known_or_not(workspace: Workspace,
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "files.json", "model.sig"])
 def test_one_flipped_byte_anywhere_is_refused(workspace: Workspace, tmp_path: Path, keys: Keys, name: str) -> None:
     version = register(workspace, tmp_path)
-    signing.write(version.path, keys.private)
+    signing_commands.write_signature(version.path, keys.private)
     want_signatures(workspace, keys.public)
     path = version.path / name
     data = bytearray(path.read_bytes())
@@ -124,16 +124,16 @@ def test_one_flipped_byte_anywhere_is_refused(workspace: Workspace, tmp_path: Pa
     with pytest.raises(SpeciateError):
         sealed.check(loaded(workspace))
     with pytest.raises(SpeciateError, match=r"is not what was signed|cannot be read|was not made by"):
-        signing.verify_whole(version.path, keys.public) if name != "model.sig" else signature.check(
+        signing_commands.verify_whole(version.path, keys.public) if name != "model.sig" else signature.check(
             version.path, version.card, [keys.public]
         )  # fmt: skip
-    assert dossier(workspace, "own").trust.intact is (name == "model.sig")
+    assert model_report(workspace, "own").trust.intact is (name == "model.sig")
 
 
 def test_a_file_and_its_hash_changed_together_are_refused(workspace: Workspace, tmp_path: Path, keys: Keys) -> None:
     """Without a signature only the registered id would tell, which stands in the catalog."""
     version = register(workspace, tmp_path)
-    signing.write(version.path, keys.private)
+    signing_commands.write_signature(version.path, keys.private)
     want_signatures(workspace, keys.public)
     path = version.path / "model.safetensors"
     path.unlink()
@@ -147,7 +147,7 @@ def test_a_file_and_its_hash_changed_together_are_refused(workspace: Workspace, 
 def test_the_signed_folder_of_another_model_is_refused(workspace: Workspace, tmp_path: Path, keys: Keys) -> None:
     own, other = register(workspace, tmp_path), register(workspace, tmp_path, "other", b"other weights")
     for version in (own, other):
-        signing.write(version.path, keys.private)
+        signing_commands.write_signature(version.path, keys.private)
     target, source = own.path, other.path
     shutil.rmtree(target)
     shutil.copytree(source, target)
@@ -161,16 +161,16 @@ def test_any_of_the_keys_will_do_and_a_relative_path_is_below_the_workspace(
     workspace: Workspace, tmp_path: Path, keys: Keys
 ) -> None:
     version, other = register(workspace, tmp_path), make_keys(tmp_path, "other")
-    signing.write(version.path, keys.private)
+    signing_commands.write_signature(version.path, keys.private)
     shutil.copy(keys.public, workspace.folders.root / "team.pem")
     want_signatures(workspace, other.public, Path("team.pem"))
     assert loaded(workspace) == version.place
-    assert dossier(workspace, "own").trust.signed_by == "team.pem"
+    assert model_report(workspace, "own").trust.signed_by == "team.pem"
 
 
 def test_a_key_that_is_none_or_not_there_is_said_so(workspace: Workspace, tmp_path: Path, keys: Keys) -> None:
     version = register(workspace, tmp_path)
-    signing.write(version.path, keys.private)
+    signing_commands.write_signature(version.path, keys.private)
     want_signatures(workspace, tmp_path / "gone.pem")
     with pytest.raises(SpeciateError, match=r"There is no key .*gone\.pem"):
         loaded(workspace)
@@ -181,7 +181,7 @@ def test_a_key_that_is_none_or_not_there_is_said_so(workspace: Workspace, tmp_pa
     with pytest.raises(SpeciateError, match="holds no public key of the curves"):
         loaded(workspace)
     with pytest.raises(SpeciateError, match="cannot sign"):
-        signing.write(version.path, keys.public)
+        signing_commands.write_signature(version.path, keys.public)
 
 
 def test_a_private_key_with_a_password_asks_for_it(
@@ -191,8 +191,8 @@ def test_a_private_key_with_a_password_asks_for_it(
     version = register(workspace, tmp_path)
     monkeypatch.setattr("getpass.getpass", lambda prompt: "wrong")
     with pytest.raises(SpeciateError, match="cannot sign"):
-        signing.write(version.path, keys.private)
+        signing_commands.write_signature(version.path, keys.private)
     monkeypatch.setattr("getpass.getpass", lambda prompt: "of tests")
-    signing.write(version.path, keys.private)
-    assert signature.look(version.path, [keys.public]).state == "valid"
+    signing_commands.write_signature(version.path, keys.private)
+    assert signature.verify(version.path, [keys.public]).state == "valid"
     assert load(workspace.folders.root).trust.require_signature is False

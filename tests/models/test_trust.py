@@ -135,7 +135,7 @@ def test_pickles_and_code_are_left_where_they_are_and_named() -> None:
         ["model.safetensors", "pytorch_model.bin", "modeling_evil.py", "1_Pooling/config.json", "a.exe", "evil.jinja"]
     )
     assert chosen.files == ("model.safetensors",)
-    assert set(chosen.set_aside) == {
+    assert set(chosen.excluded) == {
         "pytorch_model.bin",
         "modeling_evil.py",
         "1_Pooling/config.json",

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from speciate.clock import SystemClock
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.versions import version
 from speciate.errors import Code, SpeciateError
-from speciate.predictions.folder import log_folder
-from speciate.predictions.log import About, Log
+from speciate.predictions.log import AnsweringModel, AnswerLog
+from speciate.predictions.log_files import log_folder
 from speciate.settings import Settings
+from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
 from tests.datasets.operations.world import curate
 from tests.predictions.world import USE_CASE, note, texts
 
 
-def logged(workspace: Workspace) -> Log:
+def logged(workspace: Workspace) -> AnswerLog:
     """Answers of now: a run has the clock of the machine."""
-    return Log(log_folder(workspace.folders, USE_CASE), Settings().log, SystemClock())
+    return AnswerLog(log_folder(workspace.folders, USE_CASE), Settings().log, SystemClock())
 
 
 def by_critics(folder: Path) -> str:
@@ -51,7 +51,7 @@ def test_texts_become_rows_with_labels_and_provenance(workspace: Workspace) -> N
     own.feedback({"prediction": ids[0], "label": "bad", "source": "human"})
     own.close()
     made = ingest(workspace, "asked", source=f"log:{USE_CASE}?labelled=true")
-    rows = scan.read(workspace.folders, made).to_pylist()
+    rows = version_rows.read(workspace.folders, made).to_pylist()
     assert made.inputs == ("text",)
     assert {row["prediction"]: row["label"] for row in rows} == {
         each: "good" if place in (2, 4, 6) else "bad" for place, each in enumerate(ids[:8])
@@ -74,7 +74,7 @@ def test_rows_are_added_to_a_dataset_in_its_roles(workspace: Workspace, tmp_path
     made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
     assert made.rows == first.rows + 4
     assert made.inputs == ("review",)
-    found = scan.read(workspace.folders, made).to_pylist()
+    found = version_rows.read(workspace.folders, made).to_pylist()
     assert sum(1 for row in found if row["prediction"] and row["predicted_by"] == "films@v1") == 4
 
 
@@ -92,7 +92,7 @@ def test_texts_that_were_asked_about_are_added_to_the_only_column_that_a_model_s
     own.close()
     made = ingest(workspace, "films", source=f"log:{USE_CASE}?labelled=true", add=True)
     assert (made.rows, made.inputs) == (first.rows + 3, ("review",))
-    found = scan.read(workspace.folders, made).to_pylist()
+    found = version_rows.read(workspace.folders, made).to_pylist()
     assert {row["review"] for row in found if row["prediction"]} == {
         "another thing", "one more thing", "a third thing"
     }  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_se
         own.feedback({"prediction": each, "label": "good", "source": "human"})
     own.close()
     made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
-    found = {row["review"]: row["group_key"] for row in scan.read(workspace.folders, made).to_pylist()}
+    found = {row["review"]: row["group_key"] for row in version_rows.read(workspace.folders, made).to_pylist()}
     assert found["a third thing"] == "critic3"
     assert "another thing" not in found, "it might lie in another split than the rest of its critic"
     [warning] = version(workspace.database, made.ref).report["warnings"]
@@ -121,7 +121,7 @@ def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_se
     own.feedback({"prediction": again, "label": "good", "source": "human"})
     own.close()
     made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
-    rows = scan.read(workspace.folders, made).to_pylist()
+    rows = version_rows.read(workspace.folders, made).to_pylist()
     [came] = [row for row in rows if row["review"] == "another thing"]
     assert came["group_key"] == "critic4", "what was left out comes once its group is known"
     assert {row["split"] for row in rows if row["group_key"] == "critic4"} == {came["split"]}
@@ -141,7 +141,7 @@ def test_a_dataset_whose_split_was_made_by_a_column_takes_answers_that_say_it(
     own.feedback({"prediction": third, "label": "good", "source": "human"})
     own.close()
     made = ingest(workspace, "films", source=f"log:{USE_CASE}", add=True)
-    found = {row["review"]: row["group_key"] for row in scan.read(workspace.folders, made).to_pylist()}
+    found = {row["review"]: row["group_key"] for row in version_rows.read(workspace.folders, made).to_pylist()}
     assert (found.get("a third thing"), found.get("another thing")) == ("critic3", None)
 
 
@@ -153,7 +153,7 @@ def test_files_of_a_log_come_to_no_dataset_whose_groups_paths_said(workspace: Wo
         path.write_bytes(base64.b64decode(png(20 * shade)))
     ingest(workspace, "shades", source=str(tmp_path / "shades"), group_by=r"(patient\d+)")
     own = logged(workspace)
-    note(own, [{"id": "0", "data": png(7)}], About("digits@v2", 1, "image"))
+    note(own, [{"id": "0", "data": png(7)}], AnsweringModel("digits@v2", 1, "image"))
     own.close()
     with pytest.raises(SpeciateError) as raised:
         ingest(workspace, "shades", source=f"log:{USE_CASE}", add=True)
@@ -178,14 +178,14 @@ def test_a_log_that_is_grouped_by_a_column_leaves_out_who_did_not_send_it(worksp
 
 def test_files_become_examples(workspace: Workspace) -> None:
     own = logged(workspace)
-    about = About("digits@v2", 1, "image")
+    about = AnsweringModel("digits@v2", 1, "image")
     ids = [note(own, [{"id": "0", "data": png(20 * shade)}], about)[0] for shade in range(8)]
     again = note(own, [{"id": "0", "data": png(0)}], about)[0]
     for each in [*ids[1:], again]:
         own.feedback({"prediction": each, "label": "dark", "source": "human"})
     own.close()
     made = ingest(workspace, "shades", source=f"log:{USE_CASE}")
-    rows = scan.read(workspace.folders, made).to_pylist()
+    rows = version_rows.read(workspace.folders, made).to_pylist()
     assert (made.modality, made.rows) == ("image", 8)
     assert {row["prediction"] for row in rows} == {*ids[1:], again}, "a file that was asked twice is one example"
 
@@ -214,7 +214,7 @@ def test_a_log_that_is_not_there_is_told_at_once(workspace: Workspace) -> None:
 def test_what_people_corrected_becomes_pairs_of_the_right_answer_over_the_models_own(workspace: Workspace) -> None:
     """What preference training learns from: a person's label is the better answer, what the model said the worse."""
     own = logged(workspace)
-    about = About("writer@v1", 1, "text")
+    about = AnsweringModel("writer@v1", 1, "text")
     ids = note(own, texts(*(f"what is {n} and {n}?" for n in range(8))), about, output="four")
     for place, each in enumerate(ids[:6]):
         own.feedback({"prediction": each, "label": "four" if place == 2 else str(2 * place), "source": "human"})

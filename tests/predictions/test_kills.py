@@ -9,24 +9,24 @@ import sys
 import textwrap
 from pathlib import Path
 
-from speciate.predictions import reading, tending
-from speciate.predictions.folder import LogFolder
+from speciate.predictions import maintenance, reading
+from speciate.predictions.log_files import LogFolder
 
 _SERVES = """
 import sys, threading
 from pathlib import Path
-from speciate.clock import SystemClock
-from speciate.predictions.folder import LogFolder
-from speciate.predictions.log import About, Log
+from speciate.workspace.clock import SystemClock
+from speciate.predictions.log_files import LogFolder
+from speciate.predictions.log import AnswerLog, AnsweringModel
 from speciate.settings import Log as Settings
-log = Log(LogFolder(Path(sys.argv[1])), Settings(), SystemClock())
+log = AnswerLog(LogFolder(Path(sys.argv[1])), Settings(), SystemClock())
 said = [{"output": "good", "confidence": 0.9, "error": None}]
 lock = threading.Lock()
 def serve(name):
     number = 0
     while True:
         ids = log.ids(1)
-        if log.note(ids, [{"id": "0", "text": f"film {name} {number}"}], said, About("m@v1", 1, "text"), 1.0):
+        if log.note(ids, [{"id": "0", "text": f"film {name} {number}"}], said, AnsweringModel("m@v1", 1, "text"), 1.0):
             with lock:
                 sys.stdout.write(ids[0] + "\\n")  # the answer leaves
                 sys.stdout.flush()
@@ -49,7 +49,7 @@ def test_every_answer_that_left_is_in_the_log_whenever_its_writer_is_killed(tmp_
             os.kill(process.pid, signal.SIGKILL)
             left += [line.strip() for line in process.stdout if line.endswith("\n")]
         if answers == 300:
-            tending.seal(folder)
+            maintenance.seal_segments(folder)
     there = reading.answers(folder, columns=["id"])["id"].to_pylist()
     assert len(there) == len(set(there))
     assert set(left) <= set(there)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from speciate.predictions import identity, reading
-from speciate.predictions.log import About
-from speciate.predictions.records import decode, encode
-from speciate.predictions.redaction import Redaction
+from speciate.predictions import prediction_ids, reading
+from speciate.predictions.log import AnsweringModel
+from speciate.predictions.log_files import decode, encode
+from speciate.predictions.pii_redaction import Redaction
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, said, texts
 
@@ -40,7 +40,7 @@ def test_only_the_sample_is_written_and_every_id_tells_whether(tmp_path: Path, c
     own = log(tmp_path, clock, sample=0.3)
     ids = note(own, texts(*map(str, range(200))))
     there = set(reading.answers(own.folder, columns=["id"])["id"].to_pylist())
-    assert there == {each for each in ids if identity.sampled(each, 0.3)}
+    assert there == {each for each in ids if prediction_ids.is_sampled(each, 0.3)}
     assert 30 < len(there) < 90
     own.close()
 
@@ -81,7 +81,7 @@ def test_files_that_are_not_kept_are_said_to_be_left_out(
 ) -> None:
     own = log(tmp_path, clock, **settings)
     data = base64.b64encode(b"\x89PNG and more").decode()
-    [id_] = note(own, [{"id": "0", "data": data}], About("m@v1", 1, modality))
+    [id_] = note(own, [{"id": "0", "data": data}], AnsweringModel("m@v1", 1, modality))
     found = reading.find(own.folder, id_)
     assert found is not None
     assert found.input is None
@@ -93,7 +93,7 @@ def test_files_that_are_not_kept_are_said_to_be_left_out(
 def test_a_file_is_kept_once_by_its_hash(tmp_path: Path, clock: ManualClock) -> None:
     own = log(tmp_path, clock)
     data = base64.b64encode(b"\x89PNG and more").decode()
-    ids = [note(own, [{"id": "0", "data": data}], About("m@v1", 1, "image"))[0] for _ in range(3)]
+    ids = [note(own, [{"id": "0", "data": data}], AnsweringModel("m@v1", 1, "image"))[0] for _ in range(3)]
     found = reading.find(own.folder, ids[-1])
     assert found is not None
     assert found.input is not None
@@ -119,12 +119,12 @@ def test_a_full_disk_stops_no_answer_and_the_gap_is_told(
 
     monkeypatch.setattr(os, "write", write)
     for _ in range(3):
-        assert not own.note(own.ids(1), texts("two"), [said()], About("films@v1", 1, "text"), 1.0)
+        assert not own.note(own.ids(1), texts("two"), [said()], AnsweringModel("films@v1", 1, "text"), 1.0)
     assert not own.feedback({"prediction": first, "label": "bad", "source": "human"})
     monkeypatch.undo()
     [last] = note(own, texts("three"))
     own.close()
-    found = reading.held(own.folder)
+    found = reading.contents(own.folder)
     assert (found.answers, found.missed, found.torn) == (2, 4, 0)
     assert own.missed == 4
     assert {first, last} == set(reading.answers(own.folder, columns=["id"])["id"].to_pylist())
@@ -135,10 +135,10 @@ def test_what_cannot_be_written_is_counted_and_stops_nothing(
     tmp_path: Path, clock: ManualClock, item: dict[str, Any]
 ) -> None:
     own = log(tmp_path, clock)
-    assert not own.note(own.ids(1), [item], [said()], About("m@v1", 1, "multimodal"), 1.0)
+    assert not own.note(own.ids(1), [item], [said()], AnsweringModel("m@v1", 1, "multimodal"), 1.0)
     [after] = note(own, texts("next"))
     own.close()
-    found = reading.held(own.folder)
+    found = reading.contents(own.folder)
     assert (found.answers, found.missed) == (1, 1)
     assert reading.find(own.folder, after) is not None
 
@@ -147,7 +147,7 @@ def test_a_log_far_beyond_its_quota_takes_nothing_more(tmp_path: Path, clock: Ma
     own = log(tmp_path, clock, quota_mb=0.01)
     note(own, texts("long " * 4000))
     own._writer.measure()
-    assert not own.note(own.ids(1), texts("more"), [said()], About("films@v1", 1, "text"), 1.0)
+    assert not own.note(own.ids(1), texts("more"), [said()], AnsweringModel("films@v1", 1, "text"), 1.0)
     assert own.missed == 1
     own.close()
 

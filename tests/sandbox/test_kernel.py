@@ -9,26 +9,29 @@ from pathlib import Path
 
 import pytest
 
+from speciate.cli import doctor
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import code_scorer, own_scorer
 from speciate.evaluation.environments import simulators
-from speciate.sandbox import Cage, check, complete, kernel, layers, start
-from speciate.sandbox import filter as system_calls
-from speciate.sandbox.filter import Tried
-from speciate.server import doctor
-from speciate.training.language.reinforcement.binding import bound
-from speciate.training.language.specs import EnvironmentSpec, GrpoParameters
+from speciate.evaluation.scorers import sandboxed_scorers
+from speciate.sandbox import Sandbox, check, is_complete, kernel, layers, start, syscall_filter
+from speciate.sandbox.syscall_filter import FilterSupport
+from speciate.training.language_hyperparameters import EnvironmentSpec, GrpoParameters
+from speciate.training.planning.language_checks import bind_reward_parameters
 
-pytestmark = pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the sandbox")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
 Lack = Callable[[pytest.MonkeyPatch], None]
 LACKING: dict[str, Lack] = {
     "files": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 0),
     "truncation": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 2),
     "network": lambda patch: patch.setattr(kernel, "_landlock_abi", lambda: 3),
-    "filter": lambda patch: patch.setattr(system_calls, "tried", lambda: Tried(filter=False, capabilities=True)),
-    "capabilities": lambda patch: patch.setattr(system_calls, "tried", lambda: Tried(filter=True, capabilities=False)),
-    "architecture": lambda patch: patch.setattr(system_calls, "machine", lambda: None),
+    "filter": lambda patch: patch.setattr(
+        syscall_filter, "probe_support", lambda: FilterSupport(filter=False, capabilities=True)
+    ),
+    "capabilities": lambda patch: patch.setattr(
+        syscall_filter, "probe_support", lambda: FilterSupport(filter=True, capabilities=False)
+    ),
+    "architecture": lambda patch: patch.setattr(syscall_filter, "machine", lambda: None),
 }
 
 
@@ -41,16 +44,16 @@ def lacking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def by_scorer(folder: Path) -> None:
     (folder / "mine.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\ndef score(*_): return 1.0")
     rows = [{"example": {}, "prediction": {}}]
-    own_scorer.score_all(folder / "run", folder / "mine.py", "score", rows, policy="where_possible")
+    sandboxed_scorers.score_by_user(folder / "run", folder / "mine.py", "score", rows, policy="where_possible")
 
 
 def by_program(folder: Path) -> None:
     row = {"example": {"tests": "pass"}, "prediction": {"output": f"open({str(folder / 'ran')!r}, 'w')"}}
-    code_scorer.score_all(folder / "run", [row], policy="where_possible")
+    sandboxed_scorers.score_programs(folder / "run", [row], policy="where_possible")
 
 
 def by_environment(folder: Path) -> None:
-    with simulators.opened("gymnasium:CartPole-v1", folder, "where_possible", look=False):
+    with simulators.open_simulators("gymnasium:CartPole-v1", folder, "where_possible", look=False):
         pass
 
 
@@ -68,14 +71,14 @@ def test_others_code_is_refused_where_a_layer_is_missing_whatever_the_settings_s
 def test_a_training_with_an_environment_is_refused_before_there_is_a_job(lacking: str, tmp_path: Path) -> None:
     parameters = GrpoParameters(environment=EnvironmentSpec(file=f"{tmp_path / 'none.py'}:Mine"))
     with pytest.raises(SpeciateError, match=lacking) as refused:
-        bound(parameters, {}, None)  # type: ignore[arg-type]  # not looked at before
+        bind_reward_parameters(parameters, {}, None)  # type: ignore[arg-type]  # not looked at before
     assert refused.value.code is Code.UNAVAILABLE
 
 
 def test_a_workspace_that_requires_the_sandbox_reads_no_foreign_bytes_without_it(lacking: str, tmp_path: Path) -> None:
     for code in (False, True):
         with pytest.raises(SpeciateError, match=lacking) as refused:
-            start([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"], Cage((), tmp_path, code=code))
+            start([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"], Sandbox((), tmp_path, code=code))
         assert refused.value.code is Code.UNAVAILABLE
     assert not (tmp_path / "ran").exists()
 
@@ -85,7 +88,7 @@ def test_where_a_person_allows_it_our_own_code_starts_with_the_layers_that_there
 ) -> None:
     check("where_possible")
     asks = "import socket\ntry: socket.socket()\nexcept PermissionError: print('no socket')\nelse: print('a socket')"
-    process = start([sys.executable, "-I", "-c", asks], Cage((), tmp_path), "where_possible")
+    process = start([sys.executable, "-I", "-c", asks], Sandbox((), tmp_path), "where_possible")
     told = process.stdout.read().decode().strip()
     process.kill()
     by_landlock_alone = lacking in ("filter", "capabilities")

@@ -1,4 +1,4 @@
-"""What others' code tries in a cage: each attack is the body of a function that returns something true where it got
+"""What others' code tries in a sandbox: each attack is the body of a function that returns something true where it got
 through. Refused is what raises OSError, or returns nothing.
 
 The words in braces are of `Ground`. No attack needs a number of a system call that differs between machines.

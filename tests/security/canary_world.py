@@ -16,24 +16,25 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
-from speciate import usecases
-from speciate.datasets import scan, versions
+from speciate import use_cases
+from speciate.datasets import version_rows, versions
 from speciate.evaluation import decisions, evaluate
-from speciate.evaluation.report import Decision
+from speciate.evaluation.reports.report import Decision
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.pool import Pool
-from speciate.models import fetching, registry
-from speciate.predictions.log import About
-from speciate.production import aliases, logged
-from speciate.server.mcp_app import Server
-from speciate.server.surface import App, Caller
-from speciate.serving.folder import Refused, State, Wanted, slot_folder
+from speciate.models import fetch, registry
+from speciate.predictions import answer_lookup
+from speciate.predictions.log import AnsweringModel
+from speciate.promotion import aliases
+from speciate.server.mcp.app import Server
+from speciate.server.tool_api import App, Caller
+from speciate.serving.deployment_folder import Refused, State, Wanted, deployment_folder
 from speciate.settings import Serving, Settings
-from speciate.usecases import Definition, Objective
+from speciate.use_cases import Definition, Objective
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.evaluation.served import served
+from tests.evaluation.endpoints.switching_server import served
 from tests.evaluation.world import perform
 from tests.security.canaries import name, planted
 from tests.training.world import train_now
@@ -67,7 +68,7 @@ def world(folder: Path) -> Iterator[World]:
         names = _data(workspace, root) | _models(app, root)
         yield World(app, Server(app), root, names | _traces(app, names["report"], names["fetch"]))
     finally:
-        logged.of(workspace).close()
+        answer_lookup.logs_of(workspace).close()
         pool.close()
         workspace.close()
 
@@ -83,7 +84,7 @@ def _data(workspace: Workspace, root: Path) -> dict[str, str]:
         for i in range(80)
     ]
     first = data.ingest(workspace, NOTES, rows=rows, label="kind", inputs=[BODY], group_by="film", modality="text")
-    ids = scan.read(workspace.folders, first, ["id"]).column("id").to_pylist()
+    ids = version_rows.read(workspace.folders, first, ["id"]).column("id").to_pylist()
     data.label(workspace, NOTES, {ids[0]: name("other")}, source="agent")
     archive = root / "pictures.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -99,7 +100,7 @@ def _data(workspace: Workspace, root: Path) -> dict[str, str]:
     for i in range(3):
         (root / "broken" / f"{planted('broken')} {i}.jpg").write_bytes(_picture(3)[:200])
     (root / "own.py").write_text(SCORER + GUESS)
-    pictures = scan.read(workspace.folders, versions.resolve(workspace.database, PICTURES), ["id"])
+    pictures = version_rows.read(workspace.folders, versions.resolve(workspace.database, PICTURES), ["id"])
     return {
         "example": str(ids[0]),
         "other": str(ids[1]),
@@ -123,7 +124,7 @@ def _models(app: App, root: Path) -> dict[str, str]:
         name=USE_CASE, task="text-classification", objective=Objective(metric="accuracy", target=0.2),
         incumbent=f"column:{_said(workspace)}", target_column="kind",
     )  # fmt: skip
-    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
     few = {"candidates": ["logistic"]}
     train_now(workspace, name=MODEL, dataset=f"{NOTES}@v1", method="classical", hyperparameters=few, use_case=USE_CASE)
     fetched = _fetch(workspace, root)
@@ -139,7 +140,7 @@ def _models(app: App, root: Path) -> dict[str, str]:
     other = Definition(name="other", task="text-classification", objective=Objective(metric="accuracy", target=0.2))
     passed = Decision(id="decision-other", verdict="promote", reasons=("measured",), candidate=f"{MODEL}@v1",
                       baseline="constant:")  # fmt: skip
-    workspace.database.transact(lambda tx: usecases.define(tx, other, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, other, policy="auto"))
     workspace.database.transact(lambda tx: decisions.store(tx, passed, use_case="other", version=1, evaluation=judged))
     return {"evaluation": judged, "coded": coded, "served": asked, "fetch": json.dumps(fetched)}
 
@@ -169,22 +170,24 @@ def _fetch(workspace: Workspace, root: Path) -> dict[str, Any]:
     (folder / "vocab.txt").write_text(planted("vocabulary"))
     (folder / "model.safetensors").write_bytes(save({"a": np.zeros((4, 4), np.float32)}))
     (folder / f"{planted('file')}.bin").write_bytes(b"\x80\x04.")
-    return data.run_job(workspace, fetching.KIND.name, name=THEIRS, source=f"path:{folder}")
+    return data.run_job(workspace, fetch.KIND.name, name=THEIRS, source=f"path:{folder}")
 
 
 def _traces(app: App, ingested: str, fetched: str) -> dict[str, str]:
     """What was answered, said, promoted and run. The arguments are results of jobs, as JSON."""
     workspace = app.workspace
     model = registry.resolve(workspace.database, workspace.folders, MODEL).ref
-    log = logged.of(workspace).of(USE_CASE)
+    log = answer_lookup.logs_of(workspace).of(USE_CASE)
     (prediction,) = log.ids(1)
     output = {"output": planted("output"), "confidence": 0.5, "error": None}
-    assert log.note([prediction], [{"id": "0", "text": planted("asked")}], [output], About(model, 1, "text"), 1.5)
+    assert log.note(
+        [prediction], [{"id": "0", "text": planted("asked")}], [output], AnsweringModel(model, 1, "text"), 1.5
+    )
     assert log.feedback({"prediction": prediction, "label": planted("feedback"), "source": "human", "by": "grace"})
     moved = {"use_case": USE_CASE, "model": model, "expected": None, "action": "promote", "actor": "ada"}
     noted = {"note": planted("auditnote")}
     workspace.database.transact(lambda tx: aliases.move(tx, **moved, evidence=noted))
-    slot = slot_folder(workspace.folders, USE_CASE)
+    slot = deployment_folder(workspace.folders, USE_CASE)
     slot.create()
     slot.want(Wanted(use_case=USE_CASE, options=Serving()))
     slot.tell(State(refused=Refused(generation=1, model=model, why="it is too slow", at=1.0)))

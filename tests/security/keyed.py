@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
-from speciate.secrets import Named
-from speciate.server.mcp_app import Server
+from speciate.secrets import SecretRequest
+from speciate.server.mcp.app import Server
 from speciate.workspace.workspace import Workspace
 
 
@@ -25,7 +25,7 @@ class Asking(BaseModel):
 
 
 def plan(spec: Asking, workspace: Workspace) -> Plan:
-    return Plan(payload=spec.model_dump(), preload=spec.preload, secrets=(Named("planted", spec.host),))
+    return Plan(payload=spec.model_dump(), preload=spec.preload, secrets=(SecretRequest("planted", spec.host),))
 
 
 def run(run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from speciate.modalities.scans.deidentification.profile import rows
+from speciate.modalities.medical.deidentification.profile import rows
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PIXELS = np.arange(64, dtype=np.uint16).reshape(8, 8) * 521

@@ -10,30 +10,31 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
-from speciate.datasets.sources import unpacking
-from speciate.evaluation import caged_lines, code_scorer, gym_scorer, own_scorer
+from speciate.datasets.sources import sandbox_calls
 from speciate.evaluation.environments import simulators
 from speciate.evaluation.predictors import code
+from speciate.evaluation.scorers import sandboxed_scorers
 from speciate.jobs import pool
 from speciate.modalities.messages import Message
-from speciate.sandbox import Cage, CagePolicy, python, start
-from speciate.serving import runner
-from speciate.serving.folder import Target
+from speciate.sandbox import Sandbox, SandboxPolicy, client, python, start
+from speciate.serving import replica
+from speciate.serving.deployment_folder import Target
 from speciate.settings import Settings
-from speciate.training.language.reinforcement import environment
-from speciate.training.language.rewards import specs
-from speciate.training.language.rewards.reward import Asked
-from speciate.training.language.rewards.table import KINDS, Place
+from speciate.training.rewards import reward_spec, tool_environment
+from speciate.training.rewards.reward import RewardRequest
+from speciate.training.rewards.reward_table import REWARD_KINDS, RewardPlace
 from speciate.workspace.workspace import Folders
 
-STARTING = (caged_lines, pool, runner, unpacking)
+STARTING = (client,)
 """The modules that call `start`; the test looks whether there are others."""
 
 
 class Begun(Exception):
     """What a caller handed to `start`."""
 
-    def __init__(self, argv: list[str], cage: Cage, policy: CagePolicy = "required", environment: Any = None) -> None:
+    def __init__(
+        self, argv: list[str], cage: Sandbox, policy: SandboxPolicy = "required", environment: Any = None
+    ) -> None:
         super().__init__()
         self.argv, self.cage, self.policy, self.environment = argv, cage, policy, environment
 
@@ -44,63 +45,65 @@ def by_pool(folder: Path) -> None:
 
 
 def by_unpacking(folder: Path) -> None:
-    desk = unpacking.Desk(None, "required", Folders(folder / "workspace"), folder)  # type: ignore[arg-type]  # not asked
-    unpacking.unpack_into(folder / "unpacked", "a:b", {}, readable=[folder / "listed"], desk=desk)
+    context = sandbox_calls.SourceContext(None, "required", Folders(folder / "workspace"), folder)  # type: ignore[arg-type]  # not asked
+    sandbox_calls.unpack_into(folder / "unpacked", "a:b", {}, readable=[folder / "listed"], context=context)
 
 
 def by_runner(folder: Path) -> None:
     target = Target(generation=1, model="m@v1", path="models/m", task="classification", modality="image")
-    runner.Runner(folder / "workspace", folder / "scratch", target, 4096, "required")
+    replica.Runner(folder / "workspace", folder / "scratch", target, 4096, "required")
 
 
 def by_scorer(folder: Path) -> None:
     (folder / "mine.py").write_text("def score(example, prediction): return 1.0")
-    own_scorer.score_all(folder, folder / "mine.py", "score", [{"example": {}, "prediction": {}}])
+    sandboxed_scorers.score_by_user(folder, folder / "mine.py", "score", [{"example": {}, "prediction": {}}])
 
 
 def by_gym_scorer(folder: Path) -> None:
-    gym_scorer.score_all(folder, [{"example": {"entry": "{}"}, "prediction": {"output": "1"}}])
+    sandboxed_scorers.score_gym(folder, [{"example": {"entry": "{}"}, "prediction": {"output": "1"}}])
 
 
 def by_code_scorer(folder: Path) -> None:
-    code_scorer.score_all(folder, [{"example": {"tests": "pass"}, "prediction": {"output": "pass"}}])
+    sandboxed_scorers.score_programs(folder, [{"example": {"tests": "pass"}, "prediction": {"output": "pass"}}])
 
 
 def by_candidate(folder: Path) -> None:
     """A function in somebody's file as a model under evaluation."""
     file = folder / "mine.py"
     file.write_text("def predict(inputs): return inputs")
-    identity = code.named(file.read_bytes(), "predict")
+    identity = code.code_identity(file.read_bytes(), "predict")
     run = SimpleNamespace(folders=Folders(folder / "workspace"), folder=SimpleNamespace(path=folder))
-    contestant = SimpleNamespace(path=str(file), function="predict", identity=identity)
-    with code._caged(SimpleNamespace(run=run, contestant=contestant)) as ask:  # type: ignore[arg-type]  # all it looks at
+    evaluated_model = SimpleNamespace(path=str(file), function="predict", identity=identity)
+    with code._open_function(SimpleNamespace(run=run, evaluated_model=evaluated_model)) as ask:  # type: ignore[arg-type]  # all it looks at
         ask([SimpleNamespace(media="text")])  # type: ignore[list-item]
 
 
 def by_simulators(folder: Path) -> None:
-    with simulators.opened("gymnasium:CartPole-v1", folder, "required", look=False):
+    with simulators.open_simulators("gymnasium:CartPole-v1", folder, "required", look=False):
         pass
 
 
 def by_environment(folder: Path) -> None:
     """Tools that a language model calls while it learns."""
-    described = environment.Described(folder / "mine.py", "Mine", "", "", [], True)
-    host = environment.Host(environment.EnvironmentSpec(file="mine.py:Mine"), described, [], folder, "required")
+    described = tool_environment.EnvironmentDescription(folder / "mine.py", "Mine", "", "", [], True)
+    host = tool_environment.EnvironmentHost(
+        tool_environment.EnvironmentSpec(file="mine.py:Mine"), described, [], folder, "required"
+    )
     host.reward(1)
 
 
-def by_reward(spec: Callable[[Path], specs.RewardSpec]) -> Callable[[Path], None]:
+def by_reward(spec: Callable[[Path], reward_spec.RewardSpec]) -> Callable[[Path], None]:
     def asked(folder: Path) -> None:
         given = spec(folder)
-        marker = KINDS[given.kind](given, Place(folder))
-        marker.mark([Asked((Message("user", "?"),), "answer", None, {"tests": "pass"})])
+        marker = REWARD_KINDS[given.kind](given, RewardPlace(folder))
+        marker.score([RewardRequest((Message("user", "?"),), "answer", None, {"tests": "pass"})])
 
     return asked
 
 
-def python_reward(folder: Path) -> specs.PythonReward:
+def python_reward(folder: Path) -> reward_spec.PythonReward:
     (folder / "mine.py").write_text("def reward(*_): return [1.0]")
-    return specs.PythonReward(kind="python", file=f"{folder / 'mine.py'}:reward")
+    return reward_spec.PythonReward(kind="python", file=f"{folder / 'mine.py'}:reward")
 
 
 SANDBOXES: dict[str, Callable[[Path], None]] = {
@@ -114,8 +117,8 @@ SANDBOXES: dict[str, Callable[[Path], None]] = {
     "simulators": by_simulators,
     "environment": by_environment,
     "reward in a file": by_reward(python_reward),
-    "reward by rules": by_reward(lambda _: specs.RegexReward(kind="regex", pattern="x")),
-    "reward by programs": by_reward(lambda _: specs.CodeReward(kind="code")),
+    "reward by rules": by_reward(lambda _: reward_spec.RegexReward(kind="regex", pattern="x")),
+    "reward by programs": by_reward(lambda _: reward_spec.CodeReward(kind="code")),
 }
 NONE = "none"
 

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from speciate.cli import confirmation, sealed_keys
+from speciate.cli.sealed_keys import StoredKey
 from speciate.errors import Code, SpeciateError
-from speciate.production import approvals
-from speciate.production.statement import Key
-from speciate.server import control, person, sealed_key
-from speciate.server.control import ACTIONS, Anyone, OnlyPerson
-from speciate.server.sealed_key import Stored
+from speciate.governance import approvals
+from speciate.governance.approval_signatures import Key
+from speciate.server import control
+from speciate.server.control import ACTIONS, OpenAction, PersonAction
 from speciate.workspace.workspace import Workspace
-from tests.production.people import Signer
+from tests.governance.people import Signer
 from tests.server.processes import Daemons
 from tests.server.terminals import CLI, PHRASE, enroll, sign, type_at
 
@@ -85,8 +86,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         again = sign(second.workspace, "key", "enroll", "--name", "jane")
         assert again.status == 0, again.text
         person = Signer("jane")
-        [stored] = sealed_key.every()
-        person.private, person.key = sealed_key.unseal(stored, PHRASE), stored.key
+        [stored] = sealed_keys.all_keys()
+        person.private, person.key = sealed_keys.unseal(stored, PHRASE), stored.key
         yield World(first, person, waiting, second)
         first.close()
         second.close()
@@ -97,11 +98,11 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_every_action_says_whether_it_needs_a_person_and_why_not() -> None:
     for name, action in ACTIONS.items():
-        assert isinstance(action, OnlyPerson) or (isinstance(action, Anyone) and action.why), name
-    assert {name for name, action in ACTIONS.items() if isinstance(action, OnlyPerson)} == set(REQUESTS), (
+        assert isinstance(action, PersonAction) or (isinstance(action, OpenAction) and action.why), name
+    assert {name for name, action in ACTIONS.items() if isinstance(action, PersonAction)} == set(REQUESTS), (
         "a new action of a person needs a request here, which is tried without a signature"
     )
-    assert {name for name, action in ACTIONS.items() if isinstance(action, Anyone)} == NOBODYS, (
+    assert {name for name, action in ACTIONS.items() if isinstance(action, OpenAction)} == NOBODYS, (
         "an action that needs no person is added here by somebody who thought of it"
     )
     assert set(ACTIONS) >= control.ENDING
@@ -156,8 +157,8 @@ def _today(here: World, it: dict[str, str]) -> None:
 
 
 def _wrong_passphrase(here: World, it: dict[str, str]) -> None:
-    [stored] = sealed_key.every()
-    sealed_key.unseal(stored, "correct horse battery stable")
+    [stored] = sealed_keys.all_keys()
+    sealed_keys.unseal(stored, "correct horse battery stable")
 
 
 def _own_key(here: World, it: dict[str, str]) -> None:
@@ -346,7 +347,7 @@ def test_what_was_typed_before_the_question_is_thrown_away(here: World) -> None:
 
 
 def test_a_process_without_a_terminal_has_no_passphrase() -> None:
-    code = "from speciate.server.person import passphrase; passphrase('? ')"
+    code = "from speciate.cli.confirmation import passphrase; passphrase('? ')"
     ran = subprocess.run(
         [CLI[0], "-c", code], input=PHRASE, capture_output=True, text=True, start_new_session=True, check=False
     )
@@ -360,12 +361,12 @@ def test_a_person_is_told_when_to_touch_a_hardware_key(
     program = tmp_path / "ssh-keygen"
     program.write_text("#!/bin/sh\necho 'Confirm user presence' >&2\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr(person, "ssh_keygen", lambda: str(program))
+    monkeypatch.setattr(confirmation, "ssh_keygen", lambda: str(program))
     told = {"sk-ssh-ed25519@openssh.com": "Touch the key now.\n", "ssh-ed25519": ""}
     for kind, said in told.items():
-        stored = Stored(tmp_path / "k.json", Key("f" * 64, "token", "ssh", f"{kind} AAAA"), {}, None)
+        stored = StoredKey(tmp_path / "k.json", Key("f" * 64, "token", "ssh", f"{kind} AAAA"), {}, None)
         with pytest.raises(SpeciateError, match="did not sign"):
-            person._signed_by_ssh(stored, b"message")
+            confirmation._signed_by_ssh(stored, b"message")
         assert capsys.readouterr().out == said
 
 
@@ -376,22 +377,22 @@ def test_a_key_file_that_is_not_its_owners_alone_is_left_out_and_the_others_sign
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    stored, private = sealed_key.create("jane", PHRASE)
+    stored, private = sealed_keys.create("jane", PHRASE)
     assert stored.path.stat().st_mode & 0o777 == 0o600
     assert private.private_bytes_raw().hex() not in stored.path.read_text()
     assert PHRASE not in stored.path.read_text()
-    assert sealed_key.unseal(stored, PHRASE).private_bytes_raw() == private.private_bytes_raw()
+    assert sealed_keys.unseal(stored, PHRASE).private_bytes_raw() == private.private_bytes_raw()
     with pytest.raises(SpeciateError, match="already"):
-        sealed_key.create("jane", PHRASE)
+        sealed_keys.create("jane", PHRASE)
     with pytest.raises(SpeciateError, match="fewer than 12"):
-        sealed_key.create("short", "secret")
+        sealed_keys.create("short", "secret")
     data = stored.path.read_text()
     told = json.loads(data)
 
-    spare, _ = sealed_key.create("spare", PHRASE)
+    spare, _ = sealed_keys.create("spare", PHRASE)
 
     def refused(said: str) -> None:
-        assert list(sealed_key.every()) == [spare], "one file takes no other key along"
+        assert list(sealed_keys.all_keys()) == [spare], "one file takes no other key along"
         told = capsys.readouterr().err
         assert said in told
         assert str(stored.path) in told
@@ -401,7 +402,7 @@ def test_a_key_file_that_is_not_its_owners_alone_is_left_out_and_the_others_sign
     stored.path.chmod(0o600)
     stored.path.parent.chmod(0o755)
     with pytest.raises(SpeciateError, match="must belong to you alone"):
-        list(sealed_key.every())
+        list(sealed_keys.all_keys())
     stored.path.parent.chmod(0o700)
     os.link(stored.path, tmp_path / "second name")
     refused("has 2 names")
@@ -425,10 +426,10 @@ def test_a_key_file_that_is_not_its_owners_alone_is_left_out_and_the_others_sign
         refused("is not as it was written")
     greedy = stored._replace(sealed=stored.sealed | {"n": 1 << 30})
     with pytest.raises(SpeciateError, match="its cost is none of ours"):
-        sealed_key.unseal(greedy, PHRASE)
+        sealed_keys.unseal(greedy, PHRASE)
     swapped = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
     with pytest.raises(SpeciateError, match="does not open"):
-        sealed_key.unseal(stored._replace(key=stored.key._replace(public=swapped)), PHRASE)
+        sealed_keys.unseal(stored._replace(key=stored.key._replace(public=swapped)), PHRASE)
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")

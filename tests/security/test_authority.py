@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from mcp import Client
 from mcp_types import ElicitResult
 
-from speciate import secrets, usecases
+from speciate import secrets, use_cases
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
-from speciate.evaluation.report import Decision
+from speciate.evaluation.reports.report import Decision
+from speciate.governance import approval_keys, approvals, audit, consents, policy
 from speciate.jobs.engine import Engine
-from speciate.production import aliases, approval_keys, approvals, audit, consents, policy, promote
-from speciate.server.mcp_app import Server, offered_tools
-from speciate.server.surface import App, Caller
-from speciate.usecases import Definition, Objective, UseCaseLimits
+from speciate.promotion import aliases, promote
+from speciate.server.mcp.app import Server, offered_tools
+from speciate.server.tool_api import App, Caller
+from speciate.use_cases import Definition, Objective, UseCaseLimits
 from speciate.workspace.workspace import Workspace
 from tests.serving import world as serving
 
@@ -97,9 +98,9 @@ CALLS: dict[str, list[Call]] = {
     "wait_for_job": [{"job": "{promotion}", "timeout_seconds": 0}],
 }  # fmt: skip
 GRANTING = (
-    (approvals, "decide"), (promote, "override"), (promote, "apply_approved"), (usecases, "apply_approved"),
+    (approvals, "decide"), (promote, "override"), (promote, "apply_approved"), (use_cases, "apply_approved"),
     (policy, "_change"), (policy, "confirm"), (consents, "allow"), (consents, "disallow"), (secrets, "put"),
-    (secrets, "remove"), (approval_keys, "enroll"), (approval_keys, "revoke"), (approval_keys, "accept"),
+    (secrets, "remove"), (approval_keys, "enroll"), (approval_keys, "revoke"), (approval_keys, "accept_problems"),
 )  # fmt: skip
 """What a person's commands call."""
 _decide = approvals.decide
@@ -130,7 +131,7 @@ class Ground(NamedTuple):
             assert now[what] == self.before[what], what
         assert now["approvals"].items() >= self.before["approvals"].items()
         assert {each for each, _ in now["approvals"].values()} == {"pending"}
-        loosened = usecases.loosenings(self.before["definition"], now["definition"])
+        loosened = use_cases.loosenings(self.before["definition"], now["definition"])
         assert loosened == (), loosened
 
 
@@ -142,7 +143,7 @@ def state(workspace: Workspace) -> dict[str, Any]:
         "audit": database.read("SELECT * FROM audit ORDER BY ALL"),
         "consents": database.read("SELECT * FROM consents ORDER BY ALL"),
         "approvals": {each[0]: each[1:] for each in database.read("SELECT id, state, decided_by FROM approvals")},
-        "definition": Definition(**usecases.get(database, USE_CASE).model_dump(include=set(Definition.model_fields))),
+        "definition": Definition(**use_cases.get(database, USE_CASE).model_dump(include=set(Definition.model_fields))),
     }
 
 
@@ -157,7 +158,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     server = Server(app)
     names = {**_stage(workspace, server), "root": str(folder)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speciate.tools.labelling._SECONDS", 0.05)
+        patch.setattr("speciate.tools.labels._SECONDS", 0.05)
         for module, function in GRANTING:
             patch.setattr(module, function, _never(function))
         made = Ground(server, workspace, app.caller, names, state(workspace))
@@ -180,11 +181,11 @@ def _stage(workspace: Workspace, server: Server) -> dict[str, str]:
         name=USE_CASE, task="text-classification", objective=Objective(metric="accuracy", target=0.9),
         limits=UseCaseLimits(p95_latency_ms=50),
     )  # fmt: skip
-    workspace.database.transact(lambda tx: usecases.define(tx, wanted, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, wanted, policy="auto"))
     serving.version(workspace, first, serving.scaled(1.5), "b")
     serving.version(workspace, first, serving.scaled(2.0), "c")
     serving.move(workspace, f"{MODEL}@v1")
-    newest = usecases.get(workspace.database, USE_CASE).version
+    newest = use_cases.get(workspace.database, USE_CASE).version
     for version, verdict in ((2, "promote"), (3, "hold")):
         made = Decision(
             id=f"decision-{version}", verdict=verdict, reasons=("measured",), candidate=f"{MODEL}@v{version}",
@@ -333,7 +334,7 @@ def test_a_stricter_goal_is_in_force_at_once_and_a_persons_word_is_seen(ground: 
                 "limits": {"p95_latency_ms": 50}}  # fmt: skip
     assert _call(ground.server, "define_use_case", stricter)["state"] == "active"
     ground.held()
-    assert usecases.get(ground.workspace.database, USE_CASE).objective.target == 0.95
+    assert use_cases.get(ground.workspace.database, USE_CASE).objective.target == 0.95
     assert audit.verify(ground.workspace.database).problems == ()
     current = aliases.read(ground.workspace.database, USE_CASE)
     assert current is not None

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import own_code
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run
-from speciate.language import bases as language_bases
-from speciate.models import trust, weights
-from speciate.models.backbones import table
-from speciate.training import bases
-from speciate.training.specs import Payload, TrainSpec
+from speciate.models import model_folder, trust
+from speciate.models.backbones import architectures
+from speciate.models.language import causal_lm as language_bases
+from speciate.sandbox import user_code
+from speciate.training.planning import base_models
+from speciate.training.train_spec import Payload, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.server.processes import Daemons, Stdio, end
 
@@ -353,14 +353,14 @@ def test_a_training_reads_a_copy_that_trust_has_seen(workspace: Workspace, tmp_p
     run_folder.create({"payload": {}, "job": "job-x", "workspace": str(workspace.folders.root)})
     spec = TrainSpec(name="m", dataset="d", method="sft", base_model=f"path:{theirs}")
     payload = Payload.model_construct(spec=spec, base_folder=str(theirs), teachers=())
-    with bases.copied(Run(run_folder), payload) as copied:
+    with base_models.copy_caller_folders(Run(run_folder), payload) as copied:
         (theirs / "config.json").write_text("{}")
         assert copied.base_folder is not None
         assert Path(copied.base_folder).name == theirs.name, "cached vectors are known by it"
         assert json.loads((Path(copied.base_folder) / "config.json").read_bytes()) == _CONFIG
     assert not Path(copied.base_folder).exists(), "a copy of gigabytes outlives no run"
     (theirs / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
-    with pytest.raises(SpeciateError, match="asks for code"), bases.copied(Run(run_folder), payload):
+    with pytest.raises(SpeciateError, match="asks for code"), base_models.copy_caller_folders(Run(run_folder), payload):
         pass
 
 
@@ -371,7 +371,7 @@ def test_a_cache_of_the_hub_is_refused_with_the_way_to_use_it(tmp_path: Path) ->
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(path)
     with pytest.raises(SpeciateError, match="links are not followed") as refused:
-        weights.check_folder(snapshot)
+        model_folder.check_weights(snapshot)
     assert "cp -rL" in refused.value.recovery
 
 
@@ -379,7 +379,7 @@ def test_code_that_is_nested_too_deep_or_too_long_is_an_error_in_words(tmp_path:
     for name, text in (("deep.py", "-" * 200_000 + "1"), ("brackets.py", "[" * 100_000), ("long.py", "#" * (1 << 21))):
         (tmp_path / name).write_text(text)
         with pytest.raises(SpeciateError) as refused:
-            own_code.describe(tmp_path / name, "score", "Name another.")
+            user_code.describe_function(tmp_path / name, "score", "Name another.")
         assert refused.value.code is Code.INVALID
 
 
@@ -389,8 +389,8 @@ def test_settings_may_hold_any_bytes(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = _model(Path(name) / "m")
         (folder / "config.json").write_bytes(data)
-        assert table.modality_of(f"path:{folder}") in (None, *table.FILES)
-        assert language_bases.writes(folder) in (True, False)
+        assert architectures.modality_of(f"path:{folder}") in (None, *architectures.FILES)
+        assert language_bases.is_causal_lm(folder) in (True, False)
         (folder / "backbone.json").write_bytes(data)
         with contextlib.suppress(SpeciateError):
-            table.modality_of(f"path:{folder}")
+            architectures.modality_of(f"path:{folder}")

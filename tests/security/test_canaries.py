@@ -17,12 +17,12 @@ from mcp import Client, MCPError
 from speciate.errors import SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
-from speciate.sandbox import complete
+from speciate.sandbox import is_complete
 from speciate.worker import perform
 from tests.security.canaries import found_in, in_answer, leaks, planted
 from tests.security.canary_world import MODEL, NOTES, PICTURES, THEIRS, USE_CASE, World, world
 
-pytestmark = pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
 Call = dict[str, Any]
 BAD_SQL = "SELECT body::INT FROM examples"
@@ -210,8 +210,8 @@ MARKED_BY_ELEMENT = {"speciate://evaluations/{id}/page"}
 @pytest.fixture(scope="module")
 def planted_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world(tmp_path_factory.mktemp("canaries")) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speciate.tools.labelling._SECONDS", 0.1)  # nothing runs the jobs that calls begin
-        patch.setattr("speciate.datasets.similarity.neighbours._WAIT_SECONDS", 0.1)
+        patch.setattr("speciate.tools.labels._SECONDS", 0.1)  # nothing runs the jobs that calls begin
+        patch.setattr("speciate.datasets.similarity.nearest_neighbours._WAIT_SECONDS", 0.1)
         yield made
 
 
@@ -322,7 +322,7 @@ def test_a_run_that_fails_says_in_our_words_why(planted_world: World, case: str,
         assert leaks([error.message, error.recovery]) == []  # noqa: PT017 - a plan may refuse it, or the run
         return
     folder = RunFolder(tmp_path / "job-x.1")
-    folder.create({"entry": found.run, "payload": plan.payload, "job": "job-x",
+    folder.create({"entry": found.run, "payload": plan.payload_json(), "job": "job-x",
                    "workspace": str(workspace.folders.root)})  # fmt: skip
     outcome = perform(folder)
     assert leaks([outcome.message, outcome.recovery]) == []

@@ -18,9 +18,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.sandbox import complete
-from speciate.server.mcp_app import Server
-from speciate.server.surface import App
+from speciate.sandbox import is_complete
+from speciate.server.mcp.app import Server
+from speciate.server.tool_api import App
 from speciate.server.untrusted import clean
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -30,7 +30,7 @@ from tests.security.canaries import leaks, planted
 from tests.security.test_canaries import wrong
 
 pytestmark = [
-    pytest.mark.slow, pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the cage"),
+    pytest.mark.slow, pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox"),
 ]  # fmt: skip
 
 

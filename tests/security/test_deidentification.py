@@ -8,7 +8,6 @@ import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,10 +15,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 import speciate
-from speciate.modalities.scans.deidentification.engine import deidentify
-from speciate.modalities.scans.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
-from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms, shifted
+from speciate.modalities.medical.deidentification.deidentifier import deidentify
+from speciate.modalities.medical.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
+from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, shift_date
 from speciate.server.client import Client, ToolError
+from tests.domains.calling import answers_of_page, ended
 from tests.security import planted, scans
 from tests.server.processes import Daemons
 
@@ -78,7 +78,7 @@ def test_nothing_planted_survives_but_what_an_option_keeps(profile: str, implici
             assert str(there.value) == str(each.value) or there.value == each.value, told
             kept.add(each.trace or b"")
         elif said == "C" and each.vr in ("DA", "DT") and "modified_dates" in profile:
-            assert str(there.value) == shifted(each.value, days), told
+            assert str(there.value) == shift_date(each.value, days), told
             moved.add(str(there.value).encode())
         elif there is not None:
             assert str(there.value) != str(each.value), told
@@ -199,9 +199,6 @@ def _days(one: str, other: str) -> int:
     return (datetime.date.fromisoformat(other) - datetime.date.fromisoformat(one)).days
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "deidentification.md"
-
-
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons = Daemons(tmp_path / "workspace")
@@ -216,9 +213,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 @pytest.mark.slow
 def test_from_a_folder_to_an_export_nobody_is_named(client: Client, tmp_path: Path) -> None:
     scans.folder(tmp_path / "sent")
-    page: dict[str, Any] = {}
-    exec(DOCS.read_text().partition("```python\n")[2].partition("```")[0], page)  # as the guide has it
-    done, report = page["done"], page["report"]
+    report = answers_of_page(client, "deidentification.md")["curate_dataset"]["steps"][0]["audit"]
     assert (report["files"], report["not_possible"]) == (4, 0)
     assert report["columns"]["dropped"] == ["comment"]
     left = _everything(tmp_path / "shared")
@@ -230,10 +225,10 @@ def test_from_a_folder_to_an_export_nobody_is_named(client: Client, tmp_path: Pa
     for format_ in ("dicom", "folder"):
         with pytest.raises(ToolError, match=r"(?s)may name people.*steps=\[\{'op': 'deidentify'\}\]"):
             client.call("export_dataset", dataset="scans@v1", format=format_, path="never")
-    named = done("export_dataset", dataset="scans@v1", format="dicom", path="named", identified=True)
+    named = ended(client, "export_dataset", dataset="scans@v1", format="dicom", path="named", identified=True)
     assert named["report"]["examples"] == 4
     assert scans.TRACES[0] in _everything(tmp_path / "named")
-    done("create_dataset", name="again", source="shared")
+    ended(client, "create_dataset", name="again", source="shared")
     sql = "SELECT label, group_key, split, deidentified, slices FROM examples ORDER BY ALL"
     rows = [client.call("query_dataset", dataset=name, sql=sql)["untrusted"]["rows"] for name in ("scans", "again")]
     assert rows[0] == rows[1]

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import speciate.tools
 from hypothesis import given
 from hypothesis import strategies as st
 
+import speciate.tools
 from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE
 from speciate.jobs import pool
-from speciate.production import answer
-from speciate.server.arguments import input_schema, parse
-from speciate.server.mcp_app import declared
+from speciate.sandbox.client import ProcessDied
+from speciate.server.mcp.app import declarations
+from speciate.server.mcp.arguments import input_schema, parse
+from speciate.serving import predict_worker
 from speciate.settings import load
-from speciate.tasks.contract import Prediction
+from speciate.tasks.task import Prediction
 
-TOOLS = {each.name: each for each in declared(speciate.tools, "__tool__")}
+TOOLS = {each.name: each for each in declarations(speciate.tools, "__tool__")}
 ODD = [math.nan, math.inf, -math.inf, [math.nan], {"x": {"y": [math.inf]}}]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -68,8 +69,8 @@ def test_settings_hold_no_number_that_is_none(tmp_path: Path, line: str) -> None
 
 @given(JSON)
 def test_what_a_service_process_says_is_an_answer_an_error_or_a_process_that_died(reply: Any) -> None:
-    with contextlib.suppress(SpeciateError):
-        assert isinstance(pool._told(json.loads(json.dumps(reply)), "a:b"), dict | SpeciateError)
+    with contextlib.suppress(ProcessDied):
+        assert isinstance(pool.parse_reply(json.loads(json.dumps(reply))), dict | SpeciateError)
 
 
 class Broken:
@@ -81,10 +82,10 @@ class Broken:
 
 
 def _predicted(monkeypatch: pytest.MonkeyPatch, given: list[Prediction]) -> list[dict[str, Any]]:
-    monkeypatch.setattr(answer, "_loaded", lambda path: Broken(given))
+    monkeypatch.setattr(predict_worker, "_load_model", lambda path: Broken(given))
     payload = {"model": "m", "modality": "text", "inputs": [], "parts": [], "ignored_parts": []}
     items = [{"id": "0", "text": "one"}, {"id": "1", "text": "two"}]
-    found: list[dict[str, Any]] = answer.answer({**payload, "items": items})["predictions"]
+    found: list[dict[str, Any]] = predict_worker.answer({**payload, "items": items})["predictions"]
     return found
 
 

@@ -1,4 +1,5 @@
-"""Attacks on the cages that run others' code: a reward of a file, a scorer of a file, and programs that models wrote.
+"""Attacks on the sandboxes that run others' code: a reward of a file, a scorer of a file, and programs that models
+wrote.
 
 What gets through where there is no cage must not get through in one. The quiet attacks share a process; those that cost
 it are slow, but for some.
@@ -17,13 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from speciate.datasets.sources.gym_entries import written
-from speciate.evaluation import caged_lines, code_scorer, own_scorer
-from speciate.sandbox import complete, layers
+from speciate.datasets.sources.reasoning_gym import encode_entry
+from speciate.evaluation.scorers import sandboxed_scorers
+from speciate.sandbox import client, is_complete, layers
 from tests.security.attacks import CLOSED, LOUD, OPEN, PRELUDE, WORD, Ground, function, ground
-from tests.training.language.rewards.asked import ask, opened
+from tests.training.rewards.opened import ask, opened
 
-pytestmark = pytest.mark.skipif(not complete(), reason="this kernel has no cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 
 QUIET = OPEN | CLOSED
 CAGES = ("reward", "scorer", "code")
@@ -77,8 +78,8 @@ def by_scorer(source: str, folder: Path, count: int, seconds: float = SECONDS) -
         source + "\ndef score(example, prediction):\n    return outcome(ATTACKS[prediction['output']])\n"
     )
     rows = [{"example": {}, "prediction": {"output": each}} for each in range(count)]
-    found = own_scorer.score_all(folder / "run", folder / "mine.py", "score", rows, seconds=seconds)
-    return [None if isinstance(each, own_scorer.ScorerError) else each["score"] for each in found]
+    found = sandboxed_scorers.score_by_user(folder / "run", folder / "mine.py", "score", rows, seconds=seconds)
+    return [None if isinstance(each, sandboxed_scorers.ScorerError) else each["score"] for each in found]
 
 
 def by_code(source: str, folder: Path, count: int, seconds: float = SECONDS) -> list[float | None]:
@@ -95,8 +96,8 @@ def by_code(source: str, folder: Path, count: int, seconds: float = SECONDS) -> 
 
 def passes(program: str, tests: str, folder: Path, seconds: float = SECONDS) -> bool:
     row = {"example": {"tests": tests}, "prediction": {"output": program}}
-    (scored,) = code_scorer.score_all(folder / "run", [row], seconds=seconds)
-    return scored == {code_scorer.NAME: 1.0}
+    (scored,) = sandboxed_scorers.score_programs(folder / "run", [row], seconds=seconds)
+    return scored == {sandboxed_scorers.CODE_PASSES: 1.0}
 
 
 BY: dict[str, Callable[[str, Path, int, float], list[float | None]]] = {
@@ -105,7 +106,7 @@ BY: dict[str, Callable[[str, Path, int, float], list[float | None]]] = {
 
 
 NEEDS = {"connects to an abstract socket": "signals"}
-"""Attack -> the layer of the cage without which it gets through, where it is one that not every kernel has."""
+"""Attack -> the layer of the sandbox without which it gets through, where it is one that not every kernel has."""
 
 
 @pytest.fixture(scope="module", params=CAGES)
@@ -148,7 +149,7 @@ def test_it_survives_code_that(
     attack: str, cage: str, place: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No value comes of it, it ends in time, and nothing is left: no process, no file."""
-    monkeypatch.setattr(caged_lines, "_MOST_BYTES", 16 << 20)
+    monkeypatch.setattr(client, "_MOST_BYTES", 16 << 20)
     before, began = children(), time.monotonic()
     source = all_of({attack: LOUD[attack]}, place)
     if cage == "code":
@@ -170,7 +171,7 @@ def test_answers_that_a_scorer_of_reasoning_gym_runs_reach_nothing(task: str, tm
     made = reasoning_gym.create_dataset(task, size=1, seed=3)
     answer = f"__import__('os').mkdir({str(tmp_path / 'made')!r})"
     with opened(tmp_path / "run", {"kind": "gym"}) as reward:
-        assert ask(reward, [answer], columns=[{"entry": written(made[0])}])[0] != 1
+        assert ask(reward, [answer], columns=[{"entry": encode_entry(made[0])}])[0] != 1
     assert not (tmp_path / "made").exists()
     with contextlib.suppress(Exception):  # without a cage it is run
         made.score_answer(answer, made[0])

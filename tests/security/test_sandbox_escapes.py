@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 import speciate
-from speciate.sandbox import complete
+from speciate.sandbox import is_complete
 from tests.security import sandbox_attempts
 from tests.security.sandbox_callers import NONE, SANDBOXES, STARTING
 from tests.security.sandbox_probe import ATTEMPTS
 
 pytestmark = [
-    pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the sandbox"),
+    pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the attempts use numbers of x86-64"),
 ]
 NOBODY = 65534
@@ -78,25 +78,28 @@ def test_without_a_sandbox_the_attempts_get_out(name: str, user: str) -> None:
 
 
 def test_every_caller_of_the_sandbox_is_attacked() -> None:
-    """A module that imports `start`, or a new kind of `CagedLines`, is to be added to sandbox_callers.py."""
+    """A module that imports `start` or `SandboxClient` is to be added to sandbox_callers.py."""
     root = Path(speciate.__path__[0])
     starting, asking = set[str](), set[str]()
     for path in root.rglob("*.py"):
-        if path.is_relative_to(root / "sandbox"):
+        if path in (root / "sandbox" / "__init__.py", root / "sandbox" / "process.py"):  # where `start` comes from
             continue
-        if "sandbox" not in (text := path.read_text()) and "CagedLines" not in text:
-            continue
-        tree = ast.parse(text)
+        tree = ast.parse(path.read_text())
         module = ".".join(("speciate", *path.relative_to(root).with_suffix("").parts))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speciate.sandbox"):
-                starting |= {module} if {"start"} & {each.name for each in node.names} else set()
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "CagedLines":
-                asking.add(module)
-            assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "sandbox.start"), module
+                names = {each.name for each in node.names}
+                starting |= {module} if "start" in names else set()
+                asking |= {module} if "SandboxClient" in names else set()
+            by_module = isinstance(node, ast.Attribute) and ast.unparse(node) in (
+                "sandbox.start",
+                "client.SandboxClient",
+            )
+            assert not by_module, module
     assert starting == {each.__name__ for each in STARTING}
     assert asking == {
-        "speciate.evaluation.code_scorer", "speciate.evaluation.environments.simulators",
-        "speciate.evaluation.gym_scorer", "speciate.evaluation.own_code", "speciate.evaluation.predictors.code",
-        "speciate.training.language.reinforcement.environment", "speciate.training.language.rewards.ruled",
+        "speciate.datasets.sources.sandbox_calls", "speciate.evaluation.environments.simulators",
+        "speciate.evaluation.predictors.code", "speciate.evaluation.scorers.sandboxed_scorers", "speciate.jobs.pool",
+        "speciate.sandbox.user_code", "speciate.serving.replica", "speciate.training.rewards.sandboxed_rewards",
+        "speciate.training.rewards.tool_environment",
     }  # fmt: skip

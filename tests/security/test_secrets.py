@@ -18,7 +18,7 @@ import pytest
 
 import speciate
 from speciate import sandbox, secrets
-from speciate.sandbox import Cage
+from speciate.sandbox import Sandbox
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, MCP, encode
 from tests.server.processes import MODERN, Daemons
@@ -125,7 +125,7 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     assert any(KEY in line for line in _processes(f"import sys; '{KEY}'; print(flush=True); sys.stdin.read()"))
 
 
-@pytest.mark.skipif(not sandbox.complete(), reason="this kernel lacks a layer of the cage")
+@pytest.mark.skipif(not sandbox.is_complete(), reason="this kernel lacks a layer of the sandbox")
 def test_a_caged_process_cannot_read_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     secrets.put("planted", ["llm.example"], KEY)
@@ -133,7 +133,7 @@ def test_a_caged_process_cannot_read_the_keys(tmp_path: Path, monkeypatch: pytes
     program = (
         f"import os\ntry: print(open({str(secrets.file())!r}).read())\nexcept OSError as e: print(type(e).__name__)"
     )
-    caged = sandbox.start([sys.executable, "-I", "-c", program], Cage((), tmp_path / "own"))
+    caged = sandbox.start([sys.executable, "-I", "-c", program], Sandbox((), tmp_path / "own"))
     try:
         assert caged.stdout.read().decode().strip() == "PermissionError"
     finally:
@@ -142,7 +142,12 @@ def test_a_caged_process_cannot_read_the_keys(tmp_path: Path, monkeypatch: pytes
 
 def test_no_tool_can_read_a_key_or_grant_a_consent() -> None:
     """They are not even imported there; and the one module in between tells only whether a key is missing."""
-    forbidden = {"speciate.secrets", "speciate.production.consents", "speciate.server.keys", "speciate.server.terminal"}
+    forbidden = {
+        "speciate.secrets",
+        "speciate.governance.consents",
+        "speciate.cli.key_commands",
+        "speciate.cli.approval_commands",
+    }
     for path in [*(ROOT / "tools").glob("*.py"), *(ROOT / "resources").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set[str]()

@@ -10,12 +10,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from speciate.datasets.look import sql_cage
-from speciate.datasets.look.query import query
+from speciate.datasets.inspect import sql_sandbox
+from speciate.datasets.inspect.query import query
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
-from speciate.sandbox import Cage, Limits, complete, start
+from speciate.sandbox import Limits, Sandbox, is_complete, start
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -99,7 +99,7 @@ except duckdb.Error:
     print("stopped")
 """
 
-pytestmark = pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_duckdb_refuses_where_the_check_is_passed_over(
     """The second line: the same SQL straight on the locked connection, in this process."""
     text = sql.format(out=attack.out, secret=attack.secret, sealed=attack.out)
     with (
-        sql_cage.locked([attack.sealed], f"read_parquet('{attack.sealed}')") as connection,
+        sql_sandbox.open_locked([attack.sealed], f"read_parquet('{attack.sealed}')") as connection,
         pytest.raises(duckdb.Error),
     ):
         connection.execute(text).fetchall()
@@ -186,10 +186,10 @@ def test_duckdb_refuses_where_the_check_is_passed_over(
 
 @pytest.mark.parametrize("sql", [*WRITES[:5], *READS[:4]])
 def test_the_system_refuses_where_duckdb_is_open(attack: Attack, sql: str, tmp_path: Path) -> None:
-    """The first line: a DuckDB without any lock, in a cage like that of the pool."""
+    """The first line: a DuckDB without any lock, in a sandbox like that of the pool."""
     text = sql.format(out=attack.out, secret=attack.secret, sealed=attack.sealed)
     (tmp_path / "own").mkdir()
-    cage = Cage((attack.sealed.parent,), tmp_path / "own", Limits(memory_mb=1024))
+    cage = Sandbox((attack.sealed.parent,), tmp_path / "own", Limits(memory_mb=1024))
     process = start([sys.executable, "-I", "-c", OPEN_DUCKDB, str(attack.sealed), text], cage)
     try:
         assert process.stdout.read().decode().strip() == "stopped"

@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from speciate import peers
+from speciate import hosts
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.endpoints.asking import Limits, ask_all
-from speciate.evaluation.endpoints.chat import Reply, Request
+from speciate.evaluation.endpoints.chat_client import Reply, Request
+from speciate.evaluation.endpoints.concurrent_calls import Limits, ask_all
 from speciate.models.endpoints import Endpoint
 from speciate.settings import load
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.predictors.answering import Answering, answering
 from tests.models.hub_server import serving as hub_serving
-from tests.models.test_fetching import GOOD, fetched
+from tests.models.test_fetch import GOOD, fetched
 
 NAME, PUBLIC = "models.example", "93.184.216.34"
 QUESTION = [Request([{"role": "user", "content": "x: 1\ny: 1"}], 8)]
@@ -72,14 +72,14 @@ def asked(url: str, listed: tuple[str, ...]) -> Reply:
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_of_the_open_internet_is_known_in_every_spelling(address: str) -> None:
-    assert not peers.is_public(address)
-    assert not peers.may_reach(address, NAME, 443, ())
+    assert not hosts.is_public(address)
+    assert not hosts.may_reach(address, NAME, 443, ())
 
 
 @given(st.ip_addresses(v=4))
 def test_a_public_address_needs_no_listing_and_wrapping_changes_nothing(address: Any) -> None:
     public = address.is_global and not address.is_multicast
-    assert peers.may_reach(str(address), NAME, 443, ()) == public == peers.is_public(f"::ffff:{address}")
+    assert hosts.may_reach(str(address), NAME, 443, ()) == public == hosts.is_public(f"::ffff:{address}")
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_a_public_address_needs_no_listing_and_wrapping_changes_nothing(address:
     ],
 )
 def test_a_listing_is_of_a_host_and_its_port(address: str, listed: tuple[str, ...], may: bool) -> None:
-    assert peers.may_reach(address, NAME, 443, listed) == may
+    assert hosts.may_reach(address, NAME, 443, listed) == may
 
 
 def test_a_link_local_address_must_be_listed_itself() -> None:
-    assert peers.may_reach("169.254.169.254", "169.254.169.254", 80, ("169.254.169.254",))
+    assert hosts.may_reach("169.254.169.254", "169.254.169.254", 80, ("169.254.169.254",))
 
 
 # Endpoints
@@ -150,7 +150,7 @@ def test_a_name_that_leads_elsewhere_when_it_is_asked_again_gains_nothing(
 
 def test_without_the_guard_the_same_name_would_be_asked(server: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     lead(monkeypatch, PUBLIC, "127.0.0.1")
-    monkeypatch.setattr(peers, "guarded", lambda client, listed: client)
+    monkeypatch.setattr(hosts, "guard", lambda client, listed: client)
     socket.getaddrinfo(NAME, 1)
     assert asked(f"http://{NAME}:{server.server_port}/v1", ()).text == "yes"
 
@@ -266,7 +266,7 @@ def test_an_endpoint_sends_nobody_on(status: int) -> None:
 def test_a_redirect_leads_to_nothing_but_http(location: str) -> None:
     """Where a client follows at all, as that of the hub does."""
     with listening(location or "http://") as first:
-        client = peers.guarded(httpx2.Client(follow_redirects=True), (first.url[7:],))
+        client = hosts.guard(httpx2.Client(follow_redirects=True), (first.url[7:],))
         with client, pytest.raises((httpx2.HTTPError, httpx2.InvalidURL, SpeciateError)):
             client.get(first.url)
 
@@ -275,11 +275,11 @@ def test_where_redirects_are_followed_a_key_stays_with_its_host_and_each_connect
     with listening() as other, listening(other.url) as first:
         listed = (first.url[7:], other.url[7:])
         head = {"Authorization": "Bearer s3cr3t-key-of-mine"}
-        with peers.guarded(httpx2.Client(follow_redirects=True, headers=head), listed) as client:
+        with hosts.guard(httpx2.Client(follow_redirects=True, headers=head), listed) as client:
             assert client.get(first.url).status_code == 200
         assert "s3cr3t" in first.heard[0]
         assert "s3cr3t" not in other.heard[0]
-        client = peers.guarded(httpx2.Client(follow_redirects=True, headers=head), listed[:1])
+        client = hosts.guard(httpx2.Client(follow_redirects=True, headers=head), listed[:1])
         with client, pytest.raises(SpeciateError, match="no public address"):
             client.get(first.url)
         assert len(other.heard) == 1
@@ -291,7 +291,7 @@ def test_a_connection_that_is_kept_open_serves_no_other_host(
     """What was looked at for a listed name is not used for another name of the same machine."""
     lead(monkeypatch, "127.0.0.1")
     port, body = server.server_port, {"messages": [{"content": "x: 1\ny: 1"}]}
-    with peers.guarded(httpx2.Client(), (f"127.0.0.1:{port}",)) as client:
+    with hosts.guard(httpx2.Client(), (f"127.0.0.1:{port}",)) as client:
         assert client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body).status_code == 200
         with pytest.raises(SpeciateError, match="no person listed that host"):
             client.post(f"http://{NAME}:{port}/v1/chat/completions", json=body)
@@ -340,7 +340,7 @@ def test_who_a_key_is_bound_to_is_who_is_asked(rest: str, scheme: str) -> None:
 
 def test_a_proxy_of_the_environment_is_the_peer(server: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.server_port}")
-    with peers.guarded(httpx2.Client(), ()) as client:
+    with hosts.guard(httpx2.Client(), ()) as client:
         body = {"messages": [{"content": "x: 1\ny: 1"}]}
         assert client.post(f"http://{NAME}/v1/chat/completions", json=body).status_code == 200
 

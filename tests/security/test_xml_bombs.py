@@ -1,7 +1,7 @@
 """XML, and what else is nested or refers to other things, in files of data: entities that multiply, entities that name
 a file or an address, deep nesting. Nothing of it is expanded, read or asked for, and each ingest ends soon.
 
-We parse no XML of others; libraries that decode pictures and scans meet it in their metadata, in a caged process.
+We parse no XML of others; libraries that decode pictures and scans meet it in their metadata, in a sandboxed process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.versions import Manifest
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
@@ -124,7 +124,7 @@ FOLDERS: dict[str, Callable[[Path, bytes], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the cage is of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is of Linux")
 @pytest.mark.parametrize("modality", FOLDERS)
 def test_what_lies_in_metadata_is_neither_expanded_nor_followed(
     modality: str, workspace: Workspace, tmp_path: Path, asked: list[str]
@@ -136,7 +136,7 @@ def test_what_lies_in_metadata_is_neither_expanded_nor_followed(
     began = time.monotonic()
     made: Manifest = ingest(workspace, "d", source=str(folder), modality=modality)
     assert time.monotonic() - began < _SECONDS
-    rows = scan.read(workspace.folders, made).to_pylist()
+    rows = version_rows.read(workspace.folders, made).to_pylist()
     assert [row["quality"] for row in rows if "good" in str(row)] == ["ok"]
     assert asked[1:] == []
     assert not any(SECRET.encode() in path.read_bytes() for path in workspace.folders.root.rglob("*") if path.is_file())

@@ -11,7 +11,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Finished, Kind, Kinds, NextStep
 from speciate.jobs.pool import Pool
-from speciate.server.surface import App
+from speciate.server.tool_api import App
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace

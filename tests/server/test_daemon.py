@@ -17,12 +17,12 @@ import duckdb
 import psutil
 import pytest
 
+from speciate.cli import daemon_commands
 from speciate.environment import socket_path
 from speciate.errors import Code, SpeciateError
-from speciate.server import online
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, MCP, encode
-from speciate.workspace.lock import Held, Lock
+from speciate.workspace.lock import Lock, LockHeldError
 from speciate.workspace.workspace import Workspace
 from tests.server.processes import Daemons, Stdio, end, report_of
 
@@ -207,7 +207,7 @@ def test_sigterm_ends_it_in_order(daemons: Daemons) -> None:
 
 def test_stop_frees_the_workspace(daemons: Daemons) -> None:
     process = daemons.start()
-    with pytest.raises(Held):
+    with pytest.raises(LockHeldError):
         Lock(daemons.workspace)
     daemons.control("stop")
     assert process.wait(20) == 0
@@ -351,9 +351,9 @@ def test_stop_waits_for_the_process_that_it_told_and_for_no_other(
     """Process 7 was told; `serving` is named by the card while somebody holds the lock."""
     lock = Lock(tmp_path)
     (tmp_path / "daemon.json").write_text(json.dumps({"pid": serving}))
-    monkeypatch.setattr(online, "control", lambda arguments, action: {"pid": 7})
-    monkeypatch.setattr(online, "_END_SECONDS", 0.1)
-    assert online.stop(argparse.Namespace(workspace=str(tmp_path))) == status
+    monkeypatch.setattr(daemon_commands, "ask_daemon", lambda arguments, action: {"pid": 7})
+    monkeypatch.setattr(daemon_commands, "_END_SECONDS", 0.1)
+    assert daemon_commands.stop(argparse.Namespace(workspace=str(tmp_path))) == status
     assert f"Process 7 {said}" in capsys.readouterr().out
     lock.release()
-    assert online.stop(argparse.Namespace(workspace=str(tmp_path))) == 0
+    assert daemon_commands.stop(argparse.Namespace(workspace=str(tmp_path))) == 0

@@ -17,8 +17,8 @@ import pytest
 from speciate.environment import socket_path
 from speciate.errors import SpeciateError
 from speciate.server.dial import dial
-from speciate.server.listening import MOST_CLIENTS
 from speciate.server.protocol import HTTP, MCP
+from speciate.server.service import MOST_CLIENTS
 from tests.server.malformed import MALFORMED
 from tests.server.processes import LEGACY, Daemons
 from tests.server.test_frames import hello

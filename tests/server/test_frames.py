@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from speciate.environment import socket_path
 from speciate.server.frames import LONGEST, Splitter, TooLong, check
-from speciate.server.mcp_app import Server
+from speciate.server.mcp.app import Server
+from speciate.server.mcp.library import serve_stream
 from speciate.server.protocol import MCP, encode
-from speciate.server.surface import Caller
-from speciate.server.wire import serve_stream
+from speciate.server.tool_api import Caller
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
 from tests.server.malformed import MALFORMED, REQUEST, Malformed

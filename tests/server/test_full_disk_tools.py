@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from speciate.server.mcp_app import Server, offered_tools
+from speciate.server.mcp.app import Server, offered_tools
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
 from tests.server.processes import Daemons, Stdio, end

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import speciate
+from speciate.cli import confirmation, doctor
+from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.workspace_commands import status
 from speciate.environment import socket_path
 from speciate.errors import Code, SpeciateError
-from speciate.server import doctor, person, service
-from speciate.server.online import control
-from speciate.server.status_command import status
+from speciate.server import service
 
 KNOWN = {"status": {"pid": 1, "version": "0.1.0", "jobs": {}}, "stop": {"pid": 1}}
 """What 0.1.0 answers, in part."""
@@ -51,18 +52,18 @@ def _serve(listener: socket.socket) -> None:
 
 def test_a_question_that_it_does_not_know_is_one_clear_error(older: argparse.Namespace) -> None:
     with pytest.raises(SpeciateError, match="older version") as raised:
-        person.ask(older, "approve", {"id": "appr_1"})
+        confirmation.ask_question(older, "approve", {"id": "appr_1"})
     assert raised.value.code is Code.UNAVAILABLE
     assert "speciate stop" in raised.value.recovery
 
 
 def test_a_field_that_it_leaves_out_is_the_same_error(older: argparse.Namespace) -> None:
     with pytest.raises(SpeciateError, match="older version"):
-        person.kept(older)
+        confirmation.read_kept_head(older)
 
 
 def test_doctor_says_so(older: argparse.Namespace) -> None:
-    (check,) = doctor.approving(Path(older.workspace))
+    (check,) = doctor.approvals(Path(older.workspace))
     assert not check.ok
     assert "older version" in check.what
     assert "speciate stop" in check.what
@@ -71,7 +72,7 @@ def test_doctor_says_so(older: argparse.Namespace) -> None:
 def test_what_it_knows_it_still_answers(older: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(older) == 0
     assert json.loads(capsys.readouterr().out)["version"] == "0.1.0"
-    assert control(older, "stop")["pid"] == 1
+    assert ask_daemon(older, "stop")["pid"] == 1
 
 
 def test_it_leaves_for_a_client_of_this_version(monkeypatch: pytest.MonkeyPatch) -> None:

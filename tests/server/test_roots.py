@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from speciate import secrets
-from speciate.datasets.sources.listing import look
-from speciate.datasets.sources.walk import walk
+from speciate.datasets.sources.listing import find_source_files, walk_folder
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import own_code
-from speciate.production import caller_file
+from speciate.sandbox import user_code
 from speciate.server.roots import check_function, check_readable, check_refs, check_writable, roots
-from speciate.server.surface import App, Caller
+from speciate.server.tool_api import App, Caller
+from speciate.serving import predict
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
@@ -116,7 +115,7 @@ def test_a_folder_in_whose_hidden_parts_keys_lie_is_walked_past_them(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / ".config"))
     secrets.put("openai", ["api.openai.com"], "sk-planted")
     assert check_readable(app, ".") == folder
-    assert walk(folder).files == [folder / "data.csv"]
+    assert walk_folder(folder).files == [folder / "data.csv"]
     for path in (".config", ".config/speciate/secrets.json"):
         with pytest.raises(SpeciateError):
             check_readable(app, path)
@@ -203,10 +202,10 @@ def test_a_hard_link_to_a_key_or_a_token_is_what_it_links_to(
             check_readable(app, name)
         assert code_of(raised) is Code.REFUSED
     (folder / "many" / "row.txt").hardlink_to(secrets.file())
-    walked = walk(folder / "many")
-    assert (walked.files, "keys" in walked.set_aside[0].reason) == ([], True)
+    walked = walk_folder(folder / "many")
+    assert (walked.files, "keys" in walked.excluded[0].reason) == ([], True)
     with pytest.raises(SpeciateError, match="keys"):
-        caller_file.read(folder / "many", 1 << 20)
+        predict.read_caller_file(folder / "many", 1 << 20)
 
 
 @pytest.mark.parametrize("own", ["http.token", "slots/reviews/token", "catalog.duckdb"])
@@ -221,12 +220,12 @@ def test_in_a_named_folder_a_hard_link_to_the_workspace_s_own_file_is_not_read(
     (folder / "many" / "row.txt").hardlink_to(target)
     (folder / "many" / "good.txt").write_text("good")
     (folder / "again.txt").hardlink_to(folder / "many" / "good.txt")  # links of the caller's own are no matter
-    found, aside, _ = look(check_readable(app, "many"), root)
+    found, aside, _ = find_source_files(check_readable(app, "many"), root)
     assert found == [folder / "many" / "good.txt"]
     assert [(each.name, "of the workspace" in each.reason) for each in aside] == [("row.txt", True)]
     with pytest.raises(SpeciateError, match="own files"):
-        caller_file.read(folder / "many", 1 << 30, root)
-    assert caller_file.read(folder / "again.txt", 1 << 20, root) == b"good"
+        predict.read_caller_file(folder / "many", 1 << 30, root)
+    assert predict.read_caller_file(folder / "again.txt", 1 << 20, root) == b"good"
 
 
 @pytest.mark.parametrize("ref", ["code:{}:guess", "inspect:{}", "path:{}", "ensemble:mine@v1+code:{}:guess"])
@@ -243,4 +242,4 @@ def test_a_scorer_is_a_file_of_python_below_a_root(app: App, folder: Path) -> No
         check_function(app, "/etc/passwd:score")
     assert check_function(app, "code_passes") == "code_passes"
     with pytest.raises(SpeciateError, match=r"must end in \.py"):
-        own_code.read(folder / "data.csv", "Call again.")
+        user_code.read_code(folder / "data.csv", "Call again.")

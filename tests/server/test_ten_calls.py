@@ -16,33 +16,29 @@ import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 
-from speciate.sandbox import complete
+from speciate.sandbox import is_complete
+from tests.documentation import ToolCall, calls_in, page, programs_in
 from tests.server.processes import Daemons
 
-pytestmark = pytest.mark.skipif(not complete(), reason="this kernel lacks a layer of the cage")
+pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 
-PAGE = Path(__file__).parents[2] / "docs" / "ten-calls.md"
 _ENDED = {"succeeded", "failed", "cancelled", "dead"}
 _SECONDS = 300
 
 
 class Section(NamedTuple):
     program: str
-    calls: list[dict[str, Any]]
+    calls: list[ToolCall]
 
 
 def sections() -> tuple[str, dict[str, Section]]:
-    """The page's settings, and by heading what writes the files and the calls."""
-    page = PAGE.read_text()
-    (toml,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    found = {}
-    for part in page.split("\n## ")[1:]:
-        title, _, text = part.partition("\n")
-        programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        calls = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
-        if calls:
-            found[title] = Section("\n".join(programs), calls)
-    return toml, found
+    """The page's settings, and by heading the program that writes the files and the calls."""
+    text = page("ten-calls.md")
+    (toml,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    parts = [part.partition("\n") for part in text.split("\n## ")[1:]]
+    return toml, {
+        title: Section("\n".join(programs_in(part)), calls) for title, _, part in parts if (calls := calls_in(part))
+    }
 
 
 @pytest.fixture
@@ -68,7 +64,11 @@ def _slots(workspace: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "title",
-    ["Series", pytest.param("Pictures", marks=pytest.mark.slow), pytest.param("Language", marks=pytest.mark.slow)],
+    [
+        "Time series",
+        pytest.param("Images", marks=pytest.mark.slow),
+        pytest.param("Language model", marks=pytest.mark.slow),
+    ],
 )
 def test_from_a_folder_to_production_in_ten_calls(folder: Path, title: str) -> None:
     section = sections()[1][title]
@@ -88,14 +88,14 @@ def test_from_a_folder_to_production_in_ten_calls(folder: Path, title: str) -> N
     anyio.run(main)
 
 
-async def follow(client: Client, calls: list[dict[str, Any]], workspace: Path) -> None:
+async def follow(client: Client, calls: list[ToolCall], workspace: Path) -> None:
     words: dict[str, str] = {}
     answers: dict[str, dict[str, Any]] = {}
     for call in calls:
-        name, use_case = call["name"], calls[0]["arguments"]["name"]
+        name, use_case = call.tool, calls[0].arguments["name"]
         if name == "predict":
             await serving(client, use_case)
-        text = json.dumps(call["arguments"])
+        text = json.dumps(call.arguments)
         for word, meant in words.items():
             text = text.replace(f'"{word}"', f'"{meant}"')
         answers[name] = await ended(client, await said(client, name, json.loads(text)))
@@ -168,7 +168,7 @@ def requests(slot: Path) -> int:
 
 
 def _count(document: Any) -> int:
-    """Of all versions: each is a tally (production/tally.py), whose shares are of the requests."""
+    """Of all versions: each is a tally (promotion/request_counters.py), whose shares are of the requests."""
     if isinstance(document, dict):
         return document["failed"]["n"] if "failed" in document else sum(_count(value) for value in document.values())
     return sum(_count(item) for item in document) if isinstance(document, list) else 0

@@ -1,4 +1,5 @@
-"""Processes of versions that answer at once, or misbehave as they are told: what slots do is tested without models."""
+"""Fake processes of versions that answer at once or misbehave on demand, so that deployments are tested without
+models."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from speciate.errors import Code, SpeciateError
-from speciate.serving.folder import Target
-from speciate.serving.runner import Died, Slow
+from speciate.sandbox.client import AnswerTimeout, ProcessDied
+from speciate.serving.deployment_folder import Target
+from speciate.serving.items import Item, ItemPrediction
 
 POISON, SLOW, NAN = "poison", "slow", "nan"
 
@@ -46,20 +48,20 @@ class FakeProcess:
         if self._failure:
             raise SpeciateError(Code.REFUSED, self._failure)
 
-    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]:
         assert not self.ended, "asked after its end"
         self.given.append(seconds)
         self.busy.set()
         if self._gate and not self._gate.wait(min(seconds, 30)):
-            raise Slow
+            raise AnswerTimeout
         if self.interrupted:
-            raise Died
+            raise ProcessDied
         self.batches.append(len(items))
         texts = [str(item["text"] if "text" in item else item["row"]["text"]) for item in items]
         if POISON in texts:
-            raise Died
+            raise ProcessDied
         if SLOW in texts:
-            raise Slow
+            raise AnswerTimeout
         time.sleep(self._seconds)
         return [
             {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9, "error": None}

@@ -16,19 +16,18 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 
-from speciate import local_sockets
-from speciate.serving import slots, tallies
-from speciate.serving.api import Api, _withdrawn
-from speciate.serving.chat import kind_of
-from speciate.serving.deployment import Overloaded
-from speciate.serving.folder import SlotFolder, Target, Wanted
-from speciate.serving.metrics import Metrics
-from speciate.serving.runner import Slow
-from speciate.serving.slot import Slot
+from speciate import unix_sockets
+from speciate.sandbox.client import AnswerTimeout
+from speciate.serving import deployments, request_metrics
+from speciate.serving.api import Api, _withdraw, chat_error_type
+from speciate.serving.deployment import Deployment
+from speciate.serving.deployment_folder import DeploymentFolder, Target, Wanted
+from speciate.serving.replica import Overloaded
+from speciate.serving.request_metrics import Metrics
 from speciate.settings import Serving
 from tests.conftest import ManualClock
 from tests.serving.fakes import POISON, FakeProcess, target
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 
 TOKEN = "secret"
 
@@ -42,7 +41,7 @@ class Said(NamedTuple):
 class Server:
     def __init__(self, path: Path, clock: ManualClock, version: Target | None, options: Serving, **how: Any) -> None:
         self.processes: list[FakeProcess] = []
-        folder = SlotFolder(path / f"slot-{time.monotonic_ns()}")
+        folder = DeploymentFolder(path / f"deployment-{time.monotonic_ns()}")
         folder.create()
         wanted, metrics = Wanted(use_case="reviews", options=options, target=version), Metrics("reviews")
         folder.want(wanted)
@@ -51,18 +50,18 @@ class Server:
             self.processes.append(FakeProcess(version, **how))
             return self.processes[-1]
 
-        self.slot = Slot(folder, wanted, launch, metrics, clock)
-        self.slot.start()
+        self.deployment = Deployment(folder, wanted, launch, metrics, clock)
+        self.deployment.start()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        near = local_sockets.listen(folder.socket, 5)
+        near = unix_sockets.listen(folder.socket, 5)
         self.path = str(folder.socket)
-        config = uvicorn.Config(Api(self.slot, metrics, TOKEN).app(), lifespan="off", log_level="error")
+        config = uvicorn.Config(Api(self.deployment, metrics, TOKEN).app(), lifespan="off", log_level="error")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener, near],))
         self._thread.start()
         if version and "failure" not in how:
-            until(lambda: self.slot.state.serving)
+            until(lambda: self.deployment.state.serving)
 
     def ask(
         self, body: Any = None, path: str = "/predict", *, token: str = TOKEN, headers: Mapping[str, str] | None = None
@@ -92,7 +91,7 @@ class Server:
     def close(self) -> None:
         self._server.should_exit = True
         self._thread.join()
-        self.slot.end(5)
+        self.deployment.end(5)
 
 
 Serve = Callable[..., Server]
@@ -269,7 +268,7 @@ def test_more_inputs_than_the_queue_holds_are_turned_away(serve: Serve) -> None:
     clients[0].start()
     until(server.processes[0].busy.is_set)
     clients[1].start()
-    until(lambda: server.slot.current and server.slot.current.open == 2)
+    until(lambda: server.deployment.current and server.deployment.current.open == 2)
     assert server.ask(texts("a")).status == 429
     gate.set()
     for client in clients:
@@ -284,7 +283,7 @@ def test_a_model_that_does_not_answer_in_time_is_a_504(serve: Serve) -> None:
     assert (said.status, said.headers["x-model-version"]) == (504, "words@v1")
 
 
-def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_version(serve: Serve) -> None:
+def test_what_waited_too_long_is_the_deployments_overload_and_no_failure_of_the_version(serve: Serve) -> None:
     server = serve(timeout_seconds=1.5, max_batch=1, queue=3)
     process, let_go = server.processes[0], {text: threading.Event() for text in "abc"}
     asked: list[str] = []
@@ -292,7 +291,7 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     def answer(items: Any, seconds: float) -> list[dict[str, Any]]:
         asked.append(text := items[0]["text"])
         if not let_go[text].wait(seconds):
-            raise Slow
+            raise AnswerTimeout
         return [{"id": "0", "output": "words@v1", "confidence": 0.9, "error": None}]
 
     process.answer = answer  # type: ignore[method-assign]
@@ -302,7 +301,7 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     }
     for place, text in enumerate("abc", 1):
         clients[text].start()
-        until(lambda place=place: server.slot.current and server.slot.current.open == place)
+        until(lambda place=place: server.deployment.current and server.deployment.current.open == place)
     assert server.ask(texts("d", "e")).status == 429
     time.sleep(0.7)
     let_go["a"].set()  # half of the time of the others is over
@@ -315,10 +314,10 @@ def test_what_waited_too_long_is_the_slots_overload_and_no_failure_of_the_versio
     counted = 'speciate_overloaded_total{model="words@v1",use_case="reviews"} 3.0'
     until(lambda: counted in server.ask(path="/metrics").body)
     assert asked == ["a", "b"], "who gave up before its turn is asked of nobody"
-    server.slot.end(5)
-    [tally] = tallies.read(server.slot.folder.tallies)
-    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 0, 3)
-    assert slots.view(server.slot.folder).overloaded == 3
+    server.deployment.end(5)
+    [counters] = request_metrics.read_counters(server.deployment.folder.counters)
+    assert (counters.requests, counters.failed.bad, counters.overloaded) == (1, 0, 3)
+    assert deployments.deployment_view(server.deployment.folder).overloaded == 3
 
 
 def test_an_input_that_is_given_up_was_late_unless_the_model_has_it_or_answered_it() -> None:
@@ -328,7 +327,7 @@ def test_an_input_that_is_given_up_was_late_unless_the_model_has_it_or_answered_
     answered.set_result({"error": None})
     dropped.set_exception(Overloaded())
     failed.set_exception(TimeoutError())
-    assert [_withdrawn(each) for each in (waiting, asked, answered, dropped, failed)] == [
+    assert [_withdraw(each) for each in (waiting, asked, answered, dropped, failed)] == [
         True, False, False, True, False
     ]  # fmt: skip
     assert waiting.cancelled(), "its turn will not come"
@@ -338,9 +337,9 @@ def test_a_version_that_needs_longer_than_a_request_may_take_fails_though_its_cl
     server = serve(how={"gate": threading.Event()}, timeout_seconds=0.2)
     assert server.ask(texts("a")).status == 504
     until(lambda: server.processes[0].ended)
-    server.slot.end(5)
-    [tally] = tallies.read(server.slot.folder.tallies)
-    assert (tally.requests, tally.failed.bad, tally.overloaded) == (1, 1, 0)
+    server.deployment.end(5)
+    [counters] = request_metrics.read_counters(server.deployment.folder.counters)
+    assert (counters.requests, counters.failed.bad, counters.overloaded) == (1, 1, 0)
 
 
 def test_a_body_that_does_not_come_is_a_408(serve: Serve) -> None:
@@ -363,7 +362,7 @@ def test_without_a_version_it_says_why_and_to_come_again(serve: Serve) -> None:
     assert (said.status, "No model is in production for reviews" in said.body["error"]) == (503, True)
     assert said.headers["retry-after"]
     server = serve(how={"failure": "Its files have changed."})
-    until(lambda: server.slot.state.refused)
+    until(lambda: server.deployment.state.refused)
     assert "Its files have changed" in server.ask(texts("a")).body["error"]
     assert server.ask(None, "/healthz").status == 503
 
@@ -420,7 +419,7 @@ def test_a_chat_that_nothing_answers_is_no_fault_of_the_request(serve: Serve) ->
     [(400, "invalid_request_error"), (401, "authentication_error"), (429, "rate_limit_error"), (504, "server_error")],
 )
 def test_an_error_of_a_chat_has_openai_s_type(status: int, kind: str) -> None:
-    assert kind_of(status) == kind
+    assert chat_error_type(status) == kind
 
 
 def test_a_model_that_does_not_write_says_so_to_a_chat(serve: Serve) -> None:

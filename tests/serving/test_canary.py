@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from speciate.serving import tallies
-from speciate.serving.folder import Target, Wanted
+from speciate.serving import request_metrics
+from speciate.serving.deployment import Deployment
+from speciate.serving.deployment_folder import Target, Wanted
 from speciate.serving.routing import to_canary
-from speciate.serving.slot import Slot
 from speciate.settings import Serving
 from tests.conftest import ManualClock
 from tests.serving.fakes import POISON, target
 from tests.serving.test_api import Server
-from tests.serving.test_slot import Stage, serves, until
+from tests.serving.test_deployment import Stage, serves, until
 
 KEYS = [f"user-{number}" for number in range(60)]
 
@@ -36,8 +36,8 @@ def want(stage: Stage, version: Target, canary: Target | None = None, percent: f
     )  # fmt: skip
 
 
-def answered(slot: Slot, key: str) -> str:
-    return str(slot.submit([{"text": "a"}], 20, key).answers[0].result(20)["output"])
+def answered(deployment: Deployment, key: str) -> str:
+    return str(deployment.submit([{"text": "a"}], 20, key).answers[0].result(20)["output"])
 
 
 def to_v2(percent: float) -> set[str]:
@@ -46,35 +46,35 @@ def to_v2(percent: float) -> set[str]:
 
 def test_each_key_has_its_version_and_a_larger_share_only_adds_keys(stage: Stage) -> None:
     want(stage, target(1), target(2), 20)
-    slot = stage.begin()
-    until(lambda: slot.state.canary == "words@v2")
-    first = {key for key in KEYS if answered(slot, key) == "words@v2"}
+    deployment = stage.begin()
+    until(lambda: deployment.state.canary == "words@v2")
+    first = {key for key in KEYS if answered(deployment, key) == "words@v2"}
     assert first == to_v2(20) != set()
     want(stage, target(1), target(2), 60)
-    until(lambda: slot.wanted.percent == 60)
-    second = {key for key in KEYS if answered(slot, key) == "words@v2"}
+    until(lambda: deployment.wanted.percent == 60)
+    second = {key for key in KEYS if answered(deployment, key) == "words@v2"}
     assert second == to_v2(60) > first
     assert len(stage.launched) == 2, "the share needs no loading"
 
 
 def test_a_canary_that_is_wanted_no_more_answers_nothing_and_ends(stage: Stage) -> None:
     want(stage, target(1), target(2), 50)
-    slot = stage.begin()
-    until(lambda: slot.state.canary == "words@v2")
+    deployment = stage.begin()
+    until(lambda: deployment.state.canary == "words@v2")
     want(stage, target(1))
-    until(lambda: slot.state.canary is None)
-    assert {answered(slot, key) for key in KEYS} == {"words@v1"}
+    until(lambda: deployment.state.canary is None)
+    assert {answered(deployment, key) for key in KEYS} == {"words@v1"}
     until(lambda: stage.launched[1].ended)
 
 
 def test_a_canary_that_comes_into_production_serves_without_being_loaded_again(stage: Stage) -> None:
     want(stage, target(1), target(2), 50)
-    slot = stage.begin()
-    until(lambda: slot.state.canary == "words@v2")
+    deployment = stage.begin()
+    until(lambda: deployment.state.canary == "words@v2")
     want(stage, target(2, generation=9))
-    until(serves(slot, "words@v2"))
-    assert {answered(slot, key) for key in KEYS} == {"words@v2"}
-    assert slot.state.canary is None
+    until(serves(deployment, "words@v2"))
+    assert {answered(deployment, key) for key in KEYS} == {"words@v2"}
+    assert deployment.state.canary is None
     assert len(stage.launched) == 2
     until(lambda: stage.launched[0].ended)
 
@@ -82,33 +82,33 @@ def test_a_canary_that_comes_into_production_serves_without_being_loaded_again(s
 def test_a_refused_canary_costs_production_nothing(stage: Stage) -> None:
     stage.processes["words@v2"] = {"failure": "Its files have changed."}
     want(stage, target(1), target(2), 50)
-    slot = stage.begin()
-    until(lambda: slot.state.canary_refused)
-    assert {answered(slot, key) for key in KEYS} == {"words@v1"}
+    deployment = stage.begin()
+    until(lambda: deployment.state.canary_refused)
+    assert {answered(deployment, key) for key in KEYS} == {"words@v1"}
     [note] = stage.notes("slot.refused")
     assert (note["model"], note["alias"], note["serving"]) == ("words@v2", "canary", "words@v1")
     want(stage, target(1))
-    until(lambda: slot.state.canary_refused is None)
+    until(lambda: deployment.state.canary_refused is None)
 
 
 def test_production_goes_first_where_both_are_to_be_loaded(stage: Stage) -> None:
     (stage.folder.path / "warmup.json").write_text(json.dumps([{"text": "x"}]))
     stage.processes["words@v2"] = {"gate": threading.Event()}
     want(stage, target(1), target(2, warmup="warmup.json"), 50)
-    slot = stage.begin()
+    deployment = stage.begin()
     until(lambda: len(stage.launched) == 2 and stage.launched[1].busy.is_set())
     want(stage, target(3))
-    until(serves(slot, "words@v3"))
+    until(serves(deployment, "words@v3"))
     assert stage.notes("slot.refused") == []
 
 
 def test_requests_are_counted_for_each_move_of_an_alias(stage: Stage) -> None:
     want(stage, target(1, generation=4), target(2, generation=7), 50)
     server = Server(stage.folder.path, stage.clock, target(1, generation=4, slowest_ms=10_000.0), Serving())
-    server.slot.folder.want(
-        server.slot.wanted.model_copy(update={"canary": target(2, generation=7), "percent": 50.0})
+    server.deployment.folder.want(
+        server.deployment.wanted.model_copy(update={"canary": target(2, generation=7), "percent": 50.0})
     )  # fmt: skip
-    until(lambda: server.slot.state.canary == "words@v2")
+    until(lambda: server.deployment.state.canary == "words@v2")
     try:
         for key in KEYS:
             said = server.ask({"inputs": [{"text": "a"}]}, headers={"x-request-key": key})
@@ -125,39 +125,44 @@ def test_requests_are_counted_for_each_move_of_an_alias(stage: Stage) -> None:
         assert 'speciate_requests_total{model="words@v2",status="200",use_case="reviews"}' in metrics
     finally:
         server.close()
-    found = {tally.key: tally for tally in tallies.read(server.slot.folder.tallies)}
+    found = {counters.key: counters for counters in request_metrics.read_counters(server.deployment.folder.counters)}
     one, two = found["production", 4, "words@v1"], found["canary", 7, "words@v2"]
     assert one.requests + two.requests == 2 * len(KEYS) + 41
     assert (one.failed.bad, two.failed.bad) == (0, 1)
     assert 0 < one.slow.n <= one.requests, "those that were computed alone"
-    assert server.slot.folder.unheard()[0][-1].type != "production.answered"
-    kinds = {(note.type, note.data["model"]) for note in server.slot.folder.unheard()[0] if "answered" in note.type}
+    assert server.deployment.folder.unheard()[0][-1].type != "production.answered"
+    kinds = {
+        (note.type, note.data["model"]) for note in server.deployment.folder.unheard()[0] if "answered" in note.type
+    }
     assert kinds == {("production.answered", "words@v1"), ("canary.answered", "words@v2")}
 
 
-def test_a_slot_that_begins_again_counts_on(stage: Stage, clock: ManualClock) -> None:
-    outcome, key = tallies.Outcome(0.1, failed=False, not_finite=False, unusable=False), ("production", 1, "words@v1")
+def test_a_deployment_that_begins_again_counts_on(stage: Stage, clock: ManualClock) -> None:
+    outcome, key = (
+        request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False),
+        ("production", 1, "words@v1"),
+    )
     for _ in range(2):
-        counts = tallies.Tallies(stage.folder.tallies)
+        counts = request_metrics.CounterFile(stage.folder.counters)
         counts.add(key, clock.now(), outcome)
         counts.time(key, clock.now(), slow=True)
         counts.write(now=True)
-    [tally] = tallies.read(stage.folder.tallies)
-    assert (tally.requests, tally.slow.bad) == (2, 2)
-    stage.folder.tallies.write_text('[{"of": "another version"}]')
-    assert tallies.read(stage.folder.tallies) == []
+    [counters] = request_metrics.read_counters(stage.folder.counters)
+    assert (counters.requests, counters.slow.bad) == (2, 2)
+    stage.folder.counters.write_text('[{"of": "another version"}]')
+    assert request_metrics.read_counters(stage.folder.counters) == []
 
 
 def test_what_serves_is_not_dropped_for_the_canaries_beside_it(stage: Stage, clock: ManualClock) -> None:
-    counts = tallies.Tallies(stage.folder.tallies)
+    counts = request_metrics.CounterFile(stage.folder.counters)
     outcome, serves = (
-        tallies.Outcome(0.1, failed=False, not_finite=False, unusable=False),
+        request_metrics.Outcome(0.1, failed=False, not_finite=False, unusable=False),
         ("production", 1, "words@v1"),
     )
     for number in range(20):
         counts.add(serves, clock.now(), outcome)
         counts.add(("canary", number, "words@v2"), clock.now(), outcome)
     counts.write(now=True)
-    found = {tally.key: tally.requests for tally in tallies.read(stage.folder.tallies)}
+    found = {counters.key: counters.requests for counters in request_metrics.read_counters(stage.folder.counters)}
     assert found[serves] == 20
     assert len(found) == 8

@@ -1,4 +1,4 @@
-"""A real slot under traffic while a canary comes, grows, dies with the slot, completes, and another is taken back."""
+"""A deployment under traffic: a canary comes, grows, dies with it, is promoted; the bake takes another one back."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from speciate.governance import audit
 from speciate.jobs.pool import Pool
-from speciate.production import aliases, audit
-from speciate.serving import slots
-from speciate.serving.folder import slot_folder
-from speciate.serving.keeper import Keeper
+from speciate.promotion import aliases
+from speciate.serving import deployments
+from speciate.serving.deployment_folder import deployment_folder
+from speciate.serving.deployments import DeploymentKeeper
 from speciate.serving.routing import to_canary
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ PATIENCE = 240.0
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
     workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto"))
     yield workspace
-    folder = slot_folder(workspace.folders, USE_CASE)
+    folder = deployment_folder(workspace.folders, USE_CASE)
     folder.create()
     folder.stop()
     until(lambda: not folder.alive(), 60)
@@ -41,7 +42,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 def ask(workspace: Workspace) -> dict[str, str]:
     """Each key once, over one connection: key -> the version that answered."""
-    view = slots.of(workspace.folders, USE_CASE)
+    view = deployments.deployment_of(workspace.folders, USE_CASE)
     assert view
     assert view.url
     connection = http.client.HTTPConnection(view.url.removeprefix("http://"), timeout=60)
@@ -72,11 +73,11 @@ def test_a_canary_from_its_first_share_to_production_and_one_that_is_taken_back(
     broken = version(workspace, first, scaled(float("nan")), "broken")
     move(workspace, first.ref)
     pool = Pool(workspace.folders, workspace.settings)
-    keeper = Keeper(workspace, pool)
+    keeper = DeploymentKeeper(workspace, pool)
     keeper.start()
-    folder = slot_folder(workspace.folders, USE_CASE)
+    folder = deployment_folder(workspace.folders, USE_CASE)
     try:
-        slots.start(workspace, USE_CASE)
+        deployments.start_deployment(workspace, USE_CASE)
         until(lambda: folder.state().serving == first.ref, PATIENCE)
         canary(workspace, second, 30)
         until(lambda: folder.state().canary == second, PATIENCE)
@@ -107,5 +108,5 @@ def test_a_canary_from_its_first_share_to_production_and_one_that_is_taken_back(
         pool.close()
     row = audit.of_use_case(workspace.database, USE_CASE)[-1]
     assert (row.actor, row.action, row.before) == ("bake", "canary_end", broken)
-    assert "numbers that are none" in row.evidence
+    assert "NaN or infinite" in row.evidence
     assert audit.verify(workspace.database).problems == ()

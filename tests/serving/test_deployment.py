@@ -1,210 +1,207 @@
-"""A version that serves: batches, deadlines, a process that dies, and an end that forgets nobody."""
+"""A deployment follows what is wanted: the next version serves once it is ready, and one that is unfit never does."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speciate.errors import SpeciateError
-from speciate.serving.batching import Batching, pause
-from speciate.serving.deployment import Deployment, Full, Overloaded, Retired
-from tests.serving.fakes import POISON, SLOW, FakeProcess, target
+from speciate.serving.deployment import Deployment, NoVersionServes
+from speciate.serving.deployment_folder import DeploymentFolder, Target, Wanted
+from speciate.serving.request_metrics import Metrics
+from speciate.settings import Serving
+from tests.conftest import ManualClock
+from tests.serving.fakes import FakeProcess, target
 
-Made = Callable[..., Deployment]
+
+class Stage:
+    """A deployment's folder, and the processes that its versions get."""
+
+    def __init__(self, path: Path, clock: ManualClock) -> None:
+        self.folder, self.clock = DeploymentFolder(path / "reviews"), clock
+        self.folder.create()
+        self.processes: dict[str, dict[str, Any]] = {}
+        self.launched: list[FakeProcess] = []
+        self._deployments: list[Deployment] = []
+
+    def want(self, version: Target) -> None:
+        self.folder.want(Wanted(use_case="reviews", options=Serving(load_seconds=20), target=version))
+
+    def begin(self) -> Deployment:
+        wanted = self.folder.wanted()
+        assert wanted
+        deployment = Deployment(self.folder, wanted, self._launch, Metrics("reviews"), self.clock)
+        deployment.start(pid=1, port=1)
+        self._deployments.append(deployment)
+        return deployment
+
+    def _launch(self, version: Target) -> FakeProcess:
+        self.launched.append(FakeProcess(version, **self.processes.get(version.model, {})))
+        return self.launched[-1]
+
+    def notes(self, kind: str) -> list[dict[str, Any]]:
+        return [entry.data for entry in self.folder.unheard()[0] if entry.type == kind]
+
+    def close(self) -> None:
+        for deployment in self._deployments:
+            deployment.end(5)
+        assert all(process.ended for process in self.launched)
 
 
 @pytest.fixture
-def make() -> Iterator[Made]:
-    made: list[Deployment] = []
-
-    def deployment(process: FakeProcess, **more: Any) -> Deployment:
-        settings: dict[str, Any] = {
-            "restart": lambda: FakeProcess(process.target), "batching": Batching(4, 0.0), "queue": 100,
-            "told": lambda inputs, seconds: None,
-        }  # fmt: skip
-        made.append(Deployment(process, **(settings | more)))
-        return made[-1]
-
-    yield deployment
-    for each in made:
-        each.retire(10)
+def stage(tmp_path: Path, clock: ManualClock) -> Iterator[Stage]:
+    stage = Stage(tmp_path, clock)
+    yield stage
+    stage.close()
 
 
-def ask(deployment: Deployment, *texts: str, seconds: float = 30.0) -> list[Future[dict[str, Any]]]:
-    return deployment.submit([{"text": text} for text in texts], time.monotonic() + seconds)
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    ("waiting", "age", "expected"),
-    [(1, 0.0, 0.02), (1, 0.015, 0.005), (1, 0.02, 0.0), (3, 0.0, 0.02), (4, 0.0, 0.0), (9, 0.0, 0.0)],
-)
-def test_a_batch_goes_when_it_is_full_or_its_oldest_input_has_waited(waiting: int, age: float, expected: float) -> None:
-    assert pause(waiting, age, Batching(4, 0.02), last=2) == pytest.approx(expected)
+def serves(deployment: Deployment, model: str) -> Callable[[], bool]:
+    return lambda: deployment.state.serving == model and deployment.state.loading is None
 
 
-def test_who_asks_alone_is_not_held_up_for_others() -> None:
-    assert pause(1, 0.0, Batching(4, 0.02), last=1) == 0.0
-    assert pause(2, 0.0, Batching(4, 0.02), last=1) == 0.02
+def answer(deployment: Deployment) -> str:
+    said = deployment.submit([{"text": "a"}], 20).answers[0].result(20)["output"]
+    assert isinstance(said, str)
+    return said
 
 
-def test_what_comes_while_the_model_is_busy_is_answered_together(make: Made) -> None:
+def test_the_next_version_serves_once_it_is_ready_and_the_old_one_ends(stage: Stage) -> None:
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    assert answer(deployment) == "words@v1"
+    stage.want(target(2))
+    until(serves(deployment, "words@v2"))
+    assert answer(deployment) == "words@v2"
+    until(lambda: stage.launched[0].ended)
+    moves = [(note["before"], note["model"]) for note in stage.notes("slot.serving")]
+    assert moves == [(None, "words@v1"), ("words@v1", "words@v2")]
+
+
+def test_a_request_in_the_middle_of_a_swap_is_answered_by_the_version_that_took_it(stage: Stage) -> None:
     gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process)
-    first = ask(deployment, "a")
-    assert process.busy.wait(30)
-    rest = [future for text in "bcdefg" for future in ask(deployment, text)]
+    stage.processes["words@v1"] = {"gate": gate}
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    taken = deployment.submit([{"text": "a"}], 20)
+    assert stage.launched[0].busy.wait(20)
+    stage.want(target(2))
+    until(serves(deployment, "words@v2"))
+    assert answer(deployment) == "words@v2"
+    assert not taken.answers[0].done()
     gate.set()
-    assert [future.result(30)["output"] for future in first + rest] == ["words@v1"] * 7
-    assert process.batches == [1, 4, 2]
+    assert taken.answers[0].result(20)["output"] == taken.target.model == "words@v1"
 
 
-def test_an_input_waits_for_others_up_to_its_patience(make: Made) -> None:
-    process = FakeProcess(target(1))
-    deployment = make(process, batching=Batching(3, 20.0))
-    futures = ask(deployment, "a", "b")
-    assert not futures[0].done()
-    futures += ask(deployment, "c")  # full: nobody waits for the 20 s to pass
-    assert all(future.result(10) for future in futures)
-    assert process.batches == [3]
+UNFIT = [
+    pytest.param({"failure": "Its files have changed."}, {}, "Its files have changed", id="does not load"),
+    pytest.param({"nan": True}, {}, "numbers that are none", id="answers NaN"),
+    pytest.param({"seconds": 0.03}, {"slowest_ms": 10.0}, "too slow", id="is too slow"),
+]
 
 
-def test_what_nobody_answered_in_time_is_dropped_unasked(make: Made) -> None:
-    gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process)
-    first = ask(deployment, "a")
-    assert process.busy.wait(30)
-    [late] = ask(deployment, "b", seconds=0.01)
-    time.sleep(0.05)
-    gate.set()
-    assert first[0].result(30)
-    with pytest.raises(Overloaded):
-        late.result(30)
-    assert process.batches == [1]
+@pytest.mark.parametrize(("how", "limits", "why"), UNFIT)
+def test_an_unfit_version_gets_no_traffic_and_the_old_one_goes_on(
+    stage: Stage, how: dict[str, Any], limits: dict[str, Any], why: str
+) -> None:
+    (stage.folder.path / "warmup.json").write_text(json.dumps([{"text": "x"}]))
+    stage.processes["words@v2"] = how
+    stage.want(target(1, warmup="warmup.json"))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    stage.want(target(2, warmup="warmup.json", **limits))
+    until(lambda: deployment.state.refused)
+    assert answer(deployment) == "words@v1"
+    state = stage.folder.state()
+    assert state.refused
+    assert (state.serving, state.refused.model) == ("words@v1", "words@v2")
+    assert why in state.refused.why
+    [note] = stage.notes("slot.refused")
+    assert (note["model"], note["serving"]) == ("words@v2", "words@v1")
+    until(lambda: stage.launched[1].ended)
 
 
-def test_what_its_client_withdrew_before_its_turn_is_asked_of_nobody(make: Made) -> None:
-    gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process)
-    [first] = ask(deployment, "a")
-    assert process.busy.wait(30)
-    [withdrawn, kept] = ask(deployment, "b", "c")
-    assert not first.cancel(), "the model has it"
-    assert withdrawn.cancel()
-    gate.set()
-    assert kept.result(30)
-    assert process.batches == [1, 1]
+def test_a_refused_version_that_is_promoted_again_is_tried_again(stage: Stage) -> None:
+    stage.processes["words@v2"] = {"failure": "The disk is away."}
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    stage.want(target(2))
+    until(lambda: deployment.state.refused)
+    del stage.processes["words@v2"]
+    stage.want(target(2, generation=3))
+    until(serves(deployment, "words@v2"))
+    assert deployment.state.refused is None
 
 
-def test_however_long_an_input_waited_the_model_has_a_whole_requests_time_for_it(make: Made) -> None:
-    gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process)
-    ask(deployment, "a", seconds=30)
-    assert process.busy.wait(30)
-    [waited] = ask(deployment, "b", seconds=20)
-    time.sleep(0.1)
-    gate.set()
-    assert waited.result(30)
-    assert process.given == pytest.approx([30, 20], abs=0.05), "not what was left of it: that would end a busy process"
+def test_back_to_what_serves_needs_no_loading_and_forgets_the_refusal(stage: Stage) -> None:
+    stage.processes["words@v2"] = {"failure": "Its files have changed."}
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    stage.want(target(2))
+    until(lambda: deployment.state.refused)
+    stage.want(target(1, generation=3))
+    until(lambda: deployment.state.refused is None)
+    assert [process.target.model for process in stage.launched] == ["words@v1", "words@v2"]
 
 
-def test_more_than_the_queue_holds_is_turned_away_whole(make: Made) -> None:
-    gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process, queue=3)
-    kept = ask(deployment, "a")
-    assert process.busy.wait(30)
-    kept += ask(deployment, "b", "c")
-    with pytest.raises(Full):
-        ask(deployment, "d", "e")
-    kept += ask(deployment, "f")
-    gate.set()
-    assert all(future.result(30) for future in kept)
+def test_a_version_that_is_wanted_no_more_while_it_is_loaded_never_serves(stage: Stage) -> None:
+    (stage.folder.path / "warmup.json").write_text(json.dumps([{"text": "x"}]))
+    stage.processes["words@v2"] = {"gate": threading.Event()}
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    stage.want(target(2, warmup="warmup.json"))
+    until(lambda: len(stage.launched) == 2 and stage.launched[1].busy.is_set())
+    stage.want(target(3))
+    until(serves(deployment, "words@v3"))
+    assert [note["model"] for note in stage.notes("slot.serving")] == ["words@v1", "words@v3"]
+    assert stage.notes("slot.refused") == []
 
 
-def test_inputs_whose_time_has_passed_take_no_room_from_others(make: Made) -> None:
-    gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process, queue=2)
-    ask(deployment, "a")
-    assert process.busy.wait(30)
-    withdrawn, late = ask(deployment, "b", "c", seconds=0.01)
-    assert withdrawn.cancel()
-    time.sleep(0.05)
-    kept = ask(deployment, "d", "e")
-    assert isinstance(late.exception(0), Overloaded)
-    gate.set()
-    assert all(future.result(30) for future in kept)
+def test_a_deployment_that_is_started_again_begins_with_what_served_last_where_the_wanted_one_is_unfit(
+    stage: Stage,
+) -> None:
+    stage.processes["words@v2"] = {"failure": "Its files have changed."}
+    stage.want(target(1))
+    first = stage.begin()
+    until(serves(first, "words@v1"))
+    stage.want(target(2))
+    until(lambda: first.state.refused)
+    first.end(5)
+    again = stage.begin()
+    until(serves(again, "words@v1"))
+    assert again.state.refused
+    assert answer(again) == "words@v1"
+    assert len(stage.notes("slot.refused")) == 1
 
 
-def test_a_request_larger_than_the_queue_is_answered_where_nobody_waits(make: Made) -> None:
-    deployment = make(FakeProcess(target(1)), queue=3)
-    assert all(future.result(30) for future in ask(deployment, *"abcdefgh"))
+def test_where_the_first_version_is_unfit_nothing_serves_and_it_is_told(stage: Stage) -> None:
+    stage.processes["words@v1"] = {"failure": "Its files have changed."}
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(lambda: deployment.state.refused)
+    with pytest.raises(NoVersionServes, match="Its files have changed"):
+        deployment.submit([{"text": "a"}], 1)
 
 
-def test_an_input_that_ends_the_process_spoils_only_itself(make: Made) -> None:
-    gate, heard = threading.Event(), []
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process, told=lambda inputs, seconds: heard.append(inputs))
-    first = ask(deployment, "a")
-    assert process.busy.wait(30)
-    together = ask(deployment, "b", POISON, "c")
-    gate.set()
-    assert first[0].result(30)
-    assert [future.exception(30) is None for future in together] == [True, False, True]
-    assert isinstance(together[1].exception(30), SpeciateError)
-    assert process.ended
-    assert heard.count(0) == 2, "started again after the batch, and after the input that was to blame"
-    assert ask(deployment, "d")[0].result(30)["output"] == "words@v1"
-
-
-def test_an_input_that_takes_too_long_is_a_timeout_and_the_next_one_is_answered(make: Made) -> None:
-    deployment = make(FakeProcess(target(1)))
-    with pytest.raises(TimeoutError):
-        ask(deployment, SLOW)[0].result(30)
-    assert ask(deployment, "a")[0].result(30)
-
-
-def test_a_retired_version_answers_what_it_took_and_takes_nothing_more(make: Made) -> None:
-    gate = threading.Event()
-    process = FakeProcess(target(1), gate=gate)
-    deployment = make(process, queue=100_000)
-    futures = ask(deployment, "a")
-    assert process.busy.wait(30)
-    futures += ask(deployment, "b", "c")
-    retiring = threading.Thread(target=deployment.retire, args=(30,))
-    retiring.start()
-    while (taken := _taken(deployment)) is not None:  # until the thread has got so far
-        futures += taken
-        time.sleep(0.001)
-    assert not process.ended
-    gate.set()
-    retiring.join(30)
-    assert all(future.result(1)["output"] == "words@v1" for future in futures)
-    assert process.ended
-
-
-def test_a_version_that_does_not_end_is_ended(make: Made) -> None:
-    process = FakeProcess(target(1), gate=threading.Event())
-    deployment = make(process)
-    [open_one] = ask(deployment, "a")
-    assert process.busy.wait(30)
-    assert deployment.retire(0.05) is False
-    assert process.interrupted
-    with pytest.raises(TimeoutError):
-        open_one.result(1)
-
-
-def _taken(deployment: Deployment) -> list[Future[dict[str, Any]]] | None:
-    try:
-        return ask(deployment, "x")
-    except Retired:
-        return None
+def test_the_first_answer_of_each_version_is_noted_once(stage: Stage) -> None:
+    stage.want(target(1))
+    deployment = stage.begin()
+    for model in ("words@v1", "words@v1", "words@v2"):
+        deployment.answered(model)
+    assert [note["model"] for note in stage.notes("production.answered")] == ["words@v1", "words@v2"]

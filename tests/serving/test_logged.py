@@ -1,4 +1,4 @@
-"""Answers of a slot over HTTP are in the log before they leave, and feedback on them is taken."""
+"""Answers of a deployment over HTTP are in the log before they leave, and feedback on them is taken."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from typing import Any
 
 import pytest
 
-from speciate.clock import SystemClock
 from speciate.jobs.pool import Pool
-from speciate.predictions import identity, reading, tending
-from speciate.predictions.folder import LogFolder, log_folder
-from speciate.predictions.log import Log
-from speciate.serving import slots
+from speciate.predictions import maintenance, prediction_ids, reading
+from speciate.predictions.log import AnswerLog
+from speciate.predictions.log_files import LogFolder, log_folder
+from speciate.serving import deployments
 from speciate.serving.api import Api
-from speciate.serving.folder import slot_folder
-from speciate.serving.keeper import Keeper
+from speciate.serving.deployment_folder import deployment_folder
+from speciate.serving.deployments import DeploymentKeeper
 from speciate.settings import Log as Settings
 from speciate.settings import Serving
 from speciate.settings import Settings as AllSettings
+from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.serving.fakes import POISON, target
 from tests.serving.test_api import TOKEN, Server, texts
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 
 
 @pytest.fixture
-def logged(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Log]]:
-    """A slot whose answers are logged."""
-    own = Log(LogFolder(tmp_path / "logged" / "reviews"), Settings(), SystemClock())
+def logged(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, AnswerLog]]:
+    """A deployment whose answers are logged."""
+    own = AnswerLog(LogFolder(tmp_path / "logged" / "reviews"), Settings(), SystemClock())
     before = Api.__init__
 
-    def with_log(self: Api, slot: Any, metrics: Any, token: str) -> None:
-        before(self, slot, metrics, token, own)
+    def with_log(self: Api, deployment: Any, metrics: Any, token: str) -> None:
+        before(self, deployment, metrics, token, own)
 
     monkeypatch.setattr(Api, "__init__", with_log)
     server = Server(tmp_path, clock, target(3), Serving())
@@ -50,15 +50,15 @@ def logged(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) 
     own.close()
 
 
-def test_each_answer_has_an_id_and_is_in_the_log(logged: tuple[Server, Log]) -> None:
+def test_each_answer_has_an_id_and_is_in_the_log(logged: tuple[Server, AnswerLog]) -> None:
     server, own = logged
     said = server.ask({"inputs": [{"text": "one", "id": "mine"}, {"text": POISON}]})
     first, second = said.body["predictions"]
     assert first["id"] == "mine"
     assert first["prediction"] != second["prediction"]
-    parsed = identity.parse(first["prediction"])
+    parsed = prediction_ids.parse(first["prediction"])
     assert parsed is not None
-    assert parsed.tag == identity.tag("reviews")
+    assert parsed.tag == prediction_ids.tag("reviews")
     found = reading.find(own.folder, first["prediction"])
     assert found is not None
     assert (found.model, found.generation, found.input) == ("words@v3", 3, {"text": "one"})
@@ -69,7 +69,7 @@ def test_each_answer_has_an_id_and_is_in_the_log(logged: tuple[Server, Log]) -> 
     assert "speciate_answers_not_logged" in server.ask(path="/metrics").body
 
 
-def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Log]) -> None:
+def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, AnswerLog]) -> None:
     server, own = logged
     [one] = server.ask(texts("one")).body["predictions"]
     said = server.ask({"prediction": one["prediction"], "label": "bad", "source": "human"}, "/feedback")
@@ -77,7 +77,7 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Log
     assert said.body["recorded"]["model"] == "words@v3"
     assert said.body["recorded"]["standing"]["human"]["label"] == "bad"
     assert [given.label for given in reading.feedback(own.folder)] == ["bad"]
-    card = server.slot.folder.path.parent.parent / "models" / "words" / "v3" / "model.json"
+    card = server.deployment.folder.path.parent.parent / "models" / "words" / "v3" / "model.json"
     card.parent.mkdir(parents=True)
     card.write_text(json.dumps({"task": "text-classification", "labels": ["bad", "good"]}))
     odd = {"prediction": one["prediction"], "label": "goood", "source": "human"}
@@ -88,7 +88,7 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Log
                             {"prediction": "0", "score": 1, "source": "system"}]}  # fmt: skip
     said = server.ask(several, "/feedback")
     assert [each.get("status", 200) for each in said.body["recorded"]] == [200, 422]
-    lost = identity.make("reviews", time.time())
+    lost = prediction_ids.new_prediction_id("reviews", time.time())
     for body, status, told in [
         ({"prediction": lost, "label": "x", "source": "human"}, 404, "not in the log"),
         ({"prediction": one["prediction"], "source": "human"}, 422, "either label or score"),
@@ -101,7 +101,9 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Log
     assert server.ask(several, "/feedback", token="wrong" + TOKEN).status == 401
 
 
-def test_a_disk_that_takes_nothing_stops_no_answer(logged: tuple[Server, Log], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_nothing_stops_no_answer(
+    logged: tuple[Server, AnswerLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, own = logged
 
     def full(*_: Any) -> None:
@@ -116,7 +118,7 @@ def test_a_disk_that_takes_nothing_stops_no_answer(logged: tuple[Server, Log], m
 
 
 class Client(threading.Thread):
-    """Asks without a pause over every death of the slot; what it was told, by id."""
+    """Asks without a pause over every death of the deployment; what it was told, by id."""
 
     def __init__(self, port: int, token: str, stop: threading.Event) -> None:
         super().__init__()
@@ -143,16 +145,16 @@ class Client(threading.Thread):
 
 
 @pytest.mark.slow
-def test_kills_of_slot_and_keeper_under_traffic_leave_no_hole(tmp_path: Path) -> None:
+def test_kills_of_deployment_and_keeper_under_traffic_leave_no_hole(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace", settings=AllSettings(policy="auto"))
     first = trained(workspace)
     second = version(workspace, first, scaled(0.5), "second")
     move(workspace, first.ref)
     pool = Pool(workspace.folders, workspace.settings)
-    keepers = [Keeper(workspace, pool)]
+    keepers = [DeploymentKeeper(workspace, pool)]
     keepers[0].start()
-    slots.start(workspace, USE_CASE)
-    folder = slot_folder(workspace.folders, USE_CASE)
+    deployments.start_deployment(workspace, USE_CASE)
+    folder = deployment_folder(workspace.folders, USE_CASE)
     until(lambda: folder.state().serving == first.ref, 240)
     stop = threading.Event()
     clients = [Client(folder.state().port, folder.token(), stop) for _ in range(6)]
@@ -170,10 +172,10 @@ def test_kills_of_slot_and_keeper_under_traffic_leave_no_hole(tmp_path: Path) ->
             move(workspace, second)
         if kill == 2:
             keepers[-1].stop()
-            keepers.append(Keeper(workspace, pool))
+            keepers.append(DeploymentKeeper(workspace, pool))
             keepers[-1].start()
         os.kill(folder.state().pid, signal.SIGKILL)
-        tending.seal(own)
+        maintenance.seal_segments(own)
     before = answered()
     until(lambda: answered() > before + 60, 240)
     stop.set()

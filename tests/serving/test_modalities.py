@@ -1,4 +1,4 @@
-"""Versions of several modalities: what a slot is told of them, and that each passes its trial on its own examples."""
+"""Versions of several modalities: the target of each deployment, and that each passes its trial on its own examples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from speciate.jobs.pool import Pool
-from speciate.production import aliases
-from speciate.serving import targets
-from speciate.serving.folder import SlotFolder, slot_folder
-from speciate.serving.runner import Runner
-from speciate.serving.trial import attempt
+from speciate.promotion import aliases
+from speciate.serving import deployments
+from speciate.serving.deployment_folder import DeploymentFolder, deployment_folder
+from speciate.serving.replica import Runner, try_version
 from speciate.workspace.workspace import Workspace
 from tests.serving.world import move
 from tests.training.world import define, make_dataset, png, thirds, train_now
@@ -52,17 +51,17 @@ def test_a_version_passes_its_trial_on_examples_of_its_own_data(workspace: Works
     move(workspace, model)
     alias = aliases.read(workspace.database, "reviews")
     assert alias
-    folder: SlotFolder = slot_folder(workspace.folders, "reviews")
+    folder: DeploymentFolder = deployment_folder(workspace.folders, "reviews")
     folder.create()
     pool = Pool(workspace.folders, workspace.settings, size=1)
-    target = targets.target_of(workspace, pool, folder, alias)
+    target = deployments.target_of(workspace, pool, folder, alias)
     pool.close()
     assert target.warmup
     items = json.loads(Path(target.warmup).read_bytes())
     assert len(items) == 8
     runner = Runner(workspace.folders.root, workspace.folders.cache / "pool", target, 4096, workspace.settings.cage)
     try:
-        assert attempt(runner, items, 300).examples == 8
+        assert try_version(runner, items, 300).examples == 8
         assert all(one["error"] is None for one in runner.answer(items * 5, 60))
     finally:
         runner.end()

@@ -1,4 +1,4 @@
-"""The process of a slot: where it listens, and that it does so for good. Real processes."""
+"""The process of a deployment: where it listens, and that it does so for good. Real processes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from speciate import local_sockets
-from speciate.serving.folder import SlotFolder, State, Wanted
+from speciate import unix_sockets
+from speciate.serving.deployment_folder import DeploymentFolder, State, Wanted
+from speciate.serving.deployments import deployment_view
 from speciate.serving.process import PORT_IN_USE
-from speciate.serving.slots import view
 from speciate.settings import Serving
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 
 CROWD = 1200
 
 
 @pytest.fixture
-def folder() -> Iterator[SlotFolder]:
-    """Of a slot for which nothing is in production: it listens all the same.
+def folder() -> Iterator[DeploymentFolder]:
+    """Of a deployment for which nothing is in production: it listens all the same.
 
     Its path is short: with a long one the socket lies in the runtime folder at once.
     """
     with tempfile.TemporaryDirectory(prefix="slot-") as short:
-        folder = SlotFolder(Path(short) / "slots" / "reviews")
+        folder = DeploymentFolder(Path(short) / "slots" / "reviews")
         folder.create()
         folder.want(Wanted(use_case="reviews", options=Serving()))
         yield folder
@@ -41,7 +41,7 @@ Start = Callable[[], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start(folder: SlotFolder) -> Iterator[Start]:
+def start(folder: DeploymentFolder) -> Iterator[Start]:
     made: list[subprocess.Popen[bytes]] = []
 
     def begin() -> subprocess.Popen[bytes]:
@@ -63,7 +63,9 @@ def health(port: int) -> int:
     return status
 
 
-def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(folder: SlotFolder, start: Start) -> None:
+def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(
+    folder: DeploymentFolder, start: Start
+) -> None:
     first = start()
     until(lambda: folder.state().port, 60)
     port = folder.state().port
@@ -87,7 +89,7 @@ def test_its_port_never_moves_also_where_somebody_takes_it_between_two_lives(fol
 
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_where_the_workspace_has_no_unix_sockets_it_serves_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, folder: SlotFolder, start: Start, elsewhere: bool
+    monkeypatch: pytest.MonkeyPatch, folder: DeploymentFolder, start: Start, elsewhere: bool
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="sock") as short:
         monkeypatch.setenv("XDG_RUNTIME_DIR", short)
@@ -99,16 +101,16 @@ def test_where_the_workspace_has_no_unix_sockets_it_serves_all_the_same(
         state = folder.state()
         assert health(state.port) == 503
         assert state.socket == (str(folder.far_socket) if elsewhere else "")
-        said = view(folder).problem
+        said = deployment_view(folder).problem
         assert said is None if elsewhere else "daemon cannot reach this deployment" in (said or "")
         if elsewhere:
-            connection = local_sockets.connect(folder.far_socket, {os.getuid()}, 10)
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: slot\r\n\r\n")
+            connection = unix_sockets.connect(folder.far_socket, {os.getuid()}, 10)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: deployment\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 503")
             connection.close()
 
 
-def test_a_crowd_of_silent_connections_hurts_no_client(folder: SlotFolder, start: Start) -> None:
+def test_a_crowd_of_silent_connections_hurts_no_client(folder: DeploymentFolder, start: Start) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     process, flood = start(), list[socket.socket]()
@@ -126,6 +128,6 @@ def test_a_crowd_of_silent_connections_hurts_no_client(folder: SlotFolder, start
 
 
 def test_a_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> None:
-    folder = SlotFolder(tmp_path / "a-rather-long-folder-name" / ("x" * 90))
+    folder = DeploymentFolder(tmp_path / "a-rather-long-folder-name" / ("x" * 90))
     assert len(os.fsencode(folder.socket)) <= 100
     assert folder.socket.parent.stat().st_mode & 0o077 == 0

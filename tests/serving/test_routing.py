@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.serving.routing import key_of, place, to_canary
+from speciate.serving.routing import hash_percent, request_key, to_canary
 
 KEYS = [f"user-{i}" for i in range(4000)]
 
@@ -32,8 +32,8 @@ def test_another_canary_is_tried_on_others() -> None:
 
 
 def test_a_place_never_changes() -> None:
-    """It is part of the interface: a slot that is started again must route as before."""
-    assert place("triage", "m@v2", "user-1") == pytest.approx(71.8486, abs=1e-4)
+    """It is part of the interface: a deployment that is started again must route as before."""
+    assert hash_percent("triage", "m@v2", "user-1") == pytest.approx(71.8486, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_a_place_never_changes() -> None:
     ],
 )
 def test_what_a_request_is_known_by(headers: dict[str, str], body: Any, key: str | None) -> None:
-    assert key_of(headers, body) == key
+    assert request_key(headers, body) == key

@@ -23,13 +23,13 @@ from speciate.datasets.loading.loader import Example
 from speciate.jobs.pool import Pool
 from speciate.models import estimators, registry
 from speciate.models.registry import ModelVersion
-from speciate.serving import slots
-from speciate.serving.folder import slot_folder
-from speciate.serving.keeper import Keeper
+from speciate.serving import deployments
+from speciate.serving.deployment_folder import deployment_folder
+from speciate.serving.deployments import DeploymentKeeper
 from speciate.settings import Bake, Settings
 from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
-from tests.serving.test_slot import until
+from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, spoil, trained, version
 
 CONNECTIONS, SWAPS = 16, 20
@@ -88,7 +88,7 @@ class Client(threading.Thread):
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
     workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", bake=Bake(rollback="tell")))
     yield workspace
-    folder = slot_folder(workspace.folders, USE_CASE)
+    folder = deployment_folder(workspace.folders, USE_CASE)
     folder.create()
     folder.stop()
     until(lambda: not folder.alive(), 60)
@@ -133,11 +133,11 @@ def test_traffic_goes_on_over_swaps_rollbacks_and_bad_candidates(workspace: Work
 
     move(workspace, first.ref)
     pool = Pool(workspace.folders, workspace.settings)
-    keeper = Keeper(workspace, pool)
+    keeper = DeploymentKeeper(workspace, pool)
     keeper.start()
-    slots.start(workspace, USE_CASE)
+    deployments.start_deployment(workspace, USE_CASE)
     until(lambda: serving(workspace) == first.ref, PATIENCE)
-    shown = slots.of(workspace.folders, USE_CASE)
+    shown = deployments.deployment_of(workspace.folders, USE_CASE)
     assert shown
     assert shown.url
     port, stop = int(shown.url.rpartition(":")[2]), threading.Event()
@@ -160,7 +160,7 @@ def test_traffic_goes_on_over_swaps_rollbacks_and_bad_candidates(workspace: Work
             if number == 10:  # the daemon dies, and the next one adopts
                 keeper.stop()
                 time.sleep(2)
-                keeper = Keeper(workspace, pool)
+                keeper = DeploymentKeeper(workspace, pool)
                 keeper.start()
             _swaps(workspace, ref, meant)
     finally:
@@ -189,20 +189,20 @@ def test_traffic_goes_on_over_swaps_rollbacks_and_bad_candidates(workspace: Work
 
 
 def serving(workspace: Workspace) -> str | None:
-    found = slots.of(workspace.folders, USE_CASE)
+    found = deployments.deployment_of(workspace.folders, USE_CASE)
     return found.serving if found else None
 
 
 def _limit(workspace: Workspace, first: ModelVersion) -> None:
     """A use case that allows an answer so many milliseconds."""
-    from speciate import usecases
-    from speciate.usecases import Definition, Objective, UseCaseLimits
+    from speciate import use_cases
+    from speciate.use_cases import Definition, Objective, UseCaseLimits
 
     definition = Definition(
         name=USE_CASE, task="text-classification", objective=Objective(metric="accuracy", target=None),
         limits=UseCaseLimits(p95_latency_ms=LIMIT_MS),
     )  # fmt: skip
-    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
 
 
 def _swaps(workspace: Workspace, ref: str, meant: list[Meant], action: str = "promote") -> None:
@@ -215,10 +215,15 @@ def _swaps(workspace: Workspace, ref: str, meant: list[Meant], action: str = "pr
 def _refuses(workspace: Workspace, ref: str, before: str) -> None:
     """A candidate that must not serve; then back to what serves, as a person would go."""
     move(workspace, ref)
-    until(lambda: (found := slots.of(workspace.folders, USE_CASE)) and (found.refused or "").startswith(ref), PATIENCE)
+    until(
+        lambda: (
+            (found := deployments.deployment_of(workspace.folders, USE_CASE)) and (found.refused or "").startswith(ref)
+        ),
+        PATIENCE,
+    )
     assert serving(workspace) == before
     move(workspace, before)
-    until(lambda: (found := slots.of(workspace.folders, USE_CASE)) and found.refused is None, PATIENCE)
+    until(lambda: (found := deployments.deployment_of(workspace.folders, USE_CASE)) and found.refused is None, PATIENCE)
 
 
 def _may_serve(meant: list[Meant], answer: Answered) -> set[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from speciate.models import estimators, registry, sealed
 from speciate.models.registry import ModelVersion
-from speciate.production import aliases
+from speciate.promotion import aliases
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
 

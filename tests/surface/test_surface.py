@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mcp_types import Tool
 
-from speciate.server.mcp_app import INSTRUCTIONS, offered_tools
+from speciate.server.mcp.app import INSTRUCTIONS, offered_tools
 
 HERE = Path(__file__).parent
 MOST_TOKENS = 10_000

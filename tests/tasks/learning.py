@@ -13,8 +13,8 @@ from PIL import Image
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.models.backbones.contract import States
-from speciate.tasks.contract import Posed
-from speciate.tasks.network import NetworkPredictor
+from speciate.tasks.network_predictor import NetworkPredictor
+from speciate.tasks.task import TaskExample
 from speciate.vocabulary import find_metric, find_task
 
 _RATE = 5e-3
@@ -26,7 +26,7 @@ def example(name: str, media: Any, **columns: Any) -> Example:
 
 
 class SmallBackbone:
-    """As little as reads pictures (grid) and series: three convolutions."""
+    """As little as reads images (grid) and series: three convolutions."""
 
     base_model, width = "small", 48
     unit: str | None = None
@@ -77,13 +77,13 @@ def _ending(series: Any) -> npt.NDArray[np.float32]:
     return relative.astype(np.float32)
 
 
-def train(task: str, form: Any, modality: str, posed: Sequence[Posed], steps: int) -> NetworkPredictor:
+def train(task: str, form: Any, modality: str, posed: Sequence[TaskExample], steps: int) -> NetworkPredictor:
     """A small network that learned what was posed, 16 at a time."""
     torch.manual_seed(0)
-    readout = form.of([one.truth for one in posed], {})
-    targets = readout.targets([one.truth for one in posed])
+    task_head = form.fit([one.target for one in posed], {})
+    encoded = task_head.encode_targets([one.target for one in posed])
     backbone = SmallBackbone(modality, len(posed[0].example.media))
-    head = readout.head(backbone.width)
+    head = task_head.head(backbone.width)
     items = backbone.prepare([one.example.media for one in posed])
     weights = [*backbone.module.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=_RATE)
@@ -92,20 +92,20 @@ def train(task: str, form: Any, modality: str, posed: Sequence[Posed], steps: in
     for _ in range(steps):
         places = generator.choice(len(items), 16, replace=False)
         states = backbone.states(backbone.collate([items[place] for place in places]))
-        loss = readout.loss(head, states, [targets[place] for place in places])
+        loss = task_head.loss(head, states, [encoded[place] for place in places])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return NetworkPredictor(task, readout, backbone, head)
+    return NetworkPredictor(task, task_head, backbone, head)
 
 
-def value(metric: str, predictor: Any, asked: Sequence[Posed]) -> float:
+def value(metric: str, predictor: Any, asked: Sequence[TaskExample]) -> float:
     """Of a predictor, or of the constant answer."""
     given = predictor.predict([one.example for one in asked])
     answers = judged(
         find_task(predictor.task).family,
-        [one.truth for one in asked],
+        [one.target for one in asked],
         [one.output for one in given],
         [one.probabilities for one in given],
         predictor.labels,
@@ -130,8 +130,8 @@ def waves(count: int, seed: int, steps: int = 60) -> list[npt.NDArray[np.float32
     return made
 
 
-def pictures(count: int, seed: int, size: tuple[int, int] = (32, 48)) -> list[tuple[npt.NDArray[np.uint8], list[Any]]]:
-    """Pictures of one to three coloured squares and discs on noise, and their objects as the COCO reader gives them."""
+def images(count: int, seed: int, size: tuple[int, int] = (32, 48)) -> list[tuple[npt.NDArray[np.uint8], list[Any]]]:
+    """Images of one to three coloured squares and discs on noise, and their objects as the COCO reader gives them."""
     generator = np.random.default_rng(seed)
     return [_picture(generator, size) for _ in range(count)]
 

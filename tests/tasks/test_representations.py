@@ -11,13 +11,8 @@ import pytest
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
-from speciate.tasks.columns import Columns
-from speciate.tasks.contract import Unsuited
-from speciate.tasks.description import Counting, countings
-from speciate.tasks.documents import Documents
-from speciate.tasks.scaling import Scaling
-from speciate.tasks.steps import Steps
-from speciate.tasks.vectors import Vectors
+from speciate.tasks.representations import Columns, Documents, NGrams, Scaling, Steps, Vectors, ngram_choices
+from speciate.tasks.task import UnsuitableRepresentation
 
 
 def _examples(*media: Any) -> list[Example]:
@@ -28,29 +23,29 @@ def _again(made: Any) -> Any:
     return type(made).rebuild(json.loads(json.dumps(made.settings())), made.arrays())
 
 
-@pytest.mark.parametrize("counting", [Counting("word", 1, 2), Counting("char", 1, 3), Counting("char_wb", 2, 5)])
-def test_documents_are_counted_alike_after_rebuilding(counting: Counting) -> None:
+@pytest.mark.parametrize("counting", [NGrams("word", 1, 2), NGrams("char", 1, 3), NGrams("char_wb", 2, 5)])
+def test_documents_are_counted_alike_after_rebuilding(counting: NGrams) -> None:
     texts = _examples("a good film", "a bad film", "good")
     made = Documents.fit(texts, "text", counting)
     np.testing.assert_array_equal(_again(made).encode(texts).toarray(), made.encode(texts).toarray())
 
 
 def test_a_document_without_a_known_word_is_a_row_of_zeros() -> None:
-    made = Documents.fit(_examples("red green", "red blue"), "text", Counting("word", 1, 1))
+    made = Documents.fit(_examples("red green", "red blue"), "text", NGrams("word", 1, 1))
     assert made.encode(_examples("yellow")).toarray().sum() == 0
 
 
 def test_words_are_also_counted_in_parts_and_sequences_only_by_residue() -> None:
-    assert [counting.unit for counting in countings("text")] == ["word", "char_wb"]
-    assert [counting.unit for counting in countings("protein")] == ["char"]
-    assert countings("image") == ()
+    assert [counting.unit for counting in ngram_choices("text")] == ["word", "char_wb"]
+    assert [counting.unit for counting in ngram_choices("protein")] == ["char"]
+    assert ngram_choices("image") == ()
 
 
 def test_pixels_are_scaled_alike_after_rebuilding() -> None:
     rng = np.random.default_rng(0)
-    pictures = _examples(*rng.integers(0, 255, (4, 9, 9, 3), dtype=np.uint8))
-    made = Vectors.fit(pictures, "image", one_unit=True)
-    np.testing.assert_array_equal(_again(made).encode(pictures), made.encode(pictures))
+    images = _examples(*rng.integers(0, 255, (4, 9, 9, 3), dtype=np.uint8))
+    made = Vectors.fit(images, "image", one_unit=True)
+    np.testing.assert_array_equal(_again(made).encode(images), made.encode(images))
 
 
 def test_steps_are_those_of_the_training_series_whatever_the_length() -> None:
@@ -63,7 +58,7 @@ def test_steps_are_those_of_the_training_series_whatever_the_length() -> None:
     np.testing.assert_allclose(made.encode(_examples(np.stack([longer, -longer])))[0], made.encode(series)[0])
     with pytest.raises(SpeciateError, match="1 channels"):
         made.encode(_examples(slow[None]))
-    with pytest.raises(Unsuited, match="line up"):
+    with pytest.raises(UnsuitableRepresentation, match="line up"):
         Steps.fit([*series, *_examples(np.zeros((2, 20), np.float32))])
 
 

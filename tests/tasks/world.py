@@ -10,7 +10,7 @@ import torch
 
 from speciate.datasets.loading.loader import Example
 from speciate.models.backbones.contract import States
-from speciate.tasks.contract import Readout
+from speciate.tasks.task import TaskHead
 
 
 def examples(*media: Any) -> list[Example]:
@@ -30,16 +30,18 @@ def states(media: Sequence[Any], layer: torch.nn.Module) -> States:
     return States(sequence, mask, pooled)
 
 
-def learned(readout: Readout, media: Sequence[Any], truths: Sequence[Any], steps: int = 150, width: int = 16) -> Any:
+def learned(
+    task_head: TaskHead, media: Sequence[Any], targets: Sequence[Any], steps: int = 150, width: int = 16
+) -> Any:
     """Trains the head and a layer below it; returns a function from media to scores, and the losses."""
     torch.manual_seed(0)
-    layer, head = torch.nn.Linear(media[0].shape[1], width), readout.head(width)
+    layer, head = torch.nn.Linear(media[0].shape[1], width), task_head.head(width)
     optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], lr=0.02)
-    targets, random, losses = readout.targets(truths), np.random.default_rng(0), []
+    encoded, random, losses = task_head.encode_targets(targets), np.random.default_rng(0), []
     for _ in range(steps):
         places = random.choice(len(media), min(16, len(media)), replace=False)
-        chosen = targets[places] if isinstance(targets, np.ndarray) else [targets[place] for place in places]
-        loss = readout.loss(head, states([media[place] for place in places], layer), chosen)
+        chosen = encoded[places] if isinstance(encoded, np.ndarray) else [encoded[place] for place in places]
+        loss = task_head.loss(head, states([media[place] for place in places], layer), chosen)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -47,11 +49,11 @@ def learned(readout: Readout, media: Sequence[Any], truths: Sequence[Any], steps
 
     def scores(asked: Sequence[Any]) -> Any:
         with torch.inference_mode():
-            return readout.scores(head, states(asked, layer))
+            return task_head.scores(head, states(asked, layer))
 
     return scores, losses
 
 
-def again(readout: Any) -> Any:
+def again(task_head: Any) -> Any:
     """As it comes back from a model's folder."""
-    return type(readout).model_validate_json(readout.model_dump_json())
+    return type(task_head).model_validate_json(task_head.model_dump_json())

@@ -20,14 +20,15 @@ from mnist1d.data import get_dataset_args, make_dataset
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
-from speciate.modalities.forms import ply, shapes
+from speciate.modalities.geometry import ply, shape_descriptors
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest
-from tests.domains import lerobot_set, parts
+from tests.domains import lerobot_set, machine_parts
 from tests.modalities import mesh_samples
 from tests.modalities.nifti_samples import organ, packed, written
 from tests.modalities.video_samples import DIRECTIONS, clip, encode
-from tests.tasks.learning import pictures, waves
+from tests.tasks import learning
+from tests.tasks.learning import waves
 
 Rows = list[dict[str, Any]]
 _RATE = 16_000  # samples per second
@@ -262,7 +263,7 @@ def _digits(kept: Sequence[int], count: int) -> list[tuple[bytes, dict[str, Any]
 
 
 def _shapes(count: int) -> list[tuple[bytes, dict[str, Any]]]:
-    made = pictures(count, 0)
+    made = learning.images(count, 0)
     return [
         (_png(pixels), {"label": json.dumps(sorted({each["category"] for each in objects}))})
         for pixels, objects in made
@@ -318,7 +319,7 @@ def _coco(count: int) -> Problem:
         images: Rows = []
         annotations: Rows = []
         kinds = {"disc": 1, "square": 2}
-        for place, (pixels, objects) in enumerate(pictures(count, 0)):
+        for place, (pixels, objects) in enumerate(learning.images(count, 0)):
             (folder / f"{place:04}.png").write_bytes(_png(pixels))
             height, width = pixels.shape[:2]
             images.append({"id": place, "file_name": f"{place:04}.png", "height": height, "width": width})
@@ -592,7 +593,7 @@ def _acted(*, sight: bool) -> Problem:
         source = lerobot_set.write(folder, lerobot_set.demonstrations(range(48), sight=sight, noise=0.3))
         return ingest(workspace, name, source=str(source))
 
-    return Problem(register, learning={"epochs": 25, "batch_size": 16})
+    return Problem(register, learning={"num_train_epochs": 25, "batch_size": 16})
 
 
 # Forms
@@ -600,15 +601,15 @@ def _acted(*, sight: bool) -> Problem:
 
 def _scanned(part: trimesh.Trimesh, chance: np.random.Generator) -> trimesh.Trimesh:
     """Rough, turned and moved anyhow, of any size."""
-    return parts.turned(parts.rough(part, chance, 0.002), chance, chance.uniform(0.5, 2))
+    return machine_parts.turned(machine_parts.rough(part, chance, 0.002), chance, chance.uniform(0.5, 2))
 
 
 def _families(*, as_clouds: bool = False) -> list[tuple[bytes, dict[str, Any]]]:
-    chance, names, made = _generator(), list(parts.FAMILIES), []
+    chance, names, made = _generator(), list(machine_parts.FAMILIES), []
     for place in range(240):
-        found = _scanned(parts.FAMILIES[names[place % 6]](chance), chance)
+        found = _scanned(machine_parts.FAMILIES[names[place % 6]](chance), chance)
         if as_clouds:
-            points = shapes.sampled(np.asarray(found.triangles), 800, place).points
+            points = shape_descriptors.sampled(np.asarray(found.triangles), 800, place).points
             data = ply.encode(points + chance.normal(0, 0.01 * found.scale, points.shape).astype(np.float32))
         else:
             data = mesh_samples.exported(found, "stl")
@@ -621,7 +622,7 @@ def _bolts(label: Callable[[float], Any]) -> list[tuple[bytes, dict[str, Any]]]:
     chance, made = _generator(), []
     for _ in range(240):
         radius, length = chance.uniform(0.25, 0.5), chance.uniform(2.0, 5.0)
-        found = _scanned(parts.bolt_of(radius, length, chance.uniform(0.8, 1.1), 0.6), chance)
+        found = _scanned(machine_parts.bolt_of(radius, length, chance.uniform(0.8, 1.1), 0.6), chance)
         made.append((mesh_samples.exported(found, "stl"), {"label": label(length / radius)}))
     return made
 
@@ -631,7 +632,9 @@ def _together() -> list[tuple[bytes, dict[str, Any]]]:
     chance, made = _generator(), []
     for _ in range(240):
         names = sorted(chance.choice(["bolt", "gear", "spring"], chance.integers(1, 4), replace=False).tolist())
-        there = [parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)]
+        there = [
+            machine_parts.FAMILIES[name](chance).apply_translation([4 * at, 0, 0]) for at, name in enumerate(names)
+        ]
         found = _scanned(trimesh.util.concatenate(there), chance)
         made.append((mesh_samples.exported(found, "stl"), {"label": json.dumps(names)}))
     return made
@@ -641,7 +644,7 @@ def _bent() -> list[tuple[bytes, dict[str, Any]]]:
     """Bolts; every fourth is bent."""
     chance, made = _generator(), []
     for place in range(240):
-        found = parts.bolt(chance).subdivide().subdivide()
+        found = machine_parts.bolt(chance).subdivide().subdivide()
         if place % 4 == 0:
             found.vertices[:, 0] += 0.12 * found.vertices[:, 2] ** 2
         data = mesh_samples.exported(_scanned(found, chance), "stl")
@@ -667,15 +670,16 @@ PROBLEMS: dict[str, Problem] = {
     "heights of bars": _files(_bars, "png"),
     "scratches": _files(_scratched, "png", positive_label="scratched"),
     "squares and discs": _coco(240)._replace(
-        learning={"epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"epochs": 3}}
+        learning={"num_train_epochs": 6, "batch_size": 8}, by_base={"vit-of-boxes@v1": {"num_train_epochs": 3}}
     ),
     "balls and boxes": _files(_bodies, "nii.gz")._replace(learning={"batch_size": 16}),
     "digits in depth": _files(_deep_digits, "nii.gz"),
-    "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "epochs": 10}),
-    "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"epochs": 5}}),
+    "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "num_train_epochs": 10}),
+    "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"num_train_epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
-    "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "epochs": 15}),
-    "directions": _files(_directions, "mp4")._replace(by_base={"new:videomae": {"epochs": 40, "patience": 40}}),
+    "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "num_train_epochs": 15}),
+    "directions": _files(_directions, "mp4")._replace(by_base={"new:videomae": {"num_train_epochs": 40,
+    "early_stopping_patience": 40}}),
     "digits that tremble": _files(_moving_digits, "mp4"),
     "directions of two": _files(_pairs_of_directions, "mp4"),
     "speeds": _files(_speeds, "mp4"),
@@ -685,7 +689,7 @@ PROBLEMS: dict[str, Problem] = {
     "periods": _rows(_periods, "period", "values"),
     "signals": _rows(_signals, "label", "values"),
     "waves": _rows(_waves, None, "left", "right"),
-    "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"epochs": 6}),
+    "trend and season": _rows(_rising, None, "values", horizon=6)._replace(learning={"num_train_epochs": 6}),
     "ways to a mark": _acted(sight=False),
     "ways to a mark by sight": _acted(sight=True),
     "bursts": _rows(_bursts, "label", "values", positive_label="burst"),

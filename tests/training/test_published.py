@@ -9,8 +9,14 @@ import pytest
 from speciate.workspace.workspace import Workspace
 from tests.data import ingest, run_job
 
-PUBLISHED = {"learning_rate": [0.01], "batch_size": 100, "weight_decay": 0, "warmup": 0, "schedule": "constant"}
-SMALL = PUBLISHED | {"epochs": 12, "patience": 12, "folds": 2}
+PUBLISHED = {
+    "learning_rate": [0.01],
+    "batch_size": 100,
+    "weight_decay": 0,
+    "warmup_ratio": 0,
+    "lr_scheduler_type": "constant",
+}
+SMALL = PUBLISHED | {"num_train_epochs": 12, "early_stopping_patience": 12, "folds": 2}
 
 
 @pytest.mark.slow

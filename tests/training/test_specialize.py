@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.jobs.fingerprint import fingerprint
+from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
-from speciate.training.specialize import SpecializeSpec, Way, next_step
+from speciate.training.specialize import Candidate, SpecializeSpec, next_step
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
@@ -155,7 +155,7 @@ def test_a_training_that_failed_does_not_end_the_search() -> None:
 
 
 def test_a_failed_first_training_is_followed_by_the_dearer_ones() -> None:
-    ways = (Way(method="classical"), Way(method="probe", base_model="pkg:minilm"))
+    ways = (Candidate(method="classical"), Candidate(method="probe", base_model="pkg:minilm"))
     failed = _child("train/classical", "train", state="failed", error={"message": "no room"})
     (request,) = _requests(failed, spec=SPEC.model_copy(update={"ways": ways}))
     assert request.step == "train/probe-minilm"
@@ -307,7 +307,7 @@ def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> N
         labels=["a" if i % 4 < 2 else "b" for i in range(40)], splits=thirds(40), inputs=["x"],
     )  # fmt: skip
     define(workspace, "sort", "tabular-classification")
-    found = specialize.ways(workspace, "sort", "rows", ["new:tab-resnet", "net@v1"])
+    found = specialize.choose_candidates(workspace, "sort", "rows", ["new:tab-resnet", "net@v1"])
     assert [(way.method, way.base_model) for way in found] == [
         ("classical", None), ("probe", "net@v1"), ("lora", "net@v1"), ("full", "new:tab-resnet"), ("full", "net@v1"),
     ]  # fmt: skip
@@ -315,12 +315,12 @@ def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> N
     assert [request.step for request in _requests(spec=spec)] == ["train/probe-net-v1"]
 
 
-CONTINUED = Way(method="full", base_model="taste-model@v1", continue_from="taste-model@v1")
-FRESH = Way(method="full", base_model="new:bert")
+CONTINUED = Candidate(method="full", base_model="taste-model@v1", continue_from="taste-model@v1")
+FRESH = Candidate(method="full", base_model="new:bert")
 
 
 def test_a_warm_start_is_a_step_and_a_row_of_its_own() -> None:
-    spec = SPEC.model_copy(update={"ways": (Way(method="classical"), CONTINUED, FRESH)})
+    spec = SPEC.model_copy(update={"ways": (Candidate(method="classical"), CONTINUED, FRESH)})
     (request,) = _requests(_trained(), spec=spec)
     assert request.step == "train/continue-taste-model-v1"
     assert request.spec["continue_from"] == "taste-model@v1"
@@ -335,7 +335,7 @@ def test_a_warm_start_is_a_step_and_a_row_of_its_own() -> None:
 
 
 def test_what_was_judged_on_other_examples_neither_ends_the_cascade_nor_beats_another_there() -> None:
-    spec = SPEC.model_copy(update={"ways": (Way(method="classical"), CONTINUED, FRESH)})
+    spec = SPEC.model_copy(update={"ways": (Candidate(method="classical"), CONTINUED, FRESH)})
     apart = _trained(version=2, value=0.99, half=0.005)
     assert apart.result is not None
     apart.result["report"] |= {"method": "full", "left_out": 60}
@@ -347,7 +347,9 @@ def test_what_was_judged_on_other_examples_neither_ends_the_cascade_nor_beats_an
 
 
 def test_the_recipe_of_another_model_is_tried_first_and_stands_for_the_way_that_it_is() -> None:
-    spec = SPEC.model_copy(update={"like": "old@v3", "ways": (Way(method="classical"), Way(**PROBE), FRESH)})
+    spec = SPEC.model_copy(
+        update={"like": "old@v3", "ways": (Candidate(method="classical"), Candidate(**PROBE), FRESH)}
+    )
     (request,) = _requests(spec=spec)
     assert request.step == "train/like-old-v3"
     assert request.spec == {
@@ -376,7 +378,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _rows(workspace, "rows", "xy")
     define(workspace, "sort", "tabular-classification")
     train_now(workspace, "job-a", name="simple", dataset="rows", method="classical", use_case="sort")
-    quick = {"epochs": 1, "learning_rate": [1e-3]}
+    quick = {"num_train_epochs": 1, "learning_rate": [1e-3]}
     how = {"method": "full", "base_model": "new:tab-resnet", "hyperparameters": quick}
     train_now(workspace, "job-b", name="net", dataset="rows", use_case="sort", **how)
     workspace.close()
@@ -409,12 +411,12 @@ def _promote(workspace: Workspace, model: str) -> None:
     workspace.database.transact(point)
 
 
-def _warm(ways: Sequence[Way]) -> list[str]:
+def _warm(ways: Sequence[Candidate]) -> list[str]:
     return [way.continue_from for way in ways if way.continue_from]
 
 
 def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served: Workspace) -> None:
-    found = specialize.ways(served, "sort", "rows")
+    found = specialize.choose_candidates(served, "sort", "rows")
     assert [(way.method, way.base_model, way.continue_from) for way in found] == [
         ("classical", None, None), ("full", "net@v1", "net@v1"), ("full", "new:tab-resnet", None),
     ]  # fmt: skip
@@ -425,23 +427,23 @@ def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served:
 def test_methods_and_base_models_that_are_named_say_whether_the_network_in_production_is_tried(
     served: Workspace,
 ) -> None:
-    assert _warm(specialize.ways(served, "sort", "rows", methods=["full"])) == ["net@v1"]
-    assert _warm(specialize.ways(served, "sort", "rows", methods=["classical", "lora"])) == []
-    assert _warm(specialize.ways(served, "sort", "rows", ["new:tab-resnet"])) == []
+    assert _warm(specialize.choose_candidates(served, "sort", "rows", methods=["full"])) == ["net@v1"]
+    assert _warm(specialize.choose_candidates(served, "sort", "rows", methods=["classical", "lora"])) == []
+    assert _warm(specialize.choose_candidates(served, "sort", "rows", ["new:tab-resnet"])) == []
 
 
 def test_no_warm_start_from_what_is_no_network(served: Workspace) -> None:
     _promote(served, "simple@v1")
-    assert _warm(specialize.ways(served, "sort", "rows")) == []
+    assert _warm(specialize.choose_candidates(served, "sort", "rows")) == []
 
 
 def test_no_warm_start_where_rows_lack_its_columns_or_nothing_could_judge_it(served: Workspace) -> None:
     _rows(served, "narrow", "x")
-    assert _warm(specialize.ways(served, "sort", "narrow")) == []
+    assert _warm(specialize.choose_candidates(served, "sort", "narrow")) == []
     _rows(served, "wide", "wxy")
-    assert _warm(specialize.ways(served, "sort", "wide")) == ["net@v1"]
+    assert _warm(specialize.choose_candidates(served, "sort", "wide")) == ["net@v1"]
     served.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions WHERE name = 'rows'"))
-    assert _warm(specialize.ways(served, "sort", "wide")) == []
+    assert _warm(specialize.choose_candidates(served, "sort", "wide")) == []
 
 
 def test_no_warm_start_for_another_task(served: Workspace) -> None:
@@ -450,7 +452,7 @@ def test_no_warm_start_for_another_task(served: Workspace) -> None:
         served, "sums", "tabular", {"x": numbers, "y": numbers}, labels=numbers, splits=thirds(60), inputs="xy"
     )
     define(served, "sort", "tabular-regression", metric="mae")
-    assert _warm(specialize.ways(served, "sort", "sums")) == []
+    assert _warm(specialize.choose_candidates(served, "sort", "sums")) == []
 
 
 def test_a_recipe_that_cannot_be_repeated_for_the_use_case_is_refused_before_there_is_a_job(served: Workspace) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from speciate.datasets.versions import Manifest, resolve
-from speciate.models.backbones.table import ARCHITECTURES, usual_rate
-from speciate.training.options import methods_for, options
+from speciate.models.backbones.architectures import ARCHITECTURES, usual_rate
+from speciate.training.planning.available_methods import available_candidates, methods_for
 from speciate.vocabulary import TASKS, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 from tests.data import run_job
@@ -76,7 +76,7 @@ def test_the_table_has_every_task_with_every_method_that_suits_it_and_every_arch
     assert classified >= {"text", "image", "audio", "time-series", "tabular", "protein"}
     assert set(ARCHITECTURES) <= {row.base_model for row in ROWS}
     for row in ROWS:
-        fitting = {option.method for option in options(row.modality, find_task(row.task).family)}
+        fitting = {option.method for option in available_candidates(row.modality, find_task(row.task).family)}
         assert row.method in fitting | {"probe", "lora"}, row.name  # these two also do with a base trained here
         assert find_task(row.task).suits(row.modality), row.name
 
@@ -126,7 +126,7 @@ def _train(workspace: Workspace, name: str, dataset: str, row: Row) -> str:
     if row.method in ("lora", "full"):
         rate = LORA_RATE if row.method == "lora" else usual_rate(row.base_model)
         own = problem.by_base.get(row.base_model, {})
-        settings |= {"learning_rate": [rate], "epochs": 12, **problem.learning, **own}
+        settings |= {"learning_rate": [rate], "num_train_epochs": 12, **problem.learning, **own}
     result = run_job(
         workspace, "train", name=name, dataset=dataset, method=row.method, task=row.task, hyperparameters=settings,
         base_model=None if row.base_model == NONE else row.base_model,

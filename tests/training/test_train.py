@@ -16,8 +16,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
 from speciate.tasks import predictor
-from speciate.training import fitting, selection, train
-from speciate.training.specs import Room, TrainSpec
+from speciate.training import model_selection, train, train_run
+from speciate.training.train_spec import RequestedResources, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, model_path, png, run_folder, thirds, train_now
 
@@ -99,7 +99,7 @@ def test_neither_the_answer_nor_the_incumbents_answers_are_inputs(workspace: Wor
     )
     define(workspace, "sorting", "tabular-classification", incumbent="column:old_system")
     spec = _spec(dataset="cases", use_case="sorting", target="truth")
-    assert train.plan(spec, workspace).payload["manifest"]["inputs"] == ["x"]
+    assert train.plan(spec, workspace).payload_json()["manifest"]["inputs"] == ["x"]
 
 
 def test_numbers_are_learned_by_regression(workspace: Workspace) -> None:
@@ -155,10 +155,10 @@ def test_proteins_are_learned_from_their_k_mers(workspace: Workspace) -> None:
 def test_the_same_job_committed_twice_makes_one_version(workspace: Workspace) -> None:
     _texts(workspace)
     first = train_now(workspace, name="reviews-model", dataset="reviews", method="classical")
-    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload)
+    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload_json())
     collected = train.collect(folder)
-    from speciate.ids import JobId
     from speciate.jobs.job import Job, State
+    from speciate.refs import JobId
 
     job = Job(id=JobId("job-x"), kind="train", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
     assert workspace.database.transact(lambda tx: train.commit(tx, job, collected))["model"] == first["model"]
@@ -181,10 +181,10 @@ def test_a_changed_weight_is_refused_at_load(workspace: Workspace) -> None:
 
 def test_a_stopped_run_ends_between_candidates(workspace: Workspace) -> None:
     _texts(workspace)
-    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload)
+    folder = run_folder(workspace, "job-x", train.plan(_spec(), workspace).payload_json())
     (folder.path / "cancel").touch()
     with pytest.raises(Stopped):
-        fitting.run(Run(folder))
+        train_run.run(Run(folder))
 
 
 def test_when_the_budget_ends_the_rest_is_reported_as_not_tried(workspace: Workspace) -> None:
@@ -198,11 +198,11 @@ def test_when_the_budget_ends_the_rest_is_reported_as_not_tried(workspace: Works
 @pytest.mark.parametrize("budget", [None, 1.0])
 def test_attempts_share_the_budget_and_their_costs_add_up(workspace: Workspace, budget: float | None) -> None:
     _texts(workspace)
-    payload = train.plan(_spec(budget_minutes=budget), workspace).payload
+    payload = train.plan(_spec(budget_minutes=budget), workspace).payload_json()
     first = run_folder(workspace, "job-x", payload)
     (first.path / "cancel").touch()
     with pytest.raises(Stopped):
-        fitting.run(Run(first))
+        train_run.run(Run(first))
     spent = json.loads((first.checkpoints / "spent.json").read_text())
     assert 0 <= spent["budgeted"] < spent["spent"][0] < 100
     spent["budgeted"], spent["spent"][0] = spent["budgeted"] + 120, spent["spent"][0] + 120
@@ -210,7 +210,7 @@ def test_attempts_share_the_budget_and_their_costs_add_up(workspace: Workspace, 
     second = run_folder(workspace, "job-y", payload)
     again = Run(second)
     again.resume_from = [first]
-    result = fitting.run(again)
+    result = train_run.run(again)
     assert 120 < result["card"]["seconds"] == pytest.approx(result["report"]["cost"]["seconds"], abs=5)
     over = {one.get("reason") == "the budget had ended" for one in result["report"]["candidates"][1:]}
     assert over == {budget is not None}
@@ -219,7 +219,7 @@ def test_attempts_share_the_budget_and_their_costs_add_up(workspace: Workspace, 
 def test_no_classical_training_imports_torch() -> None:
     import subprocess
 
-    program = "import sys, speciate.training.fitting as _; print(sorted({'torch', 'transformers'} & {*sys.modules}))"
+    program = "import sys, speciate.training.train_run as _; print(sorted({'torch', 'transformers'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -306,7 +306,7 @@ def test_a_model_without_a_validation_value_can_be_read(workspace: Workspace) ->
 
 
 def test_an_undefined_value_is_the_worst() -> None:
-    values = [selection._standing(-1, value) for value in (float("nan"), 9.0, 1.0)]
+    values = [model_selection._standing(-1, value) for value in (float("nan"), 9.0, 1.0)]
     assert values == sorted(values)
 
 
@@ -340,18 +340,18 @@ def test_too_few_examples_that_a_plan_cannot_see_are_refused_by_the_run(workspac
     texts, splits = {"text": list("abcdefgh")}, ["train"] * 2 + ["test"] * 6
     manifest = make_dataset(workspace, "few", "text", texts, labels=["x", "y"] * 4, splits=splits, inputs=["text"])
     _texts(workspace, ("train", "test"))
-    payload = train.plan(_spec(), workspace).payload | {"manifest": manifest.model_dump(mode="json")}
+    payload = train.plan(_spec(), workspace).payload_json() | {"manifest": manifest.model_dump(mode="json")}
     with pytest.raises(SpeciateError, match="too few groups per label"):
-        fitting.run(Run(run_folder(workspace, "job-few", payload)))
+        train_run.run(Run(run_folder(workspace, "job-few", payload)))
 
 
 def test_a_training_says_which_candidate_it_is_at_and_logs_what_each_gave(
     workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     _texts(workspace)
-    folder = run_folder(workspace, "job-told", train.plan(_spec(), workspace).payload)
-    with caplog.at_level("INFO", "speciate.training.selection"):
-        report = fitting.run(Run(folder))["report"]
+    folder = run_folder(workspace, "job-told", train.plan(_spec(), workspace).payload_json())
+    with caplog.at_level("INFO", "speciate.training.model_selection"):
+        report = train_run.run(Run(folder))["report"]
     names = [candidate["name"] for candidate in report["candidates"]]
     told = [json.loads(line) for line in (folder.path / "progress.jsonl").read_text().splitlines()]
     assert [line["message"] for line in told if line["message"] in names] == names
@@ -391,13 +391,11 @@ def test_texts_in_which_nothing_can_be_counted_are_refused_with_the_reason(works
     assert refusal.value.code is Code.INVALID
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"seed": -1}, {"seed": 2**32}, {"method": "probe", "hyperparameters": {"strengths": [0]}}]
-)
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 2**32}, {"method": "probe", "hyperparameters": {"C": [0]}}])
 def test_numbers_that_no_learner_takes_are_refused_by_the_plan(workspace: Workspace, wrong: dict[str, Any]) -> None:
     _texts(workspace)
     spec = {"name": "m", "dataset": "reviews", "method": "classical", **wrong}
-    with pytest.raises((SpeciateError, ValidationError), match=r"seed|strengths"):
+    with pytest.raises((SpeciateError, ValidationError), match=r"seed|hyperparameters.C"):
         train.plan(TrainSpec.model_validate(spec), workspace)
 
 
@@ -439,7 +437,7 @@ def test_a_sum_of_money_is_a_budget_of_this_machines_time(workspace: Workspace) 
     spec = {"name": "taste", "dataset": "reviews", "method": "classical"}
 
     def minutes(**budget: float) -> float | None:
-        payload = train.plan(TrainSpec(**spec, resources=Room(cpu=2), **budget), workspace).payload
+        payload = train.plan(TrainSpec(**spec, resources=RequestedResources(cpu=2), **budget), workspace).payload_json()
         return payload["spec"]["budget_minutes"]  # type: ignore[no-any-return]  # JSON
 
     assert minutes() is None

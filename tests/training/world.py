@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate import usecases
+from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.columns import array
 from speciate.datasets.versions import Manifest
-from speciate.ids import JobId
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run
-from speciate.training import fitting, train
-from speciate.training.specs import TrainSpec
-from speciate.usecases import Definition, Objective, Suites
+from speciate.refs import JobId
+from speciate.training import train, train_run
+from speciate.training.train_spec import TrainSpec
+from speciate.use_cases import Definition, Objective, Suites
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Workspace
 
@@ -107,14 +107,14 @@ def define(
         target_column=target_column,
         positive_label=positive_label,
     )
-    workspace.database.transact(lambda tx: usecases.define(tx, definition, policy="auto"))
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
 
 
 def train_now(workspace: Workspace, job: str = "job-x", **spec: Any) -> dict[str, Any]:
     """Plan, run and commit; the job's result."""
     wanted = TrainSpec(**spec)
-    folder = run_folder(workspace, job, train.plan(wanted, workspace).payload)
-    write_whole(folder.outputs / "result.json", _json(fitting.run(Run(folder))))
+    folder = run_folder(workspace, job, train.plan(wanted, workspace).payload_json())
+    write_whole(folder.outputs / "result.json", _json(train_run.run(Run(folder))))
     collected = train.collect(folder)
     row = Job(id=JobId(job), kind="train", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
     return workspace.database.transact(lambda tx: train.commit(tx, row, collected))

@@ -10,7 +10,7 @@ import pytest
 
 from speciate.errors import Code, SpeciateError
 from speciate.settings import Settings
-from speciate.workspace.backup import AutomaticBackups, automatic_backups, back_up, save_catalog, superseded
+from speciate.workspace.backup import AutomaticBackups, automatic_backups, back_up, save_catalog, superseded_backups
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.database import Transaction
 from speciate.workspace.rebuild import rebuild_catalog
@@ -116,11 +116,11 @@ def test_an_alias_move_is_backed_up_at_once(workspace: Workspace) -> None:
 
 def test_old_backups_go_but_for_the_last_of_each_day() -> None:
     names = [f"auto-202611{day:02}T{hour:02}0000Z-{day * 100 + hour}" for day in range(1, 31) for hour in range(24)]
-    gone = superseded(names)
+    gone = superseded_backups(names)
     kept = [name for name in names if name not in gone]
     assert kept[-12:] == names[-12:]
     assert [name[5:13] for name in kept[:-12]] == [f"202611{day:02}" for day in range(17, 30)]
-    assert superseded(kept) == []
+    assert superseded_backups(kept) == []
 
 
 # Rebuild
@@ -188,7 +188,7 @@ def test_a_catalog_that_opens_is_the_newest_truth(tmp_path: Path) -> None:
 
 
 def forget(workspace: Workspace) -> None:
-    """As the last step of a purge does (production/tidy.py)."""
+    """As the last step of a purge does (privacy/gc.py)."""
 
     def note(tx: Transaction) -> None:
         tx.execute("INSERT OR REPLACE INTO meta SELECT 'forgotten', max(seq)::VARCHAR FROM events")

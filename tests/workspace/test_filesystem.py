@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import filesystem, storage
+from speciate.workspace import filesystem
 from speciate.workspace.filesystem import check_folder, kind_in, require_local, require_space
 
 _MOUNTS = """\
@@ -126,7 +126,7 @@ def test_a_rename_that_copies_over_what_others_read_is_refused(tmp_path: Path, m
     ],
 )
 def test_what_a_disk_refuses_is_said_in_words(tmp_path: Path, number: int, words: str, next_step: str) -> None:
-    said = storage.explained(OSError(number, os.strerror(number), str(tmp_path / "ws" / "file")), tmp_path / "ws")
+    said = filesystem.explain(OSError(number, os.strerror(number), str(tmp_path / "ws" / "file")), tmp_path / "ws")
     assert said is not None
     assert said.code is Code.UNAVAILABLE
     assert words in said.message
@@ -135,7 +135,7 @@ def test_what_a_disk_refuses_is_said_in_words(tmp_path: Path, number: int, words
 
 
 def test_a_disk_beside_the_workspace_is_named(tmp_path: Path) -> None:
-    said = storage.explained(OSError(errno.ENOSPC, "x", "/elsewhere/out/file.csv"), tmp_path)
+    said = filesystem.explain(OSError(errno.ENOSPC, "x", "/elsewhere/out/file.csv"), tmp_path)
     assert said is not None
     assert "/elsewhere/out" in said.message
 
@@ -144,10 +144,10 @@ def test_a_disk_beside_the_workspace_is_named(tmp_path: Path) -> None:
     "error", [ValueError("No space left on device"), OSError(errno.ENOENT, "no such file"), RuntimeError("os error 28")]
 )
 def test_what_only_sounds_like_a_disk_is_no_disk(error: Exception) -> None:
-    assert storage.explained(error) is None
+    assert filesystem.explain(error) is None
 
 
 def test_the_cause_below_another_error_is_found() -> None:
     outer = RuntimeError("the library failed")
     outer.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert storage.explained(outer) is not None
+    assert filesystem.explain(outer) is not None

@@ -39,7 +39,7 @@ def test_whoever_reads_parquet_reads_sealed_parquet(tmp_path: Path) -> None:
     path = sealed(tmp_path / "rows.parquet")
     assert pq.read_table(path) == TABLE
     assert integrity.read_table(path, "") == TABLE
-    assert integrity.says_itself(path)
+    assert integrity.has_own_checksum(path)
     assert duckdb.sql(f"SELECT sum(value) FROM '{path}' WHERE id >= 'row-29'").fetchall()[0][0] > 0
     with pq.ParquetFile(path, memory_map=True) as file:
         assert sum(len(batch) for batch in file.iter_batches(64)) == 300

@@ -16,7 +16,7 @@ import litserve.server
 
 from speciate.datasets.loading.loader import Example
 from speciate.tasks import predictor
-from speciate.tasks.contract import Prediction
+from speciate.tasks.task import Prediction
 
 litserve.server._MCP_AVAILABLE = False
 """0.2.19 takes any installed `mcp` for one that it can use, and does not start beside 2.x, which speciate brings."""

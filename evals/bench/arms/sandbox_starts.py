@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 from speciate import sandbox
-from speciate.sandbox import Cage, start
+from speciate.sandbox import Sandbox, start
 
 PROGRAMS = {"python": [sys.executable, "-I", "-c", "import os; os.write(1, b'x')"], "true": ["/bin/true"]}
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        cage = Cage((), Path(folder), code=True)
+        cage = Sandbox((), Path(folder), code=True)
         print(json.dumps(sandbox.__file__), flush=True)
         for line in sys.stdin:
             began = time.perf_counter()

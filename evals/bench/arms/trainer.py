@@ -62,14 +62,14 @@ def settings(asked: argparse.Namespace, examples: int) -> tuple[dict[str, Any], 
     if asked.ours is None:
         return {} if asked.epochs is None else {"num_train_epochs": asked.epochs}, []
     ours = json.loads(asked.ours)
-    steps = ours["epochs"] * -(-examples // ours["batch_size"])
+    steps = ours["num_train_epochs"] * -(-examples // ours["batch_size"])
     arguments = {
-        "num_train_epochs": ours["epochs"], "learning_rate": ours["learning_rate"],
+        "num_train_epochs": ours["num_train_epochs"], "learning_rate": ours["learning_rate"],
         "per_device_train_batch_size": ours["batch_size"], "per_device_eval_batch_size": ours["batch_size"],
         "lr_scheduler_type": "cosine", "warmup_steps": -(-steps // 10), "weight_decay": 0.01,
         "eval_strategy": "epoch", "metric_for_best_model": "accuracy", "save_strategy": "no",
     }  # fmt: skip
-    callbacks: list[TrainerCallback] = [EarlyStoppingCallback(ours["patience"])]
+    callbacks: list[TrainerCallback] = [EarlyStoppingCallback(ours["early_stopping_patience"])]
     if ours.get("stop_at") is not None:
         callbacks.append(Enough(ours["stop_at"]))
     return arguments, callbacks

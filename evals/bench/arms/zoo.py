@@ -151,7 +151,7 @@ def train(workspace: Workspace, folder: Path, shape: str, source: str) -> str:
         _save(shape, fresh)
     name = f"{shape}-{source}"
     dataset = f"source-{'digits' if source == 'none' else source}"
-    how = {"epochs": 1 if source == "none" else 6, "learning_rate": [1e-12 if source == "none" else 1e-3]}
+    how = {"num_train_epochs": 1 if source == "none" else 6, "learning_rate": [1e-12 if source == "none" else 1e-3]}
     made = run_job(
         workspace, "train", name=name, dataset=dataset, method="full", base_model=f"path:{fresh}",
         task="image-classification", hyperparameters=how | {"weight_decay": 0.0 if source == "none" else 0.01},

@@ -1,24 +1,33 @@
-"""The columns that every version has, and how the user's columns get names beside them."""
+"""The columns that every version has, how the user's columns get names beside them, and how a cell becomes a class
+name.
+
+Imports no pyarrow at its top: sandboxed processes start with it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the daemon knows the names without pyarrow
+from speciate.modalities.tabular import plain
+
+if TYPE_CHECKING:
     import pyarrow as pa
+
 
 FIXED = ("id", "split", "label", "group_key", "quality", "reason", "source")
 CONTENT, FINGERPRINT, KEY = "_content", "_fingerprint", "_key"
 SKETCH, START, STOP, ORIGIN = "_sketch", "_start", "_stop", "_origin"
 HIDDEN = (CONTENT, FINGERPRINT, KEY, SKETCH, START, STOP, ORIGIN)
-"""sha256 of what a model sees (for files: of the bytes, which names them in the packs), of its fingerprint, and of all
-cells of the source (for files: of the bytes again), whatever roles they play; a short code that near-duplicates nearly
-share (modalities.sketches); where the example is a window of its medium, where that begins and ends, in the
-modality's unit; and where it was cut from another example, the key of that one, of windows of windows the first."""
+"""sha256 of the input (of a file: of its bytes, which name it in the packs), of its fingerprint, and of all source
+cells, whatever roles they play (of a file: of its bytes again); a short code that near-duplicates nearly share
+(modalities.sketches); begin and end of a window in its medium, in the modality's unit; and the key of the example that
+it was cut from (of windows of windows: of the first)."""
 PROVENANCE = ("id", "reason", "source", FINGERPRINT, KEY, SKETCH, ORIGIN)
-"""Says where a row comes from and how it is found again: another value makes no other content of a version."""
+"""The origin of a row and its key: another value does not change the content of a version."""
 
 WINDOW_START, WINDOW_STOP = "window_start", "window_stop"
 """Columns for people that say the same of a window as the hidden ones."""
@@ -29,6 +38,9 @@ _TAKEN = ("file_row_number", "change", "label_before")
 """Names that scans and views of changes give to columns."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_LONGEST_CLASS, _BEGINNING = 64, 55  # characters
+_SHORTENED = re.compile(r".{55}~[0-9a-f]{8}")
+SHORTENED = "{count} classes have names of more than 64 characters: stored are the first 55 and a hash."
 
 
 def rename(names: Iterable[str]) -> dict[str, str]:
@@ -52,7 +64,7 @@ def clean(name: str) -> str:
 
 
 def array(values: list[Any]) -> pa.Array:
-    """Values of one column with the type that holds them all; text where they have none in common."""
+    """Values of one column with the type that holds them all; text if they have none in common."""
     import pyarrow as pa
 
     try:
@@ -84,3 +96,26 @@ def type_name(kind: pa.DataType) -> str:
         "BLOB": types.is_binary(kind),
     }
     return next((name for name, fits in named.items() if fits), str(kind).upper())
+
+
+def class_name(value: Any) -> str:
+    """A class as it is stored, for ingest, labels and feedback alike: 1 and 1.0 are the same class, a list is JSON.
+
+    Empty if nothing of the value can be printed.
+    """
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False)
+    text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
+    return shorten_class_name("".join(c for c in text if c.isprintable()))
+
+
+def shorten_class_name(name: str) -> str:
+    """A class name of at most 64 characters: the beginning of a longer one and a hash, so that names stay distinct."""
+    if len(name) <= _LONGEST_CLASS:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{name[:_BEGINNING]}~{digest[: _LONGEST_CLASS - _BEGINNING - 1]}"
+
+
+def is_shortened(name: str) -> bool:
+    return _SHORTENED.fullmatch(name) is not None

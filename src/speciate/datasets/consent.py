@@ -1,8 +1,8 @@
-"""What a person allowed to leave this machine: the examples of a dataset, for a host, up to a sum of money.
+"""Consents: examples of a dataset that a person allowed to leave this machine, for a host, up to a sum of money.
 
-Nothing here grants: `production/consents.py` does, for a person on a terminal. A consent is for a dataset's name, so
-for all its versions and for what is added to them. Rows that a version took over from another dataset stay that one's,
-too: it must be allowed as well.
+Nothing here grants: `governance/consents.py` does, for a person on a terminal. A consent is for a dataset's name, so
+for all its versions and for later additions. Rows that a version took from another dataset remain that one's, too: it
+must be allowed as well.
 """
 
 from __future__ import annotations
@@ -44,26 +44,31 @@ class Consent(NamedTuple):
 def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
     """What may be spent on sending examples of `dataset` (`name` or `name@v3`) to `host`, as `Endpoint.host` has it.
 
-    Raises REFUSED, with what a person would type, where nobody allowed it, the time is over or the money is spent; and
-    so for every dataset that its rows came from, whose money is not counted here. A bare name stands for all versions.
-    What runs that live may yet spend is not taken off: a job whose share they hold waits for it (`jobs/allowances.py`).
+    Raises REFUSED, with the command for a person, if nobody allowed it, the time is over or the money is spent. The
+    same holds for every dataset that its rows came from, whose money is not counted here. A bare name stands for all
+    versions. Money that running jobs may still spend is not subtracted: a job whose share they hold waits for it
+    (`jobs/allowances.py`).
     """
     name = dataset_ref(dataset).name
     for source in sorted(_sources(reader, dataset) - {name}):
         _in_force(reader, source, host, f" (rows of {name!r} came from it)")
     consent = _in_force(reader, name, host)
     if consent.spent_usd >= consent.usd_cap:
-        raise _refused(name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})")
+        raise _consent_error(
+            name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})"
+        )
     return consent
 
 
 def end_those_over(database: Database, passed: Callable[[float], float]) -> None:
-    """Mark consents whose time is over, so that a clock which goes back later revives none. `passed`: seconds since a
-    stamp, at most."""
+    """Marks expired consents, so that a clock that goes back later revives none.
+
+    `passed`: seconds since a stamp, at most.
+    """
     now = database.now()
     over = [
         (each.dataset, each.host)
-        for each in listed(database)
+        for each in list_consents(database)
         if each.expires is not None
         and each.expires > each.granted
         and (now >= each.expires or passed(each.granted) >= each.expires - each.granted)
@@ -73,27 +78,27 @@ def end_those_over(database: Database, passed: Callable[[float], float]) -> None
 
 
 def find(reader: Database | Transaction, name: str, host: str) -> Consent | None:
-    """Also one whose time is over."""
+    """Also an expired consent."""
     rows = _rows(reader, _OF, [name, host])
     return Consent(*rows[0]) if rows else None
 
 
-def listed(reader: Database | Transaction) -> list[Consent]:
-    """All that were given and not taken back, by dataset and host."""
+def list_consents(reader: Database | Transaction) -> list[Consent]:
+    """All consents that were not taken back, by dataset and host."""
     return [Consent(*row) for row in _rows(reader, _ALL, [])]
 
 
 def _in_force(reader: Database | Transaction, name: str, host: str, whose: str = "") -> Consent:
     consent = find(reader, name, host)
     if consent is None:
-        raise _refused(name, host, f"no person allowed it{whose}")
+        raise _consent_error(name, host, f"no person allowed it{whose}")
     now = reader.now if isinstance(reader, Transaction) else reader.now()
     if consent.expires is not None and now >= consent.expires:
-        raise _refused(name, host, f"the time for which {consent.by} allowed it is over{whose}")
+        raise _consent_error(name, host, f"the time for which {consent.by} allowed it is over{whose}")
     return consent
 
 
-def _refused(name: str, host: str, why: str) -> SpeciateError:
+def _consent_error(name: str, host: str, why: str) -> SpeciateError:
     return SpeciateError(
         Code.REFUSED,
         f"No example of {name!r} may be sent to {host}: {why}.",

@@ -1,36 +1,34 @@
 """The job kind `curate`: operations on a dataset, one after another, as one next version.
 
-The plan checks all steps as far as the manifest tells and resolves what they name; the run applies them to the whole
-table and seals the result. Between steps nothing is sealed, so a step that fails leaves nothing behind.
+Steps are parsed first, each into an operation with its parameters, or one clear error. The plan checks all steps as far
+as the manifest allows and resolves names; the run applies the steps to the whole table and seals the result. Nothing is
+sealed between steps, so a step that fails leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from speciate.datasets import missing_labels, scan, succession
+from speciate.datasets import next_version, operations, splits, version_rows
 from speciate.datasets.columns import QUALITIES, clean
-from speciate.datasets.intake.rows import quality_report, split_report
-from speciate.datasets.lthash import unpacked
+from speciate.datasets.content_hash import unpack_lanes
+from speciate.datasets.ingest.draft import quality_report, split_report
+from speciate.datasets.next_version import NewVersion, pack_version
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Others, Outcome, Outside, Reference
-from speciate.datasets.operations.masks import usable
-from speciate.datasets.operations.steps import Step, foresee, foreseen, parse, resolved
-from speciate.datasets.registration import Made, made
-from speciate.datasets.registration import collect as collect_made
-from speciate.datasets.registration import commit as commit_made
+from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
 from speciate.datasets.similarity import extractors
-from speciate.datasets.splitting import empty_splits
+from speciate.datasets.splits import empty_split_warnings
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Resources
@@ -44,9 +42,12 @@ from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
-_PAID = ("speciate.evaluation.recorded", "paid")
-"""Stands above this floor, so it is named by string."""
+_PAID = ("speciate.evaluation.answer_cache", "paid")
+"""This module stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
+_EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
+Resolve = Callable[[Reference, str | None], str | None]
+"""A reference and its kind -> its full name; None for an extractor is the modality's own."""
 
 
 class CurateSpec(BaseModel):
@@ -65,17 +66,17 @@ class Payload(BaseModel):
     report: dict[str, Any]
     steps: tuple[dict[str, Any], ...]
     checked: int
-    """Of so many steps the plan knew all that can go wrong before rows are read."""
+    """How many steps the plan checked completely; the others are checked in the run."""
     others: dict[str, Manifest]
     models: dict[str, str]
     """Ref -> folder."""
     onto: int | None
     cage: str
     outside: dict[str, dict[str, Any]] = {}
-    """By the number of a step that asks models: what was settled for it."""
+    """By the number of a step that asks models: `Outside.payload`."""
 
 
-def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
+def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     ref = dataset_ref(spec.dataset)
     if ref.split is not None:
         raise SpeciateError(
@@ -106,15 +107,15 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
         models[model.ref] = str(model.path)
         return model.ref
 
-    steps = resolved(parse(spec.steps), full_name)
-    checked = foresee(steps, manifest, others)
+    steps = resolve_steps(parse_steps(spec.steps), full_name)
+    checked = preflight_steps(steps, manifest, others)
     outside = _outside(steps, manifest, others, workspace)
-    steps = [_named(step, outside.get(step.number)) for step in steps]
+    steps = [_name_models(step, outside.get(step.number)) for step in steps]
     payload = Payload(
         manifest=manifest,
         lanes=packed_lanes(workspace.database, manifest).hex(),
         report=found.report,
-        steps=tuple(step.written() for step in steps),
+        steps=tuple(step.as_json() for step in steps),
         checked=checked,
         others=others,
         models=models,
@@ -125,12 +126,12 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
     rows = manifest.rows + sum(other.rows for other in others.values())
     torch = bool(chosen - {extractors.DESCRIPTOR}) or bool(outside)
     costs = [each.usd for each in outside.values()]
-    asked = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
+    requests = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
     classical = any(step.operation.needs for step in steps)
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
-        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **asked},
+        resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **requests},
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
         spends=_spends(outside),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
@@ -139,26 +140,26 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan:
 
 
 def _outside(steps: Sequence[Step], manifest: Manifest, others: Others, workspace: Workspace) -> dict[int, Outside]:
-    """By the number of each step that asks models. Raises what forbids it: no consent, no key, no price."""
+    """By the number of each step that asks models. Raises if consent, a key or a price is missing."""
     found = dict[int, Outside]()
     for step in steps:
         if not step.operation.outside:
             continue
         module, _, function = step.operation.outside.partition(":")
         try:
-            settled = getattr(import_module(module), function)(step.parameters, manifest, others, workspace)
+            outside = getattr(import_module(module), function)(step.parameters, manifest, others, workspace)
         except SpeciateError as error:
-            raise step.blamed(error) from error
-        if settled is not None:
-            found[step.number] = settled
+            raise step.with_step(error) from error
+        if outside is not None:
+            found[step.number] = outside
     return found
 
 
 def _spends(outside: Mapping[int, Outside]) -> tuple[Spend, ...]:
-    """Per dataset and host one, for all steps that ask there; with no bound where one of them has none."""
+    """One sum per dataset and host, for all steps that ask there; without a bound if one step has none."""
     found = dict[tuple[str, str], list[float | None]]()
-    for settled in outside.values():
-        for each in settled.spends:
+    for step in outside.values():
+        for each in step.spends:
             found.setdefault((each.dataset, each.host), []).append(each.usd)
     return tuple(
         Spend(dataset=dataset, host=host, usd=None if None in usd else sum(each for each in usd if each is not None))
@@ -166,17 +167,17 @@ def _spends(outside: Mapping[int, Outside]) -> tuple[Spend, ...]:
     )
 
 
-def _named(step: Step, outside: Outside | None) -> Step:
+def _name_models(step: Step, outside: Outside | None) -> Step:
     return step._replace(parameters=step.parameters.model_copy(update=dict(outside.names))) if outside else step
 
 
 def run(run: Run) -> dict[str, Any]:
     """Applies the steps in order and seals the next version."""
-    payload = Payload.model_validate(run.payload)
-    parent, steps = payload.manifest, parse(payload.steps)
+    payload = run.read_payload(Payload)
+    parent, steps = payload.manifest, parse_steps(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     context = Context(run, parent, pool, payload.others, payload.models)
-    rows, results = scan.read(run.folders, parent), []
+    rows, results = version_rows.read(run.folders, parent), []
     before = payload.report.get("split", {})
     how = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
     shares: list[str] = []
@@ -184,65 +185,72 @@ def run(run: Run) -> dict[str, Any]:
         for step in steps:
             context.progress(step.number - 1, len(steps), "steps", step.operation.name)
             if step.number > payload.checked:
-                foreseen(step, context.manifest, payload.others)
+                preflight_step(step, context.manifest, payload.others)
             context.outside = payload.outside.get(str(step.number), {})
-            outcome = _applied(step, rows, context)
+            outcome = _apply_step(step, rows, context)
             results.append(_result(step, rows, outcome))
             rows = outcome.rows.sort_by("id")
-            context.manifest = _so_far(outcome.manifest or context.manifest, rows)
+            context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
-                shares = missing_labels.uneven(_dealt(rows), outcome.dealing.get("fractions", {}))
+                shares = splits.uneven_split_warnings(_splits_of_usable(rows), outcome.dealing.get("fractions", {}))
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
-    sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload.lanes)), rows, context.manifest)
+    sealed = next_version.seal_changed(
+        run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest
+    )
     split = split_report(rows, parent.modality, made=True) | how
     warnings = [
-        *empty_splits(_dealt(rows), how.get("fractions", {})),
-        *missing_labels.warnings(split["missing_labels"]),
+        *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
+        *splits.missing_label_warnings(split["missing_labels"]),
     ]
     report = quality_report(rows) | {"split": split, "warnings": [*warnings, *shares]}
-    return made(
+    return pack_version(
         sealed,
         parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
-        operation={"op": "curate", "steps": [step.written() for step in steps]},
+        operation={"op": "curate", "steps": [step.as_json() for step in steps]},
         report=report | {"steps": results},
         result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split", "warnings")}},
         onto=payload.onto,
     )
 
 
-def _dealt(rows: pa.Table) -> list[str | None]:
+def _splits_of_usable(rows: pa.Table) -> list[str | None]:
     """The split of each usable row."""
-    return list(rows.filter(pa.array(usable(rows)))["split"].to_pylist())
+    return list(rows.filter(pa.array(usable_rows(rows)))["split"].to_pylist())
 
 
-def _applied(step: Step, rows: pa.Table, context: Context) -> Outcome:
-    """INVALID where no usable example would be left, or where ids are no longer unique."""
+def _apply_step(step: Step, rows: pa.Table, context: Context) -> Outcome:
+    """INVALID if no usable example would be left, or if ids are no longer unique."""
     try:
         outcome = step.operation.apply(rows, step.parameters, context)
     except SpeciateError as error:
-        raise step.blamed(error) from error
+        raise step.with_step(error) from error
     if (again := _not_unique(outcome.rows)) is not None:
         raise SpeciateError(
             Code.INVALID,
             f"{step} gave several rows the id {again!r}, and an id names one example.",
-            "Call again without the step, and mend the operation: new rows need ids of their own.",
+            "Call again without the step, and fix the operation: new rows need ids of their own.",
         )
-    before, after = int(usable(rows).sum()), int(usable(outcome.rows).sum())
+    before, after = int(usable_rows(rows).sum()), int(usable_rows(outcome.rows).sum())
     if not outcome.rows.num_rows or (before and not after):
         raise SpeciateError(
             Code.INVALID,
             f"{step} would leave no usable example: it saw {rows.num_rows} rows, {before} of them usable.",
-            f"Call query_dataset(dataset={context.manifest.name!r}) to see what is there, then curate_dataset with a "
-            "step that keeps some.",
+            next=[
+                Call(
+                    "query_dataset",
+                    {"dataset": context.manifest.name},
+                    "to see what is there, then curate_dataset with a step that keeps some",
+                )
+            ],
         )
     return outcome
 
 
 def _not_unique(rows: pa.Table) -> str | None:
-    """The first id that several rows have, or that is none."""
+    """The first id that several rows have, or `null` for a missing one."""
     ids = rows["id"].combine_chunks()
     if not ids.null_count and pc.count_distinct(ids).as_py() == len(ids):
         return None
@@ -250,12 +258,12 @@ def _not_unique(rows: pa.Table) -> str | None:
     return str(found.field("values")[0].as_py()) if len(found) else "null"
 
 
-def _so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
-    """With what follows from the rows, for the next step."""
+def _manifest_so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
+    """The manifest with the fields that follow from the rows, for the next step."""
     follows: dict[str, Any] = {
-        "columns": succession.user_columns(rows),
-        "splits": succession.counts(rows, "split"),
-        "labels": {} if manifest.numeric else succession.counts(rows, "label"),
+        "columns": next_version.user_columns(rows),
+        "splits": next_version.count_values(rows, "split"),
+        "labels": {} if manifest.numeric else next_version.count_values(rows, "label"),
         "rows": rows.num_rows,
     }
     return manifest.model_copy(update=follows)
@@ -271,19 +279,19 @@ def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
-class _Collected(NamedTuple):
-    """`paid`: USD by host, of all attempts until now."""
+class _CurateOutputs(NamedTuple):
+    """`paid`: USD by host, of all attempts so far."""
 
     paid: Mapping[str, float]
-    version: Made
+    version: NewVersion
 
 
-def collect(folder: RunFolder) -> _Collected:
-    return _Collected({host: usd for (_, host), usd in paid(folder).items()}, collect_made(folder))
+def collect(folder: RunFolder) -> _CurateOutputs:
+    return _CurateOutputs({host: usd for (_, host), usd in paid(folder).items()}, next_version.collect(folder))
 
 
 def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
-    """USD by dataset and host, of all attempts until now at most."""
+    """USD by dataset and host, at most, of all attempts so far."""
     spec = folder.spec()
     if not spec["payload"]["outside"]:
         return {}
@@ -292,10 +300,100 @@ def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     return {(spec["payload"]["manifest"]["name"], host): usd for host, usd in spent.items()}
 
 
-def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
-    result = commit_made(tx, job, collected.version)
+def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> dict[str, Any]:
+    result = next_version.commit(tx, job, collected.version)
     spent = {host: round(usd, 6) for host, usd in sorted(collected.paid.items())}
     return result | ({"spent_usd": spent} if spent else {})
+
+
+class Step(NamedTuple):
+    number: int
+    """From 1."""
+    operation: Operation
+    parameters: BaseModel
+
+    def __str__(self) -> str:
+        return f"Step {self.number} ({self.operation.name})"
+
+    def as_json(self) -> dict[str, Any]:
+        """The step as a caller may write it again."""
+        return {"op": self.operation.name, **self.parameters.model_dump(mode="json", exclude_none=True)}
+
+    def with_step(self, error: SpeciateError) -> SpeciateError:
+        """The error with the number and name of this step."""
+        return SpeciateError(error.code, f"{self}: {error.message}", error.recovery, error.foreign)
+
+
+def parse_steps(written: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """NOT_FOUND for an unknown operation or parameter, INVALID for a wrong value, MISSING_EXTRA for a missing
+    library."""
+    return [_parse_step(number, dict(step)) for number, step in enumerate(written, 1)]
+
+
+def resolve_steps(steps: Sequence[Step], resolve: Resolve) -> list[Step]:
+    """The steps with full names in all parameters that refer to something."""
+    return [_resolve_step(step, resolve) for step in steps]
+
+
+def preflight_steps(steps: Sequence[Step], manifest: Manifest, others: Others) -> int:
+    """Raises faults that are known before the run; returns how many steps could be checked."""
+    known: Manifest | None = manifest
+    for step in steps:
+        if known is None:
+            return step.number - 1
+        known = preflight_step(step, known, others)
+    return len(steps)
+
+
+def preflight_step(step: Step, manifest: Manifest, others: Others) -> Manifest | None:
+    try:
+        return step.operation.preflight(step.parameters, manifest, others)
+    except SpeciateError as error:
+        raise step.with_step(error) from error
+
+
+def missing_packages(operation: Operation) -> tuple[str, ...]:
+    """How to install the libraries that an operation lacks."""
+    lacking = [name for name in operation.needs if importlib.util.find_spec(name) is None]
+    extras = dict.fromkeys(_EXTRAS.get(name) for name in lacking)
+    return tuple(f"pip install 'speciate[{extra}]'" if extra else f"pip install {lacking[0]}" for extra in extras)
+
+
+def _parse_step(number: int, written: dict[str, Any]) -> Step:
+    name = written.pop("op", None)
+    if not isinstance(name, str):
+        raise SpeciateError(
+            Code.INVALID,
+            f"Step {number} has no op.",
+            f"Name one of: {', '.join(sorted(operations.table()))}; list_options(kind='operation') says what they do.",
+        )
+    operation = operations.find(name)
+    form = operation.parameters
+    how = f"Call list_options(kind='operation', name={name!r}) for its parameters."
+    for key in written:
+        if key not in form.model_fields:
+            error = unknown(f"parameter of {name}", key, form.model_fields, how)
+            raise SpeciateError(Code.INVALID, f"Step {number}: {error.message}", how)
+    try:
+        step = Step(number, operation, form.model_validate(written))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
+        raise SpeciateError(Code.INVALID, f"Step {number} ({name}): {message}.", how) from error
+    if lacking := missing_packages(operation):
+        raise SpeciateError(Code.MISSING_EXTRA, f"{step} needs a library that is not installed.", f"Run: {lacking[0]}")
+    return step
+
+
+def _resolve_step(step: Step, resolve: Resolve) -> Step:
+    names: dict[str, str | None] = {}
+    for parameter, kind in step.operation.refers.items():
+        try:
+            names[parameter] = resolve(kind, getattr(step.parameters, parameter))
+        except SpeciateError as error:
+            raise step.with_step(error) from error
+    return step._replace(parameters=step.parameters.model_copy(update=names))
 
 
 KIND = Kind(

@@ -1,28 +1,27 @@
 """When two rows are the same example, whatever roles their columns play in the versions that hold them.
 
-Any one of these is enough: the cells of the source agree (of media, the bytes); what a model sees agrees, exactly or
-as its modality's fingerprint; or it agrees in the columns that the learner saw, though this version gives more or
-fewer of them to a model.
+`input_values` gives the input of rows whose medium lies in their cells. similarity/near_duplicates.py decides what is
+nearly the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY
-from speciate.datasets.inputs import input_values
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 
 
 def row_keys(table: pa.Table) -> list[str]:
-    """sha256 of every cell that a row has: neither roles, empty columns nor the type of a column make another row."""
+    """sha256 of all cells of each row. Roles, empty columns and the type of a column do not change it."""
     names = sorted(table.column_names)
     columns = [_cells(table[name]) for name in names]
     rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
@@ -30,7 +29,7 @@ def row_keys(table: pa.Table) -> list[str]:
 
 
 def fingerprint(modality: str, value: Any) -> str:
-    """sha256 of the fingerprint of the medium in a cell; DecodeError where it holds none."""
+    """sha256 of the fingerprint of the medium in a cell; DecodeError if there is no medium."""
     kind = find(modality)
     return sha256(kind.fingerprint(kind.admit(value)))
 
@@ -40,7 +39,7 @@ def known_rows(rows: pa.Table, version: Manifest, learned: pa.Table, learned_ver
     pairs = [(rows[name], learned[name]) for name in (KEY, CONTENT, FINGERPRINT) if _in_both(name, rows, learned)]
     inputs = learned_version.inputs
     if inputs and inputs != version.inputs and set(inputs) <= set(rows.column_names):
-        pairs.append((_as_seen(learned_version, rows), _as_seen(learned_version, learned)))
+        pairs.append((_input_fingerprints(learned_version, rows), _input_fingerprints(learned_version, learned)))
     known = pa.array([False] * rows.num_rows)
     for mine, theirs in pairs:
         known = pc.or_(known, pc.is_in(mine, value_set=pa.array(theirs.to_pylist(), mine.type), skip_nulls=True))
@@ -51,8 +50,8 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _as_seen(version: Manifest, rows: pa.Table) -> pa.Array:
-    """Fingerprints of what `version` shows of each row to a model; null where that is nothing."""
+def _input_fingerprints(version: Manifest, rows: pa.Table) -> pa.Array:
+    """Fingerprints of the model's input in each row of `version`; null if there is none."""
     found: list[str | None] = []
     for value in input_values(version.modality, version.inputs, rows):
         try:
@@ -72,13 +71,13 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
         return list(column.cast(pa.string()).to_pylist())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return [cell or None for cell in column.to_pylist()]
-    return [None if _missing(cell) else _plain(cell) for cell in column.to_pylist()]
+    return [None if _missing(cell) else _normalise_cell(cell) for cell in column.to_pylist()]
 
 
-def _plain(cell: Any) -> Any:
+def _normalise_cell(cell: Any) -> Any:
     """A column of whole numbers becomes one of fractions or of text when rows are added that need it."""
     if isinstance(cell, list):
-        return [_plain(item) for item in cell]
+        return [_normalise_cell(item) for item in cell]
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)
@@ -86,3 +85,16 @@ def _plain(cell: Any) -> Any:
 
 def _missing(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:
+    """The input columns of each row, as the modality admits them: several texts become one, a line each."""
+    if modality == "tabular":
+        rows: list[Any] = table.select(list(inputs)).to_pylist()
+        return rows
+    if len(inputs) == 1:
+        return list(table[inputs[0]].to_pylist())
+    columns = [table[name].to_pylist() for name in inputs]
+    if modality == "time-series":
+        return [list(channels) for channels in zip(*columns, strict=True)]
+    return ["\n".join(str(cell) for cell in cells if cell is not None) for cells in zip(*columns, strict=True)]

@@ -1,8 +1,8 @@
 """The job kind `label`: new labels for single examples, by a person, an agent or a model, as the next version.
 
-Who said so stands in the column `label_source`. An example that was set aside for lack of a label becomes usable again,
-and comes to the split of what it belongs with; one whose label is taken away is set aside. The labels lie in a blob
-and not in the job's spec, so that they can be forgotten with their examples.
+The column `label_source` says who gave a label. An example that was excluded for lack of a label becomes usable again
+and joins the split of its group and near-duplicates; an example whose label is removed is excluded. The labels lie in a
+blob and not in the job's spec, so that they can be purged with their examples.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import missing_labels, scan, succession
-from speciate.datasets.classes import class_name
-from speciate.datasets.columns import FINGERPRINT, with_column
-from speciate.datasets.intake.rows import MISSING, WITHOUT_LABEL, carried, quality_report, split_report
-from speciate.datasets.joining import join_rows
-from speciate.datasets.lthash import unpacked
-from speciate.datasets.registration import collect, commit, made
+from speciate.datasets import next_version, splits, version_rows
+from speciate.datasets.columns import FINGERPRINT, class_name, with_column
+from speciate.datasets.content_hash import unpack_lanes
+from speciate.datasets.ingest.draft import MISSING, WITHOUT_LABEL, carry_report, quality_report, split_report
+from speciate.datasets.next_version import collect, commit, pack_version
 from speciate.datasets.roles import label_column
-from speciate.datasets.split import FRACTIONS
+from speciate.datasets.splits import FRACTIONS, append_rows
 from speciate.datasets.versions import Manifest, packed_lanes, version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
@@ -40,7 +38,7 @@ _SHOWN = 5
 
 
 def check_labels(labels: Mapping[str, Any]) -> None:
-    """INVALID for a label of which nothing would be left: only None takes one away."""
+    """INVALID for a label that would be stored empty: only None removes a label."""
     is_nothing = [label is not None and (label != label or not class_name(label)) for label in labels.values()]  # noqa: PLR0124 - NaN
     empty = [name for name, nothing in zip(labels, is_nothing, strict=True) if nothing]
     if empty:
@@ -59,64 +57,86 @@ class LabelSpec(BaseModel):
     source: Literal["human", "agent", "model"]
 
 
+class Payload(BaseModel):
+    """What the plan found out for the run."""
+
+    model_config = ConfigDict(frozen=True)
+    manifest: Manifest
+    lanes: str
+    report: dict[str, Any]
+    deals: bool
+    """Whether newly usable rows get a split: only if the split was made here."""
+    labels: str
+    source: Literal["human", "agent", "model"]
+    onto: int | None
+
+
 def plan(spec: LabelSpec, workspace: Workspace) -> Plan:
     found = version(workspace.database, spec.dataset)
-    bare = dataset_ref(spec.dataset)
-    payload = {
-        "manifest": found.manifest.model_dump(mode="json"),
-        "lanes": packed_lanes(workspace.database, found.manifest).hex(),
-        "report": found.report,
-        "deals": "speciate" in str(found.report.get("split", {}).get("made_by", "speciate")),
-        "labels": spec.labels,
-        "source": spec.source,
-        "onto": found.manifest.version if bare.version is None and bare.tag is None else None,
-    }
-    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), resolved={"dataset": found.manifest.ref})
+    ref = dataset_ref(spec.dataset)
+    payload = Payload(
+        manifest=found.manifest,
+        lanes=packed_lanes(workspace.database, found.manifest).hex(),
+        report=dict(found.report),
+        deals="speciate" in str(found.report.get("split", {}).get("made_by", "speciate")),
+        labels=spec.labels,
+        source=spec.source,
+        onto=found.manifest.version if ref.version is None and ref.tag is None else None,
+    )
+    return Plan(
+        payload=payload.model_dump(mode="json"),
+        resources=Resources(cpu=1, memory_mb=1024),
+        resolved={"dataset": found.manifest.ref},
+    )
 
 
 def run(run: Run) -> dict[str, Any]:
     """Seals the next version."""
-    payload, parent = run.payload, Manifest.model_validate(run.payload["manifest"])
-    labels = json.loads(Blobs(run.folders.blobs).get(payload["labels"]))
-    old = scan.read(run.folders, parent)
+    payload = Payload.model_validate(run.payload)
+    parent, labels = payload.manifest, json.loads(Blobs(run.folders.blobs).get(payload.labels))
+    old = version_rows.read(run.folders, parent)
     _check_ids(parent, labels, old)
-    made_by, had = payload["source"], parent.label
-    rows, numeric, changed, removed = relabelled(old, labels, made_by, numeric=parent.numeric, had=had)
-    split = payload["report"].get("split", {})
-    if payload["deals"]:
+    rows, numeric, changed, removed = apply_labels(
+        old, labels, payload.source, numeric=parent.numeric, had=parent.label
+    )
+    split = payload.report.get("split", {})
+    if payload.deals:
         shares, seed = split.get("fractions", FRACTIONS), split.get("seed", 0)
-        rows = join_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
+        rows = append_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
     roles = parent.model_copy(update={"label": parent.label or "label_examples", "numeric": numeric})
-    sealed = succession.succeed(run.folders, parent, unpacked(bytes.fromhex(payload["lanes"])), rows, roles)
+    sealed = next_version.seal_changed(run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, roles)
     how = {name: split[name] for name in ("made_by", "fractions", "seed") if name in split}
-    report = carried(payload["report"])
+    report = carry_report(payload.report)
     found = quality_report(rows)
     untrusted = report.get("untrusted", {}) | found["untrusted"]
-    audit = split_report(rows, parent.modality, made=payload["deals"]) | how
-    return made(
+    audit = split_report(rows, parent.modality, made=payload.deals) | how
+    return pack_version(
         sealed,
         parents=(parent.ref,),
-        operation={"op": "label", "source": payload["source"], "changed": changed},
+        operation={"op": "label", "source": payload.source, "changed": changed},
         report=report
         | found
-        | {"untrusted": untrusted, "split": audit, "warnings": missing_labels.warnings(audit["missing_labels"])},
+        | {"untrusted": untrusted, "split": audit, "warnings": splits.missing_label_warnings(audit["missing_labels"])},
         result={"changed": changed, "removed": removed, "parent": parent.ref},
-        onto=payload["onto"],
+        onto=payload.onto,
     )
 
 
-class Relabelled(NamedTuple):
+class LabelledRows(NamedTuple):
     rows: pa.Table
     numeric: bool
     changed: int
     removed: int
-    """Of those that changed: how many lost their label."""
+    """How many of the changed ones lost their label."""
 
 
-def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None) -> Relabelled:
-    """`rows` with other labels. `had`: where labels came from so far; None: the first ones decide what labels are.
+def apply_labels(
+    rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None
+) -> LabelledRows:
+    """`rows` with other labels.
 
-    INVALID where a label is no number though those of the dataset are.
+    `had`: where labels came from so far; None: these decide whether labels are numbers. INVALID if a label is no number
+    though those of the dataset are.
     """
     values, is_number = label_column(list(labels.values()))
     if had is None:
@@ -149,11 +169,11 @@ def relabelled(rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: 
     for name, column in columns.items():
         rows = with_column(rows, name, column)
     removed = sum(a is not None and b is None for a, b in zip(before, after, strict=True))
-    return Relabelled(rows, numeric, sum(moved), removed)
+    return LabelledRows(rows, numeric, sum(moved), removed)
 
 
 def _usable_now(old: pa.Table, rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """(N,) which rows became usable: what they belong with may have come to another split than theirs meanwhile."""
+    """(N,) which rows became usable: their group may have joined another split meanwhile."""
     return np.asarray((np.asarray(rows["quality"]) == "ok") & (np.asarray(old["quality"]) != "ok"), bool)
 
 
@@ -163,7 +183,7 @@ def _check_ids(parent: Manifest, labels: dict[str, Any], rows: pa.Table) -> None
         raise SpeciateError(
             Code.NOT_FOUND,
             f"{len(unknown)} of the ids are not in {parent.ref}, such as {', '.join(map(repr, unknown[:_SHOWN]))}.",
-            f"Call query_dataset(dataset={parent.ref!r}) for ids.",
+            next=[Call("query_dataset", {"dataset": parent.ref}, "for ids")],
         )
 
 

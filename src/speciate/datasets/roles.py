@@ -1,8 +1,8 @@
 """Which column plays which role: label, group, inputs, and the modality that follows from the inputs. Pure.
 
-What the caller says stands. Otherwise: a list column is a series, a column called SMILES molecules, capitals of amino
-acids are a protein, the one column of long text is text, and everything that is no label, group, split or key of its
-own is an input of a table row.
+The caller's choice wins. Otherwise: a list column is a series, a column called SMILES molecules, capitals of amino
+acids are a protein, the one column of long text is text, and every column that is no label, group, split or key is an
+input of a table row.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.classes import class_name
-from speciate.datasets.columns import clean
+from speciate.datasets.columns import class_name, clean
 from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.biology.molecule import is_smiles
 from speciate.modalities.biology.protein import is_sequence
@@ -27,14 +26,14 @@ _MOST_CLASSES = 50
 _SMILES = re.compile(r"(?i)((canonical|isomeric)[ _]?)?smiles")
 _ASKED = ("messages", "conversations", "conversation", "prompt")
 _ANSWERED = ("completion", "chosen", "response")
-"""What data for language models call their questions and their answers; of others it stands for itself."""
+"""Column names of questions and answers in data for language models."""
 _KEYS = re.compile(r"(?i)(id|index|unnamed.*|.*_id|name|key|path|file|filename|description)?")
 
 
 class Roles(NamedTuple):
     modality: str
     inputs: tuple[str, ...]
-    """Names of the user's columns; empty where the medium is a file."""
+    """Names of the user's columns; empty if the medium is a file."""
 
 
 class LabelColumn(NamedTuple):
@@ -44,7 +43,7 @@ class LabelColumn(NamedTuple):
     numeric: bool
 
 
-def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequence[str]) -> Roles:
+def choose_roles(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequence[str]) -> Roles:
     """The modality and the inputs of a table. `never`: columns that hold label, group or the like."""
     for name in inputs:
         if name not in table.column_names:
@@ -75,7 +74,7 @@ def choose(table: pa.Table, modality: str, inputs: Sequence[str], never: Sequenc
 
 
 def label_column(values: Sequence[Any]) -> LabelColumn:
-    """Fractions are numbers to predict; whole numbers are classes where there are few of them; all else is a class.
+    """Fractions are numbers to predict; whole numbers are classes if there are few of them; all else is a class.
 
     Infinite numbers count as missing.
     """
@@ -118,8 +117,8 @@ def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> lis
     return [found[1] if (found := pattern.search(path)) else None for path in paths]
 
 
-def ungrouped(group_by: str, found: Sequence[str | None], sources: Sequence[str]) -> tuple[str, ...]:
-    """A warning, where a pattern or the folders give some of the items no group."""
+def missing_group_warnings(group_by: str, found: Sequence[str | None], sources: Sequence[str]) -> tuple[str, ...]:
+    """A warning if a pattern or the folders give some items no group."""
     lacking = [source for group, source in zip(found, sources, strict=True) if group is None]
     if not lacking:
         return ()
@@ -130,15 +129,15 @@ def ungrouped(group_by: str, found: Sequence[str | None], sources: Sequence[str]
 
 
 def check_label(label: str, table: pa.Table) -> None:
-    """NOT_FOUND with near names where the label is no column."""
+    """NOT_FOUND with near names if the label is no column."""
     if label not in table.column_names:
         raise _no_column("label", label, table)
 
 
 def implied_label(usable: pa.Table, inputs: Sequence[str], *, media: bool) -> str | None:
-    """The column that says itself that it is the label: a model that saw it would be told the answer.
+    """The column whose name makes it the label: a model that saw it would see the answer.
 
-    Of media, which no column gives to a model, only where all have it: else it would set aside what lacks it.
+    For media only if every item has it: otherwise it would exclude items without it.
     """
     for name in usable.column_names:
         if name.lower() == "label" and name not in inputs:
@@ -161,8 +160,8 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     if modality in ("auto", "protein") and (sequences := [name for name in texts if _sequences(table[name])]):
         return sequences[:1]
     if modality in ("auto", "text"):
-        if asked := _asked(texts):
-            return [asked]
+        if question := _question_column(texts):
+            return [question]
         longest = max(texts, key=lambda name: _mean_length(table[name]), default=None)
         if longest is not None and (modality == "text" or _mean_length(table[longest]) >= _LONG_TEXT):
             return [longest]
@@ -170,15 +169,15 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     return [name for name in free if not (_KEYS.fullmatch(name) and _all_differ(table[name])) and name not in no_number]
 
 
-def _asked(texts: Sequence[str]) -> str | None:
-    """The column with the question, where the names of the columns say so."""
+def _question_column(texts: Sequence[str]) -> str | None:
+    """The column with the question, if the names of the columns tell."""
     answered = any(name in texts for name in _ANSWERED)
     return next((name for name in _ASKED if name in texts and (name != "prompt" or answered)), None)
 
 
 def says_answers(inputs: Sequence[str], columns: Sequence[str]) -> bool:
     """Whether a dataset without a label has answers all the same, by the names of its columns."""
-    return len(inputs) == 1 and inputs[0] == _asked(columns)
+    return len(inputs) == 1 and inputs[0] == _question_column(columns)
 
 
 def dates(table: pa.Table) -> list[str]:
@@ -187,7 +186,7 @@ def dates(table: pa.Table) -> list[str]:
 
 
 def _well_filled(table: pa.Table, names: list[str]) -> list[str]:
-    """Those with at least half as many values as the fullest: one damaged header among many files brings others."""
+    """Columns with at least half as many values as the fullest: one damaged header among many files adds others."""
     counts = {name: table.num_rows - table[name].null_count for name in names}
     return [name for name in names if 2 * counts[name] >= max(counts.values(), default=0)]
 
@@ -201,7 +200,7 @@ def _modality_of(table: pa.Table, inputs: list[str]) -> str:
             return "molecule"
         if _sequences(first):
             return "protein"
-        if inputs[0] == _asked(table.column_names):
+        if inputs[0] == _question_column(table.column_names):
             return "text"
         return "text" if _mean_length(first) >= _LONG_TEXT or not _few_values(first) else "tabular"
     return "tabular"
@@ -212,7 +211,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_series(kind: pa.DataType) -> bool:
-    """Lists of numbers, or of such lists; also where all are empty."""
+    """Lists of numbers, or of such lists; also if all are empty."""
     if _is_list(kind):
         return _is_series(kind.value_type)
     return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))

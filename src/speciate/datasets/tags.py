@@ -1,4 +1,4 @@
-"""Kind `tag`: a readable name for one version of a dataset, `lesions@gold`. A tag moves where it is set again."""
+"""Kind `tag`: a readable name for one version of a dataset, `lesions@gold`. Setting a tag again moves it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.versions import resolve, tags
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.job import Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.refs import check_tag, dataset_ref
@@ -33,7 +33,7 @@ def plan(spec: TagSpec, workspace: Workspace) -> Plan:
         raise SpeciateError(
             Code.NOT_FOUND,
             f"Dataset {manifest.name!r} has no tag {spec.tag!r}.",
-            f"Call describe_dataset(dataset={manifest.name!r}) for its tags.",
+            next=[Call("describe_dataset", {"dataset": manifest.name}, "for its tags")],
         )
     payload = {"name": manifest.name, "version": manifest.version}
     return Plan(payload=payload, resources=Resources(cpu=0), seconds=0.0, resolved={"dataset": manifest.ref})
@@ -49,7 +49,7 @@ def act(tx: Transaction, spec: TagSpec, job: Job, settings: Settings) -> dict[st
     else:
         version = ref.version or (_tagged(tx, ref.name, ref.tag) if ref.tag else _newest(tx, ref.name))
         if not tx.execute(_EXISTS, [ref.name, version]):
-            raise SpeciateError(Code.NOT_FOUND, f"There is no {ref.name}@v{version}.", "Call describe_dataset().")
+            raise SpeciateError(Code.NOT_FOUND, f"There is no {ref.name}@v{version}.", next=[Call("describe_dataset")])
         tx.execute("INSERT OR REPLACE INTO dataset_tags VALUES (?, ?, ?)", [ref.name, spec.tag, version])
     moved_from = before[0][0] if before else None
     tx.event(f"dataset:{ref.name}", f"dataset.{spec.action}", {"tag": spec.tag, "version": version, "was": moved_from})

@@ -1,23 +1,27 @@
-"""Dataset versions: the manifest that says what a version holds, and the rows of the catalog that name it.
+"""Dataset versions: the manifest that says what a version holds, the catalog rows that name it, and its ancestry.
 
-A version is immutable. The same content again is the same version, whatever it was made from.
+A version is immutable. The same content again is the same version, whatever it was made from. If a version is deleted,
+its rows go. Its provenance stays with its descendants, because roles of columns, a licence and a card follow from it:
+it lies in the `operation` of each of them, under `deleted`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.job import State
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
 
-if TYPE_CHECKING:  # the daemon resolves names without numpy
-    from speciate.datasets.lthash import Lanes
+if TYPE_CHECKING:
+    from speciate.datasets.content_hash import Lanes
+
 
 _COLUMNS = "version, manifest, parents, operation, report, job, created"
 _MAKING = "SELECT id, state FROM jobs WHERE kind = 'ingest' AND spec ->> '$.name' = ? ORDER BY created DESC LIMIT 1"
@@ -30,10 +34,15 @@ _HISTORY = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY ver
 _NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
 _LAST = "SELECT version, id, manifest FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DELETED = "deleted"
+_ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
+_SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
+_GONE: dict[str, Any] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
+"""Of a manifest: what went with the rows."""
 
 
 class Part(BaseModel):
-    """A sealed Parquet file, or what a version still holds of it. Read with datasets/scan.py."""
+    """A sealed Parquet file, or what a version still holds of it. Read with datasets/version_rows.py."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
@@ -46,7 +55,8 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """All that a worker needs to read a version; travels in run specs. Paths are relative to the workspace's root."""
+    """All fields that a worker needs to read a version; travels in run specs. Paths are relative to the workspace's
+    root."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -57,11 +67,11 @@ class Manifest(BaseModel):
     parts: tuple[Part, ...]
     """A base, then what later versions added to it."""
     packs: tuple[str, ...] = ()
-    """Where the bytes of media lie that are not in the Parquet."""
+    """Packs with the bytes of media that are not in the Parquet."""
     columns: dict[str, str]
     """User's columns: name -> type as SQL names it."""
     inputs: tuple[str, ...] = ()
-    """Columns that a model may see; empty where the medium is a file."""
+    """Columns that a model may see; empty if the medium is a file."""
     label: str | None = None
     """Where the label came from: a column's name or `folder`; None: unlabelled."""
     numeric: bool = False
@@ -98,7 +108,7 @@ def newest(database: Database, name: str) -> Manifest:
 
 
 def packed_lanes(database: Database, manifest: Manifest) -> bytes:
-    """The multiset hash of a registered version's rows (lthash.unpacked reads it), to compute that of a successor."""
+    """The multiset hash of a registered version's rows (`unpack_lanes` reads it), for the hash of a successor."""
     row = database.read_one(_LANES, [manifest.name, manifest.version])
     assert row is not None
     return bytes(row[0])
@@ -147,7 +157,7 @@ def version(database: Database, ref: DatasetRef | str) -> Version:
         raise SpeciateError(
             Code.INVALID,
             f"{found.ref} has no split {wanted.split!r}; its splits are {', '.join(sorted(found.splits)) or 'none'}.",
-            f"Call describe_dataset(dataset={found.ref!r}).",
+            next=[Call("describe_dataset", {"dataset": found.ref})],
         )
     return Version(found, json.loads(parents), json.loads(operation), json.loads(report), job, created)
 
@@ -163,10 +173,9 @@ def register(
     job: str | None,
     onto: int | None = None,
 ) -> Manifest:
-    """Make `manifest` the next version of its name; where the newest has the same rows in the same roles, return that.
+    """Make `manifest` the next version of its name; if the newest has the same rows in the same roles, return that.
 
-    `onto`: the version that must still be the newest, where the change was made for what was the newest then; CONFLICT
-    where it is not, for the other change would be lost.
+    `onto`: the version that must still be the newest; CONFLICT if it is not, because the other change would be lost.
     """
     last = tx.execute(_LAST, [manifest.name])
     if onto is not None and (not last or last[0][0] != onto):
@@ -177,7 +186,7 @@ def register(
         )
     if last and last[0][1] == manifest.id and _roles(Manifest.model_validate_json(last[0][2])) == _roles(manifest):
         return manifest.model_copy(update={"version": last[0][0]})
-    newest = max(last[0][0] if last else 0, tombstones.last(tx, "dataset", manifest.name))
+    newest = max(last[0][0] if last else 0, tombstones.last_buried(tx, "dataset", manifest.name))
     made = manifest.model_copy(update={"version": newest + 1})
     row = (
         made.name, made.version, made.id, lanes.astype("<u2").tobytes(), made.model_dump_json(),
@@ -214,9 +223,9 @@ def _not_yet(name: str, job: str, state: str) -> SpeciateError:
     """A dataset whose first version is being made, or was not made after all."""
     if state in (State.FAILED, State.CANCELLED, State.DEAD):
         message = f"There is no dataset {name!r}: {job}, which was to make it, is {state}."
-        return SpeciateError(Code.NOT_FOUND, message, f"Call get_job(job={job!r}) for why.")
+        return SpeciateError(Code.NOT_FOUND, message, next=[Call("get_job", {"job": job}, "for why")])
     message = f"There is no dataset {name!r} yet: {job} is making it ({state})."
-    return SpeciateError(Code.NOT_FOUND, message, f"Call wait_for_job(job={job!r}), then this again.")
+    return SpeciateError(Code.NOT_FOUND, message, next=[Call("wait_for_job", {"job": job}, ", then this again")])
 
 
 def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
@@ -225,9 +234,67 @@ def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
         job = database.read_one(_MAKING, [ref.name])
         if job is not None and job[1] != State.SUCCEEDED:  # after a success it was deleted
             return _not_yet(ref.name, *job)
-        return unknown("dataset", ref.name, names(database), "Call describe_dataset() for all, or create_dataset.")
+        return unknown(
+            "dataset", ref.name, names(database), next=[Call("describe_dataset", {}, "for all, or create_dataset")]
+        )
     return SpeciateError(
         Code.NOT_FOUND,
         f"Dataset {ref.name!r} has no version {ref.version}; the newest is v{row[0]}.",
-        f"Call describe_dataset(dataset={ref.name!r}).",
+        next=[Call("describe_dataset", {"dataset": ref.name})],
     )
+
+
+def find_parent(database: Database, child: Version, ref: str) -> Version | None:
+    """One of `child.parents`; of a deleted one only its provenance. None if nothing is known of it."""
+    try:
+        return version(database, ref)
+    except SpeciateError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+    heritage = child.operation.get(DELETED, {})
+    left = heritage.get(ref)
+    if left is None:
+        return None
+    operation = left["operation"] | {DELETED: heritage}
+    return Version(Manifest.model_validate(left["manifest"]), left["parents"], operation, {}, None, left["created"])
+
+
+def keep_ancestry(tx: Transaction, doomed: Collection[str]) -> None:
+    """Writes into the remaining versions what they need to know of the doomed ones (refs) that they came from."""
+    rows = {f"{name}@v{number}": (name, number, *rest) for name, number, *rest in tx.execute(_ALL)}
+    left_behind = {ref: _ancestry_of_deleted(*rows[ref][2:]) for ref in doomed if ref in rows}
+    for ref, (name, number, _, parents, text, _) in rows.items():
+        if ref in doomed:
+            continue
+        operation = json.loads(text)
+        known = operation.get(DELETED, {})
+        offered = {**known, **{gone: each for heritage in left_behind.values() for gone, each in heritage.items()}}
+        heritage = _reachable_deleted(json.loads(parents), offered)
+        if heritage.keys() != known.keys():
+            tx.execute(_SET, [json.dumps(operation | {DELETED: heritage}), name, number])
+
+
+def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float) -> dict[str, Any]:
+    """What a deleted version leaves: itself, and what was left to it."""
+    operation = json.loads(text)
+    left_to_it = operation.pop(DELETED, {})
+    found = Manifest.model_validate_json(manifest)
+    own = {
+        "manifest": json.loads(manifest) | _GONE,
+        "parents": json.loads(parents),
+        "operation": operation,
+        "created": created,
+    }
+    return {**left_to_it, found.ref: own}
+
+
+def _reachable_deleted(parents: Sequence[str], deleted: Mapping[str, Any]) -> dict[str, Any]:
+    """The deleted versions that can be reached from these parents through deleted ones."""
+    found: dict[str, Any] = {}
+    left = list(parents)
+    while left:
+        ref = left.pop(0)
+        if ref in deleted and ref not in found:
+            found[ref] = deleted[ref]
+            left += deleted[ref]["parents"]
+    return found

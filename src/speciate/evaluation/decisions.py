@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from speciate.errors import unknown
-from speciate.evaluation.report import Decision
-from speciate.ids import id_from_key
+from speciate.evaluation.reports.report import Decision
+from speciate.refs import id_from_key
 from speciate.workspace.database import Database, Row, Transaction
 
 _COLUMNS = "evidence, use_case, use_case_version, evaluation, created"
@@ -29,7 +29,7 @@ ORDER BY decisions.created, decisions.id LIMIT 1
 """
 
 
-class Recorded(NamedTuple):
+class StoredDecision(NamedTuple):
     decision: Decision
     use_case: str
     use_case_version: int
@@ -57,21 +57,21 @@ def store(tx: Transaction, decision: Decision, *, use_case: str, version: int, e
     )  # fmt: skip
 
 
-def get(reader: Database | Transaction, decision: str) -> Recorded:
+def get(reader: Database | Transaction, decision: str) -> StoredDecision:
     """The decision of this id. Raises NOT_FOUND with near ids."""
     rows = _rows(reader, _GET, [decision])
     if not rows:
         known = [name for (name,) in _rows(reader, _IDS, [])]
         raise unknown("decision", decision, known, "Call describe_evaluation: it names its decision.")
-    return _recorded(rows[0])
+    return _stored_decision(rows[0])
 
 
 def newest(
     reader: Database | Transaction, use_case: str, candidate: str, evaluation: str | None = None, suite: str = "core"
-) -> Recorded | None:
+) -> StoredDecision | None:
     """The newest decision on a candidate (`name@v3`) on one of the use case's suites, of one evaluation if named."""
     rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation, suite])
-    return _recorded(rows[0]) if rows else None
+    return _stored_decision(rows[0]) if rows else None
 
 
 def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:
@@ -84,5 +84,5 @@ def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]
     return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
 
 
-def _recorded(row: Row) -> Recorded:
-    return Recorded(Decision.model_validate_json(row[0]), row[1], row[2], row[3], row[4])
+def _stored_decision(row: Row) -> StoredDecision:
+    return StoredDecision(Decision.model_validate_json(row[0]), row[1], row[2], row[3], row[4])

@@ -9,32 +9,32 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import missing_labels
+from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
-from speciate.errors import Code, SpeciateError, closest, unknown
-from speciate.evaluation import decisions, libraries, outlay, recorded, scorers
-from speciate.evaluation.contestants import CANDIDATES, Contestant, find, find_incumbent
-from speciate.evaluation.endpoints import history
+from speciate.errors import Call, Code, SpeciateError, closest, unknown
+from speciate.evaluation import answer_cache, decisions, metric_libraries
+from speciate.evaluation.endpoints import cost_check, endpoint_history
+from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
-from speciate.evaluation.judges import resolve as judges
-from speciate.evaluation.judges.spec import Judging
-from speciate.evaluation.prices import usd_per_core_hour
-from speciate.evaluation.report import Report, Suite, number
-from speciate.evaluation.task import Scoring
-from speciate.ids import id_from_key
+from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel, find_incumbent, find_model
+from speciate.evaluation.judges import judge_plan
+from speciate.evaluation.judges.judge_plan import Judging
+from speciate.evaluation.payload import EvaluationPayload, Scoring
+from speciate.evaluation.reports.report import Report, Suite, number
+from speciate.evaluation.scorers import scorer
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models.endpoints import Endpoint
-from speciate.refs import DatasetRef, dataset_ref
+from speciate.refs import DatasetRef, dataset_ref, id_from_key
 from speciate.sandbox import check as check_sandbox
-from speciate.tasks import preference
-from speciate.tasks.anomaly import ANOMALY
-from speciate.tasks.contract import Terms
-from speciate.tasks.control import ENVIRONMENT, METRIC, SEED
-from speciate.tasks.ordinal import check_order, ranked
-from speciate.tasks.truth import TRUE_BY_THEMSELVES, is_label, usual_target
-from speciate.usecases import Suites, UseCase, get
+from speciate.tasks.example_targets import TARGET_IN_MEDIA, is_label, usual_target
+from speciate.tasks.families import preference
+from speciate.tasks.families.anomaly import ANOMALY
+from speciate.tasks.families.control import ENVIRONMENT, METRIC, SEED
+from speciate.tasks.families.ordinal import check_order, rank_labels
+from speciate.tasks.task import TaskTerms
+from speciate.use_cases import UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -93,136 +93,135 @@ class EvaluateSpec(BaseModel):
 
 
 def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
-    """Resolve and check everything; the worker then knows all that it needs."""
+    """Resolve and check everything that the worker needs."""
     database = workspace.database
     use_case = get(database, spec.use_case) if spec.use_case else None
     ref = _with_split(_dataset_ref(spec, use_case))
-    found = version(database, ref._replace(split=None))
-    manifest = found.manifest
+    dataset = version(database, ref._replace(split=None))
+    manifest = dataset.manifest
     ref = ref._replace(version=manifest.version)
     _check_split(manifest, ref)
 
-    def contestant(name: str) -> Contestant:
-        return find(workspace, name, tuple(manifest.columns))
+    def evaluated_model(name: str) -> EvaluatedModel:
+        return find_model(workspace, name, tuple(manifest.columns))
 
-    asked = [contestant(name) for name in spec.models]
-    incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else asked[0]
-    baseline = contestant(spec.baseline) if spec.baseline else incumbent
-    candidate = contestant(spec.candidate) if spec.candidate else asked[-1] if spec.pick == "last" else None
-    everyone = {each.name: each for each in (baseline, *asked, *([candidate] if candidate else []))}
-    task = _task(manifest, use_case, list(everyone.values()))
-    _check_fits(task, list(everyone.values()))
-    _check_inputs(manifest, list(everyone.values()))
-    target = _target(manifest, use_case, task, list(everyone.values()))
-    terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), list(everyone.values()))
+    named = [evaluated_model(name) for name in spec.models]
+    incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
+    baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
+    candidate = evaluated_model(spec.candidate) if spec.candidate else named[-1] if spec.pick == "last" else None
+    by_name = {each.name: each for each in (baseline, *named, *([candidate] if candidate else []))}
+    models = list(by_name.values())
+    task = _task(manifest, use_case, models)
+    _check_fits(task, models)
+    _check_inputs(manifest, models)
+    target = _target(manifest, use_case, task, models)
+    terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), models)
     _check_target(manifest, target, task)
-    positive = terms.positive_label
     _check_positive(manifest, use_case)
     _check_slices(manifest, use_case)
     judge = (
-        judges.resolve(workspace, spec.judge, manifest, task.family, list(everyone.values()), baseline)
-        if spec.judge
-        else None
+        judge_plan.resolve_judge(workspace, spec.judge, manifest, task.family, models, baseline) if spec.judge else None
     )
-    if scorers.is_sandboxed(spec.scorer) or any(each.source == "code" for each in everyone.values()):
+    if scorer.is_sandboxed(spec.scorer) or any(each.source == "code" for each in models):
         check_sandbox(workspace.settings.cage, code=True)
-    scored = Scoring(ref=spec.scorer, metric=scorers.find(spec.scorer).metric()) if spec.scorer else None
-    metrics = _metrics(spec, use_case, task, positive, [each.metric for each in (scored, judge) if each])
+    scoring = Scoring(ref=spec.scorer, metric=scorer.find_scorer(spec.scorer).metric()) if spec.scorer else None
+    extra = [each.metric for each in (scoring, judge) if each]
+    metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
     _check_environments(manifest, metrics)
     examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
-    asking = outlay.Asking(
+    calls = cost_check.PlannedCalls(
         manifest,
         task.family,
         tuple(manifest.labels) if is_label(manifest, target) else (),
         spec.prompt,
         examples,
         spec.repeats,
-        _timed(spec, use_case),
+        _timed_calls(spec, use_case),
     )
-    verdicts = judges.outlay_of(judge, asking, len(everyone)) if judge else None
-    outside = outlay.check(workspace, asking, list(everyone.values()), spec.budget_usd, verdicts)
-    payload = {
-        "dataset": manifest.model_dump(mode="json"),
-        "split": ref.split,
-        "contestants": [each.model_dump(mode="json") for each in everyone.values()],
-        "task": task.name,
-        "metrics": [metric.name for metric in metrics],
-        "target_column": target,
-        "positive_label": positive,
-        "terms": terms,
-        "baseline": baseline.name,
-        "candidate": candidate.name if candidate else None,
-        "use_case": use_case.model_dump(mode="json") if use_case else None,
-        "no_decision": _no_decision(use_case, ref, baseline, incumbent, asked)
+    verdicts = judge_plan.planned_verdicts(judge, calls, len(models)) if judge else None
+    cost = cost_check.check_cost(workspace, calls, models, spec.budget_usd, verdicts)
+    unseen = is_label(manifest, target) and task.family != "generation"
+    payload = EvaluationPayload(
+        dataset=manifest,
+        split=ref.split,
+        contestants=tuple(models),
+        task=task.name,
+        metrics=tuple(metric.name for metric in metrics),
+        target_column=target,
+        positive_label=terms.positive_label,
+        terms=terms,
+        baseline=baseline.name,
+        candidate=candidate.name if candidate else None,
+        use_case=use_case,
+        no_decision=_no_decision(use_case, ref, baseline, incumbent, named)
         or _other_suite(database, use_case, role, ref),
-        "suite": role,
-        "unseen": missing_labels.of_report(found.report, [ref.split])
-        if ref.split and is_label(manifest, target) and task.family != "generation"
-        else [],
-        "looks": _looks(database, use_case, ref),
-        "latency": spec.latency,
-        "seed": spec.seed,
-        "prompt": spec.prompt.model_dump(mode="json"),
-        "scoring": scored.model_dump(mode="json") if scored else None,
-        "judge": judge.model_dump(mode="json") if judge else None,
-        "repeats": spec.repeats,
-        "budget_usd": spec.budget_usd,
-        "usd_per_core_hour": usd_per_core_hour(workspace.settings),
-        "allowances": outside.allowances,
-        "private_hosts": workspace.settings.private_hosts,
-    }
+        suite=role,
+        unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
+        looks=_count_looks(database, use_case, ref),
+        latency=spec.latency,
+        seed=spec.seed,
+        prompt=spec.prompt,
+        scoring=scoring,
+        judge=judge,
+        repeats=spec.repeats,
+        budget_usd=spec.budget_usd,
+        usd_per_core_hour=usd_per_core_hour(workspace.settings),
+        allowances=cost.allowances,
+        private_hosts=tuple(workspace.settings.private_hosts),
+    )
     return Plan(
-        payload=payload,
-        secrets=outside.secrets,
-        usd=outside.usd,
-        spends=outside.spends(manifest.name, spec.budget_usd),
-        resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(everyone), len(manifest.labels))),
-        seconds=_seconds(examples, len(everyone), spec.latency),
+        payload=payload.model_dump(mode="json"),
+        secrets=cost.secrets,
+        usd=cost.usd,
+        spends=cost.spends(manifest.name, spec.budget_usd),
+        resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(models), len(manifest.labels))),
+        seconds=_seconds(examples, len(models), spec.latency),
         use_case=spec.use_case,
-        preload=_preload(everyone.values()),
+        preload=_preload(models),
         resolved={
             "dataset": str(ref),
             "examples": examples,
-            "models": list(everyone),
+            "models": list(by_name),
             "baseline": baseline.name,
             "candidate": candidate.name if candidate else "chosen by the gates",
-            "metrics": payload["metrics"],
-            **outside.resolved,
+            "metrics": list(payload.metrics),
+            **cost.resolved,
         },
     )
 
 
-def _timed(spec: EvaluateSpec, use_case: UseCase | None) -> int:
+def _timed_calls(spec: EvaluateSpec, use_case: UseCase | None) -> int:
     """Calls to each endpoint that are made for their latency alone."""
     if not spec.latency:
         return 0
     limited = use_case is not None and use_case.limits.p95_latency_ms is not None
-    return outlay.WARM_UP + (outlay.TIMED_FOR_A_LIMIT if limited else outlay.TIMED)
+    return cost_check.WARM_UP + (cost_check.TIMED_FOR_A_LIMIT if limited else cost_check.TIMED)
 
 
-def _preload(contestants: Iterable[Contestant]) -> str:
-    every = [one for each in contestants for one in (each, *each.members)]
+def _preload(models: Iterable[EvaluatedModel]) -> str:
+    every = [one for each in models for one in (each, *each.members)]
     return "torch" if any(one.base_model for one in every) else "classical"
 
 
-# Checks
-
-
 def _no_decision(
-    use_case: UseCase | None, ref: DatasetRef, baseline: Contestant, incumbent: Contestant, asked: list[Contestant]
+    use_case: UseCase | None,
+    ref: DatasetRef,
+    baseline: EvaluatedModel,
+    incumbent: EvaluatedModel,
+    named: list[EvaluatedModel],
 ) -> str | None:
-    """Why this evaluation must not decide on promotion, or None: a weaker rival or an easier suite proves nothing."""
+    """Why this evaluation must not decide on promotion, or None: a weak baseline or an easy suite proves nothing."""
     if use_case is None:
         return "no use case was named"
     if baseline.name != incumbent.name:
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
-    if all(each.source not in CANDIDATES or each.name == incumbent.name for each in asked):
+    if all(each.source not in CANDIDATES or each.name == incumbent.name for each in named):
         return f"there is no model beside the incumbent {incumbent.name}"
     return None
 
 
 def _role(spec: EvaluateSpec, use_case: UseCase | None) -> Suite:
-    """The part that the dataset plays: what was asked for, where the use case has such a suite."""
+    """The suite that the dataset is: the requested one, if the use case has it."""
     return spec.suite if spec.suite and use_case and getattr(use_case.suites, spec.suite) else "core"
 
 
@@ -242,7 +241,7 @@ def _other_suite(database: Database, use_case: UseCase | None, role: Suite, ref:
     return None
 
 
-def _looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
+def _count_looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
     """Earlier evaluations of the use case on this suite, in any version of it."""
     if use_case is None:
         return 0
@@ -279,32 +278,38 @@ def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
         Code.INVALID,
         f"{manifest.ref} has no examples in the split {ref.split!r}; it has {there}. "
         "Models are compared on examples that none of them learned from.",
-        f"Name {other}another dataset; or call curate_dataset(dataset={manifest.name!r}, steps=[{{'op': 'split'}}]), "
-        "which makes leak-free splits, and train on them.",
+        f"Name {other}another dataset.",
+        next=[
+            Call(
+                "curate_dataset",
+                {"dataset": manifest.name, "steps": [{"op": "split"}]},
+                ", which makes leak-free splits, and train on them",
+            )
+        ],
     )
 
 
-def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], contestants: list[Contestant]) -> Terms:
-    """What the truths depend on: the use case's and the models' own, who must have been trained for the same."""
-    known = [each.terms for each in contestants if each.terms is not None]
+def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], models: list[EvaluatedModel]) -> TaskTerms:
+    """Terms of the use case and of the models, which must have been trained with the same."""
+    known = [each.terms for each in models if each.terms is not None]
     horizons = sorted({terms.horizon for terms in known if terms.horizon is not None})
     if len(horizons) > 1:
         raise SpeciateError(
             Code.INVALID,
-            f"These models foretell different numbers of steps: {', '.join(map(str, horizons))}.",
+            f"These models forecast different numbers of steps: {', '.join(map(str, horizons))}.",
             "Compare models of one horizon; train_model(hyperparameters={'horizon': N}) sets it.",
         )
     positive = use_case.positive_label if use_case else None
     if task.family == "anomaly":
         positive = positive or next((terms.positive_label for terms in known if terms.positive_label), ANOMALY)
     order = _order(labels, known) if task.family == "ordinal" else ()
-    return Terms(positive, horizons[0] if horizons else None, order)
+    return TaskTerms(positive, horizons[0] if horizons else None, order)
 
 
-def _order(labels: Collection[str], known: list[Terms]) -> tuple[str, ...]:
+def _order(labels: Collection[str], known: list[TaskTerms]) -> tuple[str, ...]:
     """The order of the models, which must rank all labels alike: errors are counted in ranks."""
     every = {*labels, *(label for terms in known for label in terms.order)}
-    rankings = sorted({tuple(ranked(every, terms.order)) for terms in known})
+    rankings = sorted({tuple(rank_labels(every, terms.order)) for terms in known})
     if len(rankings) > 1:
         raise SpeciateError(
             Code.INVALID,
@@ -316,19 +321,19 @@ def _order(labels: Collection[str], known: list[Terms]) -> tuple[str, ...]:
     return order
 
 
-def _target(manifest: Manifest, use_case: UseCase | None, task: Task, contestants: list[Contestant]) -> str | None:
-    """The use case's, else what the models were trained on, else the usual one."""
+def _target(manifest: Manifest, use_case: UseCase | None, task: Task, models: list[EvaluatedModel]) -> str | None:
+    """The use case's target, else that of the models' training, else the usual one."""
     if use_case and use_case.target_column:
         return use_case.target_column
-    learned = [each.target for each in contestants if each.target in manifest.columns]
+    learned = [each.target for each in models if each.target in manifest.columns]
     return learned[0] if learned else usual_target(manifest, task.name)
 
 
 def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
-    """The truth must be there: as the dataset's label, or in a column."""
-    if task.family in TRUE_BY_THEMSELVES or (task.family == "generation" and target is None):
+    """The reference must be there: as the dataset's label, or in a column."""
+    if task.family in TARGET_IN_MEDIA or (task.family == "generation" and target is None):
         return  # or conversations that end in the answer
-    if task.name == preference.TASK and preference.REJECTED not in manifest.columns:
+    if task.name == preference.PREFERENCE and preference.REJECTED not in manifest.columns:
         raise unknown(
             "column", preference.REJECTED, manifest.columns,
             "Name a dataset of pairs: the target has the better answers, this column the worse ones.",
@@ -343,41 +348,45 @@ def _check_target(manifest: Manifest, target: str | None, task: Task) -> None:
         raise unknown("column", str(target), manifest.columns, "Call define_use_case again with another target_column.")
 
 
-def _task(manifest: Manifest, use_case: UseCase | None, contestants: list[Contestant]) -> Task:
-    """The use case's, else the models', else what the labels look like."""
+def _task(manifest: Manifest, use_case: UseCase | None, models: list[EvaluatedModel]) -> Task:
+    """The use case's task, else the models', else one by the labels."""
     if use_case:
         return find_task(use_case.task)
-    for contestant in contestants:
-        if contestant.task:
-            return find_task(contestant.task)
+    for evaluated_model in models:
+        if evaluated_model.task:
+            return find_task(evaluated_model.task)
     family = "regression" if manifest.numeric else "classification"
     name = f"{manifest.modality}-{family}"
     return find_task(name if task_named(name) else f"tabular-{family}")
 
 
-def _check_fits(task: Task, contestants: list[Contestant]) -> None:
-    for contestant in contestants:
-        others = contestant.task and find_task(contestant.task).family != task.family
-        if others or (contestant.task and (contestant.task == preference.TASK) != (task.name == preference.TASK)):
+def _check_fits(task: Task, models: list[EvaluatedModel]) -> None:
+    for evaluated_model in models:
+        others = evaluated_model.task and find_task(evaluated_model.task).family != task.family
+        if others or (
+            evaluated_model.task
+            and (evaluated_model.task == preference.PREFERENCE) != (task.name == preference.PREFERENCE)
+        ):
             raise SpeciateError(
                 Code.INVALID,
-                f"{contestant.name} is a model for {contestant.task!r}, but this evaluation is of {task.name!r}.",
+                f"{evaluated_model.name} is a model for {evaluated_model.task!r}, but this evaluation is of "
+                f"{task.name!r}.",
                 "Leave it out of models, or train one for this task with train_model.",
             )
 
 
-def _check_inputs(manifest: Manifest, contestants: list[Contestant]) -> None:
-    for contestant in contestants:
-        if contestant.modality not in (None, manifest.modality):
+def _check_inputs(manifest: Manifest, models: list[EvaluatedModel]) -> None:
+    for evaluated_model in models:
+        if evaluated_model.modality not in (None, manifest.modality):
             raise SpeciateError(
                 Code.INVALID,
-                f"{contestant.name} reads {contestant.modality}; {manifest.ref} holds {manifest.modality}.",
-                f"Name a dataset of {contestant.modality}, or leave the model out.",
+                f"{evaluated_model.name} reads {evaluated_model.modality}; {manifest.ref} holds {manifest.modality}.",
+                f"Name a dataset of {evaluated_model.modality}, or leave the model out.",
             )
-        if lacking := [name for name in contestant.inputs if name not in manifest.columns]:
+        if lacking := [name for name in evaluated_model.inputs if name not in manifest.columns]:
             raise SpeciateError(
                 Code.INVALID,
-                f"{contestant.name} reads the columns {', '.join(contestant.inputs)}; {manifest.ref} lacks "
+                f"{evaluated_model.name} reads the columns {', '.join(evaluated_model.inputs)}; {manifest.ref} lacks "
                 f"{', '.join(lacking)}.",
                 "Name a dataset that has them, or train a model on this one with train_model.",
             )
@@ -423,21 +432,23 @@ def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:
 
 
 def _metrics(
-    spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None, brought: list[str]
+    spec: EvaluateSpec, use_case: UseCase | None, task: Task, positive: str | None, extra: list[str]
 ) -> list[Metric]:
-    """The main metric first: the use case's, else the first that was asked for, else what the evaluation brings along,
-    else the task's default.
+    """The main metric first: the use case's, else the first requested one, else the scorer's or judge's, else the
+    task's default.
     """
     every = use_case.in_force if use_case else ()
     gates = [gate.metric for gate in every if gate.metric and gate.rule != "at_most"]
     main = [use_case.objective.metric] if use_case else []
-    extra = list(spec.metrics) or [name for name in _ALWAYS[task.family] if not libraries.lacking(find_metric(name))]
-    usual = [] if main or spec.metrics else [*brought, task.default_metric]
-    names = dict.fromkeys([*main, *gates, *usual, *extra, *brought])
+    chosen = list(spec.metrics) or [
+        name for name in _ALWAYS[task.family] if not metric_libraries.lacks_library(find_metric(name))
+    ]
+    usual = [] if main or spec.metrics else [*extra, task.default_metric]
+    names = dict.fromkeys([*main, *gates, *usual, *chosen, *extra])
     fitting = metrics_of(task.family, positive)
     metrics = [find_metric(name) for name in names]
     for metric in metrics:
-        if metric.name not in (*fitting, *brought):
+        if metric.name not in (*fitting, *extra):
             fits = task.family in metric.families
             families = " and ".join(metric.families) or "the evaluation that brings it along"
             why = "needs a use case with positive_label" if fits else f"is for {families}"
@@ -446,7 +457,7 @@ def _metrics(
                 f"The metric {metric.name!r} {why}; this evaluation is of {task.name!r}.",
                 f"Call again with metrics among: {', '.join(fitting)}.",
             )
-    libraries.check(metrics)
+    metric_libraries.check_libraries(metrics)
     return metrics
 
 
@@ -460,9 +471,6 @@ def _memory_mb(examples: int, models: int, labels: int) -> int:
     return 1024 + examples * models * (1000 + 150 * labels) // 2**20
 
 
-# Commit
-
-
 class _Collected(NamedTuple):
     """`paid`: USD by host, of all attempts until now."""
 
@@ -471,13 +479,14 @@ class _Collected(NamedTuple):
     report: Report
     further: tuple[str, ...] = ()
     """Suites on which a candidate must also pass."""
-    heard: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
-    """What each endpoint said that it serves."""
+    served: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
+    """The model names that each endpoint reported, if it reported others."""
 
 
 def collect(folder: RunFolder) -> _Collected:
-    """Check the run's files and link them to `evaluations/ID/`, where they stay when the run folder goes."""
+    """Check the run's files and link them to `evaluations/ID/`, where they stay when the run folder is deleted."""
     spec = folder.spec()
+    payload = EvaluationPayload.model_validate(spec["payload"])
     folders, result = Folders(Path(spec["workspace"])), folder.result() or {}
     evaluation = id_from_key("evaluation", spec["job"])
     report = Report.model_validate(result["report"])
@@ -488,12 +497,11 @@ def collect(folder: RunFolder) -> _Collected:
             os.link(folder.outputs / name, target / name)
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
     chosen = identified[report.decision.candidate] if report.decision else None
-    further = Suites.model_validate(spec["payload"]["use_case"]["suites"]).further if report.use_case else ()
     return _Collected(
-        paid=recorded.paid(folders, spec["job"]),
+        paid=answer_cache.paid(folders, spec["job"]),
         evaluation=evaluation,
-        further=further,
-        heard=_heard(spec["payload"]["contestants"], report),
+        further=payload.use_case.suites.further if payload.use_case else (),
+        served=_served_names(payload, report),
         report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())}),
     )
 
@@ -501,18 +509,19 @@ def collect(folder: RunFolder) -> _Collected:
 def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     """USD by dataset and host, of all attempts until now at most."""
     spec = folder.spec()
-    if not spec["payload"]["allowances"]:
+    payload = EvaluationPayload.model_validate(spec["payload"])
+    if not payload.allowances:
         return {}  # nothing leaves this machine
-    spent = recorded.paid(Folders(Path(spec["workspace"])), spec["job"])
-    return {(spec["payload"]["dataset"]["name"], host): usd for host, usd in spent.items()}
+    spent = answer_cache.paid(Folders(Path(spec["workspace"])), spec["job"])
+    return {(payload.dataset.name, host): usd for host, usd in spent.items()}
 
 
-def _heard(contestants: list[dict[str, Any]], report: Report) -> tuple[tuple[Endpoint, tuple[str, ...]], ...]:
+def _served_names(payload: EvaluationPayload, report: Report) -> tuple[tuple[Endpoint, tuple[str, ...]], ...]:
     served = {row.model: tuple(row.served_model.split(" and ")) for row in report.leaderboard}
     return tuple(
-        (Endpoint.model_validate(each["endpoint"]), served[each["name"]])
-        for each in contestants
-        if each.get("endpoint") and served.get(each["name"], (each["name"],)) != (each["name"],)
+        (each.endpoint, served[each.name])
+        for each in payload.contestants
+        if each.endpoint and served.get(each.name, (each.name,)) != (each.name,)
     )
 
 
@@ -524,8 +533,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         _INSERT,
         [evaluation, report.use_case, report.dataset, models, report.model_dump_json(), job.id, tx.now],
     )
-    for endpoint, served in collected.heard:
-        history.heard(tx, endpoint, served, just_now=False)
+    for endpoint, served in collected.served:
+        endpoint_history.store_served_names(tx, endpoint, served, just_now=False)
     subject = f"use_case:{report.use_case}" if report.use_case else f"evaluation:{evaluation}"
     tx.event(subject, "evaluation.created", {"evaluation": evaluation, "dataset": report.dataset, "job": job.id})
     for decision in report.decisions:
@@ -570,7 +579,7 @@ KIND = Kind(
     name="evaluate",
     spec=EvaluateSpec,
     plan=plan,
-    run="speciate.evaluation.run:run",
+    run="speciate.evaluation.run_evaluation:run",
     collect=collect,
     commit=commit,
     paid=paid,

@@ -10,20 +10,45 @@ Where several candidates are judged at once the intervals are wider (`level_for`
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from speciate.evaluation.pareto import dominates
-from speciate.evaluation.report import Comparison, Decision, GateResult, Interval, Outcome, Row, Verdict
-from speciate.evaluation.slice_gains import SliceGain
+import numpy as np
+
+from speciate.evaluation.metrics import Answers, averaged, corpus_mean
+from speciate.evaluation.reports.report import (
+    Comparison,
+    Decision,
+    GateResult,
+    Interval,
+    Outcome,
+    Row,
+    Verdict,
+    dominates,
+)
+from speciate.evaluation.statistics import Codes, Difference, bootstrap_difference, paired_difference, resample
 from speciate.sample_size import LEVEL, detectable, in_rows, more_needed
-from speciate.usecases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
+from speciate.use_cases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
 DEARER = 1.25
 """Costs are measured, so a candidate counts as dearer only beyond this ratio."""
 
 _LEAST_USD = 0.0001
+
+
+class SliceGain(NamedTuple):
+    """Candidate minus baseline, signed so that better is positive; ends are NaN where nothing can be told."""
+
+    value: str
+    n: int
+    gain: float
+    low: float
+    high: float
+    highest: float
+    """The upper end at the level with which all values together keep the asked one (Bonferroni)."""
+    standard_error: float
 
 
 class Evidence(NamedTuple):
@@ -43,7 +68,7 @@ class Evidence(NamedTuple):
     """By metric and column: the gains over the baseline within each value."""
 
 
-class _Judged(NamedTuple):
+class _GateAnswer(NamedTuple):
     outcome: Outcome
     reason: str
     needed: int | None = None
@@ -111,26 +136,23 @@ def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Compar
     return any(dominates(other, row, gain) for other in others if other.model != row.model)
 
 
-# The rules
-
-
-def _reaches(gate: Gate, evidence: Evidence) -> _Judged:
+def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, target = _metric(gate, evidence), gate.value
     measured = evidence.candidate.metrics.get(metric.name)
     if measured is None or measured.value is None or measured.interval is None or target is None:
-        return _Judged("inconclusive", f"{metric.name} has no interval{_why(measured.note if measured else '')}")
+        return _GateAnswer("inconclusive", f"{metric.name} has no interval{_why(measured.note if measured else '')}")
     best_case, worst_case = measured.interval[::-1] if metric.sign > 0 else measured.interval
     stated = f"{metric.name} is {_span(measured.value, measured.interval)}"
     if metric.sign * (worst_case - target) >= 0:
-        return _Judged("pass", f"{stated}: reaches {target:g}")
+        return _GateAnswer("pass", f"{stated}: reaches {target:g}")
     if metric.sign * (best_case - target) < 0:
-        return _Judged("fail", f"{stated}: short of {target:g}")
+        return _GateAnswer("fail", f"{stated}: short of {target:g}")
     needed = more_needed(measured.n, measured.standard_error or 0.0, measured.value - target, evidence.level)
     doubt = f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}"
     return _undecided(doubt, metric, measured.n, needed, evidence)
 
 
-def _not_worse(gate: Gate, evidence: Evidence) -> _Judged:
+def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
     judged = _gain(evidence, metric, -margin, -margin, f"not worse than {_rival(evidence)} by {margin:.3g}")
@@ -138,7 +160,7 @@ def _not_worse(gate: Gate, evidence: Evidence) -> _Judged:
     return judged if allowed else _surely_worse(evidence, metric) or judged
 
 
-def _surely_worse(evidence: Evidence, metric: Metric) -> _Judged | None:
+def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
     """A failure where the whole interval is a loss and no lower price pays for it."""
     comparison = evidence.comparisons.get(metric.name)
     improvement = comparison.improvement() if comparison else None
@@ -146,20 +168,20 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _Judged | None:
     if improvement is None or improvement[1][1] >= 0 or _is_cheaper(candidate, baseline):
         return None
     lost = f"gain in {metric.name} {_span(*improvement)}: worse than {_rival(evidence)}"
-    return _Judged("fail", f"{lost}, and not shown to be cheaper: {_prices(candidate, baseline)}")
+    return _GateAnswer("fail", f"{lost}, and not shown to be cheaper: {_prices(candidate, baseline)}")
 
 
-def _better(gate: Gate, evidence: Evidence) -> _Judged:
+def _better(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, least = _metric(gate, evidence), gate.value or 0.0
     more = f" by {least:.3g}" if least else ""
     return _gain(evidence, metric, least, least, f"better than {_rival(evidence)}{more}")
 
 
-def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
+def _better_if_dearer(gate: Gate, evidence: Evidence) -> _GateAnswer:
     """Fails also where even the best case is a gain too small to pay for."""
     candidate, baseline = evidence.candidate, evidence.baseline
     if not is_dearer(candidate, baseline):
-        return _Judged("pass", f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})")
+        return _GateAnswer("pass", f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})")
     metric, least = _metric(gate, evidence), gate.value or 0.0
     known = baseline.usd_per_1k is not None and candidate.usd_per_1k is not None
     why = f"costs more: {_prices(candidate, baseline)}" if known else "cannot be shown to cost no more"
@@ -167,26 +189,26 @@ def _better_if_dearer(gate: Gate, evidence: Evidence) -> _Judged:
     return _gain(evidence, metric, least, max(least, _margin(metric, baseline)), claim)
 
 
-def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim: str) -> _Judged:
+def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim: str) -> _GateAnswer:
     """`claim` holds where the gain surely exceeds `least`, and not where it surely stays below `worth`."""
     comparison = evidence.comparisons.get(metric.name)
     improvement = comparison.improvement() if comparison else None
     if comparison is None or improvement is None:
-        return _Judged("inconclusive", f"{metric.name}: there is no paired interval to show '{claim}'")
+        return _GateAnswer("inconclusive", f"{metric.name}: there is no paired interval to show '{claim}'")
     gain, (low, high) = improvement
     stated = f"gain in {metric.name} {_span(gain, (low, high))}"
     if low > least:
-        return _Judged("pass", f"{stated}: {claim}")
+        return _GateAnswer("pass", f"{stated}: {claim}")
     if high <= least or high < worth:
-        return _Judged("fail", f"{stated}: not '{claim}'")
-    seen = _shown_gains(comparison, metric, evidence.baseline)
+        return _GateAnswer("fail", f"{stated}: not '{claim}'")
+    seen = _detectable_gains(comparison, metric, evidence.baseline)
     needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least, evidence.level)
     counted = evidence.candidate.metrics.get(metric.name)
     n = counted.n if counted else comparison.n
     return _undecided(f"{stated}: cannot tell '{claim}'{seen}", metric, n, needed, evidence)
 
 
-def _shown_gains(comparison: Comparison, metric: Metric, baseline: Row) -> str:
+def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> str:
     """Which gains so many examples show; of a metric with a best value maybe none."""
     effect, had = comparison.minimum_detectable_effect, baseline.metrics.get(metric.name)
     least = None if effect is None else detectable(effect, metric, had.value if had else None)
@@ -198,102 +220,105 @@ def _shown_gains(comparison: Comparison, metric: Metric, baseline: Row) -> str:
     return f"; {comparison.n} examples are too few to show any gain: the best {metric.name} is {best:g}"
 
 
-def _undecided(doubt: str, metric: Metric, n: int, needed: int | None, evidence: Evidence) -> _Judged:
+def _undecided(doubt: str, metric: Metric, n: int, needed: int | None, evidence: Evidence) -> _GateAnswer:
     """The doubt with what would settle it, in rows of all labels. `n`, `needed`: those that the metric counts."""
     if needed is None:
-        return _Judged("inconclusive", doubt)
+        return _GateAnswer("inconclusive", doubt)
     if n >= evidence.examples:
-        return _Judged("inconclusive", f"{doubt}; about {needed:,} further test examples would", needed)
+        return _GateAnswer("inconclusive", f"{doubt}; about {needed:,} further test examples would", needed)
     rows, label = in_rows(needed, n / evidence.examples), f"labelled {evidence.positive_label!r}"
     kind = f"not {label}" if metric.name == "specificity" else label
     if evidence.positive_label is None:
         kind = "of the kind that it counts"
     more = f"{needed:,} further test examples {kind} (about {rows:,} further test rows at the present share)"
-    return _Judged("inconclusive", f"{doubt}; {more} would", rows)
+    return _GateAnswer("inconclusive", f"{doubt}; {more} would", rows)
 
 
-def _at_most(gate: Gate, evidence: Evidence) -> _Judged:
+def _at_most(gate: Gate, evidence: Evidence) -> _GateAnswer:
     row, name, most = evidence.candidate, str(gate.metric), gate.value
     value = {
         "p95_latency_ms": row.p95_ms, "usd_per_1k": row.usd_per_1k, "parameters": row.parameters,
         "memory_mb": row.memory_mb,
     }.get(name)  # fmt: skip
     if value is None or most is None:
-        return _Judged("inconclusive", f"{name} was not measured")
+        return _GateAnswer("inconclusive", f"{name} was not measured")
     if name == "p95_latency_ms":
         return _latency(row, value, most)
     outcome: Outcome = "pass" if value <= most else "fail"
-    return _Judged(outcome, f"{name} {value:.4g} {'within' if outcome == 'pass' else 'over'} {most:.4g}")
+    return _GateAnswer(outcome, f"{name} {value:.4g} {'within' if outcome == 'pass' else 'over'} {most:.4g}")
 
 
-def _latency(row: Row, value: float, most: float) -> _Judged:
+def _latency(row: Row, value: float, most: float) -> _GateAnswer:
     if row.p95_interval is None:
-        return _Judged("inconclusive", f"p95 latency {value:.3g} ms rests on too few timings")
+        return _GateAnswer("inconclusive", f"p95 latency {value:.3g} ms rests on too few timings")
     low, high = row.p95_interval
     stated = f"p95 latency {value:.3g} ms ({low:.3g} to {high:.3g}) on {row.device}"
     if high <= most:
-        return _Judged("pass", f"{stated}: within {most:g} ms")
+        return _GateAnswer("pass", f"{stated}: within {most:g} ms")
     outcome: Outcome = "fail" if low > most else "inconclusive"
-    return _Judged(outcome, f"{stated}: {'over' if outcome == 'fail' else 'cannot tell whether within'} {most:g} ms")
+    return _GateAnswer(
+        outcome, f"{stated}: {'over' if outcome == 'fail' else 'cannot tell whether within'} {most:g} ms"
+    )
 
 
-def _license(gate: Gate, evidence: Evidence) -> _Judged:
+def _license(gate: Gate, evidence: Evidence) -> _GateAnswer:
     license_, allowed = evidence.candidate.control.license, evidence.limits.licenses
     if license_ is not None and license_.lower() in {name.lower() for name in allowed}:
-        return _Judged("pass", f"licence {license_} is allowed")
-    return _Judged("fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}")
+        return _GateAnswer("pass", f"licence {license_} is allowed")
+    return _GateAnswer(
+        "fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}"
+    )
 
 
-def _offline(gate: Gate, evidence: Evidence) -> _Judged:
+def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if evidence.candidate.control.offline:
-        return _Judged("pass", "runs without a network")
-    return _Judged("fail", "needs a network")
+        return _GateAnswer("pass", "runs without a network")
+    return _GateAnswer("fail", "needs a network")
 
 
-def _unseen(gate: Gate, evidence: Evidence) -> _Judged:
+def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
     row = evidence.candidate
     if row.seen is None:
-        return _Judged("inconclusive", "the data that it learned from are not here: whether it saw these is unknown")
+        return _GateAnswer(
+            "inconclusive", "the data that it learned from are not here: whether it saw these is unknown"
+        )
     if row.seen:
-        return _Judged("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
+        return _GateAnswer("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
     if row.nearly_seen:
-        return _Judged("fail", f"{row.nearly_seen} of these examples have a near-duplicate in its training data")
-    return _Judged("pass", "none of these examples was in its training data")
+        return _GateAnswer("fail", f"{row.nearly_seen} of these examples have a near-duplicate in its training data")
+    return _GateAnswer("pass", "none of these examples was in its training data")
 
 
-def _no_slice_worse(gate: Gate, evidence: Evidence) -> _Judged:
+def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     """Holds where it holds in every slice, each at the full level (an intersection-union test, Berger 1982); fails
     where one slice is surely worse by more than the margin, for all that were looked at (Bonferroni)."""
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
     found = evidence.slices.get((metric.name, str(gate.column)), ())
     if not found:
-        return _Judged("inconclusive", f"there are no slices by {gate.column!r}")
+        return _GateAnswer("inconclusive", f"there are no slices by {gate.column!r}")
     judged = [each for each in found if math.isfinite(each.low)]
     claim = f"no value of {gate.column!r} worse in {metric.name} by {margin:.3g}"
     worst = min(judged, key=lambda each: each.low, default=None)
     stated = f"worst bound: {worst.value[:64]!r} {_span(worst.gain, (worst.low, worst.high))}" if worst else ""
     if surely := [each for each in judged if each.highest < -margin]:
         named = ", ".join(f"{each.value[:64]!r} {_span(each.gain, (each.low, each.high))}" for each in surely[:3])
-        return _Judged("fail", f"not '{claim}': {named}")
+        return _GateAnswer("fail", f"not '{claim}': {named}")
     if worst is not None and len(judged) == len(found) and worst.low > -margin:
-        return _Judged("pass", f"{claim}; {stated}")
+        return _GateAnswer("pass", f"{claim}; {stated}")
     if worst is None or len(judged) < len(found):
         unknown = ", ".join(repr(each.value[:64]) for each in found if each not in judged)
-        return _Judged("inconclusive", f"cannot tell '{claim}': {unknown} gives no interval; {stated}")
+        return _GateAnswer("inconclusive", f"cannot tell '{claim}': {unknown} gives no interval; {stated}")
     needed = more_needed(worst.n, worst.standard_error, worst.gain + margin, evidence.level)
     rows = None if needed is None else in_rows(needed, worst.n / max(1, evidence.examples))
-    return _Judged("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} examples", rows)
+    return _GateAnswer("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} examples", rows)
 
 
-_RULES: dict[str, Callable[[Gate, Evidence], _Judged]] = {
+_RULES: dict[str, Callable[[Gate, Evidence], _GateAnswer]] = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
     "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen,
     "no_slice_worse": _no_slice_worse,
 }  # fmt: skip
-
-
-# Pieces
 
 
 def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
@@ -366,3 +391,67 @@ def _prices(candidate: Row, baseline: Row) -> str:
 
 def _why(note: str) -> str:
     return f": {note}" if note else ""
+
+
+LEAST_EXAMPLES = 20
+"""Independent examples that a value needs to be judged by itself; rarer values are judged together."""
+RARE_VALUES = "all rarer values together"
+
+
+def slice_gains(
+    metric: Metric,
+    baseline: Sequence[Answers],
+    candidate: Sequence[Answers],
+    clusters: Codes,
+    values: Sequence[str],
+    level: float = LEVEL,
+    seed: int = 0,
+) -> list[SliceGain]:
+    """How much better or worse a candidate is within each value of a column, for the gate `no_slice_worse`.
+
+    Works for metrics of every shape, since it has all answers (reports/slice_metrics.py reads stored scores).
+    `values` (n,): each example's value of the column. `baseline`, `candidate`: their answers, per repeat.
+    """
+    found = []
+    cells = np.array(_pool_rare_values(values, clusters))
+    kinds = sorted(set(cells.tolist()))
+    levels = level, 1 - (1 - level) / len(kinds)
+    for value in kinds:
+        places = np.flatnonzero(cells == value)
+        codes = np.unique(clusters[places], return_inverse=True)[1].astype(np.int64)
+        sides = [[_select_answers(answers, places) for answers in side] for side in (baseline, candidate)]
+        usual, strict = _differences(metric, sides[0], sides[1], codes, levels, seed)
+        low, high = sorted((metric.sign * usual.low, metric.sign * usual.high))
+        highest = max(metric.sign * strict.low, metric.sign * strict.high)
+        gain = metric.sign * usual.delta
+        found.append(SliceGain(value, len(places), gain, low, high, highest, usual.standard_error))
+    return found
+
+
+def _differences(
+    metric: Metric,
+    baseline: Sequence[Answers],
+    candidate: Sequence[Answers],
+    clusters: Codes,
+    levels: Sequence[float],
+    seed: int,
+) -> list[Difference]:
+    """At each of the levels."""
+    if metric.shape == "mean":
+        first, second = averaged(metric, baseline), averaged(metric, candidate)
+        return [paired_difference(first, second, clusters, level) for level in levels]
+    mine, theirs = (resample(corpus_mean(metric, side, clusters), clusters, seed) for side in (baseline, candidate))
+    return [bootstrap_difference(mine, theirs, level, share=metric.is_share) for level in levels]
+
+
+def _select_answers(answers: Answers, places: Codes) -> Answers:
+    table = None if answers.probabilities is None else answers.probabilities[places]
+    scores = {name: scores[places] for name, scores in answers.scores.items()}
+    return answers._replace(
+        references=answers.references[places], given=answers.given[places], probabilities=table, scores=scores
+    )  # fmt: skip
+
+
+def _pool_rare_values(values: Sequence[str], clusters: Codes) -> list[str]:
+    independent = Counter(value for value, _ in {*zip(values, clusters.tolist(), strict=True)})
+    return [value if independent[value] >= LEAST_EXAMPLES else RARE_VALUES for value in values]

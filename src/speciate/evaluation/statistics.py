@@ -65,9 +65,6 @@ class Difference(NamedTuple):
     losses: int | None = None
 
 
-# Quantiles
-
-
 def _t_quantile(degrees: float, probability: float) -> float:
     return float(special.stdtrit(degrees, probability)) if degrees > 0 else math.nan
 
@@ -103,9 +100,6 @@ def degrees_of_freedom(sizes: ArrayLike) -> float:
     odds = shares / (1 - shares)
     spread = np.square(odds).sum() ** 2 + (np.square(odds) * (1 - 2 * shares) / np.square(1 - shares)).sum()
     return float(np.clip(odds.sum() ** 2 / spread, 1.0, counts.size - 1))
-
-
-# Means
 
 
 def cluster_variance(values: Floats, clusters: Codes) -> float:
@@ -181,9 +175,6 @@ def _effective(n: int, clusters: int, spread: float, variance: float) -> float:
     return float(min(n, spread / variance)) if variance > 0 else float(n)
 
 
-# Paired differences of means
-
-
 def paired_difference(baseline: ArrayLike, candidate: ArrayLike, clusters: Codes, level: float = LEVEL) -> Difference:
     """Mean of candidate minus baseline over the examples that both count, with the method that the scores call for.
 
@@ -257,17 +248,14 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return min(1.0, 2 * float(special.bdtr(min(wins, losses), n, 0.5))) if n else 1.0
 
 
-# Corpus metrics
-
-
 def cluster_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Floats]:
     """How often each cluster is drawn in each resample, (B, C) in chunks of rows: whole it would not fit at many.
 
     The same seed gives every model the same draws, whatever the size of the chunks.
     """
-    random, chances = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
+    random, probabilities = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
     for rows in _chunks(resamples, clusters):
-        yield random.multinomial(clusters, chances, len(rows)).astype(float)
+        yield random.multinomial(clusters, probabilities, len(rows)).astype(float)
 
 
 def jackknife_weights(clusters: int) -> Iterator[Floats]:
@@ -412,9 +400,6 @@ def _without_spread(delta: float, clusters: int, level: float) -> Difference:
         ties=None,
         losses=None,
     )
-
-
-# Quantiles of measurements
 
 
 def quantile_interval(samples: ArrayLike, probability: float, level: float = LEVEL) -> Estimate:

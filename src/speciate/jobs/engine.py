@@ -1,4 +1,4 @@
-"""The durable job engine: what the rest of the house calls.
+"""The durable job engine: what the other rooms call.
 
 Everything it is told is on disk when the call returns. Work happens elsewhere: runs in worker processes that the
 reconciler watches, inline jobs and steps of composites inside the writer's transactions.
@@ -10,29 +10,28 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 
 from speciate import secrets
 from speciate.environment import cores
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.faults import fault
-from speciate.ids import JobId, id_from_key, new_id
 from speciate.jobs import rows
-from speciate.jobs.copied import pause_copied, paused_as_copied
 from speciate.jobs.executors import Executor, LocalExecutor
-from speciate.jobs.fingerprint import fingerprint
 from speciate.jobs.folder import RunFolder
-from speciate.jobs.job import ENDED, Job, State
+from speciate.jobs.job import ENDED, Job, State, fingerprint
 from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.reconcile import Reconciler
-from speciate.jobs.rooming import never_has_room
-from speciate.jobs.schedule import never_fits
-from speciate.jobs.store import Enqueue, Store, Tell
-from speciate.jobs.transitions import Asked
-from speciate.jobs.waiters import Waiters
+from speciate.jobs.recovery import jobs_paused_as_copied, pause_copied
+from speciate.jobs.schedule import never_fits, never_fits_disk
+from speciate.jobs.store import Enqueue, JobEvent, Store
+from speciate.jobs.transitions import ActionRequested
+from speciate.refs import JobId, id_from_key, new_id
 from speciate.settings import Capacity
 from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_space
@@ -47,7 +46,7 @@ class Engine:
     def __init__(self, workspace: Workspace, kinds: Kinds | None = None, executor: Executor | None = None) -> None:
         self.workspace = workspace
         self.kinds = kinds or Kinds()
-        self.capacity = measured(workspace.settings.capacity)
+        self.capacity = measure_capacity(workspace.settings.capacity)
         self._store = Store(self.kinds, workspace.settings)
         self._executor = executor or LocalExecutor(workspace.folders.root)
         self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity)
@@ -66,7 +65,7 @@ class Engine:
         self._thread.start()
 
     def drain(self) -> None:
-        """Start nothing more; what runs goes on under its supervisors."""
+        """Start nothing more; runs continue under their supervisors."""
         self._reconciler.draining = True
 
     def stop(self) -> None:
@@ -105,7 +104,7 @@ class Engine:
     def plan(self, kind: str, spec: Mapping[str, Any]) -> Plan:
         """Check everything that can be checked, and start nothing."""
         declared = self.kinds[kind]
-        plan = _planned(declared, _validated(declared, spec), self.workspace)
+        plan = _plan(declared, _validate_spec(declared, spec), self.workspace)
         self._check_fits(declared, plan)
         return plan
 
@@ -119,7 +118,7 @@ class Engine:
                 f"This machine can never run it: {lacking}.",
                 "Ask for less, or raise [capacity] in settings.toml, if the machine has more.",
             )
-        if plan.bytes and not declared.gives_room and (full := never_has_room(plan.bytes, self.workspace.room.look())):
+        if plan.bytes and not declared.gives_room and (full := never_fits_disk(plan.bytes, self.workspace.room.look())):
             raise SpeciateError(
                 Code.REFUSED,
                 f"This machine can never run it: {full}.",
@@ -145,8 +144,8 @@ class Engine:
             return known
         if declared.executor != "inline":
             require_space(self.workspace.folders.root)
-        checked = _validated(declared, spec)
-        plan = _planned(declared, checked, self.workspace) if not after else Plan()
+        checked = _validate_spec(declared, spec)
+        plan = _plan(declared, checked, self.workspace) if not after else Plan()
         self._check_fits(declared, plan)
         now = self.workspace.clock.now()
         job = Job.model_construct(
@@ -156,7 +155,7 @@ class Engine:
             use_case=plan.use_case or (spec.get("use_case") if after else None), executor=declared.executor,
             created=now, changed=now,
         )  # fmt: skip
-        kept = plan.model_dump_json() if declared.executor == "local" and not after else None
+        kept = plan.model_dump_json(by_alias=True) if declared.executor == "local" and not after else None
         fault("submit_before_commit")
         stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after), kept))
         fault("submit_after_commit")
@@ -173,14 +172,16 @@ class Engine:
     def control(self, job: str, action: str, expected_attempt: int | None = None) -> Job:
         """Cancel, pause, resume or retry. Of a live run it is a request: it is done when the job's state says so."""
         self.get(job)
-        answer = self.workspace.database.write(self._store.tell, Tell(job, Asked(action, expected_attempt)))
+        answer = self.workspace.database.write(
+            self._store.tell, JobEvent(job, ActionRequested(action, expected_attempt))
+        )
         assert isinstance(answer, Job)  # errors are raised by `write`
         self._wake.set()
         return answer
 
     def resume_copied(self) -> list[Job]:
         """Resume what was paused because the workspace is a copy; those that were."""
-        return [self.control(job, "resume") for job in paused_as_copied(self.workspace.database)]
+        return [self.control(job, "resume") for job in jobs_paused_as_copied(self.workspace.database)]
 
     # Looking
 
@@ -190,15 +191,20 @@ class Engine:
             names = [
                 row[0] for row in self.workspace.database.read("SELECT id FROM jobs ORDER BY created DESC LIMIT 200")
             ]
-            raise SpeciateError(Code.NOT_FOUND, f"There is no job {job!r}; {closest(job, names)}", "Call list_jobs().")
+            raise SpeciateError(
+                Code.NOT_FOUND, f"There is no job {job!r}; {closest(job, names)}", next=[Call("list_jobs")]
+            )
         return found
 
     def list(
         self, *, state: str | None = None, kind: str | None = None, use_case: str | None = None,
         parent: str | None = None, limit: int = 20, before: str | None = None,
     ) -> list[Job]:  # fmt: skip
-        """Newest first. `before` is the id of the last job of the page before."""
+        """Newest first. `before` is the id of the last job of the page before; state `failed` includes `dead`."""
         where, parameters = ["true"], list[object]()
+        if state == State.FAILED:
+            where.append("state IN ('failed', 'dead')")
+            state = None
         for column, value in (("state", state), ("kind", kind), ("use_case", use_case), ("parent", parent)):
             if value is not None:
                 where.append(f"{column} = ?")
@@ -243,7 +249,7 @@ class Engine:
         return self.workspace.database.read_one(f"SELECT 1 FROM jobs WHERE {_UNFINISHED} LIMIT 1") is None
 
 
-def measured(capacity: Capacity) -> Capacity:
+def measure_capacity(capacity: Capacity) -> Capacity:
     """The capacity with what was left open filled in from this machine."""
     return capacity.model_copy(
         update={"cpu": capacity.cpu or float(cores()), "memory_mb": capacity.memory_mb or _memory_mb()}
@@ -254,7 +260,7 @@ def _memory_mb() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
 
 
-def _planned(kind: Kind, spec: Any, workspace: Workspace) -> Plan:
+def _plan(kind: Kind, spec: Any, workspace: Workspace) -> Plan:
     """The plan, whose keys are all there now; its run gets them when it starts."""
     plan = kind.plan(spec, workspace)
     for name, host in plan.secrets:
@@ -262,13 +268,47 @@ def _planned(kind: Kind, spec: Any, workspace: Workspace) -> Plan:
     return plan
 
 
-def _validated(kind: Kind, spec: Mapping[str, Any]) -> Any:
+def _validate_spec(kind: Kind, spec: Mapping[str, Any]) -> Any:
     try:
         return kind.spec.model_validate(spec)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
-        )
-        raise SpeciateError(
-            Code.INVALID, f"The request for {kind.name} is not valid: {problems}.", "Correct it and call again."
-        ) from error
+        raise invalid_spec(error, kind.name) from error
+
+
+def invalid_spec(error: ValidationError, kind: str = "this job") -> SpeciateError:
+    """INVALID, naming each field that is wrong."""
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+    )
+    return SpeciateError(
+        Code.INVALID, f"The request for {kind} is not valid: {problems}.", "Correct it and call again."
+    )
+
+
+class Waiters:
+    """Lets threads sleep until something happens to a job, without polling the catalog."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[threading.Event]] = defaultdict(list)
+
+    @contextmanager
+    def on(self, subject: str) -> Iterator[threading.Event]:
+        """An event that is set at the next change of `subject`. Enter before reading its state, to miss none."""
+        bell = threading.Event()
+        with self._lock:
+            self._waiting[subject].append(bell)
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._waiting[subject].remove(bell)
+                if not self._waiting[subject]:
+                    del self._waiting[subject]
+
+    def wake(self, subjects: Iterable[str]) -> None:
+        with self._lock:
+            if self._waiting:
+                for subject in subjects:
+                    for bell in self._waiting.get(subject, ()):
+                        bell.set()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from speciate.environment import clean_environment, runtime_folder
 from speciate.jobs.folder import Outcome, RunFolder
-from speciate.jobs.processes import signal_group
+from speciate.jobs.process_identity import signal_group
 
 
 class Pending(NamedTuple):

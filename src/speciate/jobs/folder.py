@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.filesystem import FULL
 from speciate.workspace.lock import is_held
-from speciate.workspace.storage import FULL
 
 RESUMABLE = 85
 """Exit code of a run that stopped on request after a checkpoint."""
@@ -58,6 +58,8 @@ class Outcome(NamedTuple):
     message: str = ""
     recovery: str = ""
     detail: str = ""
+    next: tuple[dict[str, Any], ...] = ()
+    """Calls that `recovery` names, as `{"tool", "arguments"}`."""
 
 
 class Progress(NamedTuple):
@@ -154,8 +156,8 @@ class RunFolder:
         except SpeciateError as error:
             _log.error("%s", error)
             return None
-        words = (data.get(name, "") for name in ("message", "recovery", "detail"))
-        return Outcome(data["code"], data["class"], *words)
+        message, recovery, detail = (data.get(name, "") for name in ("message", "recovery", "detail"))
+        return Outcome(data["code"], data["class"], message, recovery, detail, tuple(data.get("next", ())))
 
     def end(self, outcome: Outcome) -> None:
         """Write `exit`, once: the first word stands. On a full disk it takes the room that was reserved for it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.ids import JobId
+from speciate.refs import JobId
 
 
 class State(StrEnum):
@@ -89,6 +92,22 @@ class Job(BaseModel):
     ended: float | None = None
 
     @property
+    def shown_state(self) -> State:
+        """The state in clients' words: a job that the engine gave up failed; its reason begins with `timed_out`, `lost`
+        or `needs_failed`. Rows keep `dead`."""
+        return State.FAILED if self.state is State.DEAD else self.state
+
+    @property
     def run_id(self) -> str:
         """The name of the newest attempt's run folder, and the idempotency key of its launch."""
         return f"{self.id}.{self.attempt}"
+
+
+_NOT_COMPARED = ("actor", "ways", "shortlist")
+"""Who asks; and which candidates there were at the call, which the first call itself may have changed."""
+
+
+def fingerprint(kind: str, spec: Mapping[str, Any]) -> str:
+    """What makes two requests the same: sha256 over kind and spec, whatever the order of keys."""
+    compared = {name: value for name, value in spec.items() if name not in _NOT_COMPARED}
+    return hashlib.sha256(json.dumps([kind, compared], sort_keys=True, default=str).encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""What a kind of job must say of itself, and the visible table of the kinds that there are.
+"""What a kind of job declares, and the table of all kinds.
 
-Every kind has one shape: `plan` in the daemon (checks everything, downloads nothing, imports nothing heavy), `run` in
-a worker process (the heavy part; it never opens the catalog), `collect` and `commit` in the daemon again. A composite
-has `next` instead of a run, an inline kind one short `act`.
+`Kind[Spec, Payload, Outcome]`: `plan` in the daemon makes the payload from the spec (checks everything, downloads
+nothing, imports nothing heavy); `run` in a worker process reads it with `run.read_payload` (the heavy part; it never
+opens the catalog); `collect` in the daemon makes the outcome, which `commit` registers. A composite has `next` instead
+of a run, an inline kind one short `act`.
 """
 
 from __future__ import annotations
@@ -10,51 +11,57 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Generic
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from typing_extensions import TypeVar
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
-from speciate.secrets import Named
+from speciate.secrets import SecretRequest
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-# Kind -> where it is declared. Loaded on first use; what stands higher in the house is named by string only.
+Spec = TypeVar("Spec", bound=BaseModel, default=Any)
+Payload = TypeVar("Payload", default=Any)
+"""A pydantic model, or plain JSON."""
+Outcome = TypeVar("Outcome", default=Any)
+
 KINDS = {
-    "ingest": "speciate.datasets.intake.ingest:KIND",
+    "ingest": "speciate.datasets.ingest.ingest:KIND",
     "curate": "speciate.datasets.curate:KIND",
     "embed": "speciate.datasets.similarity.embed:KIND",
     "export": "speciate.datasets.exports.export:KIND",
-    "export_model": "speciate.production.export_model:KIND",
-    "convert": "speciate.production.exports.convert:KIND",
-    "fetch": "speciate.models.fetching:KIND",
-    "refresh": "speciate.models.refresh:KIND",
+    "export_model": "speciate.exports.export_model:KIND",
+    "convert": "speciate.exports.convert:KIND",
+    "fetch": "speciate.models.fetch:KIND",
+    "refresh": "speciate.models.search.refresh:KIND",
     "train": "speciate.training.train:KIND",
-    "measure": "speciate.training.measuring:KIND",
-    "shortlist": "speciate.training.shortlist:KIND",
-    "merge": "speciate.training.merging.merge:KIND",
+    "measure": "speciate.training.planning.training_plan:KIND",
+    "shortlist": "speciate.training.planning.shortlist:KIND",
+    "merge": "speciate.training.merging.merge_models:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
-    "fingerprint": "speciate.evaluation.fingerprint:KIND",
+    "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
     "specialize": "speciate.training.specialize:KIND",
-    "promote": "speciate.production.promote:KIND",
+    "promote": "speciate.promotion.promote:KIND",
     "label": "speciate.datasets.label:KIND",
     "tag": "speciate.datasets.tags:KIND",
-    "forget": "speciate.production.forget:KIND",
-    "erase": "speciate.production.erase:KIND",
-    "gc": "speciate.production.tidy:KIND",
+    "forget": "speciate.privacy.purge:KIND",
+    "erase": "speciate.privacy.erase:KIND",
+    "gc": "speciate.privacy.gc:KIND",
 }
+"""Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 
 
-class Plan(BaseModel):
-    """What `plan` found out: all that the run needs, and what it will cost."""
+class Plan(BaseModel, Generic[Payload]):
+    """What the run needs, and what it will cost."""
 
     model_config = ConfigDict(frozen=True)
-    payload: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the run as it is (JSON): resolved refs, files with absolute paths, parameters."""
+    payload: Annotated[Payload, SkipValidation] = Field(default_factory=dict)  # type: ignore[assignment]  # the default
+    """Resolved refs, files with absolute paths, parameters. JSON in a plan that was stored."""
     resources: Resources = Resources()
     seconds: float | None = None
     """Estimated run time; None where nothing is known yet."""
@@ -69,16 +76,21 @@ class Plan(BaseModel):
     use_case: str | None = None
     preload: str | None = None
     """The zygote for this very run, where it is not the kind's."""
-    secrets: tuple[Named, ...] = ()
+    secrets: tuple[SecretRequest, ...] = ()
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()
     """Money that the run may spend of what a person allowed; it gets its share as `run.allowances`."""
     resolved: dict[str, Any] = Field(default_factory=dict)
-    """What the caller's words came to mean (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
+    """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
+
+    def payload_json(self) -> dict[str, Any]:
+        """The payload as the run's spec.json holds it, under its stored names."""
+        found: Any = self.payload
+        return found.model_dump(mode="json", by_alias=True) if isinstance(found, BaseModel) else dict(found)
 
 
 class ChildRequest(BaseModel):
-    """A child that a composite asks for. Its key is `PARENT/step`, so asking twice makes one."""
+    """A child that a composite wants. Its key is `PARENT/step`, so a repeated request makes no second one."""
 
     model_config = ConfigDict(frozen=True)
     step: str
@@ -88,7 +100,7 @@ class ChildRequest(BaseModel):
     """Steps of the same parent that must succeed first."""
     priority: int = 0
     run_seconds: float | None = None
-    """A run that takes longer is asked to checkpoint and stop, and ends as `dead`."""
+    """A run that takes longer is asked to checkpoint and stop, and fails as `timed_out`."""
 
 
 class Finished(BaseModel):
@@ -134,22 +146,22 @@ def _pass_on(tx: Transaction, job: Job, collected: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class Kind(Generic[Spec, Payload, Outcome]):
     name: str
-    spec: type[BaseModel]
-    plan: Callable[[Any, Workspace], Plan] = _no_plan
+    spec: type[Spec]
+    plan: Callable[[Spec, Workspace], Plan[Payload]] = _no_plan
     """Raises SpeciateError for all that can be checked. Called at the call, and again before a start that waited."""
     run: str = ""
     """`module:function` or `/path/file.py:function` of `run(run: Run) -> dict | None`; only the worker imports it."""
-    collect: Callable[[RunFolder], Any] = _result_file
+    collect: Callable[[RunFolder], Outcome] = _result_file  # type: ignore[assignment]  # the default's outcome is JSON
     """Reads and checks outputs outside the writer's transaction."""
-    commit: Callable[[Transaction, Job, Any], dict[str, Any]] = _pass_on
-    """Registers what was collected, in the transaction that ends the job; returns the job's result. Idempotent."""
+    commit: Callable[[Transaction, Job, Outcome], dict[str, Any]] = _pass_on
+    """Registers the outcome in the transaction that ends the job; returns the job's result. Idempotent."""
     paid: Callable[[RunFolder], Mapping[tuple[str, str], float]] = _nothing_paid
     """USD by dataset and host that the job paid until now in all its attempts, at most. Recorded however a run ends."""
-    next: Callable[[Any, Sequence[Child], float], NextStep] | None = None
+    next: Callable[[Spec, Sequence[Child], float], NextStep] | None = None
     """Composites: (spec, children so far, now) -> the children that must exist now, or the end. Pure."""
-    act: Callable[[Transaction, Any, Job, Settings], dict[str, Any]] | None = None
+    act: Callable[[Transaction, Spec, Job, Settings], dict[str, Any]] | None = None
     """Inline kinds: (tx, spec, job, settings) -> result, done in the daemon, in the transaction that ends the job.
 
     Milliseconds, no I/O beside the catalog; every SpeciateError is raised before the first write."""
@@ -178,7 +190,10 @@ class Kinds:
         if name not in self._loaded:
             if name not in self._table:
                 raise unknown(
-                    "job kind", name, {*self._table, *self._loaded}, "Call list_jobs() for the jobs there are."
+                    "job kind",
+                    name,
+                    {*self._table, *self._loaded},
+                    next=[Call("list_jobs", {}, "for the jobs there are")],
                 )
             module, _, attribute = self._table[name].partition(":")
             self._loaded[name] = getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""A few caged processes that answer at once what needs foreign bytes, a user's SQL or a model.
+"""A few sandboxed processes that answer at once what needs foreign bytes, a user's SQL or a model.
 
 A process takes one question at a time and keeps what it has loaded for the next. It is killed and replaced when it
 exceeds its time, its memory or crashes, so one bad question costs one process and nobody else's answer. What cannot
@@ -8,26 +8,24 @@ be done within seconds belongs in a job.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import select
-import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import Cage, Caged, Limits, python, start
+from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, RemoteError, SandboxClient
+from speciate.sandbox.process import Limits
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
 _LIMITS = Limits(memory_mb=4096, file_mb=768)  # the largest volume and a part of 64 MB, decoded
 _QUESTIONS_PER_LIFE = 1000
 """After so many a process is replaced: libraries leak, and a captured process should not live for ever."""
-_LONGEST_ANSWER = 64 * 1024 * 1024  # bytes
+_LONGEST_ANSWER = 64 << 20  # bytes
+SERVICE_MODULE = "speciate.jobs.pool_process"
+"""The module of a process that answers `ask_service`; its argument is the workspace's folder."""
 
 Readable = frozenset[Path]
 Content = TypeVar("Content")
@@ -41,67 +39,62 @@ class Busy(SpeciateError):
     """UNAVAILABLE: no process was free in time, so the question was never asked."""
 
 
-class Ended(SpeciateError):
+class PoolProcessEnded(SpeciateError):
     """UNAVAILABLE: the process did not answer in time or died. What it had loaded is gone with it."""
 
 
-class _Server:
-    """One caged process and its scratch folder."""
+def ask_service(
+    client: SandboxClient,
+    service: str,
+    payload: dict[str, Any],
+    seconds: float,
+    parse_constant: Callable[[str], float] | None = None,
+) -> dict[str, Any]:
+    """The answer of a service in a process of SERVICE_MODULE, or the SpeciateError that the service raised.
+
+    AnswerTimeout or ProcessDied where there is neither. `parse_constant`: as of `json.loads`.
+    """
+    try:
+        answer = parse_reply(client.ask({"service": service, "payload": payload}, seconds, parse_constant))
+    except RemoteError:
+        raise ProcessDied from None
+    if isinstance(answer, SpeciateError):
+        raise answer
+    return answer
+
+
+def parse_reply(reply: Any) -> dict[str, Any] | SpeciateError:
+    """The answer or the error in a reply, which may be anything: foreign bytes are read where it was written."""
+    failure: Any = reply.get("error") if isinstance(reply, dict) else None
+    if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
+        return cast(dict[str, Any], reply["answer"])
+    try:
+        message, recovery, foreign = (str(failure[part]) for part in ("message", "recovery", "foreign"))
+        return SpeciateError(Code(failure["code"]), message, recovery, foreign)
+    except (TypeError, KeyError, ValueError):
+        raise ProcessDied from None
+
+
+class _Server(SandboxClient):
+    """A process of the pool."""
 
     def __init__(self, folders: Folders, settings: Settings, readable: Readable) -> None:
         self.readable, self.asked = readable, 0
         self.healthy = False  # whether it answered the last question, in time and in form
-        self._scratch = folders.cache / "pool" / uuid.uuid4().hex
-        self._scratch.mkdir(parents=True)
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
-        cage = Cage((*sealed, *sorted(readable)), self._scratch, _LIMITS)
-        try:
-            self._caged: Caged = start(python("speciate.jobs.pool_process", str(folders.root)), cage, settings.cage)
-        except BaseException:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            raise
-        self._ready = select.poll()  # unlike select(), knows descriptors beyond 1023
-        self._ready.register(self._caged.stdout, select.POLLIN)
+        access = Access((*sealed, *sorted(readable)), _LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+        super().__init__(SERVICE_MODULE, folders.cache / "pool", settings.cage, access, str(folders.root))
 
-    def ask(self, question: bytes, deadline: float) -> bytes:
-        """The answer line. TimeoutError when `deadline` (monotonic) passes, EOFError when the process ends."""
-        self.asked += 1
-        rest = memoryview(question)
-        try:
-            while rest:
-                rest = rest[self._caged.stdin.write(rest) :]
-        except BrokenPipeError:
-            raise EOFError from None
-        parts: list[bytes] = []
-        size = 0
-        while not (parts and parts[-1].endswith(b"\n")):
-            if not self._ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError
-            part = os.read(self._caged.stdout.fileno(), 1 << 20)
-            size += len(part)
-            if not part or size > _LONGEST_ANSWER:
-                raise EOFError
-            parts.append(part)
-        return b"".join(parts)
-
-    def made(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
         """The file of this name in the process's own folder; anything else is refused."""
-        path = self._scratch / name
-        if path.parent != self._scratch or path.is_symlink() or not path.is_file():
+        path = self.scratch / name
+        if path.parent != self.scratch or path.is_symlink() or not path.is_file():
             raise SpeciateError(Code.REFUSED, f"A service named {name!r}, which is no file in its own folder.")
         return path
 
-    def interrupt(self) -> None:
-        """Kill the process under whoever waits for its answer; `end` must follow."""
-        self._caged.interrupt()
-
-    def end(self) -> None:
-        self._caged.kill()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-
 
 class Pool:
-    """Asks services in caged processes, `size` of them at most. Thread-safe; processes start when first needed.
+    """Asks services in sandboxed processes, `size` of them at most. Thread-safe; processes start when first needed.
 
     A service is a function `function(payload: dict) -> dict` of this package, named "module:function"; both dicts
     are JSON. It may read the workspace's sealed folders, not the catalog.
@@ -149,7 +142,7 @@ class Pool:
         `read` returns. It comes from a process that met foreign bytes: `read` must check it.
         """
         with self._answered(service, payload, timeout, readable) as (server, answer):
-            path = server.made(str(answer["file"]))
+            path = server.file(str(answer["file"]))
             try:
                 return read(path, answer)
             finally:
@@ -163,20 +156,20 @@ class Pool:
         begun = time.monotonic()
         end = deadline = begun + max(timeout, patience)
         free_by = max(end - timeout, begun + timeout) if patience else end
-        question = json.dumps({"service": service, "payload": payload}).encode() + b"\n"
         with self._server(readable, min(free_by, end), free_by - begun) as server:
             if patience and server.asked:
                 deadline = min(end, time.monotonic() + timeout)
+            server.asked += 1
             try:
-                reply = json.loads(server.ask(question, deadline))
-            except TimeoutError:
-                raise _too_slow(service, deadline - begun) from None
-            except (EOFError, ValueError, RecursionError):
-                raise _died(service) from None
-            answer = _told(reply, service)
+                answer = ask_service(server, service, payload, deadline - time.monotonic())
+            except AnswerTimeout:
+                raise _too_slow_error(service, deadline - begun) from None
+            except ProcessDied:
+                raise _died_error(service) from None
+            except SpeciateError:
+                server.healthy = True
+                raise
             server.healthy = True
-            if isinstance(answer, SpeciateError):
-                raise answer
             yield server, answer
 
     @property
@@ -263,28 +256,16 @@ class Pool:
         return None
 
 
-def _too_slow(service: str, seconds: float) -> SpeciateError:
-    return Ended(
+def _too_slow_error(service: str, seconds: float) -> SpeciateError:
+    return PoolProcessEnded(
         Code.UNAVAILABLE,
         f"{service.rpartition(':')[2]!r} did not finish within {seconds:.3g} s and was stopped.",
         "Ask for less (fewer rows, a narrower condition, a smaller file).",
     )
 
 
-def _told(reply: Any, service: str) -> dict[str, Any] | SpeciateError:
-    """The answer or the error in a reply, which may be anything: foreign bytes are read where it was written."""
-    failure: Any = reply.get("error") if isinstance(reply, dict) else None
-    if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
-        return cast(dict[str, Any], reply["answer"])
-    try:
-        words = [str(failure[part]) for part in ("message", "recovery", "foreign")]
-        return SpeciateError(Code(failure["code"]), *words)
-    except (TypeError, KeyError, ValueError):
-        raise _died(service) from None
-
-
-def _died(service: str) -> SpeciateError:
-    return Ended(
+def _died_error(service: str) -> SpeciateError:
+    return PoolProcessEnded(
         Code.UNAVAILABLE,
         f"The process that ran {service.rpartition(':')[2]!r} was ended: it needed more than {_LIMITS.memory_mb} MB "
         "of memory, or it crashed on this input.",

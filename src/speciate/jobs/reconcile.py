@@ -18,13 +18,12 @@ from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSp
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds, Plan
-from speciate.jobs.rooming import USUAL_BYTES, never_has_room, room_for
-from speciate.jobs.schedule import choose, is_due, never_fits, waiting
-from speciate.jobs.store import Store, Tell, keep_plan, plan_of
+from speciate.jobs.schedule import USUAL_BYTES, choose, is_due, never_fits, never_fits_disk, start_within_space, waiting
+from speciate.jobs.store import JobEvent, Store, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity, safety
 from speciate.workspace.database import Transaction
-from speciate.workspace.room import Room, taken
+from speciate.workspace.disk_space import DiskSpace, measure_used
 from speciate.workspace.workspace import Workspace
 
 _ACTIVE = "state IN ('queued', 'waiting', 'starting', 'running') AND executor = 'local'"
@@ -51,7 +50,7 @@ class Trouble(NamedTuple):
     why: str = ""
 
 
-class _Left(NamedTuple):
+class _SpaceLeft(NamedTuple):
     bytes: int
     until: float
 
@@ -77,7 +76,7 @@ class Reconciler:
         self._asked: tuple[list[Job], list[Job], list[Job]] = ([], [], [])  # queued, chosen of them, and live before
         self._low: bool | None = None  # what the last event about the disk said; None: not read yet
         self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
-        self._left: dict[str, _Left] = {}  # kind -> what its last runs left
+        self._left: dict[str, _SpaceLeft] = {}  # kind -> what its last runs left
         self.draining = False
 
     def tick(self) -> int:
@@ -136,7 +135,7 @@ class Reconciler:
             self._troubles.pop(job.id, None)
 
     def _tell(self, job: Job, event: Happening, register: _Register | None = None) -> Job:
-        answer = self._workspace.database.write(self._store.tell, Tell(job.id, event, register))
+        answer = self._workspace.database.write(self._store.tell, JobEvent(job.id, event, register))
         assert isinstance(answer, Job)  # errors are raised by `write`
         return answer
 
@@ -204,12 +203,12 @@ class Reconciler:
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
             except SpeciateError as error:
                 _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
-                said = f"its outputs cannot be used: {error.message}"
-                outcome = Outcome(1, "user", said, error.recovery, error.foreign)
+                sentence = f"its outputs cannot be used: {error.message}"
+                outcome = Outcome(1, "user", sentence, error.recovery, error.foreign, error.next_documents())
             except Exception as error:  # noqa: BLE001 - whatever a file can be wrong in
                 _log.exception("%s: its outputs cannot be used", job.id)
-                said = f"its outputs cannot be used: {type(error).__name__}"
-                outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+                sentence = f"its outputs cannot be used: {type(error).__name__}"
+                outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
         paid = self._paid(job)
         fault("finish_before_commit")
         self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register, paid)
@@ -243,14 +242,14 @@ class Reconciler:
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
-            refused = Outcome(1, "user", error.message, error.recovery, error.foreign)
+            refused = Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
             self._tell(job, Exited(job.attempt, refused, ran=exited.ran), paid)
         except Exception as error:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise
             _log.exception("%s: its outputs could not be registered", job.id)
-            said = f"its outputs could not be registered: {type(error).__name__}"
-            outcome = Outcome(1, "user", said, "The daemon's log has the traceback.", str(error))
+            sentence = f"its outputs could not be registered: {type(error).__name__}"
+            outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
             self._tell(job, Exited(job.attempt, outcome, ran=exited.ran), paid)
 
     def _forget(self, job: Job) -> None:
@@ -268,25 +267,25 @@ class Reconciler:
 
     # The disk
 
-    def _hold(self, job: Job, room: Room) -> Job:
+    def _hold(self, job: Job, room: DiskSpace) -> Job:
         """Whoever writes stops at a checkpoint, and is queued again; it starts when there is room."""
         if job.request or self._kinds[job.kind].gives_room:
             return job
         try:
             return self._tell(
                 job,
-                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it goes on by itself."),
+                NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it resumes by itself."),
             )
         except SpeciateError:  # no room even for that: the next pass may find some
             _log.exception("%s could not be told to stop", job.id)
             return job
 
-    def _tell_of_disk(self, room: Room) -> None:
+    def _tell_of_disk(self, room: DiskSpace) -> None:
         """An event whenever that changes, once, also over the death of a daemon."""
         database = self._workspace.database
         if self._low is None:
-            said = database.read_one(_LAST_SAID, [DISK])
-            self._low = said is not None and said[0] == "disk.low"
+            sentence = database.read_one(_LAST_SAID, [DISK])
+            self._low = sentence is not None and sentence[0] == "disk.low"
         low = room.low or (self._low and not room.enough)
         if low == self._low:
             return
@@ -310,8 +309,8 @@ class Reconciler:
         now, known = self._workspace.clock.monotonic(), self._left.get(kind)
         if known is None or now >= known.until:
             runs, last = self._workspace.folders.runs, self._workspace.database.read(_LAST_RUNS, [kind])
-            most = max((taken(runs / f"{name}.{attempt}") for name, attempt in last), default=0)
-            known = self._left[kind] = _Left(most, now + _LOOK_AGAIN_SECONDS)
+            most = max((measure_used(runs / f"{name}.{attempt}") for name, attempt in last), default=0)
+            known = self._left[kind] = _SpaceLeft(most, now + _LOOK_AGAIN_SECONDS)
         return known.bytes
 
     # Jobs that wait for room
@@ -321,14 +320,14 @@ class Reconciler:
         if limit is not None and self._workspace.elapsed.least(job.changed) > limit:
             self._tell(job, Overdue("queue", limit))
 
-    def _start(self, queued: list[Job], live: list[Job], room: Room, now: float) -> None:
+    def _start(self, queued: list[Job], live: list[Job], room: DiskSpace, now: float) -> None:
         planned = []
         for job in queued:
             if is_due(job, now) and (plan := self._plan(job)) is not None:
                 job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
                 never = never_fits(plan.resources, self._capacity)
                 if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
-                    never = never_has_room(plan.bytes, room)
+                    never = never_fits_disk(plan.bytes, room)
                 if never:
                     error = {"class": "user", "message": f"this machine can never run it: {never}"}
                     recovery = "Ask for less, or change [capacity] or [disk] in settings.toml."
@@ -340,7 +339,7 @@ class Reconciler:
             job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None
         }
         needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
-        rooming = room_for(planned, live, needs, room)
+        rooming = start_within_space(planned, live, needs, room)
         self._held = rooming.held | unpaid
         chosen = choose(rooming.start, live, self._capacity, now)
         self._asked = (rooming.start, chosen, live)
@@ -362,7 +361,7 @@ class Reconciler:
                 try:
                     why = ledger.why_it_waits(job.id, spends)
                 except SpeciateError as error:
-                    self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
+                    self._tell(job, Failed(_refusal(error)))
                     continue
                 ledger = ledger.with_holder(job.id, spends)
                 if why is not None:
@@ -380,12 +379,12 @@ class Reconciler:
                     kind.spec.model_validate(job.spec), self._workspace
                 )
             except SpeciateError as error:
-                self._tell(job, Failed({"class": "user", "message": error.message, "recovery": error.recovery}))
+                self._tell(job, Failed(_refusal(error)))
                 return None
             except Exception as error:  # noqa: BLE001 - a plug-in's plan may raise anything
                 _log.exception("%s: its plan failed", job.id)
-                said = f"{type(error).__name__} in its plan"
-                self._tell(job, Failed({"class": "internal", "message": said, "detail": str(error)}))
+                sentence = f"{type(error).__name__} in its plan"
+                self._tell(job, Failed({"class": "internal", "message": sentence, "detail": str(error)}))
                 return None
         return self._plans[job.id]
 
@@ -406,7 +405,7 @@ class Reconciler:
             "kind": job.kind,
             "attempt": job.attempt,
             "entry": kind.run,
-            "payload": plan.payload,
+            "payload": plan.payload_json(),
             "secrets": plan.secrets,  # their names and hosts
             "workspace": str(self._workspace.folders.root),
             "settings": safety(self._workspace.settings),
@@ -433,3 +432,9 @@ def _both(first: _Register | None, second: _Register | None) -> _Register | None
         return second(tx, job)
 
     return register
+
+
+def _refusal(error: SpeciateError) -> dict[str, Any]:
+    """What a job that was refused says of it."""
+    said: dict[str, Any] = {"class": "user", "message": error.message, "recovery": error.recovery}
+    return said | ({"next": error.next_documents()} if error.next else {})

@@ -9,7 +9,6 @@ from typing import Any
 from speciate.jobs.job import Job, Limits, Resources, State
 from speciate.workspace.database import Database, Row, Transaction
 
-# Column -> SQL type.
 _COLUMNS = {
     "id": "VARCHAR", "key": "VARCHAR", "fingerprint": "VARCHAR", "kind": "VARCHAR", "spec": "VARCHAR",
     "state": "VARCHAR", "attempt": "INTEGER", "priority": "INTEGER", "resources": "VARCHAR",

@@ -1,15 +1,18 @@
-"""Which queued jobs may start now. Pure.
+"""Which queued jobs may start now, by resources and by disk space, and which running ones must stop. Pure.
 
-Highest priority first, then oldest. A job that does not fit is passed over by smaller ones for a minute; after that
-nothing that would compete with it starts, so that it cannot starve.
+How much a run will write is what its plan says, else the most that the last runs of its kind left in their folders,
+else a usual amount. A live run is taken to have written nothing yet, so several that start together cannot exceed the
+disk. Kinds that free space are never held back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from speciate.jobs.job import Job, Resources
 from speciate.settings import Capacity
+from speciate.workspace.disk_space import DiskSpace, format_bytes
 
 PATIENCE_SECONDS = 60.0
 _MOST_NAMED = 3
@@ -47,19 +50,19 @@ def waiting(queued: Sequence[Job], chosen: Sequence[Job], live: Sequence[Job], c
     found, before = dict[str, str](), list[str]()
     for job in sorted(queued, key=lambda job: (-job.priority, job.created, job.id)):
         if job.id not in started:
-            found[job.id] = _why(job, busy, before, free)
+            found[job.id] = _why_waiting(job, busy, before, free)
             before.append(job.id)
     return found
 
 
-def _why(job: Job, busy: Sequence[Job], before: Sequence[str], free: dict[str, float]) -> str:
+def _why_waiting(job: Job, busy: Sequence[Job], before: Sequence[str], free: dict[str, float]) -> str:
     asks = _pool(job.resources)
     short = [name for name, amount in asks.items() if amount > max(0.0, free.get(name, 0.0))]
     if not short:  # enough is free, but kept for one that has waited long
-        return f"It waits for its turn behind {_named(before)}."
+        return f"It waits for its turn behind {_list_jobs(before)}."
     wants = " and ".join(f"{_amount(name, asks[name])} ({max(0.0, free.get(name, 0.0)):g} free)" for name in short)
     having = [each.id for each in busy if any(_pool(each.resources).get(name, 0.0) > 0 for name in short)]
-    return f"It waits for {wants}, in use by {_named(having)}."
+    return f"It waits for {wants}, in use by {_list_jobs(having)}."
 
 
 def _amount(pool: str, amount: float) -> str:
@@ -69,7 +72,7 @@ def _amount(pool: str, amount: float) -> str:
     return f"{amount:g} {known[pool]}{'s' if amount != 1 and pool != 'memory' else ''}"
 
 
-def _named(jobs: Sequence[str]) -> str:
+def _list_jobs(jobs: Sequence[str]) -> str:
     more = [f"{len(jobs) - _MOST_NAMED} more"] if len(jobs) > _MOST_NAMED else []
     return ", ".join([*jobs[:_MOST_NAMED], *more])
 
@@ -96,3 +99,46 @@ def choose(queued: Sequence[Job], live: Sequence[Job], capacity: Capacity, now: 
         for name, amount in needs.items():
             free[name] = free.get(name, 0.0) - amount
     return chosen
+
+
+USUAL_BYTES = 64 << 20
+
+
+class SpaceDecision(NamedTuple):
+    start: list[Job]
+    held: dict[str, str]
+    """Job -> why it waits."""
+
+
+def start_within_space(
+    queued: Sequence[Job], live: Sequence[Job], needs: Mapping[str, int], room: DiskSpace
+) -> SpaceDecision:
+    """Who of `queued` may start. `needs`: job -> bytes that it will write; who is not in it is never held."""
+    spare = room.spare - sum(needs.get(job.id, 0) for job in live)
+    start, held = list[Job](), dict[str, str]()
+    for job in sorted(queued, key=lambda job: (-job.priority, job.created, job.id)):
+        need = needs.get(job.id)
+        if need is None:
+            start.append(job)
+        elif not room.enough or need > spare:
+            held[job.id] = _why_no_space(need, room, busy=bool(live))
+        else:
+            start.append(job)
+            spare -= need
+    return SpaceDecision(start, held)
+
+
+def never_fits_disk(need: int, room: DiskSpace) -> str | None:
+    """Why a run that writes so much could not even be alone on this disk, in words; None where it could."""
+    most = room.total - room.floor if room.quota is None else min(room.total - room.floor, room.quota)
+    if need <= most:
+        return None
+    return f"it may write {format_bytes(need)}, and the workspace can never have more than {format_bytes(max(0, most))}"
+
+
+def _why_no_space(need: int, room: DiskSpace, *, busy: bool) -> str:
+    more = ", less what runs may still write" if busy else ""
+    return (
+        f"It waits for room: it may write {format_bytes(need)}, but {room.short()}{more}. "
+        "manage_data(action='gc', dry_run=true) shows what could go."
+    )

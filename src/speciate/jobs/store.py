@@ -7,17 +7,17 @@ composites that make their next step, inline jobs that are done on the spot.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs import rows
-from speciate.jobs.composites import child_jobs, step
-from speciate.jobs.job import ENDED, Job, State
-from speciate.jobs.kinds import Finished, Kinds, Plan
+from speciate.jobs.job import ENDED, Job, State, fingerprint
+from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep, Plan
 from speciate.jobs.transitions import (
     Acted,
-    Asked,
+    ActionRequested,
     ChildrenGone,
     Failed,
     Happening,
@@ -26,6 +26,7 @@ from speciate.jobs.transitions import (
     Stepped,
     decide,
 )
+from speciate.refs import JobId, id_from_key, new_id
 from speciate.settings import Settings
 from speciate.workspace.database import Database, Transaction
 
@@ -46,7 +47,7 @@ class Enqueue(NamedTuple):
     """JSON of what was resolved at the call; kept, so that the run works on just that."""
 
 
-class Tell(NamedTuple):
+class JobEvent(NamedTuple):
     """Something happened to a job; `register` writes what its run made, in the same transaction."""
 
     job: str
@@ -62,7 +63,7 @@ def plan_of(database: Database, job: str) -> Plan | None:
 
 def keep_plan(tx: Transaction, job: str, plan: Plan) -> None:
     """The first one stays."""
-    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json()]])
+    tx.execute(_INSERT_PLANS, [[job], [plan.model_dump_json(by_alias=True)]])
 
 
 class Store:
@@ -88,7 +89,7 @@ class Store:
             elif old.fingerprint == job.fingerprint:
                 answers.append(job.id)
             else:
-                answers.append(_other_arguments(job, old))
+                answers.append(_other_arguments_error(job, old))
         batch.settle()
         if plans:
             tx.execute(_INSERT_PLANS, [list(plans), list(plans.values())])
@@ -97,7 +98,7 @@ class Store:
             for answer in answers
         ]
 
-    def tell(self, tx: Transaction, tells: list[Tell]) -> list[Job | SpeciateError]:
+    def tell(self, tx: Transaction, tells: list[JobEvent]) -> list[Job | SpeciateError]:
         """Apply events; each answer is the job afterwards, or why the request makes no sense."""
         batch = _Batch(tx, self._kinds, self._settings)
         batch.load([tell.job for tell in tells])
@@ -105,10 +106,12 @@ class Store:
         for tell in tells:
             before = batch.jobs.get(tell.job)
             if before is None:
-                answers.append(SpeciateError(Code.NOT_FOUND, f"There is no job {tell.job!r}.", "Call list_jobs()."))
+                answers.append(
+                    SpeciateError(Code.NOT_FOUND, f"There is no job {tell.job!r}.", next=[Call("list_jobs")])
+                )
                 continue
             try:
-                if isinstance(tell.event, Asked):
+                if isinstance(tell.event, ActionRequested):
                     answers.append(batch.ask(before, tell.event))
                     continue
                 after = decide(before, tell.event, tx.now)
@@ -124,7 +127,19 @@ class Store:
         return [batch.jobs.get(answer.id, answer) if isinstance(answer, Job) else answer for answer in answers]
 
 
-def _other_arguments(new: Job, old: Job) -> SpeciateError:
+def enqueue_job(tx: Transaction, kind: Kind, spec: dict[str, Any]) -> JobId:
+    """A job that begins with this transaction."""
+    job = Job(
+        id=JobId(new_id("job")), kind=kind.name, spec=spec, fingerprint=fingerprint(kind.name, spec),
+        state=State.QUEUED, limits=kind.limits, executor=kind.executor, created=tx.now, changed=tx.now,
+    )  # fmt: skip
+    (stored,) = Store(Kinds(), Settings()).enqueue(tx, [Enqueue(job)])
+    if isinstance(stored, SpeciateError):
+        raise stored
+    return stored.id
+
+
+def _other_arguments_error(new: Job, old: Job) -> SpeciateError:
     return SpeciateError(
         Code.CONFLICT,
         f"idempotency_key {new.key!r} was used before with other arguments, for {old.id} ({old.kind}).",
@@ -165,7 +180,7 @@ class _Batch:
             if needed is None:
                 return decide(waiting, NeedsFailed(f"there is no job {need!r} to wait for"), self._tx.now)
             if needed.state in ENDED and needed.state is not State.SUCCEEDED:
-                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.state}"), self._tx.now)
+                return decide(waiting, NeedsFailed(f"{need}, which it needs, is {needed.shown_state}"), self._tx.now)
         if all(self.jobs[need].state is State.SUCCEEDED for need in needs):
             return decide(waiting, NeedsMet(), self._tx.now)
         return waiting
@@ -174,7 +189,7 @@ class _Batch:
         if self.jobs[job.id] is not job:
             self._note(job)
 
-    def ask(self, job: Job, event: Asked) -> Job:
+    def ask(self, job: Job, event: ActionRequested) -> Job:
         """Apply a request; those to a composite go on to its children."""
         after = decide(job, event, self._tx.now)
         if after is not job and after.state is State.QUEUED:
@@ -186,7 +201,7 @@ class _Batch:
             for child in self._children(job):
                 wanted = child.state not in ENDED if event.action != "retry" else child.state in _RETRIED
                 if wanted:
-                    self.ask(child, Asked(event.action))
+                    self.ask(child, ActionRequested(event.action))
         return after
 
     def _note(self, job: Job) -> None:
@@ -262,9 +277,10 @@ class _Batch:
             assert kind.act is not None, f"{kind.name} is not an inline kind"
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
-            said = {"code": error.code, "message": error.message, "recovery": error.recovery}
-            said |= {"detail": error.foreign} if error.foreign else {}
-            return Failed({"class": "user", **said})
+            failure: dict[str, Any] = {"code": error.code, "message": error.message, "recovery": error.recovery}
+            failure |= {"detail": error.foreign} if error.foreign else {}
+            failure |= {"next": error.next_documents()} if error.next else {}
+            return Failed({"class": "user", **failure})
 
     def _children(self, job: Job) -> list[Job]:
         stored = {child.id: child for child in rows.children_of(self._tx, [job.id])}
@@ -276,14 +292,73 @@ class _Batch:
 
     def _step(self, job: Job) -> None:
         children = self._children(job)
-        outcome = step(self._kinds[job.kind], job, children, self._tx.now)
+        outcome = next_step(self._kinds[job.kind], job, children, self._tx.now)
         if isinstance(outcome, Finished):
             error = {"class": "user", "message": outcome.error, "recovery": outcome.recovery}
             self._note(decide(job, Failed(error) if outcome.error else Acted(outcome.result), self._tx.now))
             for child in children:
                 if child.state not in ENDED:  # nobody will ask for what it finds
-                    self.ask(child, Asked("cancel"))
+                    self.ask(child, ActionRequested("cancel"))
             return
         for child, needs in child_jobs(self._kinds, job, outcome, self._tx.now):
             if child.id not in self.jobs:
                 self.add(child, needs)
+
+
+def next_step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:
+    """What the composite asks for now. A defect in `next` ends the composite, not the daemon."""
+    assert kind.next is not None, f"{kind.name} is not a composite"
+    try:
+        return kind.next(kind.spec.model_validate(job.spec), [_child_view(child) for child in children], now)
+    except Exception as error:  # plug-ins may raise anything
+        logging.getLogger(__name__).exception("%s: next() failed", job.id)
+        return Finished(
+            error=f"the next step of {kind.name} could not be found: {type(error).__name__}",
+            recovery="This is a defect; the daemon's log has the traceback.",
+        )
+
+
+def child_jobs(
+    kinds: Kinds, parent: Job, requests: Sequence[ChildRequest], now: float
+) -> list[tuple[Job, tuple[str, ...]]]:
+    """The children as jobs with what each waits for. Ids follow from parent and step: asking twice makes one."""
+    jobs: list[tuple[Job, tuple[str, ...]]] = []
+    for place, request in enumerate(requests):
+        kind = kinds[request.kind]
+        limits = kind.limits
+        if request.run_seconds is not None:
+            limits = limits.model_copy(update={"run_seconds": request.run_seconds})
+        job = Job(
+            id=child_id(parent, request.step),
+            kind=request.kind,
+            spec=request.spec,
+            fingerprint=fingerprint(request.kind, request.spec),
+            state=State.QUEUED,
+            priority=max(request.priority, parent.priority),
+            limits=limits,
+            parent=parent.id,
+            step=request.step,
+            use_case=parent.use_case,
+            executor=kind.executor,
+            created=now + place * 1e-6,  # one transaction has one time; children keep the order they were asked in
+            changed=now,
+        )
+        jobs.append((job, tuple(child_id(parent, other) for other in request.after)))
+    return jobs
+
+
+def child_id(parent: Job, step_name: str) -> JobId:
+    return JobId(id_from_key("job", f"{parent.id}/{step_name}"))
+
+
+def _child_view(job: Job) -> Child:
+    return Child(
+        id=job.id,
+        step=job.step or "",
+        kind=job.kind,
+        spec=job.spec,
+        state=str(job.state),
+        result=job.result,
+        error=job.error,
+        run_seconds=job.run_seconds,
+    )

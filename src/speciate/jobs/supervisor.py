@@ -27,7 +27,7 @@ from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, SECOND, Outcome, RunFolder, write_whole
-from speciate.jobs.processes import identity
+from speciate.jobs.process_identity import identity
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _ZYGOTE_SECONDS = 3.0
@@ -166,7 +166,7 @@ def _outcome(ending: Ending, free: int) -> Outcome:
     if ending.status == NO_ROOM or free < FULL_BYTES:
         return Outcome(
             ending.status, "full", "the disk is full: its process could not even say why it ended",
-            "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it goes on by itself.",
+            "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it resumes by itself.",
         )  # fmt: skip
     return Outcome(
         ending.status, "user", f"its process ended with code {ending.status} before it could say why",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import Outcome
 from speciate.jobs.job import ENDED, LIVE, Job, Resources, State
 
@@ -87,7 +87,7 @@ class Overdue:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """The disk is nearly full: whoever writes stops at a checkpoint, and goes on when there is room."""
+    """The disk is nearly full: whoever writes stops at a checkpoint, and resumes when there is room."""
 
     reason: str
 
@@ -103,14 +103,14 @@ class ChildrenGone:
 
 
 @dataclass(frozen=True)
-class Copied:
+class WorkspaceCopied:
     """It is found in a copy of its workspace: what runs of it is the original's, and nothing here may touch that."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Asked:
+class ActionRequested:
     """Somebody wants it: 'cancel', 'pause', 'resume' or 'retry'."""
 
     action: str
@@ -130,8 +130,8 @@ Happening = (
     | NoRoom
     | Stepped
     | ChildrenGone
-    | Copied
-    | Asked
+    | WorkspaceCopied
+    | ActionRequested
 )
 
 
@@ -142,14 +142,14 @@ def backoff(retry: int) -> float:
 
 def decide(job: Job, event: Happening, now: float) -> Job:
     """The job after `event`. Raises SpeciateError only for `Asked`, where the request makes no sense."""
-    if job.state in ENDED and not isinstance(event, Asked):
+    if job.state in ENDED and not isinstance(event, ActionRequested):
         return job
     if isinstance(event, Exited | Lost) and event.ran is not None and _is_of(job, event.attempt):
-        return _counted(job, event, now, event.ran)
+        return _with_run_time(job, event, now, event.ran)
     return _decide(job, event, now)
 
 
-def _counted(job: Job, event: Happening, now: float, ran: float) -> Job:
+def _with_run_time(job: Job, event: Happening, now: float, ran: float) -> Job:
     """With the run's time as it was measured, where the clock says another one."""
     after = _decide(job, event, now)
     if job.executor == "composite" or job.started is None or after is job:
@@ -159,12 +159,12 @@ def _counted(job: Job, event: Happening, now: float, ran: float) -> Job:
 
 def _decide(job: Job, event: Happening, now: float) -> Job:
     match event:
-        case Asked():
-            return _asked(job, event, now)
+        case ActionRequested():
+            return _act_on_request(job, event, now)
         case NeedsMet():
             return _to(job, State.QUEUED, now) if job.state is State.WAITING else job
         case NeedsFailed(reason):
-            return _end(job, State.DEAD, now, reason=reason) if job.state is State.WAITING else job
+            return _end(job, State.DEAD, now, reason=f"needs_failed: {reason}") if job.state is State.WAITING else job
         case Claimed(handle, resources):
             if job.state is not State.QUEUED:
                 return job
@@ -187,7 +187,7 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
             return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
         case ChildrenGone():
             return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
-        case Copied(reason):
+        case WorkspaceCopied(reason):
             if job.state is State.PAUSED:
                 return job
             return _to(job, State.PAUSED, now, handle=None, request=None, request_at=None, reason=reason)
@@ -210,9 +210,11 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
         return _end(job, State.SUCCEEDED, now, result=event.result or {}, error=None, reason=None)
     if outcome.kind == "killed":
         return _lost(job, event.progressed, now)
-    error = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
+    error: dict[str, Any] = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
     if outcome.detail:
         error["detail"] = outcome.detail
+    if outcome.next:
+        error["next"] = outcome.next
     if job.request in {"cancel", "stop"} or outcome.kind == "stopped":
         return _stopped(job, now)
     if outcome.kind == "full":
@@ -234,7 +236,7 @@ def _full(job: Job, progressed: bool, now: float, error: dict[str, Any]) -> Job:
     """It met a full disk before it was told to stop. That uses up no retry: it begins again only when there is room."""
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:
-        reason = f"its run met a full disk {losses} times without progress"
+        reason = f"lost: its run met a full disk {losses} times without progress"
         return _end(job, State.DEAD, now, losses=losses, error=error, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1))
     return _requeue(job, now, losses=losses, not_before=now + pause, error=error, reason=error["message"])
@@ -245,7 +247,7 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         return _stopped(job, now)
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:
-        reason = f"its run was killed {losses} times without progress (see the log; out of memory?)"
+        reason = f"lost: its run was killed {losses} times without progress (see the log; out of memory?)"
         return _end(job, State.DEAD, now, losses=losses, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1) - 1)
     return _requeue(
@@ -254,7 +256,7 @@ def _lost(job: Job, progressed: bool, now: float) -> Job:
         losses=losses,
         shrinks=job.shrinks + (losses > 1),  # killed twice at one place: by the kernel, most likely, for want of memory
         not_before=now + pause,
-        reason="its run was killed; it goes on from its last checkpoint, or anew where there is none yet",
+        reason="its run was killed; it resumes from its last checkpoint, or starts again if there is none yet",
     )
 
 
@@ -270,11 +272,11 @@ def _stopped(job: Job, now: float) -> Job:
         case "hold":
             return _requeue(job, now, not_before=now, reason=job.reason)
         case _:
-            return _requeue(job, now, not_before=now, reason="its run was stopped; it goes on from the last checkpoint")
+            return _requeue(job, now, not_before=now, reason="its run was stopped; it resumes from the last checkpoint")
 
 
 def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:
-    reason = f"its limit of {seconds:g} s ({limit}) passed"
+    reason = f"timed_out: its limit of {seconds:g} s ({limit}) passed"
     if limit == "queue":
         waits = job.state in {State.QUEUED, State.WAITING}
         return _end(job, State.DEAD, now, reason=reason) if waits else job
@@ -283,12 +285,12 @@ def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:
     return job
 
 
-def _asked(job: Job, event: Asked, now: float) -> Job:
+def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
     if event.expected_attempt is not None and event.expected_attempt != job.attempt:
         raise SpeciateError(
             Code.CONFLICT,
             f"{job.id} is at attempt {job.attempt}, not {event.expected_attempt}.",
-            f"Call get_job(job='{job.id}') and decide again.",
+            next=[Call("get_job", {"job": f"{job.id}"}, "and decide again")],
         )
     match event.action:
         case "cancel":
@@ -312,7 +314,7 @@ def _asked(job: Job, event: Asked, now: float) -> Job:
             raise SpeciateError(
                 Code.CONFLICT,
                 f"{job.id} is {job.state}, so there is nothing to {event.action}.",
-                f"Call get_job(job='{job.id}') for what it did.",
+                next=[Call("get_job", {"job": f"{job.id}"}, "for what it did")],
             )
         case _:
             raise SpeciateError(
@@ -335,7 +337,7 @@ def _pause(job: Job, now: float) -> Job:
         raise SpeciateError(
             Code.CONFLICT,
             f"{job.id} is {job.state}, so it cannot be paused.",
-            f"Call get_job(job='{job.id}') for what it did.",
+            next=[Call("get_job", {"job": f"{job.id}"}, "for what it did")],
         )
     if job.state is State.PAUSED or job.request not in {None, "hold"}:
         return job

@@ -24,21 +24,21 @@ _ADD = """
 INSERT INTO tool_calls VALUES (?, ?, ?, ?)
 ON CONFLICT (use_case, tool, hour) DO UPDATE SET calls = tool_calls.calls + excluded.calls
 """
-_ASKED = """
+_APPROVALS = """
 WITH asked AS (SELECT unnest(?::BIGINT[]) AS place, unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS until)
 """
-_RUN_SECONDS = f"""{_ASKED}
+_RUN_SECONDS = f"""{_APPROVALS}
 SELECT place, sum(run_seconds) FROM asked JOIN jobs ON use_case = name AND executor = 'local' AND created <= until
 GROUP BY place
 """
-_USD = f"""{_ASKED}
+_USD = f"""{_APPROVALS}
 SELECT place, sum(usd) FROM asked JOIN jobs ON use_case = name JOIN spending s ON s.job = jobs.id AND s.stamp <= until
 GROUP BY place
 """
-_CALLS = (
-    f"{_ASKED} SELECT place, sum(calls) FROM asked JOIN tool_calls ON use_case = name AND hour <= until GROUP BY place"
-)
-_PEOPLE = f"""{_ASKED}
+_CALLS = f"""
+{_APPROVALS} SELECT place, sum(calls) FROM asked JOIN tool_calls ON use_case = name AND hour <= until GROUP BY place
+"""
+_PEOPLE = f"""{_APPROVALS}
 SELECT place, count(*) FROM asked JOIN approvals
 ON arguments ->> 'use_case' = name AND state IN ('approved', 'denied') AND decided_at <= until GROUP BY place
 """
@@ -62,7 +62,7 @@ class _Call(NamedTuple):
     hour: int
 
 
-class Calls:
+class CallCounter:
     """Counts calls of tools; `close` it before the workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -132,13 +132,13 @@ def efforts(database: Database, asked: Sequence[tuple[str, float]]) -> list[Effo
 def _add(tx: Transaction, calls: Mapping[_Call, int]) -> None:
     summed = Counter[tuple[str, str, int]]()
     for call, times in calls.items():
-        summed[_meant(tx, call), call.tool, call.hour] += times
+        summed[_known_use_case(tx, call), call.tool, call.hour] += times
     for (use_case, tool, hour), times in summed.items():
         tx.execute(_ADD, [use_case, tool, hour, times])
 
 
-def _meant(tx: Transaction, call: _Call) -> str:
-    """The use case; empty where there is none of that name, for names that mean nothing are not kept."""
+def _known_use_case(tx: Transaction, call: _Call) -> str:
+    """The use case; empty if there is none of that name: unknown names are not kept."""
     if call.use_case and tx.execute(_IS_USE_CASE, [call.use_case]):
         return call.use_case
     rows = tx.execute(_USE_CASE_OF_JOB, [call.job]) if call.job else []

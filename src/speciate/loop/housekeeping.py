@@ -1,6 +1,6 @@
 """Collects garbage by itself: daily, when nothing runs; sooner on a disk that is nearly full; never where settings say.
 
-What may go is decided by production/tidy.py and retention.py; this only says when. The first time in a workspace (also
+privacy/gc.py and privacy/deletion.py decide what may go; this only says when. The first time in a workspace (also
 one that was rebuilt, or is a copy) nothing goes: what would go is said, and it goes from the next day on.
 """
 
@@ -11,8 +11,9 @@ import threading
 
 from speciate.datasets import consent
 from speciate.errors import SpeciateError
+from speciate.governance import approvals
 from speciate.jobs.engine import Engine
-from speciate.production import approvals, retention, tidy
+from speciate.privacy import deletion, gc
 from speciate.workspace.workspace import Workspace
 
 _HOUR = 3600.0
@@ -60,7 +61,7 @@ class Housekeeper:
         since = last if last is not None else database.read(_FIRST)[0][0]
         if unfinished or since is None:
             return None
-        busy, report = bool(database.read(_BUSY)), tidy.reported(database)
+        busy, report = bool(database.read(_BUSY)), gc.announced(database)
         if report and since <= report.at and workspace.elapsed.least(report.at) < _DAY:
             return None  # a person has a day to look at what would go
         passed, low = workspace.elapsed.most(since), workspace.room.look().low
@@ -69,18 +70,18 @@ class Housekeeper:
         if report is None:
             self._report()
             return None
-        dropped = database.transact(lambda tx: retention.drop(tx, settings.keep_versions))
+        dropped = database.transact(lambda tx: deletion.delete_surplus(tx, settings.keep_versions))
         if dropped:
             _log.info("deleted, for more than %s newer versions are there: %s", settings.keep_versions, dropped)
         return self._engine.submit("gc", {}, key=f"housekeeping/{since}").id
 
     def _report(self) -> None:
-        found = retention.survey(self._workspace)
-        tidy.report(self._workspace, found)
-        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found)
+        found = deletion.survey_with_surplus(self._workspace)
+        gc.announce(self._workspace, found)
+        _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found.document())
 
     def end_what_is_over(self) -> None:
-        """Approvals and consents past their time, marked as such."""
+        """Mark approvals and consents that are past their time."""
         approvals.expire(self._workspace)
         consent.end_those_over(self._workspace.database, self._workspace.elapsed.most)
 

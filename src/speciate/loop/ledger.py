@@ -1,20 +1,18 @@
 """The ledger: what the events of a workspace say of how long models take, what they cost, and how they hold.
 
-Reading is here; every figure is a pure function of its own file: `time_to_model`, `tenures`, `deliveries`, `survival`.
+Reading is here; every figure is a pure function of its own file: `time_to_model`, `periods`, `deliveries`, `survival`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from speciate import usecases
-from speciate.loop.deliveries import Deliveries, deliveries
+from speciate import use_cases
+from speciate.loop.deployment_periods import DeploymentMetrics, deployment_metrics, deployment_periods
 from speciate.loop.effort import Effort, efforts
-from speciate.loop.survival import Span, curve, quantile
-from speciate.loop.tenures import tenures
 from speciate.loop.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
 from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
@@ -55,14 +53,14 @@ class History(NamedTuple):
     by_use_case: Mapping[str, Sequence[Event]]
     """Each with what of the shared ones concerns it; in order of `seq`."""
     jobs: Mapping[str, Mapping[str, str]]
-    """Use case -> id -> kind, of those that ran or may run, and began while the clock went."""
+    """Use case -> id -> kind, of jobs that ran or may run, and began while the clock ran."""
     datasets: Mapping[str, str]
     """Version of a model that counts -> the version that it was trained on, without its split."""
     exports: Mapping[str, str]
     """Version -> the one that it was exported from."""
 
 
-class Line(NamedTuple):
+class LedgerLine(NamedTuple):
     """One use case."""
 
     use_case: str
@@ -73,7 +71,7 @@ class Line(NamedTuple):
 
 
 class Typical(NamedTuple):
-    """Time to model over all use cases, unfinished ones counted as longer than they are (loop/survival.py)."""
+    """Time to model over all use cases, unfinished ones counted as longer than they are (loop/ledger.py)."""
 
     median_seconds: float | None
     p90_seconds: float | None
@@ -81,25 +79,25 @@ class Typical(NamedTuple):
 
 class Ledger(NamedTuple):
     at: float
-    lines: list[Line]
+    lines: list[LedgerLine]
     counts: dict[str, int]
     """{done, provisional, open}."""
     baked: Typical
     """Only versions that survived their bake are finished."""
     answered: Typical
     """As if all that are provisional were to survive: no more than what it may come to."""
-    deliveries: Deliveries
+    deliveries: DeploymentMetrics
 
 
 def ledger(workspace: Workspace) -> Ledger:
     """As of now."""
     now = workspace.clock.now()
     history = history_of(workspace, now)
-    names = usecases.names(workspace.database)
+    names = use_cases.names(workspace.database)
     clocks = [clock_of(history, name, now) for name in names]
     stops = [now if clock.answered is None else clock.answered for clock in clocks]
     spent = efforts(workspace.database, [*zip(names, stops, strict=True), *((name, now) for name in names)])
-    lines = [Line(*each) for each in zip(names, clocks, spent[: len(names)], spent[len(names) :], strict=True)]
+    lines = [LedgerLine(*each) for each in zip(names, clocks, spent[: len(names)], spent[len(names) :], strict=True)]
     states = [clock.state for clock in clocks]
     return Ledger(
         now,
@@ -107,7 +105,7 @@ def ledger(workspace: Workspace) -> Ledger:
         {state: states.count(state) for state in ("done", "provisional", "open")},
         typical(clocks, "done"),
         typical(clocks, "done", "provisional"),
-        delivered(history, now),
+        deployment_metrics_of(history, now),
     )
 
 
@@ -121,14 +119,14 @@ def document(found: Ledger) -> dict[str, Any]:
         "answered": found.answered._asdict(),
         "deliveries": found.deliveries._asdict(),
         "lines": [
-            {"use_case": line.use_case} | {name: getattr(line, name)._asdict() for name in Line._fields[1:]}
+            {"use_case": line.use_case} | {name: getattr(line, name)._asdict() for name in LedgerLine._fields[1:]}
             for line in found.lines
         ],
     }
 
 
 def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:
-    steps = curve(Span(clock.seconds, clock.state in finished) for clock in clocks)
+    steps = survival_curve(Span(clock.seconds, clock.state in finished) for clock in clocks)
     return Typical(quantile(steps, 0.5), quantile(steps, 0.9))
 
 
@@ -136,7 +134,7 @@ def history_of(workspace: Workspace, now: float) -> History:
     """What happened until `now`; of jobs only what happened while the clock of their use case went."""
     database = workspace.database
     own, shared = _lifecycle(database)
-    counted = {name: model_that_counts(tenures(events, now)) for name, events in own.items()}
+    counted = {name: model_that_counts(deployment_periods(events, now)) for name, events in own.items()}
     models = [found.model for found in counted.values() if found.model is not None]
     datasets = {ref: dataset.partition(":")[0] for ref, dataset in database.read(_LEARNED_FROM, [models])}
     clocks = [list(counted), [now if found.answered is None else found.answered for found in counted.values()]]
@@ -189,14 +187,51 @@ def _about(
 
 def clock_of(history: History, use_case: str, now: float) -> TimeToModel:
     events, jobs = history.by_use_case.get(use_case, ()), history.jobs.get(use_case, {})
-    served = tenures((event for event in events if event.subject == f"use_case:{use_case}"), now)
+    served = deployment_periods((event for event in events if event.subject == f"use_case:{use_case}"), now)
     model = model_that_counts(served).model
     return time_to_model(use_case, events, now, history.datasets.get(model) if model else None, jobs)
 
 
-def delivered(history: History, now: float) -> Deliveries:
+def deployment_metrics_of(history: History, now: float) -> DeploymentMetrics:
     served = {
-        name: tenures((event for event in events if event.subject == f"use_case:{name}"), now)
+        name: deployment_periods((event for event in events if event.subject == f"use_case:{name}"), now)
         for name, events in history.by_use_case.items()
     }
-    return deliveries(served, now, history.exports)
+    return deployment_metrics(served, now, history.exports)
+
+
+class Span(NamedTuple):
+    seconds: float
+    finished: bool
+    """Not finished: it takes longer than `seconds`, nobody knows how much."""
+
+
+class SurvivalStep(NamedTuple):
+    seconds: float
+    longer: float
+    """Share that takes longer than `seconds`."""
+
+
+def survival_curve(spans: Iterable[Span]) -> list[SurvivalStep]:
+    """How long something takes, if some of it is not over yet: a step for each time at which something ended, in order.
+
+    The product-limit estimator of Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA 53
+    (1958): at each time t at which d of n open spans end, the share that takes longer is multiplied by 1 - d/n.
+    Unfinished spans count among the n as long as they are known, and never as an end; without them everything would
+    look faster than it is. At equal times ends come before spans that are cut off there.
+    """
+    known = list(spans)
+    ends = Counter(span.seconds for span in known if span.finished)
+    lasts = sorted(span.seconds for span in known)
+    steps, longer, before = list[SurvivalStep](), 1.0, 0
+    for seconds in sorted(ends):
+        while lasts[before] < seconds:
+            before += 1
+        longer *= 1 - ends[seconds] / (len(lasts) - before)
+        steps.append(SurvivalStep(seconds, longer))
+    return steps
+
+
+def quantile(steps: Sequence[SurvivalStep], share: float) -> float | None:
+    """The least time within which at least `share` of them end; None where it is not known that so many ever do."""
+    return next((step.seconds for step in steps if step.longer <= 1 - share + 1e-12), None)

@@ -1,4 +1,4 @@
-"""What is going on in a workspace: use cases with their clocks, deliveries, who waits for a person, disk."""
+"""The state of a workspace: use cases with their clocks, deployment metrics, pending approvals, disk."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from speciate import usecases
-from speciate.jobs.copied import paused_as_copied
-from speciate.loop import ledger
-from speciate.loop.deliveries import Deliveries
+from speciate import use_cases
+from speciate.governance import approvals, authorization
+from speciate.governance.approvals import Approval
+from speciate.jobs.recovery import jobs_paused_as_copied
+from speciate.lineage import model_report
+from speciate.loop import ledger, notifications
+from speciate.loop.deployment_periods import DeploymentMetrics
 from speciate.loop.ledger import History
 from speciate.loop.time_to_model import TimeToModel
-from speciate.production import aliases, approvals, authority, baked, notifier, provider, tidy
-from speciate.production.aliases import Alias
-from speciate.production.approvals import Approval
-from speciate.usecases import UseCase
-from speciate.workspace import place
-from speciate.workspace.room import Room
+from speciate.privacy import gc
+from speciate.promotion import aliases
+from speciate.promotion.aliases import Alias
+from speciate.promotion.bake import (
+    AutomaticRollback,
+    BakeHistory,
+    BakeState,
+    automatic_rollback,
+    bake_histories,
+    bake_state,
+)
+from speciate.use_cases import UseCase
+from speciate.workspace import catalog_identity
+from speciate.workspace.disk_space import DiskSpace
 from speciate.workspace.workspace import Workspace
 
 _UNFINISHED_JOBS = """
@@ -25,7 +36,7 @@ SELECT use_case, id, state = 'paused' FROM jobs
 WHERE use_case IS NOT NULL AND state IN ('waiting', 'queued', 'starting', 'running', 'paused') AND parent IS NULL
 ORDER BY created
 """
-_JUDGED = """
+_NEWEST_EVALUATION = """
 SELECT use_case, evaluation, candidate FROM decisions
 QUALIFY row_number() OVER (PARTITION BY use_case ORDER BY created DESC, id) = 1
 """
@@ -41,7 +52,7 @@ class Step(NamedTuple):
 class Canary(NamedTuple):
     model: str
     percent: float
-    bake: baked.State
+    bake: BakeState
 
 
 class UseCaseStatus(NamedTuple):
@@ -49,10 +60,10 @@ class UseCaseStatus(NamedTuple):
     version: int
     task: str
     production: str | None
-    bake: baked.State | None
+    bake: BakeState | None
     """Of what is in production."""
     canary: Canary | None
-    taken_back: baked.TakenBack | None
+    taken_back: AutomaticRollback | None
     """By the bake, where nothing moved since."""
     previous: str | None
     time_to_model: TimeToModel
@@ -85,12 +96,12 @@ class Jobs(NamedTuple):
     paused: list[str]
 
 
-class _Known(NamedTuple):
+class _CatalogState(NamedTuple):
     """Of all use cases that are asked for, each table read once."""
 
     definitions: Mapping[str, UseCase]
     aliases: Mapping[str, Mapping[str, Alias]]
-    trails: Mapping[str, baked.Trail]
+    trails: Mapping[str, BakeHistory]
     judged: Mapping[str, tuple[str, str]]
     """Use case -> the newest evaluation that decided, and its candidate."""
     jobs: Mapping[str, Jobs]
@@ -103,7 +114,7 @@ class _Known(NamedTuple):
 
 class Status(NamedTuple):
     use_cases: list[UseCaseStatus]
-    deliveries: Deliveries
+    deliveries: DeploymentMetrics
     disk: Disk
     alerts: list[str]
 
@@ -112,42 +123,42 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
     """Of all use cases, or of one. Raises NOT_FOUND for one that is not there."""
     database, now = workspace.database, workspace.clock.now()
     known, room = _read(workspace, use_case, now), workspace.room.look()
-    found = [_of_use_case(known, name, now, low=room.low) for name in known.definitions]
+    found = [_use_case_status(known, name, now, low=room.low) for name in known.definitions]
     return Status(
         found,
-        ledger.delivered(known.history, now),
+        ledger.deployment_metrics_of(known.history, now),
         _disk(workspace, room),
         [
             *alerts(room),
-            *_of_the_catalog(workspace),
-            *_broken(found),
-            *provider.alerts(database),
-            *notifier.alerts(workspace),
-            *(f"Not as a person decided it: {problem}" for problem in authority.of(workspace).problems),
+            *_catalog_alerts(workspace),
+            *_broken_bakes(found),
+            *model_report.provider_alerts(database),
+            *notifications.alerts(workspace),
+            *(f"Not as a person decided it: {problem}" for problem in authorization.authority_of(workspace).problems),
         ],
     )
 
 
-def _read(workspace: Workspace, use_case: str | None, now: float) -> _Known:
+def _read(workspace: Workspace, use_case: str | None, now: float) -> _CatalogState:
     """However many use cases there are, this is a dozen queries: a query for each of them would scan all events each
     time, for they have no index."""
     database = workspace.database
-    asked = {use_case: usecases.get(database, use_case)} if use_case else usecases.in_force(database)
+    asked = {use_case: use_cases.get(database, use_case)} if use_case else use_cases.in_force(database)
     jobs: defaultdict[str, Jobs] = defaultdict(lambda: Jobs([], []))
     for owner, job, paused in database.read(_UNFINISHED_JOBS):
         (jobs[owner].paused if paused else jobs[owner].running).append(job)
-    return _Known(
+    return _CatalogState(
         definitions=asked,
-        aliases=aliases.of_all(database),
-        trails=baked.trails(database, asked),
-        judged={name: (evaluation, candidate) for name, evaluation, candidate in database.read(_JUDGED)},
+        aliases=aliases.by_use_case(database),
+        trails=bake_histories(database, asked),
+        judged={name: (evaluation, candidate) for name, evaluation, candidate in database.read(_NEWEST_EVALUATION)},
         jobs=jobs,
-        pending=approvals.listed(database, now, approvals.PENDING),
+        pending=approvals.list_approvals(database, now, approvals.PENDING),
         history=ledger.history_of(workspace, now),
     )
 
 
-def _broken(found: Sequence[UseCaseStatus]) -> list[str]:
+def _broken_bakes(found: Sequence[UseCaseStatus]) -> list[str]:
     """Versions that the bake would have taken back, and a person is to."""
     return [
         f"{each.name}: {each.production} broke a limit of its bake and serves on: call rollback_model, or promote a "
@@ -157,17 +168,17 @@ def _broken(found: Sequence[UseCaseStatus]) -> list[str]:
     ]
 
 
-def _of_the_catalog(workspace: Workspace) -> list[str]:
+def _catalog_alerts(workspace: Workspace) -> list[str]:
     """Whether it is a copy's whose jobs wait, what housekeeping would delete for the first time, what was lost."""
     database, found = workspace.database, list[str]()
-    if waiting := paused_as_copied(database):
-        original = place.original_of(database) or "another workspace"
+    if waiting := jobs_paused_as_copied(database):
+        original = catalog_identity.original_of(database) or "another workspace"
         found.append(
             f"This workspace is a copy of {original}: {len(waiting)} jobs are paused, such as {waiting[0]}, for the "
             "original may run them. `speciate resume` resumes all of them, control_job(action='resume') one."
         )
-    report = tidy.reported(database)
-    swept = tidy.last_sweep(database)
+    report = gc.announced(database)
+    swept = gc.last_sweep(database)
     if report and report.bytes and (swept is None or swept.at < report.at):
         found.append(
             f"{report.bytes / 1e6:.1f} MB are there that nothing needs. Housekeeping deletes them a day after it first "
@@ -187,7 +198,7 @@ def _of_the_catalog(workspace: Workspace) -> list[str]:
     return found
 
 
-def alerts(room: Room) -> list[str]:
+def alerts(room: DiskSpace) -> list[str]:
     """What a person must see to."""
     if room.low:
         return [
@@ -199,7 +210,7 @@ def alerts(room: Room) -> list[str]:
     return []
 
 
-def _of_use_case(known: _Known, name: str, now: float, *, low: bool = False) -> UseCaseStatus:
+def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool = False) -> UseCaseStatus:
     definition, trail, jobs = known.definitions[name], known.trails[name], known.jobs.get(name, Jobs([], []))
     pointers = {alias: stands.model for alias, stands in known.aliases.get(name, {}).items()}
     production, canary = known.alias(name, "production"), _canary(known, name)
@@ -210,9 +221,9 @@ def _of_use_case(known: _Known, name: str, now: float, *, low: bool = False) -> 
         version=definition.version,
         task=definition.task,
         production=pointers.get("production"),
-        bake=baked.state(trail, production) if production else None,
+        bake=bake_state(trail, production) if production else None,
         canary=canary,
-        taken_back=baked.last_taken_back(trail),
+        taken_back=automatic_rollback(trail),
         previous=pointers.get("previous"),
         time_to_model=clock,
         running_jobs=jobs.running,
@@ -231,12 +242,12 @@ def _of_use_case(known: _Known, name: str, now: float, *, low: bool = False) -> 
     )
 
 
-def _canary(known: _Known, use_case: str) -> Canary | None:
+def _canary(known: _CatalogState, use_case: str) -> Canary | None:
     alias = known.alias(use_case, aliases.CANARY)
-    return Canary(alias.model, alias.percent or 0.0, baked.state(known.trails[use_case], alias)) if alias else None
+    return Canary(alias.model, alias.percent or 0.0, bake_state(known.trails[use_case], alias)) if alias else None
 
 
-def _rejected(known: _Known, name: str, pointers: Mapping[str, str]) -> str | None:
+def _rejected(known: _CatalogState, name: str, pointers: Mapping[str, str]) -> str | None:
     """The newest evaluation, where what it judged does not serve and did not: undecided, refused or denied."""
     evaluation, candidate = known.judged.get(name, (None, None))
     return None if candidate in pointers.values() else evaluation
@@ -277,7 +288,7 @@ def next_steps(
     return []
 
 
-def _disk(workspace: Workspace, room: Room) -> Disk:
+def _disk(workspace: Workspace, room: DiskSpace) -> Disk:
     catalog = workspace.folders.catalog
     size = catalog.stat().st_size if catalog.exists() else 0
     return Disk(room.total, room.free, size, room.floor, room.quota, room.used, room.low)

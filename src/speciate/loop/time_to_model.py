@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Literal, NamedTuple
 
-from speciate.loop.tenures import MOVED, Tenure, tenures
+from speciate.loop.deployment_periods import MOVED, DeploymentPeriod, deployment_periods
 from speciate.workspace.database import Event
 
 STAGES = ("data", "queue", "train", "evaluate", "person", "deploy")
@@ -46,7 +46,7 @@ class TimeToModel(NamedTuple):
     """When the clock stopped (seconds since the epoch)."""
 
 
-class Counted(NamedTuple):
+class CountedModel(NamedTuple):
     state: Literal["open", "provisional", "done"]
     model: str | None
     answered: float | None
@@ -74,7 +74,7 @@ def time_to_model(
     start = next((event.at for event in own if event.type == "use_case.created"), None)
     if start is None:
         return TimeToModel("open", 0.0, {}, None)
-    state, model, answered = model_that_counts(tenures(own, now))
+    state, model, answered = model_that_counts(deployment_periods(own, now))
     end = max(start, now if answered is None else answered)
     jobs = jobs or {}
     intervals = [*_waits(own, known, end), *_runs(known, jobs, end)]
@@ -84,19 +84,16 @@ def time_to_model(
     return TimeToModel(state, end - start, stages, model, answered)
 
 
-def model_that_counts(found: Sequence[Tenure]) -> Counted:
+def model_that_counts(found: Sequence[DeploymentPeriod]) -> CountedModel:
     """The version whose bake was over first, else the first to answer whose bake may still be."""
     survived = [each for each in found if each.survived is not None]
     if survived:
         first = min(survived, key=lambda each: each.survived or inf)
-        return Counted("done", first.model, first.answered or first.survived)
+        return CountedModel("done", first.model, first.answered or first.survived)
     hopeful = [each for each in found if each.answered is not None and not each.taken_back]
     if hopeful:
-        return Counted("provisional", hopeful[0].model, hopeful[0].answered)
-    return Counted("open", None, None)
-
-
-# Where it went
+        return CountedModel("provisional", hopeful[0].model, hopeful[0].answered)
+    return CountedModel("open", None, None)
 
 
 def _shares(

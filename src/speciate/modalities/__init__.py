@@ -1,4 +1,7 @@
-"""The modalities that there are. A new one is a file beside these and a line in the table, or an entry point."""
+"""The table of modalities. A new one is a file in this folder and a line in the table, or an entry point.
+
+May use: vocabulary, errors and third-party readers, which are imported in functions only.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,25 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from speciate.errors import unknown
+from speciate.errors import Call, unknown
 from speciate.modalities.contract import Modality
 from speciate.vocabulary import MODALITY_GROUP
 
 MODALITIES = {
     "text": "speciate.modalities.text:TEXT",
     "image": "speciate.modalities.image:IMAGE",
-    "audio": "speciate.modalities.sound.audio:AUDIO",
-    "video": "speciate.modalities.videos.video:VIDEO",
-    "dicom": "speciate.modalities.scans.dicom:DICOM",
+    "audio": "speciate.modalities.audio:AUDIO",
+    "video": "speciate.modalities.video.video:VIDEO",
+    "dicom": "speciate.modalities.medical.dicom:DICOM",
     "protein": "speciate.modalities.biology.protein:PROTEIN",
     "molecule": "speciate.modalities.biology.molecule:MOLECULE",
     "tabular": "speciate.modalities.tabular:TABULAR",
     "time-series": "speciate.modalities.time_series:TIME_SERIES",
-    "mesh": "speciate.modalities.forms.mesh:MESH",
-    "point-cloud": "speciate.modalities.forms.point_cloud:POINT_CLOUD",
-    "nifti": "speciate.modalities.scans.nifti:NIFTI",
-    "episode": "speciate.modalities.robots.episode:EPISODE",
-    "multimodal": "speciate.modalities.mixed.multimodal:MULTIMODAL",
+    "mesh": "speciate.modalities.geometry.mesh:MESH",
+    "point-cloud": "speciate.modalities.geometry.point_cloud:POINT_CLOUD",
+    "nifti": "speciate.modalities.medical.nifti:NIFTI",
+    "episode": "speciate.modalities.robotics.episode:EPISODE",
+    "multimodal": "speciate.modalities.multimodal:MULTIMODAL",
 }
 _loaded: dict[str, Modality[Any]] = {}
 
@@ -35,7 +38,7 @@ def find(name: str) -> Modality[Any]:
     if name not in _loaded:
         known = MODALITIES if name in MODALITIES else table()
         if name not in known:
-            raise unknown("modality", name, known, "Call list_options(kind='modality').")
+            raise unknown("modality", name, known, next=[Call("list_options", {"kind": "modality"})])
         module, _, attribute = known[name].partition(":")
         _loaded[name] = getattr(importlib.import_module(module), attribute)
     return _loaded[name]

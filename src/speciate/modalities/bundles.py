@@ -1,10 +1,8 @@
-"""Several files as the bytes of one: what an example is that does not fit into a single file.
+"""An example of several files as one file: a series of slices, a mesh with its materials, a scan with its report.
 
-A series of slices, a mesh with its materials, a scan with its report. So everything that holds for the bytes of an
-example holds for all of its files together: they are named by one digest, stored, forgotten and exported as one.
-
-It is a ZIP without compression, in an order and with a date that depend on nothing but the members, so that the same
-members give the same bytes; and any tool can open it.
+So all files of an example have one digest, and are stored, purged and exported as one. A bundle is a ZIP without
+compression. Its order and its dates depend on the members alone, so the same members give the same bytes, and any tool
+can open it.
 """
 
 from __future__ import annotations
@@ -36,8 +34,8 @@ def is_bundle(data: bytes) -> bool:
 
 
 def members_of(data: bytes) -> dict[str, bytes]:
-    """Name -> bytes, in the order of the names. DecodeError where it is none, is damaged, or is compressed: what we
-    made is not, and what is not needs no budget beyond its own length."""
+    """Name -> bytes, in the order of the names. Raises DecodeError if it is no bundle, is damaged, or is compressed:
+    bundles are not, and without compression no budget beyond the file's own length is needed."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = archive.infolist()

@@ -1,9 +1,8 @@
-"""What a modality must know: how its media look from outside, how they decode, and what stands for them in a table.
+"""The contract of a modality: how its files are recognised and decoded, and which values describe a medium in a table.
 
-`inspect` and `decode` see foreign bytes: they run in caged processes only, may use heavy libraries, and raise nothing
-but `DecodeError`. All other functions see decoded media and are pure: the same medium gives the same answer in every
-process. Every modality passes tests/modalities/.
-"""
+`inspect`, `decode`, `summarize` and `marks` see foreign bytes: they run in sandboxed processes only, may use heavy
+libraries, and raise nothing but `DecodeError`. All other functions see decoded media and are pure: the same medium
+gives the same answer in every process. Every modality passes tests/modalities/."""
 
 from __future__ import annotations
 
@@ -36,22 +35,22 @@ class DecodeError(Exception):
 
 
 class Header(NamedTuple):
-    """What a medium declares of itself."""
+    """A medium's own declarations."""
 
     decoded_bytes: int
     fields: dict[str, str | int | float]
 
 
-class Judgement(NamedTuple):
-    """What a version keeps of a file beside its bytes."""
+class FileSummary(NamedTuple):
+    """The facts that a dataset version stores beside a file's bytes."""
 
     header: Header
     fingerprint: str
     measures: dict[str, int | float]
     sketch: bytes | None
     caution: str | None = None
-    """Why a person should look before it is used, although it decodes: it is set aside as partial, unless the caller
-    wants such files as they are."""
+    """Why a person should look at the file before it is used, although it decodes. It is quarantined as partial, unless
+    the caller wants such files as they are."""
 
 
 Vector = npt.NDArray[np.float32]
@@ -59,12 +58,13 @@ Pixels = npt.NDArray[np.uint8]
 Sketches = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 Media = TypeVar("Media")
-"""An array of uint8, int32 or float32, a JSON value, or a dict of such: what can leave a cage (loading/crossing.py)."""
+"""An array of uint8, int32 or float32, a JSON value, or a dict of such: what can leave a sandbox
+(datasets/loading/decoding.py)."""
 
 
 @runtime_checkable
 class Sketching(Protocol):
-    """How short codes of fixed length tell near-duplicates; modalities/sketches.py has two kinds."""
+    """Short codes of fixed length by which near-duplicates are found; modalities/hashing.py has two kinds."""
 
     width: int
     """Bytes of one sketch."""
@@ -76,33 +76,34 @@ class Sketching(Protocol):
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         """(M, width), (M, width) -> (M,): which pairs are near-duplicates.
 
-        `threshold`: the least similarity, 0 to 1; None is the kind's own, at which it was measured.
+        `threshold`: the least similarity, 0 to 1; None: the kind's own, at which it was measured.
         """
         ...
 
 
 @runtime_checkable
 class SketchingByPart(Protocol):
-    """How examples of several parts are near one another: in any of their parts (modalities/mixed/part_sketches.py)."""
+    """Sketches of examples with several parts, which are near if any of their parts are
+    (modalities/part_sketches.py)."""
 
     def columns(self, sketches: Sequence[bytes | None], part: str | None = None) -> dict[str, SketchColumn]:
         """Sketches of examples -> for each part, or the one that is named, its own sketches in their order."""
         ...
 
-    def is_sound(self, sketch: bytes) -> bool:
-        """Whether it can be taken apart."""
+    def is_valid(self, sketch: bytes) -> bool:
+        """Whether it can be unpacked."""
         ...
 
 
 class SketchColumn(NamedTuple):
     sketches: list[bytes | None]
-    """None where the part is missing, or has too little in it to be told from others."""
-    sketching: Sketching | Kinship
+    """None if the part is missing, or has too little content to be told from others."""
+    sketching: Sketching | PairwiseSimilarity
 
 
 @runtime_checkable
-class Kinship(Protocol):
-    """How codes of any length tell near-duplicates, where no few bytes do: all are seen at once (homology.py)."""
+class PairwiseSimilarity(Protocol):
+    """Codes of any length by which near-duplicates are found, comparing all at once (biology/homology.py)."""
 
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
         """(M, 2) places of near-duplicates among different codes, the smaller first; `threshold` as above."""
@@ -110,28 +111,28 @@ class Kinship(Protocol):
 
 
 class Modality(Protocol[Media]):
-    """A modality is a subclass, so that it has what it leaves out: no sketch, no axis to cut windows from."""
+    """A modality subclasses this, and inherits the defaults: no sketch, no axis to cut windows from."""
 
     name: str
     suffixes: tuple[str, ...]
-    """Of files that hold one example each, lower case, with the dot."""
+    """Suffixes of files with one example each, lower case, with the dot."""
     borrows: tuple[str, ...] = ()
-    """Those of other modalities' files that it reads, too, where it is named: the sound of a video."""
+    """Suffixes of other modalities' files that it reads too, if the caller names it: the audio of a video."""
     analyzer: Literal["word", "char"] | None = None
-    """How a classical learner counts what `describe` returns: words, characters; None where it is a vector."""
+    """How a classical learner counts the document of `describe`: words, characters; None if `describe` gives a
+    vector."""
     ngrams: tuple[int, int] = (1, 1)
     """Shortest and longest run that is counted."""
-    sketching: Sketching | SketchingByPart | Kinship | None = None
-    """The kind of code that `sketch` makes; None where no code tells near-duplicates."""
+    sketching: Sketching | SketchingByPart | PairwiseSimilarity | None = None
+    """The kind of code that `sketch` makes; None: no near-duplicates are found."""
     window_unit: Literal["seconds", "steps"] | None = None
-    """What `window` counts in; None where a medium has no such axis, and `window` is not called."""
+    """The unit of `window`; None if a medium has no such axis; then `window` is not called."""
     mark_units: tuple[str, ...] = ()
-    """What else windows may be counted in: units whose beginnings `marks` tells in `window_unit`, such as frames."""
+    """Further units for windows, whose beginnings `marks` returns in `window_unit`, such as frames."""
     default_group: str | None = None
-    """The field of `inspect` or `row_fields` that groups examples where the caller names no group, such as the
-    patient."""
+    """The field of `inspect` or `row_fields` that groups examples if the caller names no group, such as the patient."""
     thumbnail_side: int = THUMBNAIL
-    """Longest side of what `thumbnail` draws, at most LARGEST_THUMBNAIL."""
+    """Longest side of a thumbnail, at most LARGEST_THUMBNAIL."""
 
     def sniff(self, head: bytes, name: str) -> bool:
         """Whether the first 4 KiB (and the file's name) look like one medium of this modality."""
@@ -142,27 +143,27 @@ class Modality(Protocol[Media]):
         ...
 
     def decode(self, data: bytes) -> Media:
-        """The whole medium, after its header passed the budget and checked against what it declares."""
+        """The whole medium. The header must be within the budget, and the medium must be what it declares."""
         ...
 
     def admit(self, value: Any) -> Media:
-        """The medium that a cell of a table or an inline row holds; DecodeError where it holds none."""
+        """The medium in a cell of a table or an inline row. Raises DecodeError if there is none."""
         ...
 
     def fingerprint(self, media: Media) -> str:
-        """The same text for media that differ only in ways which carry no meaning (container, case, spacing)."""
+        """The same text for media that differ in nothing that carries meaning (container, case, spacing)."""
         ...
 
     def measure(self, media: Media) -> dict[str, int | float]:
-        """What only the decoded medium tells and a person would filter by. Becomes columns; finite, cheap."""
+        """Values of the decoded medium that a person would filter by. They become columns; finite, cheap."""
         ...
 
     def describe(self, media: Media) -> Vector | str:
-        """What a classical learner sees: a float32 vector (D,) of the same length for like media, or a document."""
+        """The input of a classical learner: a float32 vector (D,) of one length for similar media, or a document."""
         ...
 
     def features(self, media: Media) -> Vector:
-        """float32 (D,), finite, D the same for every medium: distances between them tell what is alike and what is odd.
+        """float32 (D,), finite, D the same for every medium: distances between them show similar and odd examples.
 
         Needs no training, no weights and no network.
         """
@@ -173,31 +174,31 @@ class Modality(Protocol[Media]):
         ...
 
     def sketch(self, media: Media) -> bytes | None:
-        """`sketching.width` bytes, of a Kinship any number; None where the medium has too little in it to be told from
-        others."""
+        """`sketching.width` bytes (for a PairwiseSimilarity any number); None if the medium has too little content to
+        be told from others."""
         return None
 
     def row_fields(self, media: Media) -> dict[str, str | int | float]:
-        """Columns that a row of a table gets beside its own, where its medium lies in a cell: most get none."""
+        """Further columns of a table's row whose medium lies in a cell; most modalities add none."""
         return {}
 
-    def judge(self, data: bytes) -> Judgement:
-        """All that ingest wants to know of a file; DecodeError exactly where `decode` raises it.
+    def summarize(self, data: bytes) -> FileSummary:
+        """All facts of a file for ingest. Raises DecodeError exactly where `decode` does.
 
-        Another way than this to the same end is for formats that can be judged for less than it takes to decode them.
+        Override it for formats whose facts cost less than decoding.
         """
         media = self.decode(data)
-        return Judgement(self.inspect(data), self.fingerprint(media), self.measure(media), self.sketch(media))
+        return FileSummary(self.inspect(data), self.fingerprint(media), self.measure(media), self.sketch(media))
 
     def window(self, media: Media, start: float, stop: float) -> Media:
-        """From `start` up to `stop` in `window_unit`, 0 <= start < stop; less where the medium ends before."""
+        """From `start` up to `stop` in `window_unit`, 0 <= start < stop; less if the medium ends before."""
         assert self.window_unit is None, f"{self.name} names an axis, but cuts no windows from it."
         return media
 
     def decode_window(self, data: bytes, start: float, stop: float) -> Media:
-        """The window of a file. Another way than this is for formats of which a part can be read without the rest."""
+        """The window of a file. Override it for formats of which a part can be read without the rest."""
         return self.window(self.decode(data), start, stop)
 
     def marks(self, data: bytes, unit: str) -> list[float]:
-        """Where the units of `mark_units` begin, in `window_unit`, ascending, and where the last one ends. Caged."""
+        """Where the units of `mark_units` begin, in `window_unit`, ascending, and where the last one ends."""
         raise AssertionError(f"{self.name} names {unit}, but does not tell where they begin.")

@@ -1,4 +1,4 @@
-"""Small pictures of what is not a picture: a card with text, a plot of lines, a spectrogram. Pillow's own font."""
+"""Thumbnails of media other than images: a card with text, a line plot, a spectrogram. Pillow's own font."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLAIN = {
     "—": "-",
     "…": "...",
 }
-_AXIS = 14  # pixels below a picture for the words on its axes
+_AXIS = 14  # pixels below an image for the words on its axes
 
 
 def text_card(text: str) -> Pixels:
@@ -52,7 +52,7 @@ def text_card(text: str) -> Pixels:
 
 
 def _drawable(character: str) -> str:
-    """The font knows ASCII alone: letters lose their marks, others become a box."""
+    """The font has ASCII alone: letters lose their accents, other characters become a box."""
     if character.isascii():
         return character if character.isprintable() or character == "\n" else " "
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
@@ -96,7 +96,7 @@ def spectrogram(bands: npt.NDArray[np.float32], seconds: float, hertz: int) -> P
 
 
 def _extremes(channel: npt.NDArray[np.float32], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where to draw what: every step, or the least and the largest of each pixel's steps, so that no spike is lost."""
+    """x and y to draw: every step, or the least and the largest of each pixel's steps, so that no spike is lost."""
     if len(channel) <= 2 * width:
         return np.linspace(0, width - 1, len(channel)), channel.astype(np.float64)
     pixels = np.array_split(channel.astype(np.float64), width)
@@ -105,7 +105,7 @@ def _extremes(channel: npt.NDArray[np.float32], width: int) -> tuple[npt.NDArray
 
 
 def _words(card: Pillow.Image, left: str, right: str) -> None:
-    """Below the picture: what its axes show."""
+    """Write the axes' ranges below the image."""
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(card)

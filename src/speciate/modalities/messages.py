@@ -1,8 +1,7 @@
-"""Conversations: what a language model is asked and what it should say, as a list of messages. Pure.
+"""Conversations as lists of messages. Pure.
 
-A text is one question of a user, or a JSON list of messages `{"role": ..., "content": ...}`; what is no such list is a
-text like any other. Where a picture stands in what is said, there is a mark: the pictures themselves are other parts of
-the example.
+A text is one question of a user, or a JSON list of messages `{"role": ..., "content": ...}`; any other text is a
+question. A mark stands where an image does: the images themselves are other parts of the example.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any, Literal, NamedTuple, get_args
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 ASSISTANT, SYSTEM, USER = "assistant", "system", "user"
-PICTURE = "<image>"
-"""Stands in a content where a picture does, as many data sets have it."""
+IMAGE_MARK = "<image>"
+"""Stands in a content for an image, as in many data sets."""
 _SPEAKERS = {"human": USER, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
 """Names that some data sets have for the same roles."""
 _SHOWN = 40
@@ -34,63 +33,64 @@ Conversation = tuple[Message, ...]
 
 
 def conversation(text: str) -> Conversation:
-    """The messages of a text. A JSON list that is meant to be messages and is none raises ValueError, saying why."""
+    """The messages of a text. Raises ValueError, with the reason, for a JSON list of malformed messages."""
     listed = _listed(text)
     return (Message(USER, text),) if listed is None else messages(listed)
 
 
 def messages(listed: Sequence[Any]) -> Conversation:
-    """Of parsed JSON. ValueError for roles that there are not, contents that are no text, and an empty list."""
+    """The messages of parsed JSON. Raises ValueError for unknown roles, contents that are no text, and an empty
+    list."""
     if not listed:
         raise ValueError("a conversation without a message")
     return tuple(_message(each) for each in listed)
 
 
-def written(said: Sequence[Message]) -> str:
-    """As a text that `conversation` reads again: of a single question of a user the question itself."""
-    if len(said) == 1 and said[0].role == USER and _listed(said[0].content) is None:
-        return said[0].content
-    return json.dumps([each.shown() for each in said], ensure_ascii=False)
+def format_messages(turns: Sequence[Message]) -> str:
+    """A text that `conversation` reads again; a single question of a user is the question itself."""
+    if len(turns) == 1 and turns[0].role == USER and _listed(turns[0].content) is None:
+        return turns[0].content
+    return json.dumps([each.shown() for each in turns], ensure_ascii=False)
 
 
-def answered(said: Conversation) -> tuple[Conversation, str] | None:
-    """The conversation before its last turn and that turn, where it is the assistant's and something comes before."""
-    if len(said) > 1 and said[-1].role == ASSISTANT:
-        return said[:-1], said[-1].content
+def split_last_answer(turns: Conversation) -> tuple[Conversation, str] | None:
+    """The conversation before its last turn, and that turn, if it is the assistant's and not the only one."""
+    if len(turns) > 1 and turns[-1].role == ASSISTANT:
+        return turns[:-1], turns[-1].content
     return None
 
 
-def last_said(cell: Any) -> str | None:
-    """The answer in a cell: of a whole conversation its last turn; None of an empty one."""
+def last_answer(cell: Any) -> str | None:
+    """The answer in a cell: the last turn of a conversation, else the text; None for an empty cell."""
     text = "" if cell is None else str(cell)
     if not text.strip():
         return None
     try:
-        turn = answered(conversation(text))
+        turn = split_last_answer(conversation(text))
     except ValueError:
         return text
     return turn[1] if turn else text
 
 
-def with_system(said: Conversation, system: str | None) -> Conversation:
-    """With these instructions, where the conversation brings none of its own."""
-    if system is None or said[0].role in (SYSTEM, "developer"):
-        return said
-    return (Message(SYSTEM, system), *said)
+def with_system(turns: Conversation, system: str | None) -> Conversation:
+    """The conversation with these instructions, unless it brings its own."""
+    if system is None or turns[0].role in (SYSTEM, "developer"):
+        return turns
+    return (Message(SYSTEM, system), *turns)
 
 
-def readable(said: Sequence[Message]) -> str:
+def format_readable(turns: Sequence[Message]) -> str:
     """For people: a line with the role before each message."""
-    return "\n".join(f"{each.role}: {each.content}" for each in said)
+    return "\n".join(f"{each.role}: {each.content}" for each in turns)
 
 
-def as_read(text: str) -> str:
-    """A text as people read it: of a conversation a line for each message. What is none stays as it is."""
+def readable_text(text: str) -> str:
+    """A text as people read it: a conversation with a line for each message, any other text as it is."""
     listed = _listed(text)
     if listed is None:
         return text
     try:
-        return readable(messages(listed))
+        return format_readable(messages(listed))
     except ValueError:
         return text
 
@@ -128,7 +128,7 @@ def _message(value: Any) -> Message:
 
 def _part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type") in ("image", "image_url"):
-        return PICTURE  # wherever it says that the picture lies is not read
+        return IMAGE_MARK  # its path or address is never read
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise ValueError("a message with a part that is neither text nor a picture")
+        raise ValueError("a message with a part that is neither text nor an image")
     return str(part["text"])

@@ -55,7 +55,7 @@ class Tabular(Modality[Row]):
         return json.dumps(cells, sort_keys=True)
 
     def measure(self, media: Row) -> dict[str, int | float]:
-        return {}  # the columns are there to be asked already
+        return {}  # the columns can be filtered already
 
     def describe(self, media: Row) -> str:
         """Learners encode the columns themselves; this is the row as a document for those that count."""
@@ -79,7 +79,7 @@ class Tabular(Modality[Row]):
 
 
 def number(column: str, cell: Any) -> float:
-    """A cell of a column where training saw numbers; NaN where it is missing. INVALID for what is none."""
+    """A cell of a column where training saw numbers; NaN where it is missing. Raises INVALID for another value."""
     if _missing(cell):
         return math.nan
     try:

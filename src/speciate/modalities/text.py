@@ -8,9 +8,8 @@ from typing import Any
 
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
-from speciate.modalities.hashing import hashed
-from speciate.modalities.messages import as_read, conversation
-from speciate.modalities.sketches import SHINGLES
+from speciate.modalities.hashing import TEXT_SKETCHES, hash_vector
+from speciate.modalities.messages import conversation, readable_text
 
 _LONGEST = 8 * 1024 * 1024  # bytes of one text
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
@@ -21,7 +20,7 @@ class Text(Modality[str]):
     suffixes = (".txt", ".md")
     analyzer = "word"
     ngrams = (1, 2)
-    sketching = SHINGLES
+    sketching = TEXT_SKETCHES
 
     def sniff(self, head: bytes, name: str) -> bool:
         if not name.lower().endswith(self.suffixes):
@@ -67,17 +66,17 @@ class Text(Modality[str]):
         return {"characters": len(media), "words": len(media.split())}
 
     def describe(self, media: str) -> str:
-        return as_read(media)
+        return readable_text(media)
 
     def features(self, media: str) -> Vector:
         """Runs of 3 to 5 characters, over the edges of words: they bear endings, compounds and misspellings."""
-        return hashed(f" {self.fingerprint(media)} ", 3, 5)
+        return hash_vector(f" {self.fingerprint(media)} ", 3, 5)
 
     def thumbnail(self, media: str) -> Pixels:
-        return text_card(as_read(media))
+        return text_card(readable_text(media))
 
     def sketch(self, media: str) -> bytes | None:
-        return SHINGLES.sketch(self.fingerprint(media))
+        return TEXT_SKETCHES.sketch(self.fingerprint(media))
 
 
 TEXT = Text()

@@ -1,10 +1,10 @@
 """Series of one or more channels, decoded to float32 (C, T): all channels of an example share their length.
 
 A file holds one series as a CSV of numbers, a row per time step, a column per channel; or as a waveform in DICOM
-(waveforms.py), which is taken for a series only where the caller says so. Files of many series (.ts) are read as
-tables. Missing values ('?', NaN) are filled by linear interpolation; a channel without any value is refused.
+(medical/dicom_waveforms.py), which is read as a series only if the caller says so. Files of many series (.ts) are read
+as tables. Missing values ('?', NaN) are filled by linear interpolation; a channel without any value is refused.
 
-There is no sketch: made small, all series of a class look alike, and a plot has too little ink to be told from others.
+There is no sketch: shrunk, all series of a class look the same, and their plots differ by too few pixels.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy.typing as npt
 
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import line_plot
-from speciate.modalities.scans import waveforms
-from speciate.modalities.scans.dicom_elements import looks_like_dicom
+from speciate.modalities.medical import dicom_waveforms
+from speciate.modalities.medical.dicom_elements import looks_like_dicom
 
 Series = npt.NDArray[np.float32]  # (C, T)
 _MOST_VALUES = 50_000_000
 _HEAD = 4096
 _SHAPE = 32  # points that stand for the shape of a channel
 _BANDS = 6
-_SLOTS = 8
+_BLOCKS = 8
 
 
 class TimeSeries(Modality[Series]):
@@ -49,14 +49,14 @@ class TimeSeries(Modality[Series]):
 
     def inspect(self, data: bytes) -> Header:
         if looks_like_dicom(data[:_HEAD]):
-            return waveforms.inspect(data)
+            return dicom_waveforms.inspect(data)
         first = data.split(b"\n", 1)[0]
         steps, channels = data.count(b"\n") + 1, (first.count(b";") or first.count(b",") + first.count(b"\t")) + 1
         return Header(4 * steps * channels, {"steps": steps, "channels": channels})
 
     def decode(self, data: bytes) -> Series:
         if looks_like_dicom(data[:_HEAD]):
-            return self.admit(waveforms.decode(data))
+            return self.admit(dicom_waveforms.decode(data))
         header = self.inspect(data)
         if header.decoded_bytes > 4 * _MOST_VALUES:
             raise DecodeError("refused", f"More than {_MOST_VALUES:,} values.")
@@ -98,15 +98,15 @@ class TimeSeries(Modality[Series]):
         return np.concatenate([_channel(channel.astype(np.float64)) for channel in media]).astype(np.float32)
 
     def features(self, media: Series) -> Vector:
-        """(408,): what `describe` says of each channel, in eight slots.
+        """(408,): the numbers of `describe` for each channel, in eight blocks.
 
-        Up to eight channels fill the slots in order, each in as many as it can have; of more, neighbours are averaged.
-        Values are made smaller by the inverse hyperbolic sine, since levels and higher moments know no bounds.
+        Up to eight channels fill the blocks in order, evenly; neighbours of more channels are averaged. Values are
+        shrunk by the inverse hyperbolic sine, since levels and higher moments have no bounds.
         """
         channels = self.describe(media).reshape(len(media), -1)
-        if len(channels) < _SLOTS:
-            channels = channels[np.arange(_SLOTS) * len(channels) // _SLOTS]
-        return np.concatenate([np.arcsinh(slot).mean(axis=0) for slot in np.array_split(channels, _SLOTS)])
+        if len(channels) < _BLOCKS:
+            channels = channels[np.arange(_BLOCKS) * len(channels) // _BLOCKS]
+        return np.concatenate([np.arcsinh(block).mean(axis=0) for block in np.array_split(channels, _BLOCKS)])
 
     def thumbnail(self, media: Series) -> Pixels:
         return line_plot(media)

@@ -1,5 +1,4 @@
-"""Frozen models that turn media into vectors: any backbone with learned weights. What one computes is fixed by its
-weights and its settings.
+"""Frozen models that turn media into vectors: any backbone with learned weights.
 
 A medium's vector is the backbone's pooled state, scaled to unit length; for text that is Sentence-BERT (Reimers &
 Gurevych 2019). Imports torch when it first embeds.
@@ -19,9 +18,9 @@ import numpy.typing as npt
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import as_pictures, is_volume
-from speciate.models import packaged, sealed, weights
-from speciate.models.backbones import exported, saved, table
+from speciate.modalities.medical.volumes import is_volume, slice_images
+from speciate.models import model_folder, packaged, sealed
+from speciate.models.backbones import architectures, exported
 from speciate.models.backbones.contract import Backbone
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
@@ -35,26 +34,26 @@ Precision = Literal["float32", "bfloat16"]
 those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
 
 _OF_TOKENS = ("text", "protein")
-"""What the network gets are numbers of tokens; other modalities' own numbers would lose digits in bfloat16."""
+"""Modalities whose inputs are token ids; inputs of other modalities would lose digits in bfloat16."""
 _MAX_TOKENS = 256
-_SLICES = 16  # of a volume, evenly apart, that a network of pictures sees
+_SLICES = 16  # of a volume, evenly apart, that a network of images sees
 _BATCH = 32
 _COUNTING = (
     "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
     "vocab.txt", "vocab.json", "merges.txt", "1_Pooling/config.json",
 )  # fmt: skip
-"""Files of a transformers folder that, beside the weights, decide what is computed."""
+"""Files of a transformers folder that, beside the weights, determine the vectors."""
 VIDEO, OF_FRAMES = "video", "-of-frames"
-"""The modality that models of pictures can embed, too; and how the ids of encoders end that do."""
+"""The modality that image models can embed frame by frame, and the ending of such encoders' ids."""
 _CLIPS, _FRAMES = 16, 8
 """Clips that are embedded at once, and frames of each."""
 _COMPUTES = 1
-"""Raised when our own code comes to compute other vectors from the same files."""
+"""Raise it when our own code computes other vectors from the same files."""
 
 
 class Encoder(Protocol):
     id: str
-    """Names what is computed: the same id means the same vector for the same item, on every machine."""
+    """The same id means the same vector for the same item, on every machine."""
     parameters: int
     precision: Precision
 
@@ -66,7 +65,7 @@ class Encoder(Protocol):
         ...
 
     def keep(self, folder: Path) -> None:
-        """Write into a model folder what is needed to compute the same without the base model."""
+        """Write the files into a model folder that compute the same without the base model."""
         ...
 
     def network(self) -> Backbone:
@@ -98,16 +97,16 @@ class FrozenEncoder:
         order = sorted(range(len(media)), key=lambda place: -len(media[place]))
         for start in range(0, len(order), self._batch):
             places = order[start : start + self._batch]
-            wanted = [media[place] for place in places]
-            whole = _pooled_slices if self._modality == "image" and is_volume(wanted[0]) else _pooled
+            batch = [media[place] for place in places]
+            whole = _pooled_slices if self._modality == "image" and is_volume(batch[0]) else _pooled
             with torch.inference_mode():
-                unit = torch.nn.functional.normalize(whole(backbone, wanted), dim=1)
+                unit = torch.nn.functional.normalize(whole(backbone, batch), dim=1)
             yield places, unit.numpy().astype(np.float32, copy=False)
 
     def keep(self, folder: Path) -> None:
-        """Write what `kept_encoder` needs into a model folder; nothing where a package has the weights."""
+        """Write the files that `kept_encoder` needs into a model folder; none if a package has the weights."""
         if not self._base_model.startswith("pkg:"):
-            saved.save(self._backbone(), folder)
+            model_folder.save(self._backbone(), folder)
 
     def network(self) -> Backbone:
         """Its backbone anew, in float32 and apart from the one that embeds."""
@@ -124,12 +123,12 @@ class FrozenEncoder:
     def _load(self, precision: Precision) -> Backbone:
         import torch
 
-        if saved.holds(self._folder):
-            backbone = saved.load(self._folder, table.rebuild, self._base_model)
+        if model_folder.has_backbone(self._folder):
+            backbone = model_folder.load(self._folder, architectures.rebuild, self._base_model)
         else:
-            backbone = table.build(self._base_model, (), 0, self._folder)
+            backbone = architectures.build(self._base_model, (), 0, self._folder)
         backbone.module.eval().requires_grad_(False)
-        for each in backbone.module.parameters():  # buffers stay: what positions are made of needs its digits
+        for each in backbone.module.parameters():  # buffers stay: positions need their digits
             each.data = each.data.to(getattr(torch, precision))
         return backbone
 
@@ -140,35 +139,35 @@ def _pooled(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
 
 
 def _pooled_slices(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
-    """(N, width): of volumes, by a network of pictures: the mean over slices, each brought to unit length."""
+    """(N, width): of volumes, by an image network: the mean over slices, each scaled to unit length."""
     import torch
 
-    found = [_pooled(backbone, as_pictures(medium, _SLICES)) for medium in media]
+    found = [_pooled(backbone, slice_images(medium, _SLICES)) for medium in media]
     return torch.stack([torch.nn.functional.normalize(each, dim=1).mean(0) for each in found])
 
 
 class FramesEncoder:
-    """A frozen model of pictures, frame by frame.
+    """A frozen image model, frame by frame.
 
-    A clip's vector (3 W,) is the mean of its frames' vectors, by how much that of its later half differs from that of
-    its earlier half, and by how much each number changes from frame to frame.
+    A clip's vector (3 W,) is the mean of its frames' vectors, the difference between its later and its earlier
+    half, and the mean change of each number from frame to frame.
     """
 
-    def __init__(self, pictures: Encoder) -> None:
-        self._pictures = pictures
-        self.id, self.parameters, self.precision = pictures.id + OF_FRAMES, pictures.parameters, pictures.precision
+    def __init__(self, images: Encoder) -> None:
+        self._images = images
+        self.id, self.parameters, self.precision = images.id + OF_FRAMES, images.parameters, images.precision
 
     @property
     def width(self) -> int:
-        return 3 * self._pictures.width
+        return 3 * self._images.width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        """`media`: clips of modalities/videos/video.py."""
+        """`media`: clips of modalities/video/video.py."""
         for start in range(0, len(media), _CLIPS):
             clips = [_few(clip["frames"]) for clip in media[start : start + _CLIPS]]
             frames = [frame for clip in clips for frame in clip]
-            vectors = np.zeros((len(frames), self._pictures.width), np.float32)
-            for places, batch in self._pictures.embed(frames):
+            vectors = np.zeros((len(frames), self._images.width), np.float32)
+            for places, batch in self._images.embed(frames):
                 vectors[places] = batch
             ends = np.cumsum([len(clip) for clip in clips])
             yield (
@@ -177,10 +176,10 @@ class FramesEncoder:
             )
 
     def network(self) -> Backbone:
-        return self._pictures.network()
+        return self._images.network()
 
     def keep(self, folder: Path) -> None:
-        self._pictures.keep(folder)
+        self._images.keep(folder)
 
 
 def by_frames(read: str | None, modality: str) -> bool:
@@ -193,7 +192,7 @@ def base_models(modality: str) -> list[str]:
     return [
         f"pkg:{name}"
         for name, entry in packaged.PACKAGED.items()
-        if table.suits(entry.modality, modality) and entry.task == "feature-extraction"
+        if architectures.suits(entry.modality, modality) and entry.task == "feature-extraction"
     ]
 
 
@@ -206,22 +205,20 @@ def load_encoder(
 ) -> Encoder:
     """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND, REFUSED or MISSING_EXTRA.
 
-    `precision` None: what this machine computes fastest. A trained model keeps the one that it was trained with.
-    `folder`: where a registered version lies, whoever resolved it, or a copy of `path:`; `pkg:` and `path:` are found
-    without. `media`: the
-    modality of what will be embedded, where it may be another than the model's.
-    """
+    `precision` None: the fastest on this machine. A trained model keeps the one that it was trained with. `folder`: of
+    a registered version, or a copy of `path:`; `pkg:` and `path:` are found without. `media`: the modality of the
+    media, if it may differ from the model's."""
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
-    if saved.is_export(folder):
+    if model_folder.is_export(folder):
         raise exported.refuse_training(base_model)
-    table.refuse_adapter(folder)
-    modality = table.modality_of(base_model, folder)
+    architectures.refuse_adapter(folder)
+    modality = architectures.modality_of(base_model, folder)
     if modality is None:
         raise SpeciateError(
             Code.INVALID,
             f"{base_model!r} cannot be a frozen encoder: {folder} holds neither a network that was trained here nor a "
-            "transformers model whose config.json says what it reads.",
+            "transformers model whose config.json names a known modality.",
             "Use pkg:NAME, path:/dir or a model that was trained with method='full' or 'lora'.",
         )
     precision = (precision or _fastest()) if modality in _OF_TOKENS else "float32"
@@ -229,18 +226,21 @@ def load_encoder(
         identity = _packaged_identity(ref.name, folder, precision)
         parameters = packaged.find(ref.name).parameters
     else:
-        identity, parameters = _identity(ref, folder, precision), sum(map(weights.count, weights.files(folder)))
+        identity, parameters = (
+            _identity(ref, folder, precision),
+            sum(map(model_folder.count_parameters, model_folder.weight_files(folder))),
+        )
     found = FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
     return FramesEncoder(found) if media is not None and by_frames(modality, media) else found
 
 
 def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
     """The encoder that a model folder keeps, whose hashes the caller has checked."""
-    settings = saved.read(folder)
-    export = exported.said_of(settings)
+    settings = model_folder.read_settings(folder)
+    export = exported.export_settings(settings)
     modality, parameters = (
         str(settings["modality"]),
-        export.parameters if export else weights.count(folder / saved.WEIGHTS),
+        export.parameters if export else model_folder.count_parameters(folder / model_folder.WEIGHTS),
     )
     own = identity.removesuffix(OF_FRAMES)
     found = FrozenEncoder(base_model, folder, modality, own, parameters, precision, threads=threads)
@@ -284,7 +284,7 @@ def _frozen_folder(ref: ModelRef, folder: Path | None) -> Path:
 
 
 def _packaged_identity(name: str, folder: Path, precision: Precision) -> str:
-    """As it was before there were other encoders: what is cached stays valid."""
+    """The id of earlier versions, so that cached vectors stay valid."""
     settings = {"pooling": "mean", "normalise": True, "max_tokens": _MAX_TOKENS, "precision": precision}
     weights = file_hash(folder / "model.safetensors")
     return _named(name, [weights, file_hash(folder / "tokenizer.json"), settings])
@@ -292,9 +292,9 @@ def _packaged_identity(name: str, folder: Path, precision: Precision) -> str:
 
 def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
     settings = {"computes": _COMPUTES, "precision": precision}
-    if saved.holds(folder):
+    if model_folder.has_backbone(folder):
         return _named(str(ref), [sealed.check(folder), settings])
-    counting = [*weights.files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
+    counting = [*model_folder.weight_files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
     return _named(folder.name, [{str(path.relative_to(folder)): file_hash(path) for path in counting}, settings])
 
 
@@ -305,9 +305,9 @@ def _named(name: str, what: Any) -> str:
 
 
 def _stated_width(folder: Path, modality: str) -> int | None:
-    """Where a file says it: then what is cached is read without loading the network."""
-    if saved.holds(folder):
-        return int(saved.read(folder)["width"])
+    """The width, if a file states it: cached vectors are then read without loading the network."""
+    if model_folder.has_backbone(folder):
+        return int(model_folder.read_settings(folder)["width"])
     config: dict[str, Any] = foreign_files.read_json(folder / "config.json")
     return config.get("hidden_size") if modality in _OF_TOKENS else None
 

@@ -46,7 +46,7 @@ class Endpoint(BaseModel):
     @field_validator("secret")
     @classmethod
     def _is_a_name(cls, value: str | None) -> str | None:
-        """What looks like a key is refused before anything keeps it."""
+        """A value that looks like a key is refused before anything stores it."""
         if value is not None and (not _NAME.fullmatch(value) or value.startswith(_KEYS_BEGIN)):
             raise ValueError(
                 "secret is the name of a stored key, not the key: a person runs `speciate secret set NAME`"
@@ -55,7 +55,7 @@ class Endpoint(BaseModel):
 
     @property
     def host(self) -> str:
-        """What keys and consents are bound to: `api.openai.com`, or `127.0.0.1:8000` where a port is named."""
+        """The host that keys and consents are bound to: `api.openai.com`, or `127.0.0.1:8000` with a port."""
         parts = urlsplit(self.base_url)
         return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
@@ -66,9 +66,9 @@ class Endpoint(BaseModel):
 
     @property
     def identity(self) -> str:
-        """What answers are known by: where and what, not the key nor the price."""
-        said = json.dumps({"base_url": self.base_url, "model": self.model}, sort_keys=True)
-        return "endpoint-" + hashlib.sha256(said.encode()).hexdigest()
+        """The id of the model behind its answers: address and model name, neither key nor price."""
+        text = json.dumps({"base_url": self.base_url, "model": self.model}, sort_keys=True)
+        return "endpoint-" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_this_machine(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Licences by one spelling: SPDX ids, whatever their publishers write. What is no licence that we know is None."""
+"""Licences in one spelling: SPDX ids, whatever their publishers write. An unknown licence is None."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _SPELLINGS = {
     "gpl-3.0": "GPL-3.0-only", "gpl-2.0": "GPL-2.0-only", "agpl-3.0": "AGPL-3.0-only", "lgpl-3.0": "LGPL-3.0-only",
     "cc": None,
 }  # fmt: skip
-"""What is usual and no SPDX id; None: too vague to be one."""
+"""Common spellings that are no SPDX id; None: too vague to be one."""
 _OWN = re.compile(r"[a-z0-9][a-z0-9.\-]{1,62}")
 
 
 @cache
 def spdx(text: str | None) -> str | None:
-    """`apache-2.0` -> `Apache-2.0`. A licence of its publisher's own (`gemma`, `llama3`) keeps its name, as
-    `LicenseRef-gemma`; a link is none that can be compared."""
-    said = (text or "").strip().lower()
-    if said in _UNKNOWN or "://" in said:
+    """`apache-2.0` -> `Apache-2.0`. A publisher's own licence (`gemma`, `llama3`) keeps its name, as
+    `LicenseRef-gemma`; a link cannot be compared and gives None."""
+    name = (text or "").strip().lower()
+    if name in _UNKNOWN or "://" in name:
         return None
-    if said in _SPELLINGS:
-        return _SPELLINGS[said]
-    if (known := _ids().get(said)) is not None:
+    if name in _SPELLINGS:
+        return _SPELLINGS[name]
+    if (known := _ids().get(name)) is not None:
         return known
-    return f"LicenseRef-{said}" if _OWN.fullmatch(said) else None
+    return f"LicenseRef-{name}" if _OWN.fullmatch(name) else None
 
 
 def wanted(names: Iterable[str]) -> list[str]:
-    """The SPDX ids that a caller means by names. INVALID for one that is none."""
+    """The SPDX ids that a caller means by names. Raises INVALID for an unknown one."""
     found: list[str] = []
     for name in names:
         if (known := spdx(name.removeprefix("LicenseRef-"))) is None:

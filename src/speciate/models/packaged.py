@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import sealed
-from speciate.models.card import Card
+from speciate.models.model_card import ModelCard
 
 
 class Packaged(NamedTuple):
@@ -28,7 +28,7 @@ class Packaged(NamedTuple):
     parameters: int
     what: str
     weights: str = ""
-    """A GGUF file in the folder, where there are no safetensors: language/conversion.py makes some of it."""
+    """A GGUF file in the folder, where there are no safetensors: models/language/gguf.py makes some of it."""
 
 
 PACKAGED = {
@@ -80,10 +80,10 @@ def locate(name: str) -> Path:
     return folder
 
 
-def card(name: str) -> Card:
+def card(name: str) -> ModelCard:
     packaged = find(name)
     folder = locate(name)
-    return Card(
+    return ModelCard(
         name=name,
         id=_identity(folder / packaged.weights) if packaged.weights else "",
         task=packaged.task,
@@ -96,9 +96,9 @@ def card(name: str) -> Card:
 
 
 def _identity(file: Path) -> str:
-    """sha256 of the content, known for as long as size and time of the file stay."""
-    said = file.stat()
-    return _hash(file, said.st_size, said.st_mtime_ns)
+    """sha256 of the content, cached as long as the file's size and time stay."""
+    info = file.stat()
+    return _hash(file, info.st_size, info.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)

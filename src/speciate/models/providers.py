@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.models.card import SERVED, Card
 from speciate.models.endpoints import LONGEST_MODEL, Endpoint
+from speciate.models.model_card import SERVED, ModelCard
 
 API = "api:"
 
 
 class Provider(NamedTuple):
-    """`secret`: under which name its key is looked for where none is given."""
+    """`secret`: the name of its stored key, unless another is given."""
 
     base_url: str
     secret: str
@@ -33,10 +33,10 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 
-def card(provider_and_model: str) -> Card:
-    """What is known of it without a network: where it is served. Raises what `endpoint` raises."""
+def card(provider_and_model: str) -> ModelCard:
+    """The card without a network: where the model is served. Raises what `endpoint` raises."""
     found = endpoint(provider_and_model)
-    return Card(name=provider_and_model.removeprefix(API), id=found.identity, method=SERVED, endpoint=found)
+    return ModelCard(name=provider_and_model.removeprefix(API), id=found.identity, method=SERVED, endpoint=found)
 
 
 def endpoint(provider_and_model: str) -> Endpoint:

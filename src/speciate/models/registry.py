@@ -1,27 +1,32 @@
 """Registered model versions: rows in the catalog, immutable folders `models/NAME/vN/` on disk.
 
 A version's files are hard links to those in the run folder that made them, so a registration moves nothing, can be
-repeated, and leaves the run folder whole for a rebuild.
+repeated, and leaves the run folder complete for a rebuild. A model that others serve is a version without weights: its
+card says where it is served and what it is called there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from speciate.errors import Code, SpeciateError, unknown
+from speciate import hosts, secrets
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.models import packaged, providers, sealed, signature
-from speciate.models.card import Card
 from speciate.models.endpoints import Endpoint
-from speciate.refs import ModelRef, model_ref
+from speciate.models.model_card import SERVED, ModelCard
+from speciate.refs import ModelRef, check_name, model_ref
 from speciate.settings import in_force
+from speciate.vocabulary import find_task
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
-from speciate.workspace.workspace import Folders
+from speciate.workspace.workspace import Folders, Workspace
 
 _NEWEST = "SELECT card FROM model_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
@@ -39,16 +44,16 @@ _USE_CASE_OF_NAME = "SELECT count(*) FROM use_cases WHERE name = ?"
 
 
 class ModelVersion(NamedTuple):
-    card: Card
+    card: ModelCard
     place: Path | None
-    """The folder with the files; None where others serve it."""
+    """The folder with the files; None if others serve it."""
     keys: tuple[Path, ...] | None = None
-    """Public keys, one of which must have signed it; None where no signature is wanted."""
+    """Public keys, one of which must have signed it; None if no signature is required."""
 
     @property
     def path(self) -> Path:
-        """The folder with the files, to be loaded. Raises INVALID where others serve it, REFUSED where a signature is
-        wanted and there is no good one."""
+        """The folder with the files, to be loaded. Raises INVALID if others serve the model, REFUSED if a signature is
+        required and there is no valid one."""
         if self.place is None:
             where = self.card.endpoint.host if self.card.endpoint else "others"
             raise SpeciateError(
@@ -66,8 +71,8 @@ class ModelVersion(NamedTuple):
 
 
 def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelVersion:
-    """The version that `name`, `name@v3`, `USECASE@production`, `pkg:NAME`, `api:PROVIDER/MODEL`, or `hf:org/name` of
-    one that was fetched, means now.
+    """The version that a ref means now: `name`, `name@v3`, `USECASE@production`, `pkg:NAME`, `api:PROVIDER/MODEL`, or
+    `hf:org/name` of a fetched model.
 
     Raises NOT_FOUND with near names, MISSING_EXTRA for a package that is not installed, INVALID for sources that
     cannot be resolved without a network.
@@ -96,7 +101,7 @@ def resolve(database: Database, folders: Folders, ref: ModelRef | str) -> ModelV
     row = database.read_one(*((_VERSION, [ref.name, ref.version]) if ref.version else (_NEWEST, [ref.name])))
     if row is None:
         raise _no_version(database, ref)
-    card = Card.model_validate_json(row[0])
+    card = ModelCard.model_validate_json(row[0])
     place = None if card.endpoint else version_folder(folders, card.name, card.version)
     return ModelVersion(card, place, _keys(folders))
 
@@ -106,36 +111,36 @@ def _keys(folders: Folders) -> tuple[Path, ...] | None:
     return tuple(trust.keys(folders.root)) if trust.require_signature else None
 
 
-def fetched(database: Database, ref: ModelRef) -> Card | None:
-    """The newest version that was fetched from where `hf:org/name[@REVISION]` leads; None where there is none."""
+def fetched(database: Database, ref: ModelRef) -> ModelCard | None:
+    """The newest version that was fetched from `hf:org/name[@REVISION]`; None if there is none."""
     if ref.source != "hf":
         return None
     repository, _, revision = ref.name.partition("@")
     for (text,) in database.read(_FETCHED, [repository]):
-        card = Card.model_validate_json(text)
+        card = ModelCard.model_validate_json(text)
         if not revision or revision in (card.recipe.get("revision"), card.recipe.get("wanted")):
             return card
     return None
 
 
 def name_of(ref: ModelRef) -> str:
-    """A name for what is fetched from there: `org--name`."""
+    """The name of a model that is fetched from there: `org--name`."""
     place = ref.name.partition("@")[0].replace("/", "--")
     return re.sub(r"[^\w.\-]", "-", place, flags=re.ASCII).lstrip(".-")[:64]
 
 
-def versions(database: Database, name: str) -> list[Card]:
-    """All versions of a name, oldest first; empty where there is none."""
-    return [Card.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
+def versions(database: Database, name: str) -> list[ModelCard]:
+    """All versions of a name, oldest first."""
+    return [ModelCard.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
 
 
-def newest_of_each(database: Database) -> list[Card]:
+def newest_of_each(database: Database) -> list[ModelCard]:
     """The newest version of each name, by name."""
-    return [Card.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
+    return [ModelCard.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
 
 
 def last_of_each(database: Database) -> list[tuple[str, int]]:
-    """Each name with the number of its newest version: whether there is another one since is cheaply seen."""
+    """Each name with the number of its newest version: a cheap way to notice a new one."""
     return [(name, version) for name, version in database.read(_LAST_OF_EACH)]
 
 
@@ -144,16 +149,16 @@ def names(database: Database) -> list[str]:
 
 
 def endpoint_of(database: Database, ref: str) -> Endpoint | None:
-    """Where the model of this exact ref is served; None for one that is not served, or is no version any more."""
+    """Where the model of this exact ref is served; None for one that is not served, or no longer a version."""
     if ref.startswith(providers.API):
         return providers.endpoint(ref)
     name, _, version = ref.partition("@v")
     row = database.read_one(_VERSION, [name, int(version)]) if version.isdecimal() else None
-    return Card.model_validate_json(row[0]).endpoint if row else None
+    return ModelCard.model_validate_json(row[0]).endpoint if row else None
 
 
 def check_free(database: Database, name: str) -> None:
-    """Raise CONFLICT where a use case has this name: `NAME@production` would mean two things."""
+    """Raise CONFLICT if a use case has this name: `NAME@production` would mean two things."""
     if database.read(_USE_CASE_OF_NAME, [name])[0][0]:
         raise SpeciateError(
             Code.CONFLICT,
@@ -162,14 +167,14 @@ def check_free(database: Database, name: str) -> None:
         )
 
 
-def register(tx: Transaction, folders: Folders, card: Card, staged: Path | None) -> Card:
-    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same bytes are one version.
+def register(tx: Transaction, folders: Folders, card: ModelCard, staged: Path | None) -> ModelCard:
+    """Make `staged` (sealed, in the run folder) the next version of `card.name`. The same id is the same version.
 
     `staged` None: others serve it, and its folder holds the card alone.
     """
     if known := tx.execute(_SAME, [card.name, card.id]):
-        return Card.model_validate_json(known[0][0])
-    version: int = max(tx.execute(_NEXT, [card.name])[0][0], tombstones.last(tx, "model", card.name) + 1)
+        return ModelCard.model_validate_json(known[0][0])
+    version: int = max(tx.execute(_NEXT, [card.name])[0][0], tombstones.last_buried(tx, "model", card.name) + 1)
     while _taken(card, staged, version_folder(folders, card.name, version)):
         version += 1
     card = card.model_copy(update={"version": version, "created": tx.now})
@@ -183,16 +188,55 @@ def version_folder(folders: Folders, name: str, version: int) -> Path:
     return folders.models / name / f"v{version}"
 
 
-def _taken(card: Card, staged: Path | None, target: Path) -> bool:
-    """Whether another model lies there, of which the catalog lost the row. Our own leftovers do not count."""
+def served_card(
+    workspace: Workspace,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    task: str | None,
+    license: str | None,  # noqa: A002 - as cards call it
+) -> ModelCard:
+    """The card of a version that others serve, to be registered. Touches no network.
+
+    Any difference makes another version, also a price or a key's name: money is counted and sent by them. Raises
+    INVALID for a malformed name, CONFLICT for a use case's, NOT_FOUND for an unknown task.
+    """
+    check_name("model", name)
+    check_free(workspace.database, name)
+    if task is not None:
+        find_task(task)
+    facts = json.dumps([endpoint.model_dump(), task, license], sort_keys=True)
+    identity = f"endpoint-{hashlib.sha256(facts.encode()).hexdigest()}"
+    return ModelCard(name=name, id=identity, task=task, method=SERVED, endpoint=endpoint, license=license)
+
+
+def commands_needed(endpoint: Endpoint, private_hosts: Collection[str] = ()) -> tuple[str, ...]:
+    """Commands that a person must still run before the endpoint can be called; DATASET is what will be sent there."""
+    commands = []
+    try:
+        hosts.check_url(endpoint.base_url, private_hosts)
+    except SpeciateError:
+        commands.append(f"speciate hosts add {endpoint.host}")
+    if endpoint.secret is not None:
+        try:
+            secrets.get(endpoint.secret, endpoint.host)
+        except SpeciateError:
+            commands.append(f"speciate secret set {endpoint.secret} --host {endpoint.host}")
+    if not endpoint.is_local:
+        commands.append(f"speciate allow DATASET --host {endpoint.host} --usd CAP")
+    return tuple(commands)
+
+
+def _taken(card: ModelCard, staged: Path | None, target: Path) -> bool:
+    """Whether another model lies there whose row the catalog lost. Our own leftovers do not count."""
     manifest = target / sealed.MANIFEST
     if manifest.is_file():
         return staged is None or manifest.read_bytes() != (staged / sealed.MANIFEST).read_bytes()
     return (target / sealed.CARD).is_file() and card.id not in (target / sealed.CARD).read_text()
 
 
-def _publish(staged: Path | None, target: Path, card: Card) -> None:
-    """Put the files in place in one step. What a registration that was not committed left behind is replaced."""
+def _publish(staged: Path | None, target: Path, card: ModelCard) -> None:
+    """Put the files in place in one step. Leftovers of a registration that was not committed are replaced."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -212,11 +256,11 @@ def _behind_alias(database: Database, ref: ModelRef) -> ModelRef:
     if row is None:
         use_cases = [name for (name,) in database.read(_USE_CASES)]
         if ref.name not in use_cases:
-            raise unknown("use case", ref.name, use_cases, "Call get_status() for all, or define_use_case.")
+            raise unknown("use case", ref.name, use_cases, next=[Call("get_status", {}, "for all, or define_use_case")])
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No model is behind '{ref}'.",
-            f"Call get_status(use_case={ref.name!r}); promote_model or specialize put a model there.",
+            next=[Call("get_status", {"use_case": ref.name}, "; promote_model or specialize put a model there")],
         )
     return model_ref(row[0])
 

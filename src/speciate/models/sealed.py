@@ -2,18 +2,39 @@
 
 `model.json` (the card) is not in the list: it gets its version number after the weights are sealed, and nothing that
 loads a model believes it.
-"""
+
+A sealed export is such a folder that export_model wrote for other people and register_model takes back: the sealed
+files, and in `model.json` the facts of the card that another workspace can use. Datasets, jobs, the use case and the
+recipe stay in the giver's workspace. The facts are the giver's word, as a publisher's card is; the files are checked
+like those of any published model, and against their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from speciate.errors import Code, SpeciateError
+from speciate.models import trust
+from speciate.models.model_card import ModelCard
+from speciate.refs import model_ref
 
-MANIFEST, CARD = "files.json", "model.json"
+MANIFEST, CARD, PREDICTOR = "files.json", "model.json", "predictor.json"
+README, PUBLISHER = "README.md", "README.publisher.md"
+"""A sealed README gets the second name in a folder that has a README of ours."""
+_SHARED_FACTS = frozenset((
+    "task", "modality", "method", "base_model", "inputs", "parts", "ignored_parts", "labels", "parameters", "license",
+))  # fmt: skip
+_EVALUATION_RECIPE = ("terms", "target")
+"""Entries of the recipe that an evaluation of the model must know."""
+_PUBLIC_SOURCES = ("hf", "timm", "torchvision", "pkg", "new")
+_BACKBONE = "backbone.json"
+_ASK_AGAIN = "Ask whoever gave it for the folder anew: export_model writes one."
 
 
 def seal(folder: Path) -> str:
@@ -31,7 +52,7 @@ def seal(folder: Path) -> str:
 
 
 def check(folder: Path) -> str:
-    """The folder's id, after every file was found as it was sealed. Raises NOT_FOUND or REFUSED."""
+    """The folder's id, after checking that every file is as it was sealed. Raises NOT_FOUND or REFUSED."""
     try:
         text = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -75,3 +96,96 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_facts(card: ModelCard, target: Path) -> None:
+    """Write the facts beside the files of a sealed export."""
+    facts = card.model_dump(include=set(_SHARED_FACTS))
+    if card.base_model and model_ref(card.base_model).source not in _PUBLIC_SOURCES:
+        facts.pop("base_model")  # the name of a version here, which means another one elsewhere
+    facts["recipe"] = {name: card.recipe[name] for name in _EVALUATION_RECIPE if name in card.recipe}
+    (target / CARD).write_text(json.dumps(facts, indent=1))
+
+
+def is_sealed_export(folder: Path) -> bool:
+    """Whether export_model wrote this folder, judging by names of files."""
+    return (folder / MANIFEST).is_file() and any((folder / name).is_file() for name in (PREDICTOR, _BACKBONE))
+
+
+def check_export(folder: Path) -> tuple[str, ...]:
+    """The files of a sealed export. Raises REFUSED if one may not be loaded or is gone, INVALID without the facts."""
+    names = _listed_in_export(folder)
+    excluded = trust.choose(names).excluded
+    if excluded:
+        name, why = next(iter(excluded.items()))
+        raise SpeciateError(Code.REFUSED, f"{str(folder)!r} lists {name[:100]!r}. {why}", _ASK_AGAIN)
+    for name in names:
+        if not _place_of(folder, name).is_file():
+            raise SpeciateError(
+                Code.REFUSED, f"{str(folder)!r} is not whole: {name!r}, which {MANIFEST} lists, is gone.", _ASK_AGAIN
+            )
+    if _BACKBONE not in names and (base := _foreign_base(folder)) is not None:
+        raise SpeciateError(
+            Code.REFUSED, f"{str(folder)!r} needs {base[:100]!r}, whose weights are not among its files.", _ASK_AGAIN
+        )
+    _facts(folder)
+    return names
+
+
+def take_export(folder: Path, target: Path) -> dict[str, Any]:
+    """Copy the sealed files into the empty folder `target`; returns the facts. Raises REFUSED if a byte has changed."""
+    for name in check_export(folder):
+        shutil.copyfile(_place_of(folder, name), target / name, follow_symlinks=False)
+    shutil.copyfile(folder / MANIFEST, target / MANIFEST, follow_symlinks=False)
+    try:
+        check(target)
+    except SpeciateError as error:
+        raise SpeciateError(error.code, error.message.replace(str(target), str(folder)), _ASK_AGAIN) from error
+    return _facts(folder)
+
+
+def _foreign_base(folder: Path) -> str | None:
+    """A base model that the model names, with weights that are neither in the folder nor a package's. Whatever has that
+    name on this machine is not what the model was trained on."""
+    try:
+        left: list[Any] = [json.loads((folder / PREDICTOR).read_bytes())]
+    except (OSError, ValueError, RecursionError):
+        return None  # the check of settings, and loading, say what is wrong
+    while left:
+        value = left.pop()
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        base = value.get("base_model") if isinstance(value, dict) else None
+        if isinstance(base, str) and not base.startswith("pkg:"):
+            return base
+    return None
+
+
+def _place_of(folder: Path, name: str) -> Path:
+    kept = folder / PUBLISHER
+    return kept if name == README and kept.is_file() else folder / name
+
+
+def _listed_in_export(folder: Path) -> tuple[str, ...]:
+    try:
+        listed = json.loads((folder / MANIFEST).read_bytes())
+        if isinstance(listed, dict):
+            return tuple(sorted(listed))
+    except (ValueError, RecursionError):
+        pass
+    raise SpeciateError(Code.REFUSED, f"{MANIFEST} of {str(folder)!r} is no list of files.", _ASK_AGAIN)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / CARD).read_bytes())
+        card = ModelCard.model_validate({**facts, "name": "x"})
+        recipe = {name: card.recipe[name] for name in _EVALUATION_RECIPE if name in card.recipe}
+        return card.model_dump(include=set(_SHARED_FACTS)) | {"recipe": recipe}
+    except (OSError, ValueError, TypeError, RecursionError, ValidationError) as error:
+        why = "it has no such file" if isinstance(error, FileNotFoundError) else "it is damaged"
+        raise SpeciateError(
+            Code.INVALID,
+            f"{str(folder)!r} does not say what the model is for, in {CARD}: {why}.",
+            "Export it again with export_model, which writes that file.",
+            str(error)[:200],
+        ) from error

@@ -1,9 +1,9 @@
 """Who signed a model version: `model.sig` beside its files, in the format of OpenSSF Model Signing.
 
-The library `model-signing` writes it and verifies it whole (server/signing.py). At every load the same envelope is
-checked here in milliseconds: its signature (DSSE over ECDSA) by one of the keys that a person named, and that what it
-lists is exactly what files.json lists. That the files are what files.json says is checked by sealed.py before they are
-read. The card (model.json) is not signed, as nothing that loads a model believes it.
+The library `model-signing` writes it and verifies all of it (cli/signing_commands.py). At every load this module checks
+the same envelope in milliseconds: its signature (DSSE over ECDSA) by one of the keys that a person named, and that it
+lists exactly what files.json lists. sealed.py checks the files against files.json before they are read. The card
+(model.json) is not signed, as nothing that loads a model believes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.models import sealed
-from speciate.models.card import Card
+from speciate.models.model_card import ModelCard
 
 SIGNATURE = "model.sig"
 UNSIGNED = (sealed.CARD, SIGNATURE)
@@ -28,7 +28,7 @@ _LONGEST = 16 << 20  # bytes of a signature that are read
 State = Literal["none", "valid", "unknown_key", "broken"]
 
 
-class Signed(NamedTuple):
+class SignatureCheck(NamedTuple):
     state: State
     key: str | None
     """sha256 of the public key that the signature names."""
@@ -37,12 +37,12 @@ class Signed(NamedTuple):
     why: str
 
 
-def look(folder: Path, keys: Sequence[Path]) -> Signed:
-    """What the signature of a sealed folder is worth by these public keys. MISSING_EXTRA without `cryptography` where
-    there is one to be checked; NOT_FOUND or INVALID for a key that cannot be read."""
+def verify(folder: Path, keys: Sequence[Path]) -> SignatureCheck:
+    """Check the signature of a sealed folder by these public keys. Raises MISSING_EXTRA if there is a signature and no
+    `cryptography`; NOT_FOUND or INVALID for a key that cannot be read."""
     path = folder / SIGNATURE
     if not path.is_file():
-        return Signed("none", None, None, f"It has no {SIGNATURE}.")
+        return SignatureCheck("none", None, None, f"It has no {SIGNATURE}.")
     try:
         if path.stat().st_size > _LONGEST:
             raise ValueError("it is too long")
@@ -50,24 +50,26 @@ def look(folder: Path, keys: Sequence[Path]) -> Signed:
         named = str(bundle["verificationMaterial"]["publicKey"]["hint"])
         envelope = bundle["dsseEnvelope"]
         payload = base64.b64decode(envelope["payload"], validate=True)
-        mark = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
+        signature = base64.b64decode(envelope["signatures"][0]["sig"], validate=True)
         kind = str(envelope["payloadType"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        return Signed("broken", None, None, f"{SIGNATURE} cannot be read: {error}.")
+        return SignatureCheck("broken", None, None, f"{SIGNATURE} cannot be read: {error}.")
     known = {fingerprint(key): key for key in keys}
     if named not in known:
-        return Signed("unknown_key", named, None, f"It is signed by the key {named[:16]}, which nobody named here.")
+        return SignatureCheck(
+            "unknown_key", named, None, f"It is signed by the key {named[:16]}, which nobody named here."
+        )
     signer = known[named].name
-    if not _holds(known[named], mark, _encoded(kind, payload)):
-        return Signed("broken", named, signer, f"{SIGNATURE} was not made by the key that it names.")
+    if not _is_valid(known[named], signature, _encoded(kind, payload)):
+        return SignatureCheck("broken", named, signer, f"{SIGNATURE} was not made by the key that it names.")
     if (why := _differs(folder, payload)) is not None:
-        return Signed("broken", named, signer, why)
-    return Signed("valid", named, signer, f"Signed by {signer} ({named[:16]}).")
+        return SignatureCheck("broken", named, signer, why)
+    return SignatureCheck("valid", named, signer, f"Signed by {signer} ({named[:16]}).")
 
 
-def check(folder: Path, card: Card, keys: Sequence[Path]) -> None:
-    """REFUSED where the version is not signed by one of these keys, was changed since, or where another one lies."""
-    found = look(folder, keys)
+def check(folder: Path, card: ModelCard, keys: Sequence[Path]) -> None:
+    """Raise REFUSED if the version is not signed by one of these keys, was changed since, or was replaced."""
+    found = verify(folder, keys)
     why = found.why
     if found.state == "valid":
         if hashlib.sha256((folder / sealed.MANIFEST).read_bytes()).hexdigest() == card.id:
@@ -86,21 +88,21 @@ def fingerprint(key: Path) -> str:
     return hashlib.sha256(pem).hexdigest()
 
 
-def _holds(key: Path, mark: bytes, text: bytes) -> bool:
+def _is_valid(key: Path, signature: bytes, text: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
     public = _public(key)
     try:
-        public.verify(mark, text, ec.ECDSA(getattr(hashes, _HASHES[public.curve.name])()))
+        public.verify(signature, text, ec.ECDSA(getattr(hashes, _HASHES[public.curve.name])()))
     except InvalidSignature:
         return False
     return True
 
 
 def _differs(folder: Path, payload: bytes) -> str | None:
-    """In what the signed list is not that of files.json; None where it is the same."""
+    """How the signed list differs from files.json; None if it does not."""
     try:
         listed = {
             str(each["name"]): str(each["digest"]) for each in json.loads(payload)["predicate"]["resources"]
@@ -115,7 +117,7 @@ def _differs(folder: Path, payload: bytes) -> str | None:
 
 
 def _encoded(kind: str, payload: bytes) -> bytes:
-    """What a DSSE signature is over: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md"""
+    """The bytes that a DSSE signature covers: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md"""
     return b"DSSEv1 %d %b %d %b" % (len(kind.encode()), kind.encode(), len(payload), payload)
 
 

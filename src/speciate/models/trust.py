@@ -1,12 +1,16 @@
-"""What of a published model may be loaded: weights as safetensors, settings as JSON, vocabularies as text. All else may
-run code, so it is left where it is; and settings that ask for code, or point to files elsewhere, refuse the whole.
+"""Which files of a published model may be loaded: weights as safetensors, settings as JSON, vocabularies as text. Any
+other file may run code, so it is excluded. Settings that ask for code, or point to files elsewhere, refuse the model.
 
-Nothing here needs a library of models, and nothing is executed or unpickled.
+Nothing here needs a model library, and nothing is executed or unpickled. If the scanner picklescan is installed, `scan`
+uses it as a tripwire: it never allows a file, as scanners can be evaded. But a folder with a pickle that runs code was
+made to do harm, so its other files are refused, too. picklescan reads opcodes and runs nothing.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import logging
 import math
 import os
 import re
@@ -27,7 +31,7 @@ _CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".dll", ".exe")
 _LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself reads at most
 _DEEPEST = 64
 _POOLING, _SETTINGS = "1_Pooling", "config.json"
-"""Where models of sentence-transformers say how states become a vector: the one folder below that is read."""
+"""Where models of sentence-transformers say how states become a vector: the one subfolder that is read."""
 _BYTES = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -41,34 +45,49 @@ _POINTERS = (
     "pretrained_model_name_or_path", "adapter_path", "weights", "checkpoint",
 )  # fmt: skip
 """Entries of settings that name something to be loaded."""
+_PACKAGE = "picklescan"
+_LARGEST = 4 << 30  # bytes of a file that is scanned
+_NOT_SCANNED = (".7z", ".safetensors", ".json")
+"""Archives that the scanner would unpack to disk first, and formats that are checked here."""
+_SHOWN = 5
 
 
-class Chosen(NamedTuple):
+class Choice(NamedTuple):
     files: tuple[str, ...]
-    set_aside: dict[str, str]
-    """Name -> why it is not taken."""
+    excluded: dict[str, str]
+    """Name -> reason."""
 
 
-def choose(names: Iterable[str]) -> Chosen:
-    """Which files of a published model are taken, by their names alone. REFUSED where no weights are among them."""
+class ScanResult(NamedTuple):
+    by: str | None
+    """Name and version of the scanner; None if none is installed."""
+    files: int
+    """Files with pickles in them, or that could have some."""
+    unread: tuple[str, ...] = ()
+    """Files that it could not read."""
+
+
+def choose(names: Iterable[str]) -> Choice:
+    """Which files of a published model are taken, by their names alone. Raises REFUSED without weights among them."""
     names = sorted(names)
-    aside = {name: why for name in names if (why := _why_not(name)) is not None}
-    taken = tuple(name for name in names if name not in aside)
+    excluded = {name: why for name in names if (why := _why_not(name)) is not None}
+    taken = tuple(name for name in names if name not in excluded)
     if len(names) > foreign_files.MOST_FILES:
         raise _refused(f"It has {len(names):,} files, more than {foreign_files.MOST_FILES:,}.")
     if not any(name.endswith(".safetensors") for name in taken):
         pickles = [name for name in names if name.lower().endswith(_PICKLES)]
         if not pickles:
             raise _cut(f"It has no weights, no file .safetensors; what is there: {_listed(names)}.")
-        said = f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code"
-        raise _refused(f"It has no weights as safetensors: {said}.")
-    return Chosen(taken, aside)
+        why = f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code"
+        raise _refused(f"It has no weights as safetensors: {why}.")
+    return Choice(taken, excluded)
 
 
-def take(folder: Path, target: Path) -> Chosen:
-    """Copy what may be loaded of a folder that a caller named into the empty folder `target`, and check the copy.
+def take(folder: Path, target: Path) -> Choice:
+    """Copy the loadable files of a folder that a caller named into the empty folder `target`, and check the copy: the
+    checked bytes are those that will be loaded.
 
-    REFUSED as `choose`, `check` and foreign_files.py have it: what was looked at is what will be loaded.
+    Raises REFUSED as `choose`, `check` and foreign_files.py do.
     """
     foreign_files.check_folder(folder)
     chosen = choose(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
@@ -82,10 +101,8 @@ def take(folder: Path, target: Path) -> Chosen:
 
 
 def check(folder: Path) -> None:
-    """REFUSED where the files of a model folder, which `choose` would take, are not safe to load or not whole.
-
-    Links, whatever they lead to, code that settings ask for, settings that point elsewhere, safetensors whose header
-    does not fit the file.
+    """Raise REFUSED if the loadable files of a model folder are not safe or not complete: links (wherever they lead),
+    settings that ask for code or point elsewhere, safetensors whose header does not fit the file.
     """
     for path in sorted(folder.iterdir()):
         kind = path.lstat().st_mode
@@ -121,14 +138,14 @@ def _check_file(path: Path) -> None:
 
 def _check_settings(path: Path) -> None:
     try:
-        said = json.loads(path.read_bytes())
-        _check_depth(said, 0)
+        settings = json.loads(path.read_bytes())
+        _check_depth(settings, 0)
     except (ValueError, RecursionError) as error:
         raise _refused(f"{path.name!r} is no JSON that can be read: {str(error)[:100]}.") from error
     if path.name.endswith(".index.json"):
-        _check_index(path, said)
+        _check_index(path, settings)
     if not path.name.startswith(_VOCABULARIES):
-        _check_entries(path, said)
+        _check_entries(path, settings)
 
 
 def _check_depth(value: Any, depth: int) -> None:
@@ -138,12 +155,12 @@ def _check_depth(value: Any, depth: int) -> None:
         _check_depth(part, depth + 1)
 
 
-def _check_entries(path: Path, said: Any) -> None:
-    if isinstance(said, list):
-        for value in said:
+def _check_entries(path: Path, settings: Any) -> None:
+    if isinstance(settings, list):
+        for value in settings:
             _check_entries(path, value)
         return
-    for name, value in said.items() if isinstance(said, Mapping) else ():
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
         if name in _CODE_KEYS and value:
             raise SpeciateError(
                 Code.REFUSED,
@@ -160,9 +177,9 @@ def _leads_away(value: str) -> bool:
     return value.startswith(("/", "~", "\\")) or ".." in value.split("/") or "://" in value or value[1:2] == ":"
 
 
-def _check_index(path: Path, said: Any) -> None:
-    """That every shard lies beside the index, and is there."""
-    shards = said.get("weight_map") if isinstance(said, dict) else None
+def _check_index(path: Path, settings: Any) -> None:
+    """Every shard must lie beside the index."""
+    shards = settings.get("weight_map") if isinstance(settings, dict) else None
     if not isinstance(shards, dict):
         raise _refused(f"{path.name!r} names no shards.")
     for shard in {str(name) for name in shards.values()}:
@@ -220,4 +237,39 @@ def _refused(why: str) -> SpeciateError:
         Code.REFUSED,
         f"The model is not safe to load. {why}",
         "Use another one, or have its maker publish it as safetensors, without code of its own.",
+    )
+
+
+def scan(folder: Path) -> ScanResult:
+    """Scan all files at the top of a folder, excluded ones too. Raises REFUSED if unpickling one would run code."""
+    try:
+        from picklescan.scanner import scan_bytes
+    except ImportError:
+        return ScanResult(None, 0)
+    logging.getLogger(_PACKAGE).setLevel(logging.CRITICAL)  # its messages quote foreign names
+    files, unread = 0, []
+    for path in sorted(folder.iterdir()):
+        info = path.lstat()
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _LARGEST or path.suffix.lower() in _NOT_SCANNED:
+            continue
+        try:
+            with foreign_files.open_file(path) as opened:
+                found: Any = scan_bytes(opened, str(path), path.suffix)
+        except Exception:  # noqa: BLE001 - the library's, on bytes that were made to confuse it
+            unread.append(path.name)
+            continue
+        files += found.scanned_files
+        unread += [path.name] if found.scan_err else []
+        if found.issues_count:
+            raise _refused_pickle(path.name, found)
+    return ScanResult(f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}", files, tuple(unread))
+
+
+def _refused_pickle(name: str, found: Any) -> SpeciateError:
+    called = sorted({f"{each.module}.{each.name}"[:80] for each in found.globals if each.safety.name == "Dangerous"})
+    return SpeciateError(
+        Code.REFUSED,
+        f"The model is not safe to load: {_PACKAGE} found code in {name!r}, which calls "
+        f"{', '.join(called[:_SHOWN])!r}. Pickles are never taken, and of this folder nothing else is either.",
+        "Do not use what this publisher made; find another model with search_models.",
     )

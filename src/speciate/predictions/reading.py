@@ -14,14 +14,24 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate.predictions import identity
-from speciate.predictions.folder import ANSWERS, FEEDBACK, LogFolder
-from speciate.predictions.footers import covered, footer, read_part
-from speciate.predictions.records import ANSWER, GAP, decode, holding
-from speciate.predictions.records import FEEDBACK as FEEDBACK_LINE
+from speciate.predictions import prediction_ids
+from speciate.predictions.log_files import (
+    ANSWER_LINE,
+    ANSWERS,
+    FEEDBACK,
+    FEEDBACK_LINE,
+    GAP_LINE,
+    LogFolder,
+    decode,
+    lines_with,
+    read_footer,
+    read_part,
+    sealed_segments,
+)
 
-if TYPE_CHECKING:  # the daemon starts without it
+if TYPE_CHECKING:
     import pyarrow as pa
+
 
 _TRIES = 20
 _DAY = 86_400.0
@@ -29,7 +39,7 @@ _JSON = ("input", "output", "left_out")
 """Columns that hold JSON."""
 
 
-class Answered(NamedTuple):
+class LoggedAnswer(NamedTuple):
     """One answer that was logged."""
 
     id: str
@@ -50,7 +60,7 @@ class Answered(NamedTuple):
     left_out: tuple[str, ...]
 
 
-class Given(NamedTuple):
+class StoredFeedback(NamedTuple):
     """One feedback."""
 
     prediction: str
@@ -63,7 +73,7 @@ class Given(NamedTuple):
     """By which strategy of the queue the answer was asked about; None: by none."""
 
 
-class Held(NamedTuple):
+class LogContents(NamedTuple):
     answers: int
     models: dict[str, int]
     first: float | None
@@ -91,27 +101,27 @@ def schema(kind: str) -> pa.Schema:
     )  # fmt: skip
 
 
-class Lines(NamedTuple):
+class SegmentRows(NamedTuple):
     answers: list[dict[str, Any]]
     feedback: list[dict[str, Any]]
     missed: int
     torn: int
 
 
-def lines(paths: Iterable[Path], needle: bytes | None = None) -> Lines:
+def read_segments(paths: Iterable[Path], needle: bytes | None = None) -> SegmentRows:
     """What segments hold, as rows of the two schemas; only of lines with `needle`. Raises FileNotFoundError."""
-    found = Lines([], [], 0, 0)
+    found = SegmentRows([], [], 0, 0)
     missed = torn = 0
     for path in paths:
         data = path.read_bytes()
-        decoded = decode(data if needle is None else holding(data, needle))
+        decoded = decode(data if needle is None else lines_with(data, needle))
         torn += decoded.torn
         for record in decoded.records:
-            if record["k"] == ANSWER:
-                found.answers.append(_row(record))
+            if record["k"] == ANSWER_LINE:
+                found.answers.append(_answer_row(record))
             elif record["k"] == FEEDBACK_LINE:
                 found.feedback.append(_feedback_row(record))
-            elif record["k"] == GAP:
+            elif record["k"] == GAP_LINE:
                 missed += record["n"]
     return found._replace(missed=missed, torn=torn)
 
@@ -136,10 +146,10 @@ def answers(
 
     wanted = list(columns) if columns is not None else schema(ANSWERS).names
     needed = list(dict.fromkeys([*wanted, "id", *(["model"] if models else [])]))
-    filters = [("id", ">=", identity.first_after(since))] + ([("model", "in", list(models))] if models else [])
-    parts, open_ = _everything(folder, ANSWERS, needed, filters)
+    filters = [("id", ">=", prediction_ids.first_after(since))] + ([("model", "in", list(models))] if models else [])
+    parts, open_ = _read_parts_and_segments(folder, ANSWERS, needed, filters)
     rows = table(open_.answers, ANSWERS).select(needed)
-    mask = pc.greater_equal(rows["id"], identity.first_after(since))
+    mask = pc.greater_equal(rows["id"], prediction_ids.first_after(since))
     if models:
         mask = pc.and_(mask, pc.is_in(rows["model"], value_set=pa.array(models, pa.string())))
     found = pa.concat_tables([*parts, rows.filter(mask)])
@@ -148,97 +158,101 @@ def answers(
     return found.sort_by("id").select(wanted)
 
 
-def feedback(folder: LogFolder, *, since: float = 0.0, of: str | None = None) -> list[Given]:
+def feedback(folder: LogFolder, *, since: float = 0.0, of: str | None = None) -> list[StoredFeedback]:
     """On answers given at `since` or later, oldest first. `of`: on this one alone."""
-    floor = identity.first_after(since)
+    floor = prediction_ids.first_after(since)
     filters = [("prediction", ">=", floor), *([] if of is None else [("prediction", "=", of)])]
-    parts, open_ = _everything(folder, FEEDBACK, None, filters, needle=None if of is None else of.encode())
+    parts, open_ = _read_parts_and_segments(folder, FEEDBACK, None, filters, needle=None if of is None else of.encode())
     rows = [row for part in parts for row in part.to_pylist()] + open_.feedback
     rows = list({tuple(row.values()): row for row in rows}.values())  # a kill while they are sealed leaves them twice
     found = [
-        Given(**{**row, "label": None if row["label"] is None else json.loads(row["label"])})
+        StoredFeedback(**{**row, "label": None if row["label"] is None else json.loads(row["label"])})
         for row in rows
         if row["prediction"] >= floor and of in (None, row["prediction"])
     ]
     return sorted(found, key=lambda each: each.at)
 
 
-def find(folder: LogFolder, prediction: str, *, since: float = 0.0) -> Answered | None:
+def find(folder: LogFolder, prediction: str, *, since: float = 0.0) -> LoggedAnswer | None:
     """The answer of this id; None where the log does not hold it."""
-    parsed = identity.parse(prediction)
+    parsed = prediction_ids.parse(prediction)
     if parsed is None or parsed.at < since:
         return None
-    bare = identity.bare(prediction)
-    parts, open_ = _everything(folder, ANSWERS, None, [("id", "=", bare)], needle=bare.encode())
+    bare = prediction_ids.strip_chat_prefix(prediction)
+    parts, open_ = _read_parts_and_segments(folder, ANSWERS, None, [("id", "=", bare)], needle=bare.encode())
     rows = [row for part in parts for row in part.to_pylist()] + [row for row in open_.answers if row["id"] == bare]
-    return answered(rows[0]) if rows else None
+    return to_logged_answer(rows[0]) if rows else None
 
 
-def several(folder: LogFolder, predictions: Sequence[str]) -> dict[str, Answered]:
+def find_many(folder: LogFolder, predictions: Sequence[str]) -> dict[str, LoggedAnswer]:
     """Those of these ids that the log holds."""
     wanted = sorted(set(predictions))
-    parts, open_ = _everything(folder, ANSWERS, None, [("id", "in", wanted)]) if wanted else ([], Lines([], [], 0, 0))
+    parts, open_ = (
+        _read_parts_and_segments(folder, ANSWERS, None, [("id", "in", wanted)])
+        if wanted
+        else ([], SegmentRows([], [], 0, 0))
+    )
     rows = [row for part in parts for row in part.to_pylist()]
     rows += [row for row in open_.answers if row["id"] in set(wanted)]
-    return {row["id"]: answered(row) for row in rows}
+    return {row["id"]: to_logged_answer(row) for row in rows}
 
 
-def answered(row: Mapping[str, Any]) -> Answered:
+def to_logged_answer(row: Mapping[str, Any]) -> LoggedAnswer:
     """A row of `answers` with all columns."""
     read = {name: None if row[name] is None else json.loads(row[name]) for name in _JSON}
-    kept = {name: row[name] for name in Answered._fields if name not in _JSON}
-    return Answered(**{**kept, **read, "left_out": tuple(read["left_out"] or ())})
+    kept = {name: row[name] for name in LoggedAnswer._fields if name not in _JSON}
+    return LoggedAnswer(**{**kept, **read, "left_out": tuple(read["left_out"] or ())})
 
 
-def held(folder: LogFolder, *, since: float = 0.0) -> Held:
+def contents(folder: LogFolder, *, since: float = 0.0) -> LogContents:
     """How much there is."""
     import pyarrow.compute as pc
 
     rows = answers(folder, since=since, columns=["at", "model"])
-    _, open_ = _everything(folder, ANSWERS, ["id"], [("id", "=", "")])
+    _, open_ = _read_parts_and_segments(folder, ANSWERS, ["id"], [("id", "=", "")])
     missed, torn = open_.missed, open_.torn
-    for told in map(footer, folder.all_parts()):
+    for told in map(read_footer, folder.all_parts()):
         missed, torn = missed + told.missed, torn + told.torn
     times = pc.min_max(rows["at"]).as_py()
     counts = {each["values"]: each["counts"] for each in pc.value_counts(rows["model"]).to_pylist()}
     models = dict(Counter(counts).most_common())
-    return Held(rows.num_rows, models, times["min"], times["max"], missed, torn, folder.size().bytes)
+    return LogContents(rows.num_rows, models, times["min"], times["max"], missed, torn, folder.size().bytes)
 
 
-def counts(folder: LogFolder, *, since: float = 0.0) -> dict[str, int]:
+def count_by_model(folder: LogFolder, *, since: float = 0.0) -> dict[str, int]:
     """How many answers of each version there are, most first. Of young parts only the names of versions are read."""
     import pyarrow.compute as pc
 
-    floor, found = identity.first_after(since), Counter[str]()
-    parts, open_ = _everything(folder, ANSWERS, ["model"], [("id", ">=", floor)])
+    floor, found = prediction_ids.first_after(since), Counter[str]()
+    parts, open_ = _read_parts_and_segments(folder, ANSWERS, ["model"], [("id", ">=", floor)])
     for part in parts:
         found.update({each["values"]: each["counts"] for each in pc.value_counts(part["model"]).to_pylist()})
     found.update(row["model"] for row in open_.answers if row["id"] >= floor)
     return dict(found.most_common())
 
 
-def since_of(now: float, retention_days: float) -> float:
+def retention_start(now: float, retention_days: float) -> float:
     """Before that answers are not shown any more."""
     return now - retention_days * _DAY
 
 
-def _everything(
+def _read_parts_and_segments(
     folder: LogFolder, kind: str, columns: Sequence[str] | None, filters: list[tuple[str, str, Any]],
     needle: bytes | None = None,
-) -> tuple[list[pa.Table], Lines]:  # fmt: skip
+) -> tuple[list[pa.Table], SegmentRows]:  # fmt: skip
     """Parts (filtered), and of the segments the lines with `needle`, or all."""
     for attempt in range(_TRIES):
         segments = folder.all_segments()
         parts = folder.all_parts(kind)
         try:
-            sealed = covered(folder.all_parts())
+            sealed = sealed_segments(folder.all_parts())
             tables = [
                 read_part(path, columns=columns, filters=None if told.holds_only(filters) else filters)
                 for path in parts
-                if (told := footer(path)).may_hold(filters)
+                if (told := read_footer(path)).may_hold(filters)
             ]
             left = [path for path in segments if path.name not in sealed]
-            return tables, lines(left, needle)
+            return tables, read_segments(left, needle)
         except FileNotFoundError:
             if attempt == _TRIES - 1:
                 raise
@@ -246,13 +260,13 @@ def _everything(
     raise AssertionError
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _answer_row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": record["id"], "at": record["at"], "model": record["model"], "generation": record["generation"],
         "modality": record["modality"], "input": _json(record["input"]), "output": _json(record["output"]),
         "confidence": None if record["confidence"] is None else float(record["confidence"]), "error": record["error"],
         "ms": float(record["ms"]), "given": record.get("given"), "redacted": record.get("redacted", 0),
-        "left_out": _json(record.get("left_out")), "media": sorted(media(record["input"])),
+        "left_out": _json(record.get("left_out")), "media": sorted(input_files(record["input"])),
     }  # fmt: skip
 
 
@@ -264,14 +278,14 @@ def _feedback_row(record: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def media(kept: Any) -> Iterator[str]:
+def input_files(kept: Any) -> Iterator[str]:
     """sha256 of the files that what was kept of an input names."""
     if isinstance(kept, dict):
         data = kept.get("data")
         if isinstance(data, dict) and isinstance(data.get("sha256"), str):
             yield data["sha256"]
         for cell in (kept.get("parts") or {}).values() if isinstance(kept.get("parts"), dict) else ():
-            yield from media(cell)
+            yield from input_files(cell)
 
 
 def _json(value: Any) -> str | None:

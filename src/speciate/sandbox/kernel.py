@@ -8,12 +8,12 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import filter as system_calls
+from speciate.sandbox import syscall_filter
 
 _NEEDED_ABI = 4
 """Landlock ABI that holds files (1), truncation (3) and TCP (4): Linux 6.7."""
 
-CagePolicy = Literal["required", "where_possible"]
+SandboxPolicy = Literal["required", "where_possible"]
 """Whether our own code may read foreign bytes on a kernel that cannot sandbox it (settings.cage); others' may not."""
 
 
@@ -26,7 +26,7 @@ class Layer(NamedTuple):
 
 def layers() -> list[Layer]:
     """Each part of the sandbox, whether this kernel has it, and whether a sandbox is complete without it."""
-    abi, machine, tried = _landlock_abi(), system_calls.machine(), system_calls.tried()
+    abi, machine, tried = _landlock_abi(), syscall_filter.machine(), syscall_filter.probe_support()
     landlock = (
         ("files", 1, "reads and writes stay in the listed folders"),
         ("truncation", 3, "files outside cannot be emptied"),
@@ -48,22 +48,22 @@ def layers() -> list[Layer]:
     ]  # fmt: skip
 
 
-def missing() -> list[str]:
+def missing_layers() -> list[str]:
     """Layers that are needed and not there."""
     return [layer.name for layer in layers() if layer.needed and not layer.there]
 
 
-def complete() -> bool:
+def is_complete() -> bool:
     """Whether every needed layer is there."""
-    return not missing()
+    return not missing_layers()
 
 
-def check(policy: CagePolicy, *, code: bool = False) -> None:
+def check(policy: SandboxPolicy, *, code: bool = False) -> None:
     """Refuse where the kernel lacks a layer: UNAVAILABLE where `policy` requires them all.
 
     `code`: others' code is to run. It is REFUSED then whatever the policy says.
     """
-    lacking = ", ".join(missing())
+    lacking = ", ".join(missing_layers())
     if not lacking:
         return
     if policy == "required":

@@ -1,55 +1,76 @@
-"""What the command line asks of a running daemon, beside calling tools: a visible table of actions.
+"""What the command line asks of a running daemon, beside calling tools: a table of actions, each with its request.
 
-These are not tools: an agent must not reach them through MCP. Approvals above all: what only a person may cause says so
-in the table, and where a key is enrolled it is done only with a person's signature (`production/authority.py`).
+These are not tools: an agent must not reach them through MCP, approvals above all. The table says which actions only a
+person may cause; if a key is enrolled, they need that person's signature (`governance/authorization.py`).
 """
 
 from __future__ import annotations
 
+import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from speciate import __version__, usecases
-from speciate.account import Account, own
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from speciate import __version__, use_cases
 from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.hosts import check_host
-from speciate.jobs.copied import paused_as_copied
-from speciate.loop import ledger
-from speciate.models import registry, signature
-from speciate.production import (
-    aliases,
+from speciate.governance import (
     approval_keys,
     approvals,
     audit,
     audit_heads,
-    authority,
-    confirmed_settings,
+    audit_verification,
+    authorization,
     consents,
     policy,
-    promote,
-    signed,
-    signed_trail,
-    trail_check,
-    verification,
 )
-from speciate.production.statement import Question
-from speciate.server import tracing
+from speciate.governance.approval_signatures import Question
+from speciate.hosts import check_host
+from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
+from speciate.jobs.recovery import jobs_paused_as_copied
+from speciate.lineage import chart, trace
+from speciate.loop import ledger, verification
+from speciate.models import registry, signature
+from speciate.predictions import label_queue
+from speciate.predictions.feedback import make_feedback
+from speciate.promotion import aliases, promote
 from speciate.server.untrusted import clean_text
-from speciate.serving import slots
+from speciate.serving import deployments, record_feedback
+from speciate.serving.deployments import DeploymentKeeper
+from speciate.serving.record_feedback import UnknownClass
 from speciate.settings import load
-from speciate.workspace import place, storage
+from speciate.unix_sockets import Account, own_account
+from speciate.workspace import catalog_identity, filesystem
 from speciate.workspace.backup import automatic_backups, back_up
-
-if TYPE_CHECKING:
-    from speciate.server.service import Service
+from speciate.workspace.workspace import Workspace
 
 ENDING = {"stop", "drain", "policy", "host", "settings"}
 """Actions after whose answer the daemon leaves."""
 _LONGEST_NAME = 100
-_JOBS = "SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state"
+_DRAW = "speciate.lineage.chart:draw"
+_JOBS = "SELECT if(state = 'dead', 'failed', state) AS shown, count(*) FROM jobs GROUP BY shown ORDER BY shown"
+
+
+Answer = dict[str, Any]
+"""One JSON object for the command line."""
+
+
+@dataclass(frozen=True)
+class ControlContext:
+    """The parts of the daemon that actions use."""
+
+    workspace: Workspace
+    engine: Engine
+    pool: Pool
+    keeper: DeploymentKeeper
+    started: float
+    """When the daemon began, by the workspace's clock."""
+    count_clients: Callable[[], int]
 
 
 class Person(NamedTuple):
@@ -61,100 +82,238 @@ class Person(NamedTuple):
     """For the evidence of the row: the signature, and a name that the client claimed where it is another one."""
 
 
-def perform(service: Service, request: dict[str, Any], caller: Account | None = None) -> dict[str, Any]:
+class Request(BaseModel):
+    """The fields of one action. What else the hello of a connection holds is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class PolicyRequest(Request):
+    policy: str
+    use_case: str | None = None
+    """None: the workspace's own policy."""
+
+
+class HostRequest(Request):
+    add: bool
+    host: str
+
+
+class ModelRequest(Request):
+    model: str
+
+
+class BackupRequest(Request):
+    target: Path
+
+
+class ApprovalRequest(Request):
+    id: str
+
+
+class DecideRequest(ApprovalRequest):
+    hash: str | None = None
+    """Of the approval as it was shown; without it nothing is decided."""
+
+
+class ConsentRequest(Request):
+    dataset: str
+    host: str
+
+
+class AllowRequest(ConsentRequest):
+    usd: float
+    days: float | None = None
+
+
+class RefreshRequest(Request):
+    sources: list[str]
+    vectors: bool = False
+
+
+class FingerprintRequest(Request):
+    model: str | None = None
+    """None: every endpoint that is registered."""
+    dataset: str | None = None
+    usd: float | None = None
+
+
+class UseCaseRequest(Request):
+    use_case: str
+
+
+class StartDeploymentRequest(UseCaseRequest):
+    options: dict[str, int | float | None]
+    """Of the settings' `serving`; None: as they are there."""
+
+
+class AuditRequest(Request):
+    head: str | None = None
+    """The hash of a row, or its beginning, as a person kept it elsewhere."""
+    kept: Any = None
+    """The caller's own head outside the workspace."""
+
+
+class TrailRequest(Request):
+    use_case: str | None = None
+    most: int = 50
+
+
+class PromotionRequest(UseCaseRequest):
+    model: str
+    canary_percent: float | None = None
+
+
+class OverrideRequest(PromotionRequest):
+    reason: str
+    serving: str | None = None
+    """With `objections`: what the person saw."""
+    objections: list[str] = []
+
+
+class EnrollRequest(Request):
+    name: str
+    kind: str
+    public: str
+
+
+class RevokeRequest(Request):
+    key: str
+    """Its name, or how its fingerprint begins."""
+
+
+class QuestionRequest(Request):
+    about: dict[str, Any]
+    """The action with its own fields."""
+
+
+class LabelsRequest(UseCaseRequest):
+    """The next answers to label; or, with `prediction`, one label to store."""
+
+    strategy: label_queue.Strategy = "mixed"
+    count: int = 10
+    prediction: str | None = None
+    label: Any = None
+    drawn: str | None = None
+    new_class: bool = False
+    by: str
+    """The account, by the kernel."""
+
+
+class TraceRequest(Request):
+    ref: str
+    example: str | None = None
+    group: str | None = None
+    picture: Literal["svg", "png"] | None = None
+
+
+def perform(context: ControlContext, request: dict[str, Any], caller: Account | None = None) -> Answer:
     """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError.
 
     `caller`: who is at the other end, by the kernel; None: this process itself.
     """
     try:
-        return _perform(service, request, caller)
+        return _perform(context, request, caller)
     except SpeciateError:
         raise
     except Exception as error:
-        if (said := storage.explained(error, service.workspace.folders.root)) is None:
+        if (refusal := filesystem.explain(error, context.workspace.folders.root)) is None:
             raise
-        raise said from error
+        raise refusal from error
 
 
-def _perform(service: Service, request: dict[str, Any], caller: Account | None) -> dict[str, Any]:
-    action, name = _found(str(request.get("action"))), (caller or own()).name
-    if action.question is None:
-        return action.run(service, request | {"by": name})
-    signed = authority.of(service.workspace).check(action.question(service, request), request.get("signed"))
+def _perform(context: ControlContext, request: dict[str, Any], caller: Account | None) -> Answer:
+    action, name = _find_action(str(request.get("action"))), (caller or own_account()).name
+    typed = _parse(action, request | {"by": name})
+    if isinstance(action, OpenAction):
+        return action.run(context, typed)
+    authority = authorization.authority_of(context.workspace)
+    signed = authority.check(action.question(context, typed), request.get("signed"))
     proof: dict[str, Any] = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):
         proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]
-    if action is ACTIONS["settings"]:  # what is written down is what was shown, not what the client says
-        request = request | {"differences": list(authority.of(service.workspace).differences)}
-    made = action.run(service, request, Person(name, proof))
+    answer = action.run(context, typed, Person(name, proof))
     if signed and isinstance(confirmed := signed.shown.get("settings"), dict):
-        authority.of(service.workspace).confirm(confirmed)
-    return made
+        authority.confirm(confirmed)
+    return answer
 
 
-def _found(name: str) -> Anyone | OnlyPerson:
+def _find_action(name: str) -> OpenAction[Any] | PersonAction[Any]:
     if name not in ACTIONS:
         raise unknown("action", name, ACTIONS, "Run `speciate --help`.")
     return ACTIONS[name]
 
 
-def _status(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    workspace, held = service.workspace, authority.of(service.workspace)
+def _parse(action: OpenAction[Any] | PersonAction[Any], request: Mapping[str, Any]) -> Any:
+    try:
+        return action.request.model_validate(request)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise SpeciateError(
+            Code.INVALID,
+            f"The request is not valid: {'.'.join(map(str, problem['loc']))}: {problem['msg']}.",
+            "Install the same version on both sides: pip install -U speciate; then `speciate stop`.",
+        ) from None
+
+
+def _status(context: ControlContext, request: Request) -> Answer:
+    workspace, authority = context.workspace, authorization.authority_of(context.workspace)
     saved = automatic_backups(workspace.folders.backups)
     return {
         "workspace": str(workspace.folders.root),
         "pid": os.getpid(),
         "version": __version__,
-        "running_seconds": round(workspace.elapsed.most(service.started), 1),
-        "clients": service.clients,
+        "running_seconds": round(workspace.elapsed.most(context.started), 1),
+        "clients": context.count_clients(),
         "jobs": dict(workspace.database.read(_JOBS)),
         "policy": workspace.settings.policy,
         "newest_backup": saved[-1].name if saved else None,
         "salvaged": str(workspace.salvaged) if workspace.salvaged else None,
         "identity": workspace.identity,
-        "signed": held.required,
-        "approvals": held.sentence(),
-        "problems": list(held.problems),
+        "signed": authority.required,
+        "approvals": authority.sentence(),
+        "problems": list(authority.problems),
         "policies": dict(workspace.settings.policies),
         "private_hosts": list(workspace.settings.private_hosts),
-        "copy_of": place.original_of(workspace.database),
-        "paused_as_copied": len(paused_as_copied(workspace.database)),
+        "copy_of": catalog_identity.original_of(workspace.database),
+        "paused_as_copied": len(jobs_paused_as_copied(workspace.database)),
     }
 
 
-def _leave(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _stop(context: ControlContext, request: Request) -> Answer:
     return {"pid": os.getpid(), "version": __version__}
 
 
-def _drain(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    """Start nothing more, then leave. Runs go on under their supervisors."""
-    service.engine.drain()
-    return _leave(service, request)
+def _drain(context: ControlContext, request: Request) -> Answer:
+    """Start nothing more, then leave. Runs continue under their supervisors."""
+    context.engine.drain()
+    return _stop(context, request)
 
 
-def _policy(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    """The next daemon reads the new settings; runs go on."""
-    policy.change(service.workspace, request["policy"], by.name, request.get("use_case"), by.proof)
-    return _leave(service, request)
+def _policy(context: ControlContext, request: PolicyRequest, by: Person) -> Answer:
+    """The next daemon reads the new settings; runs continue."""
+    policy.change(context.workspace, request.policy, by.name, request.use_case, by.proof)
+    return _stop(context, request)
 
 
-def _host(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+def _host(context: ControlContext, request: HostRequest, by: Person) -> Answer:
     """As for the policy, the next daemon reads it."""
-    change = policy.add_host if request["add"] else policy.remove_host
-    change(service.workspace, str(request["host"]), by.name, by.proof)
-    return _leave(service, request)
+    change = policy.add_host if request.add else policy.remove_host
+    change(context.workspace, request.host, by.name, by.proof)
+    return _stop(context, request)
 
 
-def _confirm(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    """What settings.toml says now is what a person wants; the next daemon does it."""
-    policy.confirm(service.workspace, request["differences"], by.name, by.proof)
-    return _leave(service, request)
+def _confirm(context: ControlContext, request: Request, by: Person) -> Answer:
+    """Confirm what settings.toml says now, as it was shown; the next daemon follows it."""
+    differences = list(authorization.authority_of(context.workspace).differences)
+    policy.confirm(context.workspace, differences, by.name, by.proof)
+    return _stop(context, request)
 
 
-def _version(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _version(context: ControlContext, request: ModelRequest) -> Answer:
     """Where a version lies, for who signs or verifies it."""
-    workspace = service.workspace
-    found = registry.resolve(workspace.database, workspace.folders, str(request["model"]))
+    workspace = context.workspace
+    found = registry.resolve(workspace.database, workspace.folders, request.model)
     if found.place is None or not found.card.version:
         raise SpeciateError(
             Code.INVALID, f"{found.ref} is no registered version with files here.", "Name one: speciate sign NAME@v3"
@@ -166,340 +325,375 @@ def _version(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _signed(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+def _signed(context: ControlContext, request: ModelRequest, by: Person) -> Answer:
     """A row of the audit for a signature that lies there now."""
-    told = _signature(service, request)
-    signed.record(service.workspace, told["model"], told["id"], told["key"], by.name, by.proof)
-    return {"model": told["model"], "key": told["key"]}
+    found = _signature(context, request)
+    audit.record_model_signature(context.workspace, found["model"], found["id"], found["key"], by.name, by.proof)
+    return {"model": found["model"], "key": found["key"]}
 
 
-def _signature(service: Service, request: dict[str, Any]) -> dict[str, str]:
-    where = _version(service, request)
-    key = signature.look(Path(where["folder"]), ()).key
+def _signature(context: ControlContext, request: ModelRequest) -> dict[str, str]:
+    where = _version(context, request)
+    key = signature.verify(Path(where["folder"]), ()).key
     return {"model": str(where["model"]), "id": str(where["id"]), "key": str(key)}
 
 
-def _resume(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _resume(context: ControlContext, request: Request) -> Answer:
     """What was paused because the workspace is a copy."""
-    return {"jobs": [job.id for job in service.engine.resume_copied()]}
+    return {"jobs": [job.id for job in context.engine.resume_copied()]}
 
 
-def _backup(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return back_up(service.workspace, Path(request["target"]))._asdict()
+def _backup(context: ControlContext, request: BackupRequest) -> Answer:
+    return back_up(context.workspace, request.target)._asdict()
 
 
-def _approval(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _approval(context: ControlContext, request: ApprovalRequest) -> Answer:
     """What a person must see before answering."""
-    approval = approvals.get(service.workspace.database, str(request.get("id")))
-    return approval._asdict() | {"state": approval.state_at(service.workspace.clock.now())}
+    approval = approvals.get(context.workspace.database, request.id)
+    return approval._asdict() | {"state": approval.state_at(context.workspace.clock.now())}
 
 
-def _decide(approve: bool) -> Callable[[Service, dict[str, Any], Person], dict[str, Any]]:
-    def decide(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-        if not request.get("hash") or request["hash"] != _approval(service, request)["hash"]:
+def _decide(approve: bool) -> Callable[[ControlContext, DecideRequest, Person], Answer]:
+    def decide(context: ControlContext, request: DecideRequest, by: Person) -> Answer:
+        if not request.hash or request.hash != _approval(context, request)["hash"]:
             raise SpeciateError(
                 Code.CONFLICT, "What was shown is not what would be decided.", "Look at it again: speciate approve ID"
             )
-        made = approvals.decide(service.workspace, request["id"], approve, by.name, by.proof)
+        made = approvals.decide(context.workspace, request.id, approve, by.name, by.proof)
         return {"state": made.approval.state, "result": made.result, "reason": made.reason}
 
     return decide
 
 
-def _consent(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _consent(context: ControlContext, request: ConsentRequest) -> Answer:
     """What a person must see before allowing."""
-    asked = consents.asked(service.workspace, str(request["dataset"]), str(request["host"]))
-    return asked._asdict() | {"before": asked.before._asdict() if asked.before else None}
+    wanted = consents.consent_request(context.workspace, request.dataset, request.host)
+    return wanted._asdict() | {"before": wanted.before._asdict() if wanted.before else None}
 
 
-def _consents(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return {"consents": [each._asdict() for each in consent.listed(service.workspace.database)]}
+def _consents(context: ControlContext, request: Request) -> Answer:
+    return {"consents": [each._asdict() for each in consent.list_consents(context.workspace.database)]}
 
 
-def _allow(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    usd, days = float(request["usd"]), request["days"]
-    dataset, host = str(request["dataset"]), str(request["host"])
-    given = consents.allow(service.workspace, dataset, host, usd=usd, days=days, by=by.name, proof=by.proof)
-    return given._asdict()
+def _allow(context: ControlContext, request: AllowRequest, by: Person) -> Answer:
+    return consents.allow(
+        context.workspace, request.dataset, request.host, usd=request.usd, days=request.days, by=by.name, proof=by.proof
+    )._asdict()
 
 
-def _disallow(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    dataset, host = str(request["dataset"]), str(request["host"])
-    return consents.disallow(service.workspace, dataset, host, by.name, by.proof)._asdict()
+def _disallow(context: ControlContext, request: ConsentRequest, by: Person) -> Answer:
+    return consents.disallow(context.workspace, request.dataset, request.host, by.name, by.proof)._asdict()
 
 
-def _refresh(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _refresh(context: ControlContext, request: RefreshRequest) -> Answer:
     """Ask the sources of models again."""
-    job = service.engine.submit("refresh", {"sources": request["sources"], "vectors": bool(request.get("vectors"))})
+    job = context.engine.submit("refresh", {"sources": request.sources, "vectors": request.vectors})
     return {"job": job.id}
 
 
-def _start_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    started = slots.start(service.workspace, str(request["use_case"]), **request["options"])
-    service.keeper.poke()
-    return _slot(started)
+def _start_deployment(context: ControlContext, request: StartDeploymentRequest) -> Answer:
+    started = deployments.start_deployment(context.workspace, request.use_case, **request.options)
+    context.keeper.poke()
+    return _deployment_document(started)
 
 
-def _stop_slot(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return _slot(slots.stop(service.workspace, str(request["use_case"])))
+def _stop_deployment(context: ControlContext, request: UseCaseRequest) -> Answer:
+    return _deployment_document(deployments.stop_deployment(context.workspace, request.use_case))
 
 
-def _slots(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return {"slots": [_slot(each) for each in slots.listed(service.workspace)]}
+def _list_deployments(context: ControlContext, request: Request) -> Answer:
+    return {"slots": [_deployment_document(each) for each in deployments.list_deployments(context.workspace)]}
 
 
-def _slot(view: slots.SlotView) -> dict[str, Any]:
+def _deployment_document(view: deployments.DeploymentView) -> Answer:
     return view._asdict() | {"token": str(view.token)}
 
 
-def _fingerprint(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(context: ControlContext, request: FingerprintRequest) -> Answer:
     """Ask one endpoint, or every one that is registered, the pinned questions."""
-    more = {"dataset": request["dataset"], "budget_usd": request["usd"]}
+    more = {"dataset": request.dataset, "budget_usd": request.usd}
     more = {name: value for name, value in more.items() if value is not None}
-    named = [request["model"]] if request["model"] else _endpoints(service)
+    models = [request.model] if request.model else _endpoints(context)
     asked, refused = [], []
-    for model in named:
+    for model in models:
         try:
-            asked.append({"model": model, "job": service.engine.submit("fingerprint", {"model": model, **more}).id})
+            asked.append({"model": model, "job": context.engine.submit("fingerprint", {"model": model, **more}).id})
         except SpeciateError as error:
             refused.append({"model": model, "why": str(error)})
     return {"asked": asked, "refused": refused}
 
 
-def _endpoints(service: Service) -> list[str]:
-    return [card.ref for card in registry.newest_of_each(service.workspace.database) if card.endpoint]
+def _endpoints(context: ControlContext) -> list[str]:
+    return [card.ref for card in registry.newest_of_each(context.workspace.database) if card.endpoint]
 
 
-def _ledger(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    return ledger.document(ledger.ledger(service.workspace))
+def _ledger(context: ControlContext, request: Request) -> Answer:
+    return ledger.document(ledger.ledger(context.workspace))
 
 
-def _verify(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    """`head`: of a row, as a person kept it elsewhere. `kept`: the caller's own head outside the workspace."""
-    workspace = service.workspace
-    verdict = audit.verify(workspace.database, audit_heads.read(workspace.folders.root / audit_heads.NAME))
-    wanted = str(request.get("head") or "")
-    rows = audit.every(workspace.database)
+def _verify(context: ControlContext, request: AuditRequest) -> Answer:
+    workspace = context.workspace
+    verdict = audit.verify(workspace.database, audit_heads.read_heads(workspace.folders.root / audit_heads.NAME))
+    wanted = request.head or ""
+    rows = audit.all_rows(workspace.database)
     if wanted and not any(row.hash.startswith(wanted) for row in rows):
         verdict = verdict._replace(problems=(f"no row has the hash {wanted!r}", *verdict.problems))
-    found = trail_check.check(workspace, rows, request.get("kept"))
+    found = audit_verification.check_audit(workspace, rows, request.kept)
     problems = (*verdict.problems, *found.problems)
     return verdict._replace(problems=problems)._asdict() | {
         "signed": found.signed, "keys": list(found.keys), "identity": workspace.identity,
     }  # fmt: skip
 
 
-def _inventory(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _inventory(context: ControlContext, request: Request) -> Answer:
     """What the catalog refers to, for who compares the files with it."""
-    return verification.inventory(service.workspace).model_dump(mode="json")
+    return verification.inventory(context.workspace).model_dump(mode="json")
 
 
-def _trail(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    rows = audit.newest(service.workspace.database, request.get("use_case"), int(request.get("most", 50)))
-    return {"rows": [row._asdict() | {"evidence": signed_trail.evidence_of(row)} for row in rows]}
+def _trail(context: ControlContext, request: TrailRequest) -> Answer:
+    rows = audit.newest(context.workspace.database, request.use_case, request.most)
+    return {"rows": [row._asdict() | {"evidence": approval_keys.evidence_of(row)} for row in rows]}
 
 
-def _promotion(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _promotion(context: ControlContext, request: PromotionRequest) -> Answer:
     """What a person must see before overriding what stands against a promotion."""
-    workspace = service.workspace
-    spec = promote.exact(workspace, _wanted(request))
+    workspace = context.workspace
+    spec = promote.resolve_model(workspace, _promote_spec(request))
     seen = workspace.database.transact(lambda tx: promote.objections(tx, spec))
-    serving = usecases.serving(workspace.database, spec.use_case)
+    serving = use_cases.serving(workspace.database, spec.use_case)
     return {"model": spec.model, "serving": serving, "objections": seen}
 
 
-def _override(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
+def _override(context: ControlContext, request: OverrideRequest, by: Person) -> Answer:
     """What was shown, done on a named person's word."""
-    workspace = service.workspace
-    spec = promote.exact(workspace, _wanted(request)).model_copy(
-        update={"expected_current": request["serving"] or aliases.NOTHING}
+    workspace = context.workspace
+    spec = promote.resolve_model(workspace, _promote_spec(request)).model_copy(
+        update={"expected_current": request.serving or aliases.NOTHING}
     )
-    told: dict[str, Any] = {"reason": str(request["reason"]), "seen": request["objections"]}
-    return workspace.database.transact(lambda tx: promote.override(tx, spec, by=by.name, proof=by.proof, **told))
+    return workspace.database.transact(
+        lambda tx: promote.override(
+            tx, spec, by=by.name, proof=by.proof, reason=request.reason, seen=request.objections
+        )
+    )
 
 
-def _wanted(request: dict[str, Any]) -> promote.PromoteSpec:
-    given = {name: request[name] for name in ("use_case", "model", "canary_percent") if request.get(name) is not None}
-    return promote.PromoteSpec.model_validate(given)
+def _promote_spec(request: PromotionRequest) -> promote.PromoteSpec:
+    fields = request.model_dump(include={"use_case", "model", "canary_percent"}, exclude_none=True)
+    return promote.PromoteSpec.model_validate(fields)
 
 
-# Keys of people
+def _keys(context: ControlContext, request: Request) -> Answer:
+    authority = authorization.authority_of(context.workspace)
+    keys = [each._asdict() for each in approval_keys.list_keys(context.workspace.database)]
+    return {"keys": keys, "worth": authority.sentence(), "problems": list(authority.problems)}
 
 
-def _keys(service: Service, request: dict[str, Any]) -> dict[str, Any]:
-    held = authority.of(service.workspace)
-    listed = [each._asdict() for each in approval_keys.listed(service.workspace.database)]
-    return {"keys": listed, "worth": held.sentence(), "problems": list(held.problems)}
-
-
-def _enroll(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    (key,) = approval_keys.asked(request).values()
-    row = authority.of(service.workspace).enroll(key, by.name, by.proof)
+def _enroll(context: ControlContext, request: EnrollRequest, by: Person) -> Answer:
+    (key,) = approval_keys.key_to_enroll(request.model_dump()).values()
+    row = authorization.authority_of(context.workspace).enroll(key, by.name, by.proof)
     return {"key": key.fingerprint, "audit": row.hash}
 
 
-def _revoke(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    held = authority.of(service.workspace)
-    row = held.revoke(approval_keys.find(held.keys, str(request["key"])), by.name, by.proof)
-    return {"left": len(held.keys), "worth": held.sentence(), "audit": row.hash}
+def _revoke(context: ControlContext, request: RevokeRequest, by: Person) -> Answer:
+    authority = authorization.authority_of(context.workspace)
+    row = authority.revoke(approval_keys.find_key(authority.keys, request.key), by.name, by.proof)
+    return {"left": len(authority.keys), "worth": authority.sentence(), "audit": row.hash}
 
 
-def _accept(service: Service, request: dict[str, Any], by: Person) -> dict[str, Any]:
-    row = authority.of(service.workspace).accept(by.name, by.proof)
+def _accept(context: ControlContext, request: Request, by: Person) -> Answer:
+    row = authorization.authority_of(context.workspace).accept(by.name, by.proof)
     return {"audit": row.hash}
 
 
-# What a person must see before answering
-
-
-def _question(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+def _question(context: ControlContext, request: QuestionRequest) -> Answer:
     """What the action `about` would do, and a challenge for the answer."""
-    about = request.get("about")
-    about = about if isinstance(about, dict) else {}
-    action = _found(name := str(about.get("action")))
-    if action.question is None:
+    action = _find_action(name := str(request.about.get("action")))
+    if isinstance(action, OpenAction):
         raise SpeciateError(Code.INVALID, f"{name!r} needs no person.", "Call it without a question.")
-    return authority.of(service.workspace).ask(action.question(service, about)).document()
+    question = action.question(context, _parse(action, request.about))
+    return authorization.authority_of(context.workspace).ask(question).document()
 
 
-def _about_approval(decision: str) -> Callable[[Service, dict[str, Any]], Question]:
-    def about(service: Service, request: dict[str, Any]) -> Question:
-        asked = approvals.get(service.workspace.database, str(request.get("id")))
-        shown = {"id": asked.id, "evidence": asked.evidence, "hash": asked.hash, "expires": asked.expires}
-        return Question(decision, asked.action, asked.arguments, shown)
+def _about_approval(decision: str) -> Callable[[ControlContext, ApprovalRequest], Question]:
+    def about(context: ControlContext, request: ApprovalRequest) -> Question:
+        approval = approvals.get(context.workspace.database, request.id)
+        shown = {
+            "id": approval.id, "evidence": approval.evidence, "hash": approval.hash, "expires": approval.expires,
+        }  # fmt: skip
+        return Question(decision, approval.action, approval.arguments, shown)
 
     return about
 
 
-def _about_policy(service: Service, request: dict[str, Any]) -> Question:
-    settings, use_case = service.workspace.settings, request.get("use_case")
-    arguments = {"policy": str(request.get("policy")), "use_case": use_case}
-    if use_case is None:
-        now, changed = settings.policy, {"policy": arguments["policy"]}
-    else:
-        now = settings.policy_of(str(use_case))
-        changed = {"policies": {**settings.policies, str(use_case): arguments["policy"]}}
-    return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed(service, changed)})
+def _about_policy(context: ControlContext, request: PolicyRequest) -> Question:
+    settings, use_case = context.workspace.settings, request.use_case
+    arguments = {"policy": request.policy, "use_case": use_case}
+    now, changed = settings.policy, dict[str, Any](policy=request.policy)
+    if use_case is not None:
+        now, changed = settings.policy_of(use_case), {"policies": {**settings.policies, use_case: request.policy}}
+    return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed_settings(context, changed)})
 
 
-def _about_host(service: Service, request: dict[str, Any]) -> Question:
-    add, host = bool(request.get("add")), check_host(str(request.get("host")))
-    now = service.workspace.settings.private_hosts
+def _about_host(context: ControlContext, request: HostRequest) -> Question:
+    add, host = request.add, check_host(request.host)
+    now = context.workspace.settings.private_hosts
     after = list(dict.fromkeys((*now, host))) if add else [each for each in now if each != host]
-    settings = _confirmed(service, {"private_hosts": after})
+    settings = _confirmed_settings(context, {"private_hosts": after})
     return Question("host", "host", {"add": add, "host": host}, {"now": list(now), "settings": settings})
 
 
-def _confirmed(service: Service, changed: dict[str, Any]) -> dict[str, Any]:
+def _confirmed_settings(context: ControlContext, changed: dict[str, Any]) -> Answer:
     """What a person will have confirmed of the settings after this change: what somebody else wrote is not among it."""
-    return authority.of(service.workspace).confirmed | changed
+    return authorization.authority_of(context.workspace).confirmed | changed
 
 
-def _about_settings(service: Service, request: dict[str, Any]) -> Question:
-    now = confirmed_settings.snapshot(load(service.workspace.folders.root))
-    shown = {"before": authority.of(service.workspace).confirmed, "settings": now}
+def _about_settings(context: ControlContext, request: Request) -> Question:
+    now = authorization.settings_snapshot(load(context.workspace.folders.root))
+    shown = {"before": authorization.authority_of(context.workspace).confirmed, "settings": now}
     return Question("settings", "settings", {}, shown)
 
 
-def _about_signature(service: Service, request: dict[str, Any]) -> Question:
-    return Question("signed", "signed", {"model": str(request.get("model"))}, _signature(service, request))
+def _about_signature(context: ControlContext, request: ModelRequest) -> Question:
+    return Question("signed", "signed", {"model": request.model}, _signature(context, request))
 
 
-def _about_consent(service: Service, request: dict[str, Any]) -> Question:
-    shown = _consent(service, request)
-    arguments = {name: request.get(name) for name in ("dataset", "usd", "days")} | {"host": shown["host"]}
+def _about_consent(context: ControlContext, request: AllowRequest) -> Question:
+    shown = _consent(context, request)
+    arguments = {"dataset": request.dataset, "usd": request.usd, "days": request.days, "host": shown["host"]}
     return Question("allow", "allow", arguments, shown)
 
 
-def _about_disallowing(service: Service, request: dict[str, Any]) -> Question:
-    dataset, host = str(request.get("dataset")), str(request.get("host"))
-    found = consent.find(service.workspace.database, dataset, host)
-    shown = {"before": found._asdict() if found else None}
+def _about_disallowing(context: ControlContext, request: ConsentRequest) -> Question:
+    dataset, host = request.dataset, request.host
+    found = consent.find(context.workspace.database, dataset, host)
+    shown: dict[str, Any] = {"before": found._asdict() if found else None}
     return Question("disallow", "disallow", {"dataset": dataset, "host": host}, shown)
 
 
-def _about_override(service: Service, request: dict[str, Any]) -> Question:
-    named = ("use_case", "model", "canary_percent", "reason")
-    arguments = {name: request.get(name) for name in named}
-    return Question("override", "override", arguments, _promotion(service, request))
+def _about_override(context: ControlContext, request: OverrideRequest) -> Question:
+    arguments = request.model_dump(include={"use_case", "model", "canary_percent", "reason"})
+    return Question("override", "override", arguments, _promotion(context, request))
 
 
-def _about_enrollment(service: Service, request: dict[str, Any]) -> Question:
-    (key,) = approval_keys.asked(request).values()
-    held = authority.of(service.workspace)
-    approval_keys.check_new(key, held.keys)
+def _about_enrollment(context: ControlContext, request: EnrollRequest) -> Question:
+    (key,) = approval_keys.key_to_enroll(request.model_dump()).values()
+    authority = authorization.authority_of(context.workspace)
+    approval_keys.check_new(key, authority.keys)
     arguments = {"name": key.name, "kind": key.kind, "public": key.public}
-    shown = {"key": key.fingerprint, "enrolled": sorted(held.keys), "settings": held.confirmed}
+    shown = {"key": key.fingerprint, "enrolled": sorted(authority.keys), "settings": authority.confirmed}
     return Question("key enroll", "key enroll", arguments, shown)
 
 
-def _about_revocation(service: Service, request: dict[str, Any]) -> Question:
-    keys = authority.of(service.workspace).keys
-    key = approval_keys.find(keys, str(request.get("key")))
+def _about_revocation(context: ControlContext, request: RevokeRequest) -> Question:
+    keys = authorization.authority_of(context.workspace).keys
+    key = approval_keys.find_key(keys, request.key)
     shown = {"key": key.fingerprint, "name": key.name, "left": sorted(set(keys) - {key.fingerprint})}
-    return Question("key revoke", "key revoke", {"key": str(request.get("key"))}, shown)
+    return Question("key revoke", "key revoke", {"key": request.key}, shown)
 
 
-def _about_trail(service: Service, request: dict[str, Any]) -> Question:
-    return Question("accept", "accept", {}, {"problems": authority.of(service.workspace).to_accept()})
+def _about_trail(context: ControlContext, request: Request) -> Question:
+    return Question("accept", "accept", {}, {"problems": authorization.authority_of(context.workspace).to_accept()})
 
 
-Run = Callable[["Service", dict[str, Any]], dict[str, Any]]
-RunByPerson = Callable[["Service", dict[str, Any], Person], dict[str, Any]]
-Ask = Callable[["Service", dict[str, Any]], Question]
+def _labels(context: ControlContext, request: LabelsRequest) -> Answer:
+    """The next answers to label; or, with `prediction`, the label that was stored, or why it is `unknown`."""
+    workspace, use_case = context.workspace, request.use_case
+    if request.prediction is not None:
+        feedback = make_feedback(
+            prediction=request.prediction, label=request.label, source="human", by=request.by,
+            drawn=request.drawn, new_class=request.new_class,
+        )  # fmt: skip
+        try:
+            return {"recorded": record_feedback.add_feedback(workspace, feedback).answer.id}
+        except UnknownClass as error:
+            return {"unknown": error.message}
+    found = label_queue.next_labels(workspace, use_case, strategy=request.strategy, count=request.count)
+    summary = label_queue.summarize_log(workspace, use_case)
+    return {
+        "waiting": found.waiting,
+        "items": [item._asdict() for item in found.items],
+        "agreement": found.agreement._asdict(),
+        "quality": [each._asdict() for each in summary.quality],
+        "missed": summary.contents.missed,
+        "root": str(workspace.folders.root),
+    }
 
 
-class Anyone(NamedTuple):
+def _trace(context: ControlContext, request: TraceRequest) -> Answer:
+    """As text, and, if one is wanted, as an image (`svg`, or `png` in Base64)."""
+    workspace, ref = context.workspace, request.ref
+    if trace.is_answer(ref):
+        traced, reached = trace.trace_answer(workspace, ref), {}
+    else:
+        found = trace.trace_impact(workspace, context.pool, ref, example=request.example, group=request.group)
+        traced = found.traced
+        reached = {"models": list(found.models), "answers": found.answers, "predictions": list(found.ids)}
+    answer = {"text": traced.text, **reached}
+    if request.picture == "svg":
+        answer["picture"] = chart.svg(traced.graph, traced.start)
+    elif request.picture == "png":
+        payload = chart.payload(traced.graph, traced.start)
+        data = context.pool.ask_for_file(_DRAW, payload, lambda path, _: path.read_bytes())
+        answer["picture"] = base64.b64encode(data).decode()
+    return answer
+
+
+R = TypeVar("R", bound=Request)
+
+
+class OpenAction(NamedTuple, Generic[R]):
     """An action that needs no person: `why` not."""
 
-    run: Run
+    request: type[R]
+    run: Callable[[ControlContext, R], Answer]
     why: str
-    question: None = None
 
 
-class OnlyPerson(NamedTuple):
-    """An action that only a person may cause: where a key is enrolled, by a signature of the question."""
+class PersonAction(NamedTuple, Generic[R]):
+    """An action that only a person may cause: if a key is enrolled, by a signature of the question."""
 
-    run: RunByPerson
-    question: Ask
+    request: type[R]
+    run: Callable[[ControlContext, R, Person], Answer]
+    question: Callable[[ControlContext, R], Question]
 
 
 _READS = "it only reads"
-
-ACTIONS: dict[str, Anyone | OnlyPerson] = {
-    "status": Anyone(_status, _READS),
-    "stop": Anyone(_leave, "a kill does the same; runs go on, and the next client starts a daemon"),
-    "drain": Anyone(_drain, "as stop: a newer version takes over"),
-    "question": Anyone(_question, _READS),
-    "policy": OnlyPerson(_policy, _about_policy),
-    "settings": OnlyPerson(_confirm, _about_settings),
-    "host": OnlyPerson(_host, _about_host),
-    "version": Anyone(_version, _READS),
-    "signed": OnlyPerson(_signed, _about_signature),
-    "backup": Anyone(_backup, "a copy, which this account could make without the daemon"),
-    "resume": Anyone(_resume, "jobs that were asked for already; control_job does it one by one"),
-    "refresh": Anyone(_refresh, "asks public sources what models there are, and sends nothing of the workspace"),
-    "fingerprint": Anyone(_fingerprint, "spends only what a person allowed: speciate allow"),
-    "approval": Anyone(_approval, _READS),
-    "approve": OnlyPerson(_decide(approve=True), _about_approval("approve")),
-    "deny": OnlyPerson(_decide(approve=False), _about_approval("deny")),
-    "consent": Anyone(_consent, _READS),
-    "consents": Anyone(_consents, _READS),
-    "allow": OnlyPerson(_allow, _about_consent),
-    "disallow": OnlyPerson(_disallow, _about_disallowing),
-    "keys": Anyone(_keys, _READS),
-    "key enroll": OnlyPerson(_enroll, _about_enrollment),
-    "key revoke": OnlyPerson(_revoke, _about_revocation),
-    "audit": Anyone(_verify, _READS),
-    "inventory": Anyone(_inventory, _READS),
-    "accept": OnlyPerson(_accept, _about_trail),
-    "ledger": Anyone(_ledger, _READS),
-    "trail": Anyone(_trail, _READS),
-    "promotion": Anyone(_promotion, _READS),
-    "override": OnlyPerson(_override, _about_override),
-    "slot start": Anyone(_start_slot, "serves what is in production already"),
-    "slot stop": Anyone(_stop_slot, "a kill does the same; what is in production stays"),
-    "slots": Anyone(_slots, _READS),
-    "labels": Anyone(tracing.labels, "feedback, which record_feedback takes over MCP, too"),
-    "trace": Anyone(tracing.trace, _READS),
+ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
+    "status": OpenAction(Request, _status, _READS),
+    "stop": OpenAction(Request, _stop, "a kill does the same; runs continue, and the next client starts a daemon"),
+    "drain": OpenAction(Request, _drain, "as stop: a newer version takes over"),
+    "question": OpenAction(QuestionRequest, _question, _READS),
+    "policy": PersonAction(PolicyRequest, _policy, _about_policy),
+    "settings": PersonAction(Request, _confirm, _about_settings),
+    "host": PersonAction(HostRequest, _host, _about_host),
+    "version": OpenAction(ModelRequest, _version, _READS),
+    "signed": PersonAction(ModelRequest, _signed, _about_signature),
+    "backup": OpenAction(BackupRequest, _backup, "a copy, which this account could make without the daemon"),
+    "resume": OpenAction(Request, _resume, "jobs that were asked for already; control_job does it one by one"),
+    "refresh": OpenAction(
+        RefreshRequest, _refresh, "asks public sources what models there are, and sends nothing of the workspace"
+    ),
+    "fingerprint": OpenAction(FingerprintRequest, _fingerprint, "spends only what a person allowed: speciate allow"),
+    "approval": OpenAction(ApprovalRequest, _approval, _READS),
+    "approve": PersonAction(DecideRequest, _decide(approve=True), _about_approval("approve")),
+    "deny": PersonAction(DecideRequest, _decide(approve=False), _about_approval("deny")),
+    "consent": OpenAction(ConsentRequest, _consent, _READS),
+    "consents": OpenAction(Request, _consents, _READS),
+    "allow": PersonAction(AllowRequest, _allow, _about_consent),
+    "disallow": PersonAction(ConsentRequest, _disallow, _about_disallowing),
+    "keys": OpenAction(Request, _keys, _READS),
+    "key enroll": PersonAction(EnrollRequest, _enroll, _about_enrollment),
+    "key revoke": PersonAction(RevokeRequest, _revoke, _about_revocation),
+    "audit": OpenAction(AuditRequest, _verify, _READS),
+    "inventory": OpenAction(Request, _inventory, _READS),
+    "accept": PersonAction(Request, _accept, _about_trail),
+    "ledger": OpenAction(Request, _ledger, _READS),
+    "trail": OpenAction(TrailRequest, _trail, _READS),
+    "promotion": OpenAction(PromotionRequest, _promotion, _READS),
+    "override": PersonAction(OverrideRequest, _override, _about_override),
+    "slot start": OpenAction(StartDeploymentRequest, _start_deployment, "serves what is in production already"),
+    "slot stop": OpenAction(UseCaseRequest, _stop_deployment, "a kill does the same; what is in production stays"),
+    "slots": OpenAction(Request, _list_deployments, _READS),
+    "labels": OpenAction(LabelsRequest, _labels, "feedback, which record_feedback takes over MCP, too"),
+    "trace": OpenAction(TraceRequest, _trace, _READS),
 }

@@ -20,15 +20,15 @@ from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import encode, refusal
-from speciate.workspace import storage
-from speciate.workspace.lock import Held, Lock, unusable
+from speciate.workspace import filesystem
+from speciate.workspace.lock import Lock, LockHeldError, unusable_error
 
 LOST = 75
 """Exit status of a candidate that found the workspace owned (EX_TEMPFAIL)."""
 _LOG_BYTES, _LOGS_KEPT = 2 << 20, 3
 
 
-class _Log(logging.handlers.RotatingFileHandler):
+class _DaemonLog(logging.handlers.RotatingFileHandler):
     """daemon.log. Takes over the descriptors 1 and 2 as well, so that what native libraries print lands there too."""
 
     def doRollover(self) -> None:  # noqa: N802 - the name is logging's
@@ -75,7 +75,7 @@ def main() -> int:
         serve = importlib.import_module("speciate.server.service").serve
         group = grp.getgrnam(arguments.group).gr_gid if arguments.group else None
         serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture, stay=arguments.stay, group=group)
-    except Held:
+    except LockHeldError:
         starter.tell({"won": False})
         return LOST
     except SpeciateError as error:
@@ -84,11 +84,11 @@ def main() -> int:
         return 1
     except OSError as error:
         logging.exception("the daemon cannot run")
-        starter.tell(refusal(unusable(root, error)))
+        starter.tell(refusal(unusable_error(root, error)))
         return 1
     except Exception as error:
         logging.exception("the daemon failed")
-        starter.tell(refusal(_explained(root, error)))
+        starter.tell(refusal(_startup_error(root, error)))
         return 70
     return 0
 
@@ -101,16 +101,16 @@ def _detach() -> None:
 
 
 def _log_to(path: Path) -> None:
-    handler = _Log(path, maxBytes=_LOG_BYTES, backupCount=_LOGS_KEPT)
+    handler = _DaemonLog(path, maxBytes=_LOG_BYTES, backupCount=_LOGS_KEPT)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.take_output()
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _explained(root: Path, error: Exception) -> SpeciateError:
+def _startup_error(root: Path, error: Exception) -> SpeciateError:
     """What is not ours to refuse: a disk that filled up under DuckDB, or a defect."""
-    if (said := storage.explained(error, root)) is not None:
-        return said
+    if (explanation := filesystem.explain(error, root)) is not None:
+        return explanation
     return SpeciateError(
         Code.INTERNAL,
         f"The daemon of {root} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",

@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speciate import __version__, local_sockets
+from speciate import __version__, unix_sockets
 from speciate.environment import clean_environment, socket_path, system_unit
 from speciate.errors import Code, SpeciateError
-from speciate.local_sockets import Foreign
 from speciate.server.protocol import DRAINING, Line, as_error, encode
+from speciate.unix_sockets import ForeignSocket
 
 _PATIENCE_SECONDS = 60.0
 _SYSTEM_SECONDS = 15.0
@@ -39,7 +39,7 @@ class NoDaemon(SpeciateError):
     """Nobody serves the workspace, and the caller did not want to start anybody."""
 
 
-class Dialled(NamedTuple):
+class DaemonConnection(NamedTuple):
     line: Line
     answer: dict[str, Any]
 
@@ -52,7 +52,7 @@ def dial(
     start: bool = True,
     fixtures: Sequence[str] = (),
     **more: Any,
-) -> Dialled:
+) -> DaemonConnection:
     """Connect, say hello, and return the connection with the daemon's answer.
 
     `fixtures` are Python files that a daemon which has to be started loads into its server, for conformance tests.
@@ -65,7 +65,7 @@ def dial(
     deadline = time.monotonic() + (_SYSTEM_SECONDS if by_system else _PATIENCE_SECONDS)
     pause, longest = _PAUSE_SECONDS
     while True:
-        dialled, foreign = _look(workspace, hello)
+        dialled, foreign = _try_each_place(workspace, hello)
         if dialled:
             return dialled
         if not start:
@@ -74,7 +74,7 @@ def dial(
             )
         if by_system or not _start(workspace, fixtures, deadline):
             if foreign and not by_system:
-                raise _not_ours(workspace, foreign)
+                raise _foreign_daemon_error(workspace, foreign)
             time.sleep(pause)  # another one holds the lock: it is about to listen, or about to end
             pause = min(2 * pause, longest)
         if by_system and time.monotonic() > deadline:
@@ -91,23 +91,23 @@ def dial(
             )
 
 
-def _look(workspace: Path, hello: dict[str, Any]) -> tuple[Dialled | None, Foreign | None]:
+def _try_each_place(workspace: Path, hello: dict[str, Any]) -> tuple[DaemonConnection | None, ForeignSocket | None]:
     """One attempt at each place; beside it whose socket was found in place of ours."""
     usual: Path | None = None
     with contextlib.suppress(SpeciateError):  # no place for sockets in this environment; a candidate would say so
         usual = socket_path(workspace)
-    if usual and (connection := _connected(usual)) and (dialled := _try(connection, hello)):
+    if usual and (connection := _connected(usual)) and (dialled := _say_hello(connection, hello)):
         return dialled, None
     named = _named_socket(workspace)
     if named is None or named == usual:
         return None, None
     try:
-        connection = local_sockets.connect(named, _owners(workspace))
-    except Foreign as foreign:
+        connection = unix_sockets.connect(named, _owners(workspace))
+    except ForeignSocket as foreign:
         return None, foreign
     except OSError:
         return None, None
-    return _try(connection, hello), None
+    return _say_hello(connection, hello), None
 
 
 def _connected(path: Path) -> socket.socket | None:
@@ -143,7 +143,7 @@ def _owners(workspace: Path) -> set[int]:
     return owners
 
 
-def _not_ours(workspace: Path, foreign: Foreign) -> SpeciateError:
+def _foreign_daemon_error(workspace: Path, foreign: ForeignSocket) -> SpeciateError:
     return SpeciateError(
         Code.UNAVAILABLE,
         f"The daemon that serves {workspace} belongs to another user (uid {foreign.owner}), and answers nobody else.",
@@ -151,7 +151,7 @@ def _not_ours(workspace: Path, foreign: Foreign) -> SpeciateError:
     )
 
 
-def _try(connection: socket.socket, hello: dict[str, Any]) -> Dialled | None:
+def _say_hello(connection: socket.socket, hello: dict[str, Any]) -> DaemonConnection | None:
     """Say hello; None where who listens ends, or is leaving."""
     line = Line(connection)
     try:
@@ -164,7 +164,7 @@ def _try(connection: socket.socket, hello: dict[str, Any]) -> Dialled | None:
         return None
     message = json.loads(answer)
     if message.get("ok"):
-        return Dialled(line, message)
+        return DaemonConnection(line, message)
     line.close()
     if message.get("code") != DRAINING:
         raise as_error(message)

@@ -36,7 +36,7 @@ class TooLong(NamedTuple):
 Frame = bytes | TooLong
 
 
-class Checked(NamedTuple):
+class FrameCheck(NamedTuple):
     message: dict[str, Any]
     """Parsed, where it may go on; else empty."""
     answer: bytes | None
@@ -79,25 +79,25 @@ class Splitter:
             self._begun = self._begun[-_KEPT:]
 
 
-def check(frame: Frame) -> Checked:
+def check(frame: Frame) -> FrameCheck:
     """The message of a frame, or how to answer it: -32700 for no JSON, -32600 for no message, -32602 for parameters
     that no method has. A response is never answered, whatever is wrong with it: two peers would go on for ever."""
     if isinstance(frame, TooLong):
-        told = f"The frame is longer than {LONGEST:,} bytes and was dropped. Send less at once, or a path to a file."
-        return Checked({}, refusal(_id_of_long(frame), REQUEST, told))
+        problem = f"The frame is longer than {LONGEST:,} bytes and was dropped. Send less at once, or a path to a file."
+        return FrameCheck({}, refusal(_id_of_long(frame), REQUEST, problem))
     if not frame.strip():
-        return Checked({}, b"")
+        return FrameCheck({}, b"")
     try:
-        message = _parsed(frame)
+        message = _parse_frame(frame)
     except (ValueError, RecursionError) as error:  # ValueError: also bytes that are no UTF-8, and overlong numbers
-        told = f"The frame is not JSON: {_why(error)}. Send one JSON object a line, as UTF-8."
-        return Checked({}, refusal(_id_at_top(frame), PARSE, told))
+        problem = f"The frame is not JSON: {_why_refused(error)}. Send one JSON object a line, as UTF-8."
+        return FrameCheck({}, refusal(_id_at_top(frame), PARSE, problem))
     if isinstance(message, list):
-        return Checked({}, refusal(None, REQUEST, "Batches are not part of this protocol: send one message a line."))
+        return FrameCheck({}, refusal(None, REQUEST, "Batches are not part of this protocol: send one message a line."))
     if not isinstance(message, dict):
-        return Checked({}, refusal(None, REQUEST, "A message is a JSON object."))
-    wrong = _wrong(message)
-    return Checked(message, None) if wrong is None else Checked({}, wrong)
+        return FrameCheck({}, refusal(None, REQUEST, "A message is a JSON object."))
+    wrong = _answer_invalid(message)
+    return FrameCheck(message, None) if wrong is None else FrameCheck({}, wrong)
 
 
 def refusal(identifier: str | int | None, code: int, message: str) -> bytes:
@@ -106,7 +106,7 @@ def refusal(identifier: str | int | None, code: int, message: str) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": identifier, "error": error}).encode() + b"\n"
 
 
-def _parsed(frame: bytes) -> Any:
+def _parse_frame(frame: bytes) -> Any:
     message = json.loads(frame.decode(), parse_constant=_no_number)  # decoded here: json would guess at UTF-16
     if _too_deep(message):
         raise RecursionError
@@ -119,7 +119,7 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _why(error: Exception) -> str:
+def _why_refused(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"it is nested more than {DEEPEST} levels deep"
     if isinstance(error, UnicodeEncodeError):
@@ -131,12 +131,12 @@ def _why(error: Exception) -> str:
     return str(error).partition(";")[0]
 
 
-def _wrong(message: dict[str, Any]) -> bytes | None:
+def _answer_invalid(message: dict[str, Any]) -> bytes | None:
     """How to answer an object that the server would not, or None where it is a message."""
     method, identifier = message.get("method"), message.get("id")
     if "method" not in message and ("result" in message or "error" in message):
-        return None if _usable(identifier) or identifier is None else b""
-    if "id" in message and not _usable(identifier):
+        return None if _is_usable_id(identifier) or identifier is None else b""
+    if "id" in message and not _is_usable_id(identifier):
         return refusal(None, REQUEST, "An id is a string or a whole number.")
     if not isinstance(method, str):
         return refusal(identifier, REQUEST, "A message has a method, which is a string.")
@@ -146,15 +146,15 @@ def _wrong(message: dict[str, Any]) -> bytes | None:
     if parameters is None:
         return None
     if not isinstance(parameters, dict):
-        told = "params is an object."
+        problem = "params is an object."
     elif not isinstance(parameters.get("_meta", {}), dict):
-        told = "params._meta is an object."
+        problem = "params._meta is an object."
     else:
         return None
-    return refusal(identifier, PARAMS, told) if "id" in message else b""
+    return refusal(identifier, PARAMS, problem) if "id" in message else b""
 
 
-def _usable(identifier: object) -> bool:
+def _is_usable_id(identifier: object) -> bool:
     return isinstance(identifier, str | int) and not isinstance(identifier, bool)
 
 

@@ -5,7 +5,7 @@ the only root, and errors say so. The workspace's own files are below no root, e
 with a person's keys, whatever the roots are and by whatever name a file is reached.
 
 Links are followed before the check, so that a link inside a root cannot lead out of it. What happens to a path after
-the check (somebody swaps in a link) is not stopped here: `production/caller_file.py` reads without following any more.
+the check (somebody swaps in a link) is not stopped here: `serving/predict.py` reads without following any more.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from speciate import secrets
+from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError
-from speciate.production import authority
-from speciate.server.surface import App
-from speciate.settings import config_folder, load
+from speciate.governance import authorization
+from speciate.server.tool_api import App
+from speciate.settings import load
 
 _LONGEST_SHOWN = 200
 _HOMES = {Path("/home"), Path("/Users")}
@@ -31,10 +32,10 @@ _HOMES = {Path("/home"), Path("/Users")}
 def roots(app: App) -> list[Path]:
     """Resolved, in the order in which error messages show them."""
     exports = app.workspace.folders.exports.resolve()
-    return [*(path for path in _asked_for(app) if _why_no_root(app, path) is None), exports]
+    return [*(path for path in _requested_roots(app) if _why_no_root(app, path) is None), exports]
 
 
-def _asked_for(app: App) -> list[Path]:
+def _requested_roots(app: App) -> list[Path]:
     workspace, folder = app.workspace, app.caller.folder
     allowed = [root.expanduser() for root in workspace.settings.roots] or ([folder] if folder else [])
     return [path.resolve() for path in allowed]
@@ -152,7 +153,7 @@ def _below_a_root(app: App, path: str | Path) -> Path:
 
 
 def _outside(app: App, path: str | Path, resolved: Path, allowed: Sequence[Path]) -> SpeciateError:
-    refused = [f"{each} is {why}" for each in _asked_for(app) if (why := _why_no_root(app, each))]
+    refused = [f"{each} is {why}" for each in _requested_roots(app) if (why := _why_no_root(app, each))]
     if (unread := _in_the_file_alone(app, resolved)) is not None:
         return unread
     never = f" ({'; '.join(refused)}, which is never one of them)" if refused else ""
@@ -176,7 +177,7 @@ def _in_the_file_alone(app: App, resolved: Path) -> SpeciateError | None:
     if not found:
         return None
     file, what = workspace.folders.root / "settings.toml", f"{str(resolved)!r} is below {found[0]}, which is in `roots`"
-    if authority.of(workspace).required:
+    if authorization.authority_of(workspace).required:
         return SpeciateError(
             Code.REFUSED,
             f"{what} in {file} and was not confirmed with a signature, as settings must be where a key is enrolled.",

@@ -1,18 +1,19 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job, no slot), when it is told to, when a newer client comes
-(runs and slots go on and are adopted by the next daemon), and at once when it may no longer be the owner.
+It leaves when nobody needs it (no client, no unfinished job, no deployment), on request, when a newer client comes
+(runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the owner.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,25 +26,27 @@ import uvicorn
 from anyio.streams.buffered import BufferedByteStream
 
 import speciate.tools
-from speciate import __version__, account
+from speciate import __version__, unix_sockets
 from speciate.environment import socket_path, system_socket
 from speciate.errors import Code, SpeciateError
+from speciate.governance import audit_heads, authorization
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
-from speciate.jobs.processes import identity
+from speciate.jobs.process_identity import identity
+from speciate.loop import notifications
 from speciate.loop.housekeeping import Housekeeper
-from speciate.predictions.folder import all_logs
-from speciate.production import audit_heads, authority, logged, notifier
-from speciate.production.loading import keep_loaded
-from speciate.server import control, mcp_app
-from speciate.server.listening import MOST_CLIENTS, Silent, serve_forever
+from speciate.predictions import answer_lookup
+from speciate.predictions.log_files import all_logs
+from speciate.predictions.maintenance import LogMaintenance
+from speciate.server import control
+from speciate.server.mcp import app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
-from speciate.server.surface import Caller
-from speciate.serving.folder import all_slots
+from speciate.server.tool_api import Caller
+from speciate.serving.deployment_folder import all_deployments
+from speciate.serving.deployments import DeploymentKeeper
 from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
-from speciate.serving.keeper import Keeper
-from speciate.serving.tender import Tender
+from speciate.serving.preloading import keep_loaded
 from speciate.settings import hold, safety
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
@@ -73,20 +76,20 @@ def serve(
     require_local(root)
     raise_descriptor_limit()
     workspace = Workspace(root)
-    held = authority.of(workspace)
-    for problem in held.problems:
+    authority = authorization.authority_of(workspace)
+    for problem in authority.problems:
         _log.warning("authority: %s", problem)
-    workspace.settings = held.settings()
+    workspace.settings = authority.settings()
     hold(root, safety(workspace.settings))
     if workspace.salvaged:
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
-    for slot in all_slots(workspace.folders) if workspace.copied_from else ():
-        slot.stop()  # before the engine notes that this copy was dealt with
+    for deployment in all_deployments(workspace.folders) if workspace.copied_from else ():
+        deployment.stop()  # before the engine notes that this copy was dealt with
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
-    keeper, hooks = Keeper(workspace, pool), list[notifier.Hook]()
+    keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()
     housekeeper = Housekeeper(workspace, engine)
-    tender = Tender(root, lambda: all_logs(workspace.folders))
+    log_maintenance = LogMaintenance(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(
             workspace, engine, pool, keeper, lock, fixtures, stay=stay, group=group
@@ -96,9 +99,9 @@ def serve(
         backups.start()
         housekeeper.start()
         keep_loaded(workspace, pool, keeper.keeps)
-        audit_heads.keep(workspace)
-        held.listen()
-        hooks += notifier.hooks(workspace)
+        audit_heads.keep_heads(workspace)
+        authority.listen()
+        hooks += notifications.hooks(workspace)
         for hook in hooks:
             hook.start()
         anyio.run(service.run, ready)
@@ -109,8 +112,8 @@ def serve(
         keeper.stop()
         for hook in hooks:
             hook.stop()
-        tender.close()
-        logged.of(workspace).close()
+        log_maintenance.close()
+        answer_lookup.logs_of(workspace).close()
         pool.close()
         backups.stop()
         workspace.close()
@@ -145,7 +148,7 @@ class Service:
         workspace: Workspace,
         engine: Engine,
         pool: Pool,
-        keeper: Keeper,
+        keeper: DeploymentKeeper,
         lock: Lock,
         fixtures: Sequence[Path],
         *,
@@ -153,14 +156,17 @@ class Service:
         group: int | None = None,
     ) -> None:
         self._stay, self._group = stay, group
-        self.workspace, self.engine, self.pool, self.keeper = workspace, engine, pool, keeper
-        self.started = workspace.clock.now()
+        self.workspace, self.engine, self.keeper = workspace, engine, keeper
+        self._context = control.ControlContext(
+            workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients)
+        )
         self.draining = False
         self._lock = lock
-        self._server = mcp_app.build(workspace, engine, pool, fixtures)
-        self._read_only = sorted(tool.name for tool in mcp_app.declared(speciate.tools, "__tool__") if tool.read_only)
+        self._server = app.build(workspace, engine, pool, fixtures)
+        self._read_only = sorted(tool.name for tool in app.declarations(speciate.tools, "__tool__") if tool.read_only)
         self._clients: set[_Client] = set()
-        self._silent = Silent()
+        """Open connections of clients; those of control requests do not count."""
+        self._silent = SilentConnections()
         self._last_busy = workspace.clock.monotonic()
         self._leave = anyio.Event()
         self._forgotten = False
@@ -168,11 +174,6 @@ class Service:
         root = workspace.folders.root
         self._path = socket_path(root) if group is None else system_socket(root)
         self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
-
-    @property
-    def clients(self) -> int:
-        """Open connections of clients; those that only ask or tell the daemon something do not count."""
-        return len(self._clients)
 
     async def run(self, ready: Callable[[], None]) -> None:
         self._path.unlink(missing_ok=True)  # a leftover: whoever listened here held the lock that we hold
@@ -214,7 +215,7 @@ class Service:
         client = _Client(stream)
         async with client:
             try:
-                if account.admitted(account.peer(stream.extra(_RAW_SOCKET)), self._group):
+                if unix_sockets.may_connect(unix_sockets.peer_account(stream.extra(_RAW_SOCKET)), self._group):
                     with self._silent.hello():
                         hello = json.loads(await client.receive_until(b"\n", HELLO_BYTES))
                     await self._greet(client, hello)
@@ -235,7 +236,7 @@ class Service:
         elif (
             serve == self._serve_mcp
             and _newer(str(hello.get("version", "")))
-            and account.may_succeed(account.peer(client.extra(_RAW_SOCKET)), self._group)
+            and unix_sockets.may_succeed(unix_sockets.peer_account(client.extra(_RAW_SOCKET)), self._group)
         ):
             _log.info("leaving for version %s", hello["version"])
             await client.send(encode({"ok": False, "code": DRAINING}))
@@ -247,8 +248,10 @@ class Service:
 
     async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
         folder = hello.get("folder")
-        peer = account.peer(client.extra(_RAW_SOCKET))
-        mine = account.owns(peer)  # others say of their folder what they like, and the daemon may read more
+        peer = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
+        mine = unix_sockets.may_end_daemon(
+            peer
+        )  # others say of their folder what they like, and the daemon may read more
         caller = Caller(Path(folder) if folder and mine else None, f"{peer.name} over MCP", "stdio")
         await client.send(encode({"ok": True, "version": __version__, "read_only": self._read_only}))
         self._clients.add(client)
@@ -260,8 +263,8 @@ class Service:
 
     async def _serve_control(self, client: _Client, hello: dict[str, Any]) -> None:
         try:
-            caller = account.peer(client.extra(_RAW_SOCKET))
-            answer = await anyio.to_thread.run_sync(control.perform, self, hello, caller)
+            caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
+            answer = await anyio.to_thread.run_sync(control.perform, self._context, hello, caller)
         except SpeciateError as error:
             await client.send(encode(refusal(error)))
         else:
@@ -420,3 +423,63 @@ def _write_card(workspace: Workspace, path: Path) -> None:
         "socket": str(path),
     }
     write_whole(workspace.folders.root / "daemon.json", json.dumps(card))
+
+
+HELLO_SECONDS = 10.0
+MOST_SILENT = 64
+MOST_CLIENTS = 256
+"""Connections that last, of MCP clients and of those that keep HTTP open."""
+_PAUSE_SECONDS = 0.2
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EPERM, errno.EPROTO}
+
+
+async def serve_forever(
+    listener: anyio.abc.SocketListener,
+    handle: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]],
+    connections: anyio.abc.TaskGroup,
+) -> None:
+    """Accept connections as `listener.serve` does, which ends at the first accept that fails. A moment without
+    descriptors is waited out. Raises BrokenResourceError for failures that last."""
+    logged = False
+    while True:
+        try:
+            stream = await listener.accept()
+        except anyio.BrokenResourceError as error:
+            if not _is_passing(error.__cause__):
+                raise
+            if not logged:
+                _log.warning("no connection can be accepted for now: %s", error.__cause__)
+            logged = True
+            await anyio.sleep(_PAUSE_SECONDS)
+        else:
+            logged = False
+            connections.start_soon(handle, stream)
+
+
+def _is_passing(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in _PASSING
+
+
+class SilentConnections:
+    """The connections that have not said hello. Each has some seconds to do so; only so many may be open at once, and
+    one more takes the place of the oldest."""
+
+    def __init__(self, most: int = MOST_SILENT, seconds: float = HELLO_SECONDS) -> None:
+        self._most, self._seconds = most, seconds
+        self._waiting: dict[anyio.CancelScope, None] = {}  # oldest first
+
+    @contextmanager
+    def hello(self) -> Iterator[None]:
+        """While one is waited for. Raises TimeoutError when its time is over, or its place is needed."""
+        if len(self._waiting) >= self._most:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        with anyio.move_on_after(self._seconds) as scope:
+            self._waiting[scope] = None
+            try:
+                yield
+            finally:
+                self._waiting.pop(scope, None)
+        if scope.cancelled_caught:
+            raise TimeoutError("it said no hello in time")

@@ -1,242 +1,405 @@
-"""A version that serves: its process, the inputs that wait for it, and the thread that hands them over in batches.
+"""A deployment: serves one version and follows what the daemon wants without dropping a request.
 
-A process that dies under a batch is started again, and the inputs of that batch are asked one by one: so that which
-ended it spoils only itself, and all others are answered, later. Thread-safe.
+It loads and tries the next version beside the one that serves. Only then one assignment sends requests to the new one.
+The old version answers the requests that it has; then its process is ended. A version that fails its trial never gets a
+request: the old one serves on, and a deployment that starts again begins with the last version that served.
 
-Whose fault a missing answer is: an input whose time passed in the queue was never the model's (Overloaded). One that
-was handed over has from then on as long as a request may take, however long it waited: only a model that needs more
-than that is too slow (TimeoutError), and its process is ended. A busy queue ends none.
+A canary is loaded and tried in the same way after production, and answers its share of the requests (`routing`). If it
+is promoted, it serves at once with the process that it has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
-from speciate.serving.batching import Batching, pause
-from speciate.serving.folder import Target
-from speciate.serving.runner import Died, Slow
-from speciate.serving.trial import Asked
+from speciate.faults import fault
+from speciate.serving import routing
+from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted
+from speciate.serving.items import Item, ItemPrediction
+from speciate.serving.replica import (
+    Batching,
+    Full,
+    Process,
+    Replica,
+    Retired,
+    TrialFailed,
+    TrialResult,
+    try_version,
+    warmup_examples,
+)
+from speciate.serving.request_metrics import OVERLOADED, CounterFile, Metrics, Outcome
+from speciate.serving.routing import CANARY, PRODUCTION
+from speciate.workspace.clock import Clock
 
-_RESTART_SECONDS = 1.0, 30.0
-"""Between two attempts to start a process that died: at first, and at most."""
+_LOOK_SECONDS = 0.1
+_RETRY_SECONDS = 15.0
+"""Before a version is tried again where nothing else serves."""
 _log = logging.getLogger(__name__)
 
-Item = dict[str, Any]
+Launch = Callable[[Target], Process]
 
 
-class Process(Asked, Protocol):
-    """As Runner."""
-
-    def interrupt(self) -> None: ...
-
-    def end(self) -> None: ...
+class NoVersionServes(Exception):
+    """No version serves yet; the text says why."""
 
 
-class Full(Exception):
-    """Too many inputs wait."""
-
-
-class Overloaded(Exception):
-    """The input's time passed while it waited for its turn: the model never saw it."""
-
-
-class Retired(Exception):
-    """This version serves no more; another does."""
-
-
-class _Waiting(NamedTuple):
-    item: Item
-    since: float
-    deadline: float
-    future: Future[Item]
-    """Pending while it waits, so that who asked may cancel it; running once the model has it."""
-
-    @property
-    def seconds(self) -> float:
-        """That the model may take for it."""
-        return max(0.001, self.deadline - self.since)
+class SubmittedRequest(NamedTuple):
+    target: Target
+    answers: list[Future[ItemPrediction]]
+    role: str = PRODUCTION
+    """The alias under which the version was asked."""
 
 
 class Deployment:
-    """`process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
-    `told`: hears of each batch (inputs, seconds) and of each death of the process (0, seconds that the restart took).
-    """
+    """`launch` starts the process of a version, which is then loaded here."""
 
     def __init__(
-        self,
-        process: Process,
-        restart: Callable[[], Process],
-        batching: Batching,
-        queue: int,
-        told: Callable[[int, float], None],
+        self, folder: DeploymentFolder, wanted: Wanted, launch: Launch, metrics: Metrics, clock: Clock
     ) -> None:
-        self._process, self._restart, self._told = process, restart, told
-        self._batching, self._most = batching, queue
+        self.folder, self.wanted, self._launch, self._metrics, self._clock = folder, wanted, launch, metrics, clock
+        self.current: Replica | None = None
+        self.canary: Replica | None = None
+        self._writer = StateWriter(folder, clock)
+        self._answered: set[tuple[str, str]] = set()
+        self._loading: Process | None = None
+        self._loads_canary = self._superseded = self._ending = False
         self._change = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
-        self._answering, self._last = 0, batching.most
-        self._retired = self._abandoned = False
-        self._thread = threading.Thread(target=self._work, name=f"serve {process.target.model}", daemon=True)
-        self._thread.start()
+        self._threads, self._retiring = list[threading.Thread](), list[threading.Thread]()
 
-    @property
-    def target(self) -> Target:
-        return self._process.target
+    # Asking
 
-    @property
-    def open(self) -> int:
-        """Inputs that wait or are being answered."""
-        return len(self._waiting) + self._answering
+    def chosen(self, key: str) -> Replica | None:
+        """Who answers a request of this key now: the canary, or what serves."""
+        canary = self.canary
+        return canary if canary and routing.is_for_canary(key, canary.target.model, self.wanted) else self.current
 
-    def submit(self, items: Sequence[Item], deadline: float) -> list[Future[Item]]:
-        """A prediction for each, later. In the future may be Overloaded, where `deadline` (monotonic) passes before
-        its turn comes, or TimeoutError, where the model had it for as long as there was from now to `deadline`: so that
-        may be known only after it. A future that is cancelled before its turn is asked of nobody.
-
-        All of them or none: raises Full or Retired.
-        """
-        now = time.monotonic()
-        asked = [_Waiting(item, now, deadline, Future()) for item in items]
-        with self._change:
-            if self._retired:
-                raise Retired
-            self._drop_late()  # who gave up while the model was busy takes nobody's room
-            if len(self._waiting) + len(asked) > self._most and self._waiting:
-                raise Full
-            self._waiting.extend(asked)
-            self._change.notify_all()
-        return [one.future for one in asked]
-
-    def retire(self, seconds: float) -> bool:
-        """Take nothing more, answer what is open, and free the process. Whether all was answered in time."""
-        with self._change:
-            self._retired = True
-            self._change.notify_all()
-        self._thread.join(seconds)
-        drained = not self._thread.is_alive()
-        if not drained:
-            self._abandoned = True
-            self._process.interrupt()
-            self._thread.join()
-        self._process.end()
-        return drained
-
-    # The thread
-
-    def _work(self) -> None:
-        while batch := self._next():
-            try:
-                self._answer(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait hear of it and the thread lives
-                _log.exception("a batch failed")
-                _fail(batch, error)
-            with self._change:
-                self._answering = 0
-
-    def _next(self) -> list[_Waiting]:
-        """The next batch; empty once this version is retired and all is answered."""
-        with self._change:
-            while True:
-                self._drop_late()
-                if not self._waiting:
-                    if self._retired:
-                        return []
-                    self._change.wait()
-                    continue
-                age = time.monotonic() - self._waiting[0].since
-                waiting = len(self._waiting)
-                rest = 0.0 if self._retired else pause(waiting, age, self._batching, self._last)
-                if rest > 0:
-                    self._change.wait(rest)
-                    continue
-                count = min(self._batching.most, len(self._waiting))
-                next_ones = [self._waiting.popleft() for _ in range(count)]
-                batch = [one for one in next_ones if one.future.set_running_or_notify_cancel()]
-                if not batch:
-                    continue  # nobody waits for these any more
-                self._answering = self._last = len(batch)
-                return batch
-
-    def _drop_late(self) -> None:
-        now = time.monotonic()
-        while self._waiting and (self._waiting[0].deadline <= now or self._abandoned):
-            late = self._waiting.popleft().future
-            if late.set_running_or_notify_cancel():
-                late.set_exception(Overloaded())
-
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
-        began = time.monotonic()
-        try:
-            answers = self._process.answer([one.item for one in batch], max(one.seconds for one in batch))
-        except (Died, Slow) as error:
-            self._recover(batch, error)
-            return
-        except SpeciateError as error:
-            _fail(batch, error)
-            return
-        self._told(len(batch), time.monotonic() - began)
-        for one, answer in zip(batch, answers, strict=True):
-            _settle(one, answer)
-
-    def _recover(self, batch: Sequence[_Waiting], error: Exception) -> None:
-        if self._abandoned:
-            _fail(batch, TimeoutError())
-            return
-        _log.warning("the process of %s ended under %d inputs: %r", self.target.model, len(batch), error)
-        if len(batch) == 1:
-            _settle(batch[0], TimeoutError() if isinstance(error, Slow) else _ended_it())
-        self._start_again()
-        if len(batch) > 1:
-            for one in batch:
-                if one.deadline > time.monotonic() and not self._abandoned:
-                    self._answer([one])
-                else:
-                    _settle(one, TimeoutError())
-
-    def _start_again(self) -> None:
-        """Until it succeeds, or this version is retired and nobody waits any more."""
-        began, (gap, longest) = time.monotonic(), _RESTART_SECONDS
-        self._process.end()
+    def submit(self, items: Sequence[Item], seconds: float, key: str = "") -> SubmittedRequest:
+        """Hand inputs to the version that answers requests of this key now. Raises Full or NoVersionServes."""
+        deadline = time.monotonic() + seconds
         while True:
+            chosen = self.chosen(key)
+            if chosen is None:
+                raise NoVersionServes(self.why_empty())
+            role = CANARY if chosen is self.canary else PRODUCTION
             try:
-                self._process = self._restart()
-            except Exception:  # noqa: BLE001 - the next attempt may succeed
-                _log.exception("%s could not be started again", self.target.model)
-                with self._change:
-                    self._drop_late()
-                    if self._abandoned or (self._retired and not self._waiting):
-                        return
-                    self._change.wait(gap)
-                gap = min(2 * gap, longest)
-            else:
-                self._told(0, time.monotonic() - began)
+                return SubmittedRequest(chosen.target, chosen.submit(items, deadline), role)
+            except Full:
+                self.count(SubmittedRequest(chosen.target, [], role), OVERLOADED)
+                raise
+            except Retired:  # a swap, just now: there is another
+                continue
+
+    def answered(self, model: str, role: str = PRODUCTION) -> None:
+        """Note the first answer of each version: in production it stops the clock of time to model."""
+        if (model, role) not in self._answered:
+            self._answered.add((model, role))
+            self._writer.note(f"{role}.answered", model=model)
+
+    def count(self, submitted: SubmittedRequest, outcome: Outcome) -> None:
+        """What became of a request, for the bake."""
+        self._metrics.overloaded(submitted.target.model, outcome.overloaded)
+        self._writer.count(
+            submitted.role, routing.current_target(submitted.target, submitted.role, self.wanted), outcome
+        )
+
+    @property
+    def state(self) -> State:
+        return self._writer.state
+
+    def why_empty(self) -> str:
+        return routing.empty_reason(self.state, self.wanted.use_case)
+
+    # Life
+
+    def start(self, **known: Any) -> None:
+        """Begin to follow. `known`: what the state says beside versions (pid, port)."""
+        before = self.folder.state()
+        self._writer.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
+        for name, does in (("follow", self._follow), ("watch", self._watch)):
+            self._threads.append(threading.Thread(target=does, name=name, daemon=True))
+            self._threads[-1].start()
+
+    def end(self, seconds: float) -> None:
+        """Take no more requests, answer those in flight, and end every process."""
+        with self._change:
+            self._ending = True
+            self._give_up_loading()
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for serving in (self.current, self.canary):
+            if serving:
+                serving.retire(seconds)
+        for retiring in self._retiring:
+            retiring.join()
+        self._writer.tell(pid=0, serving=None, since=None, loading=None, canary=None)
+        self._writer.write_counters(now=True)
+
+    # What is wanted
+
+    def _watch(self) -> None:
+        """Reads what the daemon wants; what is being loaded and is wanted no more is given up at once."""
+        stamp = self.folder.wanted_stamp()
+        while not self._ending:
+            time.sleep(_LOOK_SECONDS)
+            self._writer.write_counters()
+            if (now := self.folder.wanted_stamp()) == stamp:
+                continue
+            stamp, wanted = now, self.folder.wanted()
+            if wanted is None:
+                continue
+            with self._change:
+                if self._loading and routing.is_unwanted(
+                    self._loading.target.model, wanted, before=self.wanted, as_canary=self._loads_canary
+                ):
+                    self._give_up_loading()
+                self.wanted = wanted
+                self._change.notify_all()
+
+    def _give_up_loading(self) -> None:
+        if self._loading:
+            self._superseded = True
+            self._loading.interrupt()
+
+    def _follow(self) -> None:
+        if (good := self.folder.good()) and good.model != self._model_wanted() and self._is_refused():
+            self._serve(good)  # what is wanted was refused before: until something else is wanted, as before
+        retry_at = 0.0
+        while not self._ending:
+            target = self.wanted.target
+            if self._behind(target, retry_at):
+                assert target
+                self._serve(target)
+                if self.current is None and self._is_refused():
+                    if (good := self.folder.good()) and good.model != target.model:
+                        self._serve(good)
+                    retry_at = time.monotonic() + _RETRY_SECONDS
+                continue
+            if self._update_canary():
+                continue
+            with self._change:
+                self._change.wait(_LOOK_SECONDS if self._behind(self.wanted.target, retry_at) else 1.0)
+
+    def _behind(self, target: Target | None, retry_at: float) -> bool:
+        """Whether another version should serve than does, and may be tried."""
+        if target is None or self._ending:
+            return False
+        if self.current and self.current.target.model == target.model:
+            if self._writer.state.refused:
+                self._writer.tell(refused=None)  # back to what serves: nothing is refused any more
+            return False
+        if self._is_refused():
+            return self.current is None and time.monotonic() >= retry_at
+        return True
+
+    def _update_canary(self) -> bool:
+        """Load the canary that is wanted, end the one that is not. Whether something was to be loaded."""
+        wanted, canary = self.wanted.canary, self.canary
+        if canary and (wanted is None or canary.target.model != wanted.model):
+            self.canary = None
+            self._metrics.canary(canary.target.model, 0)
+            self._writer.tell(canary=None)
+            self._retire_later(canary)
+        if wanted is None:
+            if self._writer.state.canary_refused:
+                self._writer.tell(canary_refused=None)
+            return False
+        if self.canary:
+            self._metrics.canary(wanted.model, self.wanted.percent)
+            return False
+        refused = self._writer.state.canary_refused
+        if self.current is None or self._ending or (refused and refused.key == wanted.key):
+            return False
+        self._serve_canary(wanted)
+        return True
+
+    def _is_refused(self) -> bool:
+        refused, target = self._writer.state.refused, self.wanted.target
+        return bool(refused and target and (refused.generation, refused.model) == target.key)
+
+    def _model_wanted(self) -> str | None:
+        return self.wanted.target.model if self.wanted.target else None
+
+    # Serving
+
+    def _serve(self, target: Target) -> None:
+        """Load, try, switch; or say why not. The canary was loaded and tried before."""
+        canary = self.canary
+        if canary and canary.target.model == target.model:
+            self.canary = None
+            self._metrics.canary(target.model, 0)
+            self._writer.tell(canary=None, canary_refused=None)
+            self._switch(target, canary, TrialResult(0.0, 0, None), 0.0)
+            return
+        began = time.monotonic()
+        if loaded := self._load(target, canary=False):
+            self._switch(target, loaded[0], loaded[1], time.monotonic() - began)
+
+    def _serve_canary(self, target: Target) -> None:
+        began = time.monotonic()
+        if loaded := self._load(target, canary=True):
+            self.canary = loaded[0]
+            self._writer.note("slot.canary", model=target.model, seconds=round(time.monotonic() - began, 3))
+            self._metrics.canary(target.model, self.wanted.percent)
+            self._writer.tell(canary=target.model, loading=None, canary_refused=None)
+
+    def _load(self, target: Target, *, canary: bool) -> tuple[Replica, TrialResult] | None:
+        """The version, loaded and tried; None where it was refused, or is wanted no more."""
+        self._writer.tell(loading=target.model)
+        try:
+            process, trial = self._load_and_try(target, canary=canary)
+        except TrialFailed as unfit:
+            self._refuse(target, str(unfit), canary=canary)
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the version that serves continues
+            _log.exception("%s could not be started", target.model)
+            self._refuse(target, f"its process could not be started: {type(error).__name__}", canary=canary)
+            return None
+        with self._change:
+            late = self._model_wanted() != target.model and not self._is_refused()
+            if canary:
+                late = routing.canary_of(self.wanted) != target.model
+            if self._superseded or self._ending or late:
+                process.end()  # by the time that it was ready it was wanted no more
+                self._superseded = False
+                self._writer.tell(loading=None)
+                return None
+        options = self.wanted.options
+        replica = Replica(
+            process,
+            lambda: self._restart(target),
+            Batching(options.max_batch, options.max_wait_ms / 1000),
+            options.queue,
+            lambda inputs, took: self._heard(target, inputs, took),
+        )
+        return replica, trial
+
+    def _switch(self, target: Target, replica: Replica, trial: TrialResult, seconds: float) -> None:
+        old = self.current
+        fault("promotion_before_switch")
+        self.current = replica
+        with contextlib.suppress(OSError):
+            self.folder.keep_good(target)
+        self._writer.note(
+            "slot.serving", model=target.model, before=old.target.model if old else None,
+            seconds=round(seconds, 3), examples=trial.examples, median_ms=trial.median_ms and round(trial.median_ms, 3),
+        )  # fmt: skip
+        refused = self._writer.state.refused if self._is_refused() else None
+        self._writer.tell(serving=target.model, since=self._clock.now(), loading=None, refused=refused)
+        fault("promotion_switched")
+        self._metrics.serving(target.model, old.target.model if old else None, seconds)
+        if old:
+            self._retire_later(old)
+
+    def _retire_later(self, old: Replica) -> None:
+        seconds = self.wanted.options.drain_seconds
+        retiring = threading.Thread(target=self._retire, args=(old, seconds), name="retire")
+        self._retiring = [*(thread for thread in self._retiring if thread.is_alive()), retiring]
+        retiring.start()
+
+    def _retire(self, old: Replica, seconds: float) -> None:
+        if not old.retire(seconds):
+            self._writer.note("slot.abandoned", model=old.target.model, seconds=seconds)
+
+    def _load_and_try(self, target: Target, *, canary: bool) -> tuple[Process, TrialResult]:
+        """A process with the version loaded and tried."""
+        process = self._launch(target)
+        with self._change:
+            self._loading, self._loads_canary = process, canary
+        try:
+            return process, try_version(
+                process, warmup_examples(self.folder.path, target), self.wanted.options.load_seconds
+            )
+        except BaseException:
+            process.end()
+            raise
+        finally:
+            with self._change:
+                self._loading = None
+
+    def _restart(self, target: Target) -> Process:
+        """A process for a version that serves already and lost its own: it was tried before."""
+        process = self._launch(target)
+        try:
+            process.load(self.wanted.options.load_seconds)
+        except BaseException:
+            process.end()
+            raise
+        return process
+
+    def _refuse(self, target: Target, why: str, *, canary: bool) -> None:
+        with self._change:
+            superseded, self._superseded = self._superseded, False
+            if superseded or self._ending:
+                self._writer.tell(loading=None)
                 return
+        refused = Refused(generation=target.generation, model=target.model, why=why, at=self._clock.now())
+        before = self._writer.state.canary_refused if canary else self._writer.state.refused
+        if before is None or (before.key, before.why) != (refused.key, refused.why):
+            going_on = self.current.target.model if self.current else None
+            alias = CANARY if canary else PRODUCTION
+            self._writer.note("slot.refused", model=target.model, why=why, serving=going_on, alias=alias)
+        self._metrics.refused(target.model)
+        if canary:
+            self._writer.tell(loading=None, canary_refused=refused)
+            return
+        self._writer.tell(loading=None, refused=refused if self._model_wanted() == target.model else before)
+
+    def _heard(self, target: Target, inputs: int, seconds: float) -> None:
+        if inputs:
+            self._metrics.batch(target.model, inputs, seconds)
+            if inputs == 1:
+                role = CANARY if self.canary and self.canary.target.model == target.model else PRODUCTION
+                self._writer.time(role, routing.current_target(target, role, self.wanted), seconds)
+        else:
+            self._writer.note("slot.process_restarted", model=target.model, seconds=round(seconds, 3))
+            self._metrics.restarted(target.model)
 
 
-def _settle(one: _Waiting, answer: Item | Exception) -> None:
-    """Of one that was handed over."""
-    if isinstance(answer, Exception):
-        one.future.set_exception(answer)
-    else:
-        one.future.set_result(answer)
+class StateWriter:
+    """Writes the deployment's state, journal and request counters. If the disk is full, it writes less and the
+    deployment answers all the same."""
 
+    def __init__(self, folder: DeploymentFolder, clock: Clock) -> None:
+        self._folder, self._clock = folder, clock
+        self.state = State()
+        self._counters = CounterFile(folder.counters)
 
-def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
-    for one in batch:
-        if not one.future.done():
-            _settle(one, error)
+    def note(self, kind: str, **data: Any) -> None:
+        """A line of the journal."""
+        try:
+            self._folder.note(kind, self._clock.now(), **data)
+        except OSError:
+            _log.exception("%s could not be noted", kind)
 
+    def tell(self, **changes: Any) -> None:
+        """The state with these changes."""
+        state = self.state.model_copy(update=changes)
+        try:
+            self._folder.tell(state)
+        except OSError:
+            _log.exception("the state could not be written")
+        self.state = state
 
-def _ended_it() -> SpeciateError:
-    return SpeciateError(
-        Code.UNAVAILABLE,
-        "The model's process ended on this input: it needed too much memory, or it crashed.",
-        "Send a smaller input.",
-    )
+    def count(self, alias: str, target: Target, outcome: Outcome) -> None:
+        """What became of a request."""
+        self._counters.add((alias, target.generation, target.model), self._clock.now(), outcome)
+
+    def time(self, alias: str, target: Target, seconds: float) -> None:
+        """What the version took for one input alone."""
+        if target.slowest_ms is not None:
+            slow = 1000 * seconds > target.slowest_ms
+            self._counters.time((alias, target.generation, target.model), self._clock.now(), slow)
+
+    def write_counters(self, *, now: bool = False) -> None:
+        """Those that changed, where it is time or `now`."""
+        try:
+            self._counters.write(now=now)
+        except OSError:
+            _log.exception("the tallies could not be written")

@@ -1,7 +1,7 @@
-"""The process of a slot: `python -m speciate.serving.process SLOT_DIR`, started by the daemon and outliving it.
+"""The process of a deployment: `python -m speciate.serving.process FOLDER`, started by the daemon and outliving it.
 
-It takes the claim, listens, and follows what is wanted. Status 75: another process is this slot; 73: its port is in
-use, which its state says.
+It takes the claim, listens, and follows what is wanted. Exit status 75: another process has the claim; 73: its port is
+in use, as its state says.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from pathlib import Path
 
 import uvicorn
 
-from speciate import local_sockets
-from speciate.clock import SystemClock
+from speciate import __version__, unix_sockets
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.predictions.folder import log_folder
-from speciate.predictions.log import Log
-from speciate.sandbox import CagePolicy
+from speciate.predictions.log import AnswerLog
+from speciate.predictions.log_files import log_folder
+from speciate.predictions.maintenance import LogMaintenance
+from speciate.sandbox import SandboxPolicy
 from speciate.serving.api import Api
-from speciate.serving.deployment import Process
-from speciate.serving.folder import Claimed, SlotFolder, State, Target, Wanted
+from speciate.serving.deployment import Deployment
+from speciate.serving.deployment_folder import AlreadyClaimed, DeploymentFolder, State, Target, Wanted
 from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
-from speciate.serving.metrics import Metrics
-from speciate.serving.runner import Runner
-from speciate.serving.slot import Slot
-from speciate.serving.tender import Tender
+from speciate.serving.replica import Process, Runner
+from speciate.serving.request_metrics import Metrics
 from speciate.settings import hold, in_force
+from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Folders
 
 TAKEN, PORT_IN_USE = 75, 73
@@ -67,12 +66,12 @@ class _Server(uvicorn.Server):
 
 def main(path: str, cage: str | None = None) -> int:
     """`cage`: how the daemon sandboxes; without it as settings.toml says."""
-    folder = SlotFolder(Path(path))
+    folder = DeploymentFolder(Path(path))
     root = folder.path.parent.parent
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         folder.claim()
-    except Claimed:
+    except AlreadyClaimed:
         return TAKEN
     wanted = folder.wanted()
     if wanted is None or folder.stopped:
@@ -96,28 +95,29 @@ def main(path: str, cage: str | None = None) -> int:
     return 0
 
 
-def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.socket) -> None:
+def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socket.socket) -> None:
     settings = in_force(root)
-    policy: CagePolicy = settings.cage
+    policy: SandboxPolicy = settings.cage
 
     def launch(target: Target) -> Process:
         return Runner(root, root / "cache" / "pool", target, wanted.options.memory_mb, policy)
 
     sys.setswitchinterval(_SWITCH_SECONDS)
     clock, metrics = SystemClock(), Metrics(wanted.use_case)
-    log = Log(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
-    tender = Tender(root, lambda: [log.folder])
-    slot = Slot(folder, wanted, launch, metrics, clock)
+    log = AnswerLog(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
+    maintenance = LogMaintenance(root, lambda: [log.folder])
+    deployment = Deployment(folder, wanted, launch, metrics, clock)
     port, near = listener.getsockname()[1], _near(folder)
     path = near.getsockname() if near else ""
     apart = None if near else _APART
     folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
-    slot.start(
-        pid=os.getpid(), port=port, socket=path, apart=apart, problem=None, serving=None, since=None, loading=None
-    )
+    deployment.start(
+        pid=os.getpid(), version=__version__, port=port, socket=path, apart=apart, problem=None, serving=None,
+        since=None, loading=None,
+    )  # fmt: skip
     server = _Server(
         uvicorn.Config(
-            Api(slot, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
+            Api(deployment, metrics, folder.token(), log).app(), lifespan="off", log_level="warning", access_log=False,
             timeout_keep_alive=75, timeout_graceful_shutdown=int(wanted.options.drain_seconds),
             http=bounded_protocol(_CONNECTIONS), backlog=_CONNECTIONS,
         )
@@ -128,26 +128,26 @@ def _serve(folder: SlotFolder, root: Path, wanted: Wanted, listener: socket.sock
     try:
         server.run([listener, near] if near else [listener])
     finally:
-        slot.end(wanted.options.drain_seconds)
+        deployment.end(wanted.options.drain_seconds)
         if near:
             Path(path).unlink(missing_ok=True)
         log.close()
-        tender.close()
+        maintenance.close()
         folder.note("slot.ended", clock.now(), pid=os.getpid())
 
 
-def _leave_when_told(folder: SlotFolder, server: uvicorn.Server) -> None:
+def _leave_when_told(folder: DeploymentFolder, server: uvicorn.Server) -> None:
     while not folder.stopped:
         time.sleep(_LOOK_SECONDS)
     server.should_exit = True
 
 
-def _near(folder: SlotFolder) -> socket.socket | None:
+def _near(folder: DeploymentFolder) -> socket.socket | None:
     """Where the daemon asks: in the deployment's folder, or where its file system has no sockets (virtiofs, exFAT) in
     this user's folder for them. None where neither can be: clients over HTTP are served all the same."""
     for place in ("socket", "far_socket"):
         try:
-            return local_sockets.listen(getattr(folder, place), _CONNECTIONS)
+            return unix_sockets.listen(getattr(folder, place), _CONNECTIONS)
         except (OSError, SpeciateError) as error:
             _log.warning("no unix socket (%s): %s", place, error)
     return None

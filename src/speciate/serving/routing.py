@@ -1,7 +1,8 @@
-"""Which requests a canary answers: a pure function of their key, so that who asks again gets the same version.
+"""Which version answers a request, and which one a deployment loads next. Pure.
 
-A key is hashed to a place in [0, 100); the canary has the places below its percentage. Raising it only adds keys.
-Use case and version go into the hash: else the same people would try every canary of every use case.
+A canary's requests follow from their keys: the same key gets the same version. A key is hashed to a place in [0, 100);
+the canary has the places below its percentage, so raising it only adds keys. Use case and version are part of the hash;
+without them the same people would try every canary of every use case.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from speciate.serving.deployment_folder import State, Target, Wanted
+
+PRODUCTION, CANARY = "production", "canary"
 HEADER = "x-request-key"
 LONGEST_KEY = 256
 
 
-def place(use_case: str, canary: str, key: str) -> float:
+def hash_percent(use_case: str, canary: str, key: str) -> float:
     """Of a key, uniform in [0, 100)."""
     digest = hashlib.sha256(json.dumps([use_case, canary, key]).encode()).digest()
     return 100 * int.from_bytes(digest[:6], "big") / (1 << 48)
 
 
 def to_canary(use_case: str, canary: str, key: str, percent: float) -> bool:
-    return place(use_case, canary, key) < percent
+    return hash_percent(use_case, canary, key) < percent
 
 
-def key_of(headers: Mapping[str, str], body: Any) -> str | None:
+def request_key(headers: Mapping[str, str], body: Any) -> str | None:
     """What a request is known by: its header, its body's `key` (OpenAI's `user` in a chat), or the `id` of its only
     input. None where it says nothing: an id that is the input's place in its request is none."""
     if key := headers.get(HEADER):
@@ -40,3 +44,35 @@ def key_of(headers: Mapping[str, str], body: Any) -> str | None:
         return None
     identifier = inputs[0].get("id")
     return identifier if isinstance(identifier, str) and identifier not in ("", "0") else None
+
+
+def current_target(target: Target, role: str, wanted: Wanted) -> Target:
+    """What the version serves for by now: it may have been promoted again since it was loaded."""
+    now = wanted.canary if role == CANARY else wanted.target
+    return now if now and now.model == target.model else target
+
+
+def canary_of(wanted: Wanted) -> str | None:
+    return wanted.canary.model if wanted.canary else None
+
+
+def is_for_canary(key: str, canary: str, wanted: Wanted) -> bool:
+    """Whether a request of this key is for the canary that is loaded: nothing is for one that is wanted no more."""
+    return canary_of(wanted) == canary and to_canary(wanted.use_case, canary, key, wanted.percent)
+
+
+def is_unwanted(loading: str, wanted: Wanted, *, before: Wanted, as_canary: bool) -> bool:
+    """Whether the version that is being loaded is not the next one to load, now that something else is wanted."""
+    if not as_canary:
+        return wanted.target is not None and loading != wanted.target.model
+    was = before.target.model if before.target else None
+    return (wanted.target is not None and wanted.target.model != was) or canary_of(wanted) != loading
+
+
+def empty_reason(state: State, use_case: str) -> str:
+    """Why no version serves."""
+    if state.loading:
+        return f"{state.loading} is being loaded."
+    if state.refused:
+        return f"{state.refused.model} was not let serve: {state.refused.why}."
+    return f"No model is in production for {use_case}."

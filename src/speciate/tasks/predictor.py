@@ -1,6 +1,6 @@
 """Models that answer: loaded from a version's folder, or the constant answer that every model must beat.
 
-A folder of the first kind holds `predictor.json` (task, representation, readout), `representation.safetensors` and
+A folder of the first kind holds `predictor.json` (task, representation, task head), `representation.safetensors` and
 `estimator.safetensors`; every file is checked against its hash before it is read.
 """
 
@@ -15,25 +15,20 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.language.bases import packaged_weights, writes
-from speciate.language.seeing import sees
 from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
-from speciate.tasks import network, preference, seeing, writing
-from speciate.tasks.columns import Columns
-from speciate.tasks.contract import Prediction, Predictor, Readout, Representation, Terms, answers
-from speciate.tasks.documents import Documents
-from speciate.tasks.embeddings import Embeddings
-from speciate.tasks.features import Features
-from speciate.tasks.lags import Lags
-from speciate.tasks.network import MANIFEST
-from speciate.tasks.parts import Parts
-from speciate.tasks.step_states import StepStates
-from speciate.tasks.steps import Steps
-from speciate.tasks.table import READOUTS, AnyReadout
-from speciate.tasks.unit_features import UnitFeatures
-from speciate.tasks.vectors import Vectors
-from speciate.tasks.voxel_features import VoxelFeatures
+from speciate.models.language.causal_lm import is_causal_lm, packaged_weights
+from speciate.models.language.vision_language import is_vision_language
+from speciate.tasks import language_predictor, network_predictor, vision_language_predictor
+from speciate.tasks.families.control import StepStates
+from speciate.tasks.families.forecasting import Lags
+from speciate.tasks.families.segmentation import VoxelFeatures
+from speciate.tasks.families.tokens import UnitFeatures
+from speciate.tasks.multimodal_representation import Parts
+from speciate.tasks.network_predictor import MANIFEST
+from speciate.tasks.representations import Columns, Documents, Embeddings, Features, Steps, Vectors
+from speciate.tasks.task import Prediction, Predictor, Representation, TaskHead, TaskTerms, predict_examples
+from speciate.tasks.task_heads import TASK_HEADS, AnyTaskHead
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
@@ -53,12 +48,12 @@ class _Manifest(BaseModel):
     format: int = 1
     task: str
     representation: dict[str, Any]
-    readout: AnyReadout
+    readout: AnyTaskHead
 
 
 class TrainedPredictor:
-    def __init__(self, task: str, representation: Representation, estimator: Estimator, readout: Readout) -> None:
-        self.task, self.representation, self.estimator, self.readout = task, representation, estimator, readout
+    def __init__(self, task: str, representation: Representation, estimator: Estimator, task_head: TaskHead) -> None:
+        self.task, self.representation, self.estimator, self.readout = task, representation, estimator, task_head
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,7 +68,7 @@ class TrainedPredictor:
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
             return []
-        return answers(self.readout, self.estimator.scores(self.representation.encode(examples)), examples)
+        return predict_examples(self.readout, self.estimator.scores(self.representation.encode(examples)), examples)
 
     def save(self, folder: Path) -> str:
         """Write and seal a new model folder; returns its id."""
@@ -95,11 +90,11 @@ class ConstantPredictor:
         return [self._answer(example) for example in examples]
 
 
-def constant(task: str, truths: Sequence[Any], terms: Terms) -> Predictor:
-    """What is answered without a model, known from the training truths. `terms`: with the examples' modality."""
+def constant(task: str, targets: Sequence[Any], terms: TaskTerms) -> Predictor:
+    """What is answered without a model, known from the training targets. `terms`: with the examples' modality."""
     family = find_task(task).family
-    labels = tuple(sorted(set(truths))) if family == "classification" else ()
-    return ConstantPredictor(task, READOUTS[family].baseline(truths, terms), labels)
+    labels = tuple(sorted(set(targets))) if family == "classification" else ()
+    return ConstantPredictor(task, TASK_HEADS[family].baseline(targets, terms), labels)
 
 
 def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predictor:
@@ -116,20 +111,20 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
             "Call evaluate_models, or train_model(method='sft', ...) and ask the model that it makes.",
         )
     sealed.check(path)
-    if not (path / MANIFEST).is_file() and writes(path):
-        return writing.load(path, threads)
-    if not (path / MANIFEST).is_file() and sees(path):
-        return seeing.load(path, threads)
+    if not (path / MANIFEST).is_file() and is_causal_lm(path):
+        return language_predictor.load_language_model(path, threads)
+    if not (path / MANIFEST).is_file() and is_vision_language(path):
+        return vision_language_predictor.load_vision_model(path, threads)
     try:
         said = json.loads((path / MANIFEST).read_text())
         if "language" in said:
-            return writing.load(path, threads)
+            return language_predictor.load_language_model(path, threads)
         if "seeing" in said:
-            return seeing.load(path, threads)
+            return vision_language_predictor.load_vision_model(path, threads)
         if "reward" in said:
-            return preference.load(path, threads)
+            return language_predictor.load_reward_model(path, threads)
         if "backbone" in said:
-            return network.load(path, threads)
+            return network_predictor.load_network(path, threads)
         manifest = _Manifest.model_validate(said)
     except (FileNotFoundError, ValueError) as error:
         why = "it has no predictor.json" if isinstance(error, FileNotFoundError) else "its predictor.json is damaged"

@@ -3,10 +3,10 @@
     train/classical -> shortlist -> train/probe-... -> train/continue-... -> train/full-... -> evaluate -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
-only while the objective is not surely met and budget is left. Where a network serves, what it learned is gone on with
-before another one is begun: a warm start, from the newest data. Where there are more than three base models, those
-that promise little are left out before any of them is trained. Which models are worth evaluating is decided on
-validation examples; the test split is used once, for all of them. Losers stay registered.
+only while the objective is not surely met and budget is left. Where a network serves, it is trained on from the newest
+data before another one is begun: a warm start. Where there are more than three base models, those that promise little
+are excluded before any of them is trained. Which models are worth evaluating is decided on validation examples; the
+test split is used once, for all of them. Losers stay registered.
 """
 
 from __future__ import annotations
@@ -18,24 +18,33 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate import usecases
-from speciate.datasets import missing_labels, versions
+from speciate import use_cases
+from speciate.datasets import splits, versions
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
-from speciate.evaluation.contestants import find_incumbent
+from speciate.errors import Call, Code, SpeciateError
+from speciate.evaluation.evaluated_models import find_incumbent
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
-from speciate.models import registry
-from speciate.models.backbones import saved
-from speciate.models.card import EXPORT
+from speciate.models import model_folder, registry
+from speciate.models.model_card import EXPORT
 from speciate.refs import dataset_ref
-from speciate.training import shortlist, train
-from speciate.training.narrowing import SHORTLIST, compared, comparison, narrowed, shortlisted
-from speciate.training.options import LANGUAGE, methods_for, options
-from speciate.training.options import check as check_option
-from speciate.training.present import all_options
-from speciate.training.specs import Method, Option, TrainSpec
-from speciate.training.way import Way
+from speciate.training import train
+from speciate.training.planning import shortlist
+from speciate.training.planning.available_methods import (
+    LANGUAGE,
+    all_candidates,
+    available_candidates,
+    check_candidate,
+    methods_for,
+)
+from speciate.training.planning.shortlist import (
+    SHORTLIST_STEP,
+    comparable_base_models,
+    keep_shortlisted,
+    shortlist_report,
+    shortlist_request,
+)
+from speciate.training.train_spec import Candidate, Method, TrainSpec
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -61,7 +70,7 @@ class SpecializeSpec(BaseModel):
     """Empty: from the cheapest up."""
     like: str | None = None
     """A model version whose recipe is tried first."""
-    ways: tuple[Way, ...] = ()
+    ways: tuple[Candidate, ...] = ()
     """What may be tried, as `ways` found it; empty: what was named, else from `classical` on."""
     shortlist: bool = False
     """Whether base models are compared before any of them is trained, as `has_many` found it."""
@@ -70,11 +79,11 @@ class SpecializeSpec(BaseModel):
     seed: int = 0
 
 
-class Candidate(NamedTuple):
+class TrainedCandidate(NamedTuple):
     """A training that ended well."""
 
     model: str
-    way: Way
+    candidate: Candidate
     report: dict[str, Any]
     seconds: float
 
@@ -93,7 +102,7 @@ class Candidate(NamedTuple):
 
 def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     """Checks every training that may come, and that there is something to judge by: a core suite or a test split."""
-    use_case = usecases.get(workspace.database, spec.use_case)
+    use_case = use_cases.get(workspace.database, spec.use_case)
     version = versions.version(workspace.database, spec.dataset)
     manifest = suite = version.manifest
     if use_case.suites.core:
@@ -102,18 +111,23 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no split 'test'; it has {manifest.splits}. Without one there is nothing to judge by.",
-            f"Call curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'split'}}]): it gets a leak-free one of "
-            "train, validation and test.",
+            next=[
+                Call(
+                    "curate_dataset",
+                    {"dataset": manifest.ref, "steps": [{"op": "split"}]},
+                    ": it gets a leak-free one of train, validation and test",
+                )
+            ],
         )
     find_incumbent(workspace, use_case, tuple(suite.columns))
     family = find_task(use_case.task).family
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
-    there = spec.ways or _asked(spec) or [Way(**option.model_dump()) for option in options(manifest.modality, family)]
-    ways = _with_recipe(spec, _automatic(spec, there))
+    there = spec.ways or _named_candidates(spec) or available_candidates(manifest.modality, family)
+    ways = _with_like(spec, _of_named_bases(spec, there))
     plans = [
-        train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
-        for way in ways or [Way(method="classical")]
+        train.plan(_train_spec(spec, candidate, spec.dataset, spec.budget_minutes), workspace)
+        for candidate in ways or [Candidate(method="classical")]
     ]
     known = [each.seconds for each in plans if each.seconds is not None]
     return Plan(
@@ -123,63 +137,65 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         resolved={
             "dataset": manifest.ref,
             "use_case": f"{use_case.name} version {use_case.version}",
-            "candidates": [way.model_dump(exclude_none=True) for way in ways],
+            "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
-            **({"warnings": warnings} if (warnings := missing_labels.of_report(version.report)) else {}),
+            **({"warnings": warnings} if (warnings := splits.warnings_of_report(version.report)) else {}),
         },
     )
 
 
-def ways(
+def choose_candidates(
     workspace: Workspace,
     use_case: str,
     dataset: str,
     base_models: Sequence[str] = (),
     methods: Sequence[Method] = (),
-) -> tuple[Way, ...]:
+) -> tuple[Candidate, ...]:
     """What suits the use case's task and the dataset's modality: the methods that are named, in that order, or all of
     them, cheapest first; with what is installed, or of base models only those that are named.
 
-    A network that serves the use case is gone on with before others are trained. That is left out where base models or
+    A network that serves the use case is trained on before others are trained. That is excluded where base models or
     only other methods are named.
     """
-    family = find_task(usecases.get(workspace.database, use_case).task).family
+    family = find_task(use_cases.get(workspace.database, use_case).task).family
     spec = SpecializeSpec(
         use_case=use_case, dataset=dataset, budget_minutes=1, base_models=tuple(base_models), methods=tuple(methods)
     )
     modality = versions.resolve(workspace.database, dataset).modality
-    found = _asked(spec) or _suiting(workspace, modality, family, base_models)
+    found = _named_candidates(spec) or _suited_candidates(workspace, modality, family, base_models)
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
         return tuple(found)
-    place = next((place for place, way in enumerate(found) if way.method in _NETWORKS), len(found))
+    place = next((place for place, candidate in enumerate(found) if candidate.method in _NETWORKS), len(found))
     return (*found[:place], warm, *found[place:])
 
 
-def has_many(workspace: Workspace, use_case: str, ways: Sequence[Way]) -> bool:
-    """Whether so many base models are among the ways that some are left out, and the task lets them be compared."""
-    family = find_task(usecases.get(workspace.database, use_case).task).family
-    return shortlist.pays(family, compared(ways))
+def needs_shortlist(workspace: Workspace, use_case: str, ways: Sequence[Candidate]) -> bool:
+    """Whether so many base models are among the ways that some are excluded, and the task lets them be compared."""
+    family = find_task(use_cases.get(workspace.database, use_case).task).family
+    return shortlist.is_worthwhile(family, comparable_base_models(ways))
 
 
-def _suiting(workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]) -> list[Way]:
+def _suited_candidates(
+    workspace: Workspace, modality: str, family: Family, base_models: Sequence[str]
+) -> list[Candidate]:
     if not base_models:
-        return [Way(**option.model_dump()) for option in all_options(workspace, modality, family)]
-    found = [Way(**option.model_dump()) for option in options(modality, family)]
+        return all_candidates(workspace, modality, family)
+    found = available_candidates(modality, family)
     learned: tuple[Method, ...] = ("probe", *_NETWORKS, *LANGUAGE)
     named = [
-        Way(method=method, base_model=base)
+        Candidate(method=method, base_model=base)
         for method in learned
         for base in base_models
         if method in methods_for(base, family)
     ]
-    return [way for way in found if way.base_model is None] + named
+    return [candidate for candidate in found if candidate.base_model is None] + named
 
 
-def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Way | None:
+def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
     """The model in production, as it was trained, from where it is now; None where it cannot learn from this dataset,
     or where it is not known any more what it has learned from: then nothing could judge it."""
-    use_case = usecases.get(workspace.database, spec.use_case)
+    use_case = use_cases.get(workspace.database, spec.use_case)
     try:
         version = registry.resolve(workspace.database, workspace.folders, f"{spec.use_case}@production")
         if version.card.method == EXPORT:  # nothing is trained on one, but on what it was made from
@@ -188,19 +204,19 @@ def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Way | None:
         return None
     card = version.card
     method = next((each for each in _NETWORKS if each == card.method), None)
-    if method is None or card.task != use_case.task or not saved.holds(version.path):
+    if method is None or card.task != use_case.task or not model_folder.has_backbone(version.path):
         return None
-    way = Way(method=method, base_model=card.ref, continue_from=card.ref)
+    candidate = Candidate(method=method, base_model=card.ref, continue_from=card.ref)
     try:
-        planned = train.plan(_train_spec(spec, way, spec.dataset, spec.budget_minutes), workspace)
+        planned = train.plan(_train_spec(spec, candidate, spec.dataset, spec.budget_minutes), workspace)
     except SpeciateError:
         return None
-    return None if planned.payload["base_learned_from"] is None else way
+    return None if planned.payload.base_learned_from is None else candidate
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:
     for method in methods_for(base_model, family)[:1]:
-        check_option(Option(method=method, base_model=base_model), modality, family, workspace)
+        check_candidate(Candidate(method=method, base_model=base_model), modality, family, workspace)
 
 
 def _core(workspace: Workspace, core: str) -> Manifest:
@@ -228,8 +244,10 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
     decision = evaluated.result.get("decision") or {}
     if decision.get("verdict") == "promote" and _PROMOTE not in steps:
         further = [suite for suite in evaluated.result.get("further_suites", ()) if f"{_EVALUATE}-{suite}" not in steps]
-        return [_further(spec, evaluated.result, suite) for suite in further] or [_promotion(spec, evaluated.result)]
-    return Finished(result=_result(spec, children, evaluated.result, steps.get(_PROMOTE)))
+        return [_further_evaluation(spec, evaluated.result, suite) for suite in further] or [
+            _promotion(spec, evaluated.result)
+        ]
+    return Finished(result=_outcome(spec, children, evaluated.result, steps.get(_PROMOTE)))
 
 
 # Training
@@ -237,26 +255,28 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
 
 def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
     """The cheapest way that was not tried, unless what was found is enough or the budget is spent."""
-    trained, tried = candidates(children), {child.step for child in children}
+    trained, tried = trained_candidates(children), {child.step for child in children}
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
     begun = any(step.startswith(_TRAIN) for step in tried)
-    if begun and (left < _LEAST_SECONDS or any(surely_enough(candidate) for candidate in trained)):
+    if begun and (left < _LEAST_SECONDS or any(surely_meets_target(candidate) for candidate in trained)):
         return []
     left = max(left, _LEAST_SECONDS)
-    recipe = [one.way.model_copy(update={"like": None}) for one in trained if one.way.like]  # it stands for its like
-    there = spec.ways or _asked(spec) or _known_ways(children)
+    recipe = [
+        one.candidate.model_copy(update={"like": None}) for one in trained if one.candidate.like
+    ]  # it stands for its like
+    there = spec.ways or _named_candidates(spec) or _default_candidates(children)
     dataset = trained[0].report["dataset"] if trained else spec.dataset
-    possible = narrowed(_automatic(spec, there), shortlisted(children))
-    for way in _with_recipe(spec, possible):
-        if (step := step_name(way)) not in tried and way not in recipe:
-            if spec.shortlist and SHORTLIST not in tried and compared([way]):
+    possible = keep_shortlisted(_of_named_bases(spec, there), shortlist_report(children))
+    for candidate in _with_like(spec, possible):
+        if (step := step_name(candidate)) not in tried and candidate not in recipe:
+            if spec.shortlist and SHORTLIST_STEP not in tried and comparable_base_models([candidate]):
                 return [
-                    comparison(
+                    shortlist_request(
                         possible, use_case=spec.use_case, dataset=dataset, seed=spec.seed, seconds_left=left,
                         grace=_GRACE_SECONDS,
                     )
                 ]  # fmt: skip
-            request = _train_spec(spec, way, dataset, left / 60)
+            request = _train_spec(spec, candidate, dataset, left / 60)
             return [
                 ChildRequest(
                     step=step,
@@ -268,7 +288,7 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     return []
 
 
-def surely_enough(candidate: Candidate) -> bool:
+def surely_meets_target(candidate: TrainedCandidate) -> bool:
     """Whether the whole interval on validation examples reaches the objective's target: on all of them, as what is left
     after some were taken away is another sample."""
     if candidate.judged_apart:
@@ -281,12 +301,12 @@ def surely_enough(candidate: Candidate) -> bool:
     return worst >= sign * float(target)
 
 
-def candidates(children: Sequence[Child]) -> list[Candidate]:
+def trained_candidates(children: Sequence[Child]) -> list[TrainedCandidate]:
     """The trainings that ended well, in the order of their steps: cheap before dear."""
     return [
-        Candidate(
+        TrainedCandidate(
             child.result["model"],
-            _way(child),
+            _candidate_of(child),
             child.result["report"],
             child.run_seconds,
         )
@@ -295,65 +315,65 @@ def candidates(children: Sequence[Child]) -> list[Candidate]:
     ]
 
 
-def _way(child: Child) -> Way:
+def _candidate_of(child: Child) -> Candidate:
     """With the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
-    return Way.model_validate({name: said.get(name) for name in Way.model_fields})
+    return Candidate.model_validate({name: said.get(name) for name in Candidate.model_fields})
 
 
-def _asked(spec: SpecializeSpec) -> list[Way]:
-    """The ways that the caller named, in the caller's order; empty where methods are left to us."""
-    ways: list[Way] = []
+def _named_candidates(spec: SpecializeSpec) -> list[Candidate]:
+    """The candidates that the caller named, in the caller's order; empty where methods are left to us."""
+    ways: list[Candidate] = []
     for method in spec.methods:
         bases = spec.base_models if method != "classical" and spec.base_models else (None,)
-        ways += [Way(method=method, base_model=base) for base in bases]
+        ways += [Candidate(method=method, base_model=base) for base in bases]
     return ways
 
 
-def _known_ways(children: Sequence[Child]) -> list[Way]:
+def _default_candidates(children: Sequence[Child]) -> list[Candidate]:
     """Before the first result: what every modality has. Then what that training's plan found to be possible.
 
     Where that one failed, its plan's finding is lost.
     """
-    first, trained = Way(method="classical"), candidates(children)
+    first, trained = Candidate(method="classical"), trained_candidates(children)
     if trained:
-        return [first, *(Way.model_validate(way) for way in trained[0].report["dearer"])]
+        return [first, *(Candidate.model_validate(candidate) for candidate in trained[0].report["dearer"])]
     return [first]
 
 
-def _with_recipe(spec: SpecializeSpec, possible: Sequence[Way]) -> list[Way]:
-    return [*([Way(like=spec.like)] if spec.like else []), *possible]
+def _with_like(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Candidate]:
+    return [*([Candidate(like=spec.like)] if spec.like else []), *possible]
 
 
-def _automatic(spec: SpecializeSpec, possible: Sequence[Way]) -> list[Way]:
-    return [way for way in possible if not (way.base_model and spec.base_models) or way.base_model in spec.base_models]
+def _of_named_bases(spec: SpecializeSpec, possible: Sequence[Candidate]) -> list[Candidate]:
+    return [one for one in possible if not (one.base_model and spec.base_models) or one.base_model in spec.base_models]
 
 
-def step_name(way: Way) -> str:
+def step_name(candidate: Candidate) -> str:
     """`train/classical`, `train/probe-minilm`, `train/continue-taste-model-v3`, `train/like-x-v1`."""
-    first = "like" if way.like else "continue" if way.continue_from else way.method
-    base = re.sub(r"[^\w.]+", "-", (way.like or way.base_model or "").removeprefix("pkg:")).strip("-")
+    first = "like" if candidate.like else "continue" if candidate.continue_from else candidate.method
+    base = re.sub(r"[^\w.]+", "-", (candidate.like or candidate.base_model or "").removeprefix("pkg:")).strip("-")
     return f"{_TRAIN}{first}" + (f"-{base}" if base else "")
 
 
-def _train_spec(spec: SpecializeSpec, way: Way, dataset: str, minutes: float) -> TrainSpec:
+def _train_spec(spec: SpecializeSpec, candidate: Candidate, dataset: str, minutes: float) -> TrainSpec:
     """What a recipe says is not said again: what is named goes before it."""
     ours = {
         "name": f"{spec.use_case}-model",
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
-        **way.model_dump(exclude_none=True),
+        **candidate.model_dump(exclude_none=True),
     }
-    if way.like is None:
+    if candidate.like is None:
         ours |= {"hyperparameters": {"order": spec.order} if spec.order else {}, "seed": spec.seed}
     return TrainSpec.model_validate(ours)
 
 
-# Judging
+# Evaluation
 
 
-def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
+def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
     """Those worth a look on the test split: not surely below the target, nor surely worse than the best.
 
     All of them where held-out examples left every value undefined.
@@ -370,7 +390,7 @@ def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
     room = best.report["validation"]["standard_error"] or 0.0
     target = best.report.get("target")
 
-    def worth(candidate: Candidate) -> bool:
+    def worth(candidate: TrainedCandidate) -> bool:
         near = sign * candidate.value >= sign * best.value - room
         return near or candidate.judged_apart or (target is not None and sign * candidate.value >= sign * float(target))
 
@@ -378,7 +398,7 @@ def adequate(trained: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
-    trained = candidates(children)
+    trained = trained_candidates(children)
     if not trained:
         first = next((child for child in children if child.step.startswith(_TRAIN)), children[0])
         return _failed(first, "No model could be trained")
@@ -399,7 +419,7 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
     ]
 
 
-def _further(spec: SpecializeSpec, evaluated: Mapping[str, Any], suite: str) -> ChildRequest:
+def _further_evaluation(spec: SpecializeSpec, evaluated: Mapping[str, Any], suite: str) -> ChildRequest:
     """The chosen model on another suite of the use case: a promotion needs a passing decision on each."""
     return ChildRequest(
         step=f"{_EVALUATE}-{suite}",
@@ -432,7 +452,7 @@ def _promotion(spec: SpecializeSpec, evaluated: Mapping[str, Any]) -> ChildReque
 # The end
 
 
-def _result(
+def _outcome(
     spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], promote: Child | None
 ) -> dict[str, Any]:
     rows = {row["model"]: row for row in evaluated["report"]["leaderboard"]}
@@ -440,24 +460,26 @@ def _result(
     result = {
         "decision": decision,
         "evaluation": evaluated["evaluation"],
-        "candidates": [_shown(candidate, rows.get(candidate.model)) for candidate in candidates(children)],
+        "candidates": [
+            _candidate_row(candidate, rows.get(candidate.model)) for candidate in trained_candidates(children)
+        ],
         "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
         "promotion": _promotion_state(promote, decision),
         "report": evaluated["report"],
-        "failed": [_why(child) for child in children if child.result is None],
+        "failed": [_failure(child) for child in children if child.result is None],
     }
-    if (report := shortlisted(children)) is not None:
+    if (report := shortlist_report(children)) is not None:
         result["shortlist"] = report
     chosen = evaluated["report"]["candidate"]
-    return result | ({"model": chosen} if chosen in {one.model for one in candidates(children)} else {})
+    return result | ({"model": chosen} if chosen in {one.model for one in trained_candidates(children)} else {})
 
 
-def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any]:
+def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -> dict[str, Any]:
     """With its value on the test split, or, where it was not adequate, on validation examples."""
     validation = candidate.report["validation"]
     return {
         "model": candidate.model,
-        **{"method": None, "base_model": None, **candidate.way.model_dump(exclude_none=True)},
+        **{"method": None, "base_model": None, **candidate.candidate.model_dump(exclude_none=True)},
         "value": row["value"] if row else validation["value"],
         "interval": row["interval"] if row else validation["interval"],
         "measured_on": "test" if row else validation["how"],
@@ -469,13 +491,13 @@ def _shown(candidate: Candidate, row: Mapping[str, Any] | None) -> dict[str, Any
 
 def _usd(children: Sequence[Child]) -> float:
     """Of this machine's time in trainings, and what answers of others cost; what a failed child cost is not known."""
-    trained = sum(candidate.report.get("usd", 0.0) for candidate in candidates(children))
+    trained = sum(candidate.report.get("usd", 0.0) for candidate in trained_candidates(children))
     asked = sum(usd for child in children if child.result for usd in child.result.get("spent_usd", {}).values())
     return round(float(trained + asked), 6)
 
 
 def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told where none is stored: training found the incumbent again, to the byte, or evaluate's reason."""
+    """Where no decision is stored: training found the incumbent again, to the byte, or what `evaluate` says."""
     serving = evaluated["report"]["baseline"]
     if evaluated["report"]["candidate"] == serving:
         reason = f"The best that training found is {serving}, which serves already."
@@ -487,16 +509,16 @@ def _promotion_state(promote: Child | None, decision: Mapping[str, Any]) -> dict
     if promote is None:
         return {"state": "refused", "reasons": [f"The verdict is {decision['verdict']}: what serves today stays."]}
     if promote.result is None:
-        return {"state": "refused", "reasons": [_why(promote)["why"]]}
+        return {"state": "refused", "reasons": [_failure(promote)["why"]]}
     return {key: promote.result[key] for key in ("state", "reasons", "approval") if promote.result.get(key)}
 
 
 def _failed(child: Child, what: str) -> Finished:
-    why = _why(child)
+    why = _failure(child)
     return Finished(error=f"{what}: {why['why']}", recovery=why["recovery"])
 
 
-def _why(child: Child) -> dict[str, str]:
+def _failure(child: Child) -> dict[str, str]:
     error = child.error or {}
     return {
         "step": child.step,

@@ -1,8 +1,7 @@
 """Kind `train`: one method on one dataset version makes the next version of a model.
 
-The plan refuses all that can be refused without reading media: names, splits, labels, method and base model. What a
-method does is in its recipe (`classical.py`, `probe.py`); `fitting.py` is the worker's side that calls it.
-"""
+The plan refuses all that can be refused without reading media: names, splits, labels, method and base model; `like` and
+`continue_from` are resolved here. recipes/ has what a method does; train_run.py is the worker's side that calls it."""
 
 from __future__ import annotations
 
@@ -12,48 +11,45 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from speciate import usecases
-from speciate.datasets import registration, versions
-from speciate.datasets.lengths import mean_length
+from speciate import use_cases
+from speciate.datasets import next_version, versions
+from speciate.datasets.version_rows import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
-from speciate.errors import Code, SpeciateError, closest
-from speciate.evaluation.prices import usd_for, usd_per_core_hour
-from speciate.ids import check_name
+from speciate.errors import Call, Code, SpeciateError, closest
+from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
-from speciate.models import registry, sealed
-from speciate.models.card import Card
-from speciate.refs import dataset_ref
-from speciate.tasks import preference
-from speciate.tasks.anomaly import ANOMALY
-from speciate.tasks.contract import Terms
-from speciate.tasks.truth import WITHOUT_TARGET, is_label, usual_target
-from speciate.training import further
-from speciate.training.bases import Base
-from speciate.training.checks import check as check_labels
-from speciate.training.estimate import asked_by, estimate, known
-from speciate.training.held_out import nothing_to_judge_by
+from speciate.models import model_folder, registry, sealed
+from speciate.models.model_card import ModelCard
+from speciate.refs import check_name, dataset_ref
+from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, usual_target
+from speciate.tasks.families import preference
+from speciate.tasks.families.anomaly import ANOMALY
+from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import Parameters
-from speciate.training.language.columns import check as check_columns
-from speciate.training.language.distillation.specs import WRITTEN
-from speciate.training.language.reinforcement.asking import check as check_questions
-from speciate.training.language.reinforcement.binding import bound
-from speciate.training.language.specs import LANGUAGE_PARAMETERS
-from speciate.training.language.vision.specs import SEEING
-from speciate.training.options import options
-from speciate.training.repetition import filled
-from speciate.training.specs import (
+from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
+from speciate.training.old_option_names import with_new_names
+from speciate.training.planning import prior_model_checks
+from speciate.training.planning.available_methods import available_candidates
+from speciate.training.planning.base_models import Base, no_unseen_examples
+from speciate.training.planning.estimates import bytes_written, estimate, known_costs, request_of
+from speciate.training.planning.label_checks import check_labels
+from speciate.training.planning.language_checks import bind_reward_parameters
+from speciate.training.planning.language_checks import check_pair_columns as check_columns
+from speciate.training.planning.language_checks import check_reward_data as check_questions
+from speciate.training.train_spec import (
     PARAMETERS,
+    STREAMING,
     Objective,
     Payload,
+    RepeatedModel,
     TrainSpec,
     parameters_of,
 )
-from speciate.training.written import bytes_written
-from speciate.usecases import COLUMN, UseCase
-from speciate.vocabulary import TASKS, Task, find_metric, find_task
+from speciate.use_cases import COLUMN, UseCase
+from speciate.vocabulary import TASKS, Task, find_metric, find_task, task_named
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -69,15 +65,15 @@ _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 """Types of columns."""
 
 
-def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
+def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing."""
     database = workspace.database
-    spec, repeated = filled(spec, workspace)
+    spec, repeated = resolve_recipe(spec, workspace)
     method = spec.method
-    assert method is not None, "filled() sees to it"
+    assert method is not None, "resolve_recipe() sees to it"
     check_name("model", spec.name)
     registry.check_free(database, spec.name)
-    use_case = usecases.get(database, spec.use_case) if spec.use_case else None
+    use_case = use_cases.get(database, spec.use_case) if spec.use_case else None
     manifest = versions.resolve(database, spec.dataset)
     dataset = manifest.ref
     _check_whole(spec.dataset, manifest)
@@ -85,21 +81,23 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
     manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
-    option, base = further.option(spec, manifest, task, workspace)
+    given = with_new_names(parameters_of(method, task.name), spec.hyperparameters)
+    spec = spec.model_copy(update={"hyperparameters": given})
+    candidate, base = prior_model_checks.resolve_candidate(spec, manifest, task, workspace)
     if base:
         _check_base(base, manifest)
-    spec, teachers = further.check(spec, manifest, task, base, workspace)
+    spec, teachers = prior_model_checks.check_prior_models(spec, manifest, task, base, workspace)
     threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec, task)
     check_columns(manifest, parameters, method, target)
-    parameters = bound(parameters, spec.hyperparameters, workspace)
+    parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
     gpus, price = _gpus(spec, task, workspace), usd_per_core_hour(workspace.settings)
     spec = _within(spec, threads * max(1, gpus), price)
     check_labels(manifest, target, task, terms)
-    can = options(manifest.modality, task.family)
+    can = available_candidates(manifest.modality, task.family)
     payload = Payload(
-        spec=spec.model_copy(update={"base_model": option.base_model}),
+        spec=spec.model_copy(update={"base_model": candidate.base_model}),
         manifest=manifest,
         dataset=dataset,
         task=task.name,
@@ -112,7 +110,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         base_learned_from=base.learned_from if base else (),
         teachers=teachers,
         repeats=repeated,
-        dearer=tuple(can[can.index(option) + 1 :]) if option in can else (),
+        dearer=tuple(can[can.index(candidate) + 1 :]) if candidate in can else (),
         threads=threads,
         processes=max(1, gpus),
         device="cuda" if gpus else "cpu",
@@ -120,10 +118,10 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
         usd_per_core_hour=price,
         length=mean_length(workspace.folders, manifest),
     )
-    cost = estimate(known(database), asked_by(payload))
+    cost = estimate(known_costs(database), request_of(payload))
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(
             cpu=(spec.resources.cpu or float(threads)) * payload.processes,
             memory_mb=spec.resources.memory_mb or room * payload.processes,
@@ -140,40 +138,40 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan:
             "dataset": dataset,
             "task": task.name,
             "target": target,
-            "base_model": option.base_model,
+            "base_model": candidate.base_model,
             "metric": payload.objective.metric,
         },
-        preload="language" if task.name in WRITTEN else _PRELOAD.get(method, "torch"),
+        preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
     )
 
 
-class Trained(NamedTuple):
+class TrainOutput(NamedTuple):
     """What a run left, read and checked."""
 
-    card: Card
+    card: ModelCard
     report: dict[str, Any]
     folder: Path
     workspace: Path
-    beside: registration.Made | None = None
+    beside: next_version.NewVersion | None = None
     """A dataset version that was made for it."""
 
 
-def collect(folder: RunFolder) -> Trained:
+def collect(folder: RunFolder) -> TrainOutput:
     result = folder.result() or {}
-    card = Card.model_validate(result["card"])
+    card = ModelCard.model_validate(result["card"])
     staged = folder.outputs / "model"
     if sealed.check(staged) != card.id:
         raise SpeciateError(
             Code.INTERNAL, f"{staged} is not the model that the run reported.", "Call control_job with action='retry'."
         )
-    beside = registration.read(result["beside"]) if result.get("beside") else None
-    return Trained(card, result["report"], staged, Path(folder.spec()["workspace"]), beside)
+    beside = next_version.unpack_version(result["beside"]) if result.get("beside") else None
+    return TrainOutput(card, result["report"], staged, Path(folder.spec()["workspace"]), beside)
 
 
-def commit(tx: Transaction, job: Job, trained: Trained) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, trained: TrainOutput) -> dict[str, Any]:
     card = trained.card.model_copy(update={"job": job.id})
     if trained.beside is not None:
-        made = registration.commit(tx, job, trained.beside)["dataset"]
+        made = next_version.commit(tx, job, trained.beside)["dataset"]
         card, trained.report["replay"]["dataset"] = card.model_copy(update={"beside": (made,)}), made
     card = registry.register(tx, Folders(trained.workspace), card, trained.folder)
     return {"model": card.ref, "report": trained.report}
@@ -186,9 +184,13 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspa
             f"task is {spec.task!r}, but the use case {use_case.name!r} is {use_case.task!r}.",
             "Leave task out.",
         )
-    writes = "text-generation" if spec.method in LANGUAGE_PARAMETERS or further.writers_teach(spec, workspace) else None
-    writes = SEEING if writes and manifest.modality in TASKS[SEEING].modalities else writes
-    writes = preference.TASK if spec.method == preference.METHOD else writes
+    writes = (
+        "text-generation"
+        if spec.method in LANGUAGE_PARAMETERS or prior_model_checks.language_model_teaches(spec, workspace)
+        else None
+    )
+    writes = VISION_TASK if writes and manifest.modality in TASKS[VISION_TASK].modalities else writes
+    writes = preference.PREFERENCE if spec.method == preference.REWARD else writes
     name = use_case.task if use_case else spec.task or writes or _usual_task(spec, manifest)
     task = find_task(name)
     if not task.suits(manifest.modality):
@@ -207,7 +209,7 @@ def _usual_task(spec: TrainSpec, manifest: Manifest) -> str:
         tasks = [
             name
             for name, task in TASKS.items()
-            if task.family in (*WITHOUT_TARGET, "generation") and task.suits(manifest.modality)
+            if task.family in (*TARGET_OPTIONAL, "generation") and task.suits(manifest.modality)
         ]
         raise SpeciateError(
             Code.INVALID,
@@ -248,7 +250,7 @@ def _prefix(modality: str) -> str:
 
 def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task: Task) -> str | None:
     target = spec.target or (use_case.target_column if use_case else None) or usual_target(manifest, task.name)
-    if target is None and task.family in (*WITHOUT_TARGET, "generation"):
+    if target is None and task.family in (*TARGET_OPTIONAL, "generation"):
         return None  # of texts, conversations that end in the answer
     if target is None:
         raise SpeciateError(
@@ -260,7 +262,7 @@ def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task:
         raise SpeciateError(
             Code.INVALID,
             f"{manifest.ref} has no column {target!r}; {closest(target, manifest.columns)}",
-            f"Call describe_dataset(dataset='{manifest.ref}').",
+            next=[Call("describe_dataset", {"dataset": f"{manifest.ref}"})],
         )
     return target
 
@@ -283,8 +285,13 @@ def _check_splits(manifest: Manifest, dataset: str) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"{dataset} has no split 'train'; it has {manifest.splits}.",
-            f"Call curate_dataset(dataset={dataset!r}, steps=[{{'op': 'split'}}]): it gets a leak-free one of "
-            "train, validation and test.",
+            next=[
+                Call(
+                    "curate_dataset",
+                    {"dataset": dataset, "steps": [{"op": "split"}]},
+                    ": it gets a leak-free one of train, validation and test",
+                )
+            ],
         )
 
 
@@ -299,10 +306,10 @@ def _check_base(base: Base, manifest: Manifest) -> None:
             "Call train_model with another base_model and without continue_from; plan_training says what suits.",
         )
     if not manifest.splits.get("validation") and manifest.id in {each.id for each in base.learned_from or ()}:
-        raise nothing_to_judge_by(base.ref, manifest.ref, validation=False)
+        raise no_unseen_examples(base.ref, manifest.ref, validation=False)
 
 
-def _objective(use_case: UseCase | None, task: Task, terms: Terms) -> Objective:
+def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms) -> Objective:
     positive = terms.positive_label if task.family == "anomaly" else use_case.positive_label if use_case else None
     if use_case is None:
         return Objective(metric=task.default_metric, positive_label=positive)
@@ -312,11 +319,11 @@ def _objective(use_case: UseCase | None, task: Task, terms: Terms) -> Objective:
     return Objective(metric=wanted.metric, target=wanted.target, positive_label=positive)
 
 
-def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Terms:
+def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> TaskTerms:
     positive = parameters.positive_label or (use_case.positive_label if use_case else None)
     if task.family == "anomaly":
         positive = positive or ANOMALY
-    return Terms(positive, parameters.horizon, parameters.order)
+    return TaskTerms(positive, parameters.horizon, parameters.order)
 
 
 def _parameters(spec: TrainSpec, task: Task) -> Parameters:
@@ -357,7 +364,7 @@ def _gpus(spec: TrainSpec, task: Task, workspace: Workspace) -> int:
                 f"Leave it out, or choose a method that trains a network: {' or '.join(map(repr, _ON_GPU))}.",
             )
         return 0
-    if (spec.method in LANGUAGE_PARAMETERS or task.name in WRITTEN) and (spec.resources.gpu or 0) > 1:
+    if (spec.method in LANGUAGE_PARAMETERS or task.name in TEXT_TASKS) and (spec.resources.gpu or 0) > 1:
         raise SpeciateError(
             Code.INVALID,
             f"resources.gpu is {spec.resources.gpu}, and {spec.method!r} trains on one.",
@@ -375,8 +382,83 @@ KIND = Kind(
     name="train",
     spec=TrainSpec,
     plan=plan,
-    run="speciate.training.fitting:run",
+    run="speciate.training.train_run:run",
     collect=collect,
     commit=commit,
     limits=Limits(silence_seconds=1800),
 )
+
+
+_REQUIRED = ("name", "dataset", "method")
+
+
+def resolve_recipe(spec: TrainSpec, workspace: Workspace) -> tuple[TrainSpec, RepeatedModel | None]:
+    """The spec with what `like` and `continue_from` mean. INVALID where something is still missing.
+
+    `like` alone repeats a training; with other data or another base model it is an update.
+    """
+    repeated = None
+    if spec.like is not None:
+        spec, repeated = _from_recipe(spec, spec.like, workspace)
+    if spec.continue_from is not None:
+        spec = _from_model(spec, spec.continue_from, workspace)
+    missing = [name for name in _REQUIRED if not getattr(spec, name)]
+    if missing:
+        raise SpeciateError(
+            Code.INVALID,
+            f"train_model needs {' and '.join(missing)}.",
+            "Name them, or a model version whose recipe is repeated: like='NAME@v1'.",
+        )
+    return spec, repeated
+
+
+def _from_recipe(spec: TrainSpec, like: str, workspace: Workspace) -> tuple[TrainSpec, RepeatedModel]:
+    card = registry.resolve(workspace.database, workspace.folders, like).card
+    recorded = card.recipe.get("spec")
+    if recorded is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{card.ref} was not trained here, so there is no recipe to repeat.",
+            "Name a version that train_model or specialize made.",
+        )
+    given = {name: getattr(spec, name) for name in spec.model_fields_set if name != "like"}
+    if spec.continue_from is not None:  # that recipe, from other weights than it began with
+        recorded = recorded | {"base_model": None}
+    merged = TrainSpec.model_validate({**recorded, "dataset": card.dataset, "like": card.ref, **given})
+    repeated = RepeatedModel(
+        model=card.ref,
+        id=card.id,
+        metrics=dict(card.metrics),
+        environment=card.recipe.get("environment", {}),
+        dataset=card.dataset,
+    )
+    return merged, repeated
+
+
+def _from_model(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
+    """With the network of that version to begin with; its head, too, where the labels are the same."""
+    version = registry.resolve(workspace.database, workspace.folders, model)
+    streams = version.card.method == STREAMING and spec.method in (None, STREAMING)
+    if not model_folder.has_backbone(version.path) and not streams:
+        task = task_named(version.card.task or "")
+        if task is not None and task.family == "generation":
+            raise SpeciateError(
+                Code.INVALID,
+                f"{version.ref} writes texts; such a model is trained on as a base model, not by continue_from.",
+                f"Call train_model again with base_model={version.ref!r} and method='sft'; "
+                "curate_dataset(steps=[{'op': 'merge', 'dataset': ...}]) brings earlier examples back beside new ones.",
+            )
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} was made by {version.card.method!r}: there is no network to train on.",
+            "Name a version made by 'full' or 'lora', or leave continue_from out.",
+        )
+    if spec.base_model not in (None, version.ref):
+        raise SpeciateError(
+            Code.INVALID,
+            f"continue_from is {version.ref!r} and base_model {spec.base_model!r}: there can be only one beginning.",
+            "Leave one of them out.",
+        )
+    return spec.model_copy(
+        update={"base_model": version.ref, "method": spec.method or (STREAMING if streams else "full")}
+    )

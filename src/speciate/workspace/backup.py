@@ -8,7 +8,7 @@ the copy.
 
 How long: the newest 12, the last of each of the newest 14 days, and those that know what the catalog lost. A purge cuts
 that short: as soon as something was forgotten, a new copy is made and every older one is deleted, and so are the
-catalogs that a repair kept before (aside.py).
+catalogs that a repair kept before (repair.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import duckdb
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import aside, lost, place
+from speciate.workspace import catalog_identity, repair
 from speciate.workspace.blobs import sync_folder
 from speciate.workspace.database import Database, Event, Transaction
 from speciate.workspace.workspace import Workspace
@@ -38,9 +38,18 @@ _KEPT_NEWEST, _KEPT_DAYS = 12, 14
 _FIRST_SECONDS = 60.0
 """After its start a daemon does not save sooner, unless something is urgent."""
 _COPIED = (
-    "settings.toml", lost.ANCHOR, "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations",
-    "runs", "logged",
-)  # fmt: skip
+    "settings.toml",
+    catalog_identity.ANCHOR,
+    "blobs",
+    "packs",
+    "datasets",
+    "features",
+    "models",
+    "predictions",
+    "evaluations",
+    "runs",
+    "logged",
+)
 _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
 }  # fmt: skip
@@ -89,7 +98,7 @@ def file_sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def wrong_in(backup: Path) -> str | None:
+def damaged_file_in(backup: Path) -> str | None:
     """The file of an automatic backup that is not as it was written; None where all are, or where it is from before
     backups said what they hold."""
     try:
@@ -116,7 +125,7 @@ def made_at(backup: Path) -> float:
     return stamp.replace(tzinfo=UTC).timestamp()
 
 
-def superseded(names: Sequence[str]) -> list[str]:
+def superseded_backups(names: Sequence[str]) -> list[str]:
     """Which backups may go: all but the newest 12 and the last of each of the newest 14 days. Oldest first, both."""
     days = {name.split("-")[1][:8]: name for name in names}  # a later one of the same day replaces the earlier
     kept = set(names[-_KEPT_NEWEST:]) | {days[day] for day in sorted(days)[-_KEPT_DAYS:]}
@@ -185,7 +194,7 @@ class AutomaticBackups:
             target = save_catalog(database, folder, self._workspace.clock.now())
             self._saved_seq = seq
             kept = database.read_one(_GET, [_KEPT])
-            for name in superseded([path.name for path in automatic_backups(folder)]):
+            for name in superseded_backups([path.name for path in automatic_backups(folder)]):
                 if kept is None or name not in json.loads(kept[0]):
                     shutil.rmtree(folder / name)
         for path in self._remembering():
@@ -199,13 +208,13 @@ class AutomaticBackups:
             return []
         folder, since = self._workspace.folders.backups, int(row[0])
         saved = [path for path in automatic_backups(folder) if _newest_seq([path]) <= since]
-        kept = [path for path in aside.folders(folder) if aside.events_of(path) <= since]
+        kept = [path for path in repair.repair_folders(folder) if repair.events_at_repair(path) <= since]
         return [*saved, *kept, *folder.glob(".auto-*.partial")]
 
 
 def back_up(workspace: Workspace, target: Path) -> Backup:
     """Copy the workspace into a new folder, which is itself a workspace, and is marked as a copy: where it is opened,
-    its jobs are paused (jobs/copied.py). Raises REFUSED where something is there.
+    its jobs are paused (jobs/recovery.py). Raises REFUSED where something is there.
 
     The catalog is copied first: every file that it names is sealed by then.
     """
@@ -241,7 +250,7 @@ _serial = itertools.count()
 
 def _copy_catalog(database: Database, target: Path, original: Path) -> None:
     name = f"backup_{next(_serial)}"
-    key, value = place.mark_copy(original)
+    key, value = catalog_identity.mark_copy(original)
     ((source,),) = database.read("SELECT current_database()")
     database.read(f"ATTACH {quoted(target)} AS {name}")
     try:

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
-from speciate.clock import Clock
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import storage
+from speciate.workspace import filesystem
+from speciate.workspace.clock import Clock
 
 Row = tuple[Any, ...]
 Item = TypeVar("Item")
@@ -74,12 +74,12 @@ class _Call(NamedTuple):
     future: Future[Any]
 
 
-def _each(tx: Transaction, functions: list[Callable[[Transaction], Any]]) -> list[Any]:
+def _call_each(tx: Transaction, functions: list[Callable[[Transaction], Any]]) -> list[Any]:
     return [function(tx) for function in functions]
 
 
 class Database:
-    """Opens a catalog that `migrations.migrate` has made ready. Thread-safe."""
+    """Opens a catalog that `schema.migrate` has made ready. Thread-safe."""
 
     def __init__(self, path: Path, clock: Clock, on_fatal: Callable[[BaseException], None] | None = None) -> None:
         self._clock = clock
@@ -151,7 +151,7 @@ class Database:
 
     def transact(self, function: Callable[[Transaction], Answer]) -> Answer:
         """Run one function as one atomic step. It must be repeatable, and must not call `write` or `transact`."""
-        answer: Answer = self.write(_each, function)
+        answer: Answer = self.write(_call_each, function)
         return answer
 
     def listen(self, listener: Callable[[Sequence[Event]], None]) -> None:
@@ -189,7 +189,7 @@ class Database:
                 _log.exception("the catalog's writer cannot go on")
                 for call in batch:
                     if not call.future.done():
-                        call.future.set_exception(_full_or_broken(error))
+                        call.future.set_exception(_translate_error(error))
                 self._on_fatal(error)
                 return
 
@@ -199,7 +199,7 @@ class Database:
             self._apply_together(cursor, calls)
         for call in batch:
             if call.many is _checkpoint:
-                _answer(call, lambda: cursor.execute("CHECKPOINT"))
+                _resolve_call(call, lambda: cursor.execute("CHECKPOINT"))
 
     def _apply_together(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> None:
         try:
@@ -208,7 +208,7 @@ class Database:
             raise
         except BaseException as error:  # noqa: BLE001 - handed to the caller whom it concerns
             if len(calls) == 1:
-                calls[0].future.set_exception(_full_or_broken(error))
+                calls[0].future.set_exception(_translate_error(error))
             else:  # one of them is to blame; the others must not suffer
                 for call in calls:
                     self._apply_together(cursor, [call])
@@ -230,7 +230,7 @@ class Database:
         answers: dict[int, Any] = {}
         cursor.execute("BEGIN")
         try:
-            for many, places in _by_function(calls):
+            for many, places in _group_by_function(calls):
                 for place, answer in zip(places, many(tx, [calls[i].item for i in places]), strict=True):
                     answers[place] = answer
             events = [Event(self._seq + i, tx.now, *event) for i, event in enumerate(tx.events, 1)]
@@ -255,13 +255,13 @@ class Database:
         return [answers[i] for i in range(len(calls))], events
 
 
-def _answer(call: _Call, function: Callable[[], object]) -> None:
+def _resolve_call(call: _Call, function: Callable[[], object]) -> None:
     try:
         function()
     except duckdb.FatalException:
         raise
     except duckdb.Error as error:
-        call.future.set_exception(_full_or_broken(error))
+        call.future.set_exception(_translate_error(error))
     else:
         call.future.set_result(None)
 
@@ -270,16 +270,16 @@ def _checkpoint(tx: Transaction, items: list[None]) -> list[None]:
     raise AssertionError("the writer handles checkpoints outside transactions")
 
 
-def _by_function(calls: list[_Call]) -> Iterable[tuple[Callable[..., Sequence[Any]], list[int]]]:
+def _group_by_function(calls: list[_Call]) -> Iterable[tuple[Callable[..., Sequence[Any]], list[int]]]:
     groups: dict[Callable[..., Sequence[Any]], list[int]] = {}
     for place, call in enumerate(calls):
         groups.setdefault(call.many, []).append(place)
     return groups.items()
 
 
-def _full_or_broken(error: BaseException) -> BaseException:
+def _translate_error(error: BaseException) -> BaseException:
     """The error a caller should see: what is theirs to mend is said, the rest is passed on."""
-    if (full := storage.explained(error)) is not None:
+    if (full := filesystem.explain(error)) is not None:
         return full
     if isinstance(error, duckdb.FatalException):
         return SpeciateError(

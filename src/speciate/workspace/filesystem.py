@@ -1,17 +1,26 @@
-"""Whether a folder's filesystem can hold a workspace: what the promises rest on, tried for real where it can be."""
+"""Whether a filesystem can hold a workspace, tried for real where possible, and what a disk's errors mean.
+
+`explain` turns an OSError or a DuckDB error into words for a person: full, over quota, file too large, read-only,
+failing, or a changed catalog. Libraries wrap the system's errors in their own (DuckDB, Arrow, safetensors), so the
+chain of an error is searched and, if it has no number, the text of these libraries; no other text counts. Standard
+library only.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import resource
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace.storage import FULL
 
 _NETWORK = {
     "nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "9p", "afs", "coda", "ceph", "glusterfs", "lustre", "gpfs",
@@ -31,19 +40,19 @@ _NEEDED_BYTES = 1 << 30
 _LEAST_BYTES = 16 << 20
 
 
-class Check(NamedTuple):
+class FilesystemCheck(NamedTuple):
     name: str
     ok: bool
     what: str
 
 
-def check_folder(folder: Path) -> list[Check]:
+def check_folder(folder: Path) -> list[FilesystemCheck]:
     """Try `folder`, or the nearest one above it that exists. Leaves nothing behind."""
     there = folder.absolute()
     while not there.is_dir():
         there = there.parent
     if not os.access(there, os.W_OK):
-        return [Check("writable", False, f"{there} cannot be written by you")]
+        return [FilesystemCheck("writable", False, f"{there} cannot be written by you")]
     probe = there / f".speciate-probe-{uuid.uuid4().hex[:8]}"
     try:
         return [_is_local(there), _has_space(there), _locks(probe), _renames(probe), _syncs(probe)]
@@ -56,7 +65,7 @@ def require_local(folder: Path) -> None:
     not take another's place. Nothing overrides that: two owners of one catalog would end it."""
     check = _is_local(folder)
     if check.ok and os.access(folder, os.W_OK):
-        check = _holds(folder)
+        check = _check_locks_and_renames(folder)
     if not check.ok:
         raise SpeciateError(
             Code.REFUSED,
@@ -65,7 +74,7 @@ def require_local(folder: Path) -> None:
         )
 
 
-def _holds(folder: Path) -> Check:
+def _check_locks_and_renames(folder: Path) -> FilesystemCheck:
     """Whether locks and renames do what is built on them, tried here; what cannot be tried for want of room is said by
     whoever needs the room."""
     probe = folder / f".speciate-probe-{uuid.uuid4().hex[:8]}"
@@ -74,8 +83,8 @@ def _holds(folder: Path) -> Check:
         return locks if not locks.ok else _renames(probe)
     except OSError as error:
         if error.errno in FULL:
-            return Check("locks", True, "not tried: the disk is full")
-        return Check("locks", False, f"locks and renames cannot be tried: {error.strerror}")
+            return FilesystemCheck("locks", True, "not tried: the disk is full")
+        return FilesystemCheck("locks", False, f"locks and renames cannot be tried: {error.strerror}")
     finally:
         probe.unlink(missing_ok=True)
 
@@ -113,39 +122,41 @@ def kind_in(mountinfo: str, path: str) -> str:
     return found
 
 
-def _is_local(folder: Path) -> Check:
+def _is_local(folder: Path) -> FilesystemCheck:
     found = kind(folder)
     if found in _NETWORK:
-        return Check("local", False, f"{found} is a network filesystem, whose locks do not hold across machines")
+        return FilesystemCheck(
+            "local", False, f"{found} is a network filesystem, whose locks do not hold across machines"
+        )
     if found in _RISKS:
-        return Check("local", True, _RISKS[found])
+        return FilesystemCheck("local", True, _RISKS[found])
     if found.startswith("fuse"):
-        return Check("local", True, _FUSE.format(found))
-    return Check("local", True, found or "local, as far as the system says")
+        return FilesystemCheck("local", True, _FUSE.format(found))
+    return FilesystemCheck("local", True, found or "local, as far as the system says")
 
 
-def _has_space(folder: Path) -> Check:
+def _has_space(folder: Path) -> FilesystemCheck:
     free = shutil.disk_usage(folder).free
-    return Check("space", free >= _NEEDED_BYTES, f"{free / 2**30:.1f} GiB free")
+    return FilesystemCheck("space", free >= _NEEDED_BYTES, f"{free / 2**30:.1f} GiB free")
 
 
-def _locks(probe: Path) -> Check:
+def _locks(probe: Path) -> FilesystemCheck:
     """Two descriptors of one file are two owners: the second must be refused."""
     first, second = (os.open(probe, os.O_CREAT | os.O_RDWR) for _ in range(2))
     try:
         fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return Check("locks", True, "flock holds")
+        return FilesystemCheck("locks", True, "flock holds")
     except OSError as error:
-        return Check("locks", False, f"flock fails: {error.strerror}")
+        return FilesystemCheck("locks", False, f"flock fails: {error.strerror}")
     finally:
         os.close(first)
         os.close(second)
-    return Check("locks", False, "flock was granted twice")
+    return FilesystemCheck("locks", False, "flock was granted twice")
 
 
-def _renames(probe: Path) -> Check:
+def _renames(probe: Path) -> FilesystemCheck:
     """A file takes the place of another one, whole, under a reader that keeps the old one. That it does so at once for
     everybody cannot be tried."""
     other = probe.with_name(probe.name + ".new")
@@ -158,16 +169,16 @@ def _renames(probe: Path) -> Check:
         found = probe.read_bytes()
     except OSError as error:
         if error.errno in FULL:
-            return Check("rename", True, "not tried: the disk is full")
-        return Check("rename", False, f"rename fails: {error.strerror}")
+            return FilesystemCheck("rename", True, "not tried: the disk is full")
+        return FilesystemCheck("rename", False, f"rename fails: {error.strerror}")
     finally:
         other.unlink(missing_ok=True)
     if (found, kept) != (b"new", b"old"):
-        return Check("rename", False, "after a rename another file's content was read")
-    return Check("rename", True, "rename replaces")
+        return FilesystemCheck("rename", False, "after a rename another file's content was read")
+    return FilesystemCheck("rename", True, "rename replaces")
 
 
-def _syncs(probe: Path) -> Check:
+def _syncs(probe: Path) -> FilesystemCheck:
     started = time.perf_counter()
     try:
         with probe.open("wb") as file:
@@ -175,5 +186,166 @@ def _syncs(probe: Path) -> Check:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return Check("fsync", False, f"fsync fails: {error.strerror}")
-    return Check("fsync", True, f"fsync takes {1000 * (time.perf_counter() - started):.1f} ms")
+        return FilesystemCheck("fsync", False, f"fsync fails: {error.strerror}")
+    return FilesystemCheck("fsync", True, f"fsync takes {1000 * (time.perf_counter() - started):.1f} ms")
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Free space mends these."""
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
+"""These may be gone at the next try."""
+_TEXTS = {
+    errno.ENOSPC: ("No space left on device", "os error 28"),
+    errno.EDQUOT: ("Disk quota exceeded", "os error 122"),
+    errno.EFBIG: ("File too large", "os error 27"),
+    errno.EROFS: ("Read-only file system", "os error 30"),
+    errno.EIO: ("Input/output error", "os error 5)"),
+    errno.ESTALE: ("Stale file handle", "os error 116"),
+    errno.ENOTCONN: ("Transport endpoint is not connected", "os error 107"),
+}
+_LIBRARIES = ("duckdb", "pyarrow", "safetensors", "safetensors_rust")
+"""Libraries whose error texts are believed: others may quote what a user wrote."""
+_QUOTED = re.compile(r'"(/[^"]+)"')
+
+
+class DiskRefusal(NamedTuple):
+    """What the disk refused, and about which file, as far as the error says."""
+
+    number: int
+    path: str | None
+
+
+def find_refusal(error: BaseException) -> DiskRefusal | None:
+    """The first refusal of a disk in an error's chain of causes; None where there is none."""
+    for each in _chain(error):
+        if (number := _number(each)) is not None:
+            return DiskRefusal(number, _path(each))
+    return None
+
+
+def explain(error: BaseException, workspace: Path | None = None, needed: int | None = None) -> SpeciateError | None:
+    """The error for whoever called, where a disk is to blame. `needed`: bytes that were to be written, where known.
+
+    UNAVAILABLE for all of them: once the disk is mended, the same call succeeds.
+    """
+    if any(_is_corrupt(each) for each in _chain(error)):
+        return SpeciateError(
+            Code.DAMAGED,
+            f"The catalog of {_where(None, workspace)} is damaged: a block of catalog.duckdb is not what was written.",
+            "Run `speciate stop`, then `speciate rebuild`: it keeps the old file, takes the newest backup and the run "
+            "folders, and says what it could not restore.",
+        )
+    found = find_refusal(error)
+    if found is None:
+        return None
+    where = _where(found.path, workspace)
+    wanted = f" At least {_amount(needed)} are needed." if needed else ""
+    sentence, recovery = _WORDS[found.number]
+    room = _free(found.path, workspace) if found.number == errno.ENOSPC else ""
+    limit = f" of {_amount(_file_limit())}" if found.number == errno.EFBIG and _file_limit() is not None else ""
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        sentence.format(where=where, room=room, limit=limit) + wanted,
+        recovery,
+        foreign=f"{os.strerror(found.number)}: {found.path}" if found.path else "",
+    )
+
+
+_GC = "manage_data(action='gc', dry_run=true) shows what speciate could delete"
+_WORDS = {
+    errno.ENOSPC: (
+        "The disk that holds {where} is full{room}, so nothing was changed.",
+        f"Free some space ({_GC}), then repeat the same call.",
+    ),
+    errno.EDQUOT: (
+        "Your disk quota where {where} lies is used up, so nothing was changed.",
+        f"Free some space ({_GC}) or have the quota raised, then repeat the same call.",
+    ),
+    errno.EFBIG: (
+        "A file of {where} would be larger than this account or filesystem allows{limit}, so nothing was changed.",
+        "Raise the limit (`ulimit -f`, or a filesystem without one), restart the daemon (`speciate stop`), then repeat "
+        "the same call.",
+    ),
+    errno.EROFS: (
+        "The filesystem that holds {where} is mounted read-only, so nothing was changed.",
+        "The system does that after faults of a disk: look at `dmesg`, mount it for writing, then repeat the call.",
+    ),
+    errno.EIO: (
+        "The disk that holds {where} fails to read or write.",
+        "Look at `dmesg`; copy the workspace with `speciate backup` while it can be read, then run "
+        "`speciate verify --all`.",
+    ),
+    errno.ESTALE: (
+        "The filesystem that holds {where} lost a file that was open (stale handle), as network filesystems do.",
+        "Put the workspace on a local disk; `speciate doctor` says what it lies on. Then repeat the same call.",
+    ),
+    errno.ENOTCONN: (
+        "The filesystem that holds {where} is no longer connected, as when a FUSE or network mount ended.",
+        "Mount it again, then repeat the same call.",
+    ),
+}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen, each = set[int](), error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__  # type: ignore[assignment]  # None ends it
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in _TEXTS else None
+    if isinstance(error, OSError) or _library(error) in _LIBRARIES:
+        text = str(error)
+        return next((number for number, texts in _TEXTS.items() if any(each in text for each in texts)), None)
+    return None
+
+
+def _is_corrupt(error: BaseException) -> bool:
+    return _library(error) == "duckdb" and "Corrupt database file" in str(error)
+
+
+def _library(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0].lstrip("_")
+
+
+def _path(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.filename is not None:
+        return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    match = _QUOTED.search(str(error))
+    return match[1] if match else None
+
+
+def _where(path: str | None, workspace: Path | None) -> str:
+    if path is not None and workspace is not None and not Path(path).is_relative_to(workspace):
+        return str(Path(path).parent)
+    return f"the workspace {workspace}" if workspace is not None else "it" if path is None else str(Path(path).parent)
+
+
+def _free(path: str | None, workspace: Path | None) -> str:
+    place = Path(path).parent if path is not None else workspace
+    try:
+        found = os.statvfs(place) if place is not None else None
+    except OSError:
+        return ""
+    if found is None:
+        return ""
+    if found.f_files and not found.f_favail:
+        return " (it has no inodes left: too many files)"
+    return f" ({_amount(found.f_bavail * found.f_frsize)} are free)"
+
+
+def _file_limit() -> int | None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _amount(count: int | None) -> str:
+    size = float(count or 0)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GB"

@@ -61,9 +61,9 @@ def check(path: Path, lost: str, recovery: str = _RESTORE) -> None:
     """Refuse a damaged file: DAMAGED names it, says what is lost with it, and what to do."""
     found = path.stat()
     try:
-        _sound(str(path), found.st_ino, found.st_size, found.st_mtime_ns)
-    except _Wrong as wrong:
-        raise damaged(path, str(wrong), lost, recovery) from None
+        _check_cached(str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+    except _DamagedFile as wrong:
+        raise damaged_error(path, str(wrong), lost, recovery) from None
 
 
 def check_footer(path: Path, lost: str, recovery: str = _RESTORE) -> None:
@@ -75,7 +75,7 @@ def check_footer(path: Path, lost: str, recovery: str = _RESTORE) -> None:
         start = _footer(file, file.seek(0, os.SEEK_END))
         file.seek(start)
         if _short(file.read()) != seal[_ALL_BYTES:]:
-            raise damaged(path, "its footer is not what was written", lost, recovery)
+            raise damaged_error(path, "its footer is not what was written", lost, recovery)
 
 
 def read_table(path: Path, lost: str, recovery: str = _RESTORE, **options: Any) -> pa.Table:
@@ -89,10 +89,10 @@ def read_table(path: Path, lost: str, recovery: str = _RESTORE, **options: Any) 
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise damaged(path, "it cannot be read as Parquet", lost, recovery) from error
+        raise damaged_error(path, "it cannot be read as Parquet", lost, recovery) from error
 
 
-def damaged(path: Path, why: str, lost: str, recovery: str = _RESTORE) -> SpeciateError:
+def damaged_error(path: Path, why: str, lost: str, recovery: str = _RESTORE) -> SpeciateError:
     """The one error for a file that is not what was written."""
     return SpeciateError(Code.DAMAGED, f"{path} is damaged: {why}. {lost}", recovery)
 
@@ -105,7 +105,7 @@ def examine(path: Path) -> str | None:
     return _compare(path, path.name) if _NAMED.fullmatch(path.name) else None
 
 
-def says_itself(path: Path) -> bool:
+def has_own_checksum(path: Path) -> bool:
     """Whether a Parquet file says what it should be, by its name or by a seal."""
     if _NAMED.fullmatch(path.stem):
         return True
@@ -114,14 +114,14 @@ def says_itself(path: Path) -> bool:
 
 
 @lru_cache(maxsize=_KEPT)
-def _sound(path: str, inode: int, size: int, written: int) -> bool:
+def _check_cached(path: str, inode: int, size: int, written: int) -> bool:
     """Remembered for each file as it lies there. Raises _Wrong, which is not remembered: it may be restored."""
     if (why := examine(Path(path))) is not None:
-        raise _Wrong(why)
+        raise _DamagedFile(why)
     return True
 
 
-class _Wrong(Exception):
+class _DamagedFile(Exception):
     """Says what is wrong with a file."""
 
 

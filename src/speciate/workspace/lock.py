@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import storage
+from speciate.workspace import filesystem
 
 _OURS = {"catalog.duckdb", "identity.json", "settings.toml", "daemon.lock", "daemon.log", "runs", "backups"}
 
 
-class Held(Exception):
+class LockHeldError(Exception):
     """Another process holds the lock."""
 
 
@@ -34,14 +34,14 @@ class Lock:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise unusable(root, error) from error
+            raise unusable_error(root, error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._descriptor)
-            raise Held(str(root)) from None
+            raise LockHeldError(str(root)) from None
         except OSError as error:
-            raise unusable(root, error) from error
+            raise unusable_error(root, error) from error
 
     def intact(self) -> bool:
         """Whether the locked file is still the one that others would lock: if not, somebody replaced the workspace."""
@@ -71,10 +71,10 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def unusable(root: Path, error: OSError) -> SpeciateError:
+def unusable_error(root: Path, error: OSError) -> SpeciateError:
     """The error for a folder that the system does not let us use."""
-    if (said := storage.explained(error, root)) is not None:
-        return said
+    if (refusal := filesystem.explain(error, root)) is not None:
+        return refusal
     return SpeciateError(
         Code.UNAVAILABLE,
         f"The workspace {root} cannot be used: {error.strerror or error}.",
@@ -89,7 +89,7 @@ def _check_ours(root: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise unusable(root, error) from error
+        raise unusable_error(root, error) from error
     if names and not names & _OURS:
         raise SpeciateError(
             Code.REFUSED,

@@ -3,9 +3,9 @@
 The fuller source wins: a catalog that opens and has all that the newest backup has (after its torn log was cut) is
 kept; otherwise the newest automatic backup that can be read becomes the catalog. What loses is moved aside, never
 deleted: the old catalog, and backups that the new one does not continue from. What came after the backup is lost here;
-jobs that had started come back from their run folders (jobs/recover.py). Killed at any moment, it may be run again.
+jobs that had started come back from their run folders (jobs/recovery.py). Killed at any moment, it may be run again.
 
-The new catalog notes the time of which it knows nothing (gaps.py): files from then are no garbage.
+The new catalog notes the time of which it knows nothing (repair.py): files from then are no garbage.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 import duckdb
 
-from speciate.clock import Clock, SystemClock
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.workspace import aside, gaps, lost, rewriting, storage
-from speciate.workspace.backup import automatic_backups, quoted, wrong_in
-from speciate.workspace.migrations import migrate
-from speciate.workspace.salvage import salvage
+from speciate.workspace import catalog_identity, compaction, filesystem, repair
+from speciate.workspace.backup import automatic_backups, damaged_file_in, quoted
+from speciate.workspace.clock import Clock, SystemClock
+from speciate.workspace.repair import salvage_catalog
+from speciate.workspace.schema import migrate
 from speciate.workspace.workspace import Folders
 
 _TABLES = "SELECT table_name FROM duckdb_tables() ORDER BY table_name"
@@ -36,7 +36,7 @@ _NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
 _SAY = "INSERT INTO events VALUES (?, ?, 'workspace:catalog', ?, '{}')"
 
 
-class Rebuilt(NamedTuple):
+class RebuildReport(NamedTuple):
     source: str
     rows: dict[str, int]
     """By table."""
@@ -46,14 +46,14 @@ class Rebuilt(NamedTuple):
     """What could not be restored, a sentence each."""
 
 
-class _Import(NamedTuple):
+class _ImportResult(NamedTuple):
     source: Path | None
     """The backup that was imported; None: there is none."""
     failed: list[str]
     """Names of fuller backups that cannot be read."""
 
 
-def rebuild_catalog(root: Path, clock: Clock | None = None) -> Rebuilt:
+def rebuild_catalog(root: Path, clock: Clock | None = None) -> RebuildReport:
     """Leave an openable catalog of the present schema. The caller holds the workspace's lock.
 
     Raises SpeciateError NEWER_SCHEMA or UNAVAILABLE for a catalog that another version or another process owns.
@@ -62,30 +62,30 @@ def rebuild_catalog(root: Path, clock: Clock | None = None) -> Rebuilt:
     folders.make()
     if folders.catalog.exists() and folders.catalog.stat().st_size:
         try:
-            kept = salvage(folders.catalog)
-            migrate(folders.catalog, partial(lost.refuse_useless, root))
+            kept = salvage_catalog(folders.catalog)
+            migrate(folders.catalog, partial(catalog_identity.refuse_useless, root))
             check_blocks(folders.catalog)
         except SpeciateError as error:
             if error.code in {Code.NEWER_SCHEMA, Code.UNAVAILABLE}:
                 raise
         else:
             gone = _keep_what_opens(folders, now, torn=kept is not None)
-            return Rebuilt("the catalog itself, which opens", _count(folders.catalog), kept, gone)
-    anchor = lost.read_anchor(root)
+            return RebuildReport("the catalog itself, which opens", _count(folders.catalog), kept, gone)
+    anchor = catalog_identity.read_anchor(root)
     made = folders.catalog.with_name("catalog.rebuilding.duckdb")
     imported = _import_newest(made, folders.backups, anchor.identity if anchor else None)
     migrate(made)
     new = _begin(made, anchor, now)
-    kept = _set_aside(folders, imported.source, new.events)
+    kept = _move_aside(folders, imported.source, new.events)
     fault("rebuild_before_replace")
     made.replace(folders.catalog)
     fault("rebuild_after_replace")
-    lost.write_anchor(root, new)
-    aside.settle(folders.backups, new.events, clean=True)
+    catalog_identity.write_anchor(root, new)
+    repair.settle_repairs(folders.backups, new.events, clean=True)
     missing = [f"backup {name}: it cannot be read" for name in imported.failed]
     missing.append(_LOST if imported.source else "everything that only the catalog knew: there is no backup")
     source = imported.source.name if imported.source else "nothing"
-    return Rebuilt(source, _count(folders.catalog), kept, tuple(missing))
+    return RebuildReport(source, _count(folders.catalog), kept, tuple(missing))
 
 
 def check_blocks(catalog: Path) -> None:
@@ -95,38 +95,38 @@ def check_blocks(catalog: Path) -> None:
             for (name,) in connection.execute(_TABLES).fetchall():
                 connection.execute(f'SELECT count(hash(row)) FROM "{name}" AS row').fetchall()
     except duckdb.Error as error:
-        if (said := storage.explained(error, catalog.parent)) is not None:
-            raise said from error
+        if (refusal := filesystem.explain(error, catalog.parent)) is not None:
+            raise refusal from error
         raise
 
 
 def _keep_what_opens(folders: Folders, now: float, *, torn: bool) -> tuple[str, ...]:
     """Where it had come further once, or its log was just cut, that is noted. What is lost, a sentence each."""
-    anchor = lost.read_anchor(folders.root)
+    anchor = catalog_identity.read_anchor(folders.root)
     with duckdb.connect(str(folders.catalog)) as connection:
-        read = lost.reader(connection)
+        read = catalog_identity.reader_of(connection)
         events, identity = int(read(_NEWEST, [])[0][0]), read(_IDENTITY, [])
         shorter = anchor is not None and events < anchor.events
         if torn or shorter:
-            gaps.note(read, now)
-        clean = not read(_REWRITE, [rewriting.NOTE])
+            repair.note_gap(read, now)
+        clean = not read(_REWRITE, [compaction.COMPACTION_KEY])
     if anchor and identity and shorter:
-        lost.write_anchor(folders.root, lost.Anchor(str(identity[0][0]), events))
-    aside.settle(folders.backups, events, clean=clean)
+        catalog_identity.write_anchor(folders.root, catalog_identity.Anchor(str(identity[0][0]), events))
+    repair.settle_repairs(folders.backups, events, clean=clean)
     if anchor and shorter:
         return (f"what happened after event {events}: the catalog had come to {anchor.events}, and no backup has it",)
     return ()
 
 
-def _import_newest(target: Path, folder: Path, identity: str | None) -> _Import:
+def _import_newest(target: Path, folder: Path, identity: str | None) -> _ImportResult:
     """Import the fullest readable backup of this identity into `target`, a new file; where there is none, none."""
     failed: list[str] = []
     with duckdb.connect() as memory:
-        backups = list(lost.readable(lost.reader(memory), folder, identity))
+        backups = list(catalog_identity.readable_backups(catalog_identity.reader_of(memory), folder, identity))
     known = {each.path for each in backups}
     for backup in backups:
         _remove(target)
-        if wrong_in(backup.path) is not None:
+        if damaged_file_in(backup.path) is not None:
             failed.append(backup.path.name)
             continue
         try:
@@ -136,45 +136,47 @@ def _import_newest(target: Path, folder: Path, identity: str | None) -> _Import:
         except duckdb.Error:
             failed.append(backup.path.name)
             continue
-        damaged = [path.name for path in _beyond(folder, backup.path) if path not in known]
-        return _Import(backup.path, sorted({*failed, *damaged}))
+        damaged = [path.name for path in _newer_backups(folder, backup.path) if path not in known]
+        return _ImportResult(backup.path, sorted({*failed, *damaged}))
     _remove(target)
-    return _Import(None, sorted({*failed, *(path.name for path in automatic_backups(folder) if path not in known)}))
+    return _ImportResult(
+        None, sorted({*failed, *(path.name for path in automatic_backups(folder) if path not in known)})
+    )
 
 
-def _begin(made: Path, anchor: lost.Anchor | None, now: float) -> lost.Anchor:
+def _begin(made: Path, anchor: catalog_identity.Anchor | None, now: float) -> catalog_identity.Anchor:
     """The catalog gets its identity, its gap, and the event that says where it began."""
     with duckdb.connect(str(made)) as connection:
-        read = lost.reader(connection)
-        gaps.note(read, now)
+        read = catalog_identity.reader_of(connection)
+        repair.note_gap(read, now)
         events = int(read(_NEWEST, [])[0][0]) + 1
-        connection.execute(_SAY, [events, now, lost.REBUILT])
+        connection.execute(_SAY, [events, now, catalog_identity.REBUILT])
         connection.execute(_GIVE_IDENTITY, [anchor.identity if anchor else secrets.token_hex(16)])
         connection.execute("CHECKPOINT")
-        return lost.Anchor(str(read(_IDENTITY, [])[0][0]), events)
+        return catalog_identity.Anchor(str(read(_IDENTITY, [])[0][0]), events)
 
 
-def _set_aside(folders: Folders, source: Path | None, events: int) -> Path | None:
+def _move_aside(folders: Folders, source: Path | None, events: int) -> Path | None:
     """Move the old catalog with its log, and backups beyond the source, which would contradict the new one, into a new
     folder of `backups/`; None where there is nothing to move. `events`: of the new one."""
     old = [path for path in (folders.catalog, _log_of(folders.catalog)) if path.exists()]
-    old += _beyond(folders.backups, source)
+    old += _newer_backups(folders.backups, source)
     if not old:
         return None
     number = 1
     while (folder := folders.backups / f"replaced-{number}").exists():
         number += 1
     folder.mkdir()
-    aside.note(folder, events)
+    repair.note_events(folder, events)
     for path in old:
         path.rename(folder / path.name)
     return folder
 
 
-def _beyond(folder: Path, source: Path | None) -> Sequence[Path]:
+def _newer_backups(folder: Path, source: Path | None) -> Sequence[Path]:
     """Automatic backups with more events than this one."""
-    last = lost.events_of(source) if source else 0
-    return [path for path in automatic_backups(folder) if lost.events_of(path) > last]
+    last = catalog_identity.events_of(source) if source else 0
+    return [path for path in automatic_backups(folder) if catalog_identity.events_of(path) > last]
 
 
 def _remove(catalog: Path) -> None:

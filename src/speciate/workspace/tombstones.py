@@ -14,19 +14,19 @@ _ALL = "SELECT key, value FROM meta WHERE starts_with(key, ?)"
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 
-def bury(tx: Transaction, noun: Noun, name: str, versions: Iterable[int]) -> None:
+def bury_versions(tx: Transaction, noun: Noun, name: str, versions: Iterable[int]) -> None:
     rows = tx.execute(_GET, [_key(noun, name)])
     before = json.loads(rows[0][0]) if rows else []
     tx.execute(_PUT, [_key(noun, name), json.dumps(sorted({*before, *versions}))])
 
 
-def last(tx: Transaction, noun: Noun, name: str) -> int:
+def last_buried(tx: Transaction, noun: Noun, name: str) -> int:
     """The highest number that was deleted; 0 where none was."""
     rows = tx.execute(_GET, [_key(noun, name)])
     return max(json.loads(rows[0][0])) if rows else 0
 
 
-def buried(database: Database, noun: Noun) -> list[tuple[str, int]]:
+def buried_versions(database: Database, noun: Noun) -> list[tuple[str, int]]:
     """Name and number of every deleted version."""
     prefix = _key(noun, "")
     rows = database.read(_ALL, [prefix])

@@ -7,14 +7,13 @@ import secrets
 from functools import partial
 from pathlib import Path
 
-from speciate.clock import Clock, SystemClock
 from speciate.settings import Settings, load
-from speciate.workspace import aside, gaps, lost, place, rewriting
+from speciate.workspace import catalog_identity, compaction, repair
+from speciate.workspace.clock import Clock, Elapsed, SystemClock
 from speciate.workspace.database import Database, Transaction
-from speciate.workspace.elapsed import Elapsed
-from speciate.workspace.migrations import migrate
-from speciate.workspace.room import RoomGauge
-from speciate.workspace.salvage import salvage
+from speciate.workspace.disk_space import DiskGauge
+from speciate.workspace.repair import salvage_catalog
+from speciate.workspace.schema import migrate
 
 _FOLDERS = (
     "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "cache", "backups",
@@ -45,8 +44,8 @@ class Folders:
 class Workspace:
     """The daemon's view: folders, settings and the catalog. Open one per process that holds `daemon.lock`.
 
-    Raises SpeciateError REFUSED where the catalog is lost or is not the one of these folders (lost.py); then nothing
-    was made or changed.
+    Raises SpeciateError REFUSED where the catalog is lost or is not the one of these folders (catalog_identity.py);
+    then nothing was made or changed.
     """
 
     def __init__(self, root: Path, clock: Clock | None = None, settings: Settings | None = None) -> None:
@@ -54,37 +53,37 @@ class Workspace:
         self.folders = Folders(root)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings or load(root)
-        self.room = RoomGauge(root, self.settings.disk)
-        lost.refuse_missing(root)
-        lost.refuse_before_replay(root)
-        self.salvaged = salvage(self.folders.catalog)
+        self.room = DiskGauge(root, self.settings.disk)
+        catalog_identity.refuse_missing(root)
+        catalog_identity.refuse_before_replay(root)
+        self.salvaged = salvage_catalog(self.folders.catalog)
         self.made = not self.folders.catalog.exists()
         """Whether it is new: there was none in this folder before."""
-        agrees = partial(lost.refuse_wrong, root, torn=self.salvaged is not None)
+        agrees = partial(catalog_identity.refuse_wrong, root, torn=self.salvaged is not None)
         migrate(self.folders.catalog, agrees)  # refuses what is not ours, before anything is laid beside it
         self.folders.make()
         self.database = Database(self.folders.catalog, self.clock)
-        if run := rewriting.asked(self.database):
+        if run := compaction.requested_by(self.database):
             self.database.close()
-            rewriting.rewrite(self.folders.catalog, run)
+            compaction.compact(self.folders.catalog, run)
             self.database = Database(self.folders.catalog, self.clock)
         self._identity = self._begin()
         self.elapsed = Elapsed(root, self.clock)
-        lost.write_anchor(root, lost.Anchor(self._identity, self.database.last_seq))
-        aside.settle(self.folders.backups, self.database.last_seq, clean=run is None)
-        self.copied_from = place.copied_from(self.database, root, self._identity)
-        """Where the original lies, if this is a copy whose jobs nobody has dealt with yet (jobs/copied.py)."""
+        catalog_identity.write_anchor(root, catalog_identity.Anchor(self._identity, self.database.last_seq))
+        repair.settle_repairs(self.folders.backups, self.database.last_seq, clean=run is None)
+        self.copied_from = catalog_identity.copied_from(self.database, root, self._identity)
+        """Where the original lies, if this is a copy whose jobs nobody has dealt with yet (jobs/recovery.py)."""
         if self.copied_from is None:
-            self.database.transact(lambda tx: place.settle(tx, root))
+            self.database.transact(lambda tx: catalog_identity.settle_place(tx, root))
 
     def _begin(self) -> str:
         """What every catalog notes when it is opened; its identity, which lies in the file itself before we go on."""
-        anchor = lost.read_anchor(self.folders.root)
+        anchor = catalog_identity.read_anchor(self.folders.root)
         made = anchor.identity if anchor else secrets.token_hex(16)  # a torn log may have taken it along
 
         def begin(tx: Transaction) -> tuple[str, bool]:
             if self.salvaged:
-                gaps.note(tx.execute, tx.now)
+                repair.note_gap(tx.execute, tx.now)
             return _identity(tx, made)
 
         identity, new = self.database.transact(begin)
@@ -98,14 +97,14 @@ class Workspace:
         return self._identity
 
     def close(self) -> None:
-        run = None if self.database.closed else rewriting.asked(self.database)
+        run = None if self.database.closed else compaction.requested_by(self.database)
         self.elapsed.save(now=True)
         events = self.database.last_seq
         self.database.close()
         if run:
-            rewriting.rewrite(self.folders.catalog, run)
+            compaction.compact(self.folders.catalog, run)
         with contextlib.suppress(OSError):  # it only dates what was said before
-            lost.write_anchor(self.folders.root, lost.Anchor(self._identity, events))
+            catalog_identity.write_anchor(self.folders.root, catalog_identity.Anchor(self._identity, events))
 
 
 def _identity(tx: Transaction, made: str) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""The card: what it tells, and that foreign text in it stays text."""
+"""The card: its content, and that foreign text in it stays text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.datasets.exports.card import Exported, card, lineage, plain
+from speciate.datasets.exports.card import ExportSummary, card, escape_markdown, lineage
 from speciate.datasets.versions import Manifest, Version
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -33,7 +33,7 @@ def front_matter(text: str) -> dict[str, Any]:
     return loaded
 
 
-def test_the_chain_is_told_with_every_step_and_without_folders_of_this_machine() -> None:
+def test_the_card_lists_every_step_without_folders_of_this_machine() -> None:
     first = version({"op": "ingest", "source": "/home/somebody/pets", "license": "cc-by-4.0"}, version=1)
     steps = [{"op": "filter", "where": "width > 8"}, {"op": "balance", "column": "label"}]
     text = card([version({"op": "curate", "steps": steps}), first])
@@ -46,7 +46,7 @@ def test_the_chain_is_told_with_every_step_and_without_folders_of_this_machine()
     assert found["size_categories"] == ["1K<n<10K"]
 
 
-def test_a_licence_is_what_was_recorded_or_unknown() -> None:
+def test_a_licence_is_the_recorded_one_or_unknown() -> None:
     assert front_matter(card([version({"op": "ingest"})]))["license"] == "unknown"
     odd = front_matter(card([version({"op": "ingest", "license": "Mine: all of it\n- x"})]))
     assert (odd["license"], odd["license_name"]) == ("other", "Mine: all of it - x")
@@ -54,9 +54,11 @@ def test_a_licence_is_what_was_recorded_or_unknown() -> None:
     assert front_matter(card(two))["license"] == "unknown"
 
 
-def test_what_was_set_aside_is_told_with_its_reasons() -> None:
+def test_excluded_files_are_listed_with_their_reasons() -> None:
     report = {"ok": 5, "partial": 1, "untrusted": {"reasons": {"Cut off.": 1}}, "split": {"groups_across": 0}}
-    exported = Exported("folder", None, {"train": 5}, {"partial": 1}, {"train": "data/train/**"}, "label", None, [])
+    exported = ExportSummary(
+        "folder", None, {"train": 5}, {"partial": 1}, {"train": "data/train/**"}, "label", None, []
+    )
     text = card([version({"op": "ingest"}, report)], exported)
     assert "ok: 5, partial: 1" in text
     assert "Cut off" in text
@@ -65,7 +67,7 @@ def test_what_was_set_aside_is_told_with_its_reasons() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format_", "manifest", "said"),
+    ("format_", "manifest", "message"),
     [
         ("folder", {}, "Media are the bytes that came in."),
         (
@@ -80,17 +82,17 @@ def test_what_was_set_aside_is_told_with_its_reasons() -> None:
             "Media are not all the bytes that came in: some are variants that were made of others "
             "(column `made_from`).",
         ),
-        ("ply", {"modality": "mesh"}, "not the bytes that came in: what was no PLY already was decoded"),
+        ("ply", {"modality": "mesh"}, "not the bytes that came in: other formats were decoded"),
         ("csv", {"modality": "tabular", "inputs": ("width",)}, None),
     ],
 )
 def test_the_card_says_whether_media_are_the_bytes_that_came_in(
-    format_: str, manifest: dict[str, Any], said: str | None
+    format_: str, manifest: dict[str, Any], message: str | None
 ) -> None:
-    exported = Exported(format_, None, {"train": 5}, {}, {}, None, None, [])
+    exported = ExportSummary(format_, None, {"train": 5}, {}, {}, None, None, [])
     text = card([version({"op": "curate"}, **manifest)], exported)
-    assert ("the bytes that came in" in text) == (said is not None)
-    assert (said or "") in text
+    assert ("the bytes that came in" in text) == (message is not None)
+    assert (message or "") in text
 
 
 @given(st.one_of(st.just(_HOSTILE), st.text(max_size=60)))
@@ -98,12 +100,12 @@ def test_foreign_text_never_becomes_structure(text: str) -> None:
     label, column = text[:64] or "x", text[:64] or "y"
     operation = {"op": text, "source": text, "license": text, "steps": [{"op": text, text or "k": text}]}
     report = {"untrusted": {"reasons": {text: 1}}, "split": {text or "k": text}}
-    exported = Exported(text, text, {text: 1}, {text: 1}, {text: "data/a.csv"}, label, column, [])
+    exported = ExportSummary(text, text, {text: 1}, {text: 1}, {text: "data/a.csv"}, label, column, [])
     hostile = card([version(operation, report, labels={label: 1}, columns={column: text}, label=label)], exported)
     harmless = card(
         [version({"op": "z", "source": "z", "license": "z z", "steps": [{"op": "z", "z": "z"}]},
                  {"untrusted": {"reasons": {"z": 1}}, "split": {"z": "z"}}, labels={"z": 1}, columns={"z": "z"})],
-        Exported("z", "z", {"z": 1}, {"z": 1}, {"z": "z"}, "z", "z", []),
+        ExportSummary("z", "z", {"z": 1}, {"z": 1}, {"z": "z"}, "z", "z", []),
     )  # fmt: skip
     assert "<" not in hostile.split("---\n", 2)[2]
     assert set(front_matter(hostile)) - {"license_name"} == set(front_matter(harmless)) - {"license_name"}
@@ -112,8 +114,8 @@ def test_foreign_text_never_becomes_structure(text: str) -> None:
 
 
 @given(st.text())
-def test_plain_text_is_one_line_without_markup(text: str) -> None:
-    shown = plain(text)
+def test_escaped_text_is_one_line_without_markup(text: str) -> None:
+    shown = escape_markdown(text)
     assert len(shown.splitlines()) == 1
     for mark in "<>":
         assert mark not in shown

@@ -17,7 +17,7 @@ from speciate.datasets.columns import START, STOP
 from speciate.datasets.exports import export
 from speciate.datasets.exports.export import KIND, ExportSpec
 from speciate.errors import Code, SpeciateError
-from speciate.jobs import new_folder
+from speciate.jobs import atomic_folder
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run, Stopped
 from speciate.workspace.workspace import Workspace
@@ -47,7 +47,7 @@ def attempt(workspace: Workspace, path: Path, number: int = 1, format_: str = "c
     folder = RunFolder(workspace.folders.runs / f"job-export.{number}")
     earlier = [str(workspace.folders.runs / f"job-export.{i}") for i in range(number - 1, 0, -1)]
     root = str(workspace.folders.root)
-    folder.create({"payload": plan.payload, "job": "job-export", "workspace": root, "resume_from": earlier})
+    folder.create({"payload": plan.payload_json(), "job": "job-export", "workspace": root, "resume_from": earlier})
     return folder
 
 
@@ -70,8 +70,8 @@ def test_usable_rows_leave_and_the_others_are_listed(workspace: Workspace, tmp_p
     assert (report["examples"], report["splits"]) == (39, {"train": 29, "test": 10})
     assert report["set_aside"] == {"refused": 1}
     with (tmp_path / "out" / "set_aside.csv").open() as file:
-        (aside,) = csv.DictReader(file)
-    assert (aside["quality"], aside["reason"]) == ("refused", "'=cmd|' /C calc'!A0")
+        (excluded,) = csv.DictReader(file)
+    assert (excluded["quality"], excluded["reason"]) == ("refused", "'=cmd|' /C calc'!A0")
     assert report["escaped_cells"] == 1
     wanted = {"README.md", "speciate.json", "set_aside.csv", "data/train.csv", "data/test.csv"}
     assert set(files(tmp_path / "out")) == wanted
@@ -131,15 +131,15 @@ def test_a_stopped_export_leaves_nothing(workspace: Workspace, tmp_path: Path) -
     assert list((tmp_path / "room").iterdir()) == []
 
 
-def test_what_another_export_writes_beside_it_stays(workspace: Workspace, tmp_path: Path) -> None:
+def test_files_of_another_export_beside_it_stay(workspace: Workspace, tmp_path: Path) -> None:
     reviews(workspace)
-    with new_folder.hidden_beside(tmp_path / "out") as other:
+    with atomic_folder.hidden_folder_beside(tmp_path / "out") as other:
         export.run(Run(attempt(workspace, tmp_path / "out")))
         assert other.is_dir()
     assert not other.exists()
 
 
-def test_a_full_disk_is_said_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reviews(workspace)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from speciate.datasets import scan
-from speciate.datasets.exports.shipment import class_names, ship
+from speciate.datasets import version_rows
+from speciate.datasets.exports.format import class_names, collect_content
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal
@@ -22,20 +22,20 @@ from tests.datasets.exports.worlds import seal
 datasets = pytest.importorskip("datasets")
 
 
-def picture(value: int) -> bytes:
+def image(value: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def pictures(workspace: Workspace, **more: Any) -> None:
+def images(workspace: Workspace, **more: Any) -> None:
     """Six in two splits and two classes; a brightness of 10 per place."""
     rows = [
         {"source": f"{i}.png", "label": "cat" if i % 2 else "dog", "split": "train" if i < 4 else "test", "width": 8,
          "height": 6, **{name: values[i] for name, values in more.items()}}
         for i in range(6)
     ]  # fmt: skip
-    seal(workspace, "pets", rows, media=[picture(10 * i) for i in range(6)], label="folder")
+    seal(workspace, "pets", rows, media=[image(10 * i) for i in range(6)], label="folder")
 
 
 def export(workspace: Workspace, format_: str, path: Path, dataset: str = "pets") -> dict[str, Any]:
@@ -44,8 +44,8 @@ def export(workspace: Workspace, format_: str, path: Path, dataset: str = "pets"
 
 @pytest.mark.filterwarnings("ignore")  # of a third party's library
 @pytest.mark.parametrize("format_", ["hf", "parquet", "folder"])
-def test_pictures_in_hugging_face_datasets(format_: str, workspace: Workspace, tmp_path: Path) -> None:
-    pictures(workspace)
+def test_images_in_hugging_face_datasets(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    images(workspace)
     path = tmp_path / "out"
     export(workspace, format_, path)
     if format_ == "hf":
@@ -100,7 +100,7 @@ def test_rows_without_a_split_are_one_hugging_face_dataset(workspace: Workspace,
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sounds_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
+def test_audio_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(1600), 16_000, format="WAV")
@@ -113,7 +113,7 @@ def test_sounds_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -
 
 
 def test_shards_are_plain_tar_files_with_a_key_per_example(workspace: Workspace, tmp_path: Path) -> None:
-    pictures(workspace)
+    images(workspace)
     export(workspace, "webdataset", tmp_path / "out")
     with tarfile.open(tmp_path / "out" / "data" / "train-000000.tar") as tar:
         members = tar.getmembers()
@@ -126,7 +126,7 @@ def test_shards_are_plain_tar_files_with_a_key_per_example(workspace: Workspace,
 @pytest.mark.filterwarnings("ignore")
 def test_shards_in_webdataset(workspace: Workspace, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    pictures(workspace)
+    images(workspace)
     export(workspace, "webdataset", tmp_path / "out")
     found = webdataset.WebDataset(str(tmp_path / "out" / "data" / "train-000000.tar"), shardshuffle=False).decode("pil")
     rows = list(found)
@@ -139,7 +139,7 @@ def test_shards_in_webdataset(workspace: Workspace, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_shards_in_hugging_face_datasets(workspace: Workspace, tmp_path: Path) -> None:
-    pictures(workspace)
+    images(workspace)
     export(workspace, "webdataset", tmp_path / "out")
     found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {name: part.num_rows for name, part in found.items()} == {"train": 4, "test": 2}
@@ -162,13 +162,13 @@ _BOXES = [{"bbox": [1.0, 2.0, 3.0, 4.0], "category": "ear", "segmentation": "[[1
     ids=["list", "json", "columns"],
 )
 def test_boxes_as_coco(objects: Any, workspace: Workspace, tmp_path: Path) -> None:
-    pictures(workspace, objects=[objects] * 6)
+    images(workspace, objects=[objects] * 6)
     export(workspace, "coco", tmp_path / "out")
     below = tmp_path / "out" / "data"
     found = json.loads((below / "annotations" / "instances_train.json").read_text())
     assert found["categories"] == [{"id": 1, "name": "ear"}]
     assert found["images"][0] == {"id": 1, "file_name": "0.png", "width": 8, "height": 6}
-    assert (below / "train_images" / "0.png").read_bytes() == picture(0)
+    assert (below / "train_images" / "0.png").read_bytes() == image(0)
     first = found["annotations"][0]
     assert (first["image_id"], first["category_id"], first["bbox"], first["area"]) == (1, 1, [1, 2, 3, 4], 12)
     assert [each["id"] for each in found["annotations"]] == [1, 2, 3, 4]
@@ -177,7 +177,7 @@ def test_boxes_as_coco(objects: Any, workspace: Workspace, tmp_path: Path) -> No
 
 
 def test_coco_comes_back_with_its_boxes(workspace: Workspace, tmp_path: Path) -> None:
-    pictures(workspace, objects=[_BOXES] * 6)
+    images(workspace, objects=[_BOXES] * 6)
     report = export(workspace, "coco", tmp_path / "out")
     again = data.ingest(workspace, "again", **{**report["create_again"], "label": None})
     assert again.splits == {"train": 4, "test": 2}
@@ -185,7 +185,7 @@ def test_coco_comes_back_with_its_boxes(workspace: Workspace, tmp_path: Path) ->
 
 
 def test_an_object_without_a_box_is_left_out_and_counted(workspace: Workspace, tmp_path: Path) -> None:
-    pictures(workspace, objects=[[{"bbox": [1.0], "category": "ear"}]] * 6)
+    images(workspace, objects=[[{"bbox": [1.0], "category": "ear"}]] * 6)
     report = export(workspace, "coco", tmp_path / "out")
     assert report["notes"] == ["6 objects without a box of four numbers were left out."]
 
@@ -193,7 +193,11 @@ def test_an_object_without_a_box_is_left_out_and_counted(workspace: Workspace, t
 def test_classes_beyond_those_that_a_manifest_lists_leave_too(workspace: Workspace) -> None:
     rows = [{"text": f"text {i}", "label": f"class {i}", "split": "train"} for i in range(3)]
     made = seal(workspace, "many", rows, inputs=("text",), label="label").model_copy(update={"labels": {"class 1": 1}})
-    assert class_names(ship(made, scan.read(workspace.folders, made), None)) == ["class 0", "class 1", "class 2"]
+    assert class_names(collect_content(made, version_rows.read(workspace.folders, made), None)) == [
+        "class 0",
+        "class 1",
+        "class 2",
+    ]
 
 
 def test_media_that_are_json_lie_beside_their_columns_in_shards(workspace: Workspace, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that name people leave only where the caller says so, and an export without names tells none."""
+"""Files that name people leave only if the caller says so, and an export without names reveals none."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from speciate.datasets.exports.card import Exported, card
-from speciate.datasets.exports.identities import check_rows, check_version, told
+from speciate.datasets.exports.card import ExportSummary, card
+from speciate.datasets.exports.export import check_rows, check_version, redact_history
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 
@@ -56,7 +56,7 @@ def made_by(number: int, **operation: Any) -> Version:
     return Version(version, [], operation, {}, None, 0.0)
 
 
-def test_a_card_tells_nothing_of_what_was_done_before_names_went() -> None:
+def test_a_card_omits_steps_before_names_were_removed() -> None:
     named = {"op": "filter", "where": "patient = 'ZQDOE'"}
     chain = [
         made_by(4, op="curate", steps=[{"op": "filter", "where": "slices > 3"}]),
@@ -64,11 +64,11 @@ def test_a_card_tells_nothing_of_what_was_done_before_names_went() -> None:
         made_by(2, op="curate", steps=[{"op": "filter", "where": "patient != 'ZQROE'"}]),
         made_by(1, op="ingest", source="/home/x/ZQMILES", license="cc0", group_by="ZQ(.*)"),
     ]
-    exported = Exported(
-        format="dicom", part=None, splits={"": 3}, set_aside={}, configs={}, label=None, group=None, notes=[]
+    exported = ExportSummary(
+        format="dicom", part=None, splits={"": 3}, excluded={}, configs={}, label=None, group=None, notes=[]
     )
-    shown = card(told(chain, identified=False), exported)
+    shown = card(redact_history(chain, identified=False), exported)
     assert "ZQ" not in shown
     for kept in ("where = slices", "profile = basic", "cc0", "ingest", "filter"):
         assert kept in shown
-    assert "ZQMILES" in card(told(chain, identified=True), exported)
+    assert "ZQMILES" in card(redact_history(chain, identified=True), exported)

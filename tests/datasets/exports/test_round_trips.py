@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, KEY, ORIGIN
 from speciate.datasets.versions import Manifest, resolve
 from speciate.workspace.workspace import Workspace
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 Source = Callable[[Workspace, Path], Manifest]
 
 
-def pictures(workspace: Workspace, folder: Path) -> Manifest:
+def images(workspace: Workspace, folder: Path) -> Manifest:
     source = data.digit_folder(folder / "digits", 30, classes=3)
     (source / "0" / "größe ☃.png").write_bytes(next((source / "0").glob("0*.png")).read_bytes())
     return data.ingest(workspace, "digits", source=source, label="folder")
@@ -74,35 +74,35 @@ def awkward(workspace: Workspace, folder: Path) -> Manifest:
     return data.ingest(workspace, "awkward", rows=rows, label="kind", group_by="site", inputs=("text",))
 
 
-def sounds(workspace: Workspace, folder: Path) -> Manifest:
+def audio_clips(workspace: Workspace, folder: Path) -> Manifest:
     import soundfile
 
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for i in range(12):
-        path = folder / "sounds" / ("low", "high")[i % 2] / f"bird{i // 3}-{i}.wav"
+        path = folder / "audio" / ("low", "high")[i % 2] / f"bird{i // 3}-{i}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        tone = np.sin(np.arange(16_000 + 800 * i) / (20, 4)[i % 2]) + chance.normal(0, 0.1, 16_000 + 800 * i)
+        tone = np.sin(np.arange(16_000 + 800 * i) / (20, 4)[i % 2]) + rng.normal(0, 0.1, 16_000 + 800 * i)
         soundfile.write(path, tone / 2, 16_000)
-    return data.ingest(workspace, "sounds", source=folder / "sounds", label="folder", group_by=r"(bird\d+)")
+    return data.ingest(workspace, "audio", source=folder / "audio", label="folder", group_by=r"(bird\d+)")
 
 
 def mixed_rows(workspace: Workspace, folder: Path) -> Manifest:
     """Some lack their text, and one part says in its name what it is."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for i in range(24):
         below = folder / "mixed" / "ab"[i % 2] / f"case {i:02}"
         below.mkdir(parents=True)
-        pixels = chance.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
         (below / "scan.png").write_bytes(encode(Image.fromarray(pixels)))
         (below / "cloud.point-cloud.ply").write_bytes(cloud_ply(ball(i)))
-        (below / "pulse.csv").write_text("x\n" + "".join(f"{value:.3f}\n" for value in chance.normal(size=30)))
+        (below / "pulse.csv").write_text("x\n" + "".join(f"{value:.3f}\n" for value in rng.normal(size=30)))
         if i % 5:
             (below / "report.txt").write_text(f"what was seen in case {i}")
     return data.ingest(workspace, "mixed", source=folder / "mixed", modality="multimodal", label="folder")
 
 
 CASES = [
-    *((pictures, name) for name in ("folder", "parquet", "hf", "webdataset")),
+    *((images, name) for name in ("folder", "parquet", "hf", "webdataset")),
     (texts_in_files, "folder"),
     *((texts_of_a_table, name) for name in ("parquet", "csv", "jsonl", "hf", "webdataset")),
     *((measurements, name) for name in ("parquet", "csv")),
@@ -110,13 +110,13 @@ CASES = [
     *((series, name) for name in ("parquet", "jsonl", "webdataset")),
     *((awkward, name) for name in ("csv", "jsonl")),
     *((mixed_rows, name) for name in ("folder", "webdataset", "parquet")),
-    (sounds, "folder"),
+    (audio_clips, "folder"),
     (peptides, "csv"),
 ]
 ALWAYS = {
-    (pictures, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
+    (images, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
     (series, "parquet"), (awkward, "csv"), (mixed_rows, "folder"),
-    (sounds, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
+    (audio_clips, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
 }  # fmt: skip
 """Each source and each format at least once; the others are slow together."""
 
@@ -147,7 +147,7 @@ def test_texts_in_files_come_back_as_a_column(format_: str, workspace: Workspace
     report = export(workspace, made.name, format_, tmp_path / "out")["report"]
     again = data.ingest(workspace, "again", **report["create_again"])
     assert (again.inputs, again.splits, again.labels) == (("text",), made.splits, made.labels)
-    found = scan.read(workspace.folders, again, ["text"])["text"].to_pylist()
+    found = version_rows.read(workspace.folders, again, ["text"])["text"].to_pylist()
     assert sorted(found) == sorted(row["text"] for row in data.review_rows(20))
 
 
@@ -156,7 +156,7 @@ def test_peptides_come_back_from_fasta_with_label_and_split_in_the_header(worksp
     report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
     again = data.ingest(workspace, "again", **report["create_again"])
     wanted = ["sequence", "label", "split"]
-    old, new = (scan.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
+    old, new = (version_rows.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
     assert sorted(map(str, new)) == sorted(map(str, old))
 
 
@@ -171,7 +171,7 @@ def test_columns_and_what_they_hold_come_back_from_fasta(workspace: Workspace, t
     report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
     again = data.ingest(workspace, "again", **report["create_again"])
     wanted = ["sequence", "note", "tm", "code", "description", "split"]
-    old, new = (scan.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
+    old, new = (version_rows.read(workspace.folders, each, wanted).to_pylist() for each in (made, again))
     assert sorted(map(str, new)) == sorted(map(str, old))
 
 
@@ -184,7 +184,7 @@ def test_structures_leave_as_the_sequences_of_their_chains(workspace: Workspace,
     report = export(workspace, made.name, "fasta", tmp_path / "out")["report"]
     assert any("format folder" in note for note in report["notes"])
     again = data.ingest(workspace, "again", source=tmp_path / "out" / "data")
-    rows = scan.read(workspace.folders, again, ["name", "structure", "residues", "sequence"]).to_pylist()
+    rows = version_rows.read(workspace.folders, again, ["name", "structure", "residues", "sequence"]).to_pylist()
     assert sorted((row["name"], row["structure"], row["residues"]) for row in rows) == [
         ("one", None, 40), ("two.1", "two", 80), ("two.2", "two", 80),
     ]  # fmt: skip
@@ -201,22 +201,22 @@ def test_one_split_keeps_its_name(format_: str, workspace: Workspace, tmp_path: 
 
 
 @pytest.mark.parametrize("format_", ["parquet", "webdataset"])
-def test_windows_of_sounds_come_back(format_: str, workspace: Workspace, tmp_path: Path) -> None:
-    sounds(workspace, tmp_path)
-    cut = data.run_job(workspace, "curate", dataset="sounds", steps=[{"op": "window", "seconds": 0.5}])
+def test_windows_of_audio_come_back(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+    audio_clips(workspace, tmp_path)
+    cut = data.run_job(workspace, "curate", dataset="audio", steps=[{"op": "window", "seconds": 0.5}])
     made = resolve(workspace.database, cut["dataset"])
     notes = export(workspace, made.ref, format_, tmp_path / "out")["report"]["notes"]
     assert [note for note in notes if "do not come back" in note] == []
     again = data.ingest(workspace, "again", source=tmp_path / "out")
     assert again.rows == made.rows > 12
     assert again.id == made.id
-    rows = scan.read(workspace.folders, again, [ORIGIN, CONTENT, KEY]).to_pylist()
+    rows = version_rows.read(workspace.folders, again, [ORIGIN, CONTENT, KEY]).to_pylist()
     assert all(row[ORIGIN] == row[CONTENT] != row[KEY] for row in rows)  # a file that is forgotten takes its windows
 
 
-def test_windows_in_a_folder_come_back_as_whole_sounds(workspace: Workspace, tmp_path: Path) -> None:
-    made = sounds(workspace, tmp_path)
-    cut = data.run_job(workspace, "curate", dataset="sounds", steps=[{"op": "window", "seconds": 0.5}])
+def test_windows_in_a_folder_come_back_as_whole_audio(workspace: Workspace, tmp_path: Path) -> None:
+    made = audio_clips(workspace, tmp_path)
+    cut = data.run_job(workspace, "curate", dataset="audio", steps=[{"op": "window", "seconds": 0.5}])
     report = export(workspace, cut["dataset"], "folder", tmp_path / "out")["report"]
     assert "the windows do not come back" in report["notes"][-1]
     assert data.ingest(workspace, "again", **report["create_again"]).id == made.id
@@ -229,19 +229,19 @@ def test_what_csv_cannot_say_is_noted(format_: str, remark: str | None, workspac
     report = export(workspace, "set", format_, tmp_path / "out")["report"]
     assert [note for note in report["notes"] if "no NULL: 1 cells" in note] == report["notes"][: remark == ""]
     again = data.ingest(workspace, "again", **report["create_again"])
-    found = scan.read(workspace.folders, again, ["remark"])["remark"].to_pylist()
+    found = version_rows.read(workspace.folders, again, ["remark"])["remark"].to_pylist()
     assert sorted(map(str, found)) == sorted(str(remark if row["remark"] is None else row["remark"]) for row in rows)
 
 
 def test_an_export_in_an_archive_comes_back(workspace: Workspace, tmp_path: Path) -> None:
-    made = pictures(workspace, tmp_path)
+    made = images(workspace, tmp_path)
     export(workspace, made.name, "folder", tmp_path / "out")
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "out")
     assert data.ingest(workspace, "again", source=packed).id == made.id
 
 
 @pytest.mark.parametrize("format_", ["csv", "hf"])
-def test_what_was_set_aside_is_no_example(format_: str, workspace: Workspace, tmp_path: Path) -> None:
+def test_excluded_rows_are_no_examples(format_: str, workspace: Workspace, tmp_path: Path) -> None:
     rows = data.review_rows(12)
     seal(workspace, "reviews", [*({**row, "split": "train"} for row in rows[:11]), {**rows[11], "quality": "error"}],
          inputs=("text",), label="label")  # fmt: skip
@@ -251,7 +251,7 @@ def test_what_was_set_aside_is_no_example(format_: str, workspace: Workspace, tm
     assert (again.rows, again.splits, again.labels) == (11, {"train": 11}, {"good": 6, "bad": 5})
 
 
-def test_what_the_caller_says_stands_before_the_export(workspace: Workspace, tmp_path: Path) -> None:
+def test_arguments_override_the_export(workspace: Workspace, tmp_path: Path) -> None:
     texts_of_a_table(workspace, tmp_path)
     export(workspace, "reviews", "csv", tmp_path / "out")
     again = data.ingest(workspace, "again", source=tmp_path / "out", label="film")
@@ -265,12 +265,12 @@ def test_rows_are_added_to_an_export_that_came_back(workspace: Workspace, tmp_pa
     data.ingest(workspace, "again", source=tmp_path / "out")
     row = {"text": "A quiet film about a lighthouse, seen twice.", "label": "good", "film": "film-x"}
     grown = data.ingest(workspace, "again", rows=(row,), add=True)
-    added = scan.read(workspace.folders, grown).to_pylist()
+    added = version_rows.read(workspace.folders, grown).to_pylist()
     assert [(each["label"], each["group_key"]) for each in added if each["film"] == "film-x"] == [("good", "film-x")]
 
 
 @pytest.mark.parametrize("marker", ["not json", '["a"]', '{"format": "csv"}', '{"again": "../..", "modality": "text"}'])
-def test_a_marker_that_is_none_is_no_harm(marker: str, workspace: Workspace, tmp_path: Path) -> None:
+def test_an_invalid_marker_is_ignored(marker: str, workspace: Workspace, tmp_path: Path) -> None:
     data.review_csv(tmp_path / "source" / "reviews.csv", 12)
     (tmp_path / "source" / "speciate.json").write_text(marker)
     assert data.ingest(workspace, "reviews", source=tmp_path / "source", label="label").labels == {"good": 6, "bad": 6}

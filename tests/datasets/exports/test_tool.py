@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from speciate.tools.exports import export_dataset
-from speciate.tools.options import list_options
 
 from speciate.datasets.exports import FORMATS, find
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
-from speciate.server.surface import App, Caller, DryRun, JobStarted
+from speciate.server.tool_api import App, Caller, DryRun, JobStarted
+from speciate.tools.exports import export_dataset
+from speciate.tools.options import list_options
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.exports.worlds import seal

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from speciate.datasets import succession
+from speciate.datasets import next_version
 from speciate.datasets.columns import CONTENT, START, STOP
 from speciate.datasets.versions import Manifest, register
 from speciate.workspace.packs import PackWriter
@@ -43,7 +43,7 @@ def seal(
     columns |= {key: [row.get(key) for row in rows] for key in user}
     wanted = {"modality": "image" if media is not None else "text", **manifest}
     empty = Manifest(name=name, version=0, id="", parts=(), packs=packs, columns={}, rows=0, **wanted)
-    sealed = succession.found(workspace.folders, pa.table(columns), empty)
+    sealed = next_version.seal_first(workspace.folders, pa.table(columns), empty)
     operation = {"op": "ingest", "source": f"/home/somebody/secret/{name}"}
     return workspace.database.transact(
         lambda tx: register(tx, sealed.manifest, sealed.lanes, operation=operation, report={"ok": len(rows)}, job=None)

@@ -1,4 +1,4 @@
-"""Decoded examples: the same inside the cage and through it, and nothing taken on trust."""
+"""Decoded examples: the same inside the sandbox and through it, and nothing taken on trust."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from speciate.workspace.workspace import Workspace
 from tests import data
 
 
-def test_media_through_the_cage_are_the_media(
+def test_media_through_the_sandbox_are_unchanged(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "_LONGEST_CHUNK", 13)
     manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 50), label="folder")
-    through, here = load_examples(workspace.folders, manifest), load_examples(workspace.folders, manifest, caged=True)
+    through, here = (
+        load_examples(workspace.folders, manifest),
+        load_examples(workspace.folders, manifest, in_sandbox=True),
+    )
     assert [example.id for example in through] == [example.id for example in here]
     for one, other in zip(through, here, strict=True):
         assert np.array_equal(one.media, other.media)
@@ -43,5 +46,5 @@ def test_splits_and_ids_narrow_what_is_loaded(workspace: Workspace) -> None:
 def test_an_answer_that_makes_no_sense_is_refused(tmp_path: Path, items: list[Any]) -> None:
     file = tmp_path / "decoded"
     file.write_bytes(bytes(4))
-    with pytest.raises(SpeciateError, match="no sense"):
+    with pytest.raises(SpeciateError, match="invalid answer"):
         decoding._read(file, {"items": items, "failure": None})

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.datasets import succession
+from speciate.datasets import next_version
 from speciate.datasets.loading.loader import Example, load_examples
-from speciate.datasets.loading.stream import Stream
+from speciate.datasets.loading.stream import Stream, epoch_order, rank_share, step_count
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Folders
@@ -39,8 +39,8 @@ def texts(folders: Folders) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def pictures(folders: Folders) -> Manifest:
-    return sealed.pictures(folders, 60)
+def images(folders: Folders) -> Manifest:
+    return sealed.images(folders, 60)
 
 
 def ids(batches: Iterator[list[Example]]) -> list[list[str]]:
@@ -92,10 +92,10 @@ def test_the_sequence_does_not_depend_on_how_the_version_came_about(folders: Fol
     """In three parts, of one of which rows were taken away, and with rows in another order."""
     whole = sealed.scan_all(folders, texts)
     shuffled = whole.take(np.random.default_rng(1).permutation(97))
-    grown = succession.found(folders, sealed.with_extra(shuffled.slice(0, 40), "extra"), texts)
+    grown = next_version.seal_first(folders, sealed.with_extra(shuffled.slice(0, 40), "extra"), texts)
     for start, count in ((40, 30), (70, 27)):
-        grown = succession.append(folders, grown.manifest, grown.lanes, shuffled.slice(start, count))
-    grown = succession.succeed(folders, grown.manifest, grown.lanes, whole)
+        grown = next_version.seal_appended(folders, grown.manifest, grown.lanes, shuffled.slice(start, count))
+    grown = next_version.seal_changed(folders, grown.manifest, grown.lanes, whole)
     assert grown.manifest.id == texts.id
     assert len(grown.manifest.parts) > 1
     assert ids(iter(Stream(folders, grown.manifest, batch=10))) == ids(iter(Stream(folders, texts, batch=10)))
@@ -110,8 +110,8 @@ def test_epochs_follow_each_other_in_other_orders(folders: Folders, texts: Manif
     assert {tuple(sorted(names)) for names in flat} == {tuple(sorted(flat[0]))}
 
 
-def test_unshuffled_it_gives_what_load_examples_gives(folders: Folders, texts: Manifest, pictures: Manifest) -> None:
-    for manifest in (texts, pictures):
+def test_unshuffled_it_gives_what_load_examples_gives(folders: Folders, texts: Manifest, images: Manifest) -> None:
+    for manifest in (texts, images):
         with Stream(folders, manifest, batch=7, shuffle=False) as stream:
             streamed = list(itertools.chain.from_iterable(stream))
         for one, other in zip(streamed, load_examples(folders, manifest), strict=True):
@@ -129,7 +129,7 @@ def test_splits_and_columns_narrow_it(folders: Folders, texts: Manifest) -> None
 def test_examples_that_are_not_ok_are_left_out(folders: Folders) -> None:
     quality = ["ok", "partial", "ok", "error"]
     rows = sealed.rows({"id": list("abcd"), "quality": quality, "text": list("abcd")})
-    manifest = succession.found(folders, rows, sealed.blank("text", ["text"])).manifest
+    manifest = next_version.seal_first(folders, rows, sealed.blank("text", ["text"])).manifest
     assert ids(iter(Stream(folders, manifest, batch=9, shuffle=False))) == [["a", "c"]]
 
 
@@ -138,17 +138,17 @@ def test_tables_are_the_same_batches(folders: Folders, texts: Manifest) -> None:
     assert [table["id"].to_pylist() for table in tables] == ids(iter(batches))
 
 
-def test_the_number_of_workers_changes_nothing(folders: Folders, pictures: Manifest) -> None:
+def test_the_number_of_workers_changes_nothing(folders: Folders, images: Manifest) -> None:
     runs = []
     for workers, ahead in ((1, 1), (3, 2)):
-        with Stream(folders, pictures, batch=9, workers=workers, ahead=ahead) as stream:
+        with Stream(folders, images, batch=9, workers=workers, ahead=ahead) as stream:
             runs.append([(example.id, example.media.tobytes()) for batch in stream for example in batch])
     assert runs[0] == runs[1]
     assert len(runs[0]) == 60
 
 
-def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, pictures: Manifest) -> None:
-    with Stream(folders, pictures, batch=9, workers=1) as stream:
+def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, images: Manifest) -> None:
+    with Stream(folders, images, batch=9, workers=1) as stream:
         started = []
         for _ in range(2):
             list(stream)
@@ -158,21 +158,21 @@ def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, picture
     assert not sealed.decoders()
 
 
-def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifest, pictures: Manifest) -> None:
+def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifest, images: Manifest) -> None:
     what: dict[str, Any] = {"batch": 10, "seed": 1, "world": 2, "splits": ["train"]}
     state = Stream(folders, texts, **what).state()
     for name, value in {"batch": 11, "seed": 2, "world": 1, "splits": None, "shuffle": False}.items():
         with pytest.raises(SpeciateError, match=f"another sequence of examples: it has {name}") as raised:
             Stream(folders, texts, **what | {name: value}).resume(state)
         assert raised.value.code is Code.INVALID
-    with Stream(folders, pictures, **what) as other, pytest.raises(SpeciateError, match=f"version '{texts.id}'"):
+    with Stream(folders, images, **what) as other, pytest.raises(SpeciateError, match=f"version '{texts.id}'"):
         other.resume(state)
     for wrong in ({"step": 99}, {"step": -1}, {"step": "3"}, {"epoch": None}):
         with pytest.raises(SpeciateError, match="an epoch has 5 batches"):
             Stream(folders, texts, **what).resume(state | wrong)
 
 
-def test_what_does_not_exist_is_named(folders: Folders, texts: Manifest) -> None:
+def test_an_unknown_split_or_column_is_named(folders: Folders, texts: Manifest) -> None:
     for wrong, message in {
         "splits": "no split 'tests'; did you mean 'test'",
         "columns": "no column 'tests'",
@@ -213,22 +213,62 @@ with Stream(Folders(root), manifest, batch=4, seed=5, workers=1) as stream:
 
 
 @pytest.mark.slow
-def test_a_killed_consumer_that_resumes_has_seen_each_once(
-    folders: Folders, pictures: Manifest, tmp_path: Path
-) -> None:
+def test_a_killed_consumer_that_resumes_has_seen_each_once(folders: Folders, images: Manifest, tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
     command = [sys.executable, "-c", _CONSUMER, str(folders.root), str(saved)]
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(3):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as consumer:
             assert consumer.stdin is not None
             assert consumer.stdout is not None
-            consumer.stdin.write(pictures.model_dump_json())
+            consumer.stdin.write(images.model_dump_json())
             consumer.stdin.close()
-            for _ in range(chance.randint(1, 4)):
+            for _ in range(rng.randint(1, 4)):
                 assert consumer.stdout.readline()
             consumer.send_signal(signal.SIGKILL)
-    subprocess.run(command, input=pictures.model_dump_json(), text=True, check=True, stdout=subprocess.DEVNULL)
-    with Stream(folders, pictures, batch=4, seed=5) as stream:
+    subprocess.run(command, input=images.model_dump_json(), text=True, check=True, stdout=subprocess.DEVNULL)
+    with Stream(folders, images, batch=4, seed=5) as stream:
         whole = [[example.id, int(example.media.sum())] for batch in stream for example in batch]
     assert json.loads(saved.read_text())[0] == whole
+
+
+@given(st.text(max_size=8), st.integers(0, 2**40), st.integers(0, 100), st.integers(0, 300))
+def test_an_order_visits_each_once_and_is_the_same_again(version: str, seed: int, epoch: int, count: int) -> None:
+    first = epoch_order(version, seed, epoch, count)
+    assert np.array_equal(np.sort(first), np.arange(count))
+    assert np.array_equal(first, epoch_order(version, seed, epoch, count))
+
+
+def test_the_order_is_fixed_for_good() -> None:
+    """A saved state must mean the same sequence on another machine and with another numpy."""
+    assert epoch_order("v", 7, 0, 10).tolist() == [7, 9, 3, 2, 8, 5, 0, 1, 6, 4]
+
+
+def test_version_seed_and_epoch_each_change_the_order() -> None:
+    orders = [
+        epoch_order("a", 0, 0, 50),
+        epoch_order("b", 0, 0, 50),
+        epoch_order("a", 1, 0, 50),
+        epoch_order("a", 0, 1, 50),
+    ]
+    assert len({tuple(found.tolist()) for found in orders}) == 4
+
+
+def test_every_place_is_visited_early_about_as_often() -> None:
+    first_halves = [set(epoch_order("v", seed, 0, 40)[:20].tolist()) for seed in range(400)]
+    counts = np.bincount([place for half in first_halves for place in half], minlength=40)
+    assert abs(counts - 200).max() < 60  # six standard deviations
+
+
+@given(st.integers(0, 200), st.integers(1, 9), st.integers(1, 5))
+def test_ranks_share_an_epoch_without_overlap_or_padding(count: int, batch: int, world: int) -> None:
+    places = np.arange(count)
+    steps = step_count(count, batch, world)
+    shares = [[rank_share(places, step, batch, rank, world) for rank in range(world)] for step in range(steps)]
+    assert [place for step in shares for own in step for place in own] == places.tolist()
+    for step in shares[:-1]:
+        assert {len(own) for own in step} == {batch}
+    if shares:
+        sizes = [len(own) for own in shares[-1]]
+        assert max(sizes) - min(sizes) <= 1
+        assert 0 < max(sizes) <= batch

@@ -12,18 +12,18 @@ import pytest
 from speciate.datasets import consent
 from speciate.datasets.curate import run
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.operations import rationale
+from speciate.datasets.operations import answer
 from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import recorded, teachers
+from speciate.evaluation import answer_cache, teacher_answers
 from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.governance import consents
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities.messages import conversation
-from speciate.models import served as serving
-from speciate.production import consents
+from speciate.models import registry as serving
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -49,8 +49,8 @@ def teacher(tmp_path: Any) -> Iterator[tuple[Workspace, Answering]]:
 
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
     where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
-    card = serving.prepare(workspace, name, where, task=None, license=None)
-    workspace.database.transact(lambda tx: serving.register(tx, workspace, card))
+    card = serving.served_card(workspace, name, where, task=None, license=None)
+    workspace.database.transact(lambda tx: serving.register(tx, workspace.folders, card, None))
 
 
 STEP = {"op": "answer", "model": "oracle", "template": "{input}\nAnswer in one sentence."}
@@ -71,7 +71,7 @@ def test_the_rows_that_are_learned_from_get_answers_and_say_whose(teacher: tuple
     assert set(made.column("quality").values()) == {"ok"}
 
 
-def test_no_answer_is_paid_twice_and_another_version_asks_only_for_what_is_new(
+def test_no_answer_is_paid_twice_and_another_version_asks_only_new_rows(
     teacher: tuple[Workspace, Answering],
 ) -> None:
     workspace, server = teacher
@@ -84,7 +84,7 @@ def test_no_answer_is_paid_twice_and_another_version_asks_only_for_what_is_new(
     assert len(server.asked) == 20
 
 
-def test_what_is_withheld_or_empty_is_set_aside_with_the_reason(teacher: tuple[Workspace, Answering]) -> None:
+def test_withheld_or_empty_answers_are_null_with_the_reason(teacher: tuple[Workspace, Answering]) -> None:
     workspace, server = teacher
     server.answer = lambda asked: "  " if "What is 3 " in asked else "yes"
     made = curate(workspace, "sums", STEP)
@@ -97,14 +97,14 @@ def test_what_is_withheld_or_empty_is_set_aside_with_the_reason(teacher: tuple[W
     assert len(made.steps[0]["audit"]["reasons"]) == 1
 
 
-def test_a_run_that_is_stopped_goes_on_where_it_was(teacher: tuple[Workspace, Answering]) -> None:
+def test_a_stopped_run_resumes_where_it_was(teacher: tuple[Workspace, Answering]) -> None:
     workspace, server = teacher
     kind = Kinds()["curate"]
     plan = kind.plan(kind.spec(dataset="sums", steps=[STEP]), workspace)
 
     def attempt(number: int) -> RunFolder:
         folder = RunFolder(workspace.folders.runs / f"job-x.{number}")
-        folder.create({"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root)})
+        folder.create({"payload": plan.payload_json(), "job": "job-x", "workspace": str(workspace.folders.root)})
         return folder
 
     first = attempt(1)
@@ -120,7 +120,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(teacher: tuple[Workspace, An
     paid = kind.paid(first)
     assert sum(paid.values()) > 0  # what a run that did not end has paid counts
     asked = len(server.asked)
-    known = sum(pq.read_metadata(file).num_rows for file in recorded.sealed(workspace.folders))
+    known = sum(pq.read_metadata(file).num_rows for file in answer_cache.sealed(workspace.folders))
     assert 0 < known < 16
     server.before = lambda number: None
     run(Run(attempt(2)))
@@ -152,12 +152,12 @@ def test_the_plan_says_how_much_the_steps_may_spend_together_and_where(teacher: 
     assert server.asked == []
 
 
-def test_a_cap_is_kept_and_what_was_paid_is_counted(teacher: tuple[Workspace, Answering]) -> None:
+def test_a_cap_is_kept_and_payments_are_counted(teacher: tuple[Workspace, Answering]) -> None:
     workspace, server = teacher
     with pytest.raises(SpeciateError, match="budget"):
         curate(workspace, "sums", STEP | {"max_tokens": 8, "budget_usd": 0.001})
     assert 0 < len(server.asked) < 16
-    assert consent.listed(workspace.database) == []
+    assert consent.list_consents(workspace.database) == []
 
 
 def test_a_run_spends_no_more_than_its_share(teacher: tuple[Workspace, Answering]) -> None:
@@ -166,7 +166,12 @@ def test_a_run_spends_no_more_than_its_share(teacher: tuple[Workspace, Answering
     plan = kind.plan(kind.spec(dataset="sums", steps=[STEP | {"max_tokens": 8}]), workspace)
     folder = RunFolder(workspace.folders.runs / "job-x.1")
     share = {server.endpoint().host: 0.001}
-    spec = {"payload": plan.payload, "job": "job-x", "workspace": str(workspace.folders.root), "allowances": share}
+    spec = {
+        "payload": plan.payload_json(),
+        "job": "job-x",
+        "workspace": str(workspace.folders.root),
+        "allowances": share,
+    }
     folder.create(spec)
     with pytest.raises(SpeciateError, match="budget"):
         run(Run(folder))
@@ -182,12 +187,12 @@ def test_a_model_of_ours_answers_with_its_own_task(teacher: tuple[Workspace, Ans
         workspace, name="critic", dataset="reviews", method="classical", hyperparameters={"candidates": ["logistic"]}
     )
     made = curate(
-        workspace, "reviews", {"op": "answer", "model": "critic", "column": "said", "splits": ["train", "test"]}
+        workspace, "reviews", {"op": "answer", "model": "critic", "column": "message", "splits": ["train", "test"]}
     )
-    said, labels = made.column("said"), made.column("label")
-    answered = {name for name, text in said.items() if text is not None}
-    assert sum(said[name] == labels[name] for name in answered) / len(answered) > 0.9
-    assert set(made.column("said_made_by").values()) == {None, "critic@v1"}
+    message, labels = made.column("message"), made.column("label")
+    answered = {name for name, text in message.items() if text is not None}
+    assert sum(message[name] == labels[name] for name in answered) / len(answered) > 0.9
+    assert set(made.column("message_made_by").values()) == {None, "critic@v1"}
     assert server.asked == []
     with pytest.raises(SpeciateError, match="a template has no meaning"):
         curate(workspace, "reviews", {"op": "answer", "model": "critic", "template": "{input}!"})
@@ -197,15 +202,15 @@ def test_a_language_model_of_ours_hears_the_words_of_the_template(teacher: tuple
     workspace, _ = teacher
     manifest = resolve(workspace.database, "sums@v1")
     examples = load_examples(workspace.folders, manifest, ("test",))[:1]
-    (plain,) = teachers.worded(Prompt(template="Add: {input}"), manifest, examples)
+    (plain,) = teacher_answers.prompted_examples(Prompt(template="Add: {input}"), manifest, examples)
     assert plain.media == f"Add: <example>\n{examples[0].media}\n</example>"
-    (told,) = teachers.worded(Prompt(system="Be short.", template="{text}"), manifest, examples)
-    assert [each.shown() for each in conversation(told.media)] == [
+    (prompted,) = teacher_answers.prompted_examples(Prompt(system="Be short.", template="{text}"), manifest, examples)
+    assert [each.shown() for each in conversation(prompted.media)] == [
         {"role": "system", "content": "Be short."}, {"role": "user", "content": examples[0].media},
     ]  # fmt: skip
 
 
-def test_a_teacher_that_reasons_gives_what_it_reasoned_and_its_answer(teacher: tuple[Workspace, Answering]) -> None:
+def test_a_reasoning_teacher_gives_its_rationale_and_its_answer(teacher: tuple[Workspace, Answering]) -> None:
     """Of one that says no answer nothing is kept but the reason; the student's target is one of three columns."""
     workspace, server = teacher
     server.answer = lambda asked: "I cannot say." if "What is 3 " in asked else "One and one.\n\n**Answer:** 2"
@@ -217,9 +222,9 @@ def test_a_teacher_that_reasons_gives_what_it_reasoned_and_its_answer(teacher: t
         "2", "One and one.", "One and one.\n\nAnswer: 2", None
     ]  # fmt: skip
     assert [made.column(name)[lacking] for name in columns[:3]] == [None] * 3
-    assert made.column("answer_why_not")[lacking] == rationale.NO_ANSWER
-    assert made.steps[0]["audit"]["reasons"] == {rationale.NO_ANSWER: 1}
-    assert all(rationale.ASKED in asked for asked in server.asked)
+    assert made.column("answer_why_not")[lacking] == answer.NO_ANSWER
+    assert made.steps[0]["audit"]["reasons"] == {answer.NO_ANSWER: 1}
+    assert all(answer.REQUEST in asked for asked in server.asked)
 
 
 @pytest.mark.parametrize(
@@ -235,13 +240,13 @@ def test_a_teacher_that_reasons_gives_what_it_reasoned_and_its_answer(teacher: t
         ("<think>so</think>", None),
     ],
 )
-def test_what_was_reasoned_and_the_answer_are_told_apart(text: str, parts: tuple[str, str] | None) -> None:
-    found = rationale.parted(text)
+def test_rationale_and_answer_are_separated(text: str, parts: tuple[str, str] | None) -> None:
+    found = answer.parse_rationale(text)
     assert (found and tuple(found)) == parts
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"column": "text"}, "is an input"),
         ({"column": "label"}, "cannot name a column"),
@@ -254,13 +259,13 @@ def test_what_was_reasoned_and_the_answer_are_told_apart(text: str, parts: tuple
         ({"rationale": True, "task": "text-classification", "template": None}, "nothing of how it comes to that"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_there_is_a_job(
-    teacher: tuple[Workspace, Answering], change: dict[str, Any], said: str
+def test_impossible_requests_are_refused_before_there_is_a_job(
+    teacher: tuple[Workspace, Answering], change: dict[str, Any], message: str
 ) -> None:
     workspace, server = teacher
     kind = Kinds()["curate"]
     with pytest.raises(SpeciateError) as caught:
         kind.plan(kind.spec(dataset="sums", steps=[STEP | change]), workspace)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.recovery
     assert server.asked == []

@@ -1,4 +1,4 @@
-"""deduplicate: one of several alike, chosen so that no test split shrinks for copies elsewhere."""
+"""deduplicate: keeps one of several duplicates, so that no test split shrinks for copies elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from speciate.datasets.operations.alikeness import comparable, least
+from speciate.datasets.operations.deduplicate import comparable_vectors, least_cosine
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
@@ -45,7 +45,7 @@ def test_of_equal_content_the_labelled_one_of_the_smallest_id_stays(workspace: W
     assert min(row["id"] for row in same) in made.rows["id"].to_pylist()
 
 
-def test_labels_that_disagree_are_told(workspace: Workspace) -> None:
+def test_labels_that_disagree_are_reported(workspace: Workspace) -> None:
     data.ingest(workspace, "set", rows=copies({"copy": "test"}, kind="b"), label="kind")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "content"})
     audit = made.steps[0]["audit"]
@@ -54,10 +54,10 @@ def test_labels_that_disagree_are_told(workspace: Workspace) -> None:
     assert audit["conflicts"][0]["kept"] in made.rows["id"].to_pylist()
 
 
-def pictures(folder: Path) -> Path:
-    """Four pictures; of the first a smaller one in the test split and one a little brighter in train."""
+def images(folder: Path) -> Path:
+    """Four images; of the first a smaller one in the test split and one a little brighter in train."""
     photo = flower(128, 96)
-    for place, picture in enumerate(
+    for place, image in enumerate(
         (
             photo,
             photo.rotate(90, expand=True),
@@ -67,7 +67,7 @@ def pictures(folder: Path) -> Path:
     ):
         target = folder / "train" / "ab"[place % 2] / f"{place}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target)
+        image.save(target)
     (folder / "test" / "a").mkdir(parents=True)
     photo.resize((96, 72)).save(folder / "test" / "a" / "small.png")
     Image.fromarray(np.clip(np.asarray(photo) * 1.05, 0, 255).astype(np.uint8)).save(
@@ -77,7 +77,7 @@ def pictures(folder: Path) -> Path:
 
 
 def test_of_near_copies_the_one_in_the_test_split_stays(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=pictures(tmp_path / "set"), label="folder")
+    data.ingest(workspace, "set", source=images(tmp_path / "set"), label="folder")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "perceptual"})
     assert made.manifest.splits == {"train": 3, "test": 1}
     assert made.steps[0]["audit"]["removed_by_split"] == {"train": 2}
@@ -86,7 +86,7 @@ def test_of_near_copies_the_one_in_the_test_split_stays(workspace: Workspace, tm
     assert again.manifest.ref == made.manifest.ref
 
 
-def test_of_a_picture_and_its_copies_the_original_stays(workspace: Workspace, tmp_path: Path) -> None:
+def test_of_a_image_and_its_copies_the_original_stays(workspace: Workspace, tmp_path: Path) -> None:
     """Names and pixels change from one to the next, so that ids cannot have decided."""
     folder = tmp_path / "set"
     folder.mkdir()
@@ -117,7 +117,7 @@ def test_the_copy_that_belongs_to_a_group_stays(workspace: Workspace) -> None:
 
 
 def test_vectors_find_alike_ones_too(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=pictures(tmp_path / "set"), label="folder")
+    data.ingest(workspace, "set", source=images(tmp_path / "set"), label="folder")
     made = curate(workspace, "set", {"op": "deduplicate", "by": "embedding", "threshold": 0.995})
     assert made.manifest.splits == {"train": 3, "test": 1}
 
@@ -143,15 +143,15 @@ def test_different_crops_of_a_photograph_are_no_copies_by_their_vectors(workspac
 
 
 @given(st.sampled_from(["audio", "tabular", "time-series"]), st.integers(0, 9))
-def test_measurements_are_compared_by_what_differs_between_rows(modality: str, seed: int) -> None:
+def test_measurements_are_compared_by_their_differences_between_rows(modality: str, seed: int) -> None:
     """One huge number that all have makes any two alike by plain cosine."""
-    chance = np.random.default_rng(seed)
-    vectors = np.concatenate([chance.normal(size=(40, 8)), np.full((40, 1), 1e4)], axis=1).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    vectors = np.concatenate([rng.normal(size=(40, 8)), np.full((40, 1), 1e4)], axis=1).astype(np.float32)
     vectors[1, :8] = vectors[0, :8] * np.float32(1.001)
-    units = comparable(vectors, modality, None)
-    alike = np.argwhere(np.triu(units @ units.T, 1) >= least(modality, None))
+    units = comparable_vectors(vectors, modality, None)
+    alike = np.argwhere(np.triu(units @ units.T, 1) >= least_cosine(modality, None))
     assert alike.tolist() == [[0, 1]]
-    plain = comparable(vectors, modality, "some-model@1")
+    plain = comparable_vectors(vectors, modality, "some-model@1")
     assert (plain @ plain.T).min() > 0.999
 
 
@@ -177,7 +177,7 @@ def tumours(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Mani
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"by": "perceptual"}, "no sketches that tell near-duplicates of tabular"),
         ({"by": "content", "threshold": 0.5}, "takes no threshold"),
@@ -188,8 +188,10 @@ def tumours(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Mani
         ({"bye": "content"}, "did you mean 'by'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(shared: Workspace, tumours: Manifest, step: dict[str, Any], said: str) -> None:
+def test_invalid_parameters_are_refused(
+    shared: Workspace, tumours: Manifest, step: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpeciateError) as raised:
         curate(shared, tumours.name, {"op": "deduplicate", **step})
-    assert said in raised.value.message
+    assert message in raised.value.message
     assert "Step 1" in raised.value.message

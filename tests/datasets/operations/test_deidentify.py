@@ -13,15 +13,15 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from speciate.datasets.columns import CONTENT, KEY, ORIGIN, with_column
+from speciate.datasets.curate import parse_steps, preflight_step
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.operations.deidentify import COLUMN, key_of
-from speciate.datasets.operations.steps import foreseen, parse
-from speciate.datasets.purge import Target, marks, sealed_files
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities.bundles import members_of
-from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms
+from speciate.privacy.purge_datasets import Target, purge_keys, sealed_files
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -86,7 +86,7 @@ def test_groups_splits_labels_and_pixels_are_as_they_were(world: World) -> None:
     assert len({row["group_key"] for row in rows.values()}) == 4
 
 
-def test_the_audit_says_what_was_done_and_quotes_nobody(world: World) -> None:
+def test_the_audit_lists_changes_and_quotes_nobody(world: World) -> None:
     audit = world.after.steps[0]["audit"]
     assert (audit["profile"], audit["files"], audit["not_possible"]) == ("basic+retain_institution", 4, 0)
     assert audit["tags"]["00100010 Patient's Name"] == {"replaced": 12}
@@ -133,7 +133,7 @@ def test_windows_of_a_scan_share_its_rewritten_file(world: World) -> None:
 def test_a_file_that_could_not_be_read_at_first_is_out_with_the_reason_and_counted(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    """Of such a file no bytes are kept, only the hash and what its header said."""
+    """No bytes of such a file are kept, only the hash and its header's fields."""
     (tmp_path / "sent").mkdir()
     for name in ("JPEG-lossy.dcm", "JPGExtended.dcm"):
         shutil.copy(get_testdata_file(name), tmp_path / "sent")
@@ -164,11 +164,11 @@ def test_bytes_of_a_readable_file_that_are_lost_are_no_reason_to_leave_it_out(wo
         pool.close()
 
 
-def test_who_forgets_a_patient_forgets_what_was_made_of_the_files(world: World) -> None:
+def test_purging_a_patient_purges_the_rewritten_files(world: World) -> None:
     folders = world.workspace.folders
     target = Target(dataset="scans", group="ZQMRN0")
     files, _ = sealed_files(folders)
-    known = marks(folders, files, [world.before, world.after.manifest], target)
+    known = purge_keys(folders, files, [world.before, world.after.manifest], target)
     (mine,) = [row for row in world.after.rows.to_pylist() if row[CONTENT] in known[CONTENT]]
     assert mine["group_key"] == Pseudonyms(key_of(folders.root, "scans")).name("ZQMRN0")
 
@@ -184,7 +184,7 @@ def test_the_key_is_for_its_owners_eyes_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"profile": "basic+clean_pixels"}, "'clean_pixels' is not available: nothing here reads or paints over text"),
         ({"profile": "basic+clean_graphics"}, "'clean_graphics' is not available"),
@@ -194,16 +194,16 @@ def test_the_key_is_for_its_owners_eyes_alone(tmp_path: Path) -> None:
         ({"drop_columns": ["finding"]}, "The column 'finding' is the label"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_a_file_is_read(step: dict[str, object], said: str) -> None:
-    (parsed,) = parse([{"op": "deidentify", **step}])
-    with pytest.raises(SpeciateError, match=said):
-        foreseen(parsed, version_of("dicom"), {})
+def test_impossible_steps_are_refused_before_a_file_is_read(step: dict[str, object], message: str) -> None:
+    (parsed,) = parse_steps([{"op": "deidentify", **step}])
+    with pytest.raises(SpeciateError, match=message):
+        preflight_step(parsed, version_of("dicom"), {})
 
 
 def test_other_modalities_are_refused() -> None:
-    (parsed,) = parse([{"op": "deidentify"}])
+    (parsed,) = parse_steps([{"op": "deidentify"}])
     with pytest.raises(SpeciateError, match="deidentify rewrites DICOM files, and scans@v1 holds image"):
-        foreseen(parsed, version_of("image"), {})
+        preflight_step(parsed, version_of("image"), {})
 
 
 def version_of(modality: str) -> Manifest:

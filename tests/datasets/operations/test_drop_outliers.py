@@ -1,4 +1,4 @@
-"""drop_outliers: what lies far from all others, by a robust cut."""
+"""drop_outliers: examples far from all others, by a robust cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cloud(odd_split: str) -> tuple[dict[str, object], ...]:
     return (*rows, {"x": 40.0, "y": -40.0, "kind": "a", "split": odd_split})
 
 
-def test_the_far_point_goes_and_no_test_example_unless_asked(workspace: Workspace) -> None:
+def test_the_far_point_is_dropped_and_a_test_example_only_on_request(workspace: Workspace) -> None:
     data.ingest(workspace, "far", rows=cloud("train"), label="kind")
     made = curate(workspace, "far", {"op": "drop_outliers"})
     assert 40.0 not in made.rows["x"].to_pylist()
@@ -32,11 +32,11 @@ def test_the_far_point_goes_and_no_test_example_unless_asked(workspace: Workspac
     assert made.steps[0]["audit"]["farthest"][0]["score"] > made.steps[0]["audit"]["scores"]["p95"]
     data.ingest(workspace, "tested", rows=cloud("test"), label="kind")
     assert 40.0 in curate(workspace, "tested", {"op": "drop_outliers"}).rows["x"].to_pylist()
-    asked = curate(workspace, "tested@v1", {"op": "drop_outliers", "splits": ["train", "test"]})
-    assert 40.0 not in asked.rows["x"].to_pylist()
+    request = curate(workspace, "tested@v1", {"op": "drop_outliers", "splits": ["train", "test"]})
+    assert 40.0 not in request.rows["x"].to_pylist()
 
 
-def test_a_share_is_a_share_of_what_may_go(workspace: Workspace) -> None:
+def test_a_share_is_of_the_rows_that_may_be_dropped(workspace: Workspace) -> None:
     data.ingest(workspace, "far", rows=cloud("train"), label="kind")
     made = curate(workspace, "far", {"op": "drop_outliers", "share": 0.1, "neighbours": 3})
     assert made.steps[0]["before"] - made.steps[0]["after"] == 4  # of 46 in train

@@ -43,7 +43,7 @@ def test_wrong_labels_are_flagged_and_right_ones_suggested(workspace: Workspace)
     assert again.manifest.ref == made.manifest.ref
 
 
-def test_they_are_dropped_from_train_alone_unless_asked(workspace: Workspace) -> None:
+def test_they_are_dropped_from_train_alone_by_default(workspace: Workspace) -> None:
     rows = [{**row, "split": "test" if i < 60 else "train"} for i, row in enumerate(points())]
     data.ingest(workspace, "set", rows=tuple(rows), label="kind", inputs=("x", "y"))
     made = curate(workspace, "set", {"op": "find_label_errors", "action": "drop"})
@@ -65,15 +65,15 @@ def test_every_split_is_flagged_unless_some_are_named(workspace: Workspace) -> N
         assert sum(bool(row["label_issue"]) for row in made) == 4 * len(splits)
 
 
-def test_an_example_is_judged_by_a_model_that_never_saw_its_group() -> None:
+def test_an_example_is_assessed_by_a_model_that_never_saw_its_group() -> None:
     """Labels that only the group tells, and vectors that only name the group: nothing can be known."""
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
     labels = random.integers(0, 2, 40)[groups]
     vectors = random.normal(size=(40, 60))[groups].astype(np.float32)
     alone, _ = out_of_fold(vectors, labels, np.arange(200), 0)
-    apart, judged = out_of_fold(vectors, labels, groups, 0)
-    assert judged.all()
+    apart, assessed = out_of_fold(vectors, labels, groups, 0)
+    assert assessed.all()
     assert (alone.argmax(1) == labels).mean() > 0.95
     assert (apart.argmax(1) == labels).mean() < 0.7
     assert np.allclose(apart.sum(1), 1)
@@ -93,6 +93,6 @@ def test_numbers_no_labels_and_one_class_are_refused(workspace: Workspace, revie
     data.ingest(workspace, "bare", rows=numbers)
     data.ingest(workspace, "one", rows=tuple({**row, "kind": "a"} for row in numbers), label="kind")
     step = {"op": "find_label_errors"}
-    for name, said in {"numbers": "are numbers", "bare": "has no labels", "one": "two classes"}.items():
-        with pytest.raises(SpeciateError, match=said):
+    for name, message in {"numbers": "are numbers", "bare": "has no labels", "one": "two classes"}.items():
+        with pytest.raises(SpeciateError, match=message):
             curate(workspace, name, step)

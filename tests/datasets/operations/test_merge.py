@@ -52,7 +52,7 @@ def test_rows_are_joined_and_none_comes_twice(workspace: Workspace) -> None:
     assert again.manifest.ref == made.manifest.ref
 
 
-def test_pictures_of_both_can_be_loaded_and_a_conflict_is_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_images_of_both_can_be_loaded_and_a_conflict_is_reported(workspace: Workspace, tmp_path: Path) -> None:
     source = data.digit_folder(tmp_path / "one", 30, classes=3)
     data.ingest(workspace, "mine", source=source, label="folder")
     other = data.digit_folder(tmp_path / "two", 60, classes=3)
@@ -80,7 +80,7 @@ def test_a_group_that_lies_in_two_splits_after_it_leaves_the_test_split(workspac
     assert made.manifest.splits == {"train": 18, "test": 2}
 
 
-def test_rows_without_a_group_do_not_come_to_a_grouped_dataset_unless_they_are_said_to_belong_to_none(
+def test_rows_without_a_group_are_not_merged_into_a_grouped_dataset_unless_declared_ungrouped(
     workspace: Workspace,
 ) -> None:
     data.ingest(workspace, "mine", rows=texts(range(10)), label="kind", group_by="site", inputs=("text",))
@@ -143,7 +143,7 @@ def test_windows_lie_where_the_whole_series_does(workspace: Workspace) -> None:
     assert [key for key, names in places.items() if len(names) > 1] == []
 
 
-def test_unlabelled_rows_are_set_aside_until_they_are_labelled(workspace: Workspace) -> None:
+def test_unlabelled_rows_are_excluded_until_they_are_labelled(workspace: Workspace) -> None:
     data.ingest(workspace, "mine", rows=texts(range(10)), label="kind")
     bare = tuple({"text": row["text"], "site": "x", "score": 1.5} for row in texts(range(10, 14)))
     data.ingest(workspace, "bare", rows=bare, inputs=("text",))
@@ -169,7 +169,7 @@ def test_a_column_of_two_types_becomes_text(workspace: Workspace) -> None:
     assert set(made.rows["grade"].to_pylist()) == {"1", "good"}
 
 
-def test_what_cannot_be_one_dataset_is_refused_before_a_job_exists(workspace: Workspace, tmp_path: Path) -> None:
+def test_incompatible_datasets_are_refused_before_a_job_exists(workspace: Workspace, tmp_path: Path) -> None:
     data.ingest(workspace, "mine", rows=texts(range(10)), label="kind", inputs=("text",))
     data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "d", 10, classes=2), label="folder")
     data.ingest(workspace, "wide", rows=texts(range(10)), label="kind", inputs=("text", "site"))
@@ -185,8 +185,8 @@ def test_what_cannot_be_one_dataset_is_refused_before_a_job_exists(workspace: Wo
         "mien": "did you mean 'mine'",
         "digits@v7": "no version 7",
     }
-    for name, said in cases.items():
+    for name, message in cases.items():
         with pytest.raises(SpeciateError) as raised:
             curate(workspace, "mine", {"op": "merge", "dataset": name})
-        assert said in raised.value.message
+        assert message in raised.value.message
         assert raised.value.message.startswith("Step 1 (merge): ")

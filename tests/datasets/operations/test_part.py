@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.similarity import near
+from speciate.datasets.similarity import near_duplicates
 from speciate.errors import SpeciateError
-from speciate.modalities.mixed.multimodal import MULTIMODAL
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate
@@ -22,12 +22,12 @@ COUNT = 12
 
 @pytest.fixture
 def rows(workspace: Workspace, tmp_path: Path) -> Workspace:
-    """Twelve rows; the last two have the picture of the first, the last its note, too, and no sound."""
-    chance = np.random.default_rng(0)
+    """Twelve rows; the last two have the image of the first, the last its note, too, and no sound."""
+    rng = np.random.default_rng(0)
     for i in range(COUNT):
         below = tmp_path / "rows" / f"{i:02}"
         below.mkdir(parents=True)
-        pixels = chance.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
         if i == 0:
             first = pixels
         (below / "scan.png").write_bytes(encode(Image.fromarray(first if i >= COUNT - 2 else pixels)))
@@ -65,8 +65,8 @@ def test_a_window_of_a_part_keeps_the_others_whole(rows: Workspace) -> None:
     assert all(each.media["scan.image"].shape == (16, 16, 3) and each.media["note.text"] for each in found)
     lengths = made.rows["hum_seconds"].to_pylist()
     assert sorted(lengths, key=str) == [0.5] * 18 + [None]
-    pairs = near.pairs(made.rows["_sketch"], MULTIMODAL.sketching)
-    assert len(pairs) > 7  # windows of one row share its picture
+    pairs = near_duplicates.near_duplicate_pairs(made.rows["_sketch"], MULTIMODAL.sketching)
+    assert len(pairs) > 7  # windows of one row share its image
     assert curate(rows, made.manifest.ref, {"op": "split"}).steps[0]["audit"]["near_duplicates_across"] == 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from speciate.datasets import operations
 from speciate.datasets.versions import resolve, version
 from speciate.errors import SpeciateError
-from speciate.server.options import list_options
+from speciate.server.option_catalog import list_options
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate
@@ -48,7 +48,7 @@ def test_it_works_among_ours(workspace: Workspace) -> None:
     assert version(workspace.database, "set").operation["steps"][0] == {"op": "shorten", "characters": 44}
 
 
-def test_what_follows_it_is_checked_when_it_runs(workspace: Workspace) -> None:
+def test_later_steps_are_checked_when_they_run(workspace: Workspace) -> None:
     rows = tuple({"text": "x" * length, "kind": "ab"[length % 2]} for length in range(30, 50))
     data.ingest(workspace, "set", rows=rows, label="kind")
     with pytest.raises(SpeciateError, match=r"Step 2 \(filter\): There is no column 'charcters'; did you mean 'char"):

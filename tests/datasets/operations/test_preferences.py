@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.datasets.operations.preferences import EQUAL, LACKING, TIED, Given, Pair, pair
+from speciate.datasets.operations.preferences import EQUAL, LACKING, TIED, CandidateAnswer, Pair, choose_pair
 from speciate.errors import SpeciateError
-from speciate.evaluation import pairs
+from speciate.evaluation import preference_pairs
 from speciate.jobs.kinds import Kinds
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -25,7 +25,7 @@ from tests.evaluation import world
 
 ANSWERS = st.lists(
     st.builds(
-        Given,
+        CandidateAnswer,
         st.sampled_from(["yes", "no", " yes", "maybe", None]),
         st.sampled_from([0.0, 0.5, 1.0, None, math.nan]),
         st.sampled_from("abc"),
@@ -36,8 +36,10 @@ ANSWERS = st.lists(
 
 @given(ANSWERS, st.sampled_from([0.0, 0.5]))
 @settings(max_examples=200, deadline=None)
-def test_a_pair_is_of_different_answers_of_which_one_is_surely_better(answers: list[Given], margin: float) -> None:
-    found = pair(answers, margin)
+def test_a_pair_is_of_different_answers_of_which_one_is_surely_better(
+    answers: list[CandidateAnswer], margin: float
+) -> None:
+    found = choose_pair(answers, margin)
     if isinstance(found, Pair):
         best, worst = found
         assert best.text is not None
@@ -90,7 +92,7 @@ def test_numbers_in_columns_and_a_persons_choice_do_as_well(sums: Workspace) -> 
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"answers": ["a"], "metric": "exact_match"}, "two different columns"),
         ({"answers": ["a", "a"], "metric": "exact_match"}, "two different columns"),
@@ -105,11 +107,13 @@ def test_numbers_in_columns_and_a_persons_choice_do_as_well(sums: Workspace) -> 
         ({}, "either answers"),
     ],
 )
-def test_what_makes_no_pairs_is_refused_before_there_is_a_job(sums: Workspace, step: dict[str, Any], said: str) -> None:
+def test_a_step_without_pairs_is_refused_before_there_is_a_job(
+    sums: Workspace, step: dict[str, Any], message: str
+) -> None:
     kind = Kinds()["curate"]
     with pytest.raises(SpeciateError) as caught:
         kind.plan(kind.spec(dataset="sums", steps=[{"op": "preferences", **step}]), sums)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.recovery
 
 
@@ -147,15 +151,15 @@ def test_other_scores_of_an_evaluation_count_a_judges_among_them(tmp_path: Path)
         for model, text, error in (("a@v1", "long", 3.0), ("b@v1", "short", 1.0))
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(answers), tmp_path / "predictions.parquet")
-    judged = [
+    scored = [
         {"model": model, "example": "ex-1", "metric": "helpful", "value": value}
         for model, value in (("a@v1", 0.9), ("b@v1", 0.2))
     ]
-    pq.write_table(pa.Table.from_pylist(judged), tmp_path / "scores.parquet")
+    pq.write_table(pa.Table.from_pylist(scored), tmp_path / "scores.parquet")
     payload: dict[str, Any] = {"folder": str(tmp_path), "models": ["a@v1", "b@v1"]}
-    by_error = pairs.read(payload | {"metric": "wer", "main": True, "sign": -1})
-    by_judge = pairs.read(payload | {"metric": "helpful", "main": False, "sign": 1})
-    chosen = [pair([Given(*each) for each in known.answers["ex-1"]]) for known in (by_error, by_judge)]
+    by_error = preference_pairs.read(payload | {"metric": "wer", "main": True, "sign": -1})
+    by_judge = preference_pairs.read(payload | {"metric": "helpful", "main": False, "sign": 1})
+    chosen = [choose_pair([CandidateAnswer(*each) for each in known.answers["ex-1"]]) for known in (by_error, by_judge)]
     assert [each.chosen.text for each in chosen if isinstance(each, Pair)] == ["short", "long"]
     with pytest.raises(SpeciateError, match="no score 'kind'"):
-        pairs.read(payload | {"metric": "kind", "main": False, "sign": 1})
+        preference_pairs.read(payload | {"metric": "kind", "main": False, "sign": 1})

@@ -1,12 +1,12 @@
-"""relabel: labels renamed, joined, taken away."""
+"""relabel: labels renamed, joined, removed."""
 
 from __future__ import annotations
 
 import pytest
 
-from speciate.datasets.intake.rows import MISSING
-from speciate.datasets.operations.relabel import RelabelParameters, foresee
-from speciate.datasets.succession import MOST_LABELS
+from speciate.datasets.ingest.draft import MISSING
+from speciate.datasets.next_version import MOST_LABELS
+from speciate.datasets.operations.relabel import RelabelParameters, preflight
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -32,7 +32,7 @@ def test_labels_are_joined_swapped_and_taken_away_at_once(workspace: Workspace) 
 
 
 def test_labels_of_any_length_stay_apart(workspace: Workspace) -> None:
-    long = "a label that describes at length what can be seen on the picture, which is "
+    long = "a label that describes at length what can be seen on the image, which is "
     data.ingest(workspace, "set", rows=animals(), label="kind")
     curate(workspace, "set", {"op": "relabel", "mapping": {"cat": f"{long}shoes", "dog": f"{long}hats"}})
     made = curate(workspace, "set", {"op": "relabel", "mapping": {f"{long}shoes": "shoes"}})
@@ -72,9 +72,9 @@ def test_of_very_many_classes_those_that_no_manifest_lists_can_be_renamed() -> N
     listed = {f"class {i}": 2 for i in range(MOST_LABELS)}
     many = sealed.blank("text", ["text"]).model_copy(update={"label": "kind", "labels": listed})
     parameters = RelabelParameters(mapping={"rare": "class 0"})
-    assert foresee(parameters, many, {}).labels == listed
+    assert preflight(parameters, many, {}).labels == listed
     with pytest.raises(SpeciateError, match="no label 'rare'"):
-        foresee(parameters, many.model_copy(update={"labels": {"class 0": 2}}), {})
+        preflight(parameters, many.model_copy(update={"labels": {"class 0": 2}}), {})
 
 
 @pytest.mark.parametrize("new", ["", "  ", "\u200b"])

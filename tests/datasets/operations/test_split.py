@@ -1,4 +1,4 @@
-"""split: what a plain random split lets cross, ours does not."""
+"""split: ours lets nothing cross that a plain random split does."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _WORDS = ("river", "stone", "garden", "winter", "letter", "window", "market", "s
 
 def rows() -> tuple[dict[str, Any], ...]:
     """Sixty long texts of thirty patients; of every fifth a near copy without a patient."""
-    chance = random.Random(0)
+    rng = random.Random(0)
     found: list[dict[str, Any]] = []
     for i in range(60):
-        words = [f"{chance.choice(_WORDS)}{chance.randrange(99)}" for _ in range(40)]
+        words = [f"{rng.choice(_WORDS)}{rng.randrange(99)}" for _ in range(40)]
         found.append({"text": " ".join(words), "kind": "ab"[i % 2], "patient": f"p{i // 2}", "clinic": f"c{i // 20}"})
         if i % 5 == 0:
             found.append(
@@ -74,7 +74,7 @@ def test_a_further_column_keeps_together_and_another_seed_is_another_split(works
     assert curate(workspace, "set@v1", {"op": "split", "seed": 1}).manifest.id == one.manifest.id
 
 
-def test_what_cannot_be_used_gets_no_split(workspace: Workspace) -> None:
+def test_unusable_rows_get_no_split(workspace: Workspace) -> None:
     some = [*data.review_rows(20), {"text": None, "label": "good", "film": "f"}]
     data.ingest(workspace, "set", rows=tuple(some), label="label")
     curate(workspace, "set", {"op": "split"})
@@ -82,7 +82,7 @@ def test_what_cannot_be_used_gets_no_split(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"fractions": {"train": 1, "dev": 1}}, "no split 'dev'"),
         ({"fractions": {"train": -1, "test": 2}}, "none below 0"),
@@ -94,7 +94,9 @@ def test_what_cannot_be_used_gets_no_split(workspace: Workspace) -> None:
         ({"group_by": "patient"}, "patient"),
     ],
 )
-def test_what_makes_no_sense_is_refused(shared: Workspace, reviews: Manifest, step: dict[str, Any], said: str) -> None:
+def test_invalid_parameters_are_refused(
+    shared: Workspace, reviews: Manifest, step: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpeciateError) as raised:
         curate(shared, "reviews", {"op": "split", **step})
-    assert said in raised.value.message
+    assert message in raised.value.message

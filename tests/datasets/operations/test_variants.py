@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.datasets import purge
+from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.lthash import unpacked
-from speciate.datasets.operations.transforms import TRANSFORMS, USUAL, changed
+from speciate.datasets.operations.variants import AUGMENTATIONS, USUAL, augment
 from speciate.datasets.versions import packed_lanes, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.kinds import Kinds
+from speciate.privacy import purge_datasets
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -55,7 +55,7 @@ def digits(workspace: Workspace, tmp_path: Path) -> Workspace:
     return workspace
 
 
-def test_pictures_get_variants_that_decode_and_look_alike(digits: Workspace) -> None:
+def test_images_get_variants_that_decode_and_look_alike(digits: Workspace) -> None:
     before = read(digits, "digits")
     made = curate(digits, "digits", {"op": "variants", "count": 2})
     trained = int(pc.sum(pc.equal(before["split"], "train")).as_py())
@@ -66,16 +66,16 @@ def test_pictures_get_variants_that_decode_and_look_alike(digits: Workspace) -> 
     examples = {one.id: one for one in load_examples(digits.folders, made.manifest)}
     for row in made.rows.to_pylist():
         if row["made_from"]:
-            picture, original = examples[row["id"]].media, examples[row["made_from"]].media
-            assert picture.shape == original.shape
-            assert 0 < np.abs(picture.astype(float) - original).mean() < 40
+            image, original = examples[row["id"]].media, examples[row["made_from"]].media
+            assert image.shape == original.shape
+            assert 0 < np.abs(image.astype(float) - original).mean() < 40
     again = curate(digits, "digits@v1", {"op": "variants", "count": 2})
     assert again.manifest.id == made.manifest.id
     other = curate(digits, "digits@v1", {"op": "variants", "count": 2, "seed": 1})
     assert other.manifest.id != made.manifest.id
 
 
-def test_a_later_split_leaves_out_variants_of_what_is_judged_by(digits: Workspace) -> None:
+def test_a_later_split_drops_variants_of_evaluation_examples(digits: Workspace) -> None:
     curate(digits, "digits", {"op": "variants"})
     made = curate(digits, "digits", {"op": "split", "seed": 5})
     rows = {row["id"]: row for row in made.rows.to_pylist()}
@@ -98,11 +98,11 @@ def test_variants_have_no_variants_and_all_can_be_filtered_away(digits: Workspac
 
 def test_who_forgets_an_example_forgets_its_variants(digits: Workspace) -> None:
     made = curate(digits, "digits", {"op": "variants"})
-    forgotten = next(row["made_from"] for row in made.rows.to_pylist() if row["made_from"])
+    purged_id = next(row["made_from"] for row in made.rows.to_pylist() if row["made_from"])
     manifests = [resolve(digits.database, ref) for ref in ("digits@v1", "digits@v2")]
-    held = [(each, unpacked(packed_lanes(digits.database, each))) for each in manifests]
-    target = purge.Target(dataset="digits", example=forgotten)
-    purged = purge.purge(digits.folders, held, target, lambda done, total, unit: None)
+    held = [(each, unpack_lanes(packed_lanes(digits.database, each))) for each in manifests]
+    target = purge_datasets.Target(dataset="digits", example=purged_id)
+    purged = purge_datasets.purge(digits.folders, held, target, lambda done, total, unit: None)
     assert [each.rows for each in purged.versions] == [1, 2]
 
 
@@ -118,22 +118,19 @@ def test_series_get_variants_in_their_cells(workspace: Workspace, tmp_path: Path
             assert np.corrcoef(series.ravel(), original.ravel())[0, 1] > 0.98
 
 
-def test_sounds_get_variants(workspace: Workspace, tmp_path: Path) -> None:
+def test_audio_gets_variants(workspace: Workspace, tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     pytest.importorskip("soxr")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(6):
-        path = tmp_path / "sounds" / ("low", "high")[number % 2] / f"{number}.wav"
+        path = tmp_path / "audio" / ("low", "high")[number % 2] / f"{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        tone = 0.4 * np.sin(np.arange(8000) * (0.05 + 0.2 * (number % 2))) + chance.normal(0, 0.01, 8000)
+        tone = 0.4 * np.sin(np.arange(8000) * (0.05 + 0.2 * (number % 2))) + rng.normal(0, 0.01, 8000)
         soundfile.write(path, tone, 16000)
-    data.ingest(workspace, "sounds", source=str(tmp_path / "sounds"), label="folder")
-    made = curate(workspace, "sounds", {"op": "variants"})
+    data.ingest(workspace, "audio", source=str(tmp_path / "audio"), label="folder")
+    made = curate(workspace, "audio", {"op": "variants"})
     check_families(made, made.steps[0]["audit"]["variants"])
     assert made.steps[0]["audit"]["variants"] > 0
-
-
-# Texts
 
 
 @pytest.fixture
@@ -161,7 +158,7 @@ def test_texts_are_written_anew_by_a_model_and_stay_in_their_group(writer: tuple
     assert again.manifest.id == made.manifest.id
 
 
-def test_what_is_no_other_text_is_left_out_and_told(writer: tuple[Workspace, Answering]) -> None:
+def test_unchanged_texts_are_left_out_and_counted(writer: tuple[Workspace, Answering]) -> None:
     workspace, server = writer
     server.answer = lambda asked: "" if "number 3." in asked else asked.split("\n")[1] if "number 4." in asked else "so"
     made = curate(workspace, "reviews", {"op": "variants", "model": "writer", "count": 2})
@@ -173,7 +170,7 @@ def test_what_is_no_other_text_is_left_out_and_told(writer: tuple[Workspace, Ans
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({}, "written anew by a model"),
         ({"kinds": ["light"], "model": "writer"}, "written anew by a model"),
@@ -182,14 +179,14 @@ def test_what_is_no_other_text_is_left_out_and_told(writer: tuple[Workspace, Ans
         ({"model": "writer", "count": 11}, "count"),
     ],
 )
-def test_what_makes_no_variants_of_texts_is_refused(
-    writer: tuple[Workspace, Answering], step: dict[str, Any], said: str
+def test_invalid_variants_of_texts_are_refused(
+    writer: tuple[Workspace, Answering], step: dict[str, Any], message: str
 ) -> None:
-    assert said in refused(writer[0], "reviews", step)
+    assert message in refused(writer[0], "reviews", step)
     assert writer[1].asked == []
 
 
-def test_what_makes_no_variants_of_media_is_refused(digits: Workspace, tmp_path: Path) -> None:
+def test_invalid_variants_of_media_are_refused(digits: Workspace, tmp_path: Path) -> None:
     assert "no change 'ligth'" in refused(digits, "digits", {"kinds": ["ligth"]})
     assert "holds image" in refused(digits, "digits", {"model": "writer"})
     data.ingest(digits, "tumours", source=str(data.tumour_csv(tmp_path / "tumours.csv", 40)), label="diagnosis")
@@ -208,20 +205,17 @@ def refused(workspace: Workspace, dataset: str, step: dict[str, Any]) -> str:
     return caught.value.message
 
 
-# Transforms
-
-
 @given(st.integers(0, 10_000), st.sampled_from(sorted(USUAL)))
 @settings(max_examples=60, deadline=None)
 def test_changes_are_small_valid_and_the_same_for_the_same_seed(seed: int, modality: str) -> None:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     medium: Any = {
-        "image": chance.integers(0, 256, (40, 30, 3)).astype(np.uint8),
-        "audio": np.sin(np.arange(400) / 9).astype(np.float32) * chance.uniform(0.01, 1),
-        "time-series": np.cumsum(chance.normal(0, 1, (2, 30)), 1),
+        "image": rng.integers(0, 256, (40, 30, 3)).astype(np.uint8),
+        "audio": np.sin(np.arange(400) / 9).astype(np.float32) * rng.uniform(0.01, 1),
+        "time-series": np.cumsum(rng.normal(0, 1, (2, 30)), 1),
     }[modality]
-    for kind in TRANSFORMS[modality]:
-        one, two = (changed(modality, [kind], medium.copy(), np.random.default_rng(seed)) for _ in range(2))
+    for kind in AUGMENTATIONS[modality]:
+        one, two = (augment(modality, [kind], medium.copy(), np.random.default_rng(seed)) for _ in range(2))
         assert np.array_equal(one, two)
         assert one.shape == medium.shape
         assert one.dtype == medium.dtype
@@ -231,16 +225,16 @@ def test_changes_are_small_valid_and_the_same_for_the_same_seed(seed: int, modal
             assert np.abs(one).max() <= 1.0 + 1e-6
 
 
-def test_a_picture_of_a_few_pixels_does_not_move() -> None:
+def test_a_image_of_a_few_pixels_does_not_move() -> None:
     small = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    assert np.array_equal(changed("image", ["shift"], small, np.random.default_rng(0)), small)
+    assert np.array_equal(augment("image", ["shift"], small, np.random.default_rng(0)), small)
 
 
 def test_a_series_of_gaps_and_one_that_stands_still_stay_what_they_are() -> None:
     flat = np.ones((1, 5))
-    assert np.array_equal(changed("time-series", ["jitter"], flat, np.random.default_rng(0)), flat)
+    assert np.array_equal(augment("time-series", ["jitter"], flat, np.random.default_rng(0)), flat)
     gaps = np.array([[1.0, np.nan, 3.0]])
-    found = changed("time-series", ["jitter"], gaps, np.random.default_rng(0))
+    found = augment("time-series", ["jitter"], gaps, np.random.default_rng(0))
     assert np.isnan(found).tolist() == [[False, True, False]]
-    nothing = changed("time-series", ["jitter"], np.full((1, 3), np.nan), np.random.default_rng(0))
+    nothing = augment("time-series", ["jitter"], np.full((1, 3), np.nan), np.random.default_rng(0))
     assert np.isnan(nothing).all()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets.loading.loader import load_examples
-from speciate.datasets.operations.window import Window, at_marks, starts
+from speciate.datasets.operations.window import Window, window_starts, windows_at_timestamps
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
 def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int, stride: int) -> None:
-    found = starts(length, window, stride)
+    found = window_starts(length, window, stride)
     if length < window:
         assert found == [0]
     else:
@@ -35,15 +35,15 @@ def test_windows_are_whole_and_no_further_one_would_fit(length: int, window: int
 
 
 def test_fractions_of_seconds_lose_no_window_to_rounding() -> None:
-    assert len(starts(0.3, 0.1, 0.1)) == 3
-    assert len(starts(1.0, 0.5, 0.1)) == 6
+    assert len(window_starts(0.3, 0.1, 0.1)) == 3
+    assert len(window_starts(1.0, 0.5, 0.1)) == 6
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 25))
 def test_windows_of_units_begin_and_end_where_units_do(units: int, window: int, stride: int) -> None:
     marks = np.arange(units + 1) ** 1.5  # of different lengths
-    found = at_marks(marks, window, stride)
-    places = starts(units, window, stride)
+    found = windows_at_timestamps(marks, window, stride)
+    places = window_starts(units, window, stride)
     ends = [min(place + window, units) for place in map(int, places)]
     assert found.bounds == [(marks[int(place)], marks[end]) for place, end in zip(places, ends, strict=True)]
     assert found.rest == (ends[-1] < units)
@@ -88,7 +88,7 @@ def samples(seconds: float, seed: int) -> npt.NDArray[np.int16]:
     return ((chirp(seconds) + noise) * 20_000).astype(np.int16)
 
 
-def sounds(folder: Path) -> Path:
+def audio_clips(folder: Path) -> Path:
     """Six chirps of 1 to 1.5 s, one of 0.2 s, and a copy of the first in another container."""
     folder.mkdir()
     for i in range(6):
@@ -99,7 +99,7 @@ def sounds(folder: Path) -> Path:
 
 
 def test_files_stay_whole_and_their_windows_are_loaded(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=sounds(tmp_path / "set"))
+    data.ingest(workspace, "set", source=audio_clips(tmp_path / "set"))
     whole = {
         example.id: example.media for example in load_examples(workspace.folders, resolve(workspace.database, "set"))
     }
@@ -123,7 +123,7 @@ def test_files_stay_whole_and_their_windows_are_loaded(workspace: Workspace, tmp
 
 
 def test_windows_of_windows_are_the_windows_that_they_are(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=sounds(tmp_path / "set"))
+    data.ingest(workspace, "set", source=audio_clips(tmp_path / "set"))
     twice = curate(
         workspace, "set@v1", {"op": "window", "seconds": 1}, {"op": "window", "seconds": 0.25, "stride": 0.5}
     )
@@ -199,8 +199,8 @@ def test_windows_say_where_they_begin_and_end_also_to_later_steps(workspace: Wor
 
 def test_a_window_knows_the_row_that_it_was_cut_from_at_any_depth(workspace: Workspace, tmp_path: Path) -> None:
     data.ingest(workspace, "set", rows=long_series(), label="kind")
-    data.ingest(workspace, "sounds", source=sounds(tmp_path / "sounds"))
-    lengths: list[tuple[str, str, float, float]] = [("set", "steps", 30, 10), ("sounds", "seconds", 0.5, 0.1)]
+    data.ingest(workspace, "audio", source=audio_clips(tmp_path / "audio"))
+    lengths: list[tuple[str, str, float, float]] = [("set", "steps", 30, 10), ("audio", "seconds", 0.5, 0.1)]
     for name, unit, first, second in lengths:
         keys = set(read(workspace, name)["_key"].to_pylist())
         curate(workspace, name, {"op": "window", unit: first})
@@ -226,17 +226,17 @@ def test_a_window_longer_than_every_example_is_refused(workspace: Workspace) -> 
 
 
 def test_more_windows_than_memory_holds_are_refused_before_one_is_cut(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "sounds", source=sounds(tmp_path / "sounds"))
+    data.ingest(workspace, "audio", source=audio_clips(tmp_path / "audio"))
     for seconds in (1e-7, 1e-320):
         with pytest.raises(SpeciateError, match=r"would be [\d,]{10,} windows, and at most 1,000,000"):
-            curate(workspace, "sounds", {"op": "window", "seconds": seconds})
+            curate(workspace, "audio", {"op": "window", "seconds": seconds})
     data.ingest(workspace, "set", rows=long_series(steps=20_000), label="kind")
     with pytest.raises(SpeciateError, match="40,004 windows would hold 400,040,000 values"):
         curate(workspace, "set", {"op": "window", "steps": 10_000, "stride": 1})
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"steps": 5}, "text has no axis"),
         ({}, "one of seconds, steps, frames, keyframes"),
@@ -245,10 +245,12 @@ def test_more_windows_than_memory_holds_are_refused_before_one_is_cut(workspace:
         ({"steps": 0}, "greater than or equal to 1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(shared: Workspace, reviews: Manifest, step: dict[str, Any], said: str) -> None:
+def test_invalid_parameters_are_refused(
+    shared: Workspace, reviews: Manifest, step: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpeciateError) as raised:
         curate(shared, "reviews", {"op": "window", **step})
-    assert said in raised.value.message
+    assert message in raised.value.message
 
 
 def test_the_unit_is_the_modality_s(workspace: Workspace) -> None:

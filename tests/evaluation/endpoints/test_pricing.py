@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.evaluation.endpoints import prompts
-from speciate.evaluation.endpoints.chat import Request
+from speciate.evaluation.endpoints.chat_client import Request
 from speciate.evaluation.endpoints.pricing import Usage, at_most, estimate, price_of
 from speciate.models.endpoints import Endpoint
 from speciate.models.providers import PROVIDERS, endpoint
@@ -94,17 +94,17 @@ def test_no_text_takes_more_tokens_than_the_bound(text: str, most: int) -> None:
     assert bound.output == most
 
 
-def test_the_bound_counts_pictures_sound_shots_and_the_schema() -> None:
+def test_the_bound_counts_images_sound_shots_and_the_schema() -> None:
     def of(request: Request) -> Usage:
         return at_most(request)
 
     def asked(modality: str, media: object) -> Request:
-        form = prompts.form(prompts.Prompt(), "classification", modality, labels=("a", "b"))
+        form = prompts.prompt_form(prompts.Prompt(), "classification", modality, labels=("a", "b"))
         return prompts.request(form, Example("x", media, None, "x", "test", {}))
 
     text = of(asked("text", "x"))
-    picture = of(asked("image", np.zeros((1024, 1024, 3), np.uint8)))
-    assert 25_501 <= picture.input - text.input <= 27_000
+    image = of(asked("image", np.zeros((1024, 1024, 3), np.uint8)))
+    assert 25_501 <= image.input - text.input <= 27_000
     sound = of(asked("audio", np.zeros(16_000 * 60, np.float32)))
     assert 6000 <= sound.audio <= 6010
     assert sound.input >= sound.audio

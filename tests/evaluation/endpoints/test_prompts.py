@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
-from speciate.evaluation.endpoints.chat import Request
-from speciate.evaluation.endpoints.prompts import Form, Prompt, digest, form, request, shots
-from speciate.tasks.contract import Posed
+from speciate.evaluation.endpoints.chat_client import Request
+from speciate.evaluation.endpoints.prompts import Prompt, PromptForm, digest, few_shot_examples, prompt_form, request
+from speciate.modalities.audio import AUDIO
+from speciate.modalities.image import IMAGE
+from speciate.tasks.task import TaskExample
 
 LABELS = ("bad", "good")
 
@@ -19,12 +23,14 @@ def example(media: Any, name: str = "a", **columns: Any) -> Example:
     return Example(name, media, None, name, "test", columns)
 
 
-def posed(count: int, truths: tuple[str, ...] = LABELS) -> list[Posed]:
-    return [Posed(example(f"text {n}", f"id-{n}"), truths[n % len(truths)]) for n in range(count)]
+def posed(count: int, references: tuple[str, ...] = LABELS) -> list[TaskExample]:
+    return [TaskExample(example(f"text {n}", f"id-{n}"), references[n % len(references)]) for n in range(count)]
 
 
-def of(prompt: Prompt | None = None, family: str = "classification", modality: str = "text", **given: Any) -> Form:
-    return form(prompt or Prompt(), family, modality, **({"labels": LABELS} | given))
+def of(
+    prompt: Prompt | None = None, family: str = "classification", modality: str = "text", **given: Any
+) -> PromptForm:
+    return prompt_form(prompt or Prompt(), family, modality, **({"labels": LABELS} | given))
 
 
 def last(sent: Request) -> str:
@@ -99,7 +105,7 @@ def test_what_a_chat_model_cannot_be_asked_is_refused(
     family: str, modality: str, output: Any, labels: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(SpeciateError, match=says):
-        form(Prompt(output=output), family, modality, labels=labels)
+        prompt_form(Prompt(output=output), family, modality, labels=labels)
 
 
 def test_a_row_is_shown_column_by_column_on_a_line_each() -> None:
@@ -146,16 +152,16 @@ def test_shots_are_turns_before_the_question() -> None:
 
 
 def test_shots_answer_in_the_form_that_is_asked_for() -> None:
-    told = of(Prompt(few_shot=1), "multi-label", training=[Posed(example("x"), ["bad", "good"])])
+    told = of(Prompt(few_shot=1), "multi-label", training=[TaskExample(example("x"), ["bad", "good"])])
     assert told.shots[0][1] == '{"labels": ["bad", "good"]}'
 
 
-def test_shots_take_the_truths_in_turn_whatever_the_order() -> None:
+def test_shots_take_the_references_in_turn_whatever_the_order() -> None:
     training = posed(30, ("a", "a", "a", "a", "b", "c"))
-    chosen = shots(training, 6, 0)
-    assert sorted(each.truth for each in chosen) == ["a", "a", "b", "b", "c", "c"]
-    assert shots(training[::-1], 6, 0) == chosen
-    assert shots(training, 6, 1) != chosen
+    chosen = few_shot_examples(training, 6, 0)
+    assert sorted(each.target for each in chosen) == ["a", "a", "b", "b", "c", "c"]
+    assert few_shot_examples(training[::-1], 6, 0) == chosen
+    assert few_shot_examples(training, 6, 1) != chosen
 
 
 def test_more_shots_than_examples_are_refused() -> None:
@@ -188,7 +194,7 @@ def test_what_changes_an_answer_changes_the_digest(field: str) -> None:
         {"family": "ordinal"},
         {"modality": "protein"},
         {"labels": LABELS[::-1]},
-        {"training": [Posed(example("another text"), "good")]},
+        {"training": [TaskExample(example("another text"), "good")]},
     ],
 )
 def test_what_is_asked_of_which_examples_changes_the_digest(changes: dict[str, Any]) -> None:
@@ -200,9 +206,9 @@ def test_what_changes_no_answer_does_not_change_the_digest() -> None:
     spelled = Prompt(few_shot=1, output="labels", temperature=0)
     known = digest(of(USUAL, training=posed(9)))
     assert digest(of(spelled, training=posed(9)[::-1], columns=("age",))) == known
-    shown = shots(posed(9), 1, 0)
+    shown = few_shot_examples(posed(9), 1, 0)
     assert digest(of(USUAL, training=shown)) == known
-    assert not set(Form._fields) & {"endpoint", "key", "limits", "timeouts", "budget"}
+    assert not set(PromptForm._fields) & {"endpoint", "key", "limits", "timeouts", "budget"}
 
 
 @given(st.sampled_from(sorted(CHANGES)), st.sampled_from(sorted(CHANGES)))
@@ -213,3 +219,52 @@ def test_equal_digests_send_equal_requests(first: str, second: str) -> None:
     ]
     sent = [request(each, example("x")) for each in forms]
     assert (digest(forms[0]) == digest(forms[1])) == (sent[0] == sent[1])
+
+
+RANDOM = np.random.default_rng(3)
+
+
+def parts(modality: str, media: object, template: str | None = None) -> list[dict[str, object]]:
+    told = prompt_form(Prompt(template=template), "classification", modality, labels=("a", "b"))
+    content = request(told, Example("x", media, None, "x", "test", {})).messages[-1]["content"]
+    assert isinstance(content, list)
+    return content
+
+
+def png(part: dict[str, object]) -> bytes:
+    url = part["image_url"]["url"]  # type: ignore[index]
+    head, _, data = url.partition(",")
+    assert head == "data:image/png;base64"
+    return base64.b64decode(data)
+
+
+def test_an_image_is_sent_without_loss() -> None:
+    pixels = RANDOM.integers(0, 256, (30, 50, 3), np.uint8)
+    assert np.array_equal(IMAGE.decode(png(parts("image", pixels)[0])), pixels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sent"), [((1024, 10), (1024, 10)), ((3000, 1500), (1024, 512)), ((9, 4096), (2, 1024))]
+)
+def test_a_large_image_is_made_smaller_in_its_own_shape(shape: tuple[int, int], sent: tuple[int, int]) -> None:
+    pixels = np.zeros((*shape, 3), np.uint8)
+    assert IMAGE.decode(png(parts("image", pixels)[0])).shape == (*sent, 3)
+
+
+def test_sound_is_sent_as_16_bits_and_what_is_too_loud_is_clipped() -> None:
+    sound = np.concatenate([RANDOM.uniform(-1, 1, 1600), [2.0, -2.0]]).astype(np.float32)
+    part = parts("audio", sound)[0]
+    assert part["type"] == "input_audio"
+    data = part["input_audio"]
+    assert isinstance(data, dict)
+    assert data["format"] == "wav"
+    heard = AUDIO.decode(base64.b64decode(data["data"]))
+    assert np.abs(heard - sound.clip(-1, 1)).max() < 1e-4
+
+
+def test_a_template_says_where_the_image_stands() -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    first, image, second = parts("image", pixels, "Look at {input} and choose: {labels}")
+    assert (first["text"], second["text"]) == ("Look at ", " and choose: - a\n- b")
+    assert image["type"] == "image_url"
+    assert [part["type"] for part in parts("image", pixels, "Choose: {labels}")] == ["text", "image_url"]

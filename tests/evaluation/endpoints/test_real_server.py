@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from speciate.datasets.loading.loader import Example
-from speciate.evaluation.endpoints.asking import Limits, ask_all
-from speciate.evaluation.endpoints.chat import Reply
+from speciate.evaluation.endpoints.answer_parsing import UnreadableAnswer, parse_answer
+from speciate.evaluation.endpoints.chat_client import Reply
 from speciate.evaluation.endpoints.concurrency import Bounds
-from speciate.evaluation.endpoints.prompts import Prompt, form, request
-from speciate.evaluation.endpoints.readings import Unreadable, read
+from speciate.evaluation.endpoints.concurrent_calls import Limits, ask_all
+from speciate.evaluation.endpoints.prompts import Prompt, prompt_form, request
 from speciate.models.endpoints import Endpoint
 from tests.evaluation.endpoints.real_server import model, served, spoiled  # noqa: F401 - fixtures
 
@@ -23,7 +23,7 @@ LOOPBACK = ("127.0.0.1",)
 
 
 def test_answers_through_every_fault_are_those_without_any(served: str, model: Path) -> None:  # noqa: F811
-    asked = form(Prompt(max_tokens=64, template="{input}"), "generation", "text")
+    asked = prompt_form(Prompt(max_tokens=64, template="{input}"), "generation", "text")
     requests = [request(asked, Example(f"e{n}", chr(97 + n) * (n + 1), None, "", "test", {})) for n in range(24)]
     limits = Limits(bounds=Bounds(most=4), attempts=20, backoff_s=0.05)
 
@@ -52,7 +52,7 @@ def test_answers_through_every_fault_are_those_without_any(served: str, model: P
 
 def test_a_model_that_only_babbles_gives_no_label(served: str, model: Path) -> None:  # noqa: F811
     """Random weights: whatever comes is not one of the labels, and nothing is made of it."""
-    asked = form(Prompt(max_tokens=64), "classification", "text", labels=("north", "south"))
+    asked = prompt_form(Prompt(max_tokens=64), "classification", "text", labels=("north", "south"))
     replies: dict[int, Reply] = {}
     ask_all(
         Endpoint(base_url=f"{served}/v1", model=str(model)),
@@ -61,5 +61,5 @@ def test_a_model_that_only_babbles_gives_no_label(served: str, model: Path) -> N
     )  # fmt: skip
     text = replies[0].text
     assert text is not None
-    with pytest.raises(Unreadable):
-        read(asked, text)
+    with pytest.raises(UnreadableAnswer):
+        parse_answer(asked, text)

@@ -10,9 +10,10 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from speciate.errors import SpeciateError
-from speciate.evaluation import recorded, report
+from speciate.evaluation import answer_cache
 from speciate.evaluation.evaluate import EvaluateSpec, plan
-from speciate.evaluation.report import Report
+from speciate.evaluation.reports import report
+from speciate.evaluation.reports.report import Report
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -43,7 +44,7 @@ def evaluate(workspace: Workspace, **judging: Any) -> Report:
         "dataset": "sums", "use_case": "summing", "models": ["column:good"], "baseline": "column:bad",
         "judge": {"model": "arbiter"} | judging,
     }  # fmt: skip
-    return report.find(workspace.database, world.evaluate_models(workspace, **spec)["evaluation"])
+    return report.find_report(workspace.database, world.evaluate_models(workspace, **spec)["evaluation"])
 
 
 def found_judge(found: Report) -> report.Verdicts:
@@ -162,7 +163,7 @@ def test_a_budget_counts_answers_and_verdicts_together(sums: Workspace, judge: A
     world.evaluate_models(sums, **spec | {"budget_usd": 1})
     assert len(judge.asked) == 80
     jobs = {path.name.split(".")[0] for path in sums.folders.predictions.glob("*/*.parquet")}
-    assert sum(sum(recorded.paid(sums.folders, job).values()) for job in jobs) == pytest.approx(80 * 102e-6)
+    assert sum(sum(answer_cache.paid(sums.folders, job).values()) for job in jobs) == pytest.approx(80 * 102e-6)
 
 
 def test_a_dry_run_tells_what_a_judge_will_be_asked_at_most(sums: Workspace, judge: Answering) -> None:
@@ -207,7 +208,7 @@ def test_labels_can_be_judged_as_well(flowers: Workspace) -> None:
         register(flowers, "arbiter", server, model="arbiter")
         judging = {"model": "arbiter", "scale": "yes/no"}
         result = world.evaluate_models(flowers, models=["column:rules", "points"], judge=judging, latency=False)
-        found = report.find(flowers.database, result["evaluation"])
+        found = report.find_report(flowers.database, result["evaluation"])
         assert found.metric == found_judge(found).metric
         row = found.row("points")
         assert row.value == row.metrics["accuracy"].value

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
-from speciate.ids import id_from_key
+from speciate.refs import id_from_key
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from speciate.datasets.versions import Manifest
-from speciate.evaluation.inspection import Inspection
-from speciate.evaluation.pages.contents import Contents, asked_with, gather
-from speciate.evaluation.pages.files import write_page
-from speciate.evaluation.pages.method import again
-from speciate.evaluation.pages.page import page
-from speciate.evaluation.report import Report
+from speciate.evaluation.pages.page import render_page, write_page
+from speciate.evaluation.pages.page_data import PageData, gather, non_default_options, repeat_arguments
+from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.evaluation.reports.report import Report
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -42,23 +40,23 @@ def twenty_models() -> Report:
 
 
 def store(workspace: Workspace, told: Report, name: str, labels: list[str], **more: Any) -> str:
-    truths = {f"ex-{i}": labels[i % len(labels)] for i in range(200)}
+    references = {f"ex-{i}": labels[i % len(labels)] for i in range(200)}
     said = [
-        answer(one.model, example, _said(truth, labels, i, place), confidence=i / 200)
+        answer(one.model, example, _said(reference, labels, i, place), confidence=i / 200)
         for place, one in enumerate(told.leaderboard)
-        for i, (example, truth) in enumerate(truths.items())
+        for i, (example, reference) in enumerate(references.items())
     ]
-    right = [float(one["output"] == truths[one["example"]]) for one in said]
+    right = [float(one["output"] == references[one["example"]]) for one in said]
     scores = [
         {"model": one["model"], "example": one["example"], "metric": "accuracy", "value": value}
         for one, value in zip(said, right, strict=True)
     ]
-    return handmade.store(workspace, told, truths, said, scores=scores, name=name, **more)
+    return handmade.store(workspace, told, references, said, scores=scores, name=name, **more)
 
 
-def _said(truth: str, labels: list[str], i: int, place: int) -> str | None:
+def _said(reference: str, labels: list[str], i: int, place: int) -> str | None:
     """Two in three are right, and one in nine is an error."""
-    return truth if i % 3 else labels[(i + place) % len(labels)] if i % 9 else None
+    return reference if i % 3 else labels[(i + place) % len(labels)] if i % 9 else None
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +72,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace,
 
 
 @pytest.fixture(scope="module")
-def many(world: tuple[Workspace, Pool]) -> Contents:
+def many(world: tuple[Workspace, Pool]) -> PageData:
     found = gather(*world, "evaluation-many")
-    return found._replace(pictures={one["id"]: PIXEL for one in found.worst["examples"]})
+    return found._replace(thumbnails={one["id"]: PIXEL for one in found.worst["examples"]})
 
 
 @pytest.fixture(scope="module")
-def read(many: Contents) -> Page:
-    return Page(page(many))
+def read(many: PageData) -> Page:
+    return Page(render_page(many))
 
 
 def test_it_refers_to_nothing_beside_itself(read: Page) -> None:
@@ -93,8 +91,8 @@ def test_it_refers_to_nothing_beside_itself(read: Page) -> None:
     assert not {name for _, name, _ in read.attributes if name in ("srcset", "action", "xlink:href", "background")}
 
 
-def test_its_style_loads_nothing_either(many: Contents) -> None:
-    text = page(many)
+def test_its_style_loads_nothing_either(many: PageData) -> None:
+    text = render_page(many)
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
@@ -130,14 +128,14 @@ def test_tables_hold_all_there_is(read: Page) -> None:
     assert len(read.table("By site").rows) == 2
 
 
-def test_a_matrix_of_a_hundred_labels_shows_those_that_take_part_in_mistakes(many: Contents, read: Page) -> None:
+def test_a_matrix_of_a_hundred_labels_shows_those_that_take_part_in_mistakes(many: PageData, read: Page) -> None:
     candidate = many.confusion[0]
     assert len(candidate["labels"]) == 22  # twenty, the others, and no answer
     tables = [table for table in read.tables if table.caption.startswith("Answers by true label")]
     assert [table.heads for table in tables] == [1 + len(found["labels"]) for found in many.confusion]
 
 
-def test_dominated_models_are_named_with_those_that_dominate_them(many: Contents, read: Page) -> None:
+def test_dominated_models_are_named_with_those_that_dominate_them(many: PageData, read: Page) -> None:
     assert many.pareto.dominated
     assert len(read.table("Dominated models").rows) == len(many.pareto.dominated)
     hollow = [attributes for tag, attributes in read.elements if tag == "circle" and "dominated" in attributes["class"]]
@@ -153,9 +151,9 @@ def test_headings_and_links_lead_through_it(read: Page) -> None:
 
 
 def test_what_is_seen_can_be_heard(read: Page) -> None:
-    pictures = [attributes for tag, attributes in read.elements if tag == "img"]
-    assert pictures
-    assert all(attributes["alt"] for attributes in pictures)
+    images = [attributes for tag, attributes in read.elements if tag == "img"]
+    assert images
+    assert all(attributes["alt"] for attributes in images)
     drawings = [attributes for tag, attributes in read.elements if tag == "svg"]
     assert all(
         one.get("aria-hidden") == "true" or (one["role"], bool(one["aria-label"])) == ("img", True) for one in drawings
@@ -165,7 +163,7 @@ def test_what_is_seen_can_be_heard(read: Page) -> None:
 
 
 def test_one_model_alone_has_a_page_without_comparisons(world: tuple[Workspace, Pool]) -> None:
-    found = Page(page(gather(*world, "evaluation-one")))
+    found = Page(render_page(gather(*world, "evaluation-one")))
     assert "There is no verdict" in found.text
     assert "Paired comparisons" not in found.text
     assert "Where models disagree" not in found.text
@@ -175,7 +173,7 @@ def test_one_model_alone_has_a_page_without_comparisons(world: tuple[Workspace, 
 
 @pytest.mark.parametrize("name", ["evaluation-one", "evaluation-many"])
 def test_nothing_says_none_or_nan(world: tuple[Workspace, Pool], name: str) -> None:
-    words = Page(page(gather(*world, name))).text.split()
+    words = Page(render_page(gather(*world, name))).text.split()
     assert not {"None", "nan", "inf", "NaN"} & set(words)
 
 
@@ -188,18 +186,18 @@ def test_the_same_page_is_one_file_and_another_baseline_another(world: tuple[Wor
     assert write_page(*world, "evaluation-many", "m3@v1") != first
 
 
-def test_what_a_caged_process_calls_a_picture_must_be_one(world: tuple[Workspace, Pool]) -> None:
+def test_what_a_sandboxed_process_calls_an_image_must_be_one(world: tuple[Workspace, Pool]) -> None:
     class Liar(Pool):
         def ask(self, *_: Any, **__: Any) -> dict[str, Any]:
             drawn = {"a": b"<svg onload=alert(1)>", "b": PIXEL}
             return {"pictures": {name: base64.b64encode(data).decode() for name, data in drawn.items()}}
 
     inspection = Inspection(world[0], Liar(world[0].folders, world[0].settings), "evaluation-one")
-    assert inspection.pictures(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
+    assert inspection.thumbnails(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
     inspection._manifest = Manifest(
         name="d", version=1, id="d", modality="image", parts=(), columns={}, splits={}, labels={}, rows=0
     )
-    assert inspection.pictures(["a", "b"]) == {"b": PIXEL}
+    assert inspection.thumbnails(["a", "b"]) == {"b": PIXEL}
 
 
 def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_them(
@@ -207,9 +205,9 @@ def test_columns_about_endpoints_appear_where_a_model_has_something_to_say_in_th
 ) -> None:
     found = gather(*world, "evaluation-one")
     (mine,) = found.report.leaderboard
-    plain = Page(page(found)).table("Latency, size and control")
+    plain = Page(render_page(found)).table("Latency, size and control")
     asked = mine.model_copy(update={"ttft_ms": 120.0, "repeats": 3, "nearly_seen": 2})
-    public = Page(page(found._replace(report=found.report.model_copy(update={"leaderboard": (asked,)}))))
+    public = Page(render_page(found._replace(report=found.report.model_copy(update={"leaderboard": (asked,)}))))
     assert public.table("Latency, size and control").heads == plain.heads + 2
     assert "0, 2 nearly" in public.text
 
@@ -225,6 +223,6 @@ def test_it_says_how_to_ask_again_with_what_was_not_left_as_it_is(
     world: tuple[Workspace, Pool], spec: dict[str, Any], more: dict[str, Any]
 ) -> None:
     found = gather(*world, "evaluation-many")
-    arguments = again(found._replace(options=asked_with(spec)))
+    arguments = repeat_arguments(found._replace(options=non_default_options(spec)))
     assert arguments.pop("models") == [MODELS[0], *MODELS[1:5], *MODELS[6:-1], MODELS[5], MODELS[-1]]
     assert arguments == {"dataset": "gone@v1:test", "metrics": ["accuracy"]} | more

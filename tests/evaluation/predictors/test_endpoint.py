@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.evaluation import recorded, report
-from speciate.models import served as serving
+from speciate.evaluation import answer_cache
+from speciate.evaluation.reports import report
+from speciate.models import registry as serving
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -24,13 +25,13 @@ def served(flowers: Workspace) -> Iterator[Answering]:
 
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:
     where = server.endpoint(**{"usd_per_1m_input": 1.0, "usd_per_1m_output": 2.0} | endpoint)
-    card = serving.prepare(workspace, name, where, task=None, license=None)
-    workspace.database.transact(lambda tx: serving.register(tx, workspace, card))
+    card = serving.served_card(workspace, name, where, task=None, license=None)
+    workspace.database.transact(lambda tx: serving.register(tx, workspace.folders, card, None))
 
 
 def test_a_public_model_is_compared_with_ones_own(flowers: Workspace, served: Answering) -> None:
     result = world.evaluate_models(flowers, models=["points", "oracle"])
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     row = found.row("oracle@v1")
     assert row.value == pytest.approx(0.955)  # the clouds overlap
     assert (row.errors, row.coverage) == (0, 1.0)
@@ -80,7 +81,7 @@ def test_other_words_are_another_question(flowers: Workspace, served: Answering)
 
 def test_repeats_are_asked_and_averaged_before_models_are_compared(flowers: Workspace, served: Answering) -> None:
     result = world.evaluate_models(flowers, models=["points", "oracle"], repeats=3, latency=False)
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     assert len(served.asked) == 600
     assert (found.row("oracle").n, found.row("oracle").repeats, found.row("points").repeats) == (200, 3, 1)
     folder = flowers.folders.evaluations / result["evaluation"]
@@ -124,7 +125,7 @@ def test_an_ensemble_answers_with_its_members_recorded_answers(flowers: Workspac
 def test_what_was_paid_is_known_by_job_and_host(flowers: Workspace, served: Answering) -> None:
     world.evaluate_models(flowers, models=["oracle", "points"], latency=False)
     jobs = {path.name.split(".")[0] for path in flowers.folders.predictions.glob("*/*.parquet")}
-    (paid,) = [each for job in jobs if (each := recorded.paid(flowers.folders, job))]
+    (paid,) = [each for job in jobs if (each := answer_cache.paid(flowers.folders, job))]
     assert set(paid) == {f"127.0.0.1:{served.server_port}"}
     assert 0.0204 - 1e-9 <= sum(paid.values()) < 0.03  # more where a connection was lost: what that cost nobody said
 
@@ -145,7 +146,7 @@ def test_a_public_model_is_replaced_by_one_that_is_as_good_and_cheaper(flowers: 
     )
     result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
     assert result["decision"]["verdict"] == "promote"
-    found = report.find(flowers.database, result["evaluation"])
+    found = report.find_report(flowers.database, result["evaluation"])
     assert found.break_even is not None
     assert found.break_even.baseline == "oracle@v1"
 
@@ -167,5 +168,5 @@ def test_an_endpoint_that_never_says_what_it_took_cannot_pass_the_cap(flowers: W
     first = len(served.asked)
     assert 0 < first < 60
     jobs = {path.name.split(".")[0] for path in flowers.folders.predictions.glob("*/*")}
-    paid = sum(sum(recorded.paid(flowers.folders, job).values()) for job in jobs)
+    paid = sum(sum(answer_cache.paid(flowers.folders, job).values()) for job in jobs)
     assert 0.015 < paid <= 0.02

@@ -21,10 +21,10 @@ import pytest
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import report
-from speciate.evaluation.predictors import inspect_log_service
-from speciate.evaluation.predictors.inspect_log import matched
-from speciate.evaluation.predictors.inspect_log_service import Sample, named, read
+from speciate.evaluation.predictors import inspect_log_process
+from speciate.evaluation.predictors.inspect_log import match_samples
+from speciate.evaluation.predictors.inspect_log_process import Sample, log_identity, read
+from speciate.evaluation.reports import report
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -43,8 +43,8 @@ def sums(tmp_path: Path) -> Iterator[Workspace]:
 
 
 def asked(file: Path, start: int = 0) -> dict[str, Any]:
-    inspect_log_service._opened.cache_clear()
-    return read({"file": str(file), "identity": named(file), "start": start})
+    inspect_log_process._open_log.cache_clear()
+    return read({"file": str(file), "identity": log_identity(file), "start": start})
 
 
 def as_json() -> dict[str, Any]:
@@ -66,8 +66,8 @@ def test_an_inspect_run_takes_part_beside_ones_own_models(sums: Workspace) -> No
         "latency": False,
     }  # fmt: skip
     result = world.evaluate_models(sums, **spec)
-    found = report.find(sums.database, result["evaluation"])
-    name = f"inspect:sums.eval@{named(LOG).removeprefix('inspect-')[:8]}"
+    found = report.find_report(sums.database, result["evaluation"])
+    name = f"inspect:sums.eval@{log_identity(LOG).removeprefix('inspect-')[:8]}"
     row = found.row(name)
     assert row.value == pytest.approx(4 / 7)  # 2 + 2 is wrong, 3 + 3 an error, 6 + 6 was not asked
     assert (row.errors, row.repeats, row.n, row.served_model) == (4, 2, 7, "mockllm/model")
@@ -142,7 +142,7 @@ def test_a_log_without_its_header_is_not_finished(tmp_path: Path) -> None:
 def test_members_are_bounded_as_they_are_unpacked_and_their_names_lead_nowhere(
     tmp_path: Path, form: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspect_log_service, "_MOST_MEMBER", 1 << 16)
+    monkeypatch.setattr(inspect_log_process, "_MOST_MEMBER", 1 << 16)
     sample = json.dumps(as_json()["samples"][0])
     file = tmp_path / "hostile.eval"
     with zipfile.ZipFile(file, "w", form) as archive:
@@ -156,7 +156,7 @@ def test_members_are_bounded_as_they_are_unpacked_and_their_names_lead_nowhere(
 
 
 def test_a_bomb_of_zstandard_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect_log_service, "_MOST_MEMBER", 1 << 16)
+    monkeypatch.setattr(inspect_log_process, "_MOST_MEMBER", 1 << 16)
     packed = pa.Codec("zstd").compress(b" " * (1 << 24), asbytes=True)
     file = tmp_path / "bomb.eval"
     with zipfile.ZipFile(file, "w") as archive:
@@ -173,7 +173,7 @@ def test_a_bomb_of_zstandard_is_bounded_too(tmp_path: Path, monkeypatch: pytest.
 def test_a_log_that_changes_after_it_was_named_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "sums.eval"
     file.write_bytes(LOG.read_bytes())
-    before = named(file)
+    before = log_identity(file)
     file.write_bytes(LOG.read_bytes() + b"x")
     with pytest.raises(SpeciateError, match="has changed"):
         read({"file": str(file), "identity": before, "start": 0})
@@ -185,6 +185,6 @@ def test_ids_come_before_texts_and_the_first_sample_counts() -> None:
     given = [("1", "one two\n", "by text"), ("b", "other", "by id"), ("2", "x", "first"), ("3", "x", "second"),
              ("4", "y", "")]  # fmt: skip
     samples = [Sample(each, 1, text, output, None, None, None, {}, None, None) for each, text, output in given]
-    found, strangers, twice = matched(samples, examples, "text")
+    found, strangers, twice = match_samples(samples, examples, "text")
     assert {key[0]: each.output for key, each in found.items()} == {"a": "by text", "b": "by id", "c": "first"}
     assert (strangers, twice) == (["4"], 1)

@@ -10,7 +10,7 @@ import numpy as np
 import parasail
 import pytest
 
-from speciate.datasets.similarity import near
+from speciate.datasets.similarity import near_duplicates
 from speciate.modalities.biology import homology
 from speciate.modalities.biology.homology import HOMOLOGY, least_identity
 
@@ -60,8 +60,8 @@ def test_what_is_found_is_what_aligning_all_with_all_finds() -> None:
     found = akin(sequences)
     assert found <= truth
     assert len(found) >= 0.98 * len(truth) > 100
-    clusters = near.clusters(len(sequences), np.array(sorted(truth)))
-    assert near.clusters(len(sequences), np.array(sorted(found))).tolist() == clusters.tolist()
+    clusters = near_duplicates.clusters(len(sequences), np.array(sorted(truth)))
+    assert near_duplicates.clusters(len(sequences), np.array(sorted(found))).tolist() == clusters.tolist()
 
 
 def test_strangers_are_not_akin() -> None:
@@ -123,7 +123,7 @@ def test_letters_beyond_the_twenty_align() -> None:
 def test_nothing_and_what_is_too_short_to_share_seeds_have_no_kin() -> None:
     assert not akin([])
     assert not akin(["ACDEF", "ACDEG"])
-    assert near.pairs([b"ACDEF", None, b"ACDEF"], HOMOLOGY).tolist() == [[0, 2]]
+    assert near_duplicates.near_duplicate_pairs([b"ACDEF", None, b"ACDEF"], HOMOLOGY).tolist() == [[0, 2]]
 
 
 def test_equal_sequences_are_near_and_lead_to_their_kin() -> None:
@@ -131,14 +131,20 @@ def test_equal_sequences_are_near_and_lead_to_their_kin() -> None:
     root = protein(chance, 90)
     other = relative(root, 0.7, chance)
     codes = [protein(chance, 90).encode(), other.encode(), root.encode(), None, other.encode()]
-    assert near.clusters(5, near.pairs(codes, HOMOLOGY)).tolist() == [0, 1, 1, 2, 1]
+    assert near_duplicates.clusters(5, near_duplicates.near_duplicate_pairs(codes, HOMOLOGY)).tolist() == [
+        0,
+        1,
+        1,
+        2,
+        1,
+    ]
 
 
 def test_what_would_only_join_what_is_joined_is_not_aligned_in_large_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     sequences = sorted(each for family in families(6, 8, 0.7, seed=9) for each in family)
-    everything = near.clusters(len(sequences), HOMOLOGY.pairs([each.encode() for each in sequences]))
+    everything = near_duplicates.clusters(len(sequences), HOMOLOGY.pairs([each.encode() for each in sequences]))
     monkeypatch.setattr(homology, "_MANY", 10)
     monkeypatch.setattr(homology, "_HITS", 500)
     found = HOMOLOGY.pairs([each.encode() for each in sequences])
-    assert near.clusters(len(sequences), found).tolist() == everything.tolist()
+    assert near_duplicates.clusters(len(sequences), found).tolist() == everything.tolist()
     assert len(found) < 6 * 28

@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem, DataStructs
 from rdkit.Chem import AllChem, rdFingerprintGenerator
 
-from speciate.datasets.similarity import near
+from speciate.datasets.similarity import near_duplicates
 from speciate.modalities.biology.molecule import MOLECULE, Bits, is_smiles
 from speciate.modalities.contract import DecodeError
 from tests.modalities.molecule_samples import ASPIRIN, CAFFEINE, block
@@ -59,8 +59,10 @@ def test_near_is_what_shares_most_bits() -> None:
     smiles = [Chem.CanonSmiles(each) for each in
               (CAFFEINE, "CCn1c(=O)c2c(ncn2C)n(C)c1=O", ASPIRIN, "CCCCCCCCCCCC", "CCCCCCCCCCCCC")]  # fmt: skip
     codes = [MOLECULE.sketch(each) for each in smiles]
-    assert near.pairs(codes, Bits()).tolist() == [[3, 4]]  # bits do not tell how long a chain of carbon is
-    assert near.pairs(codes, Bits(), 0.5).tolist() == [[0, 1], [3, 4]]
+    assert near_duplicates.near_duplicate_pairs(codes, Bits()).tolist() == [
+        [3, 4]
+    ]  # bits do not tell how long a chain of carbon is
+    assert near_duplicates.near_duplicate_pairs(codes, Bits(), 0.5).tolist() == [[0, 1], [3, 4]]
     generator = rdFingerprintGenerator.GetMorganGenerator(2, fpSize=2048)
     bits = [generator.GetFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
     rows = np.frombuffer(b"".join(code for code in codes if code), np.uint8).reshape(len(codes), -1)

@@ -63,11 +63,11 @@ class Outline(Modality[Vector]):
     features = describe  # it has the same length for all outlines
 
     def thumbnail(self, media: Vector) -> Pixels:
-        picture = np.full((THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
+        image = np.full((THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
         centred = media.astype(np.float64) - media.mean(axis=0)
         x, y = (centred / max(np.abs(centred).max(), 1e-12)).T
-        picture[(79 * (1 - y)).astype(int), (79 * (1 + x)).astype(int)] = 0
-        return picture
+        image[(79 * (1 - y)).astype(int), (79 * (1 + x)).astype(int)] = 0
+        return image
 
 
 def _ring(data: bytes) -> re.Match[bytes]:

@@ -1,4 +1,4 @@
-"""Backbones over pictures, sound, series and rows: the same promises for all, and what odd media come to."""
+"""Backbones over images, audio, time series, volumes, points and rows: the same contract for all, and odd media."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trimesh
 from transformers import (
     AutoModel,
     ConvNextConfig,
@@ -24,10 +25,13 @@ from transformers import (
 )
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.robots.episode import EPISODE, Episode
-from speciate.modalities.scans.volumes import Volume, as_pictures
-from speciate.models.backbones import saved, table
+from speciate.modalities.geometry.mesh import MeshMedia
+from speciate.modalities.medical.volumes import Volume, slice_images
+from speciate.modalities.robotics.episode import EPISODE, Episode
+from speciate.models import model_folder
+from speciate.models.backbones import architectures
 from speciate.models.backbones.contract import Backbone, Item, States
+from tests.domains.machine_parts import bolt
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 WAVES = {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, **SMALL}
@@ -108,9 +112,9 @@ def backbone(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Backbo
 def built(name: str, media: Sequence[Any] | None = None, seed: int = 3) -> Backbone:
     if name.startswith("timm:"):
         pytest.importorskip("timm")
-    modality = table.modality_of(name)
+    modality = architectures.modality_of(name)
     assert modality is not None
-    made = table.build(name, MEDIA[modality] if media is None else media, seed)
+    made = architectures.build(name, MEDIA[modality] if media is None else media, seed)
     made.module.eval()
     return made
 
@@ -185,8 +189,8 @@ def test_saved_and_rebuilt_it_gives_equal_states(backbone: Backbone, tmp_path: P
     with torch.no_grad():
         for weight in backbone.module.parameters():
             weight.add_(0.01)
-    saved.save(backbone, tmp_path)
-    again = saved.load(tmp_path, table.rebuild)
+    model_folder.save(backbone, tmp_path)
+    again = model_folder.load(tmp_path, architectures.rebuild)
     assert json.dumps(again.settings(), sort_keys=True) == json.dumps(backbone.settings(), sort_keys=True)
     equal(states(again, again.prepare(MEDIA[backbone.modality])), states(backbone, items))
 
@@ -246,7 +250,7 @@ def test_odd_media_are_read(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("name", NEW)
 def test_it_can_be_fitted_on_one_odd_medium(name: str) -> None:
-    media = ODD[table.ARCHITECTURES[name].modality][:1] if name != "new:tab-resnet" else [{"a": 1}]
+    media = ODD[architectures.ARCHITECTURES[name].modality][:1] if name != "new:tab-resnet" else [{"a": 1}]
     made = built(name, media)
     assert torch.isfinite(states(made, made.prepare(media)).pooled).all()
     made.module.train()
@@ -355,9 +359,6 @@ def test_padding_does_not_count_to_the_norms_of_a_training() -> None:
     torch.testing.assert_close(others, gradients, atol=1e-2, rtol=1e-2)
 
 
-# Volumes
-
-
 def test_a_u_net_has_a_state_for_each_voxel_of_the_cube() -> None:
     made = built("new:unet3d")
     assert states(made, made.prepare(MEDIA["volume"])).grid == (24, 24, 24)
@@ -373,10 +374,10 @@ def test_a_volumes_own_scale_and_the_training_volumes_are_both_seen() -> None:
 
 
 @pytest.mark.parametrize("name", ["new:vit", "timm:resnet10t"])
-def test_a_volume_of_one_slice_is_a_gray_picture(name: str) -> None:
+def test_a_volume_of_one_slice_is_a_gray_image(name: str) -> None:
     slices = [volume(seed, slices=1) for seed in range(4)]
     made = built(name, slices)
-    pictures = [as_pictures(each, 1)[0] for each in slices]
+    pictures = [slice_images(each, 1)[0] for each in slices]
     equal(states(made, made.prepare(slices)), states(made, made.prepare(pictures)))
     with pytest.raises(SpeciateError, match="a volume of 12 slices"):
         made.prepare(MEDIA["volume"])
@@ -386,8 +387,37 @@ def test_slices_of_a_volume_share_one_range_of_values() -> None:
     ramp: Volume = {
         "voxels": np.repeat(np.arange(10, dtype=np.float32), 16).reshape(10, 4, 4), "spacing": np.ones(3, np.float32)
     }  # fmt: skip
-    pictures = as_pictures(ramp, 5)
+    pictures = slice_images(ramp, 5)
     assert [picture.shape for picture in pictures] == [(4, 4, 3)] * 5
     levels = [int(picture[0, 0, 0]) for picture in pictures]
     assert levels == sorted(set(levels))
-    assert len(as_pictures(ramp, 99)) == 10
+    assert len(slice_images(ramp, 99)) == 10
+
+
+CLOUD = np.random.default_rng(0).gamma(2, (1, 2, 3), (300, 3)).astype(np.float32)
+
+
+def test_a_cloud_that_is_turned_or_in_another_order_is_the_same() -> None:
+    backbone = architectures.build("new:pointnet", [{"points": CLOUD}], seed=0)
+    turn = trimesh.transformations.random_rotation_matrix(np.array([0.2, 0.5, 0.7]))[:3, :3]
+    turned = (CLOUD.astype(np.float64) @ turn.T * 3 + 5).astype(np.float32)
+    plain, other = backbone.prepare([{"points": CLOUD}, {"points": turned}])
+    assert other["points"] == pytest.approx(plain["points"], abs=1e-3)
+    assert plain["size"][0] == pytest.approx(0, abs=1e-5)
+    assert other["size"][0] > 1  # the scale is told beside it
+    few = {"points": CLOUD[:128]}  # each four times
+    mixed = {"points": CLOUD[:128][::-1].copy()}
+    states = backbone.states(backbone.collate(backbone.prepare([few, mixed])))
+    assert states.pooled.shape == (2, backbone.width)
+    assert states.pooled[0].tolist() == pytest.approx(states.pooled[1].tolist(), abs=0.1)
+
+
+def test_a_mesh_is_read_by_points_of_its_surface() -> None:
+    part = bolt(np.random.default_rng(0))
+    media = MeshMedia(vertices=part.vertices.astype(np.float32), faces=part.faces.astype(np.int32))
+    backbone = architectures.build("new:pointnet", [media], seed=0)
+    assert (backbone.prepare([media])[0]["points"] == backbone.prepare([media])[0]["points"]).all()
+    assert "new:pointnet" in architectures.names("mesh")
+    assert "new:pointnet" in architectures.names("point-cloud")
+    with pytest.raises(SpeciateError, match="reads point-cloud"):
+        backbone.prepare([np.zeros((3, 3))])

@@ -13,17 +13,24 @@ from tests.training.language.world import base, ends_alike, make_pairs, make_sum
 pytestmark = pytest.mark.slow
 
 WAYS: dict[str, dict[str, Any]] = {
-    "lora": {"changes": "lora", "dropout": 0.2},
+    "lora": {"changes": "lora", "lora_dropout": 0.2},
     "full": {"changes": "full"},
     "packed": {"changes": "full", "packing": True, "max_length": 96},
-    "in parts": {"changes": "lora", "micro_batch": 4},
+    "in parts": {"changes": "lora", "per_device_train_batch_size": 4},
 }
 """8 steps an epoch, two epochs; with packing fewer."""
 
 
 def _asked(workspace: Workspace, folder: Path, way: str) -> dict[str, Any]:
     make_sums(workspace)
-    given = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4, **WAYS[way]}
+    given = {
+        "num_train_epochs": 2,
+        "batch_size": 10,
+        "learning_rate": 3e-3,
+        "max_new_tokens": 3,
+        "judged": 4,
+        **WAYS[way],
+    }
     return dict(
         payload(
             workspace, name="adder", dataset="sums", method="sft", hyperparameters=given,
@@ -53,7 +60,7 @@ def test_a_training_on_pairs_that_is_broken_off_ends_in_the_same_bits(
     workspace: Workspace, tmp_path: Path, method: str
 ) -> None:
     make_pairs(workspace)
-    given = {"epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
+    given = {"num_train_epochs": 2, "batch_size": 10, "learning_rate": 3e-3, "max_new_tokens": 3, "judged": 4}
     changes = {"changes": "full" if method == "dpo" else "lora"}
     asked = payload(
         workspace, name="adder", dataset="pairs", method=method, hyperparameters=given | changes,
@@ -63,15 +70,29 @@ def test_a_training_on_pairs_that_is_broken_off_ends_in_the_same_bits(
 
 
 REWARDED: dict[str, tuple[str, dict[str, Any]]] = {
-    "reward": ("reward", {"changes": "lora", "epochs": 2, "dropout": 0.2, "centre": 0.01}),
+    "reward": (
+        "reward",
+        {"changes": "lora", "num_train_epochs": 2, "lora_dropout": 0.2, "center_rewards_coefficient": 0.01},
+    ),
     "grpo": ("grpo", {"changes": "lora", "beta": 0.05}),
-    "grpo twice": ("grpo", {"changes": "full", "iterations": 2, "loss": "dr_grpo", "scale": "batch", "beta": 0}),
-    "grpo sequences": ("grpo", {"changes": "full", "level": "sequence", "epsilon_high": 0.28, "skip_cut": True}),
-    "rloo": ("rloo", {"changes": "lora", "normalise": True, "micro_batch": 4}),
+    "grpo twice": (
+        "grpo",
+        {"changes": "full", "num_iterations": 2, "loss_type": "dr_grpo", "scale_rewards": "batch", "beta": 0},
+    ),
+    "grpo sequences": (
+        "grpo",
+        {
+            "changes": "full",
+            "importance_sampling_level": "sequence",
+            "epsilon_high": 0.28,
+            "mask_truncated_completions": True,
+        },
+    ),
+    "rloo": ("rloo", {"changes": "lora", "normalize_advantages": True, "per_device_train_batch_size": 4}),
     "ended by a limit": ("grpo", {"changes": "full", "judged": 0, "kl_limit": 0.001, "judge_every": 1}),
 }
 _OF_REWARDS: dict[str, Any] = {
-    "steps": 8, "batch_size": 16, "generations": 4, "judge_every": 3, "max_new_tokens": 8,
+    "max_steps": 8, "batch_size": 16, "num_generations": 4, "judge_every": 3, "max_new_tokens": 8,
     "rewards": [{"kind": "regex", "pattern": ".*[aeiou].*"}, {"kind": "exact", "weight": 2.0}],
 }  # fmt: skip
 

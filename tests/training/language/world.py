@@ -12,12 +12,12 @@ import pytest
 
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run, Stopped
-from speciate.training import fitting, train
+from speciate.training import train, train_run
 from speciate.training.language import durable_trainer
-from speciate.training.network.metrics import read
-from speciate.training.specs import TrainSpec
+from speciate.training.networks.training_log import read_metrics
+from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
-from tests.language.world import sums
+from tests.models.language.world import sums
 from tests.training.world import make_dataset
 
 
@@ -53,16 +53,16 @@ def make_pairs(
 @contextmanager
 def broken_off(at: int, how: str) -> Iterator[None]:
     """After that step and a checkpoint `kill`: the process is gone. `pause`: it is asked to stop."""
-    after = durable_trainer.Durable._after_step
+    after = durable_trainer.DurableTrainer._after_step
 
     def step(trainer: Any) -> None:
         if how == "pause" and trainer.state.global_step == at:
-            (trainer._session.study.run.folder.path / "cancel").touch()
+            (trainer._session.context.run.folder.path / "cancel").touch()
         after(trainer)
         if how == "kill" and trainer.state.global_step == at:
             raise Killed
 
-    with patch.object(durable_trainer.Durable, "_after_step", step):
+    with patch.object(durable_trainer.DurableTrainer, "_after_step", step):
         yield
 
 
@@ -88,13 +88,13 @@ def ends_alike(workspace: Workspace, asked: Mapping[str, Any], breaks: Sequence[
     assert model_id(result) == model_id(whole)
     assert result["report"]["training"] == whole["report"]["training"]
     assert result["report"].get("watched") == whole["report"].get("watched")
-    steps = [line["step"] for line in read(final.path / "metrics.jsonl")]
+    steps = [line["step"] for line in read_metrics(final.path / "metrics.jsonl")]
     assert steps == sorted(set(steps))
     assert steps[-1] == result["report"]["training"]["steps"]
 
 
 def payload(workspace: Workspace, **spec: Any) -> Mapping[str, Any]:
-    return train.plan(TrainSpec(**spec), workspace).payload
+    return train.plan(TrainSpec(**spec), workspace).payload_json()
 
 
 def attempt(
@@ -110,7 +110,7 @@ def attempt(
 
 
 def run(folder: RunFolder) -> dict[str, Any]:
-    return fitting.run(Run(folder))
+    return train_run.run(Run(folder))
 
 
 def model_id(result: Mapping[str, Any]) -> str:
@@ -118,6 +118,6 @@ def model_id(result: Mapping[str, Any]) -> str:
 
 
 def base(folder: Path, **options: Any) -> str:
-    from tests.language.world import tiny_model
+    from tests.models.language.world import tiny_model
 
     return tiny_model(folder, **options)

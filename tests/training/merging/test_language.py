@@ -9,9 +9,9 @@ import pytest
 
 from speciate.models import registry
 from speciate.workspace.workspace import Workspace
-from tests.language.world import tiny_model
+from tests.models.language.world import tiny_model
 from tests.training.language.world import make_sums
-from tests.training.merging.test_merge import merge_now
+from tests.training.merging.test_merge_models import merge_now
 from tests.training.world import model_path, train_now
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def test_fine_tunings_of_a_language_model_are_merged_and_measured(workspace: Wor
             workspace, f"job-{place}", name=f"adder{place}", dataset="sums", method="sft", base_model=base, seed=place,
             target="answer",
             hyperparameters={
-                "changes": "full", "epochs": 2, "batch_size": 16, "learning_rate": rate, "max_new_tokens": 4,
+                "changes": "full", "num_train_epochs": 2, "batch_size": 16, "learning_rate": rate, "max_new_tokens": 4,
             },
         )  # fmt: skip
     result = merge_now(workspace, models=("adder0", "adder1"), method="soup")

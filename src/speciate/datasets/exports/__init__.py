@@ -1,4 +1,4 @@
-"""The formats that a version can leave in. A new one is a file beside these and a line in the table."""
+"""The formats of exports. A new one is a file beside these and a line in the table."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import importlib
 from typing import TYPE_CHECKING
 
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 
 if TYPE_CHECKING:  # the table of names needs no pyarrow
-    from speciate.datasets.exports.contract import Format
+    from speciate.datasets.exports.format import Format
 
 FORMATS = {
-    "folder": "speciate.datasets.exports.folder:FOLDER",
+    "folder": "speciate.datasets.exports.folders:FOLDER",
     "parquet": "speciate.datasets.exports.parquet:PARQUET",
-    "csv": "speciate.datasets.exports.delimited:CSV",
-    "jsonl": "speciate.datasets.exports.json_lines:JSONL",
-    "hf": "speciate.datasets.exports.saved:SAVED",
+    "csv": "speciate.datasets.exports.csv_jsonl:CSV",
+    "jsonl": "speciate.datasets.exports.csv_jsonl:JSONL",
+    "hf": "speciate.datasets.exports.parquet:DATASETS_FOLDER",
     "coco": "speciate.datasets.exports.coco:COCO",
-    "webdataset": "speciate.datasets.exports.shards:SHARDS",
+    "webdataset": "speciate.datasets.exports.webdataset:WEBDATASET",
     "fasta": "speciate.datasets.exports.fasta:FASTA",
-    "ply": "speciate.datasets.exports.ply:PLY",
+    "ply": "speciate.datasets.exports.folders:PLY",
     "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
-    "dicom": "speciate.datasets.exports.dicom:DICOM",
+    "dicom": "speciate.datasets.exports.folders:DICOM",
 }
 
 
 def find(name: str) -> Format:
     """The format of this name, or NOT_FOUND with near names."""
     if name not in FORMATS:
-        raise unknown("format", name, FORMATS, "Call list_options(kind='format').")
+        raise unknown("format", name, FORMATS, next=[Call("list_options", {"kind": "format"})])
     module, _, attribute = FORMATS[name].partition(":")
     found: Format = getattr(importlib.import_module(module), attribute)
     return found
 
 
 def fitting(name: str, manifest: Manifest) -> Format:
-    """The format of this name; INVALID with those that fit where it cannot hold the version."""
+    """The format of this name; INVALID with the formats that fit if it cannot hold the version."""
     chosen = find(name)
     if (reason := chosen.misfit(manifest)) is not None:
         fits = ", ".join(other for other in FORMATS if find(other).misfit(manifest) is None)

@@ -1,7 +1,7 @@
-"""The card of a version: what it holds, where it comes from and what was set aside, as the hub's README has it. Pure.
+"""The card of a version: what it holds, where it comes from and what was excluded, as the hub's README has it. Pure.
 
-Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. Folders
-of this machine are not told, since a card travels with the data.
+Names, labels, sources and conditions are foreign: none of them can become Markdown, HTML or YAML of its own. A card
+names no folders of this machine, because it travels with the data.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from speciate.datasets.ancestry import DELETED, parent
 from speciate.datasets.columns import QUALITIES
 from speciate.datasets.operations.deidentify import COLUMN as DEIDENTIFIED
-from speciate.datasets.operations.made import MADE_FROM
+from speciate.datasets.operations.operation import MADE_FROM
 from speciate.datasets.sources.listing import ELSEWHERE
-from speciate.datasets.versions import Manifest, Version, version
+from speciate.datasets.versions import DELETED, Manifest, Version, find_parent, version
 from speciate.workspace.database import Database
 
 _MOST_ANCESTORS = 50
@@ -36,7 +35,7 @@ _SIZES = (
 _CLASSIFIED = ("image", "text", "audio", "tabular", "video")
 _WRITTEN_ANEW = {
     "lerobot": "episodes were written anew in this format",
-    "ply": "what was no PLY already was decoded and written as one",
+    "ply": "other formats were decoded and written as PLY",
 }
 _REWRITERS = {
     DEIDENTIFIED: f"files were written anew without identities, with the same pixels (column `{DEIDENTIFIED}`)",
@@ -46,15 +45,15 @@ _REWRITERS = {
 _HIDDEN_PARAMETERS = ("op", "source", "license", "labels", "rows", DELETED)
 
 
-class Exported(NamedTuple):
-    """What the card of an export says beside that of its version."""
+class ExportSummary(NamedTuple):
+    """What the card of an export adds to the card of its version."""
 
     format: str
     part: str | None
     """The split, where only that left."""
     splits: Mapping[str, int]
     """Examples that left; those of no split under the empty name."""
-    set_aside: Mapping[str, int]
+    excluded: Mapping[str, int]
     """Quality -> how many stayed behind."""
     configs: Mapping[str, str]
     """Split -> pattern of its files, where the hub's loader can read them."""
@@ -71,16 +70,16 @@ def lineage(database: Database, ref: str) -> list[Version]:
         each = left.pop(0)
         if each is not None and each.manifest.ref not in found:
             found[each.manifest.ref] = each
-            left += [parent(database, each, name) for name in each.parents]
+            left += [find_parent(database, each, name) for name in each.parents]
     return list(found.values())
 
 
-def card(chain: Sequence[Version], exported: Exported | None = None) -> str:
+def card(chain: Sequence[Version], exported: ExportSummary | None = None) -> str:
     """Markdown with YAML before it. `chain`: the version and those it was made from, newest first."""
     newest = chain[0]
     parts = [
         _front_matter(chain, exported),
-        f"# {plain(newest.manifest.name)}, version {newest.manifest.version}\n",
+        f"# {escape_markdown(newest.manifest.name)}, version {newest.manifest.version}\n",
         _summary(chain),
         *([_export(chain, exported)] if exported is not None else []),
         _counts("Splits", "split", newest.manifest.splits),
@@ -93,7 +92,7 @@ def card(chain: Sequence[Version], exported: Exported | None = None) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def plain(text: object, longest: int = _LONGEST) -> str:
+def escape_markdown(text: object, longest: int = _LONGEST) -> str:
     """Foreign text as one line of Markdown that is nothing but text; numbers as they are."""
     if isinstance(text, int | float):
         return f"{text}"
@@ -102,27 +101,27 @@ def plain(text: object, longest: int = _LONGEST) -> str:
     return _PUNCTUATION.sub(r"\\\1", shown.translate(_ENTITIES)) or "empty"
 
 
-def _quoted(text: object) -> str:
+def _yaml_string(text: object) -> str:
     """Foreign text as a double-quoted scalar of YAML."""
     return json.dumps(" ".join(_UNSEEN.sub(" ", str(text)).split())[:_LONGEST], ensure_ascii=False)
 
 
-def _front_matter(chain: Sequence[Version], exported: Exported | None) -> str:
+def _front_matter(chain: Sequence[Version], exported: ExportSummary | None) -> str:
     manifest = chain[0].manifest
     found = licence(chain)
     valid = _LICENSE.fullmatch(found) is not None
     lines = ["---", f"license: {found if valid else 'other'}"]
     if not valid:
-        lines.append(f"license_name: {_quoted(found)}")
-    lines.append(f"pretty_name: {_quoted(manifest.name)}")
+        lines.append(f"license_name: {_yaml_string(found)}")
+    lines.append(f"pretty_name: {_yaml_string(manifest.name)}")
     if tasks := _tasks(manifest):
         lines += ["task_categories:", *(f"- {task}" for task in tasks)]
     lines += ["size_categories:", f"- {_size(sum(_usable(manifest, exported)))}"]
-    lines += ["tags:", f"- {_quoted(manifest.modality)}"]
+    lines += ["tags:", f"- {_yaml_string(manifest.modality)}"]
     if exported is not None and exported.configs:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for split, pattern in exported.configs.items():
-            lines += [f"  - split: {_quoted(split)}", f"    path: {_quoted_path(pattern)}"]
+            lines += [f"  - split: {_yaml_string(split)}", f"    path: {_quoted_path(pattern)}"]
     return "\n".join([*lines, "---", ""])
 
 
@@ -132,7 +131,7 @@ def _quoted_path(pattern: str) -> str:
 
 
 def licence(chain: Iterable[Version]) -> str:
-    """What was recorded when the data came in; `unknown` where nothing was, or several that differ."""
+    """The licence recorded when the data came in; `unknown` if there is none or if several differ."""
     places = [place for each in chain for place in (each.operation, each.report, each.report.get("untrusted") or {})]
     found = {str(place["license"]).strip() for place in places if place.get("license")}
     return found.pop() if len(found) == 1 else "unknown"
@@ -153,7 +152,7 @@ def _size(examples: int) -> str:
     return next((name for limit, name in _SIZES if examples < limit), "n>1T")
 
 
-def _usable(manifest: Manifest, exported: Exported | None) -> list[int]:
+def _usable(manifest: Manifest, exported: ExportSummary | None) -> list[int]:
     if exported is not None:
         return list(exported.splits.values())
     return [manifest.rows]
@@ -164,45 +163,46 @@ def _summary(chain: Sequence[Version]) -> str:
     what = "numbers" if manifest.numeric else f"{len(manifest.labels):,} classes" if manifest.labels else "no labels"
     lines = [
         f"- examples: {manifest.rows:,}, of every quality",
-        f"- modality: {plain(manifest.modality)}",
-        f"- labels: {what}" + (f", from {plain(manifest.label)}" if manifest.label else ""),
-        f"- license: {plain(licence(chain))}",
-        f"- version: {plain(manifest.ref)}, id {plain(manifest.id)}, which follows from the content alone",
+        f"- modality: {escape_markdown(manifest.modality)}",
+        f"- labels: {what}" + (f", from {escape_markdown(manifest.label)}" if manifest.label else ""),
+        f"- license: {escape_markdown(licence(chain))}",
+        f"- version: {escape_markdown(manifest.ref)}, id {escape_markdown(manifest.id)}, which follows from the "
+        "content alone",
     ]
     return "\n".join([*lines, ""])
 
 
-def _export(chain: Sequence[Version], exported: Exported) -> str:
-    part = f" of the split {plain(exported.part)}" if exported.part else ""
-    said = [
-        f"Format {plain(exported.format)}: {sum(exported.splits.values()):,} examples{part}.",
+def _export(chain: Sequence[Version], exported: ExportSummary) -> str:
+    part = f" of the split {escape_markdown(exported.part)}" if exported.part else ""
+    sentences = [
+        f"Format {escape_markdown(exported.format)}: {sum(exported.splits.values()):,} examples{part}.",
         _media(chain, exported),
-        "What was set aside is listed with its reason in set_aside.csv." if any(exported.set_aside.values()) else "",
-        f"The label is the column {plain(exported.label)}." if exported.label else "",
-        f"Examples that belong together share the column {plain(exported.group)}." if exported.group else "",
+        "What was excluded is listed with its reason in set_aside.csv." if any(exported.excluded.values()) else "",
+        f"The label is the column {escape_markdown(exported.label)}." if exported.label else "",
+        f"Examples that belong together share the column {escape_markdown(exported.group)}." if exported.group else "",
         *exported.notes,
     ]
-    return "\n".join(["## This export\n", *filter(None, said), ""])
+    return "\n".join(["## This export\n", *filter(None, sentences), ""])
 
 
-def _media(chain: Sequence[Version], exported: Exported) -> str:
-    """Whether the media are the bytes that came in; nothing where they are cells of the table."""
+def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
+    """Whether the media are the bytes that came in; nothing if they are cells of the table."""
     manifest = chain[0].manifest
     if manifest.inputs:
         return ""
     if exported.format in _WRITTEN_ANEW:
         return f"Media are not the bytes that came in: {_WRITTEN_ANEW[exported.format]}."
-    said = [why for column, why in _REWRITERS.items() if column in manifest.columns]
-    if not said:
+    reasons = [why for column, why in _REWRITERS.items() if column in manifest.columns]
+    if not reasons:
         return "Media are the bytes that came in."
-    return f"Media are not all the bytes that came in: {'; '.join(said)}."
+    return f"Media are not all the bytes that came in: {'; '.join(reasons)}."
 
 
 def _counts(title: str, name: str, counts: Mapping[str, int]) -> str:
     if not counts:
         return ""
     lines = [f"## {title}\n", f"| {name} | examples |", "|---|---|"]
-    lines += [f"| {plain(value, 64)} | {count:,} |" for value, count in islice(counts.items(), _MOST_SHOWN)]
+    lines += [f"| {escape_markdown(value, 64)} | {count:,} |" for value, count in islice(counts.items(), _MOST_SHOWN)]
     return "\n".join([*lines, *_more(len(counts)), ""])
 
 
@@ -211,7 +211,10 @@ def _columns(manifest: Manifest) -> str:
         return ""
     lines = ["## Columns\n", "| column | type | a model may see it |", "|---|---|---|"]
     for name, kind in islice(manifest.columns.items(), _MOST_SHOWN):
-        lines.append(f"| {plain(name, 64)} | {plain(kind, 64)} | {'yes' if name in manifest.inputs else 'no'} |")
+        lines.append(
+            f"| {escape_markdown(name, 64)} | {escape_markdown(kind, 64)} | "
+            f"{'yes' if name in manifest.inputs else 'no'} |"
+        )
     return "\n".join([*lines, *_more(len(manifest.columns)), ""])
 
 
@@ -219,43 +222,54 @@ def _more(count: int) -> list[str]:
     return [f"\nand {count - _MOST_SHOWN:,} more."] if count > _MOST_SHOWN else []
 
 
-def _quality(found: Version, exported: Exported | None) -> str:
+def _quality(found: Version, exported: ExportSummary | None) -> str:
     report = found.report
     counts = {name: report[name] for name in QUALITIES if isinstance(report.get(name), int)}
     if exported is not None and exported.part is None:
-        counts = {"ok": sum(exported.splits.values()), **exported.set_aside}
+        counts = {"ok": sum(exported.splits.values()), **exported.excluded}
     if not counts:
         return ""
-    lines = ["## Quality\n", ", ".join(f"{plain(name)}: {count:,}" for name, count in counts.items()) + "."]
+    lines = ["## Quality\n", ", ".join(f"{escape_markdown(name)}: {count:,}" for name, count in counts.items()) + "."]
     reasons = (report.get("untrusted") or {}).get("reasons")
     if isinstance(reasons, dict) and reasons:
         lines += [
             "",
-            *(f"- {plain(reason)} ({plain(count)})" for reason, count in islice(reasons.items(), _MOST_SHOWN)),
+            *(
+                f"- {escape_markdown(reason)} ({escape_markdown(count)})"
+                for reason, count in islice(reasons.items(), _MOST_SHOWN)
+            ),
         ]
     return "\n".join([*lines, ""])
 
 
 def _split_audit(chain: Sequence[Version]) -> str:
-    """The newest one that there is: what no later step touched is still true."""
+    """The newest audit in the chain: later steps did not change the split."""
     audit = next((each.report["split"] for each in chain if isinstance(each.report.get("split"), dict)), None)
     if not audit:
         return ""
-    return "\n".join(["## Split audit\n", *(f"- {plain(name)}: {plain(value)}" for name, value in audit.items()), ""])
+    return "\n".join(
+        [
+            "## Split audit\n",
+            *(f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in audit.items()),
+            "",
+        ]
+    )
 
 
 def _provenance(chain: Sequence[Version]) -> str:
     lines = ["## Provenance\n", "Newest first.\n"]
     for each in chain:
-        lines.append(f"- {plain(each.manifest.ref)} ({each.manifest.rows:,} rows): {_operation(each.operation)}")
+        lines.append(
+            f"- {escape_markdown(each.manifest.ref)} ({each.manifest.rows:,} rows): {_operation(each.operation)}"
+        )
         lines += [f"  - {step}" for step in _steps(each.operation)]
     return "\n".join([*lines, ""])
 
 
 def _operation(operation: Mapping[str, Any]) -> str:
-    name = plain(operation.get("op", "unknown"))
+    name = escape_markdown(operation.get("op", "unknown"))
     source = operation.get("source")
-    of = f" of {plain(_without_folders(str(source)))}" if source else ""
+    of = f" of {escape_markdown(_without_folders(str(source)))}" if source else ""
     parameters = ", ".join(_parameters(operation))
     return f"{name}{of}" + (f" ({parameters})" if parameters else "")
 
@@ -273,13 +287,13 @@ def _parameters(operation: Mapping[str, Any]) -> list[str]:
         for name, value in operation.items()
         if name not in (*_HIDDEN_PARAMETERS, "steps") and value not in (None, [], {}, "")
     }
-    return [f"{plain(name, 64)} = {plain(_spelled(value))}" for name, value in shown.items()]
+    return [f"{escape_markdown(name, 64)} = {escape_markdown(_format_value(value))}" for name, value in shown.items()]
 
 
-def _spelled(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _without_folders(source: str) -> str:
-    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path its last part."""
+    """`hf:org/name`, `pkg:NAME` and `gym:TASK` as they are; of a path the last part."""
     return source if source.startswith(ELSEWHERE) else source.rstrip("/").rpartition("/")[2] or source

@@ -1,4 +1,4 @@
-"""Pictures, and per split a JSON of COCO's object detection made from a column `objects`.
+"""Images, and per split a JSON of COCO's object detection made from a column `objects`.
 
 `objects` holds what the hub's datasets for detection hold: a list of {bbox, category, ...}, or one object of parallel
 lists; boxes are [x, y, width, height] in pixels.
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from speciate.datasets.exports.cells import as_json
-from speciate.datasets.exports.contract import Tell, Written
-from speciate.datasets.exports.names import Names
-from speciate.datasets.exports.shipment import Piece, Shipment, has_files
+from speciate.datasets.exports.file_names import UniqueNames
+from speciate.datasets.exports.format import ExportContent, Piece, ReportProgress, WriteReport, has_files
 from speciate.datasets.versions import Manifest
 
 OBJECTS = "objects"
@@ -32,19 +31,19 @@ class Coco:
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "image" or not has_files(manifest):
-            return "COCO is about pictures that are files."
+            return "COCO is about images that are files."
         if OBJECTS not in manifest.columns:
-            return f"it has no column {OBJECTS!r} with the boxes and categories of each picture."
+            return f"it has no column {OBJECTS!r} with the boxes and categories of each image."
         return None
 
-    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data" / "annotations").mkdir(parents=True)
-        objects = [list(_objects(cell)) for cell in shipment.rows[OBJECTS].to_pylist()]
+        objects = [list(_objects(cell)) for cell in export.rows[OBJECTS].to_pylist()]
         called = sorted({_category(each) for some in objects for each in some})
         categories = {name: number for number, name in enumerate(called, 1)}
-        names, lost = Names(), 0
-        for piece in shipment.pieces():
-            images = list(_images(shipment, piece, folder / "data" / f"{piece.name}_images", names, tell))
+        names, lost = UniqueNames(), 0
+        for piece in export.pieces():
+            images = list(_images(export, piece, folder / "data" / f"{piece.name}_images", names, progress))
             annotations = [
                 _annotation(each, image["id"], categories) for image in images for each in objects[image["id"] - 1]
             ]
@@ -57,24 +56,26 @@ class Coco:
             }
             target = folder / "data" / "annotations" / f"instances_{piece.name}.json"
             target.write_text(as_json(document) + "\n", encoding="utf-8")
-        return Written(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
+        return WriteReport(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
 
 
-def _images(shipment: Shipment, piece: Piece, folder: Path, names: Names, tell: Tell) -> Iterator[dict[str, Any]]:
-    """Writes the pictures, each under a name that is unique in the whole export: COCO knows no folders."""
-    assert shipment.media is not None
+def _images(
+    export: ExportContent, piece: Piece, folder: Path, names: UniqueNames, progress: ReportProgress
+) -> Iterator[dict[str, Any]]:
+    """Writes the images, each under a name that is unique in the whole export: COCO knows no folders."""
+    assert export.media is not None
     folder.mkdir()
     sizes = piece.rows.select([name for name in _SIZE if name in piece.rows.column_names]).to_pylist()
     for row in range(piece.rows.num_rows):
         place = piece.start + row
-        name = names.claim("", shipment.media.names[place])
-        (folder / name).write_bytes(shipment.media.read(place))
+        name = names.claim("", export.media.names[place])
+        (folder / name).write_bytes(export.media.read(place))
         yield {"id": place + 1, "file_name": name, **(sizes[row] if sizes else {})}
-        tell(1)
+        progress(1)
 
 
 def _objects(cell: Any) -> Iterator[dict[str, Any]]:
-    cell = _parsed(cell)
+    cell = _parse_json(cell)
     if isinstance(cell, list):
         yield from (each for each in cell if isinstance(each, dict))
     elif isinstance(cell, dict):
@@ -83,8 +84,8 @@ def _objects(cell: Any) -> Iterator[dict[str, Any]]:
         yield from ({name: values[i] for name, values in lists.items()} for i in range(count))
 
 
-def _parsed(cell: Any) -> Any:
-    """What JSON in a cell of text says; None where it is none."""
+def _parse_json(cell: Any) -> Any:
+    """What JSON in a cell of text says; None if it is none."""
     if not isinstance(cell, str):
         return cell
     try:
@@ -108,7 +109,7 @@ def _annotation(found: dict[str, Any], image: int, categories: dict[str, int]) -
         "bbox": box,
         "area": box[2] * box[3] if area is None else area,
         "iscrowd": 0,
-        **{name: _parsed(found[name]) for name in _KEPT if found.get(name) is not None},
+        **{name: _parse_json(found[name]) for name in _KEPT if found.get(name) is not None},
     }
 
 

@@ -1,12 +1,15 @@
 """The job kind `export`: the usable rows of a version as files, for other tools and other people.
 
-Nothing half done stands at the path, whoever stops the run (jobs/new_folder.py). Only sealed rows and packed bytes are
-read, nothing is decoded. An export can be made again at any time, so it is not synced file by file.
+A run that is stopped leaves nothing at the path (jobs/atomic_folder.py). The run reads only sealed rows and packed
+bytes and decodes nothing. An export can be made again at any time, so files are not synced one by one.
+
+Files that may name people leave only if the caller says so (`identified`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +17,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import exports, scan
+from speciate.datasets import exports, version_rows
 from speciate.datasets.columns import WINDOW_START, WINDOW_STOP
-from speciate.datasets.exports.card import Exported, card, lineage
+from speciate.datasets.exports.card import ExportSummary, card, lineage
 from speciate.datasets.exports.cells import CsvFile
-from speciate.datasets.exports.contract import Format, Tell, Written
-from speciate.datasets.exports.identities import check_rows, check_version, told
-from speciate.datasets.exports.shipment import Shipment, has_files, ship
-from speciate.datasets.sources.exported import MARKER, Marker
+from speciate.datasets.exports.format import (
+    ExportContent,
+    Format,
+    ReportProgress,
+    WriteReport,
+    collect_content,
+    has_files,
+)
+from speciate.datasets.operations.deidentify import COLUMN, DEIDENTIFY, holds_dicom
+from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.datasets.versions import Manifest, Version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.faults import fault
+from speciate.jobs.atomic_folder import check_free, earlier_result, hidden_folder_beside, move_into_place
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
-from speciate.jobs.new_folder import check_free, finished_before, hidden_beside, move
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.refs import dataset_ref
@@ -35,8 +44,8 @@ from speciate.workspace.filesystem import require_space
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 
-SET_ASIDE = "set_aside.csv"
-_ASIDE_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
+EXCLUDED_FILE = "set_aside.csv"
+_EXCLUDED_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
 
 
 class ExportSpec(BaseModel):
@@ -49,6 +58,18 @@ class ExportSpec(BaseModel):
     """Whether files may leave that name people."""
 
 
+class Payload(BaseModel):
+    """What the plan found out for the run."""
+
+    model_config = ConfigDict(frozen=True)
+    chain: tuple[dict[str, Any], ...]
+    """The version and those it was made from, newest first, as JSON."""
+    split: str | None
+    format: str
+    path: Path
+    identified: bool = False
+
+
 def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     """Checks all that the catalog and the path can tell."""
     ref = dataset_ref(spec.dataset)
@@ -57,49 +78,56 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     exports.fitting(spec.format, manifest)
     check_version(manifest, spec.identified)
     check_free(spec.path)
-    size = sum((workspace.folders.root / name).stat().st_size for name in _sealed(manifest))
-    payload = {
-        "chain": [_as_json(each) for each in chain],
-        "split": ref.split,
-        "format": spec.format,
-        "path": str(spec.path),
-        "identified": spec.identified,
-    }
+    size = sum((workspace.folders.root / name).stat().st_size for name in _sealed_files(manifest))
+    payload = Payload(
+        chain=tuple(_as_json(each) for each in chain),
+        split=ref.split,
+        format=spec.format,
+        path=spec.path,
+        identified=spec.identified,
+    )
     resolved = {"dataset": manifest.ref, "split": ref.split, "format": spec.format, "path": str(spec.path)}
-    return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=1024), bytes=size, resolved=resolved)
+    return Plan(
+        payload=payload.model_dump(mode="json"),
+        resources=Resources(cpu=1, memory_mb=1024),
+        bytes=size,
+        resolved=resolved,
+    )
 
 
 def run(run: Run) -> dict[str, Any]:
-    """Writes the export and says what is in it."""
-    path = Path(run.payload["path"])
-    if (finished := finished_before(run, path)) is not None:
+    """Writes the export and reports its contents."""
+    payload = Payload.model_validate(run.payload)
+    path, identified = payload.path, payload.identified
+    if (finished := earlier_result(run, path)) is not None:
         return finished
     check_free(path)
-    chain = [_from_json(each) for each in run.payload["chain"]]
-    manifest, split = chain[0].manifest, run.payload["split"]
-    chosen = exports.fitting(run.payload["format"], manifest)
-    rows = scan.read(run.folders, manifest, splits=None if split is None else [split])
+    chain = [_from_json(each) for each in payload.chain]
+    manifest, split = chain[0].manifest, payload.split
+    chosen = exports.fitting(payload.format, manifest)
+    rows = version_rows.read(run.folders, manifest, splits=None if split is None else [split])
     usable = pc.equal(rows["quality"], "ok")
-    identified = bool(run.payload.get("identified", False))
     check_rows(rows.filter(usable), manifest, identified)
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
-        shipment = ship(manifest, _some(rows.filter(usable), manifest, split), packs)._replace(folders=run.folders)
-        _require_space(path, shipment)
-        with hidden_beside(path) as folder:
-            written = chosen.write(shipment, folder, _telling(run, shipment))
-            aside = rows.filter(pc.invert(usable))
-            escaped = written.escaped + _set_aside(aside, folder)
-            exported = _exported(shipment, chosen, written, aside, split)
-            (folder / "README.md").write_text(card(told(chain, identified), exported), encoding="utf-8")
-            marker = _marker(shipment, chosen, written.escaped)
+        export = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(
+            folders=run.folders
+        )
+        _require_space(path, export)
+        with hidden_folder_beside(path) as folder:
+            written = chosen.write(export, folder, _progress_reporter(run, export))
+            excluded = rows.filter(pc.invert(usable))
+            escaped = written.escaped + _write_excluded(excluded, folder)
+            exported = _summarise_export(export, chosen, written, excluded, split)
+            (folder / "README.md").write_text(card(redact_history(chain, identified), exported), encoding="utf-8")
+            marker = _marker(export, chosen, written.escaped)
             if marker is not None:
                 (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            report = _report(shipment, chosen, exported, escaped, folder)
+            report = _report(export, chosen, exported, escaped, folder)
             again = {} if marker is None else {"create_again": {"source": str(path)}}
             result = {"path": str(path), "report": report | again}
             fault("export_before_rename")
-            move(run, folder, path, result)
+            move_into_place(run, folder, path, result)
     finally:
         if packs is not None:
             packs.close()
@@ -107,7 +135,7 @@ def run(run: Run) -> dict[str, Any]:
     return result
 
 
-def _sealed(manifest: Manifest) -> list[str]:
+def _sealed_files(manifest: Manifest) -> list[str]:
     return [*(part.file for part in manifest.parts), *(manifest.packs if has_files(manifest) else ())]
 
 
@@ -119,79 +147,88 @@ def _from_json(found: dict[str, Any]) -> Version:
     return Version(**{**found, "manifest": Manifest.model_validate(found["manifest"])})
 
 
-def _some(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
+def _rows_of_split(rows: pa.Table, manifest: Manifest, split: str | None) -> pa.Table:
     if rows.num_rows:
         return rows
     where = f" in the split {split!r}" if split is not None else ""
     raise SpeciateError(
         Code.INVALID,
-        f"{manifest.ref} has no usable row{where}: every one was set aside.",
-        f"Call query_dataset(dataset={manifest.ref!r}, sql='SELECT quality, reason, count(*) FROM examples GROUP BY "
-        "ALL') to see why.",
+        f"{manifest.ref} has no usable row{where}: every one was excluded.",
+        next=[
+            Call(
+                "query_dataset",
+                {"dataset": manifest.ref, "sql": "SELECT quality, reason, count(*) FROM examples GROUP BY ALL"},
+                "to see why",
+            )
+        ],
     )
 
 
-def _require_space(path: Path, shipment: Shipment) -> None:
-    size = int(shipment.rows.nbytes)
-    if shipment.media is not None:
-        size += sum(shipment.media.packs.length(content) for content in shipment.media.contents)
+def _require_space(path: Path, export: ExportContent) -> None:
+    size = int(export.rows.nbytes)
+    if export.media is not None:
+        size += sum(export.media.packs.length(content) for content in export.media.contents)
     require_space(next(folder for folder in path.parents if folder.exists()), size)
 
 
-def _telling(run: Run, shipment: Shipment) -> Tell:
-    """Progress a hundred times in all, and a look at each step whether to stop."""
-    total, done, shown = shipment.rows.num_rows, 0, 0
+def _progress_reporter(run: Run, export: ExportContent) -> ReportProgress:
+    """Reports progress about a hundred times in all, and checks at each step whether to stop."""
+    total, done, shown = export.rows.num_rows, 0, 0
 
-    def tell(rows: int) -> None:
+    def progress(rows: int) -> None:
         nonlocal done, shown
         done += rows
         if run.stopping:
             raise Stopped
         if 100 * (done - shown) >= total:
             shown = done
-            run.progress(done, total, "examples", f"exporting {shipment.manifest.ref}")
+            run.progress(done, total, "examples", f"exporting {export.manifest.ref}")
 
-    return tell
+    return progress
 
 
-def _set_aside(rows: pa.Table, folder: Path) -> int:
-    """Lists what stays behind; how many cells were escaped for spreadsheets."""
+def _write_excluded(rows: pa.Table, folder: Path) -> int:
+    """Lists the rows that are not exported; returns how many cells were escaped for spreadsheets."""
     if not rows.num_rows:
         return 0
-    with CsvFile(folder / SET_ASIDE, _ASIDE_COLUMNS) as file:
-        file.write([row[name] for name in _ASIDE_COLUMNS] for row in rows.select(_ASIDE_COLUMNS).to_pylist())
+    with CsvFile(folder / EXCLUDED_FILE, _EXCLUDED_COLUMNS) as file:
+        file.write([row[name] for name in _EXCLUDED_COLUMNS] for row in rows.select(_EXCLUDED_COLUMNS).to_pylist())
     return file.escaped
 
 
-def _exported(shipment: Shipment, chosen: Format, written: Written, aside: pa.Table, split: str | None) -> Exported:
+def _summarise_export(
+    export: ExportContent, chosen: Format, written: WriteReport, excluded: pa.Table, split: str | None
+) -> ExportSummary:
     notes = list(written.notes)
-    if shipment.windows:
-        unit = find(shipment.manifest.modality).window_unit
+    if export.windows:
+        unit = find(export.manifest.modality).window_unit
         notes.append(
             f"Rows are windows of a medium, which is here whole and uncut: from {WINDOW_START} up to {WINDOW_STOP}"
             + (f", in {unit}." if unit else ".")
         )
         if chosen.once:
             notes.append("create_dataset makes one example of each medium again, whole: the windows do not come back.")
-    return Exported(
+    return ExportSummary(
         format=chosen.name,
         part=split,
-        splits={piece.split or "": piece.rows.num_rows for piece in shipment.pieces()},
-        set_aside=dict(sorted(Counter(aside["quality"].to_pylist()).items())),
+        splits={piece.split or "": piece.rows.num_rows for piece in export.pieces()},
+        excluded=dict(sorted(Counter(excluded["quality"].to_pylist()).items())),
         configs=written.configs,
-        label=shipment.label,
-        group=shipment.group,
+        label=export.label,
+        group=export.group,
         notes=notes,
     )
 
 
-def _report(shipment: Shipment, chosen: Format, exported: Exported, escaped: int, folder: Path) -> dict[str, Any]:
+def _report(
+    export: ExportContent, chosen: Format, exported: ExportSummary, escaped: int, folder: Path
+) -> dict[str, Any]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {
         "format": chosen.name,
-        "examples": shipment.rows.num_rows,
+        "examples": export.rows.num_rows,
         "splits": {name: count for name, count in exported.splits.items() if name},
-        "set_aside": dict(exported.set_aside),
+        "set_aside": dict(exported.excluded),
         "escaped_cells": escaped,
         "files": len(files),
         "bytes": sum(file.stat().st_size for file in files),
@@ -199,26 +236,85 @@ def _report(shipment: Shipment, chosen: Format, exported: Exported, escaped: int
     }
 
 
-def _marker(shipment: Shipment, chosen: Format, escaped: int) -> Marker | None:
-    """What a reader of ours must know of the columns; None where there is none."""
+def _marker(export: ExportContent, chosen: Format, escaped: int) -> Marker | None:
+    """What our own reader must know about the columns; None if there is nothing to say."""
     if chosen.again is None:
         return None
     return Marker(
         format=chosen.name,
         again=chosen.again,
-        modality=shipment.manifest.modality,
-        files=shipment.media is not None and chosen.files,
-        label=shipment.label,
-        group_by=shipment.group,
-        inputs=shipment.manifest.inputs,
-        windows=shipment.windows,
-        texts=tuple(field.name for field in shipment.rows.schema if _is_text(field.type)),
+        modality=export.manifest.modality,
+        files=export.media is not None and chosen.files,
+        label=export.label,
+        group_by=export.group,
+        inputs=export.manifest.inputs,
+        windows=export.windows,
+        texts=tuple(field.name for field in export.rows.schema if _is_text(field.type)),
         escaped=escaped > 0,
     )
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def check_version(manifest: Manifest, identified: bool) -> None:
+    """REFUSED if no row was de-identified and the caller does not allow names to leave."""
+    if not identified and holds_dicom(manifest) and COLUMN not in manifest.columns:
+        raise _identities_error(manifest, "files of")
+
+
+def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
+    """The same check for `rows`, the exported ones: some may have been added later."""
+    if identified or not holds_dicom(manifest):
+        return
+    check_version(manifest, identified)
+    lacking = pc.sum(pc.is_null(rows[COLUMN])).as_py() or 0
+    if lacking:
+        raise _identities_error(manifest, f"{lacking:,} of {rows.num_rows:,} examples of")
+
+
+def redact_history(chain: Sequence[Version], identified: bool) -> list[Version]:
+    """The versions, newest first, as a card may show them.
+
+    Steps before de-identification may quote names (a folder, a condition on a patient), so only their operations are
+    named.
+    """
+    if identified or not holds_dicom(chain[0].manifest):
+        return list(chain)
+    found, before = list[Version](), False
+    for each in chain:
+        steps = each.operation.get("steps") or []
+        last = max((place for place, step in enumerate(steps) if step.get("op") == DEIDENTIFY.name), default=None)
+        if before:
+            each = each._replace(operation=_without_parameters(each.operation))  # noqa: PLW2901 - the same version, shortened
+        elif last is not None:
+            shorter = [_without_parameters(step) if place < last else step for place, step in enumerate(steps)]
+            each = each._replace(operation={**each.operation, "steps": shorter})  # noqa: PLW2901
+        before = before or last is not None
+        found.append(each)
+    return found
+
+
+def _without_parameters(operation: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: operation[name] for name in ("op", "license") if name in operation}
+    return kept | (
+        {"steps": [_without_parameters(step) for step in operation["steps"]]} if operation.get("steps") else {}
+    )
+
+
+def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"The {what} {manifest.ref} may name people: they were not de-identified.",
+        next=[
+            Call(
+                "curate_dataset",
+                {"dataset": manifest.name, "steps": [{"op": "deidentify"}]},
+                "and export the version that it makes; or, where names may leave, export_dataset with identified=true",
+            )
+        ],
+    )
 
 
 KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")

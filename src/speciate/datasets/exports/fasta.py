@@ -1,6 +1,6 @@
 """One FASTA file per split: a header of name and KEY=VALUE pairs, then the sequence in lines of 60.
 
-Of structures each chain is a record, whose `structure` names what it belongs to: places of atoms are not in FASTA.
+Each chain of a structure is a record, and `structure` names its structure: FASTA has no positions of atoms.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speciate.datasets.exports.contract import Tell, Written
-from speciate.datasets.exports.shipment import Piece, Shipment, has_files
-from speciate.datasets.loading.decoding import Item, decode_media
+from speciate.datasets.exports.format import ExportContent, Piece, ReportProgress, WriteReport, has_files
+from speciate.datasets.loading.decoding import MediaItem, decode_media
 from speciate.datasets.versions import Manifest
-from speciate.modalities.biology.structures import chains
+from speciate.modalities.biology.protein_structures import chains
 
 _NAME = "name"
 _LINE = 60
@@ -39,38 +38,38 @@ class Fasta:
             return "FASTA holds one sequence of residues per example, which lies in one column or in a file."
         return None
 
-    def write(self, shipment: Shipment, folder: Path, tell: Tell) -> Written:
+    def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data").mkdir()
         several = False
-        for piece in shipment.pieces():
+        for piece in export.pieces():
             with (folder / "data" / f"{piece.name}.fasta").open("w", encoding="utf-8", newline="\n") as file:
                 for start in range(0, piece.rows.num_rows, _ROWS):
                     rows = piece.rows.slice(start, _ROWS).to_pylist()
                     for place, (row, own) in enumerate(
-                        zip(rows, _sequences(shipment, piece, start, rows), strict=True), piece.start + start
+                        zip(rows, _sequences(export, piece, start, rows), strict=True), piece.start + start
                     ):
-                        several |= shipment.media is not None
-                        file.writelines(f"{line}\n" for line in _records(shipment, place, row, own))
-                    tell(len(rows))
-        return Written(notes=(_OF_STRUCTURES,) if several else ())
+                        several |= export.media is not None
+                        file.writelines(f"{line}\n" for line in _records(export, place, row, own))
+                    progress(len(rows))
+        return WriteReport(notes=(_OF_STRUCTURES,) if several else ())
 
 
-def _sequences(shipment: Shipment, piece: Piece, start: int, rows: list[dict[str, Any]]) -> list[list[str]]:
+def _sequences(export: ExportContent, piece: Piece, start: int, rows: list[dict[str, Any]]) -> list[list[str]]:
     """Of each row the sequences: one, or those of a structure's chains."""
-    if shipment.media is None:
-        return [[re.sub(r"\s+", "", str(row[shipment.manifest.inputs[0]]))] for row in rows]
-    assert shipment.folders is not None
+    if export.media is None:
+        return [[re.sub(r"\s+", "", str(row[export.manifest.inputs[0]]))] for row in rows]
+    assert export.folders is not None
     first = piece.start + start
-    items = [Item(shipment.ids[place], shipment.media.contents[place]) for place in range(first, first + len(rows))]
-    packs = [shipment.folders.root / pack for pack in shipment.manifest.packs]
-    media = decode_media(shipment.folders, packs, shipment.manifest.modality, items)
+    items = [MediaItem(export.ids[place], export.media.contents[place]) for place in range(first, first + len(rows))]
+    packs = [export.folders.root / pack for pack in export.manifest.packs]
+    media = decode_media(export.folders, packs, export.manifest.modality, items)
     return [[each] if isinstance(each, str) else chains(each) for each in media]
 
 
-def _records(shipment: Shipment, place: int, row: dict[str, Any], sequences: list[str]) -> Iterator[str]:
-    medium = () if shipment.media is not None else shipment.manifest.inputs
-    said = row.get(_NAME) if shipment.media is None else shipment.media.names[place].partition(".")[0]
-    name = re.sub(r"\s+", "_", str(said or shipment.ids[place])).lstrip(">") or shipment.ids[place]
+def _records(export: ExportContent, place: int, row: dict[str, Any], sequences: list[str]) -> Iterator[str]:
+    medium = () if export.media is not None else export.manifest.inputs
+    given = row.get(_NAME) if export.media is None else export.media.names[place].partition(".")[0]
+    name = re.sub(r"\s+", "_", str(given or export.ids[place])).lstrip(">") or export.ids[place]
     pairs = [
         f"{_NO_KEY.sub('_', key)}={_value(cell)}"
         for key, cell in row.items()
@@ -83,7 +82,7 @@ def _records(shipment: Shipment, place: int, row: dict[str, Any], sequences: lis
 
 
 def _value(cell: str | int | float) -> str:
-    """As it is, or quoted as JSON where it has blanks or could be taken for quoted."""
+    """As it is, or quoted as JSON if it has blanks or looks quoted."""
     text = str(cell)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 

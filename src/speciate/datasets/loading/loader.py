@@ -1,19 +1,20 @@
-"""Examples of a version, decoded, for workers. Reads sealed files only, never the catalog."""
+"""Examples of a version, decoded, for workers; and their keys in caches. Reads sealed files only, never the catalog."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
-from speciate.datasets.identity import known_rows
-from speciate.datasets.inputs import input_values
-from speciate.datasets.loading.decoding import Item, cut, decode_here, decode_item, decode_media
+from speciate.datasets.identity import input_values, known_rows
+from speciate.datasets.loading.decoding import MediaItem, cut_window, decode_here, decode_item, decode_media
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
@@ -22,7 +23,7 @@ from speciate.workspace.workspace import Folders
 
 
 class Example(NamedTuple):
-    """`media` as its modality decodes it; `label` a str for classes, a float for numbers, None where there is none."""
+    """`media` as its modality decodes it; `label` a str for classes, a float for numbers, None if there is none."""
 
     id: str
     media: Any
@@ -38,74 +39,80 @@ def load_examples(
     splits: Collection[str] | None = None,
     ids: Collection[str] | None = None,
     *,
-    caged: bool = False,
+    in_sandbox: bool = False,
 ) -> list[Example]:
-    """The examples of quality ok, sorted by id; of these splits and ids only where they are given.
+    """The examples of quality ok, sorted by id; only of these splits and ids if they are given.
 
-    An example without a group of its own is its own group. Files of media are decoded in caged processes; `caged`: this
-    is one, decode here.
+    An example without a group is its own group. Files of media are decoded in sandboxed processes; `in_sandbox`: this
+    process is sandboxed, so decode here.
     """
-    table = scan.read(folders, manifest, splits=splits, ids=ids, usable=True)
-    return examples(table, _media(folders, manifest, table, caged=caged), user_columns(table))
+    table = version_rows.read(folders, manifest, splits=splits, ids=ids, usable=True)
+    return examples(table, _media(folders, manifest, table, in_sandbox=in_sandbox), user_columns(table))
 
 
-def load_set_aside(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
-    """Examples of these ids, of every quality, each with why it has no medium: None where it decoded after all. This
-    must be a caged process."""
-    table = scan.read(folders, manifest, ids=ids)
+def load_excluded(folders: Folders, manifest: Manifest, ids: Collection[str]) -> list[tuple[Example, str | None]]:
+    """Examples of these ids, of every quality, each with the reason why it has no medium; None if it decoded after all.
+
+    This process must be sandboxed.
+    """
+    table = version_rows.read(folders, manifest, ids=ids)
     found = list[tuple[Example, str | None]]()
-    for place, medium in enumerate(_tried(folders, manifest, table)):
-        why = medium if isinstance(medium, _Why) else None
+    for place, medium in enumerate(_decode_or_reason(folders, manifest, table)):
+        why = medium if isinstance(medium, _MissingMedium) else None
         (example,) = examples(table.slice(place, 1), [None if why is not None else medium], user_columns(table))
         found.append((example, why))
     return found
 
 
-class _Why(str):
-    """In the place of a medium."""
+class _MissingMedium(str):
+    """The reason in place of a medium."""
 
 
-def _tried(folders: Folders, manifest: Manifest, table: pa.Table) -> Iterator[Any]:
+def _decode_or_reason(folders: Folders, manifest: Manifest, table: pa.Table) -> Iterator[Any]:
     kind, bounds = find(manifest.modality), _bounds(table)
     if manifest.inputs:
         for value, window in zip(input_values(kind.name, manifest.inputs, table), bounds, strict=True):
             try:
-                yield cut(kind.name, kind.admit(value), *window)
+                yield cut_window(kind.name, kind.admit(value), *window)
             except DecodeError as error:
-                yield _Why(error.detail)
+                yield _MissingMedium(error.detail)
         return
     with PackReader(packs(folders, manifest)) as reader:
         for content, window in zip(table[CONTENT].to_pylist(), bounds, strict=True):
             if not content or content not in reader:
-                yield _Why("No bytes of it are kept.")
+                yield _MissingMedium("No bytes of it are kept.")
                 continue
             try:
                 yield decode_item(kind, reader.get(content), *window)
             except DecodeError as error:
-                yield _Why(error.detail)
+                yield _MissingMedium(error.detail)
 
 
 def load_unlabelled(folders: Folders, manifest: Manifest, reasons: Collection[str]) -> list[Example]:
-    """Rows that were set aside for one of these reasons, as examples of the training split; none of which a row that is
-    held out is the same, or in the same group."""
-    table = scan.read(folders, manifest)
-    set_aside = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
+    """Rows that were excluded for one of these reasons, as examples of the training split.
+
+    Rows that equal a validation or test row, or share its group, are left out.
+    """
+    table = version_rows.read(folders, manifest)
+    excluded = pc.and_(pc.equal(table["quality"], "partial"), pc.is_in(table["reason"], pa.array(sorted(reasons))))
     inside = pc.or_(pc.is_null(table["split"]), pc.equal(table["split"], "train"))
-    rows = table.filter(pc.fill_null(pc.and_(set_aside, inside), False)).sort_by("id")
+    rows = table.filter(pc.fill_null(pc.and_(excluded, inside), False)).sort_by("id")
     if not rows.num_rows:
         return []
-    held = table.filter(
+    held_out = table.filter(
         pc.and_(pc.equal(table["quality"], "ok"), pc.fill_null(pc.not_equal(table["split"], "train"), False))
     )
-    apart = pc.invert(known_rows(rows, manifest, held, manifest))
-    together = pc.is_in(rows["group_key"], value_set=held["group_key"].drop_null().combine_chunks(), skip_nulls=True)
+    apart = pc.invert(known_rows(rows, manifest, held_out, manifest))
+    together = pc.is_in(
+        rows["group_key"], value_set=held_out["group_key"].drop_null().combine_chunks(), skip_nulls=True
+    )
     rows = rows.filter(pc.and_(apart, pc.invert(together)))
-    found = examples(rows, _media(folders, manifest, rows, caged=False), user_columns(rows))
+    found = examples(rows, _media(folders, manifest, rows, in_sandbox=False), user_columns(rows))
     return [each._replace(label=None, split="train") for each in found]
 
 
 def examples(table: pa.Table, media: Sequence[Any], columns: Sequence[str]) -> list[Example]:
-    """Rows with their media; `columns`: those of the user's that come with them."""
+    """Rows with their media; `columns`: the user's columns that come with them."""
     fixed = [table[name].to_pylist() for name in ("id", "label", "group_key", "split")]
     cells = table.select(list(columns)).to_pylist() if columns else [{} for _ in range(table.num_rows)]
     return [
@@ -118,29 +125,30 @@ def user_columns(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in FIXED and name not in HIDDEN]
 
 
-def admitted(manifest: Manifest, table: pa.Table) -> list[Any]:
+def admit_media(manifest: Manifest, table: pa.Table) -> list[Any]:
     """The media of a version whose medium is in its input columns."""
     admit = find(manifest.modality).admit
     values = (admit(value) for value in input_values(manifest.modality, manifest.inputs, table))
     return [
-        cut(manifest.modality, media, start, stop) for media, (start, stop) in zip(values, _bounds(table), strict=True)
+        cut_window(manifest.modality, media, start, stop)
+        for media, (start, stop) in zip(values, _bounds(table), strict=True)
     ]
 
 
-def items(table: pa.Table) -> list[Item]:
-    """What must be decoded for these rows."""
+def items(table: pa.Table) -> list[MediaItem]:
+    """The items to decode for these rows."""
     contents = zip(table["id"].to_pylist(), table[CONTENT].to_pylist(), _bounds(table), strict=True)
-    return [Item(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
+    return [MediaItem(id, content, *bounds) for id, content, bounds in contents]  # noqa: A001 - the field
 
 
 def packs(folders: Folders, manifest: Manifest) -> list[Path]:
     return [folders.root / pack for pack in manifest.packs]
 
 
-def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, caged: bool) -> list[Any]:
+def _media(folders: Folders, manifest: Manifest, table: pa.Table, *, in_sandbox: bool) -> list[Any]:
     if manifest.inputs:
-        return admitted(manifest, table)
-    if caged:
+        return admit_media(manifest, table)
+    if in_sandbox:
         return list(decode_here(packs(folders, manifest), manifest.modality, items(table)))
     return decode_media(folders, packs(folders, manifest), manifest.modality, items(table))
 
@@ -149,3 +157,29 @@ def _bounds(table: pa.Table) -> list[tuple[float | None, float | None]]:
     if START not in table.column_names:
         return [(None, None)] * table.num_rows
     return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
+
+
+def example_keys(examples: Sequence[Example]) -> list[str]:
+    """`ID:DIGEST` of each example, its key in caches: its id and a digest of its medium.
+
+    The same example may show more or fewer of its columns to another model.
+    """
+    return [f"{example.id}:{media_digest(example.media)}" for example in examples]
+
+
+def media_digest(medium: Any) -> str:
+    """32 hex digits of the sha256 of a medium as it is decoded."""
+    return _sha256(medium)[:32]
+
+
+def _sha256(medium: Any) -> str:
+    """Of an array's type, shape and values, of a dict's names and parts, or of the text of a value."""
+    if isinstance(medium, np.ndarray):
+        found = hashlib.sha256(f"{medium.dtype} {medium.shape} ".encode())
+        found.update(np.ascontiguousarray(medium).data)
+        return found.hexdigest()
+    if isinstance(medium, dict) and any(isinstance(part, np.ndarray | dict) for part in medium.values()):
+        content = "".join(f"{name} {_sha256(part)}\n" for name, part in medium.items())
+    else:
+        content = repr(medium)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,39 +1,52 @@
 """Examples of a version batch by batch, shuffled, for as many ranks as train together. Never opens the catalog.
 
-What is promised of the sequence of ids of an epoch:
+Promises about the sequence of ids of an epoch:
 
 - it is a pure function of the version, `splits`, `seed`, the epoch, `batch` and `world`: neither the number of workers
   nor the layout of files changes it;
-- who stops after any batch, or is killed, and resumes in another process from the state of that batch gets exactly the
-  rest: no example twice, none missing;
+- a consumer that stops after any batch, or is killed, and resumes in another process from the state of that batch gets
+  exactly the rest: no example twice, none missing;
 - ranks are disjoint and together cover all examples, without padding. Each rank gets as many batches as the others, all
   full but the last one, whose size differs between ranks by at most one (fewer examples than ranks: some get none);
 - the state is the same for every rank after the same number of batches, so one of them may save it for all.
+
+Every order of all examples is equally likely: no block of rows is shuffled as one. Sealed Parquet is compressed and
+cannot be read row by row, so the needed columns are unpacked once into a file that the system maps into memory. The
+file has no name once it is mapped, so it ends with its reader.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import json
+import tempfile
 from collections.abc import Collection, Generator, Iterator, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, START, STOP
 from speciate.datasets.loading.decoding import Decoder, Size
-from speciate.datasets.loading.loader import Example, admitted, examples, items, packs
-from speciate.datasets.loading.mapped_rows import mapped
-from speciate.datasets.loading.shuffling import order, share, step_count
+from speciate.datasets.loading.loader import Example, admit_media, examples, items, packs
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.workspace.workspace import Folders
 
 _BLOCK_BYTES, _BLOCK_ROWS = 8 * 1024 * 1024, 8192
-"""So much is fetched from the rows at once, then cut into batches."""
+"""Rows fetched at once, then cut into batches."""
 
 Batch = TypeVar("Batch")
+Places = npt.NDArray[np.int64]
+_BATCH = 16_384
+_MEMORY = "256MB"
 
 
 class Stream:
@@ -46,8 +59,8 @@ class Stream:
             saved = stream.state()
 
     `columns`: the user's columns that come with each example; None: all. `size`: height and width that images are
-    brought to. `workers`: caged processes that decode (default: one per core); they live until `close`. NOT_FOUND for a
-    split or column that the version lacks.
+    brought to. `workers`: sandboxed processes that decode (default: one per core); they live until `close`. NOT_FOUND
+    for a split or column that the version lacks.
     """
 
     def __init__(
@@ -79,7 +92,7 @@ class Stream:
         _check(manifest, "column", self._columns, manifest.columns)
         own = () if manifest.inputs else (CONTENT,)
         names = ("id", "label", "group_key", "split", *own, START, STOP, *manifest.inputs, *self._columns)
-        self._rows = mapped(folders, manifest, list(dict.fromkeys(names)), splits)
+        self._rows = map_rows(folders, manifest, list(dict.fromkeys(names)), splits)
         self._manifest, self._batch, self._rank, self._world = manifest, batch, rank, world
         self._seed, self._shuffle = seed, shuffle
         self._splits = None if splits is None else sorted(splits)
@@ -105,7 +118,7 @@ class Stream:
         return self._what() | {"epoch": self._epoch, "step": self._step}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on after the batch at which `state` was taken. INVALID where it was taken of another sequence."""
+        """Continue after the batch at which `state` was taken. INVALID if it is of another sequence."""
         other = [
             f"{name} {state.get(name)!r}, not {value!r}"
             for name, value in self._what().items()
@@ -147,7 +160,7 @@ class Stream:
         }
 
     def _delivered(self, batches: Generator[Batch]) -> Generator[Batch]:
-        """Counts what was handed over, not what was read ahead."""
+        """Counts delivered batches, not those that were read ahead."""
         with contextlib.closing(batches):
             for batch in batches:
                 self._step += 1
@@ -157,7 +170,7 @@ class Stream:
     def _read_examples(self) -> Generator[list[Example]]:
         if self._decoder is None:
             for table in self._read_tables():
-                yield examples(table, admitted(self._manifest, table), self._columns)
+                yield examples(table, admit_media(self._manifest, table), self._columns)
             return
         ahead, tables = itertools.tee(self._read_tables())
         with contextlib.closing(self._decoder.decode(item for table in ahead for item in items(table))) as media:
@@ -168,12 +181,12 @@ class Stream:
         """From the current step on. Rows are fetched for many batches at once."""
         table, places = self._rows
         if self._shuffle:
-            places = places[order(self._manifest.id, self._seed, self._epoch, len(places))]
+            places = places[epoch_order(self._manifest.id, self._seed, self._epoch, len(places))]
         rows_at_once = min(_BLOCK_ROWS, _BLOCK_BYTES * table.num_rows // max(table.nbytes, 1))
         steps_at_once = max(1, rows_at_once // self._batch)
         for first in range(self._step, len(self), steps_at_once):
             steps = range(first, min(first + steps_at_once, len(self)))
-            shares = [share(places, step, self._batch, self._rank, self._world) for step in steps]
+            shares = [rank_share(places, step, self._batch, self._rank, self._world) for step in steps]
             block, start = self._rows.take(np.concatenate(shares)), 0
             for own in shares:
                 yield block.slice(start, len(own))
@@ -183,4 +196,77 @@ class Stream:
 def _check(manifest: Manifest, noun: str, wanted: Collection[str], known: Collection[str]) -> None:
     for name in wanted:
         if name not in known:
-            raise unknown(noun, name, known, f"Call describe_dataset(dataset={manifest.ref!r}).")
+            raise unknown(noun, name, known, next=[Call("describe_dataset", {"dataset": manifest.ref})])
+
+
+def epoch_order(version: str, seed: int, epoch: int, count: int) -> Places:
+    """A permutation of range(count): it sorts `count` numbers of 64 bits from Philox, equal ones in their first order.
+
+    Philox's key is the first half of sha256 of the JSON list [version, seed, epoch]. The output of a bit generator is
+    fixed for good (NEP 19), which numpy does not promise of `Generator.permutation`.
+    """
+    digest = hashlib.sha256(json.dumps([version, seed, epoch]).encode()).digest()
+    numbers = np.random.Philox(key=np.frombuffer(digest[:16], "<u8")).random_raw(count)
+    return np.argsort(numbers, kind="stable")
+
+
+def step_count(count: int, batch: int, world: int) -> int:
+    """How many batches each rank gets."""
+    return -(-count // (batch * world))
+
+
+def rank_share(places: Places, step: int, batch: int, rank: int, world: int) -> Places:
+    """This rank's own of the next batch * world places: `batch` of them; of the last, shorter rest an equal part.
+
+    Equal means that no two ranks differ by more than one, so with fewer than `world` left some ranks get none.
+    """
+    together = places[step * batch * world : (step + 1) * batch * world]
+    return together[len(together) * rank // world : len(together) * (rank + 1) // world]
+
+
+class MappedRows(NamedTuple):
+    """Rows of a version in a file that the system maps into memory: read on demand, dropped if memory is short."""
+
+    table: pa.Table
+    """In no particular order."""
+    sorted: Places
+    """Where the rows lie in the table, in order of their ids."""
+
+    def take(self, places: Places) -> pa.Table:
+        """The rows at these places of the table. Chunk by chunk: Arrow would first make one piece of all text."""
+        chunks = self.table.to_batches()
+        starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
+        order = np.argsort(places, kind="stable")
+        ascending = places[order]
+        bounds = np.searchsorted(ascending, starts)
+        pieces = [
+            chunk.take(pa.array(ascending[low:high] - start))
+            for chunk, start, low, high in zip(chunks, starts, bounds, bounds[1:], strict=False)
+            if high > low
+        ]
+        found = pa.Table.from_batches(pieces, self.table.schema).combine_chunks()
+        return found.take(pa.array(np.argsort(order, kind="stable")))
+
+
+def map_rows(
+    folders: Folders, manifest: Manifest, columns: Sequence[str], splits: Collection[str] | None
+) -> MappedRows:
+    """The rows of quality ok, only of these splits if they are given; of `columns` those that the version has."""
+    query = f"FROM {version_rows.relation(folders, manifest)}"
+    folders.cache.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="rows-", dir=folders.cache) as folder,
+        duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "temp_directory": folder}) as connection,
+    ):
+        there = {row[0] for row in connection.execute(f"DESCRIBE {query}").fetchall()}
+        names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns if name in there)
+        wanted = ["quality = 'ok'"]
+        if splits is not None:
+            wanted.append(f"list_contains([{', '.join(map(version_rows.quoted, sorted(splits)))}]::VARCHAR[], split)")
+        file = Path(folder) / "rows.arrow"
+        reader = connection.sql(f"SELECT {names} {query} WHERE {' AND '.join(wanted)}").to_arrow_reader(_BATCH)
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+        table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    return MappedRows(table, pc.sort_indices(table, [("id", "ascending")]).to_numpy().astype("int64"))

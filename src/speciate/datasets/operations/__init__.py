@@ -6,19 +6,19 @@ import importlib
 from functools import cache
 from importlib.metadata import entry_points
 
-from speciate.datasets.operations.contract import Operation
-from speciate.errors import unknown
+from speciate.datasets.operations.operation import Operation
+from speciate.errors import Call, unknown
 
 OPERATIONS = {
-    "filter": "speciate.datasets.operations.filter:FILTER",
+    "filter": "speciate.datasets.operations.filter_derive:FILTER",
     "deduplicate": "speciate.datasets.operations.deduplicate:DEDUPLICATE",
     "drop_outliers": "speciate.datasets.operations.drop_outliers:DROP_OUTLIERS",
     "find_label_errors": "speciate.datasets.operations.find_label_errors:FIND_LABEL_ERRORS",
-    "balance": "speciate.datasets.operations.balance:BALANCE",
-    "sample": "speciate.datasets.operations.sample:SAMPLE",
+    "balance": "speciate.datasets.operations.sample_balance:BALANCE",
+    "sample": "speciate.datasets.operations.sample_balance:SAMPLE",
     "split": "speciate.datasets.operations.split:SPLIT",
     "relabel": "speciate.datasets.operations.relabel:RELABEL",
-    "derive": "speciate.datasets.operations.derive:DERIVE",
+    "derive": "speciate.datasets.operations.filter_derive:DERIVE",
     "merge": "speciate.datasets.operations.merge:MERGE",
     "window": "speciate.datasets.operations.window:WINDOW",
     "answer": "speciate.datasets.operations.answer:ANSWER",
@@ -34,7 +34,7 @@ def find(name: str) -> Operation:
     """The operation of this name, or NOT_FOUND with near names."""
     known = table()
     if name not in known:
-        raise unknown("operation", name, known, "Call list_options(kind='operation').")
+        raise unknown("operation", name, known, next=[Call("list_options", {"kind": "operation"})])
     module, _, attribute = known[name].partition(":")
     found: Operation = getattr(importlib.import_module(module), attribute)
     return found

@@ -1,9 +1,16 @@
-"""What an operation may ask for beside its rows, in the worker."""
+"""The context of an operation in the worker: everything that it may ask for besides its rows.
+
+`rewrite_media` rewrites media of a version one by one into a new pack, by a service in sandboxed processes, because
+they are foreign bytes. A service is a function {packs, contents, ...} -> {file, items}: the file holds the new bytes
+one after another, and an item for each of the contents gives their length (null if it failed) and a report. If a
+process dies on several media, each is rewritten alone, and the one at fault has no new bytes.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,59 +19,62 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets import scan
+from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, HIDDEN
 from speciate.datasets.loading import loader
-from speciate.datasets.loading.decoding import decode_media
-from speciate.datasets.loading.marks import Marks, marks
-from speciate.datasets.loading.rewriting import Rewriting, rewritten
-from speciate.datasets.similarity import similar
+from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps, decode_media, invalid_answer_error
+from speciate.datasets.similarity import embed
 from speciate.datasets.similarity.extractors import DESCRIPTOR
-from speciate.datasets.splitting import near_pairs
+from speciate.datasets.sources.sandbox_calls import read_parquet_answer
+from speciate.datasets.splits import near_pairs
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
-from speciate.modalities.mixed.multimodal import PartName
-from speciate.workspace.packs import PackReader
+from speciate.modalities.multimodal import PartName
+from speciate.workspace.packs import PackReader, PackWriter
 
-_SELECT = "speciate.datasets.look.sql_cage:select"
+_SELECT = "speciate.datasets.inspect.sql_sandbox:select"
 _LOAD = ("speciate.tasks.predictor", "load")
-"""Stands above this floor, so it is named by string."""
-_EVALUATED = ("speciate.evaluation.pairs", "read")
-_SCORES = ("speciate.evaluation.pairs", "scores")
-_ANSWERS = ("speciate.evaluation.teachers", "answers")
+"""These modules stand above this floor, so they are named by string."""
+_EVALUATION_ANSWERS = ("speciate.evaluation.preference_pairs", "read")
+_SCORES = ("speciate.evaluation.preference_pairs", "scores")
+_TEACHER_ANSWERS = ("speciate.evaluation.teacher_answers", "answers")
 _SECONDS = 600.0
 
 Vectors = npt.NDArray[np.float32]  # (N, D)
+_CHUNK, _CHUNK_BYTES = 32, 16 << 20
+"""Most media and bytes per question to a process."""
+Item = tuple[bytes | None, dict[str, Any]]
 
 
-class Answered(NamedTuple):
-    """What a teacher said."""
+class TeacherAnswers(NamedTuple):
+    """Answers of a teacher."""
 
     teacher: str
     """Its ref, with its version."""
     how: str
-    """In words: what it was asked to do, and by which words."""
+    """The teacher's task and wording, in words."""
     repeats: Sequence[Sequence[tuple[Any, str | None]]]
-    """For each time that all were asked and each row the answer, or None and why there is none."""
+    """For each repeat and each row the answer, or None and the reason."""
     notes: Sequence[str] = ()
 
 
-class Evaluated(NamedTuple):
-    """Answers that an evaluation holds."""
+class EvaluationAnswers(NamedTuple):
+    """Answers stored in an evaluation."""
 
     metric: str
     answers: Mapping[str, Sequence[tuple[str | None, float | None, str]]]
-    """By example: each answer, how good it was (more is better), and whose it is."""
+    """By example: each answer, its score (more is better), and its model."""
 
 
-class Other(NamedTuple):
+class OtherDataset(NamedTuple):
     manifest: Manifest
     rows: pa.Table
 
 
 class Context:
-    """`manifest`: of the version as the steps so far have made it; not sealed, so never read rows by it."""
+    """`manifest`: of the version as the steps so far have made it; it is not sealed, so never read rows by it."""
 
     def __init__(
         self, run: Run, manifest: Manifest, pool: Pool, others: Mapping[str, Manifest], models: Mapping[str, str]
@@ -73,56 +83,62 @@ class Context:
         self._run, self._pool, self._others, self._models = run, pool, others, models
         self._scratch = run.folder.path / "scratch"
         self.outside: Mapping[str, Any] = {}
-        """What the plan settled for the step that runs, where it asks models."""
+        """The plan's decisions for the current step, if it asks models."""
 
     def progress(self, done: float, total: float, unit: str, message: str = "") -> None:
-        """Raises Stopped where the run was asked to stop."""
+        """Raises Stopped if the run is to stop."""
         if self._run.stopping:
             raise Stopped
         self._run.progress(done, total, unit, message)
 
     def select(self, rows: pa.Table, sql: str) -> pa.Table:
-        """What one SELECT over the view `examples` gives, run in the cage. Hidden columns are not to be seen."""
-        file = self._written(rows.drop_columns([name for name in HIDDEN if name in rows.column_names]))
+        """The result of one SELECT over the view `examples`, run in the sandbox without the hidden columns."""
+        file = self._write_rows(rows.drop_columns([name for name in HIDDEN if name in rows.column_names]))
         payload = {"file": str(file), "sql": sql}
         try:
-            return self._pool.ask_for_file(_SELECT, payload, _read_table, _SECONDS, readable=frozenset({self._scratch}))
+            return self._pool.ask_for_file(
+                _SELECT, payload, read_parquet_answer, _SECONDS, readable=frozenset({self._scratch})
+            )
         finally:
             file.unlink()
 
     def vectors(self, rows: pa.Table, extractor: str | None, part: PartName | None = None) -> Vectors:
-        """(N, D) of rows whose media are whole, or of a part that they all have. `extractor` None: the modality's own
-        descriptor."""
+        """(N, D) of rows whose media decode wholly, or of a part that they all have.
+
+        `extractor` None: the modality's own descriptor.
+        """
 
         def progress(done: int, total: int) -> None:
             self.progress(done, total, "vectors", extractor or DESCRIPTOR)
 
-        return similar.vectors(self._run.folders, self.manifest, rows, extractor, progress, part)
+        return embed.row_vectors(self._run.folders, self.manifest, rows, extractor, progress, part)
 
     def near_pairs(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """(M, 2) places of near-duplicates; none where the modality has no sketches."""
+        """(M, 2) positions of near-duplicates; none if the modality has no sketches."""
         return near_pairs(rows, self.manifest.modality)
 
-    def other(self, ref: str) -> Other:
+    def other(self, ref: str) -> OtherDataset:
         """Another dataset version that the step's parameters name, rows of every quality."""
         manifest = self._others[ref]
-        return Other(manifest, scan.read(self._run.folders, manifest))
+        return OtherDataset(manifest, version_rows.read(self._run.folders, manifest))
 
     def examples(self, rows: pa.Table, manifest: Manifest | None = None) -> list[loader.Example]:
-        """Decoded, of rows whose media are whole. `manifest`: with other inputs than the version's."""
+        """Decoded examples of rows whose media decode wholly. `manifest`: with other inputs than the version's."""
         folders, manifest = self._run.folders, manifest or self.manifest
         if manifest.inputs:
-            media = loader.admitted(manifest, rows)
+            media = loader.admit_media(manifest, rows)
         else:
             media = decode_media(folders, loader.packs(folders, manifest), manifest.modality, loader.items(rows))
         return loader.examples(rows, media, loader.user_columns(rows))
 
-    def marks(self, rows: pa.Table, unit: str) -> Iterator[Marks]:
-        """Where units such as frames begin in the file of each row, in order (loading/marks.py)."""
+    def timestamps(self, rows: pa.Table, unit: str) -> Iterator[Timestamps]:
+        """Where units such as frames begin in the file of each row, in order."""
         contents = rows[CONTENT].to_pylist()
         once = list(dict.fromkeys(contents))  # windows share a file
-        found: dict[str, Marks] = {}
-        read = marks(self._pool, loader.packs(self._run.folders, self.manifest), self.manifest.modality, once, unit)
+        found: dict[str, Timestamps] = {}
+        read = ask_for_timestamps(
+            self._pool, loader.packs(self._run.folders, self.manifest), self.manifest.modality, once, unit
+        )
         for done, (content, each) in enumerate(zip(once, read, strict=True)):
             found[content] = each
             self.progress(done + 1, len(once), "files", unit)
@@ -130,49 +146,53 @@ class Context:
 
     @property
     def root(self) -> Path:
-        """The workspace's, which a manifest's paths are relative to."""
+        """The workspace's root, which a manifest's paths are relative to."""
         return self._run.folders.root
 
-    def held(self, contents: Sequence[str]) -> set[str]:
-        """Those whose bytes lie in the version's packs: of what could not be read at ingest none are kept."""
+    def stored_contents(self, contents: Sequence[str]) -> set[str]:
+        """The contents whose bytes lie in the version's packs: unreadable files of an ingest are not kept."""
         with PackReader(loader.packs(self._run.folders, self.manifest)) as packs:
             return {content for content in contents if content in packs}
 
-    def rewritten(self, service: str, payload: Mapping[str, Any], contents: Sequence[str]) -> Rewriting:
-        """Media of the version rewritten into a new pack by a service in caged processes (loading/rewriting.py)."""
+    def rewrite(self, service: str, payload: Mapping[str, Any], contents: Sequence[str]) -> RewrittenMedia:
+        """Rewrites media of the version into a new pack by a service in sandboxed processes (`rewrite_media`)."""
         folders = self._run.folders
         packs = loader.packs(folders, self.manifest)
 
         def progress(done: int, total: int) -> None:
             self.progress(done, total, "files", "rewriting")
 
-        return rewritten(self._pool, packs, folders.packs, service, payload, contents, progress)
+        return rewrite_media(self._pool, packs, folders.packs, service, payload, contents, progress)
 
-    def answers(self, rows: pa.Table, repeats: int = 1) -> Answered:
-        """What the teacher of this step says of these rows, whose media are whole, each time that it is asked.
+    def teacher_answers(self, rows: pa.Table, repeats: int = 1) -> TeacherAnswers:
+        """Answers of this step's teacher to rows whose media decode wholly, `repeats` times.
 
-        Raises Stopped, and what asking raises; what was answered until then is kept."""
-        module, function = _ANSWERS
+        Raises Stopped and the teacher's errors; answers until then are kept.
+        """
+        module, function = _TEACHER_ANSWERS
         ask = getattr(importlib.import_module(module), function)
         wanted = tuple(self.outside["inputs"]) or self.manifest.inputs
-        shown = self.manifest.model_copy(update={"inputs": wanted})
+        manifest = self.manifest.model_copy(update={"inputs": wanted})
 
-        def tell(done: int) -> None:
+        def progress(done: int) -> None:
             self.progress(done, repeats * rows.num_rows, "answers", self.outside["teacher"])
 
-        given: Answered = ask(self._run, self.outside, shown, self.examples(rows, shown), tell, repeats)
-        return given
+        examples = self.examples(rows, manifest)
+        answers: TeacherAnswers = ask(self._run, self.outside, manifest, examples, progress, repeats)
+        return answers
 
-    def evaluated(self) -> Evaluated:
-        """What the evaluation that this step names holds."""
-        module, function = _EVALUATED
-        found: Evaluated = getattr(importlib.import_module(module), function)(self.outside)
+    def evaluation_answers(self) -> EvaluationAnswers:
+        """Answers stored in the evaluation that this step names."""
+        module, function = _EVALUATION_ANSWERS
+        found: EvaluationAnswers = getattr(importlib.import_module(module), function)(self.outside)
         return found
 
-    def scores(self, metric: str, truths: Sequence[str | None], given: Sequence[str | None]) -> list[float | None]:
-        """(N,) how good each answer is under a metric, more is better; None where that cannot be said."""
+    def scores(
+        self, metric: str, references: Sequence[str | None], answers: Sequence[str | None]
+    ) -> list[float | None]:
+        """(N,) scores of the answers under a metric, more is better; None if there is no score."""
         module, function = _SCORES
-        found: list[float | None] = getattr(importlib.import_module(module), function)(metric, truths, given)
+        found: list[float | None] = getattr(importlib.import_module(module), function)(metric, references, answers)
         return found
 
     def predictor(self, model: str) -> Any:
@@ -180,12 +200,83 @@ class Context:
         module, function = _LOAD
         return getattr(importlib.import_module(module), function)(Path(self._models[model]), self._run.folders)
 
-    def _written(self, rows: pa.Table) -> Path:
+    def _write_rows(self, rows: pa.Table) -> Path:
         self._scratch.mkdir(exist_ok=True)
         file = self._scratch / "rows.parquet"
         pq.write_table(rows, file)
         return file
 
 
-def _read_table(path: Path, answer: Mapping[str, Any]) -> pa.Table:
-    return pq.read_table(path)
+class RewrittenFile(NamedTuple):
+    content: str | None
+    """sha256 of the new bytes, their name in the new pack."""
+    size: int
+    report: dict[str, Any]
+    """The service's report, from a process that met foreign bytes; empty if it died."""
+
+
+class RewrittenMedia(NamedTuple):
+    pack: Path
+    media: dict[str, RewrittenFile]
+    """By the content of the original."""
+
+
+def rewrite_media(
+    pool: Pool,
+    packs: Sequence[Path],
+    target: Path,
+    service: str,
+    payload: Mapping[str, Any],
+    contents: Sequence[str],
+    progress: Callable[[int, int], None],
+) -> RewrittenMedia:
+    """`contents`: each once. `target`: the folder of packs. Nothing is left if it raises."""
+    media: dict[str, RewrittenFile] = {}
+    request = {**payload, "packs": [str(pack) for pack in packs]}
+    with PackReader(packs) as reader:
+        chunks = list(_chunks(contents, reader))
+    with PackWriter(target) as writer, ThreadPoolExecutor(pool.size, thread_name_prefix="rewrite") as threads:
+        for chunk, items in zip(
+            chunks, threads.map(lambda each: _ask_to_rewrite(pool, service, request, each), chunks), strict=True
+        ):
+            for content, (data, report) in zip(chunk, items, strict=True):
+                media[content] = RewrittenFile(None if data is None else writer.add(data), len(data or b""), report)
+            progress(len(media), len(contents))
+        return RewrittenMedia(writer.seal(), media)
+
+
+def _chunks(contents: Sequence[str], reader: PackReader) -> Iterator[list[str]]:
+    chunk, size = list[str](), 0
+    for content in contents:
+        length = reader.length(content)
+        if chunk and (len(chunk) == _CHUNK or size + length > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(content)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def _ask_to_rewrite(pool: Pool, service: str, request: dict[str, Any], contents: Sequence[str]) -> list[Item]:
+    def read(path: Path, answer: dict[str, Any]) -> list[Item]:
+        """Checked: it comes from a process that met foreign bytes."""
+        data, items = path.read_bytes(), answer["items"]
+        lengths = [item["length"] for item in items]
+        if len(items) != len(contents) or sum(length or 0 for length in lengths) != len(data):
+            raise invalid_answer_error()
+        found, start = list[Item](), 0
+        for item, length in zip(items, lengths, strict=True):
+            report = {name: value for name, value in item.items() if name != "length"}
+            found.append((None if length is None else data[start : start + length], report))
+            start += length or 0
+        return found
+
+    try:
+        return pool.ask_for_file(service, {**request, "contents": list(contents)}, read, _SECONDS)
+    except SpeciateError as error:
+        if error.code != Code.UNAVAILABLE:
+            raise
+        if len(contents) == 1:
+            return [(None, {})]
+        return [item for content in contents for item in _ask_to_rewrite(pool, service, request, [content])]

@@ -1,9 +1,18 @@
-"""Keep one example of several that are the same: by content, by sketches of nearly the same, or by vectors.
+"""Keep one example of several that are the same: by content, by sketches of near-duplicates, or by vectors.
 
-Of alike examples the one in the test split stays, then validation, then train: no test split shrinks for copies
-elsewhere. Then a labelled one, one that belongs to a group, one with more pixels, one with more bytes, and at last the
-smallest id: a copy made small or compressed once more goes, and the original stays. Only usable rows count, and no
-chain of near pairs is followed (leaders.py). Which labels disagree within a cluster is told and never decided.
+Of duplicates the one in the test split stays, then validation, then train: no test split shrinks for copies elsewhere.
+Then a labelled one, one that belongs to a group, one with more pixels, one with more bytes, and at last the smallest
+id: a copy that was made smaller or compressed again goes, and the original stays. Only usable rows count, and no chain
+of near pairs is followed (`leaders_by_pairs`). Labels that disagree within a cluster are reported, never decided.
+
+Vectors of models and counts of letters point where their meaning is, so their plain cosine is compared. Gray values and
+measurements do not: all are positive, or one of them outweighs all others, and the cosine of any two is near 1. From
+images their own mean is subtracted first, so that the cosine is the correlation of their patterns, and one without a
+pattern is like no other; measurements are first scaled to mean 0 and spread 1 over all rows.
+
+Measured, plain cosine 0.98 before and now: of 120 crops of two photographs, none a copy, 45 and 2 would go (88 % of
+copies as JPEG of quality 35 are found, the missed ones are bare sky); of 300 tumours' measurements 99.6 % and none of
+the pairs are alike, and every copy within 0.5 % is found; of synthetic audio 36 % and none.
 """
 
 from __future__ import annotations
@@ -18,20 +27,35 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from speciate.datasets.columns import CONTENT, KEY, SKETCH, START, STOP, clean
-from speciate.datasets.operations import leaders
-from speciate.datasets.operations.alikeness import COSINE, PATTERN, comparable, least
-from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import keep, usable
-from speciate.datasets.row_parts import check_named, digests, find_part, having, parts_of
-from speciate.datasets.similarity import near
-from speciate.datasets.split import KEEP_FIRST
+from speciate.datasets.operations.context import Context, Vectors
+from speciate.datasets.operations.operation import (
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    check_part_allowed,
+    find_part,
+    keep_rows,
+    part_digests,
+    parts_of,
+    refusal,
+    rows_with_part,
+    usable_rows,
+)
+from speciate.datasets.similarity import near_duplicates
+from speciate.datasets.similarity.extractors import DESCRIPTOR
+from speciate.datasets.splits import KEEP_FIRST
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import SketchingByPart
-from speciate.modalities.mixed.multimodal import PartName
+from speciate.modalities.multimodal import PartName
 
 _SHOWN, _CLUSTERS_SHOWN = 10, 5
+
+COSINE, PATTERN = 0.98, 0.99
+_NO_SPREAD = 1e-6
+_PATTERNS = ("image",)
+_MEASUREMENTS = ("audio", "tabular", "time-series")
 
 
 class DeduplicateParameters(Parameters):
@@ -56,8 +80,8 @@ class DeduplicateParameters(Parameters):
         return self
 
 
-def foresee(parameters: DeduplicateParameters, manifest: Manifest, others: Others) -> Manifest:
-    check_named(parameters.part, manifest.modality)
+def preflight(parameters: DeduplicateParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_part_allowed(parameters.part, manifest.modality)
     if parameters.by == "perceptual" and find(manifest.modality).sketching is None:
         raise refusal(
             f"There are no sketches that tell near-duplicates of {manifest.modality}.",
@@ -67,64 +91,76 @@ def foresee(parameters: DeduplicateParameters, manifest: Manifest, others: Other
 
 
 def apply(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> Outcome:
-    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable(rows))), parameters.part)
-    places = np.flatnonzero(usable(rows) if part is None else usable(rows) & having(rows, part))
+    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable_rows(rows))), parameters.part)
+    places = np.flatnonzero(usable_rows(rows) if part is None else usable_rows(rows) & rows_with_part(rows, part))
     chosen = rows.take(pa.array(places))
     leader = _leaders(chosen, parameters, context, part)
     kept = np.ones(rows.num_rows, bool)
     kept[places[leader != np.arange(len(leader))]] = False
-    return Outcome(keep(rows, kept), _audit(chosen, leader))
+    return Outcome(keep_rows(rows, kept), _audit(chosen, leader))
 
 
 def _leaders(
     rows: pa.Table, parameters: DeduplicateParameters, context: Context, part: PartName | None
-) -> leaders.Places:
-    order = _preferred(rows)
+) -> near_duplicates.Places:
+    order = _preference_order(rows)
     if parameters.by == "embedding":
         modality, extractor = part.modality if part else context.manifest.modality, parameters.extractor
-        units = comparable(context.vectors(rows, extractor, part), modality, extractor)
-        return leaders.by_cosine(order, units, parameters.threshold or least(modality, extractor))
+        units = comparable_vectors(context.vectors(rows, extractor, part), modality, extractor)
+        return near_duplicates.leaders_by_cosine(
+            order, units, parameters.threshold or least_cosine(modality, extractor)
+        )
     if parameters.by == "content" and part is not None:
-        cells = pa.chunked_array([pa.array(digests(rows, part), pa.binary())]).combine_chunks()
-        return leaders.by_pairs(order, _kinds(cells.dictionary_encode()), np.zeros((0, 2), np.int64))
+        cells = pa.chunked_array([pa.array(part_digests(rows, part), pa.binary())]).combine_chunks()
+        return near_duplicates.leaders_by_pairs(order, _kinds(cells.dictionary_encode()), np.zeros((0, 2), np.int64))
     if parameters.by == "content":
-        return leaders.by_pairs(order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64))
+        return near_duplicates.leaders_by_pairs(
+            order, _kinds(_contents(rows).dictionary_encode()), np.zeros((0, 2), np.int64)
+        )
     sketching = find(context.manifest.modality).sketching
     if sketching is None or SKETCH not in rows.column_names:
         raise refusal("The rows have no sketches.", "Call create_dataset again on the source, then repeat the call.")
     column: Any = rows[SKETCH].combine_chunks()
     if isinstance(sketching, SketchingByPart):
         if part is None:
-            return leaders.by_pairs(order, _alike(rows, sketching, parameters.threshold), np.zeros((0, 2), np.int64))
+            return near_duplicates.leaders_by_pairs(
+                order, _near_mixed_rows(rows, sketching, parameters.threshold), np.zeros((0, 2), np.int64)
+            )
         of_part = sketching.columns(column.to_pylist(), part.own).get(str(part))
         if of_part is None:
             raise refusal(f"The part {part.own!r} has no sketches.", "Call again with by='content' or by='embedding'.")
         column, sketching = pa.array(of_part.sketches, pa.binary()), of_part.sketching
     sketches = column.dictionary_encode()
-    pairs = near.pairs(sketches.dictionary.to_pylist(), sketching, parameters.threshold)
-    return leaders.by_pairs(order, _kinds(sketches), pairs)
+    pairs = near_duplicates.near_duplicate_pairs(sketches.dictionary.to_pylist(), sketching, parameters.threshold)
+    return near_duplicates.leaders_by_pairs(order, _kinds(sketches), pairs)
 
 
-def _alike(rows: pa.Table, sketching: SketchingByPart, threshold: float | None) -> leaders.Places:
+def _near_mixed_rows(rows: pa.Table, sketching: SketchingByPart, threshold: float | None) -> near_duplicates.Places:
     """(N,) the same number for mixed rows that have the same parts and are near in each of them."""
-    each = [_alike_in(rows, sketching, part, threshold) for part in parts_of(rows)]
+    each = [_near_in_part(rows, sketching, part, threshold) for part in parts_of(rows)]
     kinds = np.unique(np.stack(each, axis=1), axis=0, return_inverse=True)[1]
     return kinds.reshape(-1).astype(np.int64)
 
 
-def _alike_in(rows: pa.Table, sketching: SketchingByPart, part: PartName, threshold: float | None) -> leaders.Places:
-    """(N,) the same number for rows that are near in this part, or equal in it where it has too little to be told from
-    others; -1 where it is missing, and a number of its own where it was cut."""
-    own = digests(rows, part)
-    near_ones = near.clusters(len(own), near.pairs(rows[SKETCH], sketching, threshold, part.own))
+def _near_in_part(
+    rows: pa.Table, sketching: SketchingByPart, part: PartName, threshold: float | None
+) -> near_duplicates.Places:
+    """(N,) the same number for rows that are near in this part, or equal in it if it is too small to compare.
+
+    -1 if the part is missing, and a number of its own if it was cut.
+    """
+    own = part_digests(rows, part)
+    near_ones = near_duplicates.clusters(
+        len(own), near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching, threshold, part.own)
+    )
     first: dict[bytes, int] = {}
-    there = having(rows, part)
+    there = rows_with_part(rows, part)
     found = [int(code) if digest is None else first.setdefault(digest, int(code))
              for code, digest in zip(near_ones, own, strict=True)]  # fmt: skip
     return np.where(there, np.array(found, np.int64), -1)
 
 
-def _preferred(rows: pa.Table) -> list[int]:
+def _preference_order(rows: pa.Table) -> list[int]:
     """Places, best first."""
     rank = {name: place for place, name in enumerate(KEEP_FIRST)}
     split = [rank.get(name, len(rank)) for name in rows["split"].to_pylist()]
@@ -136,7 +172,7 @@ def _preferred(rows: pa.Table) -> list[int]:
 
 
 def _numbers(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
-    """(N,) of a column of the file's header, 0 where there is none; a user's own of that name is taken for one."""
+    """(N,) of a column of the file's header, 0 without a value; a user's own column of that name counts as one."""
     kind = rows[name].type if name in rows.column_names else pa.null()
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return np.zeros(rows.num_rows)
@@ -144,21 +180,21 @@ def _numbers(rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
 
 
 def _contents(rows: pa.Table) -> pa.Array:
-    """What a model sees: a window of a medium is another thing than its other windows."""
+    """The input of each row: a window of a medium differs from its other windows."""
     content = pc.coalesce(rows[CONTENT], rows[KEY])
     bounds = [pc.fill_null(rows[name].cast(pa.string()), "") for name in (START, STOP) if name in rows.column_names]
     return pc.binary_join_element_wise(content, *bounds, "/").combine_chunks()
 
 
 def _kinds(encoded: pa.DictionaryArray) -> npt.NDArray[np.int64]:
-    """(N,) the place of each value in the dictionary; a null is like no other."""
+    """(N,) the place of each value in the dictionary; a null equals no other."""
     number = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1)).copy()
     null = number < 0
     number[null] = len(encoded.dictionary) + np.arange(null.sum())
     return number
 
 
-def _audit(rows: pa.Table, leader: leaders.Places) -> dict[str, Any]:
+def _audit(rows: pa.Table, leader: near_duplicates.Places) -> dict[str, Any]:
     removed = leader != np.arange(len(leader))
     sizes = np.bincount(leader, minlength=len(leader))
     sizes = sizes[sizes > 1]
@@ -174,8 +210,9 @@ def _audit(rows: pa.Table, leader: leaders.Places) -> dict[str, Any]:
     return audit
 
 
-def _largest(ids: list[str], leader: leaders.Places) -> list[dict[str, Any]]:
-    """Whom a person should look at first: the id that stays, how many leave for it, and some of those."""
+def _largest(ids: list[str], leader: near_duplicates.Places) -> list[dict[str, Any]]:
+    """The largest clusters, for a person to check first: the id that stays, how many leave for it, and some of
+    those."""
     members: dict[int, list[str]] = defaultdict(list)
     for item in np.flatnonzero(leader != np.arange(len(leader))).tolist():
         members[int(leader[item])].append(ids[item])
@@ -184,11 +221,11 @@ def _largest(ids: list[str], leader: leaders.Places) -> list[dict[str, Any]]:
 
 
 def _by_split(rows: pa.Table, removed: npt.NDArray[np.bool_]) -> dict[str, int]:
-    return dict(Counter(str(name or "none") for name in keep(rows, removed)["split"].to_pylist()).most_common())
+    return dict(Counter(str(name or "none") for name in keep_rows(rows, removed)["split"].to_pylist()).most_common())
 
 
-def _conflicts(rows: pa.Table, leader: leaders.Places) -> list[dict[str, Any]]:
-    """Clusters whose members are labelled differently: the id that stays, and how often each label occurs."""
+def _conflicts(rows: pa.Table, leader: near_duplicates.Places) -> list[dict[str, Any]]:
+    """Clusters with different labels: the id that stays, and how often each label occurs."""
     ids, labels = rows["id"].to_pylist(), rows["label"].to_pylist()
     found: dict[int, Counter[str]] = defaultdict(Counter)
     for item, lead in enumerate(leader.tolist()):
@@ -201,11 +238,35 @@ def _conflicts(rows: pa.Table, leader: leaders.Places) -> list[dict[str, Any]]:
     ]
 
 
+def comparable_vectors(vectors: Vectors, modality: str, extractor: str | None) -> Vectors:
+    """(N, D) of length 1, whose products are similarities; 0 for one that is like no other."""
+    if extractor not in (None, DESCRIPTOR):
+        return _normalise(vectors)
+    if modality in _PATTERNS:
+        return _normalise(vectors - vectors.mean(axis=1, keepdims=True))
+    if modality in _MEASUREMENTS and len(vectors) > 1:
+        mean, spread = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
+        spread[spread < _NO_SPREAD] = 1.0
+        return _normalise((vectors - mean.astype(np.float32)) / spread.astype(np.float32))
+    return _normalise(vectors)
+
+
+def least_cosine(modality: str, extractor: str | None) -> float:
+    """The default product from which two media are near-duplicates."""
+    return PATTERN if extractor in (None, DESCRIPTOR) and modality in _PATTERNS else COSINE
+
+
+def _normalise(vectors: Vectors) -> Vectors:
+    """Each of length 1; one without direction stays 0."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
+
+
 DEDUPLICATE = Operation(
     name="deduplicate",
     what="keep one of several examples that are equal or nearly so",
     parameters=DeduplicateParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     refers={"extractor": "extractor"},
 )

@@ -1,12 +1,14 @@
-"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/scans/deidentification/).
+"""Rewrite the DICOM files of a version without identities, after PS3.15 Annex E (modalities/medical/deidentification/).
 
-The next version holds none of the old bytes: its manifest names one new pack, and every column that a file fills is
-filled anew from the rewritten file. Groups become the pseudonyms that the files carry as patients, so that splits stay
-as they are; ids, keys and names of files are new. Of the old row it keeps, hidden and in no export, the key, so that
-whoever forgets a file forgets what was made of it. The versions before hold what they held.
+The next version holds none of the old bytes: its manifest names one new pack, and every column that comes from a file
+is filled anew from the rewritten file. Groups become the pseudonyms that the files carry as patients, so that splits
+stay as they are; ids, keys and names of files are new. The key of the old row stays, hidden and in no export, so that
+purging a file also purges its rewritten copy. Earlier versions are unchanged.
 
-Columns that the caller brought are theirs: those that are named are dropped or get pseudonyms, and so does one in whose
-cells somebody stands who was taken out of a file. All others stay, and the audit names them.
+Columns of the caller's: named ones are dropped or get pseudonyms, and so does a column whose cells name a person who
+was removed from a file. All others stay, and the audit names them.
+
+`rewrite` meets the foreign files, in a sandboxed process: it rewrites each and validates the result as an ingest would.
 """
 
 from __future__ import annotations
@@ -38,25 +40,29 @@ from speciate.datasets.columns import (
     with_column,
 )
 from speciate.datasets.identity import sha256
-from speciate.datasets.intake.judging import Verdict, checked
-from speciate.datasets.intake.rows import MISSING
-from speciate.datasets.loading.rewriting import Rewritten
-from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
+from speciate.datasets.ingest.draft import MISSING
+from speciate.datasets.ingest.validation import Verdict, parse_verdicts, validate_bytes
+from speciate.datasets.loading.decoding import cached_reader
+from speciate.datasets.operations.context import Context, RewrittenFile
+from speciate.datasets.operations.operation import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.ids import id_from_key
-from speciate.modalities.scans.deidentification.engine import is_looked_for
-from speciate.modalities.scans.deidentification.profile import parse_profile
-from speciate.modalities.scans.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities import find
+from speciate.modalities.bundles import is_bundle, members_of
+from speciate.modalities.contract import DecodeError
+from speciate.modalities.medical.deidentification.deidentifier import Deidentified, deidentify, is_looked_for
+from speciate.modalities.medical.deidentification.profile import parse_profile
+from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms
+from speciate.modalities.medical.dicom import of_series
+from speciate.refs import id_from_key
 
 COLUMN = "deidentified"
-"""By which profile; null where a row was not rewritten. An export of files looks for it."""
+"""By which profile; null if a row was not rewritten. An export of files looks for it."""
 TEXT_COLUMN = "text_suspected"
-_SERVICE = "speciate.datasets.operations.deidentified_files:rewrite"
+_SERVICE = "speciate.datasets.operations.deidentify:rewrite"
 _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
-_ASIDE = "Set aside before it was de-identified."
+_EXCLUDED = "Excluded before it was de-identified."
 _NOT_KEPT = "it could not be read when it came in, and of such files no bytes are kept."
 
 
@@ -71,7 +77,7 @@ class DeidentifyParameters(Parameters):
     pseudonym_columns: list[str] = Field([], description="Columns of yours whose values become pseudonyms.")
 
 
-def foresee(parameters: DeidentifyParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: DeidentifyParameters, manifest: Manifest, others: Others) -> Manifest:
     parse_profile(parameters.profile)
     if not holds_dicom(manifest):
         raise refusal(
@@ -91,7 +97,7 @@ def foresee(parameters: DeidentifyParameters, manifest: Manifest, others: Others
 
 
 def holds_dicom(manifest: Manifest) -> bool:
-    """Whether its media are DICOM files: pictures, or waveforms, which say of what kind they are."""
+    """Whether its media are DICOM files: images, or waveforms that declare their kind."""
     waveforms = manifest.modality == "time-series" and "modality_code" in manifest.columns
     return (manifest.modality == "dicom" or waveforms) and not manifest.inputs
 
@@ -102,12 +108,14 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     modality = context.manifest.modality
     payload = {"modality": modality, "profile": str(profile), "key": pseudonyms.key.hex()}
     contents, never_kept = _contents(rows, context)
-    done = context.rewritten(_SERVICE, payload, contents)
-    files = {content: _File.of(each, modality) for content, each in done.media.items()}
-    files |= {content: _File.of(Rewritten(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept}
+    done = context.rewrite(_SERVICE, payload, contents)
+    files = {content: _DeidentifiedFile.of(each, modality) for content, each in done.media.items()}
+    files |= {
+        content: _DeidentifiedFile.of(RewrittenFile(None, 0, {"reason": _NOT_KEPT}), modality) for content in never_kept
+    }
     own = _columns_of_files(files) & {*context.manifest.columns}
     theirs = [name for name in context.manifest.columns if name not in {*own, "bytes", COLUMN, TEXT_COLUMN}]
-    named = _naming(rows, theirs, files) - {context.manifest.label}
+    named = _identifying_columns(rows, theirs, files) - {context.manifest.label}
     dropped = set(parameters.drop_columns)
     replaced = (named | set(parameters.pseudonym_columns)) - dropped
     rows = rows.drop_columns(sorted(dropped))
@@ -115,7 +123,7 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
         cells = [None if cell is None else pseudonyms.name(str(cell)) for cell in rows[name].to_pylist()]
         rows = with_column(rows, name, pa.array(cells, pa.string()))
     rows = _without_cells(rows, files, [name for name in theirs if name not in dropped | replaced], context.manifest)
-    rows = _rewritten(rows, files, own, pseudonyms, str(profile))
+    rows = _rewrite_rows(rows, files, own, pseudonyms, str(profile))
     manifest = context.manifest.model_copy(update={"packs": (done.pack.relative_to(context.root).as_posix(),)})
     kept = [name for name in theirs if name not in dropped | replaced]
     columns = {"from_the_files": sorted(own), "pseudonyms": sorted(replaced), "dropped": sorted(dropped), "kept": kept}
@@ -123,21 +131,25 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
 
 
 def _contents(rows: pa.Table, context: Context) -> tuple[list[str], list[str]]:
-    """Files to rewrite, each once; and those of which nothing was kept, for they could not be read when they came in.
-    Bytes of a file that could be read are not asked about: where they are lost, rewriting says so."""
+    """Files to rewrite, each once; and files without stored bytes, because they were unreadable at ingest.
+
+    Bytes of readable files are not checked here: if they are lost, rewriting reports it.
+    """
     read = dict[str, bool]()
     for content, quality in zip(rows[CONTENT].to_pylist(), rows["quality"].to_pylist(), strict=True):
         if content:
             read[content] = read.get(content, False) or quality in ("ok", "partial")
     unread = [content for content, was_read in read.items() if not was_read]
-    held = context.held(unread) if unread else set()
-    never_kept = [content for content in unread if content not in held]
+    stored = context.stored_contents(unread) if unread else set()
+    never_kept = [content for content in unread if content not in stored]
     return [content for content in read if content not in {*never_kept}], never_kept
 
 
 def key_of(root: Path, dataset: str) -> bytes:
-    """The secret of a dataset's pseudonyms, from that of the workspace, which is made when it is first needed. It lies
-    in a file of its own, for its owner's eyes alone, and in no export and no backup."""
+    """The secret of a dataset's pseudonyms, derived from that of the workspace, which is created on first use.
+
+    It lies in a file that only its owner can read, and in no export and no backup.
+    """
     path = root / _KEY_FILE
     if not path.exists():
         fresh = path.with_name(f".{_KEY_FILE}.{secrets.token_hex(6)}")
@@ -162,31 +174,33 @@ def key_of(root: Path, dataset: str) -> bytes:
     return hmac.digest(found, dataset.encode(), hashlib.sha256)
 
 
-class _File(NamedTuple):
-    """What became of one medium."""
+class _DeidentifiedFile(NamedTuple):
+    """The result for one medium."""
 
     content: str | None
     size: int
     verdict: Verdict
-    told: dict[str, Any]
+    report: dict[str, Any]
 
     @classmethod
-    def of(cls, each: Rewritten, modality: str) -> _File:
+    def of(cls, each: RewrittenFile, modality: str) -> _DeidentifiedFile:
         if each.content is None:
-            why = str(each.told.get("reason") or "its process failed.")
-            return cls(None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.told)
-        (verdict,) = checked({"verdicts": [each.told["verdict"]]}, modality, 1)
-        return cls(each.content, each.size, verdict, each.told)
+            why = str(each.report.get("reason") or "its process failed.")
+            return cls(
+                None, 0, Verdict("refused", f"It could not be de-identified: {why}", {}, None, None), each.report
+            )
+        (verdict,) = parse_verdicts({"verdicts": [each.report["verdict"]]}, modality, 1)
+        return cls(each.content, each.size, verdict, each.report)
 
 
-def _columns_of_files(files: dict[str, _File]) -> set[str]:
-    return {str(name) for each in files.values() for name in each.told.get("names", ())}
+def _columns_of_files(files: dict[str, _DeidentifiedFile]) -> set[str]:
+    return {str(name) for each in files.values() for name in each.report.get("names", ())}
 
 
-def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> set[str]:
-    """Columns with a cell that says who was taken out of the file of its row, or what the file was called."""
+def _identifying_columns(rows: pa.Table, columns: Sequence[str], files: dict[str, _DeidentifiedFile]) -> set[str]:
+    """Columns with a cell that names a person removed from the file of its row, or the file itself."""
     people = {
-        content: {person.casefold() for person in each.told.get("people", ()) if is_looked_for(person)}
+        content: {person.casefold() for person in each.report.get("people", ()) if is_looked_for(person)}
         for content, each in files.items()
     }
     found = set[str]()
@@ -200,9 +214,13 @@ def _naming(rows: pa.Table, columns: Sequence[str], files: dict[str, _File]) -> 
     return found
 
 
-def _without_cells(rows: pa.Table, files: dict[str, _File], columns: Sequence[str], manifest: Manifest) -> pa.Table:
-    """Rows whose file was not rewritten keep nothing in these columns but the label: what of it came from the file, and
-    whom it named, nobody can tell."""
+def _without_cells(
+    rows: pa.Table, files: dict[str, _DeidentifiedFile], columns: Sequence[str], manifest: Manifest
+) -> pa.Table:
+    """Empties these columns, but for the label, in rows whose file was not rewritten.
+
+    Nobody can know which of those cells came from the file or whom it named.
+    """
     blank = [bool(content) and files[content].content is None for content in rows[CONTENT].to_pylist()]
     if not any(blank):
         return rows
@@ -215,7 +233,7 @@ def _without_cells(rows: pa.Table, files: dict[str, _File], columns: Sequence[st
 
 
 def _words(cell: Any) -> set[str]:
-    """A cell as a whole, without its signs, and its words."""
+    """A cell as a whole, without punctuation, and its words."""
     if cell is None or isinstance(cell, bool | list | dict | bytes):
         return set()
     text = str(cell).casefold().strip()
@@ -224,14 +242,14 @@ def _words(cell: Any) -> set[str]:
 
 
 def _names_of(source: str) -> set[str]:
-    """How a file may be called: its path, its name, its name without a suffix."""
+    """Possible names of a file: its path, its name, its name without a suffix."""
     path = source.casefold()
     name = path.rpartition("/")[2]
     return {path, name, name.rpartition(".")[0] or name}
 
 
-def _rewritten(
-    rows: pa.Table, files: dict[str, _File], own: set[str], pseudonyms: Pseudonyms, profile: str
+def _rewrite_rows(
+    rows: pa.Table, files: dict[str, _DeidentifiedFile], own: set[str], pseudonyms: Pseudonyms, profile: str
 ) -> pa.Table:
     before = rows[CONTENT].to_pylist()
     made = [files.get(content) if content else None for content in before]
@@ -242,7 +260,7 @@ def _rewritten(
     ]
     contents = [each.content if each else None for each in made]
     groups = [None if group is None else pseudonyms.name(group) for group in rows["group_key"].to_pylist()]
-    rows = _judged(rows, made)
+    rows = _with_quality(rows, made)
     ids = _ids(contents, windows, rows)
     origins = rows[ORIGIN].to_pylist() if ORIGIN in rows.column_names else [None] * rows.num_rows
     origins = [origin or key for origin, key in zip(origins, rows[KEY].to_pylist(), strict=True)]
@@ -270,21 +288,21 @@ def _rewritten(
     return _with_fields(rows, made, windows, own)
 
 
-def _judged(rows: pa.Table, made: Sequence[_File | None]) -> pa.Table:
-    """Quality and reason: of what was set aside before, the reason may quote the file, so it is told anew."""
+def _with_quality(rows: pa.Table, made: Sequence[_DeidentifiedFile | None]) -> pa.Table:
+    """Quality and reason; the reason of a row that was excluded before may quote the file, so it is replaced."""
     qualities, reasons = rows["quality"].to_pylist(), rows["reason"].to_pylist()
     for place, each in enumerate(made):
         if each is not None and each.verdict.quality != "ok":
             qualities[place] = each.verdict.quality if qualities[place] == "ok" else qualities[place]
             reasons[place] = each.verdict.reason
         elif reasons[place] is not None and reasons[place] != MISSING:
-            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _ASIDE) if each is not None else _ASIDE
+            reasons[place] = each.verdict.fields.get(TEXT_COLUMN, _EXCLUDED) if each is not None else _EXCLUDED
     rows = with_column(rows, "quality", pa.array(qualities, pa.string()))
     return with_column(rows, "reason", pa.array(reasons, pa.string()))
 
 
 def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table) -> list[str]:
-    """From what the rows hold now; of several that hold the same, and of those that hold nothing, by their place."""
+    """Ids from the rows' new content; among equal or empty contents by position."""
     times: Counter[str] = Counter()
     found = []
     for content, window in zip(contents, windows, strict=True):
@@ -294,8 +312,10 @@ def _ids(contents: Sequence[str | None], windows: Sequence[str], rows: pa.Table)
     return found
 
 
-def _with_fields(rows: pa.Table, made: Sequence[_File | None], windows: Sequence[str], own: set[str]) -> pa.Table:
-    """The columns that files fill. Of a window, numbers are those of the window and stay."""
+def _with_fields(
+    rows: pa.Table, made: Sequence[_DeidentifiedFile | None], windows: Sequence[str], own: set[str]
+) -> pa.Table:
+    """The columns that come from files, filled. Numbers of a window belong to the window and stay."""
     for name in sorted({*own, "bytes"} & {*rows.column_names}):
         kind, old = rows.schema.field(name).type, rows[name].to_pylist()
         stays = pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -311,13 +331,13 @@ def _with_fields(rows: pa.Table, made: Sequence[_File | None], windows: Sequence
     return rows
 
 
-def _audit(profile: str, files: dict[str, _File], columns: dict[str, list[str]]) -> dict[str, Any]:
+def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str, list[str]]) -> dict[str, Any]:
     tags: dict[str, Counter[str]] = {}
     warnings: Counter[str] = Counter()
     for each in files.values():
-        for name, done in each.told.get("changes", {}).items():
+        for name, done in each.report.get("changes", {}).items():
             tags.setdefault(str(name), Counter()).update({str(what): int(count) for what, count in done.items()})
-        warnings.update(str(warning) for warning in each.told.get("warnings", ()))
+        warnings.update(str(warning) for warning in each.report.get("warnings", ()))
     failed = sum(each.content is None for each in files.values())
     actions = sum(tags.values(), Counter[str]())
     return {
@@ -333,11 +353,62 @@ def _audit(profile: str, files: dict[str, _File], columns: dict[str, list[str]])
     }
 
 
+def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service (`rewrite_media`): {packs, contents, modality, profile, key} -> {file, items}.
+
+    An item has `length`, `reason` if nothing could be written, the `verdict` on the new file, `names` of all columns
+    that the file fills before or after, `changes`, `people` that were removed, and `warnings`. `key` is hexadecimal and
+    in no answer.
+    """
+    profile, pseudonyms = parse_profile(payload["profile"]), Pseudonyms(bytes.fromhex(payload["key"]))
+    reader, path, items = cached_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[dict[str, Any]]()
+    with path.open("wb") as file:
+        for content in payload["contents"]:
+            data = reader.get(content)
+            try:
+                made = [deidentify(each, profile, pseudonyms) for each in _instances(data)]
+            except DecodeError as error:
+                items.append(
+                    {"length": None, "reason": error.detail, "names": _filled_columns(payload["modality"], data)}
+                )
+                continue
+            written = of_series([each.data for each in made])
+            file.write(written)
+            items.append({"length": len(written), **_file_report(payload["modality"], data, written, made)})
+    return {"file": path.name, "items": items}
+
+
+def _instances(data: bytes) -> list[bytes]:
+    return list(members_of(data).values()) if is_bundle(data) else [data]
+
+
+def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidentified]) -> dict[str, Any]:
+    verdict = validate_bytes(find(modality), written, as_is=True)
+    changes: dict[str, dict[str, int]] = {}
+    for each in made:
+        for name, done in each.changes.items():
+            counts = changes.setdefault(name, {})
+            for what, count in done.items():
+                counts[what] = counts.get(what, 0) + count
+    return {
+        "verdict": list(verdict),
+        "names": sorted({*_filled_columns(modality, data), *verdict.fields}),
+        "changes": changes,
+        "people": sorted({person for each in made for person in each.people}),
+        "warnings": sorted({warning for each in made for warning in each.warnings}),
+    }
+
+
+def _filled_columns(modality: str, data: bytes) -> list[str]:
+    """The columns that the original file filled."""
+    return sorted(validate_bytes(find(modality), data).fields)
+
+
 DEIDENTIFY = Operation(
     name="deidentify",
     what="rewrite DICOM files without identities, after PS3.15 Annex E",
     parameters=DeidentifyParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     needs=("pydicom", "scipy"),
 )

@@ -16,9 +16,21 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from speciate.datasets.operations.context import Context, Vectors
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import SPLITS, Splits, keep, usable, within
-from speciate.datasets.row_parts import check_named, find_part, having
+from speciate.datasets.operations.operation import (
+    SPLITS,
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    Splits,
+    check_part_allowed,
+    find_part,
+    keep_rows,
+    refusal,
+    rows_with_part,
+    usable_rows,
+    usable_rows_in,
+)
 from speciate.datasets.versions import Manifest
 
 _CUT = 3.5
@@ -35,7 +47,7 @@ class OutlierParameters(Parameters):
     share: float | None = Field(None, gt=0, lt=1, description="Instead of cut: the farthest share of the rows.")
     neighbours: int = Field(10, ge=1, le=1000)
     extractor: str | None = Field(None, description="Default: the modality's own features.")
-    part: str | None = Field(None, description="Mixed rows: the part that is looked at; rows without it stay.")
+    part: str | None = Field(None, description="Mixed rows: the part to compare; rows without it stay.")
     splits: Splits = SPLITS
 
     @model_validator(mode="after")
@@ -45,14 +57,14 @@ class OutlierParameters(Parameters):
         return self
 
 
-def foresee(parameters: OutlierParameters, manifest: Manifest, others: Others) -> Manifest:
-    check_named(parameters.part, manifest.modality)
+def preflight(parameters: OutlierParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_part_allowed(parameters.part, manifest.modality)
     return manifest
 
 
 def apply(rows: pa.Table, parameters: OutlierParameters, context: Context) -> Outcome:
-    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable(rows))), parameters.part)
-    places = np.flatnonzero(usable(rows) if part is None else usable(rows) & having(rows, part))
+    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable_rows(rows))), parameters.part)
+    places = np.flatnonzero(usable_rows(rows) if part is None else usable_rows(rows) & rows_with_part(rows, part))
     if len(places) < _LEAST:
         raise refusal(
             f"{len(places)} usable examples are too few to tell what is unusual; {_LEAST} are needed.",
@@ -60,10 +72,10 @@ def apply(rows: pa.Table, parameters: OutlierParameters, context: Context) -> Ou
         )
     chosen = rows.take(pa.array(places))
     scores = distances(context.vectors(chosen, parameters.extractor, part), min(parameters.neighbours, len(places) - 1))
-    far = _far(scores, within(chosen, parameters.splits), parameters)
+    far = _outliers(scores, usable_rows_in(chosen, parameters.splits), parameters)
     kept = np.ones(rows.num_rows, bool)
     kept[places[far]] = False
-    return Outcome(keep(rows, kept), _audit(chosen, scores, far))
+    return Outcome(keep_rows(rows, kept), _audit(chosen, scores, far))
 
 
 def distances(vectors: Vectors, neighbours: int) -> Scores:
@@ -75,7 +87,7 @@ def distances(vectors: Vectors, neighbours: int) -> Scores:
 
 
 def modified_z(scores: Scores) -> Scores:
-    """Iglewicz and Hoaglin's, with their stand-in where the median absolute deviation is 0; 0 where all are equal."""
+    """Iglewicz and Hoaglin's, with their stand-in where the median absolute deviation is 0; 0 if all are equal."""
     apart = scores - np.median(scores)
     median, mean = float(np.median(np.abs(apart))), float(np.abs(apart).mean())
     if median > _NOTHING * mean:
@@ -83,7 +95,9 @@ def modified_z(scores: Scores) -> Scores:
     return apart / (1.2533 * mean) if mean > 0 else np.zeros_like(apart)
 
 
-def _far(scores: Scores, candidates: npt.NDArray[np.bool_], parameters: OutlierParameters) -> npt.NDArray[np.bool_]:
+def _outliers(
+    scores: Scores, candidates: npt.NDArray[np.bool_], parameters: OutlierParameters
+) -> npt.NDArray[np.bool_]:
     if parameters.share is None:
         return candidates & (modified_z(scores) > (parameters.cut or _CUT))
     farthest = np.argsort(-np.where(candidates, scores, -np.inf), kind="stable")
@@ -96,12 +110,12 @@ def _audit(rows: pa.Table, scores: Scores, far: npt.NDArray[np.bool_]) -> dict[s
     low, middle, high = np.quantile(scores, (0.05, 0.5, 0.95))
     order = [place for place in np.argsort(-scores, kind="stable") if far[place]][:_SHOWN]
     return {
-        "scores": {"p5": _short(low), "median": _short(middle), "p95": _short(high), "max": _short(scores.max())},
-        "farthest": [{"id": rows["id"][int(place)].as_py(), "score": _short(scores[place])} for place in order],
+        "scores": {"p5": _round(low), "median": _round(middle), "p95": _round(high), "max": _round(scores.max())},
+        "farthest": [{"id": rows["id"][int(place)].as_py(), "score": _round(scores[place])} for place in order],
     }
 
 
-def _short(number: float) -> float:
+def _round(number: float) -> float:
     return float(f"{number:.4g}")
 
 
@@ -109,7 +123,7 @@ DROP_OUTLIERS = Operation(
     name="drop_outliers",
     what="drop examples that are far from all others",
     parameters=OutlierParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     refers={"extractor": "extractor"},
     needs=("sklearn",),

@@ -3,7 +3,7 @@
 Northcutt, Jiang and Chuang, "Confident Learning" (2021), as cleanlab has it, pruned by noise rate. The probabilities
 come from a logistic regression over standardised vectors, which never saw the example nor one of its component:
 groups, copies and near-duplicates lie in one fold (StratifiedGroupKFold). A class with fewer than three components is
-not judged. All usable rows are judged, in every split; `splits` says which of them are flagged or dropped.
+not assessed. All usable rows are assessed, in every split; `splits` says which of them are flagged or dropped.
 """
 
 from __future__ import annotations
@@ -18,11 +18,21 @@ from pydantic import Field
 
 from speciate.datasets.columns import clean, with_column
 from speciate.datasets.operations.context import Context, Vectors
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.foresight import check_classes
-from speciate.datasets.operations.masks import LEARNED, Mask, Splits, keep, usable, within
-from speciate.datasets.split import components
-from speciate.datasets.splitting import members_of
+from speciate.datasets.operations.operation import (
+    LEARNED,
+    Mask,
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    Splits,
+    check_classes,
+    keep_rows,
+    refusal,
+    usable_rows,
+    usable_rows_in,
+)
+from speciate.datasets.splits import components, members_of
 from speciate.datasets.versions import Manifest
 
 ISSUE, SUGGESTION, QUALITY = "label_issue", "label_suggestion", "label_quality"
@@ -30,7 +40,7 @@ _FOLDS, _LEAST = 5, 3
 _SHOWN = 10
 
 Codes = npt.NDArray[np.int64]
-Chances = npt.NDArray[np.float64]  # (N, C)
+Probabilities = npt.NDArray[np.float64]  # (N, C)
 
 
 class LabelErrorParameters(Parameters):
@@ -42,15 +52,15 @@ class LabelErrorParameters(Parameters):
     seed: int = 0
 
 
-class Judged(NamedTuple):
-    """Of N labels; `quality` is the out-of-fold probability of the given one, NaN where it was not judged."""
+class LabelQuality(NamedTuple):
+    """Of N labels; `quality` is the out-of-fold probability of the given label, NaN if it was not assessed."""
 
     issue: Mask
     suggestion: Codes
     quality: npt.NDArray[np.float64]
 
 
-def foresee(parameters: LabelErrorParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: LabelErrorParameters, manifest: Manifest, others: Others) -> Manifest:
     check_classes(manifest, "find_label_errors")
     if parameters.action == "drop":
         return manifest
@@ -64,36 +74,37 @@ def foresee(parameters: LabelErrorParameters, manifest: Manifest, others: Others
 
 def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) -> Outcome:
     labels = rows["label"].to_pylist()
-    places = np.array([i for i in np.flatnonzero(usable(rows)) if labels[i] is not None], np.int64)
+    places = np.array([i for i in np.flatnonzero(usable_rows(rows)) if labels[i] is not None], np.int64)
     chosen = rows.take(pa.array(places))
     names, codes = np.unique(np.array([str(labels[i]) for i in places], object), return_inverse=True)
     group = components(members_of(chosen, context.manifest.modality))
-    wanted = _judgeable(codes, group, names)
+    wanted = _learnable(codes, group, names)
     vectors = context.vectors(chosen.filter(pa.array(wanted)), parameters.extractor)
-    judged = _spread(judge(vectors, codes[wanted], group[wanted], parameters.seed), wanted)
-    audit = _audit(chosen, names, codes, judged) | _left_out(names, codes, wanted)
+    assessed = _scatter(find_issues(vectors, codes[wanted], group[wanted], parameters.seed), wanted)
+    audit = _audit(chosen, names, codes, assessed) | _left_out(names, codes, wanted)
     if parameters.action == "drop":
         kept = np.ones(rows.num_rows, bool)
-        kept[places[judged.issue & within(chosen, parameters.splits or LEARNED)]] = False
-        return Outcome(keep(rows, kept), audit)
-    flagged = within(chosen, parameters.splits) if parameters.splits else np.ones(len(places), bool)
-    told = Judged(judged.issue[flagged], judged.suggestion[flagged], judged.quality[flagged])
-    return Outcome(_flagged(rows, places[flagged], names, told), audit, flagged_column=ISSUE)
+        kept[places[assessed.issue & usable_rows_in(chosen, parameters.splits or LEARNED)]] = False
+        return Outcome(keep_rows(rows, kept), audit)
+    flagged = usable_rows_in(chosen, parameters.splits) if parameters.splits else np.ones(len(places), bool)
+    flags = LabelQuality(assessed.issue[flagged], assessed.suggestion[flagged], assessed.quality[flagged])
+    return Outcome(_flag_rows(rows, places[flagged], names, flags), audit, flagged_column=ISSUE)
 
 
-def judge(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> Judged:
-    """`codes`: (N,) classes, any numbers; `groups`: (N,) what must not be learned from and judged at once."""
+def find_issues(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> LabelQuality:
+    """`codes`: (N,) classes, any numbers; `groups`: (N,) components, each wholly in training or in the held-out
+    fold."""
     from cleanlab.filter import find_label_issues
 
     kinds, labels = np.unique(codes, return_inverse=True)
-    chances, judged = out_of_fold(vectors, labels, groups, seed)
+    probabilities, assessed = out_of_fold(vectors, labels, groups, seed)
     issue = np.zeros(len(labels), bool)
-    issue[judged] = find_label_issues(labels[judged], chances[judged], n_jobs=1)
-    quality = np.where(judged, chances[np.arange(len(labels)), labels], np.nan)
-    return Judged(issue, kinds[chances.argmax(axis=1)], quality)
+    issue[assessed] = find_label_issues(labels[assessed], probabilities[assessed], n_jobs=1)
+    quality = np.where(assessed, probabilities[np.arange(len(labels)), labels], np.nan)
+    return LabelQuality(issue, kinds[probabilities.argmax(axis=1)], quality)
 
 
-def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Chances, Mask]:
+def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Probabilities, Mask]:
     """(N, C) probabilities of the classes 0..C-1, and for which rows the own class was among those learned."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -103,8 +114,8 @@ def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tu
 
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     folds = StratifiedGroupKFold(min(_FOLDS, fewest), shuffle=True, random_state=seed)
-    chances = np.zeros((len(labels), int(labels.max()) + 1))
-    judged = np.zeros(len(labels), bool)
+    probabilities = np.zeros((len(labels), int(labels.max()) + 1))
+    assessed = np.zeros(len(labels), bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # probabilities good enough to rank by
         warnings.simplefilter("ignore", UserWarning)  # a fold may lack a rare class
@@ -113,13 +124,13 @@ def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tu
             if len(classes) < 2:
                 continue
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-            chances[np.ix_(hold, classes)] = model.fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
-            judged[hold] = np.isin(labels[hold], classes)
-    return chances, judged
+            probabilities[np.ix_(hold, classes)] = model.fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
+            assessed[hold] = np.isin(labels[hold], classes)
+    return probabilities, assessed
 
 
-def _judgeable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
-    """INVALID where fewer than two classes have enough components."""
+def _learnable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
+    """INVALID if fewer than two classes have enough components."""
     units = np.array([len(np.unique(groups[codes == code])) for code in range(len(names))])
     enough = units >= _LEAST
     if enough.sum() < 2:
@@ -134,39 +145,39 @@ def _judgeable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
     return np.asarray(enough[codes], bool)
 
 
-def _spread(judged: Judged, wanted: Mask) -> Judged:
-    """Over all rows again."""
+def _scatter(assessed: LabelQuality, wanted: Mask) -> LabelQuality:
+    """The result over all rows again."""
     issue, suggestion, quality = np.zeros(len(wanted), bool), np.full(len(wanted), -1), np.full(len(wanted), np.nan)
-    issue[wanted], suggestion[wanted], quality[wanted] = judged
-    return Judged(issue, suggestion, quality)
+    issue[wanted], suggestion[wanted], quality[wanted] = assessed
+    return LabelQuality(issue, suggestion, quality)
 
 
-def _flagged(rows: pa.Table, places: Codes, names: npt.NDArray[Any], judged: Judged) -> pa.Table:
-    """Null for rows that were not judged; a suggestion only where there is an issue."""
+def _flag_rows(rows: pa.Table, places: Codes, names: npt.NDArray[Any], assessed: LabelQuality) -> pa.Table:
+    """Null for rows that were not assessed; a suggestion only if there is an issue."""
     issue: list[bool | None] = [None] * rows.num_rows
     suggestion: list[str | None] = [None] * rows.num_rows
     quality: list[float | None] = [None] * rows.num_rows
-    for place, bad, code, chance in zip(places.tolist(), *map(np.ndarray.tolist, judged), strict=True):
-        if not np.isnan(chance):
-            issue[place], quality[place] = bad, round(chance, 6)
+    for place, bad, code, probability in zip(places.tolist(), *map(np.ndarray.tolist, assessed), strict=True):
+        if not np.isnan(probability):
+            issue[place], quality[place] = bad, round(probability, 6)
             suggestion[place] = str(names[code]) if bad else None
     rows = with_column(rows, ISSUE, pa.array(issue, pa.bool_()))
     rows = with_column(rows, SUGGESTION, pa.array(suggestion, pa.string()))
     return with_column(rows, QUALITY, pa.array(quality, pa.float64()))
 
 
-def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, judged: Judged) -> dict[str, Any]:
-    found = np.flatnonzero(judged.issue)
-    worst = found[np.argsort(judged.quality[found], kind="stable")][:_SHOWN]
+def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, assessed: LabelQuality) -> dict[str, Any]:
+    found = np.flatnonzero(assessed.issue)
+    worst = found[np.argsort(assessed.quality[found], kind="stable")][:_SHOWN]
     return {
-        "judged": int((~np.isnan(judged.quality)).sum()),
+        "judged": int((~np.isnan(assessed.quality)).sum()),
         "issues": len(found),
         "worst": [
             {
                 "id": rows["id"][int(place)].as_py(),
                 "label": clean(str(names[codes[place]])),
-                "suggestion": clean(str(names[judged.suggestion[place]])),
-                "quality": round(float(judged.quality[place]), 4),
+                "suggestion": clean(str(names[assessed.suggestion[place]])),
+                "quality": round(float(assessed.quality[place]), 4),
             }
             for place in worst
         ],
@@ -180,9 +191,9 @@ def _left_out(names: npt.NDArray[Any], codes: Codes, wanted: Mask) -> dict[str, 
 
 FIND_LABEL_ERRORS = Operation(
     name="find_label_errors",
-    what="mark or drop examples whose label is probably wrong",
+    what="flag or drop examples whose label is probably wrong",
     parameters=LabelErrorParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     refers={"extractor": "extractor"},
     needs=("sklearn", "cleanlab"),

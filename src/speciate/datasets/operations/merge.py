@@ -1,11 +1,10 @@
-"""Take in the rows of another dataset: of the same modality, shown to models by the same columns.
+"""Append the rows of another dataset with the same modality and input columns.
 
-A row whose source cells (of media: whose bytes) are there already is not taken again, and where the two label it
-differently, the label that is there stands and the conflict is told. Where examples are grouped here, rows of the
-other that have no group are left out unless `ungrouped` says to take them. Splits are kept, but where the other's rows
-join groups or near-duplicates of several splits, all of those go where a model may have learned from one: to train
-rather than validation, and never to test. Where only one of the two is labelled, rows of the other are set aside until
-they are labelled.
+A row whose source cells (of media: whose bytes) exist already is not appended again; if the two label it differently,
+the existing label stays and the conflict is reported. If examples are grouped here, rows of the other dataset without a
+group are left out unless `ungrouped` says to append them. Splits are kept. But if the other's rows join groups or
+near-duplicates of several splits, all of those move to a split that models learn from: to train rather than validation,
+and never to test. If only one of the two is labelled, rows of the other are excluded until they are labelled.
 """
 
 from __future__ import annotations
@@ -20,20 +19,27 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from speciate.datasets.columns import CONTENT, KEY, clean, with_column
-from speciate.datasets.intake.rows import MISSING
+from speciate.datasets.ingest.append import is_grouped, rows_without_group
+from speciate.datasets.ingest.draft import MISSING
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import Mask, keep, usable
-from speciate.datasets.split import components
-from speciate.datasets.splitting import members_of
-from speciate.datasets.ungrouped import is_grouped, lacking
+from speciate.datasets.operations.operation import (
+    Mask,
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    keep_rows,
+    refusal,
+    usable_rows,
+)
+from speciate.datasets.splits import components, members_of
 from speciate.datasets.versions import Manifest
-from speciate.ids import id_from_key
+from speciate.refs import id_from_key
 
 _SHOWN = 10
 _WAY = (
     "Give them groups: make the other dataset with create_dataset(group_by=...), or by a step 'split' with group_by. "
-    "Where none of them belongs to a group here: ungrouped='take'."
+    "If none of them belongs to a group here: ungrouped='take'."
 )
 _LEFT_OUT = "{count} rows have no group, as the rows here do, and were left out: they might leak. {way}"
 
@@ -46,7 +52,7 @@ class MergeParameters(Parameters):
     )
 
 
-def foresee(parameters: MergeParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: MergeParameters, manifest: Manifest, others: Others) -> Manifest:
     other = others[parameters.dataset]
     if other.modality != manifest.modality:
         raise refusal(f"{other.ref} holds {other.modality}, and {manifest.ref} {manifest.modality}.")
@@ -79,14 +85,14 @@ def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outc
     other = context.other(parameters.dataset)
     known = pc.is_in(other.rows[KEY], value_set=rows[KEY].combine_chunks(), skip_nulls=True)
     unknown = other.rows.filter(pc.invert(known))
-    taken = _of_groups(rows, unknown, parameters, context.manifest)
+    taken = _rows_of_groups(rows, unknown, parameters, context.manifest)
     fresh = _with_free_ids(taken, rows["id"].to_pylist())
     conflicts = _conflicts(rows, other.rows)
-    manifest = foresee(parameters, context.manifest, {parameters.dataset: other.manifest})
-    merged = _stacked(rows, fresh)
+    manifest = preflight(parameters, context.manifest, {parameters.dataset: other.manifest})
+    merged = _stack(rows, fresh)
     if manifest.label is not None:
-        merged = _without_label_set_aside(merged)
-    moved = _apart(merged, fresh["id"].to_pylist(), manifest.modality)
+        merged = _without_unlabelled(merged)
+    moved = _unite_components(merged, fresh["id"].to_pylist(), manifest.modality)
     audit: dict[str, Any] = {
         "added": fresh.num_rows,
         "already_there": other.rows.num_rows - unknown.num_rows,
@@ -101,9 +107,9 @@ def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outc
     return Outcome(moved.rows, audit, manifest=manifest)
 
 
-def _of_groups(rows: pa.Table, fresh: pa.Table, parameters: MergeParameters, manifest: Manifest) -> pa.Table:
-    """Those of `fresh` that a grouped dataset can take without a leak; all where they are to be taken as they are."""
-    lacks = lacking(fresh)
+def _rows_of_groups(rows: pa.Table, fresh: pa.Table, parameters: MergeParameters, manifest: Manifest) -> pa.Table:
+    """The rows of `fresh` that a grouped dataset can take without a leak; all if the caller says so."""
+    lacks = rows_without_group(fresh)
     if parameters.ungrouped == "take" or not lacks.any() or not is_grouped(rows, manifest.modality):
         return fresh
     if lacks.sum() == fresh.num_rows:
@@ -111,11 +117,11 @@ def _of_groups(rows: pa.Table, fresh: pa.Table, parameters: MergeParameters, man
             f"{manifest.ref} has groups, and no row of {parameters.dataset} says its own: one might lie in two splits.",
             _WAY,
         )
-    return keep(fresh, ~lacks)
+    return keep_rows(fresh, ~lacks)
 
 
 def _with_free_ids(rows: pa.Table, taken: Sequence[str]) -> pa.Table:
-    """Another id for each row whose own is another row's: further copies of a content get the next number."""
+    """Gives new ids to rows whose id is another row's: further copies of a content get the next number."""
     used, ids = set(taken), rows["id"].to_pylist()
     contents, labels, sources = (rows[name].to_pylist() for name in (CONTENT, "label", "source"))
     for place in sorted(range(len(ids)), key=lambda i: (str(contents[i]), str(labels[i]), str(sources[i]), ids[i])):
@@ -141,7 +147,7 @@ def _conflicts(rows: pa.Table, other: pa.Table) -> list[dict[str, Any]]:
     return [found[name] for name in sorted(found)]
 
 
-def _stacked(rows: pa.Table, other: pa.Table) -> pa.Table:
+def _stack(rows: pa.Table, other: pa.Table) -> pa.Table:
     """One table of both, sorted by id; a column of two types becomes text."""
     for name in set(rows.column_names) & set(other.column_names):
         a, b = rows[name], other[name]
@@ -153,11 +159,11 @@ def _stacked(rows: pa.Table, other: pa.Table) -> pa.Table:
             raise refusal(f"The column {name!r} is {a.type} here and {b.type} there, which cannot be one column.")
         else:
             kind = pa.string()
-        rows, other = with_column(rows, name, _as(a, kind)), with_column(other, name, _as(b, kind))
+        rows, other = with_column(rows, name, _cast(a, kind)), with_column(other, name, _cast(b, kind))
     return pa.concat_tables([rows, other], promote_options="permissive").sort_by("id")
 
 
-def _as(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+def _cast(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
     return pa.nulls(len(values), kind) if values.null_count == len(values) else values.cast(kind)
 
 
@@ -165,22 +171,22 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _without_label_set_aside(rows: pa.Table) -> pa.Table:
+def _without_unlabelled(rows: pa.Table) -> pa.Table:
     lacks = pc.and_(pc.equal(rows["quality"], "ok"), pc.is_null(rows["label"]))
     rows = with_column(rows, "reason", pc.if_else(lacks, MISSING, rows["reason"].cast(pa.string())))
     return with_column(rows, "quality", pc.if_else(lacks, "partial", rows["quality"]))
 
 
-class _Apart(NamedTuple):
+class _UnitedComponents(NamedTuple):
     rows: pa.Table
     components: int
     moves: dict[str, int]
     """`test to train` -> rows."""
 
 
-def _apart(rows: pa.Table, fresh: Sequence[str], modality: str) -> _Apart:
-    """Components of fresh and older rows that lie in several splits, moved into the one that was learned from."""
-    places = np.flatnonzero(usable(rows))
+def _unite_components(rows: pa.Table, fresh: Sequence[str], modality: str) -> _UnitedComponents:
+    """Moves components of fresh and older rows that lie in several splits into the one that models learn from."""
+    places = np.flatnonzero(usable_rows(rows))
     chosen = rows.take(pa.array(places))
     component = components(members_of(chosen, modality))
     splits = chosen["split"].to_pylist()
@@ -197,7 +203,9 @@ def _apart(rows: pa.Table, fresh: Sequence[str], modality: str) -> _Apart:
         if name is not None and name != goal:
             moves[f"{name} to {goal}"] += 1
             after[place] = goal
-    return _Apart(with_column(rows, "split", pa.array(after, pa.string())), len(across), dict(moves.most_common()))
+    return _UnitedComponents(
+        with_column(rows, "split", pa.array(after, pa.string())), len(across), dict(moves.most_common())
+    )
 
 
 def _learned_first(split: str) -> tuple[int, str]:
@@ -208,7 +216,7 @@ MERGE = Operation(
     name="merge",
     what="take in the rows of another dataset, none twice",
     parameters=MergeParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
     refers={"dataset": "dataset"},
 )

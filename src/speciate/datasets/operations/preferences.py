@@ -1,9 +1,9 @@
-"""Pairs of a better and a worse answer to the same example: what preference training learns from.
+"""Pairs of a better and a worse answer to the same example, for preference training.
 
-The answers are those of an evaluation's models, or cells of columns (`answer` makes such); which is better say the
-evaluation's scores (a judge's among them), a metric against the truth, numbers in columns, or the column of a person
-who chose. Of several answers the best and the worst are the pair. An example whose answers are equal, or equally good,
-or of which one lacks, has none: it leaves the version and is counted.
+The answers come from an evaluation's models or from columns (`answer` makes such columns). One of these ranks them: the
+evaluation's scores (a judge's among them), a metric against a reference, numbers in columns, or a column with a
+person's choice. The best and the worst answer form the pair. An example without a pair (equal answers, equal scores, or
+a missing answer) leaves the version and is counted.
 """
 
 from __future__ import annotations
@@ -19,9 +19,21 @@ from pydantic import Field, model_validator
 
 from speciate.datasets.columns import with_column
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.foresight import check_column, is_number
-from speciate.datasets.operations.made import HOW, MADE_BY, MADE_FROM, OF_ROWS, beside, with_columns
+from speciate.datasets.operations.operation import (
+    HOW,
+    MADE_BY,
+    MADE_FROM,
+    OF_ROWS,
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    check_column,
+    declare_columns,
+    is_number,
+    provenance_columns,
+    refusal,
+)
 from speciate.datasets.versions import Manifest
 from speciate.vocabulary import find_metric
 
@@ -56,11 +68,11 @@ class PreferencesParameters(Parameters):
 
     @property
     def model(self) -> None:
-        """No step of this asks a model."""
+        """This step asks no model."""
 
 
-class Given(NamedTuple):
-    """One answer to an example: what it is, how good (more is better), and who gave it."""
+class CandidateAnswer(NamedTuple):
+    """One answer to an example: its text, its score (more is better), and its model."""
 
     text: str | None
     score: float | None
@@ -68,31 +80,31 @@ class Given(NamedTuple):
 
 
 class Pair(NamedTuple):
-    chosen: Given
-    rejected: Given
+    chosen: CandidateAnswer
+    rejected: CandidateAnswer
 
 
-def pair(given: Sequence[Given], margin: float = 0.0) -> Pair | str:
+def choose_pair(answers: Sequence[CandidateAnswer], margin: float = 0.0) -> Pair | str:
     """The best against the worst; or why there is none.
 
-    >>> pair([Given("4", 1.0, "a"), Given("5", 0.0, "b")]).chosen.by
+    >>> choose_pair([CandidateAnswer("4", 1.0, "a"), CandidateAnswer("5", 0.0, "b")]).chosen.by
     'a'
-    >>> pair([Given("4", 1.0, "a"), Given(" 4", 0.0, "b")])
+    >>> choose_pair([CandidateAnswer("4", 1.0, "a"), CandidateAnswer(" 4", 0.0, "b")])
     'equal_answers'
     """
-    known = [each for each in given if each.text is not None and each.score is not None and math.isfinite(each.score)]
+    known = [each for each in answers if each.text is not None and each.score is not None and math.isfinite(each.score)]
     if len(known) < 2:
         return LACKING
     best = max(known, key=_score)
     worst = min(reversed(known), key=_score)
-    if len({_plain(each) for each in known}) == 1:
+    if len({_answer_text(each) for each in known}) == 1:
         return EQUAL
-    if _score(best) - _score(worst) <= margin or _plain(best) == _plain(worst):
+    if _score(best) - _score(worst) <= margin or _answer_text(best) == _answer_text(worst):
         return TIED
     return Pair(best, worst)
 
 
-def foresee(parameters: PreferencesParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: PreferencesParameters, manifest: Manifest, others: Others) -> Manifest:
     truth = [parameters.truth] if parameters.truth else []
     better = [parameters.better] if parameters.better else []
     for name in (*parameters.answers, *parameters.scores, *truth, *better):
@@ -105,12 +117,12 @@ def foresee(parameters: PreferencesParameters, manifest: Manifest, others: Other
             raise refusal(f"{parameters.metric!r} is no score of single examples.", "Call again with exact_match.")
         if not truth and manifest.label is None:
             raise refusal(f"{manifest.ref} has no labels to compare with.", "Name a column with truth.")
-    return with_columns(manifest, dict.fromkeys((CHOSEN, REJECTED, *OF_ROWS), "VARCHAR"))
+    return declare_columns(manifest, dict.fromkeys((CHOSEN, REJECTED, *OF_ROWS), "VARCHAR"))
 
 
 def apply(rows: pa.Table, parameters: PreferencesParameters, context: Context) -> Outcome:
     given, what = _of_evaluation(rows, context) if parameters.evaluation else _of_columns(rows, parameters, context)
-    pairs = [pair(each, parameters.margin) for each in given]
+    pairs = [choose_pair(each, parameters.margin) for each in given]
     found = [each for each in pairs if isinstance(each, Pair)]
     left_out = Counter(each for each in pairs if isinstance(each, str))
     if not found:
@@ -125,7 +137,7 @@ def apply(rows: pa.Table, parameters: PreferencesParameters, context: Context) -
         REJECTED: [each.rejected.text for each in found],
         MADE_BY: [f"{each.chosen.by} over {each.rejected.by}" for each in found],
         MADE_FROM: [name for name, each in zip(ids, pairs, strict=True) if isinstance(each, Pair)],
-        HOW: [f"{what}: {_shown(each.chosen)} over {_shown(each.rejected)}" for each in found],
+        HOW: [f"{what}: {_answer_with_score(each.chosen)} over {_answer_with_score(each.rejected)}" for each in found],
     }
     for name, cells in values.items():
         kept = with_column(kept, name, pa.array(cells, pa.string()))
@@ -134,19 +146,23 @@ def apply(rows: pa.Table, parameters: PreferencesParameters, context: Context) -
     return Outcome(kept, audit)
 
 
-def _of_evaluation(rows: pa.Table, context: Context) -> tuple[list[list[Given]], str]:
-    known = context.evaluated()
-    return [[Given(*each) for each in known.answers.get(name, ())] for name in rows["id"].to_pylist()], known.metric
+def _of_evaluation(rows: pa.Table, context: Context) -> tuple[list[list[CandidateAnswer]], str]:
+    known = context.evaluation_answers()
+    return [
+        [CandidateAnswer(*each) for each in known.answers.get(name, ())] for name in rows["id"].to_pylist()
+    ], known.metric
 
 
-def _of_columns(rows: pa.Table, parameters: PreferencesParameters, context: Context) -> tuple[list[list[Given]], str]:
+def _of_columns(
+    rows: pa.Table, parameters: PreferencesParameters, context: Context
+) -> tuple[list[list[CandidateAnswer]], str]:
     texts = [_texts(rows[name]) for name in parameters.answers]
     makers = [_makers(rows, name) for name in parameters.answers]
     scores = _scores(rows, parameters, context, texts)
     what = parameters.metric or parameters.better or "score"
     return [
         [
-            Given(text[place], score[place], maker[place])
+            CandidateAnswer(text[place], score[place], maker[place])
             for text, score, maker in zip(texts, scores, makers, strict=True)
         ]
         for place in range(rows.num_rows)
@@ -159,15 +175,15 @@ def _scores(
     if parameters.scores:
         return [rows[name].cast(pa.float64()).to_pylist() for name in parameters.scores]
     if parameters.better:
-        said = _texts(rows[parameters.better])
-        return [[None if cell is None else float(cell == name) for cell in said] for name in parameters.answers]
-    truths = _texts(rows[parameters.truth or "label"])
-    return [context.scores(str(parameters.metric), truths, each) for each in texts]
+        choices = _texts(rows[parameters.better])
+        return [[None if cell is None else float(cell == name) for cell in choices] for name in parameters.answers]
+    references = _texts(rows[parameters.truth or "label"])
+    return [context.scores(str(parameters.metric), references, each) for each in texts]
 
 
 def _makers(rows: pa.Table, column: str) -> list[str]:
-    """Who gave the answers of a column: as `answer` noted it, else the column's name."""
-    by = beside(column)[0]
+    """The makers of the answers in a column: as `answer` noted them, else the column's name."""
+    by = provenance_columns(column)[0]
     cells = rows[by].to_pylist() if by in rows.column_names else [None] * rows.num_rows
     return [cell or column for cell in cells]
 
@@ -181,15 +197,15 @@ def _texts(cells: pa.ChunkedArray) -> list[str | None]:
     return [None if each is None or not each.strip() else each for each in found]
 
 
-def _score(given: Given) -> float:
+def _score(given: CandidateAnswer) -> float:
     return given.score if given.score is not None else -math.inf
 
 
-def _plain(given: Given) -> str:
+def _answer_text(given: CandidateAnswer) -> str:
     return " ".join((given.text or "").split())
 
 
-def _shown(given: Given) -> str:
+def _answer_with_score(given: CandidateAnswer) -> str:
     return f"{given.score:.4g}"
 
 
@@ -197,7 +213,7 @@ PREFERENCES = Operation(
     name="preferences",
     what="pairs of a better and a worse answer to each example",
     parameters=PreferencesParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
-    outside="speciate.evaluation.pairs:plan",
+    outside="speciate.evaluation.preference_pairs:plan",
 )

@@ -1,8 +1,7 @@
-"""Deal all usable rows out to splits anew, without leaks: groups and near-duplicates stay together.
+"""Assign splits to all usable rows anew, without leaks: groups and near-duplicates stay together.
 
-Variants that `variants` made follow their originals; those of examples that are to be judged by are left out.
-
-What `group_by` names becomes the group of rows that have none, so that they count as one in evaluations, too.
+Variants that `variants` made follow their originals; those of validation and test examples are left out. `group_by`
+fills the group of rows that have none, so that evaluations count them as one group, too.
 """
 
 from __future__ import annotations
@@ -11,16 +10,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from speciate.datasets import missing_labels
+from speciate.datasets import splits
 from speciate.datasets.columns import FIXED, with_column
-from speciate.datasets.joining import readmitted
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.foresight import check_column
-from speciate.datasets.operations.made import without_judging
-from speciate.datasets.roles import groups, ungrouped
-from speciate.datasets.split import FRACTIONS
-from speciate.datasets.splitting import split_rows
+from speciate.datasets.operations.operation import (
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    check_column,
+    refusal,
+    without_generated_evaluation_rows,
+)
+from speciate.datasets.roles import groups, missing_group_warnings
+from speciate.datasets.splits import FRACTIONS, readmit_refused, split_rows
 from speciate.datasets.versions import Manifest
 from speciate.refs import SPLITS
 
@@ -45,7 +48,7 @@ class SplitParameters(Parameters):
         return self
 
 
-def foresee(parameters: SplitParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: SplitParameters, manifest: Manifest, others: Others) -> Manifest:
     if parameters.stratify_by is not None:
         check_column(manifest, parameters.stratify_by)
     if parameters.group_by == "label":
@@ -60,11 +63,11 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         sources = rows["source"].to_pylist()
         named = groups(parameters.group_by, rows, sources)
         if parameters.group_by not in rows.column_names:
-            warnings = ungrouped(parameters.group_by, named, sources)
+            warnings = missing_group_warnings(parameters.group_by, named, sources)
         further = pa.array(named, pa.string())
         rows = with_column(rows, "group_key", pc.coalesce(rows["group_key"], further))
     fractions = {name: parameters.fractions[name] for name in SPLITS if name in parameters.fractions}
-    rows = readmitted(rows)
+    rows = readmit_refused(rows)
     dealt = split_rows(
         rows,
         context.manifest.modality,
@@ -75,11 +78,11 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         keep=False,
     )
     warnings += (
-        *missing_labels.warnings(dealt.audit["missing_labels"]),
-        *missing_labels.uneven(dealt.splits, fractions),
+        *splits.missing_label_warnings(dealt.audit["missing_labels"]),
+        *splits.uneven_split_warnings(dealt.splits, fractions),
     )
     rows = with_column(rows, "split", pa.array(dealt.splits, pa.string()))
-    rows, variants = without_judging(rows)
+    rows, variants = without_generated_evaluation_rows(rows)
     shares = "/".join(f"{100 * share / sum(fractions.values()):g}" for share in fractions.values())
     return Outcome(
         rows,
@@ -98,6 +101,6 @@ SPLIT = Operation(
     name="split",
     what="split anew without leaks: groups and near-duplicates stay together, labels in proportion",
     parameters=SplitParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
 )

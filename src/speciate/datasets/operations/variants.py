@@ -1,45 +1,88 @@
-"""Further examples made from those that there are: texts in other words by a model, media a little changed.
+"""Further examples made from existing ones: texts in other words by a model, media changed a little.
 
-A variant keeps its original's label, so what is changed must not be what the label is about: transforms.py says how far
-each goes. It lies in its original's group and split, so that the two never cross a split, and is made from rows of
-`train` alone unless `splits` says otherwise; a later `split` leaves out variants of what it deals to be judged by.
-What is made by chance follows from the seed; what a model wrote is kept, and the same step finds it again.
+A variant keeps its original's label, so the change must not affect the label: AUGMENTATIONS below state how far each
+goes. It lies in its original's group and split, so that the two never cross a split, and is made from rows of `train`
+alone unless `splits` names others; a later `split` drops variants that it would assign to validation or test. Random
+changes follow from the seed; a model's texts are kept, and the same step finds them again.
+
+`rewrite` meets the foreign files, in a sandboxed process: it decodes each, changes it, writes it anew and validates the
+result as an ingest would. It writes what models see: images as PNG, audio as FLAC in 16 bits.
+
+Augmentations are pure, with randomness from one generator. `flip` may change the label (a mirrored digit or letter is
+another one), so it is made only if a caller names it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, array, with_column
 from speciate.datasets.identity import sha256
-from speciate.datasets.intake.judging import Verdict, checked
-from speciate.datasets.intake.judging_rows import judged
+from speciate.datasets.ingest.row_validation import row_verdicts
+from speciate.datasets.ingest.validation import Verdict, parse_verdicts, validate_bytes
+from speciate.datasets.loading.decoding import cached_reader
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.made import HOW, MADE_BY, MADE_FROM, OF_ROWS, with_columns
-from speciate.datasets.operations.masks import SPLITS, Splits, within
-from speciate.datasets.operations.transforms import TRANSFORMS, USUAL, changed
-from speciate.datasets.together import belonging
+from speciate.datasets.operations.operation import (
+    HOW,
+    MADE_BY,
+    MADE_FROM,
+    OF_ROWS,
+    SPLITS,
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    Splits,
+    declare_columns,
+    refusal,
+    usable_rows_in,
+)
+from speciate.datasets.splits import group_names
 from speciate.datasets.versions import Manifest
 from speciate.errors import closest
-from speciate.ids import id_from_key
+from speciate.modalities import find
+from speciate.modalities.audio import SAMPLE_RATE
+from speciate.modalities.contract import DecodeError
+from speciate.refs import id_from_key
 
-_SERVICE = "speciate.datasets.operations.variant_files:rewrite"
+_SERVICE = "speciate.datasets.operations.variants:rewrite"
 _IN_FILES = ("image", "audio")
 _PLACED = ("objects", "mask")
-"""Columns of truths that have a place in the picture."""
+"""Columns of labels that have a place in the image."""
 _TEMPLATE = (
     "{input}\n\nWrite this text anew in other words. Keep its meaning, its tone, its language, and every name and "
     "number in it. Answer with the text alone."
 )
 _RULE = "transform"
 _SHOWN = 5
+Medium = npt.NDArray[Any]
+RandomGenerator = np.random.Generator
+_LIGHT = 0.15
+"""Share by which brightness and contrast change at most."""
+_SHIFT = 0.05
+"""Share of the height and width by which an image moves at most; its edge pixels are repeated."""
+_GRAIN = 5.0
+"""Standard deviation of noise in images, of 255."""
+_DECIBELS = 3.0
+"""By which audio becomes louder or softer at most."""
+_NOISE = 0.03
+"""Noise as a share of the spread of a series or audio: 30 dB below it (Um et al. 2017 for series)."""
+_SCALE = 0.05
+"""Spread of the factor of each channel of a series."""
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "image": ("light", "shift"), "audio": ("gain", "noise"), "time-series": ("jitter",),
+}  # fmt: skip
+"""The default kinds."""
 
 
 class VariantsParameters(Parameters):
@@ -49,7 +92,7 @@ class VariantsParameters(Parameters):
     )
     count: int = Field(1, ge=1, le=10, description="Variants of each example.")
     seed: int = 0
-    template: str = Field(_TEMPLATE, description="What the model is asked.")
+    template: str = Field(_TEMPLATE, description="The prompt.")
     max_tokens: int = Field(1024, ge=1, le=200_000)
     temperature: float | None = Field(0.7, ge=0, le=2)
     budget_usd: float | None = Field(None, gt=0, description="For a model that others serve.")
@@ -65,17 +108,17 @@ class _Variant(NamedTuple):
     how: str
 
 
-def foresee(parameters: VariantsParameters, manifest: Manifest, others: Others) -> Manifest:
+def preflight(parameters: VariantsParameters, manifest: Manifest, others: Others) -> Manifest:
     if manifest.modality == "text":
         _check_text(parameters, manifest)
-    elif manifest.modality not in TRANSFORMS:
+    elif manifest.modality not in AUGMENTATIONS:
         raise refusal(
             f"There are no changes to {manifest.modality} that surely keep what an example is of.",
-            f"Variants are of text (by a model), {', '.join(TRANSFORMS)}.",
+            f"Variants are of text (by a model), {', '.join(AUGMENTATIONS)}.",
         )
     else:
         _check_kinds(parameters, manifest)
-    made = with_columns(manifest, dict.fromkeys(OF_ROWS, "VARCHAR"))
+    made = declare_columns(manifest, dict.fromkeys(OF_ROWS, "VARCHAR"))
     return made.model_copy(update={"rows": manifest.rows * (1 + parameters.count)})
 
 
@@ -95,7 +138,7 @@ def _check_text(parameters: VariantsParameters, manifest: Manifest) -> None:
 
 
 def _check_kinds(parameters: VariantsParameters, manifest: Manifest) -> None:
-    known = TRANSFORMS[manifest.modality]
+    known = AUGMENTATIONS[manifest.modality]
     if parameters.model is not None:
         raise refusal(f"A model writes texts anew, and {manifest.ref} holds {manifest.modality}.", "Leave model out.")
     if manifest.inputs and manifest.modality in _IN_FILES:
@@ -121,7 +164,7 @@ def _kinds(parameters: VariantsParameters, manifest: Manifest) -> tuple[str, ...
 
 def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> Outcome:
     manifest = context.manifest
-    chosen = within(rows, parameters.splits)
+    chosen = usable_rows_in(rows, parameters.splits)
     if MADE_FROM in rows.column_names:  # no variants of variants
         chosen &= ~np.asarray(rows[MADE_FROM].is_valid())
     places = np.flatnonzero(chosen)
@@ -129,16 +172,16 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
         raise refusal(
             f"No example of {' or '.join(parameters.splits)} could have variants.", "Call again with other splits."
         )
-    rows = _together(rows, places, manifest)
+    rows = _group_variants(rows, places, manifest)
     of = rows.take(pa.array(places))
     lost: Counter[str] = Counter()
     if manifest.modality == "text":
-        made, manifest, by = _rewritten_texts(of, parameters, context, lost)
+        made, manifest, by = _rewrite_texts(of, parameters, context, lost)
     elif manifest.modality in _IN_FILES:
-        made, manifest, by = _changed_files(of, parameters, context, lost)
+        made, manifest, by = _augment_files(of, parameters, context, lost)
     else:
-        made, manifest, by = _changed_cells(of, parameters, context)
-    fresh, doubles = _distinct(made, rows)
+        made, manifest, by = _augment_cells(of, parameters, context)
+    fresh, doubles = _without_duplicates(made, rows)
     for name in OF_ROWS:
         if name not in rows.column_names:
             rows = with_column(rows, name, pa.nulls(rows.num_rows, pa.string()))
@@ -152,62 +195,62 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
     )
 
 
-def _together(rows: pa.Table, places: Any, manifest: Manifest) -> pa.Table:
-    """With a group for each original, which its variants will share."""
+def _group_variants(rows: pa.Table, places: Any, manifest: Manifest) -> pa.Table:
+    """With a group for each original, which its variants share."""
     of = rows.take(pa.array(places))
     groups = rows["group_key"].to_pylist()
     for place, group in zip(
-        places.tolist(), belonging(of, manifest.modality, of["id"].to_pylist()).to_pylist(), strict=True
+        places.tolist(), group_names(of, manifest.modality, of["id"].to_pylist()).to_pylist(), strict=True
     ):
         groups[place] = group
     return with_column(rows, "group_key", pa.array(groups, pa.string()))
 
 
-def _rewritten_texts(
+def _rewrite_texts(
     of: pa.Table, parameters: VariantsParameters, context: Context, lost: Counter[str]
 ) -> tuple[pa.Table, Manifest, str]:
-    said = context.answers(of, parameters.count)
+    teacher = context.teacher_answers(of, parameters.count)
     variants, texts = list[_Variant](), list[str]()
-    for number, answers in enumerate(said.repeats, 1):
+    for number, answers in enumerate(teacher.repeats, 1):
         for place, (output, error) in enumerate(answers):
             text = str(output).strip() if output is not None else ""
             if not text:
                 lost[(error or "the answer is empty")[:200]] += 1
                 continue
-            variants.append(_Variant(place, number, f"{said.how} ({number})"))
+            variants.append(_Variant(place, number, f"{teacher.how} ({number})"))
             texts.append(text)
-    made = _rows(of, variants, said.teacher)
+    made = _rows(of, variants, teacher.teacher)
     (name,) = context.manifest.inputs
     made = with_column(made, name, pa.array(texts, pa.string()))
-    return _judged(made, context.manifest), context.manifest, said.teacher
+    return _validate_variants(made, context.manifest), context.manifest, teacher.teacher
 
 
-def _changed_cells(of: pa.Table, parameters: VariantsParameters, context: Context) -> tuple[pa.Table, Manifest, str]:
-    """Series, each of whose input columns is a list of steps, or of channels of steps."""
+def _augment_cells(of: pa.Table, parameters: VariantsParameters, context: Context) -> tuple[pa.Table, Manifest, str]:
+    """Augments series whose input columns are each a list of steps, or of channels of steps."""
     manifest, kinds = context.manifest, _kinds(parameters, context.manifest)
     variants = [
-        _Variant(place, number, _told(kinds, parameters.seed, number))
+        _Variant(place, number, _variant_origin(kinds, parameters.seed, number))
         for number in range(1, parameters.count + 1)
         for place in range(of.num_rows)
     ]
     made, ids = _rows(of, variants, _RULE), of["id"].to_pylist()
     for name in manifest.inputs:
         cells = of[name].to_pylist()
-        found = [_changed_cell(cells[each.place], kinds, f"{each.how} {name} {ids[each.place]}") for each in variants]
+        found = [_augment_cell(cells[each.place], kinds, f"{each.how} {name} {ids[each.place]}") for each in variants]
         made = with_column(made, name, pa.array(found))
-    return _judged(made, manifest), manifest, _RULE
+    return _validate_variants(made, manifest), manifest, _RULE
 
 
-def _changed_cell(cell: Any, kinds: Sequence[str], chance: str) -> Any:
+def _augment_cell(cell: Any, kinds: Sequence[str], origin: str) -> Any:
     nested = len(cell) > 0 and isinstance(cell[0], list)
     series = np.array(cell if nested else [cell], np.float64)
-    seed = int.from_bytes(bytes.fromhex(sha256(chance))[:8])
-    found = changed("time-series", kinds, series, np.random.default_rng(seed))
+    seed = int.from_bytes(bytes.fromhex(sha256(origin))[:8])
+    found = augment("time-series", kinds, series, np.random.default_rng(seed))
     values = [[None if np.isnan(value) else float(value) for value in channel] for channel in found]
     return values if nested else values[0]
 
 
-def _changed_files(
+def _augment_files(
     of: pa.Table, parameters: VariantsParameters, context: Context, lost: Counter[str]
 ) -> tuple[pa.Table, Manifest, str]:
     manifest, kinds = context.manifest, _kinds(parameters, context.manifest)
@@ -215,16 +258,16 @@ def _changed_files(
     once = list(dict.fromkeys(contents))
     tables, packs = list[pa.Table](), list(manifest.packs)
     for number in range(1, parameters.count + 1):
-        how = _told(kinds, parameters.seed, number)
-        payload = {"modality": manifest.modality, "kinds": list(kinds), "chance": how}
-        done = context.rewritten(_SERVICE, payload, once)
+        how = _variant_origin(kinds, parameters.seed, number)
+        payload = {"modality": manifest.modality, "kinds": list(kinds), "origin": how}
+        done = context.rewrite(_SERVICE, payload, once)
         packs.append(str(done.pack.relative_to(context.root)))
         verdicts, sizes = dict[str, Verdict](), dict[str, int]()
         for content, each in done.media.items():
             if each.content is None:
-                lost[str(each.told.get("reason") or "its process failed")[:200]] += contents.count(content)
+                lost[str(each.report.get("reason") or "its process failed")[:200]] += contents.count(content)
                 continue
-            (verdict,) = checked({"verdicts": [each.told["verdict"]]}, manifest.modality, 1)
+            (verdict,) = parse_verdicts({"verdicts": [each.report["verdict"]]}, manifest.modality, 1)
             if verdict.quality == "ok":
                 verdicts[content], sizes[content] = verdict, each.size
             else:
@@ -242,7 +285,7 @@ def _changed_files(
 def _with_verdicts(
     rows: pa.Table, contents: Sequence[str], verdicts: Sequence[Verdict], sizes: Sequence[int]
 ) -> pa.Table:
-    """Columns that a file fills are filled from the new one."""
+    """Fills columns that come from a file from the new one."""
     sketches = [None if each.sketch is None else bytes.fromhex(each.sketch) for each in verdicts]
     rows = with_column(rows, CONTENT, pa.array(contents, pa.string()))
     rows = with_column(rows, FINGERPRINT, pa.array([each.fingerprint for each in verdicts], pa.string()))
@@ -259,7 +302,7 @@ def _with_verdicts(
     return rows
 
 
-def _told(kinds: Sequence[str], seed: int, number: int) -> str:
+def _variant_origin(kinds: Sequence[str], seed: int, number: int) -> str:
     return f"{' and '.join(kinds)}, seed {seed}, number {number}"
 
 
@@ -282,9 +325,9 @@ def _rows(of: pa.Table, variants: Sequence[_Variant], by: str) -> pa.Table:
     return made
 
 
-def _judged(made: pa.Table, manifest: Manifest) -> pa.Table:
-    """As an ingest would: what a model sees of them names them."""
-    verdicts = judged(made.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
+def _validate_variants(made: pa.Table, manifest: Manifest) -> pa.Table:
+    """Validates variants as an ingest would: their input names them."""
+    verdicts = row_verdicts(made.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
     for name, verdict in ((CONTENT, "content"), (FINGERPRINT, "fingerprint"), (SKETCH, "sketch")):
         if name in made.column_names:
             made = with_column(made, name, verdicts[verdict])
@@ -293,8 +336,8 @@ def _judged(made: pa.Table, manifest: Manifest) -> pa.Table:
     return made
 
 
-def _distinct(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
-    """Those that are like nothing that is there, and how many are left out: a copy teaches nothing."""
+def _without_duplicates(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
+    """The variants that equal no existing row, and how many are left out: a copy teaches nothing."""
     seen = set(rows[CONTENT].to_pylist())
     kept = []
     for content in made[CONTENT].to_pylist():
@@ -303,11 +346,138 @@ def _distinct(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
     return made.filter(pa.array(kept, pa.bool_())), kept.count(False)
 
 
+def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
+    """The service (`rewrite_media`): {packs, contents, modality, kinds, origin} -> {file, items}.
+
+    Randomness depends on `origin` and a file's content alone, not on the order or on other files.
+    """
+    name, path, items = str(payload["modality"]), Path.cwd() / "variants", list[dict[str, Any]]()
+    modality, reader = find(name), cached_reader(tuple(payload["packs"]))
+    with path.open("wb") as file:
+        for content in payload["contents"]:
+            seed = hashlib.sha256(f"{payload['origin']} {content}".encode()).digest()[:8]
+            random = np.random.default_rng(int.from_bytes(seed))
+            try:
+                medium = augment(name, payload["kinds"], modality.decode(reader.get(content)), random)
+            except DecodeError as error:
+                items.append({"length": None, "reason": error.detail})
+                continue
+            written = _encode_medium(name, medium)
+            file.write(written)
+            items.append({"length": len(written), "verdict": list(validate_bytes(modality, written, as_is=True))})
+    return {"file": path.name, "items": items}
+
+
+def _encode_medium(modality: str, medium: Medium) -> bytes:
+    out = io.BytesIO()
+    if modality == "image":
+        from PIL import Image
+
+        Image.fromarray(medium).save(out, "PNG")
+    else:
+        import soundfile
+
+        soundfile.write(out, medium, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+class Augmentation(NamedTuple):
+    what: str
+    change: Callable[[Medium, RandomGenerator], Medium]
+    moves: bool = False
+    """Whether things change their place: labels with places no longer fit."""
+
+
+def light(image: Medium, random: RandomGenerator) -> Medium:
+    """(H, W, 3) uint8."""
+    brightness, contrast = 1 + random.uniform(-_LIGHT, _LIGHT, 2)
+    mean = image.mean()
+    return _pixels((image - mean) * contrast + mean * brightness)
+
+
+def shift(image: Medium, random: RandomGenerator) -> Medium:
+    """(H, W, 3) uint8, by whole pixels, at least one; an image smaller than twenty pixels stays where it is."""
+    height, width = image.shape[:2]
+    most = int(_SHIFT * height), int(_SHIFT * width)
+    down, right = (int(random.integers(-each, each + 1)) for each in most)
+    if down == right == 0:
+        down, right = most
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return np.asarray(image[rows][:, columns])
+
+
+def grain(image: Medium, random: RandomGenerator) -> Medium:
+    """(H, W, 3) uint8."""
+    return _pixels(image + random.normal(0, _GRAIN, image.shape))
+
+
+def flip(image: Medium, random: RandomGenerator) -> Medium:
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def gain(audio: Medium, random: RandomGenerator) -> Medium:
+    """(T,) float32; never beyond full scale."""
+    factor = 10 ** (random.uniform(-_DECIBELS, _DECIBELS) / 20)
+    return (audio * min(factor, 1 / max(float(np.abs(audio).max()), 1e-9))).astype(np.float32)
+
+
+def hiss(audio: Medium, random: RandomGenerator) -> Medium:
+    """(T,) float32."""
+    noisy = audio + random.normal(0, _NOISE * float(audio.std()), audio.shape)
+    return np.clip(noisy, -1, 1).astype(np.float32)
+
+
+def jitter(series: Medium, random: RandomGenerator) -> Medium:
+    """(C, T) float64; a step without a value stays without one."""
+    return np.asarray(series + random.normal(0, 1, series.shape) * _NOISE * _channel_scale(series))
+
+
+def scale(series: Medium, random: RandomGenerator) -> Medium:
+    """(C, T) float64."""
+    return np.asarray(series * random.normal(1, _SCALE, (len(series), 1)))
+
+
+AUGMENTATIONS: Mapping[str, Mapping[str, Augmentation]] = {
+    "image": {
+        "light": Augmentation("a little lighter or darker, with more or less contrast", light),
+        "shift": Augmentation("moved by up to a twentieth", shift, moves=True),
+        "grain": Augmentation("with noise", grain),
+        "flip": Augmentation("mirrored: only where left and right mean the same", flip, moves=True),
+    },
+    "audio": {
+        "gain": Augmentation("louder or softer by up to 3 dB", gain),
+        "noise": Augmentation("with noise 30 dB below", hiss),
+    },
+    "time-series": {
+        "jitter": Augmentation("with noise of a thirtieth of its spread", jitter),
+        "scale": Augmentation("each channel times about 1: not where the size is what is learned", scale),
+    },
+}
+
+
+def augment(modality: str, kinds: Sequence[str], medium: Medium, random: RandomGenerator) -> Medium:
+    for kind in kinds:
+        medium = AUGMENTATIONS[modality][kind].change(medium, random)
+    return medium
+
+
+def _pixels(values: Medium) -> Medium:
+    return np.clip(values.round(), 0, 255).astype(np.uint8)
+
+
+def _channel_scale(series: Medium) -> Medium:
+    """(C, 1)"""
+    known = np.where(np.isfinite(series), series, np.nan)
+    found = np.nanstd(known, axis=1, keepdims=True) if known.size and np.isfinite(known).any() else np.zeros((1, 1))
+    return np.nan_to_num(found)
+
+
 VARIANTS = Operation(
     name="variants",
     what="further examples from those for training: texts in other words, media a little changed",
     parameters=VariantsParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
-    outside="speciate.evaluation.teachers:plan",
+    outside="speciate.evaluation.teacher_answers:plan",
 )

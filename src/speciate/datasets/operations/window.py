@@ -1,18 +1,19 @@
-"""Cut each usable example into windows, each an example of its own: of equal length, or of so many units as frames are.
+"""Cut each usable example into windows, each an example of its own: of equal length, or of so many units such as
+frames.
 
-All windows are whole: what is left behind the last one is dropped and counted, and a medium shorter than a window stays
-as it is; where all are shorter, the step is refused. Windows inherit label and split, say in columns for people where
-they begin and end, and keep the key of the row that they were cut from, so that it can be forgotten in them, too. Those
-of one medium, and of its copies and near-duplicates, must never come apart, so where there is no group the smallest id
-among them becomes the group.
+All windows are whole: the rest behind the last one is dropped and counted, and a medium shorter than a window stays as
+it is; if all are shorter, the step is refused. Windows inherit label and split, and say in columns for people where
+they begin and end. They keep the key of the row that they were cut from, so that purging it also purges them. Windows
+of one medium, and of its copies and near-duplicates, must never be separated, so without a group the smallest id among
+them becomes the group.
 
-Series in cells are cut there: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
-windows share the content, which names the file, and differ in where they begin and end; the fingerprint is made from
-the file's and those bounds, and there is no sketch, for which the file would have to be decoded. Where units begin is
-read from each file in the cage, as seconds: so they may be of any length, as frames at a variable rate are.
+Series in cells are cut: content, fingerprint, sketch and quality are those of the window. Files stay whole: their
+windows share the content, which names the file, and differ in where they begin and end. The fingerprint is made from
+the file's and those bounds; there is no sketch, because the file would have to be decoded for it. Where units begin is
+read from each file in the sandbox, in seconds, so units may have any length, such as frames at a variable rate.
 
-Of mixed rows the one part is cut that has an axis; the others stay whole in each window, with their sketches, and a row
-that lacks the part stays as it is.
+In mixed rows the one part with an axis is cut; the others stay whole in each window, with their sketches, and a row
+without that part stays as it is.
 """
 
 from __future__ import annotations
@@ -38,19 +39,26 @@ from speciate.datasets.columns import (
     with_column,
 )
 from speciate.datasets.identity import sha256
-from speciate.datasets.intake.judging_rows import judged
-from speciate.datasets.loading.marks import Marks
+from speciate.datasets.ingest.row_validation import row_verdicts
+from speciate.datasets.loading.decoding import Timestamps
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Others, Outcome, Parameters, refusal
-from speciate.datasets.operations.masks import usable
-from speciate.datasets.row_parts import check_named, parts_of
-from speciate.datasets.together import belonging
+from speciate.datasets.operations.operation import (
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    check_part_allowed,
+    parts_of,
+    refusal,
+    usable_rows,
+)
+from speciate.datasets.splits import group_names
 from speciate.datasets.versions import Manifest
-from speciate.ids import id_from_key
 from speciate.modalities import find
 from speciate.modalities.contract import Modality
-from speciate.modalities.mixed.multimodal import MULTIMODAL, PartName
-from speciate.modalities.mixed.part_sketches import without
+from speciate.modalities.multimodal import MULTIMODAL, PartName
+from speciate.modalities.part_sketches import drop_part
+from speciate.refs import id_from_key
 
 _UNITS = ("seconds", "steps", "frames", "keyframes")
 _MOST_WINDOWS = 1_000_000
@@ -68,7 +76,7 @@ _VERDICTS = {
 
 
 class WindowParameters(Parameters):
-    seconds: float | None = Field(None, gt=0, description="Length of a window of sound or video.")
+    seconds: float | None = Field(None, gt=0, description="Length of a window of audio or video.")
     steps: int | None = Field(None, ge=1, description="Length of a window of a series.")
     frames: int | None = Field(None, ge=1, description="Frames of a video in a window.")
     keyframes: int | None = Field(None, ge=1, description="A window reaches from a keyframe to the Nth after it.")
@@ -97,12 +105,12 @@ class WindowParameters(Parameters):
 
 
 class Axis(NamedTuple):
-    """What windows are cut along."""
+    """The axis that windows are cut along."""
 
     kind: Modality[Any]
     unit: str
     column: str
-    """Tells how long each medium is."""
+    """The column with the length of each medium."""
     part: PartName | None = None
     """Of mixed rows."""
 
@@ -118,8 +126,8 @@ class Window(NamedTuple):
         return f"[{self.start!r}:{self.stop!r}]"
 
 
-class Cutting(NamedTuple):
-    """How an example is cut."""
+class ExampleWindows(NamedTuple):
+    """The windows of one example."""
 
     bounds: list[tuple[float, float]]
     """In the unit of its modality, from the example's own beginning."""
@@ -129,11 +137,11 @@ class Cutting(NamedTuple):
     """Whether something is left behind the last window."""
 
 
-def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
-    check_named(parameters.part, manifest.modality)
+def preflight(parameters: WindowParameters, manifest: Manifest, others: Others) -> Manifest:
+    check_part_allowed(parameters.part, manifest.modality)
     kind = find(manifest.modality)
     if kind is MULTIMODAL:
-        return _foreseen(manifest, "seconds")  # which part has an axis only the rows can tell
+        return _manifest_of_windows(manifest, "seconds")  # which part has an axis only the rows can tell
     unit = kind.window_unit
     if unit is None:
         raise refusal(f"{manifest.modality} has no axis to cut windows from.", "Leave the step out.")
@@ -147,10 +155,10 @@ def foresee(parameters: WindowParameters, manifest: Manifest, others: Others) ->
             f"{manifest.ref} has no column {unit!r}, which tells how long each file is.",
             "Call create_dataset again on the source.",
         )
-    return _foreseen(manifest, unit)
+    return _manifest_of_windows(manifest, unit)
 
 
-def _foreseen(manifest: Manifest, unit: str) -> Manifest:
+def _manifest_of_windows(manifest: Manifest, unit: str) -> Manifest:
     taken = next((name for name in (WINDOW_START, WINDOW_STOP) if name in (*manifest.inputs, manifest.label)), None)
     if taken is not None:
         raise refusal(f"The column {taken!r} plays a role here and cannot be replaced.", "Leave the step out.")
@@ -160,36 +168,36 @@ def _foreseen(manifest: Manifest, unit: str) -> Manifest:
 
 
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
-    manifest, ok = context.manifest, usable(rows)
+    manifest, ok = context.manifest, usable_rows(rows)
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
     axis = _axis(whole, parameters, manifest)
-    whole = with_column(whole, "group_key", belonging(whole, manifest.modality, whole["id"].to_pylist()))
-    cuttings = _cut(whole, parameters, axis, context)
-    longest = max((cutting.length for cutting in cuttings), default=parameters.length)
+    whole = with_column(whole, "group_key", group_names(whole, manifest.modality, whole["id"].to_pylist()))
+    cuts = _cut(whole, parameters, axis, context)
+    longest = max((each.length for each in cuts), default=parameters.length)
     if longest < parameters.length:
         raise refusal(
             f"No example is as long as a window of {parameters.length:g} {parameters.unit}: the longest has "
             f"{longest:g}.",
             f"Call again with fewer {parameters.unit}.",
         )
-    windows = [Window(place, *bounds) for place, cutting in enumerate(cuttings) for bounds in cutting.bounds]
+    windows = [Window(place, *bounds) for place, each in enumerate(cuts) for bounds in each.bounds]
     cut = _cut_cells(whole, windows, manifest) if manifest.inputs else _cut_files(whole, windows, axis)
     if axis.column in manifest.columns and axis.column not in manifest.inputs:
         spans = pa.array([window.stop - window.start for window in windows], pa.float64())
         spans = pc.if_else(pc.is_valid(cut[axis.column]), spans, None)
         cut = with_column(cut, axis.column, spans.cast(whole[axis.column].type, safe=False))
-    cut = _marked(cut, whole, windows, manifest)
+    cut = _with_bounds(cut, whole, windows, manifest)
     audit = {
         "examples": whole.num_rows,
         "windows": len(windows),
-        "shorter_than_a_window": sum(cutting.length < parameters.length for cutting in cuttings),
-        "with_a_rest_left_out": sum(cutting.rest for cutting in cuttings),
+        "shorter_than_a_window": sum(each.length < parameters.length for each in cuts),
+        "with_a_rest_left_out": sum(each.rest for each in cuts),
     }
     return Outcome(pa.concat_tables([cut, beside], promote_options="permissive").sort_by("id"), audit)
 
 
 def _axis(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> Axis:
-    """INVALID where the part that is named has none, or another one has one, too: which was cut would be forgotten."""
+    """INVALID if the named part has no axis, or another part has one, too: which was cut would not be recorded."""
     kind = find(manifest.modality)
     if kind is not MULTIMODAL:
         return Axis(kind, str(kind.window_unit), str(kind.window_unit))
@@ -210,48 +218,48 @@ def _axis(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> A
     return Axis(kind, str(kind.window_unit), f"{part.own}_{kind.window_unit}", part)
 
 
-def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Context) -> list[Cutting]:
-    """Each example. INVALID where there would be too many windows, before they are made."""
+def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Context) -> list[ExampleWindows]:
+    """The windows of each example. INVALID if there would be too many, before they are made."""
     manifest, length, stride = context.manifest, parameters.length, parameters.step
     if parameters.unit == axis.unit:
         lengths = _lengths(rows, manifest, axis.column)
-        _check_count(sum(count(each, length, stride) for each in lengths), length, rows, manifest)
-        return [of_length(each, length, stride) for each in lengths]
-    found, total = list[Cutting](), 0
-    for marks in _own_marks(rows, context.marks(rows, parameters.unit)):
-        cutting = at_marks(marks, int(length), int(stride))
-        total += len(cutting.bounds)
+        _check_count(sum(window_count(each, length, stride) for each in lengths), length, rows, manifest)
+        return [windows_of_length(each, length, stride) for each in lengths]
+    found, total = list[ExampleWindows](), 0
+    for timestamps in _own_timestamps(rows, context.timestamps(rows, parameters.unit)):
+        cut = windows_at_timestamps(timestamps, int(length), int(stride))
+        total += len(cut.bounds)
         _check_count(total, 1, rows, manifest)
-        found.append(cutting)
+        found.append(cut)
     return found
 
 
-def of_length(whole: float, window: float, stride: float) -> Cutting:
+def windows_of_length(whole: float, window: float, stride: float) -> ExampleWindows:
     """Of a medium that is `whole` long."""
-    bounds = [(start, min(start + window, whole)) for start in starts(whole, window, stride)]
-    return Cutting(bounds, whole, whole - bounds[-1][1] > 1e-6)
+    bounds = [(start, min(start + window, whole)) for start in window_starts(whole, window, stride)]
+    return ExampleWindows(bounds, whole, whole - bounds[-1][1] > 1e-6)
 
 
-def at_marks(marks: Marks, window: int, stride: int) -> Cutting:
-    """Windows of so many units that begin where `marks` (M + 1,) says: at each `stride`th of them."""
-    units = len(marks) - 1
+def windows_at_timestamps(timestamps: Timestamps, window: int, stride: int) -> ExampleWindows:
+    """Windows of `window` units; `timestamps` (M + 1,) says where units begin, and every `stride`th begins a window."""
+    units = len(timestamps) - 1
     first = range(0, units - window + 1, stride) if units >= window else range(1)
-    bounds = [(float(marks[at]), float(marks[min(at + window, units)])) for at in first]
-    return Cutting(bounds, float(units), first[-1] + window < units)
+    bounds = [(float(timestamps[at]), float(timestamps[min(at + window, units)])) for at in first]
+    return ExampleWindows(bounds, float(units), first[-1] + window < units)
 
 
-def starts(length: float, window: float, stride: float) -> list[float]:
+def window_starts(length: float, window: float, stride: float) -> list[float]:
     """Where the windows of a medium begin."""
-    return [stride * i for i in range(count(length, window, stride))]
+    return [stride * i for i in range(window_count(length, window, stride))]
 
 
-def count(length: float, window: float, stride: float) -> int:
+def window_count(length: float, window: float, stride: float) -> int:
     """How many windows a medium has."""
     return 1 if length < window else int(min((length - window) / stride, _ENDLESS) + 1e-9) + 1
 
 
 def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest) -> None:
-    """INVALID where there would be too many, before any is cut."""
+    """INVALID if there would be too many windows, before any is cut."""
     if windows > _MOST_WINDOWS:
         raise refusal(
             f"These would be {windows:,} windows, and at most {_MOST_WINDOWS:,} can be cut at once.",
@@ -265,10 +273,10 @@ def _check_count(windows: int, length: float, rows: pa.Table, manifest: Manifest
         )
 
 
-def _own_marks(rows: pa.Table, marks: Iterator[Marks]) -> Iterator[Marks]:
-    """Those within each example, which may be a window of its file, from its own beginning."""
+def _own_timestamps(rows: pa.Table, timestamps: Iterator[Timestamps]) -> Iterator[Timestamps]:
+    """Timestamps within each example, which may be a window of its file, from its own beginning."""
     cells = rows[STOP].to_pylist() if STOP in rows.column_names else [None] * rows.num_rows
-    for start, stop, found in zip(_begins(rows, START), cells, marks, strict=True):
+    for start, stop, found in zip(_begins(rows, START), cells, timestamps, strict=True):
         end = found[-1] if stop is None else min(stop, found[-1])
         inside = found[:-1][(found[:-1] >= start) & (found[:-1] < end)]
         begun = inside if len(inside) else np.array([start])  # between two of them: one unit, which began before
@@ -286,11 +294,11 @@ def _lengths(rows: pa.Table, manifest: Manifest, column: str) -> list[float]:
 
 
 def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
-    cut = _taken(rows, windows)
+    cut = _rows_of_windows(rows, windows)
     for name in manifest.inputs:
         cells = rows[name].to_pylist()
         cut = with_column(cut, name, pa.array([_slice(cells[w.place], w) for w in windows], rows[name].type))
-    verdicts = judged(cut.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
+    verdicts = row_verdicts(cut.select(list(manifest.inputs)), manifest.modality, list(manifest.inputs))
     for name, verdict in _VERDICTS.items():
         cut = with_column(cut, name, verdicts[verdict])
     return cut
@@ -299,7 +307,7 @@ def _cut_cells(rows: pa.Table, windows: Sequence[Window], manifest: Manifest) ->
 def _cut_files(rows: pa.Table, windows: Sequence[Window], axis: Axis) -> pa.Table:
     before = _begins(rows, START)
     prints = rows[FINGERPRINT].to_pylist()
-    cut = _taken(rows, windows)
+    cut = _rows_of_windows(rows, windows)
     begin = [before[w.place] + w.start for w in windows]
     end = [before[w.place] + w.stop for w in windows]
     cut = with_column(cut, START, pa.array(begin, pa.float64()))
@@ -307,7 +315,7 @@ def _cut_files(rows: pa.Table, windows: Sequence[Window], axis: Axis) -> pa.Tabl
     cut = with_column(cut, FINGERPRINT, pa.array([sha256(f"{prints[w.place]}{w}") for w in windows], pa.string()))
     if axis.part is None:
         return with_column(cut, SKETCH, pa.nulls(len(windows), pa.binary()))
-    whole = [without(sketch, str(axis.part)) for sketch in cut[SKETCH].to_pylist()]
+    whole = [drop_part(sketch, str(axis.part)) for sketch in cut[SKETCH].to_pylist()]
     return with_column(cut, SKETCH, pa.array(whole, pa.binary()))
 
 
@@ -317,7 +325,7 @@ def _begins(rows: pa.Table, column: str) -> list[float]:
     return [cell or 0.0 for cell in cells]
 
 
-def _marked(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
+def _with_bounds(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
     """With the windows' bounds for people."""
     if manifest.inputs:
         known = rows[ORIGIN].is_valid().to_pylist() if ORIGIN in rows.column_names else [False] * rows.num_rows
@@ -330,7 +338,7 @@ def _marked(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: 
     return with_column(with_column(cut, WINDOW_START, bounds[0]), WINDOW_STOP, bounds[1])
 
 
-def _taken(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
+def _rows_of_windows(rows: pa.Table, windows: Sequence[Window]) -> pa.Table:
     """A row for each window, with ids and keys of their own."""
     ids, keys = rows["id"].to_pylist(), rows[KEY].to_pylist()
     cut = rows.take(pa.array([window.place for window in windows], pa.int64()))
@@ -355,8 +363,8 @@ def _slice(cell: Sequence[Any], window: Window) -> Sequence[Any]:
 
 WINDOW = Operation(
     name="window",
-    what="cut sounds, videos or series into windows, each an example of its own",
+    what="cut audio, videos or series into windows, each an example of its own",
     parameters=WindowParameters,
-    foresee=foresee,
+    preflight=preflight,
     apply=apply,
 )

@@ -1,7 +1,7 @@
-"""What turns media into vectors by which they are compared: a modality's own descriptor, or a frozen model.
+"""Extractors turn media into vectors for comparison: a modality's own descriptor, or a frozen model.
 
-The descriptor is always there: `features` of the modality, which needs no weights, no training and no network. Its
-vectors are computed where the media are decoded, so that no pixels need to cross.
+The descriptor is always available: `features` of the modality, which needs no weights, no training and no network. Its
+vectors are computed where the media are decoded, so that no pixels leave the sandbox.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, registry
-from speciate.models.backbones.table import modality_of, suits
+from speciate.models.backbones.architectures import modality_of, suits
 from speciate.models.encoders import Vectors, base_models, by_frames, load_encoder
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Folders, Workspace
@@ -32,14 +32,14 @@ _BATCH = 256
 
 class Extractor(Protocol):
     name: str
-    """As callers say it: `descriptor` or a model ref."""
+    """The name for callers: `descriptor` or a model ref."""
     id: str
-    """Names what is computed: the same id means the same vector for the same medium, on every machine."""
+    """Identifies the computation: the same id means the same vector for the same medium, on every machine."""
     modality: str
-    caged: bool
-    """Whether it is computed in the cage that decodes the media."""
+    sandboxed: bool
+    """Whether it is computed in the sandbox that decodes the media."""
     takes_text: bool
-    """Whether a text that is no example has a vector, too."""
+    """Whether any text has a vector, not only examples."""
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """Batches of (positions in `media`, vectors (B, D)), in an order that suits the extractor."""
@@ -47,7 +47,7 @@ class Extractor(Protocol):
 
 
 class Descriptor:
-    name, caged = DESCRIPTOR, True
+    name, sandboxed = DESCRIPTOR, True
 
     def __init__(self, modality: str) -> None:
         self._modality = modalities.find(modality)
@@ -61,7 +61,7 @@ class Descriptor:
 
 
 class Model:
-    caged = False
+    sandboxed = False
 
     def __init__(self, ref: str, modality: str, threads: int, folder: Path | None) -> None:
         self._encoder = load_encoder(ref, threads, folder=folder, media=modality)
@@ -73,13 +73,13 @@ class Model:
 
 
 class Choice(NamedTuple):
-    """One of the extractors that there are, installed or not."""
+    """An extractor, installed or not."""
 
     name: str
     modality: str
     what: str
     needs: tuple[str, ...]
-    """What to install first."""
+    """Packages to install first."""
     takes_text: bool
 
 
@@ -109,7 +109,7 @@ def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
         if others := [choice.modality for choice in choices() if choice.name == name]:
             raise SpeciateError(Code.INVALID, f"{name!r} embeds {others[0]}, and this is {modality}.", recovery)
         if is_trained_here(name):
-            return _trained(name, modality, workspace, recovery)
+            return _resolve_registered(name, modality, workspace, recovery)
         raise unknown("extractor", name, suited, recovery)
     if suited[name].needs:
         raise SpeciateError(
@@ -137,7 +137,7 @@ def is_trained_here(name: str) -> bool:
     return name != DESCRIPTOR and ":" not in name and name not in {choice.name for choice in choices()}
 
 
-def _trained(name: str, modality: str, workspace: Workspace, recovery: str) -> str:
+def _resolve_registered(name: str, modality: str, workspace: Workspace, recovery: str) -> str:
     known = registry.names(workspace.database)
     if model_ref(name).name not in known:
         raise unknown("extractor", name, [*(choice.name for choice in choices(modality)), *known], recovery)

@@ -1,7 +1,7 @@
-"""Archives unpacked member by member; runs in a caged process, whose own folder is all that it can write.
+"""Archives unpacked member by member; runs in a sandboxed process, whose own folder is all that it can write.
 
-A member is refused, with its reason, where its path leads out, where it is a link or no file, encrypted, damaged, has
-the name of another, or looks like a bomb; the others do not suffer from it.
+A member is refused, with its reason, if its path leads out, if it is a link or no file, encrypted, damaged, has the
+name of another, or looks like a bomb; the others do not suffer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from speciate.errors import Code, SpeciateError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 MOST_MEMBERS = 1_000_000
-LONGEST_MEMBER = 1 << 30  # bytes; a caged process writes no longer file
+LONGEST_MEMBER = 1 << 30  # bytes; a sandboxed process writes no longer file
 _HIGHEST_RATIO = 200
 """Of unpacked to packed bytes, beyond which what is longer than _HARMLESS counts as a bomb; deflate reaches 1,000."""
 _HARMLESS = 64 << 20
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
 
 def archive_suffix(name: str) -> str:
-    """The ending that makes a name an archive's, as it is written there; empty where it is none."""
+    """The archive ending of a name, as it is written there; empty for other files."""
     lower = name.lower()
     if not lower.endswith(ARCHIVES):
         return ""
@@ -56,31 +56,31 @@ def archive_suffix(name: str) -> str:
 
 
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, budget} -> {members, set_aside: [[name, reason]]}: the members as files below this process's own folder.
+    """{path, budget} -> {members, excluded: [[name, reason]]}: the members as files below this process's own folder.
 
-    `budget`: bytes that they may have together. INVALID where it is no archive or nothing in it can be unpacked.
+    `budget`: bytes that they may have together. INVALID if it is no archive or nothing in it can be unpacked.
     """
     path, unpacking = Path(payload["path"]), _Unpacking(Path.cwd(), payload["budget"], Path(payload["path"]))
     try:
         for member in _zip(path) if _is_zip(path) else _tar(path):
-            if not unpacking.goes_on(member):
+            if not unpacking.unpack(member):
                 break
     except _BROKEN as error:
         if not unpacking.members:
             raise SpeciateError(
                 Code.INVALID,
-                f"{path.name!r} cannot be unpacked: {_said(error)}.",
+                f"{path.name!r} cannot be unpacked: {_error_text(error)}.",
                 "Make the archive again, then call create_dataset again.",
             ) from error
-        unpacking.set_aside.append((path.name, f"Damaged after {unpacking.members} members: {_said(error)}."))
-    aside = unpacking.set_aside[:_REASONS_KEPT]
-    if (more := len(unpacking.set_aside) - len(aside)) > 0:
-        aside.append((path.name, f"{more:,} further members were set aside."))
-    return {"members": unpacking.members, "set_aside": aside}
+        unpacking.excluded.append((path.name, f"Damaged after {unpacking.members} members: {_error_text(error)}."))
+    excluded = unpacking.excluded[:_REASONS_KEPT]
+    if (more := len(unpacking.excluded) - len(excluded)) > 0:
+        excluded.append((path.name, f"{more:,} further members were excluded."))
+    return {"members": unpacking.members, "excluded": excluded}
 
 
-def place(name: str) -> PurePosixPath | str:
-    """Where a member belongs below the folder, or why it must not be there."""
+def member_path(name: str) -> PurePosixPath | str:
+    """The path of a member below the folder, or why it must not be there."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or "\0" in name:
         return "It has no name."
@@ -97,32 +97,32 @@ def place(name: str) -> PurePosixPath | str:
 
 
 class _Unpacking:
-    """What was written so far, and what was not."""
+    """Unpacked and excluded members so far."""
 
     def __init__(self, folder: Path, budget: int, archive: Path) -> None:
-        self.members, self.set_aside = 0, list[tuple[str, str]]()
+        self.members, self.excluded = 0, list[tuple[str, str]]()
         self._folder, self._left = folder, budget
         self._most = max(_HARMLESS, _HIGHEST_RATIO * archive.stat().st_size)  # bytes of all members
         self._age = archive.stat().st_mtime_ns
         self._taken = dict[str, str]()  # folded name -> name
         self._archive = archive
 
-    def goes_on(self, member: Member) -> bool:
-        """Unpack a member or set it aside; False where nothing more may be unpacked."""
-        target = place(member.name)
+    def unpack(self, member: Member) -> bool:
+        """Unpack a member or exclude it; False if nothing more may be unpacked."""
+        target = member_path(member.name)
         if isinstance(target, PurePosixPath) and any(part.startswith((".", "__")) for part in target.parts):
             return True  # hidden, as in a folder
         reason = target if isinstance(target, str) else self._refusal(member, target)
         if reason is None:
             assert isinstance(target, PurePosixPath)
             reason = self._write(member, self._folder / target)
-        shown = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if reason is not None:
-            self.set_aside.append((shown, reason))
+            self.excluded.append((name, reason))
         else:
             self.members += 1
-        if self.members >= MOST_MEMBERS or len(self.set_aside) >= MOST_MEMBERS:
-            self.set_aside.insert(0, (self._archive.name, f"More than {MOST_MEMBERS:,} members; the rest is not read."))
+        if self.members >= MOST_MEMBERS or len(self.excluded) >= MOST_MEMBERS:
+            self.excluded.insert(0, (self._archive.name, f"More than {MOST_MEMBERS:,} members; the rest is not read."))
             return False
         return True
 
@@ -139,7 +139,7 @@ class _Unpacking:
         return "Another member has its name." if (self._folder / target).exists() else None
 
     def _write(self, member: Member, path: Path) -> str | None:
-        """What is wrong with the member, after taking away what was written of it."""
+        """Why the member is refused, after removing what was written of it; None if it is whole."""
         written, most = 0, min(self._left, self._most, LONGEST_MEMBER)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ class _Unpacking:
                 target.flush()
                 os.utime(target.fileno(), ns=(self._age, self._age))
         except _BROKEN as error:
-            reason = f"It cannot be unpacked: {_said(error)}."
+            reason = f"It cannot be unpacked: {_error_text(error)}."
         else:
             if not block:
                 self._left, self._most = self._left - written, self._most - written
@@ -161,15 +161,15 @@ class _Unpacking:
                 if written > member.declared
                 else "The disk has no room for it."
                 if written > self._left
-                else "With it the archive unpacks to so much more than it holds that it counts as a bomb."
+                else "The archive unpacks to so much more than it holds that it counts as a bomb."
             )
-        with suppress(FileNotFoundError, NotADirectoryError):  # the latter where it would lie in a file
+        with suppress(FileNotFoundError, NotADirectoryError):  # the latter if its folder is a file
             path.unlink()
         return reason
 
 
 def _is_zip(path: Path) -> bool:
-    """Whatever it is called; but a zip is told by its end, and a tar may end in a member that is one."""
+    """By content, whatever its name; a zip is recognised by its end, and a tar may end in a zip member."""
     return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 
@@ -218,6 +218,6 @@ def _tar(path: Path) -> Iterator[Member]:
                 archive.members = []  # type: ignore[attr-defined]  # not in its types; it keeps every header otherwise
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text[:200].rstrip(".")

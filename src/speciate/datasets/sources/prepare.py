@@ -1,7 +1,7 @@
-"""From what a caller names as a source to the files that are read: fetched, unpacked, laid out, with their labels.
+"""From a source's name to the files that are read: fetched, unpacked, laid out, with their labels.
 
-What is unpacked lies below `work`, the run's own folder, as long as the run needs it; what is fetched stays in the
-cache.
+Unpacked files lie below `work`, the run's own folder, as long as the run needs them; fetched files stay in the cache.
+Tables whose cells hold media become a listing of those media, labelled by the other columns.
 """
 
 from __future__ import annotations
@@ -12,40 +12,44 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from speciate.datasets.sources import answered, exported, gym_data, hub, packaged_data, shards
+from speciate.datasets.gathering import gather_examples, mixed, recognise_modality
+from speciate.datasets.readers.formats import Reader, format_of, parse_reader, table_suffix
+from speciate.datasets.readers.rows import concatenate
+from speciate.datasets.sources import answer_log, gym_examples, hugging_face, own_export, packaged_data, webdataset
 from speciate.datasets.sources.archives import archive_suffix
-from speciate.datasets.sources.excerpts import are_excerpts, excerpts
-from speciate.datasets.sources.gathering import gathered, mixed, recognised
-from speciate.datasets.sources.labels import LabelsFile, beside
+from speciate.datasets.sources.labels import LabelsFile, are_excerpts, match_excerpts, order_labels, with_sidecars
 from speciate.datasets.sources.listing import (
-    LaidOut,
+    IN_TABLES,
+    DetectedLayout,
+    ExcludedFile,
     Listing,
     SourceFile,
     check_source,
+    detect_layout,
+    find_source_files,
     is_path,
-    lay_out,
-    look,
     name_below,
     named_files,
-    normal_split,
+    normalise_split,
+    walk_folder,
     with_splits,
 )
-from speciate.datasets.sources.readers.choice import Reader, parse_reader, table_suffix
-from speciate.datasets.sources.sidecars import with_sidecars
-from speciate.datasets.sources.tables import ask_table
-from speciate.datasets.sources.unpacked_media import with_media_of_tables
-from speciate.datasets.sources.unpacking import Desk, unpack_into
-from speciate.datasets.sources.walk import SetAside, walk
+from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table, unpack_into
+from speciate.datasets.sources.table_media import KEY, METADATA
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.mixed.multimodal import MULTIMODAL
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Folders
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
+_COLUMN = "speciate.datasets.sources.table_media:media_column"
+_UNPACK = "speciate.datasets.sources.table_media:unpack"
+_SECONDS = 300.0
 
 
-def check(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
-    """Refuse at once what names, sizes and installed packages can tell. The bytes of a file; 0 for all else."""
+def check_source_name(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
+    """Refuse at once errors in names, sizes and missing packages. Returns the bytes of a file, else 0."""
     parse_reader(reader)
     if is_path(source):
         return check_source(Path(source))
@@ -53,17 +57,17 @@ def check(source: Path | str, reader: str | None = None, folders: Folders | None
     if kind == "pkg":
         packaged_data.find(name)
     elif kind == "gym":
-        gym_data.parse(name)
-    elif kind == answered.KIND:
-        answered.check(str(source), folders)
+        gym_examples.parse(name)
+    elif kind == answer_log.KIND:
+        answer_log.check(str(source), folders)
     else:
-        hub.parse_hub_ref(str(source))
+        hugging_face.parse_hub_ref(str(source))
     return 0
 
 
-def prepare(
+def prepare_source(
     source: Path | str,
-    desk: Desk,
+    context: SourceContext,
     *,
     modality: str = "auto",
     reader: str | None = None,
@@ -73,48 +77,49 @@ def prepare(
     label: str | None = None,
     column: str | None = None,
 ) -> Listing:
-    """Everything at a path, of `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`, ready to be read, and what is
-    set aside with a reason. `label`: the column of labels, where it is named. Of mixed rows `inputs` are the parts that
-    are wanted, and `never` the columns that are none. `column`: the only one that models see.
+    """The listing of a path, of `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`, with excluded files and
+    reasons.
 
-    Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE where nothing can be read at all.
+    `label`: the label column, if it is named. Of mixed rows `inputs` are the wanted parts, and `never` the columns that
+    are no parts. `column`: the only input column. Raises INVALID, NOT_FOUND, REFUSED, MISSING_EXTRA or UNAVAILABLE if
+    nothing can be read at all.
     """
-    check(source, reader)
-    place = _fetched(source, desk, label, column)
-    files, aside, readable, about = _unpacked(place, labels and labels.path, desk)
-    if not files and aside:
-        name, reason = aside[0]
+    check_source_name(source, reader)
+    fetched = _fetch(source, context, label, column)
+    files, excluded, readable, about = _unpack_archives(fetched, labels and labels.path, context)
+    if not files and excluded:
+        name, reason = excluded[0]
         raise SpeciateError(
             Code.INVALID,
-            f"{str(source)!r} holds no file that can be read; {len(aside)} set aside, such as {name!r}: {reason}",
+            f"{str(source)!r} holds no file that can be read; {len(excluded)} excluded, such as {name!r}: {reason}",
             "Call create_dataset with a file or folder of data.",
         )
-    export = exported.find(files, desk.pool, readable)
+    export = own_export.find_export(files, context.pool, readable)
     if export is not None:
         files, modality = export.files, modality if modality != "auto" else export.marker.modality
-    found, tables = _laid_out(place.path, files, modality, parse_reader(reader), export)
+    found, tables = _detect_layout(fetched.path, files, modality, parse_reader(reader), export)
     found = found._replace(
-        readable=readable, revision=place.revision, set_aside=[*place.set_aside, *aside, *found.set_aside],
-        notes=(*_left_out(about, export), *found.notes),
+        readable=readable, revision=fetched.revision, excluded=[*fetched.excluded, *excluded, *found.excluded],
+        notes=(*_notes_on_ignored(about, export), *found.notes),
     )  # fmt: skip
     if found.layout == "table":
-        found = with_media_of_tables(found, desk)
+        found = with_table_media(found, context)
     if found.modality == MULTIMODAL.name and not found.files:  # tables alone may hold bundles in their cells
-        of_tables = with_media_of_tables(found._replace(layout="table", files=list(tables)), desk)
+        of_tables = with_table_media(found._replace(layout="table", files=list(tables)), context)
         found, tables = (of_tables, []) if of_tables.layout == "media" else (found, tables)
     if found.modality == MULTIMODAL.name:
-        found, tables = mixed.gather(found, tables, desk, inputs, never)
+        found, tables = mixed.gather(found, tables, context, inputs, never)
     elif found.layout == "media":
-        found = gathered(found, desk)
-        found = found._replace(hint=mixed.hint(found) if export is None else "")
-    with hinting(found.hint):
-        labelled = _with_labels(found, tables, labels, desk)
+        found = gather_examples(found, context)
+        found = found._replace(hint=mixed.mixed_rows_hint(found) if export is None else "")
+    with add_hint(found.hint):
+        labelled = _with_labels(found, tables, labels, context)
     return _with_splits_of_labels(_with_gathered(labelled, found.labels))
 
 
 @contextmanager
-def hinting(hint: str) -> Iterator[None]:
-    """What makes no sense of the files says how else they may be meant, too."""
+def add_hint(hint: str) -> Iterator[None]:
+    """Adds a hint to INVALID errors: how else the files may be meant."""
     try:
         yield
     except SpeciateError as error:
@@ -123,105 +128,116 @@ def hinting(hint: str) -> Iterator[None]:
         raise SpeciateError(error.code, error.message, f"{hint} Else: {error.recovery}", error.foreign) from error
 
 
-def _laid_out(
-    source: Path, files: list[SourceFile], modality: str, reader: Reader, export: exported.Export | None
-) -> LaidOut:
-    """Of an export it is known what its files are."""
+def _detect_layout(
+    source: Path, files: list[SourceFile], modality: str, reader: Reader, export: own_export.Export | None
+) -> DetectedLayout:
+    """As `detect_layout`; the marker of our own export says what its files are."""
     if export is None:
-        whole = recognised(files) if reader._replace(as_is=False) == Reader() else None
+        whole = recognise_modality(files) if reader._replace(as_is=False) == Reader() else None
         if whole is not None and modality in ("auto", whole):
-            return LaidOut(Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), [])
-        return lay_out(source, files, modality, reader)
+            return DetectedLayout(
+                Listing(source, "media", whole, with_splits(files, "media"), frozenset((source,))), []
+            )
+        return detect_layout(source, files, modality, reader)
     marker, tables = export.marker, list[SourceFile]()
     if marker.files and reader._replace(as_is=False) == Reader():
-        tables = [file for file in files if file.path.name in exported.SIDECARS]
+        tables = [file for file in files if file.path.name in own_export.SIDECARS]
         beside = set(tables)
         files, reader = [file for file in files if file not in beside], reader._replace(layout="files")
-    found = lay_out(source, files, modality, reader)
-    return LaidOut(found.listing._replace(marker=marker), [*tables, *found.tables])
+    found = detect_layout(source, files, modality, reader)
+    return DetectedLayout(found.listing._replace(marker=marker), [*tables, *found.tables])
 
 
-class _Place(NamedTuple):
+class _FetchedSource(NamedTuple):
     path: Path
     revision: str | None
-    set_aside: list[SetAside]
+    excluded: list[ExcludedFile]
 
 
-def _fetched(source: Path | str, desk: Desk, label: str | None, column: str | None) -> _Place:
+def _fetch(source: Path | str, context: SourceContext, label: str | None, column: str | None) -> _FetchedSource:
     if is_path(source):
-        return _Place(Path(source), None, [])
+        return _FetchedSource(Path(source), None, [])
     kind, _, name = str(source).partition(":")
     if kind == "hf":
-        return _Place(*hub.fetch(str(source), desk.folders))
-    folder = desk.work / "packaged"
+        return _FetchedSource(*hugging_face.fetch(str(source), context.folders))
+    folder = context.work / "packaged"
     folder.mkdir(parents=True)
-    aside: list[SetAside] = []
+    excluded: list[ExcludedFile] = []
     if kind == "gym":
-        gym_data.write(name, folder)
-    elif kind == answered.KIND:
-        aside = answered.write(str(source), desk.folders, folder, label, column)
+        gym_examples.write(name, folder)
+    elif kind == answer_log.KIND:
+        excluded = answer_log.write(str(source), context.folders, folder, label, column)
     else:
         packaged_data.find(name).write(folder)
-    return _Place(folder, None, aside)
+    return _FetchedSource(folder, None, excluded)
 
 
-class _Unpacked(NamedTuple):
+class _UnpackedFiles(NamedTuple):
     files: list[SourceFile]
-    set_aside: list[SetAside]
+    excluded: list[ExcludedFile]
     readable: frozenset[Path]
     about: list[str]
     """Names of READMEs and licences, which are no examples."""
 
 
-def _unpacked(place: _Place, skip: Path | None, desk: Desk) -> _Unpacked:
-    """The files at a place and those in its archives, whose names follow that of the archive where there are others."""
-    found, aside, about = look(place.path, desk.folders.root)
-    files = [(path, name_below(place.path, path)) for path in found if path != skip]
+def _unpack_archives(fetched: _FetchedSource, skip: Path | None, context: SourceContext) -> _UnpackedFiles:
+    """The files of the source and those in its archives, named after the archive if there are other files."""
+    found, excluded, about = find_source_files(fetched.path, context.folders.root)
+    files = [(path, name_below(fetched.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
     packed = set(archives)
-    named, readable = [file for file in files if file not in packed], {place.path}
-    ours = any(path.name == exported.MARKER for path, _ in files)
+    named, readable = [file for file in files if file not in packed], {fetched.path}
+    ours = any(path.name == own_export.MARKER for path, _ in files)
     for number, (path, name) in enumerate(archives):
         prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
-        target = desk.work / f"archive-{number:04}"
+        target = context.work / f"archive-{number:04}"
         try:
-            answer = unpack_into(target, _ARCHIVE, {"path": str(path)}, readable=(path,), desk=desk)
+            answer = unpack_into(target, _ARCHIVE, {"path": str(path)}, readable=(path,), context=context)
         except SpeciateError as error:
             if len(files) == 1:
                 raise
-            aside.append(SetAside(name, error.whole))
+            excluded.append(ExcludedFile(name, error.whole))
             continue
-        members, strange, told = walk(target, links=False)
-        about += [prefix + name for name in told]
+        members, strange, cards = walk_folder(target, links=False)
+        about += [prefix + name for name in cards]
         if archive_suffix(path.name).lower() != ".zip":
             names = [name_below(target, member) for member in members]
-            if ours or shards.is_shard(names):
-                members, prefix = shards.gathered(target, names, desk.pool, ours=ours), shards.numbered(prefix)
+            if ours or webdataset.is_shard(names):
+                members, prefix = (
+                    webdataset.gather_media(target, names, context.pool, ours=ours),
+                    webdataset.split_folder_name(prefix),
+                )
         inside = [(member, prefix + name_below(target, member)) for member in members]
         named += [member for member in inside if not archive_suffix(member[1])]
-        aside += [
-            SetAside(name, "An archive in an archive is not unpacked.") for _, name in inside if archive_suffix(name)
+        excluded += [
+            ExcludedFile(name, "An archive in an archive is not unpacked.")
+            for _, name in inside
+            if archive_suffix(name)
         ]
-        aside += [SetAside(prefix + str(name), str(reason)) for name, reason in answer["set_aside"]]
-        aside += [SetAside(prefix + name, reason) for name, reason in strange]
+        excluded += [ExcludedFile(prefix + str(name), str(reason)) for name, reason in answer["excluded"]]
+        excluded += [ExcludedFile(prefix + name, reason) for name, reason in strange]
         readable.add(target)
     unique = {name: path for path, name in reversed(named)}
-    aside += [SetAside(name, "Another file has this name.") for path, name in named if unique[name] is not path]
-    return _Unpacked(named_files([(path, name) for name, path in unique.items()]), aside, frozenset(readable), about)
+    excluded += [ExcludedFile(name, "Another file has this name.") for path, name in named if unique[name] is not path]
+    return _UnpackedFiles(
+        named_files([(path, name) for name, path in unique.items()]), excluded, frozenset(readable), about
+    )
 
 
-def _left_out(about: list[str], export: exported.Export | None) -> list[str]:
-    """How many files tell of the data and are no examples; an export of ours has one card, which is its own."""
+def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> list[str]:
+    """How many READMEs and licences were ignored; our own export has one card, which is not counted."""
     if not about or (export is not None and len(about) == 1):
         return []
     files = "1 file is" if len(about) == 1 else f"{len(about):,} files are"
     return [f"{files} left out as a text about the data: {', '.join(map(repr, about[:3]))}."]
 
 
-def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, desk: Desk) -> Listing:
+def _with_labels(
+    found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, context: SourceContext
+) -> Listing:
     """The listing of media with the labels that the caller names or that lie beside them."""
     if labels is None:
-        return with_sidecars(found, tables, desk.pool)
+        return with_sidecars(found, tables, context.pool)
     if found.layout == "table":
         raise SpeciateError(
             Code.INVALID,
@@ -234,18 +250,18 @@ def _with_labels(found: Listing, tables: Sequence[SourceFile], labels: LabelsFil
             f"{labels.path.name!r} is not a CSV, JSON, JSONL, Parquet or Arrow file.",
             "Call again with labels.path of one.",
         )
-    table = ask_table(desk.pool, labels.path, text=[labels.key])
-    aside = [SetAside(file.name, "A table beside media; `labels` names another.") for file in tables]
-    found = found._replace(set_aside=[*found.set_aside, *aside])
+    table = ask_table(context.pool, labels.path, text=[labels.key])
+    excluded = [ExcludedFile(file.name, "A table beside media; `labels` names another.") for file in tables]
+    found = found._replace(excluded=[*found.excluded, *excluded])
     if are_excerpts(table, found.modality):
-        parts = excerpts(table, labels.key, found.files, labels.path)
+        parts = match_excerpts(table, labels.key, found.files, labels.path)
         return found._replace(labels=parts.table, about=parts.about, notes=(*found.notes, *parts.notes))
-    rows = beside(table, labels.key, found.files, labels.path)
+    rows = order_labels(table, labels.key, found.files, labels.path)
     return found._replace(labels=rows.table, notes=(*found.notes, *rows.notes))
 
 
 def _with_gathered(found: Listing, gathered: pa.Table | None) -> Listing:
-    """With the columns that a gatherer read beside the media, such as masks, where the labels have none of the name."""
+    """Adds the columns that a gatherer read beside the media, such as masks, unless the labels have the name."""
     if gathered is None or found.labels is None:
         return found
     labels = found.labels
@@ -261,6 +277,77 @@ def _with_splits_of_labels(found: Listing) -> Listing:
         return found
     brought = found.labels["split"].to_pylist()
     files = [
-        file._replace(split=normal_split(name) or file.split) for file, name in zip(found.files, brought, strict=True)
+        file._replace(split=normalise_split(name) or file.split)
+        for file, name in zip(found.files, brought, strict=True)
     ]
     return found._replace(files=files, labels=found.labels.drop_columns(["split"]))
+
+
+def with_table_media(found: Listing, context: SourceContext) -> Listing:
+    """The listing itself if no table holds media of its modality."""
+    columns = _media_columns(found, context)
+    if not columns:
+        return found
+    excluded = [
+        ExcludedFile(file.name, "A table without media; others here hold media.")
+        for file in found.files
+        if file.name not in columns
+    ]
+    media: list[SourceFile] = []
+    labels: list[pa.Table] = []
+    readable = set(found.readable)
+    for number, file in enumerate(file for file in found.files if file.name in columns):
+        target = context.work / f"table-{number:04}"
+        payload = {"path": str(file.path), "column": columns[file.name]}
+        try:
+            answer = unpack_into(target, _UNPACK, payload, readable=found.readable, context=context)
+            table = ask_table(context.pool, target / METADATA, readable=[target])
+        except SpeciateError as error:
+            excluded.append(ExcludedFile(file.name, error.whole))
+            continue
+        written = {path.name for path in walk_folder(target, links=False).files if path.parent == target}
+        table = table.filter(pc.is_in(table[KEY], pa.array(sorted(written), pa.string())))
+        prefix = file.name.removesuffix(table_suffix(file.name))
+        media += [
+            SourceFile(target / name, f"{prefix}/{name}", file.split, file.folder) for name in table[KEY].to_pylist()
+        ]
+        labels.append(table.drop_columns([KEY]))
+        excluded += [ExcludedFile(str(name), str(reason)) for name, reason in answer["excluded"]]
+        readable.add(target)
+    if not media:
+        name, reason = excluded[0]
+        raise SpeciateError(
+            Code.INVALID,
+            f"No table holds a medium that can be read; {name!r}: {reason}",
+            "Mend the tables first.",
+        )
+    modality = detect_layout(found.source, media, found.modality, Reader()).listing.modality
+    return found._replace(
+        layout="media",
+        modality=modality,
+        files=media,
+        readable=frozenset(readable),
+        labels=concatenate(labels),
+        excluded=[*found.excluded, *excluded],
+    )
+
+
+def _media_columns(found: Listing, context: SourceContext) -> dict[str, str]:
+    """Name of a table -> the column of its media."""
+    files = [file for file in found.files if format_of(file.path.name) in ("parquet", "arrow")]
+    if not files or found.modality in IN_TABLES or found.reader.layout is not None:
+        return {}
+    columns = {file.name: _media_column(file.path, found, context) for file in files}
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _media_column(path: Path, found: Listing, context: SourceContext) -> str | None:
+    """None also for a damaged file: reading it as a table reports the fault."""
+    payload = {"path": str(path), "modality": found.modality}
+    try:
+        column: str | None = context.pool.ask(_COLUMN, payload, _SECONDS, readable=found.readable)["column"]
+    except SpeciateError as error:
+        if error.code in (Code.INTERNAL, Code.UNAVAILABLE):  # this file broke the process
+            return None
+        raise
+    return column

@@ -1,6 +1,6 @@
-"""Media that lie in the cells of Parquet and Arrow files, written out as files beside a table of the other columns.
+"""Media in the cells of Parquet and Arrow files, written out as files beside a table of the other columns.
 
-Runs in caged processes. A medium is a cell of bytes, or a struct of `bytes` and `path` as Hugging Face `datasets`
+Runs in sandboxed processes. A medium is a cell of bytes, or a struct of `bytes` and `path` as Hugging Face `datasets`
 writes images and audio.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.datasets.sources.readers.choice import format_of
-from speciate.datasets.sources.readers.columnar import open_arrow, with_class_names
-from speciate.datasets.sources.readers.rows import unread, with_unique_names
+from speciate.datasets.readers.formats import format_of
+from speciate.datasets.readers.parquet import open_arrow, with_class_names
+from speciate.datasets.readers.rows import unread_error, with_unique_names
 from speciate.modalities import find, table
 
 METADATA, KEY = "metadata.parquet", "file_name"
@@ -28,15 +28,15 @@ _FEATURES = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
 
 
 def media_column(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, modality} -> {column: name or null}: where the media of a file lie; null where it holds none."""
+    """{path, modality} -> {column: name or null}: the column with the media of a file; null without media."""
     return {"column": _media_column(Path(payload["path"]), payload["modality"])}
 
 
 def unpack(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, column, budget} -> {files, set_aside}: media as numbered files in this process's own folder, and
+    """{path, column, budget} -> {files, excluded}: media as numbered files in this process's own folder, and
     METADATA with the other columns of those rows and KEY."""
     path, column, left = Path(payload["path"]), payload["column"], int(payload["budget"])
-    written, aside, kept = list[str](), list[tuple[str, str]](), list[pa.Table]()
+    written, excluded, kept = list[str](), list[tuple[str, str]](), list[pa.Table]()
     row, age = 0, path.stat().st_mtime_ns
     try:
         for batch in _batches(path):
@@ -47,7 +47,7 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
                 left -= len(data or b"")
                 if data is None or left < 0:
                     why = "The disk has no room for it." if left < 0 else "The cell holds no bytes."
-                    aside.append((f"{path.name}#{row}", why))
+                    excluded.append((f"{path.name}#{row}", why))
                     names.append(None)
                     continue
                 name = f"{row:08}{_suffix(data, given)}"
@@ -62,19 +62,19 @@ def unpack(payload: dict[str, Any]) -> dict[str, Any]:
             written += filter(None, names)
     except (pa.ArrowException, OSError) as error:
         if not written:
-            raise unread(path, error) from error
-        aside.append((path.name, f"It cannot be read beyond row {row}: {str(error).splitlines()[0]}."))
+            raise unread_error(path, error) from error
+        excluded.append((path.name, f"It cannot be read beyond row {row}: {str(error).splitlines()[0]}."))
     if kept:
         pq.write_table(pa.concat_tables(kept), METADATA)
-    return {"files": written, "set_aside": aside}
+    return {"files": written, "excluded": excluded}
 
 
 def _media_column(path: Path, modality: str) -> str | None:
-    """The first column whose cells are media of the modality; of any where that is `auto`."""
+    """The first column whose cells are media of the modality; of any modality if that is `auto`."""
     try:
         first = next(_batches(path), None)
     except (pa.ArrowException, OSError):
-        return None  # reading it as a table says what is wrong
+        return None  # reading it as a table reports the fault
     if first is None:
         return None
     for field in first.schema:
@@ -98,14 +98,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _medium(cell: Any) -> tuple[bytes | None, str]:
-    """The bytes, and the name that they had."""
+    """The bytes, and their file name."""
     if isinstance(cell, dict):
         return cell.get("bytes"), str(cell.get("path") or "")
     return cell, ""
 
 
 def _suffix(data: bytes, given: str) -> str:
-    """Of the name that it had, else of the modality that it looks like."""
+    """Of its file name, else of the modality that it looks like."""
     suffix = PurePosixPath(given.replace("\\", "/")).suffix.lower()
     if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8:
         return suffix

@@ -1,1 +1,3 @@
-"""Public models asked over HTTP: prompts, one call, many calls within limits, and what they cost."""
+"""Chat models behind HTTP: prompts, one call, many calls within limits, what they cost, and whether they still are the
+same.
+"""

@@ -45,11 +45,11 @@ class Pace(NamedTuple):
     """Before that nothing is sent."""
 
 
-def begin(bounds: Bounds) -> Pace:
+def first_pace(bounds: Bounds) -> Pace:
     return Pace(min(max(bounds.start, bounds.least, 1), bounds.most))
 
 
-def answered(pace: Pace, bounds: Bounds, *, in_flight: int, now: float) -> Pace:
+def after_answer(pace: Pace, bounds: Bounds, *, in_flight: int, now: float) -> Pace:
     """After a call that succeeded; `in_flight` counts it."""
     if now < pace.grows_from or in_flight < bounds.saturation * pace.limit:
         return pace
@@ -59,7 +59,7 @@ def answered(pace: Pace, bounds: Bounds, *, in_flight: int, now: float) -> Pace:
     return pace._replace(limit=min(pace.limit + step, bounds.most), round=0)
 
 
-def limited(pace: Pace, bounds: Bounds, *, sent: float, now: float, retry_after_s: float | None) -> Pace:
+def after_rate_limit(pace: Pace, bounds: Bounds, *, sent: float, now: float, retry_after_s: float | None) -> Pace:
     """After a call that was refused for the rate; `sent`: when it was sent."""
     hold = min(bounds.hold_s if retry_after_s is None else max(0.0, retry_after_s), bounds.longest_hold_s)
     pace = pace._replace(round=0, slow_start=False, held_until=max(pace.held_until, now + hold))
@@ -68,6 +68,6 @@ def limited(pace: Pace, bounds: Bounds, *, sent: float, now: float, retry_after_
     return pace._replace(limit=max(bounds.least, 1, math.floor(pace.limit * bounds.decrease)), shrunk_at=now)
 
 
-def failed(pace: Pace, bounds: Bounds, *, now: float) -> Pace:
+def after_failure(pace: Pace, bounds: Bounds, *, now: float) -> Pace:
     """After a call that failed by the server's or the network's fault."""
     return pace._replace(round=0, grows_from=max(pace.grows_from, now + bounds.pause_s))

@@ -1,4 +1,5 @@
-"""What calls cost in USD: by the endpoint's own prices, else by those published (genai-prices, offline).
+"""What answers cost in USD: calls by the endpoint's own prices, else by those published (genai-prices, offline); this
+machine by the core-hour.
 
 What is not known stays None and is never counted as 0.
 """
@@ -8,14 +9,16 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple, Protocol
 
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.endpoints.chat import Request
+from speciate.evaluation.endpoints.chat_client import Request
 from speciate.models.endpoints import Endpoint
+from speciate.settings import Settings
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English prose, for estimates only; other languages and code have fewer."""
 _IMAGE_TOKENS = 26_000
-"""More than any known endpoint counts for a picture of 1024 x 1024: gpt-4o-mini takes 25,501."""
+"""More than any known endpoint counts for an image of 1024 x 1024: gpt-4o-mini takes 25,501."""
 _AUDIO_TOKENS_PER_SECOND = 100
 _AUDIO_BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bits
 _FRAME_TOKENS = 256
@@ -112,7 +115,7 @@ def at_most(request: Request) -> Usage:
 
 
 def _of_part(part: dict[str, Any]) -> tuple[int, int]:
-    """Tokens of text or pictures, and of sound."""
+    """Tokens of text or images, and of sound."""
     if part["type"] == "text":
         return len(part["text"].encode("utf-8", "surrogatepass")), 0
     if part["type"] == "image_url":
@@ -132,3 +135,16 @@ def _published(endpoint: Endpoint) -> PublishedPrice | None:
     except (LookupError, ValueError):
         return None
     return price
+
+
+USD_PER_CORE_HOUR = 0.05
+"""Where settings say nothing: about the list price of one virtual core with its memory at the large clouds."""
+
+
+def usd_per_core_hour(settings: Settings) -> float:
+    """From `usd_per_hour` of the whole machine, where a person set that."""
+    return USD_PER_CORE_HOUR if settings.usd_per_hour is None else settings.usd_per_hour / cores()
+
+
+def usd_for(core_seconds: float, per_core_hour: float = USD_PER_CORE_HOUR) -> float:
+    return core_seconds / 3600 * per_core_hour

@@ -1,4 +1,4 @@
-"""From an example to what a chat model is asked, and what of that makes an answer another answer.
+"""From an example to the prompt of a chat model, and a digest of all parts of it that change answers.
 
 A template is the user's own text with `{input}` (the example), `{labels}` and `{COLUMN}` for an input column; `{{` and
 `}}` are braces. It is filled in once: braces in data stay braces. The example stands between tags that do not occur in
@@ -9,21 +9,27 @@ nothing that a model says is executed, and an answer must be one of the labels, 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
+import math
 import re
+import wave
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError, closest
-from speciate.evaluation.endpoints import media
-from speciate.evaluation.endpoints.chat import Request
-from speciate.evaluation.endpoints.media import Part
-from speciate.tasks.contract import Posed
+from speciate.evaluation.endpoints.chat_client import Request
+from speciate.modalities.audio import SAMPLE_RATE
+from speciate.modalities.biology.protein import sequence_of
+from speciate.tasks.task import TaskExample
 
 Output = Literal["labels", "json_schema", "free"]
 
@@ -36,7 +42,7 @@ _SYSTEM = (
 _SYSTEM_OF_GENERATION = (
     "What you are to answer stands between tags. Write the text that answers it and nothing else, without the tags."
 )
-_ASKED: dict[str, str] = {
+_QUESTIONS: dict[str, str] = {
     "classification": "Which of these labels fits the example?\n{labels}",
     "ordinal": "Which of these labels, ordered from low to high, fits the example?\n{labels}",
     "anomaly": "Is the example normal, or unlike normal ones? Answer with one of these labels:\n{labels}",
@@ -54,7 +60,7 @@ _OUTPUTS: dict[str, tuple[Output, ...]] = {
     "transcription": ("free", "json_schema"),
     "generation": ("free", "json_schema"),
 }
-"""What may be asked of each family; the first is what is asked where nothing is said."""
+"""Possible outputs of each family; the first is the default."""
 KEYS: dict[str, str] = {
     "classification": "label", "ordinal": "label", "anomaly": "label",
     "regression": "number", "multi-label": "labels", "transcription": "text", "generation": "text",
@@ -65,7 +71,7 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 class Prompt(BaseModel):
-    """How a public model is asked. What stands here changes answers; keys, addresses and speed stand elsewhere."""
+    """How a public model is asked. Each field changes answers; keys, addresses and speed are elsewhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: str | None = Field(
@@ -81,8 +87,11 @@ class Prompt(BaseModel):
     seed: int | None = None
 
 
-class Form(NamedTuple):
-    """One evaluation's way of asking: the same for all its examples. Made by `form`."""
+Part = dict[str, Any]
+
+
+class PromptForm(NamedTuple):
+    """The prompt settings of one evaluation, the same for all its examples. Made by `prompt_form`."""
 
     prompt: Prompt
     family: str
@@ -99,83 +108,79 @@ class Form(NamedTuple):
         return self.prompt.output or _OUTPUTS[self.family][0]
 
 
-def form(
+def prompt_form(
     prompt: Prompt,
     family: str,
     modality: str,
     *,
     labels: Sequence[str] = (),
     columns: Sequence[str] = (),
-    training: Sequence[Posed] = (),
-) -> Form:
-    """Checked. `training`: examples with truths, of which `prompt.few_shot` are shown.
+    training: Sequence[TaskExample] = (),
+) -> PromptForm:
+    """Checked. `training`: examples with references, of which `prompt.few_shot` are shown.
 
-    INVALID: this cannot be asked of a chat model, or the template names what there is not.
+    INVALID: a chat model cannot do this task, or the template has an unknown name.
     """
-    asked = Form(prompt, family, modality, tuple(labels), tuple(columns))
-    _check(asked)
-    chosen = shots(training, prompt.few_shot, prompt.seed or 0)
-    return asked._replace(shots=tuple((_question(asked, each.example), _answer(asked, each.truth)) for each in chosen))
+    form = PromptForm(prompt, family, modality, tuple(labels), tuple(columns))
+    _check(form)
+    chosen = few_shot_examples(training, prompt.few_shot, prompt.seed or 0)
+    return form._replace(shots=tuple((_question(form, each.example), _answer(form, each.target)) for each in chosen))
 
 
-def shots(training: Sequence[Posed], count: int, seed: int) -> list[Posed]:
-    """So many examples, the truths in turn, the same whatever the order they come in. INVALID: there are fewer."""
+def few_shot_examples(training: Sequence[TaskExample], count: int, seed: int) -> list[TaskExample]:
+    """So many examples, the references in turn, the same whatever the order they come in. INVALID: there are fewer."""
     if count > len(training):
         raise SpeciateError(
             Code.INVALID,
             f"few_shot is {count}, but the training split has {len(training)} examples with an answer.",
             f"Call again with few_shot={len(training)} or less.",
         )
-    piles: dict[str, list[Posed]] = defaultdict(list)
-    for posed in sorted(training, key=lambda each: _draw(seed, each.example.id)):
-        piles[json.dumps(posed.truth, sort_keys=True, default=str)].append(posed)
-    turns = [(turn, _draw(seed, key), each) for key, pile in piles.items() for turn, each in enumerate(pile)]
+    piles: dict[str, list[TaskExample]] = defaultdict(list)
+    for example in sorted(training, key=lambda each: _shuffle_key(seed, each.example.id)):
+        piles[json.dumps(example.target, sort_keys=True, default=str)].append(example)
+    turns = [(turn, _shuffle_key(seed, key), each) for key, pile in piles.items() for turn, each in enumerate(pile)]
     return [each for _, _, each in sorted(turns, key=lambda turn: turn[:2])[:count]]
 
 
-def request(asked: Form, example: Example) -> Request:
+def request(form: PromptForm, example: Example) -> Request:
     """What is sent for this example."""
-    prompt = asked.prompt
-    usual = _SYSTEM_OF_GENERATION if asked.family == "generation" else _SYSTEM
+    prompt = form.prompt
+    usual = _SYSTEM_OF_GENERATION if form.family == "generation" else _SYSTEM
     system = usual if prompt.system is None else prompt.system
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
-    for question, answer in asked.shots:
+    for question, answer in form.shots:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    messages.append({"role": "user", "content": _question(asked, example)})
+    messages.append({"role": "user", "content": _question(form, example)})
     sampling = {"temperature": prompt.temperature, "seed": prompt.seed}
     return Request(
-        messages=[_plain(message) for message in messages if message["content"]],
+        messages=[_text_message(message) for message in messages if message["content"]],
         max_tokens=prompt.max_tokens,
         sampling={name: value for name, value in sampling.items() if value is not None},
-        answer_schema=_schema(asked),
+        answer_schema=_schema(form),
     )
 
 
-def digest(asked: Form) -> str:
+def digest(form: PromptForm) -> str:
     """sha256 of all that changes an answer: the question's words, the shots' content, the sampling.
 
-    Which endpoint is asked is `Endpoint.identity`. Whether the endpoint obeys `answer_schema` is found out while asking
-    and is not part of it.
+    The endpoint is not part of it (`Endpoint.identity`), nor whether it obeys `answer_schema`.
     """
-    said = {
+    content = {
         "wording": _WORDING,
-        "prompt": asked.prompt.model_dump(exclude={"few_shot"}) | {"output": asked.output},
-        "family": asked.family,
-        "modality": asked.modality,
-        "labels": asked.labels,
-        "shots": asked.shots,
+        "prompt": form.prompt.model_dump(exclude={"few_shot"}) | {"output": form.output},
+        "family": form.family,
+        "modality": form.modality,
+        "labels": form.labels,
+        "shots": form.shots,
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-# The question
-
-
-def _question(asked: Form, example: Example) -> list[Part]:
-    text = media.as_text(asked.modality, example.media)
-    own = None if text is not None else media.as_part(asked.modality, example.media)
-    fenced = _fenced(text) if text is not None else ""
-    before, after = _filled(_template(asked), asked, example, fenced)
+def _question(form: PromptForm, example: Example) -> list[Part]:
+    text = as_text(form.modality, example.media)
+    own = None if text is not None else as_part(form.modality, example.media)
+    fenced = _fence(text) if text is not None else ""
+    before, after = _fill_template(_template(form), form, example, fenced)
     if own is None:
         return [{"type": "text", "text": before + after}]
     return [
@@ -185,15 +190,15 @@ def _question(asked: Form, example: Example) -> list[Part]:
     ]
 
 
-def _template(asked: Form) -> str:
-    if asked.prompt.template is not None:
-        return asked.prompt.template
-    return "\n\n".join(part for part in ("{input}", _ASKED[asked.family], _how(asked)) if part)
+def _template(form: PromptForm) -> str:
+    if form.prompt.template is not None:
+        return form.prompt.template
+    return "\n\n".join(part for part in ("{input}", _QUESTIONS[form.family], _answer_format(form)) if part)
 
 
-def _how(asked: Form) -> str:
-    key = KEYS[asked.family]
-    if asked.output == "json_schema":
+def _answer_format(form: PromptForm) -> str:
+    key = KEYS[form.family]
+    if form.output == "json_schema":
         value = {"label": '"LABEL"', "labels": '["LABEL", ...]', "number": "NUMBER", "text": '"TEXT"'}[key]
         return f'Answer with one JSON object and nothing else: {{{{"{key}": {value}}}}}'
     if key == "label":
@@ -201,7 +206,7 @@ def _how(asked: Form) -> str:
     return "Answer with the number alone." if key == "number" else ""
 
 
-def _filled(template: str, asked: Form, example: Example, fenced: str) -> tuple[str, str]:
+def _fill_template(template: str, form: PromptForm, example: Example, fenced: str) -> tuple[str, str]:
     """The text before `{input}` and that from it on. One pass: what is put in is not looked at again."""
     pieces: list[str] = []
     place: int | None = None
@@ -216,7 +221,7 @@ def _filled(template: str, asked: Form, example: Example, fenced: str) -> tuple[
             place = len(pieces) if place is None else place
             pieces.append(fenced)
         elif name == "labels":
-            pieces.append("\n".join(f"- {label}" for label in asked.labels))
+            pieces.append("\n".join(f"- {label}" for label in form.labels))
         else:
             pieces.append(_inline(_cell(example, name)))
     pieces.append(template[at:])
@@ -232,10 +237,10 @@ def _cell(example: Example, column: str) -> Any:
 
 def _inline(cell: Any) -> str:
     """Within a sentence of a template; only what has several lines is fenced."""
-    return _fenced(cell) if isinstance(cell, str) and len(cell.splitlines()) > 1 else media.cell_text(cell)
+    return _fence(cell) if isinstance(cell, str) and len(cell.splitlines()) > 1 else cell_text(cell)
 
 
-def _fenced(text: str) -> str:
+def _fence(text: str) -> str:
     """Between tags that do not occur in it."""
     tag, number = "example", 1
     while f"<{tag}>" in text or f"</{tag}>" in text:
@@ -244,20 +249,20 @@ def _fenced(text: str) -> str:
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
-def _answer(asked: Form, truth: Any) -> str:
+def _answer(form: PromptForm, reference: Any) -> str:
     """A right answer, as it should be written."""
-    if asked.output == "json_schema":
-        return json.dumps({KEYS[asked.family]: truth}, ensure_ascii=False)
-    return str(truth)
+    if form.output == "json_schema":
+        return json.dumps({KEYS[form.family]: reference}, ensure_ascii=False)
+    return str(reference)
 
 
-def _schema(asked: Form) -> dict[str, Any] | None:
+def _schema(form: PromptForm) -> dict[str, Any] | None:
     """What an answer in JSON must be; also of `labels`, where it keeps the endpoint to the known ones."""
-    if asked.output == "free":
+    if form.output == "free":
         return None
-    enumerated = {"enum": list(asked.labels)} if 0 < len(asked.labels) <= _MOST_ENUMERATED else {}
+    enumerated = {"enum": list(form.labels)} if 0 < len(form.labels) <= _MOST_ENUMERATED else {}
     label: dict[str, Any] = {"type": "string", **enumerated}
-    key = KEYS[asked.family]
+    key = KEYS[form.family]
     kinds: dict[str, dict[str, Any]] = {
         "label": label, "labels": {"type": "array", "items": label},
         "number": {"type": "number"}, "text": {"type": "string"},
@@ -265,7 +270,7 @@ def _schema(asked: Form) -> dict[str, Any] | None:
     return {"type": "object", "properties": {key: kinds[key]}, "required": [key], "additionalProperties": False}
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
+def _text_message(message: dict[str, Any]) -> dict[str, Any]:
     """Text alone as a string: not every endpoint takes it in parts."""
     match message["content"]:
         case [{"type": "text", "text": text}]:
@@ -273,44 +278,41 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-def _draw(seed: int, text: str) -> str:
+def _shuffle_key(seed: int, text: str) -> str:
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
-# Checks
-
-
-def _check(asked: Form) -> None:
-    if asked.family not in _OUTPUTS:
+def _check(form: PromptForm) -> None:
+    if form.family not in _OUTPUTS:
         raise SpeciateError(
             Code.INVALID,
-            f"Chat models are not asked for {asked.family}.",
+            f"Chat models are not asked for {form.family}.",
             f"Leave the public model out, or evaluate it on a task of: {', '.join(_OUTPUTS)}.",
         )
-    if asked.modality not in media.SHOWN:
+    if form.modality not in PROMPT_MODALITIES:
         raise SpeciateError(
             Code.INVALID,
-            f"Chat models cannot be shown {asked.modality}.",
-            f"Leave the public model out, or name a dataset of: {', '.join(media.SHOWN)}.",
+            f"Chat models cannot be shown {form.modality}.",
+            f"Leave the public model out, or name a dataset of: {', '.join(PROMPT_MODALITIES)}.",
         )
-    if asked.output not in _OUTPUTS[asked.family]:
+    if form.output not in _OUTPUTS[form.family]:
         raise SpeciateError(
             Code.INVALID,
-            f"The output {asked.output!r} is not for {asked.family}.",
-            f"Call again with prompt.output: {' or '.join(_OUTPUTS[asked.family])}.",
+            f"The output {form.output!r} is not for {form.family}.",
+            f"Call again with prompt.output: {' or '.join(_OUTPUTS[form.family])}.",
         )
-    if KEYS[asked.family] in ("label", "labels") and not asked.labels:
+    if KEYS[form.family] in ("label", "labels") and not form.labels:
         raise SpeciateError(
-            Code.INVALID, f"{asked.family} needs the labels to choose from, and none is known.",
+            Code.INVALID, f"{form.family} needs the labels to choose from, and none is known.",
             "Name a dataset whose labels are listed: describe_dataset shows them.",
         )  # fmt: skip
-    if asked.prompt.template is not None:
-        _check_template(asked.prompt.template, asked)
+    if form.prompt.template is not None:
+        _check_template(form.prompt.template, form)
 
 
-def _check_template(template: str, asked: Form) -> None:
+def _check_template(template: str, form: PromptForm) -> None:
     named = [match[1] for match in _PLACEHOLDER.finditer(template) if match[1] is not None]
-    valid = ["input", *(["labels"] if asked.labels else []), *asked.columns]
+    valid = ["input", *(["labels"] if form.labels else []), *form.columns]
     for name in named:
         if name not in valid:
             raise SpeciateError(
@@ -318,10 +320,65 @@ def _check_template(template: str, asked: Form) -> None:
                 f"The template names {{{name}}}, which there is not; {closest(name, valid)}",
                 f"Valid are {', '.join(f'{{{each}}}' for each in valid)}; write {{{{ and }}}} for braces.",
             )
-    if not set(named) & {"input", *asked.columns} and asked.modality not in ("image", "audio"):
+    if not set(named) & {"input", *form.columns} and form.modality not in ("image", "audio"):
         raise SpeciateError(
             Code.INVALID,
             "The template shows nothing of the example.",
             "Write {input} where the example belongs, or name its columns: "
-            f"{', '.join(f'{{{each}}}' for each in asked.columns) or 'it has none'}.",
+            f"{', '.join(f'{{{each}}}' for each in form.columns) or 'it has none'}.",
         )
+
+
+LONGEST_SIDE = 1024
+"""Pixels; larger images are made smaller, smaller ones stay as they are."""
+PROMPT_MODALITIES = ("text", "tabular", "protein", "image", "audio")
+"""Modalities that chat models take: those that are text, or have a part of their own."""
+
+
+def as_text(modality: str, media: Any) -> str | None:
+    """The medium in words; None where it has a part of its own."""
+    if modality == "tabular":
+        return "\n".join(f"{column}: {cell_text(cell)}" for column, cell in media.items())
+    if modality == "protein":
+        return sequence_of(media)
+    return None if modality in ("image", "audio") else str(media)
+
+
+def as_part(modality: str, media: Any) -> Part:
+    """An image, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
+    if modality == "image":
+        return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _base64(_png(media))}}
+    return {"type": "input_audio", "input_audio": {"data": _base64(_wav(media)), "format": "wav"}}
+
+
+def cell_text(cell: Any) -> str:
+    """A cell on one line: text with line ends is quoted as JSON, lest a cell looks like another column."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return "(missing)"
+    text = str(cell)
+    return json.dumps(text, ensure_ascii=False) if len(text.splitlines()) > 1 else text
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _wav(sound: npt.NDArray[np.float32]) -> bytes:
+    """16 bits: what is beyond full scale is clipped."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLE_RATE)
+        out.writeframes((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

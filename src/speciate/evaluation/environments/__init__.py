@@ -49,7 +49,7 @@ def is_ours(name: str) -> bool:
     return name in ENVIRONMENTS
 
 
-def check(name: str) -> None:
+def check_environment(name: str) -> None:
     """NOT_FOUND or MISSING_EXTRA where there is none of this name, as far as that is known without making it."""
     if name.startswith(GYMNASIUM):
         if importlib.util.find_spec("gymnasium") is None:
@@ -65,7 +65,7 @@ def check(name: str) -> None:
         )  # fmt: skip
 
 
-def make(name: str) -> Environment:
+def make_environment(name: str) -> Environment:
     """One of ours."""
     module, _, made = ENVIRONMENTS[name].partition(":")
     environment: Environment = getattr(importlib.import_module(module), made)()

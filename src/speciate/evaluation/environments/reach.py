@@ -56,13 +56,13 @@ class Reach:
 
     def render(self) -> Pixels:
         """(64, 64, 3): the disc, the mark and the point from above."""
-        picture = np.full((_SIDE, _SIDE, 3), 245, np.uint8)
+        image = np.full((_SIDE, _SIDE, 3), 245, np.uint8)
         y, x = (np.mgrid[:_SIDE, :_SIDE] + 0.5) / _SIDE * 2 * _HALF - _HALF
         for middle, radius, colour in (
             (self._disc, _DISC, (70, 80, 100)), (self._mark, _NEAR, (40, 160, 80)), (self._place, 0.07, (220, 90, 40)),
         ):  # fmt: skip
-            picture[(x - middle[0]) ** 2 + (y - middle[1]) ** 2 <= radius**2] = colour
-        return picture
+            image[(x - middle[0]) ** 2 + (y - middle[1]) ** 2 <= radius**2] = colour
+        return image
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,5 +1,5 @@
-"""Several episodes of one environment side by side: ours here, others' in a cage that reads nothing of the workspace
-(simulators_service.py)."""
+"""Several episodes of one environment side by side: ours here, others' in a sandbox that reads nothing of the workspace
+(simulators_process.py)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import environments
-from speciate.evaluation.caged_lines import CagedLines
 from speciate.evaluation.environments import Environment
 from speciate.modalities.contract import Pixels, Vector
-from speciate.sandbox import CagePolicy
+from speciate.sandbox import SandboxPolicy
+from speciate.sandbox.client import AnswerTimeout, ProcessDied, RemoteError, SandboxClient
 
-_SERVICE = "speciate.evaluation.environments.simulators_service"
+_MODULE = "speciate.evaluation.environments.simulators_process"
 _START_SECONDS, _STEP_SECONDS = 120.0, 60.0
 
 
@@ -40,27 +40,28 @@ class Simulators(Protocol):
 
 
 @contextmanager
-def opened(name: str, folder: Path, policy: CagePolicy, *, look: bool) -> Iterator[Simulators]:
+def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: bool) -> Iterator[Simulators]:
     """Of an environment that `environments.check` passed. `look`: whether there are pictures, of ours alone. `folder`:
-    where a cage may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no cage.
+    where a sandbox may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no
+    sandbox.
     """
     if environments.is_ours(name):
-        yield _Here(name, look)
+        yield _InProcessSimulators(name, look)
         return
-    lines = CagedLines(_SERVICE, folder, policy)
+    client = SandboxClient(_MODULE, folder, policy)
     try:
-        yield _Caged(name, lines)
+        yield _SandboxedSimulators(name, client)
     finally:
-        lines.end()
+        client.end()
 
 
-class _Here:
+class _InProcessSimulators:
     def __init__(self, name: str, look: bool) -> None:
         self._name, self._look = name, look
         self._made: list[Environment] = []
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
-        self._made = [environments.make(self._name) for _ in seeds]
+        self._made = [environments.make_environment(self._name) for _ in seeds]
         first = [made.reset(seed=seed)[0] for made, seed in zip(self._made, seeds, strict=True)]
         return [Step(seen, self._frame(made), 0.0, False, False) for made, seen in zip(self._made, first, strict=True)]
 
@@ -76,9 +77,9 @@ class _Here:
         return made.render() if self._look else None
 
 
-class _Caged:
-    def __init__(self, name: str, lines: CagedLines) -> None:
-        self._name, self._lines = name, lines
+class _SandboxedSimulators:
+    def __init__(self, name: str, client: SandboxClient) -> None:
+        self._name, self._client = name, client
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
         made = self._name.removeprefix(environments.GYMNASIUM)
@@ -96,14 +97,16 @@ class _Caged:
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
         try:
-            told: Any = self._lines.ask(question, seconds)
-        except (TimeoutError, EOFError):
-            told = {"error": "its process took too long or ended"}
-        if not isinstance(told, dict) or "error" in told:
-            why = told.get("error") if isinstance(told, dict) else "it gave no answer"
-            raise SpeciateError(
-                Code.INVALID,
-                f"The environment {self._name[:80]!r} does not work: {why}",
-                "Mend the column `environment`, or install what the environment needs.",
-            )
-        return told
+            answer = self._client.ask(question, seconds)
+            if isinstance(answer, dict):
+                return answer
+            why = "it gave no answer"
+        except RemoteError as error:
+            why = str(error)
+        except (AnswerTimeout, ProcessDied):
+            why = "its process took too long or ended"
+        raise SpeciateError(
+            Code.INVALID,
+            f"The environment {self._name[:80]!r} does not work: {why}",
+            "Mend the column `environment`, or install what the environment needs.",
+        )

@@ -1,1 +1,1 @@
-"""Models that judge answers: grades, or which of two is better; asked, paid and kept like any other model."""
+"""Models that judge answers: grades, or which of two is better; asked, paid and cached like any other model."""

@@ -1,7 +1,7 @@
-"""The worker's side of a judge: asks it about every answer, each question once, and makes scores of its verdicts.
+"""The worker's side of a judge: asks it about every answer, each question once, and turns its verdicts into scores.
 
-An answer that is an error gets the worst grade, and loses against any other, without the judge. Equal answers are a
-tie. Of a pair both orders are asked: what is preferred in both wins, all else is a tie. Where the judge itself fails
+An error gets the worst grade, and loses against any answer, without the judge. Equal answers are a tie. A pair is
+judged in both orders: an answer that is preferred in both wins, anything else is a tie. If the judge itself fails,
 there is no score, and the example does not count.
 """
 
@@ -13,116 +13,116 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speciate.datasets.loading import keys
+from speciate.datasets.loading import loader
 from speciate.datasets.loading.loader import Example
-from speciate.evaluation import recorded
-from speciate.evaluation.answers import Answer, Tell
-from speciate.evaluation.endpoints.readings import Unreadable
-from speciate.evaluation.endpoints.talk import Talk, served_models
-from speciate.evaluation.judges import agreement, kinship, questions
-from speciate.evaluation.judges.questions import FIRST, SECOND, TIE, Matter
-from speciate.evaluation.judges.spec import Judge
-from speciate.evaluation.marks import Marks
-from speciate.evaluation.predictors.contract import Sheet
-from speciate.evaluation.recorded import Kept, Key
-from speciate.evaluation.report import Agreement, Verdicts, interval, number
-from speciate.evaluation.statistics import Codes, Floats
-from speciate.evaluation.task import EvaluationTask
+from speciate.evaluation import answer_cache, statistics
+from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer
+from speciate.evaluation.compare_models import ExtraScores
+from speciate.evaluation.endpoints.answer_parsing import UnreadableAnswer
+from speciate.evaluation.endpoints.cached_client import CachedClient, served_models
+from speciate.evaluation.judges import judge_prompts, same_family
+from speciate.evaluation.judges.judge_plan import Judge
+from speciate.evaluation.judges.judge_prompts import FIRST, SECOND, TIE, JudgedAnswers
+from speciate.evaluation.payload import EvaluationPayload
+from speciate.evaluation.predictors.answering import Answer, ModelAnswers, OnProgress
+from speciate.evaluation.reports.report import Agreement, Verdicts, interval, number
+from speciate.evaluation.statistics import Codes, Estimate, Floats
 from speciate.jobs.run import Run
 
 _PREFERENCES = ("baseline", TIE, "candidate")
 
 
-class Case(NamedTuple):
-    """What was answered to everything, and by whom."""
+class JudgeCase(NamedTuple):
+    """All models' answers, and the judge."""
 
     run: Run
-    task: EvaluationTask
+    task: EvaluationPayload
     judge: Judge
     examples: Sequence[Example]
-    truths: Sequence[Any]
-    sheets: Sequence[Sheet]
+    references: Sequence[Any]
+    all_answers: Sequence[ModelAnswers]
     clusters: Codes
-    tell: Tell
+    on_progress: OnProgress
 
 
-def mark(case: Case) -> Marks:
-    """Raises Stopped, or SpeciateError where the judge cannot be asked; verdicts that it gave until then are kept."""
+def judge_answers(case: JudgeCase) -> ExtraScores:
+    """Raises Stopped, or SpeciateError if the judge cannot be asked. Verdicts until then are in the cache."""
     _check_served(case)
-    bench = _Bench(case)
-    repeats = bench.preferences() if case.judge.asked.mode == "pairwise" else bench.graded()
-    verdicts = bench.verdicts(repeats)
-    return Marks(case.judge.metric, repeats, bench.notes(verdicts), verdicts)
+    run = _JudgeRun(case)
+    repeats = run.preferences() if case.judge.asked.mode == "pairwise" else run.graded()
+    verdicts = run.verdicts(repeats)
+    return ExtraScores(case.judge.metric, repeats, run.notes(verdicts), verdicts)
 
 
-def _check_served(case: Case) -> None:
-    """What endpoints and logs say that they served may tell a family that their names did not."""
+def _check_served(case: JudgeCase) -> None:
+    """Model names that endpoints and logs report may reveal a family that the refs did not."""
     if case.judge.asked.same_family:
         return
-    for sheet in case.sheets:
-        if sheet.served:
-            name = sheet.contestant.name
-            kinship.check_names(case.judge.name, [case.judge.endpoint.model], name, sheet.served)
+    for model_answers in case.all_answers:
+        if model_answers.served:
+            name = model_answers.evaluated_model.name
+            same_family.check_same_family_names(
+                case.judge.name, [case.judge.endpoint.model], name, model_answers.served
+            )
 
 
-class _Bench:
+class _JudgeRun:
     """One judge at work on one evaluation's answers."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: JudgeCase) -> None:
         self._case, self._judge = case, case.judge
-        self._talk = Talk(case.run, case.task, case.judge.endpoint, case.judge.form)
-        self._kept: dict[Key, Kept] = {}
+        self._client = CachedClient(case.run, case.task, case.judge.endpoint, case.judge.form)
+        self._answers: dict[AnswerKey, CachedAnswer] = {}
         self._pairs = self._turned = self._for_first = 0
-
-    # Grades
 
     def graded(self) -> dict[str, list[Floats]]:
         """Scores: the worst grade 0, the best 1, the others as far between as they are on the scale."""
-        known = questions.verdicts(self._judge)
+        known = judge_prompts.verdicts(self._judge)
         asked = {
-            sheet.contestant.name: [self._gradable(answers) for answers in sheet.repeats] for sheet in self._case.sheets
+            model_answers.evaluated_model.name: [self._gradable(answers) for answers in model_answers.repeats]
+            for model_answers in self._case.all_answers
         }
-        self._ask({key: matter for times in asked.values() for time in times for key, matter in time if key})
+        self._ask(
+            {key: judged_answers for times in asked.values() for time in times for key, judged_answers in time if key}
+        )
         return {
             name: [np.array([self._grade(key, known) if key else 0.0 for key, _ in time], np.float64) for time in times]
             for name, times in asked.items()
         }
 
-    def _gradable(self, answers: Sequence[Answer]) -> list[tuple[Key | None, Matter | None]]:
+    def _gradable(self, answers: Sequence[Answer]) -> list[tuple[AnswerKey | None, JudgedAnswers | None]]:
         """Keys are None where there is no answer to grade."""
-        found: list[tuple[Key | None, Matter | None]] = []
+        found: list[tuple[AnswerKey | None, JudgedAnswers | None]] = []
         for place, answer in enumerate(answers):
-            matter = None if answer.output is None else self._matter(place, answer.output)
-            found.append((matter and self._key(matter), matter))
+            judged_answers = None if answer.output is None else self._judged_answers(place, answer.output)
+            found.append((judged_answers and self._key(judged_answers), judged_answers))
         return found
 
-    def _grade(self, key: Key, known: Sequence[str]) -> float:
+    def _grade(self, key: AnswerKey, known: Sequence[str]) -> float:
         verdict = self._verdict(key)
         return math.nan if verdict is None else known.index(verdict) / (len(known) - 1)
 
-    # Preferences
-
     def preferences(self) -> dict[str, list[Floats]]:
         """1 where the candidate is preferred to the baseline, 0 where the baseline is, else 0.5."""
-        sheets = {sheet.contestant.name: sheet for sheet in self._case.sheets}
-        baseline = sheets.pop(str(self._judge.baseline))
+        all_answers = {model_answers.evaluated_model.name: model_answers for model_answers in self._case.all_answers}
+        baseline = all_answers.pop(str(self._judge.baseline))
         pairs = {
             name: [
                 self._pairs_of(answers, baseline.repeats[time % len(baseline.repeats)])
-                for time, answers in enumerate(sheet.repeats)
+                for time, answers in enumerate(model_answers.repeats)
             ]
-            for name, sheet in sheets.items()
+            for name, model_answers in all_answers.items()
         }
         self._ask(
-            {key: matter for times in pairs.values() for time in times for pair in time if pair.keys
-             for key, matter in zip(pair.keys, pair.matters, strict=True)}
+            {key: judged_answers for times in pairs.values() for time in times for pair in time if pair.keys
+             for key, judged_answers in zip(pair.keys, pair.questions, strict=True)}
         )  # fmt: skip
         found = {
             name: [np.array([self._preferred(pair) for pair in time], np.float64) for time in times]
             for name, times in pairs.items()
         }
         own = [np.full(len(self._case.examples), 0.5) for _ in baseline.repeats]
-        return {baseline.contestant.name: own} | found
+        return {baseline.evaluated_model.name: own} | found
 
     def _pairs_of(self, mine: Sequence[Answer], theirs: Sequence[Answer]) -> list[_Pair]:
         found = []
@@ -131,11 +131,11 @@ class _Bench:
                 settled = 0.5 + 0.5 * (baseline.output is None) - 0.5 * (candidate.output is None)
                 found.append(_Pair(settled))
                 continue
-            matters = (
-                self._matter(place, candidate.output, baseline.output),
-                self._matter(place, baseline.output, candidate.output),
+            questions = (
+                self._judged_answers(place, candidate.output, baseline.output),
+                self._judged_answers(place, baseline.output, candidate.output),
             )
-            found.append(_Pair(None, (self._key(matters[0]), self._key(matters[1])), matters))
+            found.append(_Pair(None, (self._key(questions[0]), self._key(questions[1])), questions))
         return found
 
     def _preferred(self, pair: _Pair) -> float:
@@ -151,36 +151,34 @@ class _Bench:
         self._for_first += verdicts.count(FIRST) > verdicts.count(SECOND)
         return 0.5
 
-    # Asking
-
-    def _matter(self, place: int, *answers: Any) -> Matter:
+    def _judged_answers(self, place: int, *answers: Any) -> JudgedAnswers:
         case = self._case
-        return Matter(case.examples[place], str(case.truths[place]), tuple(map(str, answers)))
+        return JudgedAnswers(case.examples[place], str(case.references[place]), tuple(map(str, answers)))
 
-    def _key(self, matter: Matter) -> Key:
-        """The example's id, by which it is forgotten, and what is judged."""
-        said = "\x1f".join([keys.digest(matter.example.media), matter.reference, *matter.answers])
-        return Key(f"{matter.example.id}:{recorded.digest(said)}")
+    def _key(self, judged_answers: JudgedAnswers) -> AnswerKey:
+        """The example's id, by which a purge finds it, and a digest of the judged texts."""
+        text = "\x1f".join(
+            [loader.media_digest(judged_answers.example.media), judged_answers.reference, *judged_answers.answers]
+        )
+        return AnswerKey(f"{judged_answers.example.id}:{answer_cache.digest(text)}")
 
-    def _ask(self, wanted: dict[Key, Any]) -> None:
+    def _ask(self, questions: dict[AnswerKey, Any]) -> None:
         modality = self._case.task.dataset.modality
-        self._kept = self._talk.answers(
-            wanted, lambda key: questions.request(self._judge, modality, wanted[key]), self._case.tell
+        self._answers = self._client.answers(
+            questions, lambda key: judge_prompts.request(self._judge, modality, questions[key]), self._case.on_progress
         )
 
-    def _verdict(self, key: Key) -> str | None:
-        kept = self._kept[key]
-        if kept.error is not None or kept.output is None:
+    def _verdict(self, key: AnswerKey) -> str | None:
+        answer = self._answers[key]
+        if answer.error is not None or answer.output is None:
             return None
         try:
-            return questions.read(self._judge, kept.output)
-        except Unreadable:
+            return judge_prompts.parse_verdict(self._judge, answer.output)
+        except UnreadableAnswer:
             return None
 
-    # What is said of it
-
     def verdicts(self, repeats: dict[str, list[Floats]]) -> Verdicts:
-        judge, costs = self._judge, [kept.usd for kept in self._kept.values()]
+        judge, costs = self._judge, [answer.usd for answer in self._answers.values()]
         known = [usd for usd in costs if usd is not None]
         judged = [scores for name, times in repeats.items() if name != judge.baseline for scores in times]
         return Verdicts(
@@ -188,7 +186,7 @@ class _Bench:
             metric=judge.metric,
             mode=judge.asked.mode,
             scale=judge.asked.scale if judge.asked.mode == "graded" else None,
-            questions=len(self._kept),
+            questions=len(self._answers),
             answers=sum(len(scores) for scores in judged),
             without=int(sum(np.isnan(scores).sum() for scores in judged)),
             usd=number(sum(known)) if len(known) == len(costs) else None,
@@ -199,9 +197,9 @@ class _Bench:
 
     def _agreement(self, name: str, column: str, scores: Floats) -> Agreement:
         pairwise = self._judge.asked.mode == "pairwise"
-        kinds = _PREFERENCES if pairwise else questions.verdicts(self._judge)
+        kinds = _PREFERENCES if pairwise else judge_prompts.verdicts(self._judge)
         cells = [example.columns.get(column) for example in self._case.examples]
-        people = [None if cell is None else agreement.coded(cell, kinds) for cell in cells]
+        people = [None if cell is None else verdict_code(cell, kinds) for cell in cells]
         both = [place for place, code in enumerate(people) if code is not None and not math.isnan(scores[place])]
         facts: dict[str, Any] = {
             "model": name,
@@ -214,7 +212,7 @@ class _Bench:
             return Agreement(**facts)
         mine = [round(scores[place] * (len(kinds) - 1)) for place in both]
         theirs = [code for place in both if (code := people[place]) is not None]
-        found = agreement.kappa(
+        found = cohen_kappa(
             mine, theirs, len(kinds), self._case.clusters[both], ordered=facts["weights"] == "quadratic"
         )
         same = sum(a == b for a, b in zip(mine, theirs, strict=True)) / len(both)
@@ -235,19 +233,19 @@ class _Bench:
                 f"{found.metric}: {100 * found.turned:.3g} % of {self._pairs} pairs were judged otherwise in the other "
                 f"order, {100 * (found.for_first or 0):.3g} % of these for what stood first; they count as ties."
             )
-        notes += [_agreed(found, each) for each in found.agreement]
-        return notes + self._talk.notes(judge.name, served_models(self._kept.values()))
+        notes += [_agreement_note(found, each) for each in found.agreement]
+        return notes + self._client.notes(judge.name, served_models(self._answers.values()))
 
 
 class _Pair(NamedTuple):
     """`settled` where no judge is needed; else both orders, the candidate's answer first and then second."""
 
     settled: float | None
-    keys: tuple[Key, Key] | None = None
-    matters: tuple[Matter, ...] = ()
+    keys: tuple[AnswerKey, AnswerKey] | None = None
+    questions: tuple[JudgedAnswers, ...] = ()
 
 
-def _agreed(found: Verdicts, each: Agreement) -> str:
+def _agreement_note(found: Verdicts, each: Agreement) -> str:
     lost = f"; {each.unreadable} cells of {each.column!r} hold no such verdict" if each.unreadable else ""
     if each.kappa is None:
         return f"{found.metric}: {each.n} verdicts of people on {each.model} tell nothing about {found.judge}{lost}."
@@ -257,3 +255,45 @@ def _agreed(found: Verdicts, each: Agreement) -> str:
         f"{found.metric}: on {each.n} answers of {each.model}, {found.judge} and people agree with Cohen's kappa "
         f"{each.kappa:.3g}{span}{weighted}{lost}."
     )
+
+
+def cohen_kappa(mine: Sequence[int], theirs: Sequence[int], kinds: int, clusters: Codes, *, ordered: bool) -> Estimate:
+    """Agreement of a judge with people: Cohen's kappa, with squared distances as weights for ordered grades.
+
+    `mine` and `theirs` (n,): codes below `kinds`. Cohen (1960), weighted as in Cohen (1968): scikit-learn's
+    `cohen_kappa_score`, with a bootstrap over clusters. NaN if both give every answer the same verdict.
+    """
+    table = np.zeros((len(mine), kinds * kinds))
+    table[np.arange(len(mine)), np.asarray(mine) * kinds + np.asarray(theirs)] = 1.0
+    codes = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    sums = np.zeros((int(codes.max()) + 1, kinds * kinds))
+    np.add.at(sums, codes, table)
+    grid = np.arange(kinds, dtype=float)
+    costs = (grid[:, None] - grid) ** 2 if ordered else 1.0 - np.eye(kinds)
+
+    def value(weights: Floats) -> Floats:
+        counts = (weights @ sums).reshape(-1, kinds, kinds)
+        chance = counts.sum(2)[:, :, None] * counts.sum(1)[:, None, :]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            chance /= counts.sum((1, 2))[:, None, None]
+            expected = (costs * chance).sum((1, 2))
+            return np.where(expected > 0, 1 - (costs * counts).sum((1, 2)) / expected, math.nan)
+
+    return statistics.bootstrap(statistics.resample(value, codes))._replace(n=len(mine))
+
+
+def verdict_code(cell: Any, verdicts: Sequence[str]) -> int | None:
+    """Which of the verdicts a cell of a person's names; None: none of them.
+
+    >>> verdict_code(4.0, ("1", "2", "3", "4", "5")), verdict_code("Yes", ("no", "yes")), verdict_code("6", ("1", "2"))
+    (3, 1, None)
+    """
+    if isinstance(cell, bool):
+        cell = "yes" if cell else "no"
+    text = str(cell).strip().casefold()
+    if text.endswith(".0"):
+        text = text[:-2]
+    if tuple(verdicts) == ("no", "yes") and text in ("0", "1"):
+        return int(text)
+    known = [verdict.casefold() for verdict in verdicts]
+    return known.index(text) if text in known else None

@@ -2,9 +2,10 @@
 
 Metrics are written over sums of per-example counts, so that thousands of weighted resamples are one matrix product. An
 error is an answer like any other: the worst one. It is wrong as a label (a miss, or a false alarm), has no probability
-for the truth, and as a number lies at the far end of the truth's range.
+for the reference, and as a number lies at the far end of the references' range.
 
-A file a kind of answer; each has tables of its metrics by name.
+A file per kind of answer; each has tables of its metrics by name. A new metric: its function and a line in the tables
+of its file, and its entry in speciate/vocabulary.py (METRICS). Scores of a caller's own: ../scorers/.
 """
 
 from __future__ import annotations
@@ -13,22 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from speciate.evaluation.metrics import (
-    control,
-    detection,
-    forecasting,
-    generation,
-    labels,
-    multi_label,
-    numbers,
-    ordered,
-    ranks,
-    retrieval,
-    segmentation,
-    tokens,
-    transcripts,
-)
-from speciate.evaluation.metrics.answers import Answers, Statistic, judged, label_answers, number_answers
+from speciate.evaluation.metrics import boxes, class_labels, numbers, pixels, texts, vectors
+from speciate.evaluation.metrics.metric import Answers, Statistic, judged, label_answers, number_answers
 from speciate.evaluation.statistics import Codes, Floats
 from speciate.vocabulary import Metric
 
@@ -37,23 +24,21 @@ __all__ = [
     "number_answers",
 ]  # fmt: skip
 
-_FILES = (control, forecasting, generation, labels, multi_label, numbers, ordered, retrieval, tokens, transcripts)
-_OF_MEANS = (*_FILES, segmentation)
-_MEANS: dict[str, Callable[[Answers], Floats]] = {
-    name: score for file in _OF_MEANS for name, score in file.MEANS.items()
-}
-_STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
-    name: statistic for file in _FILES for name, statistic in file.STATISTICS.items()
-}
-_CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = {
-    name: made for file in (detection, numbers, ranks) for name, made in file.CORPORA.items()
-}
-"""Those that are no function of sums."""
+_MEANS: dict[str, Callable[[Answers], Floats]] = (
+    class_labels.MEANS | numbers.MEANS | texts.MEANS | vectors.MEANS | pixels.MEANS
+)
+_STATISTICS: dict[str, Callable[[Answers], Statistic]] = (
+    class_labels.STATISTICS | numbers.STATISTICS | texts.STATISTICS | vectors.STATISTICS
+)
+_CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = (
+    class_labels.CORPORA | numbers.CORPORA | boxes.CORPORA
+)
+"""Metrics that are not a function of sums."""
 
 
 def contributions(metric: Metric, answers: Answers) -> Floats:
     """Scores (n,) whose mean is the metric, NaN where it does not count the example. Only for shape `mean`."""
-    return answers.marks[metric.name] if metric.name in answers.marks else _MEANS[metric.name](answers)
+    return answers.scores[metric.name] if metric.name in answers.scores else _MEANS[metric.name](answers)
 
 
 def averaged(metric: Metric, repeats: Sequence[Answers]) -> Floats:
@@ -79,10 +64,11 @@ def alone(metric: Metric, answers: Answers) -> Floats:
         return numbers.ALONE[metric.name](answers)
     if metric.name in _CORPORA:
         if answers.probabilities is not None:  # one example is no ranking
-            return np.full(len(answers.truth), np.nan)
+            return np.full(len(answers.references), np.nan)
         one, made = np.zeros(1, np.int64), _CORPORA[metric.name]
         singles = (
-            answers._replace(truth=answers.truth[[i]], given=answers.given[[i]]) for i in range(len(answers.truth))
+            answers._replace(references=answers.references[[i]], given=answers.given[[i]])
+            for i in range(len(answers.references))
         )
         return np.array([made(single, one)(np.ones((1, 1)))[0] for single in singles])
     parts, combine = _STATISTICS[metric.name](answers)

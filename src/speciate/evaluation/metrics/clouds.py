@@ -1,6 +1,6 @@
 """How far two clouds of points are from each other: for scorers of one's own, of models whose answers are forms.
 
-For two meshes, of points drawn from their surfaces (`speciate.modalities.forms.mesh.sampled`).
+For two meshes, of points drawn from their surfaces (`speciate.modalities.geometry.mesh.sampled`).
 """
 
 from __future__ import annotations

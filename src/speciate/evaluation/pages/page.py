@@ -1,72 +1,138 @@
 """One evaluation as one HTML file: it asks for nothing beside itself, runs no script, and is written by the daemon.
 
-What came from the caged processes is numbers, text and PNGs; it becomes markup here, where all text is escaped. What
-others wrote (cells, answers, errors) stands in elements with the attribute `data-untrusted`, for readers that are no
-persons.
+The sandboxed processes send numbers, text and PNGs; the templates beside this file (*.html) make them markup, with
+autoescape on all text. Sections that quote cells, answers and errors are in elements with the attribute
+`data-untrusted`, for readers that are programs.
 """
 
 from __future__ import annotations
 
-from speciate.evaluation.pages import behaviour, method, standings, verdict
-from speciate.evaluation.pages.contents import Contents, called
-from speciate.evaluation.pages.markup import Markup, element, joined, listed
-from speciate.evaluation.pages.style import STYLE
+import functools
+import hashlib
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.evaluation.pages import formatting
+from speciate.evaluation.pages.page_data import (
+    AGREEMENT_WORDS,
+    PageData,
+    cell_shade,
+    describe_gate,
+    describe_limits,
+    gather,
+    has_long_label,
+    model_name,
+    repeat_arguments,
+    signature,
+)
+from speciate.evaluation.pages.svg_charts import axis, bar
+from speciate.jobs.folder import write_whole
+from speciate.jobs.pool import Pool
+from speciate.vocabulary import find_metric
+from speciate.workspace.workspace import Folders, Workspace
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_SECTIONS = (
-    verdict.asked, verdict.verdict,
-    standings.leaderboard, standings.comparisons, standings.pareto,
-    behaviour.slices, behaviour.confusion, behaviour.calibration, behaviour.mistakes, behaviour.disagreements,
-    method.notes, method.method, method.repeat,
-)  # fmt: skip
-_FOREIGN = (behaviour.slices, behaviour.confusion, behaviour.mistakes, behaviour.disagreements)
-"""Sections that quote cells and answers."""
+_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 
 
-def page(contents: Contents) -> str:
-    """The whole file; the same contents give the same bytes."""
-    report = contents.report
-    title = f"{report.metric} of {_models(contents)} on {report.dataset}"
-    made = [(make, part) for make in _SECTIONS if (part := make(contents)) is not None]
-    parts = [part for _, part in made]
-    shown = [element("div", part, data_untrusted=True) if make in _FOREIGN else part for make, part in made]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", title),
-        element("style", Markup(STYLE)),
-    )
-    body = element(
-        "body",
-        element("header", element("h1", title), _summary(contents), _contents(parts)),
-        element("main", *shown),
-    )
-    return joined(Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en"), Markup("\n"))
+class Section(NamedTuple):
+    name: str
+    """Where links lead, and the macro of its content in page.html."""
+    title: str
+    foreign: bool = False
+    """It quotes cells and answers."""
 
 
-def _models(contents: Contents) -> str:
-    count = len(contents.report.leaderboard)
-    return called(contents.candidate) if count == 1 else f"{count} models"
+def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | None = None) -> Path:
+    """Write the evaluation's page below the workspace's exports, named by its content. None is overwritten.
+
+    Raises NOT_FOUND for an unknown evaluation or baseline.
+    """
+    text = render_page(gather(workspace, pool, evaluation, baseline))
+    folder = _folder(workspace.folders, evaluation)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.html"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    return path
 
 
-def _summary(contents: Contents) -> Markup:
-    decision = contents.report.decision
-    rows = contents.report.leaderboard
-    told = [verdict.badge(decision.verdict), " "] if decision else []
-    return element(
-        "p", *told, f"{called(contents.candidate)} against {called(contents.baseline)}. " if len(rows) > 1 else None,
-        f"Best: {called(rows[0].model)}. Evaluation {contents.evaluation}.",
+def delete_pages(folders: Folders, evaluation: str) -> None:
+    """Delete all pages of an evaluation. They can be made again from what is left of it."""
+    folder = _folder(folders, evaluation)
+    for path in folder.glob("*.html"):
+        path.unlink(missing_ok=True)
+
+
+def render_page(data: PageData) -> str:
+    """The whole file; the same data give the same bytes."""
+    page = environment().get_template("page.html")
+    return page.render(data=data, sections=_sections(data), title=data.title, policy=_POLICY)
+
+
+@functools.cache
+def environment() -> Environment:
+    """Templates with autoescape. Characters of control and of direction are left out of all text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # no start of the daemon waits for it
+
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        finalize=_without_controls, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    made.filters |= {
+        "number": formatting.format_number, "difference": formatting.format_difference,
+        "interval": formatting.format_interval, "p_value": formatting.format_p_value, "usd": formatting.format_usd,
+        "count": formatting.format_count, "percent": formatting.format_percent, "in_brackets": formatting.in_brackets,
+        "with_interval": formatting.with_interval, "answer": formatting.format_answer,
+        "minute": formatting.format_minute, "png": formatting.png_source, "shell_json": formatting.shell_json,
+        "model_name": model_name, "spaced": _spaced, "yes_no": _yes_no,
+    }  # fmt: skip
+    made.globals |= {
+        "find_metric": find_metric, "describe_gate": describe_gate, "describe_limits": describe_limits,
+        "repeat_arguments": repeat_arguments, "signature": signature, "has_long_label": has_long_label,
+        "cell_shade": cell_shade, "agreement_words": AGREEMENT_WORDS, "axis": axis, "bar": bar,
+    }  # fmt: skip
+    return made
 
 
-def _contents(parts: list[Markup]) -> Markup:
-    return element("nav", listed([_link(part) for part in parts]), aria_label="Sections")
+def _sections(data: PageData) -> list[Section]:
+    report = data.report
+    every = [
+        (Section("asked", "What was asked"), True),
+        (Section("verdict", "Verdict"), True),
+        (Section("leaderboard", "Leaderboard"), True),
+        (Section("comparisons", "Paired comparisons"), bool(data.comparisons)),
+        (Section("pareto", "Quality, cost and latency"), len(report.leaderboard) > 1),
+        (Section("slices", "Slices", True), bool(data.slices["columns"])),
+        (Section("confusion", "Confusion", True), bool(data.confusion)),
+        (Section("calibration", "Calibration"), bool(data.calibrated)),
+        (Section("worst", "Worst examples", True), True),
+        (Section("disagreements", "Where models disagree", True), data.disagreements is not None),
+        (Section("notes", "Notes"), bool(report.notes)),
+        (Section("method", "How it was measured"), True),
+        (Section("repeat", "How to repeat it"), True),
+    ]
+    return [section for section, there in every if there]
 
 
-def _link(part: Markup) -> Markup:
-    """To a section, which begins with its heading: `<section ...><h2 id="NAME">TITLE</h2>`."""
-    name, _, rest = part.partition('<h2 id="')[2].partition('">')
-    return element("a", Markup(rest.partition("</h2>")[0]), href=f"#{name}")
+def _without_controls(value: Any) -> Any:
+    """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
+    if hasattr(value, "__html__"):
+        return value
+    return "".join(c for c in str(value) if c in _KEPT or not unicodedata.category(c).startswith("C"))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _folder(folders: Folders, evaluation: str) -> Path:
+    return folders.exports / "evaluations" / evaluation

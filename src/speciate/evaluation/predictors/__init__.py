@@ -1,1 +1,5 @@
-"""Who answers in an evaluation: a file a kind of contestant, from the column of an older system to a public model."""
+"""How each kind of model under evaluation is asked. `by_source.predict` chooses; answering.py says what goes in and
+out.
+
+A new source of answers: a function from `PredictorRequest` to `ModelAnswers` and a line in by_source.py.
+"""

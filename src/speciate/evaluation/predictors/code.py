@@ -1,9 +1,9 @@
-"""A function in somebody's file, asked in a cage that reads nothing of the workspace and has no network.
+"""A function in somebody's file, asked in a sandbox that reads nothing of the workspace and has no network.
 
     def predict(inputs: list) -> list
 
 An input is text, a table row as a dict, or a numpy array as its modality decodes it. An answer is a label, a number or
-whatever the task's truths are; or a dict with `output` and, where it knows them, `confidence` and `probabilities`.
+whatever the task's references are; or a dict with `output` and, where it knows them, `confidence` and `probabilities`.
 """
 
 from __future__ import annotations
@@ -11,91 +11,73 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation import own_code, rollouts
-from speciate.evaluation.answers import Ask, answer_all
-from speciate.evaluation.caged_lines import CagedLines
-from speciate.evaluation.predictors.code_service import named, packed
-from speciate.evaluation.predictors.contract import Asked, Sheet
-from speciate.evaluation.timing import measure
+from speciate.evaluation.environments import rollouts
+from speciate.evaluation.predictors.answering import AskModel, ModelAnswers, PredictorRequest, answer_all
+from speciate.evaluation.predictors.code_process import code_identity, pack
+from speciate.evaluation.predictors.timing import measure
+from speciate.sandbox import user_code
+from speciate.sandbox.client import NoAnswer, RestartingClient, SandboxClient
 from speciate.settings import in_force
-from speciate.tasks.contract import Prediction
+from speciate.tasks.task import Prediction
 
-_MODULE = "speciate.evaluation.predictors.code_service"
+_MODULE = "speciate.evaluation.predictors.code_process"
 _SECONDS = 60.0
-"""For loading the file, and for a chunk of examples, which are then asked for one by one."""
+"""For a chunk of examples, which are then asked for one by one."""
 _MOST_ENDS = 10
 """Processes that took too long or died; after so many nothing more is asked."""
 
 
-def hand_in(asked: Asked) -> Sheet:
-    task, contestant = asked.task, asked.contestant
-    identity = rollouts.identified(contestant.identity, task.metrics)
-    with _caged(asked) as ask:
-        acts = rollouts.acting(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
+def predict_code(asked: PredictorRequest) -> ModelAnswers:
+    task, evaluated_model = asked.task, asked.evaluated_model
+    identity = rollouts.rollout_identity(evaluated_model.identity, task.metrics)
+    with _open_function(asked) as ask:
+        acts = rollouts.with_rollouts(ask, asked.examples, task.metrics, asked.run.folders.root, asked.run.folder.path)
         times = [
-            answer_all(asked.run, identity, asked.examples, acts, asked.tell, repeat) for repeat in range(task.repeats)
+            answer_all(asked.run, identity, asked.examples, acts, asked.on_progress, repeat)
+            for repeat in range(task.repeats)
         ]
         answered = [example for example, answer in zip(asked.examples, times[0], strict=True) if answer.error is None]
         if not (answered and task.latency):
-            return Sheet(contestant, tuple(times))
-        return Sheet(contestant, tuple(times), measure(ask, answered, None, latency=True, seed=task.seed))
+            return ModelAnswers(evaluated_model, tuple(times))
+        return ModelAnswers(evaluated_model, tuple(times), measure(ask, answered, None, latency=True, seed=task.seed))
 
 
 @contextlib.contextmanager
-def _caged(asked: Asked) -> Iterator[Ask]:
+def _open_function(asked: PredictorRequest) -> Iterator[AskModel]:
     """The function, in a process that lives as long as it behaves."""
     source, policy = _source(asked), in_force(asked.run.folders.root).cage
-    process: CagedLines | None = None
-    ends = 0
 
-    def told(question: dict[str, Any]) -> Any:
-        nonlocal process, ends
-        if ends >= _MOST_ENDS:
-            raise RuntimeError(f"its process took too long or ended {ends} times: it is not asked any more")
-        try:
-            if process is None:
-                process = CagedLines(_MODULE, asked.run.folder.path, policy)
-                _checked(process.ask(source, _SECONDS))
-            return _checked(process.ask(question, _SECONDS))
-        except (TimeoutError, EOFError) as error:
-            ends += 1
-            if process is not None:
-                process.end()
-            process = None
-            raise RuntimeError("its process took too long or ended") from error
+    def load() -> SandboxClient:
+        client = SandboxClient(_MODULE, asked.run.folder.path, policy)
+        return user_code.load_code(client, source, f"The function {source['function']} of {source['name']}")
 
-    def answers(examples: Sequence[Example]) -> list[Prediction]:
-        said = told({"inputs": [packed(example.media) for example in examples]})
-        if not isinstance(said, list) or len(said) != len(examples):
+    process = RestartingClient(load, "chunks of examples")
+
+    def predict(examples: Sequence[Example]) -> list[Prediction]:
+        answer = process.ask([pack(example.media) for example in examples], _SECONDS, _MOST_ENDS)
+        if isinstance(answer, NoAnswer):
+            raise RuntimeError(answer.detail)
+        if not isinstance(answer, list) or len(answer) != len(examples):
             raise RuntimeError("it gave no list of as many answers as there are inputs")
-        return [Prediction(*each) for each in said]
+        return [Prediction(*each) for each in answer]
 
     try:
-        yield answers
+        yield predict
     finally:
-        if process is not None:
-            process.end()
+        process.end()
 
 
-def _source(asked: Asked) -> dict[str, str]:
+def _source(asked: PredictorRequest) -> dict[str, str]:
     """What the file holds, if that is what the evaluation was asked for with."""
-    file, function = Path(asked.contestant.path or ""), asked.contestant.function or ""
-    content = own_code.read(file, "Call evaluate_models again with a file that is there.")
-    if named(content, function) != asked.contestant.identity:
+    file, function = Path(asked.evaluated_model.path or ""), asked.evaluated_model.function or ""
+    content = user_code.read_code(file, "Call evaluate_models again with a file that is there.")
+    if code_identity(content, function) != asked.evaluated_model.identity:
         raise SpeciateError(
             Code.CONFLICT,
             f"{file.name} has changed since the evaluation was asked for.",
-            "Call evaluate_models again: it is another contestant now.",
+            "Call evaluate_models again: it is another candidate now.",
         )
     return {"source": content.decode(), "function": function, "name": file.name}
-
-
-def _checked(told: Any) -> Any:
-    """The answer of a process that may say anything. Raises RuntimeError with the function's own error."""
-    if not isinstance(told, dict) or "error" in told:
-        raise RuntimeError(str(told.get("error") if isinstance(told, dict) else told)[:300])
-    return told.get("answers")

@@ -10,63 +10,67 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speciate.datasets.loading.keys import keys
-from speciate.datasets.loading.loader import Example
-from speciate.evaluation.answers import Answer
-from speciate.evaluation.compare import Cost
-from speciate.evaluation.endpoints import prompts, readings
-from speciate.evaluation.endpoints.asking import Limits
+from speciate.datasets.loading.loader import Example, example_keys
+from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer
+from speciate.evaluation.compare_models import Cost
+from speciate.evaluation.endpoints import answer_parsing, prompts
+from speciate.evaluation.endpoints.cached_client import CachedClient, served_models
 from speciate.evaluation.endpoints.concurrency import Bounds
-from speciate.evaluation.endpoints.prompts import Form
-from speciate.evaluation.endpoints.talk import Talk, served_models
-from speciate.evaluation.outlay import TIMED, TIMED_FOR_A_LIMIT, WARM_UP
-from speciate.evaluation.predictors.contract import Asked, Sheet
-from speciate.evaluation.recorded import Kept, Key
+from speciate.evaluation.endpoints.concurrent_calls import Limits
+from speciate.evaluation.endpoints.cost_check import TIMED, TIMED_FOR_A_LIMIT, WARM_UP
+from speciate.evaluation.endpoints.prompts import PromptForm
+from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest
 from speciate.evaluation.statistics import quantile_interval
 from speciate.models.endpoints import Endpoint
 
 _ONE_AT_A_TIME = Limits(bounds=Bounds(least=1, start=1, most=1))
 
 
-def hand_in(asked: Asked) -> Sheet:
-    task, examples = asked.task, asked.examples
-    endpoint = _endpoint(asked)
-    form = prompts.form(
+def predict_endpoint(request: PredictorRequest) -> ModelAnswers:
+    task, examples = request.task, request.examples
+    endpoint = _endpoint(request)
+    form = prompts.prompt_form(
         task.prompt, task.family, task.dataset.modality,
-        labels=asked.labels, columns=task.dataset.inputs, training=asked.lessons,
+        labels=request.labels, columns=task.dataset.inputs, training=request.training_examples,
     )  # fmt: skip
-    talk = Talk(asked.run, task, endpoint, prompts.digest(form))
-    names = keys(examples)
-    times = [[Key(name, repeat) for name in names] for repeat in range(task.repeats)]
-    wanted = {key: example for time_ in times for key, example in zip(time_, examples, strict=True)}
-    known = talk.answers(wanted, lambda key: prompts.request(form, wanted[key]), asked.tell)
-    cost = Cost(usd_per_1k([known[key] for key in wanted]))
+    client = CachedClient(request.run, task, endpoint, prompts.digest(form))
+    names = example_keys(examples)
+    times = [[AnswerKey(name, repeat) for name in names] for repeat in range(task.repeats)]
+    examples_by_key = {key: example for time_ in times for key, example in zip(time_, examples, strict=True)}
+    answers = client.answers(
+        examples_by_key, lambda key: prompts.request(form, examples_by_key[key]), request.on_progress
+    )
+    cost = Cost(usd_per_1k([answers[key] for key in examples_by_key]))
     if task.latency:
-        cost = _timed(talk, form, asked, endpoint)._replace(usd_per_1k=cost.usd_per_1k)
-    repeats = tuple([_answer(form, known[key]) for key in time_] for time_ in times)
-    served = served_models(known.values())
-    return Sheet(asked.contestant, repeats, cost, served, tuple(talk.notes(asked.contestant.name, served)))
+        cost = _measure_latency(client, form, request, endpoint)._replace(usd_per_1k=cost.usd_per_1k)
+    repeats = tuple([_answer(form, answers[key]) for key in time_] for time_ in times)
+    served = served_models(answers.values())
+    return ModelAnswers(
+        request.evaluated_model, repeats, cost, served, tuple(client.notes(request.evaluated_model.name, served))
+    )
 
 
-def _endpoint(asked: Asked) -> Endpoint:
-    if asked.contestant.endpoint is None:
-        raise TypeError(f"{asked.contestant.name} has no endpoint")
-    return asked.contestant.endpoint
+def _endpoint(request: PredictorRequest) -> Endpoint:
+    if request.evaluated_model.endpoint is None:
+        raise TypeError(f"{request.evaluated_model.name} has no endpoint")
+    return request.evaluated_model.endpoint
 
 
-def _timed(talk: Talk, form: Form, asked: Asked, endpoint: Endpoint) -> Cost:
-    """Latency of single calls, on examples drawn anew for it; few examples are asked again and again."""
-    examples, count = asked.examples, TIMED_FOR_A_LIMIT if asked.task.limits_latency else TIMED
-    order = np.random.default_rng(asked.task.seed).permutation(len(examples))
-    drawn = [examples[order[place % len(order)]] for place in range(count + WARM_UP)]
-    wanted: dict[Key, Example] = {
-        Key(name, -1 - place // len(order)): example
-        for place, (name, example) in enumerate(zip(keys(drawn), drawn, strict=True))
+def _measure_latency(client: CachedClient, form: PromptForm, request: PredictorRequest, endpoint: Endpoint) -> Cost:
+    """Latency of single calls, on examples drawn anew for it; few examples are asked repeatedly."""
+    examples, count = request.examples, TIMED_FOR_A_LIMIT if request.task.limits_latency else TIMED
+    order = np.random.default_rng(request.task.seed).permutation(len(examples))
+    sample = [examples[order[place % len(order)]] for place in range(count + WARM_UP)]
+    examples_by_key: dict[AnswerKey, Example] = {
+        AnswerKey(name, -1 - place // len(order)): example
+        for place, (name, example) in enumerate(zip(example_keys(sample), sample, strict=True))
     }
-    known = talk.answers(wanted, lambda key: prompts.request(form, wanted[key]), limits=_ONE_AT_A_TIME)
-    heard = [known[key] for key in wanted][WARM_UP:]
-    times = [1000 * kept.latency_s for kept in heard if kept.latency_s is not None and kept.error is None]
-    first = [1000 * kept.ttft_s for kept in heard if kept.ttft_s is not None]
+    answers = client.answers(
+        examples_by_key, lambda key: prompts.request(form, examples_by_key[key]), limits=_ONE_AT_A_TIME
+    )
+    timed = [answers[key] for key in examples_by_key][WARM_UP:]
+    times = [1000 * answer.latency_s for answer in timed if answer.latency_s is not None and answer.error is None]
+    first = [1000 * answer.ttft_s for answer in timed if answer.ttft_s is not None]
     if not times:
         return Cost()
     return Cost(
@@ -77,17 +81,17 @@ def _timed(talk: Talk, form: Form, asked: Asked, endpoint: Endpoint) -> Cost:
     )
 
 
-def _answer(form: Form, kept: Kept) -> Answer:
-    if kept.error is not None or kept.output is None:
-        return Answer(None, error=kept.error or "no answer")
+def _answer(form: PromptForm, answer: CachedAnswer) -> Answer:
+    if answer.error is not None or answer.output is None:
+        return Answer(None, error=answer.error or "no answer")
     try:
-        return Answer(*readings.read(form, kept.output))
-    except readings.Unreadable as error:
+        return Answer(*answer_parsing.parse_answer(form, answer.output))
+    except answer_parsing.UnreadableAnswer as error:
         return Answer(None, error=str(error)[:300])
 
 
-def usd_per_1k(answers: Sequence[Kept]) -> float | None:
-    """As paid when they were given; None where one's price is not known."""
-    paid = [kept.usd for kept in answers if kept.error is None or kept.usd is not None]
+def usd_per_1k(answers: Sequence[CachedAnswer]) -> float | None:
+    """As paid when the answers were given; None if one price is not known."""
+    paid = [answer.usd for answer in answers if answer.error is None or answer.usd is not None]
     known = [usd for usd in paid if usd is not None]
     return 1000 * sum(known) / len(answers) if known and len(known) == len(paid) else None

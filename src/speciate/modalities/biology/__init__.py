@@ -1,1 +1,1 @@
-"""Molecules of life: sequences, structures and small compounds."""
+"""Proteins (sequences and structures), homology, and small molecules."""

@@ -1,16 +1,15 @@
-"""Which sequences of residues are akin: those that align over most of the shorter one, with enough equal residues.
+"""Homologous sequences of residues: those that align over most of the shorter one, with enough equal residues.
 
-Akin are two sequences whose best local alignment (Smith & Waterman 1981; BLOSUM62, a gap costs 11 and 1) is as long as
-80 % of the shorter one and has equal residues in 30 % of its columns, which is where tests of what is learned from
-proteins are drawn (TAPE, Rao et al. 2019; DeepLoc, Almagro Armenteros et al. 2017). The shorter an alignment, the more
-of it is equal by chance: below about a hundred columns the share that tells kin from chance is higher, 32 % of 80
-columns and 72 % of 20, the curve of Rost (1999), and so it is asked for here.
+Two sequences are homologous here if their best local alignment (Smith & Waterman 1981; BLOSUM62, a gap costs 11 and 1)
+is as long as 80 % of the shorter one and has equal residues in 30 % of its columns, the threshold of benchmarks that
+split proteins (TAPE, Rao et al. 2019; DeepLoc, Almagro Armenteros et al. 2017). The shorter an alignment, the more of
+it is equal by chance: below about a hundred columns the required share is higher, 32 % of 80 columns and 72 % of 20, by
+the curve of Rost (1999).
 
 Aligning all with all is quadratic, so only pairs that share seeds are aligned, as in MMseqs2 (Steinegger & Söding
 2017): five residues in an alphabet of thirteen kinds (that of Linclust, 2018), in four spaced patterns (Ma et al.
-2002), several of them on nearly the same diagonal, so rare together that chance seldom brings them there. Whether two
-sequences are akin depends on them alone. `evals/bench/structures.py` measures what the seeds miss, and the time.
-"""
+2002), several of them on nearly the same diagonal, which seldom happens by chance. The result depends on the two
+sequences alone. `evals/bench/structures.py` measures misses of the seeds, and the time."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ import numpy.typing as npt
 from speciate.errors import Code, SpeciateError
 
 SEPARATOR = b"/"
-"""Between the chains of one code: two codes are akin where any chain of one is akin to any of the other."""
+"""Between the chains of one code: two codes are homologous if any of their chains are."""
 IDENTITY, COVERAGE = 0.3, 0.8
 _OPEN, _EXTEND = 11, 1
 _KINDS = ("LM", "IV", "C", "A", "G", "ST", "P", "FY", "W", "EQBZ", "DN", "KR", "H")
@@ -37,32 +36,32 @@ _DRIFT = 8
 _LEAST = 45
 """Natural logarithm of how rare the seeds of a pair must be together."""
 _HITS = 2_000_000
-"""Pairs of seeds that are looked at together: some 200 MB."""
+"""Pairs of seeds in one batch: some 200 MB."""
 _MOST_HITS = 1_000_000_000
 """Beyond it a seed is compared only with the next ones that are equal to it, in the order of the sequences."""
 _LEAST_REACH = 32
 _MANY = 3_000_000
-"""After so many alignments only pairs that join what was not joined yet are aligned."""
+"""After so many alignments only pairs that join separate groups are aligned."""
 _DIAGONAL_BITS, _WEIGHT_BITS, _LONGEST = 18, 6, 1 << 17
 _RARE_LETTERS = bytes.maketrans(b"JUO", b"LCK")
-"""What BLOSUM62 does not know, as what is nearest to it."""
+"""Letters that BLOSUM62 lacks -> the nearest ones."""
 
 Places = npt.NDArray[np.int64]
 
 
 class Homology:
-    """Kinship of sequences, chains of one code divided by SEPARATOR."""
+    """PairwiseSimilarity of sequences, chains of one code divided by SEPARATOR."""
 
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
-        """(M, 2) places of codes that are akin, the smaller first, ascending; of different codes.
+        """(M, 2) places of homologous codes, the smaller first, ascending; of different codes.
 
-        `threshold`: share of equal residues, IDENTITY where None; less than that finds hardly more, for those that
-        share so little share few seeds. MISSING_EXTRA where parasail is not installed.
+        `threshold`: share of equal residues, None: IDENTITY. A lower one finds hardly more, as such pairs share few
+        seeds. Raises MISSING_EXTRA without parasail.
         """
         chains = [code.split(SEPARATOR) for code in codes]
         distinct = sorted(set(chain.from_iterable(chains)))
         number = {sequence: place for place, sequence in enumerate(distinct)}
-        found = _akin(distinct, IDENTITY if threshold is None else threshold)
+        found = _homologous(distinct, IDENTITY if threshold is None else threshold)
         owners: list[list[int]] = [[] for _ in distinct]
         for place, own in enumerate(chains):
             for sequence in set(own):
@@ -74,12 +73,13 @@ class Homology:
 
 
 def least_identity(columns: int) -> float:
-    """Which share of equal residues tells kin from chance in an alignment of so many columns (Rost 1999, n = 0)."""
+    """The share of equal residues that tells homology from chance in an alignment of so many columns (Rost 1999, n =
+    0)."""
     columns = min(max(columns, 11), 450)
     return float(min(1.0, 4.8 * columns ** (-0.32 * (1 + np.exp(-columns / 1000)))))
 
 
-def _akin(sequences: Sequence[bytes], threshold: float) -> Places:
+def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     """(M, 2) among different sequences in ascending order."""
     aligner = _Aligner(sequences, threshold)
     found, aligned, parent = [np.zeros((0, 2), np.int64)], 0, np.arange(len(sequences))
@@ -110,7 +110,7 @@ class _Aligner:
         self._query, self._profile = -1, None
 
     def akin(self, a: int, b: int) -> bool:
-        """Fastest where pairs of the same `a` follow each other."""
+        """Fastest if pairs of the same `a` follow each other."""
         library, first, second = self._library, self._sequences[a], self._sequences[b]
         if a != self._query:
             self._query, self._profile = a, library.profile_create_stats_sat(first, library.blosum62)
@@ -124,7 +124,7 @@ class _Aligner:
 
 
 class _Seeds(NamedTuple):
-    """Of one pattern, in the order of where they stand."""
+    """Of one pattern, in the order of their places."""
 
     places: Places
     """Of their first residue among all residues."""
@@ -138,7 +138,7 @@ class _Crowds(NamedTuple):
     weights: npt.NDArray[np.int64]
     """How rare each is."""
     rank: Places
-    """Where each of the seeds, in the order of `begin`, stands here."""
+    """The place of each seed, in the order of `begin`."""
     after: Places
     """How many equal ones follow each, as far as they are compared."""
     begin: Places

@@ -1,6 +1,6 @@
 """Small molecules, as canonical SMILES: from MOL and SDF files, or a column of a table. RDKit reads them.
 
-Where atoms lie in space is not kept: who learns from molecules here learns from which atoms are bound to which.
+Coordinates of atoms are not kept: learners see the bonds alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 END = "M  END"
-"""Ends what a MOL file or a record of an SDF file says of its atoms."""
+"""Ends the atoms of a MOL file or of a record of an SDF file."""
 _BITS = 2048
 _RADIUS = 2
 _LONGEST, _MOST_BYTES, _MOST_ATOMS = 5_000, 2 << 20, 2_000
@@ -39,7 +39,7 @@ class Bits:
 
     width = _BITS // 8
     threshold = 0.8
-    """Tanimoto coefficient: the same skeleton with a small change. What shares a scaffold is grouped by that."""
+    """Tanimoto coefficient: the same skeleton with a small change. Molecules with one scaffold are grouped by that."""
 
     def keys(self, sketches: Sketches) -> npt.NDArray[np.uint64]:
         """(N, 16)"""
@@ -119,9 +119,9 @@ class Molecule(Modality[str]):
     def measure(self, media: str) -> dict[str, int | float]:
         from rdkit.Chem import Descriptors
 
-        molecule, told = _molecule(media), cast("Any", Descriptors)
+        molecule, descriptors = _molecule(media), cast("Any", Descriptors)
         return {
-            "weight": round(float(told.MolWt(molecule)), 3),
+            "weight": round(float(descriptors.MolWt(molecule)), 3),
             "heavy_atoms": molecule.GetNumHeavyAtoms(),
             "rings": molecule.GetRingInfo().NumRings(),
         }
@@ -191,12 +191,12 @@ def _chem() -> Any:
     except ImportError as error:
         raise DecodeError("error", "Molecules need RDKit. Run: pip install 'speciate[chem]'") from error
     log: Any = RDLogger
-    log.DisableLog("rdApp.*")  # what is wrong with a molecule is said in its reason
+    log.DisableLog("rdApp.*")  # a molecule's fault is in its reason
     return Chem
 
 
 def _canonical(molecule: Mol) -> str:
-    """DecodeError where there are no atoms, too many, or bonds that cannot be."""
+    """Raises DecodeError without atoms, with too many, or with impossible bonds."""
     chem = _chem()
     try:
         if problems := chem.DetectChemistryProblems(molecule):
@@ -225,7 +225,7 @@ def _molecule(smiles: str) -> Mol:
 
 
 def _words(smiles: str) -> dict[str, str | int | float]:
-    """Formula, InChIKey, and the scaffold (Bemis & Murcko 1996): rings and what joins them; none without rings."""
+    """Formula, InChIKey, and the scaffold (Bemis & Murcko 1996): rings and their linkers; none without rings."""
     from rdkit.Chem import inchi, rdMolDescriptors
     from rdkit.Chem.Scaffolds import MurckoScaffold
 

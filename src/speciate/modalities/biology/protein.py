@@ -1,7 +1,7 @@
 """Proteins: sequences of one-letter codes, from FASTA or a column of a table; and structures, from PDB and mmCIF files.
 
-A sequence is a text, a structure a dict with its sequence in it (structures.py): whoever learns from sequences asks
-`sequence_of` and takes both.
+A sequence is a text, a structure a dict with its sequence in it (protein_structures.py): sequence models call
+`sequence_of`, which takes both.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.biology import structures
-from speciate.modalities.biology.backbone_picture import backbone
+from speciate.modalities.biology import protein_structures
 from speciate.modalities.biology.homology import HOMOLOGY, SEPARATOR
-from speciate.modalities.biology.structures import Structure
+from speciate.modalities.biology.protein_structures import Structure, alpha_carbons
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
+    FileSummary,
     Header,
-    Judgement,
     Modality,
     Pixels,
     Vector,
 )
 from speciate.modalities.drawing import text_card
-from speciate.modalities.hashing import hashed
+from speciate.modalities.hashing import hash_vector
 
 ALPHABET = frozenset("ACDEFGHIKLMNPQRSTVWYBXZJUO")
 """IUPAC: the twenty, B X Z J for ambiguous, U selenocysteine, O pyrrolysine."""
-_LONGEST = structures.MOST_RESIDUES  # residues; titin has 35,000
+_LONGEST = protein_structures.MOST_RESIDUES  # residues; titin has 35,000
 _RESIDUE_BYTES = 4 * 3 * 4 + 4 + 4 + 1
 _DISTANCES = np.array([*range(4, 32, 2), *range(32, 64, 4), *range(64, 129, 16)], np.float64)
 """Ångström: the edges of the bins in which alpha carbons are apart."""
@@ -51,17 +50,17 @@ class Protein(Modality[Media]):
     def sniff(self, head: bytes, name: str) -> bool:
         lines = head.split(b"\n")
         fasta = lines[0].startswith(b">") and len(lines) > 1 and is_sequence(lines[1].decode("latin-1"))
-        return fasta or structures.looks_like(head)
+        return fasta or protein_structures.looks_like(head)
 
     def inspect(self, data: bytes) -> Header:
         if not _is_structure(data):
             return Header(len(data), {"bytes": len(data)})
-        return _header(structures.read(data))
+        return _header(protein_structures.read(data))
 
     def decode(self, data: bytes) -> Media:
         """One record of FASTA, a bare sequence, or a structure. Files of many records are read as tables."""
         if _is_structure(data):
-            return structures.read(data).structure
+            return protein_structures.read(data).structure
         try:
             text = data.decode("ascii")
         except UnicodeDecodeError as error:
@@ -74,13 +73,13 @@ class Protein(Modality[Media]):
             raise DecodeError("error", "Residues before the header line.")
         return self.admit("".join(line.strip() for line in lines[records:]))
 
-    def judge(self, data: bytes) -> Judgement:
+    def summarize(self, data: bytes) -> FileSummary:
         """Structures are read once for both."""
         if not _is_structure(data):
-            return super().judge(data)
-        read = structures.read(data)
+            return super().summarize(data)
+        read = protein_structures.read(data)
         media = read.structure
-        return Judgement(_header(read), self.fingerprint(media), self.measure(media), self.sketch(media))
+        return FileSummary(_header(read), self.fingerprint(media), self.measure(media), self.sketch(media))
 
     def admit(self, value: Any) -> str:
         """Upper case, without spaces and the terminal stop sign `*`."""
@@ -100,7 +99,7 @@ class Protein(Modality[Media]):
         if isinstance(media, str):
             return media
         places = hashlib.sha256((media["coordinates"] * 100).round().astype("<i4").tobytes())
-        return f"{'/'.join(structures.chains(media))} {places.hexdigest()}"
+        return f"{'/'.join(protein_structures.chains(media))} {places.hexdigest()}"
 
     def measure(self, media: Media) -> dict[str, int | float]:
         """Of a structure also how many residues and atoms of the backbone its model lacks, and how wide it is."""
@@ -113,28 +112,28 @@ class Protein(Modality[Media]):
             "chains": int(media["chain"][-1]) + 1,
             "missing_residues": int((~there).sum()),
             "missing_backbone_atoms": int((seen[there] == 0).sum()),
-            "gyration_radius": round(_gyration(structures.alpha_carbons(media)[0]), 2),
+            "gyration_radius": round(_gyration(protein_structures.alpha_carbons(media)[0]), 2),
         }
 
     def describe(self, media: Media) -> str:
-        return media if isinstance(media, str) else "/".join(structures.chains(media))
+        return media if isinstance(media, str) else "/".join(protein_structures.chains(media))
 
     def features(self, media: Media) -> Vector:
         """(D,): runs of one to three residues; then, zeros for a sequence, how far alpha carbons are apart as shares,
         by how much the radius of gyration exceeds that of a compact chain so long, relative contact order (Plaxco et
         al. 1998), and the share of residues that are not seen."""
-        runs = hashed(sequence_of(media), 1, 3)
+        runs = hash_vector(sequence_of(media), 1, 3)
         shape = np.zeros(_SHAPE, np.float32) if isinstance(media, str) else _shape(media)
         return np.concatenate([runs, shape])
 
     def thumbnail(self, media: Media) -> Pixels:
-        return text_card(media) if isinstance(media, str) else backbone(media)
+        return text_card(media) if isinstance(media, str) else draw_backbone(media)
 
     def sketch(self, media: Media) -> bytes | None:
-        """The sequences of the chains: who is akin is told by aligning."""
+        """The sequences of the chains, for alignment."""
         if isinstance(media, str):
             return media.encode()
-        return SEPARATOR.join(chain.encode() for chain in sorted(set(structures.chains(media))))
+        return SEPARATOR.join(chain.encode() for chain in sorted(set(protein_structures.chains(media))))
 
 
 def sequence_of(media: Media) -> str:
@@ -149,16 +148,16 @@ def is_sequence(text: str) -> bool:
 
 
 def _is_structure(data: bytes) -> bool:
-    return structures.looks_like(data[:4096])
+    return protein_structures.looks_like(data[:4096])
 
 
-def _header(read: structures.Read) -> Header:
+def _header(read: protein_structures.ParsedStructure) -> Header:
     return Header(_RESIDUE_BYTES * len(read.structure["sequence"]), read.fields)
 
 
 def _shape(media: Structure) -> Vector:
     """(_SHAPE,)"""
-    places, residues = structures.alpha_carbons(media)
+    places, residues = protein_structures.alpha_carbons(media)
     step = -(-len(places) // _SAMPLED)
     sampled, number = places[::step], residues[::step]
     first, second = np.triu_indices(len(sampled), 1)
@@ -167,12 +166,90 @@ def _shape(media: Structure) -> Vector:
     close = (apart < 8) & (media["chain"][number[first]] == media["chain"][number[second]])
     order = float((number[second] - number[first])[close].mean()) / len(media["sequence"]) if close.any() else 0.0
     compact = 2.2 * len(places) ** 0.38  # Ångström; Skolnick & Kolinski's fit to globular proteins
-    told = [_gyration(places) / compact - 1, order, 1 - len(places) / len(media["sequence"])]
-    return np.array([*counts, *told], np.float64).astype(np.float32)
+    shape = [_gyration(places) / compact - 1, order, 1 - len(places) / len(media["sequence"])]
+    return np.array([*counts, *shape], np.float64).astype(np.float32)
 
 
 def _gyration(places: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(((places - places.mean(axis=0)) ** 2).sum(axis=1).mean()))
+
+
+_FINER = 2
+"""Drawn so many times as large, then made small: lines without steps."""
+_MARGIN, _WIDEST, _THINNEST = 16, 7.0, 1.5
+_GAP = 4.6
+"""Ångström: neighbours farther apart than this are not joined. Alpha carbons are 3.8 apart."""
+_PALE = 0.65
+_CHAINS = np.array(
+    [(31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 190, 207), (140, 86, 75),
+     (227, 119, 194), (188, 189, 34), (127, 127, 127)], np.float64
+)  # fmt: skip
+_COURSE = np.array([(40, 60, 200), (0, 160, 200), (40, 170, 60), (230, 170, 0), (210, 40, 30)], np.float64)
+
+
+def draw_backbone(structure: Structure) -> Pixels:
+    """(320, 320, 3): alpha carbons joined by lines, seen along the direction in which they are least spread, near ones
+    on top and far ones paler. A single chain goes from blue to red in the order of its residues; of several chains each
+    has its own colour."""
+    from PIL import Image, ImageDraw
+
+    places, residues = alpha_carbons(structure)
+    seen = _turned(places)
+    side = LARGEST_THUMBNAIL * _FINER
+    extent = max(float(np.ptp(seen[:, :2], axis=0).max()), 8.0)
+    scale = (side - 2 * _MARGIN * _FINER) / extent
+    middle = (seen[:, :2].max(axis=0) + seen[:, :2].min(axis=0)) / 2
+    flat = (seen[:, :2] - middle) * (scale, -scale) + side / 2
+    depth = seen[:, 2] - seen[:, 2].min()
+    depth /= max(float(depth.max()), 1e-9)  # 1 is near
+    width = float(np.clip(1.6 * scale, _THINNEST * _FINER, _WIDEST * _FINER))
+    colours = _colours(structure["chain"][residues], residues / max(len(structure["sequence"]) - 1, 1))
+    card = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(card)
+    for place in _joined(places, structure["chain"][residues], depth):
+        near = (depth[place] + depth[place + 1]) / 2
+        paled = colours[place] + (255 - colours[place]) * _PALE * (1 - near)
+        line = [tuple(flat[place]), tuple(flat[place + 1])]
+        thick = round(width * (0.6 + 0.4 * near))
+        draw.line(line, fill="white", width=thick + 2 * _FINER)  # an edge, so that crossings can be seen
+        draw.line(line, fill=tuple(paled.round().astype(int).tolist()), width=thick)
+        for x, y in line:
+            radius = thick / 2 - 0.5
+            draw.ellipse(
+                (x - radius, y - radius, x + radius, y + radius), fill=tuple(paled.round().astype(int).tolist())
+            )
+    if len(places) == 1:
+        draw.ellipse((side / 2 - 8, side / 2 - 8, side / 2 + 8, side / 2 + 8), fill="black")
+    return np.asarray(card.resize((LARGEST_THUMBNAIL, LARGEST_THUMBNAIL), Image.Resampling.LANCZOS))
+
+
+def _turned(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(S, 3) along the directions in which they are spread, most first, turned and not mirrored."""
+    centred = places - places.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1]
+    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), range(3)] < 0, -1, 1)  # the same each time
+    if np.linalg.det(axes) < 0:
+        axes[:, 2] *= -1
+    return np.asarray(centred @ axes)
+
+
+def _joined(places: npt.NDArray[np.float64], chain: npt.NDArray[np.int32], depth: npt.NDArray[np.float64]) -> list[int]:
+    """Places of alpha carbons that are joined to the next one, the farthest first."""
+    near = np.linalg.norm(np.diff(places, axis=0), axis=1) < _GAP
+    joined = np.flatnonzero(near & (np.diff(chain) == 0))
+    if not len(joined):  # of a model of a few residues, or one with alpha carbons far apart
+        joined = np.flatnonzero(np.diff(chain) == 0)
+    found: list[int] = joined[np.argsort(depth[joined] + depth[joined + 1], kind="stable")].tolist()
+    return found
+
+
+def _colours(chain: npt.NDArray[np.int32], course: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(S, 3)"""
+    if chain[-1]:
+        return _CHAINS[chain % len(_CHAINS)]
+    steps = np.linspace(0, 1, len(_COURSE))
+    return np.stack([np.interp(course, steps, channel) for channel in _COURSE.T], axis=1)
 
 
 PROTEIN = Protein()

@@ -1,11 +1,11 @@
-"""Networks that read sound: `new:ast` and `new:conformer` a log-mel spectrogram, `new:wav2vec2` the waveform.
+"""Networks that read audio: `new:ast` and `new:conformer` a log-mel spectrogram, `new:wav2vec2` the waveform.
 
-`new:ast` is for whole recordings: patches of the spectrogram, one state per column of patches, as long as the training
-recordings. The other two give a state every 20 ms, of recordings of any length, as connectionist temporal
-classification wants it; the Conformer (Gulati et al. 2020) learns from far less, as nobody has to find the spectrum
-first. All are pooled by the mean over frames. Folders hold networks of wav2vec 2.0's family.
+`new:ast` is for whole files: patches of the spectrogram, one state per column of patches, as long as the training
+audio. The other two give a state every 20 ms, for audio of any length, as connectionist temporal classification needs
+it; the Conformer (Gulati et al. 2020) learns from far fewer examples, as it gets the spectrum. All are pooled by the
+mean over frames. Folders hold networks of wav2vec 2.0's family.
 
-Of a recording longer than `_LONGEST` seconds the beginning is read: attention costs the square.
+Only the first `_LONGEST` seconds are read: attention costs the square.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.sound.mel import BANDS, SAMPLE_RATE, log_mel
-from speciate.models.backbones import transformer
+from speciate.modalities.audio import BANDS, SAMPLE_RATE, log_mel
+from speciate.models.backbones import hf_transformers
 from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MEL_RATE = 100  # frames per second
 _MOST_MEL = 1024  # frames that AST reads, as Gong et al.
 _FINE = 256  # up to so many its patches are small
 _STACKED = 2  # mel frames in a position of the Conformer
-_FITTED_ON = 500  # recordings
+_FITTED_ON = 500  # examples
 _QUIETEST = 1e-4  # spread of a waveform that is not made louder
 _SPECTRA = ("new:ast", "new:conformer")
 _AST, _CONFORMER = "audio-spectrogram-transformer", "wav2vec2-bert"  # as transformers names them
@@ -46,22 +46,22 @@ _CERTAIN: dict[str, Any] = {
 
 
 class Preprocessing(NamedTuple):
-    """`mean` and `std`: of the log-mel spectrogram; None where the waveform is read."""
+    """`mean` and `std`: of the log-mel spectrogram; None if the waveform is read."""
 
     seconds: float
-    """Of a longer recording only its beginning is read."""
+    """Only so much of the beginning is read."""
     mean: float | None = None
     std: float | None = None
     loudness: bool = True
-    """Whether a waveform is brought to mean 0 and spread 1."""
+    """Whether a waveform is scaled to mean 0 and spread 1."""
 
 
 class AudioBackbone:
     modality = "audio"
     unit: str | None = None
 
-    def __init__(self, base_model: str, shown: Preprocessing, module: torch.nn.Module) -> None:
-        self.base_model, self._shown, self.module = base_model, shown, module
+    def __init__(self, base_model: str, preprocessing: Preprocessing, module: torch.nn.Module) -> None:
+        self.base_model, self._preprocessing, self.module = base_model, preprocessing, module
         network: Any = module
         self._config = network.config
         self.width = int(self._config.hidden_size)
@@ -73,8 +73,11 @@ class AudioBackbone:
         for medium in media:
             if not (isinstance(medium, np.ndarray) and medium.ndim == 1 and medium.size):
                 refuse_medium(self, medium)
-        read = _wave if self._shown.mean is None else _spectrum
-        return [{"sound": read(medium[: round(self._shown.seconds * SAMPLE_RATE)], self._shown)} for medium in media]
+        read = _wave if self._preprocessing.mean is None else _spectrum
+        return [
+            {"sound": read(medium[: round(self._preprocessing.seconds * SAMPLE_RATE)], self._preprocessing)}
+            for medium in media
+        ]
 
     def length(self, item: Item) -> int:
         """Frames that have states."""
@@ -106,14 +109,14 @@ class AudioBackbone:
     def settings(self) -> dict[str, Any]:
         return {
             "base_model": self.base_model, "modality": self.modality,
-            "config": transformer.settings_of(self._config), "preprocessing": self._shown._asdict(),
+            "config": hf_transformers.settings_of(self._config), "preprocessing": self._preprocessing._asdict(),
         }  # fmt: skip
 
     def files(self) -> dict[str, bytes]:
         return {}
 
     def _frames(self, length: int) -> int:
-        """Of so many samples, or frames of the spectrogram, how many states."""
+        """Number of states of so many samples, or frames of the spectrogram."""
         if self._config.model_type == _AST:
             patch: int = self._config.patch_size
             return math.ceil(length / patch)
@@ -125,23 +128,23 @@ class AudioBackbone:
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> AudioBackbone:
-    """Raises INVALID or NOT_FOUND where a folder's network cannot be read."""
+    """Raises INVALID or NOT_FOUND if a folder's network cannot be read."""
     if folder is not None:
         return _from_folder(base_model, folder)
     config = _config(base_model, max((len(medium) for medium in media), default=0) / SAMPLE_RATE)
     seconds = config.max_length / _MEL_RATE if base_model == "new:ast" else float(_LONGEST)
-    shown = _fitted(media, seconds) if base_model in _SPECTRA else Preprocessing(seconds)
-    return AudioBackbone(base_model, shown, transformer.fresh(config, seed))
+    preprocessing = _fitted(media, seconds) if base_model in _SPECTRA else Preprocessing(seconds)
+    return AudioBackbone(base_model, preprocessing, hf_transformers.build_fresh(config, seed))
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> AudioBackbone:
-    shown = Preprocessing(**settings["preprocessing"])
-    config = transformer.config_of(settings["config"])
-    return AudioBackbone(settings["base_model"], shown, transformer.empty(config))
+    preprocessing = Preprocessing(**settings["preprocessing"])
+    config = hf_transformers.config_of(settings["config"])
+    return AudioBackbone(settings["base_model"], preprocessing, hf_transformers.build_empty(config))
 
 
 def _config(base_model: str, seconds: float) -> Any:
-    """`seconds`: the longest recording of training."""
+    """`seconds`: of the longest training example."""
     from transformers import ASTConfig, Wav2Vec2BertConfig, Wav2Vec2Config
 
     match base_model:
@@ -165,20 +168,20 @@ def _config(base_model: str, seconds: float) -> Any:
 
 def _from_folder(base_model: str, folder: Path) -> AudioBackbone:
     """Of wav2vec 2.0's family only: other folders' spectrograms are not ours."""
-    config = transformer.published_config(folder)
+    config = hf_transformers.published_config(folder)
     if not hasattr(config, "conv_kernel") or getattr(config, "feat_extract_norm", None) != "layer":
         raise SpeciateError(
             Code.INVALID,
-            f"{folder} holds a {config.model_type} network that is not normalised by layer over the waveform: what it "
-            "says of a recording would depend on the others of its batch, or its spectrogram is not made here.",
+            f"{folder} holds a {config.model_type} network that is not normalised by layer over the waveform: its "
+            "states would depend on the rest of the batch, or its spectrogram is not supported.",
             "Use a folder of wav2vec 2.0's family with feat_extract_norm 'layer', or 'new:conformer'.",
         )
-    module = transformer.published(folder)
+    module = hf_transformers.load_published(folder)
     for name, value in _CERTAIN.items():
         setattr(module.config, name, value)
     path = folder / "preprocessor_config.json"
-    said = foreign_files.read_json(path) if path.is_file() else {}
-    return AudioBackbone(base_model, Preprocessing(float(_LONGEST), loudness=said.get("do_normalize", True)), module)
+    config = foreign_files.read_json(path) if path.is_file() else {}
+    return AudioBackbone(base_model, Preprocessing(float(_LONGEST), loudness=config.get("do_normalize", True)), module)
 
 
 def _of_patches(module: Any, sound: torch.Tensor, mask: Any) -> torch.Tensor:
@@ -224,14 +227,14 @@ def _fitted(media: Sequence[Any], seconds: float) -> Preprocessing:
     return Preprocessing(seconds, mean, max(math.sqrt(power), 0.1))
 
 
-def _spectrum(sound: Any, shown: Preprocessing) -> Any:
-    assert shown.mean is not None
-    assert shown.std is not None
-    most = round(shown.seconds * _MEL_RATE)
-    return np.ascontiguousarray((log_mel(sound).T[:most] - shown.mean) / shown.std, np.float32)
+def _spectrum(sound: Any, preprocessing: Preprocessing) -> Any:
+    assert preprocessing.mean is not None
+    assert preprocessing.std is not None
+    most = round(preprocessing.seconds * _MEL_RATE)
+    return np.ascontiguousarray((log_mel(sound).T[:most] - preprocessing.mean) / preprocessing.std, np.float32)
 
 
-def _wave(sound: Any, shown: Preprocessing) -> Any:
+def _wave(sound: Any, preprocessing: Preprocessing) -> Any:
     """At least as long as one frame looks."""
     longer = np.pad(sound, (0, max(400 - len(sound), 0))).astype(np.float32)
-    return (longer - longer.mean()) / max(float(longer.std()), _QUIETEST) if shown.loudness else longer
+    return (longer - longer.mean()) / max(float(longer.std()), _QUIETEST) if preprocessing.loudness else longer

@@ -1,31 +1,33 @@
-"""What a backbone is: it reads one modality and gives states, whatever the task. A task's head stands on any of them.
+"""The contract of a backbone: it reads one modality and gives states, whatever the task. Any head applies to them.
 
     media --prepare--> items --collate--> batch --states--> States
 
-A file of this folder serves one modality and has two functions, which table.py calls:
+A file of this folder serves one modality and has two functions, which architectures.py calls:
 
     build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None, **options) -> Backbone
     rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone
 
-`build` makes fresh weights (`new:`, `timm:`: drawn from `seed`; preprocessing is fitted on `media`, the training
-examples) or reads a transformers folder (`folder`: whoever resolved the ref passes it; `media` may be empty then).
+`build` makes fresh weights (`new:`, `timm:`: random by `seed`; preprocessing is fitted on `media`, the training
+examples) or reads a transformers folder (`folder`, which the resolver of the ref passes; `media` may be empty then).
 `options` are settings of the preprocessing, keywords with defaults. `rebuild` makes the same backbone from `settings()`
-and a folder with `files()`, with weights of no meaning: saved.py then loads them with every name matched.
+and a folder with `files()`, with meaningless weights: model_folder.py then loads them with every name matched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import is_volume
+from speciate.modalities.medical.volumes import is_volume
 
 if TYPE_CHECKING:
     import torch
+
 
 Item = dict[str, npt.NDArray[Any]]
 """One medium, preprocessed. Deterministic, so that it is kept over epochs."""
@@ -35,12 +37,23 @@ class States(NamedTuple):
     sequence: torch.Tensor
     """(B, T, W) float32"""
     mask: torch.Tensor
-    """(B, T) bool: positions that stand for something of the medium (words, residues, patches, frames). False for
+    """(B, T) bool: positions that stand for a part of the medium (words, residues, patches, frames). False for
     padding and for special tokens."""
     pooled: torch.Tensor
     """(B, W) float32"""
     grid: tuple[int, ...] | None = None
     """Images: T == height * width, row by row; no special tokens in `sequence` then. Volumes: the depth before."""
+
+    def as_maps(self, axes: int = 2) -> torch.Tensor:
+        """(B, T, W) -> (B, W, height, width), or (B, W, depth, height, width) if `axes` is 3. INVALID if the states
+        are not such a grid."""
+        if self.grid is None or len(self.grid) != axes:
+            raise SpeciateError(
+                Code.INVALID,
+                f"This base model gives no grid of states with {axes} axes, so it cannot locate anything.",
+                "Use a base model that reads images, such as 'new:vit', or one for volumes, such as 'new:unet3d'.",
+            )
+        return self.sequence.mT.reshape(len(self.sequence), -1, *self.grid)
 
 
 class Backbone(Protocol):
@@ -50,15 +63,15 @@ class Backbone(Protocol):
     width: int
     """W of its states."""
     module: torch.nn.Module
-    """Everything of it that can be trained. The caller sets train() or eval()."""
+    """All trainable layers. The caller sets train() or eval()."""
 
     @property
     def unit(self) -> str | None:
-        """What `per_unit` counts: "word", "residue"; None where a medium has no such units."""
+        """The unit of `per_unit`: "word", "residue"; None if media have no such units."""
         ...
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
-        """An item for each medium; INVALID where one is of another modality.
+        """An item for each medium. Raises INVALID for another modality.
 
         With `per_unit`, the states' sequence has exactly one position per unit, in order, from the first on: labels of
         units line up with it. Units beyond the length limit have no position.
@@ -66,7 +79,7 @@ class Backbone(Protocol):
         ...
 
     def length(self, item: Item) -> int:
-        """Positions that it takes: batches of like length have little padding."""
+        """Its number of positions: batches of similar length have little padding."""
         ...
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
@@ -74,11 +87,11 @@ class Backbone(Protocol):
         ...
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
-        """Differentiable. A medium's states do not depend on what else is in the batch."""
+        """Differentiable. A medium's states do not depend on the rest of the batch."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """JSON that `rebuild` understands: has `base_model` and `modality`, architecture and preprocessing."""
+        """JSON for `rebuild`: has `base_model` and `modality`, architecture and preprocessing."""
         ...
 
     def files(self) -> dict[str, bytes]:
@@ -87,7 +100,7 @@ class Backbone(Protocol):
 
 
 def refuse_medium(backbone: Backbone, medium: object) -> NoReturn:
-    """For `prepare`, of a medium that is not of the backbone's modality."""
+    """For `prepare`: a medium of another modality."""
     kind = f"an array of shape {medium.shape}" if isinstance(medium, np.ndarray) else f"a {type(medium).__name__}"
     if is_volume(medium):
         kind = f"a volume of {len(medium['voxels'])} slices"
@@ -99,9 +112,19 @@ def refuse_medium(backbone: Backbone, medium: object) -> NoReturn:
 
 
 def refuse_units(backbone: Backbone) -> NoReturn:
-    """For `prepare(per_unit=True)` of a backbone whose `unit` is None."""
+    """For `prepare(per_unit=True)`: the backbone's `unit` is None."""
     raise SpeciateError(
         Code.INVALID,
         f"{backbone.base_model!r} reads {backbone.modality}, which has no words or residues to label one by one.",
         "Labels of tokens need text or protein.",
     )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Fresh weights depend on the seed alone: torch's global generator is seeded, and restored afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,10 +1,11 @@
-"""Networks that read episodes, a state for each step: `new:bc-mlp` what is measured, `new:bc-cnn` that and the cameras.
+"""Networks that read episodes, a state for each step: `new:bc-mlp` the measurements, `new:bc-cnn` these and the
+cameras.
 
-Behaviour cloning as it is mostly done (Mandlekar et al. 2021, "What Matters in Learning from Offline Human
-Demonstrations"): a perceptron on scaled measurements, beside which the cameras say where things are: each of 32 maps of
-three convolutions becomes one place in the picture, the mean under its softmax (Levine et al. 2016, "End-to-End
-Training of Deep Visuomotor Policies"). From a picture the mean picture of the training is taken first. No step sees
-another: a model that acts knows no more than this moment.
+Behaviour cloning in its usual form (Mandlekar et al. 2021, "What Matters in Learning from Offline Human
+Demonstrations"): a perceptron on scaled measurements, beside which the cameras locate things: each of 32 maps of
+three convolutions becomes one place in the image, the mean under its softmax (Levine et al. 2016, "End-to-End
+Training of Deep Visuomotor Policies"). The mean training image is subtracted first. No step sees
+another: a model that acts knows the present alone.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import Pixels
-from speciate.modalities.robots.episode import Episode, frames_of_steps
-from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.robotics.episode import Episode, frames_of_steps
+from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ _SIDE = 64
 """Pixels of a side of what the convolutions see, of every camera."""
 _PLACES = 32
 _CONTRAST = 64.0
-"""By which a pixel's distance from the mean picture, 0 to 255, is divided."""
+"""By which a pixel's distance from the mean image, 0 to 255, is divided."""
 _FARTHEST = 10.0
 
 
@@ -103,7 +103,7 @@ class EpisodeBackbone:
     def _item(self, medium: Any) -> Item:
         if not isinstance(medium, dict) or "state" not in medium:
             refuse_medium(self, medium)
-        episode: Episode = medium  # type: ignore[assignment]  # looked at above
+        episode: Episode = medium  # type: ignore[assignment]  # checked above
         state = episode["state"]
         if state.shape[1] != len(self._scale.mean):
             raise _other_robot(f"measures {state.shape[1]} numbers; {len(self._scale.mean)}")
@@ -113,8 +113,8 @@ class EpisodeBackbone:
             return item
         if missing := [name for name in self._cameras if name not in episode["cameras"]]:
             raise _other_robot(f"has no camera {missing[0]!r}; {', '.join(self._cameras)}")
-        pictures = [_seen(episode, name) for name in self._cameras]
-        return item | {"frames": np.concatenate(pictures, axis=1)}
+        images = [_seen(episode, name) for name in self._cameras]
+        return item | {"frames": np.concatenate(images, axis=1)}
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Any) -> EpisodeBackbone:
@@ -134,7 +134,7 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Any) -> Epis
         module = _network(len(scale.mean), len(chosen))
     backbone = EpisodeBackbone(base_model, base_model, scale, chosen, module)
     if chosen:
-        module["sight"].mean.copy_(_mean_picture(backbone, media))
+        module["sight"].mean.copy_(_mean_image(backbone, media))
     return backbone
 
 
@@ -172,8 +172,8 @@ def _sight(channels: int) -> torch.nn.Module:
                 nn.Conv2d(_PLACES, _PLACES, 3),
             )  # fmt: skip
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            maps = self.maps((pictures.float() - self.mean) / _CONTRAST)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps = self.maps((images.float() - self.mean) / _CONTRAST)
             share = maps.flatten(2).softmax(-1).unflatten(2, maps.shape[2:])
             axis = torch.linspace(-1, 1, maps.shape[-1], device=maps.device)
             return torch.cat([(share.sum(2) * axis).sum(-1), (share.sum(3) * axis).sum(-1)], 1)
@@ -184,7 +184,7 @@ def _sight(channels: int) -> torch.nn.Module:
 _MOST_AVERAGED = 1000
 
 
-def _mean_picture(backbone: EpisodeBackbone, media: Sequence[Episode]) -> torch.Tensor:
+def _mean_image(backbone: EpisodeBackbone, media: Sequence[Episode]) -> torch.Tensor:
     """(3 C, 64, 64), of some training episodes."""
     import torch
 
@@ -220,5 +220,5 @@ def _seen(episode: Episode, camera: str) -> npt.NDArray[np.uint8]:
 
 def _other_robot(what: str) -> SpeciateError:
     return SpeciateError(
-        Code.INVALID, f"This episode {what} are what the network has learned from.", "Bring episodes of the same robot."
+        Code.INVALID, f"This episode {what} are what the network was trained on.", "Bring episodes of the same robot."
     )

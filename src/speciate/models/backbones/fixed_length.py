@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speciate.models.backbones.contract import Item, States, refuse_units
-from speciate.models.backbones.fresh import seeded
-from speciate.models.backbones.series import Scale, at_most, checked, fitted, refuse_folder
+from speciate.models.backbones.contract import Item, States, refuse_units, seeded
+from speciate.models.backbones.time_series import Scale, at_most, checked, fitted, refuse_folder
 
 if TYPE_CHECKING:
     import torch

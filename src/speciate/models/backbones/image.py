@@ -1,6 +1,6 @@
-"""Networks that read pictures: `new:vit`, any of timm's, and transformers' image models in a folder.
+"""Networks that read images: `new:vit`, any of timm's, and transformers' image models in a folder.
 
-Every picture becomes a square: none of it is cut off, at the price of its proportions. States are the grid of patches,
+Every image becomes a square: none of it is cut off, at the price of its proportions. States are the grid of patches,
 without class or register tokens. `new:vit` is pooled by the mean of its patches, which learns better from little than
 a class token (Beyer et al. 2022); others are pooled as they were made to be.
 """
@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.modalities.scans.volumes import as_pictures, is_volume
-from speciate.models.backbones import transformer
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.medical.volumes import is_volume, slice_images
+from speciate.models.backbones import hf_transformers
+from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 _LARGEST = 224
 _SMALLEST, _SMALLEST_TIMM = 8, 64  # pixels; timm's networks halve the sides five times
-_FITTED_ON = 1000  # pictures
+_FITTED_ON = 1000  # images
 _LEAST_SPREAD = 0.01
 _BILINEAR = 2  # in Pillow
 _WIDTH, _LAYERS, _HEADS = 96, 4, 3
@@ -37,7 +36,7 @@ _LABELS = ("id2label", "label2id", "problem_type")  # of the task that a publish
 
 class Preprocessing(NamedTuple):
     side: int
-    """In pixels, of the square that every picture becomes."""
+    """In pixels, of the square that every image becomes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Of each channel, where white is 1."""
@@ -50,23 +49,28 @@ class ImageBackbone:
     unit: str | None = None
 
     def __init__(
-        self, base_model: str, config: dict[str, Any], shown: Preprocessing, module: torch.nn.Module, weights: str
+        self,
+        base_model: str,
+        config: dict[str, Any],
+        preprocessing: Preprocessing,
+        module: torch.nn.Module,
+        weights: str,
     ) -> None:
         """`config`: of transformers, with `model_type`; or `{"timm": NAME}`. `weights`: "fresh" or "published"."""
         self.base_model, self.module = base_model, module
-        self._config, self._shown, self._weights = config, shown, weights
+        self._config, self._preprocessing, self._weights = config, preprocessing, weights
         self.width = self._probed()
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
         """`media`: uint8 (H, W, 3) each -> `pixels`: uint8 (3, side, side)."""
         if per_unit:
             refuse_units(self)
-        pictures = [_picture(medium) for medium in media]
-        for medium, picture in zip(media, pictures, strict=True):
-            if picture is None:
+        items: list[Item] = []
+        for medium in media:
+            if (image := _image_of(medium)) is None:
                 refuse_medium(self, medium)
-        shown = (picture for picture in pictures if picture is not None)
-        return [{"pixels": _square(picture, self._shown.side, self._shown.resample)} for picture in shown]
+            items.append({"pixels": _square(image, self._preprocessing.side, self._preprocessing.resample)})
+        return items
 
     def length(self, item: Item) -> int:
         return int(item["pixels"].shape[1])  # all alike
@@ -76,7 +80,7 @@ class ImageBackbone:
         import torch
 
         pixels = torch.from_numpy(np.stack([item["pixels"] for item in items])).float() / 255
-        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (self._shown.mean, self._shown.std))
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (self._preprocessing.mean, self._preprocessing.std))
         return {"pixels": (pixels - mean) / std}
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
@@ -92,7 +96,7 @@ class ImageBackbone:
     def settings(self) -> dict[str, Any]:
         return {
             "base_model": self.base_model, "modality": self.modality, "config": self._config,
-            "preprocessing": self._shown._asdict(), "weights": self._weights,
+            "preprocessing": self._preprocessing._asdict(), "weights": self._weights,
         }  # fmt: skip
 
     def files(self) -> dict[str, bytes]:
@@ -102,7 +106,7 @@ class ImageBackbone:
         """The width of its states, from trying it: no two libraries name it alike. Refuses what gives no grid."""
         import torch
 
-        side = self._shown.side
+        side = self._preprocessing.side
         self.module.eval()
         try:
             with torch.no_grad():
@@ -110,14 +114,14 @@ class ImageBackbone:
         except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise SpeciateError(
                 Code.INVALID,
-                f"{self.base_model!r} gives no grid of states for pictures of {side} x {side} pixels: {error}",
+                f"{self.base_model!r} gives no grid of states for images of {side} x {side} pixels: {error}",
                 "Use 'new:vit', another of timm's models, or another folder.",
             ) from error
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> ImageBackbone:
     """`new:vit`, `timm:NAME`, or a transformers folder. Raises INVALID, NOT_FOUND or MISSING_EXTRA."""
-    media = [picture for medium in media if (picture := _picture(medium)) is not None]
+    media = [image for medium in media if (image := _image_of(medium)) is not None]
     if folder is not None:
         return _from_folder(base_model, media, folder)
     if base_model.startswith("timm:"):
@@ -131,20 +135,20 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
         image_size=side, patch_size=patch, hidden_size=_WIDTH, intermediate_size=2 * _WIDTH, num_hidden_layers=_LAYERS,
         num_attention_heads=_HEADS,
     )  # fmt: skip
-    module = transformer.fresh(config, seed)
-    return ImageBackbone(base_model, transformer.settings_of(config), _fitted(media, side), module, "fresh")
+    module = hf_transformers.build_fresh(config, seed)
+    return ImageBackbone(base_model, hf_transformers.settings_of(config), _fitted(media, side), module, "fresh")
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:
-    shown = Preprocessing(**settings["preprocessing"])
+    preprocessing = Preprocessing(**settings["preprocessing"])
     config = settings["config"]
-    return ImageBackbone(settings["base_model"], config, shown, _network(config), settings["weights"])
+    return ImageBackbone(settings["base_model"], config, preprocessing, _network(config), settings["weights"])
 
 
-def _picture(medium: Any) -> Pixels | None:
-    """The medium itself, or the gray picture that a volume of one slice is; None of all else."""
+def _image_of(medium: Any) -> Pixels | None:
+    """The medium itself, or the gray image that a volume of one slice is; None of all else."""
     if is_volume(medium):
-        return as_pictures(medium, 1)[0] if len(medium["voxels"]) == 1 else None
+        return slice_images(medium, 1)[0] if len(medium["voxels"]) == 1 else None
     if isinstance(medium, np.ndarray) and medium.dtype == np.uint8 and medium.shape[2:] == (3,):
         return medium
     return None
@@ -193,28 +197,28 @@ def _of_timm(module: Any, pixels: torch.Tensor) -> _Seen:
 def _network(config: dict[str, Any]) -> Any:
     if "timm" in config:
         return _timm().create_model(config["timm"], pretrained=False, num_classes=0)
-    return transformer.empty(transformer.config_of(config))
+    return hf_transformers.build_empty(hf_transformers.config_of(config))
 
 
 def _from_folder(base_model: str, media: Sequence[Any], folder: Path) -> ImageBackbone:
     if (name := timm_name(folder)) is not None:
         return _timm_backbone(base_model, name, media, 0, str(folder / "model.safetensors"))
-    module: Any = transformer.published(folder)
-    config = {name: each for name, each in transformer.settings_of(module.config).items() if name not in _LABELS}
+    module: Any = hf_transformers.load_published(folder)
+    config = {name: each for name, each in hf_transformers.settings_of(module.config).items() if name not in _LABELS}
     return ImageBackbone(base_model, config, _published(folder, media, config.get("image_size")), module, "published")
 
 
 def _published(folder: Path, media: Sequence[Any], declared: Any) -> Preprocessing:
     """What preprocessor_config.json says; fitted on the media where it says nothing."""
     path = folder / "preprocessor_config.json"
-    said = foreign_files.read_json(path) if path.is_file() else {}
-    crop = said.get("crop_size") if said.get("do_center_crop") else None
-    side = _number(crop) or _number(said.get("size")) or _number(declared) or _fitting_side(media, _SMALLEST_TIMM)
-    if not said.get("do_normalize", True):
-        return Preprocessing(side, (0.0,) * 3, (1.0,) * 3, said.get("resample", _BILINEAR))
-    if "image_mean" in said and "image_std" in said:
-        mean, std = (tuple(map(float, said[name])) for name in ("image_mean", "image_std"))
-        return Preprocessing(side, mean, std, said.get("resample", _BILINEAR))
+    processor = foreign_files.read_json(path) if path.is_file() else {}
+    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
+    side = _number(crop) or _number(processor.get("size")) or _number(declared) or _fitting_side(media, _SMALLEST_TIMM)
+    if not processor.get("do_normalize", True):
+        return Preprocessing(side, (0.0,) * 3, (1.0,) * 3, processor.get("resample", _BILINEAR))
+    if "image_mean" in processor and "image_std" in processor:
+        mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
+        return Preprocessing(side, mean, std, processor.get("resample", _BILINEAR))
     return _fitted(media, side)
 
 
@@ -240,11 +244,15 @@ def _from_timm(base_model: str, media: Sequence[Any], seed: int) -> ImageBackbon
 def timm_name(folder: Path) -> str | None:
     """The network in a folder as timm publishes it; None where it is no such folder."""
     try:
-        said = foreign_files.read_json(folder / "config.json")
-        name = f"{said['architecture']}.{tag}" if (tag := said["pretrained_cfg"].get("tag")) else said["architecture"]
+        stored = foreign_files.read_json(folder / "config.json")
+        name = (
+            f"{stored['architecture']}.{tag}"
+            if (tag := stored["pretrained_cfg"].get("tag"))
+            else stored["architecture"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return str(name) if "model_type" not in said else None
+    return str(name) if "model_type" not in stored else None
 
 
 def _timm_backbone(base_model: str, name: str, media: Sequence[Any], seed: int, file: str | None) -> ImageBackbone:
@@ -260,8 +268,8 @@ def _timm_backbone(base_model: str, name: str, media: Sequence[Any], seed: int, 
     data = timm.data.resolve_model_data_config(module)
     fixed = bool(module.pretrained_cfg.get("fixed_input_size")) or file is not None
     side = data["input_size"][1] if fixed else math.ceil(_fitting_side(media, _SMALLEST_TIMM) / 32) * 32
-    shown = Preprocessing(side, tuple(data["mean"]), tuple(data["std"])) if file else _fitted(media, side)
-    return ImageBackbone(base_model, {"timm": name}, shown, module, "published" if file else "fresh")
+    preprocessing = Preprocessing(side, tuple(data["mean"]), tuple(data["std"])) if file else _fitted(media, side)
+    return ImageBackbone(base_model, {"timm": name}, preprocessing, module, "published" if file else "fresh")
 
 
 def _cached(published: Any) -> str | None:
@@ -285,7 +293,7 @@ def _timm() -> Any:
 
 
 def _fitting_side(media: Sequence[Pixels], smallest: int) -> int:
-    """The median of the pictures' longer sides, within bounds."""
+    """The median of the images' longer sides, within bounds."""
     longer = [max(medium.shape[:2]) for medium in media]
     return int(min(max(np.median(longer) if longer else _LARGEST, smallest), _LARGEST))
 

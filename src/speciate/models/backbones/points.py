@@ -7,7 +7,7 @@ each time.
 Departures from the publication: each cloud is turned to its own axes, the spread along them deciding their order and
 the skewness their direction, in the place of learned transforms and of random turns while it learns, as what is
 prepared is kept from epoch to epoch; norms are of a point's own channels, so that what is computed does not depend on
-how a batch is divided; and how large a cloud is, which scaling it to 1 takes away, is told beside it.
+how a batch is divided; and how large a cloud is, which scaling to 1 removes, is an input beside it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.forms import mesh
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.geometry import mesh
+from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -88,8 +87,8 @@ class PointsBackbone:
         ):
             refuse_medium(self, medium)
         points, size = _posed(_drawn(medium))
-        told = np.clip((size - self._sizes.mean) / self._sizes.std, -_FARTHEST, _FARTHEST)
-        return {"points": points, "size": np.array([told], np.float32)}
+        relative = np.clip((size - self._sizes.mean) / self._sizes.std, -_FARTHEST, _FARTHEST)
+        return {"points": points, "size": np.array([relative], np.float32)}
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> PointsBackbone:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from speciate.modalities.biology.protein import Media, sequence_of
-from speciate.models.backbones import sequences, transformer
+from speciate.models.backbones import hf_transformers, text
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
 
 if TYPE_CHECKING:
@@ -55,23 +55,26 @@ class ProteinBackbone:
             ids = [self._vocabulary.first, *residues, self._vocabulary.last]
             special = [1, *(0 for _ in residues), 1]
             units = range(1, len(residues) + 1) if per_unit else None
-            items.append(sequences.item(ids, special, units, self._vocabulary.filler))
+            items.append(text.token_item(ids, special, units, self._vocabulary.filler))
         return items
 
     def length(self, item: Item) -> int:
         return len(item["ids"])
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        return sequences.collate(items, self._vocabulary.filler)
+        return text.collate_tokens(items, self._vocabulary.filler)
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
-        return sequences.states(self.module, batch, "mean")
+        return text.token_states(self.module, batch, "mean")
 
     def settings(self) -> dict[str, Any]:
         return {
-            "base_model": self.base_model, "modality": self.modality, "config": transformer.settings_of(self._config),
-            "max_tokens": self.max_tokens, "vocabulary": self._vocabulary._asdict(),
-        }  # fmt: skip
+            "base_model": self.base_model,
+            "modality": self.modality,
+            "config": hf_transformers.settings_of(self._config),
+            "max_tokens": self.max_tokens,
+            "vocabulary": self._vocabulary._asdict(),
+        }
 
     def files(self) -> dict[str, bytes]:
         return {}
@@ -82,19 +85,19 @@ def build(
 ) -> Backbone:
     """`max_tokens`: the two at the ends included; less where an architecture has fewer positions."""
     if folder is not None:
-        config = transformer.published_config(folder)
-        limit = min(max_tokens, sequences.longest(config) or max_tokens)
-        module, vocabulary = transformer.published(folder), _published_vocabulary(folder)
+        config = hf_transformers.published_config(folder)
+        limit = min(max_tokens, text.longest_input(config) or max_tokens)
+        module, vocabulary = hf_transformers.load_published(folder), _published_vocabulary(folder)
         return ProteinBackbone(base_model, config, module, vocabulary, limit)
     config = small_config()
-    return ProteinBackbone(base_model, config, transformer.fresh(config, seed), FRESH, max_tokens)
+    return ProteinBackbone(base_model, config, hf_transformers.build_fresh(config, seed), FRESH, max_tokens)
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone:
-    config = transformer.config_of(settings["config"])
+    config = hf_transformers.config_of(settings["config"])
     vocabulary = Vocabulary(**settings["vocabulary"])
     return ProteinBackbone(
-        settings["base_model"], config, transformer.empty(config), vocabulary, settings["max_tokens"]
+        settings["base_model"], config, hf_transformers.build_empty(config), vocabulary, settings["max_tokens"]
     )
 
 
@@ -118,9 +121,9 @@ def _published_vocabulary(folder: Path) -> Vocabulary:
         missing = sorted(set(_RESIDUES) - set(residues))
         ends = [tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     except Exception as error:
-        raise transformer.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
+        raise hf_transformers.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
     if missing or None in ends:
-        raise transformer.unreadable(folder, f"its tokenizer lacks {', '.join(missing) or 'a token for the ends'}.")
+        raise hf_transformers.unreadable(folder, f"its tokenizer lacks {', '.join(missing) or 'a token for the ends'}.")
     return Vocabulary(residues, *ends)
 
 

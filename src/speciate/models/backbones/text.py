@@ -1,32 +1,35 @@
 """Networks that read text: `new:bert`, fresh and small, and transformers' encoders in a folder.
 
-Units are words between white space; the state of a word is that of its first piece, as Devlin et al. 2019 have it.
-A text is cut after `max_tokens`. Left out: the dense layers that some sentence-transformers folders have after pooling.
-"""
+Units are words between white space; the state of a word is that of its first piece, as Devlin et al. 2019 have it. A
+text is truncated after `max_tokens`. The functions over tokens are shared with protein.py. Left out: the dense layers
+that some sentence-transformers folders have after pooling."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from speciate import foreign_files
-from speciate.models.backbones import sequences, transformer
+from speciate.models.backbones import hf_transformers
 from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
-from speciate.models.backbones.sequences import Pooling
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
+
 
 _TOKENIZER = "tokenizer.json"
 _MAX_TOKENS = 256
 _VOCABULARY = 8192
 _SPECIAL = ("[PAD]", "[CLS]", "[SEP]")
 _WORD = re.compile(r"\S+")
+Pooling = Literal["mean", "first", "max"]
+"""Of all attended tokens, special ones included, as Sentence-BERT does (Reimers & Gurevych 2019); or the first's."""
 
 
 class TextBackbone:
@@ -50,7 +53,7 @@ class TextBackbone:
                 refuse_medium(self, medium)
         pieces = self._tokenizer.encode_batch(list(media))
         return [
-            sequences.item(
+            token_item(
                 each.ids, each.special_tokens_mask, _first_pieces(text, each) if per_unit else None, self._filler
             )
             for text, each in zip(media, pieces, strict=True)
@@ -60,16 +63,19 @@ class TextBackbone:
         return len(item["ids"])
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        return sequences.collate(items, self._filler)
+        return collate_tokens(items, self._filler)
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
-        return sequences.states(self.module, batch, self._pooling)
+        return token_states(self.module, batch, self._pooling)
 
     def settings(self) -> dict[str, Any]:
         return {
-            "base_model": self.base_model, "modality": self.modality, "config": transformer.settings_of(self._config),
-            "max_tokens": self.max_tokens, "pooling": self._pooling,
-        }  # fmt: skip
+            "base_model": self.base_model,
+            "modality": self.modality,
+            "config": hf_transformers.settings_of(self._config),
+            "max_tokens": self.max_tokens,
+            "pooling": self._pooling,
+        }
 
     def files(self) -> dict[str, bytes]:
         return {_TOKENIZER: self._tokenizer.to_str().encode()}
@@ -79,28 +85,28 @@ def build(
     base_model: str, media: Sequence[Any], seed: int, folder: Path | None, *,
     max_tokens: int = _MAX_TOKENS, cased: bool = False,
 ) -> Backbone:  # fmt: skip
-    """`max_tokens`: special ones included; less where an architecture has fewer positions. `cased`: fresh ones tell
-    capitals from small letters, as names of things need it; what has few examples is better off without."""
+    """`max_tokens`: special ones included; less if an architecture has fewer positions. `cased`: a fresh tokenizer
+    keeps capitals, which names need; with few examples it is better to fold them."""
     if folder is not None:
         return _published(base_model, folder, max_tokens)
     tokenizer = learn_tokenizer(media, cased)
     config = small_config(tokenizer.get_vocab_size(), max_tokens)
-    return TextBackbone(base_model, config, transformer.fresh(config, seed), tokenizer, max_tokens)
+    return TextBackbone(base_model, config, hf_transformers.build_fresh(config, seed), tokenizer, max_tokens)
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone:
     from tokenizers import Tokenizer
 
-    config = transformer.config_of(settings["config"])
+    config = hf_transformers.config_of(settings["config"])
     tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
     return TextBackbone(
-        settings["base_model"], config, transformer.empty(config), tokenizer, settings["max_tokens"],
+        settings["base_model"], config, hf_transformers.build_empty(config), tokenizer, settings["max_tokens"],
         settings["pooling"],
     )  # fmt: skip
 
 
 def learn_tokenizer(texts: Sequence[str], cased: bool = False) -> Tokenizer:
-    """Pieces of bytes joined by frequency (Sennrich et al. 2016): no character of any script is unknown to them."""
+    """Pieces of bytes joined by frequency (Sennrich et al. 2016): they know every character of every script."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -130,10 +136,12 @@ def small_config(vocabulary: int, max_tokens: int) -> Any:
 
 
 def _published(base_model: str, folder: Path, max_tokens: int) -> Backbone:
-    config = transformer.published_config(folder)
+    config = hf_transformers.published_config(folder)
     tokenizer = _published_tokenizer(folder)
-    limit = min(max_tokens, sequences.longest(config) or max_tokens)
-    return TextBackbone(base_model, config, transformer.published(folder), tokenizer, limit, published_pooling(folder))
+    limit = min(max_tokens, longest_input(config) or max_tokens)
+    return TextBackbone(
+        base_model, config, hf_transformers.load_published(folder), tokenizer, limit, published_pooling(folder)
+    )
 
 
 def _published_tokenizer(folder: Path) -> Tokenizer:
@@ -143,11 +151,11 @@ def _published_tokenizer(folder: Path) -> Tokenizer:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
         return found.backend_tokenizer
     except Exception as error:
-        raise transformer.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
+        raise hf_transformers.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
 
 
 def published_pooling(folder: Path) -> Pooling:
-    """What a sentence-transformers folder says of itself, else the mean."""
+    """The pooling of a sentence-transformers folder, else the mean."""
     try:
         settings = foreign_files.read_json(folder / "1_Pooling" / "config.json")
     except (OSError, ValueError):
@@ -158,8 +166,8 @@ def published_pooling(folder: Path) -> Pooling:
 
 
 def _first_pieces(text: str, pieces: Any) -> list[int]:
-    """Where each word's first piece stands: the first that ends after the word begins. Words that were cut off have
-    none; one of which the tokenizer keeps nothing has the piece after it, or the last."""
+    """The place of each word's first piece: the first that ends after the word begins. Truncated words have none; a
+    word that the tokenizer drops has the piece after it, or the last."""
     special = np.asarray(pieces.special_tokens_mask) == 1
     places = np.flatnonzero(~special)
     if not len(places):
@@ -170,3 +178,69 @@ def _first_pieces(text: str, pieces: Any) -> list[int]:
         begins = begins[begins < ends[-1]]
     first: list[int] = places[np.minimum(np.searchsorted(ends, begins, side="right"), len(places) - 1)].tolist()
     return first
+
+
+def token_item(ids: Sequence[int], special: Sequence[int], units: Sequence[int] | None, filler: int) -> Item:
+    """`special` marks tokens that stand for no part of the medium; `units`: the position of each unit's token."""
+    if not ids:  # a text without a known token: attention needs at least one
+        ids, special = [filler], [1]
+    made: Item = {"ids": np.asarray(ids, np.int32), "counted": np.asarray(special) == 0}
+    return made if units is None else made | {"units": np.asarray(units, np.int32)}
+
+
+def collate_tokens(items: Sequence[Item], filler: int) -> dict[str, torch.Tensor]:
+    """`ids` `attended` `counted` (B, T), and with units `units` `there` (B, U); `filler` is the padding token."""
+    import torch
+
+    ids = [item["ids"] for item in items]
+    batch = {
+        "ids": _padded(ids, filler, np.int64),
+        "attended": _padded([np.ones(len(each), bool) for each in ids], False, np.bool_),
+        "counted": _padded([item["counted"] for item in items], False, np.bool_),
+    }
+    if "units" in items[0]:
+        units = [item["units"] for item in items]
+        batch["units"] = _padded(units, 0, np.int64)
+        batch["there"] = _padded([np.ones(len(each), bool) for each in units], False, np.bool_)
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def token_states(module: Any, batch: dict[str, torch.Tensor], pooling: Pooling) -> States:
+    attended = batch["attended"]
+    hidden = module(input_ids=batch["ids"], attention_mask=attended.long()).last_hidden_state.float()  # (B, T, W)
+    pooled = _pooled(hidden, attended.unsqueeze(-1), pooling)
+    if "units" not in batch:
+        return States(hidden, batch["counted"], pooled)
+    places = batch["units"].unsqueeze(-1).expand(-1, -1, hidden.shape[-1])  # (B, U, W)
+    return States(hidden.gather(1, places), batch["there"], pooled)
+
+
+def longest_input(config: Any) -> int | None:
+    """Tokens that an architecture has positions for; None if its positions are relative."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions <= 0:
+        return None
+    # RoBERTa's and its heirs' positions begin after the padding token's number.
+    return int(positions) - (config.pad_token_id + 1 if config.model_type in _OFFSET else 0)
+
+
+_OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "esm"}
+
+
+def _pooled(hidden: torch.Tensor, attended: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """(B, T, W), (B, T, 1) -> (B, W)"""
+    match pooling:
+        case "first":
+            return hidden[:, 0]
+        case "max":
+            return hidden.masked_fill(~attended, float("-inf")).amax(1)
+        case "mean":
+            counted = attended.to(hidden.dtype)
+            return (hidden * counted).sum(1) / counted.sum(1).clamp(min=1)
+
+
+def _padded(rows: Sequence[npt.NDArray[Any]], value: int, kind: Any) -> npt.NDArray[Any]:
+    padded = np.full((len(rows), max(1, *(len(row) for row in rows), 1)), value, kind)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return padded

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.scans.volumes import Volume, is_volume, resampled
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
-from speciate.models.backbones.fresh import seeded
+from speciate.modalities.medical.volumes import Volume, is_volume, resample
+from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +50,9 @@ class VolumeBackbone:
     modality = "volume"
     unit: str | None = None
 
-    def __init__(self, base_model: str, architecture: str, shown: Preprocessing, module: nn.Module) -> None:
+    def __init__(self, base_model: str, architecture: str, preprocessing: Preprocessing, module: nn.Module) -> None:
         self.base_model, self.module = base_model, module
-        self._architecture, self._shown = architecture, shown
+        self._architecture, self._preprocessing = architecture, preprocessing
         self.width = _STATES[architecture]
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
@@ -87,7 +86,7 @@ class VolumeBackbone:
     def settings(self) -> dict[str, Any]:
         return {
             "base_model": self.base_model, "architecture": self._architecture, "modality": self.modality,
-            "preprocessing": self._shown._asdict(),
+            "preprocessing": self._preprocessing._asdict(),
         }  # fmt: skip
 
     def files(self) -> dict[str, bytes]:
@@ -96,11 +95,11 @@ class VolumeBackbone:
     def _seen(self, medium: Any) -> npt.NDArray[np.float32]:
         if not is_volume(medium):
             refuse_medium(self, medium)
-        side = self._shown.side
-        cube = resampled(medium["voxels"], (side, side, side)).astype(np.float64)
+        side = self._preprocessing.side
+        cube = resample(medium["voxels"], (side, side, side)).astype(np.float64)
         low, middle, high = np.percentile(cube, (_BODY[0], 50, _BODY[1]))
         own = (cube - middle) / max(high - low, np.ptp(cube) / 100, 1e-6)
-        scaled = (cube - self._shown.mean) / self._shown.std
+        scaled = (cube - self._preprocessing.mean) / self._preprocessing.std
         return np.asarray(np.clip(np.stack([scaled, own]), -_FARTHEST, _FARTHEST), np.float32)
 
 
@@ -111,16 +110,16 @@ def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None)
             f"{base_model!r} is a folder of transformers, of which none that reads volumes is known here.",
             "Use 'new:cnn3d' or 'new:unet3d', or a model that was trained on volumes here.",
         )
-    shown = _fitted(base_model, media)
+    preprocessing = _fitted(base_model, media)
     with seeded(seed):
         module = _network(base_model)
-    return VolumeBackbone(base_model, base_model, shown, module)
+    return VolumeBackbone(base_model, base_model, preprocessing, module)
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> VolumeBackbone:
     architecture = settings["architecture"]
-    shown = Preprocessing(**settings["preprocessing"])
-    return VolumeBackbone(settings["base_model"], architecture, shown, _network(architecture))
+    preprocessing = Preprocessing(**settings["preprocessing"])
+    return VolumeBackbone(settings["base_model"], architecture, preprocessing, _network(architecture))
 
 
 def _fitted(architecture: str, media: Sequence[Volume]) -> Preprocessing:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.contract import Operation, Outcome
+from speciate.datasets.operations.operation import Operation, Outcome
 
 
 class Parameters(BaseModel):

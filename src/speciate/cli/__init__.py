@@ -1,0 +1,223 @@
+"""`speciate`: one visible table of commands. Each loads only what it needs, so that `--help` and `serve` are quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+
+from speciate import __version__
+from speciate.errors import SpeciateError
+from speciate.workspace import filesystem
+
+COMMANDS = {
+    "init": "speciate.cli.workspace_commands:init",
+    "serve": "speciate.cli.daemon_commands:serve",
+    "call": "speciate.cli.daemon_commands:call",
+    "status": "speciate.cli.workspace_commands:status",
+    "stop": "speciate.cli.daemon_commands:stop",
+    "doctor": "speciate.cli.doctor:doctor",
+    "backup": "speciate.cli.verify_commands:backup",
+    "resume": "speciate.cli.daemon_commands:resume",
+    "refresh": "speciate.cli.daemon_commands:refresh",
+    "fingerprint": "speciate.cli.daemon_commands:fingerprint",
+    "rebuild": "speciate.cli.workspace_commands:rebuild",
+    "approve": "speciate.cli.approval_commands:approve",
+    "deny": "speciate.cli.approval_commands:deny",
+    "promote": "speciate.cli.approval_commands:promote",
+    "policy": "speciate.cli.approval_commands:policy",
+    "hosts": "speciate.cli.approval_commands:hosts",
+    "sign": "speciate.cli.signing_commands:sign",
+    "verify": "speciate.cli.verify_commands:verify",
+    "allow": "speciate.cli.approval_commands:allow",
+    "disallow": "speciate.cli.approval_commands:disallow",
+    "secret": "speciate.cli.key_commands:secret",
+    "key": "speciate.cli.key_commands:key",
+    "audit": "speciate.cli.approval_commands:audit",
+    "ledger": "speciate.cli.ledger_commands:ledger",
+    "slot": "speciate.cli.deployment_commands:deployment",
+    "labels": "speciate.cli.label_commands:labels",
+    "trace": "speciate.cli.label_commands:trace",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0: done; 1: refused, with the reason on stderr; 2: wrong usage."""
+    arguments = _parser().parse_args(argv)
+    module, _, function = COMMANDS[arguments.command].partition(":")
+    try:
+        return int(getattr(importlib.import_module(module), function)(arguments))
+    except SpeciateError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # who reads has seen enough
+        sys.stdout = None  # lest the interpreter flushes into the closed pipe
+        return 0
+    except OSError as error:
+        if (refusal := filesystem.explain(error)) is None:
+            raise
+        print(refusal, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--workspace",
+        metavar="DIR",
+        help="the workspace (default: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="speciate",
+        description="General models know a little of everything; speciate turns them into special ones.",
+    )
+    parser.add_argument("--version", action="version", version=f"speciate {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=what, parents=[shared])
+
+    init = command("init", "make a new workspace")
+    init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
+    _add_serve(command)
+    call = command("call", "call one tool; its result goes to standard output as JSON")
+    call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
+    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
+    command("status", "what the daemon of the workspace does")
+    command("stop", "end the daemon; runs continue and are adopted by the next one")
+    command("doctor", "check this machine, the installation and the workspace's disk")
+    backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
+    backup.add_argument("target", metavar="DIR")
+    command("resume", "resume the jobs that are paused because the workspace is a copy of another one")
+    refresh = command("refresh", "ask for the world's models again: installed packages and the hub")
+    refresh.add_argument("sources", metavar="SOURCE", nargs="*", help="timm, mteb, prices, hub ...; default: all")
+    refresh.add_argument("--vectors", action="store_true", help="embed what they are for, too: takes minutes")
+    pinned = command("fingerprint", "ask endpoints pinned questions: do they still serve what they served?")
+    pinned.add_argument("model", metavar="MODEL", nargs="?", help="default: every registered endpoint")
+    pinned.add_argument("--dataset", help="whose consent pays; default: the one with most left for the host")
+    pinned.add_argument("--usd", type=float, metavar="CAP", help="what it may cost at most, each (default: 0.25)")
+    command("rebuild", "make the catalog again, from the newest automatic backup and the run folders")
+    approve = command("approve", "let a waiting action happen (asks on the terminal)")
+    approve.add_argument("id", metavar="APPROVAL")
+    deny = command("deny", "refuse a waiting action (asks on the terminal)")
+    deny.add_argument("id", metavar="APPROVAL")
+    _add_person_commands(command)
+    _add_key(commands, shared)
+    secret = commands.add_parser("secret", help="keys of services: set, list, remove", description="Keys of services.")
+    actions = secret.add_subparsers(dest="action", required=True, metavar="ACTION")
+    put = actions.add_parser("set", help="store a key: asked for on a terminal, else read from standard input")
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("--host", required=True, action="append", help="the only host that it may be sent to; repeatable")
+    actions.add_parser("list", help="names, hosts and when each was set; never the keys")
+    actions.add_parser("remove", help="forget a key").add_argument("name", metavar="NAME")
+    audit = command("audit", "check the trail of alias moves, policy and consents")
+    audit.add_argument("action", choices=("verify", "list", "accept"))
+    audit.add_argument("--head", metavar="HASH", help="verify: the hash of a row, as it was kept elsewhere")
+    audit.add_argument("--use-case", metavar="NAME", help="list: of this one alone; '*': of the workspace")
+    audit.add_argument("--last", type=int, default=50, metavar="N", help="list: so many rows (default: 50)")
+    _add_ledger(command)
+    _add_slot(commands, shared)
+    _add_answer_commands(command)
+    return parser
+
+
+def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    serve = command("serve", "speak MCP on standard input and output (for agents and IDEs)")
+    how = serve.add_mutually_exclusive_group()
+    how.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
+    how.add_argument("--install", action="store_true", help="let the system start the daemon at login")
+    how.add_argument("--uninstall", action="store_true", help="take that back")
+    serve.add_argument("--system", action="store_true", help="as root: with --install, under a user of its own")
+    serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
+
+
+def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
+    ledger.add_argument("--json", action="store_true", help="all of it, for programs")
+    ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
+
+
+def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    key = commands.add_parser(
+        "key", help="keys that sign what a person decides: enroll, list, revoke", description="Keys of people."
+    )
+    actions = key.add_subparsers(dest="action", required=True, metavar="ACTION")
+    enroll = actions.add_parser("enroll", help="from then on decisions are signed", parents=[shared])
+    enroll.add_argument("--name", metavar="NAME", help="of the key (default: your account)")
+    enroll.add_argument("--ssh", metavar="PUBLIC_KEY", help="a key of OpenSSH, such as a hardware key's .pub file")
+    actions.add_parser("list", help="which are enrolled", parents=[shared])
+    revoke = actions.add_parser("revoke", help="a key signs nothing any more", parents=[shared])
+    revoke.add_argument("key", metavar="KEY", help="its name, or how its fingerprint begins")
+
+
+def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    slot = commands.add_parser(
+        "slot", help="serving over HTTP: start, stop, list", description="A process that serves a use case over HTTP."
+    )
+    slots = slot.add_subparsers(dest="action", required=True, metavar="ACTION")
+    begin = slots.add_parser("start", help="serve what is in production for a use case", parents=[shared])
+    begin.add_argument("use_case", metavar="USE_CASE")
+    begin.add_argument("--port", type=_port, metavar="PORT", help="on 127.0.0.1; default: one that is free, kept")
+    begin.add_argument("--max-batch", type=int, metavar="N", help="inputs that are answered together at most")
+    begin.add_argument("--max-wait-ms", type=float, metavar="MS", help="how long an input waits for others")
+    begin.add_argument("--per-second", type=float, metavar="N", help="requests that are let through on average")
+    begin.add_argument("--no-wait", action="store_true", help="do not wait until it serves")
+    slots.add_parser("stop", help="end it, after the requests in flight", parents=[shared]).add_argument(
+        "use_case", metavar="USE_CASE"
+    )
+    slots.add_parser("list", help="what serves where, and what was not let serve", parents=[shared])
+
+
+def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    labels = command("labels", "which answers of a use case to label next; with a label, what one should have been")
+    labels.add_argument("use_case", metavar="USE_CASE")
+    labels.add_argument("--strategy", choices=("mixed", "random", "uncertain", "disagreement"), default="mixed")
+    labels.add_argument("--count", type=int, default=10, metavar="N")
+    labels.add_argument("--ask", action="store_true", help="ask for each label on the terminal")
+    trace = command("trace", "all that an answer rests on; or what came of a dataset, an example of it or a model")
+    trace.add_argument("ref", metavar="REF", help="pred-..., DATASET, DATASET@v3, MODEL@v3, a base model")
+    trace.add_argument("--example", metavar="ID", help="of the dataset: which models read it, and what they answered")
+    trace.add_argument("--group", metavar="KEY", help="of the dataset, likewise")
+    trace.add_argument("--picture", metavar="FILE", help="write it as .svg or .png, too")
+
+
+def _add_person_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    policy = command("policy", "show or change who lets models into production (asks on the terminal)")
+    policy.add_argument("policy", nargs="?", choices=("auto", "person"))
+    policy.add_argument("--use-case", metavar="NAME", help="of this one alone")
+    policy.add_argument("--confirm", action="store_true", help="what was changed in settings.toml by hand is wanted")
+    promote = command("promote", "let a model serve although its evidence does not (asks on the terminal)")
+    promote.add_argument("use_case", metavar="USE_CASE")
+    promote.add_argument("model", metavar="MODEL")
+    promote.add_argument("--override", metavar="REASON", required=True, help="why; it goes into the audit")
+    promote.add_argument("--canary-percent", type=float, metavar="N", help="for so many percent of the requests")
+    hosts = command("hosts", "show or change which hosts at private addresses may be asked (asks on the terminal)")
+    hosts.add_argument("action", choices=("list", "add", "remove"))
+    hosts.add_argument("host", metavar="HOST", nargs="?", help="as in 127.0.0.1:8000, or without a port for all")
+    allow = command("allow", "let a dataset's examples be sent to a host, up to a sum (asks on the terminal)")
+    allow.add_argument("dataset", metavar="DATASET", nargs="?")
+    allow.add_argument("--list", action="store_true", help="show what is allowed and what was spent")
+    allow.add_argument("--host", help="as in api.openai.com")
+    allow.add_argument("--usd", type=float, metavar="CAP", help="what may be spent there in all, in US dollars")
+    allow.add_argument("--days", type=float, help="for how long; without it, until it is taken back")
+    disallow = command("disallow", "take back what was allowed")
+    disallow.add_argument("dataset", metavar="DATASET")
+    disallow.add_argument("--host", required=True)
+    sign = command("sign", "put a signature beside a model version's files (asks on the terminal)")
+    sign.add_argument("model", metavar="MODEL")
+    sign.add_argument("--key", metavar="PRIVATE.pem", required=True)
+    verify = command("verify", "read files again: a model version's signature, or with --all everything that is kept")
+    verify.add_argument("model", metavar="MODEL", nargs="?", help="compare its files with its signature")
+    verify.add_argument("--key", metavar="PUBLIC.pem", help="default: those of the settings")
+    verify.add_argument("--all", action="store_true", help="every file of the workspace: damaged and missing ones")
+    verify.add_argument("--quarantine", action="store_true", help="move damaged parts of logs and caches away")
+    verify.add_argument("--json", action="store_true", help="what was found, for programs")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 (any) to 65535")
+    return int(text)

@@ -1,0 +1,197 @@
+"""The commands that talk to the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from speciate.cli import system_service
+from speciate.cli.output import format_table, say
+from speciate.cli.user_service import install, uninstall
+from speciate.environment import made_unnamed, workspace_path
+from speciate.errors import Code, SpeciateError
+from speciate.server.client import connect
+from speciate.server.dial import dial
+from speciate.server.protocol import CONTROL, HTTP
+from speciate.server.shim import Shim
+from speciate.server.untrusted import clean_text
+from speciate.workspace.lock import is_held
+
+_END_SECONDS = 30.0
+_PAUSE_SECONDS = 0.05
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    if arguments.system and not (arguments.install or arguments.uninstall):
+        raise SpeciateError(Code.INVALID, "--system goes with --install or --uninstall.", "Leave it out, or add one.")
+    if arguments.install:
+        return system_service.install(arguments) if arguments.system else install(arguments)
+    if arguments.uninstall:
+        return system_service.uninstall(arguments) if arguments.system else uninstall(arguments)
+    if arguments.http is not None:
+        return _serve_http(arguments)
+    fixtures = [os.path.abspath(path) for path in arguments.fixture]
+    try:
+        return Shim(workspace_path(arguments.workspace), fixtures=fixtures).run()
+    except BrokenPipeError:
+        return 0  # the client is gone
+
+
+def _serve_http(arguments: argparse.Namespace) -> int:
+    """Until interrupted. The port is the daemon's; our connection keeps it open, also over the daemon's death."""
+    workspace, port, shown = workspace_path(arguments.workspace), arguments.http, False
+    fixtures = [os.path.abspath(path) for path in arguments.fixture]
+    while True:
+        dialled = dial(workspace, HTTP, fixtures=fixtures, port=port)
+        port = dialled.answer["port"]
+        if not shown:
+            say(f"{dialled.answer['url']}\nAuthorization: Bearer {dialled.answer['token']}")
+            shown = True
+        dialled.line.receive()
+        dialled.line.close()
+
+
+def call(arguments: argparse.Namespace) -> int:
+    check_exists(arguments)
+    if arguments.tool is None:
+        return _list_tools(arguments)
+    try:
+        given = json.loads(arguments.args)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, f"--args is not JSON: {error}.", "Write it like --args '{\"limit\": 5}'."
+        ) from None
+    if not isinstance(given, dict):
+        raise SpeciateError(Code.INVALID, f"--args is not a JSON object: {arguments.args!r}.", "Write '{...}'.")
+    workspace = workspace_path(arguments.workspace)
+    made = None if workspace.exists() else made_unnamed(workspace)
+    say(json.dumps(connect(arguments.workspace).call(arguments.tool, **given), indent=2, ensure_ascii=False))
+    if made:  # a refusal brings the daemon's word
+        sys.stderr.write(f"{clean_text(made)}\n")
+    return 0
+
+
+def _list_tools(arguments: argparse.Namespace) -> int:
+    """Each with the first sentence of what it is for."""
+    tools = connect(arguments.workspace).tools()
+    firsts = (tool["description"].partition(". ")[0].partition("\n")[0].rstrip(".") for tool in tools)
+    say(format_table([[tool["name"], f"{first}."] for tool, first in zip(tools, firsts, strict=True)]))
+    return 0
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    """Until the daemon has let go of the workspace, whose files are then whole; 1 where that takes too long."""
+    check_exists(arguments)
+    workspace, pid = workspace_path(arguments.workspace), ask_daemon(arguments, "stop")["pid"]
+    try:
+        ended = _has_ended(workspace, pid, time.monotonic() + _END_SECONDS)
+    except OSError:  # a daemon of the system, whose lock others cannot open
+        say(f"Process {pid} ends; runs continue and are adopted by the next daemon.")
+        return 0
+    if not ended:
+        say(f"Process {pid} is still ending, after {_END_SECONDS:.0f} s: see {workspace / 'daemon.log'}.")
+        return 1
+    say(f"Process {pid} has ended; runs continue and are adopted by the next daemon.")
+    return 0
+
+
+def _has_ended(workspace: Path, pid: int, deadline: float) -> bool:
+    """Whether it frees the lock by then, or another daemon has it already, whose card replaces its own."""
+    while is_held(workspace / "daemon.lock") and _pid_in_card(workspace) in (pid, None):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    return True
+
+
+def _pid_in_card(workspace: Path) -> int | None:
+    """The process that daemon.json names."""
+    try:
+        return int(json.loads((workspace / "daemon.json").read_text())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Jobs of a copied workspace."""
+    check_exists(arguments)
+    resumed = ask_daemon(arguments, "resume", start=True)["jobs"]
+    say("\n".join([*resumed, f"{len(resumed)} jobs are resumed that were paused because this workspace is a copy."]))
+    return 0
+
+
+def refresh(arguments: argparse.Namespace) -> int:
+    started = ask_daemon(arguments, "refresh", start=True, sources=arguments.sources, vectors=arguments.vectors)
+    say(f"{started['job']} asks them; until it has ended, search_models knows what it knew.")
+    return 0
+
+
+def fingerprint(arguments: argparse.Namespace) -> int:
+    request = {"model": arguments.model, "dataset": arguments.dataset, "usd": arguments.usd}
+    started = ask_daemon(arguments, "fingerprint", start=True, **request)
+    for each in started["asked"]:
+        say(f"{each['job']} asks {each['model']}; describe_model shows what came of it.")
+    for each in started["refused"]:
+        say(f"{each['model']} is not asked. {each['why']}")
+    if not started["asked"] and not started["refused"]:
+        say("No endpoint is registered: register_model(endpoint=...) does so.")
+    return 1 if started["refused"] else 0
+
+
+def format_audit_row(row: dict[str, Any]) -> str:
+    """One line: number, time, who, what, and on what grounds."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["stamp"]))
+    moved = f"{row['before'] or 'nothing'} -> {row['after'] or 'nothing'}"
+    grounds = {name: row["evidence"].get(name) for name in ("override", "decision", "reason", "percent")}
+    if isinstance(signed := row["evidence"].get("signed"), dict):
+        grounds["signed by"] = signed.get("name")
+    evidence = ", ".join(f"{name}: {value}" for name, value in grounds.items() if value is not None)
+    return clean_text(
+        f"{row['seq']}  {stamp}Z  {row['actor']}  {row['action']}  {row['use_case']}  {moved}  {evidence}".rstrip()
+    )
+
+
+def check_exists(arguments: argparse.Namespace) -> None:
+    """A workspace that was named must be there: a misspelt one would be made, and look as if all were lost."""
+    if arguments.workspace and not (workspace := workspace_path(arguments.workspace)).is_dir():
+        raise SpeciateError(
+            Code.NOT_FOUND, f"There is no workspace {workspace}.", f"speciate init --workspace {workspace} makes one."
+        )
+
+
+def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
+    """The daemon's answer to one control request. Raises what it refused with, UNAVAILABLE where none runs, or where an
+    older one does that does not know the action; also for a field that an older one leaves out, where that is read."""
+    return ask_daemon_of(workspace_path(arguments.workspace), action, start=start, **more)
+
+
+def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
+    """As `ask_daemon`, of the workspace in this folder."""
+    try:
+        dialled = dial(workspace, CONTROL, start=start, action=action, **more)
+    except SpeciateError as error:
+        if error.code is Code.NOT_FOUND and error.message.startswith("There is no action "):
+            raise _older_daemon_error(error.message) from error
+        raise
+    dialled.line.close()
+    return _DaemonAnswer(dialled.answer["result"])
+
+
+class _DaemonAnswer(dict[str, Any]):
+    """Its fields are those of this version's daemon."""
+
+    def __missing__(self, field: str) -> Any:
+        raise _older_daemon_error(f"Its answer has no {field!r}.")
+
+
+def _older_daemon_error(why: str) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"The daemon of this workspace is an older version. {why}",
+        "Run `speciate stop`, then repeat.",
+    )

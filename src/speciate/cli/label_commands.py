@@ -1,0 +1,135 @@
+"""The commands about answers: what to label next, and what came from what."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from speciate.cli.confirmation import account_name, require_terminal
+from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.output import check_image_path, say, write_image
+
+_LONGEST = 600
+_PICTURES = (".svg", ".png")
+
+
+def labels(arguments: argparse.Namespace) -> int:
+    """The queue with how far labellers agree; `--ask` asks for each label on the terminal."""
+    if arguments.ask:
+        require_terminal()
+    request = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
+    shown = ask_daemon(arguments, "labels", start=True, **request)
+    for line in _summary(shown):
+        say(line)
+    for item in shown["items"]:
+        say(_item(item, shown["root"]))
+        if arguments.ask:
+            _ask_until_stored(arguments, item)
+    return 0
+
+
+def _ask_until_stored(arguments: argparse.Namespace, item: dict[str, Any]) -> None:
+    """Until a label is stored, or the person skips the answer. A class that the model does not know is asked about."""
+    about = {
+        "prediction": item["prediction"],
+        "drawn": item["drawn"],
+        "by": account_name(),
+        "use_case": arguments.use_case,
+    }
+    while (label := _ask_for_label(item["output"])) is not None:
+        answer = ask_daemon(arguments, "labels", start=True, label=label, **about)
+        if "unknown" not in answer:
+            return
+        say(f"  {answer['unknown']}")
+        if input("  Is it a new class? (y/N) ").strip().lower() in ("y", "yes"):
+            ask_daemon(arguments, "labels", start=True, label=label, new_class=True, **about)
+            return
+
+
+def _ask_for_label(output: Any) -> Any:
+    """What the answer should have been, in the form of the answer; None where the person has nothing to say."""
+    while label := input("  label (empty: skip): ").strip():
+        try:
+            return parse_label(label, output)
+        except ValueError:
+            form = "a number" if isinstance(output, float | int) else "JSON"
+            say(f"  It must be {form}, as the answer is.")
+    return None
+
+
+def parse_label(label: str, output: Any) -> Any:
+    """What was typed, in the form of the answer beside which it is held: a label that is a text is never near a number.
+    Raises ValueError where it has not that form."""
+    if isinstance(output, bool) or not isinstance(output, int | float | dict | list):
+        return label
+    found = json.loads(label, parse_constant=_no_number)
+    if isinstance(found, bool) or isinstance(found, int | float) != isinstance(output, int | float):
+        raise ValueError(label)
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
+def trace(arguments: argparse.Namespace) -> int:
+    picture = check_image_path(arguments.picture, _PICTURES) if arguments.picture else None
+    request = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
+    kind = picture.suffix[1:] if picture else None
+    shown = ask_daemon(arguments, "trace", start=True, picture=kind, **request)
+    say(shown["text"])
+    if "models" in shown:
+        say(f"models: {', '.join(shown['models']) or 'none'}")
+        for name, count in shown["answers"].items():
+            say(f"answers of {name}: {count:,}")
+        for each in shown["predictions"][:20]:
+            say(f"  {each}")
+        if len(shown["predictions"]) > 20:
+            say("  ...")
+    if picture:
+        data = shown["picture"].encode() if kind == "svg" else base64.b64decode(shown["picture"])
+        say(write_image(picture, data))
+    return 0
+
+
+def _summary(shown: dict[str, Any]) -> list[str]:
+    lines = [f"{shown['waiting']:,} answers have no label of a person"]
+    found = shown["agreement"]
+    if found["alpha"] is not None:
+        interval = "" if found["low"] is None else f" (95 %: {found['low']:.2f} to {found['high']:.2f})"
+        lines.append(
+            f"labellers agree: alpha {found['alpha']:.2f}{interval}, {found['answers']} answers of "
+            f"{found['labellers']} labellers"
+        )
+    for each in shown["quality"]:
+        interval = "" if each["low"] is None else f" (95 %: {each['low']:.3g} to {each['high']:.3g})"
+        lines.append(f"{each['model']}: {each['measure']} {each['mean']:.3g}{interval}, n {each['n']}, {each['drawn']}")
+    if shown["missed"]:
+        lines.append(f"{shown['missed']:,} answers were not logged: the disk, or the log, was full")
+    return lines
+
+
+def _item(item: dict[str, Any], root: str) -> str:
+    confidence = "" if item["confidence"] is None else f", confidence {item['confidence']:.2f}"
+    lines = [
+        f"{item['prediction']} ({item['drawn']}, {time.ctime(item['at'])}, {item['model']}{confidence})",
+        f"  asked     {_clip(in_a_line(item['input']))}",
+        f"  answered  {_clip(in_a_line(item['output']))}",
+    ]
+    lines += [f"  file      {Path(root) / file}" for file in item["files"]]
+    lines += [f"  said      {source}: {_clip(in_a_line(label))}" for source, label in item["said"].items()]
+    return "\n".join(lines)
+
+
+def in_a_line(value: Any) -> str:
+    """As JSON that a person reads: letters of all languages as they are, and what would move a terminal escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,81 @@
+"""`speciate init`, `rebuild` and `status`: the commands that look at a workspace itself, whether a daemon owns it or
+not."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+
+from speciate.cli.daemon_commands import ask_daemon, check_exists
+from speciate.cli.output import say
+from speciate.environment import workspace_path
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import write_whole
+from speciate.jobs.recovery import recover_jobs
+from speciate.server.dial import NoDaemon
+from speciate.workspace import catalog_identity
+from speciate.workspace.filesystem import require_local
+from speciate.workspace.lock import Lock, LockHeldError
+from speciate.workspace.rebuild import rebuild_catalog
+from speciate.workspace.workspace import Workspace
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Make a workspace. Its policy is free to choose here, and here only: there is nothing to protect yet."""
+    root = workspace_path(arguments.workspace)
+    if (root / "catalog.duckdb").exists() or (root / "settings.toml").exists():
+        raise SpeciateError(
+            Code.CONFLICT, f"{root} is a workspace already; it was not touched.", "Its policy: speciate policy"
+        )
+    lock = _lock_workspace(root)
+    require_local(root)
+    catalog_identity.refuse_missing(root)  # a workspace that lost its catalog is not made anew, not even its settings
+    write_whole(root / "settings.toml", f'policy = "{arguments.policy}"\n')
+    Workspace(root).close()
+    lock.release()
+    say(f"{root} is ready (policy: {arguments.policy}). Give it to an agent as a stdio MCP server:")
+    say(f"  speciate serve --workspace {root}")
+    return 0
+
+
+def rebuild(arguments: argparse.Namespace) -> int:
+    root = workspace_path(arguments.workspace)
+    lock = _lock_workspace(root)
+    report = rebuild_catalog(root)
+    say(f"{sum(report.rows.values())} rows of {len(report.rows)} tables came from {report.source}.")
+    workspace = Workspace(root)
+    recovered = recover_jobs(workspace)
+    workspace.close()
+    lock.release()
+    say(f"{len(recovered.jobs)} jobs came back from their run folders.")
+    for line in (*report.lost, *recovered.lost):
+        say(f"Not restored: {line}")
+    say("Files that nothing names now and that were written since then stay: garbage collection leaves them alone.")
+    if report.kept:
+        say(f"The old catalog is kept in {report.kept}.")
+    return 0
+
+
+def _lock_workspace(root: Path) -> Lock:
+    try:
+        return Lock(root)
+    except LockHeldError:
+        raise SpeciateError(
+            Code.UNAVAILABLE, f"A daemon owns {root}.", f"Run `speciate stop --workspace {root}` first."
+        ) from None
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """What the daemon does; starts none. Raises REFUSED, as a call would, if the catalog is gone."""
+    check_exists(arguments)
+    try:
+        shown = json.dumps(ask_daemon(arguments, "status"), indent=2)
+    except NoDaemon as none:
+        with contextlib.suppress(OSError):  # another user's folder, of which nothing can be told
+            if refused := catalog_identity.missing_catalog_error(workspace_path(arguments.workspace)):
+                raise refused from none
+        shown = str(none)
+    say(shown)
+    return 0

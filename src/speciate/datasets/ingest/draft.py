@@ -1,0 +1,460 @@
+"""From a survey to the rows of a version: roles, labels, groups, ids, splits and the report.
+
+Works on validated items; opens no foreign file. Two steps, so that rows that a dataset has already can be left out
+between them: `draft_rows` says what each item is, `finish_draft` gives it its id and its split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.columns import (
+    CONTENT,
+    FINGERPRINT,
+    KEY,
+    ORIGIN,
+    QUALITIES,
+    SKETCH,
+    START,
+    STOP,
+    array,
+    class_name,
+    clean,
+    rename,
+    shorten_class_name,
+    with_column,
+)
+from speciate.datasets.ingest.survey import Survey
+from speciate.datasets.roles import (
+    Roles,
+    check_label,
+    choose_roles,
+    dates,
+    groups,
+    implied_label,
+    is_infinite,
+    label_column,
+    missing_group_warnings,
+)
+from speciate.datasets.splits import (
+    FRACTIONS,
+    KEEP_FIRST,
+    append_rows,
+    assign_splits,
+    audit_split,
+    empty_split_warnings,
+    find_missing_labels,
+    members_of,
+    missing_label_warnings,
+    uneven_split_warnings,
+)
+from speciate.errors import Code, SpeciateError
+from speciate.modalities import find
+from speciate.refs import ALPHABET, LENGTH, id_from_key
+
+_log = logging.getLogger(__name__)
+
+MISSING, INFINITE = "The label is missing.", "Its label is not a finite number."
+WITHOUT_LABEL = (MISSING, INFINITE)
+DATES = (
+    "No model sees dates and times, so these are no inputs: {names}; make numbers of them beforehand. Where the rows "
+    "are steps of series, call create_dataset again with reader='long:ID,TIME'."
+)
+_DATES_SHOWN = 5
+_RELATING = (CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN)
+_REASONS_SHOWN = 5
+_LONGEST_REASON = 300
+OF_ONE_VERSION = (
+    "steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts", "set_aside_shown",
+)  # fmt: skip
+"""Report keys about the step that made a version; the other keys hold for later versions, too."""
+MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
+BROUGHT = "the source"
+
+Mask = npt.NDArray[np.bool_]
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+ValidateRows = Callable[[pa.Table, Roles], pa.Table]
+"""A table and its roles -> row_validation.VERDICTS on every row."""
+NOUN = "ex"
+
+
+class ColumnChoices(NamedTuple):
+    """The caller's choices of columns."""
+
+    label: str | None
+    inputs: tuple[str, ...]
+    group_by: str | None
+    numeric: bool | None = None
+    """Whether labels are numbers; None if that is not known yet."""
+    implied: bool = True
+    """Whether a column `label` is the label if none is named."""
+
+
+class Draft(NamedTuple):
+    """`table` has the fixed columns but `id`, the hidden ones, then the user's; `split` as the source brings it."""
+
+    table: pa.Table
+    modality: str
+    inputs: tuple[str, ...]
+    label: str | None
+    numeric: bool
+    renamed: dict[str, str]
+    """The user's columns whose names were taken -> their stored names."""
+    implied: bool = False
+    """Whether the label is a column that the caller did not name."""
+    warnings: tuple[str, ...] = ()
+    """Of the groups and the inputs."""
+
+    @property
+    def brings_split(self) -> bool:
+        return bool(self.table["split"].null_count < self.table.num_rows)
+
+
+class FinishedDraft(NamedTuple):
+    table: pa.Table
+    split: dict[str, Any]
+    """What the report says of the split."""
+    warnings: tuple[str, ...] = ()
+
+
+def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -> Draft:
+    """INVALID if a named column does not exist or no item can be used at all."""
+    table, items = survey.table, survey.items
+    implied = None
+    if choices.label is None and choices.implied:
+        implied = implied_label(table.filter(_usable(items)), choices.inputs, media=survey.media)
+    choices = choices._replace(label=choices.label or implied)
+    quality = _QualityColumns(items["quality"], items["reason"])
+    labels, numeric, infinite = _labels(survey, choices)
+    if survey.media:
+        roles = Roles(survey.modality, ())
+        verdicts = items.append_column("key", items["content"])
+    else:
+        never = [name for name in (choices.label, choices.group_by) if name in table.column_names]
+        roles = choose_roles(table, survey.modality, choices.inputs, [str(name) for name in never])
+        verdicts = validate(table, roles)
+        quality.record(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
+        table = _with_fields(table, verdicts["fields"])
+    group_by = choices.group_by or _default_group(roles.modality, table)
+    group = groups(group_by, table, items["source"].to_pylist()) if group_by else None
+    if choices.label is not None:
+        quality.record(infinite, "partial", INFINITE)
+        quality.record(np.asarray(labels.is_null()), "partial", MISSING)
+    quality.refuse_if_nothing_is_left()
+    fixed = {"label": choices.label, "group_key": choices.group_by}  # a column called as its role is no other
+    renamed = rename(name for name in table.column_names if fixed.get(name) != name)
+    columns = {
+        "split": items["split"],
+        "label": labels,
+        "group_key": pa.array(group, pa.string()) if group else pa.nulls(len(labels), pa.string()),
+        "quality": quality.qualities,
+        "reason": quality.reasons,
+        "source": items["source"],
+        CONTENT: verdicts["content"],
+        FINGERPRINT: verdicts["fingerprint"],
+        KEY: verdicts["key"],
+        SKETCH: verdicts["sketch"],
+        START: pa.nulls(len(labels), pa.float64()),
+        STOP: pa.nulls(len(labels), pa.float64()),
+        **{stored: table[name] for name, stored in renamed.items()},
+    }
+    inputs = tuple(renamed[name] for name in roles.inputs)
+    draft = Draft(pa.table(columns), roles.modality, inputs, choices.label, numeric, _renamed_only(renamed))
+    warnings = _warnings_of_groups(draft.table, choices.group_by, table.column_names)
+    left_out = dates(table) if roles.modality == "tabular" and not choices.inputs else []
+    if left_out := [clean(name) for name in left_out if name not in (choices.label, choices.group_by)]:
+        warnings += (DATES.format(names=", ".join(map(repr, left_out[:_DATES_SHOWN]))),)
+    return draft._replace(implied=implied is not None, warnings=warnings)
+
+
+def _with_fields(table: pa.Table, fields: pa.ChunkedArray) -> pa.Table:
+    """Adds the columns that a modality makes of the media in cells; existing columns stay as they are."""
+    if fields.null_count == len(fields):
+        return table
+    values = [json.loads(text or "{}") for text in fields.to_pylist()]
+    for name in dict.fromkeys(name for each in values for name in each):
+        if name not in table.column_names:
+            table = table.append_column(name, array([each.get(name) for each in values]))
+    return table
+
+
+def _default_group(modality: str, table: pa.Table) -> str | None:
+    """The column that groups examples if nobody names another: those of one patient, or scaffold, stay together."""
+    field = find(modality).default_group
+    return field if field in table.column_names else None
+
+
+def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence[str]) -> tuple[str, ...]:
+    """Warnings for a pattern or folders that miss items; a column shows its missing groups itself."""
+    if group_by is None or group_by in columns:
+        return ()
+    usable = table.filter(_usable(table))
+    return missing_group_warnings(group_by, usable["group_key"].to_pylist(), usable["source"].to_pylist())
+
+
+def finish_draft(
+    draft: Draft,
+    seed: int,
+    kept_splits: Mapping[str, str] = _NOTHING,
+    *,
+    existing: pa.Table | None = None,
+    taken_ids: Collection[str] = frozenset(),
+    fractions: Mapping[str, float] = FRACTIONS,
+) -> FinishedDraft:
+    """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
+
+    `kept_splits`: keys of earlier rows -> the split that they keep. `existing`: rows of the dataset that these are
+    appended to, which keep their splits; the two have no row in common. `taken_ids`: ids that are not free.
+    `fractions`: of the dataset's split.
+    """
+    table = draft.table
+    if draft.brings_split:
+        table = _without_copies(table, existing)
+    elif existing is None:
+        usable = _usable(table)
+        members = members_of(table.filter(usable), draft.modality)
+        names = assign_splits(
+            members, fractions, seed, {key: name for key, name in kept_splits.items() if name in fractions}
+        )
+        table = with_column(table, "split", _scatter_names(names, usable))
+    else:
+        table = _append_to_splits(table, existing, draft.modality, fractions, seed)
+    table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
+    made = not draft.brings_split
+    whole = table if existing is None else _stack_split_columns(existing, table)
+    report = split_report(whole, draft.modality, made=made)
+    lacking = tuple(missing_label_warnings(report["missing_labels"]))
+    if not made:
+        return FinishedDraft(table, report, lacking)
+    assigned = whole.filter(_usable(whole))["split"].to_pylist()
+    warnings = empty_split_warnings(assigned, fractions) + lacking
+    if existing is None and not kept_splits:
+        warnings += tuple(uneven_split_warnings(assigned, fractions))
+    return FinishedDraft(table, report | {"fractions": dict(fractions), "seed": seed}, warnings)
+
+
+def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
+    """The report on the split of a whole version, from its usable rows."""
+    usable = table.filter(_usable(table))
+    members = members_of(usable, modality)
+    found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist())
+    return {
+        "made_by": MADE if made else BROUGHT,
+        "without_split": usable["split"].null_count,
+        **found,
+        "missing_labels": find_missing_labels(usable, members, made=made),
+    }
+
+
+def carry_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a report that holds for the next version, too."""
+    return {name: value for name, value in report.items() if name not in OF_ONE_VERSION}
+
+
+def quality_report(table: pa.Table) -> dict[str, Any]:
+    """How many rows have each quality, and the most frequent reasons."""
+    counts, reasons = _counts(table["quality"]), _most_frequent(table["reason"])
+    several = pc.count_distinct(table["reason"]).as_py()
+    more = {"reasons_shown": f"first {len(reasons)} of {several:,}"} if several > len(reasons) else {}
+    return {
+        **{quality: counts.get(quality, 0) for quality in QUALITIES},
+        "untrusted": {"reasons": reasons, **more},
+    }
+
+
+class _QualityColumns:
+    """The quality and reason of every item, while checks are made."""
+
+    def __init__(self, qualities: pa.ChunkedArray, reasons: pa.ChunkedArray) -> None:
+        self.qualities, self.reasons = qualities.combine_chunks(), reasons.combine_chunks()
+
+    def record(self, where: Mask, quality: Any, reason: Any) -> None:
+        """Records a verdict on items that have none yet: the first verdict stands."""
+        open_ = pa.array(where & np.asarray(pc.equal(self.qualities, "ok")))
+        self.qualities = pc.if_else(open_, quality, self.qualities)
+        self.reasons = pc.if_else(open_, reason, self.reasons)
+
+    def refuse_if_nothing_is_left(self) -> None:
+        if _counts(self.qualities).get("ok"):
+            return
+        common = _most_frequent(self.reasons)
+        _log.warning("Why no item can be used: %s", common or "the source has no rows")
+        why = clean_reason(next(iter(common))) if common else "the source has no rows"
+        raise SpeciateError(
+            Code.INVALID,
+            f"None of the {len(self.qualities)} items can be used; untrusted has the most frequent reason, the job's "
+            "log the others.",
+            "Mend the source or name another modality, label or inputs, then call again.",
+            why,
+        )
+
+
+def clean_reason(reason: str) -> str:
+    """A reason fit for an error message: short, without control characters."""
+    return " ".join(clean(reason[at : at + 64]) for at in range(0, min(len(reason), _LONGEST_REASON), 64))
+
+
+def _labels(survey: Survey, choices: ColumnChoices) -> tuple[pa.Array, bool, Mask]:
+    """The labels, whether they are numbers, and which of them were infinite."""
+    label, count = choices.label, survey.items.num_rows
+    infinite = np.zeros(count, bool)
+    if label is None:
+        return pa.nulls(count, pa.string()), False, infinite
+    if label == "folder" and "folder" not in survey.table.column_names:
+        folders = survey.items["folder"].combine_chunks().dictionary_encode()
+        classes = pa.array([shorten_class_name(name) for name in folders.dictionary.to_pylist()], pa.string())
+        values: pa.Array = classes.take(folders.indices)
+        numeric = False
+    else:
+        check_label(label, survey.table)
+        cells = survey.table[label].to_pylist()
+        found, infinite = label_column(cells), np.array([is_infinite(cell) for cell in cells], bool)
+        numeric = found.numeric if choices.numeric is None else choices.numeric
+        values = _cast_labels(found.values, found.numeric, numeric)
+    if numeric:  # also if the cells are texts
+        infinite |= np.isinf(np.asarray(values))
+        values = pc.if_else(pa.array(infinite), None, values)
+    return values, numeric, infinite
+
+
+def _cast_labels(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Array:
+    if is_number and not numeric:
+        return pa.array([None if value is None else class_name(value) or None for value in values], pa.string())
+    if numeric and not is_number:
+        try:
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        except ValueError:
+            raise SpeciateError(
+                Code.INVALID,
+                "The labels are no numbers, and those of the dataset are.",
+                "Call add_examples with labels that are numbers.",
+            ) from None
+    return pa.array(values, pa.float64() if numeric else pa.string())
+
+
+def _append_to_splits(
+    table: pa.Table, existing: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
+) -> pa.Table:
+    """With the splits that the dataset's rows require, or refused."""
+    whole = _stack_split_columns(existing, table)
+    new = np.arange(whole.num_rows) >= existing.num_rows
+    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed).slice(existing.num_rows)
+    for name in ("split", "quality", "reason"):
+        table = with_column(table, name, assigned[name])
+    return table
+
+
+def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
+    """Refuses identical content in several splits that the source brings.
+
+    The copy in the test split stays; if the dataset has the content already, only that split may hold it.
+    """
+    usable = np.asarray(_usable(table))
+    named = pa.table({"content": table[CONTENT], "split": table["split"], "place": np.arange(table.num_rows)})
+    named = named.filter(pa.array(usable))
+    there: dict[str, str | None] = {}
+    if existing is not None:
+        old = existing.filter(
+            pc.and_(_usable(existing), pc.is_in(existing[CONTENT], named["content"].combine_chunks()))
+        )
+        there = dict(zip(old[CONTENT].to_pylist(), old["split"].to_pylist(), strict=True))
+    several = named.group_by("content").aggregate([("split", "count_distinct")])
+    crossing = several.filter(pc.greater(several["split_count_distinct"], 1))["content"].to_pylist()
+    copies = named.filter(pc.is_in(named["content"], pa.array([*crossing, *there], pa.string()))).to_pylist()
+    splits: dict[str, set[str | None]] = {}
+    for row in copies:
+        splits.setdefault(row["content"], set()).add(row["split"])
+    stays = {content: there.get(content) or _first(names) for content, names in splits.items()}
+    qualities, reasons = table["quality"].to_pylist(), table["reason"].to_pylist()
+    for row in copies:
+        if row["split"] != (kept := stays[row["content"]]):
+            qualities[row["place"]], reasons[row["place"]] = "refused", f"Identical content lies in the split {kept!r}."
+    table = with_column(table, "quality", pa.array(qualities, pa.string()))
+    return with_column(table, "reason", pa.array(reasons, pa.string()))
+
+
+def _first(splits: Collection[str | None]) -> str:
+    return next((name for name in KEEP_FIRST if name in splits), None) or min(map(str, splits))
+
+
+def _ids(table: pa.Table, taken_ids: Collection[str]) -> pa.Array:
+    """From the content, so that the same example has the same id in every version; copies are numbered."""
+    bounds = [pc.coalesce(table[name].cast(pa.string()), "") for name in (START, STOP)]
+    contents = pc.if_else(
+        pc.is_valid(table[START]), pc.binary_join_element_wise(table[CONTENT], *bounds, ":"), table[CONTENT]
+    )
+    keys = pc.coalesce(contents, pc.binary_join_element_wise("source", table["source"], ":")).combine_chunks()
+    codes = np.asarray(keys.dictionary_encode().indices)
+    names = keys.to_pylist()
+    ids = example_ids([f"{name}:1" for name in names])
+    alone = np.bincount(codes)[codes] == 1
+    if taken_ids:
+        alone &= ~np.array([name in taken_ids for name in ids.to_pylist()], bool)
+    if alone.all():
+        return ids
+    chosen = ids.to_pylist()
+    labels, sources = table["label"].to_pylist(), table["source"].to_pylist()
+    numbers: Counter[str] = Counter()
+    for place in sorted(np.flatnonzero(~alone).tolist(), key=lambda i: (names[i], str(labels[i]), sources[i])):
+        numbers[names[place]] += 1
+        while (found := id_from_key(NOUN, f"{names[place]}:{numbers[names[place]]}")) in taken_ids:
+            numbers[names[place]] += 1
+        chosen[place] = found
+    return pa.array(chosen, pa.string())
+
+
+def _usable(table: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(table["quality"], "ok")
+
+
+def _scatter_names(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
+    """Names of the rows that `where` chooses, in the place of each; null elsewhere."""
+    mask = np.asarray(where)
+    places = np.where(mask, np.cumsum(mask) - 1, -1)
+    return pa.array(names, pa.string()).take(pa.array(places, pa.int64(), mask=~mask))
+
+
+def _stack_split_columns(first: pa.Table, second: pa.Table) -> pa.Table:
+    """The columns that a split is made from, of both."""
+    wanted = ("id", "split", "label", "group_key", "quality", "reason", "source", *_RELATING)
+    tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _renamed_only(renamed: Mapping[str, str]) -> dict[str, str]:
+    return {name: stored for name, stored in renamed.items() if name != stored}
+
+
+def _counts(column: Any) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
+
+
+def _most_frequent(reasons: Any) -> dict[str, int]:
+    counts = _counts(reasons.drop_null())
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_SHOWN])
+
+
+def example_ids(keys: Sequence[str]) -> pa.Array:
+    """(N,) ids of examples, computed together; the same ids that `refs.id_from_key` gives one by one."""
+    numbers = np.frombuffer(b"".join(hashlib.sha256(key.encode()).digest()[:8] for key in keys), ">u8").astype(
+        np.uint64
+    )
+    letters = np.empty((len(numbers), len(NOUN) + 1 + LENGTH), np.uint8)
+    letters[:, : len(NOUN) + 1] = np.frombuffer(f"{NOUN}-".encode(), np.uint8)
+    alphabet, base = np.frombuffer(ALPHABET.encode(), np.uint8), np.uint64(len(ALPHABET))
+    for place in range(LENGTH):
+        numbers, digits = np.divmod(numbers, base)
+        letters[:, len(NOUN) + 1 + place] = alphabet[digits.astype(np.intp)]
+    offsets = np.arange(len(letters) + 1, dtype=np.int32) * letters.shape[1]
+    return pa.StringArray.from_buffers(len(letters), pa.py_buffer(offsets), pa.py_buffer(letters))

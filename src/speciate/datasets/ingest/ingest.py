@@ -1,0 +1,485 @@
+"""The job kind `ingest`: from files, a table or inline rows to the first or next version of a dataset.
+
+Foreign bytes are decoded in sandboxed processes only, several at a time; this process reads what they wrote. Every item
+gets a quality (ok, partial, refused, error) with a reason and stays in the version: only rows of quality ok are ever
+loaded. Files are named by content, and the next attempt uses finished parts again, so that a run that was killed ends
+in the same version as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.datasets import next_version
+from speciate.datasets.columns import SHORTENED, is_shortened, rename
+from speciate.datasets.content_hash import unpack_lanes
+from speciate.datasets.ingest.append import (
+    AppendedVersion,
+    Grouping,
+    ParentVersion,
+    append_draft,
+    has_user_groups,
+    is_log,
+    no_groups_error,
+    require_groups,
+    splits_of,
+)
+from speciate.datasets.ingest.checkpoints import StoredMedia, packs_with_any
+from speciate.datasets.ingest.draft import ColumnChoices, Draft, draft_rows, finish_draft, quality_report
+from speciate.datasets.ingest.excerpts import cut_excerpts, group_excerpts
+from speciate.datasets.ingest.row_validation import RowValidationContext, validate_table
+from speciate.datasets.ingest.survey import (
+    Survey,
+    SurveyContext,
+    survey_media,
+    survey_rows,
+    survey_tables,
+    with_excluded_files,
+)
+from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps
+from speciate.datasets.next_version import collect, commit, pack_version
+from speciate.datasets.roles import Roles, says_answers
+from speciate.datasets.sources import own_export, sandbox_calls
+from speciate.datasets.sources.labels import LabelsFile, join_labels
+from speciate.datasets.sources.listing import Listing, check_source
+from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
+from speciate.datasets.version_rows import ancestors
+from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
+from speciate.environment import cores
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.job import Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.pool import Pool
+from speciate.jobs.run import Run, Stopped
+from speciate.modalities import find
+from speciate.refs import check_name, dataset_ref
+from speciate.sandbox import SandboxPolicy, check
+from speciate.settings import Settings
+from speciate.workspace.blobs import Blobs
+from speciate.workspace.workspace import Folders, Workspace
+
+_SHOWN = 5
+
+
+class Labels(BaseModel):
+    """A table of labels beside the media."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path = Field(description="CSV, JSON, JSONL, Parquet or Arrow.")
+    key: str = Field(description="Column with the path relative to this file or the source, or the file name.")
+    column: str = Field(description="Column with the label.")
+
+
+class IngestSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    """Name of the dataset; with `add` a ref of the version that is added to."""
+    source: Path | str | None = None
+    """An absolute path of a folder or file, `hf:org/name`, `pkg:NAME`, `gym:TASK` or `log:USE_CASE`."""
+    rows: str | None = None
+    """sha256 of the blob that holds inline rows: a blob of their own can be purged."""
+    modality: str = "auto"
+    label: str | None = None
+    """A column, or `folder`: the first folder below the source (and below train/, test/)."""
+    labels: Labels | None = None
+    inputs: tuple[str, ...] = ()
+    group_by: str | None = None
+    """A column, `folder`, or a regular expression whose first group is the key."""
+    reader: str | None = None
+    seed: int = 0
+    add: bool = False
+    """Append to the existing rows, in their roles; label, inputs, group_by, modality and reader are then ignored."""
+
+
+class StoredVersion(BaseModel):
+    """The newest version of the dataset: its media are stored already."""
+
+    model_config = ConfigDict(frozen=True)
+    manifest: Manifest
+    keeps_splits: bool
+    """Whether its rows keep their splits; another seed asks for other splits."""
+
+
+class Parent(BaseModel):
+    """The version that rows are appended to."""
+
+    model_config = ConfigDict(frozen=True)
+    manifest: Manifest
+    lanes: str
+    report: dict[str, Any]
+    before: tuple[Part, ...]
+    """Files of its ancestors that it does not hold wholly."""
+    dealt_by: str | None = None
+    """`group_by` of the newest step `split` of its curation."""
+    onto: int | None
+    """The version that must still be the newest; None if the caller named a version or a tag."""
+
+
+class Payload(BaseModel):
+    """What the plan found out for the run."""
+
+    model_config = ConfigDict(frozen=True)
+    spec: IngestSpec
+    cage: SandboxPolicy
+    earlier: StoredVersion | None
+    parent: Parent | None
+
+
+def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
+    """Checks all that names and sizes can tell."""
+    if (spec.source is None) == (spec.rows is None):
+        given = "Neither source nor rows was" if spec.source is None else "Both source and rows were"
+        tool = "add_examples" if spec.add else "create_dataset"
+        raise SpeciateError(Code.INVALID, f"{given} given.", f"Call {tool} with one of source and rows.")
+    if spec.rows is not None and not load_inline_rows(workspace.folders, spec.rows):
+        raise SpeciateError(Code.INVALID, "rows is empty: there is nothing to ingest.", "Call again with rows.")
+    if spec.add and dataset_ref(spec.name).split is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.name!r} names a split, and rows cannot be added to one by name.",
+            f"Call add_examples with dataset={spec.name.rpartition(':')[0]!r}; a column 'split' says where rows lie.",
+        )
+    found = version(workspace.database, spec.name) if spec.add else None
+    if found is None:
+        check_name("dataset", spec.name)
+    else:
+        spec = _in_its_roles(spec, found, workspace)
+    if spec.modality != "auto":
+        find(spec.modality)
+    size = check_source_name(spec.source, spec.reader, workspace.folders) if spec.source is not None else 0
+    if spec.labels is not None:
+        check_source(spec.labels.path)
+    check(workspace.settings.cage)
+    payload = Payload(
+        spec=spec,
+        cage=workspace.settings.cage,
+        earlier=_stored_version(workspace, spec) if found is None else None,
+        parent=_parent(workspace, spec.name, found) if found is not None else None,
+    )
+    resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
+    if found is not None:
+        resolved["dataset"] = found.manifest.ref
+    return Plan(
+        payload=payload.model_dump(mode="json"),
+        resources=Resources(cpu=1, memory_mb=1024),
+        bytes=size or None,
+        resolved=resolved,
+    )
+
+
+def _stored_version(workspace: Workspace, spec: IngestSpec) -> StoredVersion | None:
+    if spec.name not in names(workspace.database):
+        return None
+    found = version(workspace.database, spec.name)
+    return StoredVersion(manifest=found.manifest, keeps_splits=found.operation.get("seed", 0) == spec.seed)
+
+
+def _parent(workspace: Workspace, name: str, found: Version) -> Parent:
+    ref = dataset_ref(name)
+    newest = ref.version is None and ref.tag is None
+    return Parent(
+        manifest=found.manifest,
+        lanes=packed_lanes(workspace.database, found.manifest).hex(),
+        report=dict(found.report),
+        before=_parts_before(workspace, found),
+        dealt_by=_newest_group_by(workspace, found),
+        onto=found.manifest.version if newest else None,
+    )
+
+
+def _newest_group_by(workspace: Workspace, found: Version) -> str | None:
+    """`group_by` of the newest step `split` of its curation."""
+    line = (found, *ancestors(workspace.database, found))
+    steps = [step for each in line for step in reversed(each.operation.get("steps", ())) if step.get("op") == "split"]
+    return next((str(step["group_by"]) for step in steps if step.get("group_by")), None)
+
+
+def _parts_before(workspace: Workspace, found: Version) -> tuple[Part, ...]:
+    """Files of its ancestors that it does not hold wholly."""
+    parts = [part for each in (found, *ancestors(workspace.database, found)) for part in each.manifest.parts]
+    whole = {part.file for part in found.manifest.parts if part.removed is None}
+    once = {part.file: part for part in parts if part.file not in whole}
+    return tuple(once.values())
+
+
+def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> IngestSpec:
+    """The spec with the roles of columns from the ingest that the version goes back to."""
+    manifest = found.manifest
+    line = [each.operation for each in (found, *ancestors(workspace.database, found))]
+    operation = next((each for each in line if each.get("op") in ("ingest", "add_examples")), {})
+    labels = spec.labels or operation.get("labels")
+    column = labels["column"] if isinstance(labels, dict) else labels and labels.column
+    roles = {
+        "modality": manifest.modality,
+        "label": operation.get("label") or (column if manifest.label else None),
+        "group_by": operation.get("group_by"),
+        "reader": spec.reader or operation.get("reader"),
+        "seed": operation.get("seed", 0),
+        "inputs": tuple(operation.get("inputs", ())) if manifest.modality == "multimodal" else (),
+    }
+    return spec.model_copy(update=roles)
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Reads, seals, and returns what `commit` registers."""
+    payload = Payload.model_validate(run.payload)
+    spec, parent, earlier = payload.spec, payload.parent, payload.earlier
+    stored = parent.manifest if parent else earlier.manifest if earlier else None
+    read = _read_source(payload, run, stored)
+    packs = _packs(run, read, stored)
+    operation = {"op": "ingest", **spec.model_dump(mode="json", exclude={"name", "rows", "add"}, exclude_none=True)}
+    operation |= {"revision": read.revision} if read.revision else {}
+    operation |= {name: list(role) if name == "inputs" else role for name, role in read.roles.items()}
+    operation |= {"label": read.draft.label} if read.draft.implied else {}
+    if parent is not None:
+        lanes = unpack_lanes(bytes.fromhex(parent.lanes))
+        version = ParentVersion(parent.manifest, lanes, parent.report, parent.before)
+        found = append_draft(run.folders, version, read.draft, spec.seed, packs)
+        counts = found.counts._asdict()
+        report = found.report | counts | {"warnings": [*_warnings_of_addition(found), *read.draft.warnings]}
+        return pack_version(
+            found.sealed,
+            parents=(parent.manifest.ref,),
+            operation=operation | {"op": "add_examples"} | counts,
+            report=report,
+            result={"report": report},
+            onto=parent.onto,
+        )
+    kept = splits_of(run.folders, earlier.manifest) if earlier is not None and earlier.keeps_splits else {}
+    done = finish_draft(read.draft, spec.seed, kept)
+    sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs))
+    report = quality_report(done.table)
+    report["untrusted"] |= {"renamed": read.draft.renamed | read.renamed, **read.untrusted}
+    shown = len(read.untrusted.get("set_aside", {}))
+    report |= {
+        "split": done.split,
+        "set_aside": read.excluded,
+        **({"set_aside_shown": f"first {shown} of {read.excluded:,}"} if read.excluded else {}),
+        "warnings": [*_warnings(read), *read.draft.warnings, *done.warnings, *([read.hint] if read.hint else [])],
+    }
+    return pack_version(sealed, operation=operation, report=report, result={"report": report})
+
+
+class _SourceContent(NamedTuple):
+    draft: Draft
+    survey: Survey
+    renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """Columns of the labels that the media have too -> their stored names."""
+    revision: str | None = None
+    excluded: int = 0
+    untrusted: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    """Notes and excluded files, as the report quotes them."""
+    roles: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    """Roles of columns that the caller left to the export that was read."""
+    hint: str = ""
+    """How the source may be meant otherwise."""
+
+
+def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _SourceContent:
+    """Every item, validated."""
+    spec, parent = payload.spec, payload.parent
+    work = run.folder.path / "work"
+    work.mkdir(exist_ok=True)
+    pool = Pool(run.folders, Settings(cage=payload.cage), size=cores())
+    try:
+        if spec.rows is not None:
+            survey = survey_rows(load_inline_rows(run.folders, spec.rows), spec.modality)
+            validation = RowValidationContext(run, pool, work, frozenset((work,)))
+            return _SourceContent(_draft_survey(spec, survey, parent, validation), survey)
+        assert spec.source is not None
+        labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
+        context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work)
+        never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
+        inputs = parent.manifest.inputs if parent else spec.inputs
+        found = prepare_source(
+            spec.source, context, modality=spec.modality, reader=spec.reader, labels=labels,
+            inputs=spec.inputs, never=never, label=spec.label, column=inputs[0] if len(inputs) == 1 else None,
+        )  # fmt: skip
+        found = found._replace(readable=found.readable | {work})
+        survey, renamed = _survey_listing(found, run, pool, stored, spec.label)
+        survey = with_excluded_files(survey, found.excluded, found.source.name)
+        roles = _roles_of_export(spec, found.marker, survey)
+        spec = spec.model_copy(update=roles)
+        label, group_by = (spec.labels.column if spec.labels else spec.label), spec.group_by
+        spec = spec.model_copy(
+            update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
+        )
+        with add_hint(found.hint):
+            draft = _draft_survey(spec, survey, parent, RowValidationContext(run, pool, work, found.readable))
+        if survey.media and (found.about is not None or (found.marker is not None and found.marker.windows)):
+            grouped = group_excerpts(draft.table, draft.modality)
+            unit = find(draft.modality).window_unit
+            draft = draft._replace(table=own_export.with_windows(grouped, unit))
+        excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
+        untrusted = {"notes": list(found.notes), "set_aside": excluded} if found.notes or excluded else {}
+        return _SourceContent(draft, survey, renamed, found.revision, len(found.excluded), untrusted, roles, found.hint)
+    finally:
+        pool.close()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey: Survey) -> dict[str, Any]:
+    """Roles of columns that our own export names and the caller does not."""
+    if marker is None or spec.add:
+        return {}
+    roles = marker.roles(survey.table.column_names)
+    roles = {name: role for name, role in roles.items() if not getattr(spec, name)}
+    if spec.labels is not None:
+        roles.pop("label", None)
+    if {spec.label, spec.group_by} & {*roles.get("inputs", ())} or spec.modality not in ("auto", marker.modality):
+        roles.pop("inputs", None)
+    return roles
+
+
+def _survey_listing(
+    found: Listing, run: Run, pool: Pool, stored: Manifest | None, label: str | None
+) -> tuple[Survey, dict[str, str]]:
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, "files", "reading")
+
+    context = SurveyContext(run, pool, run.folder.path / "work", progress)
+    if found.layout == "table":
+        return survey_tables(found, context, label), {}
+    before = [run.folders.root / pack for pack in stored.packs] if stored else []
+    survey = survey_media(found, context, StoredMedia(before))
+    if found.labels is None:
+        return survey, {}
+    if found.about is not None:
+        packs = [*before, *survey.packs]
+
+        def ask(contents: Sequence[str], unit: str) -> dict[str, Timestamps]:
+            return dict(zip(contents, ask_for_timestamps(pool, packs, survey.modality, contents, unit), strict=True))
+
+        return cut_excerpts(survey, found.labels, found.about, ask)
+    joined = join_labels(survey.table, found.labels)
+    return Survey(survey.modality, True, joined.table, survey.items, survey.packs), joined.renamed
+
+
+def _draft_survey(spec: IngestSpec, survey: Survey, parent: Parent | None, validation: RowValidationContext) -> Draft:
+    def validate(table: pa.Table, roles: Roles) -> pa.Table:
+        return validate_table(table, pc.equal(survey.items["quality"], "ok"), roles, validation)
+
+    choices, columns = ColumnChoices(spec.label, spec.inputs, spec.group_by), survey.table.column_names
+    if parent is None:
+        draft = draft_rows(survey, choices, validate)
+        if spec.group_by in columns and is_log(spec.source):
+            draft = require_groups(draft, Grouping(spec.name, spec.group_by, draft.inputs))
+        return draft
+    manifest = parent.manifest
+    by = spec.group_by or _column_of_split(parent)
+    grouping = Grouping(manifest.ref, by if by in manifest.columns else None, manifest.inputs)
+    if is_log(spec.source) and grouping.column is not None and grouping.column not in columns:
+        raise no_groups_error(grouping)
+    inputs, labelled = _source_input_names(manifest, survey, spec.label), manifest.label is not None
+    choices = choices._replace(
+        inputs=inputs, numeric=manifest.numeric if labelled else None, implied=labelled,
+        group_by=by if by in columns else spec.group_by,
+    )  # fmt: skip
+    draft = draft_rows(survey, choices, validate)
+    if is_log(spec.source) and has_user_groups(validation.run.folders, manifest):
+        draft = require_groups(draft, grouping)
+    return draft
+
+
+def _column_of_split(parent: Parent) -> str | None:
+    """The column that the split was made by, if the rows came without groups and it is not an input."""
+    by, manifest = parent.dealt_by, parent.manifest
+    return None if by in manifest.inputs or by not in manifest.columns else by
+
+
+def _source_input_names(manifest: Manifest, survey: Survey, label: str | None) -> tuple[str, ...]:
+    """The dataset's inputs by the names that the source gives them."""
+    there = [name for name in survey.table.column_names if name != "label" or label != "label"]
+    named = {stored: name for name, stored in rename(there).items()}
+    if lacking := [name for name in manifest.inputs if name not in named]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The source lacks column(s) that a model of {manifest.ref} sees: {', '.join(lacking[:20])}.",
+            "Call add_examples with a source that has them.",
+        )
+    return tuple(named[name] for name in manifest.inputs)
+
+
+def _packs(run: Run, read: _SourceContent, stored: Manifest | None) -> list[str]:
+    """Relative paths of the packs that hold the media: new ones, and those of an earlier version."""
+    root = run.folders.root
+    before: Iterable[Path] = [root / pack for pack in stored.packs] if stored and read.survey.media else []
+    used = packs_with_any(list(before), read.survey.items["content"]) if read.survey.media else []
+    return [pack.relative_to(root).as_posix() for pack in (*used, *read.survey.packs)]
+
+
+def _manifest(spec: IngestSpec, draft: Draft, packs: Sequence[str]) -> Manifest:
+    return Manifest(
+        name=spec.name, version=0, id="", modality=draft.modality, parts=(), packs=tuple(packs), columns={},
+        inputs=draft.inputs, label=draft.label, numeric=draft.numeric, rows=0,
+    )  # fmt: skip
+
+
+def _warnings(read: _SourceContent) -> list[str]:
+    draft = read.draft
+    if draft.label is None and says_answers(draft.inputs, draft.table.column_names):
+        return []
+    if draft.label is None:
+        hint = (
+            " The folders look like classes: label='folder' takes them."
+            if _folders_look_like_classes(read.survey)
+            else ""
+        )
+        return [
+            f"No label was named: there is nothing to learn or to compare with until label_examples gives some.{hint}"
+        ]
+    warnings = ["The column 'label' is the label because none was named."] if draft.implied else []
+    usable = draft.table.filter(pa.compute.equal(draft.table["quality"], "ok"))["label"]
+    if count := sum(map(is_shortened, [] if draft.numeric else usable.unique().to_pylist())):
+        warnings.append(SHORTENED.format(count=count))
+    if not draft.numeric and len(usable.unique()) == 1:
+        warnings.append("All usable examples have one and the same label: a model needs at least two classes.")
+    return warnings
+
+
+def _folders_look_like_classes(survey: Survey) -> bool:
+    """Whether every medium lies in a folder, and the folders are at least two and few."""
+    folders = survey.items["folder"]
+    several = pa.compute.count_distinct(folders, mode="all").as_py()
+    return survey.media and not folders.null_count and 2 <= several <= folders.length() // 2
+
+
+def _warnings_of_addition(found: AppendedVersion) -> list[str]:
+    counts, split = found.counts, found.report.get("split", {})
+    across = split.get("near_duplicates_across", 0) + split.get("groups_across", 0)
+    warnings = {
+        f"{counts.dropped_before} items were in an earlier version and dropped since, so they stay out; to have them "
+        "back, add to the version that held them.": counts.dropped_before,
+        f"{counts.label_conflicts} items are there already with another label, which is kept; label_examples changes "
+        "it.": counts.label_conflicts,
+        f"{found.refused} items were refused because they belong with examples of several splits; a step 'split' of "
+        "curate_dataset makes the split anew.": found.refused,
+        "Groups or near-duplicates lie in several splits, as the source has them; see the split's audit.": across,
+    }
+    return [*(text for text, count in warnings.items() if count), *found.warnings]
+
+
+def store_inline_rows(workspace: Workspace, rows: Sequence[dict[str, Any]]) -> str:
+    """The sha256 of a blob of the rows, which is on disk on return."""
+    return Blobs(workspace.folders.blobs).put(json.dumps(list(rows), sort_keys=True).encode("utf-8", "surrogatepass"))
+
+
+def load_inline_rows(folders: Folders, sha256: str) -> list[dict[str, Any]]:
+    """NOT_FOUND if they were purged meanwhile."""
+    rows: list[dict[str, Any]] = json.loads(Blobs(folders.blobs).get(sha256))
+    return rows
+
+
+KIND = Kind(
+    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest.ingest:run", collect=collect, commit=commit
+)

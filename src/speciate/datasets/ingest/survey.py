@@ -1,0 +1,364 @@
+"""Every item of a source with its verdict, read in sandboxed processes, several at a time.
+
+Media are validated in chunks of the sorted listing and kept in durable parts (checkpoints.py), so that a run after a
+kill reads only files of no finished part. If a process dies on a chunk (a crash of the decoder, memory beyond the
+limit), its files are validated one by one: the one at fault becomes an error with that reason, the others do not
+suffer.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.ingest.checkpoints import (
+    PREFIX,
+    IngestedFile,
+    IngestedPart,
+    PartWriter,
+    StoredMedia,
+    recover_parts,
+)
+from speciate.datasets.ingest.raw_files import GONE, FileState, RawFile, by_source_names, file_state, read_raw
+from speciate.datasets.ingest.row_validation import ask_until_answered
+from speciate.datasets.ingest.validation import LONGEST_REASON, Verdict, parse_verdicts
+from speciate.datasets.readers.rows import REASON, concatenate, from_rows, is_broken
+from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, normalise_split
+from speciate.datasets.sources.sandbox_calls import ask_table
+from speciate.errors import Call, Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.jobs.run import Run, Stopped
+
+_CHUNK, _CHUNK_BYTES = 64, 8 << 20
+"""Most files and bytes per question to a process."""
+_PART, _PART_BYTES = 768, 64 << 20
+"""Most files and bytes per part: fewer would cost a sync of the disk too often."""
+_MOST_REQUESTS = 8
+"""Most chunks requested ahead of the part that is being filled; their bytes are at most those of a part."""
+MOST_AT_RISK = 2 * _PART + _MOST_REQUESTS * _CHUNK
+"""Most files that are validated and in no finished part at any time: the cost of a kill."""
+MOST_EXCLUDED = 100_000
+"""Most excluded files that become items."""
+_SECONDS = 120.0
+_VALIDATE_FILES = "speciate.datasets.ingest.validation:validate_files"
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Tables are parallel: a row per item, in the order of the source."""
+
+    modality: str
+    """`auto`: the cells decide."""
+    media: bool
+    """Whether each item is a file."""
+    table: pa.Table
+    """The user's columns."""
+    items: pa.Table
+    """`source` (path below the source, for rows of a table with `#` and the row's number), `split`, `folder`,
+    `quality`, `reason`; of media also `content` (sha256 of the file), `fingerprint` and `sketch`."""
+    packs: tuple[Path, ...] = ()
+    """Packs with the bytes of media that no earlier version has."""
+
+
+class SurveyContext(NamedTuple):
+    """Where a survey is made."""
+
+    run: Run
+    pool: Pool
+    work: Path
+    """A folder that the pool's processes may read."""
+    progress: Progress
+
+
+def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> Survey:
+    """Every file is one item. NOT_FOUND if most of them vanished meanwhile."""
+    run, states = context.run, {file.name: file_state(file) for file in found.files}
+    parts = recover_parts((run.folder, *run.resume_from), run.folders, found.modality, states)
+    there = {name for part in parts for name in part.table[f"{PREFIX}source"].to_pylist()}
+    left = [file for file in found.files if file.name not in there]
+    parts += _validate_files(found, left, states, context, known)
+    everything = pa.concat_tables([part.table.replace_schema_metadata(None) for part in parts],
+                                  promote_options="permissive")  # fmt: skip
+    order = pc.index_in(pa.array([file.name for file in found.files]), everything[f"{PREFIX}source"].combine_chunks())
+    everything = everything.take(order)
+    _check_presence(everything, found)
+    items = pa.table(
+        {
+            "source": everything[f"{PREFIX}source"],
+            "split": pa.array([file.split for file in found.files], pa.string()),
+            "folder": pa.array([file.folder for file in found.files], pa.string()),
+            **{name: everything[PREFIX + name] for name in ("quality", "reason", "content", "fingerprint", "sketch")},
+        }
+    )
+    own = [name for name in everything.column_names if not name.startswith(PREFIX)]
+    packs = tuple(sorted({part.pack for part in parts if part.pack is not None}))
+    return Survey(found.modality, True, everything.select(own), items, packs)
+
+
+def survey_tables(found: Listing, context: SurveyContext, label: str | None = None) -> Survey:
+    """Every row of every file is one item. A file that cannot be read at all is one item of quality error.
+
+    `label`: the label column.
+    """
+    files = found.files
+    tables: list[pa.Table] = []
+    with _threads(context.pool.size) as threads:
+        for table in threads.map(lambda file: _read_table(context, found, file, label), files):
+            tables.append(table)
+            context.progress(len(tables), len(files))
+    counts = [table.num_rows for table in tables]
+    return _survey_rows(
+        concatenate(tables),
+        modality=found.modality,
+        sources=pa.chunked_array([_numbered(file.name, count) for file, count in zip(files, counts, strict=True)]),
+        splits=_repeated([file.split for file in files], counts),
+        folders=_repeated([file.folder for file in files], counts),
+    )
+
+
+def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
+    """Inline rows of the call."""
+    nothing = pa.nulls(len(rows), pa.string())
+    valid = [{} if is_broken(row) else row for row in rows]
+    reasons = ["It holds half a character." if is_broken(row) else None for row in rows]
+    table = from_rows([{name: cell for name, cell in row.items() if name != REASON} for row in valid])
+    return _survey_rows(
+        table.append_column(REASON, pa.array(reasons, pa.string())),
+        modality=modality,
+        sources=_numbered("rows", len(rows)),
+        splits=nothing,
+        folders=nothing,
+    )
+
+
+def with_excluded_files(survey: Survey, excluded: Sequence[ExcludedFile], source: str) -> Survey:
+    """The survey and, below its items, the excluded files with their reasons, so that nothing vanishes.
+
+    `source`: the name for those beyond MOST_EXCLUDED.
+    """
+    if not excluded:
+        return survey
+    kept = list(excluded[:MOST_EXCLUDED])
+    if (more := len(excluded) - len(kept)) > 0:
+        kept.append(ExcludedFile(source, f"{more:,} further files were excluded."))
+    refused = pa.table(
+        {
+            "source": pa.array([item.name for item in kept], pa.string()),
+            "quality": pa.array(["refused"] * len(kept), pa.string()),
+            "reason": pa.array([item.reason[:LONGEST_REASON] for item in kept], pa.string()),
+        }
+    )
+    items = pa.concat_tables([survey.items, refused], promote_options="default")
+    empty = pa.table({field.name: pa.nulls(len(kept), field.type) for field in survey.table.schema})
+    return replace(survey, table=pa.concat_tables([survey.table, empty]), items=items)
+
+
+def _validate_files(
+    found: Listing,
+    files: Sequence[SourceFile],
+    states: dict[str, FileState],
+    context: SurveyContext,
+    known: StoredMedia,
+) -> list[IngestedPart]:
+    """The parts of `files`. One is sealed while the next is filled and further chunks are validated."""
+    parts = _chunk_files(files, states)
+    done, total = len(found.files) - len(files), len(found.files)
+    context.progress(done, total)
+    sealed: list[Future[IngestedPart]] = []
+    writer: PartWriter | None = None
+    with _threads(context.pool.size + 1) as asking, _threads(1) as sealing:
+        ahead = _Prefetch(asking, found, context, [chunk for part in parts for chunk in part], states)
+        try:
+            for part in parts:
+                writer = PartWriter(context.run.folders, known)
+                for chunk in part:
+                    if context.run.stopping:
+                        raise Stopped
+                    for item in ahead.next():
+                        writer.add(item)
+                    context.progress(done := done + len(chunk), total)
+                if sealed:
+                    sealed[-1].result()
+                sealed.append(sealing.submit(writer.seal, context.run.checkpoints, found.modality))
+            return [future.result() for future in sealed]
+        except BaseException:
+            context.pool.close()  # or the threads would wait for what is being decoded
+            if writer is not None:
+                writer.abandon()
+            raise
+
+
+class _Prefetch:
+    """Validated chunks in order, some of them requested before they are needed."""
+
+    def __init__(
+        self,
+        threads: ThreadPoolExecutor,
+        found: Listing,
+        context: SurveyContext,
+        chunks: Sequence[Sequence[SourceFile]],
+        states: dict[str, FileState],
+    ) -> None:
+        roots = [str(path.resolve()) for path in found.readable]
+        self._threads = threads
+        self._validate = partial(_validate_chunk, context, found.modality, roots=roots, as_is=found.reader.as_is)
+        self._chunks = deque((chunk, sum(states[file.name].size for file in chunk)) for chunk in chunks)
+        self._requests: deque[tuple[Future[list[IngestedFile]], int]] = deque()
+
+    def next(self) -> list[IngestedFile]:
+        while self._chunks and self._has_room():
+            chunk, size = self._chunks.popleft()
+            self._requests.append((self._threads.submit(self._validate, chunk), size))
+        return self._requests.popleft()[0].result()
+
+    def _has_room(self) -> bool:
+        ahead = sum(size for _, size in self._requests) + self._chunks[0][1]
+        return not self._requests or (len(self._requests) < _MOST_REQUESTS and ahead <= _PART_BYTES)
+
+
+def _chunk_files(files: Sequence[SourceFile], states: dict[str, FileState]) -> list[list[list[SourceFile]]]:
+    """Parts of chunks of files, in order."""
+    chunks = _chunk_by_size(files, lambda file: (1, states[file.name].size), (_CHUNK, _CHUNK_BYTES))
+    sizes = [(len(chunk), sum(states[file.name].size for file in chunk)) for chunk in chunks]
+    numbered = _chunk_by_size(range(len(chunks)), lambda i: sizes[i], (_PART, _PART_BYTES))
+    return [[chunks[i] for i in part] for part in numbered]
+
+
+def _chunk_by_size(items: Iterable[T], weigh: Callable[[T], tuple[int, int]], most: tuple[int, int]) -> list[list[T]]:
+    """Neighbours together, up to so many files and bytes; a larger one is alone."""
+    groups: list[list[T]] = []
+    room = (0, 0)
+    for item in items:
+        count, size = weigh(item)
+        if not groups or count > room[0] or size > room[1]:
+            groups.append([])
+            room = most
+        groups[-1].append(item)
+        room = (room[0] - count, room[1] - size)
+    return groups
+
+
+def _validate_chunk(
+    context: SurveyContext, modality: str, files: Sequence[SourceFile], roots: Sequence[str], *, as_is: bool
+) -> list[IngestedFile]:
+    """Files read here and validated in a sandboxed process, which gets their bytes in one file."""
+    raws = [read_raw(file, roots) for file in files]
+    lengths = [len(raw.data or b"") for raw in raws]
+    spans = [(end - length, length) for end, length in zip(accumulate(lengths), lengths, strict=True)]
+    wanted = [span for span, raw in zip(spans, raws, strict=True) if raw.data is not None]
+    target = context.work / f"chunk-{uuid.uuid4().hex}"
+    try:
+        target.write_bytes(b"".join(raw.data or b"" for raw in raws))
+        verdicts = iter(_ask_validator(context, modality, target, wanted, as_is=as_is))
+    finally:
+        target.unlink(missing_ok=True)
+    return [
+        IngestedFile(
+            file, raw, _use_source_names(next(verdicts) if raw.data is not None else _verdict_of_unread(raw), file)
+        )
+        for file, raw in zip(files, raws, strict=True)
+    ]
+
+
+def _use_source_names(verdict: Verdict, file: SourceFile) -> Verdict:
+    reason = by_source_names(verdict.reason, file)
+    return verdict if reason is None else verdict._replace(reason=reason[:LONGEST_REASON])
+
+
+def _ask_validator(
+    context: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
+) -> list[Verdict]:
+    """Verdicts on the spans. If several fail together, each is validated alone to find the one at fault."""
+    payload = {"modality": modality, "file": str(file), "spans": spans, "as_is": as_is}
+    readable = frozenset((context.work,))
+    try:
+        answer = ask_until_answered(
+            lambda: context.pool.ask(_VALIDATE_FILES, payload, _SECONDS, readable=readable), context.run
+        )
+        return parse_verdicts(answer, modality, len(spans))
+    except SpeciateError as error:
+        if len(spans) > 1:
+            return [
+                verdict for span in spans for verdict in _ask_validator(context, modality, file, [span], as_is=as_is)
+            ]
+        return [Verdict("error", f"The decoder failed on this file: {error.message}", {}, None, None) for _ in spans]
+
+
+def _verdict_of_unread(raw: RawFile) -> Verdict:
+    return Verdict(raw.quality, raw.reason, {}, None, None)
+
+
+def _check_presence(everything: pa.Table, found: Listing) -> None:
+    missing = pc.sum(pc.equal(everything[f"{PREFIX}reason"], GONE)).as_py() or 0
+    if 2 * missing > len(found.files):
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{missing:,} of {len(found.files):,} files of {str(found.source)!r} vanished while they were read.",
+            next=[Call("control_job", {"action": "retry"}, "once they are there again: what was read already is kept")],
+        )
+
+
+def _read_table(context: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
+    """The rows of a file. Without rows, one that says why: no file may vanish from the count."""
+    try:
+        texts = found.marker.texts if found.marker else ()
+        table = ask_until_answered(
+            lambda: ask_table(
+                context.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
+            ),
+            context.run,
+        )
+        if found.marker is not None:
+            table = found.marker.as_exported(table)
+        reason = "The file holds no rows."
+    except SpeciateError as error:
+        if len(found.files) == 1:
+            raise
+        table, reason = pa.table({}), error.whole
+    return table if table.num_rows else pa.table({REASON: pa.array([reason], pa.string())})
+
+
+def _survey_rows(table: pa.Table, *, modality: str, sources: pa.Array, splits: pa.Array, folders: pa.Array) -> Survey:
+    reasons: Any = pa.nulls(table.num_rows, pa.string())
+    if REASON in table.column_names:
+        reasons = table[REASON].cast(pa.string())
+        table = table.drop_columns([REASON])
+    if "split" in table.column_names:
+        splits = pc.coalesce(_normalise_splits(table["split"]), splits)
+        table = table.drop_columns(["split"])
+    qualities = pc.if_else(pc.is_null(reasons), "ok", "error")
+    items = {"source": sources, "split": splits, "folder": folders, "quality": qualities, "reason": reasons}
+    return Survey(modality, False, table, pa.table(items))
+
+
+def _normalise_splits(column: pa.ChunkedArray) -> pa.Array:
+    """Names of splits in their usual spelling."""
+    encoded = column.combine_chunks().dictionary_encode()
+    names = pa.array([normalise_split(name) for name in encoded.dictionary.to_pylist()], pa.string())
+    return names.take(encoded.indices)
+
+
+def _numbered(name: str, count: int) -> pa.Array:
+    return pc.binary_join_element_wise(name, pa.array(range(1, count + 1)).cast(pa.string()), "#")
+
+
+def _repeated(values: Sequence[str | None], counts: Sequence[int]) -> pa.Array:
+    places = [place for place, count in enumerate(counts) for _ in range(count)]
+    return pa.array(values, pa.string()).take(pa.array(places, pa.int64()))
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="ingest")

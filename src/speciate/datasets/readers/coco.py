@@ -1,0 +1,107 @@
+"""COCO's annotations as a row per image: `file_name`, `objects`, and `label` if all objects of an image share one
+category. Annotations without an image, a category or a usable box are counted with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any, NamedTuple, TypeGuard
+
+_TOLERANCE = 1.0  # pixels that a box may reach beyond its image: tools round differently
+
+
+class Images(NamedTuple):
+    rows: list[dict[str, Any]]
+    reasons: list[str]
+    """A sentence for every kind of unused annotation, with its count."""
+
+
+def is_coco(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), list) for key in ("images", "annotations"))
+
+
+def images(found: dict[str, Any]) -> Images:
+    """`objects`: list of {category, bbox: [x, y, width, height] in pixels, area, iscrowd, segmentation as JSON}."""
+    faults = Counter[str]()
+    categories = {_key(each.get("id")): str(each.get("name")) for each in _dicts(found.get("categories"), faults)}
+    categories.pop(None, None)
+    rows: dict[Any, dict[str, Any]] = {}
+    sizes: dict[Any, tuple[float, float] | None] = {}
+    for image in _dicts(found["images"], faults):
+        key, name = _key(image.get("id")), image.get("file_name")
+        if key is None or not isinstance(name, str) or key in rows:
+            faults["image(s) have no file_name, no id, or the id of another"] += 1
+            continue
+        rows[key] = {"file_name": name, "objects": [], "label": None}
+        sizes[key] = _size(image)
+    for annotation in _dicts(found["annotations"], faults):
+        key = _key(annotation.get("image_id"))
+        if key not in rows:
+            faults["annotation(s) name an image that is not in the file"] += 1
+        elif isinstance(annotation.get("caption"), str):
+            rows[key].setdefault("captions", []).append(annotation["caption"])
+        elif _key(annotation.get("category_id")) not in categories:
+            faults["annotation(s) name a category that is not in the file"] += 1
+        elif (box := _box(annotation.get("bbox"), sizes[key], faults)) is not None:
+            rows[key]["objects"].append(_object(annotation, categories[annotation["category_id"]], box))
+    for row in rows.values():
+        names = {each["category"] for each in row["objects"]}
+        row["label"] = names.pop() if len(names) == 1 else None
+    return Images(list(rows.values()), [f"{count:,} {what}." for what, count in faults.items()])
+
+
+def _object(annotation: dict[str, Any], category: str, box: list[float]) -> dict[str, Any]:
+    outline = annotation.get("segmentation")
+    return {
+        "category": category,
+        "bbox": box,
+        "area": float(annotation["area"]) if _is_finite(annotation.get("area")) else box[2] * box[3],
+        "iscrowd": bool(annotation.get("iscrowd")),
+        "segmentation": json.dumps(outline) if outline else None,
+    }
+
+
+def _box(value: Any, size: tuple[float, float] | None, faults: Counter[str]) -> list[float] | None:
+    """The box, cut to the image; None if nothing of it is left."""
+    if not isinstance(value, list) or len(value) != 4 or not all(_is_finite(number) for number in value):
+        faults["annotation(s) have no box of four numbers"] += 1
+        return None
+    x, y, width, height = map(float, value)
+    if width <= 0 or height <= 0:
+        faults["box(es) are empty"] += 1
+        return None
+    if size is None:
+        return [x, y, width, height]
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + width, size[0]), min(y + height, size[1])
+    if right <= left or bottom <= top:
+        faults["box(es) lie outside of their image"] += 1
+        return None
+    if max(left - x, top - y, x + width - right, y + height - bottom) <= _TOLERANCE:
+        return [x, y, width, height]
+    faults["box(es) reach beyond their image and were cut to it"] += 1
+    return [left, top, right - left, bottom - top]
+
+
+def _size(image: dict[str, Any]) -> tuple[float, float] | None:
+    width, height = image.get("width"), image.get("height")
+    return (float(width), float(height)) if _is_finite(width) and _is_finite(height) else None
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _key(value: Any) -> Any:
+    """An id that can be looked up."""
+    return value if isinstance(value, int | str) else None
+
+
+def _dicts(values: Any, faults: Counter[str]) -> list[dict[str, Any]]:
+    if not isinstance(values, list):
+        return []
+    found = [value for value in values if isinstance(value, dict)]
+    if lost := len(values) - len(found):
+        faults["element(s) are no objects"] += lost
+    return found

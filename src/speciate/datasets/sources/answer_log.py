@@ -1,0 +1,242 @@
+"""The log of a use case as a source: `log:USE_CASE`, its inputs as rows or files, the right outputs as their labels,
+and the model version and time of each answer.
+
+    log:triage                           every answer that is kept, labelled or not
+    log:triage?labelled=true             those that somebody labelled
+    log:triage?model=triage-model@v3     of one version
+    log:triage?since=2026-11-01&until=2026-12-01
+
+The label comes from a person, else an agent, else a system; never from the model's answer. The source is written like
+our own export (own_export.py), which says which columns a model may see: the answer is not among them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.datasets.columns import array
+from speciate.datasets.sources.listing import ExcludedFile
+from speciate.datasets.sources.own_export import MARKER, Marker
+from speciate.errors import Code, SpeciateError
+from speciate.predictions import feedback, reading
+from speciate.predictions.log_files import LogFolder, log_folder
+from speciate.predictions.reading import LoggedAnswer
+from speciate.refs import check_name
+from speciate.settings import load
+from speciate.workspace.workspace import Folders
+
+KIND = "log"
+LABEL = "label"
+_FORM = "log:USE_CASE?labelled=true&model=NAME@v3&since=2026-11-01&until=2026-12-01"
+_KNOWN = {"labelled", "model", "since", "until"}
+_MARKED = ("prediction", "predicted", "predicted_by", "predicted_at", "confidence", "label_source")
+"""The origin of a row: columns beside its inputs."""
+
+
+class LogQuery(NamedTuple):
+    use_case: str
+    labelled: bool = False
+    model: str | None = None
+    since: float = 0.0
+    until: float = float("inf")
+
+
+class LoggedExample(NamedTuple):
+    answer: LoggedAnswer
+    label: Any
+    label_source: str | None
+
+
+def parse(source: str) -> LogQuery:
+    """Raises INVALID for a malformed source of this kind."""
+    name, _, parameters = source.removeprefix(f"{KIND}:").partition("?")
+    fields = dict(parse_qsl(parameters, keep_blank_values=True))
+    if strange := sorted(set(fields) - _KNOWN):
+        raise _source_error(source, f"there is no {strange[0]!r}")
+    if fields.get("labelled", "false") not in ("true", "false"):
+        raise _source_error(source, "labelled is true or false")
+    return LogQuery(
+        check_name("use case", name),
+        fields.get("labelled") == "true",
+        fields.get("model"),
+        _moment(source, fields["since"]) if "since" in fields else 0.0,
+        _moment(source, fields["until"]) if "until" in fields else float("inf"),
+    )
+
+
+def check(source: str, folders: Folders | None = None) -> None:
+    """Refuses at once an invalid source. Raises INVALID, or NOT_FOUND if that use case has no log."""
+    query = parse(source)
+    if folders is not None and not log_folder(folders, query.use_case).path.exists():
+        raise _empty_error(query)
+
+
+def write(
+    source: str, folders: Folders, target: Path, label: str | None, column: str | None = None
+) -> list[ExcludedFile]:
+    """Writes the source into the empty folder `target`; returns the excluded answers.
+
+    `label`: the name of the label column. `column`: the only input column, if there is one: a text input becomes a cell
+    of it. Raises NOT_FOUND if the log holds no such answers.
+    """
+    query = parse(source)
+    log = log_folder(folders, query.use_case)
+    retention = load(folders.root).log.of(query.use_case).retention_days
+    since = max(query.since, reading.retention_start(time.time(), retention))
+    taken, excluded = examples(log, query._replace(since=since), column)
+    if not taken:
+        raise _empty_error(query)
+    label = label or LABEL
+    if taken[0].answer.input and "data" in taken[0].answer.input:
+        excluded += _write_files(taken, log, target, label)
+    else:
+        _write_rows(taken, target, label, column or "text")
+    return excluded
+
+
+def examples(
+    log: LogFolder, query: LogQuery, column: str | None = None
+) -> tuple[list[LoggedExample], list[ExcludedFile]]:
+    """Answers whose input was kept, of the most frequent form; oldest first.
+
+    Texts are rows if `column` is given.
+    """
+    if not log.path.exists():
+        return [], []
+    rows = reading.answers(log, since=query.since, models=[query.model] if query.model else ())
+    given = feedback.latest_by_source(reading.feedback(log, since=query.since))
+    found, excluded = list[LoggedExample](), list[ExcludedFile]()
+    for row in rows.to_pylist():
+        answer = reading.to_logged_answer(row)
+        label = feedback.prevailing_label(given.get(answer.id, {}))
+        if answer.at >= query.until or (query.labelled and label is None):
+            continue
+        if answer.error:
+            excluded.append(ExcludedFile(answer.id, "It could not be answered."))
+        elif not answer.input:
+            excluded.append(
+                ExcludedFile(answer.id, f"Its input was not kept: {'; '.join(answer.left_out) or 'unknown'}.")
+            )
+        elif "parts" in answer.input:
+            excluded.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
+        else:
+            found.append(LoggedExample(answer, label.label if label else None, label.source if label else None))
+    forms = Counter(_form(each, column) for each in found)
+    if forms:
+        usual = forms.most_common(1)[0][0]
+        excluded += [
+            ExcludedFile(each.answer.id, "Its input has another form.")
+            for each in found
+            if _form(each, column) != usual
+        ]
+        found = [each for each in found if _form(each, column) == usual]
+    return found, excluded
+
+
+def _write_rows(taken: Sequence[LoggedExample], target: Path, label: str, column: str) -> None:
+    cells = [_row(each, column) for each in taken]
+    names = [name for name in dict.fromkeys(name for row in cells for name in row) if name != label]
+    columns = {name: array([row.get(name) for row in cells]) for name in names}
+    pq.write_table(_columns_of_answers(columns, taken, label), target / "answers.parquet")
+    _write_marker(target, ".", taken, label, tuple(names))
+
+
+def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, label: str) -> list[ExcludedFile]:
+    """Each file once, with the newest answer to it, of labelled ones the newest labelled."""
+    chosen: dict[str, LoggedExample] = {}
+    for each in sorted(taken, key=lambda one: (one.label is not None, one.answer.at)):
+        assert each.answer.input
+        chosen[each.answer.input["data"]["sha256"]] = each
+    excluded, there = list[ExcludedFile](), dict[str, LoggedExample]()
+    (target / "data").mkdir()
+    for sha256, each in chosen.items():
+        try:
+            shutil.copyfile(log.medium(sha256), target / "data" / sha256)
+        except FileNotFoundError:
+            excluded.append(ExcludedFile(each.answer.id, "Its file no longer exists."))
+        else:
+            there[sha256] = each
+    if not there:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            "No file among the inputs was kept.",
+            "See keep_inputs and media_mb in [log] of settings.toml.",
+        )
+    columns = {"file_name": array(list(there))}
+    pq.write_table(_columns_of_answers(columns, list(there.values()), label), target / "data" / "metadata.parquet")
+    _write_marker(target, "data", taken, label, ())
+    return excluded
+
+
+def _columns_of_answers(columns: dict[str, pa.Array], taken: Sequence[LoggedExample], label: str) -> pa.Table:
+    """The input columns, then the label, then the origin of each row."""
+    answers = [each.answer for each in taken]
+    origins = [[a.id for a in answers], [_cell(a.output) for a in answers], [a.model for a in answers],
+            [datetime.fromtimestamp(a.at, UTC).isoformat(timespec="milliseconds") for a in answers],
+            [a.confidence for a in answers], [each.label_source for each in taken]]  # fmt: skip
+    every = {**columns, label: array([_cell(each.label) for each in taken])}
+    for name, values in zip(_MARKED, origins, strict=True):
+        every[_free(name, every)] = array(values)
+    return pa.table(every)
+
+
+def _write_marker(
+    target: Path, again: str, taken: Sequence[LoggedExample], label: str, inputs: tuple[str, ...]
+) -> None:
+    marker = Marker(
+        format=KIND, again=again, modality=taken[-1].answer.modality, files=not inputs, inputs=inputs,
+        label=label if any(each.label is not None for each in taken) else None,
+    )  # fmt: skip
+    (target / MARKER).write_text(marker.model_dump_json())
+
+
+def _row(each: LoggedExample, column: str) -> dict[str, Any]:
+    kept = each.answer.input or {}
+    return dict(kept["row"]) if "row" in kept else {column: kept["text"]}
+
+
+def _form(each: LoggedExample, column: str | None) -> str:
+    form = next(iter(each.answer.input or {"": None}))
+    return "row" if column and form == "text" else form
+
+
+def _cell(value: Any) -> Any:
+    """A cell: what is neither text nor number is JSON."""
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    return name if name not in taken else f"log_{name}"
+
+
+def _moment(source: str, text: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise _source_error(source, f"{text!r} is no date") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _source_error(source: str, why: str) -> SpeciateError:
+    message = f"{source!r} names no part of a log: {why}."
+    return SpeciateError(Code.INVALID, message, f"Write {_FORM}; all but the name may be left out.")
+
+
+def _empty_error(query: LogQuery) -> SpeciateError:
+    return SpeciateError(
+        Code.NOT_FOUND,
+        f"The log of {query.use_case!r} holds no such answers with their inputs.",
+        f"Read speciate://use-cases/{query.use_case}/answers for what it holds; keep_inputs and sample are in [log] of "
+        "settings.toml.",
+    )

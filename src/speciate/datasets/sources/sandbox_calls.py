@@ -1,0 +1,110 @@
+"""Calls of sandboxed processes about a source: files written into a folder, tables, and a table's columns.
+
+Tables come back as Parquet that the process wrote.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.datasets.readers.formats import Reader
+from speciate.datasets.readers.read_table import TableRequest, check_pattern
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import SERVICE_MODULE, Pool, ask_service
+from speciate.sandbox import Limits, SandboxPolicy
+from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
+from speciate.workspace.workspace import Folders
+
+_UNPACK_LIMITS = Limits(memory_mb=4096, file_mb=2048)
+_UNPACK_SECONDS = 3600.0
+_LONGEST_ANSWER = 64 << 20  # bytes
+_SPARE = 1 << 30  # bytes of the disk that stay free
+_TABLE_SECONDS = 600.0
+_READ_TABLE = "speciate.datasets.readers.read_table:read_table"
+_CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
+
+
+class SourceContext(NamedTuple):
+    """Where a source is prepared."""
+
+    pool: Pool
+    policy: SandboxPolicy
+    folders: Folders
+    work: Path
+    """A folder of the run's own; created if it is missing."""
+
+
+def unpack_into(
+    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], context: SourceContext
+) -> dict[str, Any]:
+    """The answer of `service`, whose working folder is `folder`; as `budget` it gets the bytes that it may write.
+
+    Raises the service's errors; UNAVAILABLE if the process crashed or took longer than an hour.
+    """
+    access = Access(tuple(readable), _UNPACK_LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+    client = SandboxClient(SERVICE_MODULE, folder, context.policy, access, str(context.folders.root), keep=True)
+    try:
+        budget = max(0, shutil.disk_usage(folder).free - _SPARE)
+        return ask_service(client, service, {**payload, "budget": budget}, _UNPACK_SECONDS)
+    except (AnswerTimeout, ProcessDied):
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of "
+            "memory, or more than an hour.",
+            "Unpack it yourself and call create_dataset with the folder.",
+        ) from None
+    finally:
+        client.end()
+
+
+def ask_table(
+    pool: Pool,
+    path: Path,
+    reader: Reader = Reader(),  # noqa: B008 - never changed
+    modality: str = "auto",
+    *,
+    readable: Iterable[Path] = (),
+    text: Sequence[str] = (),
+    label: str | None = None,
+) -> pa.Table:
+    """The table in a file; a row that cannot be read has a reason in REASON.
+
+    `text`: columns that stay as they are written, so that `007` stays `007`. `label`: the label column of series.
+    INVALID if the file is no such table, REFUSED beyond a budget, UNAVAILABLE if the process died.
+    """
+    request = TableRequest(path, reader, modality, tuple(text), label)
+    allowed = frozenset(readable) or frozenset((path,))
+    return pool.ask_for_file(_READ_TABLE, request.payload(), read_parquet_answer, _TABLE_SECONDS, readable=allowed)
+
+
+def read_parquet_answer(path: Path, answer: dict[str, Any]) -> pa.Table:
+    """The Parquet file that a service answered with."""
+    return pq.read_table(path)
+
+
+def check_named_columns(
+    pool: Pool, table: Path, label: str | None, inputs: Sequence[str], group_by: str | None = None
+) -> None:
+    """INVALID if the header of `table` lacks one of the columns; it passes if that cannot be known at once.
+
+    `group_by` may be a regular expression instead.
+    """
+    columns = [("label", label)] if label not in (None, "folder") else []
+    columns += [("inputs", column) for column in inputs]
+    if not table.is_file():
+        check_pattern(group_by)
+        return
+    if not columns and group_by in (None, "folder"):
+        return
+    payload = {"path": str(table), "columns": columns, "group_by": group_by}
+    try:
+        pool.ask(_CHECK_COLUMNS, payload, readable=frozenset((table,)))
+    except SpeciateError as error:
+        if error.code is not Code.UNAVAILABLE:  # then the job reports it
+            raise

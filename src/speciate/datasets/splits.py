@@ -1,0 +1,623 @@
+"""Splits without leaks: examples that share a group, are identical after normalising or nearly so, stay together.
+
+Four steps, in this order below: assign splits, audit a split for leaks, append rows to a split, warn of labels that a
+split lacks. similarity/near_duplicates.py decides what is nearly identical.
+
+The unit is a connected component of those relations. Components are assigned largest first to the split that lacks
+most, overall and per label (stratification), as a share of its fraction; a hash of the seed breaks ties. The rest of
+many small components is assigned at once: they stand in a line, label by label and in the order of their hashes, and
+each split takes its share of every stretch of that line (systematic sampling). A split that would stay empty though
+there are as many components as splits gets one. Pure, and independent of the order of examples.
+
+Examples of an earlier split keep their place, and only new ones are assigned. If a new group or copy joins examples of
+several splits, all of them go where a model may have learned from one, never to the test split. Rows that are appended
+never move others: a new row joins the split of its component; if that lies in several splits, the new rows of it are
+refused.
+
+A class whose examples all belong together lies in one split, and no figure of the other splits (accuracy, baselines,
+the number of further test examples) tells anything about it: `find_missing_labels` warns of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, with_column
+from speciate.datasets.roles import groups
+from speciate.datasets.similarity import near_duplicates
+from speciate.modalities import find
+from speciate.modalities.hashing import mix
+from speciate.sample_size import highest_target, smallest_difference
+
+FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+KEEP_FIRST = ("test", "validation", "train")
+"""Which copy stays if several splits hold one: test examples are hardest to replace."""
+_BINS = 10
+_HEX_DIGITS = 64  # of a sha256
+_ONE_BY_ONE = 5000
+"""The number of components, the largest, that are assigned one at a time; the rest at once."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_PAIRS = np.zeros((0, 2), np.int64)
+
+Codes = npt.NDArray[np.int64]
+Column: TypeAlias = Sequence[str | float | None] | pa.ChunkedArray
+_PAIRS_SHOWN = 5
+_JOINS = "Its group or near-duplicates lie in the splits"
+Mask = npt.NDArray[np.bool_]
+_KEPT, _NAMED, _LONGEST = 50, 5, 40
+_LEAST, _MUCH = 1.5, 0.25
+"""A split is uneven if it differs from its share by at least so many examples, and by this part of the share."""
+_Places = npt.NDArray[np.intp]
+
+
+class Members(NamedTuple):
+    """Examples as a split sees them, a column each, N long."""
+
+    keys: Sequence[str]
+    """Order and seed: they must come from the content, not from the place."""
+    groups: Column
+    """Examples of a group stay together; None is alone."""
+    contents: Column
+    """Examples of the same content stay together; None is like no other."""
+    strata: Codes
+    """(N,) what to balance by, as numbers from 0."""
+    pairs: npt.NDArray[np.int64] = _NO_PAIRS
+    """(M, 2) near-duplicates, by place."""
+
+
+class Leaks(NamedTuple):
+    """Counts of an audit: groups, contents and pairs of near-duplicates in more than one split."""
+
+    groups: int
+    contents: int
+    near_duplicates: int
+
+
+def assign_splits(
+    members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: Mapping[str, str] = _NOTHING
+) -> list[str]:
+    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
+
+    No wanted split stays empty while there are as many components as splits, some of them not kept elsewhere.
+    `fractions`: first the training split, last the test split. `kept`: key -> its split of an earlier time.
+    """
+    if not len(members.keys):
+        return []
+    total = sum(fractions.values())
+    names = [name for name, fraction in fractions.items() if fraction > 0]
+    shares = np.array([fractions[name] / total for name in names])
+    component = components(members)
+    dealt = _Assignment(component, members.strata, shares)
+    dealt.keep(_earlier_splits(component, members.keys, names, kept))
+    dealt.assign(_places(component, members.keys, seed))
+    return [names[code] for code in dealt.splits[component].tolist()]
+
+
+def components(members: Members) -> Codes:
+    """(N,) the number, from 0, of the component that each member belongs to."""
+    links = [_links(members.groups), _links(members.contents), members.pairs]
+    return near_duplicates.clusters(len(members.keys), np.concatenate(links))
+
+
+def count_leaks(members: Members, splits: Column) -> Leaks:
+    """What crosses the given splits; a member without a split crosses nothing."""
+    code = _codes(splits)
+    pairs = code[members.pairs]
+    across = (pairs[:, 0] != pairs[:, 1]) & (pairs >= 0).all(1)
+    return Leaks(_count_crossing(members.groups, code), _count_crossing(members.contents, code), int(across.sum()))
+
+
+def strata(labels: Sequence[str | float | None]) -> Codes:
+    """(N,) strata to balance: a class as it is, a number as its tenth of the distribution.
+
+    If most labels occur once, they are texts and no classes: those are balanced together.
+    """
+    numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
+    if np.isnan(numbers).all():
+        codes = _codes(labels, ordered=True) + 1
+        alone = (np.bincount(codes, minlength=2)[codes] == 1) & (codes > 0)
+        return np.where(alone, codes[alone][:1], codes) if 2 * alone.sum() > len(codes) else codes
+    edges = np.unique(np.nanquantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    return np.where(np.isnan(numbers), 0, np.searchsorted(edges, numbers, side="right") + 1).astype(np.int64)
+
+
+class _Assignment:
+    """Components and the splits that they got."""
+
+    def __init__(self, component: Codes, strata: Codes, shares: npt.NDArray[np.float64]) -> None:
+        count = int(component.max()) + 1
+        self.splits = np.full(count, -1)
+        self._shares = shares
+        self._sizes = np.bincount(component, minlength=count)
+        order = np.lexsort((strata, component))
+        self._strata = strata[order]  # of each component's members, one after another
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._component = component[order]
+        self._want = shares[:, None] * np.bincount(strata)  # (splits, strata)
+        self._have = np.zeros_like(self._want)
+
+    def keep(self, earlier: Codes) -> None:
+        """Keeps components that lie in a split already; -1 for the others."""
+        self.splits[:] = earlier
+        for name in range(len(self._shares)):
+            inside = np.repeat(earlier == name, self._sizes)
+            self._have[name] = np.bincount(self._strata[inside], minlength=self._want.shape[1])
+
+    def assign(self, place: npt.NDArray[np.uint64]) -> None:
+        """`place`: where each component stands among those of its size."""
+        rest = np.flatnonzero(self.splits < 0)
+        rest = rest[np.lexsort((place[rest], -self._sizes[rest]))]
+        self._one_by_one(rest[:_ONE_BY_ONE])
+        self._at_once(rest[_ONE_BY_ONE:], place)
+        if len(self.splits) >= len(self._shares):
+            self._fill(rest, place)
+
+    def _fill(self, assigned: Codes, place: npt.NDArray[np.uint64]) -> None:
+        """Each empty split takes one of the components just assigned from a split that has several.
+
+        It takes the one whose size comes nearest to its share; the test split comes first.
+        """
+        sizes = np.bincount(self.splits, minlength=len(self._shares))
+        for name in np.flatnonzero(sizes == 0)[::-1].tolist():
+            free = assigned[sizes[self.splits[assigned]] > 1]
+            if not len(free):
+                return
+            off = np.abs(self._sizes[free] - self._want[name].sum())
+            moved = free[np.lexsort((place[free], off))[0]]
+            sizes[self.splits[moved]] -= 1
+            sizes[name] += 1
+            self.splits[moved] = name
+
+    def _one_by_one(self, chosen: Codes) -> None:
+        wants, overall = np.maximum(self._want, 1e-9), np.maximum(self._want.sum(1), 1e-9)
+        sizes = self._have.sum(1)
+        for number, kinds, counts in self._counted(chosen):
+            size = int(self._sizes[number])
+            lack = (overall - sizes - size) / overall
+            wanted = wants[:, kinds]
+            per_label = (wanted - self._have[:, kinds] - counts) / wanted
+            best = int((lack + (per_label * (counts / size)).sum(1)).argmax())
+            self.splits[number] = best
+            self._have[best, kinds] += counts
+            sizes[best] += size
+
+    def _counted(self, chosen: Codes) -> Iterator[tuple[int, Codes, Codes]]:
+        """Each component with the strata of its members, and how many of them lie in each."""
+        new = np.diff(self._component, prepend=-1).astype(bool) | np.diff(self._strata, prepend=-1).astype(bool)
+        begins = np.flatnonzero(new)
+        kinds, counts = self._strata[begins], np.diff(begins, append=len(new))
+        first = np.searchsorted(begins, self._starts)
+        for number in chosen.tolist():
+            inside = slice(first[number], first[number + 1])
+            yield number, kinds[inside], counts[inside]
+
+    def _at_once(self, chosen: Codes, place: npt.NDArray[np.uint64]) -> None:
+        """Small components, each counted under the label of its first member."""
+        if not len(chosen):
+            return
+        stratum = self._strata[self._starts[chosen]]
+        line = np.lexsort((place[chosen], self._sizes[chosen], stratum))
+        chosen, stratum = chosen[line], stratum[line]
+        lack = np.maximum(self._want - self._have, 0)
+        lack = np.where(lack.sum(0) > 0, lack, self._shares[:, None])
+        open_ = np.ones(len(chosen), bool)
+        for name in range(len(self._shares) - 1, 0, -1):
+            share = (lack[name] / np.maximum(lack[: name + 1].sum(0), 1e-9))[stratum[open_]]
+            steps = np.floor(np.cumsum(share) + 0.5)
+            taken = np.flatnonzero(open_)[np.diff(steps, prepend=0) > 0]
+            self.splits[chosen[taken]] = name
+            open_[taken] = False
+        self.splits[chosen[open_]] = 0
+
+
+def _earlier_splits(component: Codes, keys: Sequence[str], names: list[str], kept: Mapping[str, str]) -> Codes:
+    """Of each component the first split, in the order of `names`, in which one of its members was; -1 if there
+    is none."""
+    none = len(names)
+    found = np.full(int(component.max()) + 1, none)
+    if kept:
+        number = {name: place for place, name in enumerate(names)}
+        was = np.array([number.get(kept.get(key, ""), none) for key in keys])
+        np.minimum.at(found, component, was)
+    return np.where(found == none, -1, found)
+
+
+def _places(component: Codes, keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """For each component the smallest hash of seed and key among its members: 64 bits."""
+    smallest = np.full(int(component.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, component, _hashes(keys, seed))
+    return smallest
+
+
+def _hashes(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """(N,) 64 bits of each key and the seed. Of keys that are sha256 already, their first digits are mixed with it."""
+    with contextlib.suppress(ValueError):
+        if all(len(key) == _HEX_DIGITS for key in keys):
+            first = np.frombuffer(bytes.fromhex("".join([key[:16] for key in keys])), ">u8").astype(np.uint64)
+            return mix(first ^ mix(np.array([seed + 1], np.int64).view(np.uint64)))
+    salt = f"{seed}/".encode()
+    return np.frombuffer(b"".join(hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in keys), "<u8")
+
+
+def _links(values: Column) -> npt.NDArray[np.int64]:
+    """(M, 2) each place with the first one of the same value."""
+    code = _codes(values)
+    places = np.flatnonzero(code >= 0)
+    _, first, inverse = np.unique(code[places], return_index=True, return_inverse=True)
+    pairs = np.stack([places[first[inverse]], places], axis=1) if len(places) else _NO_PAIRS
+    return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]])
+
+
+def _codes(values: Column, *, ordered: bool = False) -> Codes:
+    """(N,) equal numbers for equal values, -1 for None; `ordered`: in the order of the values, wherever they stand."""
+    if isinstance(values, pa.ChunkedArray):
+        array = values.cast(pa.string()).combine_chunks()
+    else:
+        array = pa.array([None if value is None else str(value) for value in values], pa.string())
+    encoded = array.dictionary_encode()
+    if not len(encoded.dictionary):
+        return np.full(len(array), -1)
+    if not ordered:
+        return np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1))
+    rank = np.empty(len(encoded.dictionary), np.int64)
+    rank[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(rank))
+    indices = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1))
+    return np.where(indices < 0, -1, rank[indices])
+
+
+def _count_crossing(values: Column, splits: Codes) -> int:
+    """How many values occur in more than one split."""
+    code = _codes(values)
+    there = (code >= 0) & (splits >= 0)
+    both = np.unique(np.stack([code[there], splits[there]], axis=1), axis=0)
+    return int((np.unique(both[:, 0], return_counts=True)[1] > 1).sum())
+
+
+class SplitRows(NamedTuple):
+    """`splits`: one for each row, None if the row is not usable."""
+
+    splits: list[str | None]
+    audit: dict[str, Any]
+
+
+def split_rows(
+    rows: pa.Table,
+    modality: str,
+    *,
+    fractions: Mapping[str, float] = FRACTIONS,
+    group_by: str | None = None,
+    stratify_by: str | None = None,
+    seed: int = 0,
+    keep: bool = True,
+) -> SplitRows:
+    """Assigns splits to the usable rows anew; `keep`: rows in one of the wanted splits stay there.
+
+    `group_by` as in create_dataset, in addition to `group_key`. `stratify_by`: a column in place of the label.
+    """
+    usable = np.flatnonzero(np.asarray(pc.equal(rows["quality"], "ok")))
+    chosen = rows.take(pa.array(usable))
+    members = members_of(chosen, modality, group_by=group_by, stratify_by=stratify_by)
+    kept = dict(zip(members.keys, chosen["split"].to_pylist(), strict=True)) if keep else {}
+    names = assign_splits(members, fractions, seed, {key: name for key, name in kept.items() if name in fractions})
+    splits: list[str | None] = [None] * rows.num_rows
+    for place, name in zip(usable.tolist(), names, strict=True):
+        splits[place] = name
+    lacking = find_missing_labels(with_column(chosen, "split", pa.array(names, pa.string())), members, made=True)
+    return SplitRows(splits, audit_split(members, names, chosen["id"].to_pylist()) | {"missing_labels": lacking})
+
+
+def members_of(
+    rows: pa.Table, modality: str, *, group_by: str | None = None, stratify_by: str | None = None
+) -> Members:
+    """Usable rows as a split sees them."""
+    label = rows[stratify_by or "label"]
+    values = label.to_pylist() if pa.types.is_floating(label.type) else label.cast(pa.string()).to_pylist()
+    group: Any = rows["group_key"]
+    pairs = near_pairs(rows, modality)
+    if group_by is not None:
+        further = groups(group_by, rows, rows["source"].to_pylist())
+        pairs = np.concatenate([pairs, _pairs_of_equal(further)])
+    if ORIGIN in rows.column_names:  # windows belong together and with the whole, whatever their groups
+        pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
+    keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
+    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs)
+
+
+def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
+    """(M, 2) positions of near-duplicates by their sketches; none if the modality has no sketches."""
+    sketching = find(modality).sketching
+    if sketching is None or SKETCH not in rows.column_names:
+        return np.zeros((0, 2), np.int64)
+    return near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching)
+
+
+def audit_split(members: Members, splits: Sequence[str | None], ids: Sequence[str] = ()) -> dict[str, Any]:
+    """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates."""
+    found = count_leaks(members, splits)
+    report: dict[str, Any] = {
+        "groups_across": found.groups,
+        "identical_after_normalising_across": found.contents,
+        "near_duplicates_across": found.near_duplicates,
+        "label_drift": _drift(members, splits),
+        **_detectable_difference(members, splits),
+    }
+    if found.near_duplicates and len(ids):
+        across = [(int(a), int(b)) for a, b in members.pairs if splits[a] and splits[b] and splits[a] != splits[b]]
+        report["near_duplicate_examples"] = [[ids[a], ids[b]] for a, b in across[:_PAIRS_SHOWN]]
+    return report
+
+
+def empty_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> tuple[str, ...]:
+    """A warning if no example lies in a wanted split."""
+    lacking = fractions.keys() - set(splits)
+    if not (names := [repr(name) for name, fraction in fractions.items() if fraction > 0 and name in lacking]):
+        return ()
+    message = f"No usable example lies in {' or '.join(names)}"
+    return (f"{message}: groups and near-duplicates stay together, and there are too few of them.",)
+
+
+def _drift(members: Members, splits: Sequence[str | None]) -> float:
+    """The largest difference between the share of a label in a split and in all: 0.1 is ten points."""
+    placed = [(stratum, name) for stratum, name in zip(members.strata.tolist(), splits, strict=True) if name]
+    if not placed:
+        return 0.0
+    overall = Counter(stratum for stratum, _ in placed)
+    sizes, both = Counter(name for _, name in placed), Counter(placed)
+    worst = max(
+        abs(both[stratum, name] / sizes[name] - count / len(placed))
+        for name in sizes
+        for stratum, count in overall.items()
+    )
+    return round(worst, 4)
+
+
+def _detectable_difference(members: Members, splits: Sequence[str | None]) -> dict[str, Any]:
+    """Of a test split: how many independent units it has, and what those can show by the planning formulas."""
+    tested = np.array([name == "test" for name in splits], bool)
+    if not tested.any():
+        return {}
+    units = len(np.unique(components(members)[tested]))
+    return {
+        "test_units": units,
+        "highest_target": highest_target(units),
+        "smallest_difference": smallest_difference(units),
+    }
+
+
+def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
+    """Each place with the first one of the same value."""
+    first: dict[str, int] = {}
+    links = [(first.setdefault(value, place), place) for place, value in enumerate(values) if value is not None]
+    return np.array([link for link in links if link[0] != link[1]], np.int64).reshape(-1, 2)
+
+
+def append_rows(
+    rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
+) -> pa.Table:
+    """`rows` of which the `new` (N,), if usable, got a split; the others keep theirs, whatever its name.
+
+    A new row that belongs with examples of several splits is refused: in any of them it would leak. A row with a split
+    from before it was excluded comes back to it unless its component lies elsewhere by now.
+    """
+    splits, qualities, reasons = (rows[name].to_pylist() for name in ("split", "quality", "reason"))
+    usable = np.asarray(pc.equal(rows["quality"], "ok"), bool)
+    places = np.flatnonzero(usable & (new | np.asarray(pc.is_valid(rows["split"]), bool)))
+    if not new[places].any():
+        return rows
+    members = members_of(rows.take(pa.array(places)), modality)
+    current = [None if new[place] else splits[place] for place in places]
+    earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
+    joined = assign_appended(members, current, fractions, seed, earlier)
+    for at in np.flatnonzero(new[places]).tolist():
+        place, found = int(places[at]), joined[at]
+        if isinstance(found, str):
+            splits[place] = found
+        else:
+            splits[place], qualities[place], reasons[place] = None, "refused", _why_refused(found)
+    for name, values in (("split", splits), ("quality", qualities), ("reason", reasons)):
+        rows = with_column(rows, name, pa.array(values, pa.string()))
+    return rows
+
+
+def assign_appended(
+    members: Members,
+    current: Sequence[str | None],
+    fractions: Mapping[str, float],
+    seed: int,
+    earlier: Mapping[str, str] = _NOTHING,
+) -> list[str | frozenset[str]]:
+    """For each member its `current` split or, if that is None, a new one; or the several splits that it would join.
+
+    `earlier`: key -> its former split, for members whose component lies nowhere else.
+    """
+    component = components(members)
+    reached: dict[int, set[str]] = defaultdict(set)
+    for number, name in zip(component.tolist(), current, strict=True):
+        if name is not None:
+            reached[number].add(name)
+    found: list[str | frozenset[str] | None] = []
+    for number, name in zip(component.tolist(), current, strict=True):
+        names = reached.get(number, set())
+        found.append(name or (frozenset(names) if len(names) > 1 else next(iter(names), None)))
+    wanted = {name for name, fraction in fractions.items() if fraction > 0}
+    open_ = np.array([name is None or name in wanted for name in found], bool)
+    kept = {
+        key: lay
+        for key, at in zip(members.keys, found, strict=True)
+        if isinstance(lay := earlier.get(key) if at is None else at, str) and lay in wanted
+    }
+    drawn = iter(assign_splits(_select_members(members, open_), fractions, seed, kept))
+    among = [next(drawn) if chosen else "" for chosen in open_.tolist()]
+    return [new if name is None else name for name, new in zip(found, among, strict=True)]
+
+
+def readmit_refused(rows: pa.Table) -> pa.Table:
+    """Makes rows usable again that were refused for the splits that they would have joined, before a new split."""
+    back = pc.fill_null(pc.starts_with(rows["reason"].cast(pa.string()), _JOINS), False)
+    if rows["label"].null_count < rows.num_rows:
+        back = pc.and_(back, pc.is_valid(rows["label"]))
+    for name, value in (("quality", "ok"), ("reason", None)):
+        column = pc.if_else(back, pa.scalar(value, pa.string()), rows[name].cast(pa.string()))
+        rows = with_column(rows, name, column)
+    return rows
+
+
+def _why_refused(splits: frozenset[str]) -> str:
+    *before, last = map(repr, sorted(splits))
+    return f"{_JOINS} {', '.join(before)} and {last}: in any of them it would leak."
+
+
+def _select_members(members: Members, mask: Mask) -> Members:
+    """The members that `mask` chooses, with the pairs among them."""
+    places, number = np.flatnonzero(mask), np.cumsum(mask) - 1
+    pairs = members.pairs[mask[members.pairs].all(axis=1)]
+    keys = [members.keys[place] for place in places.tolist()]
+    return Members(
+        keys,
+        _take_column(members.groups, places),
+        _take_column(members.contents, places),
+        members.strata[places],
+        number[pairs],
+    )
+
+
+def _take_column(column: Column, places: Codes) -> Column:
+    return (
+        column.take(pa.array(places)) if isinstance(column, pa.ChunkedArray) else [column[p] for p in places.tolist()]
+    )
+
+
+def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array:
+    """The group of each row; without one, the least group of its copies and near-duplicates, or the least of their
+    `names`.
+
+    It preserves near-duplicates of rows whose sketches are about to go, such as windows.
+    """
+    component = components(members_of(rows, modality)).tolist()
+    groups = rows["group_key"].to_pylist()
+    grouped: dict[int, list[str]] = defaultdict(list)
+    for code, group in zip(component, groups, strict=True):
+        if group is not None:
+            grouped[code].append(group)
+    smallest: dict[int, str] = {}
+    for code, name in zip(component, names, strict=True):
+        smallest[code] = min(smallest.get(code, name), name)
+    found = [
+        group if group is not None else min(grouped[code], default=smallest[code])
+        for code, group in zip(component, groups, strict=True)
+    ]
+    return pa.array(found, pa.string())
+
+
+def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list[dict[str, Any]]:
+    """`{label, examples, splits, why}` of labels that some split lacks, the commonest first, at most 50.
+
+    `rows`: usable ones, as `members` has them. `made`: whether the split was made here. Numbers are no classes, nor are
+    texts most of which occur once.
+    """
+    label = rows["label"]
+    if pa.types.is_floating(label.type):
+        return []
+    labels, splits = label.cast(pa.string()).to_pylist(), rows["split"].to_pylist()
+    counts = Counter(each for each in labels if each is not None)
+    there = dict.fromkeys(name for name in ("train", "validation", "test") if name in set(splits))
+    if len(there) < 2 or 2 * sum(count == 1 for count in counts.values()) > counts.total():
+        return []
+    both = set(zip(labels, splits, strict=True))
+    lacking = {each: [name for name in there if (each, name) not in both] for each in counts}
+    found = sorted((each for each in counts if lacking[each]), key=lambda each: (-counts[each], each))
+    component = components(members) if found and made else np.zeros(0, np.int64)
+    lacks = []
+    for each in found[:_KEPT]:
+        places = np.array([place for place, other in enumerate(labels) if other == each])
+        why = (
+            _reason_missing(rows, members, component, places, len(there))
+            if made
+            else "the source's own split has it so"
+        )
+        lacks.append({"label": each, "examples": counts[each], "splits": lacking[each], "why": why})
+    return lacks
+
+
+def missing_label_warnings(found: Sequence[Mapping[str, Any]], splits: Iterable[str] | None = None) -> list[str]:
+    """A sentence for each label, five at most, and one that counts the rest. `splits`: only of these; None: of all."""
+    wanted = None if splits is None else set(splits)
+    concerned = [one for one in found if wanted is None or wanted & set(one["splits"])]
+    warnings = []
+    for one in concerned[:_NAMED]:
+        lacking = [name for name in one["splits"] if wanted is None or name in wanted]
+        what = ["no model can learn it"] if "train" in lacking else []
+        if set(lacking) - {"train"}:
+            what.append("accuracy, baselines and the test examples needed, as measured there, say nothing of it")
+        warnings.append(
+            f"No example labelled {_shorten_label(one['label'])} lies in {' or '.join(map(repr, lacking))}, for "
+            f"{one['why']}: "
+            f"{', and '.join(what)}."
+        )
+    if len(concerned) > _NAMED:
+        warnings.append(
+            f"{len(concerned) - _NAMED} further labels lack a split; describe_dataset names them in split_audit."
+        )
+    return warnings
+
+
+def warnings_of_report(report: Mapping[str, Any], splits: Iterable[str] | None = None) -> list[str]:
+    """The warnings of a version's report; none if it is older than such notes."""
+    return missing_label_warnings(report.get("split", {}).get("missing_labels", ()), splits)
+
+
+def uneven_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> list[str]:
+    """A warning if the share of a split differs much from its fraction.
+
+    An empty split has a warning of its own (`empty_split_warnings`), which explains the others.
+    """
+    sizes = Counter(name for name in splits if name is not None)
+    total, whole = sizes.total(), sum(fractions.values())
+    shares = []
+    if any(not sizes[name] for name, fraction in fractions.items() if fraction > 0):
+        return []
+    for name, fraction in fractions.items():
+        wanted = total * fraction / whole
+        if abs(sizes[name] - wanted) > max(_LEAST, _MUCH * wanted):
+            shares.append(f"{name!r} has {sizes[name]} ({sizes[name] / total:.0%}) instead of {fraction / whole:.0%}")
+    if not shares:
+        return []
+    return [f"Of {total} usable examples {', '.join(shares)}: groups and near-duplicates stay together."]
+
+
+def _reason_missing(
+    rows: pa.Table, members: Members, component: npt.NDArray[np.int64], places: _Places, splits: int
+) -> str:
+    count, together = len(places), len(np.unique(component[places]))
+    if count == 1:
+        return "it is the only one"
+    if together == 1:
+        return f"its {count} examples {_reason_of_duplicates(rows.take(pa.array(places)), members, places)}"
+    if together < splits:
+        stay = f", of which {together} sets stay together as groups or near-duplicates" if together < count else ""
+        return f"it has {count} examples{stay}"
+    return f"the shares left none of its {count} examples, in {together} sets that stay together"
+
+
+def _reason_of_duplicates(rows: pa.Table, members: Members, places: _Places) -> str:
+    group = rows["group_key"]
+    if not group.null_count and len(group.unique()) == 1:
+        return "are of one group"
+    if len(rows[FINGERPRINT].unique()) == 1:
+        return "are identical"
+    near = np.isin(members.pairs, places).all(axis=1).any() if len(members.pairs) else False
+    return "are near-duplicates of one another and stay together" if near else "stay together as groups or copies"
+
+
+def _shorten_label(label: str) -> str:
+    return repr(label if len(label) <= _LONGEST else f"{label[:_LONGEST]}...")

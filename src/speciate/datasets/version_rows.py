@@ -1,0 +1,178 @@
+"""The rows of a version, wherever its parts lie: a base file, files of later additions, and removed positions.
+
+No other module reads parts. Works over sealed files only; `ancestors` alone asks the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from speciate.datasets.versions import Manifest, Part, Version, find_parent
+from speciate.errors import Call, Code, SpeciateError
+from speciate.refs import dataset_ref
+from speciate.workspace import integrity
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Folders
+
+PART, PLACE = "_part", "_place"
+_AS_THEY_ARE = "hive_partitioning = false"
+"""Or a workspace below a folder such as `seed=7` would have a column `seed`."""
+_LOST = "With it, rows of every dataset version that names it are lost."
+_RECOVERY = (
+    "Restore the file from a backup of the workspace, or make the dataset again from its source (create_dataset); "
+    "`speciate verify --all` names everything that is damaged. Other versions and models stay usable."
+)
+Places = npt.NDArray[np.int64]
+_MEASURED = ("seconds", "steps", "residues")
+"""Columns of media of their own length. An image is brought to one size."""
+_WRITTEN = ("text", "protein")
+
+
+def read(
+    folders: Folders,
+    manifest: Manifest,
+    columns: Sequence[str] | None = None,
+    *,
+    splits: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
+    usable: bool = False,
+) -> pa.Table:
+    """The rows sorted by id; only of these splits and ids if they are given; `usable`: of quality ok only.
+
+    NOT_FOUND, here and below, if the version was purged or deleted since its manifest was read.
+    """
+    _check_there(folders, manifest)
+    needed = None if columns is None else list(dict.fromkeys([*columns, "id", "split", "quality"]))
+    table = _concatenate([live_rows(folders, part, needed) for part in manifest.parts])
+    keep = pa.array(np.ones(table.num_rows, bool))
+    if usable:
+        keep = pc.and_(keep, pc.equal(table["quality"], "ok"))
+    if splits is not None:
+        keep = pc.and_(keep, pc.is_in(table["split"], pa.array(sorted(splits), pa.string())))
+    if ids is not None:
+        keep = pc.and_(keep, pc.is_in(table["id"], pa.array(sorted(ids), pa.string())))
+    found = table.filter(keep).sort_by("id")
+    return found if columns is None else found.select(list(columns))
+
+
+def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
+    """All rows, with `_part` (which part of the manifest) and `_place` (which row of its file)."""
+    tables = []
+    for number, part in enumerate(manifest.parts):
+        rows = live_rows(folders, part)
+        places = np.delete(np.arange(part.rows), positions(folders, part))
+        tables.append(
+            rows.append_column(PART, pa.array(np.full(len(places), number, np.int32))).append_column(
+                PLACE, pa.array(places)
+            )
+        )
+    return _concatenate(tables)
+
+
+def live_rows(folders: Folders, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one part; of `columns` those that it has."""
+    file = folders.root / part.file
+    integrity.check(file, _LOST, _RECOVERY)
+    if columns is not None:
+        there = set(pq.read_schema(file).names)
+        columns = [name for name in columns if name in there]
+    table = pq.read_table(file, columns=columns)
+    if part.removed is None:
+        return table
+    keep = np.ones(table.num_rows, bool)
+    keep[positions(folders, part)] = False
+    return table.filter(pa.array(keep))
+
+
+def positions(folders: Folders, part: Part) -> Places:
+    """Which rows of the part's file the version no longer holds, ascending."""
+    if part.removed is None:
+        return np.zeros(0, np.int64)
+    return np.asarray(integrity.read_table(folders.root / part.removed, _LOST, _RECOVERY)["position"], np.int64)
+
+
+def relation(folders: Folders, manifest: Manifest) -> str:
+    """SQL that may stand after FROM and gives the rows, hidden columns included."""
+    _check_there(folders, manifest)
+    whole = [quoted(folders.root / part.file) for part in manifest.parts if part.removed is None]
+    together = f"read_parquet([{', '.join(whole)}], union_by_name = true, {_AS_THEY_ARE})"
+    pieces = [f"SELECT * FROM {together}"] if whole else []
+    for part in manifest.parts:
+        if part.removed is not None:
+            gone = f"SELECT position FROM read_parquet({quoted(folders.root / part.removed)})"
+            pieces.append(rows_of_file(folders.root / part.file, f"file_row_number NOT IN ({gone})"))
+    return f"({' UNION ALL BY NAME '.join(pieces)})"
+
+
+def rows_of_file(file: Path, condition: str) -> str:
+    """SELECT of the rows of a sealed file whose `file_row_number` fulfils a condition."""
+    integrity.check(file, _LOST, _RECOVERY)
+    source = f"read_parquet({quoted(file)}, file_row_number = true, {_AS_THEY_ARE})"
+    return f"SELECT * EXCLUDE (file_row_number) FROM {source} WHERE {condition}"
+
+
+def files(folders: Folders, manifest: Manifest) -> list[Path]:
+    """All files that must be readable for the rows."""
+    names = [name for part in manifest.parts for name in (part.file, part.removed) if name is not None]
+    return [folders.root / name for name in names]
+
+
+def quoted(path: Path | str) -> str:
+    """As a literal of SQL."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _check_there(folders: Folders, manifest: Manifest) -> None:
+    missing = next((path for path in files(folders, manifest) if not path.exists()), None)
+    if missing is not None:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{manifest.ref} is incomplete: {missing.name} no longer exists, as after a purge or a deletion.",
+            "Make the same call again.",
+            next=[Call("describe_dataset", {"dataset": manifest.name})],
+        )
+    for path in files(folders, manifest):
+        integrity.check(path, f"With it, rows of {manifest.ref} are lost.", _RECOVERY)
+
+
+def _concatenate(tables: list[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+
+
+def ancestors(database: Database, found: Version) -> Iterator[Version]:
+    """The versions of the same dataset that `found` was made from, one after the other; deleted ones without parts."""
+    before: Version | None = found
+    while before and before.parents and dataset_ref(before.parents[0]).name == found.manifest.name:
+        before = find_parent(database, before, before.parents[0])
+        if before:
+            yield before
+
+
+def read_former_rows(folders: Folders, parts: Sequence[Part], columns: Sequence[str]) -> pa.Table | None:
+    """All rows in the files of `parts`, including removed ones; None if no file exists any more."""
+    there = {part.file: Part(file=part.file, rows=part.rows) for part in parts}
+    tables = [live_rows(folders, part, columns) for part in there.values() if (folders.root / part.file).exists()]
+    return pa.concat_tables(tables, promote_options="permissive") if tables else None
+
+
+def mean_length(folders: Folders, manifest: Manifest) -> float:
+    """Characters, residues, steps or seconds of a mean example, which costs follow; 1 if all have one length.
+    Never 0."""
+    if manifest.modality in _WRITTEN and manifest.inputs:
+        names = ['"' + name.replace('"', '""') + '"' for name in manifest.inputs]
+        length = " + ".join(f"coalesce(length({name}::VARCHAR), 0)" for name in names)
+    else:
+        length = next((f'"{name}"' for name in _MEASURED if name in manifest.columns), "")
+    if not length:
+        return 1.0
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT avg({length}) FROM {relation(folders, manifest)}").fetchone()
+    return max(1e-3, float(found[0])) if found and found[0] is not None else 1.0

@@ -1,0 +1,452 @@
+"""From all models' answers to a report: values, intervals, paired comparisons, decisions. Worker side, no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from speciate.evaluation import gates, statistics
+from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
+from speciate.evaluation.gates import SliceGain, slice_gains
+from speciate.evaluation.metrics import Answers, averaged, corpus_mean
+from speciate.evaluation.reports.report import (
+    Comparison,
+    Control,
+    Decision,
+    Report,
+    Row,
+    Suite,
+    Value,
+    Verdicts,
+    break_even,
+    interval,
+    number,
+)
+from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
+from speciate.sample_size import LEVEL, detectable
+from speciate.use_cases import Gate, UseCase
+from speciate.vocabulary import Metric, find_metric
+
+
+class Cost(NamedTuple):
+    """Measured on a warm model; None where it does not apply (a column, the constant)."""
+
+    usd_per_1k: float | None = None
+    p50_ms: float | None = None
+    p95: Estimate | None = None
+    device: str | None = None
+    memory_mb: float | None = None
+    ttft_ms: float | None = None
+    """Median time to the first token, of models that answer in tokens."""
+
+
+class ModelEntry(NamedTuple):
+    """One model with all of its answers."""
+
+    evaluated_model: EvaluatedModel
+    repeats: tuple[Answers, ...]
+    """Its answers to all examples, once per repeat."""
+    errors: int
+    """In all repeats together."""
+    cost: Cost
+    seen: int | None = 0
+    """Examples that were in its training data; None if that data is not known any more."""
+    nearly_seen: int = 0
+    """Further examples that have a near-duplicate there."""
+    certain: bool = False
+    """Gives no probabilities: its answers count as certain where a metric needs them."""
+    served: tuple[str, ...] = ()
+    """The model names that an endpoint reported."""
+
+
+class MetricScores(NamedTuple):
+    """A metric of one entry on n examples: their scores (mean metrics) or resampled (corpus metrics)."""
+
+    n: int
+    values: Floats | None
+    resampled: Resampled | None
+
+
+class Question(NamedTuple):
+    """The settings of the comparison. The first metric is the main one; `candidate` None lets the gates choose."""
+
+    dataset: str
+    metrics: tuple[Metric, ...]
+    baseline: str
+    candidate: str | None
+    use_case: UseCase | None
+    no_decision: str | None = None
+    """Why no verdict may be given: the suite or the baseline is not the use case's own."""
+    seed: int = 0
+    looks: int = 0
+    """Earlier evaluations of the use case on this suite."""
+    suite: Suite = "core"
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        return self.use_case.gates_on(self.suite) if self.use_case else ()
+
+
+def score(metric: Metric, repeats: Sequence[Answers], clusters: Codes, seed: int = 0) -> MetricScores:
+    """What intervals of one metric of one model need, at any level. Repeats are averaged: they are not examples."""
+    n = len(repeats[0].references)
+    if metric.shape == "mean":
+        return MetricScores(n, averaged(metric, repeats), None)
+    value = corpus_mean(metric, repeats, clusters)
+    return MetricScores(n, None, statistics.resample(value, clusters, seed))
+
+
+def estimate(metric: Metric, scored: MetricScores, clusters: Codes, level: float = LEVEL) -> Estimate:
+    """The metric's value with its interval."""
+    if scored.resampled is not None:
+        return statistics.bootstrap(scored.resampled, level, share=metric.is_share)._replace(n=scored.n)
+    return statistics.mean(np.asarray(scored.values, float), clusters, level)
+
+
+def build(
+    question: Question,
+    entries: Sequence[ModelEntry],
+    clusters: Codes,
+    notes: Sequence[str] = (),
+    slices: Mapping[str, Sequence[str]] | None = None,
+) -> Report:
+    """The report of all entries on the same examples; `clusters` codes each example's group as 0..C-1.
+
+    `slices`: of the columns that gates look into, each example's value.
+    """
+    scored = {
+        entry.evaluated_model.name: {
+            metric.name: score(metric, entry.repeats, clusters, question.seed) for metric in question.metrics
+        }
+        for entry in entries
+    }
+    report = _without_verdict(question, entries, scored, clusters, LEVEL)
+    models = _challengers(question, entries)
+    level = gates.level_for(len(models))
+    if models and question.use_case is not None and question.no_decision is None:
+        strict = report if level == LEVEL else _without_verdict(question, entries, scored, clusters, level)
+        cut = _slice_gains(question, entries, clusters, slices or {}, level)
+        report = _with_decisions(report, strict, question, question.use_case, models, level, cut)
+        notes = (*notes, *_remarks(len(models), level, question.looks))
+    else:
+        report = report.model_copy(update={"candidate": question.candidate or (models or [question.baseline])[-1]})
+    paid = break_even(report, report.baseline, report.candidate)
+    return report.model_copy(update={"break_even": paid, "notes": tuple(notes)})
+
+
+def _without_verdict(
+    question: Question,
+    entries: Sequence[ModelEntry],
+    scored: dict[str, dict[str, MetricScores]],
+    clusters: Codes,
+    level: float,
+) -> Report:
+    """The report without a verdict, every interval at `level`."""
+    main = question.metrics[0]
+    rows = [_row(entry, main, scored[entry.evaluated_model.name], clusters, level) for entry in entries]
+    report = Report(
+        dataset=question.dataset,
+        use_case=question.use_case.name if question.use_case else None,
+        use_case_version=question.use_case.version if question.use_case else None,
+        metric=main.name,
+        better=main.better,
+        n=clusters.size,
+        clusters=int(np.unique(clusters).size),
+        baseline=question.baseline,
+        candidate=question.candidate or question.baseline,
+        leaderboard=tuple(
+            sorted(rows, key=lambda row: -main.sign * (row.value if row.value is not None else -math.inf))
+        ),
+        comparisons=_comparisons(question, list(scored), scored, clusters, level),
+        no_decision=question.no_decision,
+    )
+    return _mark_dominated(report)
+
+
+def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clusters: Codes, level: float) -> Row:
+    evaluated_model, cost = entry.evaluated_model, entry.cost
+    n = len(entry.repeats[0].references)
+    values = {
+        name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
+    }
+    return Row(
+        model=evaluated_model.name,
+        served_model=" and ".join(entry.served) or evaluated_model.name,
+        repeats=len(entry.repeats),
+        metric=main.name,
+        value=values[main.name].value,
+        interval=values[main.name].interval,
+        n=values[main.name].n,
+        errors=entry.errors,
+        seen=entry.seen,
+        nearly_seen=entry.nearly_seen,
+        coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
+        usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
+        p50_ms=number(cost.p50_ms) if cost.p50_ms is not None else None,
+        p95_ms=number(cost.p95.value) if cost.p95 else None,
+        p95_interval=interval(cost.p95.low, cost.p95.high) if cost.p95 else None,
+        device=cost.device,
+        control=_control(evaluated_model),
+        ttft_ms=number(cost.ttft_ms) if cost.ttft_ms is not None else None,
+        parameters=evaluated_model.parameters,
+        memory_mb=cost.memory_mb,
+        training_usd=evaluated_model.training_usd,
+        metrics=values,
+    )
+
+
+def _control(evaluated_model: EvaluatedModel) -> Control:
+    """What is served elsewhere may change or go away; what a column holds is a system that nobody here knows."""
+    if evaluated_model.source == "ensemble":
+        every = [_control(member) for member in evaluated_model.members]
+        return Control(
+            weights_owned=all(one.weights_owned for one in every),
+            offline=all(one.offline for one in every),
+            pinned=all(one.pinned for one in every),
+            license=evaluated_model.license,
+        )
+    local = evaluated_model.endpoint is not None and evaluated_model.endpoint.is_local
+    mine = evaluated_model.source not in ("column", "endpoint", "inspect")
+    return Control(weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license)
+
+
+def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, *, certain: bool) -> Value:
+    found = estimate(metric, scored, clusters, level)
+    note = "gives no probabilities: each answer counts as certain" if certain and metric.probabilities else ""
+    if found.clusters < 2:
+        note = f"{found.clusters} independent example(s) counted: too few for an interval"
+    return Value(
+        value=number(found.value),
+        interval=interval(found.low, found.high),
+        standard_error=number(found.standard_error),
+        n=found.n,
+        method=found.method,
+        note=note,
+    )
+
+
+def _comparisons(
+    question: Question, names: Sequence[str], scored: dict[str, dict[str, MetricScores]], clusters: Codes, level: float
+) -> tuple[Comparison, ...]:
+    """Every pair under every metric, the question's baseline first where it takes part."""
+    ordered = sorted(names, key=lambda name: name != question.baseline)
+    return tuple(
+        _comparison(
+            metric,
+            first,
+            second,
+            _difference(metric, scored[first][metric.name], scored[second][metric.name], clusters, level),
+        )
+        for metric in question.metrics
+        for first, second in combinations(ordered, 2)
+    )
+
+
+def _comparison(metric: Metric, baseline: str, candidate: str, difference: Difference) -> Comparison:
+    return Comparison(
+        metric=metric.name,
+        baseline=baseline,
+        candidate=candidate,
+        delta=number(difference.delta),
+        interval=interval(difference.low, difference.high),
+        p_value=number(difference.p_value),
+        method=difference.method,
+        minimum_detectable_effect=detectable(difference.minimum_detectable_effect, metric),
+        standard_error=number(difference.standard_error),
+        n=difference.n,
+        clusters=difference.clusters,
+        **_wins_ties_losses(metric, difference),
+    )
+
+
+def _difference(metric: Metric, first: MetricScores, second: MetricScores, clusters: Codes, level: float) -> Difference:
+    if first.values is not None and second.values is not None:
+        return statistics.paired_difference(first.values, second.values, clusters, level)
+    if first.resampled is None or second.resampled is None:
+        raise TypeError("both sides of a comparison are scored by the same metric")
+    difference = statistics.bootstrap_difference(first.resampled, second.resampled, level, share=metric.is_share)
+    return difference._replace(n=first.n)
+
+
+def _wins_ties_losses(metric: Metric, difference: Difference) -> dict[str, int | None]:
+    """Wins are the candidate's, whichever direction is better."""
+    wins, losses = difference.wins, difference.losses
+    return {
+        "wins": wins if metric.sign > 0 else losses,
+        "ties": difference.ties,
+        "losses": losses if metric.sign > 0 else wins,
+    }
+
+
+def _mark_dominated(report: Report) -> Report:
+    rows = tuple(
+        row.model_copy(update={"dominated": gates.dominated(row, report.leaderboard, report.compare)})
+        for row in report.leaderboard
+    )
+    return report.model_copy(update={"leaderboard": rows})
+
+
+def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
+    """The models that could replace the baseline in production."""
+    models = [entry.evaluated_model for entry in entries]
+    return [one.name for one in models if one.source in CANDIDATES and one.name != question.baseline]
+
+
+Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
+"""By model, metric and column: the candidate's gains over the baseline."""
+
+
+def _slice_gains(
+    question: Question,
+    entries: Sequence[ModelEntry],
+    clusters: Codes,
+    slices: Mapping[str, Sequence[str]],
+    level: float,
+) -> Gains:
+    """What the gates about slices need, of every rival of the baseline."""
+    by_name = {entry.evaluated_model.name: entry for entry in entries}
+    found: dict[tuple[str, str, str], Sequence[SliceGain]] = {}
+    for gate in question.gates:
+        if gate.column is None:
+            continue
+        metric = find_metric(gate.metric or question.metrics[0].name)
+        for name in _challengers(question, entries):
+            found[name, metric.name, str(gate.column)] = slice_gains(
+                metric, by_name[question.baseline].repeats, by_name[name].repeats, clusters,
+                slices[str(gate.column)], level, question.seed,
+            )  # fmt: skip
+    return found
+
+
+def _with_decisions(
+    report: Report,
+    strict: Report,
+    question: Question,
+    use_case: UseCase,
+    models: Sequence[str],
+    level: float,
+    cut: Gains,
+) -> Report:
+    """The report with the verdict on every model against the baseline, and on the candidate above all.
+
+    `strict` is the same report with the intervals that they are judged by.
+    """
+    remarks = _remarks(len(models), level, question.looks)
+    decisions = {
+        name: decision.model_copy(
+            update={
+                "reasons": (*decision.reasons, *remarks),
+                "suite": question.suite,
+                "dataset": report.dataset,
+                "n": report.n,
+                "interval": gain.interval if (gain := strict.compare(report.baseline, name)) else None,
+                "level": level,
+                "looks": question.looks,
+            }
+        )
+        for name, decision in _decisions(strict, question, use_case, models, level, cut).items()
+    }
+    candidate = question.candidate
+    if candidate is None:
+        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.compare)
+    return report.model_copy(
+        update={
+            "candidate": candidate,
+            "decisions": tuple(decisions.values()),
+            "decision": decisions.get(candidate),
+            "no_decision": None if candidate in decisions else f"the candidate {candidate} is no model to be judged",
+        }
+    )
+
+
+def _remarks(judged: int, level: float, looks: int) -> list[str]:
+    """How often these examples were asked, which a reader of the intervals must know."""
+    remarks = []
+    if judged > 1:
+        remarks.append(
+            f"{judged} candidates were judged, so each gate looks at {100 * level:.4g} % intervals (Bonferroni); "
+            "the leaderboard's are 95 % each"
+        )
+    if looks:
+        remarks.append(f"the use case had {looks} earlier evaluation(s) on this suite, which no interval accounts for")
+    return remarks
+
+
+def _decisions(
+    strict: Report, question: Question, use_case: UseCase, models: Sequence[str], level: float, cut: Gains
+) -> dict[str, Decision]:
+    evidence = {name: _evidence(strict, use_case, name, level, cut) for name in models}
+    alone = {name: gates.decide(question.gates, evidence[name]) for name in models}
+    if question.suite != "core":
+        return alone  # which one is worth its price is settled on the core suite
+    final = {}
+    for name in models:
+        row = strict.row(name)
+        cheaper = [
+            strict.row(other)
+            for other in models
+            if alone[other].verdict == "promote" and gates.is_dearer(row, strict.row(other))
+        ]
+        best = min(cheaper, key=lambda other: other.usd_per_1k or 0.0, default=None)
+        final[name] = (
+            gates.prefer_cheaper(alone[name], evidence[name], best, strict.compare(best.model, name))
+            if best
+            else alone[name]
+        )
+    return final
+
+
+def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, cut: Gains) -> gates.Evidence:
+    found = {
+        metric: comparison
+        for metric in report.row(candidate).metrics
+        if (comparison := report.compare(report.baseline, candidate, metric))
+    }
+    return gates.Evidence(
+        report.metric,
+        report.row(candidate),
+        report.row(report.baseline),
+        found,
+        use_case.limits,
+        level,
+        report.n,
+        use_case.positive_label,
+        {(metric, column): found for (name, metric, column), found in cut.items() if name == candidate},
+    )
+
+
+class Unscored(NamedTuple):
+    """An answer that a scorer gave no score. `detail` may quote what the code or the data say: foreign text."""
+
+    model: str
+    example: str
+    repeat: int
+    failure: str
+    detail: str
+
+
+class ExtraScores(NamedTuple):
+    """Scores of a metric outside the metric tables: a judge's or a scorer's. They count like any other mean metric.
+
+    `repeats`, by model: scores (n,) of each repeat, NaN where a score is missing.
+    """
+
+    metric: str
+    repeats: Mapping[str, Sequence[Floats]]
+    notes: Sequence[str] = ()
+    verdicts: Verdicts | None = None
+    unscored: Sequence[Unscored] = ()
+
+
+def with_scores(entry: ModelEntry, extra: ExtraScores) -> ModelEntry:
+    """The entry with these scores among its answers'."""
+    scores = extra.repeats[entry.evaluated_model.name]
+    repeats = tuple(
+        answers._replace(scores={**answers.scores, extra.metric: each})
+        for answers, each in zip(entry.repeats, scores, strict=True)
+    )
+    return entry._replace(repeats=repeats)

@@ -1,0 +1,89 @@
+"""Which examples a model has seen: in its own training, or in that of a version that it began with.
+
+A network that was trained on, or the frozen one under a probe, remembers what it learned before: data versions of the
+whole line count, of a merge those of all its parents, and what was replayed or what a teacher had learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets import version_rows
+from speciate.datasets.columns import SKETCH
+from speciate.datasets.identity import known_rows
+from speciate.datasets.similarity import near_duplicates
+from speciate.datasets.versions import Manifest
+from speciate.datasets.versions import resolve as resolve_dataset
+from speciate.errors import Code, SpeciateError
+from speciate.modalities import find
+from speciate.models.model_card import ModelCard
+from speciate.models.registry import resolve
+from speciate.refs import dataset_ref, model_ref
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Folders
+
+
+def learned_from(database: Database, folders: Folders, card: ModelCard) -> tuple[Manifest, ...] | None:
+    """The dataset versions of its training and of those before it, the latest first; None where that is not known.
+
+    A merge learned what its parents learned. Published weights end the line: what their makers showed them is not known
+    here of any of them.
+    """
+    if card.dataset is None and not card.parents:
+        return None
+    found: dict[str, Manifest] = {}
+    left, done = [card], set[str]()
+    try:
+        while left:
+            card = left.pop(0)
+            if card.dataset is not None:
+                for version in (card.dataset, *card.beside):
+                    manifest = resolve_dataset(database, dataset_ref(version)._replace(split=None))
+                    found[manifest.ref] = manifest
+            elif not card.parents:
+                continue  # published weights that were fetched
+            for ref in (*card.parents, *card.teachers, card.base_model):
+                if ref is not None and ref not in done and not model_ref(ref).source:
+                    done.add(ref)
+                    left.append(resolve(database, folders, ref).card)
+    except SpeciateError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+        return None
+    return tuple(found.values())
+
+
+def find_seen(
+    folders: Folders, manifest: Manifest, ids: Collection[str], learned: Sequence[Manifest], splits: Collection[str]
+) -> set[str]:
+    """Those of the examples `ids` of a version that are in these splits of the versions `learned`."""
+    mine = version_rows.read(folders, manifest, ids=ids, usable=True)
+    known = pa.array([False] * mine.num_rows)
+    for version in learned:
+        theirs = version_rows.read(folders, version, splits=splits, usable=True)
+        known = pc.or_(known, known_rows(mine, manifest, theirs, version))
+    return set(mine.filter(known)["id"].to_pylist())
+
+
+def find_nearly_seen(
+    folders: Folders, manifest: Manifest, ids: Collection[str], learned: Sequence[Manifest], splits: Collection[str]
+) -> set[str]:
+    """Those that have a near-duplicate there, by the sketches of their modality; identical ones among them."""
+    sketching = find(manifest.modality).sketching
+    mine = version_rows.read(folders, manifest, ids=ids, usable=True)
+    if sketching is None or SKETCH not in mine.column_names:
+        return set()
+    found = set[str]()
+    names = mine["id"].to_pylist()
+    for version in learned:
+        theirs = version_rows.read(folders, version, splits=splits, usable=True)
+        if version.modality != manifest.modality or SKETCH not in theirs.column_names:
+            continue
+        both = pa.chunked_array([*mine[SKETCH].chunks, *theirs[SKETCH].chunks], mine[SKETCH].type)
+        pairs = near_duplicates.near_duplicate_pairs(both, sketching)
+        across = pairs[(pairs[:, 0] < len(names)) & (pairs[:, 1] >= len(names))]
+        found |= {names[place] for place in across[:, 0].tolist()}
+    return found

@@ -1,0 +1,133 @@
+"""Models that act: from the seed of an episode in its environment, one step after another, and what comes of it.
+
+All episodes of an environment go on side by side, so that a model is asked once for a step of all of them. It is shown
+what is measured and seen at that step alone, as an episode of one step. The outcome becomes part of the answer, which
+is recorded like any other: `{"actions": ..., "rollout": {"success": 0 or 1, "steps": N, "return": R}}`. So an
+evaluation that was killed, or is repeated, does not act again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from speciate.datasets.loading.loader import Example
+from speciate.evaluation import environments
+from speciate.evaluation.environments.simulators import Step, open_simulators
+from speciate.evaluation.predictors.answering import AskModel
+from speciate.modalities.robotics.episode import Camera, Episode
+from speciate.sandbox import SandboxPolicy
+from speciate.settings import in_force
+from speciate.tasks.families.control import ACTIONS, ENVIRONMENT, METRIC, ROLLOUT, SEED, START, SUCCESS
+from speciate.tasks.task import Prediction
+
+_MOST_STEPS = 10_000
+_SIDE_BY_SIDE = 64
+_COMPUTES = 1
+"""Raised when our own code, an environment of ours among it, comes to act otherwise."""
+
+
+class Start(NamedTuple):
+    environment: str
+    seed: int
+
+
+class RolloutModel:
+    """Asks a model, and lets it act where an example says from where."""
+
+    def __init__(self, ask: AskModel, folder: Path, policy: SandboxPolicy) -> None:
+        self._ask, self._folder, self._policy = ask, folder, policy
+
+    def __call__(self, examples: Sequence[Example]) -> list[Prediction]:
+        answers = list(self._ask(examples))
+        places = defaultdict[str, list[int]](list)
+        for place, example in enumerate(examples):
+            if (start := start_of(example)) is not None:
+                places[start.environment].append(place)
+        for name, all_of_it in places.items():
+            for first in range(0, len(all_of_it), _SIDE_BY_SIDE):
+                chosen = all_of_it[first : first + _SIDE_BY_SIDE]
+                outcomes = self._act(name, [examples[place] for place in chosen])
+                for place, outcome in zip(chosen, outcomes, strict=True):
+                    answers[place] = _add_outcome(answers[place], outcome)
+        return answers
+
+    def _act(self, name: str, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        look = any(example.media["cameras"] for example in examples)
+        with open_simulators(name, self._folder, self._policy, look=look) as simulators:
+            now: list[Step | None] = list(simulators.begin([int(example.columns[SEED]) for example in examples]))
+            outcomes: list[dict[str, Any]] = [{SUCCESS: 0, "steps": 0, "return": 0.0} for _ in examples]
+            for _ in range(_MOST_STEPS):
+                going = [place for place, step in enumerate(now) if step is not None]
+                if not going:
+                    break
+                shown = [
+                    examples[place]._replace(media=_observation(examples[place].media, now[place])) for place in going
+                ]
+                chosen = dict(zip(going, self._ask(shown), strict=True))
+                actions = [
+                    None if step is None else np.asarray(chosen[place].output[ACTIONS], np.float32)[0]
+                    for place, step in enumerate(now)
+                ]
+                now = [self._counted(step, outcome) for step, outcome in
+                       zip(simulators.step(actions), outcomes, strict=True)]  # fmt: skip
+        return [outcome | {"return": round(outcome["return"], 6)} for outcome in outcomes]
+
+    def _counted(self, step: Step | None, outcome: dict[str, Any]) -> Step | None:
+        """The step that an action led to, counted; None where nothing follows it."""
+        if step is None:
+            return None
+        outcome["steps"] += 1
+        outcome["return"] += step.reward
+        outcome[SUCCESS] = int(step.success)
+        return None if step.ended else step
+
+
+def start_of(example: Example) -> Start | None:
+    """Where a model may act in the place of the recording; None of one that was no simulator's, or begins later."""
+    environment, seed = example.columns.get(ENVIRONMENT), example.columns.get(SEED)
+    if not isinstance(environment, str) or not isinstance(seed, int | float) or example.columns.get(START):
+        return None
+    return Start(environment, int(seed))
+
+
+def with_rollouts(
+    ask: AskModel, examples: Sequence[Example], metrics: Sequence[str], root: Path, folder: Path
+) -> AskModel:
+    """The model, which also acts if a metric asks for it. `root`: of the workspace, whose settings say how to sandbox;
+    `folder`: of the run. NOT_FOUND or MISSING_EXTRA, naming the environment, where there is none such."""
+    if METRIC not in metrics:
+        return ask
+    for name in sorted({start.environment for example in examples if (start := start_of(example))}):
+        environments.check_environment(name)
+    return RolloutModel(ask, folder, in_force(root).cage)
+
+
+def rollout_identity(identity: str, metrics: Sequence[str]) -> str:
+    """What answers are recorded by: those of a model that acted are others than those of one that did not."""
+    return f"{identity} acting {_COMPUTES}" if METRIC in metrics else identity
+
+
+def _add_outcome(answer: Prediction, outcome: dict[str, Any]) -> Prediction:
+    output = answer.output if isinstance(answer.output, dict) else {ACTIONS: answer.output}
+    return answer._replace(output={**output, ROLLOUT: outcome})
+
+
+def _observation(recorded: Episode, step: Step | None) -> Episode:
+    """An episode of one step: what a model sees when it has to act."""
+    assert step is not None
+    cameras: dict[str, Camera] = {}
+    if step.frame is not None:
+        seen: Camera = {"frames": step.frame[np.newaxis], "steps": np.zeros(1, np.int32)}
+        cameras = dict.fromkeys(recorded["cameras"], seen)
+    return {
+        "times": np.zeros(1, np.float32),
+        "state": step.seen[np.newaxis],
+        "action": np.zeros((1, 0), np.float32),
+        "cameras": cameras,
+        "about": {**recorded["about"], "action": []},
+    }

@@ -1,0 +1,231 @@
+"""Models under evaluation: registered ones, endpoints, several as one (`ensemble:`), a function in a file (`code:`),
+answers stored in a column or in a log of inspect-ai, and the constant answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.contamination import learned_from
+from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
+from speciate.evaluation.predictors import inspect_log_process
+from speciate.evaluation.predictors.code_process import code_identity
+from speciate.models.endpoints import Endpoint
+from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
+from speciate.models.model_card import ModelCard
+from speciate.models.registry import resolve
+from speciate.sandbox import user_code
+from speciate.tasks.language_predictor import answer_identity as answering
+from speciate.tasks.task import TaskTerms
+from speciate.use_cases import COLUMN, CONSTANT, UseCase, incumbent_of
+from speciate.vocabulary import task_named
+from speciate.workspace.workspace import Workspace
+
+ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
+CANDIDATES = ("model", "endpoint")
+"""Sources that can serve a use case; only they get a verdict."""
+
+
+class EvaluatedModel(BaseModel):
+    """`name` is canonical (`digits-probe@v2`), so that two refs of one model are one entry."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    source: Literal["model", "endpoint", "ensemble", "code", "inspect", "column", "constant"]
+    identity: str
+    """Content hash of a model version; part of the key of cached answers."""
+    path: str | None = None
+    """Of a model's folder, or of the file with the code or the log."""
+    function: str | None = None
+    """Of the code."""
+    endpoint: Endpoint | None = None
+    members: tuple[EvaluatedModel, ...] = ()
+    """Of an ensemble."""
+    column: str | None = None
+    task: str | None = None
+    modality: str | None = None
+    base_model: str | None = None
+    learned_from: tuple[Manifest, ...] | None = ()
+    """The dataset versions that a model was trained on, and what it began with; None where they are not known."""
+    terms: TaskTerms | None = None
+    inputs: tuple[str, ...] = ()
+    """The columns that a model was trained on, and gets."""
+    target: str | None = None
+    """The target column of its training."""
+    parameters: int | None = None
+    bytes: int | None = None
+    license: str | None = None
+    training_usd: float | None = None
+
+
+def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
+    """The model under evaluation of a model ref, `column:NAME`, `constant:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or
+    `inspect:FILE.eval`.
+
+    Raises NOT_FOUND with near names.
+    """
+    if ref == CONSTANT:
+        return EvaluatedModel(
+            name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none"
+        )
+    if ref.startswith(CONSTANT):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r}: nothing stands behind {CONSTANT!r}; what it always answers comes from the training examples.",
+            f"Call again with {CONSTANT!r}; for an answer of your own, make a column of it "
+            "(curate_dataset, op 'derive') and name it as 'column:NAME'.",
+        )
+    if ref.startswith(COLUMN):
+        column = ref.removeprefix(COLUMN)
+        if column not in columns:
+            raise unknown("column", column, columns, "Call describe_dataset for the columns of this dataset.")
+        return EvaluatedModel(name=ref, source="column", identity=ref, column=column)
+    if ref.startswith(ENSEMBLE):
+        return _from_ensemble(
+            [find_model(workspace, member, columns) for member in ref.removeprefix(ENSEMBLE).split("+")], ref
+        )
+    if ref.startswith(CODE):
+        return _from_code(ref)
+    if ref.startswith(INSPECT):
+        return _from_inspect_log(ref)
+    version = resolve(workspace.database, workspace.folders, ref)
+    card = version.card
+    if card.endpoint is not None:
+        return _from_endpoint(card, card.endpoint)
+    if task_named(card.task or "") is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} is registered for {card.task or 'no task'}: it gives no answers that could be compared.",
+            f"Train a head on it: train_model(method='probe', base_model={ref!r}, ...); or, where it writes texts, "
+            "call register_model with task='text-generation' and a new name, and evaluate that one.",
+        )
+    per_core_hour = usd_per_core_hour(workspace.settings)
+    return EvaluatedModel(
+        name=card.ref,
+        source="model",
+        identity=answering(version.path, card.id),
+        path=str(version.path),
+        task=card.task,
+        modality=None if card.method == PUBLISHED and card.task == IMAGE_TEXT else card.modality,  # images alone, too
+        base_model=card.base_model,
+        learned_from=learned_from(workspace.database, workspace.folders, card),
+        terms=card.recipe.get("terms"),
+        inputs=card.inputs,
+        target=card.recipe.get("target"),
+        parameters=card.parameters,
+        bytes=card.bytes,
+        license=card.license,
+        training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
+    )
+
+
+def _from_endpoint(card: ModelCard, endpoint: Endpoint) -> EvaluatedModel:
+    """A model behind an endpoint. Its training data are unknown. A model that writes text can do any task."""
+    task = task_named(card.task or "")
+    return EvaluatedModel(
+        name=card.ref,
+        source="endpoint",
+        identity=endpoint.identity,
+        endpoint=endpoint,
+        task=task.name if task and task.family != "generation" else None,
+        learned_from=None,
+        license=card.license,
+        training_usd=0.0,
+    )
+
+
+def _from_ensemble(members: list[EvaluatedModel], ref: str) -> EvaluatedModel:
+    if len(members) < 2 or any(member.source in ("ensemble", "constant") for member in members):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} is no ensemble: write two or more models, as in 'ensemble:reviews@v1+reviews@v2'.",
+            "Call again with such a name, or with the models by themselves.",
+        )
+    shown = {member.inputs for member in members if member.inputs}
+    if len(shown) > 1:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The members of {ref!r} read different columns: {'; '.join(', '.join(each) for each in sorted(shown))}.",
+            "Name models that were trained on the same columns.",
+        )
+    learned = [member.learned_from for member in members]
+    known = [manifest for manifests in learned if manifests is not None for manifest in manifests]
+    first = members[0]
+    return EvaluatedModel(
+        name=ENSEMBLE + "+".join(member.name for member in members),
+        source="ensemble",
+        identity="+".join(member.identity for member in members),
+        members=tuple(members),
+        task=next((member.task for member in members if member.task), None),
+        modality=next((member.modality for member in members if member.modality), None),
+        learned_from=None if None in learned else tuple({manifest.ref: manifest for manifest in known}.values()),
+        terms=next((member.terms for member in members if member.terms), None),
+        inputs=next(iter(shown), ()),
+        target=first.target,
+        parameters=_sum_if_known([member.parameters for member in members]),
+        bytes=_sum_if_known([member.bytes for member in members]),
+        license=first.license if len({member.license for member in members}) == 1 else None,
+    )
+
+
+def _sum_if_known(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _from_code(ref: str) -> EvaluatedModel:
+    """The file as it is now: its content is part of the key of cached answers."""
+    file, colon, function = ref.removeprefix(CODE).rpartition(":")
+    if not colon or not function.isidentifier():
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} names no function: write 'code:FILE.py:FUNCTION'.",
+            "Call again with such a name; the function takes a list of inputs and returns a list of answers.",
+        )
+    path = Path(file)
+    content = user_code.read_code(path, "Call again with another file.")
+    identity = code_identity(content, function)
+    return EvaluatedModel(
+        name=f"{CODE}{path.name}:{function}@{identity.removeprefix('code-')[:8]}",
+        source="code",
+        identity=identity,
+        path=str(path),
+        function=function,
+        bytes=len(content),
+    )
+
+
+def _from_inspect_log(ref: str) -> EvaluatedModel:
+    """The answers in a log of inspect-ai. The run reads which model gave them."""
+    path = Path(ref.removeprefix(INSPECT))
+    try:
+        identity = inspect_log_process.log_identity(path)
+    except OSError as error:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"{path.name} cannot be read: {error.strerror}.", "Call again with 'inspect:FILE.eval'."
+        ) from error
+    return EvaluatedModel(
+        name=f"{INSPECT}{path.name}@{identity.removeprefix('inspect-')[:8]}",
+        source="inspect",
+        identity=identity,
+        path=str(path),
+        learned_from=None,
+    )
+
+
+def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, ...]) -> EvaluatedModel:
+    """The model that the use case's candidates must beat. Raises as `find_model`, with the way to another incumbent."""
+    incumbent = incumbent_of(workspace.database, use_case)
+    try:
+        return find_model(workspace, incumbent, columns)
+    except SpeciateError as error:
+        raise SpeciateError(
+            error.code,
+            f"The incumbent {incumbent!r} of {use_case.name!r} cannot take part: {error.message}",
+            "Call define_use_case again with incumbent: a model, 'column:NAME' of the dataset, or 'constant:'.",
+        ) from error

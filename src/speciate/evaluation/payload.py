@@ -1,0 +1,79 @@
+"""The payload of an evaluation: everything that `evaluate.plan` resolved, for the worker."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.versions import Manifest
+from speciate.evaluation.endpoints.prompts import Prompt
+from speciate.evaluation.evaluated_models import EvaluatedModel
+from speciate.evaluation.judges.judge_plan import Judge
+from speciate.evaluation.reports.report import Suite
+from speciate.tasks.task import TaskTerms
+from speciate.use_cases import UseCase
+from speciate.vocabulary import Family, find_task
+
+
+class Scoring(BaseModel):
+    """A scorer. `metric`: the name of its scores, unless the function names them."""
+
+    model_config = ConfigDict(frozen=True)
+    ref: str
+    metric: str
+
+
+class EvaluationPayload(BaseModel):
+    """`metrics` starts with the main one."""
+
+    model_config = ConfigDict(frozen=True)
+    dataset: Manifest
+    split: str | None
+    contestants: tuple[EvaluatedModel, ...]
+    task: str
+    metrics: tuple[str, ...]
+    target_column: str | None = None
+    positive_label: str | None = None
+    terms: TaskTerms = TaskTerms()
+    baseline: str
+    candidate: str | None = None
+    use_case: UseCase | None = None
+    no_decision: str | None = None
+    """Why no verdict may be given; None if one may."""
+    suite: Suite = "core"
+    """Of the use case, that the dataset is."""
+    unseen: tuple[str, ...] = ()
+    """Warnings of the dataset's report about labels that the split lacks."""
+    looks: int = 0
+    """Earlier evaluations of the use case on this suite."""
+    latency: bool = True
+    seed: int = 0
+    prompt: Prompt = Prompt()
+    """For models that take prompts."""
+    judge: Judge | None = None
+    scoring: Scoring | None = None
+    repeats: int = 1
+    """How often models that may answer differently each time are asked."""
+    budget_usd: float | None = None
+    """Cap on the cost of all answers."""
+    allowances: dict[str, float] = {}
+    """USD by host that are left of a person's consent for this dataset. A run's own share replaces it."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts at private addresses that a person listed."""
+    usd_per_core_hour: float
+    """Price of this machine's time."""
+
+    @property
+    def shown(self) -> str:
+        return self.dataset.ref + (f":{self.split}" if self.split else "")
+
+    @property
+    def family(self) -> Family:
+        return find_task(self.task).family
+
+    @property
+    def asks_for_memory(self) -> bool:
+        return self.use_case is not None and any(gate.metric == "memory_mb" for gate in self.use_case.in_force)
+
+    @property
+    def limits_latency(self) -> bool:
+        return self.use_case is not None and any(gate.metric == "p95_latency_ms" for gate in self.use_case.in_force)

@@ -1,0 +1,189 @@
+"""Answers of a model under evaluation, by its source: which function asks it, and those that need few lines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from speciate.datasets.loading.loader import Example
+from speciate.evaluation.compare_models import Cost
+from speciate.evaluation.environments import rollouts
+from speciate.evaluation.predictors import code, endpoint, inspect_log
+from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
+from speciate.evaluation.predictors.memory_use import measure_memory
+from speciate.evaluation.predictors.timing import measure
+from speciate.models.language.causal_lm import transformers_folder
+from speciate.tasks.families.classification import as_label
+from speciate.tasks.language_predictor import LanguagePredictor
+from speciate.tasks.predictor import constant, load
+from speciate.tasks.task import TaskTerms
+from speciate.tasks.task_heads import TASK_HEADS
+from speciate.tasks.vision_language_predictor import VisionLanguagePredictor
+from speciate.vocabulary import Family
+
+
+def predict_registered(request: PredictorRequest) -> ModelAnswers:
+    task, evaluated_model = request.task, request.evaluated_model
+    path = transformers_folder(Path(evaluated_model.path or ""), request.run.folders.cache)
+    predictor = load(path)
+    cached = load(path, request.run.folders).predict  # features are: the answers are the same, only sooner
+    ask = rollouts.with_rollouts(
+        cached, request.examples, task.metrics, request.run.folders.root, request.run.folder.path
+    )
+    identity = rollouts.rollout_identity(evaluated_model.identity, task.metrics)
+    answers = answer_all(request.run, identity, request.examples, ask, request.on_progress)
+    answered = [example for example, answer in zip(request.examples, answers, strict=True) if answer.error is None]
+    if not answered:
+        return ModelAnswers(evaluated_model, (answers,))
+    cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
+    notes: tuple[str, ...] = ()
+    if isinstance(predictor, LanguagePredictor | VisionLanguagePredictor):
+        notes = (f"{evaluated_model.name} is {predictor.how}.",)
+    return ModelAnswers(
+        evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(request, path)), notes=notes
+    )
+
+
+def predict_constant(request: PredictorRequest) -> ModelAnswers:
+    """The constant answer, the floor that every model must beat."""
+    task = request.task
+    predictor = constant(task.task, request.training_targets, task.terms._replace(modality=task.dataset.modality))
+    run = request.run
+    ask = rollouts.with_rollouts(predictor.predict, request.examples, task.metrics, run.folders.root, run.folder.path)
+    answers = [Answer(*prediction) for prediction in ask(request.examples)]
+    return ModelAnswers(request.evaluated_model, (answers,), Cost(0.0))
+
+
+def read_column(request: PredictorRequest) -> ModelAnswers:
+    column, task = request.evaluated_model.column or "", request.task
+    return ModelAnswers(
+        request.evaluated_model, (from_column(request.examples, column, task.family, task.dataset.modality),)
+    )
+
+
+_BY_SOURCE = {
+    "model": predict_registered,
+    "endpoint": endpoint.predict_endpoint,
+    "code": code.predict_code,
+    "inspect": inspect_log.read_inspect_log,
+    "column": read_column,
+    "constant": predict_constant,
+}
+
+
+def predict(request: PredictorRequest) -> ModelAnswers:
+    """Raises Stopped if the run is to stop; answers until then are in the cache."""
+    if request.evaluated_model.source == "ensemble":
+        return predict_ensemble(request, predict)
+    return _BY_SOURCE[request.evaluated_model.source](request)
+
+
+_MEMORY_EXAMPLES = 16
+
+
+def _measure_memory(request: PredictorRequest, path: Path) -> float | None:
+    if not request.task.asks_for_memory:
+        return None
+    few = [example.id for example in request.examples[:_MEMORY_EXAMPLES]]
+    shown = request.task.dataset.model_copy(
+        update={"inputs": request.evaluated_model.inputs or request.task.dataset.inputs}
+    )
+    return measure_memory(request.run.folders, path, shown, few)
+
+
+_LIKE_TARGETS: tuple[Family, ...] = ("multi-label", "tokens", "transcription", "generation")
+"""Families whose stored answers are written as references are."""
+_NOTHING = "the column holds no answer"
+
+
+def from_column(examples: Sequence[Example], column: str, family: Family, modality: str | None = None) -> list[Answer]:
+    """An empty cell is an error."""
+    terms = TaskTerms(modality=modality)
+    return [_cell_answer(example, example.columns.get(column), family, terms) for example in examples]
+
+
+def _cell_answer(example: Example, cell: Any, family: Family, terms: TaskTerms) -> Answer:
+    if cell is None or cell == "":
+        return Answer(None, error=_NOTHING)
+    if family in _LIKE_TARGETS:
+        try:
+            posed = TASK_HEADS[family].evaluation_example(example, cell, terms)
+        except (ValueError, TypeError) as error:
+            return Answer(None, error=f"{_NOTHING}: {error}"[:300])
+        return Answer(posed.target) if posed else Answer(None, error=_NOTHING)
+    if family in ("classification", "ordinal", "anomaly"):
+        known = as_label(cell)
+        return Answer(known) if known else Answer(None, error=_NOTHING)
+    try:
+        return Answer(float(str(cell)) if family == "regression" else _parse_cell(cell))
+    except ValueError:
+        return Answer(None, error="the column holds no number" if family == "regression" else "no JSON")
+
+
+def _parse_cell(cell: Any) -> Any:
+    """What a stored answer says that is more than a label or a number: JSON as text, or what it is."""
+    return json.loads(cell) if isinstance(cell, str) and cell[:1] in "[{" else cell
+
+
+def predict_ensemble(request: PredictorRequest, ask_member: Callable[[PredictorRequest], ModelAnswers]) -> ModelAnswers:
+    """Several models as one: the mean of their probabilities or numbers, else the most frequent answer.
+
+    Each member's answers are cached under its own name, so a model that also takes part by itself is asked once. If
+    one member has no answer, the others decide; if none has, the answer is an error.
+    """
+    all_answers = [ask_member(request._replace(evaluated_model=member)) for member in request.evaluated_model.members]
+    times = min(len(model_answers.repeats) for model_answers in all_answers)
+    repeats = tuple(
+        [
+            combine_answers(answers)
+            for answers in zip(*(model_answers.repeats[time] for model_answers in all_answers), strict=True)
+        ]
+        for time in range(times)
+    )
+    served = tuple(name for model_answers in all_answers for name in model_answers.served)
+    notes = tuple(note for model_answers in all_answers for note in model_answers.notes)
+    return ModelAnswers(
+        request.evaluated_model,
+        repeats,
+        combine_costs([model_answers.cost for model_answers in all_answers]),
+        served,
+        notes,
+    )
+
+
+def combine_answers(answers: Sequence[Answer]) -> Answer:
+    """
+    >>> combine_answers([Answer("a", 0.6, {"a": 0.6, "b": 0.4}), Answer("b", 0.9, {"a": 0.1, "b": 0.9})]).output
+    'b'
+    >>> combine_answers([Answer(1.0), Answer(None, error="cut"), Answer(3.0)]).output
+    2.0
+    """
+    given = [answer for answer in answers if answer.error is None]
+    if not given:
+        return Answer(None, error="; ".join(dict.fromkeys(answer.error or "" for answer in answers))[:300])
+    if all(answer.probabilities for answer in given):
+        labels = dict.fromkeys(label for answer in given for label in answer.probabilities or {})
+        mean = {label: fmean((answer.probabilities or {}).get(label, 0.0) for answer in given) for label in labels}
+        best = max(mean, key=lambda label: mean[label])
+        if all(answer.output in mean for answer in given):
+            return Answer(best, mean[best], mean)
+    if all(isinstance(answer.output, int | float) for answer in given):
+        return Answer(fmean(answer.output for answer in given))
+    votes = Counter(repr(answer.output) for answer in given)
+    most = max(votes.values())
+    return next(Answer(answer.output) for answer in given if votes[repr(answer.output)] == most)
+
+
+def combine_costs(costs: Sequence[Cost]) -> Cost:
+    """Members answer one after the other, so dollars and medians add up; the p95 of a sum is not known from theirs."""
+
+    def total(name: str) -> float | None:
+        values = [getattr(cost, name) for cost in costs]
+        return None if None in values else sum(values)
+
+    devices = dict.fromkeys(cost.device for cost in costs if cost.device)
+    return Cost(total("usd_per_1k"), total("p50_ms"), None, " and ".join(devices) or None, total("memory_mb"))

@@ -1,0 +1,158 @@
+"""Where models differ: the main metric within each value of a column. Runs in a service process, over stored scores.
+
+Only metrics with a score per example can be cut this way from stored rows; a corpus metric falls back to the first
+mean metric of the evaluation. The comparisons of all slices share Holm's adjustment: among many slices some look bad
+by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.evaluation.multiple_comparisons import holm
+from speciate.evaluation.reports import stored_answers
+from speciate.evaluation.reports.report import interval, number
+from speciate.evaluation.reports.stored_answers import label_text
+from speciate.evaluation.statistics import Codes, Floats, clustered_mean, paired_difference, proportion
+from speciate.sample_size import detectable
+from speciate.vocabulary import Metric, find_metric
+from speciate.workspace import integrity
+
+_FIXED = ("example", "group_key", "preview")
+_MOST = 20
+_EMPTY = "(empty)"
+_MOST_VALUES, _LEAST_EXAMPLES, _MOST_COLUMNS = 12, 5, 8
+"""Without a request, a column is sliced if it has 2 to 12 values, of 5 examples or more in the median."""
+
+
+def slices_by_column(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{folder, column, metric, baseline, candidate}` -> `{slices: [...], metric, left_out}`.
+
+    A slice is `{value, n, baseline, candidate, delta, interval, p_value, p_holm}`; the largest 20 values are shown.
+    The column `label` is the reference, unless the dataset has another of that name.
+    """
+    request = stored_answers.StoredRequest.model_validate(payload)
+    cells = _Cells(request)
+    cut = cells.cut(request.column)
+    return cut | {"slices": _with_holm(cut["slices"]), "metric": cells.metric}
+
+
+def slices_by_columns(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{folder, metric, baseline, candidate, but}` -> `{columns: [{column, slices, left_out}], metric}`.
+
+    Slices of every column with few values, most of them frequent; Holm's adjustment is over all of them. `but`: columns
+    to leave out. Empty if no metric has a score per example.
+    """
+    request = stored_answers.StoredRequest.model_validate(payload)
+    folder = request.folder
+    integrity.check(folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY)
+    if not pq.read_metadata(folder / "scores.parquet").num_rows:
+        return {"columns": [], "metric": None}
+    cells = _Cells(request)
+    cuts = [{"column": name} | cells.cut(name) for name in cells.worth_cutting(request.but)]
+    adjusted = iter(_with_holm([one for cut in cuts for one in cut["slices"]]))
+    columns = [cut | {"slices": [next(adjusted) for _ in cut["slices"]]} for cut in cuts]
+    return {"columns": columns, "metric": cells.metric}
+
+
+class _Cells:
+    """The examples' columns, and two models' scores beside them."""
+
+    def __init__(self, request: stored_answers.StoredRequest) -> None:
+        folder = request.folder
+        self._examples = integrity.read_table(folder / "examples.parquet", stored_answers.LOST, stored_answers.RECOVERY)
+        columns = ["model", "example", "metric", "value"]
+        scores = integrity.read_table(
+            folder / "scores.parquet", stored_answers.LOST, stored_answers.RECOVERY, columns=columns
+        )
+        self.metric = _metric(scores, request.metric)
+        place = {name: i for i, name in enumerate(self._examples["example"].to_pylist())}
+        self._first = _scores_of(scores, request.baseline, self.metric, place)
+        self._second = _scores_of(scores, request.candidate, self.metric, place)
+        self._groups = np.unique(_groups(self._examples), return_inverse=True)[1].astype(np.int64)
+
+    def cut(self, column: str) -> dict[str, Any]:
+        """`{slices, left_out}`, without Holm. NOT_FOUND for a column that is not there."""
+        cells = self._column(column)
+        values, counts = np.unique(cells, return_counts=True)
+        largest = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:_MOST]]
+        metric = find_metric(self.metric)
+        slices = [_slice(value, cells == value, self._first, self._second, self._groups, metric) for value in largest]
+        return {"slices": slices, "left_out": max(0, len(values) - _MOST)}
+
+    def worth_cutting(self, but: Sequence[str]) -> list[str]:
+        names = [name for name in self._examples.column_names if name not in (*_FIXED, *but)]
+        return [name for name in sorted(names, key=lambda name: name != "truth") if self._is_coarse(name)][
+            :_MOST_COLUMNS
+        ]
+
+    def _is_coarse(self, column: str) -> bool:
+        counts = np.unique(self._column(column), return_counts=True)[1]
+        return 2 <= counts.size <= _MOST_VALUES and float(np.median(counts)) >= _LEAST_EXAMPLES
+
+    def _column(self, column: str) -> Any:
+        names = self._examples.column_names
+        if column == "label" and column not in names:
+            column = "truth"
+        if column not in names or column in _FIXED:
+            known = [name for name in names if name not in _FIXED]
+            raise unknown("column", column, known, "Call describe_evaluation again with slice_by set to one of these.")
+        return np.array([_EMPTY if cell is None else str(cell) for cell in self._examples[column].to_pylist()])
+
+
+def _with_holm(slices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    adjusted = holm([math.nan if s["p_value"] is None else s["p_value"] for s in slices])
+    return [s | {"p_holm": number(p)} for s, p in zip(slices, adjusted, strict=True)]
+
+
+def _metric(scores: pa.Table, main: str) -> str:
+    stored = list(dict.fromkeys(scores["metric"].to_pylist()))
+    if not stored:
+        raise SpeciateError(
+            Code.INVALID,
+            "This evaluation has no metric with a score per example, so it cannot be cut into slices.",
+            "Call evaluate_models again with one that has, such as accuracy, mae or dice: list_options(kind='metric').",
+        )
+    return main if main in stored else str(stored[0])
+
+
+def _scores_of(scores: pa.Table, model: str, metric: str, place: dict[str, int]) -> Floats:
+    """One model's scores in the order of the examples, of repeats their mean; NaN where an example does not count."""
+    mine = scores.filter(pc.and_(pc.equal(scores["model"], model), pc.equal(scores["metric"], metric)))
+    means = mine.group_by("example").aggregate([("value", "mean")])
+    column = np.full(len(place), math.nan)
+    at = [place[example] for example in means["example"].to_pylist()]
+    column[at] = means["value_mean"].to_numpy()
+    return column
+
+
+def _groups(examples: pa.Table) -> list[str]:
+    names, groups = examples["example"].to_pylist(), examples["group_key"].to_pylist()
+    return [f"group {group}" if group else f"example {name}" for name, group in zip(names, groups, strict=True)]
+
+
+def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes, metric: Metric) -> dict[str, Any]:
+    difference = paired_difference(first[mask], second[mask], groups[mask])
+    return {
+        "value": label_text(value),
+        "n": difference.n,
+        "baseline": _mean(first[mask], groups[mask]),
+        "candidate": _mean(second[mask], groups[mask]),
+        "delta": number(difference.delta),
+        "interval": interval(difference.low, difference.high),
+        "p_value": number(difference.p_value),
+        "minimum_detectable_effect": detectable(difference.minimum_detectable_effect, metric),
+    }
+
+
+def _mean(values: Floats, groups: Codes) -> float | None:
+    zero_one = np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()
+    return number((proportion if zero_one else clustered_mean)(values, groups).value)

@@ -1,0 +1,66 @@
+"""Thumbnails of examples, each an image of its own or all on one contact sheet. Runs in a service process.
+
+Media are foreign bytes: they are decoded here, in the sandbox, and leave it as small PNGs.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.datasets.inspect.contact_sheet import draw_grid
+from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.versions import Manifest
+from speciate.modalities import find
+from speciate.modalities.contract import Pixels
+from speciate.workspace.workspace import Folders
+
+
+class ThumbnailRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    root: Path
+    """Of the workspace."""
+    manifest: Manifest
+    ids: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+    """Of a sheet, one per id."""
+
+
+def draw_each(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{root, manifest, ids}` -> `{pictures: {id: base64 of a PNG}}`, of the examples that still exist."""
+    request = ThumbnailRequest.model_validate(payload)
+    return {"pictures": {example.id: _encoded(_png(_draw(request, example))) for example in _load(request)}}
+
+
+def draw_sheet(payload: dict[str, Any]) -> dict[str, Any]:
+    """`{root, manifest, ids, captions}` -> `{png}`: base64, a sheet in the order of the ids, each with its caption."""
+    request = ThumbnailRequest.model_validate(payload)
+    captions = dict(zip(request.ids, request.captions, strict=True))
+    ordered = sorted(_load(request), key=lambda example: request.ids.index(example.id))
+    images = [_draw(request, example) for example in ordered]
+    side = find(request.manifest.modality).thumbnail_side
+    return {"png": _encoded(draw_grid(images, [captions[example.id] for example in ordered], side))}
+
+
+def _load(request: ThumbnailRequest) -> list[Example]:
+    return load_examples(Folders(request.root), request.manifest, ids=request.ids, in_sandbox=True)
+
+
+def _draw(request: ThumbnailRequest, example: Example) -> Pixels:
+    return find(request.manifest.modality).thumbnail(example.media)
+
+
+def _png(image: Pixels) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,419 @@
+"""The worker's part of `evaluate`: ask each model everything, and write answers, scores and the report.
+
+Files: `examples.parquet` (id, group, reference, a preview of text, the user's columns: what slices are cut by),
+`predictions.parquet` (a row per model, example and repeat, errors among them) and `scores.parquet` (a row per model,
+example and mean metric, repeats averaged). Where a scorer failed on some answers, `unscored.parquet` has a row for each
+with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from speciate.datasets.loading.loader import Example, load_examples
+from speciate.errors import Call, Code, SpeciateError, closest
+from speciate.evaluation import answer_cache
+from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
+from speciate.evaluation.contamination import find_nearly_seen, find_seen
+from speciate.evaluation.evaluated_models import EvaluatedModel
+from speciate.evaluation.judges.judge import JudgeCase, judge_answers
+from speciate.evaluation.metrics import alone, averaged, judged
+from speciate.evaluation.payload import EvaluationPayload
+from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, check_answer
+from speciate.evaluation.predictors.by_source import predict
+from speciate.evaluation.scorers import scoring
+from speciate.evaluation.statistics import Codes
+from speciate.jobs.run import Run
+from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
+from speciate.tasks.families.anomaly import ANOMALY, NORMAL
+from speciate.tasks.families.ordinal import rank_labels
+from speciate.tasks.task import TaskExample, TaskTerms
+from speciate.vocabulary import Metric, find_metric
+
+EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
+UNSCORED = "unscored.parquet"
+_PREVIEW = 300
+_LEARNED = ("train", "validation")
+
+
+class _Suite(NamedTuple):
+    examples: list[Example]
+    references: list[Any]
+    training: list[TaskExample]
+    """The targets of the training split, for the constant answer and for prompts."""
+    terms: TaskTerms
+    unlabelled: int
+    """Examples of the split without a reference, which are left out."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Evaluate, and return `{"report": ...}`."""
+    payload = EvaluationPayload.model_validate(run.payload)
+    suite = _load(run, payload)
+    examples, references = suite.examples, suite.references
+    _check_positive(payload, references)
+    all_answers = _ask_models(run, payload, suite)
+    entries = [
+        _entry(
+            payload, model_answers, references, _contamination(run, payload, model_answers.evaluated_model, examples)
+        )
+        for model_answers in all_answers
+    ]
+    notes = _notes(payload, suite, entries, all_answers)
+    extra_scores = _extra_scores(run, payload, suite, all_answers)
+    if payload.scoring is not None:
+        metrics = scoring.expand_metrics(payload.metrics, payload.scoring, extra_scores)
+        payload = payload.model_copy(update={"metrics": metrics})
+    for scores in extra_scores:
+        entries = [with_scores(entry, scores) for entry in entries]
+        notes += scores.notes
+    report = build(_question(payload), entries, _clusters(examples), notes, _slices(payload, examples, references))
+    report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
+    _write(run.outputs, payload, suite, all_answers, entries)
+    if unscored := [each for scores in extra_scores for each in scores.unscored]:
+        table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
+        answer_cache.write_table(table, run.outputs / UNSCORED)
+    return {"report": report.model_dump(mode="json")}
+
+
+def _load(run: Run, payload: EvaluationPayload) -> _Suite:
+    """INVALID for fewer than two examples with a reference."""
+    everything = load_examples(run.folders, payload.dataset, _splits(payload))
+    training = [example for example in everything if example.split == "train"]
+    terms = settle_terms(payload.terms, payload.task, training or everything)
+    present = [example for example in everything if payload.split in (None, example.split)]
+    usable = evaluation_examples(present, payload.dataset, payload.target_column, payload.task, terms)
+    if len(usable) < 2:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{payload.shown} has {len(usable)} usable example(s) with a label, and a comparison needs at least 2.",
+            next=[Call("describe_dataset", {"dataset": payload.dataset.name}, ", then add_examples")],
+        )
+    return _Suite(
+        [one.example for one in usable],
+        [one.target for one in usable],
+        training_examples(training, payload.dataset, payload.target_column, payload.task, terms),
+        terms,
+        len(present) - len(usable),
+    )
+
+
+def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[ModelAnswers]:
+    targets = [one.target for one in suite.training] or suite.references
+    labels = _possible_labels(payload, targets)
+    count = len(suite.examples)
+    all_answers: list[ModelAnswers] = []
+    for place, evaluated_model in enumerate(payload.contestants):
+        examples = _visible_examples(run, payload, evaluated_model, suite)
+
+        def on_progress(done: int, place: int = place, name: str = evaluated_model.name) -> None:
+            run.progress(place * count + done, len(payload.contestants) * count, "answers", name)
+
+        request = PredictorRequest(
+            run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress
+        )
+        all_answers.append(_check_answers(predict(request), payload))
+    return all_answers
+
+
+def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> ModelAnswers:
+    """With an error in the place of each answer that is none of this task's."""
+    if model_answers.evaluated_model.source == "constant":
+        return model_answers
+    return model_answers._replace(
+        repeats=tuple([check_answer(answer, payload.family) for answer in answers] for answers in model_answers.repeats)
+    )
+
+
+def _extra_scores(
+    run: Run, payload: EvaluationPayload, suite: _Suite, all_answers: Sequence[ModelAnswers]
+) -> list[ExtraScores]:
+    """Scores of the scorer's and the judge's metrics, which need all answers."""
+    examples, references = suite.examples, suite.references
+
+    def on_progress(count: int) -> None:
+        run.progress(count, None, "scores")
+
+    extra: list[ExtraScores] = []
+    if payload.scoring is not None:
+        extra += scoring.score_answers(run, payload.scoring, examples, references, all_answers, on_progress)
+    if payload.judge is not None:
+        clusters = _clusters(examples)
+        extra.append(
+            judge_answers(
+                JudgeCase(run, payload, payload.judge, examples, references, all_answers, clusters, on_progress)
+            )
+        )
+    return extra
+
+
+def _possible_labels(payload: EvaluationPayload, targets: Sequence[Any]) -> tuple[str, ...]:
+    """Labels that an answer can have: all of the dataset or of these targets, not only those of the suite."""
+    if payload.family == "anomaly":
+        return NORMAL, payload.positive_label or ANOMALY
+    if payload.family not in ("classification", "ordinal", "multi-label"):
+        return ()
+    if is_label(payload.dataset, payload.target_column) and payload.family != "multi-label":
+        return tuple(rank_labels(payload.dataset.labels, payload.terms.order))
+    each = (target if isinstance(target, list | tuple | set | frozenset) else [target] for target in targets)
+    return tuple(rank_labels({str(label) for labels in each for label in labels}, payload.terms.order))
+
+
+def _visible_examples(
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, suite: _Suite
+) -> list[Example]:
+    """The examples with the columns that the model was trained on, and no others."""
+    if not evaluated_model.inputs or evaluated_model.inputs == payload.dataset.inputs:
+        return suite.examples
+    manifest = payload.dataset.model_copy(update={"inputs": evaluated_model.inputs})
+    loaded = load_examples(run.folders, manifest, _splits(payload), [example.id for example in suite.examples])
+    usable = evaluation_examples(loaded, payload.dataset, payload.target_column, payload.task, suite.terms)
+    by_id = {one.example.id: one.example for one in usable}
+    return [by_id[example.id] for example in suite.examples]
+
+
+class _Contamination(NamedTuple):
+    """How many of the examples a model was fitted or selected on; None if its data are not known any more."""
+
+    exactly: int | None
+    nearly: int = 0
+
+
+def _contamination(
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
+) -> _Contamination:
+    if evaluated_model.learned_from is None:
+        return _Contamination(None)
+    ids = {example.id for example in examples}
+    exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
+    nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
+    return _Contamination(len(exactly), len(nearly - exactly))
+
+
+def _entry(
+    payload: EvaluationPayload, model_answers: ModelAnswers, references: Sequence[Any], contamination: _Contamination
+) -> ModelEntry:
+    every = [answer for answers in model_answers.repeats for answer in answers]
+    labels = _labels(payload, every)
+    repeats = tuple(
+        judged(
+            payload.family,
+            references,
+            [answer.output for answer in answers],
+            [answer.probabilities for answer in answers],
+            labels,
+            payload.positive_label,
+        )
+        for answers in model_answers.repeats
+    )
+    return ModelEntry(
+        model_answers.evaluated_model,
+        repeats,
+        sum(answer.output is None for answer in every),
+        model_answers.cost,
+        contamination.exactly,
+        contamination.nearly,
+        all(answer.probabilities is None for answer in every),
+        model_answers.served,
+    )
+
+
+def _labels(payload: EvaluationPayload, answers: Sequence[Answer]) -> list[str]:
+    """The dataset's labels; if the target is another column, the labels that were answered (the references' follow)."""
+    if payload.family == "anomaly":
+        return [NORMAL, payload.positive_label or ANOMALY]
+    if is_label(payload.dataset, payload.target_column):
+        known = set(payload.dataset.labels)
+    else:
+        given = [answer for answer in answers if isinstance(answer.output, str)]
+        known = {label for answer in given for label in answer.probabilities or (answer.output,)}
+    return rank_labels(known, payload.terms.order) if payload.family == "ordinal" else sorted(known)
+
+
+def _check_positive(payload: EvaluationPayload, answers: Sequence[Any]) -> None:
+    """The plan checks the dataset's label; the values of another column are known only now."""
+    if (
+        payload.positive_label is None
+        or is_label(payload.dataset, payload.target_column)
+        or payload.positive_label in answers
+    ):
+        return
+    raise SpeciateError(
+        Code.INVALID,
+        f"positive_label {payload.positive_label!r} does not occur in {payload.target_column!r} of {payload.shown}; "
+        f"{closest(payload.positive_label, sorted(set(answers)))}",
+        "Call define_use_case again with the label as it is written in the dataset.",
+    )
+
+
+def _question(payload: EvaluationPayload) -> Question:
+    metrics: tuple[Metric, ...] = tuple(find_metric(name) for name in payload.metrics)
+    return Question(
+        payload.shown,
+        metrics,
+        payload.baseline,
+        payload.candidate,
+        payload.use_case,
+        payload.no_decision,
+        payload.seed,
+        payload.looks,
+        payload.suite,
+    )
+
+
+def _splits(payload: EvaluationPayload) -> set[str] | None:
+    """The split to answer and, for the constant answer and for prompts, the training split."""
+    wants_training = any(
+        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in payload.contestants
+    )
+    return None if payload.split is None else {payload.split, *(["train"] if wants_training else [])}
+
+
+def _slices(payload: EvaluationPayload, examples: Sequence[Example], references: Sequence[Any]) -> dict[str, list[str]]:
+    """Each example's value of the columns that gates slice by."""
+    gates = payload.use_case.gates_on(payload.suite) if payload.use_case else ()
+    columns = {gate.column for gate in gates if gate.column is not None}
+    return {
+        column: [
+            str(reference if column == "label" else example.columns.get(column))
+            for example, reference in zip(examples, references, strict=True)
+        ]
+        for column in columns
+    }
+
+
+def _clusters(examples: Sequence[Example]) -> Codes:
+    """Group keys as codes 0..C-1; an example without a group is its own."""
+    groups = [f"group {example.group}" if example.group else f"example {example.id}" for example in examples]
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+
+def _notes(
+    payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
+) -> list[str]:
+    notes, count = list(payload.unseen), len(suite.examples)
+    if suite.unlabelled:
+        reference = payload.target_column or "a true answer"
+        notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
+    if any(evaluated_model.source == "constant" for evaluated_model in payload.contestants) and not suite.training:
+        notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
+    if payload.use_case and payload.no_decision:
+        notes.append(f"No decision is made: {payload.no_decision}.")
+    for entry in entries:
+        name = entry.evaluated_model.name
+        if entry.seen:
+            notes.append(f"{name} has seen {entry.seen} of {count} examples in training, so it looks too good.")
+        if entry.nearly_seen:
+            notes.append(f"{name} has seen near-duplicates of {entry.nearly_seen} of {count} examples.")
+        if entry.errors:
+            times = len(entry.repeats)
+            total = f"{times * count} answers to {count} examples" if times > 1 else f"{count} examples"
+            notes.append(
+                f"{name} failed on {entry.errors} of {total}; each counts as its worst answer. "
+                "describe_evaluation(errors=5) tells why."
+            )
+    return notes + [note for model_answers in all_answers for note in model_answers.notes]
+
+
+def _write(
+    outputs: Path,
+    payload: EvaluationPayload,
+    suite: _Suite,
+    all_answers: Sequence[ModelAnswers],
+    entries: Sequence[ModelEntry],
+) -> None:
+    rows = _prediction_rows(payload, suite.examples, all_answers, entries)
+    tables = {
+        EXAMPLES: _examples_table(suite.examples, suite.references),
+        PREDICTIONS: pa.Table.from_pylist(rows, _PREDICTION_SCHEMA),
+        SCORES: pa.Table.from_pylist(_score_rows(payload, suite.examples, entries), _SCORE_SCHEMA),
+    }
+    for name, table in tables.items():
+        answer_cache.write_table(table, outputs / name)
+
+
+_PREDICTION_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()), ("example", pa.string()), ("repeat", pa.int64()), ("output", pa.string()),
+        ("number", pa.float64()),
+        ("confidence", pa.float64()), ("probabilities", pa.string()), ("error", pa.string()),
+        ("score", pa.float64()),  # the main metric of this example by itself
+    ]
+)  # fmt: skip
+_SCORE_SCHEMA = pa.schema(
+    [("model", pa.string()), ("example", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
+)
+_UNSCORED_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()), ("example", pa.string()), ("repeat", pa.int64()), ("failure", pa.string()),
+        ("detail", pa.string()),
+    ]
+)  # fmt: skip
+
+
+def _prediction_rows(
+    payload: EvaluationPayload,
+    examples: Sequence[Example],
+    all_answers: Sequence[ModelAnswers],
+    entries: Sequence[ModelEntry],
+) -> list[dict[str, Any]]:
+    main = find_metric(payload.metrics[0])
+    return [
+        {
+            "model": model_answers.evaluated_model.name,
+            "example": example.id,
+            "repeat": repeat,
+            "output": _output_text(answer.output),
+            "number": answer.output if isinstance(answer.output, float | int) else None,
+            "confidence": answer.confidence,
+            "probabilities": json.dumps(answer.probabilities) if answer.probabilities else None,
+            "error": answer.error,
+            "score": None if math.isnan(score) else float(score),
+        }
+        for model_answers, entry in zip(all_answers, entries, strict=True)
+        for repeat, (answers, metric_answers) in enumerate(zip(model_answers.repeats, entry.repeats, strict=True))
+        for example, answer, score in zip(examples, answers, alone(main, metric_answers), strict=True)
+    ]
+
+
+def _output_text(output: Any) -> str | None:
+    """A label as it is, structured output as JSON."""
+    if output is None or isinstance(output, float | int):
+        return None
+    return output if isinstance(output, str) else json.dumps(output)
+
+
+def _score_rows(
+    payload: EvaluationPayload, examples: Sequence[Example], entries: Sequence[ModelEntry]
+) -> list[dict[str, Any]]:
+    means = [metric for name in payload.metrics if (metric := find_metric(name)).shape == "mean"]
+    return [
+        {"model": entry.evaluated_model.name, "example": example.id, "metric": metric.name, "value": float(value)}
+        for entry in entries
+        for metric in means
+        for example, value in zip(examples, averaged(metric, entry.repeats), strict=True)
+        if not math.isnan(value)
+    ]
+
+
+def _examples_table(examples: Sequence[Example], references: Sequence[Any]) -> pa.Table:
+    """Columns of the user stay under their own names where their cells are short text, numbers or Booleans."""
+    own: dict[str, list[Any]] = {
+        "example": [example.id for example in examples],
+        "group_key": [example.group for example in examples],
+        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in references],
+        "preview": [example.media[:_PREVIEW] if isinstance(example.media, str) else None for example in examples],
+    }
+    names = sorted({name for example in examples for name in example.columns} - own.keys())
+    for name in names:
+        cells = [example.columns.get(name) for example in examples]
+        if all(cell is None or isinstance(cell, str | int | float | bool) for cell in cells):
+            own[name] = [None if cell is None else str(cell)[:_PREVIEW] for cell in cells]
+    return pa.table({name: pa.array(cells, pa.string()) for name, cells in own.items()})

@@ -1,0 +1,3 @@
+"""Who may decide, and the proof of it: approvals, keys of people, the audit, policy and consents.
+
+May use: datasets and below."""

@@ -1,0 +1,141 @@
+"""Consents given and taken back, each with a row in the audit: what `datasets.consent` reads.
+
+Nothing in the surface of tools leads here: the command line calls it on a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from speciate.datasets import consent, versions
+from speciate.datasets.consent import Consent
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.governance import audit
+from speciate.hosts import check_host
+from speciate.models.endpoints import is_this_machine
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Workspace
+
+_DAY = 24 * 3600.0
+_GRANT = "INSERT OR REPLACE INTO consents VALUES (?, ?, ?, ?, ?, ?)"
+_REVOKE = "DELETE FROM consents WHERE dataset = ? AND host = ?"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_HOSTS = "SELECT host FROM consents WHERE dataset = ? ORDER BY host"
+
+
+class ConsentRequest(NamedTuple):
+    """What a person must see before answering."""
+
+    dataset: str
+    """The newest version."""
+    rows: int
+    modality: str
+    host: str
+    before: Consent | None
+
+
+def consent_request(workspace: Workspace, dataset: str, host: str) -> ConsentRequest:
+    """Raises NOT_FOUND with near names, INVALID for what is no host or is this machine."""
+    host = check_host(host)
+    if is_this_machine(host):
+        raise SpeciateError(
+            Code.INVALID, f"{host} is this machine: what is sent there needs no consent.", "Nothing is to be done."
+        )
+    known = versions.names(workspace.database)
+    if dataset not in known:
+        raise unknown("dataset", dataset, known, "A consent is for a dataset's name, without a version.")
+    newest = versions.newest(workspace.database, dataset)
+    before = consent.find(workspace.database, dataset, host)
+    return ConsentRequest(newest.ref, newest.rows, newest.modality, host, before)
+
+
+def allow(
+    workspace: Workspace,
+    dataset: str,
+    host: str,
+    *,
+    usd: float,
+    days: float | None,
+    by: str,
+    proof: Mapping[str, Any] = _NOTHING,
+) -> Consent:
+    """Give consent, in place of one that was given before; what is spent counts anew from here. `proof`: what the row's
+    evidence has, too.
+
+    Raises what `asked` raises, and INVALID for an invalid amount or time.
+    """
+    host = consent_request(workspace, dataset, host).host
+    for what, value in (("usd", usd), ("days", days)):
+        if value is not None and not 0 < value < math.inf:
+            raise SpeciateError(Code.INVALID, f"{what} is {value:g}; it must be more than 0.", f"Write --{what} NUMBER")
+
+    def grant(tx: Transaction) -> Consent:
+        before = consent.find(tx, dataset, host)
+        after = Consent(dataset, host, usd, 0.0, tx.now, None if days is None else tx.now + days * _DAY, by)
+        tx.execute(_GRANT, [dataset, host, after.usd_cap, after.granted, after.expires, by])
+        _record(tx, "allow", dataset, host, before, after, by, proof)
+        return after
+
+    return workspace.database.transact(grant)
+
+
+def disallow(workspace: Workspace, dataset: str, host: str, by: str, proof: Mapping[str, Any] = _NOTHING) -> Consent:
+    """Take a consent back and return it. NOT_FOUND if there is none. Running jobs are not stopped."""
+
+    def revoke(tx: Transaction) -> Consent:
+        before = consent.find(tx, dataset, host)
+        if before is None:
+            known = [f"{each.dataset} --host {each.host}" for each in consent.list_consents(tx)]
+            raise unknown("consent", f"{dataset} --host {host}", known, "See: speciate allow --list")
+        _revoke(tx, before, by, proof)
+        return before
+
+    return workspace.database.transact(revoke)
+
+
+def end_all(tx: Transaction, dataset: str, by: str) -> None:
+    """Of a dataset that is no more: another one of its name was not meant."""
+    for (host,) in tx.execute(_HOSTS, [dataset]):
+        if (before := consent.find(tx, dataset, host)) is not None:
+            _revoke(tx, before, by, _NOTHING)
+
+
+def _revoke(tx: Transaction, before: Consent, by: str, proof: Mapping[str, Any]) -> None:
+    tx.execute(_REVOKE, [before.dataset, before.host])
+    _record(tx, "disallow", before.dataset, before.host, before, None, by, proof)
+
+
+def _record(
+    tx: Transaction,
+    action: str,
+    dataset: str,
+    host: str,
+    before: Consent | None,
+    after: Consent | None,
+    by: str,
+    proof: Mapping[str, Any],
+) -> None:
+    told = {
+        "dataset": dataset,
+        "host": host,
+        "usd_cap": after.usd_cap if after else None,
+        "expires": after.expires if after else None,
+        "spent_usd": before.spent_usd if before else 0.0,
+    }
+    row = audit.append_row(
+        tx,
+        actor=by,
+        action=action,
+        use_case=audit.WORKSPACE,
+        before=_describe_consent(before),
+        after=_describe_consent(after),
+        evidence={**told, **proof},
+    )
+    tx.event(f"dataset:{dataset}", "consent.changed", {"action": action, "by": by, **told, "audit": row.hash})
+
+
+def _describe_consent(found: Consent | None) -> str | None:
+    return f"{found.dataset} to {found.host}, {found.usd_cap:g} USD" if found else None

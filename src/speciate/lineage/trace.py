@@ -1,0 +1,229 @@
+"""Lineage of a workspace, read from the catalog and the logs: from an answer back to all that it rests on, and from
+data or a model on to the answers that may be wrong because of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from speciate.datasets import versions
+from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.governance import audit
+from speciate.jobs.pool import Pool
+from speciate.lineage.graph import (
+    AnswerCount,
+    AnswerFact,
+    ApprovalFact,
+    DatasetFact,
+    DecisionFact,
+    Edge,
+    EvaluationFact,
+    Facts,
+    Graph,
+    Move,
+    Node,
+    build_graph,
+    graph_text,
+)
+from speciate.models import registry
+from speciate.models.model_card import ModelCard
+from speciate.predictions import answer_lookup, prediction_ids, reading
+from speciate.predictions.log_files import all_logs
+from speciate.refs import dataset_ref, model_ref
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Workspace
+
+_CARDS = "SELECT card, job FROM model_versions ORDER BY created, name, version"
+_DATA = "SELECT name, version, parents, operation, job FROM dataset_versions ORDER BY created, name, version"
+_EVALUATIONS = "SELECT id, dataset, models, job FROM evaluations ORDER BY created"
+_DECISIONS = "SELECT id, use_case, evaluation, candidate, verdict FROM decisions ORDER BY created"
+_MOVES = "SELECT seq, stamp, actor, action, use_case, after, evidence FROM audit WHERE after IS NOT NULL ORDER BY seq"
+_SERVING = ("promote", "rollback", audit.CANARY)
+_APPROVALS = """
+SELECT id, state, decided_by, arguments ->> 'decision' FROM approvals WHERE action = 'promote' ORDER BY created
+"""
+_SURVEY, _SURVEY_SECONDS = "speciate.privacy.purge_datasets:survey", 40.0
+_MANIFESTS = "SELECT manifest FROM dataset_versions ORDER BY name, version"
+_SHOWN = 100
+
+
+class Trace(NamedTuple):
+    """`graph`: what `start` rests on, or what came of it."""
+
+    start: tuple[str, ...]
+    graph: Graph
+    forward: bool
+
+    @property
+    def text(self) -> str:
+        ends = {edge.target if self.forward else edge.source for edge in self.graph.edges}
+        own = [each for each in self.start if each not in ends] or list(self.start)
+        return "\n".join(graph_text(self.graph, each, forward=self.forward) for each in own)
+
+
+class Impact(NamedTuple):
+    """What something may have spoiled."""
+
+    traced: Trace
+    models: tuple[str, ...]
+    answers: dict[str, int]
+    """`USE_CASE/name@v3` -> how many answers that are still logged."""
+    ids: tuple[str, ...]
+    """Of the newest of them."""
+
+
+def read_facts(workspace: Workspace) -> Facts:
+    """All but single answers, which are counted."""
+    return _read_catalog(workspace)._replace(answers=_count_answers(workspace))
+
+
+def _read_catalog(workspace: Workspace) -> Facts:
+    """All that the catalog knows: no log is read."""
+    database = workspace.database
+    return Facts(
+        cards=_cards(database),
+        data=[
+            DatasetFact(
+                f"{name}@v{number}", tuple(json.loads(parents)), job, str(json.loads(operation).get("op", "made"))
+            )
+            for name, number, parents, operation, job in database.read(_DATA)
+        ],
+        evaluations=[
+            EvaluationFact(name, dataset, tuple(models.split(",")), job)
+            for name, dataset, models, job in database.read(_EVALUATIONS)
+        ],
+        decisions=[DecisionFact(*row) for row in database.read(_DECISIONS)],
+        moves=[
+            Move(seq, at, actor, action, use_case, model, json.loads(evidence))
+            for seq, at, actor, action, use_case, model, evidence in database.read(_MOVES)
+            if action in _SERVING
+        ],
+        approvals=[ApprovalFact(*row) for row in database.read(_APPROVALS)],
+    )
+
+
+def _cards(database: Database) -> list[ModelCard]:
+    cards = [(ModelCard.model_validate_json(text), job) for text, job in database.read(_CARDS)]
+    return [card.model_copy(update={"job": card.job or job}) for card, job in cards]
+
+
+def _count_answers(workspace: Workspace) -> list[AnswerCount]:
+    found = []
+    for folder in all_logs(workspace.folders):
+        days = workspace.settings.log.of(folder.use_case).retention_days
+        counts = reading.count_by_model(folder, since=reading.retention_start(workspace.clock.now(), days))
+        found += [AnswerCount(folder.use_case, model, count) for model, count in counts.items()]
+    return found
+
+
+def trace_answer(workspace: Workspace, prediction: str) -> Trace:
+    """Everything that an answer rests on. Raises INVALID or NOT_FOUND with the reason."""
+    use_case, answer = answer_lookup.find_answer(workspace, prediction)
+    start = f"answer:{answer.id}"
+    told = AnswerFact(answer.id, use_case, answer.model, answer.at)
+    graph = build_graph(_read_catalog(workspace)._replace(answer=told))
+    return Trace((start,), graph.upstream([start]), forward=False)
+
+
+def trace_model(workspace: Workspace, ref: str) -> Trace:
+    """What a version came from, and what was made, decided and answered by it. `ref`: `name@v3`, or a base model."""
+    graph = build_graph(read_facts(workspace))
+    start = f"model:{ref}" if f"model:{ref}" in graph.nodes else f"base:{ref}"
+    around = {*graph.upstream([start]).nodes, *graph.downstream([start]).nodes}
+    return Trace((start,), graph.within(around), forward=False)
+
+
+def trace_impact(
+    workspace: Workspace, pool: Pool, ref: str, *, example: str | None = None, group: str | None = None
+) -> Impact:
+    """What came of a dataset (`name`: all versions, `name@v3`), of a single example or group of it, of a model version
+    or of a base model.
+
+    An example reaches only models whose training read it. Raises NOT_FOUND for what is not there.
+    """
+    graph = build_graph(read_facts(workspace))
+    if example is not None or group is not None:
+        holding = _versions_with_example(workspace, pool, ref, example, group)
+        # what was made of such a version may have lost the example: only those that hold it themselves count
+        made = {
+            edge.target for edge in graph.edges if edge.source in holding and not edge.target.startswith("dataset:")
+        }
+        graph = graph.within({*holding, *graph.downstream(each for each in made if _is_job_or_model(each)).nodes})
+        start = tuple(sorted(holding))
+    else:
+        start = _start_nodes(workspace, graph, ref)
+        graph = graph.downstream(start)
+    models = tuple(node.name for node in graph.of_kind("model"))
+    answers = {node.name: int(node.facts.get("count", 0)) for node in graph.of_kind("answers")}
+    return Impact(Trace(start, graph, forward=True), models, answers, tuple(_recent_answers(workspace, models)))
+
+
+def _is_job_or_model(name: str) -> bool:
+    return name.startswith(("job:", "model:"))
+
+
+def _start_nodes(workspace: Workspace, graph: Graph, ref: str) -> tuple[str, ...]:
+    exact = [f"{kind}:{ref}" for kind in ("dataset", "model", "base") if f"{kind}:{ref}" in graph.nodes]
+    if exact:
+        return tuple(exact)
+    names = versions.names(workspace.database)
+    if ref.partition("@")[0].partition(":")[0] in names:
+        wanted = dataset_ref(ref)
+        if wanted.version is None and wanted.tag is None:
+            own = [node.id for node in graph.of_kind("dataset") if node.name.partition("@")[0] == wanted.name]
+            return tuple(own)
+        return (f"dataset:{versions.resolve(workspace.database, wanted).ref}",)
+    if ref.partition("@")[0] in registry.names(workspace.database):
+        return (f"model:{registry.resolve(workspace.database, workspace.folders, model_ref(ref)).ref}",)
+    known = [*names, *registry.names(workspace.database), *(node.name for node in graph.of_kind("base"))]
+    raise unknown("dataset, model or base model", ref, known, next=[Call("describe_dataset", {}, "for the datasets")])
+
+
+def _versions_with_example(
+    workspace: Workspace, pool: Pool, ref: str, example: str | None, group: str | None
+) -> set[str]:
+    """The versions, of any dataset, in whose training part an example or the same one lies."""
+    name = dataset_ref(ref).name
+    if name not in versions.names(workspace.database):
+        raise unknown(
+            "dataset", name, versions.names(workspace.database), next=[Call("describe_dataset", {}, "for all")]
+        )
+    manifests = [json.loads(text) for (text,) in workspace.database.read(_MANIFESTS)]
+    target = {"dataset": name, "group": group, "example": example}
+    payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target}
+    found: dict[str, Any] = pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS)
+    if not found["versions"]:
+        what = f"group {group!r}" if group is not None else f"example {example!r}"
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"No version of {name!r} holds the {what}.",
+            next=[Call("query_dataset", {"dataset": name, "sql": "SELECT id, group_key FROM examples"})],
+        )
+    return {f"dataset:{each}" for each, _, learned in found["versions"] if learned}
+
+
+def _recent_answers(workspace: Workspace, models: Sequence[str]) -> list[str]:
+    """The newest answers of these versions that are logged."""
+    found: list[str] = []
+    for folder in all_logs(workspace.folders) if models else ():
+        days = workspace.settings.log.of(folder.use_case).retention_days
+        since = reading.retention_start(workspace.clock.now(), days)
+        found += reading.answers(folder, since=since, columns=["id"], models=models)["id"].to_pylist()
+    return sorted(found, reverse=True)[:_SHOWN]
+
+
+def trace_foreign_model(ref: str, base: str | None) -> Trace:
+    """Of a model that is not of this workspace."""
+    nodes = {f"base:{name}": Node(f"base:{name}", "base", name, {}) for name in (ref, base) if name}
+    edges = (Edge(f"base:{base}", f"base:{ref}", "was the base of"),) if base else ()
+    return Trace((f"base:{ref}",), Graph(nodes, edges), forward=False)
+
+
+def model_of_answer(workspace: Workspace, prediction: str) -> str:
+    """The version that gave an answer. Raises INVALID or NOT_FOUND."""
+    return answer_lookup.find_answer(workspace, prediction)[1].model
+
+
+def is_answer(ref: str) -> bool:
+    return prediction_ids.parse(ref) is not None

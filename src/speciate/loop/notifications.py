@@ -1,0 +1,319 @@
+"""Tells people: sends notices to a webhook or hands them to a command, each in a thread that nobody waits for.
+
+Each hook reads the events behind its cursor, which is in a file and moves on only once a notice was taken: so none is
+lost to a crash, and one may come twice (its id tells). A hook that fails is tried again, ever less often, and the
+failure is in its file for `get_status`. The first time a hook begins with what happens from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from speciate import hosts
+from speciate.environment import clean_environment
+from speciate.errors import SpeciateError
+from speciate.jobs.folder import write_whole
+from speciate.settings import Notify, Settings
+from speciate.workspace.database import Event
+from speciate.workspace.workspace import Workspace
+
+_LOOK_SECONDS = 30.0
+_FIRST_GAP, _LONGEST_GAP = 1.0, 300.0
+_HTTP_SECONDS, _COMMAND_SECONDS = 10.0, 30.0
+_JOIN_SECONDS = 2.0
+_BATCH = 200
+_SAVE_EVENTS = 2000
+"""Of no interest, after which the cursor is written all the same: the next daemon is not to read them again."""
+_JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
+_BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
+_log = logging.getLogger(__name__)
+
+Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake", "disk"]
+
+
+class Notice(NamedTuple):
+    """What a person is told. It holds no text of others: names are cleaned, reasons and errors are left out, and
+    `get_status` has them."""
+
+    id: str
+    """The same for the same event, so that who gets it twice can tell."""
+    at: float
+    kind: Kind
+    text: str
+    """A sentence."""
+    subject: str
+    data: dict[str, str]
+
+
+Deliver = Callable[[Notice], None]
+
+
+class DeliveryFailed(Exception):
+    """The hook did not take a notice; the text says why, in our words."""
+
+
+class HookState(BaseModel):
+    """The file of a hook."""
+
+    model_config = ConfigDict(frozen=True)
+    seq: int
+    """The last event that was dealt with."""
+    failing: str | None = None
+    since: float | None = None
+
+
+class Hook:
+    """One way to tell. `look` is one pass, for tests; `start` makes passes in a thread."""
+
+    def __init__(self, workspace: Workspace, name: str, deliver: Deliver) -> None:
+        self.name, self._workspace, self._deliver = name, workspace, deliver
+        self._path = _file(workspace.folders.root, name)
+        newest = workspace.database.last_seq
+        self._state = _read(self._path) or HookState(seq=newest)
+        if self._state.seq > newest:  # the catalog is an older one that was put back: its numbers are used again
+            self._state = self._state.model_copy(update={"seq": newest})
+        self._saved = 0
+        self._save()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._gap = _FIRST_GAP
+        self._thread = threading.Thread(target=self._loop, name=f"notify {name}", daemon=True)
+
+    def start(self) -> None:
+        self._workspace.database.listen(lambda events: self._wake.set())
+        self._thread.start()
+
+    def stop(self) -> None:
+        """A delivery that is under way is not waited for: it is done again by the next daemon."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)  # who is reading the catalog has read it by then
+
+    def look(self) -> bool:
+        """Tell all that is new. False where the hook failed: what it did not take is told again."""
+        database = self._workspace.database
+        while not self._stop.is_set() and (events := database.events_after(self._state.seq, _BATCH)):
+            for event in events:
+                if self._stop.is_set():
+                    return True  # the catalog is about to close; the next daemon goes on behind what was taken
+                notice = notice_of(self._of_jobs(event), self._workspace.settings.notify, self._workspace_id)
+                if notice and not self._told(notice, event.seq):
+                    return False
+            self._state = self._state.model_copy(update={"seq": events[-1].seq})
+            if self._state.seq - self._saved >= _SAVE_EVENTS:
+                self._save()
+        return True
+
+    def _told(self, notice: Notice, seq: int) -> bool:
+        try:
+            self._deliver(notice)
+        except DeliveryFailed as error:
+            since = self._state.since or self._workspace.clock.now()
+            self._state = HookState(seq=seq - 1, failing=str(error), since=since)
+        else:
+            self._state = HookState(seq=seq)
+        self._save()
+        return self._state.failing is None
+
+    def _of_jobs(self, event: Event) -> Event:
+        """Ends of jobs with what the event does not say."""
+        if event.type not in ENDS:
+            return event
+        row = self._workspace.database.read_one(_JOB, [event.subject])
+        return event._replace(data={"kind": row[0], "parent": row[1]}) if row else event
+
+    @cached_property
+    def _workspace_id(self) -> str:
+        """Tells workspaces apart, wherever they lie: by the moment of their first event."""
+        ((began,),) = self._workspace.database.read(_BEGAN)
+        return hashlib.sha256(repr(began).encode()).hexdigest()[:12]
+
+    def _save(self) -> None:
+        try:
+            write_whole(self._path, self._state.model_dump_json(), 0o600)
+            self._saved = self._state.seq
+        except OSError:
+            _log.exception("the cursor of the notifications by %s could not be written", self.name)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(_LOOK_SECONDS)
+            self._wake.clear()
+            try:
+                held = not self._stop.is_set() and self.look()
+            except Exception:  # noqa: BLE001 - the catalog is closing, say: the next pass may succeed
+                _log.exception("notifications by %s failed", self.name)
+                held = False
+            if held:
+                self._gap = _FIRST_GAP
+            elif not self._stop.is_set():
+                _log.warning("notifications by %s: %s", self.name, self._state.failing)
+                self._stop.wait(self._gap)
+                self._gap = min(2 * self._gap, _LONGEST_GAP)
+                self._wake.set()
+
+
+def hooks(workspace: Workspace) -> list[Hook]:
+    """Those of the settings. What a hook that is there no more had left to tell is forgotten."""
+    notify, found = workspace.settings.notify, list[Hook]()
+    if notify.webhook:
+        found.append(Hook(workspace, "webhook", webhook(workspace.settings)))
+    if notify.command:
+        found.append(Hook(workspace, "command", command(notify.command)))
+    for name in {"webhook", "command"} - {hook.name for hook in found}:
+        _file(workspace.folders.root, name).unlink(missing_ok=True)
+    return found
+
+
+def alerts(workspace: Workspace) -> list[str]:
+    """What a person must know of hooks that fail."""
+    found = []
+    for name in ("webhook", "command"):
+        state = _read(_file(workspace.folders.root, name))
+        if state and state.failing:
+            found.append(f"Notifications by {name} do not arrive: {state.failing}. They are tried again.")
+    return found
+
+
+def document(notice: Notice) -> dict[str, object]:
+    """As hooks get it. `text` alone is what chat services show."""
+    return {
+        "text": notice.text, "id": notice.id, "kind": notice.kind, "at": notice.at, "subject": notice.subject,
+        **notice.data,
+    }  # fmt: skip
+
+
+def webhook(settings: Settings) -> Deliver:
+    """Sends a POST to the settings' address. The peer must be public or listed, and so must one without TLS."""
+    address, listed = str(settings.notify.webhook), frozenset(settings.private_hosts)
+    parts = urlsplit(address)
+    host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+
+    def deliver(notice: Notice) -> None:
+        import httpx2
+
+        if parts.scheme != "https" and not hosts.is_listed(host, port, listed):
+            raise DeliveryFailed(f"{host} has no TLS, and no person listed it (speciate hosts add {host}:{port})")
+        try:
+            hosts.check_url(address, listed)
+            with (
+                hosts.guard(httpx2.Client(timeout=_HTTP_SECONDS, follow_redirects=False), listed) as client,
+                client.stream("POST", address, json=document(notice)) as answer,
+            ):
+                status = answer.status_code
+        except SpeciateError as error:
+            raise DeliveryFailed(str(error)) from None
+        except (httpx2.HTTPError, OSError) as error:
+            raise DeliveryFailed(f"{host} could not be asked ({type(error).__name__})") from None
+        if not 200 <= status < 300:
+            raise DeliveryFailed(f"{host} answered with status {status}")
+
+    return deliver
+
+
+def command(argv: Sequence[str]) -> Deliver:
+    """Runs a program with the text as its last argument and the document as its input."""
+
+    def deliver(notice: Notice) -> None:
+        try:
+            process = subprocess.Popen(
+                [*argv, notice.text], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=clean_environment(), start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise DeliveryFailed(f"the command could not be started ({error.strerror})") from None
+        try:
+            process.communicate(json.dumps(document(notice)).encode(), timeout=_COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise DeliveryFailed(f"the command did not end within {_COMMAND_SECONDS:g} s") from None
+        if process.returncode:
+            raise DeliveryFailed(f"the command ended with status {process.returncode}")
+
+    return deliver
+
+
+def _file(root: Path, name: str) -> Path:
+    return root / f"notify-{name}.json"
+
+
+def _read(path: Path) -> HookState | None:
+    try:
+        return HookState.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+_STRANGE = re.compile(r"[^\w@.:/-]")
+_LONGEST_NAME = 96
+ENDS = {
+    "job.succeeded": "succeeded", "job.failed": "failed", "job.dead": "was given up", "job.cancelled": "was cancelled",
+}  # fmt: skip
+_UNWANTED = {"job.failed", "job.dead"}
+
+
+def notice_of(event: Event, notify: Notify, workspace: str) -> Notice | None:
+    """What to tell of an event; None where it is of no interest. `workspace`: what the notices' ids begin with. Ends of
+    jobs bring their `kind`; those of a composite's children, with their `parent`, are told by the composite's end."""
+    said = _describe_event(event, notify)
+    if said is None:
+        return None
+    kind, text, data = said
+    return Notice(f"{workspace}-{event.seq}", event.at, kind, text, _name(event.subject), data)
+
+
+def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, str]] | None:
+    data, use_case = event.data, _name(event.subject.removeprefix("use_case:"))
+    named = {key: _name(data[key]) for key in _NAMES if isinstance(data.get(key), str)}
+    if event.type == "approval.requested":
+        approval = named.get("approval", "")
+        text = f"{use_case}: {named.get('action', 'something')} waits for a person: speciate approve {approval}"
+        return "waiting", text, named
+    if event.type in ENDS:
+        if data.get("parent") or notify.jobs == "none" or (notify.jobs == "failed" and event.type not in _UNWANTED):
+            return None
+        return "job", f"{named.get('kind', 'A job')} {_name(event.subject)} {ENDS[event.type]}.", named
+    if event.type == "alias.moved" and data.get("action") == "rollback":
+        who = f"the bake took {named.get('before')} back" if data.get("actor") == "bake" else "it was rolled back"
+        return "rollback", f"{use_case} is served by {named.get('after')} again: {who}.", named
+    if event.type == "canary.ended":
+        how = "was taken back by the bake" if data.get("actor") == "bake" else "was ended"
+        return "canary", f"{use_case}: the canary {named.get('model')} {how}.", named
+    if event.type == "canary.survived":
+        return "canary", f"{use_case}: the canary {named.get('model')} held; it waits to get all requests.", named
+    if event.type == "slot.refused":
+        return (
+            "refused",
+            f"{use_case}: the deployment did not let {named.get('model')} serve; get_status says why.",
+            named,
+        )
+    if event.type == "bake.broken":
+        return "bake", f"{use_case}: {named.get('model')} breaks its limits and was left serving; get_status.", named
+    if event.type == "disk.low":
+        return "disk", "The disk is nearly full: runs stopped at a checkpoint and wait; get_status says what to do.", {}
+    if event.type == "disk.enough":
+        return "disk", "The disk has room again: runs go on.", {}
+    return None
+
+
+_NAMES = ("approval", "action", "kind", "before", "after", "model", "alias", "audit")
+
+
+def _name(text: Any) -> str:
+    """Letters, digits and the signs of names alone."""
+    return _STRANGE.sub("_", str(text))[:_LONGEST_NAME]

@@ -1,1 +1,0 @@
-"""Forms in space: surfaces and clouds of points."""

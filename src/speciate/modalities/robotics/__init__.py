@@ -1,0 +1,1 @@
+"""Episodes of robots: LeRobot-style bundles and MCAP files."""

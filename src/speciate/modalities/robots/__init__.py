@@ -1,1 +1,0 @@
-"""What a robot saw and did, step by step."""

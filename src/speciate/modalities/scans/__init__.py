@@ -1,1 +1,0 @@
-"""Scans of bodies: DICOM, NIfTI, and what is drawn upon them."""

@@ -1,1 +1,0 @@
-"""Sound: recordings, and the sound of a film."""

@@ -1,0 +1,1 @@
+"""Videos: containers and packets, checked against what they declare; frames by time; motion."""

@@ -1,1 +1,0 @@
-"""Films: what their packets say, and frames that are sought rather than decoded from the start."""

@@ -1,0 +1,295 @@
+"""The job kind `fetch`: a model that others published becomes a version of the registry.
+
+It comes from the hub at one commit, or from a folder. Only loadable files are taken (trust.py). Files are fetched into
+the cache, where the next attempt finds them, and sealed as one version, which says where it comes from.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate import hf_hub, secrets
+from speciate.environment import hub_endpoint
+from speciate.errors import Call, Code, SpeciateError
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run, Stopped, Transient
+from speciate.models import licenses, model_folder, registry, sealed, trust
+from speciate.models.backbones.architectures import modality_of
+from speciate.models.model_card import ModelCard
+from speciate.refs import SOURCES, ModelRef, check_name, is_model_ref, model_ref
+from speciate.secrets import SecretRequest
+from speciate.vocabulary import TASKS, find_task
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+PUBLISHED = "published"
+"""The method of a card: how others made it is not known."""
+IMAGE_TEXT = "image-text-to-text"
+_IMAGE_TEXT_PARTS = ("image.image", "question.text")
+"""Parts of the inputs of a published model of that task."""
+_KEY = "huggingface"
+_STAGED = "model"
+_SHOWN = 20
+Answer = TypeVar("Answer")
+
+
+class FetchSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    """Of the model that gets its next version."""
+    source: str
+    """`hf:org/name`, `hf:org/name@REVISION`, `timm:NAME`, or `path:/dir`."""
+    task: str | None = None
+    license: str | None = None
+
+
+class FetchPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    spec: FetchSpec
+    host: str | None = None
+    """The hub, if a key for it is stored."""
+
+
+class Source(BaseModel):
+    """Where a version comes from, as its card keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+    source: str
+    repository: str | None = None
+    revision: str | None = None
+    """The commit."""
+    wanted: str | None = None
+    """The branch, tag or commit that the caller named."""
+    set_aside: dict[str, str] = {}
+    """Excluded files, with the reason."""
+    scanned_by: str | None = None
+    """The scanner that found no pickle that runs code among the files; None: none is installed."""
+
+
+def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
+    check_name("model", spec.name)
+    registry.check_free(workspace.database, spec.name)
+    if spec.task is not None:
+        find_task(spec.task)
+    if spec.license is not None:
+        licenses.wanted([spec.license])
+    if not is_model_ref(spec.source):
+        raise _no_source(spec.source)
+    ref = model_ref(spec.source)
+    resolved = {"model": spec.name, "source": spec.source}
+    if ref.source == "path":
+        folder = Path(ref.name)
+        if not folder.is_dir():
+            raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
+        model_folder.check_weights(folder)
+        trust.choose(_names(folder))
+        return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
+    repository, _ = _repository(ref)
+    host = urlsplit(hub_endpoint()).netloc.lower()
+    keys = (SecretRequest(_KEY, host),) if _has_key(host) else ()
+    return Plan(
+        payload=FetchPayload(spec=spec, host=host if keys else None),
+        resolved=resolved | {"repository": repository, "server": hub_endpoint()},
+        secrets=keys,
+    )
+
+
+def _repository(ref: ModelRef) -> tuple[str, str | None]:
+    """(org/name, revision) of a ref. Raises INVALID for a ref that is not a hub's."""
+    name, _, revision = ref.name.partition("@")
+    if ref.source == "timm":
+        name = f"timm/{name}"
+    if ref.source not in ("hf", "timm") or not hf_hub.is_repository(name):
+        raise _no_source(str(ref))
+    return name, revision or None
+
+
+def _no_source(source: str) -> SpeciateError:
+    bare = source.partition(":")[0] not in SOURCES
+    folder = f"For a folder, call register_model with source={f'path:{source}'!r}. Otherwise with"
+    hint = folder if bare else "Call with"
+    return SpeciateError(
+        Code.INVALID,
+        f"{source[:200]!r} cannot be fetched.",
+        f"{hint} source='hf:org/name', 'timm:NAME' or 'path:/dir'; search_models finds some.",
+    )
+
+
+def _has_key(host: str) -> bool:
+    try:
+        return bool(secrets.get(_KEY, host))
+    except SpeciateError:
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of its entries; a subfolder's name ends in `/`, so that it is not taken for a file."""
+    return [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def run(run: Run) -> dict[str, Any]:
+    spec = run.read_payload(FetchPayload).spec
+    ref = model_ref(spec.source)
+    staged = run.folder.outputs / _STAGED
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    if ref.source == "path":
+        folder = Path(ref.name)
+        where = Source(source=spec.source, set_aside=trust.take(folder, staged).excluded)
+        scanned = trust.scan(folder)
+        if sealed.is_sealed_export(staged):
+            return {"card": _take_exported(spec, folder, staged, scanned, run).model_dump()}
+        details = _readme_metadata(staged / "README.md")
+    else:
+        found = _find_revision(run, ref)
+        chosen = trust.choose(file.name for file in found.files)
+        folder = run.folders.cache / "published" / found.repository.replace("/", "--") / found.commit
+        _download(run, found, chosen.files, folder)
+        trust.check(folder)
+        scanned = trust.scan(folder)
+        for name in chosen.files:
+            os.link(folder / name, staged / name)
+        details = found.details
+        where = Source(
+            source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
+            wanted=_repository(ref)[1], set_aside=chosen.excluded,
+        )  # fmt: skip
+    trust.check(staged)
+    card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
+    card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
+    return {"card": card.model_dump()}
+
+
+def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.ScanResult, run: Run) -> ModelCard:
+    """A model that export_model wrote: its sealed files, and the facts of its card. `staged`: a copy of the folder,
+    which is replaced by the sealed files alone."""
+    copy = run.folder.path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    staged.rename(copy)
+    staged.mkdir()
+    try:
+        facts = sealed.take_export(copy, staged)
+    except SpeciateError as error:
+        raise SpeciateError(
+            error.code, error.message.replace(str(copy), str(folder)), error.recovery, error.foreign
+        ) from error
+    shutil.rmtree(copy)
+    trust.check(staged)
+    facts |= {"task": spec.task} if spec.task else {}
+    facts |= {"license": licenses.spdx(spec.license)} if spec.license else {}
+    where = Source(source=spec.source, scanned_by=scanned.by)
+    return ModelCard.model_validate(
+        facts | {"name": spec.name, "id": sealed.check(staged), "job": run.job, "bytes": _size(staged),
+                 "recipe": facts["recipe"] | where.model_dump(exclude_none=True)}
+    )  # fmt: skip
+
+
+def _find_revision(run: Run, ref: ModelRef) -> hf_hub.Revision:
+    repository, wanted = _repository(ref)
+    return _retry_later(lambda: hf_hub.find_revision("model", repository, wanted, _token(run)))
+
+
+def _download(run: Run, found: hf_hub.Revision, names: Iterable[str], folder: Path) -> None:
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, "bytes", f"fetching {found.repository}")
+
+    _retry_later(lambda: hf_hub.download(found, list(names), folder, _token(run), progress))
+
+
+def _retry_later(request: Callable[[], Answer]) -> Answer:
+    """If the hub is unavailable, the engine retries the job after growing pauses."""
+    try:
+        return request()
+    except SpeciateError as error:
+        if error.code is Code.UNAVAILABLE:
+            raise Transient(f"{error.message} {error.recovery}") from error
+        raise
+
+
+def _token(run: Run) -> str | None:
+    return run.secret(_KEY) if run.read_payload(FetchPayload).host else None
+
+
+def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any]) -> ModelCard:
+    metadata = details.get("card") or {}
+    license_ = str(metadata.get("license") or "") or next(
+        (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
+    )
+    task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
+    reads_images = task == IMAGE_TEXT
+    return ModelCard(
+        name=spec.name,
+        task=task,
+        modality="multimodal" if reads_images else modality_of(spec.name, staged),
+        parts=_IMAGE_TEXT_PARTS if reads_images else (),
+        method=PUBLISHED,
+        parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)),
+        bytes=_size(staged),
+        license=licenses.spdx(spec.license or license_),
+        recipe=where.model_dump(exclude_none=True),
+        base_model=_base(metadata.get("base_model")),
+    )
+
+
+def _readme_metadata(readme: Path) -> dict[str, Any]:
+    """The front matter of a README, as the hub would return it; empty if there is none, or no library to read it."""
+    try:
+        from huggingface_hub import metadata_load
+
+        metadata = metadata_load(readme) or {}
+    except Exception:  # noqa: BLE001 - whatever is wrong with it: a README is no reason to refuse a model
+        return {}
+    task = metadata.get("pipeline_tag")
+    return {"card": metadata, "task": task if isinstance(task, str) else None}
+
+
+def _base(named: Any) -> str | None:
+    """The base model that a card names."""
+    name = named[0] if isinstance(named, list) and named else named
+    return f"hf:{name}" if isinstance(name, str) and hf_hub.is_repository(name) else None
+
+
+class FetchedModel(NamedTuple):
+    card: ModelCard
+    folder: Path
+    workspace: Path
+
+
+def collect(folder: RunFolder) -> FetchedModel:
+    card, staged = ModelCard.model_validate((folder.result() or {})["card"]), folder.outputs / _STAGED
+    if sealed.check(staged) != card.id:
+        raise SpeciateError(
+            Code.REFUSED, f"{staged} is not what the run sealed.", next=[Call("control_job", {"action": "retry"})]
+        )
+    return FetchedModel(card, staged, Path(folder.spec()["workspace"]))
+
+
+def commit(tx: Transaction, job: Job, fetched: FetchedModel) -> dict[str, Any]:
+    card = registry.register(tx, Folders(fetched.workspace), fetched.card, fetched.folder)
+    source = Source.model_validate(fetched.card.recipe)  # this fetch's; the version may be an earlier one
+    excluded = source.set_aside
+    report = {
+        "license": card.license, "parameters": card.parameters, "bytes": card.bytes, "modality": card.modality,
+        "revision": card.recipe.get("revision"), "set_aside": len(excluded),
+        "scanned_by": source.scanned_by or "no scanner: pip install 'speciate[scan]'",
+        "untrusted": {"set_aside": dict(list(excluded.items())[:_SHOWN])},
+    }  # fmt: skip
+    return {"model": card.ref, "report": report}
+
+
+KIND = Kind(name="fetch", spec=FetchSpec, plan=plan, run="speciate.models.fetch:run", collect=collect, commit=commit)

@@ -1,0 +1,3 @@
+"""Language models: loading, chat templates, generation, vision-language models. torch and transformers are imported
+late.
+"""

@@ -1,0 +1,384 @@
+"""Search and ranking of models: hard constraints first, then an order whose score parts are all shown.
+
+A constraint holds or it does not; an unknown fact does not hold, and is counted apart. The result always states how
+many models each constraint removes and how many more there would be without it, so that a caller without hits knows
+which constraint to relax. Words are ranked by BM25 (bm25s), whose counts are cached in a folder by the texts, so that a
+new process reads them in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.errors import unknown
+from speciate.models.search import embeddings
+from speciate.models.search.model_families import families
+from speciate.models.search.search_query import AtLeast, Catalogue, Query, constraints
+
+if TYPE_CHECKING:
+    from bm25s import BM25  # brings scipy, which only a search needs
+
+
+Sort = Literal["relevance", "published", "parameters", "released", "price"]
+_FUSION = 60
+"""k of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+_HALF_LIFE_DAYS = 365.0
+_WEIGHTS = {"words": 3.0, "meaning": 3.0}
+"""The query counts more than the date or the use of a model; each other part counts once."""
+_NEAREST = 50
+"""So many models match a query by meaning, without any of its words."""
+_FORM = 1
+"""Raise it when `words` or the library's arrays change: cached counts are then computed anew."""
+_KEPT = 4
+"""Cached counts in a folder; older ones are deleted."""
+_SCORES = npt.NDArray[np.float64]
+_PLACES = npt.NDArray[np.int64]
+
+
+class Dropped(NamedTuple):
+    """The effect of one constraint: models that fail it, models without the fact, and how many more models there would
+    be without it."""
+
+    fails: int
+    unknown: int
+    alone: int
+
+
+class Hit(NamedTuple):
+    row: dict[str, Any]
+    score_parts: dict[str, float]
+    children: int = 0
+    """Further models of its family that pass every constraint."""
+
+
+class SearchResult(NamedTuple):
+    hits: list[Hit]
+    total: int
+    """Models that pass every constraint."""
+    shown: int
+    """Their rows, with each family as one row."""
+    dropped_by: dict[str, Dropped]
+    by_meaning: bool = False
+    """Whether a vector of the query took part in the order."""
+    lifted: tuple[str, ...] = ()
+    """If no model is left: the fewest constraints without which some are."""
+    known: int = 0
+    """Models that were searched."""
+
+
+class ModelIndex:
+    """A table of models (index.SCHEMA), ready to be searched. Thread-safe."""
+
+    def __init__(self, table: pa.Table, cache: Path | None = None) -> None:
+        """`cache`: a folder for results that take long to compute from a table."""
+        table = table.combine_chunks()  # rows are taken from one chunk ten times faster than from several
+        self._table, self._count = table, table.num_rows
+        self._catalogue = Catalogue(table)
+        refs, texts = table["ref"].to_pylist(), table["what"].to_pylist()
+        self._places = {ref: place for place, ref in enumerate(refs)}
+        self._words = Bm25Index([f"{ref} {what}" for ref, what in zip(refs, texts, strict=True)], cache)
+        self._meanings = embeddings.read_vectors(cache, embeddings.texts(table)) if cache else None
+        self._families = families(table)
+        self._released = np.array([date or "NaT" for date in table["released"].to_pylist()], "datetime64[D]")
+        self._use = np.log1p(np.asarray(table["downloads"].fill_null(0), np.float64))
+        self._access_kinds, self._access_kind = _access_kinds(table)
+
+    @property
+    def encoder(self) -> str | None:
+        """The encoder that the vectors of queries must come from; None: there are no vectors here."""
+        return self._meanings.encoder if self._meanings else None
+
+    def search(
+        self,
+        query: Query,
+        *,
+        sort: Sort = "relevance",
+        limit: int = 20,
+        offset: int = 0,
+        today: str,
+        usable: Callable[[pa.Table], Sequence[bool]] | None = None,
+        vector: npt.NDArray[np.float32] | None = None,
+    ) -> SearchResult:
+        """The models that pass every constraint, best first, each family as one row.
+
+        `today`: ISO date, for their age. `usable`: which models of a table can be used here and now; it is called with
+        one model for each kind of access. `vector`: of the query's text, made by `encoder`. Raises NOT_FOUND for
+        `children_of` an unknown model.
+        """
+        wanted = constraints(query)
+        checks = dict(zip([each.name for each in wanted], self._catalogue.check(wanted), strict=True))
+        if query.installed and usable is not None:
+            checks["installed"] = np.asarray(usable(self._access_kinds), np.int8)[self._access_kind]
+        if query.children_of is not None:
+            family = self._families.of[self._place(query.children_of)]
+            checks["children_of"] = (self._families.of == family).astype(np.int8)
+        inside = np.flatnonzero(_all([known == 1 for known in checks.values()], self._count))
+        parts = self._parts(inside, query, today, vector)
+        order = self._order(inside, parts, sort)
+        total = len(order)
+        children = np.zeros(total, np.int64)
+        if query.children_of is None:
+            order, children = self._collapsed(inside, order, parts.get("words"), query, sort)
+        chosen = order[offset : offset + limit]
+        rows = self._table.take(pa.array(inside[chosen])).to_pylist()
+        hits = [
+            Hit(row, {name: round(float(part[place]), 4) for name, part in parts.items()}, count)
+            for row, place, count in zip(rows, chosen.tolist(), children[offset : offset + limit].tolist(), strict=True)
+        ]
+        dropped = _dropped(checks, self._count)
+        return SearchResult(
+            hits,
+            total,
+            len(order),
+            dropped,
+            "meaning" in parts,
+            () if total else _blocking_constraints(checks, dropped),
+            self._count,
+        )
+
+    def row(self, ref: str) -> dict[str, Any] | None:
+        """The row of one model, by its ref or as `hf:org/name`; None for an unknown one."""
+        place = self._places.get(ref)
+        if place is None and ref.startswith("hf:"):
+            place = pc.index(self._table["hub"], ref.removeprefix("hf:")).as_py()
+        return None if place is None or place < 0 else dict(self._table.slice(place, 1).to_pylist()[0])
+
+    def refs(self) -> Collection[str]:
+        return self._places.keys()
+
+    def published(self) -> set[tuple[str, str]]:
+        """(benchmark, metric) of every published value, as published."""
+        inside = self._table["published"].combine_chunks().flatten()
+        pairs = zip(inside.field("benchmark").to_pylist(), inside.field("metric").to_pylist(), strict=True)
+        return {(benchmark, metric) for benchmark, metric in pairs if benchmark and metric}
+
+    def _place(self, ref: str) -> int:
+        if ref not in self._places:
+            raise unknown("model", ref, self._places, "children_of takes the ref of a row that search_models showed.")
+        return self._places[ref]
+
+    def _parts(
+        self, inside: _PLACES, query: Query, today: str, vector: npt.NDArray[np.float32] | None
+    ) -> Mapping[str, _SCORES]:
+        """The score of each model from 0 to 1 for each criterion; only criteria that apply to this query."""
+        parts: dict[str, _SCORES] = {}
+        if (scores := self._words.scores(query.text)) is not None:
+            scores = scores[inside]
+            parts["words"] = scores / max(scores.max(initial=0.0), 1e-9)
+        if vector is not None and self._meanings is not None:
+            parts["meaning"] = np.maximum(self._meanings.vectors[inside] @ vector, 0.0).astype(np.float64)
+        if query.published:
+            parts["published"] = _percentiles(self._catalogue.published(query.published[0])[inside], query.published[0])
+        released = self._released[inside]
+        if not np.isnat(released).all():
+            days = (np.datetime64(today) - released).astype(np.float64)
+            parts["recency"] = np.where(np.isnat(released), 0.0, 0.5 ** (np.maximum(days, 0.0) / _HALF_LIFE_DAYS))
+        if (most := self._use[inside].max(initial=0.0)) > 0:
+            parts["use"] = self._use[inside] / most
+        return parts
+
+    def _order(self, inside: _PLACES, parts: Mapping[str, _SCORES], sort: Sort) -> _PLACES:
+        fused = np.zeros(len(inside))
+        for name, part in parts.items():
+            ranks = np.argsort(np.argsort(-part, kind="stable"), kind="stable")
+            fused += np.where(part > 0, _WEIGHTS.get(name, 1.0) / (_FUSION + 1 + ranks), 0.0)
+        words, near = parts.get("words"), parts.get("meaning")
+        if words is not None or near is not None:
+            fused += _matching(words, near)  # models without a match do not come first
+        match sort:
+            case "published" if "published" in parts:
+                key = -parts["published"]
+            case "parameters":
+                key = _numbers(self._table["parameters"], inside)
+            case "price":
+                key = _numbers(self._table["usd_per_1m_output"], inside)
+            case "released":
+                known = ~np.isnat(self._released[inside])
+                key = np.where(known, -self._released[inside].astype(np.float64), np.inf)
+            case _:
+                key = -fused
+        return np.lexsort((np.arange(len(inside)), -fused, key))
+
+    def _collapsed(
+        self, inside: _PLACES, order: _PLACES, words: _SCORES | None, query: Query, sort: Sort
+    ) -> tuple[_PLACES, _PLACES]:
+        """The representative of each family, in the place of its best model, and how many more models it stands for.
+
+        All of them pass every constraint. Models that differ in a requested published value are separate rows. The
+        representative is the best model, or the base if the order is by relevance and words do not favour the best.
+        """
+        family = self._families.of[inside]
+        for wanted in query.published:
+            values = np.nan_to_num(self._catalogue.published(wanted)[inside], nan=np.inf)
+            _, family = np.unique(np.stack([family, values]), axis=1, return_inverse=True)
+            family = family.reshape(-1)
+        _, first, group, sizes = np.unique(family[order], return_index=True, return_inverse=True, return_counts=True)
+        group = group.reshape(-1)
+        standing = order[first]
+        if sort == "relevance":
+            for place in np.flatnonzero(self._families.base[inside[order]] & (sizes[group] > 1)):
+                best, base = standing[group[place]], order[place]
+                if words is None or words[base] >= words[best]:
+                    standing[group[place]] = base
+        rank = np.argsort(first)
+        return standing[rank], sizes[rank] - 1
+
+
+def _dropped(checks: Mapping[str, npt.NDArray[np.int8]], count: int) -> dict[str, Dropped]:
+    """In one pass: a row that fails one constraint alone would be there without it."""
+    failing = np.zeros(count, np.int16)
+    for own in checks.values():
+        failing += own != 1
+    return {
+        name: Dropped(int((own == 0).sum()), int((own < 0).sum()), int(((failing == 1) & (own != 1)).sum()))
+        for name, own in checks.items()
+    }
+
+
+def _blocking_constraints(
+    checks: Mapping[str, npt.NDArray[np.int8]], dropped: Mapping[str, Dropped]
+) -> tuple[str, ...]:
+    """The one constraint whose removal alone gives most models; else the constraints that remove most, one after
+    another until a model is left, without those that can be kept after all."""
+    if alone := {name: each.alone for name, each in dropped.items() if each.alone}:
+        return (max(alone, key=lambda name: alone[name]),)
+    lifted: list[str] = []
+    for name in sorted(checks, key=lambda name: -(dropped[name].fails + dropped[name].unknown)):
+        lifted.append(name)
+        if _some(checks, lifted):
+            break
+    for name in reversed(lifted[:-1]):
+        if _some(checks, without := [each for each in lifted if each != name]):
+            lifted = without
+    return tuple(lifted)
+
+
+def _some(checks: Mapping[str, npt.NDArray[np.int8]], without: Sequence[str]) -> bool:
+    kept = [own == 1 for name, own in checks.items() if name not in without]
+    return not kept or bool(np.logical_and.reduce(kept).any())
+
+
+def _all(conditions: Sequence[npt.NDArray[np.bool_]], count: int) -> npt.NDArray[np.bool_]:
+    found = np.ones(count, bool)
+    for condition in conditions:
+        found &= condition
+    return found
+
+
+def _percentiles(values: _SCORES, wanted: AtLeast) -> _SCORES:
+    """The share of models that are not better: figures of different benchmarks cannot be compared."""
+    better = np.where(np.isnan(values), -np.inf, values if wanted.above is not None else -values)
+    return np.where(np.isnan(values), 0.0, np.searchsorted(np.sort(better), better, "right") / max(len(values), 1))
+
+
+def _access_kinds(table: pa.Table) -> tuple[pa.Table, _PLACES]:
+    """One model for each kind of access, and (N,) which of them each model has: the workspace's own, each endpoint of
+    it, each package, each provider, weights elsewhere by their format."""
+    columns = (table[name].to_pylist() for name in ("ref", "format", "access"))
+    keys = [_access_kind(ref, format_, by) for ref, format_, by in zip(*columns, strict=True)]
+    _, first, door = np.unique(np.array(keys, dtype=str), return_index=True, return_inverse=True)
+    return table.take(pa.array(first)), door.reshape(-1)
+
+
+def _access_kind(ref: str, format_: str | None, by: str) -> str:
+    source, colon, rest = ref.partition(":")
+    match source if colon else "":
+        case "":
+            return ref if by == "api" else ""
+        case "pkg":
+            return ref
+        case "api":
+            return f"api:{rest.partition('/')[0]}"
+    return f"{source}: {format_ or ''}"
+
+
+def _matching(words: _SCORES | None, near: _SCORES | None) -> npt.NDArray[np.bool_]:
+    """Models with a word of the query, or among the nearest ones by meaning."""
+    found = np.zeros(len(words if words is not None else near if near is not None else ()), bool)
+    if words is not None:
+        found |= words > 0
+    if near is not None:
+        least = np.partition(near, -_NEAREST)[-_NEAREST] if len(near) > _NEAREST else 0.0
+        found |= near >= max(least, 1e-9)
+    return found
+
+
+def _numbers(column: pa.ChunkedArray, inside: _PLACES) -> _SCORES:
+    """Unknown ones last."""
+    return np.asarray(column.cast(pa.float64()).fill_null(np.inf))[inside]
+
+
+class Bm25Index:
+    """Texts (N,) by the words in them. Thread-safe."""
+
+    def __init__(self, texts: Sequence[str], folder: Path | None = None) -> None:
+        """`folder`: where counts are cached; None: nowhere."""
+        self._count = len(texts)
+        place = None if folder is None else folder / f"words-{_digest(texts)}"
+        self._bm25 = _read(place) or _counted(texts, place)
+
+    def scores(self, text: str) -> npt.NDArray[np.float64] | None:
+        """(N,) how well the words of `text` fit, 0 where none does; None if no text has any of them."""
+        known = [word for word in words(text) if word in self._bm25.vocab_dict]
+        if not known or not self._count:
+            return None
+        return np.asarray(self._bm25.get_scores(known), np.float64)
+
+
+def words(text: str) -> list[str]:
+    """Lower case; `vit_base_patch16` is one word and its parts."""
+    found = re.findall(r"[a-z0-9][a-z0-9_.\-]*", text.lower())
+    return [part for word in found for part in dict.fromkeys((word.strip("._-"), *re.split(r"[_.\-]+", word))) if part]
+
+
+def _counted(texts: Sequence[str], place: Path | None) -> BM25:
+    from bm25s import BM25
+
+    bm25 = BM25()
+    bm25.index([words(text) for text in texts], show_progress=False)
+    if place is not None and texts:
+        _keep(bm25, place)
+    return bm25
+
+
+def _keep(bm25: BM25, place: Path) -> None:
+    """In one step, so that nobody reads half of it. If it cannot be stored, it is counted again another time."""
+    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        bm25.save(str(temporary), show_progress=False)
+        temporary.rename(place)
+        kept = sorted(place.parent.glob("words-*"), key=lambda each: each.stat().st_mtime)
+        for old in kept[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError:  # somebody else was first, or the disk is full
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(place: Path | None) -> BM25 | None:
+    if place is None or not place.is_dir():
+        return None
+    from bm25s import BM25
+
+    try:
+        found = BM25.load(str(place))
+    except (OSError, ValueError, KeyError):  # of a disk that was full, or another version of the library
+        return None
+    return found if isinstance(found, BM25) else None
+
+
+def _digest(texts: Sequence[str]) -> str:
+    found = hashlib.sha256(str(_FORM).encode())
+    for text in texts:
+        found.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return found.hexdigest()[:24]

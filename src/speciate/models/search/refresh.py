@@ -1,0 +1,137 @@
+"""The job kind `refresh`: asks the sources of models again, and rebuilds the table that `search_models` searches.
+
+If a source is unavailable, its known entries stay, and the result says so.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from speciate.errors import SpeciateError
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job
+from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.run import Run, Stopped
+from speciate.models import packaged
+from speciate.models.search import embeddings, index, package_sources, sources
+from speciate.models.search.index import SourceListing
+from speciate.workspace.blobs import write_durably
+from speciate.workspace.database import Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+
+class RefreshSpec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sources: tuple[str, ...] = ()
+    """Empty: all that are installed, and the hub."""
+    vectors: bool = False
+    """Embed descriptions, too: minutes for the whole table, later only new ones."""
+
+
+class RefreshPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    sources: tuple[str, ...]
+    vectors: bool = False
+
+
+def plan(spec: RefreshSpec, workspace: Workspace) -> Plan[RefreshPayload]:
+    for name in spec.sources:
+        sources.find(name)
+    wanted = spec.sources or tuple(sources.table())
+    if spec.vectors:
+        packaged.locate(embeddings.PACKAGE)  # refused here, before there is a job
+    return Plan(
+        payload=RefreshPayload(sources=wanted, vectors=spec.vectors),
+        resolved={"sources": list(wanted)},
+        preload="torch",
+    )
+
+
+def run(run: Run) -> dict[str, Any]:
+    payload = run.read_payload(RefreshPayload)
+    before = index.read(newest(run.folders))
+    sizes, date = index.known_sizes(before), time.strftime("%Y-%m-%d", time.gmtime())
+    listings: list[SourceListing] = []
+    missed: dict[str, str] = {}
+    for number, name in enumerate(payload.sources):
+        if run.stopping:
+            raise Stopped
+        run.progress(number, len(payload.sources), "sources", name)
+        source = sources.find(name)
+        if not source.installed():
+            missed[name] = f"The package {source.package!r} is not installed."
+            continue
+        try:
+            listings.append(SourceListing(name, source.origin(), date, list(source.entries())))
+        except SpeciateError as error:
+            missed[name] = error.message
+        if name == "timm":
+            sizes |= _sizes(run, sizes)
+    listed = sorted(each.source for each in listings)
+    made = index.merge(listings, sizes, before)
+    index.write(made, run.folder.outputs / index.SHIPPED.name)
+    result = {"models": made.num_rows, "asked": listed, "missed": missed}
+    return result | ({"embedded": _embed(run, made)} if payload.vectors else {})
+
+
+def _embed(run: Run, table: pa.Table) -> int:
+    """Embed new texts of the index; returns how many."""
+
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        run.progress(done, total, "models", "embedding descriptions")
+
+    return embeddings.embed_texts(run.folders.cache / "models", embeddings.texts(table), progress)
+
+
+def _sizes(run: Run, known: dict[str, int]) -> dict[str, int]:
+    """Of networks that are not counted yet."""
+    found = {}
+    for architecture, count in package_sources.timm_parameters(known):
+        if run.stopping:
+            raise Stopped
+        found[architecture] = count
+    return found
+
+
+def newest(folders: Folders) -> Path:
+    """The table that a refresh made, else the one that came with the package."""
+    refreshed = folders.cache / "models" / index.SHIPPED.name
+    return refreshed if refreshed.is_file() else index.SHIPPED
+
+
+class RefreshedTable(BaseModel):
+    table: Path
+    result: dict[str, Any]
+    root: Path
+
+
+def collect(folder: RunFolder) -> RefreshedTable:
+    table = folder.outputs / index.SHIPPED.name
+    assert pc.count(index.read(table)["ref"]).as_py()
+    return RefreshedTable(table=table, result=folder.result() or {}, root=Path(folder.spec()["workspace"]))
+
+
+def commit(tx: Transaction, job: Job, made: RefreshedTable) -> dict[str, Any]:
+    target = Folders(made.root).cache / "models" / index.SHIPPED.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(target, made.table.read_bytes())
+    tx.event("models", "models.refreshed", {"models": made.result["models"], "job": job.id})
+    return made.result
+
+
+KIND = Kind(
+    name="refresh",
+    spec=RefreshSpec,
+    plan=plan,
+    run="speciate.models.search.refresh:run",
+    collect=collect,
+    commit=commit,
+)

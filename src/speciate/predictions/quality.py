@@ -1,0 +1,209 @@
+"""How good each version is by the feedback on its answers, with intervals, and how far labellers agree. Pure."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from speciate.predictions import prediction_ids
+from speciate.predictions.feedback import (
+    SOURCES,
+    BySource,
+    Correctness,
+    correctness,
+)
+from speciate.predictions.reading import StoredFeedback
+
+_DRAWS = 400
+"""Of the bootstrap."""
+
+
+class AnswerOutput(NamedTuple):
+    """An answer with what is needed of it."""
+
+    id: str
+    model: str
+    output: Any
+
+
+class Quality(NamedTuple):
+    """Of one version, by one measure."""
+
+    model: str
+    measure: Literal["right", "score", "absolute_error"]
+    """`right`: share of the labelled answers that were as the label says; `score`: mean of scores, 0 to 1;
+    `absolute_error`: of numbers, in their own unit, less is better."""
+    drawn: Literal["random", "any"]
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+    """Of 95 %; None where one value alone says nothing of how they vary."""
+
+
+def estimate_quality(
+    answers: Iterable[AnswerOutput], given: Mapping[str, BySource], *, level: float = 0.95
+) -> list[Quality]:
+    """Every estimate that the feedback allows, by model. `given`: of `latest_by_source`."""
+    found: dict[tuple[str, str], list[tuple[str, Correctness]]] = {}
+    for each in answers:
+        if each.id in given and (verdict := correctness(each.output, given[each.id])) is not None:
+            found.setdefault((each.model, verdict.measure), []).append((each.id, verdict))
+    by_chance, made = random_sample(given), list[Quality]()
+    for (model, _), verdicts in sorted(found.items()):
+        drawn = [verdict for name, verdict in verdicts if name in by_chance]
+        made += [_estimate(model, "random", drawn, level)] if drawn else []
+        any_ = [verdict for _, verdict in verdicts]
+        made += [_estimate(model, "any", any_, level)] if len(drawn) < len(any_) else []
+    return made
+
+
+def random_sample(given: Mapping[str, BySource]) -> set[str]:
+    """Which answers are a fair draw of all: those that the queue drew at random, and those that it would have drawn,
+    had the same source not judged them before (for their doubt, say). Without the latter the random ones were drawn
+    from what was left once the doubtful ones were gone, and would make a model look better than it is.
+
+    An answer would have been drawn where one behind it in the random order was, at a later time.
+    """
+    found = set[str]()
+    for source in SOURCES:
+        own = [(random_place(name), said[source], name) for name, said in given.items() if source in said]
+        last_drawn = -math.inf
+        for _, each, name in sorted(own, key=lambda one: one[0], reverse=True):
+            if each.drawn == "random" or each.at < last_drawn:
+                found.add(name)
+            if each.drawn == "random":
+                last_drawn = max(last_drawn, each.at)
+    return found
+
+
+def _estimate(model: str, drawn: Literal["random", "any"], verdicts: list[Correctness], level: float) -> Quality:
+    values, measure = [each.value for each in verdicts], verdicts[0].measure
+    mean = statistics.fmean(values)
+    low, high = wilson_interval(mean, len(values), level) if measure == "right" else t_interval(values, level)
+    if measure == "score" and low is not None and high is not None:
+        low, high = max(0.0, low), min(1.0, high)
+    return Quality(model, measure, drawn, len(values), mean, low, high)
+
+
+def wilson_interval(share: float, n: int, level: float) -> tuple[float, float]:
+    """Score interval of a proportion."""
+    z = statistics.NormalDist().inv_cdf(0.5 + level / 2)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return 0.0 if share <= 0 else low, 1.0 if share >= 1 else high  # exact, where rounding leaves 1e-17
+
+
+def t_interval(values: list[float], level: float) -> tuple[float | None, float | None]:
+    """Of a mean; (None, None) for a single value."""
+    n = len(values)
+    if n < 2:
+        return None, None
+    mean, half = statistics.fmean(values), _t_quantile(0.5 + level / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def _t_quantile(p: float, degrees: int) -> float:
+    """Quantile of Student's t: exact for 1 and 2 degrees of freedom, an expansion from 3 on (within 2 % there)."""
+    if degrees == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if degrees == 2:
+        return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
+    z, v = statistics.NormalDist().inv_cdf(p), degrees
+    g1 = (z**3 + z) / 4
+    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    return z + g1 / v + g2 / v**2 + g3 / v**3 + g4 / v**4
+
+
+def random_place(prediction: str) -> float:
+    """Of an answer in the random order, uniform in [0, 1)."""
+    return prediction_ids.hash_to_unit(prediction, "queue")
+
+
+Pattern = frozenset[tuple[Hashable, int]]
+"""Label -> how often an answer got it: all that counts of one."""
+
+
+class Agreement(NamedTuple):
+    alpha: float | None
+    """None where nothing can be said: fewer than two answers with two labels, or only one kind of label."""
+    low: float | None
+    high: float | None
+    answers: int
+    """That two labellers at least have labelled."""
+    labellers: int
+
+
+def agreement(given: Iterable[StoredFeedback], *, seed: int = 0) -> Agreement:
+    """Between labellers (a source and who it was): the latest label of each for each answer."""
+    last: dict[tuple[str, str, str], StoredFeedback] = {}
+    for each in sorted(given, key=lambda one: one.at):
+        if each.label is not None:
+            last[each.prediction, each.source, each.by] = each
+    units: dict[str, list[str]] = {}
+    for (prediction, _, _), each in last.items():
+        units.setdefault(prediction, []).append(str(each.label).strip())
+    several = [labels for labels in units.values() if len(labels) > 1]
+    value = alpha(several)
+    low, high = _bootstrap_interval(several, seed) if value is not None else (None, None)
+    return Agreement(value, low, high, len(several), len({(source, by) for _, source, by in last}))
+
+
+def alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
+    """Krippendorff's alpha for nominal labels, of any number of labellers with any gaps: 1 is perfect, 0 is chance,
+    below 0 is worse than chance. `units`: the labels of each answer; answers with fewer than two are left out.
+
+    Krippendorff, Content Analysis, 4th ed. (2019), chapter 12. Over the coincidences o[c, k] of pairable labels, with n
+    of them in all and n[c] of each kind,
+
+        alpha = 1 - (n - 1) * sum(o[c, k], c != k) / sum(n[c] * n[k], c != k)
+
+    Written out here because no library of this project has it; it is thirty lines.
+    """
+    return _alpha(Counter(map(_label_pattern, units)))
+
+
+def _label_pattern(labels: Sequence[Hashable]) -> Pattern:
+    return frozenset(Counter(labels).items())
+
+
+def _alpha(patterns: Mapping[Pattern, int]) -> float | None:
+    """`patterns`: how many answers got their labels so. There are few, however many answers there are."""
+    kinds: Counter[Hashable] = Counter()
+    apart = 0.0
+    for pattern, times in patterns.items():
+        count = sum(each for _, each in pattern)
+        if count > 1:
+            for label, each in pattern:
+                kinds[label] += times * each
+            equal = sum(each * each for _, each in pattern)
+            apart += times * (count**2 - equal) / (count - 1)
+    n = kinds.total()
+    by_chance = n * n - sum(count * count for count in kinds.values())
+    return None if by_chance == 0 else 1 - (n - 1) * apart / by_chance
+
+
+def _bootstrap_interval(units: Sequence[Sequence[Hashable]], seed: int) -> tuple[float | None, float | None]:
+    """95 %: percentiles over draws of answers. A draw with only one kind of label has no alpha and is left out.
+
+    Krippendorff's own interval is over pairs, which is too narrow if answers have several labels each.
+    """
+    if len(units) < 2:
+        return None, None
+    chance, patterns = random.Random(seed), [_label_pattern(labels) for labels in units]
+    known = list(dict.fromkeys(patterns))
+    number = {pattern: place for place, pattern in enumerate(known)}
+    numbers = [number[pattern] for pattern in patterns]
+    draws = (Counter(chance.choices(numbers, k=len(numbers))) for _ in range(_DRAWS))
+    drawn = (_alpha({known[place]: times for place, times in each.items()}) for each in draws)
+    values = sorted(value for value in drawn if value is not None)
+    if len(values) < _DRAWS // 2:
+        return None, None
+    return values[int(0.025 * len(values))], values[min(len(values) - 1, int(0.975 * len(values)))]

@@ -1,0 +1,117 @@
+"""What the requests of one version came to, as its deployment counts them and the bake judges them.
+
+Beside each total stands the worst minute: a judgement must hold without it, so that one stall of the machine, in which
+many requests fail together, is no reason to take a version back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+_WINDOW_SECONDS = 60.0
+
+
+class BadCount(NamedTuple):
+    """`bad` of `n`."""
+
+    n: int
+    bad: int
+
+    @property
+    def rate(self) -> float:
+        return self.bad / self.n if self.n else 0.0
+
+
+@dataclass
+class BadShare:
+    """How many of some requests were bad, in all, in the worst minute that is over, and in the one that runs."""
+
+    n: int = 0
+    bad: int = 0
+    worst_n: int = 0
+    worst_bad: int = 0
+    window: int = 0
+    window_n: int = 0
+    window_bad: int = 0
+
+    def add(self, at: float, bad: bool) -> None:
+        if (window := int(at // _WINDOW_SECONDS)) != self.window:
+            worst = self._worst()
+            self.worst_n, self.worst_bad = worst
+            self.window, self.window_n, self.window_bad = window, 0, 0
+        self.n, self.bad = self.n + 1, self.bad + bad
+        self.window_n, self.window_bad = self.window_n + 1, self.window_bad + bad
+
+    @property
+    def total(self) -> BadCount:
+        return BadCount(self.n, self.bad)
+
+    @property
+    def without_worst(self) -> BadCount:
+        worst = self._worst()
+        return BadCount(self.n - worst.n, self.bad - worst.bad)
+
+    def _worst(self) -> BadCount:
+        """Of two with as many bad ones, the one with fewer good ones."""
+        before, now = BadCount(self.worst_n, self.worst_bad), BadCount(self.window_n, self.window_bad)
+        return max(before, now, key=lambda one: (one.bad, -one.n))
+
+
+@dataclass
+class RequestCounters:
+    """Of one version under one alias since one move of it. Every share is of requests, not of their inputs, which
+    share a fate."""
+
+    alias: str
+    generation: int
+    model: str
+    first: float | None = None
+    """When the first request was answered."""
+    last: float | None = None
+    seconds: float = 0.0
+    """What all requests took together."""
+    failed: BadShare = field(default_factory=BadShare)
+    """No answer came, for the model's own sake: it was too late, or its process ended."""
+    not_finite: BadShare = field(default_factory=BadShare)
+    """An answer was no finite number."""
+    unusable: BadShare = field(default_factory=BadShare)
+    """An input could not be used."""
+    slow: BadShare = field(default_factory=BadShare)
+    """Of the inputs that the version computed alone, as the use case's limit is meant: those that took longer. Waiting
+    for others, which a busy deployment does, is no fault of the version."""
+    overloaded: int = 0
+    """Requests, beside those above, for which the queue had no room or whose turn came too late: the load's doing, and
+    no word about the version."""
+
+    @property
+    def requests(self) -> int:
+        return self.failed.n
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.alias, self.generation, self.model
+
+    def add(
+        self, at: float, *, seconds: float, failed: bool, not_finite: bool, unusable: bool, overloaded: bool = False
+    ) -> None:
+        if overloaded:
+            self.overloaded += 1
+            return
+        if not failed and self.first is None:
+            self.first = at
+        self.last = at
+        self.seconds += seconds
+        self.failed.add(at, failed)
+        self.not_finite.add(at, not_finite)
+        self.unusable.add(at, unusable)
+
+    def document(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> RequestCounters:
+        """Raises TypeError for what another version of this package wrote."""
+        shares = {name: BadShare(**document[name]) for name in ("failed", "not_finite", "unusable", "slow")}
+        return cls(**(document | shares))

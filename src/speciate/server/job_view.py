@@ -1,0 +1,366 @@
+"""A job as clients see it: what tools, resources and tasks show of it, with its learning curves."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import Field
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.engine import Engine
+from speciate.jobs.folder import Progress as RunProgress
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import ENDED, LIVE, Job, State
+from speciate.jobs.pool import Pool
+from speciate.server.next_actions import after_dataset, after_model, next_calls
+from speciate.server.tool_api import App, NextAction, Progress, Result
+
+_SLICE_SECONDS = 1.0
+_LONGEST_MESSAGE = 2_000
+_LOG_PIECE = 64_000
+_EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
+_MAKE_DATASETS, _MAKE_MODELS = ("ingest", "curate", "label"), ("train", "merge", "convert")
+_AT_REST = ENDED | {State.PAUSED}
+"""Nothing happens to these until somebody asks for it."""
+
+
+class JobProgress(Result):
+    done: float
+    total: float | None = None
+    unit: str = ""
+
+
+class JobError(Result):
+    kind: str
+    """user (never retried), transient, memory, stopped, killed."""
+    message: str
+    recovery: str = ""
+
+
+class JobLine(Result):
+    """A job in a list."""
+
+    job: str
+    kind: str
+    state: str
+    attempt: int
+    use_case: str | None = None
+    step: str | None = None
+    created_at: float
+    """Seconds since the epoch, as all times here."""
+    run_seconds: float
+
+
+class ForeignText(Result):
+    log_tail: str = ""
+    message: str = ""
+    """What the run said last about its progress."""
+    error_text: str = ""
+    """What a library said of the error, in its words."""
+
+
+class LearningCurves(Result):
+    """`job`: the one that learns, where a composite was asked about."""
+
+    job: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    lines: int
+    """That there are; the rows are some of them, the last one included."""
+
+
+class JobView(Result):
+    """A job with all that is known of it."""
+
+    untrusted_characters: ClassVar[int] = 100_000  # the caller chooses the number of lines
+
+    job: str
+    kind: str
+    state: str
+    attempt: int
+    reason: str | None = None
+    """Why it is in this state, or why it does not get on."""
+    request: str | None = None
+    """What was asked of a run that still lives: cancel, pause or stop."""
+    progress: JobProgress | None = None
+    eta_seconds: float | None = None
+    run_seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    children: tuple[JobLine, ...] = ()
+    next_actions: tuple[NextAction, ...] = ()
+    poll_after_seconds: float | None = None
+    learning: LearningCurves | None = None
+    untrusted: ForeignText = Field(default_factory=ForeignText)
+
+
+class LogPiece(Result):
+    job: str
+    attempt: int
+    next_after: int
+    """Byte offset to ask for next."""
+    untrusted: dict[str, str]
+
+
+_Age = Callable[[float], float]
+"""Seconds since a stamp, however the clock was set since."""
+
+
+def job_line(engine: Engine, job: Job) -> JobLine:
+    children = engine.children(job.id) if job.executor == "composite" else ()
+    return _job_line(job, children, engine.workspace.elapsed.least)
+
+
+def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
+    age = engine.workspace.elapsed.least
+    folder, children = engine.folder(job), engine.children(job.id)
+    progress = folder.progress()
+    nearest = _child_progress(engine, children) if progress is None else progress
+    eta = _eta(job, progress, age)
+    return JobView(
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
+        request=job.request, progress=_progress(nearest),
+        eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=job.result, error=_error(job),
+        children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
+        poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
+        untrusted=ForeignText(
+            log_tail=folder.log_tail(log_lines),
+            message=nearest.message if nearest else "",
+            error_text=(job.error or {}).get("detail", ""),
+        ),
+    )  # fmt: skip
+
+
+def _progress(progress: RunProgress | None) -> JobProgress | None:
+    return JobProgress(done=progress.done, total=progress.total, unit=progress.unit) if progress else None
+
+
+def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
+    return JobLine(
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
+        created_at=job.created, run_seconds=_run_seconds(job, children, age),
+    )  # fmt: skip
+
+
+def _child_progress(engine: Engine, children: Sequence[Job]) -> RunProgress | None:
+    """What the running child of a composite says of itself: the composite has no run of its own."""
+    for child in children:
+        if child.state in LIVE and (progress := engine.folder(child).progress()):
+            return progress._replace(message=f"{child.step}: {progress.message}")
+    return None
+
+
+def _reason(engine: Engine, job: Job, children: Sequence[Job]) -> str | None:
+    """Why it does not get on, its children's troubles included; else what its state came from."""
+    for each in () if job.state in ENDED else (job, *children):
+        if each.state not in ENDED and (trouble := engine.trouble(each.id)):
+            return trouble[:_LONGEST_MESSAGE]
+    if not any(each.state in LIVE for each in children):
+        for each in (job, *children):
+            if each.state is State.QUEUED and (why := engine.waits(each.id)):
+                return why if each.id == job.id else f"{each.step}: {why}"
+    return job.reason
+
+
+def wait_until(app: App, job: str, until: str, seconds: float) -> Job:
+    """Block until the job ends or is paused, or with `until='change'` until its state, a child or a checkpoint changes.
+
+    Meanwhile tells the client how far the run is, where it asked for that.
+    """
+    engine = app.engine
+    first = current = engine.get(job)
+    marks, reported = _change_marks(engine, first), -1.0
+    end = time.monotonic() + seconds
+    while current.state not in _AT_REST and (left := end - time.monotonic()) > 0:
+        current = engine.wait(job, until=until, timeout=min(left, _SLICE_SECONDS))
+        if app.progress is not None:
+            reported = _report_progress(engine, app.progress, current, reported)
+        if until == "change" and (current != first or _change_marks(engine, current) != marks):
+            break
+    return current
+
+
+def log_after(engine: Engine, job: Job, after: int) -> LogPiece:
+    """The newest attempt's log from a byte offset on, at most 64 kB of it."""
+    path = engine.folder(job).log
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(max(after, 0), size))
+            piece = file.read(_LOG_PIECE)
+            end = file.tell()
+    except FileNotFoundError:
+        piece, end = b"", 0
+    return LogPiece(job=job.id, attempt=job.attempt, next_after=end, untrusted={"log": piece.decode(errors="replace")})
+
+
+def failure_error(job: Job) -> SpeciateError:
+    """Why a job did not succeed, as an error to show."""
+    error = job.error or {}
+    message = error.get("message") or job.reason or f"The job is {job.shown_state}."
+    recovery = error.get("recovery") or f"Call get_job(job='{job.id}', log_lines=100) for its log."
+    return SpeciateError(Code.INVALID, f"{job.id} {job.shown_state}: {message}", recovery, error.get("detail", ""))
+
+
+class _ChangeMarks(NamedTuple):
+    """What counts as a change beside the job's own row."""
+
+    children: tuple[tuple[str, str], ...]
+    checkpoints: int
+
+
+def _change_marks(engine: Engine, job: Job) -> _ChangeMarks:
+    children = tuple((child.id, str(child.state)) for child in engine.children(job.id))
+    return _ChangeMarks(children, _checkpoints(engine.folder(job)))
+
+
+def _checkpoints(folder: RunFolder) -> int:
+    try:
+        return sum(1 for _ in folder.checkpoints.iterdir())
+    except FileNotFoundError:
+        return 0
+
+
+def _report_progress(engine: Engine, tell: Progress, job: Job, reported: float) -> float:
+    """Report how far a job is, if that is more than was `reported`: the protocol's progress only grows."""
+    if progress := engine.folder(job).progress():
+        done, total, unit = progress.done, progress.total, progress.unit
+    elif children := engine.children(job.id):
+        done, total, unit = float(sum(child.state in ENDED for child in children)), float(len(children)), "steps"
+    else:
+        return reported
+    if done > reported:
+        tell(done, total, f"{job.state} {unit}".strip())
+    return max(done, reported)
+
+
+def _eta(job: Job, progress: RunProgress | None, age: _Age) -> float | None:
+    """Seconds left if it goes on as it did since the attempt began; before its first step what its plan expected."""
+    if job.state in ENDED:
+        return None
+    if job.state not in LIVE or job.started is None or progress is None or not progress.total or progress.done <= 0:
+        ran = age(job.started) if job.state in LIVE and job.started is not None else 0.0
+        return None if job.estimate is None else round(max(0.0, job.estimate - ran), 1)
+    return round(max(0.0, age(job.started) * (progress.total - progress.done) / progress.done), 1)
+
+
+def _run_seconds(job: Job, children: Sequence[Job], age: _Age) -> float:
+    """Of all attempts; of a composite the sum of its children's."""
+    if children:
+        return round(sum(_run_seconds(child, (), age) for child in children), 3)
+    running = age(job.started) if job.state in LIVE and job.started is not None else 0.0
+    return round(job.run_seconds + max(0.0, running), 3)
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error is None:
+        return None
+    return JobError(
+        kind=str(job.error.get("class", "")),
+        message=str(job.error.get("message", ""))[:_LONGEST_MESSAGE],
+        recovery=str(job.error.get("recovery", "")),
+    )
+
+
+def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
+    if job.state is State.SUCCEEDED:
+        return _after_success(engine, job, job.result or {})
+    if job.state is State.FAILED and (job.error or {}).get("class") == "user":
+        return next_calls((job.error or {}).get("next", ()))  # it would fail again
+    if job.state in _EASY_STATES:
+        return (NextAction(tool="control_job", arguments={"job": job.id, "action": _EASY_STATES[job.state]}),)
+    return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)
+
+
+def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence and, where it
+    is to promote, to that, a dataset to a look at it and to a model, a model to its evaluation: of a step of a larger
+    job that job sees to it."""
+    if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
+        return after_dataset(engine.workspace.database, dataset)
+    if job.kind in _MAKE_MODELS and (model := result.get("model")):
+        if job.parent is not None and engine.get(job.parent).state not in ENDED:
+            return (NextAction(tool="wait_for_job", arguments={"job": job.parent}),)
+        return after_model(engine.workspace, model)
+    promotion = result if job.kind == "promote" else result.get("promotion") or {}
+    if promotion.get("state") == "needs_approval":
+        return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
+    if promotion.get("state") == "applied":
+        return (NextAction(tool="predict", arguments={"use_case": job.use_case}),)
+    if evaluation := result.get("evaluation"):
+        look = NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation})
+        return (look, *_promotion(job, result)) if job.kind == "evaluate" else (look,)
+    return ()
+
+
+def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+    """Where the verdict is to promote, and no further suite is to be asked first."""
+    candidate = (result.get("report") or {}).get("candidate")
+    passed = (result.get("decision") or {}).get("verdict") == "promote" and not result.get("further_suites")
+    if not (passed and candidate and job.use_case):
+        return ()
+    return (NextAction(tool="promote_model", arguments={"use_case": job.use_case, "model": candidate}),)
+
+
+_DRAW = "speciate.training.networks.training_log:serve_curves"
+_ROWS, _POINTS = 24, 600
+_LONGEST = 16 * 1024 * 1024  # bytes of the file's end that are read
+_DIGITS = 5
+
+
+class LearningPlot(NamedTuple):
+    curves: LearningCurves
+    png: bytes
+
+
+def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None:
+    """Of the job, or of that child which learned last; None where nothing has curves."""
+    for each in (job, *reversed(engine.children(job.id))):
+        if lines := _metric_lines(engine.folder(each).path):
+            shown = _thin_out(lines, _ROWS)
+            columns = tuple(dict.fromkeys(name for line in lines for name in line))
+            rows = tuple(tuple(_round_digits(line.get(name)) for name in columns) for line in shown)
+            drawn = pool.ask(_DRAW, {"lines": _thin_out(lines, _POINTS)})["png"]
+            curves = LearningCurves(job=each.id, columns=columns, rows=rows, lines=len(lines))
+            return LearningPlot(curves, base64.b64decode(drawn))
+    return None
+
+
+def _metric_lines(folder: Path) -> list[dict[str, Any]]:
+    """Of the training in this run that wrote last."""
+    found = sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    for path in reversed(found):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LONGEST))
+            text = file.read().decode(errors="replace")
+        if lines := [line for each in text.splitlines() if (line := _parse_line(each)) is not None]:
+            return lines
+    return []
+
+
+def _parse_line(line: str) -> dict[str, Any] | None:
+    """None where it is cut off: the run may be writing it now."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _thin_out(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Evenly, with the last one, and with those that judge held-out examples as far as there is room."""
+    judged = [place for place, line in enumerate(lines) if "held_value" in line]
+    kept = set(judged[:: max(1, -(-2 * len(judged) // most))])
+    every = -(-len(lines) // max(1, most - len(kept) - 1))
+    kept |= {*range(0, len(lines), every), len(lines) - 1}
+    return [lines[place] for place in sorted(kept)]
+
+
+def _round_digits(value: Any) -> Any:
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,197 @@
+"""What a tool may be called with: compact JSON schemas, and one readable sentence for whatever does not fit them.
+
+The schema that a model reads costs tokens on every turn, so titles go, references are written out and an optional
+argument is one that may be left out rather than a union with null. Recursive models are not written out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from speciate.errors import Code, SpeciateError, closest
+from speciate.finite import is_finite
+
+Schema = dict[str, Any]
+
+_SHOWN = 4
+"""So many mistakes of one call are spelled out."""
+_KINDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def input_schema(model: type[BaseModel]) -> Schema:
+    """The JSON schema of a tool's arguments, as short as it can be said."""
+    schema = _compact(model.model_json_schema())
+    return {"type": "object", "properties": schema.get("properties", {}), **_without(schema, "type", "properties")}
+
+
+def output_schema(annotation: Any) -> Schema:
+    """The JSON schema of a result. Fields that may be None are optional: answers leave them out."""
+    schema = _compact(TypeAdapter(annotation).json_schema())
+    return schema if schema.get("type") == "object" else {"type": "object", **schema}
+
+
+def parse(tool: str, model: type[BaseModel], schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The call's arguments with their defaults, validated; `schema` is the model's `input_schema`.
+
+    Raises SpeciateError INVALID that names the mistakes, what is valid, and the call to make.
+    """
+    unquoted = _unquoted(given, schema)
+    if odd := [name for name, value in unquoted.items() if not is_finite(value)]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{', '.join(map(repr, odd[:_SHOWN]))} holds NaN or an infinite number, which JSON does not have.",
+            f"Call {tool} again with finite numbers.",
+        )
+    try:
+        arguments = model.model_validate(unquoted)
+    except ValidationError as error:
+        raise _refusal(tool, schema, error.errors(include_url=False)) from None
+    return {name: getattr(arguments, name) for name in model.model_fields}
+
+
+def _unquoted(given: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """Lists and objects that a client sent as JSON text, taken for what they are."""
+    return {name: _unquote(value, schema["properties"].get(name, {})) for name, value in given.items()}
+
+
+def _unquote(value: Any, schema: Schema) -> Any:
+    if not isinstance(value, str) or schema.get("type") not in ("array", "object"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+# Mistakes in words
+
+
+def _refusal(tool: str, schema: Schema, details: Sequence[ErrorDetails]) -> SpeciateError:
+    sentences = list(dict.fromkeys(_error_sentence(schema, detail) for detail in details))
+    more = f"; and {len(sentences) - _SHOWN} more" if len(sentences) > _SHOWN else ""
+    required = schema.get("required", ())
+    known = ", ".join(f"{name} (required)" if name in required else name for name in schema["properties"])
+    return SpeciateError(
+        Code.INVALID,
+        "; ".join(sentences[:_SHOWN]) + more + ".",
+        f"Call {tool} again; its arguments are: {known}." if known else f"Call {tool} again, without arguments.",
+    )
+
+
+def _error_sentence(schema: Schema, detail: ErrorDetails) -> str:
+    path, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        where = f" in {_name(path[:-1])}" if len(path) > 1 else ""
+        names = _schema_at(schema, path[:-1]).get("properties", {})
+        return f"there is no argument {str(path[-1])!r}{where}, {closest(str(path[-1]), names).rstrip('.?')}"
+    if kind == "missing":
+        return f"{_name(path)} is missing"
+    found = _schema_at(schema, path)
+    value = _quote_value(detail["input"])
+    if kind in ("literal_error", "enum", "const"):
+        return f"{_name(path)} is {value}, which is none of: {_choices(found) or context.get('expected', '')}"
+    if "type" in found and kind.endswith(("_type", "_parsing", "_from_float", "_attributes_type")):
+        return f"{_name(path)} is {value}, and must be {_KINDS.get(found['type'], found['type'])}"
+    reason = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{_name(path)} is {value}: it {reason}" if reason.startswith("should") else f"{_name(path)}: {reason}"
+
+
+def _name(path: Sequence[int | str]) -> str:
+    """`('limits', 'licenses', 0)` as `'limits.licenses[0]'`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return repr(text)
+
+
+def _quote_value(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _choices(schema: Schema) -> str:
+    return ", ".join(repr(choice) for choice in schema.get("enum", [schema["const"]] if "const" in schema else []))
+
+
+def _schema_at(schema: Schema, path: Sequence[int | str]) -> Schema:
+    """The part of a written-out schema that describes the value at `path`; empty where a union is in the way."""
+    for part in path:
+        if isinstance(part, int):
+            schema = schema.get("items", {})
+        else:
+            schema = schema.get("properties", {}).get(part, {})
+    return schema
+
+
+# Shorter schemas
+
+
+def _compact(schema: Schema) -> Schema:
+    definitions = schema.pop("$defs", {})
+    compact = _inline_references(schema, definitions, ())
+    assert isinstance(compact, dict)
+    return compact
+
+
+def _inline_references(part: Any, definitions: Mapping[str, Schema], above: tuple[str, ...]) -> Any:
+    if isinstance(part, list):
+        return [_inline_references(item, definitions, above) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        name = part["$ref"].rpartition("/")[2]
+        if name in above:
+            raise ValueError(f"{name} contains itself; a tool's schema must end somewhere")
+        beside = _without(part, "$ref")
+        return _inline_references({**definitions[name], **beside}, definitions, (*above, name))
+    return _without_titles(part, definitions, above)
+
+
+def _without_titles(part: Schema, definitions: Mapping[str, Schema], above: tuple[str, ...]) -> Schema:
+    kept: Schema = {}
+    for key, value in part.items():
+        if key == "properties":
+            kept[key] = {
+                name: _optional(_inline_references(field, definitions, above)) for name, field in value.items()
+            }
+        elif key in ("title", "discriminator"):
+            continue
+        elif key in ("enum", "const", "default", "required", "examples"):
+            kept[key] = value
+        else:
+            kept[key] = _inline_references(value, definitions, above)
+    nullable = {name for name, field in part.get("properties", {}).items() if _null_in(field)}
+    if nullable and "required" in kept:
+        kept["required"] = [name for name in kept["required"] if name not in nullable]
+    if not kept.get("required", True):
+        del kept["required"]
+    return kept
+
+
+def _null_in(field: Schema) -> bool:
+    return {"type": "null"} in field.get("anyOf", ())
+
+
+def _optional(field: Schema) -> Schema:
+    """`X or null, by default null` as an X that may be left out."""
+    if _null_in(field):
+        others = [choice for choice in field["anyOf"] if choice != {"type": "null"}]
+        rest = _without(field, "anyOf")
+        field = {**others[0], **rest} if len(others) == 1 else {"anyOf": others, **rest}
+    return _without(field, "default") if field.get("default", ...) is None else field
+
+
+def _without(schema: Schema, *keys: str) -> Schema:
+    return {key: value for key, value in schema.items() if key not in keys}

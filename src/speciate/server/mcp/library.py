@@ -1,0 +1,205 @@
+"""Every name of the MCP library that it does not promise to keep, in one place; `tests/server/mcp/test_library.py` uses
+each.
+
+Here: serving a duplex stream in both protocol eras, the older era's resource subscriptions, the check of the Mcp-Name
+header, and streamable HTTP behind a bearer token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+import anyio
+from mcp.server import MCPServer
+from mcp.server.context import ServerRequestContext
+from mcp.server.mcpserver import Context
+from mcp.server.runner import serve_dual_era_loop
+from mcp.server.session import ServerSession
+from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import ResourceUpdated, ServerEvent
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.inbound import decode_header_value
+from mcp_types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from speciate.server.frames import LONGEST, Splitter, check
+from speciate.server.mcp.subscriptions import Updates
+from speciate.server.tool_api import Caller
+from speciate.serving.http_bounds import BoundedBodies
+
+MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
+HTTP_PATH = "/mcp"
+
+_log = logging.getLogger(__name__)
+
+
+class ByteStream(Protocol):
+    """A connected socket: `anyio.abc.ByteStream` is one."""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes: ...
+    async def send(self, item: bytes) -> None: ...
+
+
+def caller_of(context: Context[Any, Any]) -> Caller:
+    """Who called: said by `serve_stream` for its connection, by the server's lifespan otherwise."""
+    caller = context.request_context.lifespan_context
+    assert isinstance(caller, Caller)
+    return caller
+
+
+# Streams
+
+
+async def serve_stream(server: MCPServer, stream: ByteStream, caller: Caller) -> None:
+    """Serve one connection until its end, in whichever era its first request speaks. Frames are those of stdio."""
+    low, writer = server._lowlevel_server, _Writer(stream)
+    try:
+        async with stdio_server(_Lines(stream, writer), writer) as (read, write):  # type: ignore[arg-type]  # as files
+            await serve_dual_era_loop(
+                low, read, write, lifespan_state=caller, init_options=low.create_initialization_options()
+            )
+    except* (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
+        _log.debug("%s went away", caller.client)
+
+
+class _Lines:
+    """The lines of a byte stream, as the library reads them from a file. A torn last line is dropped.
+
+    The library answers nothing to a line that it cannot parse, so what is no message is answered here.
+    """
+
+    def __init__(self, stream: ByteStream, writer: _Writer) -> None:
+        self._stream, self._writer = stream, writer
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        splitter = Splitter()
+        while True:
+            try:
+                piece = await self._stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+            for frame in splitter.feed(piece):
+                answer = check(frame).answer
+                if answer is None:
+                    assert isinstance(frame, bytes)
+                    yield frame.decode()
+                elif answer:
+                    await self._writer.write(answer.decode())
+
+
+class _Writer:
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self._turn = anyio.Lock()  # the library writes from a task of its own
+
+    async def write(self, text: str) -> None:
+        async with self._turn:
+            await self._stream.send(text.encode())
+
+    async def flush(self) -> None:
+        return None
+
+
+# Subscriptions of the older era
+
+
+def serve_subscribe(server: MCPServer, updates: Updates) -> None:
+    """Answer `resources/subscribe` and `resources/unsubscribe`, and send what `updates` tells to those who asked."""
+    subscribers = _Subscribers(updates)
+    add_handler(server, "resources/subscribe", SubscribeRequestParams, subscribers.subscribe)
+    add_handler(server, "resources/unsubscribe", UnsubscribeRequestParams, subscribers.unsubscribe)
+
+
+def add_handler(server: MCPServer, method: str, params: type[BaseModel], handler: Callable[..., Any]) -> None:
+    """Answer a request that the library's server leaves unanswered."""
+    server._lowlevel_server.add_request_handler(method, params, handler)
+
+
+class _Subscribers:
+    """Which connection asked for which resources. A connection's entry goes when it closes."""
+
+    def __init__(self, updates: Updates) -> None:
+        self._updates = updates
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def subscribe(self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
+        connection = ctx.session._connection
+        wanted = connection.state.get("subscribed")
+        if wanted is None:
+            wanted = connection.state["subscribed"] = set()
+            unsubscribe = self._updates.subscribe(lambda event: self._send(ctx.session, wanted, event))
+            connection.exit_stack.callback(unsubscribe)
+        wanted.add(str(params.uri))
+        return EmptyResult()
+
+    async def unsubscribe(self, ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams) -> EmptyResult:
+        ctx.session._connection.state.get("subscribed", set()).discard(str(params.uri))
+        return EmptyResult()
+
+    def _send(self, session: ServerSession, wanted: set[str], event: ServerEvent) -> None:
+        if isinstance(event, ResourceUpdated) and event.uri in wanted:
+            task = asyncio.get_running_loop().create_task(_notify(session, event.uri))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+
+async def _notify(session: ServerSession, uri: str) -> None:
+    try:
+        await session.send_resource_updated(uri)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        _log.debug("a subscriber of %s went away", uri)
+
+
+# HTTP
+
+
+def named_in_header(ctx: ServerRequestContext[Any, Any], name: str) -> bool:
+    """Whether a request's Mcp-Name header, over HTTP, says what its body says. The library checks core methods only."""
+    headers: Mapping[str, str] = getattr(ctx.request, "headers", None) or {}
+    header = headers.get("mcp-name")
+    return header is None or decode_header_value(header) == name
+
+
+def http_app(server: MCPServer, token: str, port: int, **options: Any) -> Starlette:
+    """Streamable HTTP at /mcp for this machine only: the bearer token in every request, and a Host that is local.
+
+    `options` go to the library (an event store, say).
+    """
+    hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
+    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
+    app = server.streamable_http_app(
+        streamable_http_path=HTTP_PATH, transport_security=security, max_request_body_size=LONGEST, **options
+    )
+    app.add_middleware(_Bearer, token=token)
+    app.add_middleware(BoundedBodies, most=LONGEST)  # the last one is the outermost
+    return app
+
+
+class _Bearer:
+    """Lets nothing through without the token, on any path."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._expected = app, f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._knows(scope):
+            await self._app(scope, receive, send)
+        else:
+            answer = PlainTextResponse(
+                "Send the header 'Authorization: Bearer TOKEN' with the token that `speciate serve --http` printed.",
+                status_code=401, headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+            await answer(scope, receive, send)
+
+    def _knows(self, scope: Scope) -> bool:
+        given = Headers(scope=scope).get("authorization", "")
+        return hmac.compare_digest(given.encode(), self._expected)

@@ -1,0 +1,93 @@
+"""The one place that turns results and errors into what a client is sent.
+
+Some clients show a model only the structured content, others only the text, so both say the same: the text is the
+same document as compact JSON. Errors are text alone, for clients drop the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+from pydantic import BaseModel
+
+from speciate.errors import SpeciateError
+from speciate.server.tool_api import JobStarted, Result, ToolImage
+from speciate.server.untrusted import FIELD, clean, clean_text
+
+JOB = "speciate/job"
+"""Key of `_meta` that holds the id of the job which a call started."""
+ERROR = "speciate/error"
+"""Key of `_meta` that holds code, message and recovery of an error, for programs."""
+
+_LONGEST_ERROR = 4_000
+_LONGEST_FOREIGN = 1_000
+
+
+def document(result: Any) -> dict[str, Any]:
+    """A result, a model or a NamedTuple, as the JSON document that clients see: without fields that are None."""
+    characters = result.untrusted_characters if isinstance(result, Result) else Result.untrusted_characters
+    shown: dict[str, Any] = clean(_to_json(result), characters)
+    return shown
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _to_json(part) for name, part in value._asdict().items() if part is not None}
+    if isinstance(value, dict):
+        return {key: _to_json(part) for key, part in value.items()}
+    return [_to_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def render(result: Any) -> CallToolResult:
+    """A tool's result: a model, or a model with images."""
+    model, *images = result if isinstance(result, tuple) else (result,)
+    shown = document(model)
+    content: list[ContentBlock] = [text(compact(shown))]
+    content += [_image(image) for image in images]
+    meta = None
+    if isinstance(model, JobStarted):
+        content.append(job_link(model.job))
+        meta = {JOB: model.job}
+    return CallToolResult(content=content, structured_content=shown, _meta=meta)
+
+
+def render_error(tool: str, error: SpeciateError) -> CallToolResult:
+    """What failed, why, what is valid and the next call, as a tool error that the model reads. What a library said of
+    it is the last line, as JSON below `untrusted`."""
+    recovery = f"\nNext: {error.recovery}" if error.recovery else ""
+    message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
+    if len(message) > _LONGEST_ERROR:
+        message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
+    meta: dict[str, Any] = {
+        "code": error.code,
+        "message": clean_text(error.message),
+        "recovery": clean_text(error.recovery),
+    }
+    if error.next:
+        meta["next"] = [clean(each, _LONGEST_FOREIGN) for each in error.next_documents()]
+    if error.foreign:
+        foreign = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
+        message, meta = f"{message}\n{compact(foreign)}", meta | foreign
+    return CallToolResult(content=[text(message)], is_error=True, _meta={ERROR: meta})
+
+
+def compact(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def text(words: str) -> TextContent:
+    return TextContent(type="text", text=words)
+
+
+def job_link(job: str) -> ResourceLink:
+    uri, what = f"speciate://jobs/{job}", "State, progress and result of the job"
+    return ResourceLink(type="resource_link", uri=uri, name=job, description=what, mime_type="application/json")
+
+
+def _image(image: ToolImage) -> ImageContent:
+    return ImageContent(type="image", data=base64.b64encode(image.data).decode(), mime_type=image.mime)

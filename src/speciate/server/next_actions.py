@@ -1,0 +1,202 @@
+"""What to call next: after a dataset, after a model, after a search, after an error.
+
+Only calls that work as they stand: an evaluation is planned before it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from speciate import use_cases
+from speciate.datasets import versions
+from speciate.datasets.sources import answer_log
+from speciate.datasets.version_rows import ancestors
+from speciate.datasets.versions import Manifest, Version
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import decisions, evaluate
+from speciate.models import registry
+from speciate.models.model_card import SERVED, ModelCard
+from speciate.models.search import known_models
+from speciate.models.search.ranking import SearchResult
+from speciate.models.search.search_query import Query, not_published
+from speciate.refs import SPLITS, dataset_ref
+from speciate.server.tool_api import NextAction
+from speciate.use_cases import CONSTANT, UseCase
+from speciate.vocabulary import TASKS, Task, task_named
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Workspace
+
+_FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_MINUTES = 10
+"""A budget that suits a first try; the caller knows better."""
+
+
+def after_dataset(database: Database, ref: str) -> tuple[NextAction, ...]:
+    """Calls that work as they stand; none where the version is gone."""
+    try:
+        found = versions.version(database, ref)
+    except SpeciateError:
+        return ()
+    look = NextAction(tool="describe_dataset", arguments={"dataset": ref})
+    if not set(SPLITS) <= found.manifest.splits.keys():
+        steps = [{"op": "split", "fractions": _FRACTIONS}]
+        return (look, NextAction(tool="curate_dataset", arguments={"dataset": ref, "steps": steps}))
+    return (look, *_find_a_model(database, found))
+
+
+def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
+    """`specialize` where a use case could take it, else the use case; nothing for what is unlabelled. What was logged
+    is for the use case that was asked, whatever task its labels look like."""
+    manifest = found.manifest
+    if manifest.label is None:
+        return ()
+    names = use_cases.names(database)
+    if (asker := _use_case_of_log(database, found)) in names:
+        return (_specialize(asker, manifest),)
+    for name in names:
+        task = task_named(use_cases.get(database, name).task)
+        if task is not None and _task_suits(task, manifest):
+            return (_specialize(name, manifest),)
+    task = next((task for task in TASKS.values() if _task_suits(task, manifest)), None)
+    if task is None:
+        return ()
+    arguments = {
+        "name": f"{manifest.name}-use", "task": task.name, "objective": {"metric": task.default_metric},
+    }  # fmt: skip
+    return (NextAction(tool="define_use_case", arguments=arguments),)
+
+
+def _specialize(use_case: str, manifest: Manifest) -> NextAction:
+    arguments = {"use_case": use_case, "dataset": manifest.name, "budget_minutes": _MINUTES}
+    return NextAction(tool="specialize", arguments=arguments)
+
+
+def _use_case_of_log(database: Database, found: Version) -> str:
+    """The use case whose log the examples come from, the latest where there are several; empty where there is none."""
+    for each in (found, *ancestors(database, found)):
+        source = str(each.operation.get("source") or "")
+        if source.startswith(f"{answer_log.KIND}:"):
+            return answer_log.parse(source).use_case
+    return ""
+
+
+def _task_suits(task: Task, manifest: Manifest) -> bool:
+    family = "regression" if manifest.numeric else "classification"
+    return manifest.modality in task.modalities and task.family == family
+
+
+def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
+    """Evaluate the version that a job has made, on examples that it has not seen, beside what it must beat. Nothing if
+    it is gone or its dataset is unknown; if its dataset cannot evaluate it, the calls that mend that."""
+    try:
+        card = registry.resolve(workspace.database, workspace.folders, ref).card
+        use_case = use_cases.get(workspace.database, card.use_case) if card.use_case else None
+    except SpeciateError:
+        return ()
+    if card.dataset is None or card.method == SERVED:
+        return ()
+    if use_case and use_cases.serving(workspace.database, use_case.name) == card.ref:
+        return (NextAction(tool="predict", arguments={"use_case": use_case.name}),)
+    refused: SpeciateError | None = None
+    for arguments in _evaluations(workspace, card, use_case):
+        try:
+            evaluate.plan(evaluate.EvaluateSpec(**arguments), workspace)
+        except SpeciateError as error:
+            refused = refused or error
+        else:
+            return (NextAction(tool="evaluate_models", arguments=arguments),)
+    return next_calls(refused.next_documents()) if refused and refused.code is Code.INVALID else ()
+
+
+def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[dict[str, Any]]:
+    """The most telling one first: on what the use case decides on, else the test split of what it was trained on."""
+    if use_case is not None:  # its incumbent takes part by itself
+        yield {"models": [card.ref], "use_case": use_case.name, **_suite(workspace, card, use_case)}
+    for rival in _rivals(workspace, card):
+        yield {"models": [rival, card.ref], "dataset": _test_split(card)}
+    yield {"models": [card.ref], "dataset": _test_split(card)}
+
+
+def _suite(workspace: Workspace, card: ModelCard, use_case: UseCase) -> dict[str, str]:
+    if use_case.suites.core:
+        return {"suite": "core"}
+    first = decisions.first_dataset(workspace.database, use_case.name)
+    own = _test_split(card)
+    return {"dataset": first if first and dataset_ref(first).name != dataset_ref(own).name else own}
+
+
+def _rivals(workspace: Workspace, card: ModelCard) -> Iterator[str]:
+    """What it was made from, then the version before it, then the constant answer."""
+    yield from card.parents[:1]
+    if card.base_model is not None:
+        yield card.base_model
+    before = [each.version for each in registry.versions(workspace.database, card.name) if each.version < card.version]
+    if before:
+        yield f"{card.name}@v{max(before)}"
+    yield CONSTANT
+
+
+def _test_split(card: ModelCard) -> str:
+    trained = dataset_ref(card.dataset or "")
+    return str(trained._replace(split="test"))
+
+
+def search_children(query: Query, found: SearchResult, use_case: str | None) -> tuple[NextAction, ...]:
+    """Show the models that the first row with children stands for."""
+    first = next((hit for hit in found.hits if hit.children), None)
+    if first is None:
+        return ()
+    beside = {} if use_case is None else {"use_case": use_case}
+    return (_search_again(query.model_copy(update={"children_of": first.row["ref"]}), beside),)
+
+
+def search_relaxed(query: Query, found: SearchResult) -> tuple[NextAction, ...]:
+    """If nothing was found: the same search without the few constraints that exclude everything."""
+    if not found.lifted:
+        return ()
+    kept = tuple(each for each in query.published if each.constraint not in found.lifted)
+    lifted = {name: Query.model_fields[name].default for name in found.lifted if name in Query.model_fields}
+    return (_search_again(query.model_copy(update={**lifted, "published": kept}), {}),)
+
+
+def search_notes(workspace: Workspace, query: Query, found: SearchResult) -> tuple[str, ...]:
+    """Which constraints no model can meet, and which ones the next call leaves out."""
+    published = known_models.models(workspace).published() if query.published and not found.total else set()
+    wrong = {each.constraint: not_published(each, published) for each in query.published} if published else {}
+    notes = [reason for reason in wrong.values() if reason]
+    notes += [
+        f"Of no model here it is known whether it holds {name!r}: it removes all."
+        for name, each in found.dropped_by.items()
+        if each.unknown == found.known and not wrong.get(name)
+    ]
+    if not found.total and found.lifted:
+        notes.append(f"next_actions asks again without {', '.join(map(repr, found.lifted))}.")
+    return tuple(notes)
+
+
+def _search_again(query: Query, beside: dict[str, Any]) -> NextAction:
+    """The same call with what a use case had filled in, as far as there are arguments for it."""
+    fields = query.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
+    arguments = {"query" if key == "text" else key: value for key, value in fields.items()}
+    return NextAction(tool="search_models", arguments=arguments | beside)
+
+
+_HARMLESS = frozenset(
+    {
+        "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation", "describe_model",
+        "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "plan_training", "preview_dataset",
+        "query_dataset", "search_models", "train_model", "wait_for_job",
+    }
+)  # fmt: skip
+"""What is offered after an error: tools that neither destroy nor reach outside."""
+_MOST = 3
+
+
+def next_calls(documents: Sequence[Mapping[str, Any]]) -> tuple[NextAction, ...]:
+    """The calls of an error, each once, as suggestions."""
+    found: list[NextAction] = []
+    for each in documents:
+        action = NextAction(tool=each["tool"], arguments=each["arguments"])
+        if action.tool in _HARMLESS and action not in found:
+            found.append(action)
+    return tuple(found[:_MOST])

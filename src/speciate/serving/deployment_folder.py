@@ -1,0 +1,324 @@
+"""The folder of one deployment: how the daemon and the deployment's process agree, whoever of them dies.
+
+    wanted.json    what the deployment shall serve and how; written by the daemon, whole
+    port           which it has on loopback, for good
+    socket         where the daemon asks it; for its owner only
+    claim          locked (flock) while the deployment's process lives
+    state.json     what it serves, loads, and would not serve; written by the deployment, whole
+    good.json      the target that served last: what a deployment that is started again begins with
+    counters.json   what the requests of each version came to; written by the deployment, whole, for the bake
+    journal.jsonl  what happened, appended by the deployment; the daemon makes events of it
+    heard          how many bytes of the journal the daemon has made events of
+    token          the bearer token of this deployment alone; for its owner only
+    stop           exists: end, after the requests in flight
+    log log.1      stdout and stderr, and those before
+
+Nothing here is in the catalog: a deployment serves on while no daemon lives, and the next daemon finds all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from speciate.environment import runtime_folder
+from speciate.jobs.folder import write_whole
+from speciate.settings import Serving
+from speciate.unix_sockets import LONGEST_PATH
+from speciate.workspace.lock import is_held
+from speciate.workspace.workspace import Folders
+
+_CLAIM_SECONDS = 2.0
+"""`alive` holds the claim for an instant; a process that starts tries to take it for so long."""
+_LOG_BYTES = 4 << 20
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(_Frozen):
+    """A version that shall serve, with all that a process needs to serve it without the catalog."""
+
+    generation: int
+    """Of the alias: grows with each move, so the same version promoted again is another target."""
+    model: str
+    """`name@v3`"""
+    path: str
+    """Of its folder, below the workspace where it lies there: a workspace may be moved."""
+    task: str
+    modality: str
+    inputs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    ignored_parts: tuple[str, ...] = ()
+    """Of mixed rows: those that an input may bring beside the ones that are read."""
+    bytes: int = 0
+    warmup: str | None = None
+    """A file with examples to try it on; it may be gone. None where there are none."""
+    slowest_ms: float | None = None
+    """The use case's limit on the p95 latency of one answer."""
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.generation, self.model
+
+
+class Wanted(_Frozen):
+    use_case: str
+    options: Serving
+    target: Target | None = None
+    canary: Target | None = None
+    """Beside `target`, for so many `percent` of the requests."""
+    percent: float = 0.0
+
+
+class Refused(_Frozen):
+    """A version that was loaded and got no traffic."""
+
+    generation: int
+    model: str
+    why: str
+    at: float
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.generation, self.model
+
+
+class State(_Frozen):
+    pid: int = 0
+    version: str = ""
+    """Of this package, as the process runs it; "" for one from before this field."""
+    port: int = 0
+    """Where it listens on loopback now; 0 where it does not."""
+    socket: str = ""
+    """Where the daemon asks it: a path, for a port may have become somebody else's."""
+    serving: str | None = None
+    since: float | None = None
+    loading: str | None = None
+    refused: Refused | None = None
+    """Only while it is what is wanted."""
+    canary: str | None = None
+    """What answers beside `serving`."""
+    canary_refused: Refused | None = None
+    problem: str | None = None
+    """Why the deployment cannot serve at all, such as a port in use."""
+    apart: str | None = None
+    """Why the daemon cannot ask it, though clients over HTTP can."""
+
+
+class Entry(NamedTuple):
+    """One line of the journal. `id` is never used twice."""
+
+    id: str
+    at: float
+    type: str
+    data: dict[str, Any]
+
+
+class AlreadyClaimed(Exception):
+    """Another process is this deployment."""
+
+
+class DeploymentFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def use_case(self) -> str:
+        return self.path.name
+
+    # What the daemon writes
+
+    def create(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def wanted(self) -> Wanted | None:
+        return _read(self.path / "wanted.json", Wanted)
+
+    def want(self, wanted: Wanted) -> None:
+        write_whole(self.path / "wanted.json", wanted.model_dump_json(indent=1), 0o600)
+
+    def wanted_stamp(self) -> tuple[int, int]:
+        """Differs after each `want`."""
+        try:
+            found = (self.path / "wanted.json").stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_ino, found.st_mtime_ns
+
+    @property
+    def stopped(self) -> bool:
+        return (self.path / "stop").exists()
+
+    def stop(self) -> None:
+        (self.path / "stop").touch()
+
+    def unstop(self) -> None:
+        (self.path / "stop").unlink(missing_ok=True)
+
+    def empty_log(self) -> None:
+        """What libraries said may quote what was to be forgotten. Who writes appends, so nothing is in the way."""
+        (self.path / "log.1").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(self.path / "log", 0)
+
+    def trim_log(self, most: int = _LOG_BYTES) -> None:
+        """Keep what was written so far apart, and begin anew, where there is too much of it."""
+        log = self.path / "log"
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size > most:
+                shutil.copyfile(log, self.path / "log.1")
+                os.truncate(log, 0)
+
+    # What the deployment writes
+
+    def claim(self) -> int:
+        """Become this deployment: a descriptor that holds the lock until this process ends. Raises AlreadyClaimed."""
+        descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        end = time.monotonic() + _CLAIM_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    os.close(descriptor)
+                    raise AlreadyClaimed from None
+                time.sleep(0.05)
+            else:
+                self._mend()
+                return descriptor
+
+    def alive(self) -> bool:
+        """Whether a process is this deployment. The kernel frees the lock at its death."""
+        return is_held(self.path / "claim")
+
+    def state(self) -> State:
+        return _read(self.path / "state.json", State) or State()
+
+    def tell(self, state: State) -> None:
+        write_whole(self.path / "state.json", state.model_dump_json(indent=1), 0o600)
+
+    def port(self) -> int:
+        """The one that it had first, and has from then on. 0: none yet."""
+        try:
+            return int((self.path / "port").read_text())
+        except (FileNotFoundError, ValueError):
+            return self.state().port  # of a deployment that is older than the file
+
+    def keep_port(self, port: int) -> None:
+        if self.port() != port or not (self.path / "port").exists():
+            write_whole(self.path / "port", str(port), 0o600)
+
+    @property
+    def socket(self) -> Path:
+        """For whoever is this deployment, to listen at; others ask its state. Elsewhere where its path is long."""
+        near = self.path / "socket"
+        return near if len(os.fsencode(near)) <= LONGEST_PATH else self.far_socket
+
+    @property
+    def far_socket(self) -> Path:
+        """Below no workspace, also for one whose file system has no sockets. Raises REFUSED, or OSError, where this
+        user has no private folder for sockets."""
+        return runtime_folder() / f"{hashlib.sha256(os.fsencode(self.path / 'socket')).hexdigest()[:24]}.slot"
+
+    def good(self) -> Target | None:
+        return _read(self.path / "good.json", Target)
+
+    def keep_good(self, target: Target) -> None:
+        write_whole(self.path / "good.json", target.model_dump_json(indent=1), 0o600)
+
+    @property
+    def counters(self) -> Path:
+        return self.path / "tallies.json"
+
+    def token(self) -> str:
+        """Made at first use; who has it may ask this deployment, and nothing else of the workspace."""
+        path = self.path / "token"
+        with contextlib.suppress(FileNotFoundError):
+            if token := path.read_text().strip():
+                return token
+        write_whole(path, token := secrets.token_urlsafe(32), 0o600)
+        return token
+
+    # The journal
+
+    def note(self, type: str, at: float, **data: Any) -> None:  # noqa: A002 - the column of events
+        """Append one line, durably. From one process at a time: the one that holds the claim."""
+        line = json.dumps({"id": secrets.token_hex(8), "at": at, "type": type, "data": data}).encode() + b"\n"
+        descriptor = os.open(self.path / "journal.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _mend(self) -> None:
+        """End the last line, where a crash tore it."""
+        with (self.path / "journal.jsonl").open("a+b") as file:
+            if size := file.seek(0, os.SEEK_END):
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+
+    def unheard(self) -> tuple[list[Entry], int]:
+        """Whole lines that follow what was heard, and where they end."""
+        start = self._heard()
+        try:
+            with (self.path / "journal.jsonl").open("rb") as file:
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            return [], start
+        lines = data.split(b"\n")[:-1]  # what follows the last newline was torn, or is being written
+        return [entry for line in lines if (entry := _entry(line))], start + sum(len(line) + 1 for line in lines)
+
+    def heard(self, end: int) -> None:
+        write_whole(self.path / "heard", str(end), 0o600)
+
+    def _heard(self) -> int:
+        try:
+            return int((self.path / "heard").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+
+def deployments_root(folders: Folders) -> Path:
+    return folders.root / "slots"
+
+
+def deployment_folder(folders: Folders, use_case: str) -> DeploymentFolder:
+    return DeploymentFolder(deployments_root(folders) / use_case)
+
+
+def all_deployments(folders: Folders) -> list[DeploymentFolder]:
+    root = deployments_root(folders)
+    return [DeploymentFolder(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+
+
+def _read(path: Path, model: type[Model]) -> Model | None:
+    """None where the file is not there, or is of another version of this package."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _entry(line: bytes) -> Entry | None:
+    """None for a line that was torn by a crash and then continued."""
+    try:
+        return Entry(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

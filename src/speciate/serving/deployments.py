@@ -1,0 +1,510 @@
+"""The deployments of a workspace: people start, stop and list them; the daemon's keeper keeps their processes alive and
+tells them which versions the aliases name.
+
+A deployment serves on while no daemon lives, and the next daemon adopts it. If another version of this package started
+its process, the keeper restarts it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from speciate import __version__, use_cases
+from speciate.datasets import version_rows, versions
+from speciate.datasets.columns import CONTENT, START
+from speciate.datasets.versions import Manifest
+from speciate.environment import clean_environment
+from speciate.errors import Code, SpeciateError
+from speciate.faults import fault
+from speciate.jobs.folder import write_whole
+from speciate.jobs.pool import Pool
+from speciate.models import registry
+from speciate.promotion import aliases
+from speciate.promotion.aliases import Alias
+from speciate.promotion.bake import has_answered
+from speciate.serving import request_metrics
+from speciate.serving.bake_watch import BakeWatch
+from speciate.serving.deployment_folder import (
+    DeploymentFolder,
+    Entry,
+    State,
+    Target,
+    Wanted,
+    all_deployments,
+    deployment_folder,
+)
+from speciate.settings import Serving
+from speciate.workspace.database import Event, Transaction
+from speciate.workspace.packs import PackReader
+from speciate.workspace.workspace import Folders, Workspace
+
+_LOOK_SECONDS = 0.5
+_FIRST_GAP, _LONGEST_GAP = 0.5, 30.0
+"""Seconds between two starts of a deployment that does not stay alive."""
+_STEADY_SECONDS = 30.0
+"""After so long alive a deployment's death is its first again."""
+_MOVES = {"alias.moved", "canary.set", "canary.ended"}
+_GATHER = "speciate.serving.deployments:gather_examples"
+_GATHER_SECONDS = 60.0
+_EXAMPLES = 8
+_MOST_BYTES = 32 * 1024 * 1024
+"""All examples together."""
+_HEARD = "SELECT 1 FROM events WHERE subject = ? AND data ->> 'entry' = ? LIMIT 1"
+_log = logging.getLogger(__name__)
+
+ServingAliases = Mapping[tuple[str, str], Alias]
+"""Use case and alias -> the alias, of `aliases.serving`."""
+
+
+class _Start(NamedTuple):
+    process: subprocess.Popen[bytes]
+    at: float
+
+
+class _DeploymentHealth:
+    """What the keeper knows of one deployment in this daemon's life; all of it may be lost."""
+
+    def __init__(self) -> None:
+        self.start: _Start | None = None
+        self.gap = 0.0
+        self.alive = False
+        self.is_current = False
+        """Whether its process is known to run this version of the package."""
+        self.asked_to_end = 0
+        """The pid of a process of another version, once it was asked to end."""
+        self.told: tuple[object, ...] | None = None
+        self.problem: str | None = None
+
+
+class DeploymentKeeper:
+    """`start` it once; `look` is one pass, for tests."""
+
+    def __init__(self, workspace: Workspace, pool: Pool) -> None:
+        self._workspace, self._pool = workspace, pool
+        self._watched: dict[str, _DeploymentHealth] = {}
+        self._baker = BakeWatch(workspace)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        workspace.database.listen(self._heard)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="slots", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the keeper; the deployments serve on."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread:
+            self._thread.join()
+        for watched in self._watched.values():
+            if watched.start:  # it outlives us on purpose; Popen would warn
+                watched.start.process.returncode = watched.start.process.poll() or 0
+
+    def poke(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no deployment is wanted."""
+        return all(folder.stopped for folder in all_deployments(self._workspace.folders))
+
+    def keeps(self, use_case: str) -> bool:
+        """Whether a deployment of this use case is wanted."""
+        folder = deployment_folder(self._workspace.folders, use_case)
+        return folder.path.exists() and not folder.stopped
+
+    def look(self) -> None:
+        """One pass over all deployments."""
+        with self._lock:
+            if self._workspace.settings.serving.start == "after_promotion":
+                self._make_those_that_serve()
+            folders = all_deployments(self._workspace.folders)
+            serving = aliases.serving(self._workspace.database) if folders else {}
+            for folder in folders:
+                try:
+                    self._update(folder, serving)
+                except (SpeciateError, OSError):
+                    _log.exception("the deployment of %s could not be updated", folder.use_case)
+            self._baker.look()
+
+    def _keep(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - a full disk, say: the next pass may succeed
+                _log.exception("looking after the deployments failed")
+            self._wake.wait(_LOOK_SECONDS)
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        if any(event.type in _MOVES for event in events):
+            self._wake.set()
+        if any(event.type == "data.forgotten" for event in events):
+            for folder in all_deployments(self._workspace.folders):
+                folder.empty_log()
+
+    def _make_those_that_serve(self) -> None:
+        for alias in aliases.everywhere(self._workspace.database):
+            folder = deployment_folder(self._workspace.folders, alias.use_case)
+            if not folder.path.exists():
+                folder.create()
+                folder.want(Wanted(use_case=folder.use_case, options=self._workspace.settings.serving))
+
+    # One deployment
+
+    def _update(self, folder: DeploymentFolder, serving: ServingAliases) -> None:
+        watched = self._watched.setdefault(folder.use_case, _DeploymentHealth())
+        folder.trim_log()
+        self._listen(folder)  # first: what it said before it died comes before its death
+        if not folder.stopped:
+            self._keep_alive(folder, watched)
+            self._want(folder, watched, serving)
+        elif watched.start and watched.start.process.poll() is not None:
+            watched.start = None
+
+    def _want(self, folder: DeploymentFolder, watched: _DeploymentHealth, serving: ServingAliases) -> None:
+        """Tell it what the aliases name now."""
+        alias = serving.get((folder.use_case, "production"))
+        if alias is None:
+            return
+        canary = serving.get((folder.use_case, aliases.CANARY))
+        if watched.told == (key := (alias, canary)):
+            return
+        wanted = folder.wanted()
+        if wanted is None:
+            return
+        watched.told = key  # also where that fails: it would fail again
+        changed = wanted.model_copy(
+            update={
+                "target": self._target(folder, alias, wanted.target),
+                "canary": self._canary(folder, canary, wanted.canary),
+                "percent": (canary.percent or 0.0) if canary else 0.0,
+            }
+        )
+        if changed != wanted:
+            fault("promotion_before_want")
+            folder.want(changed)
+            fault("promotion_wanted")
+
+    def _target(self, folder: DeploymentFolder, alias: Alias, before: Target | None) -> Target:
+        if before and before.key == (alias.generation, alias.model):
+            return before
+        return target_of(self._workspace, self._pool, folder, alias)
+
+    def _canary(self, folder: DeploymentFolder, alias: Alias | None, before: Target | None) -> Target | None:
+        """None also where it is gone: production must not wait for it."""
+        try:
+            return self._target(folder, alias, before) if alias else None
+        except SpeciateError:
+            _log.exception("the canary of %s cannot be served", folder.use_case)
+            return None
+
+    def _keep_alive(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
+        now = self._workspace.clock.monotonic()
+        if folder.alive():
+            watched.alive = True
+            self._restart_if_outdated(folder, watched)
+            if watched.start and now - watched.start.at > _STEADY_SECONDS:
+                watched.gap = 0.0
+            return
+        if watched.start and watched.start.process.poll() is None:
+            return  # it has not got as far as its claim, or is about to end
+        self._tell_of_death(folder, watched)
+        if watched.start and now - watched.start.at < watched.gap:
+            return
+        watched.start = _Start(_spawn(folder.path, self._workspace), now)
+        watched.gap = min(max(2 * watched.gap, _FIRST_GAP), _LONGEST_GAP)
+
+    def _restart_if_outdated(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
+        """End a process of another version of this package, after its requests in flight; the next passes start a new
+        one at the same port. Its modules were replaced on the disk, so it could not start another child."""
+        if watched.is_current:
+            return
+        state = folder.state()
+        if watched.asked_to_end and state.pid in (0, watched.asked_to_end):
+            watched.alive = False  # its end is no death to report
+        elif state.version == __version__:
+            watched.is_current = True
+        elif _is_process_of(state.pid, folder):
+            _log.info("the deployment of %s runs version %r: it is restarted", folder.use_case, state.version)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state.pid, signal.SIGTERM)
+            watched.asked_to_end, watched.alive = state.pid, False
+
+    def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
+        """Once for each process that is gone without a goodbye, and for each reason not to start."""
+        state, lived, watched.alive = folder.state(), watched.alive, False
+        if state.problem and state.problem != watched.problem:
+            self._say(folder, "slot.failed", problem=state.problem)
+        elif lived or state.pid:
+            self._say(folder, "slot.died", pid=state.pid, serving=state.serving)
+            folder.tell(state.model_copy(update={"pid": 0, "serving": None, "since": None, "loading": None}))
+        watched.problem = state.problem
+
+    def _say(self, folder: DeploymentFolder, type: str, **data: object) -> None:  # noqa: A002 - the column
+        self._workspace.database.transact(lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data)))
+
+    def _listen(self, folder: DeploymentFolder) -> None:
+        """Make events of the deployment's notes, each once, also if a daemon died in between."""
+        entries, end = folder.unheard()
+        if not entries:
+            return
+
+        def record(tx: Transaction) -> None:
+            for entry in entries:
+                if not _is_recorded(tx, folder.use_case, entry):
+                    data = {**entry.data, "at": entry.at, "entry": entry.id}
+                    tx.event(f"use_case:{folder.use_case}", entry.type, data)
+
+        self._workspace.database.transact(record)
+        folder.heard(end)
+
+
+def _is_recorded(tx: Transaction, use_case: str, entry: Entry) -> bool:
+    if entry.type == "production.answered" and has_answered(tx, use_case, entry.data["model"]):
+        return True  # once for each version, whoever answered first
+    return bool(tx.execute(_HEARD, [f"use_case:{use_case}", entry.id]))
+
+
+def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:
+    """Whether this pid is a deployment's process of this folder: the state may be of a process that is long gone."""
+    if not pid:
+        return False
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it is gone, or this is macOS
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        command = listed.stdout
+    return f"speciate.serving.process {folder.path}" in command
+
+
+def _spawn(folder: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-P", "-m", "speciate.serving.process", str(folder), workspace.settings.cage]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            program, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean_environment(),
+            cwd=workspace.folders.root, start_new_session=True,
+        )  # fmt: skip
+
+
+class DeploymentView(NamedTuple):
+    use_case: str
+    state: str
+    """serving, loading, refused (what is in production was not let serve), failed, starting, or stopped."""
+    url: str | None
+    serving: str | None
+    wanted: str | None
+    loading: str | None
+    refused: str | None
+    """`name@v3`: why"""
+    problem: str | None
+    canary: str | None
+    """`name@v3 (5 %)`, where one answers beside what serves; `name@v3: why not` where it was refused."""
+    overloaded: int
+    """Requests since its last moves for which too many waited (counters.overloaded), of what serves and the canary."""
+    token: Path
+    """The file with its bearer token."""
+
+
+def start_deployment(workspace: Workspace, use_case: str, **options: object) -> DeploymentView:
+    """Want a deployment for this use case; `options` of settings' `serving`, where given, instead of the settings'.
+
+    Idempotent; with other options the deployment is told to begin again. INVALID for an option out of its bounds.
+    """
+    use_cases.get(workspace.database, use_case)
+    folder = deployment_folder(workspace.folders, use_case)
+    given = {name: value for name, value in options.items() if value is not None}
+    before = folder.wanted()
+    base = before.options if before else workspace.settings.serving
+    try:
+        chosen = Serving.model_validate(base.model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpeciateError(
+            Code.INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "See `speciate slot start --help`."
+        ) from error
+    if before and before.options != chosen and folder.alive():
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"The deployment of {use_case!r} runs with other options.",
+            f"Stop it first: speciate slot stop {use_case}",
+        )
+    folder.create()
+    folder.token()
+    if before is None or before.options != chosen:
+        folder.want(Wanted(use_case=use_case, options=chosen, target=before.target if before else None))
+    folder.unstop()
+    return deployment_view(folder)
+
+
+def stop_deployment(workspace: Workspace, use_case: str) -> DeploymentView:
+    """Let the deployment end, after the requests in flight. NOT_FOUND where there is none."""
+    folder = deployment_folder(workspace.folders, use_case)
+    if folder.wanted() is None:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"There is no deployment of {use_case!r}.", f"speciate slot start {use_case} makes one."
+        )
+    folder.stop()
+    return deployment_view(folder)
+
+
+def list_deployments(workspace: Workspace) -> list[DeploymentView]:
+    """Of all use cases; `wanted` is what the alias names, of which the deployment may not have heard yet."""
+    found = [deployment_view(folder) for folder in all_deployments(workspace.folders)]
+    moved = {each.use_case: aliases.read(workspace.database, each.use_case) for each in found}
+    return [each._replace(wanted=alias.model if (alias := moved[each.use_case]) else None) for each in found]
+
+
+def deployment_of(folders: Folders, use_case: str) -> DeploymentView | None:
+    """None where the use case has no deployment."""
+    folder = deployment_folder(folders, use_case)
+    return deployment_view(folder) if folder.wanted() else None
+
+
+def deployment_view(folder: DeploymentFolder) -> DeploymentView:
+    state, wanted, alive = folder.state(), folder.wanted(), folder.alive()
+    refused = state.refused
+    return DeploymentView(
+        use_case=folder.use_case,
+        state=_state_name(state, alive=alive, stopped=folder.stopped),
+        url=f"http://127.0.0.1:{state.port}" if alive and state.port else None,
+        serving=state.serving if alive else None,
+        wanted=wanted.target.model if wanted and wanted.target else None,
+        loading=state.loading if alive else None,
+        refused=f"{refused.model}: {refused.why}" if refused else None,
+        problem=state.problem or (state.apart if alive else None),
+        canary=_canary(state, wanted) if alive else None,
+        overloaded=_overloaded(folder, wanted),
+        token=folder.path / "token",
+    )
+
+
+def _overloaded(folder: DeploymentFolder, wanted: Wanted | None) -> int:
+    stand = [wanted.target, wanted.canary] if wanted else []
+    now = {target.key for target in stand if target}
+    return sum(
+        each.overloaded
+        for each in request_metrics.read_counters(folder.counters)
+        if (each.generation, each.model) in now
+    )
+
+
+def _canary(state: State, wanted: Wanted | None) -> str | None:
+    if wanted is None or wanted.canary is None:
+        return None
+    if state.canary_refused:
+        return f"{state.canary_refused.model}: {state.canary_refused.why}"
+    return f"{state.canary} ({wanted.percent:g} %)" if state.canary else None
+
+
+def _state_name(state: State, *, alive: bool, stopped: bool) -> str:
+    if not alive:
+        return "stopped" if stopped else "failed" if state.problem else "starting"
+    if state.refused:
+        return "refused"
+    return "serving" if state.serving else "loading" if state.loading else "starting"
+
+
+def target_of(workspace: Workspace, pool: Pool, folder: DeploymentFolder, alias: Alias) -> Target:
+    """Everything that a deployment needs to serve the version behind an alias, with examples to try it on.
+
+    The examples come from the dataset that the version was trained on; a service process gathers them. Raises NOT_FOUND
+    if the version is gone.
+    """
+    version = registry.resolve(workspace.database, workspace.folders, alias.model)
+    card, path, root = version.card, version.path, workspace.folders.root
+    assert card.task, "only endpoints have none"
+    assert card.modality
+    return Target(
+        generation=alias.generation,
+        model=alias.model,
+        path=str(path.relative_to(root) if path.is_relative_to(root) else path),
+        task=card.task,
+        modality=card.modality,
+        inputs=card.inputs,
+        parts=card.parts,
+        ignored_parts=card.ignored_parts,
+        bytes=card.bytes or 0,
+        warmup=_warmup(workspace, pool, folder, card.dataset),
+        slowest_ms=use_cases.get(workspace.database, alias.use_case).limits.p95_latency_ms,
+    )
+
+
+def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset: str | None) -> str | None:
+    """A file with examples, in the cache, so that it goes when something is forgotten. None where the dataset is gone,
+    or none of it can be asked as it lies."""
+    if dataset is None:
+        return None
+    try:
+        manifest = versions.resolve(workspace.database, dataset)
+        payload = {"root": str(workspace.folders.root), "manifest": manifest.model_dump(mode="json")}
+        text = pool.ask_for_file(_GATHER, payload, lambda path, _: path.read_text(), _GATHER_SECONDS)
+    except SpeciateError:
+        return None
+    if not json.loads(text):
+        return None
+    path = workspace.folders.cache / "warmup" / f"{folder.use_case}-{manifest.name}-v{manifest.version}.json"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_whole(path, text, 0o600)
+    return str(path)
+
+
+def gather_examples(payload: dict[str, Any]) -> dict[str, Any]:
+    """A few examples, spread over the dataset version, as items of `predict_worker.answer`.
+
+    Runs in a process of the service pool. It copies the bytes of files from the packs and does not decode them: only
+    the version's own sandboxed process does.
+    """
+    folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
+    items = _rows(folders, manifest) if manifest.inputs else _files(folders, manifest)
+    Path("warmup.json").write_text(json.dumps(items))
+    return {"file": "warmup.json"}
+
+
+def _rows(folders: Folders, manifest: Manifest) -> list[dict[str, Any]]:
+    table = version_rows.read(folders, manifest, [*manifest.inputs], usable=True)
+    table = table.take(_spread(table.num_rows))
+    try:
+        return [{"row": json.loads(json.dumps(row))} for row in table.to_pylist()]
+    except TypeError:  # a cell that JSON does not have: clients could not send it so either
+        return []
+
+
+def _files(folders: Folders, manifest: Manifest) -> list[dict[str, Any]]:
+    """Whole files only: a version of windows was trained on parts of files, which no client sends."""
+    table = version_rows.read(folders, manifest, usable=True)
+    if START in table.column_names and table[START].null_count < table.num_rows:
+        return []
+    items, room = [], _MOST_BYTES
+    with PackReader([folders.root / pack for pack in manifest.packs]) as packs:
+        for content in table.take(_spread(table.num_rows))[CONTENT].to_pylist():
+            if packs.length(content) <= room:
+                data = packs.get(content)
+                room -= len(data)
+                items.append({"data": base64.b64encode(data).decode()})
+    return items
+
+
+def _spread(count: int) -> list[int]:
+    """Places of a few rows, evenly over all."""
+    most = min(_EXAMPLES, count)
+    return [place * count // most for place in range(most)]

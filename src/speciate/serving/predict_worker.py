@@ -1,0 +1,139 @@
+"""The half of `predict` that runs in a sandboxed process: decodes inputs, keeps models loaded.
+
+A version's folder never changes, so its path is the key of the cache, which evicts only for want of room.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from speciate.datasets.identity import input_values
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.finite import NOT_FINITE, is_finite
+from speciate.modalities import find
+from speciate.modalities.bundles import is_bundle
+from speciate.modalities.contract import DecodeError
+from speciate.modalities.multimodal import rename_parts
+from speciate.serving.items import AnswerPayload, AnswerResult, Item, ItemPrediction
+from speciate.tasks import predictor
+from speciate.tasks.representations import Embeddings
+from speciate.tasks.task import Prediction, Predictor
+
+_MODELS = 4
+"""Models that one process keeps loaded."""
+_UNUSABLE = "This input cannot be used; untrusted.error_text says why."
+
+
+def answer(payload: AnswerPayload) -> AnswerResult:
+    """Predictions of the items, in their order."""
+    model = _load_model(payload["model"])
+    decoded = [_decode(item, payload) for item in payload["items"]]
+    usable = [example for example in decoded if isinstance(example, Example)]
+    given = _answers(model, usable)
+    if len(given) != len(usable):
+        raise SpeciateError(
+            Code.INVALID,
+            f"The model gave {len(given)} answers to {len(usable)} inputs.",
+            "Use another version: describe_model names them.",
+        )
+    answers = iter(given)
+    predictions: list[ItemPrediction] = []
+    for item, example in zip(payload["items"], decoded, strict=True):
+        found = next(answers) if isinstance(example, Example) else example
+        if isinstance(found, Prediction) and not (is_finite(found.output) and is_finite(found.confidence)):
+            predictions.append({"id": item["id"], "output": None, "confidence": None, "error": NOT_FINITE})
+        elif isinstance(found, Prediction):
+            predictions.append(
+                {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
+            )
+        else:
+            predictions.append(_failed(item["id"], found))
+    return {"predictions": predictions}
+
+
+def load(payload: dict[str, str]) -> dict[str, Any]:
+    """`{model}` -> `{}`: what the first answer would have to wait for."""
+    representation = getattr(_load_model(payload["model"]), "representation", None)
+    if isinstance(representation, Embeddings):
+        representation.encode([])  # base models are loaded when they are first needed
+    return {}
+
+
+def _answers(model: Predictor, examples: Sequence[Example]) -> list[Prediction | SpeciateError]:
+    """One for each; where the model refuses an input, all are asked one by one, so that it spoils only itself."""
+    try:
+        return list(model.predict(examples))
+    except SpeciateError as error:
+        if error.code is not Code.INVALID:
+            raise
+        if len(examples) == 1:
+            return [error]
+        return [one for example in examples for one in _answers(model, [example])]
+
+
+@functools.lru_cache(maxsize=_MODELS)
+def _load_model(path: str) -> Predictor:
+    return predictor.load(Path(path))
+
+
+def _decode(item: Item, payload: AnswerPayload) -> Example | Exception:
+    try:
+        media = _decode_medium(item, payload)
+    except (DecodeError, SpeciateError, ValueError, TypeError) as error:
+        return error
+    return Example(item["id"], media, None, item["id"], "", item.get("row") or {})
+
+
+def _failed(identifier: str, error: Exception) -> ItemPrediction:
+    """With our own words as they are; the words of decoders and libraries apart, for they may quote the input."""
+    ours = str(error) if isinstance(error, SpeciateError) else _UNUSABLE
+    found: ItemPrediction = {"id": identifier, "output": None, "confidence": None, "error": ours}
+    if foreign := error.foreign if isinstance(error, SpeciateError) else str(error):
+        found["error_text"] = foreign
+    return found
+
+
+def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
+    modality, inputs, parts = payload["modality"], payload["inputs"], payload["parts"]
+    kind = find(modality or "")
+    if "error" in item:
+        raise SpeciateError(Code.INVALID, item["error"])
+    if "parts" in item:
+        cells = item["parts"].items()
+        return kind.admit({name: cell["value"] if "value" in cell else _bytes(cell["data"]) for name, cell in cells})
+    if "data" in item:
+        data = _bytes(item["data"])
+        data = rename_parts(parts, data, payload.get("ignored_parts", ())) if parts and is_bundle(data) else data
+        kind.inspect(data)  # refuses what declares more than the budget
+        return kind.decode(data)
+    if "text" in item:
+        return kind.admit(item["text"])
+    row = item["row"]
+    if missing := [name for name in inputs if name not in row]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.",
+            f"Call predict again with inputs=[{_example(inputs)}].",
+        )
+    return kind.admit(input_values(modality or "", inputs, pa.Table.from_pylist([row]))[0] if inputs else row)
+
+
+def _example(inputs: Sequence[str]) -> str:
+    return json.dumps({"row": dict.fromkeys(inputs[:10], "...")}, ensure_ascii=False)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, f"The data is not Base64: {error}.", "Call predict again with all of the file's bytes."
+        ) from error

@@ -1,0 +1,446 @@
+"""A version that serves: its sandboxed process (`Runner`), its trial before it gets traffic (`try_version`), and the
+queue and thread that hand it inputs in batches (`Replica`).
+
+If a process dies under a batch, it is started again and the inputs of that batch are asked one by one: the input that
+ended it fails alone, and all others are answered, later.
+
+Whose fault is a missing answer? An input whose time passed in the queue never reached the model (Overloaded). Once
+handed over, an input has as long as a request may take, however long it waited. Only a model that needs more is too
+slow (TimeoutError), and its process is ended; a busy queue ends no process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from speciate.errors import Code, SpeciateError
+from speciate.finite import NOT_FINITE, is_finite
+from speciate.jobs.pool import SERVICE_MODULE, ask_service
+from speciate.sandbox import Limits, SandboxPolicy
+from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
+from speciate.serving.deployment_folder import Target
+from speciate.serving.items import Item, ItemPrediction, ModelInputs
+
+_RESTART_SECONDS = 1.0, 30.0
+"""Between two attempts to start a process that died: at first, and at most."""
+_PASSES = 3
+_TRIAL_SECONDS, _FEWEST = 10.0, 3
+"""A trial ends after so many seconds, once it has tried so many examples."""
+_MOST_SHOWN = 300  # characters
+LOAD, ANSWER = "speciate.serving.predict_worker:load", "speciate.serving.predict_worker:answer"
+_LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
+_MB = 1024 * 1024
+_log = logging.getLogger(__name__)
+
+
+class LoadableModel(Protocol):
+    """As Runner."""
+
+    target: Target
+
+    def load(self, seconds: float) -> None: ...
+
+    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]: ...
+
+    def cpu_seconds(self) -> float | None:
+        """That its process has used; None where nobody can tell."""
+        ...
+
+
+class Process(LoadableModel, Protocol):
+    """As Runner."""
+
+    def interrupt(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Full(Exception):
+    """Too many inputs wait."""
+
+
+class Overloaded(Exception):
+    """The input's time passed while it waited for its turn: the model never saw it."""
+
+
+class Retired(Exception):
+    """This version serves no more; another does."""
+
+
+class _Waiting(NamedTuple):
+    item: Item
+    since: float
+    deadline: float
+    future: Future[ItemPrediction]
+    """Pending while it waits, so that who asked may cancel it; running once the model has it."""
+
+    @property
+    def seconds(self) -> float:
+        """That the model may take for it."""
+        return max(0.001, self.deadline - self.since)
+
+
+class Replica:
+    """Thread-safe. `process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
+    `heard`: is told of each batch (inputs, seconds) and of each restart of the process (0, seconds that it took).
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        restart: Callable[[], Process],
+        batching: Batching,
+        queue: int,
+        heard: Callable[[int, float], None],
+    ) -> None:
+        self._process, self._restart, self._heard = process, restart, heard
+        self._batching, self._most = batching, queue
+        self._change = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._answering, self._last = 0, batching.most
+        self._retired = self._abandoned = False
+        self._thread = threading.Thread(target=self._work, name=f"serve {process.target.model}", daemon=True)
+        self._thread.start()
+
+    @property
+    def target(self) -> Target:
+        return self._process.target
+
+    @property
+    def open(self) -> int:
+        """Inputs that wait or are being answered."""
+        return len(self._waiting) + self._answering
+
+    def submit(self, items: Sequence[Item], deadline: float) -> list[Future[ItemPrediction]]:
+        """A prediction for each, later. In the future may be Overloaded, where `deadline` (monotonic) passes before
+        its turn comes, or TimeoutError, where the model had it for as long as there was from now to `deadline`: so that
+        may be known only after it. A future that is cancelled before its turn is asked of nobody.
+
+        All of them or none: raises Full or Retired.
+        """
+        now = time.monotonic()
+        requests = [_Waiting(item, now, deadline, Future()) for item in items]
+        with self._change:
+            if self._retired:
+                raise Retired
+            self._drop_late()  # who gave up while the model was busy takes nobody's room
+            if len(self._waiting) + len(requests) > self._most and self._waiting:
+                raise Full
+            self._waiting.extend(requests)
+            self._change.notify_all()
+        return [one.future for one in requests]
+
+    def retire(self, seconds: float) -> bool:
+        """Take nothing more, answer what is open, and free the process. Whether all was answered in time."""
+        with self._change:
+            self._retired = True
+            self._change.notify_all()
+        self._thread.join(seconds)
+        drained = not self._thread.is_alive()
+        if not drained:
+            self._abandoned = True
+            self._process.interrupt()
+            self._thread.join()
+        self._process.end()
+        return drained
+
+    # The thread
+
+    def _work(self) -> None:
+        while batch := self._next():
+            try:
+                self._answer(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait hear of it and the thread lives
+                _log.exception("a batch failed")
+                _fail(batch, error)
+            with self._change:
+                self._answering = 0
+
+    def _next(self) -> list[_Waiting]:
+        """The next batch; empty once this version is retired and all is answered."""
+        with self._change:
+            while True:
+                self._drop_late()
+                if not self._waiting:
+                    if self._retired:
+                        return []
+                    self._change.wait()
+                    continue
+                age = time.monotonic() - self._waiting[0].since
+                waiting = len(self._waiting)
+                rest = 0.0 if self._retired else pause(waiting, age, self._batching, self._last)
+                if rest > 0:
+                    self._change.wait(rest)
+                    continue
+                count = min(self._batching.most, len(self._waiting))
+                next_ones = [self._waiting.popleft() for _ in range(count)]
+                batch = [one for one in next_ones if one.future.set_running_or_notify_cancel()]
+                if not batch:
+                    continue  # nobody waits for these any more
+                self._answering = self._last = len(batch)
+                return batch
+
+    def _drop_late(self) -> None:
+        now = time.monotonic()
+        while self._waiting and (self._waiting[0].deadline <= now or self._abandoned):
+            late = self._waiting.popleft().future
+            if late.set_running_or_notify_cancel():
+                late.set_exception(Overloaded())
+
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
+        began = time.monotonic()
+        try:
+            answers = self._process.answer([one.item for one in batch], max(one.seconds for one in batch))
+        except (ProcessDied, AnswerTimeout) as error:
+            self._recover(batch, error)
+            return
+        except SpeciateError as error:
+            _fail(batch, error)
+            return
+        self._heard(len(batch), time.monotonic() - began)
+        for one, answer in zip(batch, answers, strict=True):
+            _settle(one, answer)
+
+    def _recover(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        if self._abandoned:
+            _fail(batch, TimeoutError())
+            return
+        _log.warning("the process of %s ended under %d inputs: %r", self.target.model, len(batch), error)
+        if len(batch) == 1:
+            _settle(batch[0], TimeoutError() if isinstance(error, AnswerTimeout) else _process_ended_error())
+        self._start_again()
+        if len(batch) > 1:
+            for one in batch:
+                if one.deadline > time.monotonic() and not self._abandoned:
+                    self._answer([one])
+                else:
+                    _settle(one, TimeoutError())
+
+    def _start_again(self) -> None:
+        """Until it succeeds, or this version is retired and nobody waits any more."""
+        began, (gap, longest) = time.monotonic(), _RESTART_SECONDS
+        self._process.end()
+        while True:
+            try:
+                self._process = self._restart()
+            except Exception:  # noqa: BLE001 - the next attempt may succeed
+                _log.exception("%s could not be started again", self.target.model)
+                with self._change:
+                    self._drop_late()
+                    if self._abandoned or (self._retired and not self._waiting):
+                        return
+                    self._change.wait(gap)
+                gap = min(2 * gap, longest)
+            else:
+                self._heard(0, time.monotonic() - began)
+                return
+
+
+def _settle(one: _Waiting, answer: ItemPrediction | Exception) -> None:
+    """Of one that was handed over."""
+    if isinstance(answer, Exception):
+        one.future.set_exception(answer)
+    else:
+        one.future.set_result(answer)
+
+
+def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    for one in batch:
+        if not one.future.done():
+            _settle(one, error)
+
+
+def _process_ended_error() -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        "The model's process ended on this input: it needed too much memory, or it crashed.",
+        "Send a smaller input.",
+    )
+
+
+class Batching(NamedTuple):
+    most: int
+    """Inputs of one batch."""
+    wait: float
+    """Seconds that the oldest input waits for a full batch."""
+
+
+def pause(waiting: int, oldest_age: float, batching: Batching, last: int) -> float:
+    """Seconds until a batch should go, if nothing more comes; 0: now. Pure.
+
+    `waiting` inputs, 1 at least; `last`: how many the batch before had. Inputs that came while the model was busy go
+    together at once: under load batches form by themselves. An input that finds the model idle waits for others only if
+    the last batch had several: a client that sends one request after another is never delayed.
+    """
+    if waiting >= batching.most or (waiting == last == 1):
+        return 0.0
+    return max(0.0, batching.wait - oldest_age)
+
+
+class TrialFailed(Exception):
+    """The version gets no traffic; the text says why."""
+
+
+class TrialResult(NamedTuple):
+    load_seconds: float
+    examples: int
+    median_ms: float | None
+    """None where there were no examples."""
+
+
+def warmup_examples(folder: Path, target: Target) -> list[Item]:
+    """What it is tried on; none where they are gone."""
+    if target.warmup is None:
+        return []
+    try:
+        items: list[Item] = json.loads((folder / target.warmup).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return items
+
+
+def try_version(runner: LoadableModel, items: Sequence[Item], seconds: float) -> TrialResult:
+    """Load the version and try it on `items`, one at a time as clients will ask, all within so many seconds.
+
+    Raises TrialFailed if it cannot be loaded, fails an example, answers NaN or infinity, or is slower than its use case
+    allows. Other work on the machine only adds to a measured time. So an answer takes the lesser of clock and processor
+    time, an example the fastest of its answers, and the median of these must keep the limit. Finer judgements are
+    evaluation's.
+    """
+    began = time.monotonic()
+    try:
+        runner.load(seconds)
+        loaded = time.monotonic() - began
+        quickest = _fastest_answers(runner, items, began + seconds)
+    except SpeciateError as error:
+        raise TrialFailed(_clip(f"it could not be loaded: {error}")) from error
+    except ProcessDied:
+        raise TrialFailed(
+            "its process ended while it was loaded or tried: it crashed, or needed too much memory"
+        ) from None
+    except AnswerTimeout:
+        raise TrialFailed(f"it was not loaded and tried within {seconds:g} s") from None
+    median = statistics.median(quickest.values()) if quickest else None
+    limit = runner.target.slowest_ms
+    if median is not None and limit is not None and median > limit:
+        raise TrialFailed(
+            f"it is too slow: half of its answers take {median:.3g} ms or more, and the limit is {limit:g} ms"
+        )
+    return TrialResult(loaded, len(quickest), median)
+
+
+def _fastest_answers(runner: LoadableModel, items: Sequence[Item], deadline: float) -> dict[int, float]:
+    """Place of an example -> milliseconds of its quickest answer; not all of them where that takes too long."""
+    quickest: dict[int, float] = {}
+    enough = time.monotonic() + _TRIAL_SECONDS
+    for _ in range(_PASSES):
+        for place, item in enumerate(items):
+            at, used = time.monotonic(), runner.cpu_seconds()
+            if at > enough and len(quickest) >= min(_FEWEST, len(items)):
+                return quickest
+            [answer] = runner.answer([item], max(0.0, deadline - at))
+            took = 1000 * min(time.monotonic() - at, _since(used, runner.cpu_seconds()))
+            quickest[place] = min(took, quickest.get(place, took))
+            _check_answer(answer)
+    return quickest
+
+
+def _since(before: float | None, after: float | None) -> float:
+    """Infinite where it is not known: what a thread used that has ended is in no sum any more."""
+    return after - before if before is not None and after is not None and after >= before else math.inf
+
+
+def _check_answer(answer: ItemPrediction) -> None:
+    numbers = is_finite(answer.get("output")) and is_finite(answer.get("confidence"))
+    if answer.get("error") == NOT_FINITE or not numbers:
+        raise TrialFailed("it answers with NaN or infinite numbers")
+    if answer.get("error"):
+        raise TrialFailed(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+class Runner:
+    """One version in a sandboxed process of its own, which decodes the inputs and runs the model.
+
+    Call `load` before `answer`, and `end` in any case. The process reads the version's folder and installed packages,
+    has no network and no other file of the workspace, and dies with the deployment. Its end frees the version's memory.
+    It speaks the protocol of the service pool. Not thread-safe: one question at a time.
+    """
+
+    def __init__(self, root: Path, scratch: Path, target: Target, memory_mb: int, policy: SandboxPolicy) -> None:
+        self.target = target
+        limits = Limits(memory_mb=memory_mb + 2 * target.bytes // _MB, file_mb=768)
+        folder = root / target.path
+        access = Access((folder,), limits, code=False, longest_answer=_LONGEST_ANSWER)
+        self._client = SandboxClient(SERVICE_MODULE, scratch, policy, access, str(root))
+        self._about: ModelInputs = {
+            "model": str(folder),
+            "modality": target.modality,
+            "inputs": list(target.inputs),
+            "parts": list(target.parts),
+            "ignored_parts": list(target.ignored_parts),
+        }
+
+    @property
+    def pid(self) -> int:
+        return self._client.pid
+
+    def load(self, seconds: float) -> None:
+        """Raises what loading raised, ProcessDied or AnswerTimeout."""
+        self._ask(LOAD, {"model": self._about["model"]}, seconds)
+
+    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]:
+        """Predictions of these items in their order. Raises ProcessDied or AnswerTimeout.
+
+        NaN or infinity spoils its item: JSON has no such numbers.
+        """
+        numbered: list[Item] = [{**item, "id": str(place)} for place, item in enumerate(items)]
+        answer, odd = self._ask(ANSWER, {**self._about, "items": numbered}, seconds)
+        found: list[ItemPrediction] = answer["predictions"]
+        if len(found) != len(items):
+            raise ProcessDied
+        return [_check_prediction(one) for one in found] if odd else found
+
+    def cpu_seconds(self) -> float | None:
+        """That all of its threads have used, by the scheduler's count in nanoseconds (Linux)."""
+        try:
+            threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+            return sum(int(one.read_text().split()[0]) for one in threads) / 1e9 or None
+        except (OSError, ValueError, IndexError):  # a thread that ended meanwhile, too
+            return None
+
+    def interrupt(self) -> None:
+        """Kill the process under whoever waits for its answer, from any thread; `end` must follow."""
+        self._client.interrupt()
+
+    def end(self) -> None:
+        self._client.end()
+
+    def _ask(self, service: str, payload: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bool]:
+        """The answer, and whether there is a NaN or infinite number in it."""
+        odd: list[str] = []
+
+        def constant(name: str) -> float:
+            odd.append(name)
+            return float(name)
+
+        return ask_service(self._client, service, payload, seconds, constant), bool(odd)
+
+
+def _check_prediction(prediction: ItemPrediction) -> ItemPrediction:
+    if is_finite(prediction.get("output")) and is_finite(prediction.get("confidence")):
+        return prediction
+    return {**prediction, "output": None, "confidence": None, "error": NOT_FINITE}

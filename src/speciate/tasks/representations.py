@@ -1,0 +1,368 @@
+"""Examples as rows of numbers for classical learners: tables, TF-IDF of texts, summary vectors, series, embeddings.
+
+Fitted on training examples only, then saved with the model. A representation of one family's own (words, steps,
+voxels) is in families/; mixed rows are in multimodal_representation.py.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate import features, modalities
+from speciate.datasets.loading.loader import Example, example_keys
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.tabular import number
+from speciate.models import model_folder
+from speciate.models.encoders import OF_FRAMES, VIDEO, Encoder, kept_encoder, load_encoder
+from speciate.tasks.task import Arrays, UnsuitableRepresentation
+from speciate.workspace.workspace import Folders
+
+NGramUnit = Literal["word", "char", "char_wb"]
+
+
+class NGrams(NamedTuple):
+    """What is counted in a document: runs of `low` to `high` units. `char_wb`: characters, not across words."""
+
+    unit: NGramUnit
+    low: int
+    high: int
+
+
+def describe(modality: str, examples: Sequence[Example]) -> list[Any]:
+    """A document (str) or a vector (D,) per example."""
+    kind = modalities.find(modality)
+    return [kind.describe(example.media) for example in examples]
+
+
+def ngram_choices(modality: str) -> tuple[NGrams, ...]:
+    """The modality's own way of counting first; empty where it describes itself by vectors."""
+    kind = modalities.find(modality)
+    if kind.analyzer is None:
+        return ()
+    own = NGrams(kind.analyzer, *kind.ngrams)
+    # Parts of words carry endings, compounds and misspellings, which whole words do not.
+    return (own, NGrams("char_wb", 2, 5)) if kind.analyzer == "word" else (own,)
+
+
+class Scaling(NamedTuple):
+    """Columns of numbers brought to mean 0 and spread 1. A missing number becomes the column's median."""
+
+    fill: npt.NDArray[Any]  # (D,)
+    centre: npt.NDArray[Any]
+    spread: npt.NDArray[Any]
+
+    @classmethod
+    def of(cls, rows: npt.NDArray[Any], *, one_unit: bool = False) -> Scaling:
+        """Fitted to (N, D), which may hold NaN. A column that is constant or wholly missing becomes zeros.
+
+        `one_unit`: all columns are divided by their common spread, which keeps those small that hardly vary.
+        """
+        rows = rows.astype(np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a wholly missing column has no median
+            fill = np.nan_to_num(np.nanmedian(rows, axis=0))
+        filled = np.where(np.isnan(rows), fill, rows)
+        spread = filled.std(axis=0)
+        if one_unit:
+            spread = np.full_like(spread, np.sqrt(np.square(spread).mean()))
+        return cls(fill, filled.mean(axis=0), np.where(spread > 0, spread, 1.0))
+
+    def apply(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        filled = np.where(np.isfinite(rows), rows, self.fill)
+        scaled: npt.NDArray[np.float64] = (filled - self.centre) / self.spread
+        return scaled
+
+    def arrays(self) -> Arrays:
+        return dict(self._asdict())
+
+
+_MOST_CATEGORIES = 50
+
+
+class Columns:
+    """Table rows as numbers: numeric columns unchanged, others one-hot, and a flag where a number is missing.
+
+    Only the `_MOST_CATEGORIES` most frequent values of a column are categories. Dates are inputs only where a caller
+    names them (datasets/roles.py); then each date is a category.
+    """
+
+    def __init__(
+        self, numbers: tuple[str, ...], flagged: tuple[str, ...], categories: dict[str, list[str]], scaling: Scaling
+    ) -> None:
+        self._numbers, self._flagged, self._categories, self._scaling = numbers, flagged, categories, scaling
+
+    @classmethod
+    def fit(cls, examples: Sequence[Example], inputs: Sequence[str]) -> Columns:
+        """`inputs`: the columns that a model may see."""
+        numbers, flagged, categories = [], [], {}
+        for name in inputs:
+            values = [_column_value(example, name) for example in examples]
+            present = [value for value in values if value is not None]
+            if all(isinstance(value, int | float) for value in present):
+                numbers.append(name)
+                if len(present) < len(values):
+                    flagged.append(name)
+            else:
+                common = Counter(str(value) for value in present).most_common(_MOST_CATEGORIES)
+                categories[name] = sorted(value for value, _ in common)
+        made = cls(tuple(numbers), tuple(flagged), categories, Scaling(np.zeros(0), np.zeros(0), np.ones(0)))
+        return cls(tuple(numbers), tuple(flagged), categories, Scaling.of(made._raw(examples)))
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, D). INVALID for text where training saw numbers."""
+        return self._scaling.apply(self._raw(examples))
+
+    def _raw(self, examples: Sequence[Example]) -> npt.NDArray[np.float64]:
+        columns = [[number(name, _column_value(example, name)) for example in examples] for name in self._numbers]
+        columns += [[float(_column_value(example, name) is None) for example in examples] for name in self._flagged]
+        for name, values in self._categories.items():
+            cells = [_column_value(example, name) for example in examples]
+            columns += [[float(cell is not None and str(cell) == value) for cell in cells] for value in values]
+        return np.array(columns, dtype=np.float64).reshape(len(columns), len(examples)).T
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": "columns", "numbers": list(self._numbers), "flagged": list(self._flagged),
+            "categories": self._categories,
+        }  # fmt: skip
+
+    def arrays(self) -> Arrays:
+        return self._scaling.arrays()
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Columns:
+        return cls(tuple(settings["numbers"]), tuple(settings["flagged"]), settings["categories"], Scaling(**arrays))
+
+
+def _column_value(example: Example, name: str) -> Any:
+    """The value of a column; None where it is missing, NaN or not there."""
+    value = example.media.get(name)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+_MOST_TERMS = 50_000
+
+
+class Documents:
+    """Texts and sequences as weighted counts of their words or characters (TF-IDF).
+
+    A modality's `describe` turns a medium into text. scikit-learn counts; vocabulary and weights are stored as plain
+    data and set again through its public interface.
+    """
+
+    def __init__(self, modality: str, counting: NGrams, terms: tuple[str, ...], weights: npt.NDArray[Any]) -> None:
+        """`weights` (terms,): the inverse document frequencies."""
+        self._modality, self._counting, self._terms, self._weights = modality, counting, terms, weights
+        self._vectorizer = _vectorizer(counting, vocabulary={term: i for i, term in enumerate(terms)})
+        self._vectorizer.idf_ = weights
+
+    @classmethod
+    def fit(cls, examples: Sequence[Example], modality: str, counting: NGrams) -> Documents:
+        """Keeps the most frequent terms, at most 50,000; in larger sets only those of two documents or more.
+
+        Raises UnsuitableRepresentation where no term is left: whole words of a script without spaces, or of texts of
+        one letter.
+        """
+        documents = describe(modality, examples)
+        rare = 2 if len(documents) >= 100 else 1
+        vectorizer = _vectorizer(counting, max_features=_MOST_TERMS, min_df=rare)
+        try:
+            vectorizer.fit(documents)
+        except ValueError as error:
+            raise UnsuitableRepresentation(
+                f"nothing that is counted occurs in {rare} or more of {len(documents)} texts"
+            ) from error
+        return cls(modality, counting, tuple(vectorizer.get_feature_names_out().tolist()), vectorizer.idf_)
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, terms), sparse, rows of unit length."""
+        return self._vectorizer.transform(describe(self._modality, examples))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": "documents",
+            "modality": self._modality,
+            "counting": self._counting._asdict(),
+            "terms": list(self._terms),
+        }
+
+    def arrays(self) -> Arrays:
+        return {"weights": np.asarray(self._weights, dtype=np.float64)}
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Documents:
+        counting = NGrams(**settings["counting"])
+        return cls(settings["modality"], counting, tuple(settings["terms"]), arrays["weights"])
+
+
+def _vectorizer(counting: NGrams, **more: Any) -> Any:
+    """Logarithmic counts: the tenth mention of a word says less than the first."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(analyzer=counting.unit, ngram_range=(counting.low, counting.high), sublinear_tf=True, **more)
+
+
+class Vectors:
+    """Media as the short vector of their modality's `describe`: grey pixels, summary features."""
+
+    def __init__(self, modality: str, scaling: Scaling) -> None:
+        self._modality, self._scaling = modality, scaling
+
+    @classmethod
+    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Vectors:
+        """`one_unit`: the numbers of the description are of one kind, as pixels are."""
+        return cls(modality, Scaling.of(np.stack(describe(modality, examples)), one_unit=one_unit))
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, D)"""
+        return self._scaling.apply(np.stack(describe(self._modality, examples)))
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": "vectors", "modality": self._modality}
+
+    def arrays(self) -> Arrays:
+        return self._scaling.arrays()
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Vectors:
+        return cls(settings["modality"], Scaling(**arrays))
+
+
+class Features:
+    """Media as the vector that their modality compares examples by. Nothing is learned."""
+
+    def __init__(self, modality: str) -> None:
+        self._modality = modality
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, D), D the same for all media of a modality."""
+        features = modalities.find(self._modality).features
+        return np.stack([features(example.media) for example in examples])
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": "features", "modality": self._modality}
+
+    def arrays(self) -> Arrays:
+        return {}
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Features:
+        return cls(settings["modality"])
+
+
+class Steps:
+    """Series of one length as their own steps, for series that line up, such as spectra and heartbeats.
+
+    A difference at one step is found there; summary features average over it.
+    """
+
+    def __init__(self, channels: int, steps: int, scaling: Scaling) -> None:
+        self._channels, self._steps, self._scaling = channels, steps, scaling
+
+    @classmethod
+    def fit(cls, examples: Sequence[Example]) -> Steps:
+        """UnsuitableRepresentation where the training series differ in length or channels."""
+        shapes = {example.media.shape for example in examples}
+        if len(shapes) > 1:
+            raise UnsuitableRepresentation("the series differ in their steps or channels, so that they do not line up")
+        ((channels, steps),) = shapes
+        rows = np.stack([example.media.ravel() for example in examples])
+        return cls(channels, steps, Scaling.of(rows, one_unit=True))
+
+    def encode(self, examples: Sequence[Example]) -> npt.NDArray[np.float64]:
+        """(N, C * T), channel by channel. A series of another length is stretched or squeezed to that of training."""
+        return self._scaling.apply(np.stack([self._fitted(example.media).ravel() for example in examples]))
+
+    def _fitted(self, media: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if len(media) != self._channels:
+            raise SpeciateError(
+                Code.INVALID,
+                f"This series has {len(media)} channels; the model has learned from {self._channels}.",
+                "Bring series with the channels of the training data, in their order.",
+            )
+        if media.shape[1] == self._steps:
+            return media
+        places = np.linspace(0, media.shape[1] - 1, self._steps)
+        return np.stack([np.interp(places, np.arange(media.shape[1]), channel) for channel in media])
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": "steps", "channels": self._channels, "steps": self._steps}
+
+    def arrays(self) -> Arrays:
+        return self._scaling.arrays()
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Steps:
+        return cls(settings["channels"], settings["steps"], Scaling(**arrays))
+
+
+def _no_progress(done: int, total: int) -> None:
+    pass
+
+
+class Embeddings:
+    """Media as vectors of a frozen base model, read from the workspace's feature cache if there is one.
+
+    The model's folder holds the base model, or names an installed package with the id of its encoder. Loading refuses
+    a package whose encoder has another id.
+    """
+
+    def __init__(
+        self,
+        base_model: str,
+        encoder: Encoder,
+        folders: Folders | None = None,
+        progress: Callable[[int, int], None] = _no_progress,
+    ) -> None:
+        """`folders` None: compute everything and keep nothing, as a served model does."""
+        self._base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, width)"""
+        media = [example.media for example in examples]
+        if self._folders is not None:
+            return features.embed(self._folders, self.encoder, example_keys(examples), media, self._progress)
+        vectors = np.zeros((len(media), self.encoder.width), np.float32)
+        for places, batch in self.encoder.embed(media):
+            vectors[places] = batch
+        return vectors
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": "embeddings",
+            "base_model": self._base_model,
+            "encoder": self.encoder.id,
+            "precision": self.encoder.precision,
+        }
+
+    def arrays(self) -> Arrays:
+        return {}
+
+    def keep(self, folder: Path) -> None:
+        """Write into a model folder what is not in `arrays`."""
+        self.encoder.keep(folder)
+
+    @classmethod
+    def rebuild(cls, settings: dict[str, Any], folder: Path, folders: Folders | None, threads: int = 1) -> Embeddings:
+        """`folder`: of the model, which keeps a base model that no package has."""
+        if model_folder.has_backbone(folder):
+            kept = kept_encoder(settings["base_model"], settings["encoder"], settings["precision"], folder, threads)
+            return cls(settings["base_model"], kept, folders)
+        media = VIDEO if settings["encoder"].endswith(OF_FRAMES) else None
+        encoder = load_encoder(settings["base_model"], threads, settings["precision"], media=media)
+        if encoder.id != settings["encoder"]:
+            raise SpeciateError(
+                Code.REFUSED,
+                f"The installed {settings['base_model']} computes {encoder.id!r}; this model was trained on "
+                f"{settings['encoder']!r}.",
+                "Install the version of the weights that it was trained on, or call train_model again.",
+            )
+        return cls(settings["base_model"], encoder, folders)

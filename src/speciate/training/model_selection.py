@@ -1,0 +1,384 @@
+"""Which candidate a training keeps: the best on examples that none of them has learned from, with its interval.
+
+The winner's value is slightly optimistic, as the best of several; the test split decides, and it is not touched here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.metrics import contributions, corpus, judged
+from speciate.evaluation.statistics import Estimate, bootstrap, mean, resample
+from speciate.models.estimators import Estimator
+from speciate.tasks.predictor import TrainedPredictor
+from speciate.tasks.task import (
+    Prediction,
+    Representation,
+    SavablePredictor,
+    Scores,
+    TaskHead,
+    UnsuitableRepresentation,
+    predict_examples,
+)
+from speciate.training.training_context import Division, TrainingContext
+from speciate.vocabulary import find_metric
+
+_log = logging.getLogger(__name__)
+
+
+ON_ALL_FOLDS = "out-of-fold on training and validation"
+_FEW_EXAMPLES = 300
+"""Validation examples: the standard error of a share of so many is 0.03 at most."""
+_FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
+"""Families whose training examples ask what they teach, so that they can be judged by, too."""
+
+
+class Learner(NamedTuple):
+    """`learn(inputs, targets, seed)` fits; `refuse(n, d, k)` says why the data are too large for it, or None."""
+
+    name: str
+    learn: Callable[[Any, npt.NDArray[Any], int], Estimator]
+    refuse: Callable[[int, int, int], str | None] = lambda n, d, k: None
+
+
+class LearnerGroup(NamedTuple):
+    """A representation with the learners that suit it."""
+
+    name: str
+    represent: Callable[[Sequence[Example]], Representation]
+    learners: tuple[Learner, ...]
+    sees: int = 1
+    """Parts of a mixed row."""
+
+
+class CandidateResult(NamedTuple):
+    """A candidate's place in the report; `value` None where it was not tried, for `reason`."""
+
+    name: str
+    seconds: float
+    value: float | None
+    reason: str = ""
+    chosen: bool = False
+
+    def shown(self) -> dict[str, Any]:
+        shown = {
+            "name": self.name,
+            "seconds": round(self.seconds, 3),
+            "value": _finite_or_none(self.value),
+            "chosen": self.chosen,
+        }
+        return shown | ({"reason": self.reason} if self.reason else {})
+
+
+class SelectedModel(NamedTuple):
+    predictor: SavablePredictor
+    best: Estimate
+    how: str
+    tried: tuple[CandidateResult, ...]
+
+    def validation(self) -> dict[str, Any]:
+        """The winner's value as JSON; what does not exist is None."""
+        low, high, error = map(_finite_or_none, (self.best.low, self.best.high, self.best.standard_error))
+        interval = None if low is None or high is None else [low, high]
+        return {
+            "value": _finite_or_none(self.best.value), "interval": interval, "standard_error": error, "n": self.best.n,
+            "how": self.how, "method": self.best.method,
+        }  # fmt: skip
+
+
+class _EvaluatedLearner(NamedTuple):
+    name: str
+    group: LearnerGroup
+    learner: Learner
+    whole: Representation | None
+    """Of the whole training split, after folds; else the model is `fitted`."""
+    fitted: TrainedPredictor | None
+    readout: TaskHead
+    estimate: Estimate
+    standing: float
+    """Greater is better."""
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _standing(sign: int, value: float) -> float:
+    """Greater is better; a value that the held-out examples leave undefined is the worst."""
+    return sign * value if math.isfinite(value) else -math.inf
+
+
+def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds: int) -> SelectedModel:
+    """Try every learner on every representation until the budget ends, and keep the best.
+
+    Among equals the earlier one wins: groups and learners are listed from cheap to expensive. Between groups that see
+    different parts of mixed rows, few validation examples do not decide alone: see `_decide_between`. Raises INVALID
+    where none can be tried.
+    """
+    sign = find_metric(context.payload.objective.metric).sign
+    total = sum(len(group.learners) for group in groups)
+    best: _EvaluatedLearner | None = None
+    near, of_parts = list[_EvaluatedLearner](), any(group.sees > 1 for group in groups)
+    tried: list[CandidateResult] = []
+    for group in groups:
+        context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
+        try:
+            with context.meter.stage("preparing"):
+                parts, whole = _prepare(context, group, folds)
+        except UnsuitableRepresentation as error:
+            tried += [
+                CandidateResult(f"{group.name}: {learner.name}", 0.0, None, str(error)) for learner in group.learners
+            ]
+            _log.info("%s: not tried: %s", group.name, error)
+            continue
+        for learner in group.learners:
+            context.checkpoint()
+            name, started = f"{group.name}: {learner.name}", time.monotonic()
+            context.progress(len(tried), total, "candidates", name)
+            reason = "the budget had ended" if best and context.over_budget else _refusal(learner, parts, context)
+            if reason:
+                tried.append(CandidateResult(name, 0.0, None, reason))
+                _log.info("%s: not tried: %s", name, reason)
+                continue
+            with context.meter.stage("training"):
+                evaluated = _evaluate_learner(context, name, group, whole, learner, parts, sign)
+            seconds, value = time.monotonic() - started, evaluated.estimate.value
+            tried.append(CandidateResult(name, seconds, value))
+            _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
+            if best is None or evaluated.standing > best.standing:
+                best = evaluated
+            near = _near_best([*near, evaluated], best) if of_parts else []
+    if best is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No candidate could be tried: {_describe_refusals(tried)}.",
+            "Call train_model again without hyperparameters.candidates, or on fewer or other examples.",
+        )
+    decided = _decide_between(context, near, folds, sign) if len(near) > 1 else None
+    best = decided or best
+    context.progress(total, total, "candidates", f"{best.name} is the best")
+    with context.meter.stage("training"):
+        final = best.fitted or _fit_whole(context, best)
+    marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
+    surer = None if decided else _confirmed(context, best, folds, sign)
+    return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
+
+
+def _near_best(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> list[_EvaluatedLearner]:
+    """The best of each group, where it is within one standard error of the best of all (Breiman et al. 1984). Only
+    these are kept in memory."""
+    error = best.estimate.standard_error
+    least = best.standing - (error if math.isfinite(error) else 0.0)
+    first: dict[str, _EvaluatedLearner] = {}
+    for one in tried:
+        leader = first.get(one.group.name)
+        if one.standing >= least and (leader is None or one.standing > leader.standing):
+            first[one.group.name] = one
+    return list(first.values())
+
+
+def _decide_between(
+    context: TrainingContext, near: Sequence[_EvaluatedLearner], folds: int, sign: int
+) -> _EvaluatedLearner | None:
+    """Of candidates that few validation examples do not tell apart: the best out of fold on training and validation
+    examples alike, and among equals the one that sees most parts, as it answers where one of them is missing.
+
+    Without a validation split they were judged out of fold already. None where that cannot be done, or there is no
+    time: then the first of the best stays.
+    """
+    if not context.validation:
+        return max(near, key=lambda one: (one.standing, one.group.sees))
+    if len(context.validation) > _FEW_EXAMPLES or context.readout.family not in _FAMILIES_WITH_FOLDS:
+        return None
+    standings: list[tuple[float, int]] = []
+    for one in near:
+        found = _out_of_fold(context, one, folds)
+        if found is None:
+            return None
+        standings.append((_standing(sign, found.value), one.group.sees))
+    values = ", ".join(f"{one.name} {sign * value:.3g}" for one, (value, _) in zip(near, standings, strict=True))
+    context.notes.append(
+        f"{len(context.validation)} validation examples do not tell {len(near)} candidates apart, so what they are "
+        f"worth {ON_ALL_FOLDS} decided: {values}."
+    )
+    return near[standings.index(max(standings))]
+
+
+def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, sign: int) -> Estimate | None:
+    """Where the winner meets the target on a validation split that is too small to be sure of it: its value on training
+    and validation examples alike, out of fold. None where that tells nothing new, or there is no time.
+
+    The learner is settled by then, so nothing is chosen on these examples; a fold learns from a little less.
+    """
+    target, estimate = context.payload.objective.target, best.estimate
+    if (
+        target is None
+        or not context.validation
+        or context.readout.family not in _FAMILIES_WITH_FOLDS
+        or not context.seconds_left > 0
+    ):
+        return None
+    low = min(sign * estimate.low, sign * estimate.high)
+    if not (sign * estimate.value >= sign * target and low < sign * target):
+        return None
+    return _out_of_fold(context, best, folds)
+
+
+def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> Estimate | None:
+    """Its value on training and validation examples alike, each judged by what did not learn from it. None where no
+    fold can be made, or the budget ended."""
+    scores, held = [], list[Example]()
+    for learn, judge in context.everywhere(folds):
+        context.checkpoint()
+        if context.over_budget:
+            return None
+        context.progress(
+            len(held), len(context.train) + len(context.validation), "examples", f"{one.name}: out of fold"
+        )
+        with context.meter.stage("training"):
+            try:
+                representation = one.group.represent(learn)
+            except UnsuitableRepresentation:
+                return None
+            estimator = one.learner.learn(
+                representation.encode(learn), context.targets(learn), context.payload.spec.seed
+            )  # fmt: skip
+            scores.append(estimator.scores(representation.encode(judge)))
+        held += judge
+    return measure(context, one.readout, held, np.concatenate(scores)) if held else None
+
+
+def measure(context: TrainingContext, readout: TaskHead, held: Sequence[Example], scores: Any) -> Estimate:
+    """The objective's metric with its interval, clustered by group. `scores`: as the readout takes them."""
+    return measure_answers(context, readout, held, predict_examples(readout, scores, held))
+
+
+def measure_answers(
+    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+) -> Estimate:
+    """The same of answers, whoever gave them."""
+    metric = find_metric(context.payload.objective.metric)
+    groups = [example.group or example.id for example in held]
+    marked = _contributions(context, readout, held, given)
+    clusters = np.unique(np.array(groups), return_inverse=True)[1]
+    if metric.shape == "corpus":
+        return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
+    return mean(contributions(metric, marked), clusters)
+
+
+def scores_of(
+    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+) -> list[float]:
+    """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
+    metric = find_metric(context.payload.objective.metric)
+    if metric.shape == "corpus":
+        return []
+    return [float(each) for each in contributions(metric, _contributions(context, readout, held, given))]
+
+
+def _contributions(
+    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+) -> Any:
+    return judged(
+        readout.family,
+        context.labels(held),
+        [one.output for one in given],
+        [one.probabilities for one in given],
+        readout.labels,
+        context.payload.objective.positive_label,
+    )
+
+
+def _describe_refusals(tried: Sequence[CandidateResult]) -> str:
+    named: dict[str, list[str]] = {}
+    for one in tried:
+        named.setdefault(one.reason, []).append(one.name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in named.items())
+
+
+def _refusal(learner: Learner, parts: Sequence[Division], context: TrainingContext) -> str | None:
+    rows, columns = parts[0].inputs.shape
+    return learner.refuse(rows, columns, len(context.readout.labels) or 1)
+
+
+def _prepare(context: TrainingContext, group: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
+    """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
+
+    Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole.
+    """
+    parts = list(context.parts(group.represent, folds))
+    return parts, None if context.validation else group.represent(context.train)
+
+
+def _evaluate_learner(
+    context: TrainingContext,
+    name: str,
+    group: LearnerGroup,
+    whole: Representation | None,
+    learner: Learner,
+    parts: Sequence[Division],
+    sign: int,
+) -> _EvaluatedLearner:
+    """Learn on each part's one side, be judged on the other."""
+    fitted = [learner.learn(part.inputs, part.targets, context.payload.spec.seed) for part in parts]
+    scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
+    held = [example for part in parts for example in part.held]
+    readout = context.readout.calibrated(scores, context.targets(held))
+    estimate = measure(context, readout, held, scores)
+    learned = None
+    if whole is None:
+        learned = TrainedPredictor(context.payload.task, parts[0].representation, fitted[0], readout)
+    standing = _standing(sign, estimate.value)
+    if readout.family == "anomaly" and not context.targets(held).any():
+        standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
+        if TIGHTNESS_NOTE not in context.notes:
+            context.notes.append(TIGHTNESS_NOTE)
+    return _EvaluatedLearner(name, group, learner, whole, learned, readout, estimate, standing)
+
+
+def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
+    """After folds: once more on the whole training split."""
+    representation = best.whole
+    assert representation is not None, "made with the folds"
+    inputs, targets = representation.encode(context.train), context.targets(context.train)
+    estimator = best.learner.learn(inputs, targets, context.payload.spec.seed)
+    return TrainedPredictor(context.payload.task, representation, estimator, best.readout)
+
+
+TIGHTNESS_NOTE = (
+    "No anomaly was held out, so the metric could choose nothing: the learner was kept that best tells held-out normal "
+    "examples from shuffled ones. Bring labelled anomalies in the split 'validation' to choose by what counts."
+)
+
+
+def tightness(fitted: Sequence[Estimator], held: Sequence[Any], scores: Scores, seed: int) -> float:
+    """How tightly learners of normal examples fit them, measured without a single anomaly.
+
+    Area under the ROC curve of held-out normal examples against shuffled ones, between 0 and 1; 1 is tightest.
+    Shuffled: each column by itself, so that every number is usual and no two belong together (Shi & Horvath 2006).
+    `held`: for each estimator the inputs (M, D) that it did not learn from; `scores`: what all of them got, (N, 1).
+    """
+    generator = np.random.default_rng(seed)
+    made = [one.scores(_shuffled(inputs, generator)) for one, inputs in zip(fitted, held, strict=True)]
+    normal, odd = np.sort(scores[:, 0]), np.concatenate(made)[:, 0]
+    below, up_to = np.searchsorted(normal, odd, "left"), np.searchsorted(normal, odd, "right")
+    return float((below + up_to).mean() / 2 / len(normal))
+
+
+def _shuffled(rows: Any, generator: np.random.Generator) -> Any:
+    """Sparse rows have too little in common to be shuffled as they are: their words are dealt out anew."""
+    if not hasattr(rows, "tocsc"):
+        return generator.permuted(np.asarray(rows, np.float64), axis=0)
+    from scipy.sparse import csr_array
+
+    dealt = generator.permutation(rows.indices)
+    return csr_array((rows.data, dealt, rows.indptr), shape=rows.shape)

@@ -1,0 +1,353 @@
+"""Trains networks and keeps one: the learning rate that does best on examples that it has not learned from.
+
+With a validation split the best network is kept as it is. Without one, the learning rate is chosen on the first of
+several grouped folds, the others are trained at it, and all of them together give its value; then a network learns from
+everything, for as many epochs as the folds needed (their median)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple, NoReturn
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Code, SpeciateError
+from speciate.models.backbones import architectures
+from speciate.models.backbones.contract import Backbone
+from speciate.tasks.network_predictor import NetworkPredictor, as_scores, warm_start
+from speciate.tasks.task import TaskHead
+from speciate.tasks.task_heads import PER_UNIT
+from speciate.training.hyperparameters import FullParameters
+from speciate.training.model_selection import CandidateResult, SelectedModel, measure
+from speciate.training.networks import durable_training, successive_halving, trial_steps
+from speciate.training.networks.batches import PreparedItems
+from speciate.training.networks.data_parallel import Follower
+from speciate.training.networks.optimizer import LoopParameters, Precision
+from speciate.training.networks.training_loop import Evaluation, HeldOutData, Scores, TaskLoss, Training
+from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out_targets
+from speciate.training.resource_usage import Usage, usage_now
+from speciate.training.training_context import TrainingContext
+from speciate.vocabulary import find_metric
+
+Divisions = Sequence[tuple[Sequence[Example], Sequence[Example]]]
+
+_RATE_FACTORS = (1.0, 3.0, 1 / 3)
+"""Times the usual learning rate. The likeliest first: of equal ones it stays."""
+
+
+class TrainingHead(NamedTuple):
+    """What the loop is given to learn: a head with its loss, and the targets of examples."""
+
+    head: Any
+    readout: TaskLoss
+    targets: Callable[[Sequence[Example]], Any]
+
+
+def task_head(context: TrainingContext, backbone: Backbone) -> TrainingHead:
+    """The task's own, from the base model's head where that has the same outputs."""
+    head, folder = context.readout.head(backbone.width), context.payload.base_folder
+    if folder:
+        warm_start(head, context.readout, Path(folder))
+    return TrainingHead(head, context.readout, context.targets)
+
+
+def no_preparation(context: TrainingContext) -> None:
+    pass
+
+
+def train_all_weights(backbone: Backbone) -> None:
+    backbone.module.requires_grad_(True)
+
+
+class NetworkMethod(NamedTuple):
+    """What a recipe does to a backbone before it is trained, and after."""
+
+    adapt: Callable[[Backbone], None]
+    finish: Callable[[Backbone], None]
+    usual_rate: Callable[[str], float]
+    """By base model."""
+    prepare: Callable[[TrainingContext], None] = no_preparation
+    """Before anything is built, in each process: what else there is to learn and to be judged by."""
+    teach: Callable[[TrainingContext, Backbone], TrainingHead] = task_head
+    """Right after the backbone was made and adapted; the same each time."""
+
+
+class NetworkCost(NamedTuple):
+    ahead: trial_steps.PlannedWork
+    pace: trial_steps.StepCost
+    memory: trial_steps.MemoryNeed
+    micro_batch: int
+
+
+class _TrainedNetwork(NamedTuple):
+    training: Training
+    scores: Scores
+    held: Sequence[Example]
+    epochs: int
+
+
+def train_best_network(context: TrainingContext, parameters: FullParameters, method: NetworkMethod) -> SelectedModel:
+    """Raises `does_not_fit` before it trains, and what the trainings raise."""
+    return _make_search(context, parameters, method).go()
+
+
+def follow_leader(
+    context: TrainingContext, parameters: FullParameters, method: NetworkMethod, team: Follower
+) -> NoReturn:
+    """Build the trainings of the team's leader, and take their steps with it, until it is gone."""
+    team.go(_make_search(context, parameters, method).build)
+
+
+def measure_network_cost(
+    context: TrainingContext, parameters: FullParameters, method: NetworkMethod, steps: int
+) -> NetworkCost:
+    """By so many real steps."""
+    return _make_search(context, parameters, method).weigh(steps)
+
+
+def _make_search(context: TrainingContext, parameters: FullParameters, method: NetworkMethod) -> _NetworkSearch:
+    import torch
+
+    torch.set_num_threads(context.payload.threads)
+    if context.payload.device == "cuda" and not torch.cuda.is_available():
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            "settings.toml says that there is a GPU (capacity.gpu), but torch finds none.",
+            "Install a torch that knows it, or set capacity.gpu to 0.",
+        )
+    method.prepare(context)
+    base_model = context.payload.spec.base_model
+    assert base_model is not None, "the plan fills in the base model"
+    usual = method.usual_rate(base_model)
+    rates = parameters.learning_rate or tuple(usual * times for times in _RATE_FACTORS)
+    return _NetworkSearch(context, parameters, method, base_model, rates)
+
+
+class _NetworkSearch:
+    def __init__(
+        self,
+        context: TrainingContext,
+        parameters: FullParameters,
+        method: NetworkMethod,
+        base_model: str,
+        rates: Sequence[float],
+    ) -> None:
+        self._context, self._parameters, self._method = context, parameters, method
+        self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
+        """Until it is settled."""
+        self._base_model, self._rates = base_model, rates
+        self._divisions: Divisions = list(context.divisions(parameters.folds))
+        self._metric = find_metric(context.payload.objective.metric)
+
+    def go(self) -> SelectedModel:
+        self._context.meter.planned_steps = self._ahead().steps
+        self._passed = self._searched().steps
+        found, first = self._search()
+        parts = [first, *self._folds(self._rates[found.candidate])]
+        held = [example for part in parts for example in part.held]
+        scores = as_scores([score for part in parts for score in part.scores])
+        readout = self._context.readout.calibrated(scores, self._context.targets(held))
+        best = measure(self._context, readout, held, scores)
+        whole = first.training
+        if not self._context.validation and self._has_time(
+            "a network could learn from all examples, not only a fold's"
+        ):
+            whole = self._whole(self._rates[found.candidate], max(1, round(median(part.epochs for part in parts))))
+        self._method.finish(whole.backbone)
+        for module in (whole.backbone.module, whole.head):
+            module.cpu().eval()
+        head = whole.readout.served(whole.head) if isinstance(whole.readout, SoftTargetLoss) else whole.head
+        predictor = NetworkPredictor(self._context.payload.task, readout, whole.backbone, head)
+        return SelectedModel(predictor, best, self._context.how, tuple(self._tried(found)))
+
+    def weigh(self, steps: int) -> NetworkCost:
+        """What each part costs, and how much there is of it; nothing is kept."""
+        training, judge, build = self._trial(0)
+        memory, _ = trial_steps.memory_need(training)
+        pace = trial_steps.step_cost(training, judge, build, steps)
+        before = usage_now()
+        durable_training.training_place(self._context.run, "trial").checkpoints.save(training.state(), {})
+        pace, ahead = pace._replace(save=usage_now().minus(before)), self._ahead()
+        asked, device = self._parameters.precision, self._context.payload.device
+        settled = trial_steps.choose_precision(asked, training, device, pace, pace.of(ahead).seconds)
+        return NetworkCost(ahead, pace.faster(settled.gain), memory, training.micro_batch)
+
+    def _ahead(self) -> trial_steps.PlannedWork:
+        return self._work(len(self._rates), self._parameters.num_train_epochs)
+
+    def _least(self) -> trial_steps.PlannedWork:
+        return self._work(1, 1)
+
+    def _searched(self) -> trial_steps.PlannedWork:
+        learn, held = self._divisions[0]
+        counts = [(len(learn), len(held))]
+        return trial_steps.planned_work(
+            len(self._rates), self._parameters.num_train_epochs, self._parameters.batch_size, counts, None
+        )
+
+    def _work(self, candidates: int, epochs: int) -> trial_steps.PlannedWork:
+        counts = [(len(learn), len(held)) for learn, held in self._divisions]
+        whole = None if self._context.validation else len(self._context.train)
+        return trial_steps.planned_work(candidates, epochs, self._parameters.batch_size, counts, whole)
+
+    def _search(self) -> tuple[successive_halving.SearchResult, _TrainedNetwork]:
+        context, held = self._context, self._divisions[0][1]
+        training, judge, build = self._trial(0)
+        settled = trial_steps.kept_choice(context.run)
+        if settled is None:  # else what went on before has fitted
+            work, asked = (self._ahead(), self._least()), self._parameters.precision
+            settled = trial_steps.check_fit(context, asked, training, judge, build, *work)
+            context.meter.steps = 0  # those were no part of it
+        del training
+        self._settle(settled)
+        found = successive_halving.search(
+            context.run,
+            len(self._rates),
+            lambda candidate: self._training(0, self._rates[candidate], self._parameters.num_train_epochs),
+            judge,
+            over_budget=lambda: context.over_budget,
+            enough=partial(self._enough, held),
+            steps_after=context.meter.planned_steps - self._passed,
+        )
+        return found, self._judged(found.training, judge, held)
+
+    def _settle(self, settled: trial_steps.PrecisionChoice) -> None:
+        """For all trainings of this run and its later attempts, and for who repeats it."""
+        trial_steps.keep_choice(self._context.run, settled)
+        self._precision = settled.used
+        self._context.settle("precision", settled.used, settled._asdict())
+
+    def _folds(self, rate: float) -> Iterator[_TrainedNetwork]:
+        for place in range(1, len(self._divisions)):
+            if self._has_time(f"fold {place + 1} of {len(self._divisions)}"):
+                yield self._fold(place, rate)
+
+    def _has_time(self, what: str) -> bool:
+        if self._context.over_budget:
+            self._context.notes.append(f"The budget ended before {what}.")
+        return not self._context.over_budget
+
+    def _fold(self, place: int, rate: float) -> _TrainedNetwork:
+        context, judge = self._context, self._trial(place)[1]
+        training = self._training(place, rate, self._parameters.num_train_epochs)
+        durable_training.train_durably(
+            context.run, training, judge, where=durable_training.training_place(context.run, f"fold-{place + 1}"),
+            over_budget=lambda: context.over_budget, report=self._reporter(training, f"fold {place + 1}"),
+        )  # fmt: skip
+        return self._judged(training, judge, self._divisions[place][1])
+
+    def _whole(self, rate: float, epochs: int) -> Training:
+        training = self._training(None, rate, epochs)
+        where, report = (
+            durable_training.training_place(self._context.run, "whole"),
+            self._reporter(training, "all examples"),
+        )
+        durable_training.train_durably(
+            self._context.run, training, where=where, over_budget=lambda: self._context.over_budget, report=report
+        )
+        return training
+
+    def _reporter(self, training: Training, part: str) -> Callable[[int, str], None]:
+        """Steps count on from the part before: a run whose count went back would look like one that gets nowhere."""
+        before, context = self._passed, self._context
+        self._passed += training.total
+        return lambda step, message: context.progress(
+            before + step, context.meter.planned_steps, "steps", f"{part}: {message}"
+        )
+
+    def _training(self, division: int | None, rate: float, epochs: int) -> trial_steps.MeasuredTraining:
+        """Anew; the same each time. Of a division's one side; None: of all that there is to learn from."""
+        with self._context.meter.stage("preparing"):
+            return self.build(division, rate, epochs, self._precision)
+
+    def build(
+        self, division: int | None, rate: float, epochs: int, precision: Precision
+    ) -> trial_steps.MeasuredTraining:
+        import torch
+
+        context, given = self._context, self._parameters
+        recipe = {"division": division, "rate": rate, "epochs": epochs, "precision": precision}
+        learn = context.train if division is None else self._divisions[division][0]
+        seed = context.payload.spec.seed
+        media = [example.media for example in learn]
+        folder = context.payload.base_folder
+        torch.manual_seed(seed)
+        backbone = architectures.build(
+            self._base_model, media, seed, Path(folder) if folder else None, **self._options(context.readout)
+        )
+        self._method.adapt(backbone)
+        torch.manual_seed(seed)  # the head's weights do not depend on what the backbone drew
+        target_head = self._method.teach(context, backbone)
+        wanted = given.model_dump(include=set(LoopParameters.model_fields)) | {
+            "learning_rate": rate, "num_train_epochs": epochs, "precision": precision
+        }  # fmt: skip
+        return trial_steps.MeasuredTraining(
+            context.meter,
+            backbone,
+            target_head.head,
+            target_head.readout,
+            self._items(backbone, learn),
+            target_head.targets(learn),
+            LoopParameters.model_validate(wanted),
+            seed,
+            memory_retries=context.run.memory_retries,
+            device=context.team.device or context.payload.device,
+            team=context.team.of(recipe),
+        )
+
+    def _options(self, readout: TaskHead) -> dict[str, Any]:
+        """Of the preprocessing: names of things are known by their capitals, and what comes next by what is last."""
+        if readout.family == "forecasting":
+            return {"ending": True}
+        return {"cased": True} if readout.family in PER_UNIT and self._base_model == "new:bert" else {}
+
+    def _items(self, backbone: Backbone, examples: Sequence[Example]) -> PreparedItems:
+        prepare = partial(backbone.prepare, per_unit=self._context.readout.family in PER_UNIT)
+        return PreparedItems([example.media for example in examples], prepare, backbone.length)
+
+    def _trial(self, division: int) -> tuple[trial_steps.MeasuredTraining, HeldOutData, Usage]:
+        """A training to try out, what judges it and those like it, and what building both cost.
+
+        Held-out examples are prepared as the training's backbone does it, which is fitted on what it learns alone.
+        """
+        before, held = usage_now(), self._divisions[division][1]
+        training = self._training(division, self._rates[0], self._parameters.num_train_epochs)
+        with self._context.meter.stage("preparing"):
+            items = self._items(training.backbone, held)
+        targets = held_out_targets(training.readout, self._context.targets(held))
+        judge = HeldOutData(items, targets, partial(self._value, held), self._metric.sign)
+        return training, judge, usage_now().minus(before)
+
+    def _value(self, held: Sequence[Example], scores: Scores) -> float:
+        return float(measure(self._context, self._context.readout, held, as_scores(scores)).value)
+
+    def _enough(self, held: Sequence[Example], evaluation: Evaluation) -> bool:
+        """Whether the whole interval reaches the target."""
+        target = self._context.payload.objective.target
+        if target is None or not self._metric.sign * evaluation.value >= self._metric.sign * target:
+            return False
+        found = measure(self._context, self._context.readout, held, as_scores(evaluation.scores))
+        return min(self._metric.sign * found.low, self._metric.sign * found.high) >= self._metric.sign * target
+
+    def _judged(self, training: Training, judge: HeldOutData, held: Sequence[Example]) -> _TrainedNetwork:
+        _, scores = training.judge(judge.items, judge.targets)
+        step = training.best.step if training.best else training.step
+        return _TrainedNetwork(training, scores, held, max(1, round(step / training.epoch_steps)))
+
+    def _tried(self, found: successive_halving.SearchResult) -> list[CandidateResult]:
+        def name(candidate: int) -> str:
+            return f"{self._base_model}: learning rate {self._rates[candidate]:.2g}"
+
+        return [
+            CandidateResult(
+                name(standing.candidate),
+                standing.seconds,
+                None if standing.value is None or not math.isfinite(standing.value) else standing.value,
+                f"{standing.why} after {standing.epochs} epochs" if standing.candidate != found.candidate else "",
+                standing.candidate == found.candidate,
+            )
+            for standing in found.standings
+        ]

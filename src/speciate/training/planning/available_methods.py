@@ -1,0 +1,310 @@
+"""Which methods suit a modality and task with what is installed and fetched, from the cheapest to the dearest."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import get_args
+
+from speciate.errors import Code, SpeciateError
+from speciate.modalities import find, table
+from speciate.models import model_folder, packaged, registry
+from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
+from speciate.models.encoders import base_models, by_frames
+from speciate.models.fetch import PUBLISHED
+from speciate.models.language import causal_lm, vision_language
+from speciate.models.language.causal_lm import language_packages
+from speciate.refs import model_ref
+from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
+from speciate.training.planning.base_models import Base, find_base, without_linear
+from speciate.training.train_spec import Candidate, Method
+from speciate.vocabulary import TASKS, Family
+from speciate.workspace.workspace import Workspace
+
+_ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
+LANGUAGE: tuple[Method, ...] = ("sft",)
+"""Of language models, what a plan tries by itself: the others need columns that few data have."""
+_ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo")
+_NO_VISION_MODEL = "no package brings a vision-language model."
+_BY_FAMILY: dict[Family, tuple[Method, ...]] = {
+    "classification": _ALL,
+    "multi-label": _ALL,
+    "ordinal": _ALL,
+    "regression": _ALL,
+    "retrieval": _ALL,
+    "tokens": ("classical", "lora", "full"),
+    "forecasting": ("classical", "full"),
+    "control": ("classical", "full"),
+    "anomaly": ("classical", "probe"),
+    "detection": ("lora", "full"),
+    "segmentation": ("classical", "lora", "full"),
+    "transcription": ("lora", "full"),
+    "generation": _ALL_OF_LANGUAGE,
+}
+
+
+def available_candidates(modality: str, family: Family = "classification") -> list[Candidate]:
+    """What can be trained now on this modality with what is installed, cheapest first."""
+    found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
+    found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
+    trainable = names(modality)
+    if _is_installed("peft"):
+        found += [Candidate(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
+    cheapest_first = sorted(trainable, key=lambda base: not _is_fresh(base))
+    found += [Candidate(method="full", base_model=base) for base in cheapest_first]
+    found += _language_candidates(modality)
+    return [candidate for candidate in found if candidate.method in _BY_FAMILY[family]]
+
+
+def _language_candidates(modality: str) -> list[Candidate]:
+    """Language models with what is installed: in a package, or whatever folder somebody names."""
+    if modality != "text" or not (_is_installed("trl") and _is_installed("peft") and _is_installed("torch")):
+        return []
+    found = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
+    return [Candidate(method=method, base_model=base) for method in LANGUAGE for base in found]
+
+
+def methods_for(base_model: str, family: Family) -> list[Method]:
+    """What can be done with a base model that somebody named, cheapest first."""
+    if family == "generation":
+        return list(LANGUAGE)
+    can: tuple[Method, ...] = ("full",) if _is_fresh(base_model) else ("probe", "lora", "full")
+    return [method for method in can if method in _BY_FAMILY[family]]
+
+
+def unavailable_candidates(modality: str, family: Family = "classification") -> list[tuple[Candidate, str]]:
+    """What cannot, each with the reason and what would change it."""
+    found: list[tuple[Candidate, str]] = []
+    if not _has_description(modality):
+        found.append((Candidate(method="classical"), f"{modality} has no description as numbers or words yet."))
+    elif not _has_voxels(modality, family):
+        found.append((Candidate(method="classical"), "Only voxels are labelled one by one, not pixels."))
+    if family == "generation":
+        return [*found, *_unavailable_language(modality)]
+    bases_known = base_models(modality)
+    if not bases_known:
+        found.append((Candidate(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
+    for base in bases_known:
+        if not _installed(base):
+            entry = packaged.find(model_ref(base).name)
+            found.append((Candidate(method="probe", base_model=base), f"Not installed. Run: {entry.install}"))
+    if not names(modality):
+        fresh = any(suits(entry.modality, modality) for entry in ARCHITECTURES.values())
+        why = "Not installed. Run: pip install 'speciate[train]'" if fresh else f"No network reads {modality} yet."
+        found.append((Candidate(method="full"), why))
+    found = [(candidate, why) for candidate, why in found if candidate.method in _BY_FAMILY[family]]
+    unsuited: list[Method] = [method for method in _ALL if method not in _BY_FAMILY[family]]
+    return found + [(Candidate(method=method), f"It does not do {family}.") for method in unsuited]
+
+
+def _unavailable_language(modality: str) -> list[tuple[Candidate, str]]:
+    if not (_is_installed("trl") and _is_installed("peft") and _is_installed("torch")):
+        return [
+            (Candidate(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE
+        ]
+    if modality != "text":
+        return [(Candidate(method=method), f"It needs a base_model: {_NO_VISION_MODEL}") for method in VISION_VARIANTS]
+    lacking = [name for name in language_packages() if not packaged.installed(name)]
+    return [
+        (Candidate(method=method, base_model=f"pkg:{name}"), f"Not installed. Run: {packaged.find(name).install}")
+        for method in LANGUAGE
+        for name in lacking
+    ]
+
+
+def _check_language_model(candidate: Candidate, modality: str, workspace: Workspace) -> tuple[Candidate, Base]:
+    """A training of a language model. MISSING_EXTRA without trl, INVALID where the base model writes no text."""
+    for library in ("torch", "trl", "peft"):
+        if not _is_installed(library):
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                f"The method {candidate.method!r} needs the library {library!r}, which is not installed.",
+                "Run: pip install 'speciate[language]'",
+            )
+    if modality != "text":
+        return _check_vision_model(candidate, modality, workspace)
+    if candidate.base_model is None:
+        installed = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
+        if not installed:
+            packaged.locate(language_packages()[0])  # says how to install it
+        candidate = candidate.model_copy(update={"base_model": installed[0]})
+    assert candidate.base_model is not None
+    base = find_base(workspace, candidate.base_model)
+    if base.folder is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base.ref!r} has fresh weights, and a language model is trained on from what it knows.",
+            f"Call again with base_model='pkg:{language_packages()[0]}', path:/dir or a fetched model.",
+        )
+    causal_lm.check(base.folder, base.ref)
+    return candidate.model_copy(update={"base_model": base.ref}), base
+
+
+def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspace) -> tuple[Candidate, Base]:
+    """A training of a model that sees and writes. INVALID where it is none, or the method learns from texts alone."""
+    if candidate.method not in VISION_VARIANTS:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{candidate.method!r} learns from texts, and this is {modality}: "
+            f"{' or '.join(map(repr, VISION_VARIANTS))} learns to answer about images.",
+            f"Call again with method={next(iter(VISION_VARIANTS))!r}.",
+        )
+    if not _is_installed("torchvision"):
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "Images are prepared by the library 'torchvision', which is not installed.",
+            "Run: pip install 'speciate[language,vision]'",
+        )
+    if candidate.base_model is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{candidate.method!r} on {modality} needs a base model: {_NO_VISION_MODEL}",
+            "Call again with base_model='path:/dir', or register_model(source='hf:ORG/NAME') first and name that.",
+        )
+    base = find_base(workspace, candidate.base_model)
+    if base.folder is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base.ref!r} has fresh weights, and a model that sees and writes is trained on from what it knows.",
+            "Call again with base_model='path:/dir' or a fetched model.",
+        )
+    vision_language.check(base.folder, base.ref)
+    return candidate.model_copy(update={"base_model": base.ref}), base
+
+
+def check_candidate(
+    candidate: Candidate, modality: str, family: Family, workspace: Workspace
+) -> tuple[Candidate, Base | None]:
+    """With the base model filled in, and what is known of that. INVALID, NOT_FOUND or MISSING_EXTRA: it cannot be."""
+    can = available_candidates(modality, family)
+    if candidate.method == "classical" and candidate.base_model:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The method 'classical' uses no base model, but base_model is {candidate.base_model!r}.",
+            "Leave base_model out, or call train_model with method='probe'.",
+        )
+    if candidate.method not in _BY_FAMILY[family]:
+        raise _cannot_be_trained(candidate, modality, family, can)
+    if family == "generation":
+        return _check_language_model(candidate, modality, workspace)
+    if candidate.method == "classical":
+        if not (_has_description(modality) and _has_voxels(modality, family)):
+            raise _cannot_be_trained(candidate, modality, family, can)
+        return candidate, None
+    if candidate.base_model is None:
+        fitting = [other for other in can if other.method == candidate.method]
+        if not fitting:
+            absent = next((base for base in base_models(modality) if candidate.method == "probe"), None)
+            if absent is None:
+                raise _cannot_be_trained(candidate, modality, family, can)
+            packaged.locate(model_ref(absent).name)  # says how to install it
+        candidate = fitting[0]
+    assert candidate.base_model is not None
+    base = find_base(workspace, candidate.base_model)
+    if candidate.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
+        return candidate.model_copy(update={"base_model": base.ref}), base
+    if not suits(base.modality, modality) or (base.fresh and candidate.method in ("probe", "lora")):
+        raise _cannot_be_trained(candidate, modality, family, can, base)
+    if candidate.method == "lora" and base.folder and not model_folder.has_matrix(base.folder):
+        raise without_linear(base.ref)
+    return candidate.model_copy(update={"base_model": base.ref}), base
+
+
+def candidates_for_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> list[Candidate]:
+    """The candidates that train this base model, cheapest first. Raises what `check_candidate` raises if none can."""
+    found: list[Candidate] = []
+    refusal: SpeciateError | None = None
+    for method in LANGUAGE if family == "generation" else _BY_FAMILY[family]:
+        if method == "classical":
+            continue
+        try:
+            found.append(
+                check_candidate(Candidate(method=method, base_model=base_model), modality, family, workspace)[0]
+            )
+        except SpeciateError as error:
+            refusal = error
+    if refusal and not found:
+        raise refusal
+    return found
+
+
+def _cannot_be_trained(
+    candidate: Candidate, modality: str, family: Family, can: list[Candidate], base: Base | None = None
+) -> SpeciateError:
+    why = ""
+    if base is not None and not suits(base.modality, modality):
+        why = f": {base.ref} reads {base.modality or 'nothing that is known'}"
+    elif base is not None:
+        why = f": {base.ref} has fresh weights, which are no use to it"
+    possible = ", ".join(_describe(other) for other in can) or "none yet"
+    if not _BY_FAMILY[family]:
+        return SpeciateError(
+            Code.INVALID,
+            f"Nothing can be trained for {family} yet: such models are only evaluated.",
+            "Call evaluate_models with the models that there are.",
+        )
+    return SpeciateError(
+        Code.INVALID,
+        f"{_describe(candidate)} cannot be trained on {modality} for {family}{why}; what can: {possible}.",
+        _nearest_candidate(candidate, can),
+    )
+
+
+def _nearest_candidate(candidate: Candidate, can: list[Candidate]) -> str:
+    """The candidate nearest to the request: of the same method, else the cheapest."""
+    nearest = next((each for each in can if each.method == candidate.method), can[0] if can else None)
+    if nearest is None:
+        return "Call list_options(kind='method') for what can be trained on which modality."
+    base = f" and base_model={nearest.base_model!r}" if nearest.base_model else " and no base_model"
+    return f"Call again with method={nearest.method!r}{base}."
+
+
+def _has_description(modality: str) -> bool:
+    """Whether there is such a modality and it says how its media look as a document or a vector."""
+    return modality in table() and callable(getattr(find(modality), "describe", None))
+
+
+def _has_voxels(modality: str, family: Family) -> bool:
+    """Whether a classical learner can do the task, where that is a label for each place."""
+    return family != "segmentation" or suits("volume", modality)
+
+
+def _is_fresh(base_model: str) -> bool:
+    return base_model.startswith(("new:", "timm:"))
+
+
+def _installed(base_model: str) -> bool:
+    return packaged.installed(model_ref(base_model).name)
+
+
+def _is_installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def _describe(candidate: Candidate) -> str:
+    return f"'{candidate.method}'" + (f" on {candidate.base_model}" if candidate.base_model else "")
+
+
+def all_candidates(workspace: Workspace, modality: str, family: Family) -> list[Candidate]:
+    """What can be trained with what is installed and with what was fetched, cheapest first."""
+    found = [*available_candidates(modality, family), *fetched_candidates(workspace, modality, family)]
+    return sorted(found, key=lambda candidate: get_args(Method).index(candidate.method))
+
+
+def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> list[Candidate]:
+    """Trainings of published models that were fetched into the registry: the newest version of each, cheapest first.
+
+    Models that were trained here are excluded: they are trained on where they serve, or where somebody names them.
+    """
+    found: list[Candidate] = []
+    for name in registry.names(workspace.database):
+        card = registry.versions(workspace.database, name)[-1]
+        sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)
+        if card.method != PUBLISHED or not (
+            sees or suits(card.modality, modality) or by_frames(card.modality, modality)
+        ):
+            continue
+        try:
+            found += candidates_for_base(card.ref, modality, family, workspace)
+        except SpeciateError:
+            continue  # nothing suits: plan_training with its name says why
+    return found

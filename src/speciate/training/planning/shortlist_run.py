@@ -1,0 +1,182 @@
+"""The worker's side of `shortlist`: frozen vectors of the user's examples for each base model, and their scores.
+
+All are measured on the same training examples, drawn by the seed, and on no others. Vectors come from the workspace's
+cache and go into it, where later trainings find them. A base model that has learned from these very examples would look
+better than it is: they are excluded where enough others remain, else it gets no scores."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.datasets import version_rows
+from speciate.datasets.loading.loader import Example, load_examples
+from speciate.errors import SpeciateError
+from speciate.evaluation.contamination import find_seen
+from speciate.jobs.run import Run, Stopped
+from speciate.models.encoders import load_encoder
+from speciate.tasks.representations import Embeddings
+from speciate.training.planning import base_models
+from speciate.training.planning.shortlist import ShortlistPayload
+from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune
+from speciate.training.train_spec import Payload
+from speciate.training.training_context import TrainingContext
+from speciate.vocabulary import find_task
+
+MOST_EXAMPLES = 1000
+"""Examples, or 20 of each label, but four times as many at most; a fifth of that, if the time allows no more."""
+_OF_LABEL, _TIMES = 20, 4
+_CHUNK = 200
+_FEWEST_UNSEEN = 100
+"""Examples that no base model has learned from: with fewer the others are taken, too."""
+CAVEAT = (
+    "Scores of frozen vectors leave out what promises little; they do not choose: what they rank first is often not "
+    "the best once it is fine-tuned (Agostinelli et al. 2022), and of few examples wide vectors look better than they "
+    "are. So the smallest and the largest stay whatever their scores, and only training and evaluation decide."
+)
+_OUT_OF_TIME = "its vectors would have taken longer than the time there was"
+
+
+class _OutOfTime(Exception):
+    pass
+
+
+class _BaseModelVectors(NamedTuple):
+    """What a base model made of the examples, from the first on."""
+
+    vectors: npt.NDArray[np.float32]
+    parameters: int
+    seconds: float
+
+
+def run(run: Run) -> dict[str, Any]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
+
+    plan = run.read_payload(ShortlistPayload)
+    threads = max(payload.threads for payload in plan.candidates.values())
+    with threadpool_limits(limits=threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = compare_base_models(run, plan.candidates, plan.seconds, plan.keep, plan.seed)
+    report["candidates"] += [
+        {"base_model": name, "kept": True, "why": f"not measured: {why}"} for name, why in plan.unsuited.items()
+    ]
+    return {"report": report}
+
+
+def compare_base_models(
+    run: Run, payloads: dict[str, Payload], seconds: float | None, keep: int, seed: int, most: int = MOST_EXAMPLES
+) -> dict[str, Any]:
+    """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task."""
+    payload = next(iter(payloads.values()))
+    ids, knowing = _unseen_ids(run, payload, payloads)
+    examples = load_examples(run.folders, payload.manifest, ids=_draw(ids, payload, seed, most))
+    context = TrainingContext(run, payload, examples)
+    order = np.random.default_rng(seed).permutation(len(context.train)).tolist()
+    shown, why = _vectors_of_each(run, payloads, [context.train[place] for place in order], knowing, seconds)
+    count = min((len(one.vectors) for one in shown.values()), default=0)
+    columns = _target_columns(context, [context.train[place] for place in order[:count]])
+    scores = {
+        name: Scores(logme(one.vectors[:count], columns), h_score(one.vectors[:count], columns))
+        for name, one in shown.items()
+    }
+    standings = prune(list(payloads), scores, {name: one.parameters for name, one in shown.items()}, keep)
+    rows = []
+    for base in standings:
+        row: dict[str, Any] = {"base_model": base.base_model, "place": base.place, "kept": base.kept, "why": base.why}
+        if (one := shown.get(base.base_model)) is None:
+            row["why"] = f"not measured: {why[base.base_model]}"
+        else:
+            found = scores[base.base_model]
+            row |= {
+                "logme": round(found.logme, 4), "h_score": round(found.h_score, 4), "parameters": one.parameters,
+                "width": one.vectors.shape[1], "seconds": round(one.seconds, 3),
+            }  # fmt: skip
+        rows.append(row)
+    return {
+        "dataset": payload.dataset, "task": payload.task, "examples": count, "candidates": rows, "weakness": CAVEAT,
+    }  # fmt: skip
+
+
+def _unseen_ids(run: Run, payload: Payload, payloads: dict[str, Payload]) -> tuple[list[str], dict[str, str]]:
+    """Ids of training examples to measure by, and which base models cannot be measured by them, with the reason."""
+    table = version_rows.read(run.folders, payload.manifest, ["id"], splits=("train",), usable=True)
+    ids: list[str] = table["id"].to_pylist()
+    knowing, known = dict[str, str](), dict[str, set[str]]()
+    for name, each in payloads.items():
+        if each.base_learned_from is None:
+            knowing[name] = "the data that it learned from are not known any more, and may be these"
+        elif each.base_learned_from:
+            known[name] = find_seen(run.folders, payload.manifest, ids, each.base_learned_from, ("train",))
+    together = set[str]().union(*known.values())
+    if len(ids) - len(together) >= min(_FEWEST_UNSEEN, len(ids)):
+        return [each for each in ids if each not in together], knowing
+    for name, its in known.items():
+        if its:
+            knowing[name] = "it has learned from these very examples"
+    return ids, knowing
+
+
+def _draw(ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:
+    count = min(max(most, _OF_LABEL * len(payload.manifest.labels)), _TIMES * most)
+    return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:count].tolist()]
+
+
+def _vectors_of_each(
+    run: Run, payloads: dict[str, Payload], examples: Sequence[Example], knowing: dict[str, str], seconds: float | None
+) -> tuple[dict[str, _BaseModelVectors], dict[str, str]]:
+    """By base model; and why those that are not there are not. Each may take an equal part of the time that is left."""
+    began, shown, why = time.monotonic(), dict[str, _BaseModelVectors](), dict(knowing)
+    wanted = [name for name in payloads if name not in knowing]
+    for place, name in enumerate(wanted):
+        run.progress(place, len(wanted), "base models", f"vectors of {name}")
+        end = None if seconds is None else began + seconds
+        part = None if end is None else (end - time.monotonic()) / (len(wanted) - place)
+        try:
+            shown[name] = _vectors_of(run, name, payloads[name], examples, part, end)
+        except _OutOfTime:
+            why[name] = _OUT_OF_TIME
+        except SpeciateError as error:  # of one model: the others can be compared all the same
+            why[name] = str(error)
+    return shown, why
+
+
+def _vectors_of(
+    run: Run, name: str, payload: Payload, examples: Sequence[Example], part: float | None, end: float | None
+) -> _BaseModelVectors:
+    """Vectors of the first examples, as many as its part of the time is enough for, but the first chunk."""
+
+    def progress(done: int, total: int) -> None:
+        if run.stopping:
+            raise Stopped
+        if end is not None and time.monotonic() > end:
+            raise _OutOfTime
+
+    began = time.monotonic()
+    progress(0, len(examples))
+    base_model, found = payload.spec.base_model or name, list[npt.NDArray[np.float32]]()
+    with base_models.copy_caller_folders(run, payload) as copied:
+        folder = Path(copied.base_folder) if copied.base_folder else None
+        encoder = load_encoder(base_model, payload.threads, folder=folder, media=payload.manifest.modality)
+        embeddings = Embeddings(base_model, encoder, run.folders, progress)
+        least = max(_CHUNK, math.ceil(len(examples) / 5))
+        for start in range(0, len(examples), least):
+            spent = time.monotonic() - began
+            if found and part is not None and spent * (1 + 1 / len(found)) > part:
+                break
+            found.append(embeddings.encode(examples[start : start + least]))
+    return _BaseModelVectors(np.concatenate(found), encoder.parameters, time.monotonic() - began)
+
+
+def _target_columns(context: TrainingContext, examples: Sequence[Example]) -> Any:
+    """(N, K), as transferability.py takes them."""
+    targets = context.targets(examples)
+    if find_task(context.payload.task).family in ("classification", "ordinal"):
+        return indicators(targets)
+    return np.asarray(targets, np.float64).reshape(len(examples), -1)

@@ -1,0 +1,232 @@
+"""The trainings that are possible on a dataset, with estimates, and why others are not; kind `measure`."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate import use_cases
+from speciate.datasets import splits, versions
+from speciate.datasets.versions import Manifest
+from speciate.jobs.job import Limits, Resources
+from speciate.jobs.kinds import Kind, Plan
+from speciate.sample_size import counted_share, in_rows, to_show_target
+from speciate.tasks.example_targets import is_label
+from speciate.tasks.families import preference
+from speciate.training import train
+from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
+from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
+from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, TrainSpec
+from speciate.vocabulary import Family, find_task
+from speciate.workspace.workspace import Workspace
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CandidateEstimate(_Frozen):
+    """None: not known before a like run was recorded here."""
+
+    seconds: float | None = None
+    peak_memory_mb: int | None = None
+    usd: float | None = None
+    p95_latency_ms: float | None = None
+    known_from: tuple[str, ...] = Field((), description="Jobs that it comes from; 'measured' where one measured it.")
+
+
+class PlannedCandidate(_Frozen):
+    method: Method
+    base_model: str | None = None
+    hyperparameters: dict[str, object]
+    estimate: CandidateEstimate
+    why: str
+
+
+class UnavailableCandidate(_Frozen):
+    method: Method
+    base_model: str | None = None
+    why: str
+
+
+class TrainingPlan(_Frozen):
+    dataset: str
+    candidates: tuple[PlannedCandidate, ...]
+    """From cheap to dear."""
+    refused: tuple[UnavailableCandidate, ...]
+    needed_test_examples: int | None
+    """Test rows of all labels to show the use case's target; None where it has none. For recall and the like scaled by
+    the positive label's present share; where `target_column` hides that, rows of that label alone."""
+    test_examples: int
+    warnings: tuple[str, ...] = ()
+    """Labels that a split lacks: neither of the numbers above knows of them."""
+
+
+def plan_training(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    use_case: str | None = None,
+    task: str | None = None,
+    method: Method | None = None,
+    base_model: str | None = None,
+    budget_minutes: float | None = None,
+) -> TrainingPlan:
+    """Raises what `train.plan` raises where nothing can be trained, or the one thing that was asked for cannot."""
+    found = versions.version(workspace.database, dataset)
+    manifest = found.manifest
+    family = _family(workspace, manifest, use_case, task)
+    specs = candidate_specs(workspace, dataset, use_case=use_case, task=task, method=method, base_model=base_model)
+    planned = [_plan_candidate(workspace, spec) for spec in specs]
+    late = [each for each in planned if budget_minutes and (each.estimate.seconds or 0) > 60 * budget_minutes]
+    no = [
+        UnavailableCandidate(
+            method=each.method,
+            base_model=each.base_model,
+            why=f"Takes about {each.estimate.seconds:.0f} s, more than the budget of {budget_minutes:g} minutes.",
+        )
+        for each in late
+    ]
+    no += [
+        UnavailableCandidate(method=candidate.method, base_model=candidate.base_model, why=why)
+        for candidate, why in unavailable_candidates(manifest.modality, family)
+    ]
+    return TrainingPlan(
+        dataset=manifest.ref,
+        candidates=tuple(each for each in planned if each not in late),
+        refused=tuple(no),
+        needed_test_examples=_needed_test_examples(workspace, use_case, manifest),
+        test_examples=manifest.splits.get("test", 0),
+        warnings=tuple(splits.warnings_of_report(found.report)),
+    )
+
+
+def candidate_specs(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    use_case: str | None,
+    task: str | None,
+    method: Method | None,
+    base_model: str | None,
+) -> list[TrainSpec]:
+    """The possible trainings, cheapest first. If none is as requested, the request itself: its plan says why not."""
+    manifest = versions.resolve(workspace.database, dataset)
+    if use_case is not None:
+        task = use_cases.get(workspace.database, use_case).task
+    family = _family(workspace, manifest, None, task)
+    if task == preference.PREFERENCE or method == preference.REWARD:
+        wanted = [Candidate(method=preference.REWARD, base_model=base_model)]
+    elif base_model and method is None:
+        wanted = candidates_for_base(base_model, manifest.modality, family, workspace)
+    else:
+        wanted = [
+            candidate
+            for candidate in all_candidates(workspace, manifest.modality, family)
+            if method in (None, candidate.method) and base_model in (None, candidate.base_model)
+        ] or [Candidate(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
+    return [
+        TrainSpec(
+            name="planned-model", dataset=dataset, method=candidate.method, base_model=candidate.base_model, task=task,
+            use_case=use_case,
+        )
+        for candidate in wanted
+    ]  # fmt: skip
+
+
+def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task: str | None) -> Family:
+    if use_case is not None:
+        task = use_cases.get(workspace.database, use_case).task
+    return find_task(task).family if task else "regression" if manifest.numeric else "classification"
+
+
+def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
+    plan = train.plan(spec, workspace)
+    payload = plan.payload
+    candidate = Candidate(method=spec.method, base_model=payload.spec.base_model)
+    assert candidate.method is not None, "candidate_specs names one"
+    return PlannedCandidate(
+        method=candidate.method,
+        base_model=candidate.base_model,
+        hyperparameters=payload.parameters.model_dump(mode="json"),
+        estimate=CandidateEstimate(
+            seconds=plan.seconds,
+            peak_memory_mb=plan.peak_memory_mb,
+            usd=plan.usd,
+            p95_latency_ms=plan.p95_latency_ms,
+            known_from=plan.known_from,
+        ),
+        why=METHOD_DESCRIPTIONS[candidate.method],
+    )
+
+
+def _needed_test_examples(workspace: Workspace, name: str | None, manifest: Manifest) -> int | None:
+    if name is None:
+        return None
+    use_case = use_cases.get(workspace.database, name)
+    counted = to_show_target(use_case.metric, use_case.objective.target)
+    labels = manifest.labels if is_label(manifest, use_case.target_column) else {}
+    share = counted_share(use_case.metric, use_case.positive_label, labels)
+    return in_rows(counted, share) if counted is not None else None
+
+
+class MeasureSpec(BaseModel):
+    """What trainings would cost, by real steps and fits on a sample of the examples. No model is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str
+    use_case: str | None = None
+    task: str | None = None
+    method: Method | None = None
+    base_model: str | None = None
+    budget_minutes: float | None = Field(None, gt=0)
+
+
+class MeasurePayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    candidates: tuple[Payload, ...]
+    shares: tuple[float, ...]
+    """By candidate: of its planned steps, those that similar trainings made."""
+    budget_minutes: float | None = None
+    preloads: tuple[str, ...]
+
+
+def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
+    """Raises what `train.plan` raises of the candidates."""
+    wanted = candidate_specs(
+        workspace, spec.dataset, use_case=spec.use_case, task=spec.task, method=spec.method, base_model=spec.base_model
+    )
+    plans = [train.plan(each, workspace) for each in wanted]
+    payloads = [each.payload for each in plans]
+    records = known_costs(workspace.database)
+    return Plan(
+        payload=MeasurePayload(
+            candidates=payloads,
+            shares=[usual_steps_share(records, payload) for payload in payloads],
+            budget_minutes=spec.budget_minutes,
+            preloads=[each.preload or "" for each in plans],
+        ),
+        resources=Resources(
+            cpu=max(each.resources.cpu for each in plans), memory_mb=max(each.resources.memory_mb for each in plans)
+        ),
+        use_case=spec.use_case,
+        resolved={"dataset": payloads[0].dataset, "task": payloads[0].task},
+        preload=plans[0].preload,
+    )
+
+
+def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
+    """Of the steps that are planned at most: what like runs did before patience or a met target ended them."""
+    asked = request_of(payload)
+    shares = [run.share for run in records.runs if run.share is not None and run.request.like(asked)]
+    return median(shares[:5]) if shares else USUAL_STEPS_SHARE
+
+
+KIND = Kind(
+    name="measure",
+    spec=MeasureSpec,
+    plan=plan,
+    run="speciate.training.planning.measure_run:run",
+    limits=Limits(silence_seconds=1800),
+)

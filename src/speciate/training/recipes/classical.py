@@ -1,0 +1,309 @@
+"""Recipe `classical`: counts of words, pixels, steps, features or columns, with scikit-learn's learners, in seconds.
+
+Runs beside everything dearer, because it ties or wins more often than one thinks. What the learners fitted is kept as
+plain arrays (`models/estimators.py`). Learners of more than a label or a number are in structured_learners.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.multimodal import PartName
+from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm, trees_from_boosting
+from speciate.tasks import multimodal_representation
+from speciate.tasks.families.segmentation import Segmentation
+from speciate.tasks.families.tokens import UnitFeatures
+from speciate.tasks.representations import Columns, Documents, Features, Steps, Vectors, ngram_choices
+from speciate.tasks.task import TaskHead
+from speciate.training.hyperparameters import ClassicalParameters
+from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
+from speciate.training.recipes import structured_learners
+from speciate.training.recipes.structured_learners import (
+    cumulative,
+    discriminant,
+    keep_vectors,
+    one_versus_rest,
+    per_unit,
+    thresholds_on_a_line,
+)
+from speciate.training.training_context import TrainingContext
+
+Targets = npt.NDArray[Any]
+
+_ONE_UNIT = ("image",)
+"""Modalities described by numbers of one kind: scaling each pixel by itself costs an SVM 4 points on MNIST."""
+
+
+def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> SelectedModel:
+    return select_best(context, learner_groups(context, parameters.candidates, parameters.parts), parameters.folds)
+
+
+def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> list[LearnerGroup]:
+    """From cheap to dear. `wanted` empty: every learner. `of_parts`: of mixed rows, those that may be seen."""
+    if context.readout.family == "forecasting":
+        return structured_learners.forecasting_groups(context, wanted)
+    if isinstance(context.readout, Segmentation):
+        return structured_learners.segmentation_groups(context.readout, logistic(1.0))
+    if context.readout.family == "control":
+        return structured_learners.control_groups(context, wanted)
+    manifest = context.payload.manifest
+    modality, readout = manifest.modality, context.readout
+    if modality == "multimodal" and readout.family != "retrieval":
+        return _part_groups(context, wanted, of_parts)
+    if of_parts:
+        raise SpeciateError(
+            Code.INVALID,
+            f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {readout.family} has no parts to choose.",
+            "Call train_model again without parts.",
+        )
+    counted = ngram_choices(modality)
+    on_steps = _STEP_LEARNERS.get(readout.family, ()) if modality == "time-series" else ()
+    learners = _choose_learners([*_learners(readout, sparse=bool(counted)), *on_steps], wanted)
+    if readout.family == "retrieval":
+        return [LearnerGroup(f"{modality} features", lambda examples: Features(modality), learners)]
+    if readout.family == "tokens":
+        return [LearnerGroup("each and its neighbours", lambda examples: UnitFeatures(modality), learners)]
+    if counted:
+        return [
+            LearnerGroup(
+                f"{counting.unit} {counting.low}-{counting.high}",
+                partial(Documents.fit, modality=modality, counting=counting),
+                learners,
+            )
+            for counting in counted
+        ]
+    if modality == "tabular":
+        return [LearnerGroup("columns", partial(Columns.fit, inputs=manifest.inputs), learners)]
+    represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
+    described = tuple(learner for learner in learners if learner not in on_steps)
+    both = (
+        LearnerGroup(f"{modality} description", represent, described),
+        LearnerGroup("steps", Steps.fit, tuple(learner for learner in learners if learner in on_steps)),
+    )
+    return [way for way in both if way.learners]
+
+
+def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequence[str]) -> list[LearnerGroup]:
+    """Each part alone first, then all side by side: so it is to be seen what each is worth. Parts that the caller names
+    are seen together and in no other way. Texts are taken both ways: whole words for lines through them, and dense for
+    learners of interactions."""
+    found: list[LearnerGroup] = []
+    asked = _named_parts(context, named)
+    for chosen in [asked] if named else multimodal_representation.part_combinations(asked):
+        label = " + ".join(part.own for part in chosen) if len(chosen) > 1 else f"{chosen[0].own} alone"
+        counted = [part for part in chosen if multimodal_representation.is_counted(part)]
+        forms = [False] if len(counted) == len(chosen) else [True, False] if counted else [True]
+        for dense in forms:
+            represent = partial(
+                multimodal_representation.Parts.fit,
+                parts=[str(part) for part in chosen],
+                dense=dense,
+                one_unit=_ONE_UNIT,
+            )
+            learners = _learners(context.readout, sparse=not dense)
+            suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
+            name = f"{label}, counted" if len(forms) > 1 and not dense else label
+            found += [LearnerGroup(name, represent, suited, len(chosen))] if suited else []
+    if not found:
+        _choose_learners([*_learners(context.readout, sparse=False), *_learners(context.readout, sparse=True)], wanted)
+    return found
+
+
+def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartName]:
+    """The parts that a training may see: those that the caller names, or all of them."""
+    there = multimodal_representation.names_of(context.train)
+    own = {part.own: part for part in there}
+    for name in named:
+        if name not in own:
+            raise SpeciateError(
+                Code.INVALID,
+                f"hyperparameters.parts names {name!r}; the training examples have {', '.join(own)}.",
+                "Call train_model again with some of those, or without parts.",
+            )
+    return [part for part in there if not named or part.own in named]
+
+
+def _learners(readout: TaskHead, *, sparse: bool) -> Sequence[Learner]:
+    """Those that suit the task and rows of this kind."""
+    labels, yes_or_no = len(readout.labels), _counted_logistic if sparse else logistic(1.0)
+    match readout.family:
+        case "multi-label":
+            return (Learner("logistic", one_versus_rest(yes_or_no)),)
+        case "ordinal":
+            line = thresholds_on_a_line(ridge(1.0), logistic, labels)
+            return (Learner("ridge", line), Learner("logistic", cumulative(yes_or_no, labels)))
+        case "tokens":
+            return (Learner("logistic", per_unit(_counted_logistic, labels)),)
+        case "retrieval":
+            return RETRIEVERS
+        case "anomaly":
+            return structured_learners.SPARSE_ANOMALY_LEARNERS if sparse else structured_learners.DENSE_ANOMALY_LEARNERS
+        case "regression":
+            return _SPARSE_REGRESSORS if sparse else _DENSE_REGRESSORS
+    return _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
+
+
+def _choose_learners(learners: Sequence[Learner], wanted: Sequence[str]) -> tuple[Learner, ...]:
+    chosen = tuple(learner for learner in learners if not wanted or learner.name in wanted)
+    if not chosen:
+        raise SpeciateError(
+            Code.INVALID,
+            f"None of the candidates {', '.join(wanted)} does this task; what does: "
+            f"{', '.join(learner.name for learner in learners)}.",
+            "Call train_model again without hyperparameters.candidates, or with some of those.",
+        )
+    return chosen
+
+
+# Classifiers: targets are indices of labels, 0 ... K - 1
+
+
+def logistic(strength: float) -> Any:
+    """`strength`: inverse of the L2 penalty."""
+
+    def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
+        from sklearn.linear_model import LogisticRegression
+
+        classes = len(np.unique(targets))
+        solver = _solver(inputs.shape[1], classes)
+        model = LogisticRegression(C=strength, solver=solver, max_iter=300, random_state=seed).fit(inputs, targets)
+        return Linear(model.coef_, model.intercept_)
+
+    return learn
+
+
+def _solver(columns: int, classes: int) -> str:
+    """Newton steps need few rounds, and a square of this size in each."""
+    return "newton-cholesky" if columns * (classes if classes > 2 else 1) <= 1500 else "lbfgs"
+
+
+def _counted_logistic(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    """One label against the rest, by coordinates: on tens of thousands of counts 20 times faster than all together."""
+    from sklearn.linear_model import LogisticRegression
+
+    classes = np.unique(targets)
+    positives = classes[1:] if len(classes) == 2 else classes
+    models = [
+        LogisticRegression(C=10.0, solver="liblinear", random_state=seed).fit(inputs, targets == positive)
+        for positive in positives
+    ]
+    return Linear(
+        np.concatenate([model.coef_ for model in models]), np.concatenate([model.intercept_ for model in models])
+    )
+
+
+def _linear_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.svm import LinearSVC
+
+    model = LinearSVC(random_state=seed).fit(inputs, targets)
+    return Linear(model.coef_, model.intercept_)
+
+
+def _kernel_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.svm import SVC
+
+    return kernel_from_svm(SVC(C=5.0, gamma="scale").fit(inputs, targets))
+
+
+def _boosted_classifier(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return trees_from_boosting(
+        HistGradientBoostingClassifier(early_stopping=False, max_iter=60, random_state=seed).fit(inputs, targets)
+    )
+
+
+def _neighbour_vote(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    return fit_neighbours(inputs, np.eye(int(targets.max()) + 1)[targets], 5, votes=True)
+
+
+# Regressors: targets have mean 0 and spread 1
+
+
+def ridge(penalty: float) -> Any:
+    def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
+        from sklearn.linear_model import Ridge
+
+        model = Ridge(alpha=penalty, random_state=seed).fit(inputs, targets)
+        return Linear(model.coef_[None, :], np.atleast_1d(model.intercept_))
+
+    return learn
+
+
+def _kernel_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.svm import SVR
+
+    return kernel_from_svm(SVR(gamma="scale").fit(inputs, targets))
+
+
+def _boosted_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return trees_from_boosting(
+        HistGradientBoostingRegressor(early_stopping=False, max_iter=100, random_state=seed).fit(inputs, targets)
+    )
+
+
+def _neighbour_mean(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    return fit_neighbours(inputs, targets[:, None], 5, votes=False)
+
+
+# Limits of size
+
+
+def _covariance_too_large(rows: int, columns: int, classes: int) -> str | None:
+    return (
+        f"{columns:,} columns are more than the 3,000 whose covariance is seconds of work" if columns > 3000 else None
+    )
+
+
+def _kernel_too_large(rows: int, columns: int, classes: int) -> str | None:
+    """Its time grows with the square of the examples, its size with the pairs of classes."""
+    if rows > 10_000:
+        return f"{rows:,} examples are more than the 10,000 that a kernel machine learns from in reasonable time"
+    return f"{classes} labels are more than the 30 that vote in pairs" if classes > 30 else None
+
+
+def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
+    """A tree per label and round, whose histograms cost as much as 5,000 examples: at most 3 s where this allows it."""
+    work = (rows + 5000) * columns * (classes if classes > 2 else 1)
+    return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
+
+
+def _steps_too_many(rows: int, columns: int, classes: int) -> str | None:
+    """Seconds where this allows it."""
+    return (
+        f"{rows:,} examples of {columns:,} numbers would take minutes"
+        if rows * columns * classes > 50_000_000
+        else None
+    )
+
+
+RETRIEVERS = (Learner("as-they-are", keep_vectors), Learner("discriminant", discriminant, _covariance_too_large))
+_SPARSE_CLASSIFIERS = (
+    Learner("neighbours", _neighbour_vote),
+    Learner("logistic", _counted_logistic),
+    Learner("svm", _linear_svm),
+)
+_SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean), Learner("ridge", ridge(1.0)))
+_DENSE_CLASSIFIERS = (
+    Learner("neighbours", _neighbour_vote),
+    Learner("logistic", logistic(1.0)),
+    Learner("svm", _kernel_svm, _kernel_too_large),
+    Learner("boosting", _boosted_classifier, _trees_too_large),
+)
+_DENSE_REGRESSORS = (
+    Learner("neighbours", _neighbour_mean),
+    Learner("ridge", ridge(1.0)),
+    Learner("svm", _kernel_regression, _kernel_too_large),
+    Learner("boosting", _boosted_regression, _trees_too_large),
+)
+_STEP_LEARNERS: dict[str, tuple[Learner, ...]] = {
+    "classification": (Learner("linear", logistic(1.0), _steps_too_many),),
+    "regression": (Learner("linear", ridge(1.0), _steps_too_many),),
+}

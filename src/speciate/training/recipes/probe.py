@@ -1,0 +1,95 @@
+"""Recipe `probe`: the frozen vectors of a base model, computed once and cached, then a linear head.
+
+Thousands of times cheaper per step than fine-tuning, as the base model runs once per example, whatever is tried on
+top; and the next training on the same examples finds the vectors there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.models.encoders import load_encoder
+from speciate.models.estimators import Linear
+from speciate.tasks.representations import Embeddings
+from speciate.tasks.task import TaskHead
+from speciate.training.hyperparameters import ProbeParameters
+from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
+from speciate.training.recipes import structured_learners
+from speciate.training.recipes.classical import RETRIEVERS, logistic, ridge
+from speciate.training.recipes.structured_learners import Learn, cumulative, one_versus_rest
+from speciate.training.training_context import TrainingContext
+
+
+def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
+    base_model = context.payload.spec.base_model
+    assert base_model is not None, "the plan fills in the base model"
+    folder = context.payload.base_folder
+    encoder = load_encoder(
+        base_model,
+        context.payload.threads,
+        folder=Path(folder) if folder else None,
+        media=context.payload.manifest.modality,
+    )
+
+    def progress(done: int, total: int) -> None:
+        context.checkpoint()
+        context.progress(done, total, "examples", f"embedding with {base_model}")
+
+    embeddings = Embeddings(base_model, encoder, context.folders, progress)
+    with context.meter.stage("preparing"):
+        embeddings.encode([*context.train, *context.validation])  # all at once, into the cache
+    learners = _head_learners(context.readout, sorted(parameters.C))
+    return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
+
+
+def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learner, ...]:
+    match readout.family:
+        case "retrieval":
+            return RETRIEVERS
+        case "anomaly":
+            return structured_learners.DENSE_ANOMALY_LEARNERS
+        case "regression":
+            return tuple(
+                Learner(f"ridge {strength:g}", on_spread_vectors(ridge(1 / strength))) for strength in strengths
+            )
+        case "multi-label":
+            return tuple(
+                Learner(f"logistic {each:g}", on_spread_vectors(one_versus_rest(logistic(each)))) for each in strengths
+            )
+        case "ordinal":
+            labels = len(readout.labels)
+            bounds = [on_spread_vectors(cumulative(logistic(each), labels)) for each in strengths]
+            return tuple(Learner(f"logistic {each:g}", learn) for each, learn in zip(strengths, bounds, strict=True))
+    return tuple(Learner(f"logistic {strength:g}", on_spread_vectors(logistic(strength))) for strength in strengths)
+
+
+def spread_factor(inputs: npt.NDArray[Any]) -> float:
+    """(N, D) -> what brings their mean squared distance from their mean to 1; 1 where that is more, or nothing."""
+    spread = math.sqrt(float(np.var(inputs, axis=0, dtype=np.float64).sum()))
+    return max(1.0, 1 / spread) if spread > 0 and math.isfinite(spread) else 1.0
+
+
+def on_spread_vectors(learn: Learn) -> Learn:
+    """The same linear learner, on vectors that are spread; its result is for the vectors as they were.
+
+    The penalty on a head's weights suits vectors that lie about 1 apart. Some base models put all vectors near one
+    point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they are:
+    their scale may carry meaning. Nor is each dimension scaled by itself, as that enlarges noise.
+    """
+
+    def learn_wide(inputs: Any, targets: npt.NDArray[Any], seed: int) -> Linear:
+        times = spread_factor(inputs)
+        if times == 1:
+            line: Linear = learn(inputs, targets, seed)
+            return line
+        middle = inputs.mean(axis=0, dtype=np.float64)  # far from 0 beside their spread, a solver loses its digits
+        found = learn((inputs - middle) * times, targets, seed)
+        weight = found.weight * times
+        return Linear(weight, found.bias - weight @ middle)
+
+    return learn_wide

@@ -1,0 +1,214 @@
+"""The worker's side of `train`: read the examples, call the recipe, save the model that it selected, write the report.
+
+Runs take GPUs that no other run of the workspace has: a lock on a file for each says so, held while the run lives."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from speciate.datasets.loading.loader import load_examples
+from speciate.environment import show_gpus
+from speciate.evaluation.endpoints.pricing import usd_for
+from speciate.jobs.run import Run
+from speciate.models.model_card import ModelCard
+from speciate.tasks.multimodal_representation import names_of
+from speciate.training import provenance
+from speciate.training.hyperparameters import FullParameters
+from speciate.training.model_selection import SelectedModel
+from speciate.training.networks import train_network
+from speciate.training.networks.data_parallel import Follower, Team, gather_team
+from speciate.training.planning import base_models
+from speciate.training.planning.base_models import UnseenExamples, drop_seen
+from speciate.training.planning.estimates import request_of
+from speciate.training.recipes.recipe_table import METHODS, RECIPES
+from speciate.training.resource_usage import CostMeter, resident_mb
+from speciate.training.train_spec import Payload, RepeatedModel
+from speciate.training.training_context import TrainingContext
+
+_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
+"""Of a payload: what follows from the rest, wherever it is resolved again."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
+    meter = CostMeter(run)
+    try:
+        with base_models.copy_caller_folders(run, run.read_payload(Payload)) as payload:
+            return _run_with_processes(run, payload, meter)
+    except BaseException:
+        meter.keep()  # stopped, or out of memory: another attempt resumes
+        raise
+
+
+def _run_with_processes(run: Run, payload: Payload, meter: CostMeter) -> dict[str, Any]:
+    if payload.device == "cuda":
+        take_gpus(run.folders.cache / GPU_LOCKS, payload.processes)
+    with gather_team(
+        run, payload.processes, payload.device, payload.threads, partial(_follow_leader, run, payload)
+    ) as team:
+        return _train(run, payload, meter, team)
+
+
+def _follow_leader(run: Run, payload: Payload, team: Follower) -> None:
+    """In each other process of the team."""
+    context, parameters = (
+        TrainingContext(run, payload, _read_examples(run, payload).examples, CostMeter(), team),
+        payload.parameters,
+    )
+    assert isinstance(parameters, FullParameters), "others learn in one process"
+    with _limited_threads(payload):
+        train_network.follow_leader(context, parameters, METHODS[payload.spec.method or ""](parameters), team)
+
+
+def _read_examples(run: Run, payload: Payload) -> UnseenExamples:
+    return drop_seen(run.folders, payload, load_examples(run.folders, payload.manifest, ("train", "validation")))
+
+
+@contextlib.contextmanager
+def _limited_threads(payload: Payload) -> Iterator[None]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
+
+    with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of solvers that stop early: what counts is measured on held-out examples
+        yield
+
+
+def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> dict[str, Any]:
+    run.progress(0, None, "", "reading examples")
+    with meter.stage("preparing"):
+        remaining = _read_examples(run, payload)
+    meter.loaded_mb = resident_mb()
+    context = TrainingContext(run, payload, remaining.examples, meter, team)
+    context.notes += remaining.notes(payload)
+    with _limited_threads(payload):
+        chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
+    identity = chosen.predictor.save(run.outputs / "model")
+    seconds = meter.spent.seconds
+    size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
+    usd = payload.processes * usd_for(meter.spent.cpu, payload.usd_per_core_hour)
+    card = _card(context, chosen, identity, seconds, size).model_copy(update={"usd": usd})
+    report = _report(payload, context, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
+    if payload.repeats is not None:
+        report["repetition"] = _repetition(payload.repeats, card)
+    return {"card": card.model_dump(mode="json"), "report": report, "beside": context.beside}
+
+
+def _card(context: TrainingContext, chosen: SelectedModel, identity: str, seconds: float, size: int) -> ModelCard:
+    payload, spec = context.payload, context.payload.spec
+    return ModelCard(
+        name=spec.name,
+        id=identity,
+        task=payload.task,
+        modality=payload.manifest.modality,
+        method=spec.method or "",
+        base_model=spec.base_model,
+        dataset=payload.dataset,
+        teachers=tuple(teacher.model for teacher in payload.teachers),
+        use_case=spec.use_case,
+        inputs=payload.manifest.inputs,
+        **_parts_read(context, chosen),
+        labels=chosen.predictor.labels,
+        parameters=chosen.predictor.parameters,
+        bytes=size,
+        seconds=seconds,
+        metrics=_metric_if_finite(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
+        recipe=payload.model_dump(mode="json", exclude=_NO_RECIPE)
+        | {"environment": provenance.record(payload.threads)},
+        license=payload.license,
+    )
+
+
+def _parts_read(context: TrainingContext, chosen: SelectedModel) -> dict[str, tuple[str, ...]]:
+    """Of mixed rows: the parts that the model reads, and those that its dataset has beside them. Else empty."""
+    read = tuple(getattr(getattr(chosen.predictor, "representation", chosen.predictor), "names", ()))
+    if not read or context.payload.manifest.modality != "multimodal":
+        return {}
+    there = map(str, names_of([*context.train, *context.validation]))
+    return {"parts": read, "ignored_parts": tuple(name for name in there if name not in read)}
+
+
+def _repetition(before: RepeatedModel, card: ModelCard) -> dict[str, Any]:
+    """What came out otherwise than the first time, and what may be why."""
+    return {
+        "like": before.model,
+        "same_model": card.id == before.id,
+        "same_dataset": card.dataset == before.dataset,
+        "metrics": provenance.differences(before.metrics, card.metrics),
+        "environment": provenance.differences(before.environment, card.recipe["environment"]),
+    }
+
+
+def _metric_if_finite(name: str, value: float) -> dict[str, float]:
+    """Nothing where the held-out examples leave the metric undefined, such as recall without a positive one."""
+    return {name: value} if math.isfinite(value) else {}
+
+
+def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, seconds: float) -> dict[str, Any]:
+    return {
+        "dataset": payload.dataset,
+        "task": payload.task,
+        "modality": payload.manifest.modality,
+        "method": payload.spec.method,
+        "base_model": payload.spec.base_model,
+        "metric": payload.objective.metric,
+        "target": payload.objective.target,
+        "validation": chosen.validation(),
+        "candidates": [candidate.shown() for candidate in chosen.tried],
+        "examples": len({example.id for example in context.train}) + len(context.validation),
+        "labels": list(chosen.predictor.labels),
+        "seconds": round(seconds, 3),
+        "cost": _cost(payload, context, chosen),
+        "dearer": payload.model_dump(include={"dearer"})["dearer"],
+        "notes": list(context.notes),
+        **{name: list(parts) for name, parts in _parts_read(context, chosen).items()},
+        **context.report,
+    }
+
+
+def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
+    """What `estimate.py` scales with, and what it scales."""
+    return {
+        "family": context.readout.family,
+        "length": payload.length,
+        "visits": request_of(payload).visits,
+        "parameters": chosen.predictor.parameters,
+        "threads": payload.threads,
+        "device": payload.device,
+        "processes": payload.processes,
+        **context.meter.report(),
+    }
+
+
+GPU_LOCKS = "gpus"
+"""Below a workspace's cache."""
+
+
+def take_gpus(folder: Path, wanted: int) -> list[int]:
+    """The numbers, from 0 on, of `wanted` GPUs that no other run of the workspace has. From here on torch sees these
+    alone.
+
+    To be called before torch looks for GPUs. A lock on a file for each is held as long as the run or a fork of it
+    lives. The scheduler has seen to it that there are enough.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: list[int] = []
+    for number in count():
+        if len(taken) == wanted:
+            break
+        lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # kept open: the kernel frees it with the last process
+            taken.append(number)
+        except BlockingIOError:
+            os.close(lock)
+    show_gpus(taken)
+    return taken

@@ -1,0 +1,220 @@
+"""The request for a training and what its run is handed: frozen models, light to import."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
+
+from speciate.datasets.versions import Manifest
+from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
+from speciate.tasks.task import TaskTerms
+from speciate.training.hyperparameters import (
+    MOST_SEED,
+    ClassicalParameters,
+    DerParameters,
+    DistillParameters,
+    EwcParameters,
+    Frozen,
+    FullParameters,
+    LoraParameters,
+    LwfParameters,
+    Parameters,
+    ProbeParameters,
+    ReplayParameters,
+    SldaParameters,
+)
+from speciate.training.language_hyperparameters import (
+    LANGUAGE_PARAMETERS,
+    LANGUAGE_VARIANTS,
+    TEXT_TASKS,
+    VISION_TASK,
+    VISION_VARIANTS,
+    LanguageParameters,
+)
+
+Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
+"""What a plan tries by itself."""
+PriorModelMethod = Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
+"""Methods that need another model: they train one on, or one teaches."""
+STREAMING: PriorModelMethod = "slda"
+CONTINUAL = ("replay", "der", "lwf", "ewc", "slda")
+
+
+AnyParameters = (
+    ClassicalParameters | ProbeParameters | LoraParameters | FullParameters | SldaParameters | LanguageParameters
+)
+PARAMETERS: dict[str, type[AnyParameters]] = {
+    "classical": ClassicalParameters,
+    "probe": ProbeParameters,
+    "lora": LoraParameters,
+    "full": FullParameters,
+    **LANGUAGE_PARAMETERS,
+    "replay": ReplayParameters,
+    "der": DerParameters,
+    "lwf": LwfParameters,
+    "ewc": EwcParameters,
+    "slda": SldaParameters,
+    "distill": DistillParameters,
+}
+
+
+METHOD_DESCRIPTIONS: dict[str, str] = {
+    "classical": "Counts, pixels or columns with the usual learners: seconds, and hard to beat on small data.",
+    "probe": "Frozen vectors of a base model, computed once and cached, with a linear head.",
+    "lora": "Small changes to a base model's weights (LoRA, DoRA, IA3): less memory than full.",
+    "full": "Every weight of a network is trained: most expensive, and best where there are many examples.",
+    "sft": "Supervised fine-tuning: a language model learns the answers word by word, by LoRA or in every weight.",
+    "dpo": "A language model learns from pairs which of two answers is better, and stays near the base model.",
+    "kto": "A language model learns from answers that are good or bad, and stays near the base model.",
+    "orpo": "A language model learns the better of two answers and to prefer it, without a second copy in memory.",
+    "simpo": "A language model learns from pairs which of two answers is better, without a second copy in memory.",
+    "reward": "A language model learns to score answers; other methods can be trained by its scores.",
+    "grpo": "A language model learns from rewards of its own answers: most expensive, as it writes them all the while.",
+    "rloo": "As grpo, with each answer as a whole in place of its words.",
+    "replay": "A network is trained on with a new version, and learns earlier examples again: hard to beat.",
+    "der": "Replay that also matches the earlier model's scores of the replayed examples.",
+    "lwf": "A network is trained on with a new version, and matches the earlier model's answers to its examples.",
+    "ewc": "A network is trained on with a new version while important weights are pulled to their earlier values.",
+    "slda": "A mean for each label and one covariance of frozen vectors, updated by each new version in seconds.",
+    "distill": "A student learns from the answers of one teacher or several, beside the labels or without any.",
+}
+"""Method -> one line about it, for plans and list_options."""
+
+
+def parameters_of(method: str, task: str) -> type[AnyParameters]:
+    """The options of a method; some methods have others where the task is to write text."""
+    forms = LANGUAGE_VARIANTS if task in TEXT_TASKS else VISION_VARIANTS if task == VISION_TASK else {}
+    written = forms.get(method)
+    return written or PARAMETERS[method]
+
+
+class RequestedResources(Frozen):
+    """What a training may use of the machine; what is left open is decided for it."""
+
+    cpu: float | None = Field(None, gt=0, le=1024, description="Cores, and so many threads.")
+    memory_mb: int | None = Field(None, gt=0)
+    gpu: int | None = Field(
+        None, ge=0, le=64, description="GPUs that learn together, for lora and full; default: one where there is any."
+    )
+
+
+class TrainSpec(Frozen):
+    """What `like` does not say must be there: `train.resolve_recipe` sees to it."""
+
+    name: str = ""
+    dataset: str = ""
+    method: Method | PriorModelMethod | None = None
+    base_model: str | None = None
+    task: str | None = None
+    use_case: str | None = None
+    target: str | None = None
+    """Column to learn; default: the use case's, else the dataset's label."""
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
+    budget_minutes: float | None = Field(None, gt=0)
+    budget_usd: float | None = Field(None, gt=0)
+    """Of this machine's time."""
+    like: str | None = None
+    """A model version whose recipe is repeated, but for what is named beside."""
+    continue_from: str | None = None
+    """A model version whose network is trained on."""
+    teacher: tuple[str, ...] = ()
+    """Models that teach; together where there are several."""
+    resources: RequestedResources = RequestedResources()
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class Objective(Frozen):
+    """What the training is chosen by, and whether that is enough for the use case."""
+
+    metric: str
+    target: float | None = None
+    positive_label: str | None = None
+
+
+class RepeatedModel(Frozen):
+    """The version whose recipe is repeated, and what is compared with it."""
+
+    model: str
+    id: str
+    metrics: dict[str, float]
+    environment: dict[str, Any]
+    dataset: str | None
+
+
+class Candidate(Frozen):
+    """A training to try, in TrainSpec's words. `like` needs nothing beside it."""
+
+    method: Method | None = None
+    base_model: str | None = None
+    continue_from: str | None = None
+    like: str | None = None
+
+
+class Teacher(Frozen):
+    """A model that teaches, resolved."""
+
+    model: str
+    id: str
+    folder: str
+    method: str
+    parameters: int | None
+    bytes: int | None
+    learned_from: tuple[Manifest, ...] | None = ()
+    """As `base_learned_from`."""
+
+
+class Payload(Frozen):
+    """Everything resolved: the run needs nothing of the catalog."""
+
+    spec: TrainSpec
+    manifest: Manifest
+    dataset: str
+    """With its version."""
+    task: str
+    target: str | None
+    """None: the examples themselves teach."""
+    objective: Objective
+    terms: TaskTerms = TaskTerms()
+    parameters: SerializeAsAny[Parameters]
+    license: str | None = None
+    """Of the base model."""
+    base_folder: str | None = None
+    """Where a base model with weights lies."""
+    base_learned_from: tuple[Manifest, ...] | None = ()
+    """Data of this workspace that its weights learned from; None where they are not known any more."""
+    teachers: tuple[Teacher, ...] = ()
+    repeats: RepeatedModel | None = None
+    dearer: tuple[Candidate, ...] = ()
+    """What could be tried after this one, cheapest first."""
+    threads: int
+    """Of each process."""
+    processes: int = Field(1, ge=1)
+    """That train a network together, each on a device of its own."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    memory_mb: int | None = None
+    """At most; None: what the machine has."""
+    usd_per_core_hour: float = USD_PER_CORE_HOUR
+    """What this machine's time costs."""
+    length: float = 1.0
+    """Of a mean example, as `lengths` in estimate.py has it: compared between datasets only."""
+
+    @field_serializer("dearer")
+    def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[dict[str, Any]]:
+        """As stored: a method and its base model."""
+        return [candidate.model_dump(include={"method", "base_model"}) for candidate in dearer]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parameters_of_the_method(cls, values: Any) -> Any:
+        """JSON of parameters is read as those of the method: several methods' would fit."""
+        if isinstance(values, dict) and isinstance(values.get("parameters"), dict):
+            spec = values["spec"]
+            method = spec["method"] if isinstance(spec, dict) else spec.method
+            values = values | {"parameters": parameters_of(method, values["task"]).model_validate(values["parameters"])}
+        return values

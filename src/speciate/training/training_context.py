@@ -1,0 +1,283 @@
+"""The examples of one training, split so that every candidate is evaluated on examples that it has not learned from.
+
+`TrainingContext` also carries the head of the task, the run's budget, its notes and its report."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import Call, Code, SpeciateError
+from speciate.jobs.run import Run, Stopped
+from speciate.tasks.example_targets import TARGET_OPTIONAL, evaluation_examples, settle_terms, training_examples
+from speciate.tasks.families import preference
+from speciate.tasks.families.anomaly import ANOMALY
+from speciate.tasks.network_predictor import merge_task_heads
+from speciate.tasks.task import Representation, TaskExample, TaskHead
+from speciate.tasks.task_heads import PER_UNIT, TASK_HEADS
+from speciate.training.language_hyperparameters import ReinforcementParameters, learns_unlabelled
+from speciate.training.networks.data_parallel import ALONE, Team
+from speciate.training.resource_usage import CostMeter
+from speciate.training.train_spec import Payload
+from speciate.vocabulary import find_task
+from speciate.workspace.workspace import Folders
+
+
+class Division(NamedTuple):
+    """One division: learn from the first three, validate on the rest."""
+
+    representation: Representation
+    inputs: Any  # (N, D)
+    targets: Any  # (N,), or as the readout has them
+    held_inputs: Any  # (M, D)
+    held: list[Example]
+
+
+class EarlierSlice(NamedTuple):
+    """Held-out examples of an earlier version."""
+
+    dataset: str
+    split: str
+    examples: list[Example]
+    """Questions."""
+
+
+class TrainingContext:
+    """The examples to learn and to validate on, the head of the task, the run's budget, and the processes that train.
+
+    An example of `train` has all that is learned from it, one of `validation` only what a model may see.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        payload: Payload,
+        examples: Sequence[Example],
+        meter: CostMeter | None = None,
+        team: Team = ALONE,
+    ) -> None:
+        learned = [example for example in examples if example.split == "train"]
+        terms = settle_terms(payload.terms, payload.task, learned)
+        self.payload, self.run = payload.model_copy(update={"terms": terms}), run
+        self.meter, self.team = meter or CostMeter(run), team
+        self.notes: list[str] = []
+        self.beside: dict[str, Any] | None = None
+        """A dataset version that was made for this training, as `next_version.pack_version` gives it."""
+        self.unlabelled: set[str] = set()
+        """Ids of training examples without a label, where a teacher gives the target."""
+        self.slices: list[EarlierSlice] = []
+        """Held-out examples of earlier versions, oldest first, in continual learning."""
+        self.report: dict[str, Any] = {}
+        """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
+        self._labels: dict[str, Any] = {}
+        held = [example for example in examples if example.split == "validation"]
+        self.train = self._noted(training_examples, learned)
+        self.validation = self._noted(evaluation_examples, held)
+        self._note_unlabelled(learned, held)
+        self.readout: TaskHead = self._make_readout()
+        minutes = payload.spec.budget_minutes
+        self._budget = minutes * 60 if minutes else math.inf
+        self.meter.begin_budget()
+
+    def settle(self, name: str, value: Any, how: Any) -> None:
+        """A hyperparameter that was left open: from here on recorded as if it had been asked for, so that a repetition
+        has the same. `how`: JSON, for the report."""
+        spec, parameters = self.payload.spec, self.payload.parameters
+        spec = spec.model_copy(update={"hyperparameters": spec.hyperparameters | {name: value}})
+        parameters = parameters.model_copy(update={name: value})
+        self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
+        self.report[name] = how
+
+    def labels(self, examples: Sequence[Example]) -> list[Any]:
+        return [self._labels[example.id] for example in examples]
+
+    def label(self, example: Example) -> Any:
+        """None where the example has none, which only training examples may lack."""
+        return self._labels.get(example.id)
+
+    def targets(self, examples: Sequence[Example]) -> Any:
+        return self.readout.encode_targets(self.labels(examples))
+
+    def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
+        """Training examples of another version with their labels; an id that is taken already becomes another."""
+        return self._noted(training_examples, self._apart(examples))
+
+    def note_questions(self, examples: Sequence[Example]) -> list[Example]:
+        """Held-out examples of another version, likewise."""
+        return self._noted(evaluation_examples, self._apart(examples))
+
+    def extend_task_head(self, old: TaskHead) -> None:
+        """The head has the labels of the earlier model's head, and those of all that is learned now."""
+        self.readout = merge_task_heads(old, self._make_readout())
+
+    def _apart(self, examples: Sequence[Example]) -> list[Example]:
+        return [each._replace(id=self._free(each.id)) for each in examples]
+
+    def _free(self, name: str) -> str:
+        names = (name if number == 1 else f"{name}#{number}" for number in count(1))
+        return next(each for each in names if each not in self._labels)
+
+    @property
+    def folders(self) -> Folders:
+        return self.run.folders
+
+    @property
+    def how(self) -> str:
+        return "validation" if self.validation else "out-of-fold"
+
+    @property
+    def _labelled(self) -> bool:
+        """Whether each example has one label, so that folds can have all of them."""
+        return self.readout.family in ("classification", "ordinal")
+
+    def parts(self, represent: Callable[[Sequence[Example]], Representation], folds: int) -> Iterator[Division]:
+        """The validation split against the training split; without one, grouped folds of the training split.
+
+        Representations are fitted on the learning side only.
+        """
+        for learn, held in self.divisions(folds):
+            representation = represent(learn)
+            yield Division(
+                representation,
+                representation.encode(learn),
+                self.targets(learn),
+                representation.encode(held),
+                held,
+            )
+
+    def checkpoint(self) -> None:
+        """Between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
+        self.meter.keep_if_due()
+        if self.run.stopping:
+            raise Stopped
+
+    @property
+    def over_budget(self) -> bool:
+        return self.seconds_left < 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the budget, which all attempts of the run share; infinite without one."""
+        return self._budget - self.meter.budgeted
+
+    def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
+        self.run.progress(done, total, unit, message)
+
+    def _noted(self, pose: Callable[..., list[TaskExample]], examples: Sequence[Example]) -> list[Example]:
+        """What can be learned of the examples or asked; their labels are noted."""
+        payload = self.payload
+        posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
+        self._labels |= {one.example.id: one.target for one in posed}
+        return [one.example for one in posed]
+
+    def _note_unlabelled(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
+        """Notes why some examples are excluded. Anomalies have a label, and yet are not learned from."""
+        used = {example.id.partition("#")[0] for example in (*self.train, *self.validation)}
+        self.unlabelled_train = [example for example in learned if example.id not in used]
+        """Training examples without a label."""
+        self.unlabelled_held = [example for example in held if example.id not in used]
+        if isinstance(self.payload.parameters, ReinforcementParameters):
+            return  # they are asked all the same
+        not_learned = sum(example.id not in used for example in learned)
+        missing = sum(example.id not in used for example in held)
+        if find_task(self.payload.task).family != "anomaly":
+            missing += not_learned
+        elif not_learned:  # without a label they would count as normal
+            odd = self.payload.terms.positive_label or ANOMALY
+            self.notes.append(f"{not_learned} examples labelled {odd!r} are not learned from.")
+        if missing:
+            lacking = repr(self.payload.target or "anything to learn")
+            if self.payload.task == preference.PREFERENCE:
+                lacking = "two different answers"
+            self.notes.append(f"{missing} examples without {lacking} were excluded.")
+
+    def _make_readout(self) -> TaskHead:
+        labels, family = self.labels(self.train), find_task(self.payload.task).family
+        values = [tag for tags in labels for tag in tags] if family in PER_UNIT else labels
+        distinct = len({repr(value) for value in values})
+        if family == "forecasting" and not labels:
+            raise SpeciateError(
+                Code.INVALID,
+                f"No series of the training split of {self.payload.dataset} is long enough to learn from: a horizon of "
+                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the targets.",
+                "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
+            )
+        if self.payload.task == preference.PREFERENCE and not labels:
+            raise SpeciateError(
+                Code.INVALID,
+                f"No training example of {self.payload.dataset} has two different answers: {preference.REJECTED!r} is "
+                f"missing or the same as {self.payload.target!r}.",
+                "Name the column of better answers with target, or another dataset: curate_dataset(steps=[{'op': "
+                "'preferences', ...}]) makes pairs.",
+            )
+        asks = isinstance(self.payload.parameters, ReinforcementParameters) or learns_unlabelled(
+            self.payload.parameters
+        )
+        if distinct < (0 if asks else 1 if family in TARGET_OPTIONAL else 2):
+            raise SpeciateError(
+                Code.INVALID,
+                f"The training split of {self.payload.dataset} has {distinct} different value(s) of "
+                f"{self.payload.target!r}: there is nothing to learn.",
+                next=[Call("describe_dataset", {"dataset": self.payload.dataset})],
+            )
+        readout: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
+        return readout
+
+    def _settings(self) -> dict[str, Any]:
+        """What a readout may depend on."""
+        terms = self.payload.terms._replace(modality=self.payload.manifest.modality)
+        return self.payload.parameters.model_dump() | terms._asdict()
+
+    def divisions(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+        if self.validation:
+            yield self.train, self.validation
+            return
+        found = False
+        for parts in self._folded(self.train, folds):
+            found = True
+            yield parts
+            if self.readout.family == "retrieval":
+                break  # examples are compared with each other, and the vectors of two models cannot be
+        if not found:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{self.payload.dataset} has no validation split and too few groups per label to make one.",
+                "Add examples from other groups with add_examples, or bring a validation split.",
+            )
+
+    def everywhere(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+        """Grouped folds of training and validation examples together. For families that ask what they teach."""
+        return self._folded([*self.train, *self.validation], folds)
+
+    def _folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+        for learn, held in self._fold_places(examples, folds):
+            parts = [examples[i] for i in learn], [examples[i] for i in held]
+            if self._labelled and set(self.labels(parts[0])) != set(self.labels(examples)):
+                continue  # a fold that holds all examples of a label cannot judge
+            yield parts
+
+    def _fold_places(
+        self, examples: Sequence[Example], folds: int
+    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+        groups = [example.group or example.id for example in examples]
+        folds = min(folds, len(set(groups)))
+        if self._labelled:  # more folds than the commonest label has examples cannot be made
+            folds = min(folds, max(Counter(self.labels(examples)).values()))
+        if folds < 2:
+            return iter(())
+        seed = self.payload.spec.seed
+        maker = StratifiedGroupKFold if self._labelled else GroupKFold
+        splitter = maker(folds, shuffle=True, random_state=seed)
+        places: Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = splitter.split(
+            np.zeros(len(examples)), self.targets(examples) if self._labelled else None, groups
+        )
+        return places

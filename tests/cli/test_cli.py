@@ -1,0 +1,439 @@
+"""The command line as a user meets it: real processes, a pseudo-terminal where a person is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import speciate
+from speciate.errors import Code, SpeciateError
+from speciate.governance import approvals
+from speciate.workspace.workspace import Workspace
+from tests.models.test_signature import make_keys, register
+from tests.server.processes import MODERN, Daemons, end
+
+COMMANDS = (
+    "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "promote", "policy",
+    "hosts",
+    "sign", "verify", "allow", "disallow", "secret", "audit", "key",
+)  # fmt: skip
+_CLI = [sys.executable, "-m", "speciate.cli"]
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    daemons = Daemons(tmp_path / "workspace")
+    daemons.workspace.mkdir()
+    yield daemons
+    daemons.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    """A workspace for tests that change nothing: one daemon, which the first of them starts."""
+    daemons = Daemons(tmp_path_factory.mktemp("shared") / "workspace")
+    daemons.workspace.mkdir()
+    yield daemons
+    daemons.close()
+
+
+def run(daemons: Daemons, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_CLI, *arguments, "--workspace", str(daemons.workspace)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]:
+    """Run a command on a pseudo-terminal and answer its question; what it showed, and its exit status."""
+    return type_at(b"Type yes:", [*arguments, "--workspace", str(daemons.workspace)], answer)
+
+
+def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, int]:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*_CLI, *arguments])
+    shown, deadline, answered = b"", time.monotonic() + 30, False
+    while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # Linux says so at the end
+            break
+        if not data:
+            break
+        shown += data
+        if question in shown and not answered:
+            os.write(terminal, answer.encode() + b"\n")
+            answered = True
+    os.close(terminal)
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from speciate.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print({'pydantic', 'duckdb', 'mcp', 'numpy', 'subprocess'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in COMMANDS:
+        assert f"\n    {command} " in shown
+    assert shown.endswith("set()\n")
+
+
+def test_the_package_runs_as_a_module_as_the_command_does() -> None:
+    said = subprocess.run([sys.executable, "-m", "speciate", "--version"], capture_output=True, text=True, check=True)
+    assert speciate.__version__ in said.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
+    assert speciate.__version__ == project["version"]
+    assert (
+        subprocess.run([*_CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+        == (project["version"])
+    )
+
+
+def test_init_makes_a_workspace_once_and_writes_the_policy(daemons: Daemons) -> None:
+    made = run(daemons, "init", "--policy", "auto")
+    assert made.returncode == 0
+    assert f"speciate serve --workspace {daemons.workspace}" in made.stdout
+    assert (daemons.workspace / "settings.toml").read_text() == 'policy = "auto"\n'
+    again = run(daemons, "init", "--policy", "person")
+    assert again.returncode == 1
+    assert "is a workspace already" in again.stderr
+    assert (daemons.workspace / "settings.toml").read_text() == 'policy = "auto"\n'
+
+
+def test_call_prints_one_json_document_and_nothing_else(shared: Daemons) -> None:
+    done = run(shared, "call", "list_jobs", "--args", '{"limit": 5}')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"jobs": []}
+
+
+def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> None:
+    daemons = Daemons(tmp_path / ".speciate")
+    variables = {name: value for name, value in os.environ.items() if name != "SPECIATE_HOME"}
+    try:
+        first, second = (
+            subprocess.run(
+                [*_CLI, "call", "get_status"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)}, timeout=60, check=False,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+    finally:
+        daemons.close()
+    assert f"workspace was made in {daemons.workspace}" in first.stderr
+    assert json.loads(first.stdout)["workspace"] == str(daemons.workspace)
+    assert second.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list_jobs", "--args", '{"limt": 5}'), "did you mean 'limit'"),
+        (("list_job",), "did you mean 'list_jobs'"),
+        (("get_job", "--args", '{"job": "job-x"}'), "no job 'job-x'"),
+        (("list_jobs", "--args", "{limit: 5}"), "--args is not JSON"),
+        (("list_jobs", "--args", "[5]"), "not a JSON object"),
+    ],
+)
+def test_a_refused_call_says_why_on_stderr_alone(shared: Daemons, arguments: tuple[str, ...], said: str) -> None:
+    done = run(shared, "call", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemons) -> None:
+    client = speciate.connect(shared.workspace)
+    assert client.call("list_jobs", limit=5) == {"jobs": []}
+    with pytest.raises(SpeciateError) as caught:
+        client.call("get_job", job="job-x")
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
+    client = speciate.connect(daemons.workspace)
+    client.call("list_jobs")
+    daemons.kill()
+    assert client.call("list_jobs") == {"jobs": []}
+
+
+def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
+    looked = run(daemons, "status")
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert "No daemon serves" in looked.stdout
+    stopped = run(daemons, "stop")
+    assert stopped.returncode == 1
+    assert "No daemon serves" in stopped.stderr
+    run(daemons, "call", "list_jobs")
+    assert json.loads(run(daemons, "status").stdout)["pid"] == daemons.pid()
+    assert run(daemons, "stop").returncode == 0
+
+
+def test_backup_and_rebuild_bring_a_workspace_back(daemons: Daemons, tmp_path: Path) -> None:
+    run(daemons, "call", "list_jobs")
+    made = run(daemons, "backup", "copy", cwd=tmp_path)
+    assert (made.returncode, "all compared with what was written" in made.stdout) == (0, True)
+    assert (tmp_path / "copy" / "catalog.duckdb").exists()
+    held = run(daemons, "rebuild")
+    assert held.returncode == 1
+    assert "speciate stop" in held.stderr
+    daemons.close()
+    (daemons.workspace / "catalog.duckdb").write_bytes(b"garbage" * 1000)
+    (daemons.workspace / "catalog.duckdb.wal").unlink(missing_ok=True)
+    assert "speciate rebuild" in run(daemons, "call", "list_jobs").stderr
+    rebuilt = run(daemons, "rebuild")
+    assert rebuilt.returncode == 0
+    assert "Not restored: everything that only the catalog knew" in rebuilt.stdout
+    assert run(daemons, "call", "list_jobs").returncode == 0
+
+
+def test_the_audit_of_a_new_workspace_is_whole(shared: Daemons) -> None:
+    assert run(shared, "audit", "verify").returncode == 0
+
+
+@pytest.mark.parametrize("command", [("call", "list_jobs"), ("status",), ("stop",)])
+def test_a_workspace_that_was_misspelt_is_not_made(daemons: Daemons, command: tuple[str, ...]) -> None:
+    daemons.workspace.rmdir()
+    done = run(daemons, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"speciate init --workspace {daemons.workspace} makes one" in done.stderr
+    assert not daemons.workspace.exists()
+
+
+def test_call_without_a_tool_lists_them(shared: Daemons) -> None:
+    done = run(shared, "call")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ["list_jobs", "List jobs, newest first."] in [line.split(None, 1) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_what_is_no_port_is_refused(daemons: Daemons, port: str) -> None:
+    done = run(daemons, "serve", f"--http={port}")
+    assert done.returncode == 2
+    assert "is no port" in done.stderr
+
+
+def test_doctor_shows_every_part(daemons: Daemons) -> None:
+    daemons.workspace.rmdir()
+    done = run(daemons, "doctor")
+    for part in ("duckdb", "classical", "minilm", "Sandbox", "fsync", "sockets"):
+        assert part in done.stdout
+    assert not daemons.workspace.exists()
+
+
+# What only a person may do
+
+
+def test_without_a_terminal_nobody_decides(daemons: Daemons) -> None:
+    run(daemons, "init")
+    for command in (
+        ("policy", "auto"), ("approve", "approval-x"), ("deny", "approval-x"),
+        ("allow", "lesions", "--host", "api.openai.com", "--usd", "5"), ("disallow", "lesions", "--host", "a.example"),
+        ("hosts", "add", "127.0.0.1:8000"), ("sign", "own", "--key", "none.pem"),
+    ):  # fmt: skip
+        done = run(daemons, *command)
+        assert done.returncode == 1
+        assert "no terminal" in done.stderr
+    assert run(daemons, "policy").stdout == "person\n"
+
+
+def test_a_person_changes_the_policy_and_keeps_the_other_settings(daemons: Daemons) -> None:
+    run(daemons, "init")
+    settings = daemons.workspace / "settings.toml"
+    settings.write_text('approval_hours = 5\npolicy = "person"\n\n[capacity]\ncpu = 1\n')
+    run(daemons, "call", "list_jobs")
+    shown, status = type_into(daemons, "policy", "auto", answer="no")
+    assert (status, "Nothing was changed" in shown) == (1, True)
+    _, status = type_into(daemons, "policy", "auto", answer="yes")
+    assert status == 0
+    assert tomllib.loads(settings.read_text()) == {"policy": "auto", "approval_hours": 5, "capacity": {"cpu": 1}}
+    run(daemons, "call", "list_jobs")
+    assert json.loads(run(daemons, "status").stdout)["policy"] == "auto"
+
+
+def test_a_person_lists_a_host_on_this_machine_and_takes_it_away(daemons: Daemons) -> None:
+    run(daemons, "init")
+    endpoint = {"base_url": "http://127.0.0.1:8000/v1", "model": "own"}
+    register = ("call", "register_model", "--args", json.dumps({"name": "own", "endpoint": endpoint}))
+    assert json.loads(run(daemons, *register).stdout)["needs"] == ["speciate hosts add 127.0.0.1:8000"]
+    shown, status = type_into(daemons, "hosts", "add", "127.0.0.1:8000", answer="no")
+    assert (status, "Nothing was changed" in shown) == (1, True)
+    _, status = type_into(daemons, "hosts", "add", "127.0.0.1:8000", answer="yes")
+    assert status == 0
+    assert run(daemons, "hosts", "list").stdout == "127.0.0.1:8000\n"
+    assert json.loads(run(daemons, *register).stdout)["needs"] == []
+    assert run(daemons, "audit", "verify").returncode == 0
+    _, status = type_into(daemons, "hosts", "remove", "127.0.0.1:8000", answer="")
+    assert (status, run(daemons, "hosts", "list").stdout) == (0, "")
+
+
+def test_a_person_signs_a_model_and_everybody_may_verify_it(daemons: Daemons, tmp_path: Path) -> None:
+    pytest.importorskip("model_signing")
+    run(daemons, "init")
+    workspace = Workspace(daemons.workspace)
+    register(workspace, tmp_path)
+    workspace.close()
+    keys = make_keys(tmp_path, "ours")
+    key = ("--key", str(keys.private))
+    unsigned = run(daemons, "verify", "own", "--key", str(keys.public))
+    assert (unsigned.returncode, unsigned.stdout) == (1, "own@v1: none. It has no model.sig.\n")
+    shown, status = type_into(daemons, "sign", "own", *key, answer="no")
+    assert (status, "Nothing was changed" in shown) == (1, True)
+    shown, status = type_into(daemons, "sign", "own", *key, answer="yes")
+    assert (status, "own@v1, " in shown) == (0, True), shown
+    verified = run(daemons, "verify", "own", "--key", str(keys.public))
+    assert (verified.returncode, "own@v1: valid. Signed by ours.pub.pem" in verified.stdout) == (0, True)
+    assert run(daemons, "audit", "verify").returncode == 0
+
+
+def test_a_person_sees_what_is_decided_and_denies_it(daemons: Daemons) -> None:
+    workspace = Workspace(daemons.workspace)
+    asked = workspace.database.transact(
+        lambda tx: approvals.request(
+            tx, "promote", {"use_case": "triage", "model": "m@v1"}, {"delta": 0.04}, subject="use_case:triage", hours=1
+        )
+    )
+    workspace.close()
+    shown, status = type_into(daemons, "deny", asked.id, answer="yes")
+    assert status == 0, shown
+    assert '"model": "m@v1"' in shown
+    assert '"delta": 0.04' in shown
+    again, status = type_into(daemons, "deny", asked.id, answer="yes")
+    assert status == 1
+    assert "is denied" in again
+
+
+ALLOW = ("allow", "lesions", "--host", "api.openai.com", "--usd", "5")
+
+
+def test_a_person_allows_a_dataset_to_leave_and_takes_it_back(daemons: Daemons) -> None:
+    assert "no dataset 'lesions'" in type_into(daemons, *ALLOW, answer="yes")[0]
+    rows = [{"text": f"a text {number}", "label": "ab"[number % 2]} for number in range(4)]
+    client = speciate.connect(daemons.workspace)
+    job = client.call("create_dataset", name="lesions", rows=rows, label="label", modality="text")["job"]
+    assert client.call("wait_for_job", job=job, timeout_seconds=45)["state"] == "succeeded"
+    assert type_into(daemons, *ALLOW, answer="no")[1] == 1
+    assert run(daemons, "allow", "--list").stdout == ""
+    shown, status = type_into(daemons, *ALLOW, "--days", "2", answer="yes")
+    assert status == 0, shown
+    for said in ("4 examples of lesions@v1 (text)", "api.openai.com", "up to 5 USD in all", "for 2 days"):
+        assert said in shown
+    listed = run(daemons, "allow", "--list").stdout
+    assert listed.startswith("lesions to api.openai.com: 0.00 of 5 USD spent, until ")
+    assert run(daemons, "audit", "verify").stdout.startswith("1 rows")
+    shown, status = type_into(daemons, "disallow", "lesions", "--host", "api.openai.com", answer="")
+    assert (status, "Taken back: lesions to api.openai.com" in shown) == (0, True)
+    assert run(daemons, "allow", "--list").stdout == ""
+    assert run(daemons, "audit", "verify").stdout.startswith("2 rows")
+
+
+@pytest.mark.parametrize("arguments", [(), ("lesions",), ("lesions", "--host", "a.example"), (*ALLOW[:-1], "much")])
+def test_what_is_allowed_is_said_in_full(shared: Daemons, arguments: tuple[str, ...]) -> None:
+    done = run(shared, *(arguments if arguments[:1] == ("allow",) else ("allow", *arguments)))
+    assert done.returncode in (1, 2)
+    assert "--usd" in done.stderr
+
+
+# Keys
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "speciate" / "secrets.json"
+
+
+def secret(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_CLI, "secret", *arguments], input=given, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_key_is_read_from_a_pipe_and_never_shown(keys: Path) -> None:
+    done = secret("set", "openai", "--host", "api.openai.com", "--host", "eu.api.openai.com", given="sk-planted\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(keys.read_text())["openai"]["value"] == "sk-planted"
+    listed = secret("list")
+    assert listed.stdout.split()[:3] == ["openai", "api.openai.com,", "eu.api.openai.com"]
+    assert "sk-planted" not in done.stdout + listed.stdout
+    assert secret("remove", "openai").returncode == 0
+    assert secret("list").stdout == ""
+    again = secret("remove", "openai")
+    assert (again.returncode, "no key 'openai'" in again.stderr) == (1, True)
+
+
+def test_on_a_terminal_a_key_is_asked_for_without_echo(keys: Path) -> None:
+    shown, status = type_at(b"(not shown): ", ["secret", "set", "openai", "--host", "api.openai.com"], "sk-planted")
+    assert status == 0, shown
+    assert "sk-planted" not in shown
+    assert json.loads(keys.read_text())["openai"]["value"] == "sk-planted"
+
+
+def test_a_key_is_no_argument(keys: Path) -> None:
+    assert secret("set", "openai", "sk-planted", "--host", "api.openai.com").returncode == 2
+    assert secret("set", "openai", given="sk-planted").returncode == 2  # without a host
+    refused = secret("set", "openai", "--host", "api.openai.com", given="two\nlines-planted")
+    assert (refused.returncode, "planted" in refused.stderr) == (1, False)
+    assert not keys.exists()
+
+
+# HTTP
+
+
+def test_http_wants_the_token_and_lasts_as_long_as_its_command(daemons: Daemons) -> None:
+    tokens = set()
+    for _ in range(2):  # the same daemon serves it a second time
+        server = subprocess.Popen(
+            [*_CLI, "serve", "--http", "0", "--workspace", str(daemons.workspace)], stdout=subprocess.PIPE
+        )
+        try:
+            assert server.stdout
+            url, header = (server.stdout.readline().decode().strip() for _ in range(2))
+            tokens.add(token := header.removeprefix("Authorization: Bearer "))
+            assert post(url, token) == 200
+            assert post(url, "wrong") == 401
+        finally:
+            server.terminate()
+            end(server)
+        deadline = time.monotonic() + 10
+        while json.loads(run(daemons, "status").stdout)["clients"]:
+            assert time.monotonic() < deadline
+        assert post(url, token) == 0
+    assert tokens == {(daemons.workspace / "http.token").read_text()}
+    assert (daemons.workspace / "http.token").stat().st_mode & 0o777 == 0o600
+
+
+def post(url: str, token: str) -> int:
+    """The status of a tools/list over HTTP; 0 where nobody listens."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": MODERN}}
+    headers = {
+        "Authorization": f"Bearer {token}", "Content-Type": "application/json", "Mcp-Method": "tools/list",
+        "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
+    }  # fmt: skip
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0

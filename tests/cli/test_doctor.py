@@ -1,0 +1,40 @@
+"""What doctor says of the extras: those that the package's metadata names, no list beside it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from speciate.cli import doctor
+
+LINES = (
+    "numpy>=2", 'scipy>=1.13; extra == "medical"', 'nibabel>=5.3 ; python_version > "3" and extra == \'medical\'',
+    'av>=15; extra == "video"', 'speciate[medical, video]; extra == "domains"', 'speciate[all]; extra == "all"',
+    'transformers[serving]>=5; extra == "all"', 'speciate[domains]; extra == "all"',
+)  # fmt: skip
+
+
+def test_every_extra_of_the_package_is_listed_with_what_it_is_for() -> None:
+    named = importlib.metadata.metadata("speciate").get_all("Provides-Extra") or []
+    listed = {check.name: check.what for check in doctor.extras()}
+    assert set(named) == set(listed) >= {"domains", "medical", "language", "scan", "video"}
+    assert all(listed.values())
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(declared["optional-dependencies"]) == set(doctor.ENABLES), "also those that an older installation lacks"
+
+
+def test_an_extra_needs_what_those_that_it_names_need() -> None:
+    assert doctor.required(LINES) == {
+        "medical": ["scipy", "nibabel"], "video": ["av"], "domains": ["scipy", "nibabel", "av"],
+        "all": ["transformers", "scipy", "nibabel", "av"],
+    }  # fmt: skip
+
+
+def test_what_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ['nowhere-to-be-found>=1; extra == "scan"'])
+    (check,) = doctor.extras()
+    assert not check.ok
+    assert "pip install 'speciate[scan]'; missing: nowhere-to-be-found" in check.what

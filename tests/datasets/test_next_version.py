@@ -1,0 +1,212 @@
+"""A chain of parts holds the same rows, has the same id and shows the same changes as if each version stood alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.datasets import next_version, version_rows
+from speciate.datasets.inspect.changes import compare_versions
+from speciate.datasets.versions import Manifest
+from speciate.errors import SpeciateError
+from speciate.workspace.workspace import Folders
+
+Row = tuple[str | None, str, float | None]
+"""Label, quality, value."""
+rows_strategy = st.dictionaries(
+    st.integers(0, 40).map(lambda i: f"ex-{i:03}"),
+    st.tuples(
+        st.sampled_from(["cat", "dog", None]),
+        st.sampled_from(["ok", "ok", "ok", "partial"]),
+        st.sampled_from([0.5, 1.0, None, float("nan")]),
+    ),
+    min_size=1,
+)
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "split", "label", "group_key", "quality", "reason", "source")),
+        *((name, pa.string()) for name in ("_content", "_fingerprint", "_key")),
+        ("value", pa.float64()),
+    ]
+)
+
+
+def table(rows: Mapping[str, Row]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "id": name, "split": "train", "label": label, "quality": quality, "source": f"{name}.png",
+                "_content": name, "_fingerprint": name, "_key": name, "value": value,
+            }
+            for name, (label, quality, value) in rows.items()
+        ],
+        _SCHEMA,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    made = Folders(tmp_path)
+    made.make()
+    return made
+
+
+def empty() -> Manifest:
+    return Manifest(name="set", version=0, id="", modality="text", parts=(), columns={}, label="label", rows=0)
+
+
+def plain(found: pa.Table) -> list[str]:
+    return [repr(row) for row in found.sort_by("id").to_pylist()]
+
+
+def counts(folders: Folders, old: Manifest, new: Manifest) -> dict[str, Any]:
+    return compare_versions(
+        {"root": str(folders.root), "old": old.model_dump(mode="json"), "new": new.model_dump(mode="json")}
+    )
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(rows_strategy, min_size=2, max_size=12))
+def test_any_history_ends_in_the_version_that_a_fresh_start_gives(history: list[dict[str, Row]]) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folders = Folders(Path(root))
+        folders.make()
+        now = next_version.seal_first(folders, table(history[0]), empty())
+        for before, rows in pairwise(history):
+            old = now.manifest
+            now = next_version.seal_changed(folders, old, now.lanes, table(rows))
+            anew = next_version.seal_first(folders, table(rows), empty())
+            assert now.manifest.id == anew.manifest.id
+            assert plain(version_rows.read(folders, now.manifest)) == plain(table(rows))
+            kept = ("id", "columns", "splits", "labels", "rows")
+            assert now.manifest.model_dump(include=set(kept)) == anew.manifest.model_dump(include=set(kept))
+            assert len(now.manifest.parts) <= next_version.MOST_PARTS
+            with duckdb.connect() as connection:
+                source = version_rows.relation(folders, now.manifest)
+                assert connection.execute(f"SELECT count(*) FROM {source}").fetchall() == [(len(rows),)]
+            found = counts(folders, old, now.manifest)
+            assert found["added"] == len(rows.keys() - before.keys())
+            assert found["removed"] == len(before.keys() - rows.keys())
+            both = rows.keys() & before.keys()
+            assert found["changed"] == sum(repr(rows[name]) != repr(before[name]) for name in both)
+            assert sum(move[2] for move in found["label_moves"]) == sum(
+                rows[name][0] != before[name][0] for name in both
+            )
+            assert counts(folders, anew.manifest, now.manifest) == {
+                "added": 0, "removed": 0, "changed": 0, "label_moves": [],
+            }  # fmt: skip
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(rows_strategy, min_size=2, max_size=12))
+def test_rows_that_are_appended_bit_by_bit_make_the_same_version_as_all_at_once(pieces: list[dict[str, Row]]) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folders = Folders(Path(root))
+        folders.make()
+        now, everything = next_version.seal_first(folders, table(pieces[0]), empty()), dict(pieces[0])
+        for piece in pieces[1:]:
+            new = {name: row for name, row in piece.items() if name not in everything}
+            everything |= new
+            now = next_version.seal_appended(folders, now.manifest, now.lanes, table(new))
+        anew = next_version.seal_first(folders, table(everything), empty())
+        assert (now.manifest.id, now.manifest.rows) == (anew.manifest.id, anew.manifest.rows)
+        assert (now.manifest.labels, now.manifest.splits) == (anew.manifest.labels, anew.manifest.splits)
+        assert plain(version_rows.read(folders, now.manifest)) == plain(table(everything))
+
+
+def test_a_small_change_of_many_rows_writes_little(folders: Folders) -> None:
+    rows: dict[str, Row] = {f"ex-{i:05}": ("cat", "ok", i / 7) for i in range(20_000)}
+    first = next_version.seal_first(folders, table(rows), empty())
+    written = sum(path.stat().st_size for path in folders.datasets.rglob("*.parquet"))
+    rows["ex-00007"] = ("dog", "ok", 1.0)
+    del rows["ex-00008"]
+    second = next_version.seal_changed(folders, first.manifest, first.lanes, table(rows))
+    more = sum(path.stat().st_size for path in folders.datasets.rglob("*.parquet")) - written
+    assert len(second.manifest.parts) == 2
+    assert more < written / 20
+
+
+def test_a_change_of_most_rows_starts_a_new_base(folders: Folders) -> None:
+    rows: dict[str, Row] = {f"ex-{i}": ("cat", "ok", 1.0) for i in range(10)}
+    first = next_version.seal_first(folders, table(rows), empty())
+    second = next_version.seal_changed(
+        folders, first.manifest, first.lanes, table(dict.fromkeys(rows, ("dog", "ok", 1.0)))
+    )
+    assert len(second.manifest.parts) == 1
+
+
+def test_a_new_column_costs_only_the_rows_that_have_a_value_in_it(folders: Folders) -> None:
+    rows: dict[str, Row] = {f"ex-{i}": ("cat", "ok", 1.0) for i in range(100)}
+    first = next_version.seal_first(folders, table(rows), empty())
+    noted = table(rows).append_column("note", pa.array(["seen", *[None] * 99], pa.string()))
+    second = next_version.seal_changed(folders, first.manifest, first.lanes, noted)
+    assert [part.rows for part in second.manifest.parts] == [100, 1]
+    assert second.manifest.columns == {"value": "DOUBLE", "note": "VARCHAR"}
+    assert second.manifest.id == next_version.seal_first(folders, noted, empty()).manifest.id
+    assert counts(folders, first.manifest, second.manifest)["changed"] == 1
+
+
+def test_a_column_that_goes_or_changes_its_type_is_written_anew(folders: Folders) -> None:
+    rows: dict[str, Row] = {f"ex-{i}": ("cat", "ok", 1.5) for i in range(20)}
+    first = next_version.seal_first(folders, table(rows), empty())
+    without = table(rows).drop_columns(["value"])
+    assert "value" not in next_version.seal_changed(folders, first.manifest, first.lanes, without).manifest.columns
+    text = table(rows).set_column(10, "value", pa.array(["1.5"] * 20))
+    second = next_version.seal_changed(folders, first.manifest, first.lanes, text)
+    assert second.manifest.columns == {"value": "VARCHAR"}
+    assert second.manifest.id == next_version.seal_first(folders, text, empty()).manifest.id
+
+
+def test_a_version_without_any_row_is_never_made(folders: Folders) -> None:
+    first = next_version.seal_first(folders, table({"ex-1": ("cat", "ok", 1.0)}), empty())
+    with pytest.raises(SpeciateError, match="Nothing of"):
+        next_version.seal_changed(folders, first.manifest, first.lanes, table({}))
+
+
+def test_whole_numbers_that_become_fractions_make_no_other_version(folders: Folders) -> None:
+    rows: dict[str, Row] = {"ex-1": ("cat", "ok", 1.0), "ex-2": ("dog", "ok", 2.0)}
+    fractions = table(rows)
+    whole = fractions.set_column(10, "value", pa.array([1, 2], pa.int64()))
+    assert (
+        next_version.seal_first(folders, whole, empty()).manifest.id
+        == next_version.seal_first(folders, fractions, empty()).manifest.id
+    )
+
+
+def test_an_id_that_occurs_twice_is_refused_before_anything_is_made(folders: Folders) -> None:
+    rows: dict[str, Row] = {"ex-1": ("cat", "ok", 1.0), "ex-2": ("dog", "ok", 2.0)}
+    first = next_version.seal_first(folders, table(rows), empty())
+    twice = pa.concat_tables([table(rows), table(rows)])
+    for make in (
+        lambda: next_version.seal_first(folders, twice, empty()),
+        lambda: next_version.seal_changed(folders, first.manifest, first.lanes, twice),
+        lambda: next_version.seal_appended(folders, first.manifest, first.lanes, twice),
+    ):
+        with pytest.raises(SpeciateError, match="the same id"):
+            make()
+
+
+def test_a_manifest_lists_the_most_frequent_of_very_many_labels(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(next_version, "MOST_LABELS", 2)
+    rows: dict[str, Row] = {f"ex-{i}": (label, "ok", 1.0) for i, label in enumerate("aaabbc")}
+    assert next_version.seal_first(folders, table(rows), empty()).manifest.labels == {"a": 3, "b": 2}
+
+
+def test_a_workspace_may_lie_below_a_folder_that_looks_like_a_partition(tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "seed=7")
+    folders.make()
+    made = next_version.seal_first(folders, table({"ex-1": ("cat", "ok", 1.0)}), empty()).manifest
+    with duckdb.connect() as connection:
+        named = connection.execute(f"DESCRIBE SELECT * FROM {version_rows.relation(folders, made)}").fetchall()
+    assert "seed" not in {row[0] for row in named}

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.evaluation.compare_models import Cost, ModelEntry, Question, build
+from speciate.evaluation.evaluated_models import EvaluatedModel
+from speciate.evaluation.metrics import label_answers
+from speciate.evaluation.reports.report import Report, break_even
+from speciate.sample_size import detectable
+from speciate.use_cases import UseCase
+from speciate.vocabulary import find_metric
+
+N = 400
+RANDOM = np.random.default_rng(3)
+REFERENCES = ["a" if x else "b" for x in RANDOM.integers(0, 2, N)]
+METRICS = (find_metric("accuracy"), find_metric("f1_macro"))
+USE_CASE = UseCase.model_validate(
+    {
+        "name": "letters", "task": "text-classification", "objective": {"metric": "accuracy", "target": 0.7},
+        "version": 1, "created": 0.0,
+    }
+)  # fmt: skip
+
+
+def entry(
+    name: str, accuracy: float, usd: float | None = 1.0, *, source: Any = "model", trained_usd: float = 3.0
+) -> ModelEntry:
+    right = np.random.default_rng(len(name)).random(N) < accuracy
+    given = [t if r else ("b" if t == "a" else "a") for t, r in zip(REFERENCES, right, strict=True)]
+    evaluated_model = EvaluatedModel(name=name, source=source, identity=name, license="MIT", training_usd=trained_usd)
+    answers = label_answers(REFERENCES, given, [None] * N, ("a", "b"))
+    return ModelEntry(evaluated_model, (answers,), 0, Cost(usd_per_1k=usd), certain=True)
+
+
+def report(entries: Sequence[ModelEntry], candidate: str | None = None, decides: bool = True) -> Report:
+    question = Question("letters@v1:test", METRICS, "constant:", candidate, USE_CASE, None if decides else "easy")
+    return build(question, entries, np.arange(N))
+
+
+CONSTANT = entry("constant:", 0.5, 0.0, source="constant")
+
+
+def test_every_pair_is_compared_under_every_metric_in_either_direction() -> None:
+    got = report([CONSTANT, entry("words", 0.8), entry("deep", 0.9)])
+    assert len(got.comparisons) == 6
+    forth, back = got.compare("words", "deep"), got.compare("deep", "words")
+    assert forth is not None
+    assert back is not None
+    assert forth.delta == -(back.delta or 0)
+    assert (forth.wins, forth.losses) == (back.losses, back.wins)
+    assert got.compare("words", "deep", "f1_macro") is not None
+
+
+def test_the_leaderboard_is_sorted_and_knows_what_is_dominated() -> None:
+    got = report([CONSTANT, entry("words", 0.7, usd=2.0), entry("deep", 0.95, usd=1.0)])
+    assert [row.model for row in got.leaderboard] == ["deep", "words", "constant:"]
+    assert got.row("words").dominated is False  # no latency was measured: it may yet be the quicker one
+
+
+def test_the_gates_choose_the_cheap_model_where_the_dear_one_is_not_surely_better() -> None:
+    got = report([CONSTANT, entry("words", 0.85, usd=0.1), entry("deepest", 0.86, usd=9.0)])
+    assert got.candidate == "words"
+    assert got.decision is not None
+    assert got.decision.verdict == "promote"
+    verdicts = {decision.candidate: decision.verdict for decision in got.decisions}
+    assert verdicts == {"words": "promote", "deepest": "hold"}
+
+
+def test_the_gates_choose_the_dear_model_where_it_is_surely_better() -> None:
+    got = report([CONSTANT, entry("words", 0.78, usd=0.1), entry("deepest", 0.97, usd=9.0)])
+    assert got.candidate == "deepest"
+
+
+def test_a_named_candidate_is_the_one_decided_on() -> None:
+    got = report([CONSTANT, entry("words", 0.85, usd=0.1), entry("bad", 0.4)], candidate="bad")
+    assert got.decision is not None
+    assert (got.decision.candidate, got.decision.verdict) == ("bad", "hold")
+
+
+def test_nothing_is_decided_where_the_suite_is_not_the_use_cases_own() -> None:
+    got = report([CONSTANT, entry("words", 0.85)], decides=False)
+    assert got.decision is None
+    assert got.decisions == ()
+    assert got.candidate == "words"
+
+
+def test_cheaper_answers_pay_for_the_training_after_so_many_examples() -> None:
+    got = report([CONSTANT, entry("dear", 0.9, usd=4.0), entry("cheap", 0.9, usd=1.0, trained_usd=3.0)])
+    paid = break_even(got, "dear", "cheap")
+    assert paid is not None
+    assert paid.examples == pytest.approx(1000, abs=1)
+    assert break_even(got, "cheap", "dear") is None
+
+
+def test_the_best_of_many_candidates_is_held_to_wider_intervals_than_one_alone() -> None:
+    lucky = entry("lucky", 0.757)
+    alone = report([CONSTANT, lucky])
+    many = report([CONSTANT, lucky, *(entry(f"other {'x' * i}", 0.5) for i in range(9))], candidate="lucky")
+    assert alone.decision is not None
+    assert many.decision is not None
+    assert (alone.decision.verdict, many.decision.verdict) == ("promote", "inconclusive")
+    assert (alone.decision.level, many.decision.level) == (0.95, pytest.approx(0.995))
+    assert "10 candidates were judged" in many.decision.reasons[-1]
+    assert many.row("lucky").interval == alone.row("lucky").interval  # the leaderboard's stay at 95 %
+    shown = many.compare("constant:", "lucky")
+    assert shown is not None
+    assert shown.interval is not None
+    assert many.decision.interval is not None
+    assert many.decision.interval[0] < shown.interval[0]
+
+
+def test_few_examples_can_show_no_difference_and_none_is_named() -> None:
+    few = 4
+    question = Question("letters@v1:test", METRICS, "constant:", None, USE_CASE, "easy")
+    given = {"constant:": ["a", "b", "a", "b"], "other": ["a", "a", "b", "b"]}
+    entries = [
+        ModelEntry(
+            EvaluatedModel(name=name, source="model", identity=name, license="MIT", training_usd=0.0),
+            (label_answers(["a", "a", "a", "b"], said, [None] * few, ("a", "b")),),
+            0,
+            Cost(usd_per_1k=1.0),
+            certain=True,
+        )
+        for name, said in given.items()
+    ]
+    compared = build(question, entries, np.arange(few)).compare("constant:", "other")
+    assert compared is not None
+    assert compared.interval is not None
+    assert compared.minimum_detectable_effect is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "effect", "had", "shown"),
+    [
+        ("accuracy", 0.3, None, 0.3),
+        ("accuracy", 1.297, None, None),
+        ("accuracy", 0.3, 0.8, None),  # 0.2 is all that is left to gain
+        ("mae", 5.0, None, 5.0),  # has no bound
+        ("mae", 5.0, 3.0, None),  # nor is there an error below 0
+        ("mae", float("nan"), 3.0, None),
+    ],
+)
+def test_an_effect_that_the_metric_has_no_room_for_is_none(
+    metric: str, effect: float, had: float | None, shown: float | None
+) -> None:
+    assert detectable(effect, find_metric(metric), had) == shown

@@ -1,0 +1,1 @@
+"""Models as files: exports to ONNX and OpenVINO with their gates, and exported folders."""

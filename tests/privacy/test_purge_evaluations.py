@@ -1,0 +1,69 @@
+"""Answers lose the examples that must be forgotten, and a label that only they had loses its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.privacy.purge_evaluations import purge_examples
+
+
+def _write(folder: Path) -> None:
+    examples = {"example": ["a", "b"], "truth": ["rare", "good"], "preview": ["about jane", "about joe"]}
+    predictions = {
+        "model": ["m", "m"], "example": ["a", "b"], "output": ["rare", "rare"], "number": [None, 0.5],
+        "probabilities": ['{"rare": 1.0}', '{"rare": 0.9, "good": 0.1}'],
+    }  # fmt: skip
+    scores = {"model": ["m", "m"], "example": ["a", "b"], "metric": ["accuracy"] * 2, "value": [1.0, 0.0]}
+    for name, columns in {"examples": examples, "predictions": predictions, "scores": scores}.items():
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+
+
+def _read(folder: Path, name: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = pq.read_table(folder / f"{name}.parquet").to_pylist()
+    return rows
+
+
+def test_the_other_examples_keep_their_answers_and_scores(tmp_path: Path) -> None:
+    _write(tmp_path)
+    assert purge_examples(tmp_path, {"a", "elsewhere"}, ["rare"])
+    assert _read(tmp_path, "examples") == [{"example": "b", "truth": "good", "preview": "about joe"}]
+    (answer,) = _read(tmp_path, "predictions")
+    assert (answer["output"], answer["number"]) == ("[purged]", 0.5)
+    assert answer["probabilities"] == '{"[purged]": 0.9, "good": 0.1}'
+    assert _read(tmp_path, "scores") == [{"model": "m", "example": "b", "metric": "accuracy", "value": 0.0}]
+    assert not purge_examples(tmp_path, {"a", "elsewhere"}, ["rare"])
+
+
+def test_an_evaluation_without_them_is_left_as_it_was(tmp_path: Path) -> None:
+    _write(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert not purge_examples(tmp_path, {"elsewhere"}, ["rare"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_scorer_said_of_them_goes_too(tmp_path: Path) -> None:
+    _write(tmp_path)
+    unscored = {"model": ["m", "m"], "example": ["a", "b"], "failure": ["raised"] * 2, "detail": ["of jane", "of rare"]}
+    pq.write_table(pa.table(unscored), tmp_path / "unscored.parquet")
+    assert purge_examples(tmp_path, {"a"}, ["rare"])
+    assert [row["detail"] for row in _read(tmp_path, "unscored")] == ["of [purged]"]
+
+
+def test_pages_that_showed_them_are_deleted_and_others_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluations" / "evaluation-1"
+    pages = {
+        name: tmp_path / "exports" / "evaluations" / name / "page.html" for name in ("evaluation-1", "evaluation-2")
+    }
+    folder.mkdir(parents=True)
+    _write(folder)
+    for page in pages.values():
+        page.parent.mkdir(parents=True)
+        page.write_text("<p>about jane</p>")
+    assert not purge_examples(folder, {"elsewhere"}, [])
+    assert pages["evaluation-1"].exists()
+    assert purge_examples(folder, {"a"}, ["rare"])
+    assert not pages["evaluation-1"].exists()
+    assert pages["evaluation-2"].exists()

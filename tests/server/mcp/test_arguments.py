@@ -1,0 +1,128 @@
+"""Arguments: what schemas say, and what a wrong call is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate.errors import Code, SpeciateError
+from speciate.server.mcp.arguments import input_schema, output_schema, parse
+from speciate.server.tool_api import App, Result, tool
+
+
+class Limits(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    p95_latency_ms: float | None = Field(None, gt=0)
+    licenses: list[str] = []
+
+
+class Made(Result):
+    name: str
+    note: str | None = None
+    parts: tuple[int, ...] = ()
+
+
+@tool()
+def make_thing(
+    app: App,
+    name: str,
+    limits: Limits | None = None,
+    mode: Literal["fast", "small"] = "fast",
+    epochs: Annotated[int, Field(ge=1, le=9, description="Rounds.")] = 3,
+    tags: list[str] | None = None,
+    source: str | list[dict[str, Any]] | None = None,
+) -> Made:
+    """Make a thing."""
+    return Made(name=name)
+
+
+DECLARATION = make_thing.__tool__  # type: ignore[attr-defined]
+SCHEMA = input_schema(DECLARATION.arguments)
+
+
+def call(**given: Any) -> dict[str, Any]:
+    return parse("make_thing", DECLARATION.arguments, SCHEMA, given)
+
+
+def refusal(**given: Any) -> SpeciateError:
+    with pytest.raises(SpeciateError) as raised:
+        call(**given)
+    assert raised.value.code is Code.INVALID
+    assert "pydantic" not in str(raised.value)
+    return raised.value
+
+
+def test_the_app_is_no_argument_of_a_tool() -> None:
+    assert list(SCHEMA["properties"]) == ["name", "limits", "mode", "epochs", "tags", "source"]
+    assert SCHEMA["required"] == ["name"]
+
+
+def test_an_optional_argument_is_one_that_may_be_left_out() -> None:
+    assert SCHEMA["properties"]["tags"] == {"type": "array", "items": {"type": "string"}}
+    assert "null" not in json.dumps(SCHEMA)
+
+
+def test_nested_models_are_written_out() -> None:
+    limits = SCHEMA["properties"]["limits"]
+    assert limits["type"] == "object"
+    assert limits["properties"]["p95_latency_ms"] == {"exclusiveMinimum": 0, "type": "number"}
+
+
+def test_a_good_call_gets_its_defaults_and_its_models() -> None:
+    values = call(name="a", limits={"licenses": ["mit"]})
+    assert values["limits"] == Limits(licenses=["mit"])
+    assert (values["mode"], values["epochs"], values["tags"]) == ("fast", 3, None)
+
+
+def test_null_for_an_optional_argument_is_as_if_it_were_left_out() -> None:
+    assert call(name="a", tags=None)["tags"] is None
+
+
+def test_an_object_that_was_sent_as_text_is_taken_for_what_it_is() -> None:
+    assert call(name="a", limits='{"p95_latency_ms": 20}')["limits"].p95_latency_ms == 20
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "a", "epoch": 3}, ["there is no argument 'epoch'", "did you mean 'epochs'"]),
+        ({"name": "a", "limits": {"latency": 3}}, ["'latency' in 'limits'", "p95_latency_ms"]),
+        ({}, ["'name' is missing"]),
+        ({"name": "a", "mode": "slow"}, ["'mode' is 'slow'", "'fast', 'small'"]),
+        ({"name": "a", "epochs": "many"}, ["'epochs' is 'many'", "a whole number"]),
+        ({"name": "a", "epochs": 99}, ["'epochs' is 99", "less than or equal to 9"]),
+        ({"name": 5}, ["'name' is 5", "must be text"]),
+        ({"name": "a", "tags": ["x", 1]}, ["'tags[1]' is 1", "must be text"]),
+        ({"name": "a", "limits": {"p95_latency_ms": -1}}, ["'limits.p95_latency_ms' is -1", "greater than 0"]),
+        ({"name": "a", "source": 5}, ["'source"]),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_valid(given: dict[str, Any], said: list[str]) -> None:
+    error = refusal(**given)
+    for words in said:
+        assert words in error.message
+    assert error.recovery.startswith("Call make_thing again; its arguments are: name (required), limits, mode")
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    message = refusal(epoch=1, mode="slow").message
+    assert message.count(";") >= 2
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    assert len(refusal(name="a", mode="x" * 10_000).message) < 300
+
+
+def test_results_that_may_lack_a_field_do_not_require_it() -> None:
+    schema = output_schema(Made)
+    assert schema["required"] == ["name"]
+    assert schema["properties"]["note"] == {"type": "string"}
+
+
+def test_a_union_of_results_is_an_object_too() -> None:
+    schema = output_schema(Made | Limits)
+    assert schema["type"] == "object"
+    assert len(schema["anyOf"]) == 2

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from speciate.training.networks import trial_steps
+from speciate.training.planning.estimates import (
+    Estimate,
+    KnownCosts,
+    MeasuredRun,
+    RecordedRun,
+    TrainingRequest,
+    bytes_written,
+    estimate,
+)
+
+
+def _asked(examples: int, method: str = "classical", visits: int = 0, length: float = 1.0) -> TrainingRequest:
+    return TrainingRequest(method, None, "text", "classification", examples, length, visits)
+
+
+def _run(
+    job: str, asked: TrainingRequest, training: float, rest: float = 1.0, share: float | None = None
+) -> RecordedRun:
+    stages = {"preparing": (0.0, 0.0), "training": (training, training), "judging": (0.0, 0.0)}
+    return RecordedRun(job, asked, stages, (rest, rest), 100, 150, 250, share)
+
+
+def test_nothing_is_said_before_a_like_run_was_recorded() -> None:
+    runs = KnownCosts([_run("a", _asked(1000, "probe"), 10)], [])
+    assert estimate(runs, _asked(1000)) is None
+    assert estimate(runs, _asked(1000, "probe")._replace(modality="image")) is None
+    assert estimate(runs, _asked(1000, "probe")._replace(family="regression")) is None
+
+
+def test_what_grows_with_the_examples_is_scaled_and_the_rest_is_not() -> None:
+    found = estimate(KnownCosts([_run("a", _asked(1000), 10)], []), _asked(3000))
+    assert found is not None
+    assert found.seconds == found.cpu_seconds == 31
+    assert found.peak_memory_mb == 100 + 3 * 150
+    assert found.known_from == ("a",)
+
+
+def test_runs_of_several_sizes_tell_how_it_grows() -> None:
+    runs = [_run("a", _asked(1000), 1, 0), _run("b", _asked(2000), 4, 0), _run("c", _asked(4000), 16, 0)]
+    found = estimate(KnownCosts(runs, []), _asked(8000))
+    assert found is not None
+    assert found.seconds == pytest.approx(64)
+
+
+def test_small_data_are_not_estimated_below_what_starting_costs() -> None:
+    found = estimate(KnownCosts([_run("a", _asked(100), 2)], []), _asked(1))
+    assert found is not None
+    assert found.seconds == 3
+
+
+def test_a_network_costs_what_its_steps_read_and_their_memory_stays() -> None:
+    run = _run("a", _asked(1000, "full", visits=10_000, length=50), 10)
+    found = estimate(KnownCosts([run], []), _asked(2000, "full", visits=5_000, length=100))
+    assert found is not None
+    assert found.seconds == 11
+    assert found.peak_memory_mb == 100 + 4 * 50 + 100
+
+
+def test_what_was_measured_of_the_very_training_counts_most() -> None:
+    asked = _asked(1000)._replace(dataset="notes@v1", hyperparameters={"folds": 5})
+    own = Estimate(7, 6, 300, 1.5, ("measured", "job-1"))
+    known = KnownCosts([_run("a", _asked(1000), 10)], [MeasuredRun("job-1", asked, own)])
+    assert estimate(known, asked) == own
+    other = estimate(known, asked._replace(dataset="notes@v2"))
+    assert other is not None
+    assert (other.seconds, other.p95_latency_ms) == (11, 1.5)
+
+
+def test_work_counts_every_rung_fold_and_the_last_training_on_everything() -> None:
+    assert trial_steps.planned_work(1, 3, 10, [(100, 20)], None) == trial_steps.PlannedWork(30, 80, 1, 1, 3)
+    assert trial_steps.planned_work(1, 3, 10, [(50, 50), (50, 50)], 100) == trial_steps.PlannedWork(
+        15 + 15 + 30, 200 + 200, 4, 1, 9
+    )
+
+
+def test_the_largest_micro_batch_that_fits_is_named() -> None:
+    need = trial_steps.MemoryNeed(one=100, each=10)
+    assert need.at(32) == 410
+    assert need.fitting(200, 32) == 8
+    assert need.fitting(99, 32) is None
+
+
+# What a training is expected to write.
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "times"),
+    [("full", None, 10), ("replay", None, 10), ("sft", "full", 10), ("sft", "lora", 1.5), ("lora", None, 1.5)],
+)
+def test_it_follows_from_the_weights_of_the_base(
+    tmp_path: Path, method: str, changes: str | None, times: float
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    (tmp_path / "tokenizer.json").write_bytes(b"x" * 9999)
+    assert bytes_written(method, changes, str(tmp_path)) == 1000 * times
+
+
+def test_without_a_base_on_disk_nothing_is_known(tmp_path: Path) -> None:
+    assert bytes_written("classical", None, None) is None
+    assert bytes_written("full", None, str(tmp_path / "nowhere")) is None

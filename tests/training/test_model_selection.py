@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.training.model_selection import ON_ALL_FOLDS
+from speciate.workspace.workspace import Workspace
+from tests.training.world import define, make_dataset, train_now
+
+TRAIN, HELD = 600, 60
+
+
+@pytest.fixture
+def points(workspace: Workspace) -> Workspace:
+    """Two clouds that a line tells apart in about 95 of 100."""
+    random, n = np.random.default_rng(1), TRAIN + HELD + 20
+    positive = random.random(n) < 0.5
+    x = random.normal(0, 1, n) + np.where(positive, 1.65, -1.65)
+    make_dataset(
+        workspace, "points", "tabular", {"x": x.tolist(), "noise": random.normal(size=n).tolist()},
+        labels=["yes" if each else "no" for each in positive],
+        splits=["train"] * TRAIN + ["validation"] * HELD + ["test"] * 20, inputs=["x", "noise"],
+    )  # fmt: skip
+    return workspace
+
+
+def trained(workspace: Workspace, target: float) -> dict[str, Any]:
+    define(workspace, "clouds", "tabular-classification", target)
+    made = train_now(
+        workspace, job=f"job-{target}", name="line", dataset="points", method="classical", use_case="clouds",
+        hyperparameters={"candidates": ["logistic"]},
+    )  # fmt: skip
+    validation: dict[str, Any] = made["report"]["validation"]
+    return validation
+
+
+def test_a_winner_that_meets_the_target_on_few_examples_is_judged_on_all_of_them(points: Workspace) -> None:
+    found = trained(points, 0.9)
+    assert (found["how"], found["n"]) == (ON_ALL_FOLDS, TRAIN + HELD)
+    assert found["interval"][0] >= 0.9  # which 60 examples could not have shown
+
+
+def test_a_winner_that_misses_the_target_or_surely_meets_it_is_not(points: Workspace) -> None:
+    assert trained(points, 0.999)["how"] == "validation"
+    assert trained(points, 0.6)["how"] == "validation"

@@ -1,0 +1,149 @@
+"""Promote a model, roll back, and list approvals."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from speciate.governance import approval_keys, approvals
+from speciate.promotion import promote
+from speciate.promotion.rollback import roll_back
+from speciate.server.tool_api import (  # fmt: skip
+    App,
+    Cursor,
+    DryRun,
+    DryRunFlag,
+    IdempotencyKey,
+    Limit,
+    Result,
+    make_spec,
+    once,
+    start_job,
+    tool,
+)
+from speciate.workspace.database import Transaction
+
+
+class RolledBack(Result):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)  # `from` is a keyword
+    before: str = Field(alias="from")
+    to: str
+    audit: str = Field(description="Hash of the audit row.")
+
+
+class Note(Result):
+    note: str = ""
+    """The caller's note for the person, unchecked."""
+
+
+class Approval(Result):
+    id: str
+    action: str
+    state: str
+    arguments: dict[str, Any]
+    evidence: dict[str, Any]
+    expires: float
+    decided_by: str | None = None
+    untrusted: Note = Note()
+
+
+class Approvals(Result):
+    approvals: tuple[Approval, ...]
+    next_cursor: str | None = None
+    note: str
+
+
+class ApprovalRequest(Result):
+    id: str
+    expires: float
+    how: str
+
+
+class Promotion(Result):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    job: str
+    state: Literal["applied", "needs_approval", "refused"]
+    decision: dict[str, Any] | None = None
+    reasons: tuple[str, ...]
+    approval: ApprovalRequest | None = None
+    before: str | None = Field(None, alias="from")
+    to: str | None = None
+    canary_percent: float | None = Field(None, description="Of the requests, where it is a canary.")
+    audit: str | None = None
+
+
+@tool(idempotent=True)
+def promote_model(
+    app: App,
+    use_case: str,
+    model: str,
+    evaluation: str | None = None,
+    expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
+    canary_percent: Annotated[
+        float, Field(gt=0, le=100, description="Share of a deployment's requests, beside production; 100: all.")
+    ] = 100,
+    note: Annotated[str, Field(max_length=500)] = "",
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> Promotion | DryRun:
+    """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
+
+    State needs_approval: a person decides on a terminal. The bake watches it, and rolls it back if it breaks limits.
+    """
+    spec = make_spec(
+        promote.PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
+        note=note, actor=app.caller.client, canary_percent=canary_percent,
+    )  # fmt: skip
+    if not spec.is_canary:
+        spec.model_fields_set.discard(
+            "canary_percent"
+        )  # stored specs leave it out, and a key's calls are compared by them
+    started = start_job(app, promote.KIND, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    if isinstance(started, DryRun):
+        return started
+    ended = app.engine.wait(started.job, timeout=20)
+    return Promotion(job=started.job, **promote.result(ended).document())
+
+
+@tool(destructive=True, idempotent=True)
+def rollback_model(
+    app: App,
+    use_case: str,
+    expected_current: Annotated[str, Field(description="Version believed to serve; a canary's ends the canary.")],
+    reason: Annotated[str, Field(max_length=500)],
+    to: Annotated[str | None, Field(description="Default: the version before.")] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> RolledBack:
+    """Serve a version again that served before. For a better model instead, call specialize."""
+    arguments = {"use_case": use_case, "expected_current": expected_current, "reason": reason, "to": to}
+
+    def step(tx: Transaction) -> RolledBack:
+        done = roll_back(tx, use_case, expected=expected_current, to=to, reason=reason, actor=app.caller.client)
+        return RolledBack(before=done.before, to=done.after, audit=done.audit)
+
+    return once(app, "rollback_model", arguments, idempotency_key, step, answer=RolledBack)
+
+
+@tool(read_only=True)
+def list_approvals(
+    app: App,
+    state: Literal["pending", "approved", "denied", "expired", "void"] | None = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Approvals:
+    """List pending and past approvals. No tool approves: a person runs `speciate approve ID` on a terminal."""
+    now = app.workspace.clock.now()
+    page = approvals.page(app.workspace.database, now, state, limit=limit, cursor=cursor)
+    return Approvals(
+        approvals=tuple(
+            Approval(
+                id=item.id, action=item.action, state=item.state_at(now), evidence=item.evidence, expires=item.expires,
+                arguments={key: value for key, value in item.arguments.items() if key != "note"},
+                decided_by=item.decided_by, untrusted=Note(note=item.arguments.get("note") or ""),
+            )
+            for item in page.approvals
+        ),
+        next_cursor=page.next_cursor,
+        note=approval_keys.approval_strength_here(app.workspace.database),
+    )  # fmt: skip
