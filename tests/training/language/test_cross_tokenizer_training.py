@@ -120,7 +120,7 @@ def test_where_a_space_was_put_before_an_answer_only_what_was_written_is_compare
     import torch
 
     of = shared_outcomes({1: b"yes", 2: b"no", 3: b" yes"}, {1: b" yes", 2: b" no", 3: b"yes"}, ({0}, {0}), (4, 4), {})
-    learner = SimpleNamespace(_stranger=SimpleNamespace(outcomes=of), temperature=1.0, beta=0.0)
+    learner = SimpleNamespace(_view=SimpleNamespace(outcomes=of), temperature=1.0, beta=0.0)
     sides = [
         distillation_trainer._TeacherSide(
             states=torch.tensor([[-9.0, 2.0, 1.0, -9.0]]), tokens=torch.tensor([1]), number=torch.tensor([0]),
