@@ -15,6 +15,7 @@ from speciate.errors import SpeciateError
 from speciate.evaluation import evaluate
 from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.evaluate import plan as plan_evaluation
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.reports import error_analysis
 from speciate.tasks import predictor
 from speciate.tasks.families.segmentation import Segmentation
@@ -102,7 +103,8 @@ def test_models_of_different_orders_are_not_compared(workspace: Workspace) -> No
         plan_evaluation(EvaluateSpec.model_validate(ask | {"models": ["model@v1", "model@v2"]}), workspace)
     for version, order in (("v1", list(HOW)), ("v2", sorted(HOW))):
         spec = EvaluateSpec.model_validate(ask | {"models": ["constant:", f"model@{version}"]})
-        assert list(plan_evaluation(spec, workspace).payload_json()["terms"].order) == order
+        payload = EvaluationPayload.model_validate(plan_evaluation(spec, workspace).payload_json())
+        assert list(payload.terms.order) == order
 
 
 def test_tags_of_words_are_learned(workspace: Workspace) -> None:

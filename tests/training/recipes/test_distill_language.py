@@ -94,7 +94,7 @@ def test_chances_of_several_teachers_are_refused_where_one_has_another_vocabular
     [
         ({"teacher": "api:openai/gpt-5-mini"}, {}, "is served by others"),
         ({}, {"answers": "student", "weight": 0.5}, "have no SFT loss"),
-        ({}, {"lmbda": 0.5}, "lmbda applies only to answers='student' alone"),
+        ({}, {"lmbda": 0.5}, "lmbda applies only to answers='student'"),
         ({"teacher": "nobody@v1"}, {}, "nobody"),
     ],
 )
