@@ -49,7 +49,7 @@ def _train(workspace: Workspace, base: str, dataset: str = "seen", job: str = "j
 
 
 def _right(workspace: Workspace, manifest: Manifest, split: str = "test") -> list[bool]:
-    examples = load_examples(workspace.folders, manifest, (split,), caged=True)
+    examples = load_examples(workspace.folders, manifest, (split,), in_sandbox=True)
     said = predictor.load(model_path(workspace, "looker")).predict(examples)
     return [one.output == each.columns["answer"] for one, each in zip(said, examples, strict=True)]
 
@@ -131,7 +131,7 @@ def _looked_at(workspace: Workspace, base: str, **given: Any) -> tuple[TrainingC
     """What happens to the examples before the first step."""
     spec = TrainSpec(name="looker", dataset="seen", method="sft", base_model=base, hyperparameters=QUICK | given)
     payload = Payload.model_validate(train.plan(spec, workspace).payload_json())
-    examples = load_examples(workspace.folders, payload.manifest, ("train", "validation"), caged=True)
+    examples = load_examples(workspace.folders, payload.manifest, ("train", "validation"), in_sandbox=True)
     context = TrainingContext(Run(run_folder(workspace, "job-x", payload.model_dump(mode="json"))), payload, examples)
     assert isinstance(payload.parameters, VisionSftParameters)
     processor = vision_language.load_processor(Path(payload.base_folder or ""), payload.parameters.chat_template)
