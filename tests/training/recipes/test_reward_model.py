@@ -169,6 +169,8 @@ def test_one_method_does_it_and_is_planned(workspace: Workspace, tmp_path: Path)
     where = base(tmp_path / "base")
     for asked in ({"task": "preference"}, {"method": "reward"}):
         plan = plan_training(workspace, "pairs", base_model=where, **asked)
-        assert [(each.method, each.hyperparameters["centre"]) for each in plan.candidates] == [("reward", 0.0)]
+        assert [(each.method, each.hyperparameters["center_rewards_coefficient"]) for each in plan.candidates] == [
+            ("reward", 0.0)
+        ]
     plan = plan_training(workspace, "pairs", method="grpo", base_model=where)
     assert plan.candidates[0].hyperparameters["num_generations"] == 8

@@ -149,7 +149,7 @@ def test_pictures_alone_are_described_and_a_column_that_asks_is_noted(workspace:
     context, shown, found = _looked_at(workspace, base, side=30)
     assert any("'question' is not shown" in note for note in context.notes)
     assert (shown.side, shown.parts) == (30, ())
-    assert {each.pictures[0].shape for each in found.train} == {(30, 20, 3)}
+    assert {each.images[0].shape for each in found.train} == {(30, 20, 3)}
 
 
 def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -> None:
@@ -176,7 +176,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -
     ("question", "given", "said"),
     [
         ("which?", {"max_length": 12}, "12 of 12 training examples have more than 12 tokens"),
-        ("a" * 300, {}, "which makes pictures smaller, or with a base model that sees"),
+        ("a" * 300, {}, "which makes images smaller, or with a base model that sees"),
         ("<image> or <image>?", {}, "2 places for images (<image>) and 1 images"),
         ("which?", {"pictures": 0}, "12 of 12 training examples of seen@v1 have no image"),
         ("which?", {"chat_template": "{{ raise_exception('no') }}"}, "the chat template refuses it: no"),

@@ -150,7 +150,7 @@ def _tokenize(
     if len(kept) < len(found):
         context.notes.append(
             f"{len(found) - len(kept)} of {len(found)} {which} examples have more than {limit} tokens with their "
-            f"pictures and are excluded, for an image cannot be cut; max_length={enough} would hold 95 of 100, the "
+            f"images and are excluded, for an image cannot be cut; max_length={enough} would hold 95 of 100, the "
             f"base model sees {longest}."
         )
     end = processor.tokenizer.eos_token_id
