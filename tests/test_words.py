@@ -1,7 +1,8 @@
 """The field's words: each word of our former dialect that is gone stays gone, in code and in the docs.
 
 A stored or public name may keep such a word: it is in KEPT, with the reason. Not in the list yet, for they are still in
-use: cage (a key of settings.toml), picture, readout, slot, sound, truth.
+use: cage (a key of settings.toml), picture, readout (a key of stored models), slot, sound, truth (a column of stored
+evaluations).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ KEPT = {
     ("docs/serving.md", "film"): "a text about a film",
     ("src/speciate/training/language/model_setup.py", "lesson"): "in the digests of older checkpoints",
     ("src/speciate/training/language/model_setup.py", "lessons"): "in the digests of older checkpoints",
-    ("src/speciate/evaluation/teacher_answers.py", "contestant"): "a field of a stored request",
 }
 FILES = subprocess.run(
     ["git", "ls-files", "src/*.py", "tools/*.py", "resources/*.py", "prompts/*", "docs/*.md", "README.md", "AGENTS.md"],

@@ -67,18 +67,19 @@ def parent(workspace: Workspace, folder: Path) -> str:
         for start in range(0, len(texts), 32):
             batch = backbone.collate(backbone.prepare(texts[start : start + 32]))
             states.append(backbone.states(batch).pooled.numpy())
-    readout = Classification.of(labels, {})
+    task_head = Classification.of(labels, {})
     fitted = LogisticRegression(C=10, max_iter=1000).fit(np.concatenate(states), labels)
-    head: Any = readout.head(backbone.width)
+    head: Any = task_head.head(backbone.width)
     weights = torch.from_numpy(fitted.coef_[0]).float() / 2
     with torch.no_grad():
         head.weight.copy_(torch.stack([-weights, weights]))
         head.bias.copy_(torch.from_numpy(fitted.intercept_).float() / 2 * torch.tensor([-1.0, 1.0]))
-    made = NetworkPredictor("text-classification", readout, backbone, head)
+    made = NetworkPredictor("text-classification", task_head, backbone, head)
     identity = made.save(folder)
     card = ModelCard(
         name="movies-minilm", id=identity, task=made.task, modality="text", method="full", base_model="pkg:minilm",
-        labels=readout.labels, dataset="movies@v1", inputs=("text",), license="Apache-2.0", parameters=made.parameters,
+        labels=task_head.labels, dataset="movies@v1", inputs=("text",), license="Apache-2.0",
+        parameters=made.parameters,
     )  # fmt: skip
     return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, folder)).ref
 

@@ -99,7 +99,7 @@ def detectable(effect: float, metric: Metric, baseline: float | None = None) -> 
 
 
 def more_needed(n: int, standard_error: float, distance: float, level: float = LEVEL) -> int | None:
-    """Further examples until an estimate that stays `distance` from a bound shows on which side of it the truth lies.
+    """Further examples until an estimate that stays `distance` from a bound shows on which side the true value lies.
 
     The standard error shrinks with the root of n. None where the distance is too small for any number to settle it.
     """

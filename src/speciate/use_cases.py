@@ -289,7 +289,7 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
-            "Call again with a column of the dataset in it ('label': the truth), or without.",
+            "Call again with a column of the dataset in it ('label': the label), or without.",
         )
     if gate.rule in ("license", "offline", "unseen"):
         return

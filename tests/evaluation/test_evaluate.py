@@ -352,3 +352,9 @@ def test_an_incumbent_that_is_not_there_is_refused_before_anything_runs(flowers:
     got = refusal(flowers, models=["points"], use_case="mistyped")
     assert "did you mean 'rules'" in got.message
     assert "define_use_case" in got.recovery
+
+
+def test_what_was_planned_before_an_upgrade_runs_after_it(flowers: Workspace) -> None:
+    now = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload_json()
+    before = {("contestants" if name == "models" else name): value for name, value in now.items()}
+    assert EvaluationPayload.model_validate(before) == EvaluationPayload.model_validate(now)

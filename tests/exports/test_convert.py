@@ -68,12 +68,12 @@ def parent(workspace: Workspace, tmp_path: Path, **facts: Any) -> ModelCard:
     torch.manual_seed(1)
     series = [np.random.default_rng(place).normal(size=(1, 32)).astype(np.float32) for place in range(8)]
     backbone = architectures.build("new:mlp", series, 0)
-    readout = Classification(labels=("fast", "slow"))
-    made = NetworkPredictor("time-series-classification", readout, backbone, readout.head(backbone.width))
+    task_head = Classification(labels=("fast", "slow"))
+    made = NetworkPredictor("time-series-classification", task_head, backbone, task_head.head(backbone.width))
     identity = made.save(tmp_path / "made")
     card = ModelCard(
         name="own", id=identity, task=made.task, modality="time-series", method="full", base_model="new:mlp",
-        labels=readout.labels, dataset="waves@v1", inputs=("y",), license="Apache-2.0",
+        labels=task_head.labels, dataset="waves@v1", inputs=("y",), license="Apache-2.0",
         parameters=made.parameters, **facts,
     )  # fmt: skip
     return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, tmp_path / "made"))

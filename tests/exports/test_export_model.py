@@ -53,8 +53,8 @@ def registered(
     import torch
 
     torch.manual_seed(1)
-    readout = Classification(labels=LABELS, temperature=1.7)
-    made = network_predictor.NetworkPredictor(task, readout, backbone, readout.head(backbone.width))
+    task_head = Classification(labels=LABELS, temperature=1.7)
+    made = network_predictor.NetworkPredictor(task, task_head, backbone, task_head.head(backbone.width))
     identity = made.save(tmp_path / "made")
     card = ModelCard(
         name="own", id=identity, task=task, modality=backbone.modality, method="full", labels=LABELS,
@@ -123,7 +123,7 @@ def test_transformers_computes_the_same_in_a_fresh_process(
         np.save(tmp_path / "images.npy", np.stack(media))
         given = f"list(__import__('numpy').load({str(tmp_path / 'images.npy')!r}))"
     theirs = by_its_readme(tmp_path / "out", given, "[logits.tolist(), probabilities.tolist(), answers]")
-    ours = network_predictor.scores(made.backbone, made.head, made.readout, made.backbone.prepare(media))
+    ours = network_predictor.scores(made.backbone, made.head, made.task_head, made.backbone.prepare(media))
     np.testing.assert_allclose(theirs[0], np.stack(ours), atol=2e-5)
     given_here = made.predict([Example(str(i), each, None, "", "test", {}) for i, each in enumerate(media)])
     assert theirs[2] == [each.output for each in given_here]

@@ -42,9 +42,9 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(1)
     backbone = architectures.build("new:mlp", SERIES, 0)
-    readout = Classification(labels=("a", "b"))
+    task_head = Classification(labels=("a", "b"))
     folder = tmp_path_factory.mktemp("parent") / "model"
-    NetworkPredictor("time-series-classification", readout, backbone, readout.head(backbone.width)).save(folder)
+    NetworkPredictor("time-series-classification", task_head, backbone, task_head.head(backbone.width)).save(folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_a_network_answers_alike_after_it_was_saved(
     made = NetworkPredictor(task, task_head, backbone, task_head.head(backbone.width))
     before = made.predict(examples(*media))
     made.save(tmp_path / "model")
+    assert "readout" in json.loads((tmp_path / "model" / "predictor.json").read_text()), "as in every older model"
     after = predictor.load(tmp_path / "model").predict(examples(*media))
     assert [one.output for one in after] == [one.output for one in before]
     if task_head.family == "tokens":

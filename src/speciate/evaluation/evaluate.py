@@ -144,7 +144,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     payload = EvaluationPayload(
         dataset=manifest,
         split=ref.split,
-        contestants=tuple(models),
+        models=tuple(models),
         task=task.name,
         metrics=tuple(metric.name for metric in metrics),
         target_column=target,
@@ -520,7 +520,7 @@ def _served_names(payload: EvaluationPayload, report: Report) -> tuple[tuple[End
     served = {row.model: tuple(row.served_model.split(" and ")) for row in report.leaderboard}
     return tuple(
         (each.endpoint, served[each.name])
-        for each in payload.contestants
+        for each in payload.models
         if each.endpoint and served.get(each.name, (each.name,)) != (each.name,)
     )
 

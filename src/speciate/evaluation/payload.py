@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.endpoints.prompts import Prompt
@@ -28,7 +28,8 @@ class EvaluationPayload(BaseModel):
     model_config = ConfigDict(frozen=True)
     dataset: Manifest
     split: str | None
-    contestants: tuple[EvaluatedModel, ...]
+    models: tuple[EvaluatedModel, ...] = Field(validation_alias=AliasChoices("models", "contestants"))
+    """Read under the former name, too: an evaluation may have been planned before an upgrade and run after it."""
     task: str
     metrics: tuple[str, ...]
     target_column: str | None = None

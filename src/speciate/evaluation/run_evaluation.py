@@ -110,11 +110,11 @@ def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[Mod
     labels = _possible_labels(payload, targets)
     count = len(suite.examples)
     all_answers: list[ModelAnswers] = []
-    for place, evaluated_model in enumerate(payload.contestants):
+    for place, evaluated_model in enumerate(payload.models):
         examples = _visible_examples(run, payload, evaluated_model, suite)
 
         def on_progress(done: int, place: int = place, name: str = evaluated_model.name) -> None:
-            run.progress(place * count + done, len(payload.contestants) * count, "answers", name)
+            run.progress(place * count + done, len(payload.models) * count, "answers", name)
 
         request = PredictorRequest(
             run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress
@@ -271,7 +271,7 @@ def _question(payload: EvaluationPayload) -> Question:
 def _splits(payload: EvaluationPayload) -> set[str] | None:
     """The split to answer and, for the constant answer and for prompts, the training split."""
     wants_training = any(
-        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in payload.contestants
+        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in payload.models
     )
     return None if payload.split is None else {payload.split, *(["train"] if wants_training else [])}
 
@@ -302,7 +302,7 @@ def _notes(
     if suite.unlabelled:
         reference = payload.target_column or "a true answer"
         notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
-    if any(evaluated_model.source == "constant" for evaluated_model in payload.contestants) and not suite.training:
+    if any(evaluated_model.source == "constant" for evaluated_model in payload.models) and not suite.training:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")

@@ -49,7 +49,7 @@ class TeacherRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     teacher: str
-    contestant: EvaluatedModel
+    model: EvaluatedModel
     task: str
     prompt: Prompt
     inputs: tuple[str, ...]
@@ -83,7 +83,7 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
                 consent.check(workspace.database, other.ref, endpoint.host)
     request = TeacherRequest(
         teacher=evaluated_model.name,
-        contestant=evaluated_model,
+        model=evaluated_model,
         task=task.name,
         prompt=prompt,
         inputs=evaluated_model.inputs,
@@ -113,11 +113,11 @@ def answers(
 ) -> TeacherAnswers:
     """Raises Stopped if the run is to stop, and SpeciateError if the teacher cannot be asked at all."""
     request = TeacherRequest.model_validate(outside)
-    model, prompt = request.contestant, request.prompt
+    model, prompt = request.model, request.prompt
     payload = EvaluationPayload(
         dataset=manifest,
         split=None,
-        contestants=(model,),
+        models=(model,),
         task=request.task,
         metrics=(),
         baseline=model.name,

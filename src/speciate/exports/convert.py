@@ -135,10 +135,10 @@ def _evaluation_of_parent(
         latency=False,
     )  # fmt: skip
     task = EvaluationPayload.model_validate(evaluate.plan(spec, workspace).payload_json())
-    (parent,) = task.contestants
+    (parent,) = task.models
     return task.model_copy(
         update={
-            "contestants": (parent.model_copy(update={"learned_from": ()}),), "use_case": None, "candidate": None,
+            "models": (parent.model_copy(update={"learned_from": ()}),), "use_case": None, "candidate": None,
             "no_decision": "an export is compared with its parent alone", "looks": 0,
         }
     )  # fmt: skip

@@ -125,7 +125,7 @@ def _export(
 
 def _calibration(run: Run, task: EvaluationPayload) -> list[Example]:
     """A sample of the training split; where there is none, of the examples that the export is evaluated on."""
-    inputs = task.contestants[0].inputs or task.dataset.inputs
+    inputs = task.models[0].inputs or task.dataset.inputs
     manifest = task.dataset.model_copy(update={"inputs": inputs})
     split = "train" if manifest.splits.get("train") else task.split
     examples = load_examples(run.folders, manifest, {split} if split else None)
@@ -182,9 +182,9 @@ def _compare_metric(
     run: Run, payload: ConvertPayload, task: EvaluationPayload, staged: Path, identity: str
 ) -> MetricComparison:
     """An ordinary evaluation of parent and export."""
-    parent = task.contestants[0]
+    parent = task.models[0]
     export = parent.model_copy(update={"name": payload.name, "identity": identity, "path": str(staged)})
-    both = task.model_copy(update={"contestants": (parent, export), "baseline": parent.name, "candidate": export.name})
+    both = task.model_copy(update={"models": (parent, export), "baseline": parent.name, "candidate": export.name})
     folder = RunFolder(run.folder.path / "judging")
     folder.create({"payload": both.model_dump(mode="json"), "job": run.job, "workspace": str(run.folders.root)})
     report = Report.model_validate(run_evaluation.run(Run(folder))["report"])

@@ -72,7 +72,7 @@ def check_exportable(folder: Path, ref: str) -> None:
 def exportable_network(predictor: Predictor) -> ExportableNetwork:
     if isinstance(predictor, NetworkPredictor):
         predictor.backbone.module.eval()
-        return ExportableNetwork(predictor, predictor.backbone, predictor.readout.family in PER_UNIT)
+        return ExportableNetwork(predictor, predictor.backbone, predictor.task_head.family in PER_UNIT)
     assert isinstance(predictor, TrainedPredictor) and isinstance(predictor.representation, Embeddings)  # noqa: PT018
     return ExportableNetwork(predictor, predictor.representation.encoder.network(), per_unit=False)
 
@@ -81,8 +81,8 @@ def scores(predictor: Predictor, examples: Sequence[Example]) -> list[npt.NDArra
     """The raw scores behind the answers: an array for each example."""
     if isinstance(predictor, NetworkPredictor):
         media = [example.media for example in examples]
-        items = predictor.backbone.prepare(media, per_unit=predictor.readout.family in PER_UNIT)
-        return network_predictor.scores(predictor.backbone, predictor.head, predictor.readout, items)
+        items = predictor.backbone.prepare(media, per_unit=predictor.task_head.family in PER_UNIT)
+        return network_predictor.scores(predictor.backbone, predictor.head, predictor.task_head, items)
     assert isinstance(predictor, TrainedPredictor)
     return list(np.asarray(predictor.estimator.scores(predictor.representation.encode(examples))))
 

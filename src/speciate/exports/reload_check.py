@@ -38,7 +38,7 @@ class ReloadedAnswers(NamedTuple):
 
 def load_questions(folders: Folders, task: EvaluationPayload, ids: Sequence[str] | None = None) -> list[Example]:
     """The examples as the model sees them, by id; all of the split, or `ids`."""
-    inputs = task.contestants[0].inputs or task.dataset.inputs
+    inputs = task.models[0].inputs or task.dataset.inputs
     manifest = task.dataset.model_copy(update={"inputs": inputs})
     examples = load_examples(folders, manifest, {task.split} if task.split else None, ids)
     terms = settle_terms(task.terms, task.task, examples)

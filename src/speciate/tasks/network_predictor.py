@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
@@ -39,16 +39,17 @@ class _Manifest(BaseModel):
     task: str
     backbone: Literal[True] = True
     """What tells this kind of folder from the other."""
-    readout: AnyTaskHead
+    task_head: AnyTaskHead = Field(alias="readout")
+    """Under the name that it has in every stored model."""
 
 
 class NetworkPredictor:
     def __init__(self, task: str, task_head: TaskHead, backbone: Backbone, head: torch.nn.Module) -> None:
-        self.task, self.readout, self.backbone, self.head = task, task_head, backbone, head
+        self.task, self.task_head, self.backbone, self.head = task, task_head, backbone, head
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.readout.labels
+        return self.task_head.labels
 
     @property
     def parameters(self) -> int:
@@ -58,9 +59,9 @@ class NetworkPredictor:
         if not examples:
             return []
         media = [example.media for example in examples]
-        items = self.backbone.prepare(media, per_unit=self.readout.family in PER_UNIT)
+        items = self.backbone.prepare(media, per_unit=self.task_head.family in PER_UNIT)
         return predict_examples(
-            self.readout, as_scores(scores(self.backbone, self.head, self.readout, items)), examples
+            self.task_head, as_scores(scores(self.backbone, self.head, self.task_head, items)), examples
         )
 
     def save(self, folder: Path) -> str:
@@ -68,8 +69,8 @@ class NetworkPredictor:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True)
-        manifest = _Manifest.model_validate({"task": self.task, "readout": self.readout})
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        manifest = _Manifest.model_validate({"task": self.task, "readout": self.task_head})
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1, by_alias=True))
         state = self.head.state_dict()
         save_file({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}, folder / HEAD)
         model_folder.save(self.backbone, folder)
@@ -107,7 +108,7 @@ def load_network(folder: Path, threads: int = 1) -> NetworkPredictor:
     torch.set_num_threads(threads)
     manifest = _Manifest.model_validate(json.loads((folder / MANIFEST).read_text()))
     backbone = model_folder.load(folder, rebuild)
-    head = manifest.readout.head(backbone.width)
+    head = manifest.task_head.head(backbone.width)
     try:
         head.load_state_dict(load_file(folder / HEAD), strict=True)
     except RuntimeError as error:
@@ -117,7 +118,7 @@ def load_network(folder: Path, threads: int = 1) -> NetworkPredictor:
             "Train the model again with train_model.",
         ) from error
     head.eval()
-    return NetworkPredictor(manifest.task, manifest.readout, backbone, head)
+    return NetworkPredictor(manifest.task, manifest.task_head, backbone, head)
 
 
 def has_head(folder: Path) -> bool:
@@ -130,7 +131,7 @@ def warm_start(head: torch.nn.Module, task_head: TaskHead, folder: Path) -> bool
     from safetensors.torch import load_file
 
     try:
-        before = _Manifest.model_validate(json.loads((folder / MANIFEST).read_text())).readout
+        before = _Manifest.model_validate(json.loads((folder / MANIFEST).read_text())).task_head
         known = load_file(folder / HEAD)
     except (OSError, ValueError):
         return False  # weights that no task was trained on yet

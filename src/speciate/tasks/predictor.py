@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
@@ -48,16 +48,17 @@ class _Manifest(BaseModel):
     format: int = 1
     task: str
     representation: dict[str, Any]
-    readout: AnyTaskHead
+    task_head: AnyTaskHead = Field(alias="readout")
+    """Under the name that it has in every stored model."""
 
 
 class TrainedPredictor:
     def __init__(self, task: str, representation: Representation, estimator: Estimator, task_head: TaskHead) -> None:
-        self.task, self.representation, self.estimator, self.readout = task, representation, estimator, task_head
+        self.task, self.representation, self.estimator, self.task_head = task, representation, estimator, task_head
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.readout.labels
+        return self.task_head.labels
 
     @property
     def parameters(self) -> int:
@@ -68,13 +69,13 @@ class TrainedPredictor:
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
             return []
-        return predict_examples(self.readout, self.estimator.scores(self.representation.encode(examples)), examples)
+        return predict_examples(self.task_head, self.estimator.scores(self.representation.encode(examples)), examples)
 
     def save(self, folder: Path) -> str:
         """Write and seal a new model folder; returns its id."""
         folder.mkdir(parents=True)
-        manifest = {"task": self.task, "representation": self.representation.settings(), "readout": self.readout}
-        (folder / MANIFEST).write_text(_Manifest.model_validate(manifest).model_dump_json(indent=1))
+        manifest = {"task": self.task, "representation": self.representation.settings(), "readout": self.task_head}
+        (folder / MANIFEST).write_text(_Manifest.model_validate(manifest).model_dump_json(indent=1, by_alias=True))
         estimators.save_arrays(self.representation.arrays(), folder / _ARRAYS, {})
         estimators.save(self.estimator, folder / ESTIMATOR)
         if isinstance(self.representation, Embeddings):
@@ -139,4 +140,4 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
     else:
         arrays, _ = estimators.load_arrays(path / _ARRAYS)
         representation = _REBUILD[settings["kind"]].rebuild(settings, arrays)
-    return TrainedPredictor(manifest.task, representation, estimators.load(path / ESTIMATOR), manifest.readout)
+    return TrainedPredictor(manifest.task, representation, estimators.load(path / ESTIMATOR), manifest.task_head)

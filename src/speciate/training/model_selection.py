@@ -102,7 +102,7 @@ class _EvaluatedLearner(NamedTuple):
     whole: Representation | None
     """Of the whole training split, after folds; else the model is `fitted`."""
     fitted: TrainedPredictor | None
-    readout: TaskHead
+    task_head: TaskHead
     estimate: Estimate
     standing: float
     """Greater is better."""
@@ -197,7 +197,7 @@ def _decide_between(
     """
     if not context.validation:
         return max(near, key=lambda one: (one.standing, one.group.sees))
-    if len(context.validation) > _FEW_EXAMPLES or context.readout.family not in _FAMILIES_WITH_FOLDS:
+    if len(context.validation) > _FEW_EXAMPLES or context.task_head.family not in _FAMILIES_WITH_FOLDS:
         return None
     standings: list[tuple[float, int]] = []
     for one in near:
@@ -223,7 +223,7 @@ def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, si
     if (
         target is None
         or not context.validation
-        or context.readout.family not in _FAMILIES_WITH_FOLDS
+        or context.task_head.family not in _FAMILIES_WITH_FOLDS
         or not context.seconds_left > 0
     ):
         return None
@@ -254,21 +254,21 @@ def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -
             )  # fmt: skip
             scores.append(estimator.scores(representation.encode(judge)))
         held += judge
-    return measure(context, one.readout, held, np.concatenate(scores)) if held else None
+    return measure(context, one.task_head, held, np.concatenate(scores)) if held else None
 
 
-def measure(context: TrainingContext, readout: TaskHead, held: Sequence[Example], scores: Any) -> Estimate:
-    """The objective's metric with its interval, clustered by group. `scores`: as the readout takes them."""
-    return measure_answers(context, readout, held, predict_examples(readout, scores, held))
+def measure(context: TrainingContext, task_head: TaskHead, held: Sequence[Example], scores: Any) -> Estimate:
+    """The objective's metric with its interval, clustered by group. `scores`: as the task_head takes them."""
+    return measure_answers(context, task_head, held, predict_examples(task_head, scores, held))
 
 
 def measure_answers(
-    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+    context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> Estimate:
     """The same of answers, whoever gave them."""
     metric = find_metric(context.payload.objective.metric)
     groups = [example.group or example.id for example in held]
-    marked = _contributions(context, readout, held, given)
+    marked = _contributions(context, task_head, held, given)
     clusters = np.unique(np.array(groups), return_inverse=True)[1]
     if metric.shape == "corpus":
         return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
@@ -276,24 +276,24 @@ def measure_answers(
 
 
 def scores_of(
-    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+    context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> list[float]:
     """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
     metric = find_metric(context.payload.objective.metric)
     if metric.shape == "corpus":
         return []
-    return [float(each) for each in contributions(metric, _contributions(context, readout, held, given))]
+    return [float(each) for each in contributions(metric, _contributions(context, task_head, held, given))]
 
 
 def _contributions(
-    context: TrainingContext, readout: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
+    context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> Any:
     return judged(
-        readout.family,
+        task_head.family,
         context.labels(held),
         [one.output for one in given],
         [one.probabilities for one in given],
-        readout.labels,
+        task_head.labels,
         context.payload.objective.positive_label,
     )
 
@@ -307,7 +307,7 @@ def _describe_refusals(tried: Sequence[CandidateResult]) -> str:
 
 def _refusal(learner: Learner, parts: Sequence[Division], context: TrainingContext) -> str | None:
     rows, columns = parts[0].inputs.shape
-    return learner.refuse(rows, columns, len(context.readout.labels) or 1)
+    return learner.refuse(rows, columns, len(context.task_head.labels) or 1)
 
 
 def _prepare(context: TrainingContext, group: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
@@ -332,17 +332,17 @@ def _evaluate_learner(
     fitted = [learner.learn(part.inputs, part.targets, context.payload.spec.seed) for part in parts]
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
-    readout = context.readout.calibrated(scores, context.targets(held))
-    estimate = measure(context, readout, held, scores)
+    task_head = context.task_head.calibrated(scores, context.targets(held))
+    estimate = measure(context, task_head, held, scores)
     learned = None
     if whole is None:
-        learned = TrainedPredictor(context.payload.task, parts[0].representation, fitted[0], readout)
+        learned = TrainedPredictor(context.payload.task, parts[0].representation, fitted[0], task_head)
     standing = _standing(sign, estimate.value)
-    if readout.family == "anomaly" and not context.targets(held).any():
+    if task_head.family == "anomaly" and not context.targets(held).any():
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
         if TIGHTNESS_NOTE not in context.notes:
             context.notes.append(TIGHTNESS_NOTE)
-    return _EvaluatedLearner(name, group, learner, whole, learned, readout, estimate, standing)
+    return _EvaluatedLearner(name, group, learner, whole, learned, task_head, estimate, standing)
 
 
 def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
@@ -351,7 +351,7 @@ def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPred
     assert representation is not None, "made with the folds"
     inputs, targets = representation.encode(context.train), context.targets(context.train)
     estimator = best.learner.learn(inputs, targets, context.payload.spec.seed)
-    return TrainedPredictor(context.payload.task, representation, estimator, best.readout)
+    return TrainedPredictor(context.payload.task, representation, estimator, best.task_head)
 
 
 TIGHTNESS_NOTE = (

@@ -177,7 +177,7 @@ def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, s
 def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
     """What `estimate.py` scales with, and what it scales."""
     return {
-        "family": context.readout.family,
+        "family": context.task_head.family,
         "length": payload.length,
         "visits": request_of(payload).visits,
         "parameters": chosen.predictor.parameters,

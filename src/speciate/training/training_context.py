@@ -35,7 +35,7 @@ class Division(NamedTuple):
 
     representation: Representation
     inputs: Any  # (N, D)
-    targets: Any  # (N,), or as the readout has them
+    targets: Any  # (N,), or as the task_head has them
     held_inputs: Any  # (M, D)
     held: list[Example]
 
@@ -81,7 +81,7 @@ class TrainingContext:
         self.train = self._noted(training_examples, learned)
         self.validation = self._noted(evaluation_examples, held)
         self._note_unlabelled(learned, held)
-        self.readout: TaskHead = self._make_readout()
+        self.task_head: TaskHead = self._make_readout()
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
         self.meter.begin_budget()
@@ -103,7 +103,7 @@ class TrainingContext:
         return self._labels.get(example.id)
 
     def targets(self, examples: Sequence[Example]) -> Any:
-        return self.readout.encode_targets(self.labels(examples))
+        return self.task_head.encode_targets(self.labels(examples))
 
     def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
         """Training examples of another version with their labels; an id that is taken already becomes another."""
@@ -115,7 +115,7 @@ class TrainingContext:
 
     def extend_task_head(self, old: TaskHead) -> None:
         """The head has the labels of the earlier model's head, and those of all that is learned now."""
-        self.readout = merge_task_heads(old, self._make_readout())
+        self.task_head = merge_task_heads(old, self._make_readout())
 
     def _apart(self, examples: Sequence[Example]) -> list[Example]:
         return [each._replace(id=self._free(each.id)) for each in examples]
@@ -135,7 +135,7 @@ class TrainingContext:
     @property
     def _labelled(self) -> bool:
         """Whether each example has one label, so that folds can have all of them."""
-        return self.readout.family in ("classification", "ordinal")
+        return self.task_head.family in ("classification", "ordinal")
 
     def parts(self, represent: Callable[[Sequence[Example]], Representation], folds: int) -> Iterator[Division]:
         """The validation split against the training split; without one, grouped folds of the training split.
@@ -227,11 +227,11 @@ class TrainingContext:
                 f"{self.payload.target!r}: there is nothing to learn.",
                 next=[Call("describe_dataset", {"dataset": self.payload.dataset})],
             )
-        readout: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
-        return readout
+        task_head: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
+        return task_head
 
     def _settings(self) -> dict[str, Any]:
-        """What a readout may depend on."""
+        """What a task_head may depend on."""
         terms = self.payload.terms._replace(modality=self.payload.manifest.modality)
         return self.payload.parameters.model_dump() | terms._asdict()
 
@@ -243,7 +243,7 @@ class TrainingContext:
         for parts in self._folded(self.train, folds):
             found = True
             yield parts
-            if self.readout.family == "retrieval":
+            if self.task_head.family == "retrieval":
                 break  # examples are compared with each other, and the vectors of two models cannot be
         if not found:
             raise SpeciateError(

@@ -1,4 +1,4 @@
-"""Logs of inspect-ai as contestants.
+"""Logs of inspect-ai as models under evaluation.
 
 `inspect_logs/sums.eval` was written by inspect-ai 0.3.285: a task of the samples `sum-000` to `sum-003`, `4` and `5`
 ("What is N + N?") and `elsewhere`, two epochs, solver `generate()`, scorer `match()`, `fail_on_error=False`, and the

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import transformers.modeling_utils  # noqa: F401  # or the first network of the process hides torchvision from it
 
 from speciate.models.language.vision_language import ImageArray
 

@@ -24,7 +24,7 @@ class Last:
     """Answers the last step again, whatever the period."""
 
     def __init__(self, other: NetworkPredictor) -> None:
-        self.task, self.labels, self._task_head = other.task, (), other.readout
+        self.task, self.labels, self._task_head = other.task, (), other.task_head
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         return predict_examples(self._task_head, np.zeros((len(examples), 8)), examples)

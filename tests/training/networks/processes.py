@@ -46,7 +46,7 @@ class Acting:
 
 
 def work(run: Run) -> dict[str, Any]:
-    """{size, micro, precision, readout, rank, take, signal}: which process does what at which batch that it takes.
+    """{size, micro, precision, task_head, rank, take, signal}: which process does what at which batch that it takes.
 
     {invalid}: the data are, as each process finds by itself.
     """
@@ -99,22 +99,22 @@ def _training(given: dict[str, Any], around: Callable[[Items], Items], team: Tea
         per_device_train_batch_size=given.get("micro"),
         learning_rate=0.01, precision=given.get("precision", "float32"),
     )  # fmt: skip
-    if "readout" not in given:  # with dropout: each process draws its own
+    if "task_head" not in given:  # with dropout: each process draws its own
         return training(parameters, batch_norm=given.get("batch_norm", False), around=around, team=team)
-    readout, kind = TASK_HEADS[given["readout"]]
+    task_head, kind = TASK_HEADS[given["task_head"]]
     torch.manual_seed(0)
     backbone = kind()
     module: Any = backbone.module
     module.dropout.p, module.running = 0.0, torch.nn.Identity()
     words, _ = media(25)
     targets: Any = np.arange(25) % 2
-    if readout is TAGS:
+    if task_head is TAGS:
         targets = [np.array(one) % 4 - 1 for one in words]
-    elif readout is BOXES:
+    elif task_head is BOXES:
         targets = [np.full((at % 4, 5), 0.5, np.float32) * (0, 1, 1, 1, 1) for at in range(25)]
-    head = torch.nn.Linear(WIDTH, 2) if given["readout"] == "labels" else readout.head(WIDTH)
+    head = torch.nn.Linear(WIDTH, 2) if given["task_head"] == "labels" else task_head.head(WIDTH)
     items = around(PreparedItems(words, backbone.prepare, backbone.length))
-    return Training(backbone, head, readout, items, targets, parameters, 0, team=team)
+    return Training(backbone, head, task_head, items, targets, parameters, 0, team=team)
 
 
 def attempt(folder: Path, number: int = 1, **payload: Any) -> tuple[int, Run]:

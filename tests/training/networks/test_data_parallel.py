@@ -62,12 +62,12 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("readout", "more"),
+    ("task_head", "more"),
     [("labels", {}), ("tags", {"micro": 2}), ("boxes", {"size": 3}), ("tags", {"batch": 2, "size": 3})],
 )
-def test_they_take_the_steps_that_one_process_takes(tmp_path: Path, readout: str, more: dict[str, Any]) -> None:
+def test_they_take_the_steps_that_one_process_takes(tmp_path: Path, task_head: str, more: dict[str, Any]) -> None:
     """Shares of unequal size, micro-batches, losses over words and boxes, and a process that gets no example."""
-    given = {"readout": readout, "steps": 6, **more}
+    given = {"task_head": task_head, "steps": 6, **more}
     code, one = attempt(tmp_path / "one", **given | {"size": 1})
     assert code == 0
     code, several = attempt(tmp_path / "several", **given)
@@ -155,10 +155,10 @@ def test_in_bfloat16_they_resume_to_the_bit(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize(("readout", "batch_norm"), [(Retrieval.fit(["a", "b"], {}), False), (None, True)])
-def test_what_needs_the_whole_batch_is_refused(readout: Any, batch_norm: bool) -> None:
+@pytest.mark.parametrize(("task_head", "batch_norm"), [(Retrieval.fit(["a", "b"], {}), False), (None, True)])
+def test_what_needs_the_whole_batch_is_refused(task_head: Any, batch_norm: bool) -> None:
     with pytest.raises(SpeciateError, match="2 processes would divide batches of 8") as refused:
-        training(LoopParameters(batch_size=8), readout=readout, batch_norm=batch_norm, team=Two())
+        training(LoopParameters(batch_size=8), task_head=task_head, batch_norm=batch_norm, team=Two())
     assert refused.value.code == Code.INVALID
     assert "'gpu': 1" in refused.value.recovery
 

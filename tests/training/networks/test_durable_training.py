@@ -147,7 +147,7 @@ def test_memory_that_ran_out_is_tried_again_with_half_the_micro_batch(tmp_path: 
     parameters = LoopParameters(num_train_epochs=2, batch_size=8)
     for attempt in (1, 2, 3):
         run = new_run(tmp_path, attempt, memory_retries=attempt - 1)
-        learning = training(parameters, readout=Full(2), batch_norm=False, memory_retries=run.memory_retries)
+        learning = training(parameters, task_head=Full(2), batch_norm=False, memory_retries=run.memory_retries)
         if attempt < 3:
             with pytest.raises(OutOfMemory):
                 durable_training.train_durably(run, learning, held())
@@ -156,7 +156,7 @@ def test_memory_that_ran_out_is_tried_again_with_half_the_micro_batch(tmp_path: 
 
 
 def test_memory_that_ran_out_with_batches_that_cannot_be_divided_gives_advice(tmp_path: Path) -> None:
-    learning = training(LoopParameters(num_train_epochs=2, batch_size=8), readout=Full(2), batch_norm=True)
+    learning = training(LoopParameters(num_train_epochs=2, batch_size=8), task_head=Full(2), batch_norm=True)
     with pytest.raises(SpeciateError, match="cannot be divided") as caught:
         durable_training.train_durably(new_run(tmp_path), learning, held())
     assert caught.value.code == Code.INVALID
@@ -167,7 +167,7 @@ def test_what_a_killed_attempt_spent_until_its_checkpoint_is_counted(tmp_path: P
     run = new_run(tmp_path)
     meter, plain = CostMeter(run), training()
     tallied = MeasuredTraining(
-        meter, plain.backbone, plain.head, plain.readout, plain._items, plain._targets, plain.parameters, seed=1
+        meter, plain.backbone, plain.head, plain.task_head, plain._items, plain._targets, plain.parameters, seed=1
     )
     tallied.run_until(3)
     checkpoints(run).save(tallied.state(), {})
@@ -179,7 +179,7 @@ def test_what_a_killed_attempt_spent_until_its_checkpoint_is_counted(tmp_path: P
 
 
 def test_where_one_example_is_too_much_nothing_is_tried_again(tmp_path: Path) -> None:
-    learning = training(readout=Full(0), memory_retries=5)
+    learning = training(task_head=Full(0), memory_retries=5)
     with pytest.raises(SpeciateError, match="one example at a time") as caught:
         durable_training.train_durably(new_run(tmp_path), learning, held())
     assert caught.value.code == Code.INVALID
@@ -191,7 +191,7 @@ def test_other_errors_of_torch_stay_what_they_are(tmp_path: Path) -> None:
             return super().loss(head, states, [99] * len(targets))
 
     with pytest.raises(IndexError):
-        durable_training.train_durably(new_run(tmp_path), training(readout=Wrong()), held())
+        durable_training.train_durably(new_run(tmp_path), training(task_head=Wrong()), held())
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: 
 
     run = new_run(tmp_path)
     with pytest.raises(Diverged, match=r"step 11.*learning rate of"):
-        durable_training.train_durably(run, training(readout=Breaks()), save_seconds=0.0)
+        durable_training.train_durably(run, training(task_head=Breaks()), save_seconds=0.0)
     assert (saved := checkpoints(run).newest()) is not None
     assert saved.state.facts["step"] == 10
     assert all(torch.isfinite(each).all() for each in saved.state.tensors["weights"].values())

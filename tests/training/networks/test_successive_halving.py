@@ -86,7 +86,7 @@ def test_a_stopped_search_ends_as_if_it_had_not_been(tmp_path: Path, after: int,
             return super().loss(head, states, targets)
 
     def stopped(candidate: int) -> Training:
-        return training(build(candidate).parameters, readout=Stopping())
+        return training(build(candidate).parameters, task_head=Stopping())
 
     with pytest.raises(Stopped):
         search(first, build=stopped)
@@ -122,7 +122,7 @@ def diverging(which: set[int]) -> Callable[[int], Training]:
             return super().loss(head, states, targets) * float("nan")
 
     def made(candidate: int) -> Training:
-        return training(build(candidate).parameters, readout=Breaks() if candidate in which else None)
+        return training(build(candidate).parameters, task_head=Breaks() if candidate in which else None)
 
     return made
 
@@ -147,7 +147,7 @@ def test_what_diverged_after_its_best_can_win(tmp_path: Path, *, stopped: bool) 
             return super().loss(head, states, targets) * (float("nan") if self.calls > 2 * epoch else 1)
 
     def made(candidate: int) -> Training:
-        good = training(build(1).parameters, readout=Breaks())
+        good = training(build(1).parameters, task_head=Breaks())
         return good if candidate == 0 else build(0)
 
     first, left = new_run(tmp_path), iter(range(2 * epoch + 3))

@@ -97,7 +97,7 @@ def test_a_smaller_micro_batch_keeps_the_effective_one() -> None:
         parameters = LoopParameters(
             num_train_epochs=1, batch_size=12, per_device_train_batch_size=micro, learning_rate=0.01
         )
-        learning = training(parameters, count=48, readout=Mean(), batch_norm=False)
+        learning = training(parameters, count=48, task_head=Mean(), batch_norm=False)
         module: Any = learning.backbone.module
         module.dropout.p = 0.0
         losses = []
@@ -127,12 +127,12 @@ class Squares(TinyBackbone):
         return States(sequence, mask, sequence.mean(1), (2, 2))
 
 
-def counted(readout: Any, backbone: TinyBackbone, micro: int | None) -> Training:
+def counted(task_head: Any, backbone: TinyBackbone, micro: int | None) -> Training:
     """Words with a tag each but the unknown, or pictures with none to three boxes."""
     given, _ = media(24)
     module: Any = backbone.module
     module.dropout.p, module.running = 0.0, torch.nn.Identity()
-    if readout is TAGS:
+    if task_head is TAGS:
         targets = [np.array(words) % 4 - 1 for words in given]
     else:
         targets = [np.full((at % 4, 5), 0.5, np.float32) * (0, 1, 1, 1, 1) for at in range(24)]
@@ -140,16 +140,18 @@ def counted(readout: Any, backbone: TinyBackbone, micro: int | None) -> Training
         num_train_epochs=1, batch_size=12, per_device_train_batch_size=micro, learning_rate=0.01
     )
     items = PreparedItems(given, backbone.prepare, backbone.length)
-    return Training(backbone, readout.head(WIDTH), readout, items, targets, parameters, 0)
+    return Training(backbone, task_head.head(WIDTH), task_head, items, targets, parameters, 0)
 
 
-@pytest.mark.parametrize(("readout", "backbone"), [(TAGS, TinyBackbone), (BOXES, Squares)])
+@pytest.mark.parametrize(("task_head", "backbone"), [(TAGS, TinyBackbone), (BOXES, Squares)])
 @pytest.mark.parametrize("micro", [1, 5])
-def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: type[TinyBackbone], micro: int) -> None:
+def test_parts_weigh_by_what_their_loss_is_the_mean_of(
+    task_head: Any, backbone: type[TinyBackbone], micro: int
+) -> None:
     steps, losses = [], []
     for size in (None, micro):
         torch.manual_seed(0)
-        learning = counted(readout, backbone(), size)
+        learning = counted(task_head, backbone(), size)
         losses.append(learning.judge(learning._items, learning._targets)[0])
         with learning.random_states:
             steps.append(learning.advance())
@@ -159,17 +161,19 @@ def test_parts_weigh_by_what_their_loss_is_the_mean_of(readout: Any, backbone: t
 
 
 @pytest.mark.parametrize(
-    ("readout", "batch_norm"),
+    ("task_head", "batch_norm"),
     [(Retrieval.fit(["a", "b"], {}), False), (Segmentation(labels=("a",), side=32), False), (TwoLabels(), True)],
 )
-def test_what_needs_the_whole_batch_is_not_divided(readout: Any, batch_norm: bool) -> None:
+def test_what_needs_the_whole_batch_is_not_divided(task_head: Any, batch_norm: bool) -> None:
     whole = LoopParameters(batch_size=8)
-    assert training(whole, readout=readout, batch_norm=batch_norm).micro_batch == 8
+    assert training(whole, task_head=task_head, batch_norm=batch_norm).micro_batch == 8
     with pytest.raises(SpeciateError, match="per_device_train_batch_size=3 would divide batches of 8") as refused:
-        training(whole.model_copy(update={"per_device_train_batch_size": 3}), readout=readout, batch_norm=batch_norm)
+        training(
+            whole.model_copy(update={"per_device_train_batch_size": 3}), task_head=task_head, batch_norm=batch_norm
+        )
     assert refused.value.code == Code.INVALID
     with pytest.raises(SpeciateError, match="out of memory") as advised:
-        training(whole, readout=readout, batch_norm=batch_norm, memory_retries=1)
+        training(whole, task_head=task_head, batch_norm=batch_norm, memory_retries=1)
     assert "{'batch_size': 4}" in advised.value.recovery
 
 
@@ -186,7 +190,7 @@ def test_scores_come_in_the_order_of_the_items() -> None:
     for place, expected in enumerate(scores):
         batch = learning.backbone.collate(judged.items.take(np.array([place])))
         with torch.inference_mode():
-            alone = learning.readout.scores(learning.head, learning.backbone.states(batch))[0]
+            alone = learning.task_head.scores(learning.head, learning.backbone.states(batch))[0]
         np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -242,7 +246,7 @@ def broken(kind: str) -> Training:
             return loss * float("nan") if kind == "nan" else loss + 1000
 
     parameters = LoopParameters(num_train_epochs=40, batch_size=8, learning_rate=0.02)
-    return training(parameters, readout=Breaks())
+    return training(parameters, task_head=Breaks())
 
 
 @pytest.mark.parametrize(("kind", "step", "what"), [("nan", 20, "no finite number"), ("large", 69, "for 50 steps")])

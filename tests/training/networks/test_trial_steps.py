@@ -31,7 +31,7 @@ SECOND = StepCost(Usage(1.0, 1.0), Usage(), Usage())
 
 def tallied(parameters: LoopParameters | None = None) -> MeasuredTraining:
     plain = training(parameters)
-    given = plain.backbone, plain.head, plain.readout, plain._items, plain._targets, plain.parameters
+    given = plain.backbone, plain.head, plain.task_head, plain._items, plain._targets, plain.parameters
     return MeasuredTraining(CostMeter(), *given, 1)
 
 

@@ -1,4 +1,4 @@
-"""A readout around another one: a batch in parts is the batch, and weights count as they are given."""
+"""A task_head around another one: a batch in parts is the batch, and weights count as they are given."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def chosen(states: States, part: slice) -> States:
 @pytest.mark.parametrize("match", ["probabilities", "scores"])
 def test_a_batch_in_parts_is_the_batch(match: Any) -> None:
     head, states, lessons = batch()
-    readout = SoftTargetLoss(READOUT, match, 2.0, penalty=lambda own: own.weight.square().sum())
-    whole = readout.loss(head, states, lessons)
+    task_head = SoftTargetLoss(READOUT, match, 2.0, penalty=lambda own: own.weight.square().sum())
+    whole = task_head.loss(head, states, lessons)
     parts = [slice(0, 5), slice(5, 6), slice(6, 12)]
-    counts = [readout.counted(chosen(states, part), lessons[part]) for part in parts]
+    counts = [task_head.counted(chosen(states, part), lessons[part]) for part in parts]
     summed = sum(
-        readout.loss(head, chosen(states, part), lessons[part]) * count / len(lessons)
+        task_head.loss(head, chosen(states, part), lessons[part]) * count / len(lessons)
         for part, count in zip(parts, counts, strict=True)
     )
     torch.testing.assert_close(whole, summed)
@@ -61,8 +61,8 @@ def test_a_batch_in_parts_is_the_batch(match: Any) -> None:
 def test_a_truth_alone_is_the_readouts_own_loss() -> None:
     head, states, _ = batch()
     targets = np.arange(12) % 3
-    readout = SoftTargetLoss(READOUT)
-    own = readout.loss(head, states, held_out_targets(readout, targets))
+    task_head = SoftTargetLoss(READOUT)
+    own = task_head.loss(head, states, held_out_targets(task_head, targets))
     torch.testing.assert_close(own, READOUT.loss(head, states, targets))
     assert held_out_targets(READOUT, targets) is targets
 
@@ -70,10 +70,10 @@ def test_a_truth_alone_is_the_readouts_own_loss() -> None:
 def test_a_line_to_the_teachers_states_is_learned_and_left_behind() -> None:
     head, states, _ = batch()
     both = with_projection(head, 4, 6)
-    readout = SoftTargetLoss(READOUT, features=2.0)
+    task_head = SoftTargetLoss(READOUT, features=2.0)
     seen = np.ones((12, 6), np.float32)
     lessons = [TrainingTarget(None, 0.0, None, 0.0, row) for row in seen]
-    loss = readout.loss(both, states, lessons)
+    loss = task_head.loss(both, states, lessons)
     wanted = 2 * (both.line(states.pooled) - torch.from_numpy(seen)).square().mean()  # type: ignore[operator]
     torch.testing.assert_close(loss, wanted)
-    assert readout.served(both) is head
+    assert task_head.served(both) is head

@@ -100,7 +100,7 @@ def training(
     parameters: LoopParameters | None = None,
     count: int = 45,
     seed: int = 1,
-    readout: Any = None,
+    task_head: Any = None,
     around: Callable[[Items], Items] = lambda items: items,
     batch_norm: bool | None = None,
     **options: Any,
@@ -117,7 +117,7 @@ def training(
     )
     if batch_norm is False or (batch_norm is None and parameters.per_device_train_batch_size):
         backbone.module.running = torch.nn.Identity()
-    return Training(backbone, head, readout or TwoLabels(), items, targets, parameters, seed, **options)
+    return Training(backbone, head, task_head or TwoLabels(), items, targets, parameters, seed, **options)
 
 
 def held(count: int = 20) -> HeldOutData:

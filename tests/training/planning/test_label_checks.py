@@ -44,7 +44,7 @@ UNFIT: list[tuple[str, dict[str, Any], str | None, TaskTerms, str]] = [
     ("text-multi-label-classification", {"labels": {"['a', 'b']": 3, "a": 1}}, "label", TaskTerms(), "JSON list"),
     ("text-multi-label-classification", {"columns": {"x": "DOUBLE"}}, "x", TaskTerms(), "'x' of d@v1 is DOUBLE"),
     ("token-classification", NUMBERS, "label", TaskTerms(), "are numbers"),
-    ("token-classification", {"labels": {class_name("O " * 40): 1}}, "label", TaskTerms(), "whole truth"),
+    ("token-classification", {"labels": {class_name("O " * 40): 1}}, "label", TaskTerms(), "whole labels"),
     ("token-classification", {"columns": {"tags": "BIGINT"}}, "tags", TaskTerms(), "BIGINT"),
     ("automatic-speech-recognition", NUMBERS, "label", TaskTerms(), "are numbers"),
     (
@@ -52,7 +52,7 @@ UNFIT: list[tuple[str, dict[str, Any], str | None, TaskTerms, str]] = [
         {"labels": {class_name("w" * 65): 1, "x": 1}},
         "label",
         TaskTerms(),
-        "whole truth",
+        "whole labels",
     ),
     ("feature-extraction", NUMBERS, "label", TaskTerms(), "are numbers"),
     ("feature-extraction", {"labels": {"a": 1, "b": 1}}, "label", TaskTerms(), "No two examples"),

@@ -57,7 +57,7 @@ def test_ranks_of_diabetes_are_found_better_than_classes() -> None:
     rows, progression = load_diabetes(return_X_y=True)
     rows = StandardScaler().fit_transform(rows)
     ranks = np.digitize(progression, np.quantile(progression, [0.2, 0.4, 0.6, 0.8]))
-    readout = Ordinal(labels=tuple("01234"))
+    task_head = Ordinal(labels=tuple("01234"))
     learners = {
         "line": thresholds_on_a_line(ridge(1.0), logistic, 5),
         "cumulative": cumulative(logistic(1.0), 5),
@@ -67,7 +67,7 @@ def test_ranks_of_diabetes_are_found_better_than_classes() -> None:
         for name, learner in learners.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # one bound on one line needs no convergence to many digits
-                made = readout.predictions(learner(rows[learn], ranks[learn], 0).scores(rows[held]))
+                made = task_head.predictions(learner(rows[learn], ranks[learn], 0).scores(rows[held]))
             errors[name].append(np.abs([int(one.output) for one in made] - ranks[held]).mean())
         classes = LogisticRegression().fit(rows[learn], ranks[learn]).predict(rows[held])
         errors["classes"].append(np.abs(classes - ranks[held]).mean())
@@ -131,12 +131,12 @@ def posed(seeds: range) -> list[TaskExample]:
 def test_voxels_are_told_apart_and_the_commonest_label_at_each_place_does_not(tmp_path: Path) -> None:
     learned, asked = posed(range(8)), posed(range(8, 14))
     truths, examples = [one.target for one in learned], [one.example for one in learned]
-    readout = Segmentation.fit(truths, {})
-    (way,) = segmentation_groups(readout, logistic(1.0))
+    task_head = Segmentation.fit(truths, {})
+    (way,) = segmentation_groups(task_head, logistic(1.0))
     features = way.represent(examples)
     (learner,) = way.learners
-    estimator = learner.learn(features.encode(examples), readout.encode_targets(truths), 0)
-    predictor = TrainedPredictor("volume-segmentation", features, estimator, readout)
+    estimator = learner.learn(features.encode(examples), task_head.encode_targets(truths), 0)
+    predictor = TrainedPredictor("volume-segmentation", features, estimator, task_head)
     assert value("dice", predictor, asked) > 0.8
     assert value("dice", constant("volume-segmentation", truths, TaskTerms()), asked) < 0.6
     predictor.save(tmp_path / "model")
@@ -147,10 +147,10 @@ def test_voxels_are_told_apart_and_the_commonest_label_at_each_place_does_not(tm
 def test_a_label_that_is_unknown_is_not_learned_from() -> None:
     """Of two labels one: its voxels count neither as it nor as background."""
     learned = posed(range(2))
-    readout = Segmentation(labels=("organ",), side=16, axes=3)
-    targets = readout.encode_targets([one.target for one in learned])
+    task_head = Segmentation(labels=("organ",), side=16, axes=3)
+    targets = task_head.encode_targets([one.target for one in learned])
     assert (targets == 255).any()
-    (way,) = segmentation_groups(readout, logistic(1.0))
+    (way,) = segmentation_groups(task_head, logistic(1.0))
     inputs = way.represent([]).encode([one.example for one in learned])
     before = way.learners[0].learn(inputs, targets, 0)
     inputs.matrix[targets.ravel() == 255] = 1e3

@@ -10,10 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from speciate.datasets.columns import rename, with_column
+from speciate.datasets.columns import with_column
 from speciate.datasets.inspect.sql_sandbox import VIEW
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.operation import Operation, Others, Outcome, Parameters, check_sql, refusal
+from speciate.datasets.operations.operation import (
+    Operation,
+    Others,
+    Outcome,
+    Parameters,
+    check_sql,
+    declare_columns,
+    refusal,
+)
 from speciate.datasets.versions import Manifest
 
 
@@ -42,17 +50,9 @@ class DeriveParameters(Parameters):
 
 
 def preflight_derive(parameters: DeriveParameters, manifest: Manifest, others: Others) -> Manifest:
-    name = parameters.column
-    if rename([name])[name] != name:
-        raise refusal(f"{name!r} cannot name a column of yours.", "Call again with another column.")
-    if name in manifest.inputs or name == manifest.label:
-        role = "an input" if name in manifest.inputs else "where the label comes from"
-        raise refusal(f"The column {name!r} is {role}, which cannot be replaced.", "Call again with another column.")
-    twin = next((other for other in manifest.columns if other.lower() == name.lower() and other != name), None)
-    if twin is not None:
-        raise refusal(f"SQL cannot tell {name!r} from the column {twin!r}.", "Call again with another column.")
+    declared = declare_columns(manifest, {parameters.column: ""})  # its type shows when it runs
     check_sql(manifest, _derive_sql(parameters))
-    return manifest.model_copy(update={"columns": {**manifest.columns, name: ""}})  # its type shows when it runs
+    return declared
 
 
 def apply_derive(rows: pa.Table, parameters: DeriveParameters, context: Context) -> Outcome:

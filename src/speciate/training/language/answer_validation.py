@@ -76,8 +76,8 @@ def score_texts(context: TrainingContext, held: Sequence[Example], texts: Sequen
         return None
     examples = [each for each, _ in asked]
     given = [Prediction(text, None, None) for _, text in asked]
-    estimate = measure_answers(context, context.readout, examples, given)
-    return TextScores(estimate, scores_of(context, context.readout, examples, given))
+    estimate = measure_answers(context, context.task_head, examples, given)
+    return TextScores(estimate, scores_of(context, context.task_head, examples, given))
 
 
 def score_on_validation(context: TrainingContext, predictor: Predictor, held: Sequence[Example]) -> Estimate:
@@ -99,7 +99,7 @@ def score_on_validation(context: TrainingContext, predictor: Predictor, held: Se
             f"{refused} of {len(held)} validation examples could not be asked, as they are too long or cannot be "
             "written as the model reads them: each counts as an empty answer."
         )
-    return measure_answers(context, context.readout, held, given)
+    return measure_answers(context, context.task_head, held, given)
 
 
 @contextmanager

@@ -65,13 +65,13 @@ class _Validation(NamedTuple):
 
     def scores(self, model: NetworkPredictor) -> Any:
         media = [example.media for example in self.held]
-        items = model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT)
-        return as_scores(scores(model.backbone, model.head, model.readout, items))
+        items = model.backbone.prepare(media, per_unit=model.task_head.family in PER_UNIT)
+        return as_scores(scores(model.backbone, model.head, model.task_head, items))
 
     def value(self, model: MergedModel) -> Estimate:
         if isinstance(model, LanguagePredictor):
             return score_on_validation(self.context, model, self.held)
-        return measure(self.context, model.readout, self.held, self.scores(model))
+        return measure(self.context, model.task_head, self.held, self.scores(model))
 
     def standing(self, found: Estimate) -> float:
         """Greater is better."""
@@ -159,16 +159,16 @@ class _Merger:
         if self._payload.counts_batches:
             media = [example.media for example in judge.context.train]
             recount_batch_norms(
-                model.backbone, model.backbone.prepare(media, per_unit=model.readout.family in PER_UNIT)
+                model.backbone, model.backbone.prepare(media, per_unit=model.task_head.family in PER_UNIT)
             )
         if not (held := judge.held):
             model.save(out)
             return None
         given = judge.scores(model)
-        targets = model.readout.encode_targets(judge.context.labels(held))
-        model.readout = model.readout.calibrated(given, targets)
+        targets = model.task_head.encode_targets(judge.context.labels(held))
+        model.task_head = model.task_head.calibrated(given, targets)
         model.save(out)
-        return measure(judge.context, model.readout, held, given)
+        return measure(judge.context, model.task_head, held, given)
 
     def _note_tensor(self, name: str) -> None:
         if self._run.stopping:

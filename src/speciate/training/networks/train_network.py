@@ -42,16 +42,16 @@ class TrainingHead(NamedTuple):
     """What the loop is given to learn: a head with its loss, and the targets of examples."""
 
     head: Any
-    readout: TaskLoss
+    task_head: TaskLoss
     targets: Callable[[Sequence[Example]], Any]
 
 
 def task_head(context: TrainingContext, backbone: Backbone) -> TrainingHead:
     """The task's own, from the base model's head where that has the same outputs."""
-    head, folder = context.readout.head(backbone.width), context.payload.base_folder
+    head, folder = context.task_head.head(backbone.width), context.payload.base_folder
     if folder:
-        warm_start(head, context.readout, Path(folder))
-    return TrainingHead(head, context.readout, context.targets)
+        warm_start(head, context.task_head, Path(folder))
+    return TrainingHead(head, context.task_head, context.targets)
 
 
 def no_preparation(context: TrainingContext) -> None:
@@ -149,8 +149,8 @@ class _NetworkSearch:
         parts = [first, *self._folds(self._rates[found.candidate])]
         held = [example for part in parts for example in part.held]
         scores = as_scores([score for part in parts for score in part.scores])
-        readout = self._context.readout.calibrated(scores, self._context.targets(held))
-        best = measure(self._context, readout, held, scores)
+        task_head = self._context.task_head.calibrated(scores, self._context.targets(held))
+        best = measure(self._context, task_head, held, scores)
         whole = first.training
         if not self._context.validation and self._has_time(
             "a network could learn from all examples, not only a fold's"
@@ -159,8 +159,8 @@ class _NetworkSearch:
         self._method.finish(whole.backbone)
         for module in (whole.backbone.module, whole.head):
             module.cpu().eval()
-        head = whole.readout.served(whole.head) if isinstance(whole.readout, SoftTargetLoss) else whole.head
-        predictor = NetworkPredictor(self._context.payload.task, readout, whole.backbone, head)
+        head = whole.task_head.served(whole.head) if isinstance(whole.task_head, SoftTargetLoss) else whole.head
+        predictor = NetworkPredictor(self._context.payload.task, task_head, whole.backbone, head)
         return SelectedModel(predictor, best, self._context.how, tuple(self._tried(found)))
 
     def weigh(self, steps: int) -> NetworkCost:
@@ -276,7 +276,7 @@ class _NetworkSearch:
         folder = context.payload.base_folder
         torch.manual_seed(seed)
         backbone = architectures.build(
-            self._base_model, media, seed, Path(folder) if folder else None, **self._options(context.readout)
+            self._base_model, media, seed, Path(folder) if folder else None, **self._options(context.task_head)
         )
         self._method.adapt(backbone)
         torch.manual_seed(seed)  # the head's weights do not depend on what the backbone drew
@@ -288,7 +288,7 @@ class _NetworkSearch:
             context.meter,
             backbone,
             target_head.head,
-            target_head.readout,
+            target_head.task_head,
             self._items(backbone, learn),
             target_head.targets(learn),
             LoopParameters.model_validate(wanted),
@@ -298,14 +298,14 @@ class _NetworkSearch:
             team=context.team.of(recipe),
         )
 
-    def _options(self, readout: TaskHead) -> dict[str, Any]:
+    def _options(self, task_head: TaskHead) -> dict[str, Any]:
         """Of the preprocessing: names of things are known by their capitals, and what comes next by what is last."""
-        if readout.family == "forecasting":
+        if task_head.family == "forecasting":
             return {"ending": True}
-        return {"cased": True} if readout.family in PER_UNIT and self._base_model == "new:bert" else {}
+        return {"cased": True} if task_head.family in PER_UNIT and self._base_model == "new:bert" else {}
 
     def _items(self, backbone: Backbone, examples: Sequence[Example]) -> PreparedItems:
-        prepare = partial(backbone.prepare, per_unit=self._context.readout.family in PER_UNIT)
+        prepare = partial(backbone.prepare, per_unit=self._context.task_head.family in PER_UNIT)
         return PreparedItems([example.media for example in examples], prepare, backbone.length)
 
     def _trial(self, division: int) -> tuple[trial_steps.MeasuredTraining, HeldOutData, Usage]:
@@ -317,19 +317,19 @@ class _NetworkSearch:
         training = self._training(division, self._rates[0], self._parameters.num_train_epochs)
         with self._context.meter.stage("preparing"):
             items = self._items(training.backbone, held)
-        targets = held_out_targets(training.readout, self._context.targets(held))
+        targets = held_out_targets(training.task_head, self._context.targets(held))
         judge = HeldOutData(items, targets, partial(self._value, held), self._metric.sign)
         return training, judge, usage_now().minus(before)
 
     def _value(self, held: Sequence[Example], scores: Scores) -> float:
-        return float(measure(self._context, self._context.readout, held, as_scores(scores)).value)
+        return float(measure(self._context, self._context.task_head, held, as_scores(scores)).value)
 
     def _enough(self, held: Sequence[Example], evaluation: Evaluation) -> bool:
         """Whether the whole interval reaches the target."""
         target = self._context.payload.objective.target
         if target is None or not self._metric.sign * evaluation.value >= self._metric.sign * target:
             return False
-        found = measure(self._context, self._context.readout, held, as_scores(evaluation.scores))
+        found = measure(self._context, self._context.task_head, held, as_scores(evaluation.scores))
         return min(self._metric.sign * found.low, self._metric.sign * found.high) >= self._metric.sign * target
 
     def _judged(self, training: Training, judge: HeldOutData, held: Sequence[Example]) -> _TrainedNetwork:

@@ -44,7 +44,7 @@ _FORMAT = 2
 
 
 class TaskLoss(Protocol):
-    """What the loop needs of a task's readout."""
+    """What the loop needs of a task's task_head."""
 
     def loss(self, head: Any, states: States, targets: Any) -> torch.Tensor:
         """Scalar, mean over the batch's examples unless `Counting` or `Comparing`. `targets`: those of the batch."""
@@ -103,7 +103,7 @@ class Training:
         self,
         backbone: Backbone,
         head: torch.nn.Module,
-        readout: TaskLoss,
+        task_head: TaskLoss,
         items: Items,
         targets: Targets,
         parameters: LoopParameters,
@@ -115,7 +115,7 @@ class Training:
     ) -> None:
         import torch
 
-        self.backbone, self.head, self.readout, self.parameters = backbone, head, readout, parameters
+        self.backbone, self.head, self.task_head, self.parameters = backbone, head, task_head, parameters
         self._items, self._targets, self._seed = items, targets, seed
         self._device, self.team = torch.device(device), team
         self._moved = True
@@ -132,7 +132,7 @@ class Training:
         )
         self.precision: Precision = parameters.precision
         """A trial may try the other one."""
-        self.whole_batch = _needs_whole_batch(self._module, readout)
+        self.whole_batch = _needs_whole_batch(self._module, task_head)
         """Why a batch cannot be learned in parts, if it cannot."""
         self._check_division(ran_out=memory_retries > 0)
         self.epoch_steps = batches.step_count(len(items.lengths), parameters.batch_size)
@@ -243,9 +243,9 @@ class Training:
                 between()
                 states, wanted = self._states(items, part), pick_rows(targets, part)
                 count = self._counted(states, wanted)
-                loss += self.readout.loss(self.head, states, wanted).item() * max(count, 1)
+                loss += self.task_head.loss(self.head, states, wanted).item() * max(count, 1)
                 counted += count
-                for place, scores in zip(part.tolist(), self.readout.scores(self.head, states), strict=True):
+                for place, scores in zip(part.tolist(), self.task_head.scores(self.head, states), strict=True):
                     found[place] = scores
         return loss / max(counted, 1), found
 
@@ -349,10 +349,10 @@ class Training:
         if self.precision != "float32":
             states = states._replace(sequence=states.sequence.float(), pooled=states.pooled.float())
         wanted = pick_rows(targets, part)
-        return self.readout.loss(self.head, states, wanted), self._counted(states, wanted)
+        return self.task_head.loss(self.head, states, wanted), self._counted(states, wanted)
 
     def _counted(self, states: States, targets: Any) -> int:
-        return self.readout.counted(states, targets) if isinstance(self.readout, WeightedLoss) else len(targets)
+        return self.task_head.counted(states, targets) if isinstance(self.task_head, WeightedLoss) else len(targets)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """What training changes: parameters with a gradient, each once where several names share it, and buffers."""
@@ -383,10 +383,10 @@ def check_divisible(training: Training) -> SpeciateError:
     )
 
 
-def _needs_whole_batch(module: torch.nn.Module, readout: TaskLoss) -> str | None:
+def _needs_whole_batch(module: torch.nn.Module, task_head: TaskLoss) -> str | None:
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    if isinstance(readout, WholeBatchLoss):
+    if isinstance(task_head, WholeBatchLoss):
         return "the loss of this task is over all examples of a batch together"
     if any(isinstance(each, _BatchNorm) for each in module.modules()):
         return "this network's norms are over all examples of a batch together (BatchNorm)"

@@ -376,7 +376,7 @@ def _check_time(context: TrainingContext, pace: StepCost, ahead: PlannedWork, le
 
 def _cheaper_candidate(context: TrainingContext) -> str:
     own, manifest = context.payload.spec, context.payload.manifest
-    candidates = available_candidates(manifest.modality, context.readout.family)
+    candidates = available_candidates(manifest.modality, context.task_head.family)
     before = next(
         (at for at, one in enumerate(candidates) if (one.method, one.base_model) == (own.method, own.base_model)), 0
     )

@@ -26,7 +26,7 @@ Penalty = Callable[["torch.nn.Module"], "torch.Tensor"]
 
 class TrainingTarget(NamedTuple):
     target: Any
-    """As the readout has it."""
+    """As the task_head has it."""
     label_weight: float = 1.0
     """Weight of the task's own loss; 0 where there is no label."""
     soft_target: npt.NDArray[np.float32] | None = None
@@ -46,14 +46,14 @@ class SoftTargetLoss:
 
     def __init__(
         self,
-        readout: TaskHead,
+        task_head: TaskHead,
         match: Match = "probabilities",
         temperature: float = 1.0,
         *,
         penalty: Penalty | None = None,
         features: float = 0.0,
     ) -> None:
-        self._readout, self._match, self._temperature = readout, match, temperature
+        self._readout, self._match, self._temperature = task_head, match, temperature
         self._penalty, self._features = penalty, features
 
     def loss(self, head: Any, states: States, targets: Sequence[TrainingTarget]) -> torch.Tensor:
@@ -107,9 +107,9 @@ class SoftTargetLoss:
         return self._features * apart
 
 
-def held_out_targets(readout: object, targets: Any) -> Any:
-    """Those of held-out examples, as this readout of a training takes them."""
-    return [TrainingTarget(target) for target in targets] if isinstance(readout, SoftTargetLoss) else targets
+def held_out_targets(task_head: object, targets: Any) -> Any:
+    """Those of held-out examples, as this task_head of a training takes them."""
+    return [TrainingTarget(target) for target in targets] if isinstance(task_head, SoftTargetLoss) else targets
 
 
 def with_projection(task: torch.nn.Module, width: int, wanted: int) -> torch.nn.Module:

@@ -34,7 +34,9 @@ def check_labels(manifest: Manifest, target: str | None, task: Task, terms: Task
         return
     kind = manifest.columns.get(target)
     if kind in _COLUMNS_WITHOUT_TARGETS.get(task.family, ()):
-        raise _unfit_target(manifest, f"The column {target!r} of {manifest.ref} is {kind}, which is no truth for", task)
+        raise _unfit_target(
+            manifest, f"The column {target!r} of {manifest.ref} is {kind}, which cannot be labels for", task
+        )
     if is_label(manifest, target) and task.family in _CHECKS:
         _CHECKS[task.family](manifest, task, terms)
 
@@ -114,11 +116,11 @@ def _check_label_lists(manifest: Manifest, task: Task, terms: TaskTerms) -> None
 def _check_not_shortened(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
     """What has more in it than a label is read from the column that it came from; labels are cut."""
     if manifest.numeric:
-        raise _unfit_target(manifest, f"The labels of {manifest.ref} are numbers, which are no truth for", task)
+        raise _unfit_target(manifest, f"The labels of {manifest.ref} are numbers, which cannot be labels for", task)
     if manifest.label not in manifest.columns and any(map(is_shortened, manifest.labels)):
         raise SpeciateError(
             Code.INVALID,
-            f"{manifest.ref} keeps the beginning of long labels only, and {task.name} needs the whole truth.",
+            f"{manifest.ref} keeps the beginning of long labels only, and {task.name} needs whole labels.",
             "Call create_dataset again with the column called otherwise than 'label', and name it with target.",
         )
 

@@ -45,28 +45,28 @@ def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> 
 
 def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Sequence[str] = ()) -> list[LearnerGroup]:
     """From cheap to dear. `wanted` empty: every learner. `of_parts`: of mixed rows, those that may be seen."""
-    if context.readout.family == "forecasting":
+    if context.task_head.family == "forecasting":
         return structured_learners.forecasting_groups(context, wanted)
-    if isinstance(context.readout, Segmentation):
-        return structured_learners.segmentation_groups(context.readout, logistic(1.0))
-    if context.readout.family == "control":
+    if isinstance(context.task_head, Segmentation):
+        return structured_learners.segmentation_groups(context.task_head, logistic(1.0))
+    if context.task_head.family == "control":
         return structured_learners.control_groups(context, wanted)
     manifest = context.payload.manifest
-    modality, readout = manifest.modality, context.readout
-    if modality == "multimodal" and readout.family != "retrieval":
+    modality, task_head = manifest.modality, context.task_head
+    if modality == "multimodal" and task_head.family != "retrieval":
         return _part_groups(context, wanted, of_parts)
     if of_parts:
         raise SpeciateError(
             Code.INVALID,
-            f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {readout.family} has no parts to choose.",
+            f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {task_head.family} has no parts.",
             "Call train_model again without parts.",
         )
     counted = ngram_choices(modality)
-    on_steps = _STEP_LEARNERS.get(readout.family, ()) if modality == "time-series" else ()
-    learners = _choose_learners([*_learners(readout, sparse=bool(counted)), *on_steps], wanted)
-    if readout.family == "retrieval":
+    on_steps = _STEP_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
+    learners = _choose_learners([*_learners(task_head, sparse=bool(counted)), *on_steps], wanted)
+    if task_head.family == "retrieval":
         return [LearnerGroup(f"{modality} features", lambda examples: Features(modality), learners)]
-    if readout.family == "tokens":
+    if task_head.family == "tokens":
         return [LearnerGroup("each and its neighbours", lambda examples: UnitFeatures(modality), learners)]
     if counted:
         return [
@@ -105,12 +105,14 @@ def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequenc
                 dense=dense,
                 one_unit=_ONE_UNIT,
             )
-            learners = _learners(context.readout, sparse=not dense)
+            learners = _learners(context.task_head, sparse=not dense)
             suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
             name = f"{label}, counted" if len(forms) > 1 and not dense else label
             found += [LearnerGroup(name, represent, suited, len(chosen))] if suited else []
     if not found:
-        _choose_learners([*_learners(context.readout, sparse=False), *_learners(context.readout, sparse=True)], wanted)
+        _choose_learners(
+            [*_learners(context.task_head, sparse=False), *_learners(context.task_head, sparse=True)], wanted
+        )
     return found
 
 
@@ -128,10 +130,10 @@ def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartNam
     return [part for part in there if not named or part.own in named]
 
 
-def _learners(readout: TaskHead, *, sparse: bool) -> Sequence[Learner]:
+def _learners(task_head: TaskHead, *, sparse: bool) -> Sequence[Learner]:
     """Those that suit the task and rows of this kind."""
-    labels, yes_or_no = len(readout.labels), _counted_logistic if sparse else logistic(1.0)
-    match readout.family:
+    labels, yes_or_no = len(task_head.labels), _counted_logistic if sparse else logistic(1.0)
+    match task_head.family:
         case "multi-label":
             return (Learner("logistic", one_versus_rest(yes_or_no)),)
         case "ordinal":

@@ -99,7 +99,7 @@ def old_model_scores(context: TrainingContext, examples: Sequence[Example]) -> S
     old = network_predictor.load_network(base_folder(context), context.payload.threads)
     items = old.backbone.prepare([example.media for example in examples])
     return align_columns(
-        old.readout, context.readout, network_predictor.scores(old.backbone, old.head, old.readout, items)
+        old.task_head, context.task_head, network_predictor.scores(old.backbone, old.head, old.task_head, items)
     )
 
 
@@ -108,18 +108,21 @@ def no_replay(context: TrainingContext) -> None:
 
 
 def labels_only(context: TrainingContext, backbone: Backbone, head: Any) -> TrainingHead:
-    return TrainingHead(head, context.readout, context.targets)
+    return TrainingHead(head, context.task_head, context.targets)
 
 
 def soft_target_head(
-    context: TrainingContext, head: Any, readout: SoftTargetLoss, make_target: Callable[[Example, Any], TrainingTarget]
+    context: TrainingContext,
+    head: Any,
+    task_head: SoftTargetLoss,
+    make_target: Callable[[Example, Any], TrainingTarget],
 ) -> TrainingHead:
     """`make_target(example, target)`: what is learned of each example."""
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
         return [make_target(*pair) for pair in zip(examples, context.targets(examples), strict=True)]
 
-    return TrainingHead(head, readout, targets)
+    return TrainingHead(head, task_head, targets)
 
 
 def _add_earlier_examples(context: TrainingContext, learn_again: Callable[[TrainingContext], None]) -> None:
@@ -129,8 +132,8 @@ def _add_earlier_examples(context: TrainingContext, learn_again: Callable[[Train
 
 
 def _grow_head(context: TrainingContext, backbone: Backbone, teach: MakeTargets) -> TrainingHead:
-    head = context.readout.head(backbone.width)
-    grow_head(head, context.readout, base_folder(context))
+    head = context.task_head.head(backbone.width)
+    grow_head(head, context.task_head, base_folder(context))
     return teach(context, backbone, head)
 
 
@@ -207,7 +210,7 @@ def der_method(parameters: DerParameters) -> NetworkMethod:
 def _der_targets(context: TrainingContext, backbone: Backbone, head: Any, parameters: DerParameters) -> TrainingHead:
     old = replayed_examples(context.train)
     wanted = old_model_scores(context, old)
-    if old and context.readout.family == "classification":
+    if old and context.task_head.family == "classification":
         wanted = np.where(np.isnan(wanted), np.nanmin(wanted, axis=1, keepdims=True), wanted)
     said = dict(zip([each.id for each in old], wanted, strict=True))
 
@@ -216,7 +219,7 @@ def _der_targets(context: TrainingContext, backbone: Backbone, head: Any, parame
             return TrainingTarget(target)
         return TrainingTarget(target, parameters.beta, said[example.id], parameters.alpha)
 
-    return soft_target_head(context, head, SoftTargetLoss(context.readout, "scores"), make_target)
+    return soft_target_head(context, head, SoftTargetLoss(context.task_head, "scores"), make_target)
 
 
 def fit_lwf(context: TrainingContext, parameters: LwfParameters) -> SelectedModel:
@@ -239,7 +242,7 @@ def _lwf_targets(context: TrainingContext, backbone: Backbone, head: Any, parame
         return TrainingTarget(target, 1.0, said[example.id], parameters.alpha)
 
     return soft_target_head(
-        context, head, SoftTargetLoss(context.readout, "probabilities", parameters.temperature), make_target
+        context, head, SoftTargetLoss(context.task_head, "probabilities", parameters.temperature), make_target
     )
 
 
@@ -268,8 +271,8 @@ def _ewc_penalty(context: TrainingContext, backbone: Backbone, head: Any, parame
         total: torch.Tensor = sum(moved[1:], moved[0])
         return parameters.ewc_lambda * total
 
-    readout = SoftTargetLoss(context.readout, penalty=penalty)
-    return soft_target_head(context, head, readout, lambda example, target: TrainingTarget(target))
+    task_head = SoftTargetLoss(context.task_head, penalty=penalty)
+    return soft_target_head(context, head, task_head, lambda example, target: TrainingTarget(target))
 
 
 def _fisher_information(context: TrainingContext, most: int) -> dict[str, torch.Tensor]:
@@ -287,12 +290,12 @@ def _fisher_information(context: TrainingContext, most: int) -> dict[str, torch.
     examples = load_examples(context.folders, drawn.sealed.manifest)
     posed = training_examples(examples, drawn.sealed.manifest, payload.target, payload.task, payload.terms)
     items = old.backbone.prepare([one.example.media for one in posed])
-    targets = old.readout.encode_targets([one.target for one in posed])
+    targets = old.task_head.encode_targets([one.target for one in posed])
     old.backbone.module.requires_grad_(True).eval()
     for place, item in enumerate(items):
         old.backbone.module.zero_grad(set_to_none=True)
         states = old.backbone.states(old.backbone.collate([item]))
-        old.readout.loss(old.head, states, targets[place : place + 1]).backward()  # type: ignore[no-untyped-call]
+        old.task_head.loss(old.head, states, targets[place : place + 1]).backward()  # type: ignore[no-untyped-call]
         for name, each in trained.items():
             if each.grad is not None:
                 found[name] += each.grad.square() / len(items)
@@ -331,7 +334,7 @@ def _fit_first(context: TrainingContext, parameters: SldaParameters) -> Selected
     embeddings = Embeddings(base_model, encoder, context.folders, partial(_report_embedding, context))
     with context.meter.stage("preparing"):
         embeddings.encode([*context.train, *context.validation])
-    labels = len(context.readout.labels)
+    labels = len(context.task_head.labels)
 
     def learn(inputs: np.ndarray, targets: np.ndarray, seed: int) -> Estimator:
         return StreamingLda.empty(labels, inputs.shape[1], parameters.shrinkage).learned(inputs, targets)
@@ -345,12 +348,12 @@ def _fit_first(context: TrainingContext, parameters: SldaParameters) -> Selected
 
 def _fit_further(context: TrainingContext, before: TrainedPredictor) -> SelectedModel:
     """From the new examples alone; judged by the held-out ones of all versions."""
-    started, old = time.monotonic(), before.readout
+    started, old = time.monotonic(), before.task_head
     assert isinstance(before.estimator, StreamingLda), "the plan sees to it"
     assert isinstance(old, Classification), "the plan sees to it"
     context.extend_task_head(old)
     asked = add_slices(context)
-    labels = context.readout.labels
+    labels = context.task_head.labels
     with context.meter.stage("preparing"):
         inputs = before.representation.encode(context.train)
         held_inputs = before.representation.encode(context.validation)
@@ -358,9 +361,9 @@ def _fit_further(context: TrainingContext, before: TrainedPredictor) -> Selected
         places = np.array([labels.index(label) for label in old.labels])
         estimator = before.estimator.placed(places, len(labels)).learned(inputs, context.targets(context.train))
     scores = estimator.scores(held_inputs)
-    readout = context.readout.calibrated(scores, context.targets(context.validation))
-    made = TrainedPredictor(context.payload.task, before.representation, estimator, readout)
-    best = measure(context, readout, context.validation, scores)
+    task_head = context.task_head.calibrated(scores, context.targets(context.validation))
+    made = TrainedPredictor(context.payload.task, before.representation, estimator, task_head)
+    best = measure(context, task_head, context.validation, scores)
     context.report["forgetting"] = measure_forgetting(context, asked, before, made)
     tried = CandidateResult(_SLDA_NAME, time.monotonic() - started, best.value, chosen=True)
     return SelectedModel(made, best, context.how, (tried,))
@@ -457,8 +460,8 @@ def measure_forgetting(
 
 
 def _slice_value(context: TrainingContext, model: Predictor, examples: Sequence[Example]) -> float:
-    readout: TaskHead | Any = getattr(model, "readout", context.readout)
-    return float(measure_answers(context, readout, examples, model.predict(examples)).value)
+    task_head: TaskHead | Any = getattr(model, "task_head", context.task_head)
+    return float(measure_answers(context, task_head, examples, model.predict(examples)).value)
 
 
 def _rounded(value: float) -> float | None:

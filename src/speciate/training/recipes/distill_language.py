@@ -349,7 +349,7 @@ def _compare_with_teachers(
     for teacher in context.payload.teachers:
         said = teacher_answers(context, teacher, held, parameters.max_new_tokens)
         texts = [Prediction("" if each.output is None else each.output, None, None) for each in said]
-        value = measure_answers(context, context.readout, held, texts).value if held else None
+        value = measure_answers(context, context.task_head, held, texts).value if held else None
         model = language_teacher(context, teacher, parameters.max_new_tokens)
         times = _paired_latency_ratio(predictor, model, held, mine)
         found.append(FrontierRow(teacher.model, "teacher", value, model.parameters, times))

@@ -74,7 +74,7 @@ def _add_unlabelled(context: TrainingContext, parameters: DistillParameters) -> 
     for teacher in payload.teachers:  # a label that only rows without one may have
         known = saved_task_head(Path(teacher.folder))
         if known.family in ("classification", "multi-label"):
-            context.readout = merge_task_heads(known, context.readout)
+            context.task_head = merge_task_heads(known, context.task_head)
     context.unlabelled = {example.id for example in unlabelled_train}
     context.train += unlabelled_train
     context.notes = [note for note in context.notes if not note.endswith("were excluded.")]
@@ -87,7 +87,7 @@ def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: D
     matched = bool(parameters.features)
     if matched:
         head = with_projection(head, backbone.width, teacher_width(context, teachers[0]))
-    readout = SoftTargetLoss(context.readout, "probabilities", parameters.temperature, features=parameters.features)
+    loss = SoftTargetLoss(context.task_head, "probabilities", parameters.temperature, features=parameters.features)
 
     def targets(examples: Sequence[Example]) -> list[TrainingTarget]:
         told = [example for example in examples if example.id not in context.unlabelled]
@@ -101,7 +101,7 @@ def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: D
             for each, wanted, states in zip(examples, said, seen, strict=True)
         ]
 
-    return TrainingHead(head, readout, targets)
+    return TrainingHead(head, loss, targets)
 
 
 def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> d
     rows = [FrontierRow(name, "student", chosen.best.value, predictor.parameters, _median_latency_ms(predictor, held))]
     for teacher in context.payload.teachers:
         model = load_teacher(context, teacher, cached=False)
-        readout: Any = getattr(model, "readout", context.readout)
-        value = measure_answers(context, readout, held, model.predict(held)).value
+        task_head: Any = getattr(model, "task_head", context.task_head)
+        value = measure_answers(context, task_head, held, model.predict(held)).value
         rows.append(FrontierRow(teacher.model, "teacher", value, teacher.parameters, _median_latency_ms(model, held)))
     return {
         **compare_models(rows, find_metric(context.payload.objective.metric)), "judged_on": context.how, "n": len(held),

@@ -43,12 +43,12 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
     embeddings = Embeddings(base_model, encoder, context.folders, progress)
     with context.meter.stage("preparing"):
         embeddings.encode([*context.train, *context.validation])  # all at once, into the cache
-    learners = _head_learners(context.readout, sorted(parameters.C))
+    learners = _head_learners(context.task_head, sorted(parameters.C))
     return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
 
 
-def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learner, ...]:
-    match readout.family:
+def _head_learners(task_head: TaskHead, strengths: Sequence[float]) -> tuple[Learner, ...]:
+    match task_head.family:
         case "retrieval":
             return RETRIEVERS
         case "anomaly":
@@ -62,7 +62,7 @@ def _head_learners(readout: TaskHead, strengths: Sequence[float]) -> tuple[Learn
                 Learner(f"logistic {each:g}", on_spread_vectors(one_versus_rest(logistic(each)))) for each in strengths
             )
         case "ordinal":
-            labels = len(readout.labels)
+            labels = len(task_head.labels)
             bounds = [on_spread_vectors(cumulative(logistic(each), labels)) for each in strengths]
             return tuple(Learner(f"logistic {each:g}", learn) for each, learn in zip(strengths, bounds, strict=True))
     return tuple(Learner(f"logistic {strength:g}", on_spread_vectors(logistic(strength))) for strength in strengths)

@@ -309,10 +309,10 @@ _MOST_VOXELS_PER_LABEL = 30_000
 """Voxels of each label, and of background, that are learned from."""
 
 
-def segmentation_groups(readout: Segmentation, logistic: Learn) -> list[LearnerGroup]:
+def segmentation_groups(task_head: Segmentation, logistic: Learn) -> list[LearnerGroup]:
     """`logistic`: a learner of yes and no."""
-    side = min(readout.side, _LARGEST_SIDE)
-    learner = Learner("logistic", _learn_from_voxels(one_versus_rest(logistic), len(readout.labels), side))
+    side = min(task_head.side, _LARGEST_SIDE)
+    learner = Learner("logistic", _learn_from_voxels(one_versus_rest(logistic), len(task_head.labels), side))
     return [LearnerGroup("voxels and their surroundings", lambda examples: VoxelFeatures(side), (learner,))]
 
 

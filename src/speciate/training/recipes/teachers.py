@@ -44,22 +44,22 @@ def soft_labels(context: TrainingContext, examples: Sequence[Example]) -> SoftTa
     """(N, K): what all teachers together say of these, in the columns of the student's head. INVALID where none of
     them knows any of its labels."""
     said = [
-        targets_from_predictions(context.readout, teacher_outputs(context, teacher, examples))
+        targets_from_predictions(context.task_head, teacher_outputs(context, teacher, examples))
         for teacher in context.payload.teachers
     ]
     for teacher, each in zip(context.payload.teachers, said, strict=True):
         if len(each) and np.isnan(each).all():
             raise SpeciateError(
                 Code.INVALID,
-                f"{teacher.model} knows none of the labels {', '.join(context.readout.labels[:10])}.",
+                f"{teacher.model} knows none of the labels {', '.join(context.task_head.labels[:10])}.",
                 "Name a teacher that was trained on these labels.",
             )
-    return average_targets(said, context.readout)
+    return average_targets(said, context.task_head)
 
 
 def teacher_outputs(context: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> list[Prediction]:
-    readout = saved_task_head(Path(teacher.folder))
-    labels = readout.labels
+    task_head = saved_task_head(Path(teacher.folder))
+    labels = task_head.labels
 
     def ask(model: Predictor, some: Sequence[Example]) -> Vectors:
         given = model.predict(some)
@@ -70,7 +70,7 @@ def teacher_outputs(context: TrainingContext, teacher: Teacher, examples: Sequen
     rows = _cached_rows(context, teacher, "answers", examples, ask, max(1, len(labels)))
     if not labels:
         return [Prediction(float(row[0]), None, None) for row in rows]
-    return [_make_prediction(readout, row) for row in rows]
+    return [_make_prediction(task_head, row) for row in rows]
 
 
 def teacher_states(context: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> Vectors:
@@ -100,8 +100,8 @@ def teacher_width(context: TrainingContext, teacher: Teacher) -> int:
     return int(model.backbone.width)
 
 
-def _make_prediction(readout: TaskHead, row: Any) -> Prediction:
-    return Prediction(None, None, dict(zip(readout.labels, map(float, row), strict=True)))
+def _make_prediction(task_head: TaskHead, row: Any) -> Prediction:
+    return Prediction(None, None, dict(zip(task_head.labels, map(float, row), strict=True)))
 
 
 def _cached_rows(

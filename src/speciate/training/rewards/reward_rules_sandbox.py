@@ -1,6 +1,6 @@
 """The sandboxed half of rule rewards: applies our own rules to foreign text, which it could make endless or large.
 
-open: {"kind", "spec"}    ask: {"answers", "truths", "cells"}  ->  [number, null or {"failure", "detail"}, ...]
+open: {"kind", "spec"}    ask: {"answers", "references", "cells"}  ->  [number, null or {"failure", "detail"}, ...]
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Rules:
         self.rule = getattr(import_module(module), attribute)(loading["spec"])
 
     def answer(self, question: dict[str, Any]) -> list[Any]:
-        each = zip(question["answers"], question["truths"], question["cells"], strict=True)
+        each = zip(question["answers"], question["references"], question["cells"], strict=True)
         return [_apply_rule(self.rule, *one) for one in each]
 
 
-def _apply_rule(rule: Rule, answer: str | None, truth: str | None, cell: Any) -> Any:
+def _apply_rule(rule: Rule, answer: str | None, reference: str | None, cell: Any) -> Any:
     if answer is None:  # it has no place where the result is looked for
         return 0.0
     signal.setitimer(signal.ITIMER_REAL, SECONDS_EACH)
     try:
-        return rule(answer, truth, cell)
+        return rule(answer, reference, cell)
     except TooSlow:
         return {"failure": "too_slow", "detail": f"more than {SECONDS_EACH:g} s"}
     except RecursionError:

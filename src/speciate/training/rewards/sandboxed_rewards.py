@@ -121,7 +121,7 @@ def open_rule_reward(spec: RuleReward, folder: Path, policy: SandboxPolicy) -> A
     def ask(requests: Sequence[RewardRequest]) -> dict[str, Any]:
         return {
             "answers": [find_result(each.answer, spec.where, spec.marker) for each in requests],
-            "truths": [each.reference for each in requests],
+            "references": [each.reference for each in requests],
             "cells": [_read_cell(spec, each) for each in requests],
         }
 
