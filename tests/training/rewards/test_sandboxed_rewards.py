@@ -169,7 +169,7 @@ def test_what_a_function_says_wrong_is_named_counted_and_stops_the_run(tmp_path:
             "__import__('socket').create_connection(('127.0.0.1', 9))",
             30,
             "raised: ",
-            "cage has no network and no files",
+            "sandbox has no network and no files",
         ),
     ],
 )

@@ -39,7 +39,7 @@ DESK = '''
 """Runs nothing here."""
 import os, time
 
-class Shop:
+class Desk:
     def reset(self, prompt, truth, colour, **row):
         self.colour, self.asked = colour, 0
 
