@@ -155,9 +155,8 @@ def test_much_of_a_day_becomes_several_parts(tmp_path: Path, clock: ManualClock,
 
 
 def test_one_log_that_cannot_be_looked_after_is_no_reason_to_leave_the_others(
-    tmp_path: Path, clock: ManualClock, monkeypatch: Any
+    tmp_path: Path, clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(maintenance.os, "nice", lambda _: 0)
     own = log(tmp_path, clock)
     made = note(own, texts("a"))
     own.close()

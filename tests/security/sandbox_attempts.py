@@ -92,7 +92,7 @@ def world(folder: Path) -> World:
         "port": tcp.getsockname()[1], "uport": udp.getsockname()[1], "ustream": str(folder / "us"),
         "udgram": str(folder / "ud"), "abstract": f"esc{os.getpid()}", "dev": os.stat(folder).st_dev,
         "outside": str(folder / "out"), "secret": str(folder / "out" / "secret"), "parent": os.getpid(),
-        "address": id(folder), "urged": str(folder / "urged"),
+        "address": id(folder), "urged": str(folder / "urged"), "niceness": os.nice(0),
     }  # fmt: skip
     return World(folder, config, heard)
 

@@ -423,7 +423,7 @@ def affinity_parent() -> Any:
 
 @attempt
 def nice_parent() -> Any:
-    os.setpriority(os.PRIO_PROCESS, C["parent"], 6)
+    os.setpriority(os.PRIO_PROCESS, C["parent"], C["niceness"])  # as it is: to raise it again needs root
     return "set"
 
 

@@ -108,7 +108,7 @@ def test_a_request_in_the_middle_of_a_swap_is_answered_by_the_version_that_took_
 
 UNFIT = [
     pytest.param({"failure": "Its files have changed."}, {}, "Its files have changed", id="does not load"),
-    pytest.param({"nan": True}, {}, "numbers that are none", id="answers NaN"),
+    pytest.param({"nan": True}, {}, "NaN or infinite numbers", id="answers NaN"),
     pytest.param({"seconds": 0.03}, {"slowest_ms": 10.0}, "too slow", id="is too slow"),
 ]
 

@@ -199,7 +199,6 @@ def write_part(target: Path, rows: pa.Table, metadata: dict[str, Any]) -> None:
 
 def main(root: str, *use_cases: str) -> int:
     """The logs of these use cases, or all. 1 where one of them could not be maintained: the others were."""
-    os.nice(10)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings, status = load(Path(root)).log, 0
     elapsed = Elapsed(Path(root), SystemClock())
@@ -216,6 +215,7 @@ def main(root: str, *use_cases: str) -> int:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # not in main(): whoever calls that in a process of its own keeps its priority
     sys.exit(main(*sys.argv[1:]))
 
 
