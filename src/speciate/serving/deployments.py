@@ -249,7 +249,7 @@ class DeploymentKeeper:
             watched.asked_to_end, watched.alive = state.pid, False
 
     def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
-        """Once for each process that is gone without a goodbye, and for each reason not to start."""
+        """One event for each process that died without a word, and for each reason not to start."""
         state, lived, watched.alive = folder.state(), watched.alive, False
         if state.problem and state.problem != watched.problem:
             self._say(folder, "slot.failed", problem=state.problem)
