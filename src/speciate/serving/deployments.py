@@ -340,13 +340,15 @@ def start_deployment(workspace: Workspace, use_case: str, **options: object) -> 
     except ValidationError as error:
         first = error.errors()[0]
         raise SpeciateError(
-            Code.INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "See `speciate slot start --help`."
+            Code.INVALID,
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            "See `speciate deployment start --help`.",
         ) from error
     if before and before.options != chosen and folder.alive():
         raise SpeciateError(
             Code.CONFLICT,
             f"The deployment of {use_case!r} runs with other options.",
-            f"Stop it first: speciate slot stop {use_case}",
+            f"Stop it first: speciate deployment stop {use_case}",
         )
     folder.create()
     folder.token()
@@ -361,7 +363,9 @@ def stop_deployment(workspace: Workspace, use_case: str) -> DeploymentView:
     folder = deployment_folder(workspace.folders, use_case)
     if folder.wanted() is None:
         raise SpeciateError(
-            Code.NOT_FOUND, f"There is no deployment of {use_case!r}.", f"speciate slot start {use_case} makes one."
+            Code.NOT_FOUND,
+            f"There is no deployment of {use_case!r}.",
+            f"speciate deployment start {use_case} makes one.",
         )
     folder.stop()
     return deployment_view(folder)
