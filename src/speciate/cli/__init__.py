@@ -138,7 +138,7 @@ def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
 def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
-    ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
+    ledger.add_argument("--image", "--picture", metavar="FILE.svg", help="draw the stages, too")
 
 
 def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
@@ -187,7 +187,7 @@ def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser])
     trace.add_argument("ref", metavar="REF", help="pred-..., DATASET, DATASET@v3, MODEL@v3, a base model")
     trace.add_argument("--example", metavar="ID", help="of the dataset: which models read it, and what they answered")
     trace.add_argument("--group", metavar="KEY", help="of the dataset, likewise")
-    trace.add_argument("--picture", metavar="FILE", help="write it as .svg or .png, too")
+    trace.add_argument("--image", "--picture", metavar="FILE", help="write it as .svg or .png, too")
 
 
 def _add_person_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
