@@ -41,6 +41,9 @@ _LONG_TEXT = 20
 """Characters on average."""
 MOST_TABLES = 8
 """Of a source whose heads are read to find a manifest; a dataset in shards has more."""
+_FIRST, _MOST_COLUMNS = 20, 50
+"""Cells that are looked at before a file is looked for; and columns, at most."""
+_SUFFIX = re.compile(r"\.\w{1,8}$")
 _UNLIKE = re.compile(r"[^\w-]+")
 _VOTERS = 25
 """Files that are opened to decide the modality of a column."""
@@ -151,9 +154,19 @@ def _columns_of_head(
 ) -> FileColumns:
     try:
         head = ask_head(context.pool, table.path, readable=found.readable)
+        head = head.select([name for name in head.column_names if _may_matter(head[name])][:_MOST_COLUMNS])
     except SpeciateError:
         return FileColumns(pa.table({}), [], [])  # reading it whole reports the fault
     return _file_columns(head, table.path.parent, inputs, never)
+
+
+def _may_matter(column: pa.ChunkedArray) -> bool:
+    """Whether its first cells are texts of which most end like file names, or are long: only those are looked up."""
+    if not pa.types.is_string(column.type):
+        return False
+    cells = [cell for cell in column.slice(0, _FIRST).to_pylist() if cell]
+    names = sum(_SUFFIX.search(cell) is not None for cell in cells)
+    return bool(cells) and (names > _MOSTLY * len(cells) or sum(map(len, cells)) >= _LONG_TEXT * len(cells))
 
 
 def _file_columns(table: pa.Table, folder: Path, inputs: Sequence[str], never: Sequence[str]) -> FileColumns:

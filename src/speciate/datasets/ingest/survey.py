@@ -157,6 +157,8 @@ def _join_named(
     )
     second = NamedTable(labels.path.name, table)
     readable = [any(name != REASON for name in each.column_names) for each in tables]
+    if not any(readable):
+        return list(tables), _NOT_JOINED
     together = concatenate([each for each, has_rows in zip(tables, readable, strict=True) if has_rows])
     joined = join(NamedTable(files[0].name, together), second, labels.key)
     made, start = list[pa.Table](), 0

@@ -153,6 +153,8 @@ def apart_warning(tables: Sequence[NamedTable], root: Path) -> str:
     first, *others = sorted(by_columns.values(), key=lambda each: -_length(each.table))
     own = set(first.table.column_names)
     second = max(others, key=lambda each: bool(own & set(each.table.column_names)))
+    if 2 * len(own & set(second.table.column_names)) > min(len(own), second.table.num_columns):
+        return ""  # files of the same rows, of which some lack a column
     shared = [name for name in first.table.column_names if name in second.table.column_names and name not in _ROLES]
     key = repr(clean(shared[0])) if shared else "a column that both have"
     names = [clean(each.name) for each in (first, second)]
