@@ -17,7 +17,7 @@ from speciate.datasets.inspect import contact_sheet, describe, query
 from speciate.datasets.similarity import nearest_neighbours
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
 from speciate.datasets.sources.listing import ELSEWHERE
-from speciate.datasets.sources.sandbox_calls import check_named_columns
+from speciate.datasets.sources.sandbox_calls import check_labels_file, check_named_columns
 from speciate.jobs.job import Job
 from speciate.predictions import answer_lookup
 from speciate.predictions.log_files import LOG
@@ -66,8 +66,8 @@ Where = Annotated[str | None, Field(description="SQL condition.")]
 
 class LabelsFile(Result):
     path: str
-    key: Annotated[str, Field(description="Column with path or file name.")]
-    column: str
+    key: Annotated[str, Field(description="Column with path or file name; of tables: the column that both share.")]
+    column: Annotated[str | None, Field(description="Label; null: join columns only.")] = None
 
 
 _COLUMNS_SHOWN = 60
@@ -183,10 +183,13 @@ def _source(
     """The source arguments for the job's spec: paths checked, inline rows in a blob of their own."""
     if source is not None and not source.startswith(ELSEWHERE):
         source = str(check_readable(app, source))
+    if labels is not None:
+        labels = labels.model_copy(update={"path": str(check_readable(app, labels.path))})
+        check_labels_file(app.pool, Path(labels.path), labels.key, labels.column)
     return {
         "source": source,
         "rows": store_inline_rows(app.workspace, rows) if rows is not None else None,
-        "labels": labels and {**labels.model_dump(), "path": str(check_readable(app, labels.path))},
+        "labels": labels and labels.model_dump(exclude_none=True),
         "reader": reader,
     }
 

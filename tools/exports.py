@@ -25,11 +25,19 @@ def export_dataset(
     format: Annotated[str, Field(description="list_options(kind='format')")],  # noqa: A002 - the tool's argument
     path: Annotated[str, Field(description="New folder.")],
     identified: Annotated[bool, Field(description="DICOM files leave with the names of people in them.")] = False,
+    partial: Annotated[bool, Field(description="Also partial rows, such as series that lack a slice.")] = False,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites."""
-    spec = make_spec(ExportSpec, dataset=dataset, format=format, path=check_writable(app, path), identified=identified)
+    spec = make_spec(
+        ExportSpec,
+        dataset=dataset,
+        format=format,
+        path=check_writable(app, path),
+        identified=identified,
+        partial=partial,
+    )
     return start_job(app, EXPORT, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 

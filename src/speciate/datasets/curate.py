@@ -22,6 +22,7 @@ from speciate.datasets import next_version, operations, splits, version_rows
 from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import quality_report, split_report
+from speciate.datasets.leaks import leak_warnings
 from speciate.datasets.next_version import NewVersion, pack_version
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
@@ -200,10 +201,11 @@ def run(run: Run) -> dict[str, Any]:
     sealed = next_version.seal_changed(
         run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest
     )
-    split = split_report(rows, parent.modality, made=True) | how
+    split = split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs) | how
     warnings = [
         *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
         *splits.missing_label_warnings(split["missing_labels"]),
+        *leak_warnings(split),
     ]
     report = quality_report(rows) | {"split": split, "warnings": [*warnings, *shares]}
     return pack_version(

@@ -20,6 +20,7 @@ from speciate.datasets import next_version, splits, version_rows
 from speciate.datasets.columns import FINGERPRINT, class_name, with_column
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import MISSING, WITHOUT_LABEL, carry_report, quality_report, split_report
+from speciate.datasets.leaks import leak_warnings
 from speciate.datasets.next_version import collect, commit, pack_version
 from speciate.datasets.roles import label_column
 from speciate.datasets.splits import FRACTIONS, append_rows
@@ -109,14 +110,19 @@ def run(run: Run) -> dict[str, Any]:
     report = carry_report(payload.report)
     found = quality_report(rows)
     untrusted = report.get("untrusted", {}) | found["untrusted"]
-    audit = split_report(rows, parent.modality, made=payload.deals) | how
+    audit = split_report(rows, parent.modality, made=payload.deals, inputs=parent.inputs) | how
     return pack_version(
         sealed,
         parents=(parent.ref,),
         operation={"op": "label", "source": payload.source, "changed": changed},
         report=report
         | found
-        | {"untrusted": untrusted, "split": audit, "warnings": splits.missing_label_warnings(audit["missing_labels"])},
+        | {
+            "untrusted": untrusted,
+            "set_aside": found["refused"],
+            "split": audit,
+            "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+        },
         result={"changed": changed, "removed": removed, "parent": parent.ref},
         onto=payload.onto,
     )

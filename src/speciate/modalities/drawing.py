@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +51,31 @@ def text_card(text: str) -> Pixels:
     for i, line in enumerate(lines):
         draw.text((4, 4 + i * _LINE_HEIGHT), line, fill="black")
     return np.asarray(card)
+
+
+def draw_boxes(image: Pixels, size: tuple[int, int], boxes: Sequence[tuple[str, Sequence[float]]]) -> Pixels:
+    """The thumbnail of an image of this width and height with boxes [x, y, width, height] in its pixels.
+
+    A category has one colour in every image; its name stands above the box unless the box is tiny.
+    """
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(np.ascontiguousarray(image))
+    draw = ImageDraw.Draw(canvas)
+    across, down = canvas.width / size[0], canvas.height / size[1]
+    for name, (x, y, width, height) in boxes:
+        colour = _COLOURS[zlib.crc32(name.encode("utf-8", "replace")) % len(_COLOURS)]
+        left, top = max(0.0, x * across), max(0.0, y * down)
+        right, bottom = min(canvas.width - 1.0, (x + width) * across), min(canvas.height - 1.0, (y + height) * down)
+        if right < left or bottom < top:
+            continue
+        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+        shown = "".join(map(_drawable, name))[:20]
+        if shown.strip() and right - left >= _LINE_HEIGHT:
+            above, wide = max(0.0, top - _LINE_HEIGHT), draw.textlength(shown) + 5
+            draw.rectangle((left, above, left + wide, above + _LINE_HEIGHT), fill=colour)
+            draw.text((left + 3, above), shown, fill="white")
+    return np.asarray(canvas)
 
 
 def _drawable(character: str) -> str:

@@ -21,8 +21,9 @@ from speciate.models.search.ranking import SearchResult
 from speciate.models.search.search_query import Query, not_published
 from speciate.refs import SPLITS, dataset_ref
 from speciate.server.tool_api import NextAction
+from speciate.tasks.example_targets import usual_task
 from speciate.use_cases import CONSTANT, UseCase
-from speciate.vocabulary import TASKS, Task, task_named
+from speciate.vocabulary import task_named
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
@@ -45,23 +46,21 @@ def after_dataset(database: Database, ref: str) -> tuple[NextAction, ...]:
 
 
 def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
-    """`specialize` where a use case could take it, else the use case; nothing for what is unlabelled. What was logged
+    """`specialize` where a use case could take it, else the use case; nothing where there is no target. What was logged
     is for the use case that was asked, whatever task its labels look like."""
     manifest = found.manifest
-    if manifest.label is None:
+    usual = task_named(usual_task(manifest) or "")
+    if usual is None:
         return ()
     names = use_cases.names(database)
     if (asker := _use_case_of_log(database, found)) in names:
         return (_specialize(asker, manifest),)
     for name in names:
         task = task_named(use_cases.get(database, name).task)
-        if task is not None and _task_suits(task, manifest):
+        if task is not None and task.suits(manifest.modality) and task.family == usual.family:
             return (_specialize(name, manifest),)
-    task = next((task for task in TASKS.values() if _task_suits(task, manifest)), None)
-    if task is None:
-        return ()
     arguments = {
-        "name": f"{manifest.name}-use", "task": task.name, "objective": {"metric": task.default_metric},
+        "name": f"{manifest.name}-use", "task": usual.name, "objective": {"metric": usual.default_metric},
     }  # fmt: skip
     return (NextAction(tool="define_use_case", arguments=arguments),)
 
@@ -78,11 +77,6 @@ def _use_case_of_log(database: Database, found: Version) -> str:
         if source.startswith(f"{answer_log.KIND}:"):
             return answer_log.parse(source).use_case
     return ""
-
-
-def _task_suits(task: Task, manifest: Manifest) -> bool:
-    family = "regression" if manifest.numeric else "classification"
-    return manifest.modality in task.modalities and task.family == family
 
 
 def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:

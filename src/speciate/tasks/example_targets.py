@@ -7,13 +7,14 @@ from typing import Any
 
 from speciate.datasets.columns import class_name
 from speciate.datasets.loading.loader import Example
+from speciate.datasets.targets import natural_target, usual_columns
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.tasks.families import preference
 from speciate.tasks.families.forecasting import usual_horizon
 from speciate.tasks.task import TaskExample, TaskTerms
 from speciate.tasks.task_heads import TASK_HEADS
-from speciate.vocabulary import TASKS, Family, find_task
+from speciate.vocabulary import TASKS, Family, find_task, task_named
 
 _OF_CLASSES: tuple[Family, ...] = ("classification", "ordinal", "regression", "retrieval", "anomaly")
 """Families whose targets are labels or numbers as datasets store them."""
@@ -23,12 +24,7 @@ TARGET_IN_MEDIA: tuple[Family, ...] = ("forecasting", "control")
 """Families whose targets are in the media."""
 
 
-_NAMED: dict[Family, tuple[str, ...]] = {
-    "detection": ("objects",),
-    "segmentation": ("objects", "mask"),
-    "generation": ("completion", "answer", "response", "output", "chosen"),
-}
-"""Usual names of target columns: of the COCO reader, of volumes, of data for language models."""
+_VOLUMES = ("dicom", "nifti")
 _TEXT_MODALITIES = {kind for task in TASKS.values() if task.family == "generation" for kind in task.modalities}
 
 
@@ -42,10 +38,28 @@ def usual_target(manifest: Manifest, task: str) -> str | None:
     family = find_task(task).family
     if family in TARGET_IN_MEDIA:
         return None
-    named_so = _NAMED["generation"] if task == preference.PREFERENCE else _NAMED.get(family, ())
+    named_so = usual_columns("generation" if task == preference.PREFERENCE else family, manifest.modality)
     given = [name for name in named_so if name in manifest.columns and name not in manifest.inputs]
     named = next(iter(given), None)
     return named or manifest.label
+
+
+def usual_task(manifest: Manifest) -> str | None:
+    """The task that the examples are made for; None where they have no label and nothing else tells.
+
+    Whole numbers are classes, as a dataset stores them.
+    """
+    prefix = task_prefix(manifest.modality)
+    of_label = f"{prefix}-{'regression' if manifest.numeric else 'classification'}"
+    if manifest.label is not None and task_named(of_label) is not None:
+        return of_label
+    natural = natural_target(manifest.modality, manifest.inputs, manifest.columns)
+    return natural.task if natural else None
+
+
+def task_prefix(modality: str) -> str:
+    """How names of tasks on one label begin."""
+    return "volume" if modality in _VOLUMES else modality
 
 
 def answer_columns(manifest: Manifest) -> tuple[str, ...]:
@@ -53,7 +67,7 @@ def answer_columns(manifest: Manifest) -> tuple[str, ...]:
     or if the examples are neither text nor images."""
     if manifest.modality not in _TEXT_MODALITIES:
         return ()
-    named = dict.fromkeys((*_NAMED["generation"], preference.REJECTED))
+    named = dict.fromkeys((*usual_columns("generation", manifest.modality), preference.REJECTED))
     return tuple(
         name for name in named if name in manifest.columns and name not in manifest.inputs and name != manifest.label
     )

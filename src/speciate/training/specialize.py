@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
 from speciate.datasets import splits, versions
+from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.evaluated_models import find_incumbent
@@ -139,7 +140,11 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
-            **({"warnings": warnings} if (warnings := splits.warnings_of_report(version.report)) else {}),
+            **(
+                {"warnings": warnings}
+                if (warnings := [*splits.warnings_of_report(version.report), *leaks_of_report(version.report)])
+                else {}
+            ),
         },
     )
 

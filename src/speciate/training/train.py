@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from speciate import use_cases
 from speciate.datasets import next_version, versions
+from speciate.datasets.leaks import leaks_of_report
+from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_rows import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
@@ -22,7 +24,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.models import model_folder, registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.refs import check_name, dataset_ref
-from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, usual_target
+from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, task_prefix, usual_target, usual_task
 from speciate.tasks.families import preference
 from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.task import TaskTerms
@@ -57,7 +59,6 @@ _MEMORY_MB, _OF_A_NETWORK_MB = {"classical": 1000, "probe": 1500, "slda": 1500},
 _PRELOAD = {"classical": "classical", **dict.fromkeys(LANGUAGE_PARAMETERS, "language")}
 _ON_GPU = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
 """Where settings.toml says `capacity.gpu`."""
-_VOLUMES = ("dicom", "nifti")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 """Types of columns."""
@@ -72,8 +73,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     check_name("model", spec.name)
     registry.check_free(database, spec.name)
     use_case = use_cases.get(database, spec.use_case) if spec.use_case else None
-    manifest = versions.resolve(database, spec.dataset)
-    dataset = manifest.ref
+    found = versions.version(database, spec.dataset)
+    manifest, dataset = found.manifest, found.manifest.ref
     _check_whole(spec.dataset, manifest)
     task = _task(spec, use_case, manifest, workspace)
     target = _target(spec, use_case, manifest, task)
@@ -139,6 +140,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             "target": target,
             "base_model": candidate.base_model,
             "metric": payload.objective.metric,
+            **({"warnings": leaks} if (leaks := leaks_of_report(found.report)) else {}),
         },
         preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
     )
@@ -203,8 +205,10 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspa
 
 def _usual_task(spec: TrainSpec, manifest: Manifest) -> str:
     """What the values of the target look like. INVALID where they could be several things."""
-    prefix, label = _prefix(manifest.modality), is_label(manifest, spec.target)
+    prefix, label = task_prefix(manifest.modality), is_label(manifest, spec.target)
     if label and manifest.label is None:
+        if (natural := usual_task(manifest)) is not None:
+            return natural
         tasks = [
             name
             for name, task in TASKS.items()
@@ -217,6 +221,8 @@ def _usual_task(spec: TrainSpec, manifest: Manifest) -> str:
             f"{' or '.join(tasks)}.",
         )
     kind = "" if label else manifest.columns.get(spec.target or "", "")
+    if manifest.modality == "image" and holds_boxes(kind):
+        return "object-detection"
     if kind.endswith("[]") or (label and manifest.labels and all(name.startswith("[") for name in manifest.labels)):
         raise SpeciateError(
             Code.INVALID,
@@ -241,10 +247,6 @@ def _check_whole(asked: str, manifest: Manifest) -> None:
             f"names {split!r}.",
             f"Call again with dataset={manifest.ref!r}.",
         )
-
-
-def _prefix(modality: str) -> str:
-    return "volume" if modality in _VOLUMES else modality
 
 
 def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task: Task) -> str | None:

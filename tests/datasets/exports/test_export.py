@@ -77,6 +77,25 @@ def test_usable_rows_leave_and_the_others_are_listed(workspace: Workspace, tmp_p
     assert set(files(tmp_path / "out")) == wanted
 
 
+def test_partial_rows_leave_on_request_and_are_named(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [{**row, "split": "train"} for row in data.review_rows(12)]
+    rows[3] |= {"quality": "partial", "reason": "One slice is missing."}
+    rows[4] |= {"quality": "refused", "reason": "A copy."}
+    seal(workspace, "reviews", rows, inputs=("text",), label="label")
+    made = [
+        data.run_job(
+            workspace, "export", dataset="reviews", format="csv", path=tmp_path / str(partial), partial=partial
+        )
+        for partial in (False, True)
+    ]
+    assert [each["report"]["examples"] for each in made] == [10, 11]
+    assert [each["report"]["set_aside"] for each in made] == [{"partial": 1, "refused": 1}, {"refused": 1}]
+    assert made[1]["report"]["notes"][-1] == (
+        "1 rows are partial and were exported on request. rows#4: One slice is missing."
+    )
+    assert len(made[0]["report"]["notes"]) == len(made[1]["report"]["notes"]) - 1
+
+
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "hf", "webdataset"])
 def test_the_same_version_gives_the_same_bytes(format_: str, workspace: Workspace, tmp_path: Path) -> None:
     reviews(workspace)

@@ -16,6 +16,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from speciate.datasets import version_rows
+from speciate.datasets.gathering.dicom_headers import read_headers
 from speciate.datasets.sources.labels import order_labels
 from speciate.datasets.sources.listing import Listing
 from speciate.datasets.sources.prepare import prepare_source
@@ -95,8 +96,11 @@ def test_a_mess_is_sorted_and_faults_are_named(workspace: Workspace, tmp_path: P
     assert refused[1].startswith("A copy of '")
     assert refused[2].startswith("An index of DICOM files (DICOMDIR)")
     assert refused[3] == "No DICOM file, though it is called one."
+    whose = {str(row["reason"])[:9]: row["group_key"] for row in found if row["quality"] == "refused"}
+    assert whose["A copy of"] == "P1"
     report = version(workspace.database, "set").report
-    assert report["set_aside"] == 4
+    assert report["set_aside"] == report["refused"] == 4
+    assert report["warnings"][0].startswith("3 refused DICOM files hold, or may hold, names or ids of patients")
     notes = report["untrusted"]["notes"]
     assert "32 DICOM files are 4 examples of 2 patients." in notes[0]
     assert notes[-1] == "Of 36 files 32 are in examples and 4 are excluded."
@@ -242,3 +246,21 @@ def test_a_directory_of_real_files_is_read(workspace: Workspace, tmp_path: Path)
     used = [row for row in found if row["quality"] != "refused"]
     assert sum(row["instances"] for row in used) == 31
     assert {row["patient"] for row in used} == {"77654033", "98890234"}
+
+
+def test_what_is_no_dicom_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    whole = samples.encoded(samples.series()[0])
+    cases = {
+        "moved.dcm": (b"xx" + whole, "A damaged DICOM file: its header does not begin where it should"),
+        "photo.dcm": (b"\x89PNG\r\n\x1a\n" + bytes(200), "No DICOM file but a PNG image."),
+        "empty.dcm": (b"", "The file is empty."),
+        "note.dcm": (b"A letter about a scan.\n" * 9, "No DICOM file, though it is called one."),
+        "note.txt": (b"A letter about a scan.\n" * 9, "No DICOM file."),
+    }
+    for name, (content, _) in cases.items():
+        (tmp_path / name).write_bytes(content)
+    answers = read_headers({"paths": [str(tmp_path / name) for name in cases]})["headers"]
+    assert [answer["kind"] for answer in answers] == ["none"] * len(cases)
+    for answer, (_, reason) in zip(answers, cases.values(), strict=True):
+        assert answer["reason"].startswith(reason)
+    assert [answer.get("named") for answer in answers] == [True, False, False, False, False]

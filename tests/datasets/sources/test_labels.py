@@ -93,7 +93,7 @@ def test_a_packed_file_may_be_called_without_both_of_its_suffixes() -> None:
     assert order_labels(rows, "scan", files, Path("/labels.csv")).table["kind"].to_pylist() == ["2", "1", "3"]
 
 
-def test_labels_beside_a_table_are_refused(workspace: Workspace, tmp_path: Path) -> None:
+def test_labels_for_a_table_need_a_key_that_both_have(workspace: Workspace, tmp_path: Path) -> None:
     source = data.review_csv(tmp_path / "reviews.csv", 20)
-    with pytest.raises(SpeciateError, match="the source is a table"):
+    with pytest.raises(SpeciateError, match=r"'reviews\.csv' has no such column; did you mean 'film'"):
         ingest(workspace, source, [("file", "kind"), ("a", "b")])

@@ -144,11 +144,11 @@ def test_labels_named_as_coco(context: SourceContext, tmp_path: Path) -> None:
     assert [row["label"] for row in labels(found).values()] == ["cat", "dog"]
 
 
-def test_labels_for_a_table_or_in_no_table_are_refused(context: SourceContext, tmp_path: Path) -> None:
+def test_labels_for_a_table_are_joined_later_and_in_no_table_refused(context: SourceContext, tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("a,b\n1,2\n")
-    with pytest.raises(SpeciateError, match="the source is a table"):
-        prepare_source(tmp_path / "a.csv", context, labels=LabelsFile(tmp_path / "b.csv", "a"))
+    wanted = LabelsFile(tmp_path / "b.csv", "a")
+    assert prepare_source(tmp_path / "a.csv", context, labels=wanted).join == wanted
     folder = images(tmp_path / "set", "1.png")
     (tmp_path / "labels.docx").write_bytes(b"x")
     with pytest.raises(SpeciateError, match="is not a CSV, JSON"):

@@ -172,3 +172,44 @@ def test_an_image_shows_the_chain_and_is_the_same_each_time() -> None:
     assert (picture == PROTEIN.thumbnail(PROTEIN.decode(mmcif(small())))).all()
     several = PROTEIN.thumbnail(PROTEIN.decode(deposited("2gtl.cif")))
     assert len(np.unique(several.reshape(-1, 3), axis=0)) > 500
+
+
+def unclosed(residues: int, declared: int) -> bytes:
+    """An mmCIF whose atoms come last, without `#`, of a chain that declares its sequence."""
+    document = gemmi.cif.read_string(mmcif(small(residues=residues)))
+    block = document[0]
+    atoms = block.find_mmcif_category("_atom_site.")
+    rows = [list(row) for row in atoms]
+    tags = list(atoms.tags)
+    own, given = tags.index("_atom_site.label_seq_id"), tags.index("_atom_site.auth_seq_id")
+    for row in rows:
+        row[own] = str(int(row[given]) - int(rows[0][given]) + 1)
+    made = gemmi.cif.Document()
+    new = made.add_new_block("made")
+    sequence = new.init_loop("_entity_poly_seq.", ["entity_id", "num", "mon_id"])
+    entity = rows[0][tags.index("_atom_site.label_entity_id")]
+    for number in range(1, declared + 1):
+        sequence.add_row([entity, str(number), "ALA"])
+    loop = new.init_loop("", tags)
+    for row in rows:
+        loop.add_row(row)
+    return made.as_string().rstrip().rstrip("#").rstrip().encode() + b"\n"
+
+
+def test_an_unclosed_list_of_atoms_is_whole_if_it_reaches_the_declared_end() -> None:
+    assert len(sequence_of(PROTEIN.decode(unclosed(9, 9)))) == 9
+    short = refused(unclosed(9, 12))
+    assert short.quality == "partial"
+    assert "add a last line '#'" in short.detail
+
+
+def test_reasons_name_the_file_and_not_a_sequence() -> None:
+    table = b"data_table\nloop_\n_a_b\n1\n2\n"
+    for data, reason in (
+        (gzip.compress(b"not a structure"), "A gzip file that holds neither a PDB nor an mmCIF file"),
+        (table, "A CIF file that holds no macromolecule"),
+    ):
+        with pytest.raises(DecodeError, match=reason):
+            PROTEIN.decode(data)
+    late = b"data_x\n" + b"# a comment\n" * 800 + mmcif(small()).partition(b"\n")[2]
+    assert sequence_of(PROTEIN.decode(gzip.compress(late))) == sequence_of(PROTEIN.decode(mmcif(small())))

@@ -31,6 +31,7 @@ from speciate.modalities.medical.deidentification.profile import (
     parse_profile,
     rows,
 )
+from speciate.modalities.medical.deidentification.proof import search
 from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, shift_date
 
 KEY = Pseudonyms(b"k" * 32)
@@ -317,3 +318,25 @@ def test_known_words_stay_in_their_order(text: str, rest: str) -> None:
 @given(st.text())
 def test_cleaning_twice_is_cleaning_once(text: str) -> None:
     assert keep_known_words(keep_known_words(text)) == keep_known_words(text)
+
+
+def test_the_proof_counts_the_values_that_were_searched_for_and_finds_none() -> None:
+    for name in REAL[:4]:
+        made = deidentify(Path(str(get_testdata_file(name))).read_bytes(), parse_profile("basic"), KEY)
+        assert made.still_there == ()
+        assert len(made.originals) > 5
+        assert not any(value.encode("latin-1", "replace") in made.data for value in made.originals if len(value) > 12)
+
+
+def test_a_value_that_is_left_somewhere_is_found() -> None:
+    before = {0x00100010: {"Smith^Anna"}, 0x00080080: {"St. Mary"}, 0x0008103E: {"HEAD"}, 0x00080070: {"Phantom"}}
+    left = search(before, {0x00080070: {"Phantom"}}, {"Smith", "Anna"}, b"..Anna..Phantom..head", keep_known_words_only)
+    assert left.originals == {"Smith^Anna", "St. Mary", "Smith", "Anna"}
+    assert left.found == (0x00100010,)
+    clean = search(before, {}, {"Smith"}, b"..Annabel, blacksmith..", keep_known_words_only)
+    assert clean.found == ()
+    assert search({1: {"1.2.3"}}, {}, (), b"1.2.3.4", keep_known_words_only).found == ()
+
+
+def keep_known_words_only(value: str) -> bool:
+    return keep_known_words(value) == value

@@ -14,9 +14,9 @@ from typing import Any
 from speciate.datasets.exports.cells import as_json
 from speciate.datasets.exports.file_names import UniqueNames
 from speciate.datasets.exports.format import ExportContent, Piece, ReportProgress, WriteReport, has_files
+from speciate.datasets.readers.coco import OBJECTS
 from speciate.datasets.versions import Manifest
 
-OBJECTS = "objects"
 _CATEGORY = ("category", "categories", "category_name", "label", "category_id")
 _KEPT = ("iscrowd", "segmentation")
 """Passed on as they are; a segmentation may be JSON in a cell of text."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import exports, version_rows
-from speciate.datasets.columns import WINDOW_START, WINDOW_STOP
+from speciate.datasets.columns import CONTENT, WINDOW_START, WINDOW_STOP
 from speciate.datasets.exports.card import ExportSummary, card, lineage
 from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.exports.format import (
@@ -45,6 +45,7 @@ from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Workspace
 
 EXCLUDED_FILE = "set_aside.csv"
+_SHOWN = 5
 _EXCLUDED_COLUMNS = ["id", "split", "label", "quality", "reason", "source"]
 
 
@@ -56,6 +57,8 @@ class ExportSpec(BaseModel):
     """Absolute; nothing is there yet."""
     identified: bool = False
     """Whether files may leave that name people."""
+    partial: bool = False
+    """Whether rows of quality partial leave, too, such as series that lack a slice; the report names them."""
 
 
 class Payload(BaseModel):
@@ -68,6 +71,7 @@ class Payload(BaseModel):
     format: str
     path: Path
     identified: bool = False
+    partial: bool = False
 
 
 def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
@@ -85,6 +89,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
         format=spec.format,
         path=spec.path,
         identified=spec.identified,
+        partial=spec.partial,
     )
     resolved = {"dataset": manifest.ref, "split": ref.split, "format": spec.format, "path": str(spec.path)}
     return Plan(
@@ -106,10 +111,12 @@ def run(run: Run) -> dict[str, Any]:
     manifest, split = chain[0].manifest, payload.split
     chosen = exports.fitting(payload.format, manifest)
     rows = version_rows.read(run.folders, manifest, splits=None if split is None else [split])
-    usable = pc.equal(rows["quality"], "ok")
-    check_rows(rows.filter(usable), manifest, identified)
     packs = PackReader(run.folders.root / pack for pack in manifest.packs) if has_files(manifest) else None
     try:
+        usable = pc.equal(rows["quality"], "ok")
+        if payload.partial:
+            usable = pc.or_(usable, _incomplete(rows, packs, needs_rewriting=holds_dicom(manifest) and not identified))
+        check_rows(rows.filter(usable), manifest, identified)
         export = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(
             folders=run.folders
         )
@@ -119,6 +126,8 @@ def run(run: Run) -> dict[str, Any]:
             excluded = rows.filter(pc.invert(usable))
             escaped = written.escaped + _write_excluded(excluded, folder)
             exported = _summarise_export(export, chosen, written, excluded, split)
+            notes = (*exported.notes, *_notes_on_partial(rows.filter(usable)), *_notes_on_identities(chain))
+            exported = exported._replace(notes=notes)
             (folder / "README.md").write_text(card(redact_history(chain, identified), exported), encoding="utf-8")
             marker = _marker(export, chosen, written.escaped)
             if marker is not None:
@@ -133,6 +142,36 @@ def run(run: Run) -> dict[str, Any]:
             packs.close()
     fault("export_after_rename")
     return result
+
+
+def _incomplete(rows: pa.Table, packs: PackReader | None, *, needs_rewriting: bool) -> pa.ChunkedArray:
+    """(N,) bool: partial rows whose media are stored and, if they must be, de-identified."""
+    found = pc.equal(rows["quality"], "partial")
+    if packs is not None:
+        stored = [content is not None and content in packs for content in rows[CONTENT].to_pylist()]
+        found = pc.and_(found, pa.array(stored))
+    if needs_rewriting and COLUMN in rows.column_names:
+        found = pc.and_(found, pc.is_valid(rows[COLUMN]))
+    return found
+
+
+def _notes_on_partial(rows: pa.Table) -> list[str]:
+    """Which of the exported rows are partial, and why."""
+    partial = rows.filter(pc.equal(rows["quality"], "partial"))
+    if not partial.num_rows:
+        return []
+    shown = [f"{row['source']}: {row['reason']}" for row in partial.slice(0, _SHOWN).to_pylist()]
+    more = f" And {partial.num_rows - _SHOWN:,} more." if partial.num_rows > _SHOWN else ""
+    return [f"{partial.num_rows:,} rows are partial and were exported on request. {' '.join(shown)}{more}"]
+
+
+def _notes_on_identities(chain: Sequence[Version]) -> list[str]:
+    """The proof of the newest de-identification, if the version has one."""
+    for each in chain:
+        for step in reversed(each.report.get("steps") or ()):
+            if step.get("op") == DEIDENTIFY.name and "proof" in step.get("audit", {}):
+                return [f"De-identification: {step['audit']['proof']['says']}"]
+    return []
 
 
 def _sealed_files(manifest: Manifest) -> list[str]:

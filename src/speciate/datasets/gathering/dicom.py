@@ -60,6 +60,16 @@ class _SortedFiles(NamedTuple):
     whole: list[SourceFile]
     """Bundles, which are examples already."""
     excluded: list[ExcludedFile]
+    whose: dict[str, dict[str, str]]
+    """Name of a file -> its patient, study and series."""
+    named: set[str]
+    """Names of files that name a patient and may be excluded."""
+
+
+_NAMED = (
+    "{count:,} refused DICOM files hold, or may hold, names or ids of patients in clear. They are not in the dataset, "
+    "so de-identification does not rewrite them: do not pass on the source folder."
+)
 
 
 def gather(found: Listing, context: SourceContext) -> Listing:
@@ -67,7 +77,7 @@ def gather(found: Listing, context: SourceContext) -> Listing:
 
     A listing without any is left as it is: each of its files then reports its own fault.
     """
-    known, annotations, whole, excluded = _sort_files(found, context)
+    known, annotations, whole, excluded, whose, named = _sort_files(found, context)
     known, twice = without_copies(_with_digests(known, found, context))
     excluded += [ExcludedFile(each.file.name, f"A copy of {each.of.name!r}.") for each in twice]
     made, without = _examples_with_images(group_into_examples(known))
@@ -84,7 +94,12 @@ def gather(found: Listing, context: SourceContext) -> Listing:
     )
     listing = with_masks(listing, scans, annotations, context)
     inside = len(whole) + sum(len(each.files) for each in made)
-    return listing._replace(notes=(*listing.notes, *_account(listing, inside, annotations)))
+    count = sum(item.name in named for item in listing.excluded)
+    return listing._replace(
+        known={item.name: whose[item.name] for item in listing.excluded if item.name in whose},
+        notes=(*listing.notes, *_account(listing, inside, annotations)),
+        remarks=(*listing.remarks, *([_NAMED.format(count=count)] if count else [])),
+    )
 
 
 def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -> tuple[str, ...]:
@@ -99,28 +114,38 @@ def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -
 
 
 def _sort_files(found: Listing, context: SourceContext) -> _SortedFiles:
-    sorted_ = _SortedFiles([], [], [], [])
+    known, annotations, whole = list[FileWithHeader](), list[Annotation](), list[SourceFile]()
+    excluded, whose, named = list[ExcludedFile](), dict[str, dict[str, str]](), set[str]()
     for file, answer in zip(
         found.files, _ask_about_files(_HEADERS, "headers", found.files, found, context), strict=True
     ):
         if isinstance(answer, str):
-            sorted_.excluded.append(ExcludedFile(file.name, answer))
+            excluded.append(ExcludedFile(file.name, answer))
         elif answer["kind"] == "bundle":
-            sorted_.whole.append(file)
+            whole.append(file)
         elif answer["kind"] == "none":
-            sorted_.excluded.append(ExcludedFile(file.name, str(answer["reason"])))
+            excluded.append(ExcludedFile(file.name, str(answer["reason"])))
+            named |= {file.name} if answer.get("named") is True else set()
         else:
             header = _header(answer)
+            named |= {file.name} if header.named else set()
+            whose[file.name] = _columns_of(header)
             if header.modality in _REGIONS:
                 of_series = tuple(map(str, answer["of_series"]))
                 regions = Annotation(file, header.modality, of_series, header.frame_of_reference, str(answer["when"]))
-                sorted_.annotations.append(regions)
+                annotations.append(regions)
             elif header.modality in NOT_IMAGES:
                 reason = f"A DICOM file that is no image: {NOT_IMAGES[header.modality]} ({header.modality})."
-                sorted_.excluded.append(ExcludedFile(file.name, reason))
+                excluded.append(ExcludedFile(file.name, reason))
             else:
-                sorted_.known.append(FileWithHeader(file, header))
-    return sorted_
+                known.append(FileWithHeader(file, header))
+    return _SortedFiles(known, annotations, whole, excluded, whose, named)
+
+
+def _columns_of(header: Header) -> dict[str, str]:
+    """The columns that tell whose an excluded file is."""
+    columns = {"patient": header.patient, "study": header.study, "series": header.series}
+    return {name: value for name, value in columns.items() if value}
 
 
 def _with_digests(known: Sequence[FileWithHeader], found: Listing, context: SourceContext) -> list[FileWithHeader]:

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
+from speciate.datasets.sources.file_kinds import kind_of
 from speciate.datasets.sources.listing import SourceFile
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
 from speciate.modalities.medical.dicom import patient_of
-from speciate.modalities.medical.dicom_elements import DEFLATED, looks_like_dicom, pick_elements
+from speciate.modalities.medical.dicom_elements import DEFLATED, MAGIC, looks_like_dicom, pick_elements
 from speciate.modalities.medical.dicom_geometry import orientations
 from speciate.modalities.medical.dicom_instances import NOT_IMAGES, number_value, number_values, text_value
 
@@ -40,7 +41,7 @@ _HEAD = 1 << 16  # bytes in which most headers end
 TAGS = [
     "AccessionNumber", "AcquisitionNumber", "AcquisitionTime", "Columns", "DiffusionBValue", "EchoNumbers",
     "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
-    "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID", "ReferencedFrameOfReferenceSequence",
+    "IssuerOfPatientID", "Modality", "NumberOfFrames", "PatientID", "PatientName", "ReferencedFrameOfReferenceSequence",
     "ReferencedSeriesSequence", "ContentDate", "ContentTime", "StructureSetDate", "StructureSetTime",
     "Rows", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "TemporalPositionIdentifier",
     "TriggerTime",
@@ -50,7 +51,8 @@ _NUMBERS = {
     "DiffusionBValue": 0x00189087, "EchoNumbers": 0x00180086, "FrameOfReferenceUID": 0x00200052,
     "ImageOrientationPatient": 0x00200037, "ImagePositionPatient": 0x00200032, "ImageType": 0x00080008,
     "InstanceNumber": 0x00200013, "IssuerOfPatientID": 0x00100021, "Modality": 0x00080060,
-    "NumberOfFrames": 0x00280008, "PatientID": 0x00100020, "Rows": 0x00280010, "SOPClassUID": 0x00080016,
+    "NumberOfFrames": 0x00280008, "PatientID": 0x00100020, "PatientName": 0x00100010,
+    "Rows": 0x00280010, "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018, "SeriesInstanceUID": 0x0020000E, "StudyInstanceUID": 0x0020000D,
     "TemporalPositionIdentifier": 0x00200100, "TriggerTime": 0x00181060,
 }  # fmt: skip
@@ -59,6 +61,10 @@ _QUICK = frozenset((*_NUMBERS.values(), _CHARSET))
 _DOUBLES = ("DiffusionBValue",)
 _PLAIN = {"": "iso8859", "ISO_IR 6": "iso8859", "ISO_IR 100": "latin_1", "ISO_IR 192": "utf-8"}
 """Character sets in which no byte within a letter looks like the backslash between values."""
+_UID_ROOT = b"1.2.840.10008."
+"""Begins the UIDs of the standard, of which every DICOM file names some."""
+_FAR = 1024
+_DAMAGED = "A damaged DICOM file: its header does not begin where it should, so nothing in it can be trusted."
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _CHUNK = 1 << 20
 
@@ -83,6 +89,8 @@ class Header:
     position: Sequence[float] | None
     orientation: Sequence[float] | None
     stacks: Sequence[str]
+    named: bool = False
+    """Whether it holds the name or the id of a patient."""
 
 
 class Annotation(NamedTuple):
@@ -241,10 +249,23 @@ def _header(path: str) -> dict[str, Any]:
         if is_bundle(head) and find("dicom").sniff(head, os.path.basename(path)):
             return {"kind": "bundle"}
         if not looks_like_dicom(head):
-            called = path.lower().endswith((".dcm", ".dicom"))
-            return {"kind": "none", "reason": f"No DICOM file{', though it is called one' if called else ''}."}
+            reason = _why_no_dicom(head, path)
+            return {"kind": "none", "reason": reason, "named": reason == _DAMAGED}
         quick = read_from_head(head)
         return quick if quick is not None else read_with_pydicom(file)
+
+
+def _why_no_dicom(head: bytes, path: str) -> str:
+    """Whether it is another file, or a damaged one."""
+    if not head:
+        return "The file is empty."
+    kind = kind_of(head)
+    if kind is not None:
+        return f"No DICOM file but {kind.what}."
+    called = path.lower().endswith((".dcm", ".dicom", ".ima"))
+    if _UID_ROOT in head or (called and MAGIC in head[:_FAR]):
+        return _DAMAGED
+    return f"No DICOM file{', though it is called one' if called else ''}."
 
 
 def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
@@ -256,7 +277,8 @@ def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
     meta = found.file_meta
     ends = meta.get("TransferSyntaxUID") != DEFLATED and file.tell() >= os.fstat(file.fileno()).st_size
     if meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
-        return {"kind": "none", "reason": "An index of DICOM files (DICOMDIR): the files say themselves what they are."}
+        reason = "An index of DICOM files (DICOMDIR): the files say themselves what they are."
+        return {"kind": "none", "reason": reason, "named": True}  # it lists its patients
     when = text_value(found, "StructureSetDate") + text_value(found, "StructureSetTime")
     return _header_fields(found, has_pixels=not ends) | {
         "of_series": _referenced_series(found),
@@ -315,6 +337,7 @@ def _header_fields(found: Any, *, has_pixels: bool) -> dict[str, Any]:
         "position": number_values(found, "ImagePositionPatient", 3),
         "orientation": number_values(found, "ImageOrientationPatient", 6),
         "stacks": [text_value(found, keyword) for keyword in STACKS],
+        "named": bool(text_value(found, "PatientName") or text_value(found, "PatientID")),
     }
 
 

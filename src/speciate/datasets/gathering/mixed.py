@@ -8,14 +8,12 @@ dataset of images.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-import pyarrow as pa
-
+from speciate.datasets.gathering.manifests import MOST_TABLES, ManifestRows, read_manifest
 from speciate.datasets.gathering.mixed_layouts import (
     GroupedFiles,
     NamedFile,
@@ -26,24 +24,24 @@ from speciate.datasets.gathering.mixed_layouts import (
     stem,
     suffix,
 )
-from speciate.datasets.readers.rows import REASON
-from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, modality_of_file, shared_folders
+from speciate.datasets.readers.rows import concatenate
+from speciate.datasets.sources.listing import (
+    ExcludedFile,
+    Listing,
+    SourceFile,
+    modality_of_file,
+    shared_folders,
+    split_of_file,
+)
 from speciate.datasets.sources.own_export import SIDECARS
-from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table
-from speciate.environment import config_folder
-from speciate.errors import Call, Code, SpeciateError, closest
+from speciate.datasets.sources.sandbox_calls import SourceContext
+from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.multimodal import MISSING, MULTIMODAL, PartName
 
 _SHARDS = "webdataset"
 """The format of exports whose parts share a key instead of a folder."""
 _VOTERS = 25
 """Files of a suffix that are opened to decide its modality."""
-_SAMPLE = 200
-_MOSTLY = 0.5
-"""Share of the sampled cells that must name files: others may name lost files."""
-_LONG_TEXT = 20
-"""Characters on average."""
-_UNLIKE = re.compile(r"[^\w-]+")
 
 
 class MixedListing(NamedTuple):
@@ -63,12 +61,8 @@ def gather(
     whole = [file for file in found.files if file.name.lower().endswith(MULTIMODAL.suffixes)]
     if whole and len(whole) == len(found.files):
         return MixedListing(found, list(tables))
-    for table in tables if found.marker is None else ():
-        manifest = read_manifest(table, found, context, inputs, never)
-        if manifest is not None:
-            return MixedListing(
-                _by_manifest(found, table, manifest, context), [each for each in tables if each != table]
-            )
+    if found.marker is None and (manifests := _manifests(found, tables, context, inputs, never)):
+        return MixedListing(_by_manifests(found, manifests, context), [t for t in tables if t not in manifests])
     files, tables = _with_parts_among(found, tables)
     named = _named_files(files)
     if found.marker is None:
@@ -197,26 +191,52 @@ def _files_of(files: Sequence[SourceFile], places: Sequence[int]) -> list[tuple[
     return [(path.relative_to(top).as_posix(), path) for path in paths]
 
 
-def _by_manifest(found: Listing, table: SourceFile, manifest: ManifestRows, context: SourceContext) -> Listing:
+def _manifests(
+    found: Listing, tables: Sequence[SourceFile], context: SourceContext, inputs: Sequence[str], never: Sequence[str]
+) -> dict[SourceFile, ManifestRows]:
+    """The first table that makes mixed rows and those with the same parts, such as `train.csv` and `test.csv`."""
+    made: dict[SourceFile, ManifestRows] = {}
+    for table in tables[:MOST_TABLES]:
+        try:
+            rows = read_manifest(table, found, context, inputs, never)
+        except SpeciateError:
+            if not made:
+                raise
+            continue  # it is about other files than the first
+        if rows is not None and (not made or set(rows.parts) == set(next(iter(made.values())).parts)):
+            made[table] = rows
+    return made
+
+
+def _by_manifests(found: Listing, manifests: Mapping[SourceFile, ManifestRows], context: SourceContext) -> Listing:
+    splits = {table: split_of_file(stem(table.path.name)) for table in manifests}
+    if len(set(splits.values()) - {None}) < 2:
+        splits = dict.fromkeys(manifests)
     made = [
         _MixedExample(
-            SourceFile(row.path, f"{table.name}#{row.number}", None, None),
+            SourceFile(row.path, f"{table.name}#{row.number}", splits[table], None),
             {part: [("", path)] for part, path in row.parts.items()},
         )
+        for table, manifest in manifests.items()
         for row in manifest.rows
     ]
-    examples, lacking = _add_missing_parts(made, set(manifest.parts), context)
-    named = {path for row in manifest.rows for path in row.parts.values()}
+    parts = next(iter(manifests.values())).parts
+    examples, lacking = _add_missing_parts(made, set(parts), context)
+    named = {path for manifest in manifests.values() for row in manifest.rows for path in row.parts.values()}
+    names = ", ".join(repr(table.name) for table in manifests)
     excluded = [
-        ExcludedFile(file.name, f"No row of {table.name!r} names it.") for file in found.files if file.path not in named
+        ExcludedFile(file.name, f"No row of {names} names it.") for file in found.files if file.path not in named
     ]
-    notes = (f"Mixed rows by {table.name!r}: {_join_names(manifest.parts)}.", *manifest.notes)
+    notes = (
+        f"Mixed rows by {names}: {_join_names(parts)}.",
+        *(note for manifest in manifests.values() for note in manifest.notes),
+    )
     return found._replace(
         files=examples,
-        readable=found.readable | {context.work, table.path.parent},
-        labels=manifest.table,
+        readable=found.readable | {context.work, *(table.path.parent for table in manifests)},
+        labels=concatenate([manifest.table for manifest in manifests.values()]),
         notes=(*found.notes, *notes, *_notes(lacking, len(examples))),
-        excluded=[*found.excluded, *manifest.excluded, *excluded],
+        excluded=[*found.excluded, *(each for m in manifests.values() for each in m.excluded), *excluded],
     )
 
 
@@ -264,167 +284,3 @@ def _join_names(parts: set[PartName] | Sequence[PartName]) -> str:
 
 def _notes(lacking: Counter[PartName], count: int) -> list[str]:
     return [f"{number:,} of {count:,} rows lack the part {part.own!r}." for part, number in sorted(lacking.items())]
-
-
-class ManifestRow(NamedTuple):
-    number: int
-    """In the table, from 1."""
-    path: Path
-    """Of its first part."""
-    parts: dict[PartName, Path]
-
-
-class ManifestRows(NamedTuple):
-    rows: list[ManifestRow]
-    table: pa.Table
-    """The other columns, a row for each of `rows`."""
-    parts: list[PartName]
-    notes: list[str]
-    excluded: list[ExcludedFile]
-
-
-def read_manifest(
-    file: SourceFile, found: Listing, context: SourceContext, inputs: Sequence[str], never: Sequence[str]
-) -> ManifestRows | None:
-    """Mixed rows of a table whose columns name files, relative to it, and hold texts: one row is one example.
-
-    `inputs` names the columns that are parts; else they are those whose cells name existing files, and those of long
-    text. A part is called as its column. The other columns are labels and whatever else is known of the rows. Only a
-    regular file below the table's folder is a part: no `..`, no hidden folder, no link that leads out, and never the
-    folder with a person's keys.
-
-    None if the table names no files in its columns, or only labels beside them. INVALID if `inputs` names unknown
-    columns.
-    """
-    try:
-        table = ask_table(context.pool, file.path, found.reader, readable=found.readable)
-    except SpeciateError:
-        return None  # reading it as labels reports the fault
-    folder = file.path.parent
-    columns = [name for name in table.column_names if name != REASON and name not in never]
-    naming = [name for name in columns if _names_files(table[name], folder)]
-    if not naming:
-        return None
-    if inputs:
-        if not set(inputs) & set(table.column_names):
-            return None
-        for name in inputs:
-            if name not in columns:
-                raise SpeciateError(
-                    Code.INVALID,
-                    f"inputs names {name!r}, which is no column of {file.name!r} that can be a part; "
-                    f"{closest(name, columns)}",
-                    "Call again with inputs naming columns of files and texts.",
-                )
-        chosen = list(inputs)
-    else:
-        chosen = naming + [name for name in columns if name not in naming and _is_long_text(table[name])]
-    if len(chosen) < 2:
-        return None
-    return _split_into_parts(file, table, folder, [name for name in columns if name in chosen], naming, context)
-
-
-def _split_into_parts(
-    file: SourceFile,
-    table: pa.Table,
-    folder: Path,
-    chosen: Sequence[str],
-    naming: Sequence[str],
-    context: SourceContext,
-) -> ManifestRows:
-    parts: dict[str, PartName] = {}
-    for name in chosen:
-        parts[name] = _free(_part(name, table[name], folder, is_file=name in naming), parts.values())
-    texts = context.work / "texts"
-    texts.mkdir(parents=True, exist_ok=True)
-    when = file.path.stat().st_mtime_ns
-    cells = {name: table[name].to_pylist() for name in chosen}
-    reasons = table[REASON].to_pylist() if REASON in table.column_names else [None] * table.num_rows
-    rows: list[ManifestRow] = []
-    places: list[int] = []
-    excluded: list[ExcludedFile] = []
-    lost = Counter[str]()
-    for place, reason in enumerate(reasons):
-        of_row: dict[PartName, Path] = {}
-        for name, part in parts.items():
-            path = None if reason else _path(cells[name][place], folder)
-            if name not in naming:
-                path = _write_text(cells[name][place], texts / f"{place}-{part.own}", when) if not reason else None
-            elif path is None and cells[name][place]:
-                lost[name] += 1
-            if path is not None:
-                of_row[part] = path
-        if of_row:
-            rows.append(ManifestRow(place + 1, next(iter(of_row.values())), of_row))
-            places.append(place)
-        else:
-            excluded.append(ExcludedFile(f"{file.name}#{place + 1}", reason or "None of its parts is there."))
-    rest = table.drop_columns([name for name in (*chosen, REASON) if name in table.column_names])
-    notes = [
-        f"{count:,} cells of {name!r} name no file below {folder.name!r}: those parts are missing."
-        for name, count in lost.items()
-    ]
-    return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, excluded)
-
-
-def _names_files(column: pa.ChunkedArray, folder: Path) -> bool:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return False
-    cells = [cell for cell in column.slice(0, 5 * _SAMPLE).to_pylist() if cell][:_SAMPLE]
-    return bool(cells) and sum(_path(cell, folder) is not None for cell in cells) > _MOSTLY * len(cells)
-
-
-def _is_long_text(column: pa.ChunkedArray) -> bool:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return False
-    cells = [cell for cell in column.slice(0, 5 * _SAMPLE).to_pylist() if cell][:_SAMPLE]
-    return bool(cells) and sum(map(len, cells)) >= _LONG_TEXT * len(cells)
-
-
-def _path(cell: Any, folder: Path) -> Path | None:
-    """The file below the folder that a cell names."""
-    if not isinstance(cell, str) or not cell.strip() or len(cell) > 4096 or "\0" in cell:
-        return None
-    relative = PurePosixPath(cell.strip())
-    if relative.is_absolute() or any(part == ".." or part.startswith(".") for part in relative.parts):
-        return None
-    try:
-        path = folder / relative
-        real = path.resolve()
-        inside = real.is_relative_to(folder.resolve()) and not real.is_relative_to(config_folder().resolve())
-        return path if inside and path.is_file() else None
-    except (OSError, RuntimeError, ValueError):
-        return None
-
-
-def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) -> PartName:
-    own = _UNLIKE.sub("_", name)[:40].strip("_") or "part"
-    if not is_file:
-        return PartName(own, "text")
-    paths = [path for cell in column.to_pylist()[: 5 * _SAMPLE] if (path := _path(cell, folder))]
-    counts = Counter(kind for path in paths[:25] if (kind := modality_of_file(path)))
-    if not counts:
-        raise SpeciateError(
-            Code.INVALID,
-            f"The files in column {name!r} are of no modality that there is, such as {paths[0].name!r}.",
-            next=[Call("list_options", {"kind": "modality"}, ", and name in inputs the columns that are parts")],
-        )
-    return PartName(own, counts.most_common(1)[0][0])
-
-
-def _free(part: PartName, taken: Iterable[PartName]) -> PartName:
-    """A free name: columns such as `view (left)` and `view [left]` are two parts, and the second is `view_left_2`."""
-    names, number, own = {each.own for each in taken}, 1, part.own
-    while own in names:
-        number += 1
-        own = f"{part.own[:36]}_{number}"
-    return part._replace(own=own)
-
-
-def _write_text(cell: Any, path: Path, when: int) -> Path | None:
-    """A text as a file, with the time of its table, so that an attempt after a kill recognises it."""
-    if cell is None or not str(cell).strip():
-        return None
-    path.write_text(str(cell), encoding="utf-8", errors="replace")
-    os.utime(path, ns=(when, when))
-    return path

@@ -83,7 +83,9 @@ class AppendedVersion(NamedTuple):
 def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: int, packs: list[str]) -> AppendedVersion:
     """The next version. INVALID if a column holds values that the dataset's column of that name cannot."""
     schema = _schema(folders, parent.manifest)
-    old = version_rows.read(folders, parent.manifest, [name for name in _NEEDED if name in schema.names])
+    texts = [name for name in parent.manifest.inputs if parent.manifest.columns.get(name) == "VARCHAR"]
+    wanted = (*_NEEDED, *(texts if len(parent.manifest.inputs) > 1 else ()))
+    old = version_rows.read(folders, parent.manifest, [name for name in wanted if name in schema.names])
     identities = _identities(draft.table)
     there = pc.is_in(identities, _identities(old))
     dropped = pc.and_not(pc.is_in(identities, _former_identities(folders, parent.before, identities)), there)
@@ -114,7 +116,12 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
     same = was.startswith(now) or (now == MADE and was.startswith("speciate"))
     by = was if same else f"{was.partition(';')[0]}; of added rows: {now}"
     how = {name: split[name] for name in ("fractions", "seed") if name in split}
-    report = carry_report(parent.report) | quality_report(both) | {"split": how | done.split | {"made_by": by}}
+    quality = quality_report(both)
+    report = (
+        carry_report(parent.report)
+        | quality
+        | {"set_aside": quality["refused"], "split": how | done.split | {"made_by": by}}
+    )
     refused = _count_refused(done.table) - _count_refused(fresh)
     return AppendedVersion(sealed, report, counts, refused, done.warnings)
 

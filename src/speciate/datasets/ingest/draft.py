@@ -36,6 +36,8 @@ from speciate.datasets.columns import (
     with_column,
 )
 from speciate.datasets.ingest.survey import Survey
+from speciate.datasets.leaks import TEXTS_ACROSS, copy_reason, copy_warnings, leak_warnings, texts_across
+from speciate.datasets.readers.coco import OBJECTS
 from speciate.datasets.roles import (
     Roles,
     check_label,
@@ -59,6 +61,7 @@ from speciate.datasets.splits import (
     missing_label_warnings,
     uneven_split_warnings,
 )
+from speciate.datasets.targets import holds_boxes
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.refs import ALPHABET, LENGTH, id_from_key
@@ -131,7 +134,7 @@ class FinishedDraft(NamedTuple):
 def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -> Draft:
     """INVALID if a named column does not exist or no item can be used at all."""
     table, items = survey.table, survey.items
-    implied = None
+    implied, choices = None, _without_box_label(choices, survey)
     if choices.label is None and choices.implied:
         implied = implied_label(table.filter(_usable(items)), choices.inputs, media=survey.media)
     choices = choices._replace(label=choices.label or implied)
@@ -176,6 +179,15 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
     if left_out := [clean(name) for name in left_out if name not in (choices.label, choices.group_by)]:
         warnings += (DATES.format(names=", ".join(map(repr, left_out[:_DATES_SHOWN]))),)
     return draft._replace(implied=implied is not None, warnings=warnings)
+
+
+def _without_box_label(choices: ColumnChoices, survey: Survey) -> ColumnChoices:
+    """Boxes are the target of detection and no class of their image; nor is the class that they share implied."""
+    columns = survey.table.column_names
+    if not survey.media or OBJECTS not in columns or not holds_boxes(survey.table.schema.field(OBJECTS).type):
+        return choices
+    label = None if choices.label == OBJECTS else choices.label
+    return choices._replace(label=label, implied=False)
 
 
 def _with_fields(table: pa.Table, fields: pa.ChunkedArray) -> pa.Table:
@@ -232,9 +244,10 @@ def finish_draft(
         table = _append_to_splits(table, existing, draft.modality, fractions, seed)
     table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
     made = not draft.brings_split
-    whole = table if existing is None else _stack_split_columns(existing, table)
-    report = split_report(whole, draft.modality, made=made)
+    whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
+    report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
     lacking = tuple(missing_label_warnings(report["missing_labels"]))
+    lacking += (*leak_warnings(report), *copy_warnings(table["reason"].to_pylist()))
     if not made:
         return FinishedDraft(table, report, lacking)
     assigned = whole.filter(_usable(whole))["split"].to_pylist()
@@ -244,15 +257,17 @@ def finish_draft(
     return FinishedDraft(table, report | {"fractions": dict(fractions), "seed": seed}, warnings)
 
 
-def split_report(table: pa.Table, modality: str, *, made: bool) -> dict[str, Any]:
+def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = ()) -> dict[str, Any]:
     """The report on the split of a whole version, from its usable rows."""
     usable = table.filter(_usable(table))
     members = members_of(usable, modality)
     found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist())
+    texts = texts_across(usable, inputs)
     return {
         "made_by": MADE if made else BROUGHT,
         "without_split": usable["split"].null_count,
         **found,
+        **({TEXTS_ACROSS: texts} if texts else {}),
         "missing_labels": find_missing_labels(usable, members, made=made),
     }
 
@@ -379,7 +394,7 @@ def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
     qualities, reasons = table["quality"].to_pylist(), table["reason"].to_pylist()
     for row in copies:
         if row["split"] != (kept := stays[row["content"]]):
-            qualities[row["place"]], reasons[row["place"]] = "refused", f"Identical content lies in the split {kept!r}."
+            qualities[row["place"]], reasons[row["place"]] = "refused", copy_reason(kept)
     table = with_column(table, "quality", pa.array(qualities, pa.string()))
     return with_column(table, "reason", pa.array(reasons, pa.string()))
 
@@ -425,9 +440,9 @@ def _scatter_names(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
     return pa.array(names, pa.string()).take(pa.array(places, pa.int64(), mask=~mask))
 
 
-def _stack_split_columns(first: pa.Table, second: pa.Table) -> pa.Table:
-    """The columns that a split is made from, of both."""
-    wanted = ("id", "split", "label", "group_key", "quality", "reason", "source", *_RELATING)
+def _stack_split_columns(first: pa.Table, second: pa.Table, also: Sequence[str] = ()) -> pa.Table:
+    """The columns that a split is made from, and `also`, of both."""
+    wanted = ("id", "split", "label", "group_key", "quality", "reason", "source", *_RELATING, *also)
     tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
     return pa.concat_tables(tables, promote_options="permissive")
 

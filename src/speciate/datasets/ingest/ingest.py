@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import next_version
-from speciate.datasets.columns import SHORTENED, is_shortened, rename
+from speciate.datasets.columns import SHORTENED, clean, is_shortened, rename
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.append import (
     AppendedVersion,
@@ -51,6 +51,7 @@ from speciate.datasets.sources import own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
+from speciate.datasets.targets import NaturalTarget, natural_target
 from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
 from speciate.environment import cores
@@ -67,6 +68,8 @@ from speciate.workspace.blobs import Blobs
 from speciate.workspace.workspace import Folders, Workspace
 
 _SHOWN = 5
+_MOST_CLASSES = 20
+"""Of a column that is offered as the label."""
 
 
 class Labels(BaseModel):
@@ -74,8 +77,11 @@ class Labels(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: Path = Field(description="CSV, JSON, JSONL, Parquet or Arrow.")
-    key: str = Field(description="Column with the path relative to this file or the source, or the file name.")
-    column: str = Field(description="Column with the label.")
+    key: str = Field(
+        description="Column with the path relative to this file or the source, or the file name; of rows of a table "
+        "a column that both have."
+    )
+    column: str | None = Field(None, description="Column with the label; None: its columns are joined only.")
 
 
 class IngestSpec(BaseModel):
@@ -216,7 +222,7 @@ def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> Ing
     line = [each.operation for each in (found, *ancestors(workspace.database, found))]
     operation = next((each for each in line if each.get("op") in ("ingest", "add_examples")), {})
     labels = spec.labels or operation.get("labels")
-    column = labels["column"] if isinstance(labels, dict) else labels and labels.column
+    column = labels.get("column") if isinstance(labels, dict) else labels and labels.column
     roles = {
         "modality": manifest.modality,
         "label": operation.get("label") or (column if manifest.label else None),
@@ -244,7 +250,9 @@ def run(run: Run) -> dict[str, Any]:
         version = ParentVersion(parent.manifest, lanes, parent.report, parent.before)
         found = append_draft(run.folders, version, read.draft, spec.seed, packs)
         counts = found.counts._asdict()
-        report = found.report | counts | {"warnings": [*_warnings_of_addition(found), *read.draft.warnings]}
+        warnings = [*read.remarks, *_warnings_of_addition(found), *read.draft.warnings]
+        report = found.report | counts | {"warnings": warnings}
+        report["untrusted"] = dict(report.get("untrusted") or {}) | read.untrusted
         return pack_version(
             found.sealed,
             parents=(parent.manifest.ref,),
@@ -258,12 +266,21 @@ def run(run: Run) -> dict[str, Any]:
     sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs))
     report = quality_report(done.table)
     report["untrusted"] |= {"renamed": read.draft.renamed | read.renamed, **read.untrusted}
-    shown = len(read.untrusted.get("set_aside", {}))
+    refused = done.table.filter(pc.equal(done.table["quality"], "refused"))
+    if refused.num_rows:
+        shown = _set_aside(read.untrusted.get("set_aside", {}), refused)
+        report["untrusted"]["set_aside"] = shown
+        report["set_aside_shown"] = f"first {len(shown)} of {refused.num_rows:,}"
     report |= {
         "split": done.split,
-        "set_aside": read.excluded,
-        **({"set_aside_shown": f"first {shown} of {read.excluded:,}"} if read.excluded else {}),
-        "warnings": [*_warnings(read), *read.draft.warnings, *done.warnings, *([read.hint] if read.hint else [])],
+        "set_aside": refused.num_rows,
+        "warnings": [
+            *read.remarks,
+            *_warnings(read),
+            *read.draft.warnings,
+            *done.warnings,
+            *([read.hint] if read.hint else []),
+        ],
     }
     return pack_version(sealed, operation=operation, report=report, result={"report": report})
 
@@ -274,13 +291,16 @@ class _SourceContent(NamedTuple):
     renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
     """Columns of the labels that the media have too -> their stored names."""
     revision: str | None = None
-    excluded: int = 0
     untrusted: dict[str, Any] = {}  # noqa: RUF012 - never changed
     """Notes and excluded files, as the report quotes them."""
     roles: dict[str, Any] = {}  # noqa: RUF012 - never changed
     """Roles of columns that the caller left to the export that was read."""
     hint: str = ""
     """How the source may be meant otherwise."""
+    brought: frozenset[str] | None = None
+    """Of media, the columns that tables brought; the others were measured. None: all."""
+    remarks: tuple[str, ...] = ()
+    """Warnings about the source: how it is understood, what it holds."""
 
 
 def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _SourceContent:
@@ -305,10 +325,10 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
         )  # fmt: skip
         found = found._replace(readable=found.readable | {work})
         survey, renamed = _survey_listing(found, run, pool, stored, spec.label)
-        survey = with_excluded_files(survey, found.excluded, found.source.name)
+        survey = with_excluded_files(survey, found.excluded, found.source.name, found.known)
         roles = _roles_of_export(spec, found.marker, survey)
         spec = spec.model_copy(update=roles)
-        label, group_by = (spec.labels.column if spec.labels else spec.label), spec.group_by
+        label, group_by = (spec.labels and spec.labels.column) or spec.label, spec.group_by
         spec = spec.model_copy(
             update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
         )
@@ -319,8 +339,14 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
             unit = find(draft.modality).window_unit
             draft = draft._replace(table=own_export.with_windows(grouped, unit))
         excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
-        untrusted = {"notes": list(found.notes), "set_aside": excluded} if found.notes or excluded else {}
-        return _SourceContent(draft, survey, renamed, found.revision, len(found.excluded), untrusted, roles, found.hint)
+        notes = [*found.notes, *survey.joined.notes]
+        untrusted = {"notes": notes, "set_aside": excluded} if notes or excluded else {}
+        remarks = tuple(filter(None, (*found.remarks, survey.joined.guess)))
+        columns = found.labels.column_names if found.labels is not None else ()
+        return _SourceContent(
+            draft, survey, renamed, found.revision, untrusted, roles, found.hint,
+            brought=frozenset(columns) if survey.media else None, remarks=remarks,
+        )  # fmt: skip
     finally:
         pool.close()
         shutil.rmtree(work, ignore_errors=True)
@@ -349,7 +375,8 @@ def _survey_listing(
 
     context = SurveyContext(run, pool, run.folder.path / "work", progress)
     if found.layout == "table":
-        return survey_tables(found, context, label), {}
+        survey = survey_tables(found, context, label)
+        return survey, survey.joined.renamed
     before = [run.folders.root / pack for pack in stored.packs] if stored else []
     survey = survey_media(found, context, StoredMedia(before))
     if found.labels is None:
@@ -425,10 +452,20 @@ def _manifest(spec: IngestSpec, draft: Draft, packs: Sequence[str]) -> Manifest:
     )  # fmt: skip
 
 
+def _set_aside(excluded: Mapping[str, str], refused: pa.Table) -> dict[str, str]:
+    """Some refused items with their reasons: files that were not read first, then others."""
+    more = zip(
+        refused["source"].slice(0, _SHOWN).to_pylist(), refused["reason"].slice(0, _SHOWN).to_pylist(), strict=True
+    )
+    return dict(list((dict(excluded) | {name: why for name, why in more if name not in excluded}).items())[:_SHOWN])
+
+
 def _warnings(read: _SourceContent) -> list[str]:
     draft = read.draft
     if draft.label is None and says_answers(draft.inputs, draft.table.column_names):
         return []
+    if draft.label is None and (natural := _natural_target(draft)):
+        return [f"{natural.what}: the target of {natural.task}.{_possible_labels(read)}"]
     if draft.label is None:
         hint = (
             " The folders look like classes: label='folder' takes them."
@@ -436,7 +473,8 @@ def _warnings(read: _SourceContent) -> list[str]:
             else ""
         )
         return [
-            f"No label was named: there is nothing to learn or to compare with until label_examples gives some.{hint}"
+            f"No label was named: there is nothing to learn or to compare with until label_examples gives some."
+            f"{hint or _possible_labels(read)}"
         ]
     warnings = ["The column 'label' is the label because none was named."] if draft.implied else []
     usable = draft.table.filter(pa.compute.equal(draft.table["quality"], "ok"))["label"]
@@ -447,6 +485,36 @@ def _warnings(read: _SourceContent) -> list[str]:
     return warnings
 
 
+def _natural_target(draft: Draft) -> NaturalTarget | None:
+    return natural_target(draft.modality, draft.inputs, next_version.user_columns(draft.table))
+
+
+def _possible_labels(read: _SourceContent) -> str:
+    """A sentence with the call that takes a column as the label; empty if none has few values that repeat."""
+    draft, names = read.draft, {stored: name for name, stored in read.draft.renamed.items()}
+    usable = draft.table.filter(pc.equal(draft.table["quality"], "ok"))
+    found = [
+        names.get(name, name)
+        for name in next_version.user_columns(usable)
+        if name not in draft.inputs
+        and (read.brought is None or names.get(name, name) in read.brought)
+        and _repeats(usable[name])
+    ]
+    if not found:
+        return ""
+    others = f" (or {', '.join(map(repr, found[1:_SHOWN]))})" if found[1:] else ""
+    return f" To learn a class instead, call create_dataset again with label={clean(found[0])!r}{others}."
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether it looks like classes: texts or whole numbers, in every row, few of them."""
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)) or column.null_count:
+        return False
+    several = int(pc.count_distinct(column).as_py())
+    return 2 <= several <= min(_MOST_CLASSES, len(column) // 4)
+
+
 def _folders_look_like_classes(survey: Survey) -> bool:
     """Whether every medium lies in a folder, and the folders are at least two and few."""
     folders = survey.items["folder"]
@@ -455,8 +523,7 @@ def _folders_look_like_classes(survey: Survey) -> bool:
 
 
 def _warnings_of_addition(found: AppendedVersion) -> list[str]:
-    counts, split = found.counts, found.report.get("split", {})
-    across = split.get("near_duplicates_across", 0) + split.get("groups_across", 0)
+    counts = found.counts
     warnings = {
         f"{counts.dropped_before} items were in an earlier version and dropped since, so they stay out; to have them "
         "back, add to the version that held them.": counts.dropped_before,
@@ -464,7 +531,6 @@ def _warnings_of_addition(found: AppendedVersion) -> list[str]:
         "it.": counts.label_conflicts,
         f"{found.refused} items were refused because they belong with examples of several splits; a step 'split' of "
         "curate_dataset makes the split anew.": found.refused,
-        "Groups or near-duplicates lie in several splits, as the source has them; see the split's audit.": across,
     }
     return [*(text for text, count in warnings.items() if count), *found.warnings]
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets.columns import clean
 from speciate.datasets.ingest.checkpoints import (
     PREFIX,
     IngestedFile,
@@ -32,7 +34,10 @@ from speciate.datasets.ingest.checkpoints import (
 from speciate.datasets.ingest.raw_files import GONE, FileState, RawFile, by_source_names, file_state, read_raw
 from speciate.datasets.ingest.row_validation import ask_until_answered
 from speciate.datasets.ingest.validation import LONGEST_REASON, Verdict, parse_verdicts
+from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.rows import REASON, concatenate, from_rows, is_broken
+from speciate.datasets.sources.joined_tables import NamedTable, apart_warning, find_join, join
+from speciate.datasets.sources.labels import LabelsFile
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, normalise_split
 from speciate.datasets.sources.sandbox_calls import ask_table
 from speciate.errors import Call, Code, SpeciateError
@@ -52,8 +57,23 @@ MOST_EXCLUDED = 100_000
 _SECONDS = 120.0
 _VALIDATE_FILES = "speciate.datasets.ingest.validation:validate_files"
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
+
+
+class JoinReport(NamedTuple):
+    """How tables were joined."""
+
+    renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """Columns of the joined table that the rows had already -> their names here."""
+    notes: tuple[str, ...] = ()
+    """Sentences that quote foreign names."""
+    guess: str = ""
+    """How the tables are understood, with the argument that would change it."""
+
+
+_NOT_JOINED = JoinReport()
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,7 @@ class Survey:
     `quality`, `reason`; of media also `content` (sha256 of the file), `fingerprint` and `sketch`."""
     packs: tuple[Path, ...] = ()
     """Packs with the bytes of media that no earlier version has."""
+    joined: JoinReport = _NOT_JOINED
 
 
 class SurveyContext(NamedTuple):
@@ -111,7 +132,8 @@ def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> 
 def survey_tables(found: Listing, context: SurveyContext, label: str | None = None) -> Survey:
     """Every row of every file is one item. A file that cannot be read at all is one item of quality error.
 
-    `label`: the label column.
+    `label`: the label column. The rows get the columns of `found.join`; without one, two files that share a key are
+    joined (joined_tables.py).
     """
     files = found.files
     tables: list[pa.Table] = []
@@ -119,6 +141,53 @@ def survey_tables(found: Listing, context: SurveyContext, label: str | None = No
         for table in threads.map(lambda file: _read_table(context, found, file, label), files):
             tables.append(table)
             context.progress(len(tables), len(files))
+    if found.join is not None:
+        tables, report = _join_named(context, found, files, tables, found.join)
+    else:
+        files, tables, report = _join_files(found, files, tables)
+    return replace(_rows_of_files(found, files, tables), joined=report)
+
+
+def _join_named(
+    context: SurveyContext, found: Listing, files: Sequence[SourceFile], tables: Sequence[pa.Table], labels: LabelsFile
+) -> tuple[list[pa.Table], JoinReport]:
+    """The tables with the columns of the file that the caller names. INVALID if their keys do not fit."""
+    table = ask_until_answered(
+        lambda: ask_table(context.pool, labels.path, readable=[labels.path], text=[labels.key]), context.run
+    )
+    second = NamedTable(labels.path.name, table)
+    readable = [any(name != REASON for name in each.column_names) for each in tables]
+    if not any(readable):
+        return list(tables), _NOT_JOINED
+    together = concatenate([each for each, has_rows in zip(tables, readable, strict=True) if has_rows])
+    joined = join(NamedTable(files[0].name, together), second, labels.key)
+    made, start = list[pa.Table](), 0
+    for each, has_rows in zip(tables, readable, strict=True):
+        made.append(joined.table.slice(start, each.num_rows) if has_rows else each)
+        start += each.num_rows if has_rows else 0
+    return made, JoinReport(joined.renamed, joined.notes)
+
+
+def _join_files(
+    found: Listing, files: list[SourceFile], tables: list[pa.Table]
+) -> tuple[list[SourceFile], list[pa.Table], JoinReport]:
+    """Two files with different columns and a plain key as one; else a warning if their rows would be half empty."""
+    if found.marker is not None or found.reader != Reader() or found.modality == "time-series":
+        return files, tables, _NOT_JOINED
+    named = [NamedTable(file.name, table) for file, table in zip(files, tables, strict=True)]
+    pair = find_join(*tables) if len(files) == 2 and not any(file.split for file in files) else None
+    if pair is None:
+        return files, tables, JoinReport(guess=apart_warning(named, found.source))
+    joined = join(named[pair.first], named[pair.second], pair.key)
+    first, second = (clean(named[place].name) for place in (pair.first, pair.second))
+    guess = (
+        f"Two tables were joined by {clean(pair.key)!r}, which both have: rows of {first!r} with the columns of "
+        f"{second!r}. To read one of them alone, call create_dataset again with that file as source."
+    )
+    return [files[pair.first]], [joined.table], JoinReport(joined.renamed, joined.notes, guess)
+
+
+def _rows_of_files(found: Listing, files: Sequence[SourceFile], tables: Sequence[pa.Table]) -> Survey:
     counts = [table.num_rows for table in tables]
     return _survey_rows(
         concatenate(tables),
@@ -144,10 +213,12 @@ def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
     )
 
 
-def with_excluded_files(survey: Survey, excluded: Sequence[ExcludedFile], source: str) -> Survey:
+def with_excluded_files(
+    survey: Survey, excluded: Sequence[ExcludedFile], source: str, columns: Mapping[str, Mapping[str, str]] = _NOTHING
+) -> Survey:
     """The survey and, below its items, the excluded files with their reasons, so that nothing vanishes.
 
-    `source`: the name for those beyond MOST_EXCLUDED.
+    `source`: the name for those beyond MOST_EXCLUDED. `columns`: name of a file -> what is known of it.
     """
     if not excluded:
         return survey
@@ -162,7 +233,15 @@ def with_excluded_files(survey: Survey, excluded: Sequence[ExcludedFile], source
         }
     )
     items = pa.concat_tables([survey.items, refused], promote_options="default")
-    empty = pa.table({field.name: pa.nulls(len(kept), field.type) for field in survey.table.schema})
+    known = [columns.get(item.name, _NOTHING) for item in kept]
+    empty = pa.table(
+        {
+            field.name: pa.array([each.get(field.name) for each in known], field.type)
+            if pa.types.is_string(field.type)
+            else pa.nulls(len(kept), field.type)
+            for field in survey.table.schema
+        }
+    )
     return replace(survey, table=pa.concat_tables([survey.table, empty]), items=items)
 
 
@@ -314,7 +393,7 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
 def _read_table(context: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
     """The rows of a file. Without rows, one that says why: no file may vanish from the count."""
     try:
-        texts = found.marker.texts if found.marker else ()
+        texts = (*(found.marker.texts if found.marker else ()), *([found.join.key] if found.join else ()))
         table = ask_until_answered(
             lambda: ask_table(
                 context.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label

@@ -11,6 +11,7 @@ import os
 from typing import Any, NamedTuple
 
 from speciate.datasets.columns import QUALITIES
+from speciate.datasets.sources.file_kinds import explain
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError, Modality, PairwiseSimilarity, SketchingByPart
@@ -58,7 +59,8 @@ def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False)
     try:
         found = modality.summarize(data)
     except DecodeError as error:
-        return Verdict(error.quality, error.detail[:LONGEST_REASON], _header(modality, data), None, None)
+        reason = explain(data, error.detail, modality.suffixes) if error.quality == "error" else error.detail
+        return Verdict(error.quality, reason[:LONGEST_REASON], _header(modality, data), None, None)
     fingerprint = hashlib.sha256(found.fingerprint.encode("utf-8", "surrogatepass")).hexdigest()
     fields = {**found.header.fields, **found.measures}
     sketch = None if found.sketch is None else found.sketch.hex()

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +21,13 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.inspect.query import Page, query
 from speciate.datasets.loading.loader import Example, load_examples, load_excluded
+from speciate.datasets.readers.coco import OBJECTS
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.pool import CALL_SECONDS, Busy, Pool
 from speciate.modalities import find
 from speciate.modalities.contract import THUMBNAIL, Modality, Pixels
-from speciate.modalities.drawing import text_card
+from speciate.modalities.drawing import draw_boxes, text_card
 from speciate.modalities.medical.volumes import draw_planes, is_volume
 from speciate.modalities.segmentation_masks import MASK, mask_of
 from speciate.workspace.workspace import Folders
@@ -157,7 +159,7 @@ def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
     kind, folders = find(manifest.modality), Folders(request.root)
     usable = [name for name in request.ids if name not in excluded]
     tiles = {
-        example.id: (_thumbnail(kind, example), str(example.label or ""))
+        example.id: (_thumbnail(kind, example), _caption(example))
         for example in load_examples(folders, manifest, ids=usable, in_sandbox=True)
     }
     for example, why in load_excluded(folders, manifest, [*excluded]):
@@ -166,7 +168,7 @@ def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
             if why is not None
             else _frame(_thumbnail(kind, example))
         )
-        tiles[example.id] = image, " ".join(filter(None, ("(excluded)", str(example.label or ""))))
+        tiles[example.id] = image, " ".join(filter(None, ("(excluded)", _caption(example))))
     images, captions = zip(*(tiles[name] for name in request.ids), strict=True)
     return {"png": base64.b64encode(draw_grid(images, captions, kind.thumbnail_side)).decode()}
 
@@ -187,7 +189,30 @@ def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
             labels = None
         if labels is not None and labels.shape == example.media["voxels"].shape:
             return draw_planes(example.media, labels)
-    return kind.thumbnail(example.media)
+    image = kind.thumbnail(example.media)
+    if kind.name == "image" and (objects := _objects(example)):
+        size = example.media.shape[1], example.media.shape[0]
+        return draw_boxes(image, size, [(str(each.get("category", "")), each["bbox"]) for each in objects])
+    return image
+
+
+def _objects(example: Example) -> list[dict[str, Any]]:
+    """The objects with a box of an image, as the COCO reader makes them."""
+    cell = example.columns.get(OBJECTS)
+    found = [each for each in cell if isinstance(each, dict)] if isinstance(cell, list) else []
+    return [each for each in found if _is_box(each.get("bbox"))]
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(side, int | float) for side in value)
+
+
+def _caption(example: Example) -> str:
+    """The label; without one, how many objects of each category there are."""
+    if example.label is not None:
+        return str(example.label)
+    counts = Counter(str(each.get("category", "")) for each in _objects(example))
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
 def draw_grid(images: Sequence[Pixels], captions: Sequence[str], side: int = THUMBNAIL) -> bytes:

@@ -20,6 +20,7 @@ OPERATIONS = {
     "relabel": "speciate.datasets.operations.relabel:RELABEL",
     "derive": "speciate.datasets.operations.filter_derive:DERIVE",
     "merge": "speciate.datasets.operations.merge:MERGE",
+    "join": "speciate.datasets.operations.join:JOIN",
     "window": "speciate.datasets.operations.window:WINDOW",
     "answer": "speciate.datasets.operations.answer:ANSWER",
     "preferences": "speciate.datasets.operations.preferences:PREFERENCES",

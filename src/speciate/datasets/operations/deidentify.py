@@ -127,7 +127,34 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     manifest = context.manifest.model_copy(update={"packs": (done.pack.relative_to(context.root).as_posix(),)})
     kept = [name for name in theirs if name not in dropped | replaced]
     columns = {"from_the_files": sorted(own), "pseudonyms": sorted(replaced), "dropped": sorted(dropped), "kept": kept}
-    return Outcome(rows, _audit(str(profile), files, columns), manifest=manifest)
+    audit = _audit(str(profile), files, columns) | {"proof": _proof(rows, files, manifest)}
+    return Outcome(rows, audit, manifest=manifest)
+
+
+def _proof(rows: pa.Table, files: dict[str, _DeidentifiedFile], manifest: Manifest) -> dict[str, Any]:
+    """How many of the original identifying values are in the output: in the files, or as a cell or a word of one in the
+    version's columns."""
+    originals = {str(value).casefold() for each in files.values() for value in each.report.get("originals", ())}
+    elements = sorted({str(name) for each in files.values() for name in each.report.get("still_there", ())})
+    columns, found = [], set[str]()
+    for name in ("group_key", "source", "reason", "label", *manifest.columns):
+        if name in rows.column_names and (there := _cells_with(rows[name], originals)):
+            columns.append(name)
+            found |= there
+    count = len(found) + len(elements)
+    return {
+        "searched": len(originals),
+        "found": count,
+        "elements": elements,
+        "columns": columns,
+        "says": f"{count:,} of {len(originals):,} original values found in the output.",
+    }
+
+
+def _cells_with(column: pa.ChunkedArray, originals: set[str]) -> set[str]:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return set()
+    return {word for cell in pc.unique(column).to_pylist() for word in _words(cell) if word in originals}
 
 
 def _contents(rows: pa.Table, context: Context) -> tuple[list[str], list[str]]:
@@ -357,8 +384,8 @@ def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
     """The service (`rewrite_media`): {packs, contents, modality, profile, key} -> {file, items}.
 
     An item has `length`, `reason` if nothing could be written, the `verdict` on the new file, `names` of all columns
-    that the file fills before or after, `changes`, `people` that were removed, and `warnings`. `key` is hexadecimal and
-    in no answer.
+    that the file fills before or after, `changes`, `people` that were removed, `originals` that were searched for in
+    the new file, the elements of which some are `still_there`, and `warnings`. `key` is hexadecimal and in no answer.
     """
     profile, pseudonyms = parse_profile(payload["profile"]), Pseudonyms(bytes.fromhex(payload["key"]))
     reader, path, items = cached_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[dict[str, Any]]()
@@ -396,6 +423,8 @@ def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidenti
         "changes": changes,
         "people": sorted({person for each in made for person in each.people}),
         "warnings": sorted({warning for each in made for warning in each.warnings}),
+        "originals": sorted({value for each in made for value in each.originals}),
+        "still_there": sorted({element for each in made for element in each.still_there}),
     }
 
 

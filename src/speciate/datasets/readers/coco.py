@@ -1,5 +1,8 @@
 """COCO's annotations as a row per image: `file_name`, `objects`, and `label` if all objects of an image share one
 category. Annotations without an image, a category or a usable box are counted with the reason.
+
+Data of the hub have the objects of an image as parallel lists (`{bbox: [...], category: [...]}`); they become the same
+`objects`.
 """
 
 from __future__ import annotations
@@ -7,8 +10,16 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
+import pyarrow as pa
+
+OBJECTS = "objects"
+"""The column with the objects of each image."""
+_BOX = "bbox"
+_CATEGORIES = ("category", "categories", "category_name", "label", "labels", "category_id")
+"""Names of the list of categories among parallel lists."""
 _TOLERANCE = 1.0  # pixels that a box may reach beyond its image: tools round differently
 
 
@@ -105,3 +116,56 @@ def _dicts(values: Any, faults: Counter[str]) -> list[dict[str, Any]]:
     if lost := len(values) - len(found):
         faults["element(s) are no objects"] += lost
     return found
+
+
+def with_listed_objects(table: pa.Table, names: Sequence[str] = ()) -> pa.Table:
+    """The table with a column `objects` of parallel lists as a list of objects; any other table as it is.
+
+    `names`: of the categories that are numbers.
+    """
+    place = table.schema.get_field_index(OBJECTS)
+    if place < 0 or (category := _category_list(table.schema.field(place).type)) is None:
+        return table
+    cells = [_listed(cell, category, names) for cell in table.column(place).to_pylist()]
+    return table.set_column(place, OBJECTS, pa.array(cells))
+
+
+def _category_list(kind: pa.DataType) -> str | None:
+    """The field with the categories, if the type is an object of parallel lists with boxes."""
+    if not pa.types.is_struct(kind):
+        return None
+    lists = [field.name for field in kind if pa.types.is_list(field.type) or pa.types.is_large_list(field.type)]
+    return next((name for name in _CATEGORIES if name in lists), None) if _BOX in lists else None
+
+
+def _listed(cell: dict[str, Any] | None, category: str, names: Sequence[str]) -> list[dict[str, Any]] | None:
+    if cell is None:
+        return None
+    lists = {name: values for name, values in cell.items() if isinstance(values, list)}
+    count = min(len(lists[name]) if name in lists else 0 for name in (_BOX, category))
+    others = [name for name in lists if name not in (_BOX, category) and len(lists[name]) >= count]
+    return [
+        {
+            "category": _category_name(lists[category][i], names),
+            _BOX: lists[_BOX][i],
+            **{name: lists[name][i] for name in others},
+        }
+        for i in range(count)
+    ]
+
+
+def _category_name(value: Any, names: Sequence[str]) -> str:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value)
+
+
+def category_names(feature: Any) -> list[str]:
+    """The names of categories in the description of a column by `datasets`; empty if it tells none."""
+    if isinstance(feature, list):
+        feature = feature[0] if feature else None
+    if not isinstance(feature, dict):
+        return []
+    if feature.get("_type") == "ClassLabel":
+        names = feature.get("names")
+        return [str(name) for name in names] if isinstance(names, list) else []
+    inner = [feature.get("feature"), *(feature.get(name) for name in _CATEGORIES)]
+    return next((found for each in inner if (found := category_names(each))), [])

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speciate.datasets.readers.coco import OBJECTS, category_names, with_listed_objects
 from speciate.datasets.readers.rows import (
     LONGEST_BINARY,
     over_budget_error,
@@ -72,6 +73,7 @@ def with_class_names(table: pa.Table) -> pa.Table:
         if place >= 0 and pa.types.is_integer(table.schema.field(place).type):
             labels = [classes[i] if i is not None and 0 <= i < len(classes) else None for i in table[name].to_pylist()]
             table = table.set_column(place, name, pa.array(labels, pa.string()))
+    table = with_listed_objects(table, category_names(features(table.schema).get(OBJECTS)))
     return table.replace_schema_metadata(None)
 
 

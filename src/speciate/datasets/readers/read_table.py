@@ -10,16 +10,24 @@ from __future__ import annotations
 import gzip
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speciate.datasets.readers.coco import with_listed_objects
 from speciate.datasets.readers.delimited import columns_at_least, read_csv, read_tsv
 from speciate.datasets.readers.formats import Reader, format_of, parse_reader
 from speciate.datasets.readers.parquet import open_arrow
-from speciate.datasets.readers.rows import REASON, conversations_as_text, over_budget_error, unreadable_error
+from speciate.datasets.readers.rows import (
+    REASON,
+    conversations_as_text,
+    over_budget_error,
+    unreadable_error,
+    with_unique_names,
+)
 from speciate.datasets.readers.time_series import reshape_series
 from speciate.datasets.roles import groups
 from speciate.errors import Code, SpeciateError, closest
@@ -40,6 +48,9 @@ READERS = {
 """Format -> "module:function", a function of a path and of the columns whose cells stay as they are written."""
 _MOST_COLUMNS = 20_000
 _HEAD = 1 << 18
+_HEAD_ROWS = 1_000
+_SMALL_JSON = 16 << 20
+"""Bytes of JSON that is read whole for its first rows."""
 
 
 class TableRequest(NamedTuple):
@@ -86,6 +97,39 @@ def read_table(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": target.name, "rows": table.num_rows}
 
 
+def read_head(payload: dict[str, Any]) -> dict[str, Any]:
+    """{path} -> {file}: the first rows of a table as Parquet; none where only the whole file tells."""
+    path = Path(payload["path"])
+    table = _first_rows(path)
+    pq.write_table(with_unique_names(table).slice(0, _HEAD_ROWS), "table.parquet", compression="zstd")
+    return {"file": "table.parquet"}
+
+
+def _first_rows(path: Path) -> pa.Table:
+    try:
+        match name := format_of(path.name):
+            case "parquet":
+                first = next(pq.ParquetFile(path).iter_batches(_HEAD_ROWS), None)
+                return pa.table({}) if first is None else pa.Table.from_batches([first])
+            case "arrow":
+                with open_arrow(path) as reader:
+                    first = next(iter(_batches(reader)), None)
+                    return pa.table({}) if first is None else pa.Table.from_batches([first.slice(0, _HEAD_ROWS)])
+            case "json" if path.stat().st_size <= _SMALL_JSON:
+                return _read(path, Reader("json"), [])
+            case "csv" | "tsv" | "jsonl":
+                return _read(_head(path), Reader(name), [])
+    except (OSError, EOFError, pa.ArrowException):
+        pass
+    return pa.table({})
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    """Of both forms of Arrow."""
+    count = getattr(reader, "num_record_batches", None)
+    return iter(reader) if count is None else map(reader.get_batch, range(count))
+
+
 def _check_columns(path: Path, count: int) -> None:
     if count > _MOST_COLUMNS:
         raise over_budget_error(
@@ -102,13 +146,14 @@ def _read(path: Path, reader: Reader, text: list[str]) -> pa.Table:
         raise unreadable_error(path, "its name tells no format of tables; name one as reader")
     module, _, function = READERS[name].partition(":")
     table: pa.Table = getattr(importlib.import_module(module), function)(path, text)
-    return conversations_as_text(table)
+    return with_listed_objects(conversations_as_text(table))
 
 
 def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, columns: [[role, name]], group_by} -> {}.
+    """{path, columns: [[role, name]], group_by, file} -> {}.
 
-    INVALID if a named column is certainly missing, or `group_by` is neither a column nor a pattern.
+    `file`: what the message calls the file, else "the source". INVALID if a named column is certainly missing, or
+    `group_by` is neither a column nor a pattern.
     """
     names = _columns(Path(payload["path"]))
     if names is not None:
@@ -121,7 +166,8 @@ def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
         if names is not None and name not in names:
             raise SpeciateError(
                 Code.INVALID,
-                f"{role} names {name!r}, and the source has no such column; {closest(name, names)}",
+                f"{role} names {name!r}, and {payload.get('file') or 'the source'} has no such column; "
+                f"{closest(name, names)}",
                 f"Call again with {role} naming a column" + (", or 'folder'." if role == "label" else "."),
             )
     return {}

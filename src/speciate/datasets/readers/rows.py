@@ -41,6 +41,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
 }  # fmt: skip
 """In this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
+_WEB_PAGE = re.compile(rb"(?i)\s*<(?:!doctype html|html)\b")
 _SPOKEN = ({"role", "content"}, {"from", "value"})
 
 
@@ -149,6 +150,8 @@ def read_text(path: Path) -> bytes:
     REFUSED beyond LONGEST_TEXT, INVALID if the compression or the text after a mark is broken.
     """
     data = _decompress(path) if path.suffix.lower() == ".gz" else _read(path)
+    if _WEB_PAGE.match(data[:1024]):
+        raise unreadable_error(path, "it is a web page (HTML): the download failed, or asked for a login")
     mark = next((mark for mark in _MARKS if data.startswith(mark)), None)
     if mark is None:
         if data[:200].count(0) > len(data[:200]) // 4:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -33,8 +34,13 @@ _SHOWN = 5
 """Names of such files."""
 FRAME, _FRAMES = "frame", "frames"
 KEY = "file_name"
+_SAMPLE = 200
+"""Cells that decide whether a column names files."""
 _MOST = 1_000
 """Tables that are read; a dataset in shards has one per shard."""
+
+
+_NO_KEYS: Mapping[SourceFile, str] = MappingProxyType({})
 
 
 class LabelsFile(NamedTuple):
@@ -213,13 +219,18 @@ class _Sidecar(NamedTuple):
     notes: tuple[str, ...]
 
 
-def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> Listing:
-    """The listing of media with the labels that `tables`, which lie among them, hold."""
+def with_sidecars(
+    found: Listing, tables: Sequence[SourceFile], pool: Pool, keys: Mapping[SourceFile, str] = _NO_KEYS
+) -> Listing:
+    """The listing of media with the labels that `tables`, which lie among them, hold.
+
+    `keys`: table -> its column with the files, where it is known.
+    """
     used: list[_Sidecar] = []
     excluded = list(found.excluded)
     taken: dict[int, str] = {}
     for file in tables[:_MOST]:
-        sidecar = _read_sidecar(found, file, pool)
+        sidecar = _read_sidecar(found, file, pool, keys.get(file))
         if isinstance(sidecar, ExcludedFile):
             excluded.append(sidecar)
         elif twice := [taken[place] for place in sidecar.places if place in taken]:
@@ -238,27 +249,46 @@ def with_sidecars(found: Listing, tables: Sequence[SourceFile], pool: Pool) -> L
     return found._replace(labels=rows.take(pa.array(order, pa.int64())))
 
 
-def _read_sidecar(found: Listing, file: SourceFile, pool: Pool) -> _Sidecar | ExcludedFile:
-    """The labels of a table for the media in its folder or, if none lie there, for all."""
+def _read_sidecar(found: Listing, file: SourceFile, pool: Pool, key: str | None) -> _Sidecar | ExcludedFile:
+    """The labels of a table for the media in its folder or, if none lie there, for all. `key`: its column with the
+    files, if it is known."""
+    notes: tuple[str, ...] = ()
     try:
         texts = found.marker.texts if found.marker else ()
-        table = ask_table(pool, file.path, readable=found.readable, text=[KEY, *texts])
+        table = ask_table(pool, file.path, readable=found.readable, text=[key or KEY, *texts])
         if found.marker is not None:
             table = found.marker.as_exported(table, KEY)
-        if KEY not in table.column_names:
-            return ExcludedFile(file.name, f"A table beside media without a column {KEY!r}: name it in `labels`.")
         below = [i for i, each in enumerate(found.files) if each.path.is_relative_to(file.path.parent)]
         near = below or list(range(len(found.files)))
-        labels = order_labels(table, KEY, [found.files[i] for i in near], file.path)
+        files = [found.files[i] for i in near]
+        key = key or (KEY if KEY in table.column_names else None)
+        if key is None and (key := _naming_column(table, files, file.path)) is not None:
+            notes = (f"{file.name!r}: the column {clean(key)!r} names the files, so the others are their labels.",)
+        if key is None:
+            return ExcludedFile(file.name, f"A table beside media without a column {KEY!r}: name it in `labels`.")
+        labels = order_labels(table, key, files, file.path)
     except SpeciateError as error:
         if error.code in (Code.INVALID, Code.REFUSED, Code.UNAVAILABLE):
             return ExcludedFile(file.name, f"A table beside media that is not used: {error.whole}")
         raise
     places = [i for i, named in zip(near, labels.named, strict=True) if named]
     if not places:
-        return ExcludedFile(file.name, f"A table beside media whose {KEY!r} names none of them.")
-    named = labels.table.filter(pa.array(labels.named)).drop_columns([KEY])
-    return _Sidecar(file, places, named, labels.notes)
+        return ExcludedFile(file.name, f"A table beside media whose {key!r} names none of them.")
+    named = labels.table.filter(pa.array(labels.named)).drop_columns([key])
+    return _Sidecar(file, places, named, (*notes, *labels.notes))
+
+
+def _naming_column(table: pa.Table, files: Sequence[SourceFile], labels: Path) -> str | None:
+    """The one column most of whose cells are paths or names of the files; None if there are none or several."""
+    names = {name for file in files for name in (file.path.name, file.name, *_whole(file, labels))}
+    naming = []
+    for field in table.schema:
+        if field.name == REASON or not pa.types.is_string(field.type):
+            continue
+        cells = [cell for cell in table[field.name].slice(0, 5 * _SAMPLE).to_pylist() if cell][:_SAMPLE]
+        if cells and 2 * sum(os.path.normpath(cell) in names for cell in cells) > len(cells):
+            naming.append(field.name)
+    return naming[0] if len(naming) == 1 else None
 
 
 def _with_split(sidecar: _Sidecar, all_: Sequence[_Sidecar]) -> pa.Table:

@@ -11,8 +11,9 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from speciate import foreign_files, secrets
@@ -24,6 +25,7 @@ from speciate.modalities.medical.dicom_elements import looks_like_dicom
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from speciate.datasets.sources.labels import LabelsFile
     from speciate.datasets.sources.own_export import Marker
 
 
@@ -94,12 +96,19 @@ class Listing(NamedTuple):
     """Which of `files` each row of `labels` is about, where several may be about parts of one."""
     excluded: list[ExcludedFile] = []  # noqa: RUF012 - never changed
     """Files that are not read, each with the reason."""
+    known: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    """Name of an excluded file -> its columns that are known all the same, such as its patient: a purge finds it."""
     revision: str | None = None
     """Of a source on a hub: the commit that was read."""
     marker: Marker | None = None
     """Of an export of ours: which role each column plays."""
     notes: tuple[str, ...] = ()
     """Sentences for the report: how it was read, and which labels found no file. They quote foreign names."""
+    join: LabelsFile | None = None
+    """Tables: the file whose columns their rows get."""
+    remarks: tuple[str, ...] = ()
+    """Sentences for the report's warnings, such as how the source is understood and what would change that. They
+    quote foreign names only where those are cleaned."""
     hint: str = ""
     """A sentence with a call that would read it otherwise, without foreign words; empty if there is none."""
 

@@ -6,7 +6,7 @@ Tables whose cells hold media become a listing of those media, labelled by the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.gathering import gather_examples, mixed, recognise_modality
+from speciate.datasets.gathering import gather_examples, manifests, mixed, recognise_modality
 from speciate.datasets.readers.formats import Reader, format_of, parse_reader, table_suffix
 from speciate.datasets.readers.rows import concatenate
 from speciate.datasets.sources import answer_log, gym_examples, hugging_face, own_export, packaged_data, webdataset
 from speciate.datasets.sources.archives import archive_suffix
+from speciate.datasets.sources.file_kinds import wrong_suffix_notes
 from speciate.datasets.sources.labels import LabelsFile, are_excerpts, match_excerpts, order_labels, with_sidecars
 from speciate.datasets.sources.listing import (
     IN_TABLES,
@@ -86,7 +87,9 @@ def prepare_source(
     """
     check_source_name(source, reader)
     fetched = _fetch(source, context, label, column)
-    files, excluded, readable, about = _unpack_archives(fetched, labels and labels.path, context)
+    files, excluded, readable, about = _unpack_archives(
+        fetched, labels and labels.path, context, captions=modality != MULTIMODAL.name
+    )
     if not files and excluded:
         name, reason = excluded[0]
         raise SpeciateError(
@@ -102,6 +105,13 @@ def prepare_source(
         readable=readable, revision=fetched.revision, excluded=[*fetched.excluded, *excluded, *found.excluded],
         notes=(*_notes_on_ignored(about, export), *found.notes),
     )  # fmt: skip
+    keys: Mapping[SourceFile, str] = {}
+    if export is None and labels is None:
+        recognised = manifests.recognise(found, tables, context, modality, inputs, never)
+        if recognised is not None:
+            found, tables, keys = recognised.listing, recognised.tables, recognised.naming
+            found = manifests.listed_files(recognised, context) if keys else found
+            found = found._replace(remarks=(*found.remarks, recognised.guess))
     if found.layout == "table":
         found = with_table_media(found, context)
     if found.modality == MULTIMODAL.name and not found.files:  # tables alone may hold bundles in their cells
@@ -110,10 +120,11 @@ def prepare_source(
     if found.modality == MULTIMODAL.name:
         found, tables = mixed.gather(found, tables, context, inputs, never)
     elif found.layout == "media":
+        found = found._replace(notes=(*found.notes, *wrong_suffix_notes(found.files)))
         found = gather_examples(found, context)
         found = found._replace(hint=mixed.mixed_rows_hint(found) if export is None else "")
     with add_hint(found.hint):
-        labelled = _with_labels(found, tables, labels, context)
+        labelled = _with_labels(found, tables, labels, context, keys)
     return _with_splits_of_labels(_with_gathered(labelled, found.labels))
 
 
@@ -180,8 +191,13 @@ class _UnpackedFiles(NamedTuple):
     """Names of READMEs and licences, which are no examples."""
 
 
-def _unpack_archives(fetched: _FetchedSource, skip: Path | None, context: SourceContext) -> _UnpackedFiles:
-    """The files of the source and those in its archives, named after the archive if there are other files."""
+def _unpack_archives(
+    fetched: _FetchedSource, skip: Path | None, context: SourceContext, *, captions: bool
+) -> _UnpackedFiles:
+    """The files of the source and those in its archives, named after the archive if there are other files.
+
+    `captions`: whether a text beside a medium of a shard is about it.
+    """
     found, excluded, about = find_source_files(fetched.path, context.folders.root)
     files = [(path, name_below(fetched.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
@@ -202,7 +218,7 @@ def _unpack_archives(fetched: _FetchedSource, skip: Path | None, context: Source
         about += [prefix + name for name in cards]
         if archive_suffix(path.name).lower() != ".zip":
             names = [name_below(target, member) for member in members]
-            if ours or webdataset.is_shard(names):
+            if ours or webdataset.is_shard(names, captions=captions):
                 members, prefix = (
                     webdataset.gather_media(target, names, context.pool, ours=ours),
                     webdataset.split_folder_name(prefix),
@@ -233,23 +249,23 @@ def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> lis
 
 
 def _with_labels(
-    found: Listing, tables: Sequence[SourceFile], labels: LabelsFile | None, context: SourceContext
+    found: Listing,
+    tables: Sequence[SourceFile],
+    labels: LabelsFile | None,
+    context: SourceContext,
+    keys: Mapping[SourceFile, str],
 ) -> Listing:
     """The listing of media with the labels that the caller names or that lie beside them."""
     if labels is None:
-        return with_sidecars(found, tables, context.pool)
-    if found.layout == "table":
-        raise SpeciateError(
-            Code.INVALID,
-            "labels names files of media, but the source is a table, whose rows carry their labels.",
-            "Call create_dataset with label, a column of the table, in the place of labels.",
-        )
+        return with_sidecars(found, tables, context.pool, keys)
     if not table_suffix(labels.path.name):
         raise SpeciateError(
             Code.INVALID,
             f"{labels.path.name!r} is not a CSV, JSON, JSONL, Parquet or Arrow file.",
             "Call again with labels.path of one.",
         )
+    if found.layout == "table":
+        return found._replace(join=labels)
     table = ask_table(context.pool, labels.path, text=[labels.key])
     excluded = [ExcludedFile(file.name, "A table beside media; `labels` names another.") for file in tables]
     found = found._replace(excluded=[*found.excluded, *excluded])

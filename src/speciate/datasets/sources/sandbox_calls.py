@@ -27,6 +27,8 @@ _LONGEST_ANSWER = 64 << 20  # bytes
 _SPARE = 1 << 30  # bytes of the disk that stay free
 _TABLE_SECONDS = 600.0
 _READ_TABLE = "speciate.datasets.readers.read_table:read_table"
+_READ_HEAD = "speciate.datasets.readers.read_table:read_head"
+_HEAD_SECONDS = 60.0
 _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 
 
@@ -83,6 +85,15 @@ def ask_table(
     return pool.ask_for_file(_READ_TABLE, request.payload(), read_parquet_answer, _TABLE_SECONDS, readable=allowed)
 
 
+def ask_head(pool: Pool, path: Path, *, readable: Iterable[Path] = ()) -> pa.Table:
+    """The first rows of a table, all cells of text as written; no row where only the whole file tells.
+
+    Raises as `ask_table`.
+    """
+    allowed = frozenset(readable) or frozenset((path,))
+    return pool.ask_for_file(_READ_HEAD, {"path": str(path)}, read_parquet_answer, _HEAD_SECONDS, readable=allowed)
+
+
 def read_parquet_answer(path: Path, answer: dict[str, Any]) -> pa.Table:
     """The Parquet file that a service answered with."""
     return pq.read_table(path)
@@ -102,9 +113,18 @@ def check_named_columns(
         return
     if not columns and group_by in (None, "folder"):
         return
-    payload = {"path": str(table), "columns": columns, "group_by": group_by}
+    _check_columns(pool, table, {"columns": columns, "group_by": group_by})
+
+
+def check_labels_file(pool: Pool, labels: Path, key: str, column: str | None) -> None:
+    """INVALID if the header of a labels file lacks the key or the column; it passes if that cannot be known at once."""
+    columns = [("labels.key", key)] + ([("labels.column", column)] if column is not None else [])
+    _check_columns(pool, labels, {"columns": columns, "group_by": None, "file": repr(labels.name[:64])})
+
+
+def _check_columns(pool: Pool, table: Path, request: dict[str, Any]) -> None:
     try:
-        pool.ask(_CHECK_COLUMNS, payload, readable=frozenset((table,)))
+        pool.ask(_CHECK_COLUMNS, {"path": str(table), **request}, readable=frozenset((table,)))
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE:  # then the job reports it
             raise

@@ -27,10 +27,14 @@ _READ = "speciate.datasets.sources.webdataset:read_shard"
 _SECONDS = 600.0
 
 
-def is_shard(names: Sequence[str]) -> bool:
-    """Whether the members of a tar are examples: nearly all share their key with one that ends in .json or .cls."""
+def is_shard(names: Sequence[str], *, captions: bool = False) -> bool:
+    """Whether the members of a tar are examples: nearly all share their key with one that ends in .json or .cls.
+
+    `captions`: or with one that ends in .txt, unless texts are parts of mixed rows.
+    """
     kinds = [_parts(name) for name in names]
-    described = {key for key, kind in kinds if kind in ("json", "cls")}
+    about = ("json", "cls", "txt") if captions else ("json", "cls")
+    described = {key for key, kind in kinds if kind in about}
     several = Counter(key for key, _ in kinds)
     return (
         bool(described) and 10 * sum(several[key] for key in described) >= 9 * len(names) and max(several.values()) > 1

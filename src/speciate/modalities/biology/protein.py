@@ -61,6 +61,10 @@ class Protein(Modality[Media]):
         """One record of FASTA, a bare sequence, or a structure. Files of many records are read as tables."""
         if _is_structure(data):
             return protein_structures.read(data).structure
+        if data.startswith(protein_structures.GZIP):
+            raise DecodeError("error", "A gzip file that holds neither a PDB nor an mmCIF file of a macromolecule.")
+        if data.lstrip()[:5].lower() == b"data_":
+            raise DecodeError("error", "A CIF file that holds no macromolecule: it has no category such as _atom_site.")
         try:
             text = data.decode("ascii")
         except UnicodeDecodeError as error:
@@ -148,7 +152,7 @@ def is_sequence(text: str) -> bool:
 
 
 def _is_structure(data: bytes) -> bool:
-    return protein_structures.looks_like(data[:4096])
+    return protein_structures.looks_like(data[: protein_structures.HEAD])
 
 
 def _header(read: protein_structures.ParsedStructure) -> Header:

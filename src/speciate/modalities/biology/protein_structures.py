@@ -4,9 +4,9 @@ declarations.
 Every reader takes a file that was cut for a smaller structure. So a PDB file must end with END, have as many atoms, TER
 and SEQRES records as its MASTER record counts (of several models the first one's atoms and TER, as format 3.2 has it,
 or those of all, as those before), a chain for every SEQRES and no line that is no record; an mmCIF file
-must end with `#`, or with a category after its atoms where it does without, all of its loops must be whole, and every
-chain that it names must have atoms. What a file says nothing about cannot be missed: a PDB file without MASTER from
-whose middle whole lines were taken reads as one with fewer atoms.
+must end with `#`, or with the last residue that it declares; one without any `#` may also end with a category after
+its atoms. All of its loops must be whole, and every chain that it names must have atoms. What a file says nothing about
+cannot be missed: a PDB file without MASTER from whose middle whole lines were taken reads as one with fewer atoms.
 
 Of several models the first is read, of alternative places of an atom the first. Only chains of amino acids are kept.
 """
@@ -35,7 +35,9 @@ BACKBONE = ("N", "CA", "C", "O")
 MOST_RESIDUES = 100_000
 _MOST_BYTES, _MOST_ATOMS = 192 << 20, 2_000_000
 """The largest entries of the archive are a few million atoms; their mmCIF files are some hundred megabytes."""
-_GZIP = b"\x1f\x8b"
+HEAD = 1 << 16
+"""Bytes in which a file says what it is: comments and further categories may come first."""
+GZIP = b"\x1f\x8b"
 _FARTHEST = 1e5
 """Ångström; coordinates beyond it are damage."""
 
@@ -53,8 +55,12 @@ _FIRST_RECORDS = tuple(
         "MODEL", "ATOM", "HETATM", "DBREF", "HELIX", "USER", "NUMMDL", "PARENT",
     )
 )  # fmt: skip
+_CLOSE_IT = "If it is whole, add a last line '#'."
 _BLOCK = re.compile(rb"(?:\s++|#[^\n]*+\n)*+data_", re.IGNORECASE)  # never looks twice at the same blank
-_MACROMOLECULE = re.compile(rb"(?m)^_(?:entry|atom_site|audit_conform|audit_author|struct|cell|software)\.")
+_MACROMOLECULE = re.compile(
+    rb"(?mi)^[ \t]*_(?:entry|atom_sites?|atom_type|audit_\w+|struct\w*|cell|software|entity\w*|chem_comp|exptl\w*|"
+    rb"symmetry|citation\w*|database_\w+|pdbx_\w+)\."
+)
 
 
 class Structure(TypedDict):
@@ -78,9 +84,9 @@ class ParsedStructure(NamedTuple):
 
 def looks_like(head: bytes) -> bool:
     """Whether the first bytes are those of a PDB or mmCIF file, or of a gzipped one."""
-    if head.startswith(_GZIP):
+    if head.startswith(GZIP):
         try:
-            head = zlib.decompressobj(31).decompress(head, 4096)
+            head = zlib.decompressobj(31).decompress(head, HEAD)
         except zlib.error:
             return False
     return _is_mmcif(head) or _is_pdb(head)
@@ -120,7 +126,7 @@ def alpha_carbons(structure: Structure) -> tuple[npt.NDArray[np.float64], npt.ND
 
 
 def _unpacked(data: bytes) -> bytes:
-    if not data.startswith(_GZIP):
+    if not data.startswith(GZIP):
         if len(data) > _MOST_BYTES:
             raise DecodeError("refused", f"{len(data):,} bytes, more than {_MOST_BYTES:,}.")
         return data
@@ -137,7 +143,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _is_mmcif(text: bytes) -> bool:
-    return _BLOCK.match(text[:4096]) is not None and _MACROMOLECULE.search(text[:65_536]) is not None
+    return _BLOCK.match(text[:HEAD]) is not None and _MACROMOLECULE.search(text[:HEAD]) is not None
 
 
 def _is_pdb(text: bytes) -> bool:
@@ -247,10 +253,7 @@ def _number(text: bytes) -> int:
 
 
 def _from_mmcif(library: Any, text: bytes) -> gemmi.Structure:
-    lines = text.rstrip().rsplit(b"\n", 1)
-    divided = b"\n#" in text.replace(b"\r", b"")
-    if divided and lines[-1].strip() != b"#":
-        raise DecodeError("partial", "It does not end with '#', which divides its categories.")
+    closed = text.rstrip().rsplit(b"\n", 1)[-1].strip() == b"#"
     try:
         document = library.cif.read_string(text)
     except ValueError as error:
@@ -262,8 +265,17 @@ def _from_mmcif(library: Any, text: bytes) -> gemmi.Structure:
         raise DecodeError("partial", "It has no atoms.")
     if len(atoms) > _MOST_ATOMS:
         raise DecodeError("refused", f"{len(atoms):,} atoms, more than {_MOST_ATOMS:,}.")
-    if not divided and block.get_mmcif_category_names()[-1] == "_atom_site.":
-        raise DecodeError("partial", "It ends with its atoms and without '#': nothing says that they are all.")
+    last = block.get_mmcif_category_names()[-1]
+    if not closed and last == "_atom_site." and not _reaches_the_last_residue(block):
+        raise DecodeError(
+            "partial",
+            f"It ends with its atoms and without '#', so nothing says that the {len(atoms):,} that are there are all. "
+            f"{_CLOSE_IT}",
+        )
+    if not closed and last != "_atom_site." and b"\n#" in text.replace(b"\r", b""):
+        raise DecodeError(
+            "partial", f"Its last category, {last.strip('_.')!r}, does not end with '#' as the others do. {_CLOSE_IT}"
+        )
     named = {row[0] for row in block.find("_struct_asym.", ["id"])}
     if lacking := sorted(named - {row[1] for row in atoms}):
         raise DecodeError("partial", f"{len(lacking)} of {len(named)} chains have no atoms, such as {lacking[0]!r}.")
@@ -272,6 +284,20 @@ def _from_mmcif(library: Any, text: bytes) -> gemmi.Structure:
     if read != len(atoms):
         raise DecodeError("error", f"{read:,} atoms can be read of {len(atoms):,}.")
     return structure
+
+
+def _reaches_the_last_residue(block: Any) -> bool:
+    """Whether the last chain with a declared sequence has the backbone of its last residue: then no residue of an
+    unclosed list of atoms can be missing at its end."""
+    last = {row[0]: row[1] for row in block.find("_entity_poly_seq.", ["entity_id", "num"])}
+    rows = [
+        (row[0], row[1], row[2].strip("\"'"))
+        for row in block.find("_atom_site.", ["label_entity_id", "label_seq_id", "label_atom_id"])
+        if row[0] in last
+    ]
+    if not rows or rows[-1][1] != last[rows[-1][0]]:
+        return False
+    return {"C", "O"} <= {atom for entity, number, atom in rows[-30:] if (entity, number) == rows[-1][:2]}
 
 
 def _parse_model(library: Any, model: gemmi.Structure, fields: dict[str, str | int | float]) -> ParsedStructure:

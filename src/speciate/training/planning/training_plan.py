@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
 from speciate.datasets import splits, versions
+from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.sample_size import counted_share, in_rows, to_show_target
-from speciate.tasks.example_targets import is_label
+from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
 from speciate.training import train
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
@@ -60,7 +61,7 @@ class TrainingPlan(_Frozen):
     the positive label's present share; where `target_column` hides that, rows of that label alone."""
     test_examples: int
     warnings: tuple[str, ...] = ()
-    """Labels that a split lacks: neither of the numbers above knows of them."""
+    """Labels that a split lacks, which neither of the numbers above knows of, and leaks of the split."""
 
 
 def plan_training(
@@ -98,7 +99,7 @@ def plan_training(
         refused=tuple(no),
         needed_test_examples=_needed_test_examples(workspace, use_case, manifest),
         test_examples=manifest.splits.get("test", 0),
-        warnings=tuple(splits.warnings_of_report(found.report)),
+        warnings=(*splits.warnings_of_report(found.report), *leaks_of_report(found.report)),
     )
 
 
@@ -138,6 +139,7 @@ def candidate_specs(
 def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task: str | None) -> Family:
     if use_case is not None:
         task = use_cases.get(workspace.database, use_case).task
+    task = task or usual_task(manifest)
     return find_task(task).family if task else "regression" if manifest.numeric else "classification"
 
 

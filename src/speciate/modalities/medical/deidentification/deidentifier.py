@@ -31,6 +31,7 @@ from speciate.modalities.medical.deidentification.profile import (
     is_safe_private,
     listed,
 )
+from speciate.modalities.medical.deidentification.proof import TEXTS, search, values_of
 from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, is_registered_uid, shift_date
 from speciate.modalities.medical.dicom import patient_of
 from speciate.modalities.medical.dicom_elements import walk_elements
@@ -85,6 +86,10 @@ class Deidentified(NamedTuple):
     elsewhere, too. They stand in no report."""
     warnings: tuple[str, ...]
     """Warnings for a person: sentences that quote nothing of the file."""
+    originals: tuple[str, ...] = ()
+    """Identifying values of the original that were searched for in `data`. They stand in no report."""
+    still_there: tuple[str, ...] = ()
+    """Elements whose original value was found there all the same: tag and name."""
 
 
 def is_looked_for(person: str) -> bool:
@@ -108,6 +113,7 @@ def deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deident
 
 def _deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deidentified:
     dataset = _read(data)
+    before = values_of(dataset)
     scrubber = _Scrubber(dataset, profile, pseudonyms)
     scrubber.scrub(dataset)
     if scrubber.patient and not _text_of(dataset, _PATIENT_ID):
@@ -125,7 +131,23 @@ def _deidentify(data: bytes, profile: Profile, pseudonyms: Pseudonyms) -> Deiden
     for (tag, done), count in sorted(scrubber.changes.items()):
         changes.setdefault(tag, {})[done] = count
     people = tuple(sorted(scrubber.people | scrubber.uids))
-    return Deidentified(written, changes, people, tuple(_to_look_at(dataset, scrubber)))
+    after = values_of(_read(written), TEXTS)
+    proof = search(before, after, people, _without_pixels(written, dataset), _identifies_nobody)
+    still_there = tuple(f"{tag:08X} {_name(tag)}" for tag in proof.found)
+    warnings_ = tuple(_to_look_at(dataset, scrubber))
+    return Deidentified(written, changes, people, warnings_, tuple(sorted(proof.originals)), still_there)
+
+
+def _without_pixels(written: bytes, dataset: Any) -> bytes:
+    for tag in _PIXELS:
+        if tag in dataset and (pixels := _bytes(dataset.get_item(tag))):
+            written = written.replace(pixels, b"", 1)
+    return written
+
+
+def _identifies_nobody(value: str) -> bool:
+    """A UID of the standard, words that every description of an image holds, or a short number."""
+    return is_registered_uid(value) or keep_known_words(value) == " ".join(value.split()) or len(value) < _SHORTEST
 
 
 def _read(data: bytes) -> Any:

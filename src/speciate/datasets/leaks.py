@@ -1,0 +1,85 @@
+"""Sentences about a split that leaks, from the report of a version. Pure.
+
+A split that the source brings is kept, and so is an earlier one, so examples that belong together may lie in several
+splits. Whoever makes such a version, adds to it or trains on it is told then, not at the evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speciate.datasets.columns import clean
+
+TEXTS_ACROSS = "texts_across"
+"""Key of a report's audit of the split."""
+_LONG = 20
+"""Characters on average, from which on cells are texts."""
+_COPY = "Identical content lies in the split "
+"""Begins the reason of a refused row; the split follows."""
+
+
+def copy_reason(split: str | None) -> str:
+    """Why a row is refused whose content lies in another split, too."""
+    return f"{_COPY}{split!r}."
+
+
+def leak_warnings(split: Mapping[str, Any]) -> list[str]:
+    """Warnings of a report's audit of the split; none if nothing crosses. Older reports may lack a count."""
+    counts = {
+        "texts or media that are equal but for case, blanks or encoding": "identical_after_normalising_across",
+        "groups": "groups_across",
+        "pairs of near-duplicates": "near_duplicates_across",
+    }
+    found = [f"{count:,} {what}" for what, key in counts.items() if (count := int(split.get(key) or 0))]
+    texts = split.get(TEXTS_ACROSS) or {}
+    found += [f"{count:,} texts of the input {clean(name)!r}" for name, count in texts.items()]
+    if not found:
+        return []
+    return [
+        f"The split leaks: {', '.join(found)} lie in several splits, so a model is tested on what it learned. A step "
+        "{'op': 'split'} of curate_dataset makes a split that keeps them together."
+    ]
+
+
+def texts_across(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
+    """Of several inputs, each column of texts -> how many of its texts lie in several splits.
+
+    Rows with the same text and other cells are no copies, but a model that is trained on the text alone has seen them.
+    Case and blanks at the ends do not count; columns with few different or short cells are no texts. `rows`: usable.
+    """
+    if len(inputs) < 2:
+        return {}
+    found = {}
+    for name in inputs:
+        if name not in rows.column_names or not pa.types.is_string(rows.schema.field(name).type):
+            continue
+        texts = pc.utf8_lower(pc.utf8_trim_whitespace(rows[name]))
+        length = pc.mean(pc.utf8_length(texts)).as_py() or 0
+        if length < _LONG or 2 * pc.count_distinct(texts).as_py() < rows.num_rows:
+            continue
+        placed = pa.table({"text": texts, "split": rows["split"]}).filter(pc.is_valid(rows["split"]))
+        several = placed.group_by("text").aggregate([("split", "count_distinct")])
+        crossing = several.filter(pc.and_(pc.greater(several["split_count_distinct"], 1), pc.is_valid(several["text"])))
+        if crossing.num_rows:
+            found[name] = crossing.num_rows
+    return found
+
+
+def leaks_of_report(report: Mapping[str, Any]) -> list[str]:
+    """`leak_warnings` of a version's report."""
+    return leak_warnings(report.get("split") or {})
+
+
+def copy_warnings(reasons: Sequence[str | None]) -> list[str]:
+    """A warning that counts the rows that were refused as copies across splits, from the reasons of all rows."""
+    count = sum(reason is not None and reason.startswith(_COPY) for reason in reasons)
+    if not count:
+        return []
+    return [
+        f"{count:,} rows were refused, because the source has the same content in another split: a model would be "
+        "tested on what it learned. Where several splits have it, the test split keeps it."
+    ]
