@@ -51,6 +51,7 @@ from speciate.datasets.sources import own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
+from speciate.datasets.splits import NOT_CHECKED
 from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
 from speciate.environment import cores
@@ -456,7 +457,8 @@ def _folders_look_like_classes(survey: Survey) -> bool:
 
 def _warnings_of_addition(found: AppendedVersion) -> list[str]:
     counts, split = found.counts, found.report.get("split", {})
-    across = split.get("near_duplicates_across", 0) + split.get("groups_across", 0)
+    near = split.get("near_duplicates_across", 0)
+    across = split.get("groups_across", 0) + (near if near != NOT_CHECKED else 0)
     warnings = {
         f"{counts.dropped_before} items were in an earlier version and dropped since, so they stay out; to have them "
         "back, add to the version that held them.": counts.dropped_before,
