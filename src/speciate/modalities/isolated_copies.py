@@ -5,8 +5,8 @@ tells a copy. A copy shows by the gap around it: some media lie within a radius,
 several times it, where chance would put many (in D dimensions `ratio` ** D - 1 times as many). The test is that of Lowe
 (2004) for matches of image features, made for clusters and for every radius from a tolerance down.
 
-A class whose examples are all alike stands apart, too. So a large cluster must be tighter, and one that holds a tenth of
-all media is never taken for copies.
+A class whose examples are all alike stands apart, too. So a large cluster must be tighter, and one that holds more
+than a tenth of all media is never taken for copies.
 
 `row_similarity.py` and `series_similarity.py` say what the distance is."""
 
@@ -84,8 +84,8 @@ def isolated_pairs(
 ) -> Places:
     """(M, 2) the first member of each cluster that stands apart, with each other member.
 
-    A cluster at a radius is what edges of that length or less join. It stands apart if not more edges of its members lie
-    between the radius and `ratio` times it than within. Where a member has NEIGHBOURS edges within the radius, its
+    A cluster at a radius is what edges of that length or less join. It stands apart if not more edges of its members
+    lie between the radius and `ratio` times it than within. Where a member has NEIGHBOURS edges within the radius, its
     farther ones are not known: then `is_compact(members, radius)` must hold, as it does for copies of one medium and
     does not for a dense region.
     """

@@ -3,8 +3,8 @@
 A number's difference counts in units of its column's spread, so that grams and kilometres weigh alike; two rows are as
 far apart as the column that differs most. What is next to nothing depends on the others: a pair must stand apart from
 them (isolated_copies.py), at 5 % of the spread or less. In a table of one or two numbers rows lie so dense that only
-copies with a tiny jitter stand apart. Texts, truth values and missing cells must be equal; a row without a number has no
-sketch.
+copies with a tiny jitter stand apart. Texts, truth values and missing cells must be equal; a row without a number has
+no sketch.
 
 Measured (`evals/bench/near_rows.py`): how many of 200 jittered copies are found, and how many rows of ordinary tables
 are taken for copies."""

@@ -12,8 +12,8 @@ Aligning all with all is quadratic, so only pairs that share seeds are aligned, 
 sequences alone. `evals/bench/structures.py` measures misses of the seeds, and the time.
 
 Peptides are too short for seeds and for that curve. Two sequences of which the shorter has 8 to 50 residues are near
-copies, too, if a semi-global alignment (free ends) has 80 % of the shorter's residues equal: by chance about one pair of
-octapeptides in ten million. Candidates share as many runs of three residues as 20 % changes must leave (the q-gram
+copies, too, if a semi-global alignment (free ends) has 80 % of the shorter's residues equal: by chance about one pair
+of octapeptides in ten million. Candidates share as many runs of three residues as 20 % changes must leave (the q-gram
 lemma; Ukkonen 1992), so none is missed for lack of a candidate unless gaps break more of them."""
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Homology:
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
         """(M, 2) places of homologous codes, the smaller first, ascending; of different codes.
 
-        `threshold`: share of equal residues, None: IDENTITY, of peptides _NEAR_COPY. For long sequences a lower one finds
-        hardly more, as such pairs share few seeds; peptides must share a run of three residues. Raises MISSING_EXTRA
+        `threshold`: share of equal residues, None: IDENTITY, of peptides _NEAR_COPY. For long sequences a lower one
+        finds hardly more, as such pairs share few seeds; peptides must share a run of three residues. Raises MISSING_EXTRA
         without parasail.
         """
         chains = [code.split(SEPARATOR) for code in codes]
@@ -108,7 +108,8 @@ def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
 def _near_peptides(sequences: Sequence[bytes], threshold: float | None) -> Places:
     """(M, 2) near copies of which the shorter is a peptide."""
     least = _NEAR_COPY if threshold is None else threshold
-    found = [pair for pair in _peptide_candidates(sequences, least).tolist() if _are_near_copies(sequences, pair, least)]
+    candidates = _peptide_candidates(sequences, least).tolist()
+    found = [pair for pair in candidates if _are_near_copies(sequences, pair, least)]
     return np.array(found, np.int64).reshape(-1, 2)
 
 
