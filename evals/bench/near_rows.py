@@ -1,5 +1,5 @@
-"""Near-duplicates of rows and series: how many jittered copies are found, how many ordinary rows are taken for copies, and
-what it costs.
+"""Near-duplicates of rows and series: how many jittered copies are found, how many ordinary rows are taken for copies,
+and what it costs.
 
     python evals/bench/near_rows.py [ROWS]      # default 100,000
 

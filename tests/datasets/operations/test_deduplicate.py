@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from speciate.datasets.operations.deduplicate import comparable_vectors, least_cosine
+from speciate.datasets.operations.deduplicate import DEDUPLICATE, comparable_vectors, least_cosine
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool

@@ -64,8 +64,8 @@ class Homology:
         """(M, 2) places of homologous codes, the smaller first, ascending; of different codes.
 
         `threshold`: share of equal residues, None: IDENTITY, of peptides _NEAR_COPY. For long sequences a lower one
-        finds hardly more, as such pairs share few seeds; peptides must share a run of three residues. Raises MISSING_EXTRA
-        without parasail.
+        finds hardly more, as such pairs share few seeds; peptides must share a run of three residues. Raises
+        MISSING_EXTRA without parasail.
         """
         chains = [code.split(SEPARATOR) for code in codes]
         distinct = sorted(set(chain.from_iterable(chains)))
