@@ -93,14 +93,17 @@ def _recorded(sound: npt.NDArray[np.float64], kind: str) -> bytes:
 
 
 def videos(chance: Chance, count: int) -> Copied:
-    """A copy is of another codec and compressed more."""
+    """A copy is of another codec and container, or smaller and compressed more."""
     originals, copies = [], []
-    for _ in range(count):
+    for number in range(count):
         coarse = [Image.fromarray(chance.integers(0, 255, (6, 6, 3), np.uint8).astype(np.uint8)) for _ in range(2)]
-        ends = [np.asarray(each.resize((64, 64), Image.Resampling.BICUBIC), np.float64) for each in coarse]
-        frames = [(ends[0] * (1 - part) + ends[1] * part).astype(np.uint8) for part in np.linspace(0, 1, 8)]
+        ends = [np.asarray(each.resize((96, 96), Image.Resampling.BICUBIC), np.float64) for each in coarse]
+        frames = [(ends[0] * (1 - part) + ends[1] * part).astype(np.uint8) for part in np.linspace(0, 0.3, 16)]
         originals.append(video_samples.encode(frames))
-        copies.append(video_samples.encode(frames, "matroska", "mpeg4"))
+        if number % 2:
+            copies.append(video_samples.encode(frames, "matroska", "mpeg4", qscale="2"))
+        else:
+            copies.append(video_samples.encode(frames, "matroska", size=(64, 64), crf="30"))
     return Copied(originals, copies, ("mp4", "mkv"))
 
 
@@ -160,15 +163,13 @@ def peptides(chance: Chance, count: int) -> Copied:
 
 def molecules(chance: Chance, count: int) -> Copied:
     """Chains of fragments. A copy has another halogen at its end."""
-    pieces = ["c1ccc(%s)cc1", "C(=O)N%s", "CC(O)%s", "c1cc(%s)ncc1", "S(=O)(=O)%s", "CCN(C)%s", "C1CC(%s)CCC1", "OC%s",
-              "c1sc(%s)cc1", "C(C)(C)%s", "c1cnc(%s)nc1", "C=C%s"]  # fmt: skip
+    pieces = ["c1ccc(cc1)", "C(=O)N", "CC(O)", "c1ccc(nc1)", "S(=O)(=O)N", "CCN(C)", "C1CCC(CC1)", "OC", "c1sc(cc1)",
+              "C(C)(C)", "c1cnc(nc1)", "C(C#N)"]  # fmt: skip
     originals, copies = [], []
     for _ in range(count):
-        chain = "%s"
-        for piece in chance.choice(pieces, 9).tolist():
-            chain = chain % piece
-        originals.append({"smiles": chain % "F"})
-        copies.append({"smiles": chain % "Cl"})
+        chain = "".join(chance.choice(pieces, 14))
+        originals.append({"smiles": f"C{chain}F"})
+        copies.append({"smiles": f"C{chain}Cl"})
     return Copied(originals, copies, inputs=("smiles",))
 
 

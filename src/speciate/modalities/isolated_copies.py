@@ -23,11 +23,11 @@ Doubles = npt.NDArray[np.float64]
 
 NEIGHBOURS = 12
 """So many of each medium are looked at."""
-CHANCE, _LEAST_RATIO = 200.0, 2.0
+CHANCE, _LEAST_RATIO = 200.0, 1.5
 _FEW, _TIGHTER, _MOST = 4, 5, 0.1
 """A cluster of more members than that lies within a fifth of the tolerance, and holds at most that share of all."""
-_RADII = 17
-"""The tolerance, and halves of it: the least is about a hundred-thousandth."""
+_RADII = 33
+"""The tolerance, and each time 0.7 of it: the least is about a hundred-thousandth."""
 
 
 class Edges(NamedTuple):
@@ -91,7 +91,7 @@ def isolated_pairs(
     """
     most = max(_FEW, int(_MOST * count))
     found = [np.zeros((0, 2), np.int64)]
-    for radius in (tolerance / 2**step for step in range(_RADII)):
+    for radius in (tolerance / 2 ** (step / 2) for step in range(_RADII)):
         inside = edges.distance <= radius
         if not inside.any():
             break
