@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import clean
+from speciate.datasets.splits import NOT_CHECKED
 
 TEXTS_ACROSS = "texts_across"
 """Key of a report's audit of the split."""
@@ -34,7 +35,7 @@ def leak_warnings(split: Mapping[str, Any]) -> list[str]:
         "groups": "groups_across",
         "pairs of near-duplicates": "near_duplicates_across",
     }
-    found = [f"{count:,} {what}" for what, key in counts.items() if (count := int(split.get(key) or 0))]
+    found = [f"{count:,} {what}" for what, key in counts.items() if (count := _count(split.get(key)))]
     texts = split.get(TEXTS_ACROSS) or {}
     found += [f"{count:,} texts of the input {clean(name)!r}" for name, count in texts.items()]
     if not found:
@@ -67,6 +68,11 @@ def texts_across(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
         if crossing.num_rows:
             found[name] = crossing.num_rows
     return found
+
+
+def _count(found: Any) -> int:
+    """0 also where nothing was counted: `NOT_CHECKED`, or an older report."""
+    return int(found) if found and found != NOT_CHECKED else 0
 
 
 def leaks_of_report(report: Mapping[str, Any]) -> list[str]:

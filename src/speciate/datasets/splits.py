@@ -40,6 +40,7 @@ from speciate.modalities.hashing import mix
 from speciate.sample_size import highest_target, smallest_difference
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+NOT_CHECKED = "not_checked"
 KEEP_FIRST = ("test", "validation", "train")
 """Which copy stays if several splits hold one: test examples are hardest to replace."""
 _BINS = 10
@@ -73,6 +74,8 @@ class Members(NamedTuple):
     """(N,) what to balance by, as numbers from 0."""
     pairs: npt.NDArray[np.int64] = _NO_PAIRS
     """(M, 2) near-duplicates, by place."""
+    uncompared: int = 0
+    """How many of them have no sketch by which a near-duplicate could be found."""
 
 
 class Leaks(NamedTuple):
@@ -330,7 +333,8 @@ def members_of(
     if ORIGIN in rows.column_names:  # windows belong together and with the whole, whatever their groups
         pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
-    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs)
+    uncompared = rows[SKETCH].null_count if SKETCH in rows.column_names else rows.num_rows
+    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs, uncompared)
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
@@ -342,12 +346,17 @@ def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
 
 
 def audit_split(members: Members, splits: Sequence[str | None], ids: Sequence[str] = ()) -> dict[str, Any]:
-    """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates."""
+    """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates.
+
+    Without any sketch, near-duplicates are NOT_CHECKED and no 0; if some examples lack one, they are counted.
+    """
     found = count_leaks(members, splits)
+    compared = len(members.keys) - members.uncompared
     report: dict[str, Any] = {
         "groups_across": found.groups,
         "identical_after_normalising_across": found.contents,
-        "near_duplicates_across": found.near_duplicates,
+        "near_duplicates_across": found.near_duplicates if compared or found.near_duplicates else NOT_CHECKED,
+        **({"near_duplicates_not_checked": members.uncompared} if members.uncompared and compared else {}),
         "label_drift": _drift(members, splits),
         **_detectable_difference(members, splits),
     }

@@ -13,6 +13,7 @@ import numpy as np
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, Vector
 from speciate.modalities.drawing import text_card
+from speciate.modalities.row_similarity import ROWS, sketch_row
 
 Row = dict[str, Any]
 _LONGEST = 1024 * 1024  # bytes of one row
@@ -22,6 +23,7 @@ _WIDTH = 256
 class Tabular(Modality[Row]):
     name = "tabular"
     suffixes = (".json",)
+    sketching = ROWS
 
     def sniff(self, head: bytes, name: str) -> bool:
         return name.lower().endswith(self.suffixes) and head.lstrip().startswith(b"{")
@@ -73,6 +75,9 @@ class Tabular(Modality[Row]):
                 place, sign = _place(name if number else f"{name}={cell}")
                 found[place] += sign * (math.asinh(cell) if number else 1.0)
         return found
+
+    def sketch(self, media: Row) -> bytes | None:
+        return sketch_row(media)
 
     def thumbnail(self, media: Row) -> Pixels:
         return text_card("\n".join(f"{name}: {cell}" for name, cell in media.items()))

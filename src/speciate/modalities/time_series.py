@@ -4,7 +4,7 @@ A file holds one series as a CSV of numbers, a row per time step, a column per c
 (medical/dicom_waveforms.py), which is read as a series only if the caller says so. Files of many series (.ts) are read
 as tables. Missing values ('?', NaN) are filled by linear interpolation; a channel without any value is refused.
 
-There is no sketch: shrunk, all series of a class look the same, and their plots differ by too few pixels.
+Near-duplicates are copies with noise, offset or gain, and excerpts (series_similarity.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, 
 from speciate.modalities.drawing import line_plot
 from speciate.modalities.medical import dicom_waveforms
 from speciate.modalities.medical.dicom_elements import looks_like_dicom
+from speciate.modalities.series_similarity import SERIES, sketch_series
 
 Series = npt.NDArray[np.float32]  # (C, T)
 _MOST_VALUES = 50_000_000
@@ -31,6 +32,7 @@ _BLOCKS = 8
 class TimeSeries(Modality[Series]):
     name = "time-series"
     suffixes = (".csv", ".tsv")
+    sketching = SERIES
     window_unit = "steps"
     default_group = "patient"
 
@@ -107,6 +109,9 @@ class TimeSeries(Modality[Series]):
         if len(channels) < _BLOCKS:
             channels = channels[np.arange(_BLOCKS) * len(channels) // _BLOCKS]
         return np.concatenate([np.arcsinh(block).mean(axis=0) for block in np.array_split(channels, _BLOCKS)])
+
+    def sketch(self, media: Series) -> bytes | None:
+        return sketch_series(media)
 
     def thumbnail(self, media: Series) -> Pixels:
         return line_plot(media)

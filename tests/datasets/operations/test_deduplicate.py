@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from speciate.datasets.operations.deduplicate import comparable_vectors, least_cosine
+from speciate.datasets.operations.deduplicate import DEDUPLICATE, comparable_vectors, least_cosine
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
@@ -176,10 +176,15 @@ def tumours(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Mani
     )
 
 
+def test_a_medium_without_sketches_has_no_perceptual_copies(shared: Workspace, tumours: Manifest) -> None:
+    episodes = tumours.model_copy(update={"modality": "episode"})
+    with pytest.raises(SpeciateError, match="no sketches that tell near-duplicates of episode"):
+        DEDUPLICATE.preflight(DEDUPLICATE.parameters(by="perceptual"), episodes, {})
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({"by": "perceptual"}, "no sketches that tell near-duplicates of tabular"),
         ({"by": "content", "threshold": 0.5}, "takes no threshold"),
         ({"by": "content", "extractor": "descriptor"}, "takes no extractor"),
         ({"by": "embedding", "extractor": "descripter"}, "did you mean 'descriptor'"),

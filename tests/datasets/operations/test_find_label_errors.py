@@ -15,6 +15,7 @@ from tests import data
 from tests.datasets.operations.world import curate
 
 WRONG = range(0, 120, 15)
+FLAGS = ("label_issue", "label_suggestion", "label_quality")
 
 
 def points(count: int = 120) -> list[dict[str, Any]]:
@@ -96,3 +97,25 @@ def test_numbers_no_labels_and_one_class_are_refused(workspace: Workspace, revie
     for name, message in {"numbers": "are numbers", "bare": "has no labels", "one": "two classes"}.items():
         with pytest.raises(SpeciateError, match=message):
             curate(workspace, name, step)
+
+
+def test_labels_of_the_test_split_change_nothing_that_is_found_in_train(workspace: Workspace) -> None:
+    """Every label of test and validation is turned round, and one is a class that train lacks."""
+    splits = ["test" if i % 7 == 3 else "validation" if i % 7 == 4 else "train" for i in range(120)]
+    rows = [{**row, "split": split} for row, split in zip(points(), splits, strict=True)]
+    turned = [
+        row if row["split"] == "train" else {**row, "kind": {"a": "b", "b": "a"}[row["kind"]] if i else "c"}
+        for i, row in enumerate(rows)
+    ]
+    found = {}
+    for name, given in (("right", rows), ("turned", turned)):
+        data.ingest(workspace, name, rows=tuple(given), label="kind", inputs=("x", "y"))
+        made = curate(workspace, name, {"op": "find_label_errors"}).rows.to_pylist()
+        found[name] = {
+            split: {(row["x"], row["y"]): [row[column] for column in FLAGS] for row in made if row["split"] == split}
+            for split in ("train", "test")
+        }
+    assert found["right"]["train"] == found["turned"]["train"]
+    assert any(flags[0] for flags in found["right"]["train"].values())
+    assert sum(bool(flags[0]) for flags in found["turned"]["test"].values()) > 12
+    assert sum(bool(flags[0]) for flags in found["right"]["test"].values()) < 5

@@ -79,6 +79,38 @@ def test_a_peptide_needs_more_equal_residues_than_a_long_chain() -> None:
     assert not akin([peptide, "KWALFAKIEAVGANIADGAI"])
 
 
+def changed(peptide: str, share: float, chance: random.Random) -> str:
+    """A peptide of which so many residues, and no fewer, are others."""
+    letters = list(peptide)
+    for at in chance.sample(range(len(letters)), int((1 - share) * len(letters) + 1e-9)):
+        letters[at] = chance.choice([letter for letter in LETTERS if letter != letters[at]])
+    return "".join(letters)
+
+
+def test_peptides_of_which_four_fifths_are_equal_are_near_and_strangers_are_not() -> None:
+    chance = random.Random(11)
+    peptides = [protein(chance, chance.randint(8, 40)) for _ in range(300)]
+    assert not akin(peptides)
+    copies = [changed(peptide, 0.8, chance) for peptide in peptides]
+    pieces = [peptide[2:] + "G" for peptide in peptides if len(peptide) >= 20]
+    everything = peptides + copies
+    assert {(at, at + 300) for at in range(300)} - akin(everything) == set()
+    assert len(akin(everything)) < 310
+    longer = [peptide for peptide in peptides if len(peptide) >= 20]
+    assert {(at, at + len(longer)) for at in range(len(longer))} <= akin([*longer, *pieces])
+
+
+def test_a_threshold_of_peptides_is_the_share_of_equal_residues() -> None:
+    chance = random.Random(12)
+    roots = [protein(chance, 20) for _ in range(60)]
+    related = [changed(root, share, chance) for root, share in zip(roots, [0.9, 0.7, 0.5] * 20, strict=True)]
+    found = {share: len({pair for pair in akin(roots + related, share) if pair[1] - pair[0] == 60})
+             for share in (0.9, 0.7, 0.5)}  # fmt: skip
+    assert found[0.9] == 20
+    assert found[0.7] >= 38
+    assert found[0.5] > found[0.7] + 5
+
+
 def test_a_domain_within_a_longer_chain_is_akin_to_it_and_a_scrap_of_it_is_not() -> None:
     chance = random.Random(2)
     domain, tail = protein(chance, 120), protein(chance, 200)

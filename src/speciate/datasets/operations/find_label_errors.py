@@ -3,7 +3,11 @@
 Northcutt, Jiang and Chuang, "Confident Learning" (2021), as cleanlab has it, pruned by noise rate. The probabilities
 come from a logistic regression over standardised vectors, which never saw the example nor one of its component:
 groups, copies and near-duplicates lie in one fold (StratifiedGroupKFold). A class with fewer than three components is
-not assessed. All usable rows are assessed, in every split; `splits` says which of them are flagged or dropped.
+not assessed. `splits` says which rows are flagged or dropped.
+
+Only labels of the training split are learned from, in folds of that split alone, and so are the thresholds of confident
+learning. A row of another split is assessed by one model of the whole training split, without components that reach
+into other splits: its label decides nothing but its own verdict.
 """
 
 from __future__ import annotations
@@ -74,14 +78,19 @@ def preflight(parameters: LabelErrorParameters, manifest: Manifest, others: Othe
 
 def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) -> Outcome:
     labels = rows["label"].to_pylist()
-    places = np.array([i for i in np.flatnonzero(usable_rows(rows)) if labels[i] is not None], np.int64)
+    usable = np.flatnonzero(usable_rows(rows))
+    labelled = np.array([labels[place] is not None for place in usable], bool)
+    group = components(members_of(rows.take(pa.array(usable)), context.manifest.modality))[labelled]
+    places = usable[labelled]
     chosen = rows.take(pa.array(places))
-    names, codes = np.unique(np.array([str(labels[i]) for i in places], object), return_inverse=True)
-    group = components(members_of(chosen, context.manifest.modality))
-    wanted = _learnable(codes, group, names)
+    given = np.array([str(labels[place]) for place in places], object)
+    learned = usable_rows_in(chosen, LEARNED)
+    names = np.unique(given[learned])
+    codes = _codes(given, names)
+    wanted = _learnable(np.where(learned, codes, -1), group, names)[codes] & (codes >= 0)
     vectors = context.vectors(chosen.filter(pa.array(wanted)), parameters.extractor)
-    assessed = _scatter(find_issues(vectors, codes[wanted], group[wanted], parameters.seed), wanted)
-    audit = _audit(chosen, names, codes, assessed) | _left_out(names, codes, wanted)
+    assessed = _scatter(find_issues(vectors, codes[wanted], group[wanted], parameters.seed, learned[wanted]), wanted)
+    audit = _audit(chosen, names, codes, assessed) | _left_out(given, wanted)
     if parameters.action == "drop":
         kept = np.ones(rows.num_rows, bool)
         kept[places[assessed.issue & usable_rows_in(chosen, parameters.splits or LEARNED)]] = False
@@ -91,58 +100,102 @@ def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) ->
     return Outcome(_flag_rows(rows, places[flagged], names, flags), audit, flagged_column=ISSUE)
 
 
-def find_issues(vectors: Vectors, codes: Codes, groups: Codes, seed: int) -> LabelQuality:
-    """`codes`: (N,) classes, any numbers; `groups`: (N,) components, each wholly in training or in the held-out
-    fold."""
+def find_issues(vectors: Vectors, codes: Codes, groups: Codes, seed: int, learned: Mask) -> LabelQuality:
+    """`codes`: (N,) classes, any numbers; `groups`: (N,) components; `learned`: (N,) rows whose labels are learned.
+
+    Learned rows are assessed out of fold, each component wholly in training or in the held-out fold. The others are
+    assessed by a model of the learned ones, of components that none of the others belongs to.
+    """
     from cleanlab.filter import find_label_issues
 
-    kinds, labels = np.unique(codes, return_inverse=True)
-    probabilities, assessed = out_of_fold(vectors, labels, groups, seed)
+    kinds, own = np.unique(codes[learned], return_inverse=True)
+    labels = np.searchsorted(kinds, codes)
+    probabilities, assessed = np.zeros((len(labels), len(kinds))), np.zeros(len(labels), bool)
+    probabilities[learned], assessed[learned] = out_of_fold(vectors[learned], own, groups[learned], seed)
     issue = np.zeros(len(labels), bool)
-    issue[assessed] = find_label_issues(labels[assessed], probabilities[assessed], n_jobs=1)
+    judged = learned & assessed
+    issue[judged] = find_label_issues(labels[judged], probabilities[judged], n_jobs=1)
+    others = np.flatnonzero(~learned)
+    if len(others):
+        apart = learned & ~np.isin(groups, groups[others])
+        probabilities[others], assessed[others] = _held_out(vectors, labels, apart, others, len(kinds))
+        least = np.array([probabilities[judged & (labels == kind), kind].mean() for kind in range(len(kinds))])
+        issue[others] = assessed[others] & _is_confidently_other(probabilities[others], labels[others], least)
     quality = np.where(assessed, probabilities[np.arange(len(labels)), labels], np.nan)
     return LabelQuality(issue, kinds[probabilities.argmax(axis=1)], quality)
 
 
-def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Probabilities, Mask]:
-    """(N, C) probabilities of the classes 0..C-1, and for which rows the own class was among those learned."""
+def _held_out(vectors: Vectors, labels: Codes, learn: Mask, held: Codes, classes: int) -> tuple[Probabilities, Mask]:
+    """(H, C) by one model of the rows `learn`, and which rows have a class that it knows."""
+    probabilities = np.zeros((len(held), classes))
+    known = np.unique(labels[learn])
+    if len(known) < 2:
+        return probabilities, np.zeros(len(held), bool)
+    probabilities[:, known] = _fit(vectors[learn], labels[learn]).predict_proba(vectors[held])
+    return probabilities, np.isin(labels[held], known)
+
+
+def _is_confidently_other(probabilities: Probabilities, labels: Codes, least: npt.NDArray[np.float64]) -> Mask:
+    """(H,) where another class is the likeliest of those that reach their own threshold (C,), as for an entry off the
+    diagonal of the confident joint."""
+    reached = np.where(probabilities >= least, probabilities, -1.0)
+    likeliest = reached.argmax(axis=1)
+    return np.asarray((reached.max(axis=1) >= 0) & (likeliest != labels), bool)
+
+
+def _fit(vectors: Vectors, labels: Codes) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # probabilities good enough to rank by
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(vectors, labels)
+
+
+def out_of_fold(vectors: Vectors, labels: Codes, groups: Codes, seed: int) -> tuple[Probabilities, Mask]:
+    """(N, C) probabilities of the classes 0..C-1, and for which rows the own class was among those learned."""
+    from sklearn.model_selection import StratifiedGroupKFold
 
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     folds = StratifiedGroupKFold(min(_FOLDS, fewest), shuffle=True, random_state=seed)
     probabilities = np.zeros((len(labels), int(labels.max()) + 1))
     assessed = np.zeros(len(labels), bool)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # probabilities good enough to rank by
         warnings.simplefilter("ignore", UserWarning)  # a fold may lack a rare class
         for learn, hold in folds.split(vectors, labels, groups):
             classes = np.unique(labels[learn])
             if len(classes) < 2:
                 continue
-            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-            probabilities[np.ix_(hold, classes)] = model.fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
+            probabilities[np.ix_(hold, classes)] = _fit(vectors[learn], labels[learn]).predict_proba(vectors[hold])
             assessed[hold] = np.isin(labels[hold], classes)
     return probabilities, assessed
 
 
+def _codes(given: npt.NDArray[Any], names: npt.NDArray[Any]) -> Codes:
+    """(N,) the place of each label among the sorted `names`; -1 for one that is not among them."""
+    number = {name: place for place, name in enumerate(names)}
+    return np.array([number.get(label, -1) for label in given], np.int64)
+
+
 def _learnable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
-    """INVALID if fewer than two classes have enough components."""
+    """(C,) which classes have enough components; `codes`: -1 for rows that are not learned.
+
+    INVALID if fewer than two have.
+    """
     units = np.array([len(np.unique(groups[codes == code])) for code in range(len(names))])
-    enough = units >= _LEAST
+    enough = np.asarray(units >= _LEAST, bool)
     if enough.sum() < 2:
         shown = ", ".join(
             f"{clean(str(name))} {count}" for name, count in list(zip(names, units, strict=True))[:_SHOWN]
         )
         raise refusal(
-            f"find_label_errors needs two classes with at least {_LEAST} independent examples (groups and copies count "
-            f"once); there are: {shown or 'none'}.",
+            f"find_label_errors needs two classes with at least {_LEAST} independent examples in the training split "
+            f"(groups and copies count once); there are: {shown or 'none'}.",
             "Leave the step out, or add examples.",
         )
-    return np.asarray(enough[codes], bool)
+    return enough
 
 
 def _scatter(assessed: LabelQuality, wanted: Mask) -> LabelQuality:
@@ -184,8 +237,8 @@ def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, assessed: Labe
     }
 
 
-def _left_out(names: npt.NDArray[Any], codes: Codes, wanted: Mask) -> dict[str, Any]:
-    rare = [clean(str(names[code])) for code in np.unique(codes[~wanted])]
+def _left_out(given: npt.NDArray[Any], wanted: Mask) -> dict[str, Any]:
+    rare = [clean(str(name)) for name in np.unique(given[~wanted])]
     return {"too_rare_to_judge": rare[:_SHOWN]} if rare else {}
 
 

@@ -16,6 +16,7 @@ alike. For splits a chain does join them (`clusters`, single link): two near exa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -35,6 +36,8 @@ _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]
 _BLOCK = 2048
+_latest: dict[bytes, Places] = {}
+"""One result of a `PairwiseSimilarity`, by the digest of what it was asked."""
 
 
 def near_duplicate_pairs(
@@ -94,9 +97,23 @@ def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, thresh
     same = np.stack([firsts[kinds], places], axis=1)[repeated]
     values = encoded.dictionary.to_pylist()
     order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
-    found = firsts[order][similarity.pairs([values[kind] for kind in order.tolist()], threshold)]
+    found = firsts[order][_similar([values[kind] for kind in order.tolist()], similarity, threshold)]
     together = np.sort(np.concatenate([same, found]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
+
+
+def _similar(codes: list[bytes], similarity: PairwiseSimilarity, threshold: float | None) -> Places:
+    """`similarity.pairs`, of which the latest result is kept: a split and its audit ask for the same pairs."""
+    digest = hashlib.sha256(f"{id(similarity)}/{threshold}/{len(codes)}/".encode())
+    digest.update(np.array([len(code) for code in codes], np.int64).tobytes())
+    digest.update(b"".join(codes))
+    key = digest.digest()
+    found = _latest.get(key)
+    if found is None:
+        found = similarity.pairs(codes, threshold)
+        _latest.clear()
+        _latest[key] = found
+    return found
 
 
 def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) -> Places:

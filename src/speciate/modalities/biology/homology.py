@@ -9,7 +9,12 @@ the curve of Rost (1999).
 Aligning all with all is quadratic, so only pairs that share seeds are aligned, as in MMseqs2 (Steinegger & Söding
 2017): five residues in an alphabet of thirteen kinds (that of Linclust, 2018), in four spaced patterns (Ma et al.
 2002), several of them on nearly the same diagonal, which seldom happens by chance. The result depends on the two
-sequences alone. `evals/bench/structures.py` measures misses of the seeds, and the time."""
+sequences alone. `evals/bench/structures.py` measures misses of the seeds, and the time.
+
+Peptides are too short for seeds and for that curve. Two sequences of which the shorter has 8 to 50 residues are near
+copies, too, if a semi-global alignment (free ends) has 80 % of the shorter's residues equal: by chance about one pair
+of octapeptides in ten million. Candidates share as many runs of three residues as 20 % changes must leave (the q-gram
+lemma; Ukkonen 1992), so none is missed for lack of a candidate unless gaps break more of them."""
 
 from __future__ import annotations
 
@@ -25,6 +30,9 @@ from speciate.errors import Code, SpeciateError
 SEPARATOR = b"/"
 """Between the chains of one code: two codes are homologous if any of their chains are."""
 IDENTITY, COVERAGE = 0.3, 0.8
+_SHORTEST, _SHORT, _NEAR_COPY = 8, 50, 0.8
+"""Residues of peptides, and the share of equal ones that makes near copies of them."""
+_RUN, _RUN_SLACK, _ROWS = 3, 2, 2000
 _OPEN, _EXTEND = 11, 1
 _KINDS = ("LM", "IV", "C", "A", "G", "ST", "P", "FY", "W", "EQBZ", "DN", "KR", "H")
 _FREQUENCIES = (0.121, 0.128, 0.014, 0.083, 0.071, 0.119, 0.047, 0.068, 0.011, 0.107, 0.095, 0.114, 0.023)
@@ -55,13 +63,16 @@ class Homology:
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
         """(M, 2) places of homologous codes, the smaller first, ascending; of different codes.
 
-        `threshold`: share of equal residues, None: IDENTITY. A lower one finds hardly more, as such pairs share few
-        seeds. Raises MISSING_EXTRA without parasail.
+        `threshold`: share of equal residues, None: IDENTITY, of peptides _NEAR_COPY. For long sequences a lower one
+        finds hardly more, as such pairs share few seeds; peptides must share a run of three residues. Raises
+        MISSING_EXTRA without parasail.
         """
         chains = [code.split(SEPARATOR) for code in codes]
         distinct = sorted(set(chain.from_iterable(chains)))
         number = {sequence: place for place, sequence in enumerate(distinct)}
-        found = _homologous(distinct, IDENTITY if threshold is None else threshold)
+        found = np.concatenate(
+            [_homologous(distinct, IDENTITY if threshold is None else threshold), _near_peptides(distinct, threshold)]
+        )
         owners: list[list[int]] = [[] for _ in distinct]
         for place, own in enumerate(chains):
             for sequence in set(own):
@@ -94,17 +105,65 @@ def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     return np.concatenate(found)
 
 
+def _near_peptides(sequences: Sequence[bytes], threshold: float | None) -> Places:
+    """(M, 2) near copies of which the shorter is a peptide."""
+    least = _NEAR_COPY if threshold is None else threshold
+    candidates = _peptide_candidates(sequences, least).tolist()
+    found = [pair for pair in candidates if _are_near_copies(sequences, pair, least)]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _are_near_copies(sequences: Sequence[bytes], pair: Sequence[int], least: float) -> bool:
+    library = _parasail()
+    first, second = (sequences[place].translate(_RARE_LETTERS).decode("ascii") for place in pair)
+    found = library.sg_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
+    return bool(found.matches >= least * min(len(first), len(second)))
+
+
+def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:
+    """(M, 2) pairs of a peptide and a sequence of up to twice the length of one that share enough runs."""
+    from scipy.sparse import csr_array
+
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    all_ = np.flatnonzero((lengths >= _SHORTEST) & (lengths <= 2 * _SHORT))
+    short = np.flatnonzero(lengths[all_] <= _SHORT)
+    if not len(short):
+        return np.zeros((0, 2), np.int64)
+    runs = [sorted({sequences[place][at : at + _RUN] for at in range(lengths[place] - _RUN + 1)}) for place in all_]
+    number = {run: place for place, run in enumerate(sorted(set(chain.from_iterable(runs))))}
+    columns = [number[run] for own in runs for run in own]
+    starts = np.concatenate([[0], np.cumsum([len(own) for own in runs])])
+    table = csr_array((np.ones(len(columns), np.int32), columns, starts), shape=(len(all_), len(number)))
+    counts = np.diff(starts)
+    changes = np.floor((1 - least) * lengths[all_] + 1e-9).astype(np.int64)
+    needed = np.maximum(counts - _RUN * changes - _RUN_SLACK, 1)
+    found = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(short), _ROWS):
+        rows = short[start : start + _ROWS]
+        common = (table[rows] @ table.T).tocoo()
+        first, second = rows[common.coords[0]], common.coords[1].astype(np.int64)
+        shorter = np.where(lengths[all_][first] <= lengths[all_][second], first, second)
+        enough = (first != second) & (common.data >= needed[shorter])
+        pairs = np.stack([first[enough], second[enough]], axis=1)
+        found.append(all_[np.sort(pairs, axis=1)])
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _parasail() -> Any:
+    try:
+        import parasail
+    except ImportError as error:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "Which sequences are akin is found out with parasail, which is not installed.",
+            "Run: pip install 'speciate[bio]'",
+        ) from error
+    return parasail
+
+
 class _Aligner:
     def __init__(self, sequences: Sequence[bytes], threshold: float) -> None:
-        try:
-            import parasail
-        except ImportError as error:
-            raise SpeciateError(
-                Code.MISSING_EXTRA,
-                "Which sequences are akin is found out with parasail, which is not installed.",
-                "Run: pip install 'speciate[bio]'",
-            ) from error
-        self._library: Any = parasail
+        self._library = _parasail()
         self._sequences = [sequence.translate(_RARE_LETTERS).decode("ascii") for sequence in sequences]
         self._threshold = threshold
         self._query, self._profile = -1, None

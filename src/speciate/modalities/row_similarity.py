@@ -1,0 +1,210 @@
+"""Near-duplicates among rows of a table: the same categories, and numbers that differ by next to nothing.
+
+A number's difference counts in units of its column's spread, so that grams and kilometres weigh alike; two rows are as
+far apart as the column that differs most. What is next to nothing depends on the others: a pair must stand apart from
+them (isolated_copies.py), at 5 % of the spread or less. In a table of one or two numbers rows lie so dense that only
+copies with a tiny jitter stand apart. Texts, truth values and missing cells must be equal; a row without a number has
+no sketch.
+
+Measured (`evals/bench/near_rows.py`): how many of 200 jittered copies are found, and how many rows of ordinary tables
+are taken for copies."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.modalities.isolated_copies import Doubles, Edges, Places, isolated_pairs, least_ratio, neighbour_pairs
+
+TOLERANCE = 0.05
+"""Most by which a number may differ, in spreads of its column."""
+_COARSER = 4
+"""A column in which twice as many rows agree at so many times the tolerance has a continuum of values."""
+_MOST_NUMBERS = 256
+"""Beyond it numbers are summed up in so many groups, each with a sign and made smaller by the inverse hyperbolic
+sine."""
+_HEADER = 10  # bytes: the count of numbers and the digest of all other cells
+_NAME, _NUMBER = 4, 8  # bytes
+_AXES, _OWN = 10, 6
+"""Of the space in which neighbours are looked for, and how many of them are columns as they are."""
+_SAMPLE, _PAIRS, _CHUNK = 20_000, 4000, 1 << 14
+_NORMAL = 3.29
+"""From the 5th to the 95th percentile of a normal distribution, in standard deviations."""
+
+Cells = dict[str, Any]
+
+
+def sketch_row(row: Cells) -> bytes | None:
+    """Count of numbers, digest of the other cells, names' hashes, numbers by name; None for a row without a number."""
+    numbers: list[float] = []
+    named: list[str] = []
+    others: list[str] = []
+    for name in _sorted_names(tuple(row)):
+        cell = row[name]
+        if isinstance(cell, str | bool) or (number := _finite(cell)) is None:
+            others.append(f"{name}={cell if isinstance(cell, str | bool) else None}")
+        else:
+            numbers.append(number)
+            named.append(name)
+    if not numbers:
+        return None
+    digest = hashlib.blake2b("\0".join(others).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    if len(numbers) > _MOST_NUMBERS:
+        numbers, named = _summed(numbers, named), [f"group {place}" for place in range(_MOST_NUMBERS)]
+    values = struct.pack(f"<{len(numbers)}d", *numbers)
+    return len(numbers).to_bytes(2, "little") + digest + _hashes(tuple(named)) + values
+
+
+class RowSimilarity:
+    """PairwiseSimilarity of rows."""
+
+    def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
+        """(M, 2) places of near-duplicates; `threshold`: 1 less the tolerance, 0.95 by default.
+
+        Whether two rows are near depends on the spread and the density of all `codes`.
+        """
+        tolerance = TOLERANCE if threshold is None else 1 - threshold
+        if len(codes) < 2 or tolerance <= 0:
+            return np.zeros((0, 2), np.int64)
+        table = _table(codes)
+        spreads = _spreads(table.numbers)
+        varying = spreads > 0
+        if not varying.any():
+            return np.zeros((0, 2), np.int64)
+        scaled = np.nan_to_num(table.numbers[:, varying] / spreads[varying])
+        axes = _axes(scaled)
+        bound = axes.ratio * tolerance
+        apart = table.kinds[:, np.newaxis] * (4 * bound)  # rows of other categories are out of reach
+        pairs = neighbour_pairs(np.concatenate([axes.points, apart], axis=1), bound)
+        edges = Edges(pairs[:, 0], pairs[:, 1], _distances(scaled, pairs))
+
+        def is_compact(members: Places, radius: float) -> bool:
+            return bool(np.ptp(scaled[members], axis=0).max() <= 3 * radius)
+
+        return isolated_pairs(len(codes), edges, tolerance, axes.ratio, is_compact)
+
+
+class _Table(NamedTuple):
+    numbers: Doubles
+    """(N, D) NaN where a row lacks the column."""
+    kinds: npt.NDArray[np.int64]
+    """(N,) equal for rows with the same columns of numbers and the same other cells."""
+
+
+class _Axes(NamedTuple):
+    points: Doubles
+    """(N, A) near for rows that are near."""
+    ratio: float
+
+
+def _table(codes: Sequence[bytes]) -> _Table:
+    """Rows may have different columns of numbers: one that is missing in a row is no number there."""
+    layouts: dict[bytes, list[int]] = {}
+    for place, code in enumerate(codes):
+        count = int.from_bytes(code[:2], "little")
+        layouts.setdefault(code[_HEADER : _HEADER + _NAME * count], []).append(place)
+    names = sorted({layout[at : at + _NAME] for layout in layouts for at in range(0, len(layout), _NAME)})
+    column = {name: place for place, name in enumerate(names)}
+    numbers = np.full((len(codes), len(names)), np.nan)
+    kinds = np.zeros((len(codes), 2), np.int64)
+    for number, (layout, places) in enumerate(layouts.items()):
+        at = [column[layout[begin : begin + _NAME]] for begin in range(0, len(layout), _NAME)]
+        data = b"".join(codes[place][_HEADER + len(layout) :] for place in places)
+        numbers[np.ix_(places, at)] = np.frombuffer(data, "<f8").reshape(len(places), -1)
+        kinds[places, 0] = number
+        kinds[places, 1] = np.frombuffer(b"".join(codes[place][2:_HEADER] for place in places), "<i8")
+    return _Table(numbers, np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
+
+
+def _spreads(numbers: Doubles) -> Doubles:
+    """(D,) what a standard deviation would be without outliers; 0 for a column of one value."""
+    sample = numbers[:: max(1, len(numbers) // _SAMPLE)]
+    return np.array([_spread(np.sort(column[~np.isnan(column)])) for column in sample.T])
+
+
+def _spread(values: Doubles) -> float:
+    """Of sorted values. Where one value prevails, zero say, it is how far the others are from it."""
+    if not len(values):
+        return 0.0
+    starts = np.flatnonzero(np.append(True, np.diff(values) > 0))
+    sizes = np.diff(np.append(starts, len(values)))
+    low, high = np.quantile(values, (0.05, 0.95))
+    if 2 * sizes.max() < len(values) and high > low:
+        return float(high - low) / _NORMAL
+    most = values[starts[sizes.argmax()]]
+    away = np.abs(values[values != most] - most)
+    return float(max(np.quantile(away, 0.95), away.max() / 10)) / 2 if len(away) else 0.0
+
+
+def _axes(scaled: Doubles) -> _Axes:
+    """Columns that tell rows apart, and sums of all columns with random signs where there are more of them."""
+    count, width = scaled.shape
+    chance = np.random.default_rng(0)
+    first, second = chance.integers(0, count, (2, _PAIRS))
+    differences = np.abs(scaled[first] - scaled[second])[first != second]
+    equal = (differences <= TOLERANCE).mean(axis=0)
+    scaling = (differences <= _COARSER * TOLERANCE).mean(axis=0) >= 2 * equal  # others have steps, as categories have
+    sample = scaled[chance.integers(0, count, min(count, _PAIRS))]
+    ratio = least_ratio(dimensions(sample[:, scaling]) if scaling.any() else width)
+    if width <= _AXES:
+        return _Axes(scaled, ratio)
+    own = [place for place in np.argsort(equal, kind="stable")[:_OWN].tolist() if equal[place] <= 0.5]
+    signs = chance.choice([-1.0, 1.0], (width, _AXES - len(own)))
+    return _Axes(np.concatenate([scaled[:, own], scaled @ signs / math.sqrt(width)], axis=1), ratio)
+
+
+def dimensions(sample: Doubles) -> float:
+    """About how many independent numbers (N, D) has: between D and the participation ratio of its correlations."""
+    clipped = np.clip(sample - np.median(sample, axis=0), -5, 5)
+    clipped = clipped[:, clipped.std(axis=0) > 0]
+    if clipped.shape[1] < 2:
+        return 1.0
+    parts = np.linalg.eigvalsh(np.corrcoef(clipped.T)).clip(0)
+    return float(np.sqrt(clipped.shape[1] * parts.sum() ** 2 / (parts**2).sum()))
+
+
+def _distances(scaled: Doubles, pairs: Places) -> Doubles:
+    """(M,) the largest difference of a column."""
+    parts = [
+        np.abs(scaled[pairs[start : start + _CHUNK, 0]] - scaled[pairs[start : start + _CHUNK, 1]]).max(axis=1)
+        for start in range(0, len(pairs), _CHUNK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _finite(cell: Any) -> float | None:
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _summed(numbers: Sequence[float], names: Sequence[str]) -> list[float]:
+    """(_MOST_NUMBERS,)"""
+    hashes = np.frombuffer(_hashes(tuple(names)), "<u4")
+    signs = np.where(hashes & 1, 1.0, -1.0)
+    places = (hashes >> 1) % _MOST_NUMBERS
+    sums: list[float] = np.bincount(places, signs * np.arcsinh(numbers), _MOST_NUMBERS).tolist()
+    return sums
+
+
+@lru_cache(1024)
+def _sorted_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(names))
+
+
+@lru_cache(1024)
+def _hashes(names: tuple[str, ...]) -> bytes:
+    digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_NAME) for name in names)
+    return b"".join(each.digest() for each in digests)
+
+
+ROWS = RowSimilarity()
