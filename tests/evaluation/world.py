@@ -35,20 +35,24 @@ def make_dataset(
     numeric: bool = False,
     wrong: float = 0.3,
     inputs: tuple[str, ...] = ("x", "y"),
+    of_a_group: int = 2,
+    alike: bool = False,
 ) -> Manifest:
-    """Two noisy clouds of points; `rules` holds what the system in use says, `wrong` so often."""
+    """Two noisy clouds of points; `rules` holds what the system in use says, `wrong` so often. `of_a_group`: rows."""
     sizes = splits or SIZES
     random, n = np.random.default_rng(5), sum(sizes.values())
     positive = random.integers(0, 2, n).astype(bool)
     points = random.normal(0, 1, (n, 2)) + np.where(positive, 1.3, -1.3)[:, None]
     kinds = ["yes" if p else "no" for p in positive]
+    if alike:
+        points = np.ones((n, 2))
     said = positive ^ (random.random(n) < wrong)
     table = pa.table(
         {
             "id": [f"{name}-{i:04d}" for i in range(n)],
             "split": [split for split, count in sizes.items() for _ in range(count)],
             "label": list(points.sum(1)) if numeric else kinds,
-            "group_key": [f"g{i // 2}" for i in range(n)],
+            "group_key": [f"g{i // of_a_group}" for i in range(n)],
             "quality": ["ok"] * n,
             "reason": pa.array([None] * n, pa.string()),
             "source": pa.array([None] * n, pa.string()),

@@ -17,6 +17,7 @@ from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel, find_incumbent, find_model
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judges import judge_plan
 from speciate.evaluation.judges.judge_plan import Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
@@ -34,14 +35,14 @@ from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.families.control import ENVIRONMENT, METRIC, SEED
 from speciate.tasks.families.ordinal import check_order, rank_labels
 from speciate.tasks.task import TaskTerms
-from speciate.use_cases import UseCase, get
+from speciate.use_cases import COLUMN, CONSTANT, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _LOOKS = """
-SELECT count(*) FROM evaluations WHERE use_case = ? AND regexp_replace(dataset, '@v[0-9]+', '') = ?
+SELECT models FROM evaluations WHERE use_case = ? AND regexp_replace(dataset, '@v[0-9]+', '') = ?
 """
 _ALWAYS: dict[Family, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro"),
@@ -64,7 +65,7 @@ FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.
 
 
 class EvaluateSpec(BaseModel):
-    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (majority label or mean).
+    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (the best constant by the metric).
 
     `suite` names one of the use case's; where it has none, `dataset` stands in. A dataset without a split means its
     test split.
@@ -157,7 +158,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         or _other_suite(database, use_case, role, ref),
         suite=role,
         unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
-        looks=_count_looks(database, use_case, ref),
+        earlier=_count_looks(database, use_case, ref, set(by_name)),
         latency=spec.latency,
         seed=spec.seed,
         prompt=spec.prompt,
@@ -241,12 +242,15 @@ def _other_suite(database: Database, use_case: UseCase | None, role: Suite, ref:
     return None
 
 
-def _count_looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
-    """Earlier evaluations of the use case on this suite, in any version of it."""
+def _count_looks(
+    database: Database, use_case: UseCase | None, ref: DatasetRef, judged_now: Collection[str]
+) -> LooksOnRows:
+    """Earlier evaluations of the use case on this suite, in any version of it, and whom else they judged."""
     if use_case is None:
-        return 0
-    row = database.read_one(_LOOKS, [use_case.name, str(ref._replace(version=None))])
-    return int(row[0]) if row else 0
+        return LooksOnRows()
+    rows = database.read(_LOOKS, [use_case.name, str(ref._replace(version=None))])
+    models = {name for (names,) in rows for name in names.split(",") if not name.startswith((COLUMN, CONSTANT))}
+    return LooksOnRows(candidates=len(models.difference(judged_now)), evaluations=len(rows))
 
 
 def _dataset_ref(spec: EvaluateSpec, use_case: UseCase | None) -> DatasetRef:

@@ -4,6 +4,8 @@ answers stored in a column or in a log of inspect-ai, and the constant answer.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +63,8 @@ class EvaluatedModel(BaseModel):
     bytes: int | None = None
     license: str | None = None
     training_usd: float | None = None
+    recipe: str | None = None
+    """Digest of what decides how much an answer costs; equal for two trainings of one recipe."""
 
 
 def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
@@ -120,8 +124,17 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
+        recipe=_recipe(card),
         training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
     )
+
+
+def _recipe(card: ModelCard) -> str | None:
+    """None where it was not trained here, for then nothing says how it was made."""
+    if "spec" not in card.recipe:
+        return None
+    parts = [card.task, card.method, card.base_model, list(card.inputs), card.recipe.get("parameters")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _from_endpoint(card: ModelCard, endpoint: Endpoint) -> EvaluatedModel:

@@ -7,6 +7,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judges.judge_plan import Judge
 from speciate.evaluation.reports.report import Suite
 from speciate.tasks.task import TaskTerms
@@ -44,8 +45,8 @@ class EvaluationPayload(BaseModel):
     """Of the use case, that the dataset is."""
     unseen: tuple[str, ...] = ()
     """Warnings of the dataset's report about labels that the split lacks."""
-    looks: int = 0
-    """Earlier evaluations of the use case on this suite."""
+    earlier: LooksOnRows = LooksOnRows()
+    """What these rows were asked before."""
     latency: bool = True
     seed: int = 0
     prompt: Prompt = Prompt()

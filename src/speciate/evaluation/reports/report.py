@@ -64,6 +64,14 @@ class Row(_Frozen):
     nearly_seen: int = Field(0, description="Further ones that have a near-duplicate there.")
     coverage: float = Field(description="Share of the examples that were answered.")
     usd_per_1k: float | None
+    usd_interval: Interval | None = Field(None, description="Over the turns in which all models were measured.")
+    usd_turns: tuple[float, ...] = Field((), exclude=True)
+    """What the gates compare within a run; not stored."""
+    recipe: str | None = Field(None, exclude=True)
+    """Equal for two trainings of one recipe; not stored."""
+    busy: float | None = Field(
+        None, description="Share of timings that other work delayed, by reference work between them."
+    )
     p50_ms: float | None = None
     p95_ms: float | None = None
     p95_interval: Interval | None = Field(None, description="Absent where there are too few timings.")
@@ -126,10 +134,12 @@ class GateResult(_Frozen):
     outcome: Outcome
     reason: str
     needed_examples: int | None = None
+    needed_groups: int | None = None
 
 
 class Decision(_Frozen):
-    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it.
+    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it; where rows
+    hang together, `needed_groups` further groups. Of the gate `fresh_rows`: rows that no model was judged on before.
 
     `interval`, at `level`, is of candidate minus baseline in the main metric, on the `n` examples of `dataset`.
     """
@@ -138,6 +148,7 @@ class Decision(_Frozen):
     verdict: Verdict
     reasons: tuple[str, ...]
     needed_examples: int | None = None
+    needed_groups: int | None = None
     candidate: str
     baseline: str
     gates: tuple[GateResult, ...] = ()
@@ -148,7 +159,9 @@ class Decision(_Frozen):
     interval: Interval | None = None
     level: float = LEVEL
     looks: int = 0
-    """Earlier evaluations of the use case on the same suite, which no interval accounts for."""
+    """Earlier evaluations that read these rows, whoever asked."""
+    earlier_candidates: int = 0
+    """Other models that were judged on these rows before; `level` accounts for them."""
 
 
 class Agreement(_Frozen):
