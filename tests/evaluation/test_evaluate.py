@@ -145,8 +145,18 @@ def test_the_incumbent_alone_is_measured_and_not_decided_on(flowers: Workspace) 
     assert result["report"]["notes"] == [f"No decision is made: {result['no_decision']}."]
 
 
+def test_every_named_model_gets_a_verdict_and_what_is_none_gets_no_say(flowers: Workspace) -> None:
+    world.train_model(flowers, "rival", seed=1)
+    models = ["points", "rival", "ensemble:points+rival", "constant:"]
+    result = world.evaluate_models(flowers, models=models, use_case="flowering", latency=False)
+    together = "ensemble:points@v1+rival@v1"
+    assert {each["candidate"] for each in result["decisions"]} == {"points@v1", "rival@v1", together}
+    assert result["report"]["candidate"] == together
+
+
 def test_a_candidate_that_is_no_model_gives_no_decision_and_says_so(flowers: Workspace) -> None:
-    result = world.evaluate_models(flowers, models=["points", "constant:"], use_case="flowering", latency=False)
+    spec: dict[str, Any] = {"models": ["points"], "candidate": "constant:", "use_case": "flowering", "latency": False}
+    result = world.evaluate_models(flowers, **spec)
     assert "decision" not in result
     assert result["no_decision"] == "the candidate constant: is no model to be judged"
 
@@ -201,7 +211,7 @@ def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Wor
 def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> None:
     for _ in range(2):
         result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
-    assert "1 earlier evaluation(s) on this suite" in result["decision"]["reasons"][-1]
+    assert "read by 1 earlier evaluation(s), of no other candidate" in result["decision"]["reasons"][-1]
     assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
 
 

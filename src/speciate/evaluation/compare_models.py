@@ -12,6 +12,7 @@ import numpy as np
 from speciate.evaluation import gates, statistics
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.reports.report import (
     Comparison,
@@ -20,6 +21,7 @@ from speciate.evaluation.reports.report import (
     Report,
     Row,
     Suite,
+    SuiteChange,
     Value,
     Verdicts,
     break_even,
@@ -82,9 +84,12 @@ class Question(NamedTuple):
     no_decision: str | None = None
     """Why no verdict may be given: the suite or the baseline is not the use case's own."""
     seed: int = 0
-    looks: int = 0
-    """Earlier evaluations of the use case on this suite."""
+    looks: LooksOnRows = LooksOnRows()
+    """What these rows were asked before."""
     suite: Suite = "core"
+    suite_change: SuiteChange | None = None
+    beside: frozenset[str] = frozenset()
+    """Models that get no verdict: named baselines, and what is in use."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -126,7 +131,7 @@ def build(
     }
     report = _without_verdict(question, entries, scored, clusters, LEVEL)
     models = _challengers(question, entries)
-    level = gates.level_for(len(models))
+    level = gates.level_for(len(models) + question.looks.candidates)
     if models and question.use_case is not None and question.no_decision is None:
         strict = report if level == LEVEL else _without_verdict(question, entries, scored, clusters, level)
         cut = _slice_gains(question, entries, clusters, slices or {}, level)
@@ -293,7 +298,8 @@ def _mark_dominated(report: Report) -> Report:
 def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
     """The models that could replace the baseline in production."""
     models = [entry.evaluated_model for entry in entries]
-    return [one.name for one in models if one.source in CANDIDATES and one.name != question.baseline]
+    beside = {question.baseline, *question.beside}
+    return [one.name for one in models if one.source in CANDIDATES and one.name not in beside]
 
 
 Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
@@ -336,6 +342,8 @@ def _with_decisions(
     `strict` is the same report with the intervals that they are judged by.
     """
     remarks = _remarks(len(models), level, question.looks)
+    if (change := question.suite_change) is not None and change.is_another:
+        remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
     decisions = {
         name: decision.model_copy(
             update={
@@ -345,7 +353,9 @@ def _with_decisions(
                 "n": report.n,
                 "interval": gain.interval if (gain := strict.compare(report.baseline, name)) else None,
                 "level": level,
-                "looks": question.looks,
+                "looks": question.looks.evaluations,
+                "earlier_candidates": question.looks.candidates,
+                "suite_change": question.suite_change,
             }
         )
         for name, decision in _decisions(strict, question, use_case, models, level, cut).items()
@@ -363,7 +373,7 @@ def _with_decisions(
     )
 
 
-def _remarks(judged: int, level: float, looks: int) -> list[str]:
+def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
     """How often these examples were asked, which a reader of the intervals must know."""
     remarks = []
     if judged > 1:
@@ -371,8 +381,13 @@ def _remarks(judged: int, level: float, looks: int) -> list[str]:
             f"{judged} candidates were judged, so each gate looks at {100 * level:.4g} % intervals (Bonferroni); "
             "the leaderboard's are 95 % each"
         )
-    if looks:
-        remarks.append(f"the use case had {looks} earlier evaluation(s) on this suite, which no interval accounts for")
+    if looks.candidates:
+        remarks.append(
+            f"these rows judged {looks.candidates} other candidate(s) before, in {looks.evaluations} evaluation(s), "
+            f"and {looks.promotions} promotion(s) rest on them: each gate looks at {100 * level:.4g} % intervals"
+        )
+    elif looks.evaluations:
+        remarks.append(f"these rows were read by {looks.evaluations} earlier evaluation(s), of no other candidate")
     return remarks
 
 

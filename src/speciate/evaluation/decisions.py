@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.errors import unknown
-from speciate.evaluation.reports.report import Decision
+from speciate.evaluation.reports.report import Decision, Report
 from speciate.refs import id_from_key
 from speciate.workspace.database import Database, Row, Transaction
 
@@ -78,6 +78,32 @@ def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:
     """`name@v3:test` that the first decision of the use case rests on."""
     rows = _rows(reader, _FIRST, [use_case])
     return str(rows[0][0]) if rows else None
+
+
+def without_overtaken(report: Report, late: int) -> Report:
+    """The report without verdicts to promote where `late` other candidates were judged on its rows by evaluations that
+    were asked for earlier and were not known when this one was planned: no interval here accounts for them. Pure."""
+    if late <= 0 or not report.decisions:
+        return report
+    decided = {each.candidate: _overtaken(each, late) for each in report.decisions}
+    decision = decided.get(report.decision.candidate) if report.decision else None
+    return report.model_copy(update={"decisions": tuple(decided.values()), "decision": decision})
+
+
+def _overtaken(decision: Decision, late: int) -> Decision:
+    if decision.verdict != "promote":
+        return decision
+    reason = (
+        f"{late} other candidate(s) were judged on these rows meanwhile, for which the {100 * decision.level:.4g} % "
+        "intervals do not account: call evaluate_models again, which asks no model twice"
+    )
+    return decision.model_copy(update={"verdict": "inconclusive", "reasons": (reason, *decision.reasons)})
+
+
+def verdict_of(decision: Decision) -> dict[str, Any]:
+    """As a job's result has one of several."""
+    shown = {"id", "candidate", "verdict", "needed_examples"}
+    return decision.model_dump(mode="json", include=shown, exclude_none=True)
 
 
 def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[Row]:
