@@ -13,6 +13,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.report import GateResult
 from speciate.governance import approvals, audit
 from speciate.promotion import aliases, promote
+from speciate.promotion.evidence import check_task
 from speciate.promotion.rollback import RollbackResult, roll_back
 from speciate.use_cases import Definition, Gate, Objective
 from speciate.workspace.workspace import Workspace
@@ -202,7 +203,7 @@ def test_a_model_of_another_task_is_refused() -> None:
     definition = Definition(name="digits", task="image-classification", objective=Objective(metric="accuracy"))
     use_case = use_cases.UseCase(**definition.model_dump(), version=1, created=0.0)
     with pytest.raises(SpeciateError, match="is for text-classification, but 'digits' asks for image-class") as caught:
-        promote.check_task(use_case, "text-classification", "m@v1")
+        check_task(use_case, "text-classification", "m@v1")
     assert "specialize(use_case='digits', ...)" in caught.value.recovery
 
 

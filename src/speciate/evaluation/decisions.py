@@ -22,6 +22,11 @@ ORDER BY created DESC, id LIMIT 1
 """
 
 
+_OF_EVALUATION = f"SELECT {_COLUMNS} FROM decisions WHERE evaluation = ? ORDER BY created, id"
+_ON_CANDIDATE = f"""
+SELECT {_COLUMNS} FROM decisions
+WHERE use_case = ? AND candidate = ? AND coalesce(evidence ->> 'suite', 'core') = 'core' ORDER BY created DESC, id
+"""
 _FIRST = """
 SELECT evaluations.dataset FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
 WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = 'core'
@@ -72,6 +77,15 @@ def newest(
     """The newest decision on a candidate (`name@v3`) on one of the use case's suites, of one evaluation if named."""
     rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation, suite])
     return _stored_decision(rows[0]) if rows else None
+
+
+def on_candidate(reader: Database | Transaction, use_case: str, candidate: str) -> list[StoredDecision]:
+    """All decisions on a candidate on the core suite, newest first."""
+    return [_stored_decision(row) for row in _rows(reader, _ON_CANDIDATE, [use_case, candidate])]
+
+
+def of_evaluation(reader: Database | Transaction, evaluation: str) -> list[StoredDecision]:
+    return [_stored_decision(row) for row in _rows(reader, _OF_EVALUATION, [evaluation])]
 
 
 def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:

@@ -31,7 +31,7 @@ class SuiteChoice(NamedTuple):
     """With split; the version is the one that was asked for or chosen, None: the newest."""
     role: Suite
     line: Line | None
-    """The suite that the use case stands on, if this is its core suite."""
+    """The suite that the use case stands on in this role."""
     remarks: tuple[str, ...] = ()
 
 
@@ -43,22 +43,24 @@ def choose(workspace: Workspace, use_case: UseCase | None, dataset: str | None, 
     role: Suite = suite if suite and use_case and getattr(use_case.suites, suite) else "core"
     asked = _dataset_ref(use_case, dataset, suite)
     ref = asked if asked.split else asked._replace(split="test")
-    line = suites.line(workspace.database, use_case.name) if use_case and role == "core" else None
+    line = suites.line(workspace.database, use_case.name, role) if use_case else None
     stands_in = dataset is not None and suite is not None and use_case is not None and use_case.suites.core is None
     if use_case is None or line is None or ref.tag or not (ref.version is None or stands_in):
         return SuiteChoice(ref, role, line)
     stood = dataset_ref(line.dataset)
     if (stood.name, stood.split) != (ref.name, ref.split):
         return SuiteChoice(ref, role, line)
-    return _newest_that_holds(workspace, use_case, ref, line)
+    return _newest_that_holds(workspace, use_case, role, ref, line)
 
 
-def _newest_that_holds(workspace: Workspace, use_case: UseCase, ref: DatasetRef, line: Line) -> SuiteChoice:
+def _newest_that_holds(
+    workspace: Workspace, use_case: UseCase, role: Suite, ref: DatasetRef, line: Line
+) -> SuiteChoice:
     """The newest version, or, where that lacks judged rows, the newest before it that has them all."""
     newest = versions.resolve(workspace.database, ref._replace(split=None))
     change = _change(workspace, use_case, newest, ref.split, line)
     if not change.is_another:
-        return SuiteChoice(ref._replace(version=newest.version), "core", line)
+        return SuiteChoice(ref._replace(version=newest.version), role, line)
     stood = dataset_ref(line.dataset)
     for step in versions.history(workspace.database, ref.name, _MOST_VERSIONS):
         if not (stood.version or 0) <= step.version < newest.version:
@@ -70,8 +72,8 @@ def _newest_that_holds(workspace: Workspace, use_case: UseCase, ref: DatasetRef,
                 f"{older.ref}:{ref.split}. To judge on the other one, name it: dataset='{newest.ref}:{ref.split}'. "
                 "A promotion on it then waits for a person"
             )
-            return SuiteChoice(ref._replace(version=step.version), "core", line, (remark,))
-    return SuiteChoice(ref._replace(version=newest.version), "core", line)  # the version that it stands on was deleted
+            return SuiteChoice(ref._replace(version=step.version), role, line, (remark,))
+    return SuiteChoice(ref._replace(version=newest.version), role, line)  # the version that it stands on was deleted
 
 
 def _change(workspace: Workspace, use_case: UseCase, manifest: Manifest, split: str | None, line: Line) -> SuiteChange:

@@ -16,7 +16,7 @@ from speciate.datasets.versions import Manifest
 from speciate.evaluation import judged_rows
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judged_rows import ROWS, JudgedSuite, Packed
-from speciate.evaluation.reports.report import Role, SuiteChange
+from speciate.evaluation.reports.report import Role, Suite, SuiteChange
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label
 from speciate.use_cases import COLUMN, CONSTANT
 from speciate.vocabulary import Family
@@ -40,14 +40,14 @@ _UNDER_WAY = """
 SELECT jobs.id, job_plans.plan FROM jobs JOIN job_plans ON job_plans.job = jobs.id
 WHERE jobs.kind = 'evaluate' AND jobs.ended IS NULL
 """
-_CORE_LINE = """
+_LINE = """
 SELECT decisions.evaluation, evaluations.dataset, min(decisions.created) AS decided
 FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
-WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = 'core'
+WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = ?
 GROUP BY decisions.evaluation, evaluations.dataset ORDER BY decided, decisions.evaluation
 """
 _APPROVED = """
-SELECT coalesce(audit.evidence ->> 'evaluation', decisions.evaluation) FROM audit
+SELECT coalesce(audit.evidence ->> 'evaluation', decisions.evaluation), audit.stamp FROM audit
 LEFT JOIN decisions ON decisions.id = audit.evidence ->> 'decision'
 WHERE audit.use_case = ? AND audit.action = 'promote' AND audit.evidence ->> 'approved_by' IS NOT NULL
 AND coalesce(audit.evidence ->> 'evaluation', decisions.evaluation) IS NOT NULL ORDER BY audit.seq
@@ -186,23 +186,23 @@ def under_way(reader: Reader, manifest: Manifest, split: str | None, judged_now:
 # The suite that a use case stands on
 
 
-def line(reader: Reader, use_case: str, before: str | None = None) -> Line | None:
-    """The suite that a use case stands on, by its core decisions until the evaluation `before`, which is left out.
-
-    None where none of them is known by its rows.
+def line(reader: Reader, use_case: str, role: Suite = "core", before: str | None = None) -> Line | None:
+    """The suite that a use case stands on in this role, by its decisions until the evaluation `before`, which is left
+    out. None where no rows are known, or where a person looked at `before` when they approved a promotion.
     """
-    evaluations = [(str(row[0]), str(row[1])) for row in _read(reader, _CORE_LINE, [use_case])]
-    names = [name for name, _ in evaluations]
+    evaluations = [_Judged(*row) for row in _read(reader, _LINE, [use_case, role])]
+    names = [each.evaluation for each in evaluations]
     if before in names:
-        evaluations = evaluations[: names.index(before)]
-    approved = {str(row[0]): place for place, row in enumerate(_read(reader, _APPROVED, [use_case]))}
-    if before in approved:  # a person looked at it, and at what it lacks
+        evaluations = evaluations[: names.index(before) + 1]
+    start = _approved_place(reader, use_case, role, evaluations)
+    if start is not None and before in names and start == len(evaluations) - 1:
         return None
-    last = max((each for each in evaluations if each[0] in approved), key=lambda each: approved[each[0]], default=None)
-    if last is not None:
-        evaluations = evaluations[evaluations.index(last) :]
+    if before in names:
+        evaluations = evaluations[:-1]
+    if start is not None:
+        evaluations = evaluations[start:]
     found: Line | None = None
-    for evaluation, dataset in evaluations:
+    for evaluation, dataset, _ in evaluations:
         rows = _read(reader, _FACETS, [evaluation])
         facets = {str(facet): str(suite) for facet, suite, _ in rows}
         if ROWS not in facets:
@@ -212,6 +212,23 @@ def line(reader: Reader, use_case: str, before: str | None = None) -> Line | Non
         elif not _change(reader, found, _unpacked(reader, facets)).is_another:
             found = Line(dataset, {**found.facets, **facets}, rows[0][2])
     return found
+
+
+class _Judged(NamedTuple):
+    evaluation: str
+    dataset: str
+    decided: float
+
+
+def _approved_place(reader: Reader, use_case: str, role: Suite, evaluations: Sequence[_Judged]) -> int | None:
+    """Which of these evaluations the line begins with, since a person approved a promotion that rested on it. On a
+    further suite that was the newest one at that moment."""
+    approved = [(str(evaluation), stamp) for evaluation, stamp in _read(reader, _APPROVED, [use_case])]
+    if role != "core":
+        stamp = approved[-1][1] if approved else float("-inf")
+        return max((place for place, each in enumerate(evaluations) if each.decided <= stamp), default=None)
+    names = {each.evaluation: place for place, each in enumerate(evaluations)}
+    return next((names[evaluation] for evaluation, _ in reversed(approved) if evaluation in names), None)
 
 
 def suite_change(reader: Reader, stands_on: Line, suite: JudgedSuite) -> SuiteChange:
