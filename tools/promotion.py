@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from speciate.governance import approval_keys, approvals
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.promotion.rollback import roll_back
 from speciate.server.tool_api import (  # fmt: skip
     App,
@@ -93,7 +94,7 @@ def promote_model(
     terminal. The bake watches it, and rolls it back if it breaks limits.
     """
     spec = make_spec(
-        promote.PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
+        PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
         note=note, actor=app.caller.client, canary_percent=canary_percent,
     )  # fmt: skip
     if not spec.is_canary:
@@ -102,7 +103,7 @@ def promote_model(
         )  # stored specs leave it out, and a key's calls are compared by them
     started = start_job(app, promote.KIND, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(started, DryRun):
-        return _with_outcome(started, promote.foresee(app.workspace, spec))
+        return _with_outcome(started, promote.dry_run(app.workspace, spec))
     found = promote.result(app.engine.wait(started.job, timeout=20))
     if found.state == "refused":
         raise promote.refusal(found)

@@ -21,6 +21,7 @@ from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.governance import approvals
 from speciate.jobs.run import Run, Stopped
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
@@ -200,7 +201,7 @@ def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Wor
     kept = decisions.get(flowers.database, result["decision"]["id"]).decision
     assert (kept.dataset, kept.n, kept.level, kept.looks) == ("flowers@v1:test", 200, 0.95, 0)
     assert kept.interval == tuple(result["report"]["comparisons"][0]["interval"])
-    spec = promote.PromoteSpec(use_case="flowering", model="points@v1", propose=True)
+    spec = PromoteSpec(use_case="flowering", model="points@v1", propose=True)
     _, job = world.prepare(flowers, "promote", {})
     asked = flowers.database.transact(lambda tx: promote.act(tx, spec, job, flowers.settings))
     evidence = approvals.get(flowers.database, asked["approval"]["id"]).evidence

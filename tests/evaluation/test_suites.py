@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.evaluation import decisions, evaluate
+from speciate.evaluation import suites as suites_store
 from speciate.governance import approvals
 from speciate.promotion import aliases, promote
-from speciate.promotion.promote import PromoteSpec
+from speciate.promotion.evidence import PromoteSpec
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -219,8 +220,26 @@ def test_a_dry_run_says_what_the_promotion_would_come_to(flowers: Workspace, ver
     if verdict == "hold":
         world.define(flowers, objective={"metric": "accuracy", "target": 0.999})
     judge(flowers)
-    foreseen = promote.foresee(flowers, PromoteSpec(use_case="flowering", model="points"))
+    expected = promote.dry_run(flowers, PromoteSpec(use_case="flowering", model="points"))
     done = promoted(flowers)
-    assert foreseen.state == done["state"]
-    assert foreseen.to in (None, done.get("to"))
-    assert (foreseen.state == "refused") == (list(foreseen.reasons) == done["reasons"])
+    assert expected.state == done["state"]
+    assert expected.to in (None, done.get("to"))
+    assert (expected.state == "refused") == (list(expected.reasons) == done["reasons"])
+
+
+def test_purged_rows_leave_what_was_judged_and_the_suite_goes_on(flowers: Workspace) -> None:
+    judge(flowers)
+    gone = pq.read_table(flowers.folders.datasets / "flowers.parquet").slice(200, 5)
+    flowers.database.transact(lambda tx: suites_store.forget(tx, gone["_content"].to_pylist()))
+    world.make_version(flowers, lambda rows: rows.filter(pc.invert(pc.is_in(rows["id"], gone["id"].combine_chunks()))))
+    assert judge(flowers)["report"]["dataset"] == "flowers@v2:test"
+    assert promoted(flowers)["state"] == "applied"
+
+
+def test_evaluations_from_before_rows_were_kept_bind_as_far_as_their_versions_are_there(guarded: Workspace) -> None:
+    for table in ("judged_suites", "judged_models", "suites"):
+        guarded.database.transact(lambda tx, table=table: tx.execute(f"DELETE FROM {table}"))
+    world.make_version(guarded, without_its_errors(guarded))
+    assert judge(guarded)["report"]["dataset"] == "flowers@v1:test"
+    named = judge(guarded, "flowers@v2:test")
+    assert promoted(guarded, evaluation=named["evaluation"])["state"] == "needs_approval"

@@ -30,7 +30,7 @@ from speciate.models import registry, sealed
 from speciate.models.backbones import architectures
 from speciate.models.model_card import ModelCard
 from speciate.promotion import promote
-from speciate.promotion.evidence import export_objections
+from speciate.promotion.evidence import PromoteSpec, export_objections
 from speciate.refs import JobId
 from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
@@ -109,7 +109,7 @@ def decide(workspace: Workspace, name: str, model: str) -> None:
 
 
 def promoted(workspace: Workspace, model: str, decision: str | None = None) -> dict[str, Any]:
-    spec = promote.PromoteSpec(use_case="waves", model=model, actor="ada", decision=decision)
+    spec = PromoteSpec(use_case="waves", model=model, actor="ada", decision=decision)
     settings = Settings.model_validate({"policy": "auto"})
     return workspace.database.transact(lambda tx: promote.act(tx, spec, world.JOB, settings))
 

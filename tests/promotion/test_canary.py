@@ -13,7 +13,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.report import GateResult
 from speciate.governance import approvals, audit
 from speciate.promotion import aliases, promote
-from speciate.promotion.evidence import check_task
+from speciate.promotion.evidence import PromoteSpec, check_task, objections
 from speciate.promotion.rollback import RollbackResult, roll_back
 from speciate.use_cases import Definition, Gate, Objective
 from speciate.workspace.workspace import Workspace
@@ -237,10 +237,10 @@ def test_a_looser_version_that_waits_is_named(workspace: Workspace) -> None:
 
 
 def override(workspace: Workspace, model: str, seen: list[str] | None = None) -> dict[str, Any]:
-    spec = promote.PromoteSpec(use_case="digits", model=model)
+    spec = PromoteSpec(use_case="digits", model=model)
 
     def step(tx: Any) -> dict[str, Any]:
-        shown = promote.objections(tx, spec) if seen is None else seen
+        shown = objections(tx, spec) if seen is None else seen
         return promote.override(tx, spec, reason="the customer asks for it", by="grace", seen=shown)
 
     return workspace.database.transact(step)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speciate.evaluation import gates, statistics
+from speciate.evaluation.decisions import without_answers
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows
@@ -360,6 +361,7 @@ def _with_decisions(
         )
         for name, decision in _decisions(strict, question, use_case, models, level, cut).items()
     }
+    decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
         candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.compare)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from speciate.errors import unknown
-from speciate.evaluation.reports.report import Decision, Report
+from speciate.evaluation.reports.report import Decision, Report, Row
 from speciate.refs import id_from_key
-from speciate.workspace.database import Database, Row, Transaction
+from speciate.workspace.database import Database, Transaction
+from speciate.workspace.database import Row as CatalogRow
 
 _COLUMNS = "evidence, use_case, use_case_version, evaluation, created"
 _INSERT = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -32,6 +33,10 @@ SELECT evaluations.dataset FROM decisions JOIN evaluations ON evaluations.id = d
 WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = 'core'
 ORDER BY decisions.created, decisions.id LIMIT 1
 """
+
+
+MOST_ERRORS = 0.02
+"""Share of examples that a model may leave without a usable answer: what the bake allows of failed requests."""
 
 
 class StoredDecision(NamedTuple):
@@ -114,15 +119,28 @@ def _overtaken(decision: Decision, late: int) -> Decision:
     return decision.model_copy(update={"verdict": "inconclusive", "reasons": (reason, *decision.reasons)})
 
 
+def without_answers(decision: Decision, row: Row) -> Decision:
+    """A verdict to promote becomes hold where the model left too many examples without a usable answer: a score of the
+    others, or of worst cases in their place, says little about a system that would fail so often. Pure."""
+    if decision.verdict != "promote" or row.coverage >= 1 - MOST_ERRORS:
+        return decision
+    asked = row.n * row.repeats
+    reason = (
+        f"{row.model} gave no usable answer to {row.errors} of {max(asked, row.errors)} examples, and at most "
+        f"{MOST_ERRORS:.0%} may fail: describe_evaluation(errors=5) tells why"
+    )
+    return decision.model_copy(update={"verdict": "hold", "reasons": (reason, *decision.reasons)})
+
+
 def verdict_of(decision: Decision) -> dict[str, Any]:
     """As a job's result has one of several."""
     shown = {"id", "candidate", "verdict", "needed_examples"}
     return decision.model_dump(mode="json", include=shown, exclude_none=True)
 
 
-def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[Row]:
+def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[CatalogRow]:
     return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
 
 
-def _stored_decision(row: Row) -> StoredDecision:
+def _stored_decision(row: CatalogRow) -> StoredDecision:
     return StoredDecision(Decision.model_validate_json(row[0]), row[1], row[2], row[3], row[4])

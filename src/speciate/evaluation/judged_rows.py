@@ -1,7 +1,7 @@
 """A suite is its rows: the examples that an evaluation judged, by their content. Pure.
 
-Each judged row is 16 bytes: a key of the example (its medium, in whichever dataset it lies) and a digest of what the
-judgement rests on (medium, reference, group). Ids, names of datasets, provenance and columns that nobody judged by do
+Each judged row is 16 bytes: a key of its medium, in whichever dataset it lies, and a digest of what the judgement rests
+on (medium, window, reference, group). Ids, names of datasets, provenance and columns that nobody judged by do
 not count, so a copy of a dataset under another name is the same suite. Rows are a multiset: one of two equal rows that
 is taken away is missed.
 
@@ -58,10 +58,10 @@ def pack(table: pa.Table, target: str | None, *, optional: bool = False) -> Pack
     media, so that every row counts. A row without a reference is not judged, unless that is `optional`."""
     references = table[target].to_pylist() if target else [None] * table.num_rows
     groups = table["group_key"].to_pylist()
-    rows = zip(_identities(table), references, groups, strict=True)
+    rows = zip(_media(table), _windows(table), references, groups, strict=True)
     return _packed(
-        _half(identity) + _half(_encode([identity, _plain(reference), group]))
-        for identity, reference, group in rows
+        _half(medium) + _half(_encode([medium, window, _plain(reference), group]))
+        for medium, window, reference, group in rows
         if target is None or optional or not _is_empty(reference)
     )
 
@@ -70,8 +70,8 @@ def pack_cells(table: pa.Table, column: str) -> Packed:
     """What a column says of each row: the answers of a system in use, by which candidates are measured, too."""
     cells = table[column].to_pylist()
     return _packed(
-        _half(identity) + _half(_encode([identity, _plain(cell)]))
-        for identity, cell in zip(_identities(table), cells, strict=True)
+        _half(medium) + _half(_encode([medium, window, _plain(cell)]))
+        for medium, window, cell in zip(_media(table), _windows(table), cells, strict=True)
     )
 
 
@@ -127,22 +127,23 @@ def read_file(file: Path, target: str | None) -> JudgedSuite | None:
     return JudgedSuite({name: from_bytes(packed) for name, packed in facets}, target)
 
 
-def _identities(table: pa.Table) -> list[str]:
-    """Of each row what example it is, whatever it is called: its medium, and its window of that."""
-    content = _first_column(table, CONTENT, KEY, FINGERPRINT, "id")
+def without(rows: Packed, media: Iterable[str]) -> Packed:
+    """Without the rows of these media, which are to be forgotten (`_media`)."""
+    gone = np.frombuffer(b"".join(sorted({_half(medium) for medium in media})), "<u8")
+    return rows[~np.isin(_keys(rows), gone)]
+
+
+def _media(table: pa.Table) -> list[str]:
+    """Of each row what example it is, whatever it is called: the hash of its medium."""
+    columns = [table[name].to_pylist() for name in (CONTENT, KEY, FINGERPRINT, "id") if name in table.column_names]
+    return [str(next((cell for cell in cells if cell is not None), "")) for cells in zip(*columns, strict=True)]
+
+
+def _windows(table: pa.Table) -> list[tuple[Any, ...]]:
+    """Of each row which part of its medium it is."""
     if START not in table.column_names:
-        return [str(each) for each in content]
-    bounds = zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True)
-    return [
-        str(each) if start is None and stop is None else f"{each} {start} {stop}"
-        for each, (start, stop) in zip(content, bounds, strict=True)
-    ]
-
-
-def _first_column(table: pa.Table, *names: str) -> list[Any]:
-    """Of each row the first of these cells that is there."""
-    columns = [table[name].to_pylist() for name in names if name in table.column_names]
-    return [next((cell for cell in cells if cell is not None), "") for cells in zip(*columns, strict=True)]
+        return [()] * table.num_rows
+    return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
 
 
 def _plain(cell: Any) -> Any:

@@ -43,6 +43,7 @@ def choose(workspace: Workspace, use_case: UseCase | None, dataset: str | None, 
     role: Suite = suite if suite and use_case and getattr(use_case.suites, suite) else "core"
     asked = _dataset_ref(use_case, dataset, suite)
     ref = asked if asked.split else asked._replace(split="test")
+    suites.record_missing(workspace, ref.name)
     line = suites.line(workspace.database, use_case.name, role) if use_case else None
     stands_in = dataset is not None and suite is not None and use_case is not None and use_case.suites.core is None
     if use_case is None or line is None or ref.tag or not (ref.version is None or stands_in):

@@ -9,25 +9,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from speciate.datasets import version_rows
+from pydantic import ValidationError
+
+from speciate import use_cases
+from speciate.datasets import version_rows, versions
 from speciate.datasets.versions import Manifest
+from speciate.errors import SpeciateError
 from speciate.evaluation import judged_rows
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judged_rows import ROWS, JudgedSuite, Packed
-from speciate.evaluation.reports.report import Role, Suite, SuiteChange
-from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label
+from speciate.evaluation.reports.report import Report, Role, Suite, SuiteChange
+from speciate.refs import DatasetRef, dataset_ref
+from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label, usual_target
 from speciate.use_cases import COLUMN, CONSTANT
-from speciate.vocabulary import Family
+from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.database import Database, Row, Transaction
-from speciate.workspace.workspace import Folders
+from speciate.workspace.workspace import Folders, Workspace
 
 Reader = Database | Transaction
 
 _KEEP_SUITE = "INSERT INTO suites VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _KEEP_FACET = "INSERT INTO judged_suites VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _KEEP_MODEL = "INSERT INTO judged_models VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_UNRECORDED = """
+SELECT evaluations.id, evaluations.dataset, evaluations.report FROM evaluations
+LEFT JOIN judged_suites ON judged_suites.evaluation = evaluations.id
+WHERE judged_suites.evaluation IS NULL AND starts_with(evaluations.dataset, ?)
+ORDER BY evaluations.created DESC LIMIT 200
+"""
+_SUITES = "SELECT id, packed FROM suites"
+_MOVE_FACETS = "UPDATE judged_suites SET suite = ? WHERE suite = ?"
+_DROP_SUITE = "DELETE FROM suites WHERE id = ?"
 _PACKED = "SELECT packed FROM suites WHERE id = ?"
 _FACETS = "SELECT facet, suite, target FROM judged_suites WHERE evaluation = ?"
 _LOOKS = """
@@ -121,12 +136,55 @@ def store(tx: Transaction, evaluation: str, suite: JudgedSuite, roles: Mapping[s
         tx.execute(_KEEP_MODEL, [evaluation, model, role])
 
 
+def forget(tx: Transaction, media: Collection[str]) -> None:
+    """Take purged media out of every suite. A person approved the purge, so the suite goes on without their rows."""
+    for suite, packed in tx.execute(_SUITES):
+        rows = judged_rows.from_bytes(bytes(packed))
+        left = judged_rows.without(rows, media)
+        if len(left) == len(rows):
+            continue
+        name = judged_rows.suite_id(left)
+        tx.execute(_KEEP_SUITE, [name, len(left), judged_rows.to_bytes(left)])
+        tx.execute(_MOVE_FACETS, [name, suite])
+        tx.execute(_DROP_SUITE, [suite])
+
+
 def suite_of(reader: Reader, evaluation: str) -> JudgedSuite | None:
     """What an evaluation judged; None for one from before rows were kept."""
     found = _read(reader, _FACETS, [evaluation])
     if not any(facet == ROWS for facet, _, _ in found):
         return None
     return JudgedSuite({facet: _packed(reader, suite) for facet, suite, _ in found}, found[0][2])
+
+
+def record_missing(workspace: Workspace, dataset: str) -> None:
+    """Keep the rows of evaluations on a dataset that are from before rows were kept, as far as its versions are there.
+    Otherwise an upgrade would forget on what decisions rest."""
+    for evaluation, ref, text in workspace.database.read(_UNRECORDED, [f"{dataset}@v"]):
+        try:
+            report = Report.model_validate_json(text)
+            found = _judged_by(workspace, dataset_ref(ref), report)
+        except (SpeciateError, ValidationError):
+            continue  # deleted, or nothing that tells
+        roles: dict[str, Role] = {row.model: _former_role(row.model, report) for row in report.leaderboard}
+        workspace.database.transact(partial(store, evaluation=evaluation, suite=found, roles=roles))
+
+
+def _judged_by(workspace: Workspace, ref: DatasetRef, report: Report) -> JudgedSuite:
+    manifest = versions.resolve(workspace.database, ref)
+    family, target = find_metric(report.metric).families[0], None
+    if report.use_case:
+        use_case = use_cases.get(workspace.database, report.use_case, report.use_case_version)
+        family = find_task(use_case.task).family
+        target = use_case.target_column or usual_target(manifest, use_case.task)
+    column = reference_column(manifest, family, target or manifest.label)
+    return read_suite(workspace.folders, manifest, ref.split, family, column, [row.model for row in report.leaderboard])
+
+
+def _former_role(model: str, report: Report) -> Role:
+    if model == report.baseline and report.use_case:
+        return "incumbent"
+    return "baseline" if model.startswith((COLUMN, CONSTANT)) else "candidate"
 
 
 # Looks

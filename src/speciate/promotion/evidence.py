@@ -220,7 +220,7 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
     if current and current.model not in (decision.baseline, spec.model):
         overtaken = (
             f"Decision {decision.id} compared with {_describe_baseline(decision.baseline)}, "
-            f"but {current.model} serves now; evaluate again."
+            f"but {current.model} serves now; evaluate again.{_judged_on(tx, spec)}"
         )
         against.append(Objection(overtaken, (again,)))
     return against

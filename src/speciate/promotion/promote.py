@@ -151,7 +151,7 @@ def _decide(tx: Transaction, spec: PromoteSpec, settings: Settings) -> Promotion
     return _apply(tx, ruling.spec, ruling.found, settings, approved_by=None)
 
 
-def foresee(workspace: Workspace, spec: PromoteSpec) -> PromotionResult:
+def dry_run(workspace: Workspace, spec: PromoteSpec) -> PromotionResult:
     """What the promotion would come to now; changes nothing."""
     ruling = workspace.database.transact(lambda tx: rule(tx, spec, workspace.settings))
     if ruling.state == "refused":

@@ -301,11 +301,16 @@ def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[Ne
 
 def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
     """Where the verdict is to promote, and no further suite is to be asked first."""
-    candidate = (result.get("report") or {}).get("candidate")
-    passed = (result.get("decision") or {}).get("verdict") == "promote" and not result.get("further_suites")
-    if not (passed and candidate and job.use_case):
+    put_forward = {"candidate": (result.get("report") or {}).get("candidate"), **(result.get("decision") or {})}
+    passed = [
+        each["candidate"]
+        for each in (put_forward, *result.get("decisions", ()))
+        if each.get("verdict") == "promote" and each["candidate"] and ":" not in each["candidate"]  # an ensemble
+    ]
+    if not passed or result.get("further_suites") or not job.use_case:
         return ()
-    return (NextAction(tool="promote_model", arguments={"use_case": job.use_case, "model": candidate}),)
+    arguments = {"use_case": job.use_case, "model": passed[0], "evaluation": result["evaluation"]}
+    return (NextAction(tool="promote_model", arguments=arguments),)
 
 
 _DRAW = "speciate.training.networks.training_log:serve_curves"
