@@ -211,9 +211,6 @@ def evaluate_models(
             "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a verdict, the last is put forward.",
         ),
     ],
-    baselines: Annotated[
-        list[str] | None, Field(max_length=20, description="Shown beside: no verdict, no wider intervals.")
-    ] = None,
     dataset: Annotated[str | None, Field(description="Its test split unless another is named.")] = None,
     suite: Annotated[Literal["core", "heldout", "regression"] | None, Field(description="Of the use case.")] = None,
     use_case: str | None = None,
@@ -226,6 +223,9 @@ def evaluate_models(
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
     latency: bool = True,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
+    baselines: Annotated[
+        list[str] | None, Field(max_length=20, description="Shown beside: no verdict, no wider intervals.")
+    ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:

@@ -243,3 +243,13 @@ def test_evaluations_from_before_rows_were_kept_bind_as_far_as_their_versions_ar
     assert judge(guarded)["report"]["dataset"] == "flowers@v1:test"
     named = judge(guarded, "flowers@v2:test")
     assert promoted(guarded, evaluation=named["evaluation"])["state"] == "needs_approval"
+
+
+def test_a_verdict_on_a_further_suite_is_none_on_promotion(suites: Workspace) -> None:
+    asked: dict[str, Any] = {"dataset": None, "models": ["points"], "use_case": "flowering", "latency": False}
+    core = world.evaluate_models(suites, **asked)
+    further = world.evaluate_models(suites, **asked, suite="regression")
+    refused = promoted(suites, evaluation=further["evaluation"])
+    assert refused["state"] == "refused"
+    assert "was made on the regression suite, and a promotion rests on the core" in refused["reasons"][0]
+    assert promoted(suites, evaluation=core["evaluation"])["state"] == "applied"

@@ -122,7 +122,8 @@ def test_what_serves_already_is_no_canary(two: Workspace) -> None:
 def test_a_canary_without_evidence_is_refused(two: Workspace) -> None:
     result = world.ask_promotion(two, "m@v9", percent=1)
     assert result["state"] == "refused"
-    assert "evaluate_models(models=['m@v9'], use_case='digits', dataset='NAME')" in str(result["reasons"])
+    asked = {"models": ["m@v9"], "use_case": "digits", "dataset": "NAME"}
+    assert result["next"] == [{"tool": "evaluate_models", "arguments": asked}]
 
 
 def test_each_share_is_a_question_of_its_own_and_a_smaller_one_is_none(two: Workspace) -> None:

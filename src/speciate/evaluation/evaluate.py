@@ -165,6 +165,10 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     suite = suites.read_suite(workspace.folders, manifest, ref.split, task.family, column, by_name)
     change = suites.suite_change(database, chosen.line, suite) if chosen.line else None
     earlier = _count_looks(database, suite, manifest, ref.split, roles)
+    no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(
+        database, use_case, role, ref
+    )
+    about_suite = () if no_decision else suite_choice.suite_remarks(use_case, ref, change)
     payload = EvaluationPayload(
         dataset=manifest,
         split=ref.split,
@@ -177,15 +181,14 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         baseline=baseline.name,
         candidate=candidate.name if candidate else None,
         use_case=use_case,
-        no_decision=_no_decision(use_case, baseline, incumbent, roles)
-        or suite_choice.other_suite(database, use_case, role, ref),
+        no_decision=no_decision,
         suite=role,
         unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
         earlier=earlier,
         suite_change=change,
         reference_column=suite.target,
         roles=roles,
-        remarks=(*chosen.remarks, *suite_choice.suite_remarks(use_case, ref, change)),
+        remarks=(*chosen.remarks, *about_suite),
         latency=spec.latency,
         seed=spec.seed,
         prompt=spec.prompt,

@@ -117,6 +117,7 @@ def objections_to(tx: Transaction, spec: PromoteSpec, found: StoredDecision | No
         return [_no_decision(tx, spec)]
     reasons = [
         *_canary_objections(tx, spec),
+        *_role_objections(tx, spec, found),
         *(Objection(reason) for reason in missing_export_evidence(tx, spec.model)),
         *_decision_objections(tx, spec, found),
     ]
@@ -131,6 +132,15 @@ def objections_to(tx: Transaction, spec: PromoteSpec, found: StoredDecision | No
                 for each in _decision_objections(tx, spec, other)
             ]
     return reasons
+
+
+def _role_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[Objection]:
+    """Another suite applies fewer gates: a verdict there is no verdict on promotion."""
+    if found.decision.suite == "core":
+        return []
+    made = f"Decision {found.decision.id} was made on the {found.decision.suite} suite"
+    reason = f"{made}, and a promotion rests on the core."
+    return [Objection(reason, (evaluation_call(tx, spec),))]
 
 
 def next_calls(objections: Sequence[Objection]) -> tuple[Call, ...]:
@@ -185,8 +195,11 @@ def _canary_objections(tx: Transaction, spec: PromoteSpec) -> list[Objection]:
         return []
     current = aliases.read(tx, spec.use_case)
     if current is None:
-        call = Call("promote_model", {"use_case": spec.use_case, "model": spec.model}, "without canary_percent")
-        reason = f"Nothing is in production for {spec.use_case}, so there is nothing for a canary to stand beside."
+        call = Call("promote_model", {"use_case": spec.use_case, "model": spec.model})
+        reason = (
+            f"Nothing is in production for {spec.use_case}, so there is nothing for a canary to stand beside: promote "
+            "it without canary_percent."
+        )
         return [Objection(reason, (call,))]
     in_place = f"{spec.model} is in production already, with all requests."
     return [Objection(in_place)] if current.model == spec.model else []
