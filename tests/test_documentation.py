@@ -106,3 +106,37 @@ def test_source_files_that_a_page_names_exist(path: Path) -> None:
 _ROOMS = tuple(
     f"{path.name}/" for place in (".", "src/speciate") for path in (DOCS.parent / place).iterdir() if path.is_dir()
 )
+
+
+_UPSTREAM = {"compute_stats.py", "dataset_metadata.py", "dataset_writer.py"}
+"""Of lerobot."""
+_PLACEHOLDERS = {
+    "path/to/file.py",
+    "path/file.py",
+    "path/to/env.py",
+    "FILE.py",
+    "_run.py",
+    "_sandbox.py",
+    "file.py",
+    "env.py",
+}
+_MODULE = re.compile(r"\w[\w/]*\.py\b")
+
+
+def test_docstrings_name_files_that_exist() -> None:
+    root, folders = DOCS.parent, ("src", "tools", "resources", "tests", "evals")
+    known = _UPSTREAM | {path.name for folder in folders for path in (root / folder).rglob("*.py")}
+
+    def unknown(text: str) -> list[str]:
+        return [each for each in _MODULE.findall(text) if Path(each).name not in known and each not in _PLACEHOLDERS]
+
+    wrong = [
+        f"{path.relative_to(root)}:{node.lineno}: {each}"
+        for folder in folders[:3]
+        for path in (root / folder).rglob("*.py")
+        if unknown(path.read_text())  # parsing all of them takes seconds
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for each in unknown(node.value.value)
+    ]
+    assert wrong == []

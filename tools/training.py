@@ -100,7 +100,7 @@ def plan_training(
         arguments={
             "use_case": use_case,
             "dataset": plan.dataset,
-            "budget_minutes": 5,
+            "budget_minutes": budget_minutes or 5,
             **({"base_models": [base]} if base else {}),  # what was asked for, not whatever suits
             **({"methods": [method]} if method else {}),
         },

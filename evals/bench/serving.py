@@ -109,7 +109,7 @@ def start_slot(root: Path) -> Served:
     began = time.monotonic()
     speciate_command = str(Path(sys.executable).parent / "speciate")
     options = ["--max-batch", str(BATCH), "--max-wait-ms", str(WAIT_MS), "--workspace", str(root)]
-    subprocess.run([speciate_command, "slot", "start", USE_CASE, *options], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([speciate_command, "deployment", "start", USE_CASE, *options], check=True, stdout=subprocess.DEVNULL)
     found = deployments.deployment_of(Folders(root), USE_CASE)
     assert found
     assert found.url
@@ -184,13 +184,13 @@ def _request(text: str, token: str) -> bytes:
 
 
 def compare(ours: Served, theirs: Served, connections: int, pairs: int, seconds: float) -> None:
-    found: dict[str, list[Load]] = {"slot": [], "LitServe": []}
+    found: dict[str, list[Load]] = {"deployment": [], "LitServe": []}
     for number in range(pairs):
-        order = [("slot", ours), ("LitServe", theirs)]
+        order = [("deployment", ours), ("LitServe", theirs)]
         for name, served in order if number % 2 == 0 else reversed(order):
             found[name].append(asyncio.run(load(served.port, served.token, connections, seconds)))
             print(f"  {connections:3} connections  {name:8} {found[name][-1]}")
-    both = list(zip(found["slot"], found["LitServe"], strict=True))
+    both = list(zip(found["deployment"], found["LitServe"], strict=True))
     ratios = [
         statistics.median(getattr(mine, name) / getattr(peer, name) for mine, peer in both)
         for name in ("per_second", "p50_ms", "p99_ms")

@@ -30,7 +30,7 @@ class Capacity(BaseModel):
 
 
 class Serving(BaseModel):
-    """Deployments (`speciate slot`): limits of their HTTP interface, and how they gather requests into batches."""
+    """Deployments (`speciate deployment`): limits of their HTTP interface, and how requests are batched."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     start: Literal["asked", "after_promotion"] = "asked"

@@ -1,4 +1,4 @@
-"""`speciate slot` as a user meets it: real daemons, real slots, and the one that dies under the other."""
+"""`speciate deployment` as a user meets it: real daemons, real slots, and the one that dies under the other."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def ask(folder: DeploymentFolder, path: str, body: Any = None) -> tuple[int, Any
 
 def test_a_slot_is_started_listed_and_stopped_and_outlives_its_daemon(daemons: Daemons, slot: DeploymentFolder) -> None:
     assert run(daemons, "init").returncode == 0
-    refused = run(daemons, "slot", "start", USE_CASE)
+    refused = run(daemons, "deployment", "start", USE_CASE)
     assert (refused.returncode, f"no use case '{USE_CASE}'" in refused.stderr) == (1, True)
     goal = {"metric": "accuracy", "target": 0.9}
     client = speciate.connect(str(daemons.workspace))
     client.call("define_use_case", name=USE_CASE, task="text-classification", objective=goal)
-    started = run(daemons, "slot", "start", USE_CASE, "--max-batch", "8")
+    started = run(daemons, "deployment", "start", USE_CASE, "--max-batch", "8")
     assert started.returncode == 0, started.stderr
     assert "nothing is in production yet" in started.stdout
     assert str(slot.path / "token") in started.stdout
@@ -69,20 +69,20 @@ def test_a_slot_is_started_listed_and_stopped_and_outlives_its_daemon(daemons: D
     assert ask(slot, "/healthz")[0] == 503
     daemons.kill()
     assert ask(slot, "/healthz") == (503, {"serving": None, "loading": None})
-    listed = run(daemons, "slot", "list")  # starts the next daemon, which adopts it
+    listed = run(daemons, "deployment", "list")  # starts the next daemon, which adopts it
     assert f"listens at http://127.0.0.1:{slot.state().port}" in listed.stdout
     assert slot.state().pid == pid
-    again = run(daemons, "slot", "start", USE_CASE, "--max-batch", "16", "--no-wait")
+    again = run(daemons, "deployment", "start", USE_CASE, "--max-batch", "16", "--no-wait")
     assert (again.returncode, "runs with other options" in again.stderr) == (1, True)
-    stopped = run(daemons, "slot", "stop", USE_CASE)
+    stopped = run(daemons, "deployment", "stop", USE_CASE)
     assert (stopped.returncode, "has ended" in stopped.stdout, slot.alive()) == (0, True, False)
-    assert "stopped" in run(daemons, "slot", "list").stdout
+    assert "stopped" in run(daemons, "slot", "list").stdout, "its former name"
 
 
 @pytest.mark.slow
 def test_clients_of_a_slot_notice_nothing_of_a_daemon_that_is_killed(daemons: Daemons, slot: DeploymentFolder) -> None:
     model = _in_production(daemons.workspace)
-    assert f"serves {model} at" in run(daemons, "slot", "start", USE_CASE).stdout
+    assert f"serves {model} at" in run(daemons, "deployment", "start", USE_CASE).stdout
     client = speciate.connect(str(daemons.workspace))
     said = client.call("predict", use_case=USE_CASE, inputs=[{"text": "a good film"}])
     assert (said["model"], said["predictions"][0]["untrusted"]["output"]) == (model, "good")

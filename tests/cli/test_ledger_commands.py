@@ -52,7 +52,7 @@ def test_an_empty_workspace_says_how_to_begin(workspace: Workspace) -> None:
     ET.fromstring(ledger_svg(found))
 
 
-def test_the_bars_of_the_picture_are_the_stages(answer: dict[str, Any]) -> None:
+def test_the_bars_of_the_chart_are_the_stages(answer: dict[str, Any]) -> None:
     answer["lines"][0]["use_case"] = "<digits> & others"
     root = ET.fromstring(ledger_svg(answer))
     bars = [each for each in root.iter("{http://www.w3.org/2000/svg}rect") if each.get("height") == "20"]
@@ -65,10 +65,10 @@ def test_json_is_all_of_it(
     answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(ledger_commands, "ask_daemon", lambda arguments, action, *, start: answer)
-    picture = tmp_path / "ledger.svg"
-    assert ledger_commands.ledger(argparse.Namespace(json=True, picture=str(picture))) == 0
+    image = tmp_path / "ledger.svg"
+    assert ledger_commands.ledger(argparse.Namespace(json=True, image=str(image))) == 0
     assert json.loads(capsys.readouterr().out) == answer
-    assert picture.read_text().startswith("<svg")
+    assert image.read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A picture that cannot be written is told in words, before the daemon is asked."""
+"""An image that cannot be written is told in words, before the daemon is asked."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _never(*_: Any, **__: Any) -> None:
         (label_commands.trace, "nowhere/trace.png", "There is no folder"),
     ],
 )
-def test_a_picture_that_cannot_be_is_refused_before_anything_is_asked(
+def test_an_image_that_cannot_be_is_refused_before_anything_is_asked(
     command: Callable[[argparse.Namespace], int], named: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (ledger_commands, label_commands):
         monkeypatch.setattr(module, "ask_daemon", _never)
     with pytest.raises(SpeciateError, match=told) as caught:
-        command(argparse.Namespace(picture=str(tmp_path / named)))
+        command(argparse.Namespace(image=str(tmp_path / named)))
     assert caught.value.code is Code.INVALID
 
 

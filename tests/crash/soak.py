@@ -6,7 +6,7 @@ every minute, then counts, as JSON, and ends with 1 where a promise was broken:
 
 - no acknowledged job is lost, and none runs twice at once or begins an attempt twice;
 - no client that lives waits longer than 60 s for the answer to a call;
-- after `speciate slot stop` and `speciate stop` no process of the workspace is left;
+- after `speciate deployment stop` and `speciate stop` no process of the workspace is left;
 - the audit, the aliases and the events agree, and the deployment answers again after each kill.
 """
 
@@ -165,7 +165,7 @@ class Soak:
 
     def _stopped(self) -> list[str]:
         """End all of it as a person would, and look what is left."""
-        for words in (["slot", "stop", USE_CASE], ["stop"]):
+        for words in (["deployment", "stop", USE_CASE], ["stop"]):
             done = subprocess.run(
                 [sys.executable, "-m", "speciate.cli", *words, "--workspace", str(self.world.workspace)],
                 capture_output=True, text=True, timeout=120, check=False,

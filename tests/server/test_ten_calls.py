@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (daemons.workspace / "settings.toml").write_text(sections()[0])
     (tmp_path / "folder").mkdir()
     yield tmp_path / "folder"
-    subprocess.run([*_speciate("slot", "stop"), *_slots(daemons.workspace)], check=False, capture_output=True)
+    subprocess.run([*_speciate("deployment", "stop"), *_slots(daemons.workspace)], check=False, capture_output=True)
     daemons.close()
 
 

@@ -36,7 +36,8 @@ COMMANDS = {
     "key": "speciate.cli.key_commands:key",
     "audit": "speciate.cli.approval_commands:audit",
     "ledger": "speciate.cli.ledger_commands:ledger",
-    "slot": "speciate.cli.deployment_commands:deployment",
+    "deployment": "speciate.cli.deployment_commands:deployment",
+    "slot": "speciate.cli.deployment_commands:deployment",  # its former name
     "labels": "speciate.cli.label_commands:labels",
     "trace": "speciate.cli.label_commands:trace",
 }
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--use-case", metavar="NAME", help="list: of this one alone; '*': of the workspace")
     audit.add_argument("--last", type=int, default=50, metavar="N", help="list: so many rows (default: 50)")
     _add_ledger(command)
-    _add_slot(commands, shared)
+    _add_deployment(commands, shared)
     _add_answer_commands(command)
     return parser
 
@@ -137,7 +138,7 @@ def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
 def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
-    ledger.add_argument("--picture", metavar="FILE.svg", help="draw the stages, too")
+    ledger.add_argument("--image", "--picture", metavar="FILE.svg", help="draw the stages, too")
 
 
 def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
@@ -153,22 +154,27 @@ def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shar
     revoke.add_argument("key", metavar="KEY", help="its name, or how its fingerprint begins")
 
 
-def _add_slot(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
-    slot = commands.add_parser(
-        "slot", help="serving over HTTP: start, stop, list", description="A process that serves a use case over HTTP."
+def _add_deployment(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
+) -> None:
+    deployment = commands.add_parser(
+        "deployment",
+        aliases=["slot"],
+        help="serving over HTTP: start, stop, list",
+        description="A process that serves a use case over HTTP.",
     )
-    slots = slot.add_subparsers(dest="action", required=True, metavar="ACTION")
-    begin = slots.add_parser("start", help="serve what is in production for a use case", parents=[shared])
+    actions = deployment.add_subparsers(dest="action", required=True, metavar="ACTION")
+    begin = actions.add_parser("start", help="serve what is in production for a use case", parents=[shared])
     begin.add_argument("use_case", metavar="USE_CASE")
     begin.add_argument("--port", type=_port, metavar="PORT", help="on 127.0.0.1; default: one that is free, kept")
     begin.add_argument("--max-batch", type=int, metavar="N", help="inputs that are answered together at most")
     begin.add_argument("--max-wait-ms", type=float, metavar="MS", help="how long an input waits for others")
     begin.add_argument("--per-second", type=float, metavar="N", help="requests that are let through on average")
     begin.add_argument("--no-wait", action="store_true", help="do not wait until it serves")
-    slots.add_parser("stop", help="end it, after the requests in flight", parents=[shared]).add_argument(
+    actions.add_parser("stop", help="end it, after the requests in flight", parents=[shared]).add_argument(
         "use_case", metavar="USE_CASE"
     )
-    slots.add_parser("list", help="what serves where, and what was not let serve", parents=[shared])
+    actions.add_parser("list", help="what serves where, and what was not let serve", parents=[shared])
 
 
 def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -181,7 +187,7 @@ def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser])
     trace.add_argument("ref", metavar="REF", help="pred-..., DATASET, DATASET@v3, MODEL@v3, a base model")
     trace.add_argument("--example", metavar="ID", help="of the dataset: which models read it, and what they answered")
     trace.add_argument("--group", metavar="KEY", help="of the dataset, likewise")
-    trace.add_argument("--picture", metavar="FILE", help="write it as .svg or .png, too")
+    trace.add_argument("--image", "--picture", metavar="FILE", help="write it as .svg or .png, too")
 
 
 def _add_person_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

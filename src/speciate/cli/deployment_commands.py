@@ -39,7 +39,7 @@ def _stop(arguments: argparse.Namespace) -> int:
         time.sleep(_LOOK_SECONDS)
         shown = next(each for each in _list_deployments(arguments) if each["use_case"] == arguments.use_case)
     ended = shown["state"] == "stopped"
-    say(f"The slot of {arguments.use_case} {'has ended.' if ended else 'ends, after the requests in flight.'}")
+    say(f"The deployment of {arguments.use_case} {'has ended.' if ended else 'ends, after the requests in flight.'}")
     return 0
 
 
@@ -57,24 +57,24 @@ def _list_deployments(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def _deployment_text(slot: dict[str, Any]) -> str:
+def _deployment_text(deployment: dict[str, Any]) -> str:
     """What people want to know, a fact on each line."""
-    facts = [f"{slot['use_case']}: {slot['state']}"]
-    if slot["serving"]:
-        facts.append(f"serves {slot['serving']} at {slot['url']}/predict")
-    elif slot["url"]:
-        facts.append(f"listens at {slot['url']}")
-    if slot["canary"]:
-        facts.append(f"canary {slot['canary']}")
-    if slot["loading"]:
-        facts.append(f"loads {slot['loading']}")
-    if slot["refused"]:
-        facts.append(f"refused {slot['refused']}")
-    if slot["overloaded"]:
-        facts.append(f"turned away {slot['overloaded']} requests since the last promotion, as too many waited")
-    if slot["problem"]:
-        facts.append(slot["problem"])
-    if slot["wanted"] is None:
+    facts = [f"{deployment['use_case']}: {deployment['state']}"]
+    if deployment["serving"]:
+        facts.append(f"serves {deployment['serving']} at {deployment['url']}/predict")
+    elif deployment["url"]:
+        facts.append(f"listens at {deployment['url']}")
+    if deployment["canary"]:
+        facts.append(f"canary {deployment['canary']}")
+    if deployment["loading"]:
+        facts.append(f"loads {deployment['loading']}")
+    if deployment["refused"]:
+        facts.append(f"refused {deployment['refused']}")
+    if deployment["overloaded"]:
+        facts.append(f"turned away {deployment['overloaded']} requests since the last promotion, as too many waited")
+    if deployment["problem"]:
+        facts.append(deployment["problem"])
+    if deployment["wanted"] is None:
         facts.append("nothing is in production yet: promote_model or specialize puts a model there")
-    facts.append(f"token in {slot['token']}")
+    facts.append(f"token in {deployment['token']}")
     return "\n  ".join(facts)

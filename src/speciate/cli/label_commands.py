@@ -14,7 +14,7 @@ from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import check_image_path, say, write_image
 
 _LONGEST = 600
-_PICTURES = (".svg", ".png")
+_IMAGES = (".svg", ".png")
 
 
 def labels(arguments: argparse.Namespace) -> int:
@@ -77,9 +77,9 @@ def _no_number(name: str) -> None:
 
 
 def trace(arguments: argparse.Namespace) -> int:
-    picture = check_image_path(arguments.picture, _PICTURES) if arguments.picture else None
+    image = check_image_path(arguments.image, _IMAGES) if arguments.image else None
     request = {"ref": arguments.ref, "example": arguments.example, "group": arguments.group}
-    kind = picture.suffix[1:] if picture else None
+    kind = image.suffix[1:] if image else None
     shown = ask_daemon(arguments, "trace", start=True, picture=kind, **request)
     say(shown["text"])
     if "models" in shown:
@@ -90,9 +90,9 @@ def trace(arguments: argparse.Namespace) -> int:
             say(f"  {each}")
         if len(shown["predictions"]) > 20:
             say("  ...")
-    if picture:
+    if image:
         data = shown["picture"].encode() if kind == "svg" else base64.b64decode(shown["picture"])
-        say(write_image(picture, data))
+        say(write_image(image, data))
     return 0
 
 

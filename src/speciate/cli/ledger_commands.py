@@ -19,11 +19,11 @@ _UNKNOWN = "not known yet"
 
 
 def ledger(arguments: argparse.Namespace) -> int:
-    picture = check_image_path(arguments.picture, (".svg",)) if arguments.picture else None
+    image = check_image_path(arguments.image, (".svg",)) if arguments.image else None
     found = ask_daemon(arguments, "ledger", start=True)
     say(json.dumps(found, indent=2) if arguments.json else format_ledger(found))
-    if picture:
-        wrote = write_image(picture, ledger_svg(found).encode())
+    if image:
+        wrote = write_image(image, ledger_svg(found).encode())
         if not arguments.json:  # which is for programs
             say(f"\n{wrote}")
     return 0

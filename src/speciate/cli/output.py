@@ -75,7 +75,7 @@ def check_image_path(name: str, kinds: Sequence[str]) -> Path:
         raise SpeciateError(
             Code.INVALID,
             f"{path} is not called {' or '.join(kinds)}.",
-            f"Name the file so: --picture {path.stem or 'picture'}{kinds[0]}",
+            f"Name the file so: --image {path.stem or 'chart'}{kinds[0]}",
         )
     if not path.parent.is_dir():
         raise SpeciateError(Code.INVALID, f"There is no folder {path.parent}.", "Make it, or name a file elsewhere.")
@@ -88,6 +88,6 @@ def write_image(path: Path, data: bytes) -> str:
         path.write_bytes(data)
     except OSError as error:
         raise SpeciateError(
-            Code.UNAVAILABLE, f"{path} cannot be written: {error.strerror}.", "Name a file elsewhere: --picture FILE"
+            Code.UNAVAILABLE, f"{path} cannot be written: {error.strerror}.", "Name a file elsewhere: --image FILE"
         ) from error
     return f"wrote {path}"

@@ -1,6 +1,6 @@
 """When two rows are the same example, whatever roles their columns play in the versions that hold them.
 
-`input_values` gives the input of rows whose medium lies in their cells. similarity/near_duplicates.py decides what is
+`input_values` gives the input of rows whose medium lies in their cells. similarity/near_duplicates.py finds what is
 nearly the same.
 """
 

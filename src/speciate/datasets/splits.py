@@ -1,7 +1,7 @@
 """Splits without leaks: examples that share a group, are identical after normalising or nearly so, stay together.
 
 Four steps, in this order below: assign splits, audit a split for leaks, append rows to a split, warn of labels that a
-split lacks. similarity/near_duplicates.py decides what is nearly identical.
+split lacks. similarity/near_duplicates.py finds what is nearly identical.
 
 The unit is a connected component of those relations. Components are assigned largest first to the split that lacks
 most, overall and per label (stratification), as a share of its fraction; a hash of the seed breaks ties. The rest of

@@ -66,7 +66,7 @@ def approval_strength(keys: Iterable[Key]) -> str:
 
 
 def approval_strength_here(reader: Database | Transaction) -> str:
-    """`worth` of a workspace as its catalog has it."""
+    """How strong an approval is in this workspace, by the keys in its catalog."""
     return approval_strength(_in_force(reader))
 
 

@@ -44,7 +44,7 @@ def never_fits(resources: Resources, capacity: Capacity) -> str | None:
 
 
 def waiting(queued: Sequence[Job], chosen: Sequence[Job], live: Sequence[Job], capacity: Capacity) -> dict[str, str]:
-    """Of each job that was not chosen why: what it asks of which too little is free, and who has that."""
+    """Why each job that was not chosen waits: the resource that is short, and the jobs that hold it."""
     busy, started = [*live, *chosen], {job.id for job in chosen}
     free = _free(capacity, (job.resources for job in busy))
     found, before = dict[str, str](), list[str]()

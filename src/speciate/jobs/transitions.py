@@ -141,7 +141,7 @@ def backoff(retry: int) -> float:
 
 
 def decide(job: Job, event: Happening, now: float) -> Job:
-    """The job after `event`. Raises SpeciateError only for `Asked`, where the request makes no sense."""
+    """The job after `event`. Raises SpeciateError only for an `ActionRequested` that makes no sense."""
     if job.state in ENDED and not isinstance(event, ActionRequested):
         return job
     if isinstance(event, Exited | Lost) and event.ran is not None and _is_of(job, event.attempt):

@@ -1,6 +1,6 @@
 """The ledger: what the events of a workspace say of how long models take, what they cost, and how they hold.
 
-Reading is here; every figure is a pure function of its own file: `time_to_model`, `periods`, `deliveries`, `survival`.
+Reading is here; every figure is a pure function in a file of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every file of a workspace read again and compared with what was written: what `speciate verify --all` does.
 
 Two halves. The daemon says what the catalog refers to, and reads every block of the catalog (`inventory`): it alone
-may. Files are then hashed wherever the caller is (`Walk`): they are immutable, so nobody needs to stop meanwhile. Not
+may. Files are then hashed wherever the caller is: they are immutable, so nobody needs to stop meanwhile. Not
 looked at: the cache (downloads, thumbnails, conversions), exports, logs of processes, checkpoints of runs that live.
 """
 

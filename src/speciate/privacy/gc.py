@@ -336,7 +336,7 @@ def _empty_logs(folders: Folders) -> None:
 
 
 def _redact_request(tx: Transaction, forget: str) -> None:
-    """The request must not be what remembers: of its target only the sha256 stays, here and in earlier tries."""
+    """The request itself must not keep the data: only the sha256 of its target stays, here and in earlier tries."""
     spec = json.loads(tx.execute("SELECT spec FROM jobs WHERE id = ?", [forget])[0][0])
     kept = json.dumps({"dataset": spec["dataset"], "sha256": spec["sha256"]})
     for (same,) in tx.execute(_SAME_TARGET, [spec["sha256"]]):

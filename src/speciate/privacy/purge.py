@@ -50,7 +50,7 @@ class ForgetSpec(BaseModel):
     group: str | None = None
     example: str | None = None
     as_of: str | None = None
-    """Of which versions a person was shown what would go (`_as_of`)."""
+    """A hash of the versions whose loss a person was shown; a changed one is refused."""
 
     @classmethod
     def of(cls, target: Target, as_of: str | None = None) -> ForgetSpec:

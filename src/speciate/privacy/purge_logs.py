@@ -132,7 +132,7 @@ def _close_segments(folder: LogFolder) -> None:
             raise SpeciateError(
                 Code.UNAVAILABLE,
                 f"The log of {folder.use_case!r} is held by a process that does not let go of it.",
-                f"Stop its deployment (speciate slot stop {folder.use_case}), then control_job(action='retry').",
+                f"Stop its deployment (speciate deployment stop {folder.use_case}), then control_job(action='retry').",
             )
         time.sleep(0.1)
 

@@ -51,7 +51,7 @@ def _suggest_task(definition: Definition, possible: list[str]) -> str:
 
 
 def change_requirements(tx: Transaction, definition: Definition, settings: Settings) -> RequirementChange:
-    """Define a use case, asking a person where `usecases.define` says that one must agree."""
+    """Define a use case, asking a person where `use_cases.define` says that one must agree."""
     defined = use_cases.define(tx, definition, policy=settings.policy_of(definition.name))
     if defined.state != use_cases.NEEDS_APPROVAL:
         return RequirementChange(defined, None)

@@ -98,7 +98,7 @@ class Api:
             given = request.headers.get("authorization", "").encode()
             if hmac.compare_digest(given, self._expected):
                 return await handler(request)
-            message = "Send the header 'Authorization: Bearer TOKEN'; `speciate slot list` says where the token lies."
+            message = "Send the header 'Authorization: Bearer TOKEN'; `speciate deployment list` shows its file."
             return _problem(401, message, headers={"www-authenticate": "Bearer"})
 
         return guarded

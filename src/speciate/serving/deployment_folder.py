@@ -6,7 +6,7 @@
     claim          locked (flock) while the deployment's process lives
     state.json     what it serves, loads, and would not serve; written by the deployment, whole
     good.json      the target that served last: what a deployment that is started again begins with
-    counters.json   what the requests of each version came to; written by the deployment, whole, for the bake
+    tallies.json   what the requests of each version came to; written by the deployment, whole, for the bake
     journal.jsonl  what happened, appended by the deployment; the daemon makes events of it
     heard          how many bytes of the journal the daemon has made events of
     token          the bearer token of this deployment alone; for its owner only

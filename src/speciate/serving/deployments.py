@@ -249,7 +249,7 @@ class DeploymentKeeper:
             watched.asked_to_end, watched.alive = state.pid, False
 
     def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
-        """Once for each process that is gone without a goodbye, and for each reason not to start."""
+        """One event for each process that died without a word, and for each reason not to start."""
         state, lived, watched.alive = folder.state(), watched.alive, False
         if state.problem and state.problem != watched.problem:
             self._say(folder, "slot.failed", problem=state.problem)
@@ -340,13 +340,15 @@ def start_deployment(workspace: Workspace, use_case: str, **options: object) -> 
     except ValidationError as error:
         first = error.errors()[0]
         raise SpeciateError(
-            Code.INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "See `speciate slot start --help`."
+            Code.INVALID,
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            "See `speciate deployment start --help`.",
         ) from error
     if before and before.options != chosen and folder.alive():
         raise SpeciateError(
             Code.CONFLICT,
             f"The deployment of {use_case!r} runs with other options.",
-            f"Stop it first: speciate slot stop {use_case}",
+            f"Stop it first: speciate deployment stop {use_case}",
         )
     folder.create()
     folder.token()
@@ -361,7 +363,9 @@ def stop_deployment(workspace: Workspace, use_case: str) -> DeploymentView:
     folder = deployment_folder(workspace.folders, use_case)
     if folder.wanted() is None:
         raise SpeciateError(
-            Code.NOT_FOUND, f"There is no deployment of {use_case!r}.", f"speciate slot start {use_case} makes one."
+            Code.NOT_FOUND,
+            f"There is no deployment of {use_case!r}.",
+            f"speciate deployment start {use_case} makes one.",
         )
     folder.stop()
     return deployment_view(folder)

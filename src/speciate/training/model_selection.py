@@ -39,7 +39,7 @@ ON_ALL_FOLDS = "out-of-fold on training and validation"
 _FEW_EXAMPLES = 300
 """Validation examples: the standard error of a share of so many is 0.03 at most."""
 _FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
-"""Families whose training examples ask what they teach, so that they can be judged by, too."""
+"""Families whose training examples look like test examples, so that held-out folds of them can select a model."""
 
 
 class Learner(NamedTuple):

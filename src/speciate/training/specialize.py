@@ -71,9 +71,9 @@ class SpecializeSpec(BaseModel):
     like: str | None = None
     """A model version whose recipe is tried first."""
     ways: tuple[Candidate, ...] = ()
-    """What may be tried, as `ways` found it; empty: what was named, else from `classical` on."""
+    """The candidates, as `choose_candidates` found them; empty: those that were named, else from `classical` on."""
     shortlist: bool = False
-    """Whether base models are compared before any of them is trained, as `has_many` found it."""
+    """Whether base models are compared before any of them is trained."""
     order: tuple[str, ...] = ()
     """Of ordinal labels, from low to high."""
     seed: int = 0
@@ -154,7 +154,7 @@ def choose_candidates(
     """What suits the use case's task and the dataset's modality: the methods that are named, in that order, or all of
     them, cheapest first; with what is installed, or of base models only those that are named.
 
-    A network that serves the use case is trained on before others are trained. That is excluded where base models or
+    The network in production is trained further (warm start) before other networks are tried, unless base models or
     only other methods are named.
     """
     family = find_task(use_cases.get(workspace.database, use_case).task).family

@@ -9,8 +9,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from speciate import use_cases
 from speciate.datasets import next_version, versions
 from speciate.datasets.version_rows import mean_length
@@ -40,13 +38,13 @@ from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
 from speciate.training.train_spec import (
-    PARAMETERS,
     STREAMING,
     Objective,
     Payload,
     RepeatedModel,
     TrainSpec,
     parameters_of,
+    read_parameters,
 )
 from speciate.use_cases import COLUMN, UseCase
 from speciate.vocabulary import TASKS, Task, find_metric, find_task, task_named
@@ -87,7 +85,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     if base:
         _check_base(base, manifest)
     spec, teachers = prior_model_checks.check_prior_models(spec, manifest, task, base, workspace)
-    threads, parameters = _threads(workspace, spec.resources.cpu), _parameters(spec, task)
+    threads = _threads(workspace, spec.resources.cpu)
+    parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
@@ -324,27 +323,6 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
     if task.family == "anomaly":
         positive = positive or ANOMALY
     return TaskTerms(positive, parameters.horizon, parameters.order)
-
-
-def _parameters(spec: TrainSpec, task: Task) -> Parameters:
-    form = parameters_of(spec.method or "", task.name)
-    try:
-        return form.model_validate(spec.hyperparameters)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        said = f"hyperparameters.{place} is {first['input']!r}: {first['msg']}."
-        if not place:  # of several together
-            said = f"hyperparameters: {first['msg'].removeprefix('Value error, ')}."
-        elif place not in form.model_fields and first["type"] == "extra_forbidden":
-            others = [method for method, other in PARAMETERS.items() if place in other.model_fields]
-            where = f"; {' and '.join(map(repr, others))} have it" if others else ""
-            said = f"{spec.method!r} has no hyperparameter {place!r}{where}; {closest(place, form.model_fields)}"
-        raise SpeciateError(
-            Code.INVALID,
-            said,
-            f"Call again without it or with another; list_options(kind='method', name={spec.method!r}) explains each.",
-        ) from error
 
 
 def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:

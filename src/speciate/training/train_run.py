@@ -175,7 +175,7 @@ def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, s
 
 
 def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
-    """What `estimate.py` scales with, and what it scales."""
+    """What planning/estimates.py scales, and by what."""
     return {
         "family": context.task_head.family,
         "length": payload.length,

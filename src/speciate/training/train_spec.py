@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, field_validator, model_validator
 
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
 from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import (
@@ -32,6 +34,7 @@ from speciate.training.language_hyperparameters import (
     VISION_VARIANTS,
     LanguageParameters,
 )
+from speciate.training.old_option_names import with_new_names
 
 Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
 """What a plan tries by itself."""
@@ -72,10 +75,10 @@ METHOD_DESCRIPTIONS: dict[str, str] = {
     "reward": "A language model learns to score answers; other methods can be trained by its scores.",
     "grpo": "A language model learns from rewards of its own answers: most expensive, as it writes them all the while.",
     "rloo": "As grpo, with each answer as a whole in place of its words.",
-    "replay": "A network is trained on with a new version, and learns earlier examples again: hard to beat.",
+    "replay": "A network is trained further on a new version, together with earlier examples: hard to beat.",
     "der": "Replay that also matches the earlier model's scores of the replayed examples.",
-    "lwf": "A network is trained on with a new version, and matches the earlier model's answers to its examples.",
-    "ewc": "A network is trained on with a new version while important weights are pulled to their earlier values.",
+    "lwf": "A network is trained further on a new version, and matches the earlier model's answers to its examples.",
+    "ewc": "A network is trained further on a new version while important weights are pulled to their earlier values.",
     "slda": "A mean for each label and one covariance of frozen vectors, updated by each new version in seconds.",
     "distill": "A student learns from the answers of one teacher or several, beside the labels or without any.",
 }
@@ -87,6 +90,28 @@ def parameters_of(method: str, task: str) -> type[AnyParameters]:
     forms = LANGUAGE_VARIANTS if task in TEXT_TASKS else VISION_VARIANTS if task == VISION_TASK else {}
     written = forms.get(method)
     return written or PARAMETERS[method]
+
+
+def read_parameters(method: str, task: str, hyperparameters: Mapping[str, object]) -> AnyParameters:
+    """The options of a method, read from what a caller gave. Raises INVALID, with the names that are close."""
+    form = parameters_of(method, task)
+    try:
+        return form.model_validate(with_new_names(form, hyperparameters))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = f"hyperparameters.{place} is {first['input']!r}: {first['msg']}."
+        if not place:  # of several together
+            message = f"hyperparameters: {first['msg'].removeprefix('Value error, ')}."
+        elif place not in form.model_fields and first["type"] == "extra_forbidden":
+            others = [name for name, other in PARAMETERS.items() if place in other.model_fields]
+            where = f"; {' and '.join(map(repr, others))} have it" if others else ""
+            message = f"{method!r} has no hyperparameter {place!r}{where}; {closest(place, form.model_fields)}"
+        raise SpeciateError(
+            Code.INVALID,
+            message,
+            f"Call again without it or with another; list_options(kind='method', name={method!r}) explains each.",
+        ) from error
 
 
 class RequestedResources(Frozen):
@@ -118,7 +143,7 @@ class TrainSpec(Frozen):
     like: str | None = None
     """A model version whose recipe is repeated, but for what is named beside."""
     continue_from: str | None = None
-    """A model version whose network is trained on."""
+    """A model version whose network is trained further."""
     teacher: tuple[str, ...] = ()
     """Models that teach; together where there are several."""
     resources: RequestedResources = RequestedResources()
@@ -202,7 +227,7 @@ class Payload(Frozen):
     usd_per_core_hour: float = USD_PER_CORE_HOUR
     """What this machine's time costs."""
     length: float = 1.0
-    """Of a mean example, as `lengths` in estimate.py has it: compared between datasets only."""
+    """Of a mean example, in the unit of planning/estimates.py: only for comparing datasets."""
 
     @field_serializer("dearer")
     def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[dict[str, Any]]:

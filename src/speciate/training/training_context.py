@@ -81,7 +81,7 @@ class TrainingContext:
         self.train = self._noted(training_examples, learned)
         self.validation = self._noted(evaluation_examples, held)
         self._note_unlabelled(learned, held)
-        self.task_head: TaskHead = self._make_readout()
+        self.task_head: TaskHead = self._make_task_head()
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
         self.meter.begin_budget()
@@ -115,7 +115,7 @@ class TrainingContext:
 
     def extend_task_head(self, old: TaskHead) -> None:
         """The head has the labels of the earlier model's head, and those of all that is learned now."""
-        self.task_head = merge_task_heads(old, self._make_readout())
+        self.task_head = merge_task_heads(old, self._make_task_head())
 
     def _apart(self, examples: Sequence[Example]) -> list[Example]:
         return [each._replace(id=self._free(each.id)) for each in examples]
@@ -198,7 +198,7 @@ class TrainingContext:
                 lacking = "two different answers"
             self.notes.append(f"{missing} examples without {lacking} were excluded.")
 
-    def _make_readout(self) -> TaskHead:
+    def _make_task_head(self) -> TaskHead:
         labels, family = self.labels(self.train), find_task(self.payload.task).family
         values = [tag for tags in labels for tag in tags] if family in PER_UNIT else labels
         distinct = len({repr(value) for value in values})
@@ -253,7 +253,7 @@ class TrainingContext:
             )
 
     def everywhere(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
-        """Grouped folds of training and validation examples together. For families that ask what they teach."""
+        """Grouped folds of training and validation examples together. Only for `_FAMILIES_WITH_FOLDS`."""
         return self._folded([*self.train, *self.validation], folds)
 
     def _folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:

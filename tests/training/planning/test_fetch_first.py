@@ -73,6 +73,13 @@ def ended(app: App, job: Job) -> Job:
         app.engine.stop()
 
 
+def test_a_wrong_hyperparameter_is_refused_before_anything_is_fetched(hub: Hub, app: App) -> None:
+    with pytest.raises(SpeciateError, match="'probe' has no hyperparameter 'learning_rate'") as refused:
+        train_model(app, **PROBE, hyperparameters={"learning_rate": 1e-3})
+    assert refused.value.code is Code.INVALID
+    assert (of_kind(app, "fetch"), of_kind(app, "train")) == ([], [])
+
+
 @pytest.mark.slow
 def test_a_training_waits_for_its_base_model_and_then_learns_from_it(hub: Hub, app: App) -> None:
     started = train_model(app, **PROBE, idempotency_key="once")

@@ -85,7 +85,7 @@ def _check_that_it_is_served(model: Path) -> None:
     given = {"model": str(model), "modality": "multimodal", "inputs": [], "parts": ["image.image", "question.text"]}
     found = predict_worker.answer(given | {"items": items})["predictions"]
     assert [one["output"] for one in found[:3]] == list(NAMES)
-    assert "has no picture" in found[3]["error_text"]
+    assert "has no image" in found[3]["error_text"]
     assert found[4]["error"] is None
 
 

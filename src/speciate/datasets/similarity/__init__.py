@@ -1,4 +1,4 @@
-"""What is alike: near_duplicates.py decides by sketches and clusters, embed.py computes vectors, nearest_neighbours.py
+"""What is alike: near_duplicates.py searches by sketches and clusters, embed.py computes vectors, nearest_neighbours.py
 searches them.
 
 The sketches themselves and their thresholds are the modalities' (`Sketching` in modalities/contract.py)."""

@@ -1,17 +1,17 @@
 """Near-duplicates: which examples are nearly the same, by their sketches, and which one of a cluster leads it.
 
-Every caller decides here: splits (splits.py), the operation `deduplicate`, and the evaluation, for test rows that a
-model has nearly seen. A modality's `Sketching` has the sketch, its keys and the threshold (modalities/contract.py). By
-vectors, `deduplicate` uses `leaders_by_cosine`.
+Every caller searches here: splits (splits.py), the operation `deduplicate`, and the evaluation, for test rows that a
+model has nearly seen. Whether two sketches are near is decided by the modality: `Sketching.near` with its threshold
+(modalities/contract.py, modalities/hashing.py). By vectors, `deduplicate` uses `leaders_by_cosine`.
 
 Sketches that share a key are candidates, and candidates are compared whole: locality-sensitive hashing (Indyk and
 Motwani 1998). It finds the pairs that the keys promise, with two exceptions that hardly change a cluster. Equal
 sketches are paired with the first of them only, so that a million blank pages make a million pairs. In a crowd (a key
 that very many share) each sketch is compared with the next ones only, in the order of the sketches.
 
-Clusters have a leader that each member is near: items come in an order of preference, and one that is near no leader so
-far becomes one (leader clustering, Hartigan 1975). So no chain of near pairs joins items that are not alike, as single
-link would.
+For `deduplicate` a cluster has a leader that each member is near: items come in an order of preference, and one that is
+near no leader so far becomes one (leader clustering, Hartigan 1975). So no chain of near pairs joins items that are not
+alike. For splits a chain does join them (`clusters`, single link): two near examples must never be on two sides.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def clusters(count: int, pairs: Places) -> Places:
 
 
 def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
-    """As `pairs`. Equal codes are handed over once, in an order that no other order of the input changes."""
+    """(M, 2) places of near codes. Equal codes are compared once, in an order that does not depend on the input's."""
     encoded = codes.dictionary_encode()
     places = np.flatnonzero(np.asarray(codes.is_valid()))
     kinds = np.asarray(encoded.indices.drop_null(), np.int64)
@@ -127,7 +127,7 @@ def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) 
 def _compared(
     codes: Sketches, first: Places, second: Places, sketching: Sketching, threshold: float | None
 ) -> npt.NDArray[np.bool_]:
-    """(M,) of a million pairs at once the rows alone would take gigabytes."""
+    """(M,), by chunks: the rows of a million pairs at once would take gigabytes."""
     parts = [
         sketching.near(codes[first[start : start + _CHUNK]], codes[second[start : start + _CHUNK]], threshold)
         for start in range(0, len(first), _CHUNK)

@@ -490,7 +490,7 @@ def _no_answers_error(endpoint: Endpoint, count: int, reply: Reply) -> SpeciateE
         Code.INVALID,
         f"{where} refused {count} requests in a row; the last with {why}.",
         "Its words are with the recorded answers. Change what it refuses and call again: some models take no "
-        "prompt.temperature (set it to null), no images, no sound, or fewer max_tokens.",
+        "prompt.temperature (set it to null), no images, no audio, or fewer max_tokens.",
     )
 
 

@@ -26,7 +26,7 @@ _MESSAGE_TOKENS = 32
 
 
 class Usage(NamedTuple):
-    """Tokens. `cached`: how many of `input` were read from the endpoint's cache; `audio`: how many are of sound."""
+    """Tokens. `cached`: how many of `input` were read from the endpoint's cache; `audio`: how many are of audio."""
 
     input: int
     output: int
@@ -115,13 +115,13 @@ def at_most(request: Request) -> Usage:
 
 
 def _of_part(part: dict[str, Any]) -> tuple[int, int]:
-    """Tokens of text or images, and of sound."""
+    """Tokens of text or images, and of audio."""
     if part["type"] == "text":
         return len(part["text"].encode("utf-8", "surrogatepass")), 0
     if part["type"] == "image_url":
         return _IMAGE_TOKENS, 0
-    sound = len(part["input_audio"]["data"]) * 3 / 4
-    return 0, round(sound / _AUDIO_BYTES_PER_SECOND * _AUDIO_TOKENS_PER_SECOND) + 1
+    audio = len(part["input_audio"]["data"]) * 3 / 4
+    return 0, round(audio / _AUDIO_BYTES_PER_SECOND * _AUDIO_TOKENS_PER_SECOND) + 1
 
 
 def _published(endpoint: Endpoint) -> PublishedPrice | None:

@@ -345,7 +345,7 @@ def as_text(modality: str, media: Any) -> str | None:
 
 
 def as_part(modality: str, media: Any) -> Part:
-    """An image, uint8 (H, W, 3), or sound, float32 (T,) at 16 kHz, full scale 1."""
+    """An image, uint8 (H, W, 3), or audio, float32 (T,) at 16 kHz, full scale 1."""
     if modality == "image":
         return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _base64(_png(media))}}
     return {"type": "input_audio", "input_audio": {"data": _base64(_wav(media)), "format": "wav"}}
@@ -369,14 +369,14 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _wav(sound: npt.NDArray[np.float32]) -> bytes:
+def _wav(audio: npt.NDArray[np.float32]) -> bytes:
     """16 bits: what is beyond full scale is clipped."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(SAMPLE_RATE)
-        out.writeframes((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+        out.writeframes((np.clip(audio, -1, 1) * 32767).round().astype("<i2").tobytes())
     return file.getvalue()
 
 

@@ -41,9 +41,10 @@ class Simulators(Protocol):
 
 @contextmanager
 def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: bool) -> Iterator[Simulators]:
-    """Of an environment that `environments.check` passed. `look`: whether there are pictures, of ours alone. `folder`:
-    where a sandbox may make its scratch folder. INVALID where it does not work, UNAVAILABLE where this kernel has no
-    sandbox.
+    """Simulators of an environment that `environments.check` passed.
+
+    `look`: whether they may render images; only our own environments. `folder`: where a sandbox may make its scratch
+    folder. INVALID where the environment does not work, UNAVAILABLE where this kernel has no sandbox.
     """
     if environments.is_ours(name):
         yield _InProcessSimulators(name, look)

@@ -4,8 +4,10 @@ Metrics are written over sums of per-example counts, so that thousands of weight
 error is an answer like any other: the worst one. It is wrong as a label (a miss, or a false alarm), has no probability
 for the reference, and as a number lies at the far end of the references' range.
 
-A file per kind of answer; each has tables of its metrics by name. A new metric: its function and a line in the tables
-of its file, and its entry in speciate/vocabulary.py (METRICS). Scores of a caller's own: ../scorers/.
+A file per kind of answer; each has tables of its metrics by name: MEANS, STATISTICS, CORPORA. A new metric: its
+function and a line in a table of its file, its entry in speciate/vocabulary.py (METRICS), and its row in
+docs/metrics.md. The first table of its kind in a file is joined below. clouds.py and structure_scores.py have the
+arithmetic of metrics that other files list. A caller's own scorers: ../scorers/.
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ def _input_text(said: Any, attached: Mapping[str, Any]) -> str:
 
 
 def _content(content: Any, attached: Mapping[str, Any]) -> str:
-    """Text alone: what a model thought, pictures and the like are no part of it."""
+    """Text alone: what a model thought, images and the like are no part of it."""
     if isinstance(content, list):
         parts = [each for each in content if isinstance(each, dict) and each.get("type") == "text"]
         return "".join(_text(each.get("text"), attached) for each in parts)

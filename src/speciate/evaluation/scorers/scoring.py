@@ -1,6 +1,6 @@
 """The worker's side of `scorer`: everybody's answers through a function of the caller's, to scores like other metrics'.
 
-What the function is given: `example` has the columns, `id`, `input` (unless it is an image, a sound or the like) and
+What the function is given: `example` has the columns, `id`, `input` (unless it is an image, audio or the like) and
 `truth`; `prediction` has `output`, `confidence`, `probabilities` and `error`, whose `output` is None.
 """
 
@@ -123,7 +123,7 @@ def _example(example: Example, reference: Any) -> dict[str, Any]:
 
 
 def _is_plain(media: Any) -> bool:
-    """Whether it is JSON; images, sounds and the like are not handed over."""
+    """Whether it is JSON; images, audio and the like are not handed over."""
     parts = media.values() if isinstance(media, dict) else [media]
     return not any(isinstance(part, np.ndarray | dict) for part in parts)
 

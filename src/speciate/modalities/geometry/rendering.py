@@ -110,25 +110,25 @@ def _surface_view(points: Floats, normals: Floats, paint: Floats, around: float,
     """(side, side, 3)"""
     seen = _turned(points, around, up)
     nearest, depth = _closed(*_nearest(seen, 0))
-    picture = np.full((*nearest.shape, 3), 255.0)
+    image = np.full((*nearest.shape, 3), 255.0)
     there = nearest >= 0
     facing = _turned(normals[nearest[there]], around, up)
     facing *= np.where(facing[:, 2:] < 0, -1, 1)  # both sides of a face are seen
     light = 0.35 + 0.65 * (facing @ (_LIGHT / np.linalg.norm(_LIGHT))).clip(0)
-    picture[there] = (paint[nearest[there]] * light[:, None] * 1.15).clip(0, 255)
-    picture[_edges(depth)] *= 0.45
-    return picture
+    image[there] = (paint[nearest[there]] * light[:, None] * 1.15).clip(0, 255)
+    image[_edges(depth)] *= 0.45
+    return image
 
 
 def _cloud_view(points: Floats, paint: Floats, around: float, up: float) -> Doubles:
     """Few points are drawn large; what is farther away is paler."""
     seen = _turned(points, around, up)
     nearest, depth = _nearest(seen, 2 if len(points) < 20_000 else 1 if len(points) < 200_000 else 0)
-    picture = np.full((*nearest.shape, 3), 255.0)
+    image = np.full((*nearest.shape, 3), 255.0)
     there = nearest >= 0
     pale = ((depth[there] + 0.5).clip(0, 1) * 0.6 + 0.4)[:, None]
-    picture[there] = paint[nearest[there]] * pale + 235 * (1 - pale)
-    return picture
+    image[there] = paint[nearest[there]] * pale + 235 * (1 - pale)
+    return image
 
 
 def _nearest(seen: Floats, reach: int) -> tuple[npt.NDArray[np.int64], Floats]:

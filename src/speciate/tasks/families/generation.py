@@ -98,11 +98,11 @@ def look(media: Any, parts: Collection[str] = (), side: int | None = None) -> Im
     if isinstance(media, np.ndarray):
         return ImagePrompt((Message(USER, ""),), (shrink(media, side),))
     if not isinstance(media, Mapping):
-        raise ValueError("the example has no picture")
+        raise ValueError("the example has no image")
     there = [(part, medium) for part, medium in present_parts(media) if not parts or str(part) in parts]
     images = [medium for part, medium in sorted(there, key=_natural_order) if part.modality == "image"]
     if not images:
-        raise ValueError("the example has no picture")
+        raise ValueError("the example has no image")
     texts = [(part, medium) for part, medium in there if part.modality == "text"]
     return ImagePrompt(_question(texts), tuple(shrink(each, side) for each in images))
 

@@ -331,8 +331,8 @@ _SUREST_LOG = -1e-6
 """The highest log probability of a text beside which there are others."""
 
 
-def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> torch.Tensor:
-    """(N,), of log probabilities (N, K). `towards`: 0 the forward KL, 1 the reverse, between them the generalised
+def divergence(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> torch.Tensor:
+    """(N,), of log probabilities (N, K). `beta`: 0 the forward KL, 1 the reverse, between them the generalised
     Jensen-Shannon divergence (Agarwal et al. 2023, equation 1), as trl's beta.
 
     Two things can be compared across tokenizers. What may come next at a common place: both distributions, summed over
@@ -346,12 +346,12 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, towards: float) -> 
     def kl(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         return (one.exp() * (one - other)).sum(-1)
 
-    if towards == 0:
+    if beta == 0:
         return kl(teacher, student)
-    if towards == 1:
+    if beta == 1:
         return kl(student, teacher)
-    mixed = torch.logaddexp(student + math.log1p(-towards), teacher + math.log(towards))
-    return towards * kl(teacher, mixed) + (1 - towards) * kl(student, mixed)
+    mixed = torch.logaddexp(student + math.log1p(-beta), teacher + math.log(beta))
+    return beta * kl(teacher, mixed) + (1 - beta) * kl(student, mixed)
 
 
 def log_outcome_probabilities(logits: torch.Tensor, outcome: torch.Tensor, size: int) -> torch.Tensor:

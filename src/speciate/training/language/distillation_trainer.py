@@ -277,18 +277,19 @@ class _CrossTokenizer:
         return loss, entropy, alike.sum()
 
     def _lost(self, own: _TeacherSide, its: _TeacherSide, alike: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The divergence and the student's entropy, summed over all groups. `alike`: (G,) of bool, those before which
-        the two tell what may come next in the same words (`Shown.spaced`)."""
+        """The divergence and the student's entropy, summed over all groups. `alike`: (G,) of bool, the groups
+        before which both tokenizers have a boundary, so that both predict the same text."""
         import torch
 
-        size, heat, towards = self._view.outcomes.size, self.temperature, self.beta
+        size, temperature, beta = self._view.outcomes.size, self.temperature, self.beta
         mine_at, its_at = own.places[alike], its.places[alike]
 
         def next_(some: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            mine = cross_tokenizer.log_outcome_probabilities(own.logits(mine_at[some], heat), own.outcome, size)
+            mine = cross_tokenizer.log_outcome_probabilities(own.logits(mine_at[some], temperature), own.outcome, size)
             with torch.no_grad():
-                theirs = cross_tokenizer.log_outcome_probabilities(its.logits(its_at[some], heat), its.outcome, size)
-            lost = cross_tokenizer.divergence(mine, theirs, towards).sum()
+                scores = its.logits(its_at[some], temperature)
+                theirs = cross_tokenizer.log_outcome_probabilities(scores, its.outcome, size)
+            lost = cross_tokenizer.divergence(mine, theirs, beta).sum()
             return lost, -(mine.exp() * mine).detach().sum()
 
         many = (own.sizes > 1) | (its.sizes > 1) | ~alike
@@ -296,13 +297,13 @@ class _CrossTokenizer:
         for found, spread in _by_parts(next_, len(mine_at), max(own.rows, its.rows)):
             lost, entropy = lost + found, entropy + spread
         if bool(many.any()):
-            mine = own.written(many, heat)
+            mine = own.written(many, temperature)
             with torch.no_grad():
-                theirs = its.written(many, heat)
+                theirs = its.written(many, temperature)
             lost = (
                 lost
                 + cross_tokenizer.divergence(
-                    cross_tokenizer.log_written_or_else(mine), cross_tokenizer.log_written_or_else(theirs), towards
+                    cross_tokenizer.log_written_or_else(mine), cross_tokenizer.log_written_or_else(theirs), beta
                 ).sum()
             )
         return lost, entropy
@@ -331,16 +332,16 @@ class _TeacherSide(NamedTuple):
     def rows(self) -> int:
         return len(self.outcome)
 
-    def logits(self, places: torch.Tensor, heat: float) -> torch.Tensor:
+    def logits(self, places: torch.Tensor, temperature: float) -> torch.Tensor:
         """(P, V) in float32."""
         import torch
 
         found = torch.nn.functional.linear(self.states[places], self.head.weight, self.head.bias).float() * self.scale
         if self.softcap is not None:
             found = self.softcap * torch.tanh(found / self.softcap)
-        return found / heat
+        return found / temperature
 
-    def written(self, groups: torch.Tensor, heat: float) -> torch.Tensor:
+    def written(self, groups: torch.Tensor, temperature: float) -> torch.Tensor:
         """Log probabilities of what these groups (G,) of bool write: products of its tokens' (chain rule)."""
         import torch
 
@@ -348,7 +349,7 @@ class _TeacherSide(NamedTuple):
 
         def log_probabilities(some: slice) -> tuple[torch.Tensor]:
             places = inside[some]
-            return (cross_tokenizer.log_token_probabilities(self.logits(places, heat), self.tokens[places]),)
+            return (cross_tokenizer.log_token_probabilities(self.logits(places, temperature), self.tokens[places]),)
 
         found = torch.cat([part for (part,) in _by_parts(log_probabilities, len(inside), self.rows)])
         return found.new_zeros(len(self.sizes)).index_add(0, self.number[inside], found)[groups]

@@ -1,7 +1,8 @@
 """The language model that is trained: base model, LoRA configuration, the arguments that every trl trainer gets.
 
 A recipe takes `load_base_model(context, parameters)`, makes its trainer with `trainer_arguments(...)` and
-`lora_config(...)`, trains it durably, and returns `finished_predictor(...)`. durable_trainer.py makes the steps."""
+`lora_config(...)`, trains it durably, and returns `finished_predictor(...)`. transformers' Trainer makes the steps;
+durable_trainer.py makes them resumable."""
 
 from __future__ import annotations
 

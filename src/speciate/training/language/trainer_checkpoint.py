@@ -60,7 +60,7 @@ class Progress(NamedTuple):
     without_gain: int
     """Evaluations since the best one."""
     watch: list[Any]
-    """`Watch.state`."""
+    """The state of the watch over the loss."""
 
 
 # Saving

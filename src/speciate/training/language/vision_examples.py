@@ -66,7 +66,7 @@ def choose_image_prompt(context: TrainingContext, processor: Any, parameters: Vi
     if asking and context.payload.manifest.modality == "image":
         context.notes.append(
             f"The column {asking[0]!r} is not shown to the model: an example of modality image is its image alone. "
-            "create_dataset(modality='multimodal', inputs=[PICTURE, QUESTION]) makes both of them its parts."
+            "create_dataset(modality='multimodal', inputs=[IMAGE, QUESTION]) makes both of them its parts."
         )
     return ImageSettings(
         system=parameters.system if parameters.system is not None else before.system if before else None,

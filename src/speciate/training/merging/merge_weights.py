@@ -209,7 +209,7 @@ def merge_folders(
 ) -> None:
     """Merge folders of safetensors with equal names and shapes, file by file and tensor by tensor, into a new one.
 
-    Write the new folder `out`, unsealed. Whoever calls has found the folders alike (alike.py).
+    Write the new folder `out`, unsealed. The caller has checked that the folders match.
 
     Raises INVALID where whole numbers differ, which no rule could bring together. `on_tensor` is called with the name
     of each tensor.

@@ -68,7 +68,7 @@ def keep_only_moments(
 def set_moments(
     optimizer: torch.optim.Optimizer, named: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
 ) -> None:
-    """`found`: as `moments` gave it, checked against `moment_names`."""
+    """`found`: as `optimizer_moments` gave it, checked against `moment_names`."""
     optimizer.state.clear()
     for name, parameter in named.items():
         if f"{name}.step" in found:

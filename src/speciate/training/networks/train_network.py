@@ -299,7 +299,7 @@ class _NetworkSearch:
         )
 
     def _options(self, task_head: TaskHead) -> dict[str, Any]:
-        """Of the preprocessing: names of things are known by their capitals, and what comes next by what is last."""
+        """Of the preprocessing: taggers keep capital letters, for they mark names; forecasters keep a series' end."""
         if task_head.family == "forecasting":
             return {"ending": True}
         return {"cased": True} if task_head.family in PER_UNIT and self._base_model == "new:bert" else {}

@@ -112,7 +112,7 @@ _OF_REWARDS = (
         ),
     ),
 )  # fmt: skip
-"""Of trainings by reward, what reinforcement/hacking.py watches: by panel the lines, each with what it is of."""
+"""Charts of a training by rewards: a panel, and its lines as (label, key in the log, colour)."""
 
 Points = list[tuple[float, float]]
 

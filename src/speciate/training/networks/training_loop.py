@@ -1,6 +1,7 @@
 """The training loop of one network, step by step; its whole state can be taken out and put back, to the bit.
 
-Every recipe of networks is stepped here (`Training.advance`), LoRA included. Nothing here writes a file or asks for the
+Every recipe that trains our own networks is stepped here (`Training.advance`), also `lora`. Language models are stepped
+by transformers' Trainer (training/language/durable_trainer.py). Nothing here writes a file or asks for the
 time: durable_training.py does. A training that resumes from a state on the same machine, with the same number of
 threads and the same micro-batch, ends in the same bits as without the break."""
 
@@ -44,10 +45,10 @@ _FORMAT = 2
 
 
 class TaskLoss(Protocol):
-    """What the loop needs of a task's task_head."""
+    """What the loop needs of a task head."""
 
     def loss(self, head: Any, states: States, targets: Any) -> torch.Tensor:
-        """Scalar, mean over the batch's examples unless `Counting` or `Comparing`. `targets`: those of the batch."""
+        """Scalar, mean over the batch's examples unless `WeightedLoss` or `WholeBatchLoss`."""
         ...
 
     def scores(self, head: Any, states: States) -> Sequence[npt.NDArray[Any]]:

@@ -53,7 +53,7 @@ class SoftTargetLoss:
         penalty: Penalty | None = None,
         features: float = 0.0,
     ) -> None:
-        self._readout, self._match, self._temperature = task_head, match, temperature
+        self._task_head, self._match, self._temperature = task_head, match, temperature
         self._penalty, self._features = penalty, features
 
     def loss(self, head: Any, states: States, targets: Sequence[TrainingTarget]) -> torch.Tensor:
@@ -61,8 +61,10 @@ class SoftTargetLoss:
         for weight in sorted({each.label_weight for each in targets if each.label_weight}):
             places = [place for place, each in enumerate(targets) if each.label_weight == weight]
             some, wanted = _pick_states(states, places), np.asarray([targets[place].target for place in places])
-            counted = self._readout.counted(some, wanted) if isinstance(self._readout, WeightedLoss) else len(places)
-            total = total + weight * counted * self._readout.loss(own, some, wanted)
+            counted = (
+                self._task_head.counted(some, wanted) if isinstance(self._task_head, WeightedLoss) else len(places)
+            )
+            total = total + weight * counted * self._task_head.loss(own, some, wanted)
         total = total + self._soft(own, states, targets) + self._alike(head, states, targets)
         total = total / max(len(targets), 1)
         return total if self._penalty is None else total + self._penalty(own)
@@ -71,7 +73,7 @@ class SoftTargetLoss:
         return len(targets)
 
     def scores(self, head: Any, states: States) -> Sequence[npt.NDArray[Any]]:
-        return self._readout.scores(self.served(head), states)
+        return self._task_head.scores(self.served(head), states)
 
     def served(self, head: Any) -> Any:
         """What of the head is kept."""
@@ -90,8 +92,8 @@ class SoftTargetLoss:
         device = some.pooled.device
         wanted = torch.from_numpy(np.stack([each for _, each, _ in rows])).to(device)
         weights = torch.tensor([weight for _, _, weight in rows], device=device)
-        own = logits(self._readout, head, some)
-        apart = soft_target_loss(self._match, self._readout.family, own, wanted, self._temperature)
+        own = logits(self._task_head, head, some)
+        apart = soft_target_loss(self._match, self._task_head.family, own, wanted, self._temperature)
         return (apart * weights).sum()
 
     def _alike(self, head: Any, states: States, targets: Sequence[TrainingTarget]) -> torch.Tensor:

@@ -97,7 +97,7 @@ def copy_caller_folders(run: Run, payload: Payload) -> Iterator[Payload]:
 
 
 def _copy_folder(place: Path, ref: str | None, folder: str) -> str:
-    """Of the same name, by which cached vectors are known; itself where it is of the registry or a package."""
+    """A copy with the same name, the key of cached vectors; the folder itself for the registry or a package."""
     if ref is None or model_ref(ref).source != "path":
         return folder
     source = Path(folder)

@@ -17,6 +17,7 @@ from speciate.models import fetch, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, suits
 from speciate.models.fetch import FetchSpec
 from speciate.refs import model_ref
+from speciate.training.train_spec import read_parameters
 from speciate.workspace.workspace import Workspace
 
 _HUB = "hf"
@@ -64,8 +65,8 @@ def fetch_all(engine: Engine, wanted: Sequence[ModelToFetch], key: str | None) -
 
 
 def plan_before_fetch(engine: Engine, kind: str, spec: Mapping[str, Any], wanted: Sequence[ModelToFetch]) -> Plan:
-    """The plan as if a fresh network stood where those that are to come will: dataset, task, splits and use case are
-    checked before anything is fetched. What a base model must bring is checked when it is here."""
+    """The plan as if a fresh network stood where those that are to come will: dataset, task, splits, use case and
+    hyperparameters are checked before anything is fetched. What a base model must bring is checked when it is here."""
     absent = {each.ref for each in wanted}
     modality = versions.resolve(engine.workspace.database, str(spec.get("dataset", ""))).modality
     standing_in = next((name for name, each in ARCHITECTURES.items() if suits(each.modality, modality)), None)
@@ -73,6 +74,8 @@ def plan_before_fetch(engine: Engine, kind: str, spec: Mapping[str, Any], wanted
     if standing_in is None or change is None:
         return Plan()
     checked = engine.plan(kind, change(dict(spec), absent, standing_in))
+    if kind == "train" and spec.get("method"):
+        read_parameters(str(spec["method"]), str(checked.resolved["task"]), spec.get("hyperparameters") or {})
     return Plan(use_case=checked.use_case, resolved={**checked.resolved, "base_model": sorted(absent)})
 
 

@@ -1,2 +1,2 @@
-"""One file per training method or family: `fit(context, parameters) -> Chosen`. recipe_table.py lists them.
+"""One file per training method or family: `fit(context, parameters) -> SelectedModel`. recipe_table.py lists them.
 May use: networks/, language/ and rewards/, and training_context.py and model_selection.py above."""

@@ -260,7 +260,7 @@ def _logit_trainer(
         _cross_tokenizer_teacher(context, learner, models[0], plan) if plan.across else (None, ({}, {}))
     )
     share = parameters.lmbda if parameters.answers == "student" else 0.0
-    towards = parameters.beta if parameters.beta is not None else float(share > 0)
+    beta = parameters.beta if parameters.beta is not None else float(share > 0)
     taught = with_cross_tokenizer_teacher if cross_teacher else distillation_trainer.with_given_answers
     trainer = make_durable(taught(DistillationTrainer))(
         model=learner.model,
@@ -268,7 +268,7 @@ def _logit_trainer(
         processing_class=learner.tokenizer,
         args=DistillationConfig(
             **trainer_arguments(context, parameters, _USUAL_RATE),
-            beta=towards,
+            beta=beta,
             temperature=parameters.temperature,
             max_completion_length=parameters.max_new_tokens,
         ),

@@ -45,7 +45,8 @@ _ERROR_SHOWN = 200
 
 
 def fit_grpo(context: TrainingContext, parameters: GrpoParameters) -> SelectedModel:
-    """Group relative policy optimization: make those of several answers to a question likelier that beat their mean."""
+    """Group relative policy optimization: of several answers to a question, raise the probability
+    of those that score above the mean of the group."""
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 

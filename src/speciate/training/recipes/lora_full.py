@@ -31,7 +31,7 @@ def lora_method(parameters: LoraParameters) -> NetworkMethod:
 
 
 def _add_adapters(backbone: Backbone, parameters: LoraParameters) -> None:
-    """The base model's weights stand still from here on."""
+    """The base model's weights are frozen from here on."""
     from peft import IA3Config, LoraConfig, inject_adapter_in_model
 
     linear = _linear_layers(backbone.module)

@@ -36,7 +36,7 @@ from speciate.training.training_context import TrainingContext
 _USUAL_RATE = 1e-5
 _SHOWN = 60
 _MANY, _OFTEN = 20, 0.9
-"""Pairs from which on, and the share of them in which the better answer is the longer one, at which that is said."""
+"""With at least so many pairs, a note says when the longer answer is the better one in at least this share of them."""
 
 
 class _Pair(NamedTuple):

@@ -105,7 +105,7 @@ RewardSpec = Annotated[
     | ModelReward,
     Field(discriminator="kind"),
 ]  # fmt: skip
-"""Kinds that are entered here are entered in table.py, too."""
+"""A kind that is entered here is entered in reward_table.py, too."""
 REWARD_SPECS: dict[str, type[Frozen]] = {
     each.model_fields["kind"].default: each for each in get_args(get_args(RewardSpec)[0])
 }  # fmt: skip

@@ -49,9 +49,9 @@ REWARD_KINDS: dict[str, Callable[[Any, RewardPlace], AnswerScorer]] = {
     "python": lambda spec, place: sandboxed_rewards.open_python_reward(spec, place.folder, place.policy),
     "model": lambda spec, place: ModelScorer(spec, place.device),
 }
-"""Kind -> what opens it, of its spec in specs.py."""
+"""Kind -> the scorer of its spec (reward_spec.py)."""
 WITHOUT_SANDBOX = ("exact", "numeric", "model")
-"""What these do with an answer cannot be made endless, and runs nothing of it."""
+"""These run nothing of an answer, and no answer makes them endless: they need no sandbox."""
 
 
 def open_rewards(
