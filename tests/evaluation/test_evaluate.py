@@ -23,6 +23,7 @@ from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.governance import approvals
 from speciate.jobs.run import Run, Stopped
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
@@ -147,8 +148,18 @@ def test_the_incumbent_alone_is_measured_and_not_decided_on(flowers: Workspace) 
     assert result["report"]["notes"] == [f"No decision is made: {result['no_decision']}."]
 
 
+def test_every_named_model_gets_a_verdict_and_what_is_none_gets_no_say(flowers: Workspace) -> None:
+    world.train_model(flowers, "rival", seed=1)
+    models = ["points", "rival", "ensemble:points+rival", "constant:"]
+    result = world.evaluate_models(flowers, models=models, use_case="flowering", latency=False)
+    together = "ensemble:points@v1+rival@v1"
+    assert {each["candidate"] for each in result["decisions"]} == {"points@v1", "rival@v1", together}
+    assert result["report"]["candidate"] == together
+
+
 def test_a_candidate_that_is_no_model_gives_no_decision_and_says_so(flowers: Workspace) -> None:
-    result = world.evaluate_models(flowers, models=["points", "constant:"], use_case="flowering", latency=False)
+    spec: dict[str, Any] = {"models": ["points"], "candidate": "constant:", "use_case": "flowering", "latency": False}
+    result = world.evaluate_models(flowers, **spec)
     assert "decision" not in result
     assert result["no_decision"] == "the candidate constant: is no model to be judged"
 
@@ -192,7 +203,7 @@ def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Wor
     kept = decisions.get(flowers.database, result["decision"]["id"]).decision
     assert (kept.dataset, kept.n, kept.level, kept.looks) == ("flowers@v1:test", 200, 0.95, 0)
     assert kept.interval == tuple(result["report"]["comparisons"][0]["interval"])
-    spec = promote.PromoteSpec(use_case="flowering", model="points@v1", propose=True)
+    spec = PromoteSpec(use_case="flowering", model="points@v1", propose=True)
     _, job = world.prepare(flowers, "promote", {})
     asked = flowers.database.transact(lambda tx: promote.act(tx, spec, job, flowers.settings))
     evidence = approvals.get(flowers.database, asked["approval"]["id"]).evidence

@@ -11,6 +11,7 @@ import numpy as np
 
 from speciate.evaluation import gates, statistics
 from speciate.evaluation.cost_difference import is_dearer
+from speciate.evaluation.decisions import without_answers
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
@@ -23,6 +24,7 @@ from speciate.evaluation.reports.report import (
     Report,
     Row,
     Suite,
+    SuiteChange,
     Value,
     Verdicts,
     break_even,
@@ -93,6 +95,9 @@ class Question(NamedTuple):
     looks: LooksOnRows = LooksOnRows()
     """What these rows were asked before."""
     suite: Suite = "core"
+    suite_change: SuiteChange | None = None
+    beside: frozenset[str] = frozenset()
+    """Models that get no verdict: named baselines, and what is in use."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -314,7 +319,8 @@ def _mark_dominated(report: Report) -> Report:
 def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
     """The models that could replace the baseline in production."""
     models = [entry.evaluated_model for entry in entries]
-    return [one.name for one in models if one.source in CANDIDATES and one.name != question.baseline]
+    beside = {question.baseline, *question.beside}
+    return [one.name for one in models if one.source in CANDIDATES and one.name not in beside]
 
 
 Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
@@ -359,6 +365,8 @@ def _with_decisions(
     `fresh` would judge rows that nobody had asked before; `strict` accounts for the looks at these.
     """
     remarks = _remarks(len(models), strict.level, question.looks)
+    if (change := question.suite_change) is not None and change.is_another:
+        remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
     decisions = {
         name: decision.model_copy(
             update={
@@ -370,10 +378,12 @@ def _with_decisions(
                 "level": strict.level,
                 "looks": question.looks.evaluations,
                 "earlier_candidates": question.looks.candidates,
+                "suite_change": question.suite_change,
             }
         )
         for name, decision in _decisions(strict, fresh, question, use_case, models).items()
     }
+    decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
         candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.report.compare)

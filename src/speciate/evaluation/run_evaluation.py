@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.evaluation import answer_cache
+from speciate.evaluation import answer_cache, judged_rows, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.evaluated_models import EvaluatedModel
@@ -81,6 +81,10 @@ def run(run: Run) -> dict[str, Any]:
     report = build(_question(payload), entries, _clusters(examples), notes, _slices(payload, examples, references))
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
     _write(run.outputs, payload, suite, all_answers, entries)
+    judged = suites.read_suite(
+        run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles
+    )
+    answer_cache.write_table(judged_rows.as_table(judged), run.outputs / judged_rows.FILE)
     if unscored := [each for scores in extra_scores for each in scores.unscored]:
         table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
         answer_cache.write_table(table, run.outputs / UNSCORED)
@@ -271,6 +275,8 @@ def _question(payload: EvaluationPayload) -> Question:
         payload.seed,
         payload.earlier,
         payload.suite,
+        payload.suite_change,
+        frozenset(name for name, role in payload.roles.items() if role != "candidate"),
     )
 
 
@@ -310,7 +316,7 @@ def _all_alike(examples: Sequence[Example]) -> bool:
 def _notes(
     payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
 ) -> list[str]:
-    notes, count = list(payload.unseen), len(suite.examples)
+    notes, count = [*payload.unseen, *(f"{remark}." for remark in payload.remarks)], len(suite.examples)
     if suite.unlabelled:
         reference = payload.target_column or "a true answer"
         notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
