@@ -78,7 +78,7 @@ def delayed_share(milliseconds: float, waits: Sequence[ReferenceTime]) -> float 
     if worked <= 0:
         return None
     share = sum(each.wall > _WAITED * each.processor for each in waits) / len(waits)
-    return 1 - (1 - share) ** max(1.0, milliseconds / worked)
+    return float(1 - (1 - share) ** max(1.0, milliseconds / worked))
 
 
 def _cost(turns: Sequence[float], times: Sequence[float], waits: Sequence[ReferenceTime]) -> Cost:
