@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.sample_size import more_needed, to_show_difference, to_show_target
+from speciate.sample_size import to_show_difference, to_show_target
 from speciate.use_cases import (
     DefineResult,
     Definition,
@@ -205,9 +205,3 @@ def test_a_higher_target_needs_more_test_examples(workspace: Workspace) -> None:
 def test_the_examples_for_a_difference_are_those_of_the_note() -> None:
     """sd 0.45 and an effect of 5.6 points: about 500 examples for 80 % power."""
     assert to_show_difference(0.056, discordant=0.45**2 + 0.056**2) == pytest.approx(507, abs=3)
-
-
-def test_more_examples_are_needed_the_nearer_the_bound_is() -> None:
-    assert (more_needed(100, 0.03, 0.05) or 0) < (more_needed(100, 0.03, 0.02) or 0)
-    assert more_needed(100, 0.03, 0.0) is None
-    assert more_needed(100, 0.03, 1.0) == 1

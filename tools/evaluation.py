@@ -112,6 +112,7 @@ class EvaluationView(Result):
     disagreements: dict[str, int] | None = Field(None, description="How many examples either model is better on.")
     break_even: BreakEven | None = None
     decision: Decision | None = None
+    verdicts: dict[str, str] | None = Field(None, description="Of each candidate, where there are several.")
     judge: Verdicts | None = None
     unscored: Unscored | None = Field(None, description="What `scorer` failed on.")
     notes: tuple[str, ...]
@@ -144,6 +145,7 @@ class EvaluationView(Result):
             disagreements=differ["tally"] if differ else None,
             break_even=found.break_even,
             decision=report.decision,
+            verdicts={each.candidate: each.verdict for each in report.decisions} if len(report.decisions) > 1 else None,
             judge=report.judge,
             unscored=_unscored(found.unscored),
             notes=report.notes,
@@ -206,7 +208,7 @@ def evaluate_models(
             min_length=1,
             max_length=20,
             description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'ensemble:A+B', "
-            "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; the last is the candidate.",
+            "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a verdict, the last is put forward.",
         ),
     ],
     dataset: Annotated[str | None, Field(description="Its test split unless another is named.")] = None,
@@ -221,6 +223,9 @@ def evaluate_models(
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
     latency: bool = True,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
+    baselines: Annotated[
+        list[str] | None, Field(max_length=20, description="Shown beside: no verdict, no wider intervals.")
+    ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -231,6 +236,7 @@ def evaluate_models(
     spec = make_spec(
         EvaluateSpec,
         models=check_refs(app, models),
+        baselines=check_refs(app, baselines or []),
         dataset=dataset,
         suite=suite,
         use_case=use_case,
@@ -242,6 +248,10 @@ def evaluate_models(
         latency=latency,
         budget_usd=budget_usd,
     )
+    if not baselines:
+        spec.model_fields_set.discard(
+            "baselines"
+        )  # as specs of before had none, and a key's calls are compared by them
     return start_job(app, EVALUATE, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 
 

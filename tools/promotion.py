@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from speciate.governance import approval_keys, approvals
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.promotion.rollback import roll_back
 from speciate.server.tool_api import (  # fmt: skip
     App,
@@ -63,7 +64,7 @@ class ApprovalRequest(Result):
 class Promotion(Result):
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
     job: str
-    state: Literal["applied", "needs_approval", "refused"]
+    state: Literal["applied", "needs_approval"]
     decision: dict[str, Any] | None = None
     reasons: tuple[str, ...]
     approval: ApprovalRequest | None = None
@@ -89,10 +90,11 @@ def promote_model(
 ) -> Promotion | DryRun:
     """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
-    State needs_approval: a person decides on a terminal. The bake watches it, and rolls it back if it breaks limits.
+    Rests on `evaluation`, else on the newest decision on the core suite. State needs_approval: a person decides on a
+    terminal. The bake watches it, and rolls it back if it breaks limits.
     """
     spec = make_spec(
-        promote.PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
+        PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
         note=note, actor=app.caller.client, canary_percent=canary_percent,
     )  # fmt: skip
     if not spec.is_canary:
@@ -101,9 +103,17 @@ def promote_model(
         )  # stored specs leave it out, and a key's calls are compared by them
     started = start_job(app, promote.KIND, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if isinstance(started, DryRun):
-        return started
-    ended = app.engine.wait(started.job, timeout=20)
-    return Promotion(job=started.job, **promote.result(ended).document())
+        return _with_outcome(started, promote.dry_run(app.workspace, spec))
+    found = promote.result(app.engine.wait(started.job, timeout=20))
+    if found.state == "refused":
+        raise promote.refusal(found)
+    return Promotion(job=started.job, **found.document())
+
+
+def _with_outcome(checked: DryRun, found: promote.PromotionResult) -> DryRun:
+    """What the same call without `dry_run` would do now: valid where it would not be refused."""
+    resolved = {**checked.resolved, "outcome": found.document()}
+    return checked.model_copy(update={"valid": found.state != "refused", "resolved": resolved})
 
 
 @tool(destructive=True, idempotent=True)

@@ -16,8 +16,6 @@ from speciate.vocabulary import Metric
 LEVEL, POWER = 0.95, 0.80
 _Z_LEVEL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 _Z_POWER = NormalDist().inv_cdf(POWER)
-_MOST = 10_000_000
-"""Beyond this nobody collects: the answer is None, 'cannot be settled by more examples'."""
 
 
 def to_show_target(metric: Metric, target: float | None) -> int | None:
@@ -96,15 +94,3 @@ def detectable(effect: float, metric: Metric, baseline: float | None = None) -> 
     if baseline is not None and best is not None and effect > metric.sign * (best - baseline):
         return None
     return effect
-
-
-def more_needed(n: int, standard_error: float, distance: float, level: float = LEVEL) -> int | None:
-    """Further examples until an estimate that stays `distance` from a bound shows on which side the true value lies.
-
-    The standard error shrinks with the root of n. None where the distance is too small for any number to settle it.
-    """
-    if n == 0 or not math.isfinite(standard_error) or distance == 0 or not math.isfinite(distance):
-        return None
-    critical = NormalDist().inv_cdf((1 + level) / 2)
-    total = n * ((critical + _Z_POWER) * standard_error / distance) ** 2
-    return max(1, math.ceil(total) - n) if total <= _MOST else None

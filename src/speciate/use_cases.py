@@ -20,7 +20,7 @@ from speciate.workspace.database import Database, Row, Transaction
 
 ACTIVE, NEEDS_APPROVAL = "active", "needs_approval"
 COLUMN, CONSTANT = "column:", "constant:"
-"""Answers that are not a model's: those stored in a column, and the majority label or mean."""
+"""Answers that are not a model's: those stored in a column, and the best constant by the metric."""
 
 NOT_WORSE_MARGIN = 0.02
 """How much worse counts as not worse, for metrics between 0 and 1 ..."""
@@ -71,11 +71,12 @@ class Gate(_Frozen):
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
     is judged by was in its training data; always in force. no_slice_worse: as not_worse, for each value of `column`.
+    fresh_rows: on rows that judged other models before, all of it also holds at a stricter level; always in force.
     """
 
     rule: Literal[
         "reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline", "unseen",
-        "no_slice_worse",
+        "no_slice_worse", "fresh_rows",
     ]  # fmt: skip
     metric: str | None = None
     value: float | None = None
@@ -291,7 +292,7 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
             f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
             "Call again with a column of the dataset in it ('label': the label), or without.",
         )
-    if gate.rule in ("license", "offline", "unseen"):
+    if gate.rule in ("license", "offline", "unseen", "fresh_rows"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:
         raise unknown("measure", str(gate.metric), _MEASURES, "A gate 'at_most' takes one of them as metric.")

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_image, load_sample_images
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH
-from speciate.datasets.splits import audit_split, members_of, near_pairs, split_rows
+from speciate.datasets.splits import audit_split, members_of, near_pairs, split_rows, warnings_of_report
 from speciate.datasets.versions import Manifest, version
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace
@@ -133,6 +133,19 @@ def test_the_audit_gives_the_detectable_difference_of_a_test_split(workspace: Wo
     assert report["test_units"] == 6, "six patients, not sixty visits"
     assert report["highest_target"] < 0.8
     assert report["smallest_difference"] is None or report["smallest_difference"] > 0.2
+    assert report["test_rows"] == 60
+    assert report["highest_target_at_best"] > report["highest_target"]
+    (warning,) = [each for each in warnings_of_report({"split": report}) if "independent unit" in each]
+    assert warning.startswith("The 60 rows of 'test' are only 6 independent unit(s)")
+    assert warning in version(workspace.database, manifest.ref).report["warnings"]
+
+
+def test_a_numeric_label_has_no_highest_accuracy(workspace: Workspace) -> None:
+    rows = [{"text": f"visit {i}", "y": i / 7} for i in range(100)]
+    manifest = data.ingest(workspace, "prices", rows=tuple(rows), label="y", inputs=("text",))
+    report = version(workspace.database, manifest.ref).report["split"]
+    assert report["test_units"] > 5
+    assert "highest_target" not in report
 
 
 def test_a_row_without_a_sketch_is_near_nothing(workspace: Workspace, images: Manifest) -> None:

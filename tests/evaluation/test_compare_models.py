@@ -148,3 +148,22 @@ def test_an_effect_that_the_metric_has_no_room_for_is_none(
     metric: str, effect: float, had: float | None, shown: float | None
 ) -> None:
     assert detectable(effect, find_metric(metric), had) == shown
+
+
+def test_a_model_without_an_answer_to_half_of_the_examples_is_held_back_in_so_many_words() -> None:
+    given = [reference if place % 2 else None for place, reference in enumerate(REFERENCES)]
+    silent = EvaluatedModel(name="silent", source="model", identity="silent", license="MIT")
+    half = ModelEntry(silent, (label_answers(REFERENCES, given, [None] * N, ("a", "b")),), N // 2, Cost(usd_per_1k=1.0))
+    loose = USE_CASE.model_copy(update={"objective": USE_CASE.objective.model_copy(update={"target": None})})
+    question = Question("letters@v1:test", METRICS, "worse", None, loose)
+    got = build(question, [entry("worse", 0.1), half], np.arange(N))
+    assert got.decision is not None
+    assert got.decision.verdict == "hold"
+    assert got.decision.reasons[0].startswith("silent gave no usable answer to 200 of 400 examples")
+
+
+def test_a_named_baseline_gets_no_verdict_and_widens_nothing() -> None:
+    question = Question("letters@v1:test", METRICS, "constant:", None, USE_CASE, beside=frozenset({"words"}))
+    got = build(question, [CONSTANT, entry("words", 0.8), entry("deep", 0.9)], np.arange(N))
+    assert [decision.candidate for decision in got.decisions] == ["deep"]
+    assert got.decisions[0].level == 0.95

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +23,7 @@ from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.governance import approvals
 from speciate.jobs.run import Run, Stopped
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
@@ -145,8 +148,18 @@ def test_the_incumbent_alone_is_measured_and_not_decided_on(flowers: Workspace) 
     assert result["report"]["notes"] == [f"No decision is made: {result['no_decision']}."]
 
 
+def test_every_named_model_gets_a_verdict_and_what_is_none_gets_no_say(flowers: Workspace) -> None:
+    world.train_model(flowers, "rival", seed=1)
+    models = ["points", "rival", "ensemble:points+rival", "constant:"]
+    result = world.evaluate_models(flowers, models=models, use_case="flowering", latency=False)
+    together = "ensemble:points@v1+rival@v1"
+    assert {each["candidate"] for each in result["decisions"]} == {"points@v1", "rival@v1", together}
+    assert result["report"]["candidate"] == together
+
+
 def test_a_candidate_that_is_no_model_gives_no_decision_and_says_so(flowers: Workspace) -> None:
-    result = world.evaluate_models(flowers, models=["points", "constant:"], use_case="flowering", latency=False)
+    spec: dict[str, Any] = {"models": ["points"], "candidate": "constant:", "use_case": "flowering", "latency": False}
+    result = world.evaluate_models(flowers, **spec)
     assert "decision" not in result
     assert result["no_decision"] == "the candidate constant: is no model to be judged"
 
@@ -190,7 +203,7 @@ def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Wor
     kept = decisions.get(flowers.database, result["decision"]["id"]).decision
     assert (kept.dataset, kept.n, kept.level, kept.looks) == ("flowers@v1:test", 200, 0.95, 0)
     assert kept.interval == tuple(result["report"]["comparisons"][0]["interval"])
-    spec = promote.PromoteSpec(use_case="flowering", model="points@v1", propose=True)
+    spec = PromoteSpec(use_case="flowering", model="points@v1", propose=True)
     _, job = world.prepare(flowers, "promote", {})
     asked = flowers.database.transact(lambda tx: promote.act(tx, spec, job, flowers.settings))
     evidence = approvals.get(flowers.database, asked["approval"]["id"]).evidence
@@ -201,8 +214,71 @@ def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Wor
 def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> None:
     for _ in range(2):
         result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
-    assert "1 earlier evaluation(s) on this suite" in result["decision"]["reasons"][-1]
+    assert "1 earlier evaluation(s)" in result["decision"]["reasons"][-1]
     assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
+
+
+def test_models_that_were_judged_on_these_rows_before_widen_the_next_verdict(flowers: Workspace) -> None:
+    world.train_model(flowers, "others")
+    world.evaluate_models(flowers, models=["others"], use_case="flowering", latency=False)
+    result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    kept = decisions.get(flowers.database, result["decision"]["id"]).decision
+    assert (kept.earlier_candidates, kept.looks) == (1, 1)
+    assert kept.level > 0.99
+    (gate,) = [each for each in kept.gates if each.gate.rule == "fresh_rows"]
+    assert "these test rows judged 1 other model(s) in 1 evaluation(s) before" in gate.reason
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"of_a_group": 1000}, "of one group, which says nothing of other groups"),
+        ({"of_a_group": 100}, "about 18 further groups would"),
+    ],
+)
+def test_a_handful_of_groups_gives_no_promotion(flowers: Workspace, made: dict[str, Any], said: str) -> None:
+    world.make_dataset(flowers, "few", splits={"test": 200}, **made)
+    world.define(flowers, objective={"metric": "accuracy"}, incumbent="constant:")
+    result = world.evaluate_models(flowers, dataset="few", models=["points"], use_case="flowering", latency=False)
+    assert result["decision"]["verdict"] == "inconclusive"
+    assert said in " ".join(result["decision"]["reasons"])
+
+
+def test_rows_that_are_all_alike_decide_nothing(flowers: Workspace) -> None:
+    world.make_dataset(flowers, "same", splits={"test": 50}, alike=True)
+    result = world.evaluate_models(flowers, dataset="same", models=["points"], use_case="flowering", latency=False)
+    assert "all 50 rows of same@v1:test are the same example" in result["no_decision"]
+
+
+def test_costs_of_local_models_have_an_interval_and_a_load(flowers: Workspace) -> None:
+    world.train_model(flowers, "again")
+    result = world.evaluate_models(flowers, models=["points", "again"], use_case="flowering")
+    found = report.find_report(flowers.database, result["evaluation"])
+    for name in ("points@v1", "again@v1"):
+        row = found.row(name)
+        assert row.usd_interval is not None
+        assert row.usd_per_1k is not None
+        assert row.usd_interval[0] <= row.usd_per_1k <= row.usd_interval[1] * 1.5
+        assert row.busy is not None
+        assert row.p95_interval is not None
+
+
+def test_the_constant_answer_to_absolute_errors_is_the_median(flowers: Workspace) -> None:
+    world.make_dataset(flowers, "numbers", numeric=True)
+    world.train_model(flowers, "sums", dataset="numbers")
+    values = {}
+    for metric in ("mae", "rmse"):
+        world.evaluate_models(flowers, dataset="numbers", models=["constant:", "sums"], metrics=[metric], latency=False)
+        answers = pq.read_table(max(flowers.folders.evaluations.glob("*/predictions.parquet"), key=_age)).to_pylist()
+        (values[metric],) = {each["number"] for each in answers if each["model"] == "constant:"}
+    rows = pq.read_table(flowers.folders.datasets / "numbers.parquet").to_pylist()
+    learned = [each["label"] for each in rows if each["split"] == "train"]
+    assert values["mae"] == pytest.approx(np.median(learned))
+    assert values["rmse"] == pytest.approx(np.mean(learned))
+
+
+def _age(file: Path) -> int:
+    return file.stat().st_mtime_ns
 
 
 def test_the_reference_may_be_a_column_whose_values_the_label_does_not_have(flowers: Workspace) -> None:

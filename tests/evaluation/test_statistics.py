@@ -10,6 +10,7 @@ from scipy import stats
 
 from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.statistics import (
+    LEAST_UNITS,
     bootstrap,
     bootstrap_difference,
     cluster_variance,
@@ -25,6 +26,7 @@ from speciate.evaluation.statistics import (
     proportion,
     quantile_interval,
     resample,
+    units_needed,
     wilson,
 )
 
@@ -371,7 +373,7 @@ def test_scores_that_are_all_nan_have_no_value() -> None:
 
 def test_a_statistic_that_most_resamples_leave_undefined_has_no_interval() -> None:
     rare = resample(lambda weights: np.where(weights[:, 0] > 0, 1.0, math.nan) * weights.sum(1), singletons(6))
-    assert bootstrap(rare).method.startswith("bootstrap_bca")  # 67 % of resamples hold the first
+    assert bootstrap(rare).method.startswith("bootstrap_bca, undefined on 3")  # 67 % of resamples hold the first
     hardly = resample(lambda weights: np.where(weights[:, :2].min(1) > 0, weights[:, 0], math.nan), singletons(6))
     assert bootstrap(hardly).method == "undefined"
 
@@ -417,3 +419,14 @@ def test_the_false_alarms_of_a_clustered_comparison_are_near_five_percent(binary
         got = paired_difference(scores[:, 0], scores[:, 1], codes)
         alarms += got.low > 0 or got.high < 0
     assert alarms / repetitions < 0.05 + 0.027
+
+
+def test_the_units_that_are_needed_show_the_difference_with_the_power_that_was_asked_for() -> None:
+    total = units_needed(100, 0.03, 0.05)
+    assert total is not None
+    assert minimum_detectable_effect(0.03 * (100 / total) ** 0.5, total - 1) == pytest.approx(0.05, rel=0.01)
+    assert total < (units_needed(100, 0.03, 0.02) or 0)
+    assert units_needed(2, 0.06, 0.2) == LEAST_UNITS
+    for nothing in (units_needed(100, 0.03, 0.0), units_needed(100, 0.03, -0.1), units_needed(100, math.nan, 0.1)):
+        assert nothing is None
+    assert units_needed(100, 0.03, 1e-9) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate import use_cases
-from speciate.datasets import versions
+from speciate.datasets import next_version, version_rows, versions
+from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.versions import Manifest
 from speciate.evaluation import evaluate
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
-from speciate.jobs.kinds import Kind
+from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
 from speciate.refs import JobId, id_from_key
 from speciate.training import train
@@ -35,20 +37,24 @@ def make_dataset(
     numeric: bool = False,
     wrong: float = 0.3,
     inputs: tuple[str, ...] = ("x", "y"),
+    of_a_group: int = 2,
+    alike: bool = False,
 ) -> Manifest:
-    """Two noisy clouds of points; `rules` holds what the system in use says, `wrong` so often."""
+    """Two noisy clouds of points; `rules` holds what the system in use says, `wrong` so often. `of_a_group`: rows."""
     sizes = splits or SIZES
     random, n = np.random.default_rng(5), sum(sizes.values())
     positive = random.integers(0, 2, n).astype(bool)
     points = random.normal(0, 1, (n, 2)) + np.where(positive, 1.3, -1.3)[:, None]
     kinds = ["yes" if p else "no" for p in positive]
+    if alike:
+        points = np.ones((n, 2))
     said = positive ^ (random.random(n) < wrong)
     table = pa.table(
         {
             "id": [f"{name}-{i:04d}" for i in range(n)],
             "split": [split for split, count in sizes.items() for _ in range(count)],
             "label": list(points.sum(1)) if numeric else kinds,
-            "group_key": [f"g{i // 2}" for i in range(n)],
+            "group_key": [f"g{i // of_a_group}" for i in range(n)],
             "quality": ["ok"] * n,
             "reason": pa.array([None] * n, pa.string()),
             "source": pa.array([None] * n, pa.string()),
@@ -72,7 +78,21 @@ def make_dataset(
     )  # fmt: skip
     lanes = np.zeros(1024, np.uint16)
     return workspace.database.transact(
-        lambda tx: versions.register(tx, manifest, lanes, operation={}, report={}, job=None)
+        lambda tx: versions.register(tx, manifest, lanes, operation={"op": "ingest"}, report={}, job=None)
+    )
+
+
+def make_version(workspace: Workspace, change: Callable[[pa.Table], pa.Table], name: str = "flowers") -> Manifest:
+    """The dataset's next version: its newest one's rows, changed."""
+    parent = versions.newest(workspace.database, name)
+    lanes = unpack_lanes(versions.packed_lanes(workspace.database, parent))
+    rows = change(version_rows.read(workspace.folders, parent))
+    sealed = next_version.seal_changed(workspace.folders, parent, lanes, rows)
+    operation = {"op": "curate", "steps": []}
+    return workspace.database.transact(
+        lambda tx: versions.register(
+            tx, sealed.manifest, sealed.lanes, parents=(parent.ref,), operation=operation, report={}, job=None
+        )
     )
 
 
@@ -96,7 +116,11 @@ def evaluate_models(workspace: Workspace, **spec: Any) -> dict[str, Any]:
 
 def perform(workspace: Workspace, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
     """Plan, run and commit one job without an engine."""
-    plan = kind.plan(kind.spec.model_validate(spec), workspace)
+    return perform_plan(workspace, kind, kind.plan(kind.spec.model_validate(spec), workspace))
+
+
+def perform_plan(workspace: Workspace, kind: Kind, plan: Plan) -> dict[str, Any]:
+    """Run and commit what was planned."""
     folder, job = prepare(workspace, kind.name, plan.payload_json())
     result = load(kind.run)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))

@@ -30,6 +30,7 @@ from speciate.models import registry, sealed
 from speciate.models.backbones import architectures
 from speciate.models.model_card import ModelCard
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec, export_objections
 from speciate.refs import JobId
 from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
@@ -108,7 +109,7 @@ def decide(workspace: Workspace, name: str, model: str) -> None:
 
 
 def promoted(workspace: Workspace, model: str, decision: str | None = None) -> dict[str, Any]:
-    spec = promote.PromoteSpec(use_case="waves", model=model, actor="ada", decision=decision)
+    spec = PromoteSpec(use_case="waves", model=model, actor="ada", decision=decision)
     settings = Settings.model_validate({"policy": "auto"})
     return workspace.database.transact(lambda tx: promote.act(tx, spec, world.JOB, settings))
 
@@ -168,12 +169,12 @@ def test_the_plan_names_the_export_and_the_split_that_it_is_evaluated_on(workspa
 def test_an_export_whose_record_lacks_a_gate_may_not_be_promoted() -> None:
     gates = [{"name": name, "outcome": "pass"} for name in ("reload", "parity", "latency", "size")]
     card = ModelCard(name="x", version=2, method="export", recipe={"export": {"parent": "own@v1", "gates": gates}})
-    assert "gates held: metric" in promote.export_objections(card)[0]
+    assert "gates held: metric" in export_objections(card)[0]
     gates.append({"name": "metric", "outcome": "inconclusive"})
-    assert promote.export_objections(card), "an inconclusive gate is no pass"
+    assert export_objections(card), "an inconclusive gate is no pass"
     gates[-1] = {"name": "metric", "outcome": "pass"}
-    assert promote.export_objections(card) == []
-    assert promote.export_objections(ModelCard(name="x", version=2, method="full")) == []
+    assert export_objections(card) == []
+    assert export_objections(ModelCard(name="x", version=2, method="full")) == []
 
 
 @pytest.mark.slow

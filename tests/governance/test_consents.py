@@ -138,6 +138,7 @@ def test_a_catalog_from_before_there_were_consents_gets_their_tables(tmp_path: P
     new = _schema(path)
     with duckdb.connect(str(path)) as connection:
         connection.execute("DROP TABLE consents; DROP TABLE spending; DROP TABLE tool_calls; DROP TABLE approval_keys")
+        connection.execute("DROP TABLE suites; DROP TABLE judged_suites; DROP TABLE judged_models")
         connection.execute("ALTER TABLE aliases DROP COLUMN percent")
         connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
     assert migrate(path) == 2

@@ -28,6 +28,7 @@ from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import make_feedback
 from speciate.predictions.log import AnsweringModel
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.serving import predict, record_feedback
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -103,7 +104,7 @@ def test_both_directions_over_a_real_chain(workspace: Workspace, tmp_path: Path)
     define(workspace)
     ref = train_model(workspace)
     report = evaluate_models(workspace, models=[ref], use_case="flowering")
-    spec = promote.PromoteSpec(use_case="flowering", model=ref, actor="ada")
+    spec = PromoteSpec(use_case="flowering", model=ref, actor="ada")
     done = workspace.database.transact(lambda tx: promote.act(tx, spec, JOB, Settings(policy="auto")))
     assert done["state"] == "applied", done
     items = [{"id": "0", "row": {"a": 1.0}}]

@@ -13,6 +13,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.report import GateResult
 from speciate.governance import approvals, audit
 from speciate.promotion import aliases, promote
+from speciate.promotion.evidence import PromoteSpec, check_task, objections
 from speciate.promotion.rollback import RollbackResult, roll_back
 from speciate.use_cases import Definition, Gate, Objective
 from speciate.workspace.workspace import Workspace
@@ -121,7 +122,8 @@ def test_what_serves_already_is_no_canary(two: Workspace) -> None:
 def test_a_canary_without_evidence_is_refused(two: Workspace) -> None:
     result = world.ask_promotion(two, "m@v9", percent=1)
     assert result["state"] == "refused"
-    assert "evaluate_models(models=['m@v9'], use_case='digits', dataset='NAME')" in str(result["reasons"])
+    asked = {"models": ["m@v9"], "use_case": "digits", "dataset": "NAME"}
+    assert result["next"] == [{"tool": "evaluate_models", "arguments": asked}]
 
 
 def test_each_share_is_a_question_of_its_own_and_a_smaller_one_is_none(two: Workspace) -> None:
@@ -202,7 +204,7 @@ def test_a_model_of_another_task_is_refused() -> None:
     definition = Definition(name="digits", task="image-classification", objective=Objective(metric="accuracy"))
     use_case = use_cases.UseCase(**definition.model_dump(), version=1, created=0.0)
     with pytest.raises(SpeciateError, match="is for text-classification, but 'digits' asks for image-class") as caught:
-        promote.check_task(use_case, "text-classification", "m@v1")
+        check_task(use_case, "text-classification", "m@v1")
     assert "specialize(use_case='digits', ...)" in caught.value.recovery
 
 
@@ -236,10 +238,10 @@ def test_a_looser_version_that_waits_is_named(workspace: Workspace) -> None:
 
 
 def override(workspace: Workspace, model: str, seen: list[str] | None = None) -> dict[str, Any]:
-    spec = promote.PromoteSpec(use_case="digits", model=model)
+    spec = PromoteSpec(use_case="digits", model=model)
 
     def step(tx: Any) -> dict[str, Any]:
-        shown = promote.objections(tx, spec) if seen is None else seen
+        shown = objections(tx, spec) if seen is None else seen
         return promote.override(tx, spec, reason="the customer asks for it", by="grace", seen=shown)
 
     return workspace.database.transact(step)

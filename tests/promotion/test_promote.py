@@ -41,11 +41,17 @@ def test_without_a_decision_nothing_moves(workspace: Workspace) -> None:
 
 def test_without_a_core_suite_the_call_to_evaluate_names_a_dataset(workspace: Workspace) -> None:
     world.define(workspace)
-    assert "use_case='digits', dataset='NAME')" in str(world.ask_promotion(workspace, "m@v1")["reasons"])
+
+    def call(model: str) -> object:
+        return world.ask_promotion(workspace, model)["next"]
+
+    asked = {"models": ["m@v1"], "use_case": "digits", "dataset": "NAME"}
+    assert call("m@v1") == [{"tool": "evaluate_models", "arguments": asked}]
     world.judge(workspace, "m@v1")
     row = "INSERT INTO evaluations VALUES ('evaluation-1', 'digits', 'photos@v1:test', '[]', '{}', NULL, 0)"
     workspace.database.transact(lambda tx: tx.execute(row))
-    assert "use_case='digits', dataset='photos:test')" in str(world.ask_promotion(workspace, "m@v2")["reasons"])
+    asked = {"models": ["m@v2"], "use_case": "digits", "dataset": "photos:test"}
+    assert call("m@v2") == [{"tool": "evaluate_models", "arguments": asked}]
 
 
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])

@@ -7,6 +7,7 @@ from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Decision, GateResult, Verdict
 from speciate.jobs.job import Job, State
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.refs import JobId
 from speciate.settings import Settings
 from speciate.use_cases import Definition, Objective
@@ -55,7 +56,7 @@ def ask_promotion(
     percent: float = 100,
     policies: dict[str, str] | None = None,
 ) -> dict[str, object]:
-    spec = promote.PromoteSpec(
+    spec = PromoteSpec(
         use_case="digits", model=model, expected_current=expected, actor="ada", canary_percent=percent
     )  # fmt: skip
     settings = Settings.model_validate({"policy": policy, "policies": policies or {}})

@@ -78,7 +78,10 @@ def test_a_verdict_to_promote_leads_there_unless_a_further_suite_is_to_be_asked(
     )  # fmt: skip
     actions = job_view(app.engine, job, log_lines=0).next_actions
     assert [action.tool for action in actions] == calls
-    assert actions[-1].arguments in ({"use_case": "digits", "model": "m@v2"}, {"evaluation": "e"})
+    assert actions[-1].arguments in (
+        {"use_case": "digits", "model": "m@v2", "evaluation": "e"},
+        {"evaluation": "e"},
+    )
 
 
 def test_a_job_that_does_not_get_on_says_why(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

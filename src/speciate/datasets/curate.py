@@ -204,6 +204,7 @@ def run(run: Run) -> dict[str, Any]:
     split = split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs) | how
     warnings = [
         *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
+        *splits.few_units_warnings(split),
         *splits.missing_label_warnings(split["missing_labels"]),
         *leak_warnings(split),
     ]

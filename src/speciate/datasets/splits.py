@@ -43,6 +43,8 @@ FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 NOT_CHECKED = "not_checked"
 KEEP_FIRST = ("test", "validation", "train")
 """Which copy stays if several splits hold one: test examples are hardest to replace."""
+_FEW_UNITS = 20
+"""Independent units of a test split below which hardly any comparison is settled."""
 _BINS = 10
 _HEX_DIGITS = 64  # of a sha256
 _ONE_BY_ONE = 5000
@@ -316,7 +318,8 @@ def split_rows(
     for place, name in zip(usable.tolist(), names, strict=True):
         splits[place] = name
     lacking = find_missing_labels(with_column(chosen, "split", pa.array(names, pa.string())), members, made=True)
-    return SplitRows(splits, audit_split(members, names, chosen["id"].to_pylist()) | {"missing_labels": lacking})
+    audit = audit_split(members, names, chosen["id"].to_pylist(), numeric=pa.types.is_floating(rows["label"].type))
+    return SplitRows(splits, audit | {"missing_labels": lacking})
 
 
 def members_of(
@@ -345,7 +348,9 @@ def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
     return near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching)
 
 
-def audit_split(members: Members, splits: Sequence[str | None], ids: Sequence[str] = ()) -> dict[str, Any]:
+def audit_split(
+    members: Members, splits: Sequence[str | None], ids: Sequence[str] = (), *, numeric: bool = False
+) -> dict[str, Any]:
     """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates.
 
     Without any sketch, near-duplicates are NOT_CHECKED and no 0; if some examples lack one, they are counted.
@@ -358,7 +363,7 @@ def audit_split(members: Members, splits: Sequence[str | None], ids: Sequence[st
         "near_duplicates_across": found.near_duplicates if compared or found.near_duplicates else NOT_CHECKED,
         **({"near_duplicates_not_checked": members.uncompared} if members.uncompared and compared else {}),
         "label_drift": _drift(members, splits),
-        **_detectable_difference(members, splits),
+        **_detectable_difference(members, splits, numeric=numeric),
     }
     if found.near_duplicates and len(ids):
         across = [(int(a), int(b)) for a, b in members.pairs if splits[a] and splits[b] and splits[a] != splits[b]]
@@ -390,17 +395,35 @@ def _drift(members: Members, splits: Sequence[str | None]) -> float:
     return round(worst, 4)
 
 
-def _detectable_difference(members: Members, splits: Sequence[str | None]) -> dict[str, Any]:
-    """Of a test split: how many independent units it has, and what those can show by the planning formulas."""
+def _detectable_difference(members: Members, splits: Sequence[str | None], *, numeric: bool) -> dict[str, Any]:
+    """Of a test split: how many independent units it has, and what those can show by the planning formulas.
+
+    These are about shares of right answers, so there are none where the label is a number. A verdict may show more, as
+    far as answers within a group differ: `_at_best` counts rows.
+    """
     tested = np.array([name == "test" for name in splits], bool)
     if not tested.any():
         return {}
-    units = len(np.unique(components(members)[tested]))
-    return {
-        "test_units": units,
-        "highest_target": highest_target(units),
-        "smallest_difference": smallest_difference(units),
-    }
+    rows, units = int(tested.sum()), len(np.unique(components(members)[tested]))
+    found: dict[str, Any] = {"test_rows": rows, "test_units": units}
+    if numeric:
+        return found
+    found |= {"highest_target": highest_target(units), "smallest_difference": smallest_difference(units)}
+    if rows > units:
+        found["highest_target_at_best"] = highest_target(rows)
+    return found
+
+
+def few_units_warnings(audit: Mapping[str, Any]) -> list[str]:
+    """A warning where the test split has many rows, but few groups to tell models apart by."""
+    rows, units = audit.get("test_rows", 0), audit.get("test_units", 0)
+    if not 0 < units < _FEW_UNITS or rows < 2 * units:
+        return []
+    return [
+        f"The {rows} rows of 'test' are only {units} independent unit(s), for groups and near-duplicates stay "
+        f"together: few verdicts can be reached on them. Add examples of other groups, so that {_FEW_UNITS} or more "
+        "are tested."
+    ]
 
 
 def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
@@ -582,7 +605,9 @@ def missing_label_warnings(found: Sequence[Mapping[str, Any]], splits: Iterable[
 
 def warnings_of_report(report: Mapping[str, Any], splits: Iterable[str] | None = None) -> list[str]:
     """The warnings of a version's report; none if it is older than such notes."""
-    return missing_label_warnings(report.get("split", {}).get("missing_labels", ()), splits)
+    split = report.get("split", {})
+    few = few_units_warnings(split) if splits is None or "test" in splits else []
+    return [*few, *missing_label_warnings(split.get("missing_labels", ()), splits)]
 
 
 def uneven_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> list[str]:

@@ -63,6 +63,12 @@ def read(
     return found if columns is None else found.select(list(columns))
 
 
+def stored_columns(folders: Folders, manifest: Manifest) -> set[str]:
+    """The columns that any part has, hidden ones included."""
+    _check_there(folders, manifest)
+    return {name for part in manifest.parts for name in pq.read_schema(folders.root / part.file).names}
+
+
 def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
     """All rows, with `_part` (which part of the manifest) and `_place` (which row of its file)."""
     tables = []

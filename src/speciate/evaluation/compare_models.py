@@ -10,16 +10,21 @@ from typing import NamedTuple
 import numpy as np
 
 from speciate.evaluation import gates, statistics
+from speciate.evaluation.cost_difference import is_dearer
+from speciate.evaluation.decisions import without_answers
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
+from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.reports.report import (
     Comparison,
     Control,
     Decision,
+    Interval,
     Report,
     Row,
     Suite,
+    SuiteChange,
     Value,
     Verdicts,
     break_even,
@@ -42,6 +47,11 @@ class Cost(NamedTuple):
     memory_mb: float | None = None
     ttft_ms: float | None = None
     """Median time to the first token, of models that answer in tokens."""
+    usd_turns: tuple[float, ...] = ()
+    """`usd_per_1k` of each turn, in which all models of the evaluation were measured."""
+    usd_interval: Interval | None = None
+    busy: float | None = None
+    """Share of timings that other work delayed, by reference work between them."""
 
 
 class ModelEntry(NamedTuple):
@@ -82,9 +92,12 @@ class Question(NamedTuple):
     no_decision: str | None = None
     """Why no verdict may be given: the suite or the baseline is not the use case's own."""
     seed: int = 0
-    looks: int = 0
-    """Earlier evaluations of the use case on this suite."""
+    looks: LooksOnRows = LooksOnRows()
+    """What these rows were asked before."""
     suite: Suite = "core"
+    suite_change: SuiteChange | None = None
+    beside: frozenset[str] = frozenset()
+    """Models that get no verdict: named baselines, and what is in use."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -126,11 +139,18 @@ def build(
     }
     report = _without_verdict(question, entries, scored, clusters, LEVEL)
     models = _challengers(question, entries)
-    level = gates.level_for(len(models))
     if models and question.use_case is not None and question.no_decision is None:
-        strict = report if level == LEVEL else _without_verdict(question, entries, scored, clusters, level)
-        cut = _slice_gains(question, entries, clusters, slices or {}, level)
-        report = _with_decisions(report, strict, question, question.use_case, models, level, cut)
+
+        def judged_at(level: float) -> _Judged:
+            same = report if level == LEVEL else _without_verdict(question, entries, scored, clusters, level)
+            return _Judged(same, level, _slice_gains(question, entries, clusters, slices or {}, level))
+
+        # On further suites a candidate must only not be worse, beside the core: there luck alone promotes nobody.
+        looks = question.looks if question.suite == "core" else LooksOnRows()
+        fresh, level = level_for(len(models)), level_for(len(models), looks)
+        first = judged_at(fresh)
+        strict = first if level == fresh else judged_at(level)
+        report = _with_decisions(report, strict, first, question, question.use_case, models)
         notes = (*notes, *_remarks(len(models), level, question.looks))
     else:
         report = report.model_copy(update={"candidate": question.candidate or (models or [question.baseline])[-1]})
@@ -186,6 +206,10 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         nearly_seen=entry.nearly_seen,
         coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
+        usd_interval=interval(*cost.usd_interval) if cost.usd_interval else None,
+        usd_turns=cost.usd_turns,
+        recipe=evaluated_model.recipe,
+        busy=round(cost.busy, 3) if cost.busy is not None else None,
         p50_ms=number(cost.p50_ms) if cost.p50_ms is not None else None,
         p95_ms=number(cost.p95.value) if cost.p95 else None,
         p95_interval=interval(cost.p95.low, cost.p95.high) if cost.p95 else None,
@@ -219,6 +243,8 @@ def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, 
     note = "gives no probabilities: each answer counts as certain" if certain and metric.probabilities else ""
     if found.clusters < 2:
         note = f"{found.clusters} independent example(s) counted: too few for an interval"
+    elif found.method == "undefined":
+        note = "undefined on most resamples: too few examples have a label that it needs"
     return Value(
         value=number(found.value),
         interval=interval(found.low, found.high),
@@ -293,7 +319,8 @@ def _mark_dominated(report: Report) -> Report:
 def _challengers(question: Question, entries: Sequence[ModelEntry]) -> list[str]:
     """The models that could replace the baseline in production."""
     models = [entry.evaluated_model for entry in entries]
-    return [one.name for one in models if one.source in CANDIDATES and one.name != question.baseline]
+    beside = {question.baseline, *question.beside}
+    return [one.name for one in models if one.source in CANDIDATES and one.name not in beside]
 
 
 Gains = Mapping[tuple[str, str, str], Sequence[SliceGain]]
@@ -322,20 +349,24 @@ def _slice_gains(
     return found
 
 
+class _Judged(NamedTuple):
+    """The report whose intervals are of `level`, by which gates judge."""
+
+    report: Report
+    level: float
+    slices: Gains
+
+
 def _with_decisions(
-    report: Report,
-    strict: Report,
-    question: Question,
-    use_case: UseCase,
-    models: Sequence[str],
-    level: float,
-    cut: Gains,
+    report: Report, strict: _Judged, fresh: _Judged, question: Question, use_case: UseCase, models: Sequence[str]
 ) -> Report:
     """The report with the verdict on every model against the baseline, and on the candidate above all.
 
-    `strict` is the same report with the intervals that they are judged by.
+    `fresh` would judge rows that nobody had asked before; `strict` accounts for the looks at these.
     """
-    remarks = _remarks(len(models), level, question.looks)
+    remarks = _remarks(len(models), strict.level, question.looks)
+    if (change := question.suite_change) is not None and change.is_another:
+        remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
     decisions = {
         name: decision.model_copy(
             update={
@@ -343,16 +374,19 @@ def _with_decisions(
                 "suite": question.suite,
                 "dataset": report.dataset,
                 "n": report.n,
-                "interval": gain.interval if (gain := strict.compare(report.baseline, name)) else None,
-                "level": level,
-                "looks": question.looks,
+                "interval": gain.interval if (gain := strict.report.compare(report.baseline, name)) else None,
+                "level": strict.level,
+                "looks": question.looks.evaluations,
+                "earlier_candidates": question.looks.candidates,
+                "suite_change": question.suite_change,
             }
         )
-        for name, decision in _decisions(strict, question, use_case, models, level, cut).items()
+        for name, decision in _decisions(strict, fresh, question, use_case, models).items()
     }
+    decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
-        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.compare)
+        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.report.compare)
     return report.model_copy(
         update={
             "candidate": candidate,
@@ -363,44 +397,60 @@ def _with_decisions(
     )
 
 
-def _remarks(judged: int, level: float, looks: int) -> list[str]:
+def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
     """How often these examples were asked, which a reader of the intervals must know."""
     remarks = []
     if judged > 1:
         remarks.append(
-            f"{judged} candidates were judged, so each gate looks at {100 * level:.4g} % intervals (Bonferroni); "
-            "the leaderboard's are 95 % each"
+            f"{judged} candidates were judged, so each gate looks at {100 * level_for(judged):.4g} % intervals "
+            "(Bonferroni); the leaderboard's are 95 % each"
         )
-    if looks:
-        remarks.append(f"the use case had {looks} earlier evaluation(s) on this suite, which no interval accounts for")
+    if level > level_for(judged):
+        remarks.append(
+            f"these rows judged {looks.candidates} other candidate(s) before, in {looks.evaluations} evaluation(s), "
+            f"and {looks.promotions} promotion(s) rest on them: what passes must also pass by {100 * level:.5g} % "
+            "intervals"
+        )
+    elif looks.evaluations:
+        others = "" if looks.candidates else ", of no other candidate"
+        remarks.append(f"these rows were read by {looks.evaluations} earlier evaluation(s){others}")
     return remarks
 
 
 def _decisions(
-    strict: Report, question: Question, use_case: UseCase, models: Sequence[str], level: float, cut: Gains
+    strict: _Judged, fresh: _Judged, question: Question, use_case: UseCase, models: Sequence[str]
 ) -> dict[str, Decision]:
-    evidence = {name: _evidence(strict, use_case, name, level, cut) for name in models}
-    alone = {name: gates.decide(question.gates, evidence[name]) for name in models}
+    evidence = {name: _evidence(strict, use_case, name, fresh.level) for name in models}
+    alone = {
+        name: gates.decide(
+            question.gates,
+            evidence[name],
+            _evidence(fresh, use_case, name, fresh.level),
+            question.looks if question.suite == "core" else None,
+        )
+        for name in models
+    }
     if question.suite != "core":
         return alone  # which one is worth its price is settled on the core suite
     final = {}
     for name in models:
-        row = strict.row(name)
+        row = strict.report.row(name)
         cheaper = [
-            strict.row(other)
+            strict.report.row(other)
             for other in models
-            if alone[other].verdict == "promote" and gates.is_dearer(row, strict.row(other))
+            if alone[other].verdict == "promote" and is_dearer(row, strict.report.row(other))
         ]
         best = min(cheaper, key=lambda other: other.usd_per_1k or 0.0, default=None)
         final[name] = (
-            gates.prefer_cheaper(alone[name], evidence[name], best, strict.compare(best.model, name))
+            gates.prefer_cheaper(alone[name], evidence[name], best, strict.report.compare(best.model, name))
             if best
             else alone[name]
         )
     return final
 
 
-def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, cut: Gains) -> gates.Evidence:
+def _evidence(judged: _Judged, use_case: UseCase, candidate: str, fresh_level: float) -> gates.Evidence:
+    report = judged.report
     found = {
         metric: comparison
         for metric in report.row(candidate).metrics
@@ -412,10 +462,14 @@ def _evidence(report: Report, use_case: UseCase, candidate: str, level: float, c
         report.row(report.baseline),
         found,
         use_case.limits,
-        level,
-        report.n,
-        use_case.positive_label,
-        {(metric, column): found for (name, metric, column), found in cut.items() if name == candidate},
+        judged.level,
+        examples=report.n,
+        clusters=report.clusters,
+        fresh_level=fresh_level,
+        positive_label=use_case.positive_label,
+        slices={
+            (metric, column): gains for (name, metric, column), gains in judged.slices.items() if name == candidate
+        },
     )
 
 

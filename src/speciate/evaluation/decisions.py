@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.errors import unknown
-from speciate.evaluation.reports.report import Decision
+from speciate.evaluation.reports.report import Decision, Report, Row
 from speciate.refs import id_from_key
-from speciate.workspace.database import Database, Row, Transaction
+from speciate.workspace.database import Database, Transaction
+from speciate.workspace.database import Row as CatalogRow
 
 _COLUMNS = "evidence, use_case, use_case_version, evaluation, created"
 _INSERT = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -22,11 +23,20 @@ ORDER BY created DESC, id LIMIT 1
 """
 
 
+_OF_EVALUATION = f"SELECT {_COLUMNS} FROM decisions WHERE evaluation = ? ORDER BY created, id"
+_ON_CANDIDATE = f"""
+SELECT {_COLUMNS} FROM decisions
+WHERE use_case = ? AND candidate = ? AND coalesce(evidence ->> 'suite', 'core') = 'core' ORDER BY created DESC, id
+"""
 _FIRST = """
 SELECT evaluations.dataset FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
 WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = 'core'
 ORDER BY decisions.created, decisions.id LIMIT 1
 """
+
+
+MOST_ERRORS = 0.02
+"""Share of examples that a model may leave without a usable answer: what the bake allows of failed requests."""
 
 
 class StoredDecision(NamedTuple):
@@ -74,15 +84,63 @@ def newest(
     return _stored_decision(rows[0]) if rows else None
 
 
+def on_candidate(reader: Database | Transaction, use_case: str, candidate: str) -> list[StoredDecision]:
+    """All decisions on a candidate on the core suite, newest first."""
+    return [_stored_decision(row) for row in _rows(reader, _ON_CANDIDATE, [use_case, candidate])]
+
+
+def of_evaluation(reader: Database | Transaction, evaluation: str) -> list[StoredDecision]:
+    return [_stored_decision(row) for row in _rows(reader, _OF_EVALUATION, [evaluation])]
+
+
 def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:
     """`name@v3:test` that the first decision of the use case rests on."""
     rows = _rows(reader, _FIRST, [use_case])
     return str(rows[0][0]) if rows else None
 
 
-def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[Row]:
+def without_overtaken(report: Report, late: int) -> Report:
+    """The report without verdicts to promote where `late` other candidates were judged on its rows by evaluations that
+    were asked for earlier and were not known when this one was planned: no interval here accounts for them. Pure."""
+    if late <= 0 or not report.decisions:
+        return report
+    decided = {each.candidate: _overtaken(each, late) for each in report.decisions}
+    decision = decided.get(report.decision.candidate) if report.decision else None
+    return report.model_copy(update={"decisions": tuple(decided.values()), "decision": decision})
+
+
+def _overtaken(decision: Decision, late: int) -> Decision:
+    if decision.verdict != "promote":
+        return decision
+    reason = (
+        f"{late} other candidate(s) were judged on these rows meanwhile, for which the {100 * decision.level:.4g} % "
+        "intervals do not account: call evaluate_models again, which asks no model twice"
+    )
+    return decision.model_copy(update={"verdict": "inconclusive", "reasons": (reason, *decision.reasons)})
+
+
+def without_answers(decision: Decision, row: Row) -> Decision:
+    """A verdict to promote becomes hold where the model left too many examples without a usable answer: a score of the
+    others, or of worst cases in their place, says little about a system that would fail so often. Pure."""
+    if decision.verdict != "promote" or row.coverage >= 1 - MOST_ERRORS:
+        return decision
+    asked = row.n * row.repeats
+    reason = (
+        f"{row.model} gave no usable answer to {row.errors} of {max(asked, row.errors)} examples, and at most "
+        f"{MOST_ERRORS:.0%} may fail: describe_evaluation(errors=5) tells why"
+    )
+    return decision.model_copy(update={"verdict": "hold", "reasons": (reason, *decision.reasons)})
+
+
+def verdict_of(decision: Decision) -> dict[str, Any]:
+    """As a job's result has one of several."""
+    shown = {"id", "candidate", "verdict", "needed_examples"}
+    return decision.model_dump(mode="json", include=shown, exclude_none=True)
+
+
+def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[CatalogRow]:
     return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
 
 
-def _stored_decision(row: Row) -> StoredDecision:
+def _stored_decision(row: CatalogRow) -> StoredDecision:
     return StoredDecision(Decision.model_validate_json(row[0]), row[1], row[2], row[3], row[4])

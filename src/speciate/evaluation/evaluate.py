@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,21 +13,30 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Call, Code, SpeciateError, closest, unknown
-from speciate.evaluation import answer_cache, decisions, metric_libraries
+from speciate.evaluation import answer_cache, decisions, judged_rows, metric_libraries, suite_choice, suites
 from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
-from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel, find_incumbent, find_model
+from speciate.evaluation.evaluated_models import (
+    CANDIDATES,
+    EvaluatedModel,
+    assign_roles,
+    find_incumbent,
+    find_model,
+    last_candidate,
+)
+from speciate.evaluation.holdout_reuse import LooksOnRows
+from speciate.evaluation.judged_rows import JudgedSuite
 from speciate.evaluation.judges import judge_plan
 from speciate.evaluation.judges.judge_plan import Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
-from speciate.evaluation.reports.report import Report, Suite, number
+from speciate.evaluation.reports.report import Report, Role, Suite, number
 from speciate.evaluation.scorers import scorer
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models.endpoints import Endpoint
-from speciate.refs import DatasetRef, dataset_ref, id_from_key
+from speciate.refs import DatasetRef, id_from_key
 from speciate.sandbox import check as check_sandbox
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, is_label, usual_target
 from speciate.tasks.families import preference
@@ -40,9 +50,7 @@ from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_LOOKS = """
-SELECT count(*) FROM evaluations WHERE use_case = ? AND regexp_replace(dataset, '@v[0-9]+', '') = ?
-"""
+_SERVING = "SELECT model FROM aliases WHERE alias = 'production'"
 _ALWAYS: dict[Family, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro"),
     "ordinal": ("rank_error", "accuracy", "quadratic_kappa"),
@@ -64,7 +72,7 @@ FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.
 
 
 class EvaluateSpec(BaseModel):
-    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (majority label or mean).
+    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (the best constant by the metric).
 
     `suite` names one of the use case's; where it has none, `dataset` stands in. A dataset without a split means its
     test split.
@@ -81,6 +89,8 @@ class EvaluateSpec(BaseModel):
     """`gates`: the cheapest model that passes, unless a dearer one surely beats it."""
     baseline: str | None = None
     """None: the use case's incumbent, else the first of `models`."""
+    baselines: tuple[str, ...] = Field((), max_length=20)
+    """Models that are shown beside: they get no verdict and make no interval wider."""
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
     scorer: str | None = None
@@ -96,7 +106,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     """Resolve and check everything that the worker needs."""
     database = workspace.database
     use_case = get(database, spec.use_case) if spec.use_case else None
-    ref = _with_split(_dataset_ref(spec, use_case))
+    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite)
+    ref, role = chosen.ref, chosen.role
     dataset = version(database, ref._replace(split=None))
     manifest = dataset.manifest
     ref = ref._replace(version=manifest.version)
@@ -108,8 +119,17 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     named = [evaluated_model(name) for name in spec.models]
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
     baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
-    candidate = evaluated_model(spec.candidate) if spec.candidate else named[-1] if spec.pick == "last" else None
-    by_name = {each.name: each for each in (baseline, *named, *([candidate] if candidate else []))}
+    beside = [evaluated_model(name) for name in spec.baselines]
+    asked = [each for each in named if each.name not in {one.name for one in beside}]
+    roles = assign_roles(
+        asked, beside, baseline, incumbent.name if use_case else None, explicit=spec.baseline is not None,
+        serving=[name for (name,) in database.read(_SERVING)],
+    )  # fmt: skip
+    last = last_candidate(asked, roles) if spec.pick == "last" else None
+    candidate = evaluated_model(spec.candidate) if spec.candidate else last
+    if candidate is not None:
+        roles.setdefault(candidate.name, "candidate" if candidate.source in CANDIDATES else "baseline")
+    by_name = {each.name: each for each in (baseline, *named, *beside, *([candidate] if candidate else []))}
     models = list(by_name.values())
     task = _task(manifest, use_case, models)
     _check_fits(task, models)
@@ -128,7 +148,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     extra = [each.metric for each in (scoring, judge) if each]
     metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
     _check_environments(manifest, metrics)
-    examples, role = manifest.splits[ref.split or ""], _role(spec, use_case)
+    examples = manifest.splits[ref.split or ""]
     calls = cost_check.PlannedCalls(
         manifest,
         task.family,
@@ -141,6 +161,14 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     verdicts = judge_plan.planned_verdicts(judge, calls, len(models)) if judge else None
     cost = cost_check.check_cost(workspace, calls, models, spec.budget_usd, verdicts)
     unseen = is_label(manifest, target) and task.family != "generation"
+    column = suites.reference_column(manifest, task.family, target)
+    suite = suites.read_suite(workspace.folders, manifest, ref.split, task.family, column, by_name)
+    change = suites.suite_change(database, chosen.line, suite) if chosen.line else None
+    earlier = _count_looks(database, suite, manifest, ref.split, roles)
+    no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(
+        database, use_case, role, ref
+    )
+    about_suite = () if no_decision else suite_choice.suite_remarks(use_case, ref, change)
     payload = EvaluationPayload(
         dataset=manifest,
         split=ref.split,
@@ -153,11 +181,14 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         baseline=baseline.name,
         candidate=candidate.name if candidate else None,
         use_case=use_case,
-        no_decision=_no_decision(use_case, ref, baseline, incumbent, named)
-        or _other_suite(database, use_case, role, ref),
+        no_decision=no_decision,
         suite=role,
         unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
-        looks=_count_looks(database, use_case, ref),
+        earlier=earlier,
+        suite_change=change,
+        reference_column=suite.target,
+        roles=roles,
+        remarks=(*chosen.remarks, *about_suite),
         latency=spec.latency,
         seed=spec.seed,
         prompt=spec.prompt,
@@ -185,6 +216,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             "baseline": baseline.name,
             "candidate": candidate.name if candidate else "chosen by the gates",
             "metrics": list(payload.metrics),
+            **({"suite": list(payload.remarks)} if payload.remarks else {}),
+            **({"earlier_looks": earlier.model_dump()} if earlier.evaluations or earlier.candidates else {}),
             **cost.resolved,
         },
     )
@@ -204,68 +237,26 @@ def _preload(models: Iterable[EvaluatedModel]) -> str:
 
 
 def _no_decision(
-    use_case: UseCase | None,
-    ref: DatasetRef,
-    baseline: EvaluatedModel,
-    incumbent: EvaluatedModel,
-    named: list[EvaluatedModel],
+    use_case: UseCase | None, baseline: EvaluatedModel, incumbent: EvaluatedModel, roles: Mapping[str, Role]
 ) -> str | None:
     """Why this evaluation must not decide on promotion, or None: a weak baseline or an easy suite proves nothing."""
     if use_case is None:
         return "no use case was named"
     if baseline.name != incumbent.name:
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
-    if all(each.source not in CANDIDATES or each.name == incumbent.name for each in named):
+    if "candidate" not in roles.values():
         return f"there is no model beside the incumbent {incumbent.name}"
     return None
 
 
-def _role(spec: EvaluateSpec, use_case: UseCase | None) -> Suite:
-    """The suite that the dataset is: the requested one, if the use case has it."""
-    return spec.suite if spec.suite and use_case and getattr(use_case.suites, spec.suite) else "core"
-
-
-def _other_suite(database: Database, use_case: UseCase | None, role: Suite, ref: DatasetRef) -> str | None:
-    """Why this is not the suite that the use case decides on: its core suite, else the first decision's dataset."""
-    if use_case is None or role != "core":
-        return None
-    core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
-    if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
-        return f"{ref} is not the core suite {core} of {use_case.name}"
-    first = None if core else decisions.first_dataset(database, use_case.name)
-    if first and dataset_ref(first).name != ref.name:
-        return (
-            f"{use_case.name} has decided on {first} before, and {ref} is another dataset; to decide on it, make it "
-            f"the core suite: define_use_case(suites={{'core': '{ref.name}:{ref.split}'}}, ...)"
-        )
-    return None
-
-
-def _count_looks(database: Database, use_case: UseCase | None, ref: DatasetRef) -> int:
-    """Earlier evaluations of the use case on this suite, in any version of it."""
-    if use_case is None:
-        return 0
-    row = database.read_one(_LOOKS, [use_case.name, str(ref._replace(version=None))])
-    return int(row[0]) if row else 0
-
-
-def _dataset_ref(spec: EvaluateSpec, use_case: UseCase | None) -> DatasetRef:
-    suite = spec.suite or "core"
-    named: str | None = getattr(use_case.suites, suite) if use_case else None
-    if spec.dataset and (named is None or spec.suite is None):
-        return dataset_ref(spec.dataset)
-    if named is None:
-        owner = f"the use case {use_case.name!r} has no suite {suite!r}" if use_case else "there is no use_case either"
-        raise SpeciateError(
-            Code.INVALID,
-            f"No dataset was named, and {owner}.",
-            "Call again with dataset='NAME', or give the use case suites with define_use_case.",
-        )
-    return dataset_ref(named)
-
-
-def _with_split(ref: DatasetRef) -> DatasetRef:
-    return ref if ref.split else ref._replace(split="test")
+def _count_looks(
+    database: Database, suite: JudgedSuite, manifest: Manifest, split: str | None, roles: Mapping[str, Role]
+) -> LooksOnRows:
+    """What these rows were asked before, and are being asked now by evaluations that came first."""
+    judged_now = [model for model, role in roles.items() if role != "baseline"]
+    found = suites.looks(database, suite.rows, judged_now)
+    waiting = suites.under_way(database, manifest, split, judged_now)
+    return found.model_copy(update={"candidates": found.candidates + waiting})
 
 
 def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
@@ -481,6 +472,11 @@ class _Collected(NamedTuple):
     """Suites on which a candidate must also pass."""
     served: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
     """The model names that each endpoint reported, if it reported others."""
+    suite: JudgedSuite | None = None
+    """None in a run that began before judged rows were kept."""
+    roles: Mapping[str, Role] = MappingProxyType({})
+    accounted: int = 0
+    """Earlier candidates that the decisions' level accounts for."""
 
 
 def collect(folder: RunFolder) -> _Collected:
@@ -502,6 +498,9 @@ def collect(folder: RunFolder) -> _Collected:
         evaluation=evaluation,
         further=payload.use_case.suites.further if payload.use_case else (),
         served=_served_names(payload, report),
+        suite=judged_rows.read_file(folder.outputs / judged_rows.FILE, payload.reference_column),
+        roles=payload.roles,
+        accounted=payload.earlier.candidates,
         report=report.model_copy(update={"decision": chosen, "decisions": tuple(identified.values())}),
     )
 
@@ -528,6 +527,11 @@ def _served_names(payload: EvaluationPayload, report: Report) -> tuple[tuple[End
 def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
     """Store the evaluation and its decisions."""
     evaluation, report = collected.evaluation, collected.report
+    if collected.suite is not None:
+        judged_now = [model for model, role in collected.roles.items() if role != "baseline"]
+        found = suites.looks(tx, collected.suite.rows, judged_now, until=job.created or tx.now)
+        report = decisions.without_overtaken(report, found.candidates - collected.accounted)
+        suites.store(tx, evaluation, collected.suite, collected.roles)
     models = ",".join(row.model for row in report.leaderboard)
     tx.execute(
         _INSERT,
@@ -546,10 +550,11 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         result["spent_usd"] = {host: number(usd) for host, usd in sorted(collected.paid.items())}
     if report.decision:
         made = report.decision.model_dump(
-            mode="json", include={"id", "verdict", "reasons", "needed_examples"}, exclude_none=True
+            mode="json", include={"id", "verdict", "reasons", "needed_examples", "needed_groups"}, exclude_none=True
         )
         tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
         result["decision"] = made
+        result["decisions"] = [decisions.verdict_of(each) for each in report.decisions]
         result["further_suites"] = list(collected.further)
     elif report.use_case:
         result["no_decision"] = report.no_decision

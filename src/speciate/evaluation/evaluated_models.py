@@ -4,6 +4,9 @@ answers stored in a column or in a log of inspect-ai, and the constant answer.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +18,7 @@ from speciate.evaluation.contamination import learned_from
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.evaluation.predictors import inspect_log_process
 from speciate.evaluation.predictors.code_process import code_identity
+from speciate.evaluation.reports.report import Role
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
 from speciate.models.model_card import ModelCard
@@ -27,8 +31,8 @@ from speciate.vocabulary import task_named
 from speciate.workspace.workspace import Workspace
 
 ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
-CANDIDATES = ("model", "endpoint")
-"""Sources that can serve a use case; only they get a verdict."""
+CANDIDATES = ("model", "endpoint", "ensemble")
+"""Sources that get a verdict. An ensemble gets one to tell whether it is worth making one model of; it cannot serve."""
 
 
 class EvaluatedModel(BaseModel):
@@ -61,6 +65,8 @@ class EvaluatedModel(BaseModel):
     bytes: int | None = None
     license: str | None = None
     training_usd: float | None = None
+    recipe: str | None = None
+    """Digest of what decides how much an answer costs; equal for two trainings of one recipe."""
 
 
 def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
@@ -120,8 +126,17 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
+        recipe=_recipe(card),
         training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
     )
+
+
+def _recipe(card: ModelCard) -> str | None:
+    """None where it was not trained here, for then nothing says how it was made."""
+    if "spec" not in card.recipe:
+        return None
+    parts = [card.task, card.method, card.base_model, list(card.inputs), card.recipe.get("parameters")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _from_endpoint(card: ModelCard, endpoint: Endpoint) -> EvaluatedModel:
@@ -229,3 +244,30 @@ def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, 
             f"The incumbent {incumbent!r} of {use_case.name!r} cannot take part: {error.message}",
             "Call define_use_case again with incumbent: a model, 'column:NAME' of the dataset, or 'constant:'.",
         ) from error
+
+
+def assign_roles(
+    asked: Sequence[EvaluatedModel],
+    beside: Sequence[EvaluatedModel],
+    baseline: EvaluatedModel,
+    incumbent: str | None,
+    *,
+    explicit: bool,
+    serving: Collection[str],
+) -> dict[str, Role]:
+    """What each model is here. Without a use case the first of several is no baseline by that alone: its score is seen
+    like the others'. `explicit`: the baseline was named as such. `serving`: models in production anywhere."""
+    roles: dict[str, Role] = {each.name: "candidate" if each.source in CANDIDATES else "baseline" for each in asked}
+    roles |= {each.name: "baseline" for each in beside}
+    if explicit or baseline.name not in roles:
+        roles[baseline.name] = "baseline"
+    if incumbent is not None:
+        roles |= {name: "incumbent" for name in roles if name == incumbent}
+    else:
+        roles |= {name: "incumbent" for name in roles if name in serving}
+    return roles
+
+
+def last_candidate(asked: Sequence[EvaluatedModel], roles: Mapping[str, Role]) -> EvaluatedModel | None:
+    """The one that the report puts forward: the last that gets a verdict, else the last."""
+    return next((each for each in reversed(asked) if roles[each.name] == "candidate"), asked[-1] if asked else None)

@@ -4,7 +4,8 @@ Every gate about quality looks at an interval, never at a point, so it has three
 does not, or the data cannot tell. One failure holds a candidate back; without a failure, one that cannot be told
 makes the verdict inconclusive, with the number of further examples that would settle it.
 
-Where several candidates are judged at once the intervals are wider (`level_for`): the best of many tries is lucky.
+Where several candidates are judged at once, or the test rows judged others before, the intervals are wider
+(`holdout_reuse.level_for`): the best of many tries is lucky.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from speciate.evaluation.cost_difference import LEAST_USD, is_cheaper, is_dearer, ratio, same_recipe
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.reports.report import (
     Comparison,
@@ -27,15 +30,22 @@ from speciate.evaluation.reports.report import (
     Verdict,
     dominates,
 )
-from speciate.evaluation.statistics import Codes, Difference, bootstrap_difference, paired_difference, resample
-from speciate.sample_size import LEVEL, detectable, in_rows, more_needed
+from speciate.evaluation.statistics import (
+    LEAST_UNITS,
+    UNDEFINED_ON,
+    Codes,
+    Difference,
+    bootstrap_difference,
+    paired_difference,
+    resample,
+    units_needed,
+)
+from speciate.sample_size import LEVEL, detectable
 from speciate.use_cases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
-DEARER = 1.25
-"""Costs are measured, so a candidate counts as dearer only beyond this ratio."""
-
-_LEAST_USD = 0.0001
+BUSY = 0.025
+"""Share of answers that other work delayed, beyond which a p95 is not that of a free machine."""
 
 
 class SliceGain(NamedTuple):
@@ -49,6 +59,7 @@ class SliceGain(NamedTuple):
     highest: float
     """The upper end at the level with which all values together keep the asked one (Bonferroni)."""
     standard_error: float
+    clusters: int = 0
 
 
 class Evidence(NamedTuple):
@@ -63,38 +74,84 @@ class Evidence(NamedTuple):
     """Of the intervals in the rows and comparisons."""
     examples: int = 0
     """Test rows of all labels; a metric about one label counts fewer."""
+    clusters: int = 0
+    """Independent units among them: groups where there are groups."""
+    fresh_level: float | None = None
+    """Of intervals on rows that no model was judged on before; None: `level`."""
+    reused: bool = False
+    """Whether the rows judged other models before, or chose the one in production."""
     positive_label: str | None = None
     slices: Mapping[tuple[str, str], Sequence[SliceGain]] = {}
     """By metric and column: the gains over the baseline within each value."""
 
 
+class _Doubt(NamedTuple):
+    """What would settle a doubt, in rows of all labels; `groups` where the rows hang together in groups."""
+
+    rows: int
+    groups: int | None = None
+    fresh: int | None = None
+    """Rows that no model was judged on before."""
+
+
 class _GateAnswer(NamedTuple):
     outcome: Outcome
     reason: str
-    needed: int | None = None
+    needed: _Doubt | None = None
 
 
-def level_for(candidates: int) -> float:
-    """The level of each candidate's intervals with which all of them together keep 95 % (Bonferroni)."""
-    return 1 - (1 - LEVEL) / max(1, candidates)
+def decide(
+    gates: Sequence[Gate], evidence: Evidence, fresh: Evidence | None = None, looks: LooksOnRows | None = None
+) -> Decision:
+    """The verdict of all gates on one candidate.
 
-
-def decide(gates: Sequence[Gate], evidence: Evidence) -> Decision:
-    """The verdict of all gates on one candidate."""
-    return _verdict([judge(gate, evidence) for gate in gates], evidence)
+    Of test rows that judged other models before (`looks`), `evidence` has the intervals that account for it, and
+    `fresh` those of rows that nobody had asked. A gate fails or cannot tell by the latter. What passes by them must
+    pass by the wider ones too, which is the gate `fresh_rows`.
+    """
+    asked = [gate for gate in gates if gate.rule != FRESH_ROWS]
+    results = [judge(gate, fresh or evidence) for gate in asked]
+    if looks is not None and looks.spent and fresh is not None:
+        results.append(_fresh_rows([one.gate for one in results if one.outcome == "pass"], evidence, fresh, looks))
+    return _verdict(results, evidence)
 
 
 def judge(gate: Gate, evidence: Evidence) -> GateResult:
     """One gate's answer and its reason, a sentence with the numbers in it."""
-    outcome, reason, needed = _RULES[gate.rule](gate, evidence)
-    return GateResult(gate=gate, outcome=outcome, reason=reason, needed_examples=needed)
+    return _result(gate, _RULES[gate.rule](gate, evidence))
 
 
-def is_dearer(candidate: Row, baseline: Row) -> bool:
-    """Whether answers of the candidate cost more; also where the baseline's cost is unknown, to be careful."""
-    if candidate.usd_per_1k is None or baseline.usd_per_1k is None:
-        return True
-    return candidate.usd_per_1k > DEARER * baseline.usd_per_1k
+def _result(gate: Gate, answer: _GateAnswer) -> GateResult:
+    needed = answer.needed
+    return GateResult(
+        gate=gate,
+        outcome=answer.outcome,
+        reason=answer.reason,
+        needed_examples=needed.rows if needed else None,
+        needed_groups=needed.groups if needed else None,
+    )
+
+
+FRESH_ROWS = "fresh_rows"
+
+
+def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks: LooksOnRows) -> GateResult:
+    """Whether all that passes on rows as if they were fresh also passes at the level that earlier looks leave."""
+    gate = Gate(rule="fresh_rows")
+    before = (
+        f"these test rows judged {looks.candidates} other model(s) in {looks.evaluations} evaluation(s) before, and "
+        f"{looks.promotions} promotion(s) rest on them"
+    )
+    strict = strict._replace(reused=True)
+    answers = [_RULES[each.rule](each, strict) for each in passed]
+    doubts = [answer for answer in answers if answer.outcome != "pass"]
+    level = f"{100 * strict.level:.5g} %"
+    if not doubts:
+        return _result(gate, _GateAnswer("pass", f"{before}: all that passes also holds at {level} intervals"))
+    needed = max((one.needed.fresh or 0 for one in doubts if one.needed), default=0)
+    rows = f"fresh test rows needed, at least {needed:,}" if needed else "fresh test rows needed"
+    reason = f"{before}. Luck adds up: at {level} intervals, {doubts[0].reason.partition(';')[0]}; {rows}"
+    return _result(gate, _GateAnswer("inconclusive", reason, _Doubt(needed) if needed else None))
 
 
 def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: Comparison | None) -> Decision:
@@ -116,12 +173,11 @@ def choose(
     `gain(baseline, candidate)` is their comparison. Ascending in cost, the pick moves on only where the paired
     interval excludes zero.
     """
-    passing = sorted(
-        (name for name, decision in decisions.items() if decision.verdict == "promote"),
-        key=lambda name: _cost(rows[name]),
-    )
+    passing = [name for name, decision in decisions.items() if decision.verdict == "promote"]
     if not passing:
         return max(decisions, key=lambda name: _standing(rows[name]))
+    cheapest = rows[min(passing, key=lambda name: _cost(rows[name]))]
+    passing.sort(key=lambda name: _cost(rows[name] if is_dearer(rows[name], cheapest) else cheapest))
     pick = passing[0]
     for name in passing[1:]:
         comparison = gain(pick, name)
@@ -144,20 +200,51 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
     best_case, worst_case = measured.interval[::-1] if metric.sign > 0 else measured.interval
     stated = f"{metric.name} is {_span(measured.value, measured.interval)}"
     if metric.sign * (worst_case - target) >= 0:
-        return _GateAnswer("pass", f"{stated}: reaches {target:g}")
+        units = _units(measured.n, evidence)
+        return _too_few(stated, units, measured.method, evidence) or _GateAnswer(
+            "pass", f"{stated}: reaches {target:g}"
+        )
     if metric.sign * (best_case - target) < 0:
         return _GateAnswer("fail", f"{stated}: short of {target:g}")
-    needed = more_needed(measured.n, measured.standard_error or 0.0, measured.value - target, evidence.level)
     doubt = f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}"
-    return _undecided(doubt, metric, measured.n, needed, evidence)
+    beyond = metric.sign * (measured.value - target)
+    spread = _Spread(measured.n, _units(measured.n, evidence), measured.standard_error or 0.0, beyond)
+    return _undecided(doubt, metric, spread, evidence)
 
 
 def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
-    judged = _gain(evidence, metric, -margin, -margin, f"not worse than {_rival(evidence)} by {margin:.3g}")
+    claim = f"not worse than {_rival(evidence)} by {margin:.3g}"
+    if evidence.reused:
+        return _not_worse_without_luck(evidence, metric, margin, claim)
+    judged = _gain(evidence, metric, -margin, -margin, claim)
     allowed = judged.outcome == "pass" and gate.value is not None
     return judged if allowed else _surely_worse(evidence, metric) or judged
+
+
+def _not_worse_without_luck(evidence: Evidence, metric: Metric, margin: float, claim: str) -> _GateAnswer:
+    """On rows that chose a model before: surely better, or not worse although a gain counts as none.
+
+    Where rows are few, "not worse" is only passed by a lucky gain, and a loop that promotes on it collects luck: the
+    measured value climbs and nothing is better. So the rows must be enough for a model that is just as good to pass
+    nearly always: its doubt and two standard errors lie within the margin.
+    """
+    comparison = evidence.comparisons.get(metric.name)
+    improvement = comparison.improvement() if comparison else None
+    if comparison is None or improvement is None:
+        return _gain(evidence, metric, -margin, -margin, claim)
+    gain, (low, high) = improvement
+    error = comparison.standard_error or 0.0
+    stated = f"gain in {metric.name} {_span(gain, (low, high))}"
+    doubt = gain - low
+    if few := _too_few(stated, comparison.clusters, comparison.method, evidence):
+        return few
+    if low > 0 or (doubt + 2 * error <= margin and min(gain, 0.0) - doubt > -margin):
+        return _GateAnswer("pass", f"{stated}: {claim}, not by a lucky gain")
+    counted = evidence.candidate.metrics.get(metric.name)
+    spread = _Spread(counted.n if counted else comparison.n, comparison.clusters, error, min(gain, 0.0) + margin)
+    return _undecided(f"{stated}: cannot tell '{claim}' without counting on a lucky gain", metric, spread, evidence)
 
 
 def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
@@ -165,7 +252,7 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
     comparison = evidence.comparisons.get(metric.name)
     improvement = comparison.improvement() if comparison else None
     candidate, baseline = evidence.candidate, evidence.baseline
-    if improvement is None or improvement[1][1] >= 0 or _is_cheaper(candidate, baseline):
+    if improvement is None or improvement[1][1] >= 0 or is_cheaper(candidate, baseline):
         return None
     lost = f"gain in {metric.name} {_span(*improvement)}: worse than {_rival(evidence)}"
     return _GateAnswer("fail", f"{lost}, and not shown to be cheaper: {_prices(candidate, baseline)}")
@@ -178,10 +265,13 @@ def _better(gate: Gate, evidence: Evidence) -> _GateAnswer:
 
 
 def _better_if_dearer(gate: Gate, evidence: Evidence) -> _GateAnswer:
-    """Fails also where even the best case is a gain too small to pay for."""
+    """Fails also where even the best case is a gain too small to pay for.
+
+    Than a constant answer every model is dearer, however little it costs: one that is no better is not worth having.
+    """
     candidate, baseline = evidence.candidate, evidence.baseline
-    if not is_dearer(candidate, baseline):
-        return _GateAnswer("pass", f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})")
+    if baseline.model != CONSTANT and not is_dearer(candidate, baseline):
+        return _GateAnswer("pass", _not_dearer(evidence))
     metric, least = _metric(gate, evidence), gate.value or 0.0
     known = baseline.usd_per_1k is not None and candidate.usd_per_1k is not None
     why = f"costs more: {_prices(candidate, baseline)}" if known else "cannot be shown to cost no more"
@@ -189,23 +279,35 @@ def _better_if_dearer(gate: Gate, evidence: Evidence) -> _GateAnswer:
     return _gain(evidence, metric, least, max(least, _margin(metric, baseline)), claim)
 
 
+def _not_dearer(evidence: Evidence) -> str:
+    candidate, baseline = evidence.candidate, evidence.baseline
+    if same_recipe(candidate, baseline):
+        return f"made by the recipe of {_rival(evidence)}, so it costs the same"
+    if (candidate.usd_per_1k or 0.0) <= (baseline.usd_per_1k or 0.0):
+        return f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})"
+    return f"costs no more than {_rival(evidence)} by a difference that counts: {_prices(candidate, baseline)}"
+
+
 def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim: str) -> _GateAnswer:
     """`claim` holds where the gain surely exceeds `least`, and not where it surely stays below `worth`."""
     comparison = evidence.comparisons.get(metric.name)
     improvement = comparison.improvement() if comparison else None
     if comparison is None or improvement is None:
-        return _GateAnswer("inconclusive", f"{metric.name}: there is no paired interval to show '{claim}'")
+        why = _no_interval(comparison)
+        return _GateAnswer("inconclusive", f"{metric.name}: there is no paired interval to show '{claim}'{why}")
     gain, (low, high) = improvement
     stated = f"gain in {metric.name} {_span(gain, (low, high))}"
     if low > least:
-        return _GateAnswer("pass", f"{stated}: {claim}")
+        return _too_few(stated, comparison.clusters, comparison.method, evidence) or _GateAnswer(
+            "pass", f"{stated}: {claim}"
+        )
     if high <= least or high < worth:
         return _GateAnswer("fail", f"{stated}: not '{claim}'")
     seen = _detectable_gains(comparison, metric, evidence.baseline)
-    needed = more_needed(comparison.n, comparison.standard_error or 0.0, gain - least, evidence.level)
     counted = evidence.candidate.metrics.get(metric.name)
     n = counted.n if counted else comparison.n
-    return _undecided(f"{stated}: cannot tell '{claim}'{seen}", metric, n, needed, evidence)
+    spread = _Spread(n, comparison.clusters, comparison.standard_error or 0.0, gain - least)
+    return _undecided(f"{stated}: cannot tell '{claim}'{seen}", metric, spread, evidence)
 
 
 def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> str:
@@ -220,18 +322,86 @@ def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> 
     return f"; {comparison.n} examples are too few to show any gain: the best {metric.name} is {best:g}"
 
 
-def _undecided(doubt: str, metric: Metric, n: int, needed: int | None, evidence: Evidence) -> _GateAnswer:
-    """The doubt with what would settle it, in rows of all labels. `n`, `needed`: those that the metric counts."""
-    if needed is None:
+FEWEST_UNITS = 5
+"""Independent units below which nothing passes: two groups that happen to agree have no spread at all."""
+
+
+def _too_few(stated: str, units: int, method: str, evidence: Evidence) -> _GateAnswer | None:
+    """No pass on a handful of units or of resamples, however narrow their interval is."""
+    if UNDEFINED_ON in method:
+        return _GateAnswer("inconclusive", f"{stated}: {_RARE}")
+    if units >= FEWEST_UNITS:
+        return None
+    grouped = 0 < evidence.clusters < evidence.examples
+    name, lacking = "groups" if grouped else "examples", LEAST_UNITS - units
+    rows = math.ceil(lacking * evidence.examples / evidence.clusters) if grouped else lacking
+    reason = f"{stated}: {units} independent {name} are too few for a verdict; about {lacking} further {name} would do"
+    return _GateAnswer("inconclusive", reason, _Doubt(rows, lacking if grouped else None, rows))
+
+
+def _no_interval(comparison: Comparison | None) -> str:
+    """Why there is none, as the end of a sentence."""
+    if comparison is None:
+        return ""
+    if comparison.method == "too_few_clusters":
+        return f": all {comparison.n} examples that count are of one group, which says nothing of other groups"
+    if comparison.method == "undefined":
+        return f": {_RARE}"
+    return ""
+
+
+_RARE = "too few examples have a label that it needs, so that it is undefined on many resamples"
+
+
+class _Spread(NamedTuple):
+    """What a doubt comes from: `n` examples that the metric counts, in `units` independent ones."""
+
+    n: int
+    units: int
+    standard_error: float
+    beyond: float
+    """How far the estimate lies beyond the bound, on the side that passes; negative on the other side."""
+
+
+def _units(n: int, evidence: Evidence) -> int:
+    """Independent units among `n` examples, at the share of the whole suite."""
+    if not evidence.examples or not evidence.clusters:
+        return n
+    return max(1, min(n, round(n * evidence.clusters / evidence.examples)))
+
+
+def _undecided(doubt: str, metric: Metric, spread: _Spread, evidence: Evidence) -> _GateAnswer:
+    """The doubt with what would settle it, in rows of all labels and, where rows hang together, in groups.
+
+    Where the estimate points the other way no number is given: more rows are expected to show that it does not hold.
+    """
+    if spread.beyond <= 0:
+        return _GateAnswer("inconclusive", f"{doubt}; the estimate points the other way, so more rows need not help")
+    rows = max(spread.n, evidence.examples)
+    total, fresh = (
+        units_needed(spread.units, spread.standard_error, spread.beyond, level)
+        for level in (evidence.level, evidence.fresh_level or evidence.level)
+    )
+    if total is None:
         return _GateAnswer("inconclusive", doubt)
-    if n >= evidence.examples:
-        return _GateAnswer("inconclusive", f"{doubt}; about {needed:,} further test examples would", needed)
-    rows, label = in_rows(needed, n / evidence.examples), f"labelled {evidence.positive_label!r}"
+    growth = max(1, total - spread.units) / spread.units
+    further = math.ceil(rows * growth)
+    groups = math.ceil(evidence.clusters * growth) if 0 < evidence.clusters < evidence.examples else None
+    anew = None if fresh is None else math.ceil(rows * fresh / spread.units)
+    settles = _settles(math.ceil(spread.n * growth), further, groups, metric, spread.n < evidence.examples, evidence)
+    return _GateAnswer("inconclusive", f"{doubt}; {settles}", _Doubt(further, groups, anew))
+
+
+def _settles(counted: int, rows: int, groups: int | None, metric: Metric, some_count: bool, evidence: Evidence) -> str:
+    if groups is not None:
+        return f"about {groups:,} further groups would (some {rows:,} test rows, at the present size of groups)"
+    if not some_count:
+        return f"about {rows:,} further test examples would"
+    label = f"labelled {evidence.positive_label!r}"
     kind = f"not {label}" if metric.name == "specificity" else label
     if evidence.positive_label is None:
         kind = "of the kind that it counts"
-    more = f"{needed:,} further test examples {kind} (about {rows:,} further test rows at the present share)"
-    return _GateAnswer("inconclusive", f"{doubt}; {more} would", rows)
+    return f"{counted:,} further test examples {kind} (about {rows:,} further test rows at the present share) would"
 
 
 def _at_most(gate: Gate, evidence: Evidence) -> _GateAnswer:
@@ -244,6 +414,10 @@ def _at_most(gate: Gate, evidence: Evidence) -> _GateAnswer:
         return _GateAnswer("inconclusive", f"{name} was not measured")
     if name == "p95_latency_ms":
         return _latency(row, value, most)
+    if name == "usd_per_1k" and row.usd_interval is not None and row.usd_interval[0] <= most < row.usd_interval[1]:
+        return _GateAnswer(
+            "inconclusive", f"{name} {_span(value, row.usd_interval)}: cannot tell whether within {most:.4g}"
+        )
     outcome: Outcome = "pass" if value <= most else "fail"
     return _GateAnswer(outcome, f"{name} {value:.4g} {'within' if outcome == 'pass' else 'over'} {most:.4g}")
 
@@ -255,6 +429,12 @@ def _latency(row: Row, value: float, most: float) -> _GateAnswer:
     stated = f"p95 latency {value:.3g} ms ({low:.3g} to {high:.3g}) on {row.device}"
     if high <= most:
         return _GateAnswer("pass", f"{stated}: within {most:g} ms")
+    if low > most and row.busy is not None and row.busy > BUSY:
+        return _GateAnswer(
+            "inconclusive",
+            f"{stated}: over {most:g} ms, but this machine was busy: other work delayed about {row.busy:.0%} of the "
+            "answers. Evaluate again when it is free",
+        )
     outcome: Outcome = "fail" if low > most else "inconclusive"
     return _GateAnswer(
         outcome, f"{stated}: {'over' if outcome == 'fail' else 'cannot tell whether within'} {most:g} ms"
@@ -309,9 +489,9 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if worst is None or len(judged) < len(found):
         unknown = ", ".join(repr(each.value[:64]) for each in found if each not in judged)
         return _GateAnswer("inconclusive", f"cannot tell '{claim}': {unknown} gives no interval; {stated}")
-    needed = more_needed(worst.n, worst.standard_error, worst.gain + margin, evidence.level)
-    rows = None if needed is None else in_rows(needed, worst.n / max(1, evidence.examples))
-    return _GateAnswer("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} examples", rows)
+    spread = _Spread(worst.n, worst.clusters or worst.n, worst.standard_error, worst.gain + margin)
+    doubt = _undecided("", metric, spread, evidence).needed
+    return _GateAnswer("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} examples", doubt)
 
 
 _RULES: dict[str, Callable[[Gate, Evidence], _GateAnswer]] = {
@@ -325,11 +505,14 @@ def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
     outcomes = {result.outcome for result in results}
     verdict: Verdict = "hold" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "promote"
     order = ("fail", "inconclusive", "pass")
-    needed = [r.needed_examples for r in results if r.needed_examples is not None and r.outcome == "inconclusive"]
+    doubts = [result for result in results if result.outcome == "inconclusive"] if verdict == "inconclusive" else []
+    needed = [result.needed_examples for result in doubts if result.needed_examples is not None]
+    groups = [result.needed_groups for result in doubts if result.needed_groups is not None]
     return Decision(
         verdict=verdict,
         reasons=tuple(result.reason for result in sorted(results, key=lambda result: order.index(result.outcome))),
-        needed_examples=max(needed) if needed and verdict == "inconclusive" else None,
+        needed_examples=max(needed, default=None),
+        needed_groups=max(groups, default=None),
         candidate=evidence.candidate.model,
         baseline=evidence.baseline.model,
         gates=tuple(results),
@@ -351,12 +534,19 @@ def _rival(evidence: Evidence) -> str:
     """The baseline in words."""
     if evidence.baseline.model != CONSTANT:
         return evidence.baseline.model
-    numbers = "regression" in find_metric(evidence.metric).families
-    return f"always answering the {'mean' if numbers else 'most frequent label'}"
+    metric = find_metric(evidence.metric)
+    if "regression" in metric.families:
+        return f"always answering the {_MIDDLES.get(metric.name, 'mean')}"
+    if "forecasting" in metric.families:
+        return "repeating the last step or period"
+    if metric.name in ("f1", "recall", "precision") and evidence.positive_label is not None:
+        return f"always answering {evidence.positive_label!r}"
+    if "classification" in metric.families:
+        return "always answering the most frequent label"
+    return "the best answer that is the same for all"
 
 
-def _is_cheaper(candidate: Row, baseline: Row) -> bool:
-    return candidate.usd_per_1k is not None and baseline.usd_per_1k is not None and is_dearer(baseline, candidate)
+_MIDDLES = {"mae": "median", "mape": "weighted median", "median_ae": "middle of the shortest half"}
 
 
 def _cost(row: Row) -> float:
@@ -375,18 +565,15 @@ def _usd(row: Row) -> str:
     usd = row.usd_per_1k
     if usd is None:
         return "an unknown price"
-    if 0 < usd < _LEAST_USD:
-        return f"under ${_LEAST_USD} per 1,000"
+    if 0 < usd < LEAST_USD:
+        return f"under ${LEAST_USD} per 1,000"
     return f"${usd:,.0f} per 1,000" if usd >= 1000 else f"${usd:.3g} per 1,000"
 
 
 def _prices(candidate: Row, baseline: Row) -> str:
-    """Both; where rounding hides which is the dearer one, with how many times as much the candidate costs."""
-    shown = (_usd(candidate), _usd(baseline))
-    times = ""
-    if shown[0] == shown[1] and candidate.usd_per_1k and baseline.usd_per_1k:
-        times = f", {candidate.usd_per_1k / baseline.usd_per_1k:.2g} times as much"
-    return f"{shown[0]} against {shown[1]}{times}"
+    known = ratio(candidate, baseline)
+    times = f", {known[0]:.3g} to {known[1]:.3g} times as much" if known else ""
+    return f"{_usd(candidate)} against {_usd(baseline)}{times}"
 
 
 def _why(note: str) -> str:
@@ -424,7 +611,7 @@ def slice_gains(
         low, high = sorted((metric.sign * usual.low, metric.sign * usual.high))
         highest = max(metric.sign * strict.low, metric.sign * strict.high)
         gain = metric.sign * usual.delta
-        found.append(SliceGain(value, len(places), gain, low, high, highest, usual.standard_error))
+        found.append(SliceGain(value, len(places), gain, low, high, highest, usual.standard_error, usual.clusters))
     return found
 
 

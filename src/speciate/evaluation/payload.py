@@ -7,8 +7,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judges.judge_plan import Judge
-from speciate.evaluation.reports.report import Suite
+from speciate.evaluation.reports.report import Role, Suite, SuiteChange
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import UseCase
 from speciate.vocabulary import Family, find_task
@@ -44,8 +45,16 @@ class EvaluationPayload(BaseModel):
     """Of the use case, that the dataset is."""
     unseen: tuple[str, ...] = ()
     """Warnings of the dataset's report about labels that the split lacks."""
-    looks: int = 0
-    """Earlier evaluations of the use case on this suite."""
+    earlier: LooksOnRows = LooksOnRows()
+    """What these rows were asked before."""
+    suite_change: SuiteChange | None = None
+    """Against the rows that the use case stands on."""
+    reference_column: str | None = None
+    """Of the stored rows; None where references lie in the media."""
+    roles: dict[str, Role] = {}
+    """Model -> what it is here. Candidates get a verdict; only they make the intervals wider."""
+    remarks: tuple[str, ...] = ()
+    """About the suite, for the report's notes."""
     latency: bool = True
     seed: int = 0
     prompt: Prompt = Prompt()

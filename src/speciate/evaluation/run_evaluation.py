@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from speciate.datasets.loading.loader import Example, load_examples
+from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.evaluation import answer_cache
+from speciate.evaluation import answer_cache, judged_rows, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.evaluated_models import EvaluatedModel
@@ -27,7 +27,7 @@ from speciate.evaluation.judges.judge import JudgeCase, judge_answers
 from speciate.evaluation.metrics import alone, averaged, judged
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, check_answer
-from speciate.evaluation.predictors.by_source import predict
+from speciate.evaluation.predictors.by_source import measure_costs, predict, stay_loaded
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
 from speciate.jobs.run import Run
@@ -35,11 +35,12 @@ from speciate.tasks.example_targets import evaluation_examples, is_label, settle
 from speciate.tasks.families.anomaly import ANOMALY, NORMAL
 from speciate.tasks.families.ordinal import rank_labels
 from speciate.tasks.task import TaskExample, TaskTerms
-from speciate.vocabulary import Metric, find_metric
+from speciate.vocabulary import Family, Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
 UNSCORED = "unscored.parquet"
 _PREVIEW = 300
+_WITH_LABELS: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
 _LEARNED = ("train", "validation")
 
 
@@ -66,6 +67,9 @@ def run(run: Run) -> dict[str, Any]:
         )
         for model_answers in all_answers
     ]
+    if payload.use_case and payload.no_decision is None and _all_alike(examples):
+        why = f"all {len(examples)} rows of {payload.shown} are the same example, so that nothing tells models apart"
+        payload = payload.model_copy(update={"no_decision": why})
     notes = _notes(payload, suite, entries, all_answers)
     extra_scores = _extra_scores(run, payload, suite, all_answers)
     if payload.scoring is not None:
@@ -77,6 +81,10 @@ def run(run: Run) -> dict[str, Any]:
     report = build(_question(payload), entries, _clusters(examples), notes, _slices(payload, examples, references))
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
     _write(run.outputs, payload, suite, all_answers, entries)
+    judged = suites.read_suite(
+        run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles
+    )
+    answer_cache.write_table(judged_rows.as_table(judged), run.outputs / judged_rows.FILE)
     if unscored := [each for scores in extra_scores for each in scores.unscored]:
         table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
         answer_cache.write_table(table, run.outputs / UNSCORED)
@@ -120,7 +128,9 @@ def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[Mod
             run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress
         )
         all_answers.append(_check_answers(predict(request), payload))
-    return all_answers
+        if not stay_loaded(all_answers):
+            all_answers = measure_costs(all_answers, payload)
+    return measure_costs(all_answers, payload)
 
 
 def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> ModelAnswers:
@@ -263,8 +273,10 @@ def _question(payload: EvaluationPayload) -> Question:
         payload.use_case,
         payload.no_decision,
         payload.seed,
-        payload.looks,
+        payload.earlier,
         payload.suite,
+        payload.suite_change,
+        frozenset(name for name, role in payload.roles.items() if role != "candidate"),
     )
 
 
@@ -295,13 +307,21 @@ def _clusters(examples: Sequence[Example]) -> Codes:
     return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
+def _all_alike(examples: Sequence[Example]) -> bool:
+    """Looks no further than to the first that differs."""
+    first = media_digest(examples[0].media)
+    return all(media_digest(example.media) == first for example in examples[1:])
+
+
 def _notes(
     payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
 ) -> list[str]:
-    notes, count = list(payload.unseen), len(suite.examples)
+    notes, count = [*payload.unseen, *(f"{remark}." for remark in payload.remarks)], len(suite.examples)
     if suite.unlabelled:
         reference = payload.target_column or "a true answer"
         notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
+    if len(alike := {str(reference) for reference in suite.references}) == 1 and payload.family in _WITH_LABELS:
+        notes.append(f"All {count} examples have the label {next(iter(alike))!r}: always answering it is right.")
     if any(evaluated_model.source == "constant" for evaluated_model in payload.models) and not suite.training:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:

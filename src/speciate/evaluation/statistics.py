@@ -34,6 +34,14 @@ _CHUNK_CELLS = 2_000_000
 """Of weights held at once: 16 MB."""
 _NEAR_AN_END = 5
 _NO_SPREAD = 1e-9
+_MOST_UNDEFINED = 0.05
+UNDEFINED_ON = "undefined on"
+"""In a method: the interval rests on the other resamples, and no verdict rests on it."""
+LEAST_UNITS = 20
+"""Independent examples below which no standard error is relied on to plan with."""
+MOST_UNITS = 10_000_000
+"""Beyond this nobody collects: no number of examples settles it."""
+_STEPS = 50
 
 
 class Estimate(NamedTuple):
@@ -78,6 +86,27 @@ def minimum_detectable_effect(
 ) -> float:
     """The smallest true difference that a test of this precision finds with probability `power` (Bloom 1995)."""
     return (_critical(degrees, level) + _t_quantile(degrees, power)) * standard_error
+
+
+def units_needed(
+    units: int, standard_error: float, distance: float, level: float = LEVEL, power: float = POWER
+) -> int | None:
+    """Independent units with which an estimate that stays `distance` from a bound shows on which side the true value
+    lies. `units` of them gave this standard error, which shrinks with the root of their number.
+
+    The smallest C with (t(C - 1, level) + t(C - 1, power)) * standard_error * sqrt(units / C) <= distance, and never
+    fewer than 20: a standard error of a few units says little of their spread. None where no number settles it.
+    """
+    if units < 1 or not math.isfinite(standard_error) or standard_error < 0 or not 0 < distance < math.inf:
+        return None
+    total = float(LEAST_UNITS)
+    for _ in range(_STEPS):
+        quantiles = _critical(total - 1, level) + _t_quantile(total - 1, power)
+        following = max(float(LEAST_UNITS), units * (quantiles * standard_error / distance) ** 2)
+        if abs(following - total) < 0.5:
+            break
+        total = following
+    return math.ceil(following) if following <= MOST_UNITS else None
 
 
 def _two_sided(statistic: float, degrees: float) -> float:
@@ -302,8 +331,9 @@ def bootstrap(resampled: Resampled, level: float = LEVEL, *, share: bool = False
     clusters: in place of a normal quantile that of t, times sqrt(C / (C - 1)) (Hesterberg 2015, section 3.4).
 
     Resamples on which the statistic is undefined (NaN: a label was not drawn) are left out; with fewer than half of
-    them left there is no interval. A `share` (between 0 and 1) within five clusters of either end, where resamples
-    hardly vary, gets an interval at least as wide as Wilson's with a cluster for an example.
+    them left there is no interval, and where more than 5 % are left out the method says so. A `share` (between 0 and 1)
+    within five clusters of either end, where resamples hardly vary, gets an interval at least as wide as Wilson's with
+    a cluster for an example.
     """
     value, clusters = resampled.value, resampled.clusters
     drawn = resampled.drawn[np.isfinite(resampled.drawn)]
@@ -317,7 +347,7 @@ def bootstrap(resampled: Resampled, level: float = LEVEL, *, share: bool = False
         ends = wilson(min(1.0, max(0.0, value)) * clusters, clusters, critical)
         low, high, method = min(low, ends[0]), max(high, ends[1]), "bootstrap_bca, wilson"
         error = max(error, (high - low) / (2 * critical))
-    return Estimate(value, low, high, error, clusters, clusters, method)
+    return Estimate(value, low, high, error, clusters, clusters, _with_undefined(method, resampled))
 
 
 def _no_interval(resampled: Resampled) -> str | None:
@@ -326,6 +356,12 @@ def _no_interval(resampled: Resampled) -> str | None:
         return "too_few_clusters"
     defined = np.isfinite(resampled.drawn).sum()
     return "undefined" if not math.isfinite(resampled.value) or 2 * defined < resampled.drawn.size else None
+
+
+def _with_undefined(method: str, resampled: Resampled) -> str:
+    """The method with the share of resamples that it leaves out, where that is more than an interval of 95 % bears."""
+    share = 1 - float(np.isfinite(resampled.drawn).mean())
+    return f"{method}, {UNDEFINED_ON} {share:.0%} of resamples" if share > _MOST_UNDEFINED else method
 
 
 def _bca_levels(resampled: Resampled, drawn: Floats, left_out: Floats, level: float) -> tuple[float, float]:
@@ -375,7 +411,8 @@ def bootstrap_difference(
     p_value = _two_sided(delta / error, degrees)
     return Difference(
         delta, max(-bound, delta - half), min(bound, delta + half), p_value, error,
-        minimum_detectable_effect(error, degrees, level), clusters, clusters, "jackknife_t",
+        minimum_detectable_effect(error, degrees, level), clusters, clusters,
+        _with_undefined("jackknife_t", difference),
     )  # fmt: skip
 
 

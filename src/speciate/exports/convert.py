@@ -16,6 +16,7 @@ from speciate.datasets import versions as datasets
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import evaluate
 from speciate.evaluation.evaluate import EvaluateSpec
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import exportable
 from speciate.exports.export_gates import Quantize
@@ -139,7 +140,7 @@ def _evaluation_of_parent(
     return task.model_copy(
         update={
             "models": (parent.model_copy(update={"learned_from": ()}),), "use_case": None, "candidate": None,
-            "no_decision": "an export is compared with its parent alone", "looks": 0,
+            "no_decision": "an export is compared with its parent alone", "earlier": LooksOnRows(),
         }
     )  # fmt: skip
 

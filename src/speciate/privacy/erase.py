@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.content_hash import pack_lanes, unpack_lanes
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
+from speciate.evaluation import suites
 from speciate.jobs.engine import measure_capacity
 from speciate.jobs.folder import RunFolder, write_whole
 from speciate.jobs.job import Job, Resources
@@ -206,6 +207,7 @@ def commit(tx: Transaction, job: Job, collected: CollectedErase) -> dict[str, An
     for other in ended:
         tx.execute(_FORGET_PLAN, [other.id])  # a retry resolves the versions as they are now
     purge_catalog.redact_catalog(tx, erased.texts)
+    suites.forget(tx, erased.texts)
     for name in names:
         tx.event(f"dataset:{name}", "dataset.purged", {"job": job.parent or job.id})
     exports = [other for other in ended if other.kind == "export" and other.named]

@@ -10,9 +10,10 @@ checks demand of the decision:
 
 A canary (`canary_percent`) needs the same: its clients get answers from it alone.
 
-The policy is the settings': a spec can ask for a person where they would not, never the other way. A version that was
-taken back after its decision always needs one, and so does one that passed only after its requirements were loosened.
-A named person may override what stands against it, on a terminal alone (`override`).
+What speaks for and against it is in evidence.py. The policy is the settings': a spec can ask for a person where they
+would not, never the other way. A version that was taken back after its decision always needs one, and so do one that
+passed only after its requirements were loosened, and one that was judged on another suite. A named person may override
+what stands against it, on a terminal alone (`override`).
 """
 
 from __future__ import annotations
@@ -25,19 +26,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
 from speciate.errors import Call, Code, SpeciateError
-from speciate.evaluation import decisions
 from speciate.evaluation.decisions import StoredDecision
-from speciate.evaluation.reports.report import GateResult
 from speciate.faults import fault
 from speciate.governance import approval_keys, approvals
 from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
-from speciate.models.model_card import EXPORT, ModelCard
 from speciate.promotion import aliases
-from speciate.refs import dataset_ref, model_ref
+from speciate.promotion.evidence import (
+    PromoteSpec,
+    check_task,
+    decision_of,
+    next_calls,
+    objections,
+    objections_to,
+    percent_of,
+    reasons_for_person,
+)
+from speciate.refs import model_ref
 from speciate.settings import Settings
-from speciate.use_cases import UseCase
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -58,6 +65,8 @@ class PromotionResult(BaseModel):
     audit: str | None = None
     """Hash of the audit row."""
     canary_percent: float | None = None
+    next: tuple[dict[str, Any], ...] = ()
+    """Calls `{tool, arguments}` that would settle a refusal."""
     approval: dict[str, Any] | None = None
     """`{id, expires, how}` of the question to a person."""
 
@@ -102,20 +111,57 @@ def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dic
     return _decide(tx, spec, settings).document()
 
 
-def _decide(tx: Transaction, spec: PromoteSpec, settings: Settings) -> PromotionResult:
-    """If the version is in production already, nothing moves and nobody is asked, whatever the policy says."""
+class Ruling(NamedTuple):
+    """What a promotion comes to: made before anything is written, so a dry run says exactly what the call would do."""
+
+    spec: PromoteSpec
+    """With the version that its model means."""
+    state: Literal["unchanged", "applied", "needs_approval", "refused"]
+    found: StoredDecision | None
+    reasons: tuple[str, ...] = ()
+    next: tuple[Call, ...] = ()
+
+
+def rule(tx: Transaction, spec: PromoteSpec, settings: Settings) -> Ruling:
+    """Writes nothing. If the version is in production already, nothing moves and nobody is asked, whatever the policy
+    says. Raises CONFLICT if another version serves than the caller believed."""
     aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
     spec = spec.model_copy(update={"model": _resolve_version(tx, spec.model)})
     decision = decision_of(tx, spec)
     if not spec.is_canary and (standing := _already_in_place(tx, spec)):
-        return _unchanged(spec, decision, standing)
-    if decision is None:
-        return _refused(None, [no_decision_reason(tx, spec)])
-    if reasons := reasons_against(tx, spec, decision):
-        return _refused(decision, reasons)
+        return Ruling(spec, "unchanged", decision, (standing,))
+    against = objections_to(tx, spec, decision)
+    if decision is None or against:
+        return Ruling(spec, "refused", decision, tuple(each.reason for each in against), next_calls(against))
     if whys := reasons_for_person(tx, spec, decision, settings):
-        return _request_approval(tx, spec, decision, whys, settings.approval_hours)
-    return _apply(tx, spec, decision, settings, approved_by=None)
+        return Ruling(spec, "needs_approval", decision, tuple(whys))
+    if standing := _already_in_place(tx, spec):
+        return Ruling(spec, "unchanged", decision, (standing,))
+    return Ruling(spec, "applied", decision)
+
+
+def _decide(tx: Transaction, spec: PromoteSpec, settings: Settings) -> PromotionResult:
+    ruling = rule(tx, spec, settings)
+    if ruling.state == "unchanged":
+        return _unchanged(ruling.spec, ruling.found, ruling.reasons[0])
+    if ruling.found is None or ruling.state == "refused":
+        return _refused(ruling)
+    if ruling.state == "needs_approval":
+        return _request_approval(tx, ruling.spec, ruling.found, list(ruling.reasons), settings.approval_hours)
+    return _apply(tx, ruling.spec, ruling.found, settings, approved_by=None)
+
+
+def dry_run(workspace: Workspace, spec: PromoteSpec) -> PromotionResult:
+    """What the promotion would come to now; changes nothing."""
+    ruling = workspace.database.transact(lambda tx: rule(tx, spec, workspace.settings))
+    if ruling.state == "refused":
+        return _refused(ruling)
+    return PromotionResult(
+        state="applied" if ruling.state == "unchanged" else ruling.state,
+        decision=_decision_summary(ruling.found),
+        to=ruling.spec.model,
+        reasons=ruling.reasons or ("It would be applied at once.",),
+    )
 
 
 def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
@@ -126,10 +172,16 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
     spec = PromoteSpec.model_validate(arguments)
     aliases.check_expected(aliases.read(tx, spec.use_case), spec.use_case, spec.expected_current)
     decision = decision_of(tx, spec)
-    reasons = reasons_against(tx, spec, decision) if decision else ["The decision is gone."]
-    if decision is None or reasons:
-        raise SpeciateError(Code.REFUSED, " ".join(reasons), "Evaluate the model again, then ask for its promotion.")
+    against = objections_to(tx, spec, decision)
+    if decision is None or against:
+        raise SpeciateError(Code.REFUSED, " ".join(each.reason for each in against), next=next_calls(against))
     return _apply(tx, spec, decision, None, approved_by=by).document()
+
+
+def refusal(found: PromotionResult) -> SpeciateError:
+    """A refused promotion as the error that a caller gets."""
+    calls = [Call(each["tool"], each["arguments"]) for each in found.next]
+    return SpeciateError(Code.REFUSED, " ".join(found.reasons), next=calls)
 
 
 def override(
@@ -187,12 +239,20 @@ def _resolve_version(tx: Transaction, model: str) -> str:
 
 
 def _decision_summary(found: StoredDecision | None) -> dict[str, Any] | None:
-    shown = {"id", "verdict", "reasons", "needed_examples", "dataset", "n", "interval", "level", "looks"}
+    shown = {
+        "id", "verdict", "reasons", "needed_examples", "needed_groups", "dataset", "n", "interval", "level", "looks",
+        "earlier_candidates", "suite_change",
+    }  # fmt: skip
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
 
 
-def _refused(found: StoredDecision | None, reasons: list[str]) -> PromotionResult:
-    return PromotionResult(state="refused", decision=_decision_summary(found), reasons=tuple(reasons))
+def _refused(ruling: Ruling) -> PromotionResult:
+    return PromotionResult(
+        state="refused",
+        decision=_decision_summary(ruling.found),
+        reasons=ruling.reasons,
+        next=tuple(call.document() for call in ruling.next),
+    )
 
 
 def _request_approval(
@@ -271,222 +331,4 @@ def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, An
     return _Move(moved.before, moved.audit.hash, None)
 
 
-class PromoteSpec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    use_case: str
-    model: str
-    evaluation: str | None = None
-    decision: str | None = None
-    """Default: the newest decision on this model, of `evaluation` where that is given."""
-    expected_current: str | None = None
-    """The version believed to serve, or 'nothing'. None: only the decision's baseline is compared."""
-    actor: str = "unknown"
-    note: str = ""
-    propose: bool = False
-    """Ask a person also where the policy is automatic."""
-    canary_percent: float = Field(100, gt=0, le=100)
-    """Share of the requests that it shall answer, beside what is in production; 100: all of them."""
-
-    @property
-    def is_canary(self) -> bool:
-        return self.canary_percent < 100
-
-
 KIND = Kind(name="promote", spec=PromoteSpec, plan=plan, act=act)
-
-
-_ROLLED_BACK = """
-SELECT count(*) FROM audit WHERE use_case = ? AND action IN ('rollback', 'canary_end') AND before = ? AND stamp >= ?
-"""
-_HELD_BACK = """
-SELECT DISTINCT use_case_version FROM decisions
-WHERE use_case = ? AND candidate = ? AND verdict = 'hold' AND use_case_version < ? ORDER BY 1 DESC
-"""
-_WAITING_VERSION = "SELECT max(version) FROM use_cases WHERE name = ? AND version > ? AND state = 'needs_approval'"
-_MOST_GATES = 3
-"""Missed gates in a message; the decision has all."""
-
-
-def check_task(use_case: UseCase, task: str | None, model: str) -> None:
-    """Raise INVALID where a model does something else than the use case asks for."""
-    if task is not None and task != use_case.task:
-        raise SpeciateError(
-            Code.INVALID,
-            f"{model!r} is for {task}, but {use_case.name!r} asks for {use_case.task}: it cannot serve it.",
-            f"Call specialize(use_case={use_case.name!r}, ...) for a model of this task, or "
-            f"search_models(use_case={use_case.name!r}).",
-        )
-
-
-def objections(tx: Transaction, spec: PromoteSpec) -> list[str]:
-    """What stands against a promotion and a person would override: empty where nothing does."""
-    decision = decision_of(tx, spec)
-    return reasons_against(tx, spec, decision) if decision else [no_decision_reason(tx, spec)]
-
-
-def decision_of(tx: Transaction, spec: PromoteSpec) -> StoredDecision | None:
-    if spec.decision:
-        return decisions.get(tx, spec.decision)
-    return decisions.newest(tx, spec.use_case, spec.model, spec.evaluation)
-
-
-def reasons_against(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
-    """Why these decisions do not let this model serve; empty where they do: on the core suite, and on each further."""
-    reasons = [
-        *_canary_objections(tx, spec),
-        *missing_export_evidence(tx, spec.model),
-        *_decision_objections(tx, spec, found),
-    ]
-    for suite in use_cases.get(tx, spec.use_case).suites.further:
-        other = decisions.newest(tx, spec.use_case, spec.model, suite=suite)
-        if other is None:
-            reasons.append(
-                f"Nothing was decided on the {suite} suite of {spec.use_case}: call evaluate_models("
-                f"models=['{spec.model}'], use_case='{spec.use_case}', suite='{suite}')."
-            )
-        else:
-            reasons += [f"On the {suite} suite: {reason}" for reason in _decision_objections(tx, spec, other)]
-    return reasons
-
-
-def no_decision_reason(tx: Transaction, spec: PromoteSpec) -> str:
-    """Without a core suite the call names the dataset that the use case has decided on before: it needs one."""
-    on = ""
-    if use_cases.get(tx, spec.use_case).suites.core is None:
-        first = decisions.first_dataset(tx, spec.use_case)
-        ref = dataset_ref(first) if first else None
-        on = f", dataset='{ref.name}:{ref.split or 'test'}'" if ref else ", dataset='NAME'"
-    return (
-        f"No decision of {spec.use_case} on {spec.model} was found; evaluate it first: call "
-        f"evaluate_models(models=['{spec.model}'], use_case='{spec.use_case}'{on})."
-    )
-
-
-def _canary_objections(tx: Transaction, spec: PromoteSpec) -> list[str]:
-    """Why it cannot be a canary, where it shall be one."""
-    if not spec.is_canary:
-        return []
-    current = aliases.read(tx, spec.use_case)
-    if current is None:
-        return [
-            f"Nothing is in production for {spec.use_case}, so there is nothing for a canary to stand beside: call "
-            f"promote_model(use_case='{spec.use_case}', model='{spec.model}') without canary_percent."
-        ]
-    return [f"{spec.model} is in production already, with all requests."] if current.model == spec.model else []
-
-
-def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
-    decision, against = found.decision, []
-    if (found.use_case, decision.candidate) != (spec.use_case, spec.model):
-        against.append(
-            f"Decision {decision.id} is about {decision.candidate} for {found.use_case}, "
-            f"not about {spec.model} for {spec.use_case}."
-        )
-    if decision.verdict != "promote":
-        against.append(f"The verdict of decision {decision.id} is {decision.verdict}{_missed_gates(tx, spec, found)}.")
-    version = use_cases.get(tx, spec.use_case).version
-    if found.use_case_version != version:
-        against.append(
-            f"Decision {decision.id} judged {spec.use_case} version {found.use_case_version}, "
-            f"but its requirements are now version {version}."
-        )
-    current = aliases.read(tx, spec.use_case)
-    if current and current.model not in (decision.baseline, spec.model):
-        against.append(
-            f"Decision {decision.id} compared with {_describe_baseline(decision.baseline)}, "
-            f"but {current.model} serves now; evaluate again."
-        )
-    return against
-
-
-def _missed_gates(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> str:
-    """Which gates did not hold, and the calls that lead on from there."""
-    missed = [gate for gate in found.decision.gates if gate.outcome != "pass"]
-    if not missed:
-        return ""
-    missed.sort(key=lambda gate: gate.outcome != "fail")
-    calls = dict.fromkeys(_next_call(gate, spec, found) for gate in missed[:_MOST_GATES])
-    waiting = tx.execute(_WAITING_VERSION, [spec.use_case, found.use_case_version])[0][0]
-    if waiting is not None:
-        calls[f"version {waiting} of {spec.use_case}, which asks for less, waits for a person: list_approvals()"] = None
-    told = "; ".join(gate.reason for gate in missed[:_MOST_GATES])
-    return f": {told}. Next: {'; '.join(calls)}"
-
-
-def _next_call(gate: GateResult, spec: PromoteSpec, found: StoredDecision) -> str:
-    if gate.gate.rule == "unseen":
-        return (
-            "judge it on examples that it has not learned from, or train it again without them: "
-            f"specialize(use_case='{spec.use_case}', ...)"
-        )
-    if gate.gate.rule == "license":
-        return f"begin with a base model whose licence is allowed: search_models(use_case='{spec.use_case}')"
-    return f"describe_evaluation(evaluation='{found.evaluation}')"
-
-
-def _describe_baseline(baseline: str) -> str:
-    return f"the most frequent answer ({baseline})" if baseline == use_cases.CONSTANT else baseline
-
-
-def reasons_for_person(tx: Transaction, spec: PromoteSpec, found: StoredDecision, settings: Settings) -> list[str]:
-    """Why a person must agree; empty where the gates are enough."""
-    if _asks_for_less(tx, spec):
-        return []
-    of = f"the use case {spec.use_case}" if spec.use_case in settings.policies else "this workspace"
-    whys = [f"The policy of {of} asks for a person."] if settings.policy_of(spec.use_case) != "auto" else []
-    if spec.propose:
-        whys.append("The caller asked for a person.")
-    if tx.execute(_ROLLED_BACK, [spec.use_case, spec.model, found.created]) != [(0,)]:
-        whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
-    return [*whys, *_loosened(tx, spec)]
-
-
-def _asks_for_less(tx: Transaction, spec: PromoteSpec) -> bool:
-    """Whether it is a canary already, with no smaller share."""
-    canary = aliases.read(tx, spec.use_case, aliases.CANARY)
-    return bool(spec.is_canary and canary and canary.model == spec.model and spec.canary_percent <= percent_of(canary))
-
-
-def percent_of(canary: aliases.Alias) -> float:
-    """Percent of the requests."""
-    return canary.percent or 0.0
-
-
-def _loosened(tx: Transaction, spec: PromoteSpec) -> list[str]:
-    """Whether this very model was held back by requirements that were loosened since."""
-    now = use_cases.get(tx, spec.use_case)
-    for (version,) in tx.execute(_HELD_BACK, [spec.use_case, spec.model, now.version]):
-        if paths := use_cases.loosenings(use_cases.get(tx, spec.use_case, version), now):
-            return [
-                f"Version {version} of {spec.use_case} held {spec.model} back, and asked for more than version "
-                f"{now.version} does ({', '.join(paths)}): whether that is good enough is for a person to say."
-            ]
-    return []
-
-
-_CARD = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
-_GATES = {"reload", "parity", "metric", "latency", "size"}
-
-
-def missing_export_evidence(tx: Transaction, ref: str) -> list[str]:
-    """Why the export `name@v3` may not carry an alias; empty for versions that are no exports.
-
-    Only its own record counts: its parent's decisions say nothing about it.
-    """
-    name, _, version = ref.partition("@v")
-    rows = tx.execute(_CARD, [name, int(version)]) if version.isdecimal() else []
-    return export_objections(ModelCard.model_validate_json(rows[0][0])) if rows else []
-
-
-def export_objections(card: ModelCard) -> list[str]:
-    if card.method != EXPORT:
-        return []
-    record: Mapping[str, Any] = card.recipe.get("export") or {}
-    outcomes = {gate["name"]: gate["outcome"] for gate in record.get("gates", ())}
-    missed = sorted(name for name in _GATES if outcomes.get(name) != "pass")
-    if not missed:
-        return []
-    return [
-        f"{card.ref} is an export, and its record does not show that these gates held: {', '.join(missed)}. Call "
-        f"export_model(model={record.get('parent', 'NAME')!r}, ...) again."
-    ]

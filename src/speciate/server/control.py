@@ -39,6 +39,7 @@ from speciate.models import registry, signature
 from speciate.predictions import label_queue
 from speciate.predictions.feedback import make_feedback
 from speciate.promotion import aliases, promote
+from speciate.promotion.evidence import PromoteSpec, objections
 from speciate.server.untrusted import clean_text
 from speciate.serving import deployments, record_feedback
 from speciate.serving.deployments import DeploymentKeeper
@@ -459,7 +460,7 @@ def _promotion(context: ControlContext, request: PromotionRequest) -> Answer:
     """What a person must see before overriding what stands against a promotion."""
     workspace = context.workspace
     spec = promote.resolve_model(workspace, _promote_spec(request))
-    seen = workspace.database.transact(lambda tx: promote.objections(tx, spec))
+    seen = workspace.database.transact(lambda tx: objections(tx, spec))
     serving = use_cases.serving(workspace.database, spec.use_case)
     return {"model": spec.model, "serving": serving, "objections": seen}
 
@@ -477,9 +478,9 @@ def _override(context: ControlContext, request: OverrideRequest, by: Person) -> 
     )
 
 
-def _promote_spec(request: PromotionRequest) -> promote.PromoteSpec:
+def _promote_spec(request: PromotionRequest) -> PromoteSpec:
     fields = request.model_dump(include={"use_case", "model", "canary_percent"}, exclude_none=True)
-    return promote.PromoteSpec.model_validate(fields)
+    return PromoteSpec.model_validate(fields)
 
 
 def _keys(context: ControlContext, request: Request) -> Answer:

@@ -279,9 +279,9 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
 
 
 def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
-    """A promotion leads to a person's answer or to the model's first one, a verdict to its evidence and, where it
-    is to promote, to that, a dataset to a look at it and to a model, a model to its evaluation: of a step of a larger
-    job that job sees to it."""
+    """A promotion leads to a person's answer, to the model's first one or to what would settle a refusal, a verdict to
+    its evidence and, where it is to promote, to that, a dataset to a look at it and to a model, a model to its
+    evaluation: of a step of a larger job that job sees to it."""
     if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
         return after_dataset(engine.workspace.database, dataset)
     if job.kind in _MAKE_MODELS and (model := result.get("model")):
@@ -293,6 +293,8 @@ def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[Ne
         return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
     if promotion.get("state") == "applied":
         return (NextAction(tool="predict", arguments={"use_case": job.use_case}),)
+    if promotion.get("next"):
+        return next_calls(promotion["next"])
     if evaluation := result.get("evaluation"):
         look = NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation})
         return (look, *_promotion(job, result)) if job.kind == "evaluate" else (look,)
@@ -301,11 +303,16 @@ def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[Ne
 
 def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
     """Where the verdict is to promote, and no further suite is to be asked first."""
-    candidate = (result.get("report") or {}).get("candidate")
-    passed = (result.get("decision") or {}).get("verdict") == "promote" and not result.get("further_suites")
-    if not (passed and candidate and job.use_case):
+    put_forward = {"candidate": (result.get("report") or {}).get("candidate"), **(result.get("decision") or {})}
+    passed = [
+        each["candidate"]
+        for each in (put_forward, *result.get("decisions", ()))
+        if each.get("verdict") == "promote" and each["candidate"] and ":" not in each["candidate"]  # an ensemble
+    ]
+    if not passed or result.get("further_suites") or not job.use_case:
         return ()
-    return (NextAction(tool="promote_model", arguments={"use_case": job.use_case, "model": candidate}),)
+    arguments = {"use_case": job.use_case, "model": passed[0], "evaluation": result["evaluation"]}
+    return (NextAction(tool="promote_model", arguments=arguments),)
 
 
 _DRAW = "speciate.training.networks.training_log:serve_curves"

@@ -91,11 +91,14 @@ class ConstantPredictor:
         return [self._answer(example) for example in examples]
 
 
-def constant(task: str, targets: Sequence[Any], terms: TaskTerms) -> Predictor:
-    """What is answered without a model, known from the training targets. `terms`: with the examples' modality."""
+def constant(task: str, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Predictor:
+    """What is answered without a model, known from the training targets: the best such answer by `metric`.
+
+    `terms`: with the examples' modality.
+    """
     family = find_task(task).family
     labels = tuple(sorted(set(targets))) if family == "classification" else ()
-    return ConstantPredictor(task, TASK_HEADS[family].baseline(targets, terms), labels)
+    return ConstantPredictor(task, TASK_HEADS[family].baseline(targets, terms, metric), labels)
 
 
 def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predictor:

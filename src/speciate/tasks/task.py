@@ -148,8 +148,9 @@ class TaskHead(Protocol):
         ...
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The answer without a model, which every model must beat: the most frequent label, the mean, the last step.
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
+        """The answer without a model, which every model must beat: of all that are the same for every example the best
+        by `metric` on the training targets; of forecasts the last step or period.
 
         `terms`: with the modality of the examples.
         """

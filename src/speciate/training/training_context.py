@@ -233,7 +233,8 @@ class TrainingContext:
     def _settings(self) -> dict[str, Any]:
         """What a task_head may depend on."""
         terms = self.payload.terms._replace(modality=self.payload.manifest.modality)
-        return self.payload.parameters.model_dump() | terms._asdict()
+        tuned = {"objective_metric": self.payload.objective.metric}
+        return self.payload.parameters.model_dump() | terms._asdict() | tuned
 
     def divisions(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
         if self.validation:

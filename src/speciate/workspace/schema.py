@@ -14,7 +14,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.workspace import filesystem
 
-VERSION = 6
+VERSION = 7
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -109,6 +109,18 @@ CREATE TABLE decisions (
     id VARCHAR PRIMARY KEY, use_case VARCHAR NOT NULL, use_case_version INTEGER NOT NULL, evaluation VARCHAR NOT NULL,
     candidate VARCHAR NOT NULL, baseline VARCHAR NOT NULL, verdict VARCHAR NOT NULL, evidence VARCHAR NOT NULL,
     created DOUBLE NOT NULL
+);
+
+-- Rows that evaluations judged, equal ones once (evaluation/judged_rows.py), and who judged which. `facet`: '' are the
+-- rows themselves with their references in `target`, `column:NAME` is what a column of answers said of them.
+CREATE TABLE suites (id VARCHAR PRIMARY KEY, size BIGINT NOT NULL, packed BLOB NOT NULL);
+CREATE TABLE judged_suites (
+    evaluation VARCHAR NOT NULL, facet VARCHAR NOT NULL, suite VARCHAR NOT NULL, target VARCHAR,
+    PRIMARY KEY (evaluation, facet)
+);
+-- Who was scored on them. `role`: candidate, baseline or incumbent.
+CREATE TABLE judged_models (
+    evaluation VARCHAR NOT NULL, model VARCHAR NOT NULL, role VARCHAR NOT NULL, PRIMARY KEY (evaluation, model)
 );
 
 -- The only mutable pointers. `generation` is what a compare-and-swap compares.
@@ -214,7 +226,22 @@ def _approval_keys(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-MIGRATIONS: dict[int, Migration] = {1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys}
+def _judged_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """6 -> 7: the rows that evaluations judged, and who was scored on them."""
+    connection.execute("CREATE TABLE suites (id VARCHAR PRIMARY KEY, size BIGINT NOT NULL, packed BLOB NOT NULL)")
+    connection.execute(
+        "CREATE TABLE judged_suites (evaluation VARCHAR NOT NULL, facet VARCHAR NOT NULL, suite VARCHAR NOT NULL, "
+        "target VARCHAR, PRIMARY KEY (evaluation, facet))"
+    )
+    connection.execute(
+        "CREATE TABLE judged_models (evaluation VARCHAR NOT NULL, model VARCHAR NOT NULL, role VARCHAR NOT NULL, "
+        "PRIMARY KEY (evaluation, model))"
+    )
+
+
+MIGRATIONS: dict[int, Migration] = {
+    1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys, 6: _judged_rows,
+}  # fmt: skip
 """Number n takes a catalog from version n to n + 1. Append only; a released migration never changes."""
 
 

@@ -88,3 +88,36 @@ def test_it_comes_back_from_json_and_the_baseline_gives_what_is_common() -> None
     assert MultiLabel.baseline(targets, TaskTerms())(EXAMPLE).output == ["a"]
     assert MultiLabel.baseline([["a"], ["b"], ["c"], []], TaskTerms())(EXAMPLE).output == ["a", "b", "c"]
     assert task_head.encode_targets([["b", "unseen"]]).tolist() == [[0, 1, 0]]
+
+
+def test_thresholds_follow_the_objective() -> None:
+    """Rare labels whose probabilities never reach a half: each gets its own threshold by the mean of the labels' F1."""
+    random = np.random.default_rng(5)
+    shares = np.array([0.5, 0.1, 0.03])
+    wanted = random.random((3000, 3)) < shares
+    scores = np.log(shares / (1 - shares)) + 1.5 * wanted + random.normal(size=wanted.shape)
+    found = {}
+    for metric in ("f1_micro", "f1_macro_labels", "hamming_loss"):
+        task_head = MultiLabel.fit([["a", "b", "c"]], {"objective_metric": metric}).calibrated(scores, wanted)
+        given = np.array([[name in one.output for name in "abc"] for one in task_head.predictions(scores)])
+        found[metric] = (
+            f1_score(wanted, given, average="micro"), f1_score(wanted, given, average="macro"), (wanted != given).mean()
+        )  # fmt: skip
+    assert max(found, key=lambda name: found[name][0]) == "f1_micro"
+    assert max(found, key=lambda name: found[name][1]) == "f1_macro_labels"
+    assert min(found, key=lambda name: found[name][2]) == "hamming_loss"
+    assert found["f1_macro_labels"][1] > found["f1_micro"][1] + 0.01
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer"),
+    [
+        ("f1_micro", ["a", "b"]),
+        ("f1_macro_labels", ["a", "b", "c"]),
+        ("hamming_loss", ["a"]),
+        ("subset_accuracy", ["a"]),
+    ],
+)
+def test_the_constant_answer_is_the_best_one_by_the_metric(metric: str, answer: list[str]) -> None:
+    targets = [["a"]] * 4 + [["a", "b"]] * 3 + [["b"]] * 1 + [["c"]] * 1
+    assert MultiLabel.baseline(targets, TaskTerms(), metric)(EXAMPLE).output == answer

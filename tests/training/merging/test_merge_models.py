@@ -21,6 +21,7 @@ from speciate.jobs.run import Run
 from speciate.lineage.model_report import model_report
 from speciate.models import registry
 from speciate.promotion import promote
+from speciate.promotion.evidence import PromoteSpec
 from speciate.refs import JobId
 from speciate.settings import Settings
 from speciate.tasks import predictor
@@ -214,7 +215,7 @@ def test_merges_can_be_merged_and_trained_on(tuned: Workspace) -> None:
 def test_a_merge_is_not_promoted_without_a_decision(tuned: Workspace) -> None:
     define(tuned, "triage", "tabular-classification", core="flowers@v1:test")
     merge_now(tuned, models=ALL, method="soup")
-    spec = promote.PromoteSpec(use_case="triage", model="merged@v1")
+    spec = PromoteSpec(use_case="triage", model="merged@v1")
     row = Job(id=JobId("job-p"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
     said = tuned.database.transact(lambda tx: promote.act(tx, spec, row, tuned.settings))
     assert said["state"] == "refused"

@@ -56,6 +56,7 @@ from speciate.datasets.splits import (
     assign_splits,
     audit_split,
     empty_split_warnings,
+    few_units_warnings,
     find_missing_labels,
     members_of,
     missing_label_warnings,
@@ -246,7 +247,7 @@ def finish_draft(
     made = not draft.brings_split
     whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
     report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
-    lacking = tuple(missing_label_warnings(report["missing_labels"]))
+    lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
     lacking += (*leak_warnings(report), *copy_warnings(table["reason"].to_pylist()))
     if not made:
         return FinishedDraft(table, report, lacking)
@@ -261,7 +262,8 @@ def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence
     """The report on the split of a whole version, from its usable rows."""
     usable = table.filter(_usable(table))
     members = members_of(usable, modality)
-    found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist())
+    numeric = pa.types.is_floating(table["label"].type)
+    found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist(), numeric=numeric)
     texts = texts_across(usable, inputs)
     return {
         "made_by": MADE if made else BROUGHT,

@@ -21,6 +21,7 @@ from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.metrics.metric import LARGEST
 from speciate.evaluation.payload import EvaluationPayload
+from speciate.evaluation.predictors.timing import TimedModel
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.task import Prediction, TaskExample
 from speciate.vocabulary import Family
@@ -216,3 +217,5 @@ class ModelAnswers(NamedTuple):
     served: tuple[str, ...] = ()
     """The model names that an endpoint reported; several, if it changed meanwhile."""
     notes: tuple[str, ...] = ()
+    timed: TimedModel | None = None
+    """A loaded model whose `cost` is still to be measured, by turns with the others."""

@@ -12,10 +12,11 @@ from typing import Any
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.environments import rollouts
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors import code, endpoint, inspect_log
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.memory_use import measure_memory
-from speciate.evaluation.predictors.timing import measure
+from speciate.evaluation.predictors.timing import TimedModel, measure_by_turns
 from speciate.models.language.causal_lm import transformers_folder
 from speciate.tasks.families.classification import as_label
 from speciate.tasks.language_predictor import LanguagePredictor
@@ -39,19 +40,44 @@ def predict_registered(request: PredictorRequest) -> ModelAnswers:
     answered = [example for example, answer in zip(request.examples, answers, strict=True) if answer.error is None]
     if not answered:
         return ModelAnswers(evaluated_model, (answers,))
-    cost = measure(predictor.predict, answered, task.usd_per_core_hour, latency=task.latency, seed=task.seed)
     notes: tuple[str, ...] = ()
     if isinstance(predictor, LanguagePredictor | VisionLanguagePredictor):
         notes = (f"{evaluated_model.name} is {predictor.how}.",)
     return ModelAnswers(
-        evaluated_model, (answers,), cost._replace(memory_mb=_measure_memory(request, path)), notes=notes
+        evaluated_model,
+        (answers,),
+        Cost(memory_mb=_measure_memory(request, path)),
+        notes=notes,
+        timed=TimedModel(predictor.predict, answered, task.usd_per_core_hour),
     )
+
+
+_TOGETHER_BYTES = 2_000_000_000
+"""Of weights that stay loaded until all models are measured by turns; beyond it each is measured by itself."""
+
+
+def stay_loaded(every: Sequence[ModelAnswers]) -> bool:
+    """Whether these models may be kept in memory for their costs to be measured by turns."""
+    return sum(4 * (one.evaluated_model.parameters or 0) for one in every if one.timed) <= _TOGETHER_BYTES
+
+
+def measure_costs(every: Sequence[ModelAnswers], task: EvaluationPayload) -> list[ModelAnswers]:
+    """The answers with the costs of those models that are loaded, measured by turns."""
+    waiting = [one.timed for one in every if one.timed is not None]
+    found = iter(measure_by_turns(waiting, latency=task.latency, seed=task.seed) if waiting else ())
+    return [
+        one if one.timed is None else one._replace(cost=next(found)._replace(memory_mb=one.cost.memory_mb), timed=None)
+        for one in every
+    ]
 
 
 def predict_constant(request: PredictorRequest) -> ModelAnswers:
     """The constant answer, the floor that every model must beat."""
     task = request.task
-    predictor = constant(task.task, request.training_targets, task.terms._replace(modality=task.dataset.modality))
+    terms = task.terms._replace(modality=task.dataset.modality)
+    if task.positive_label is not None:
+        terms = terms._replace(positive_label=task.positive_label)
+    predictor = constant(task.task, request.training_targets, terms, task.metrics[0])
     run = request.run
     ask = rollouts.with_rollouts(predictor.predict, request.examples, task.metrics, run.folders.root, run.folder.path)
     answers = [Answer(*prediction) for prediction in ask(request.examples)]
@@ -135,7 +161,11 @@ def predict_ensemble(request: PredictorRequest, ask_member: Callable[[PredictorR
     Each member's answers are cached under its own name, so a model that also takes part by itself is asked once. If
     one member has no answer, the others decide; if none has, the answer is an error.
     """
-    all_answers = [ask_member(request._replace(evaluated_model=member)) for member in request.evaluated_model.members]
+    all_answers = [
+        answers
+        for member in request.evaluated_model.members
+        for answers in measure_costs([ask_member(request._replace(evaluated_model=member))], request.task)
+    ]
     times = min(len(model_answers.repeats) for model_answers in all_answers)
     repeats = tuple(
         [

@@ -17,7 +17,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.environments import rollouts
 from speciate.evaluation.predictors.answering import AskModel, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.code_process import code_identity, pack
-from speciate.evaluation.predictors.timing import measure
+from speciate.evaluation.predictors.timing import TimedModel, measure_by_turns
 from speciate.sandbox import user_code
 from speciate.sandbox.client import NoAnswer, RestartingClient, SandboxClient
 from speciate.settings import in_force
@@ -42,7 +42,8 @@ def predict_code(asked: PredictorRequest) -> ModelAnswers:
         answered = [example for example, answer in zip(asked.examples, times[0], strict=True) if answer.error is None]
         if not (answered and task.latency):
             return ModelAnswers(evaluated_model, tuple(times))
-        return ModelAnswers(evaluated_model, tuple(times), measure(ask, answered, None, latency=True, seed=task.seed))
+        (cost,) = measure_by_turns([TimedModel(ask, answered, None)], latency=True, seed=task.seed)
+        return ModelAnswers(evaluated_model, tuple(times), cost)
 
 
 @contextlib.contextmanager

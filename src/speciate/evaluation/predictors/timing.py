@@ -1,45 +1,102 @@
 """What an answer costs: latency one example at a time on a warm model, and processor time in a batch.
 
-Latency is wall time, so it says which device it was measured on and is never compared across devices. Cost is
-processor time times a price per core-hour: other load on the machine slows the clock on the wall, but not this one.
+Cost is processor time times a price per core-hour. On a busy machine even processor time drifts, by a factor of two
+within minutes, so models are measured by turns: each turn measures all of them, in an order that alternates, and two
+are compared within turns. Latency is wall time, so it says which device it was measured on and is never compared across
+devices. Before each timing a piece of reference work is timed by both clocks: how often it waited for the processor
+says how many timings other work delayed, and so whether a p95 is that of a free machine.
+
 Nothing is read from the feature cache here: production has not seen its examples before either.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from speciate.datasets.loading.loader import Example
 from speciate.environment import cores
 from speciate.evaluation.compare_models import Cost
+from speciate.evaluation.cost_difference import interval_of_turns
 from speciate.evaluation.endpoints.pricing import usd_for
-from speciate.evaluation.predictors.answering import AskModel
 from speciate.evaluation.statistics import quantile_interval
+from speciate.tasks.task import Prediction
 
 _WARM_UP, _TIMINGS, _SECONDS, _BATCH = 3, 120, 10.0, 64
+_MOST_TURNS, _LEAST_TURNS, _TURN_SECONDS = 15, 5, 0.02
+"""Processor seconds of a turn, at least: what the clock can tell."""
+_SLOW_BATCH, _SLOW_TURNS = 0.5, 4.0
+"""Processor seconds beyond which a batch is cut, and of all turns of a model beyond which fewer are made."""
+_REFERENCE = 25_000
+"""Additions: about a millisecond."""
+_WAITED = 1.2
+"""Wall over processor time of reference work from which on it waited."""
 
 
-def measure(
-    ask: AskModel, examples: Sequence[Example], usd_per_core_hour: float | None, *, latency: bool, seed: int = 0
-) -> Cost:
-    """Costs of a loaded model, on examples drawn from those that it answers without an error.
+class TimedModel(NamedTuple):
+    """A loaded model with the examples that it answers without an error.
 
-    `usd_per_core_hour` None: it runs in another process, whose processor time is not known. At most 120 timings or 10
-    seconds; 72 are the fewest that bound a p95 from above.
+    `usd_per_core_hour` None: it runs in another process, whose processor time is not known.
     """
-    drawn = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[: max(_TIMINGS, _BATCH)]]
-    for example in drawn[:_WARM_UP]:
-        ask([example])
-    usd = None if usd_per_core_hour is None else _usd_per_1k(ask, drawn[:_BATCH], usd_per_core_hour)
-    if not latency:
-        return Cost(usd, device=device())
-    times = _latencies(ask, drawn[:_TIMINGS])
-    return Cost(usd, float(np.median(times)), quantile_interval(times, 0.95), device())
+
+    ask: Callable[[Sequence[Example]], Sequence[Prediction]]
+    examples: Sequence[Example]
+    usd_per_core_hour: float | None
+
+
+def measure_by_turns(models: Sequence[TimedModel], *, latency: bool, seed: int = 0) -> list[Cost]:
+    """Costs of all models, each measured once in every turn.
+
+    At most 120 timings or 10 seconds a model; 72 are the fewest that bound a p95 from above.
+    """
+    drawn = [_draw(model.examples, seed) for model in models]
+    for model, examples in zip(models, drawn, strict=True):
+        for example in examples[:_WARM_UP]:
+            model.ask([example])
+    usd = _usd_by_turns(models, drawn)
+    times, waits = _latencies(models, drawn) if latency else ([[]] * len(models), [])
+    return [_cost(turns, timings, waits) for turns, timings in zip(usd, times, strict=True)]
+
+
+class ReferenceTime(NamedTuple):
+    """Seconds by either clock."""
+
+    wall: float
+    processor: float
+
+
+def delayed_share(milliseconds: float, waits: Sequence[ReferenceTime]) -> float | None:
+    """The share of answers of this length that other work delays, by how often it delayed the reference work: a piece k
+    times as long waits k times as often. None where nothing was measured."""
+    worked = 1000 * float(np.median([each.processor for each in waits])) if waits else 0.0
+    if worked <= 0:
+        return None
+    share = sum(each.wall > _WAITED * each.processor for each in waits) / len(waits)
+    return float(1 - (1 - share) ** max(1.0, milliseconds / worked))
+
+
+def _cost(turns: Sequence[float], times: Sequence[float], waits: Sequence[ReferenceTime]) -> Cost:
+    usd = float(np.median(turns)) if turns else None
+    return Cost(
+        usd,
+        float(np.median(times)) if times else None,
+        quantile_interval(times, 0.95) if times else None,
+        device(),
+        usd_turns=tuple(turns),
+        usd_interval=interval_of_turns(turns),
+        busy=delayed_share(float(np.median(times)), waits) if times else None,
+    )
+
+
+def _draw(examples: Sequence[Example], seed: int) -> list[Example]:
+    places = np.random.default_rng(seed).permutation(len(examples))[: max(_TIMINGS, _BATCH)]
+    return [examples[place] for place in places]
 
 
 def device() -> str:
@@ -47,25 +104,73 @@ def device() -> str:
     return f"{_processor()}, {cores()} cores"
 
 
-def _usd_per_1k(ask: AskModel, batch: Sequence[Example], usd_per_core_hour: float) -> float:
-    """Repeats the batch until the processor clock has moved by enough to be read."""
-    begin, answered = time.process_time(), 0
-    while answered == 0 or (time.process_time() - begin < 0.05 and answered < 100 * len(batch)):
-        ask(batch)
-        answered += len(batch)
-    return 1000 * usd_for((time.process_time() - begin) / answered, usd_per_core_hour)
+class _Batch(NamedTuple):
+    examples: Sequence[Example]
+    times: int
+    """How often it is asked in a turn."""
+    seconds: float
+    """Of processor time, in a turn."""
 
 
-def _latencies(ask: AskModel, examples: Sequence[Example]) -> list[float]:
-    """Milliseconds per example. Few examples are asked again, so that small test sets have a p95, too."""
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < _TIMINGS and (not times or time.perf_counter() - begin < _SECONDS):
-        example = examples[len(times) % len(examples)]
-        start = time.perf_counter()
-        ask([example])
-        times.append(1000 * (time.perf_counter() - start))
-    return times
+def _usd_by_turns(models: Sequence[TimedModel], drawn: Sequence[Sequence[Example]]) -> list[list[float]]:
+    """USD per 1,000 answers of each model in each turn; none where its processor time is not known."""
+    batches = {
+        place: _batch(model, examples[:_BATCH])
+        for place, (model, examples) in enumerate(zip(models, drawn, strict=True))
+        if model.usd_per_core_hour is not None
+    }
+    found: list[list[float]] = [[] for _ in models]
+    longest = max((batch.seconds for batch in batches.values()), default=0.0)
+    turns = min(_MOST_TURNS, max(_LEAST_TURNS, int(_SLOW_TURNS / longest))) if longest else 0
+    for turn in range(turns):
+        for place in sorted(batches, reverse=turn % 2 == 1):
+            model, batch = models[place], batches[place]
+            begin = time.process_time()
+            for _ in range(batch.times):
+                model.ask(batch.examples)
+            each = (time.process_time() - begin) / (batch.times * len(batch.examples))
+            found[place].append(1000 * usd_for(each, model.usd_per_core_hour or 0.0))
+    return found
+
+
+def _batch(model: TimedModel, examples: Sequence[Example]) -> _Batch:
+    begin = time.process_time()
+    model.ask(examples)
+    seconds = max(time.process_time() - begin, 1e-6)
+    if seconds > _SLOW_BATCH:
+        kept = max(1, int(len(examples) * _SLOW_BATCH / seconds))
+        examples, seconds = examples[:kept], seconds * kept / len(examples)
+    times = max(1, min(1000, math.ceil(_TURN_SECONDS / seconds)))
+    return _Batch(examples, times, seconds * times)
+
+
+def _latencies(
+    models: Sequence[TimedModel], drawn: Sequence[Sequence[Example]]
+) -> tuple[list[list[float]], list[ReferenceTime]]:
+    """Milliseconds per example of each model, and the times of the reference work between them.
+
+    Few examples are asked again, so that small test sets have a p95, too.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    waits: list[ReferenceTime] = []
+    begin, limit = time.perf_counter(), _SECONDS * len(models)
+    while len(times[-1]) < _TIMINGS and (not times[-1] or time.perf_counter() - begin < limit):
+        for place, (model, examples) in enumerate(zip(models, drawn, strict=True)):
+            waits.append(_reference_work())
+            example = examples[len(times[place]) % len(examples)]
+            start = time.perf_counter()
+            model.ask([example])
+            times[place].append(1000 * (time.perf_counter() - start))
+    return times, waits
+
+
+def _reference_work() -> ReferenceTime:
+    """Work that is always the same, on this thread."""
+    start, begin = time.perf_counter(), time.thread_time()
+    total = 0
+    for number in range(_REFERENCE):
+        total += number
+    return ReferenceTime(time.perf_counter() - start, time.thread_time() - begin)
 
 
 def _processor() -> str:

@@ -21,6 +21,7 @@ Verdict = Literal["promote", "hold", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive"]
 Interval = tuple[float, float]
 Suite = Literal["core", "heldout", "regression"]
+Role = Literal["candidate", "baseline", "incumbent"]
 
 _GET = "SELECT report, created, job FROM evaluations WHERE id = ?"
 _IDS = "SELECT id FROM evaluations ORDER BY created DESC LIMIT 1000"
@@ -64,6 +65,14 @@ class Row(_Frozen):
     nearly_seen: int = Field(0, description="Further ones that have a near-duplicate there.")
     coverage: float = Field(description="Share of the examples that were answered.")
     usd_per_1k: float | None
+    usd_interval: Interval | None = Field(None, description="Over the turns in which all models were measured.")
+    usd_turns: tuple[float, ...] = Field((), exclude=True)
+    """What the gates compare within a run; not stored."""
+    recipe: str | None = Field(None, exclude=True)
+    """Equal for two trainings of one recipe; not stored."""
+    busy: float | None = Field(
+        None, description="Share of timings that other work delayed, by reference work between them."
+    )
     p50_ms: float | None = None
     p95_ms: float | None = None
     p95_interval: Interval | None = Field(None, description="Absent where there are too few timings.")
@@ -126,10 +135,39 @@ class GateResult(_Frozen):
     outcome: Outcome
     reason: str
     needed_examples: int | None = None
+    needed_groups: int | None = None
+
+
+class SuiteChange(_Frozen):
+    """What became of the rows that the use case's decisions judged before. `since`: where they were judged."""
+
+    judged: int = Field(description="Rows that were judged before.")
+    missing: int = Field(0, description="Of these, how many are not here.")
+    changed: int = Field(0, description="Of these, how many have another label or group.")
+    answers_changed: int = Field(0, description="Rows on which a column of answers says something else.")
+    joined: int = Field(0, description="Rows that nobody judged before.")
+    since: str = ""
+
+    @property
+    def is_another(self) -> bool:
+        """Whether this is another suite, to which only a person may move a use case."""
+        return bool(self.missing or self.changed or self.answers_changed)
+
+    def __str__(self) -> str:
+        """What follows the name of the suite: `lacks 3 of 200 rows that were judged on flowers@v1:test`."""
+        parts = []
+        if self.missing:
+            parts.append(f"lacks {self.missing} of the {self.judged} rows that were judged on {self.since}")
+        if self.changed:
+            parts.append(f"has another label or group on {self.changed} of the {self.judged} rows of {self.since}")
+        if self.answers_changed:
+            parts.append(f"has other answers of the system in use on {self.answers_changed} rows than {self.since}")
+        return " and ".join(parts) or f"holds all {self.judged} rows that were judged on {self.since}"
 
 
 class Decision(_Frozen):
-    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it.
+    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it; where rows
+    hang together, `needed_groups` further groups. Of the gate `fresh_rows`: rows that no model was judged on before.
 
     `interval`, at `level`, is of candidate minus baseline in the main metric, on the `n` examples of `dataset`.
     """
@@ -138,6 +176,7 @@ class Decision(_Frozen):
     verdict: Verdict
     reasons: tuple[str, ...]
     needed_examples: int | None = None
+    needed_groups: int | None = None
     candidate: str
     baseline: str
     gates: tuple[GateResult, ...] = ()
@@ -148,7 +187,11 @@ class Decision(_Frozen):
     interval: Interval | None = None
     level: float = LEVEL
     looks: int = 0
-    """Earlier evaluations of the use case on the same suite, which no interval accounts for."""
+    """Earlier evaluations that read these rows, whoever asked."""
+    earlier_candidates: int = 0
+    """Other models that were judged on these rows before; `level` accounts for them."""
+    suite_change: SuiteChange | None = None
+    """Against the rows that earlier decisions of the use case judged; None where there are none."""
 
 
 class Agreement(_Frozen):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.families.classification import as_label, is_empty
+from speciate.tasks.families.classification import FINDS_POSITIVES, as_label, is_empty
 from speciate.tasks.task import Prediction, Scores, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ class Anomaly(BaseModel):
         )
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """Everything is normal."""
-        prediction = Prediction(NORMAL, 1.0, {NORMAL: 1.0})
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
+        """Everything is normal; by a metric that looks for anomalies, nothing is."""
+        positive = terms.positive_label or ANOMALY
+        answer = positive if metric in FINDS_POSITIVES else NORMAL
+        prediction = Prediction(answer, 1.0, {answer: 1.0})
         return lambda example: prediction
 
     def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:

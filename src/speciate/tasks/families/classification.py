@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from speciate.models.backbones.contract import States
 
 
+FINDS_POSITIVES = ("f1", "recall", "precision")
+"""Metrics by which always answering the positive label is the best constant: to answer another one scores 0."""
+
+
 class Classification(DirectSupervision, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["classification"] = "classification"
@@ -38,11 +42,16 @@ class Classification(DirectSupervision, BaseModel):
         return cls(labels=tuple(sorted(set(targets))))
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The most frequent label, the first by name among equals."""
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
+        """The most frequent label, the first by name among equals, with the shares of all as probabilities: these are
+        best by accuracy, macro-F1, log loss and Brier score. By a metric that looks for one label, that label."""
         counts = Counter(targets)
         shares = {label: counts[label] / len(targets) for label in sorted(counts)}
         label = max(shares, key=lambda name: shares[name])
+        if metric in FINDS_POSITIVES and terms.positive_label in shares:
+            label = str(terms.positive_label)
+        elif metric == "specificity" and label == terms.positive_label and len(shares) > 1:
+            label = max((name for name in shares if name != label), key=lambda name: shares[name])
         prediction = Prediction(label, shares[label], shares)
         return lambda example: prediction
 

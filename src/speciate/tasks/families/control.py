@@ -83,9 +83,11 @@ class Control(BaseModel):
         )
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The mean action, whatever is seen."""
-        centre = [round(value, 6) for value in cls.fit(targets, {}).centre]
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
+        """The same action, whatever is seen: the mean, for absolute errors the median."""
+        middle = np.median if metric == "action_mae" else np.mean
+        actions = np.concatenate([np.array(target[ACTIONS], np.float64) for target in targets])
+        centre = [round(float(value), 6) for value in middle(actions, axis=0)]
         return lambda example: Prediction({ACTIONS: [centre] * len(example.media["times"])}, None, None)
 
     @property

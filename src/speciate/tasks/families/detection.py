@@ -61,7 +61,7 @@ class Detection(DirectSupervision, BaseModel):
         return cls(labels=tuple(labels))
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """The median box of each label, scored by the share of images that show it."""
         shares: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
         for target in targets:

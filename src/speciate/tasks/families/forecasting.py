@@ -84,7 +84,7 @@ class Forecasting(BaseModel):
         return cls(channels=shapes[0][0], horizon=shapes[0][1])
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """The last step again; where a series has a plain period, its last period again."""
         horizon = len(targets[0]["steps"][0])
 

@@ -56,7 +56,7 @@ class Generation(DirectSupervision, BaseModel):
         return cls()
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """The most frequent text, the first by name among equals."""
         counts = Counter(targets)
         prediction = Prediction(max(sorted(counts), key=lambda text: counts[text]), None, None)

@@ -31,6 +31,8 @@ class MultiLabel(DirectSupervision, BaseModel):
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     """A label is given where its probability is above its own."""
+    objective: str = "f1_micro"
+    """The metric that thresholds are tuned for."""
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
@@ -41,14 +43,27 @@ class MultiLabel(DirectSupervision, BaseModel):
     @classmethod
     def fit(cls, targets: Sequence[Any], settings: Mapping[str, Any]) -> Self:
         labels = tuple(sorted({label for target in targets for label in target}))
-        return cls(labels=labels, thresholds=(0.5,) * len(labels))
+        metric = settings.get("objective_metric") or "f1_micro"
+        return cls(labels=labels, thresholds=(0.5,) * len(labels), objective=metric)
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The labels that at least half of the examples have, else those that are most frequent."""
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
+        """The same labels for all: those with the greatest F1 over all pairs; all, by the mean of the labels' F1; by
+        shares of wrong pairs the labels of at least half of the examples; by whole sets the most frequent set."""
         task_head = cls.fit(targets, {})
-        shares = task_head.encode_targets(targets).mean(axis=0)
-        given = shares >= min(0.5, shares.max(initial=0.0))
+        wanted = task_head.encode_targets(targets)
+        shares = wanted.mean(axis=0)
+        if metric == "f1_macro_labels":
+            given = np.ones(len(shares), np.bool_)
+        elif metric == "f1_micro":
+            given = _best_labels(shares)
+        elif metric == "hamming_loss":
+            given = shares > 0.5
+        elif metric == "subset_accuracy":
+            sets, counts = np.unique(wanted, axis=0, return_counts=True)
+            given = sets[int(np.argmax(counts))] > 0.5
+        else:
+            given = shares >= min(0.5, shares.max(initial=0.0))
         prediction = task_head._prediction(shares, given)
         return lambda example: prediction
 
@@ -57,8 +72,9 @@ class MultiLabel(DirectSupervision, BaseModel):
         return np.array([[label in target for label in self.labels] for target in map(set, targets)], np.float32)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
-        """Thresholds with the greatest F1 over all pairs of example and label, each label having its own."""
-        return self.model_copy(update={"thresholds": tuple(_thresholds(sigmoid(scores), targets > 0.5))})
+        """Thresholds that are best by the objective on these examples, each label having its own."""
+        tune = _TUNED_BY.get(self.objective, _thresholds)
+        return self.model_copy(update={"thresholds": tuple(tune(sigmoid(scores), targets > 0.5))})
 
     def predictions(self, scores: Scores) -> list[Prediction]:
         probabilities = sigmoid(scores)
@@ -124,6 +140,44 @@ def _thresholds(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> list[
             break
         half = hits / (given + total)
     return chosen
+
+
+def _thresholds_of_each(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> list[float]:
+    """By the mean of the labels' F1: each label's own is greatest. A label that no example has keeps 0.5."""
+    chosen = []
+    for column, target in zip(probabilities.T, labelled.T, strict=True):
+        cuts, given, hits = _curve(column, target)
+        total = float(target.sum())
+        chosen.append(float(cuts[int(np.argmax(2 * hits / (given + total)))]) if total else 0.5)
+    return chosen
+
+
+def _thresholds_of_errors(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> list[float]:
+    """By the share of wrong pairs: each label's errors are fewest."""
+    chosen = []
+    for column, target in zip(probabilities.T, labelled.T, strict=True):
+        cuts, given, hits = _curve(column, target)
+        chosen.append(float(cuts[int(np.argmax(2 * hits - given))]))
+    return chosen
+
+
+_TUNED_BY = {
+    "f1_micro": _thresholds,
+    "f1_macro_labels": _thresholds_of_each,
+    "hamming_loss": _thresholds_of_errors,
+    "subset_accuracy": _thresholds_of_errors,
+}
+
+
+def _best_labels(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """(K,): the labels that, given to all, have the greatest F1 over all pairs: the k most frequent, for some k."""
+    order = np.argsort(-shares, kind="stable")
+    given = np.zeros(len(shares), np.bool_)
+    if shares.sum() > 0:
+        hits = np.cumsum(shares[order])
+        best = int(np.argmax(2 * hits / (np.arange(1, len(shares) + 1) + shares.sum())))
+        given[order[: best + 1]] = True
+    return given
 
 
 def _curve(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> tuple[Scores, Scores, Scores]:

@@ -39,9 +39,9 @@ class Regression(DirectSupervision, BaseModel):
         return cls(mean=float(numbers.mean()), spread=float(numbers.std()) or 1.0)
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
-        """The mean."""
-        prediction = Prediction(float(np.mean(targets)), None, None)
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
+        """The best constant by the metric: the median for absolute errors, the mean for squared ones and others."""
+        prediction = Prediction(best_constant(np.array(targets, float), metric), None, None)
         return lambda example: prediction
 
     @property
@@ -71,3 +71,34 @@ class Regression(DirectSupervision, BaseModel):
 
     def scores(self, head: torch.nn.Module, states: States) -> Sequence[npt.NDArray[Any]]:
         return list(head(states.pooled).double().cpu().numpy())
+
+
+def best_constant(numbers: npt.NDArray[np.float64], metric: str) -> float:
+    """The number with the least error of all that are answered to everything. `numbers`: (N,).
+
+    The mean has the least squared error, the median the least absolute one; for shares of the target it is the median
+    with weights 1 / |target|. The median of absolute errors is least in the middle of the shortest half (Rousseeuw
+    1984).
+    """
+    if metric == "mae":
+        return float(np.median(numbers))
+    if metric == "mape":
+        return _weighted_median(numbers[numbers != 0])
+    if metric == "median_ae":
+        return _middle_of_shortest_half(numbers)
+    return float(numbers.mean())
+
+
+def _weighted_median(numbers: npt.NDArray[np.float64]) -> float:
+    if not numbers.size:
+        return 0.0
+    ordered = np.sort(numbers)
+    reached = np.cumsum(1 / np.abs(ordered))
+    return float(ordered[int(np.searchsorted(reached, reached[-1] / 2))])
+
+
+def _middle_of_shortest_half(numbers: npt.NDArray[np.float64]) -> float:
+    ordered = np.sort(numbers)
+    half = ordered.size // 2
+    first = int(np.argmin(ordered[half:] - ordered[: ordered.size - half]))
+    return float((ordered[first] + ordered[first + half]) / 2)

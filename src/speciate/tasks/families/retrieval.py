@@ -50,7 +50,7 @@ class Retrieval(DirectSupervision, BaseModel):
         return cls.model_validate(made)
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """The same vector for all: neighbours by chance."""
         return lambda example: Prediction([1.0], None, None)
 

@@ -101,7 +101,7 @@ class Segmentation(DirectSupervision, BaseModel):
         return cls(labels=tuple(labels), side=side, axes=axes, shares=_label_shares(targets, labels))
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """At each place the label that is commonest there."""
         task_head = cls.fit(targets, {})
         counts = np.zeros((len(task_head.labels) + 1, *task_head.shape), np.int64)

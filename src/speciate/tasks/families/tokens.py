@@ -51,7 +51,7 @@ class Tokens(DirectSupervision, BaseModel):
         return cls(labels=labels, commonest=commonest, modality=settings.get("modality") or "text")
 
     @classmethod
-    def baseline(cls, targets: Sequence[Any], terms: TaskTerms) -> Callable[[Example], Prediction]:
+    def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """The commonest tag for every unit."""
         commonest = cls.fit(targets, {}).commonest
         return lambda example: Prediction([commonest] * len(units(example.media, terms.modality)), None, None)

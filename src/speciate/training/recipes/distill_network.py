@@ -122,6 +122,7 @@ def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> d
 
 def _median_latency_ms(model: Predictor, held: Sequence[Example]) -> float:
     """Milliseconds, median."""
-    found = timing.measure(model.predict, held, None, latency=True).p50_ms
+    (cost,) = timing.measure_by_turns([timing.TimedModel(model.predict, held, None)], latency=True)
+    found = cost.p50_ms
     assert found is not None, "latency was asked for"
     return float(found)

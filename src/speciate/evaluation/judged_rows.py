@@ -1,0 +1,200 @@
+"""A suite is its rows: the examples that an evaluation judged, by their content. Pure.
+
+Each judged row is 16 bytes: a key of its medium, in whichever dataset it lies, and a digest of what the judgement rests
+on (medium, window, reference, group). Ids, names of datasets, provenance and columns that nobody judged by do
+not count, so a copy of a dataset under another name is the same suite. Rows are a multiset: one of two equal rows that
+is taken away is missed.
+
+A suite goes on while rows join it. Whoever takes away or changes a row that was judged makes another suite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, START, STOP
+from speciate.evaluation.reports.report import SuiteChange
+from speciate.use_cases import COLUMN
+
+WIDTH = 16
+"""Bytes of a judged row: 8 of its key, 8 of its digest. To hide a lost row one needs a second preimage of both."""
+ROWS = ""
+"""The facet that every suite has: its rows. The others are named after what else was read of them, `column:rules`."""
+_LEAST_OVERLAP = 0.01
+"""Share of a suite's rows that another must have judged to count as a look: single texts or cells recur by accident."""
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, sort_keys=True).encode
+
+HIDDEN_IDENTITY = (CONTENT, KEY, FINGERPRINT, START, STOP)
+"""Columns that say what example a row is."""
+FILE = "judged_rows.parquet"
+"""In the outputs of a run: each facet's rows."""
+Packed = npt.NDArray[np.void]  # (N,) of WIDTH bytes each, sorted
+
+
+class JudgedSuite(NamedTuple):
+    """What an evaluation judges by: its rows, and what columns of answers say of them (facet -> rows)."""
+
+    facets: Mapping[str, Packed]
+    target: str | None = None
+    """The column of references; None where they lie in the media."""
+
+    @property
+    def rows(self) -> Packed:
+        return self.facets[ROWS]
+
+
+def pack(table: pa.Table, target: str | None, *, optional: bool = False) -> Packed:
+    """The rows of a version's table that can be judged. `target`: the column of references; None where they lie in the
+    media, so that every row counts. A row without a reference is not judged, unless that is `optional`."""
+    references = table[target].to_pylist() if target else [None] * table.num_rows
+    groups = table["group_key"].to_pylist()
+    rows = zip(_media(table), _windows(table), references, groups, strict=True)
+    return _packed(
+        _half(medium) + _half(_encode([medium, window, _plain(reference), group]))
+        for medium, window, reference, group in rows
+        if target is None or optional or not _is_empty(reference)
+    )
+
+
+def pack_cells(table: pa.Table, column: str) -> Packed:
+    """What a column says of each row: the answers of a system in use, by which candidates are measured, too."""
+    cells = table[column].to_pylist()
+    return _packed(
+        _half(medium) + _half(_encode([medium, window, _plain(cell)]))
+        for medium, window, cell in zip(_media(table), _windows(table), cells, strict=True)
+    )
+
+
+def columns_of(available: Iterable[str], *wanted: str | None) -> list[str]:
+    """The columns of a version that `pack` reads, of those that it has."""
+    names = set(available)
+    read = ("id", "group_key", *HIDDEN_IDENTITY, *(each for each in wanted if each))
+    return [name for name in dict.fromkeys(read) if name in names]
+
+
+def compare(before: Packed, now: Packed, since: str = "") -> SuiteChange:
+    """What became of the rows of `before`, as multisets."""
+    lost, came = _minus(before, now), _minus(now, before)
+    changed = _shared_keys(lost, came)
+    return SuiteChange(
+        judged=len(before), missing=len(lost) - changed, changed=changed, joined=len(came) - changed, since=since
+    )
+
+
+def overlaps(before: Packed, now: Packed) -> bool:
+    """Whether who judged `before` has looked at the rows of `now`, whatever their labels were then."""
+    if not len(now) or not len(before):
+        return False
+    seen = np.isin(_keys(now), _keys(before)).sum()
+    return bool(seen >= max(1.0, _LEAST_OVERLAP * len(now)))
+
+
+def suite_id(rows: Packed) -> str:
+    return f"suite-{hashlib.sha256(to_bytes(rows)).hexdigest()[:24]}"
+
+
+def to_bytes(rows: Packed) -> bytes:
+    return rows.tobytes()
+
+
+def from_bytes(data: bytes) -> Packed:
+    return np.frombuffer(data, f"V{WIDTH}")
+
+
+def as_table(suite: JudgedSuite) -> pa.Table:
+    facets = sorted(suite.facets)
+    return pa.table(
+        {"facet": facets, "packed": pa.array([to_bytes(suite.facets[name]) for name in facets], pa.binary())}
+    )
+
+
+def read_file(file: Path, target: str | None) -> JudgedSuite | None:
+    """What `as_table` made of a suite; None if the run wrote none."""
+    if not file.exists():
+        return None
+    table = pq.read_table(file)
+    facets = zip(table["facet"].to_pylist(), table["packed"].to_pylist(), strict=True)
+    return JudgedSuite({name: from_bytes(packed) for name, packed in facets}, target)
+
+
+def without(rows: Packed, media: Iterable[str]) -> Packed:
+    """Without the rows of these media, which are to be forgotten (`_media`)."""
+    gone = np.frombuffer(b"".join(sorted({_half(medium) for medium in media})), "<u8")
+    return rows[~np.isin(_keys(rows), gone)]
+
+
+def _media(table: pa.Table) -> list[str]:
+    """Of each row what example it is, whatever it is called: the hash of its medium."""
+    columns = [table[name].to_pylist() for name in (CONTENT, KEY, FINGERPRINT, "id") if name in table.column_names]
+    return [str(next((cell for cell in cells if cell is not None), "")) for cells in zip(*columns, strict=True)]
+
+
+def _windows(table: pa.Table) -> list[tuple[Any, ...]]:
+    """Of each row which part of its medium it is."""
+    if START not in table.column_names:
+        return [()] * table.num_rows
+    return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
+
+
+def _plain(cell: Any) -> Any:
+    """1 and 1.0 are the same: a column's type changes when rows join."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _half(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[: WIDTH // 2]
+
+
+def _packed(rows: Iterable[bytes]) -> Packed:
+    return from_bytes(b"".join(sorted(rows)))
+
+
+def _keys(rows: Packed) -> npt.NDArray[np.uint64]:
+    """(N,)"""
+    return np.ascontiguousarray(rows).view("<u8").reshape(-1, 2)[:, 0]
+
+
+def _minus(first: Packed, second: Packed) -> Packed:
+    """The rows of `first` that `second` has not, each as often as it has more of them."""
+    halves = [np.ascontiguousarray(each).view("<u8").reshape(-1, 2) for each in (first, second)]
+    both = np.concatenate(halves)
+    if not len(first):
+        return first
+    _, codes = np.unique(both, axis=0, return_inverse=True)
+    codes = codes.reshape(-1)
+    mine, theirs = codes[: len(first)], codes[len(first) :]
+    counts = np.bincount(theirs, minlength=codes.max() + 1)
+    order = np.argsort(mine, kind="stable")
+    ranked = mine[order]
+    rank = np.arange(len(ranked)) - np.searchsorted(ranked, ranked)
+    extra = order[rank >= counts[ranked]]
+    return first[np.sort(extra)]
+
+
+def _shared_keys(first: Packed, second: Packed) -> int:
+    """How many rows of `first` have a partner of the same key in `second`, each used once."""
+    if not len(first) or not len(second):
+        return 0
+    names, counts = np.unique(_keys(first), return_counts=True)
+    others, other_counts = np.unique(_keys(second), return_counts=True)
+    _, mine, theirs = np.intersect1d(names, others, return_indices=True)
+    return int(np.minimum(counts[mine], other_counts[theirs]).sum())
+
+
+def column_facets(names: Sequence[str]) -> list[str]:
+    """Of models under evaluation those that answer from a column: `column:rules`."""
+    return [name for name in names if name.startswith(COLUMN)]

@@ -1,0 +1,124 @@
+"""Which rows an evaluation judges: the suite of a use case, or a dataset, and which version of it.
+
+A name without a version means the newest version. For a use case that has decided before it means the newest version
+that still holds all rows it stands on. So a sample or a filter for looking may become the newest version of a
+dataset without becoming the suite. Who names the version gets it, and is told what it lacks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from speciate.datasets import versions
+from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import decisions, suites
+from speciate.evaluation.judged_rows import ROWS, JudgedSuite
+from speciate.evaluation.reports.report import Suite, SuiteChange
+from speciate.evaluation.suites import Line
+from speciate.refs import DatasetRef, dataset_ref
+from speciate.use_cases import UseCase
+from speciate.vocabulary import find_task
+from speciate.workspace.database import Database
+from speciate.workspace.workspace import Workspace
+
+_MOST_VERSIONS = 50
+"""Versions that are looked through for one that holds all judged rows."""
+
+
+class SuiteChoice(NamedTuple):
+    ref: DatasetRef
+    """With split; the version is the one that was asked for or chosen, None: the newest."""
+    role: Suite
+    line: Line | None
+    """The suite that the use case stands on in this role."""
+    remarks: tuple[str, ...] = ()
+
+
+def choose(workspace: Workspace, use_case: UseCase | None, dataset: str | None, suite: Suite | None) -> SuiteChoice:
+    """`suite` names one of the use case's; where it has none, `dataset` stands in.
+
+    Raises INVALID where neither is there.
+    """
+    role: Suite = suite if suite and use_case and getattr(use_case.suites, suite) else "core"
+    asked = _dataset_ref(use_case, dataset, suite)
+    ref = asked if asked.split else asked._replace(split="test")
+    suites.record_missing(workspace, ref.name)
+    line = suites.line(workspace.database, use_case.name, role) if use_case else None
+    stands_in = dataset is not None and suite is not None and use_case is not None and use_case.suites.core is None
+    if use_case is None or line is None or ref.tag or not (ref.version is None or stands_in):
+        return SuiteChoice(ref, role, line)
+    stood = dataset_ref(line.dataset)
+    if (stood.name, stood.split) != (ref.name, ref.split):
+        return SuiteChoice(ref, role, line)
+    return _newest_that_holds(workspace, use_case, role, ref, line)
+
+
+def _newest_that_holds(
+    workspace: Workspace, use_case: UseCase, role: Suite, ref: DatasetRef, line: Line
+) -> SuiteChoice:
+    """The newest version, or, where that lacks judged rows, the newest before it that has them all."""
+    newest = versions.resolve(workspace.database, ref._replace(split=None))
+    change = _change(workspace, use_case, newest, ref.split, line)
+    if not change.is_another:
+        return SuiteChoice(ref._replace(version=newest.version), role, line)
+    stood = dataset_ref(line.dataset)
+    for step in versions.history(workspace.database, ref.name, _MOST_VERSIONS):
+        if not (stood.version or 0) <= step.version < newest.version:
+            continue
+        older = versions.resolve(workspace.database, DatasetRef(ref.name, version=step.version))
+        if step.version == stood.version or not _change(workspace, use_case, older, ref.split, line).is_another:
+            remark = (
+                f"{newest.ref}:{ref.split} {change}, so it is another suite, and {use_case.name} goes on with "
+                f"{older.ref}:{ref.split}. To judge on the other one, name it: dataset='{newest.ref}:{ref.split}'. "
+                "A promotion on it then waits for a person"
+            )
+            return SuiteChoice(ref._replace(version=step.version), role, line, (remark,))
+    return SuiteChoice(ref._replace(version=newest.version), role, line)  # the version that it stands on was deleted
+
+
+def _change(workspace: Workspace, use_case: UseCase, manifest: Manifest, split: str | None, line: Line) -> SuiteChange:
+    family = find_task(use_case.task).family
+    found = suites.read_suite(workspace.folders, manifest, split, family, line.target, ())
+    return suites.suite_change(workspace.database, line, JudgedSuite({ROWS: found.rows}, found.target))
+
+
+def other_suite(database: Database, use_case: UseCase | None, role: Suite, ref: DatasetRef) -> str | None:
+    """Why this is not the suite that the use case decides on: its core suite, else the first decision's dataset."""
+    if use_case is None or role != "core":
+        return None
+    core = dataset_ref(use_case.suites.core) if use_case.suites.core else None
+    if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
+        return f"{ref} is not the core suite {core} of {use_case.name}"
+    first = None if core else decisions.first_dataset(database, use_case.name)
+    if first and dataset_ref(first).name != ref.name:
+        return (
+            f"{use_case.name} has decided on {first} before, and {ref} is another dataset; to decide on it, make it "
+            f"the core suite: define_use_case(suites={{'core': '{ref.name}:{ref.split}'}}, ...)"
+        )
+    return None
+
+
+def suite_remarks(use_case: UseCase | None, ref: DatasetRef, change: SuiteChange | None) -> tuple[str, ...]:
+    """What a reader must know of a suite that lost judged rows."""
+    if use_case is None or change is None or not change.is_another:
+        return ()
+    return (f"{ref} {change}: another suite, on which a promotion of {use_case.name} waits for a person",)
+
+
+def _dataset_ref(use_case: UseCase | None, dataset: str | None, suite: Suite | None) -> DatasetRef:
+    named: str | None = getattr(use_case.suites, suite or "core") if use_case else None
+    if dataset and (named is None or suite is None):
+        return dataset_ref(dataset)
+    if named is None:
+        owner = (
+            f"the use case {use_case.name!r} has no suite {suite or 'core'!r}"
+            if use_case
+            else "there is no use_case either"
+        )
+        raise SpeciateError(
+            Code.INVALID,
+            f"No dataset was named, and {owner}.",
+            "Call again with dataset='NAME', or give the use case suites with define_use_case.",
+        )
+    return dataset_ref(named)

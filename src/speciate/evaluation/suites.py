@@ -1,0 +1,337 @@
+"""The rows that evaluations judged and the models that were scored on them, as the catalog keeps them.
+
+From that follow what a new evaluation has to account for (`looks`) and whether a use case still stands on the same
+suite (`suite_change`): its core decisions form a line that begins with the first one, or with the last promotion that
+a person approved, and goes on with each decision that holds every row of the line so far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from speciate import use_cases
+from speciate.datasets import version_rows, versions
+from speciate.datasets.versions import Manifest
+from speciate.errors import SpeciateError
+from speciate.evaluation import judged_rows
+from speciate.evaluation.holdout_reuse import LooksOnRows
+from speciate.evaluation.judged_rows import ROWS, JudgedSuite, Packed
+from speciate.evaluation.reports.report import Report, Role, Suite, SuiteChange
+from speciate.refs import DatasetRef, dataset_ref
+from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label, usual_target
+from speciate.use_cases import COLUMN, CONSTANT
+from speciate.vocabulary import Family, find_metric, find_task
+from speciate.workspace.database import Database, Row, Transaction
+from speciate.workspace.workspace import Folders, Workspace
+
+Reader = Database | Transaction
+
+_KEEP_SUITE = "INSERT INTO suites VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_KEEP_FACET = "INSERT INTO judged_suites VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_KEEP_MODEL = "INSERT INTO judged_models VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_UNRECORDED = """
+SELECT evaluations.id, evaluations.dataset, evaluations.report FROM evaluations
+LEFT JOIN judged_suites ON judged_suites.evaluation = evaluations.id
+WHERE judged_suites.evaluation IS NULL AND starts_with(evaluations.dataset, ?)
+ORDER BY evaluations.created DESC LIMIT 200
+"""
+_SUITES = "SELECT id, packed FROM suites"
+_MOVE_FACETS = "UPDATE judged_suites SET suite = ? WHERE suite = ?"
+_DROP_SUITE = "DELETE FROM suites WHERE id = ?"
+_PACKED = "SELECT packed FROM suites WHERE id = ?"
+_FACETS = "SELECT facet, suite, target FROM judged_suites WHERE evaluation = ?"
+_LOOKS = """
+SELECT judged_suites.suite, judged_suites.evaluation, judged_models.model, judged_models.role
+FROM judged_suites LEFT JOIN judged_models ON judged_models.evaluation = judged_suites.evaluation
+LEFT JOIN evaluations ON evaluations.id = judged_suites.evaluation LEFT JOIN jobs ON jobs.id = evaluations.job
+WHERE judged_suites.facet = '' AND (? IS NULL OR coalesce(jobs.created, evaluations.created, 0) <= ?)
+"""
+_UNDER_WAY = """
+SELECT jobs.id, job_plans.plan FROM jobs JOIN job_plans ON job_plans.job = jobs.id
+WHERE jobs.kind = 'evaluate' AND jobs.ended IS NULL
+"""
+_LINE = """
+SELECT decisions.evaluation, evaluations.dataset, min(decisions.created) AS decided
+FROM decisions JOIN evaluations ON evaluations.id = decisions.evaluation
+WHERE decisions.use_case = ? AND coalesce(decisions.evidence ->> 'suite', 'core') = ?
+GROUP BY decisions.evaluation, evaluations.dataset ORDER BY decided, decisions.evaluation
+"""
+_APPROVED = """
+SELECT coalesce(audit.evidence ->> 'evaluation', decisions.evaluation), audit.stamp FROM audit
+LEFT JOIN decisions ON decisions.id = audit.evidence ->> 'decision'
+WHERE audit.use_case = ? AND audit.action = 'promote' AND audit.evidence ->> 'approved_by' IS NOT NULL
+AND coalesce(audit.evidence ->> 'evaluation', decisions.evaluation) IS NOT NULL ORDER BY audit.seq
+"""
+_PROMOTED = """
+SELECT DISTINCT audit.seq, coalesce(audit.evidence ->> 'evaluation', decisions.evaluation) FROM audit
+LEFT JOIN decisions ON decisions.id = audit.evidence ->> 'decision' WHERE audit.action = 'promote'
+"""
+_ELSEWHERE = """
+SELECT evaluations.id, evaluations.dataset FROM evaluations
+JOIN judged_suites ON judged_suites.evaluation = evaluations.id AND judged_suites.facet = ''
+LEFT JOIN judged_models ON judged_models.evaluation = evaluations.id AND judged_models.model = ?
+WHERE evaluations.created <= ? AND evaluations.created > ? AND evaluations.id <> ?
+AND evaluations.use_case IS DISTINCT FROM ?
+AND (evaluations.use_case IS NULL OR judged_models.model IS NOT NULL)
+AND judged_suites.target IS NOT DISTINCT FROM ? ORDER BY evaluations.created, evaluations.id
+"""
+_CREATED = "SELECT created FROM evaluations WHERE id = ?"
+
+
+class Line(NamedTuple):
+    """The suite that a use case stands on. `dataset`: the version that its newest decision judged."""
+
+    dataset: str
+    facets: Mapping[str, str]
+    """Facet -> id of the suite."""
+    target: str | None = None
+    """The column of references."""
+
+
+# Reading rows
+
+
+def read_suite(
+    folders: Folders,
+    manifest: Manifest,
+    split: str | None,
+    family: Family,
+    column: str | None,
+    answers: Collection[str],
+) -> JudgedSuite:
+    """The rows of a split that an evaluation judges. `column`: of `reference_column`. `answers`: models such as
+    `column:rules`, whose answers lie in the rows."""
+    there = version_rows.stored_columns(folders, manifest)
+    column = column if column in there else None
+    facets = [name for name in judged_rows.column_facets(sorted(answers)) if name.removeprefix(COLUMN) in there]
+    wanted = judged_rows.columns_of(there, column, *(name.removeprefix(COLUMN) for name in facets))
+    table = version_rows.read(folders, manifest, wanted, splits=None if split is None else {split}, usable=True)
+    rows = judged_rows.pack(table, column, optional=family in TARGET_OPTIONAL)
+    cells = {name: judged_rows.pack_cells(table, name.removeprefix(COLUMN)) for name in facets}
+    return JudgedSuite({ROWS: rows, **cells}, column)
+
+
+def reference_column(manifest: Manifest, family: Family, target: str | None) -> str | None:
+    """The stored column that an evaluation scores answers against; None where references lie in the media."""
+    if family in TARGET_IN_MEDIA or (family == "generation" and target is None):
+        return None
+    return "label" if is_label(manifest, target) else target
+
+
+# Keeping
+
+
+def store(tx: Transaction, evaluation: str, suite: JudgedSuite, roles: Mapping[str, Role]) -> None:
+    """What an evaluation judged, and whom. Doing it again changes nothing."""
+    for facet, rows in suite.facets.items():
+        name = judged_rows.suite_id(rows)
+        tx.execute(_KEEP_SUITE, [name, len(rows), judged_rows.to_bytes(rows)])
+        tx.execute(_KEEP_FACET, [evaluation, facet, name, suite.target])
+    for model, role in roles.items():
+        tx.execute(_KEEP_MODEL, [evaluation, model, role])
+
+
+def forget(tx: Transaction, media: Collection[str]) -> None:
+    """Take purged media out of every suite. A person approved the purge, so the suite goes on without their rows."""
+    for suite, packed in tx.execute(_SUITES):
+        rows = judged_rows.from_bytes(bytes(packed))
+        left = judged_rows.without(rows, media)
+        if len(left) == len(rows):
+            continue
+        name = judged_rows.suite_id(left)
+        tx.execute(_KEEP_SUITE, [name, len(left), judged_rows.to_bytes(left)])
+        tx.execute(_MOVE_FACETS, [name, suite])
+        tx.execute(_DROP_SUITE, [suite])
+
+
+def suite_of(reader: Reader, evaluation: str) -> JudgedSuite | None:
+    """What an evaluation judged; None for one from before rows were kept."""
+    found = _read(reader, _FACETS, [evaluation])
+    if not any(facet == ROWS for facet, _, _ in found):
+        return None
+    return JudgedSuite({facet: _packed(reader, suite) for facet, suite, _ in found}, found[0][2])
+
+
+def record_missing(workspace: Workspace, dataset: str) -> None:
+    """Keep the rows of evaluations on a dataset that are from before rows were kept, as far as its versions are there.
+    Otherwise an upgrade would forget on what decisions rest."""
+    for evaluation, ref, text in workspace.database.read(_UNRECORDED, [f"{dataset}@v"]):
+        try:
+            report = Report.model_validate_json(text)
+            found = _judged_by(workspace, dataset_ref(ref), report)
+        except (SpeciateError, ValidationError):
+            continue  # deleted, or nothing that tells
+        roles: dict[str, Role] = {row.model: _former_role(row.model, report) for row in report.leaderboard}
+        workspace.database.transact(partial(store, evaluation=evaluation, suite=found, roles=roles))
+
+
+def _judged_by(workspace: Workspace, ref: DatasetRef, report: Report) -> JudgedSuite:
+    manifest = versions.resolve(workspace.database, ref)
+    family, target = find_metric(report.metric).families[0], None
+    if report.use_case:
+        use_case = use_cases.get(workspace.database, report.use_case, report.use_case_version)
+        family = find_task(use_case.task).family
+        target = use_case.target_column or usual_target(manifest, use_case.task)
+    column = reference_column(manifest, family, target or manifest.label)
+    return read_suite(workspace.folders, manifest, ref.split, family, column, [row.model for row in report.leaderboard])
+
+
+def _former_role(model: str, report: Report) -> Role:
+    if model == report.baseline and report.use_case:
+        return "incumbent"
+    return "baseline" if model.startswith((COLUMN, CONSTANT)) else "candidate"
+
+
+# Looks
+
+
+class Scored(NamedTuple):
+    """A model in an evaluation that looked at the rows."""
+
+    evaluation: str
+    model: str | None
+    role: str | None
+
+
+def looks(reader: Reader, rows: Packed, judged_now: Collection[str], until: float | None = None) -> LooksOnRows:
+    """What these rows were asked before: by anybody, for any use case or none. `judged_now` are not counted again.
+    `until`: only evaluations whose job was asked for by then.
+    """
+    by_suite: dict[str, list[Scored]] = {}
+    for suite, *rest in _read(reader, _LOOKS, [until, until]):
+        by_suite.setdefault(suite, []).append(Scored(*rest))
+    mine = judged_rows.suite_id(rows)
+    scored = [
+        row
+        for suite, entries in by_suite.items()
+        if suite == mine or judged_rows.overlaps(_packed(reader, suite), rows)
+        for row in entries
+    ]
+    evaluations = {each.evaluation for each in scored}
+    promoted = {seq for seq, evaluation in _read(reader, _PROMOTED, []) if evaluation in evaluations}
+    candidates = len(count_candidates(scored, judged_now))
+    return LooksOnRows(candidates=candidates, evaluations=len(evaluations), promotions=len(promoted))
+
+
+def count_candidates(scored: Collection[Scored], judged_now: Collection[str]) -> set[str]:
+    """The other models that were candidates. Pure.
+
+    Named baselines and what was in use are none. But where one of `judged_now` was scored as a baseline before, that
+    was how it was chosen, so whatever was a baseline on these rows counts, too.
+    """
+    chosen_so = any(each.role == "baseline" and each.model in judged_now for each in scored)
+    counted = {"candidate", "baseline"} if chosen_so else {"candidate"}
+    found = {each.model for each in scored if each.model is not None and each.role in counted}
+    return {model for model in found if not model.startswith((COLUMN, CONSTANT))} - set(judged_now)
+
+
+def under_way(reader: Reader, manifest: Manifest, split: str | None, judged_now: Collection[str]) -> int:
+    """Candidates of evaluations on this dataset's split that were asked for and have not ended: asked all at once, each
+    would count none of the others."""
+    scored = []
+    for job, text in _read(reader, _UNDER_WAY, []):
+        payload = json.loads(text).get("payload") or {}
+        if (payload.get("dataset") or {}).get("name") == manifest.name and payload.get("split") == split:
+            scored += [Scored(job, model, role) for model, role in (payload.get("roles") or {}).items()]
+    return len(count_candidates(scored, judged_now))
+
+
+# The suite that a use case stands on
+
+
+def line(reader: Reader, use_case: str, role: Suite = "core", before: str | None = None) -> Line | None:
+    """The suite that a use case stands on in this role, by its decisions until the evaluation `before`, which is left
+    out. None where no rows are known, or where a person looked at `before` when they approved a promotion.
+    """
+    evaluations = [_Judged(*row) for row in _read(reader, _LINE, [use_case, role])]
+    names = [each.evaluation for each in evaluations]
+    if before in names:
+        evaluations = evaluations[: names.index(before) + 1]
+    start = _approved_place(reader, use_case, role, evaluations)
+    if start is not None and before in names and start == len(evaluations) - 1:
+        return None
+    if before in names:
+        evaluations = evaluations[:-1]
+    if start is not None:
+        evaluations = evaluations[start:]
+    found: Line | None = None
+    for evaluation, dataset, _ in evaluations:
+        rows = _read(reader, _FACETS, [evaluation])
+        facets = {str(facet): str(suite) for facet, suite, _ in rows}
+        if ROWS not in facets:
+            continue
+        if found is None:
+            found = Line(dataset, facets, rows[0][2])
+        elif not _change(reader, found, _unpacked(reader, facets)).is_another:
+            found = Line(dataset, {**found.facets, **facets}, rows[0][2])
+    return found
+
+
+class _Judged(NamedTuple):
+    evaluation: str
+    dataset: str
+    decided: float
+
+
+def _approved_place(reader: Reader, use_case: str, role: Suite, evaluations: Sequence[_Judged]) -> int | None:
+    """Which of these evaluations the line begins with, since a person approved a promotion that rested on it. On a
+    further suite that was the newest one at that moment."""
+    approved = [(str(evaluation), stamp) for evaluation, stamp in _read(reader, _APPROVED, [use_case])]
+    if role != "core":
+        stamp = approved[-1][1] if approved else float("-inf")
+        return max((place for place, each in enumerate(evaluations) if each.decided <= stamp), default=None)
+    names = {each.evaluation: place for place, each in enumerate(evaluations)}
+    return next((names[evaluation] for evaluation, _ in reversed(approved) if evaluation in names), None)
+
+
+def suite_change(reader: Reader, stands_on: Line, suite: JudgedSuite) -> SuiteChange:
+    """What became of the rows that a use case stands on, in a suite that shall judge for it."""
+    return _change(reader, stands_on, suite.facets)
+
+
+def change_since_elsewhere(reader: Reader, use_case: str, evaluation: str, candidate: str) -> SuiteChange | None:
+    """The same against evaluations that were none of this use case's decisions: without a use case, or of this very
+    candidate for another one. Their authors saw on which rows it errs. None where no row was lost since any of them.
+
+    Counted are evaluations since the last promotion of the use case that a person approved.
+    """
+    suite = suite_of(reader, evaluation)
+    created = _read(reader, _CREATED, [evaluation])
+    if suite is None or not created:
+        return None
+    approved = [str(row[0]) for row in _read(reader, _APPROVED, [use_case])]
+    if evaluation in approved:
+        return None
+    since = max((row[0] for each in approved for row in _read(reader, _CREATED, [each])), default=float("-inf"))
+    asked = [candidate, created[0][0], since, evaluation, use_case, suite.target]
+    for other, dataset in _read(reader, _ELSEWHERE, asked):
+        before = suite_of(reader, other)
+        if before is None or not judged_rows.overlaps(before.rows, suite.rows):
+            continue
+        if (change := judged_rows.compare(before.rows, suite.rows, str(dataset))).is_another:
+            return change
+    return None
+
+
+def _change(reader: Reader, stands_on: Line, facets: Mapping[str, Packed]) -> SuiteChange:
+    rows = judged_rows.compare(_packed(reader, stands_on.facets[ROWS]), facets[ROWS], stands_on.dataset)
+    shared = [name for name in stands_on.facets if name != ROWS and name in facets]
+    answers = [judged_rows.compare(_packed(reader, stands_on.facets[name]), facets[name]).changed for name in shared]
+    return rows.model_copy(update={"answers_changed": sum(answers)})
+
+
+def _unpacked(reader: Reader, facets: Mapping[str, str]) -> dict[str, Packed]:
+    return {facet: _packed(reader, suite) for facet, suite in facets.items()}
+
+
+def _packed(reader: Reader, suite: str) -> Packed:
+    return judged_rows.from_bytes(bytes(_read(reader, _PACKED, [suite])[0][0]))
+
+
+def _read(reader: Reader, sql: str, parameters: Sequence[object]) -> list[Row]:
+    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
