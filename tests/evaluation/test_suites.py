@@ -135,6 +135,7 @@ def renamed(rows: pa.Table) -> pa.Table:
 def test_relabelled_rows_and_other_answers_of_the_system_in_use_need_a_person(flowers: Workspace) -> None:
     judge(flowers)
     world.make_version(flowers, lambda rows: replaced(rows, "rules", "no"))
+    assert judge(flowers)["report"]["dataset"] == "flowers@v1:test"
     other = judge(flowers, "flowers@v2:test")
     assert "other answers of the system in use" in str(other["decision"]["reasons"])
     assert promoted(flowers, evaluation=other["evaluation"])["state"] == "needs_approval"

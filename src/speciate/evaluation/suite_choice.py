@@ -13,11 +13,10 @@ from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, suites
-from speciate.evaluation.judged_rows import ROWS, JudgedSuite
 from speciate.evaluation.reports.report import Suite, SuiteChange
 from speciate.evaluation.suites import Line
 from speciate.refs import DatasetRef, dataset_ref
-from speciate.use_cases import UseCase
+from speciate.use_cases import UseCase, incumbent_of
 from speciate.vocabulary import find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
@@ -64,7 +63,8 @@ def _newest_that_holds(
         return SuiteChoice(ref._replace(version=newest.version), role, line)
     stood = dataset_ref(line.dataset)
     for step in versions.history(workspace.database, ref.name, _MOST_VERSIONS):
-        if not (stood.version or 0) <= step.version < newest.version:
+        joined = (stood.version or 0) <= step.version < newest.version
+        if not joined and step.version != stood.version:
             continue
         older = versions.resolve(workspace.database, DatasetRef(ref.name, version=step.version))
         if step.version == stood.version or not _change(workspace, use_case, older, ref.split, line).is_another:
@@ -78,9 +78,9 @@ def _newest_that_holds(
 
 
 def _change(workspace: Workspace, use_case: UseCase, manifest: Manifest, split: str | None, line: Line) -> SuiteChange:
-    family = find_task(use_case.task).family
-    found = suites.read_suite(workspace.folders, manifest, split, family, line.target, ())
-    return suites.suite_change(workspace.database, line, JudgedSuite({ROWS: found.rows}, found.target))
+    family, incumbent = find_task(use_case.task).family, incumbent_of(workspace.database, use_case)
+    found = suites.read_suite(workspace.folders, manifest, split, family, line.target, [incumbent])
+    return suites.suite_change(workspace.database, line, found)
 
 
 def other_suite(database: Database, use_case: UseCase | None, role: Suite, ref: DatasetRef) -> str | None:
