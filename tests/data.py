@@ -6,10 +6,13 @@ this process (its decoding still in the sandbox) and registers the version.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import json
 import random
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,11 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.run import Run
+from speciate.settings import Settings
 from speciate.workspace.blobs import Blobs
+from speciate.workspace.clock import Clock
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
 
 _GOOD = ("a joy from start to end", "moving and funny", "the best film of the year", "warm, clever and well acted")
 _BAD = ("a waste of two hours", "dull and far too long", "the worst script in years", "cold, clumsy and badly acted")
@@ -115,6 +121,25 @@ def ingest(workspace: Workspace, name: str, **spec: Any) -> Manifest:
     if "rows" in spec:
         spec["rows"] = store_inline_rows(workspace, spec["rows"])
     return resolve(workspace.database, run_job(workspace, "ingest", name=name, **spec)["dataset"])
+
+
+def seeded(root: Path, name: str, **spec: Any) -> Path:
+    """`root`: now a closed workspace with one dataset, for `copied`."""
+    workspace = Workspace(root, ManualClock(), Settings(policy="auto"))
+    ingest(workspace, name, **spec)
+    workspace.close()
+    return root
+
+
+@contextlib.contextmanager
+def copied(
+    seed: Path, folder: Path, clock: Clock | None = None, settings: Settings | None = None
+) -> Iterator[Workspace]:
+    """A copy of a closed workspace, at `folder`: what was ingested once is each test's own to change."""
+    shutil.copytree(seed, folder)
+    workspace = Workspace(folder, clock, settings or Settings(policy="auto"))
+    yield workspace
+    workspace.close()
 
 
 def run_job(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:

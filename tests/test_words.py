@@ -7,6 +7,7 @@ evaluations).
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -36,13 +37,21 @@ FILES = subprocess.run(
 ).stdout.split()  # fmt: skip
 
 
+@functools.cache
+def texts() -> dict[str, tuple[str, str]]:
+    """Path -> the text, and the text in lowercase; each file is read once."""
+    return {path: (text := (ROOT / path).read_text(), text.lower()) for path in FILES}
+
+
 @pytest.mark.parametrize("word", GONE)
 def test_a_word_that_is_gone_stays_gone(word: str) -> None:
     pattern = re.compile(rf"\b({word})\b", re.IGNORECASE)
+    likely = re.compile(word)  # in lowercase, within longer words too: a search for plain letters is many times as fast
     found = [
         f"{path}:{number}: {match[0]!r}; write: {GONE[word]}"
-        for path in FILES
-        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
+        for path, (text, lowercase) in texts().items()
+        if likely.search(lowercase)
+        for number, line in enumerate(text.splitlines(), 1)
         for match in pattern.finditer(line)
         if (path, match[0].lower()) not in KEPT
     ]

@@ -28,7 +28,8 @@ from speciate.refs import JobId
 from speciate.server.client import Client
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.datasets.operations.world import curate, read
+from tests.conftest import ManualClock
+from tests.datasets.operations.world import Curated, curate, read
 from tests.server.processes import Daemons
 
 CHAIN = (
@@ -44,40 +45,60 @@ CHAIN = (
 )
 
 
-def test_one_version_of_many_steps_and_the_same_from_any_order_of_the_source(workspace: Workspace) -> None:
+@pytest.fixture(scope="module")
+def chained(shared: Workspace) -> dict[str, Any]:
+    """The result of the job that made `one@v2` of a hundred reviews."""
+    data.ingest(shared, "one", rows=tuple(data.review_rows(100)), label="label", group_by="film")
+    return data.run_job(shared, "curate", dataset="one", steps=CHAIN)
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with twenty reviews, to be copied."""
+    return data.seeded(
+        tmp_path_factory.mktemp("twenty") / "workspace", "set", rows=tuple(data.review_rows(20)), label="label"
+    )
+
+
+@pytest.fixture
+def twenty(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
+
+
+def test_one_version_of_many_steps_and_the_same_from_any_order_of_the_source(
+    shared: Workspace, chained: dict[str, Any]
+) -> None:
     rows = data.review_rows(100)
     mixed = random.Random(1).sample(rows, len(rows))
-    data.ingest(workspace, "one", rows=tuple(rows), label="label", group_by="film")
-    data.ingest(workspace, "two", rows=tuple(mixed), label="label", group_by="film")
-    one, two = curate(workspace, "one", *CHAIN), curate(workspace, "two", *CHAIN)
+    data.ingest(shared, "two", rows=tuple(mixed), label="label", group_by="film")
+    made = resolve(shared.database, chained["dataset"])
+    one, two = Curated(made, read(shared, made.ref), chained["steps"]), curate(shared, "two", *CHAIN)
     assert one.manifest.id == two.manifest.id
     assert one.rows.equals(two.rows.set_column(6, "source", one.rows["source"]))
     assert (one.manifest.ref, one.rows.num_rows) == ("one@v2", 40)
     assert [step["op"] for step in one.steps] == [step["op"] for step in CHAIN]
     assert all(a["after"] == b["before"] for a, b in itertools.pairwise(one.steps))
-    made = version(workspace.database, "one")
-    assert made.parents == ["one@v1"]
-    assert made.operation["op"] == "curate"
-    assert made.operation["steps"][1] == CHAIN[1]
-    assert made.report["ok"] == 40
-    assert made.report["split"]["groups_across"] == 0
-    again = curate(workspace, "one@v1", *made.operation["steps"])  # as it is recorded
+    found = version(shared.database, "one")
+    assert found.parents == ["one@v1"]
+    assert found.operation["op"] == "curate"
+    assert found.operation["steps"][1] == CHAIN[1]
+    assert found.report["ok"] == 40
+    assert found.report["split"]["groups_across"] == 0
+    again = curate(shared, "one@v1", *found.operation["steps"])  # as it is recorded
     assert again.manifest.ref == "one@v2"
 
 
-def test_results_are_short_json(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(100)), label="label", group_by="film")
-    result = data.run_job(workspace, "curate", dataset="set", steps=CHAIN)
-    assert result.keys() == {"dataset", "steps", "report"}
-    assert len(json.dumps(result)) < 4 * 4000
-    assert result["report"].keys() == {"ok", "partial", "refused", "error", "split", "warnings"}
+def test_results_are_short_json(chained: dict[str, Any]) -> None:
+    assert chained.keys() == {"dataset", "steps", "report"}
+    assert len(json.dumps(chained)) < 4 * 4000
+    assert chained["report"].keys() == {"ok", "partial", "refused", "error", "split", "warnings"}
 
 
-def test_a_dry_run_shows_the_resolved_steps(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
-    data.ingest(workspace, "more", rows=tuple(data.review_rows(40)), label="label")
+def test_a_dry_run_shows_the_resolved_steps(twenty: Workspace) -> None:
+    data.ingest(twenty, "more", rows=tuple(data.review_rows(40)), label="label")
     steps = ({"op": "merge", "dataset": "more"}, {"op": "sample", "n": 30})
-    plan = KIND.plan(CurateSpec(dataset="set", steps=steps), workspace)
+    plan = KIND.plan(CurateSpec(dataset="set", steps=steps), twenty)
     assert plan.resolved == {
         "dataset": "set@v1",
         "rows": 20,
@@ -105,64 +126,59 @@ def test_a_dry_run_shows_the_resolved_steps(workspace: Workspace) -> None:
     ],
 )
 def test_wrong_steps_are_refused_before_a_job_exists(
-    workspace: Workspace, steps: list[dict[str, Any]], code: Code, message: str
+    twenty: Workspace, steps: list[dict[str, Any]], code: Code, message: str
 ) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     with pytest.raises(SpeciateError) as raised:
-        KIND.plan(CurateSpec(dataset="set", steps=tuple(steps)), workspace)
+        KIND.plan(CurateSpec(dataset="set", steps=tuple(steps)), twenty)
     assert raised.value.code is code
     assert message in raised.value.message
     assert raised.value.recovery
 
 
-def test_a_split_is_no_dataset_to_change(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
+def test_a_split_is_no_dataset_to_change(twenty: Workspace) -> None:
     with pytest.raises(SpeciateError, match="names a split") as raised:
-        KIND.plan(CurateSpec(dataset="set:train", steps=({"op": "sample", "n": 3},)), workspace)
+        KIND.plan(CurateSpec(dataset="set:train", steps=({"op": "sample", "n": 3},)), twenty)
     assert "split = 'train'" in raised.value.recovery
 
 
-def test_nothing_is_made_where_a_step_would_leave_nothing(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
-    files = sorted(path.name for path in workspace.folders.datasets.rglob("*"))
+def test_nothing_is_made_where_a_step_would_leave_nothing(twenty: Workspace) -> None:
+    files = sorted(path.name for path in twenty.folders.datasets.rglob("*"))
     steps = ({"op": "sample", "n": 10}, {"op": "filter", "where": "film = 'no such film'"})
     with pytest.raises(SpeciateError) as raised:
-        curate(workspace, "set", *steps)
+        curate(twenty, "set", *steps)
     assert raised.value.message == "Step 2 (filter) would leave no usable example: it saw 10 rows, 10 of them usable."
-    assert resolve(workspace.database, "set").version == 1
-    assert sorted(path.name for path in workspace.folders.datasets.rglob("*")) == files
+    assert resolve(twenty.database, "set").version == 1
+    assert sorted(path.name for path in twenty.folders.datasets.rglob("*")) == files
 
 
 def test_an_operation_that_gives_two_rows_one_id_makes_nothing(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    twenty: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def twice(rows: pa.Table, parameters: Any, context: Context) -> Outcome:
         return Outcome(pa.concat_tables([rows, rows.slice(3, 1)]))
 
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     monkeypatch.setattr(sample_balance, "SAMPLE", dataclasses.replace(sample_balance.SAMPLE, apply=twice))
     with pytest.raises(SpeciateError) as raised:
-        curate(workspace, "set", {"op": "sample", "n": 5})
+        curate(twenty, "set", {"op": "sample", "n": 5})
     assert raised.value.message.startswith("Step 1 (sample) gave several rows the id 'ex-")
-    assert resolve(workspace.database, "set").version == 1
+    assert resolve(twenty.database, "set").version == 1
 
 
-def test_a_change_meant_for_the_newest_is_refused_where_another_came_first(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
-    plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), workspace)
-    named = KIND.plan(CurateSpec(dataset="set@v1", steps=({"op": "sample", "n": 5},)), workspace)
+def test_a_change_meant_for_the_newest_is_refused_where_another_came_first(twenty: Workspace) -> None:
+    plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), twenty)
+    named = KIND.plan(CurateSpec(dataset="set@v1", steps=({"op": "sample", "n": 5},)), twenty)
     assert (plan.payload_json()["onto"], named.payload_json()["onto"]) == (1, None)
-    folder = RunFolder(workspace.folders.runs / "job-late.1")
-    folder.create({"payload": plan.payload_json(), "job": "job-late", "workspace": str(workspace.folders.root)})
+    folder = RunFolder(twenty.folders.runs / "job-late.1")
+    folder.create({"payload": plan.payload_json(), "job": "job-late", "workspace": str(twenty.folders.root)})
     write_whole(folder.outputs / "result.json", json.dumps(run(Run(folder))))
-    curate(workspace, "set", {"op": "sample", "n": 10})
+    curate(twenty, "set", {"op": "sample", "n": 10})
     late = Job(id=JobId("job-late"), kind="curate", spec={}, fingerprint="", state=State.RUNNING, created=0, changed=0)
     with pytest.raises(SpeciateError, match="no longer the newest") as raised:
-        workspace.database.transact(lambda tx: KIND.commit(tx, late, KIND.collect(folder)))
+        twenty.database.transact(lambda tx: KIND.commit(tx, late, KIND.collect(folder)))
     assert raised.value.code is Code.CONFLICT
-    older = curate(workspace, "set@v1", {"op": "sample", "n": 7})
+    older = curate(twenty, "set@v1", {"op": "sample", "n": 7})
     assert older.manifest.ref == "set@v3"
-    assert version(workspace.database, "set").parents == ["set@v1"]
+    assert version(twenty.database, "set").parents == ["set@v1"]
 
 
 def test_a_small_change_costs_little(workspace: Workspace) -> None:
@@ -174,22 +190,20 @@ def test_a_small_change_costs_little(workspace: Workspace) -> None:
 
 
 def test_a_missing_library_is_named_with_its_install_command(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    twenty: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cleanlab" else found(name))
     with pytest.raises(SpeciateError) as raised:
-        KIND.plan(CurateSpec(dataset="set", steps=({"op": "find_label_errors"},)), workspace)
+        KIND.plan(CurateSpec(dataset="set", steps=({"op": "find_label_errors"},)), twenty)
     assert raised.value.code is Code.MISSING_EXTRA
     assert raised.value.recovery == "Run: pip install 'speciate[curate]'"
 
 
-def test_a_stopped_run_ends_between_steps(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=tuple(data.review_rows(20)), label="label")
-    plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), workspace)
-    folder = RunFolder(workspace.folders.runs / "job-stop.1")
-    folder.create({"payload": plan.payload_json(), "job": "job-stop", "workspace": str(workspace.folders.root)})
+def test_a_stopped_run_ends_between_steps(twenty: Workspace) -> None:
+    plan = KIND.plan(CurateSpec(dataset="set", steps=({"op": "sample", "n": 5},)), twenty)
+    folder = RunFolder(twenty.folders.runs / "job-stop.1")
+    folder.create({"payload": plan.payload_json(), "job": "job-stop", "workspace": str(twenty.folders.root)})
     (folder.path / "cancel").touch()
     with pytest.raises(Stopped):
         run(Run(folder))

@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speciate.datasets import version_rows
 from speciate.datasets.label import apply_labels
-from speciate.datasets.versions import Manifest, version
+from speciate.datasets.versions import Manifest, resolve, version
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
 from tests.datasets import sealed
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with twenty reviews, to be copied."""
+    return data.seeded(
+        tmp_path_factory.mktemp("twenty") / "workspace", "reviews", rows=tuple(data.review_rows(20)), label="label"
+    )
+
+
+@pytest.fixture
+def twenty(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 def rows_of(workspace: Workspace, manifest: Manifest) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in version_rows.read(workspace.folders, manifest).to_pylist()}
 
 
-def test_a_new_label_is_a_new_version_and_says_who_set_it(workspace: Workspace) -> None:
-    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
-    before = rows_of(workspace, first)
+def test_a_new_label_is_a_new_version_and_says_who_set_it(twenty: Workspace) -> None:
+    first = resolve(twenty.database, "reviews@v1")
+    before = rows_of(twenty, first)
     chosen = next(name for name, row in before.items() if row["label"] == "good")
-    second = data.label(workspace, "reviews", {chosen: "bad"}, source="agent")
-    after = rows_of(workspace, second)
+    second = data.label(twenty, "reviews", {chosen: "bad"}, source="agent")
+    after = rows_of(twenty, second)
     assert second.ref == "reviews@v2"
     assert (after[chosen]["label"], after[chosen]["label_source"]) == ("bad", "agent")
     assert {name for name in before if after[name]["label"] != before[name]["label"]} == {chosen}
     assert second.labels == {"bad": 11, "good": 9}
-    found = version(workspace.database, "reviews")
+    found = version(twenty.database, "reviews")
     assert (found.parents, found.operation) == (["reviews@v1"], {"op": "label", "source": "agent", "changed": 1})
-    assert rows_of(workspace, first) == before
+    assert rows_of(twenty, first) == before
 
 
-def test_the_same_labels_make_no_version(workspace: Workspace) -> None:
-    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
-    name, row = next(iter(rows_of(workspace, first).items()))
-    assert data.label(workspace, "reviews", {name: row["label"]}) == first
+def test_the_same_labels_make_no_version(twenty: Workspace) -> None:
+    first = resolve(twenty.database, "reviews@v1")
+    name, row = next(iter(rows_of(twenty, first).items()))
+    assert data.label(twenty, "reviews", {name: row["label"]}) == first
 
 
 def test_a_dataset_without_labels_gets_its_first(workspace: Workspace) -> None:
@@ -70,10 +87,10 @@ def test_an_item_that_lacked_its_label_is_dealt_to_a_split_once_it_has_one(works
     assert all(after[name]["split"] == row["split"] for name, row in before.items() if name not in waiting)
 
 
-def test_a_label_that_is_taken_away_excludes_the_example(workspace: Workspace) -> None:
-    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
-    name = next(iter(rows_of(workspace, first)))
-    row = rows_of(workspace, data.label(workspace, "reviews", {name: None}))[name]
+def test_a_label_that_is_taken_away_excludes_the_example(twenty: Workspace) -> None:
+    first = resolve(twenty.database, "reviews@v1")
+    name = next(iter(rows_of(twenty, first)))
+    row = rows_of(twenty, data.label(twenty, "reviews", {name: None}))[name]
     assert (row["label"], row["quality"], row["reason"]) == (None, "partial", "The label is missing.")
 
 
@@ -92,11 +109,11 @@ def test_a_group_that_came_elsewhere_meanwhile_takes_its_labelled_rows_along(wor
     assert [film for film, names in splits.items() if len(names) > 1] == []
 
 
-def test_a_row_that_is_labelled_again_comes_back_to_its_split(workspace: Workspace) -> None:
-    first = rows_of(workspace, data.ingest(workspace, "reviews", rows=data.review_rows(20), label="label"))
+def test_a_row_that_is_labelled_again_comes_back_to_its_split(twenty: Workspace) -> None:
+    first = rows_of(twenty, resolve(twenty.database, "reviews"))
     names = sorted(first)[:10]
-    data.label(workspace, "reviews", dict.fromkeys(names))
-    after = rows_of(workspace, data.label(workspace, "reviews", {name: first[name]["label"] for name in names}))
+    data.label(twenty, "reviews", dict.fromkeys(names))
+    after = rows_of(twenty, data.label(twenty, "reviews", {name: first[name]["label"] for name in names}))
     assert {name: row["split"] for name, row in after.items()} == {name: row["split"] for name, row in first.items()}
 
 
@@ -122,20 +139,19 @@ def test_numbers_stay_numbers(workspace: Workspace) -> None:
         data.label(workspace, "stars", {name: "four"})
 
 
-def test_ids_that_are_not_there_change_nothing(workspace: Workspace) -> None:
-    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
+def test_ids_that_are_not_there_change_nothing(twenty: Workspace) -> None:
     with pytest.raises(SpeciateError, match="2 of the ids") as raised:
-        data.label(workspace, "reviews", {"ex-none": "good", "ex-neither": "bad"})
+        data.label(twenty, "reviews", {"ex-none": "good", "ex-neither": "bad"})
     assert raised.value.code is Code.NOT_FOUND
 
 
-def test_an_older_version_can_be_labelled_on_purpose_only(workspace: Workspace) -> None:
-    first = data.ingest(workspace, "reviews", rows=tuple(data.review_rows(20)), label="label")
-    name = next(name for name, row in rows_of(workspace, first).items() if row["label"] == "good")
-    data.label(workspace, "reviews", {name: "bad"})
-    third = data.label(workspace, "reviews@v1", {name: "neutral"})
+def test_an_older_version_can_be_labelled_on_purpose_only(twenty: Workspace) -> None:
+    first = resolve(twenty.database, "reviews@v1")
+    name = next(name for name, row in rows_of(twenty, first).items() if row["label"] == "good")
+    data.label(twenty, "reviews", {name: "bad"})
+    third = data.label(twenty, "reviews@v1", {name: "neutral"})
     assert third.ref == "reviews@v3"
-    assert version(workspace.database, "reviews@v3").parents == ["reviews@v1"]
+    assert version(twenty.database, "reviews@v3").parents == ["reviews@v1"]
 
 
 def test_a_row_that_joins_two_splits_by_its_label_is_refused(workspace: Workspace) -> None:

@@ -1,18 +1,33 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from speciate.datasets.versions import resolve, tags
 from speciate.errors import SpeciateError
+from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
+
+
+@pytest.fixture(scope="module")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace, to be copied."""
+    root = tmp_path_factory.mktemp("tags") / "workspace"
+    workspace = Workspace(root, ManualClock(), Settings(policy="auto"))
+    for count in (20, 24):
+        data.ingest(workspace, "reviews", rows=tuple(data.review_rows(count)), label="label")
+    workspace.close()
+    return root
 
 
 @pytest.fixture
-def reviews(workspace: Workspace) -> Workspace:
-    for count in (20, 24):
-        data.ingest(workspace, "reviews", rows=tuple(data.review_rows(count)), label="label")
-    return workspace
+def reviews(two_versions: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(two_versions, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 def test_a_tag_names_a_version_until_it_is_moved_or_taken_away(reviews: Workspace) -> None:

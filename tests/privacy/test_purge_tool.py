@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.jobs.engine import Engine
@@ -19,7 +21,20 @@ from speciate.tools.data_management import NeedsApproval, TagResult, manage_data
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
-from tests.data import ingest, review_rows
+from tests.data import copied, review_rows, seeded
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with sixteen reviews, to be copied."""
+    root = tmp_path_factory.mktemp("reviews") / "workspace"
+    return seeded(root, "reviews", rows=review_rows(16), label="label", group_by="film")
+
+
+@pytest.fixture
+def workspace(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 @pytest.fixture
@@ -31,7 +46,7 @@ def app(workspace: Workspace) -> Iterator[App]:
 
 @pytest.fixture
 def reviews(app: App) -> str:
-    return ingest(app.workspace, "reviews", rows=review_rows(16), label="label", group_by="film").ref
+    return resolve(app.workspace.database, "reviews").ref
 
 
 def test_a_purge_waits_for_a_person_who_sees_what_would_go(app: App, reviews: str) -> None:

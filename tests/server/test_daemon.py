@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -34,6 +34,15 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    """One daemon that serves, for tests that neither end it nor change its workspace."""
+    daemons = Daemons(tmp_path_factory.mktemp("serving") / "workspace")
+    daemons.start()
+    yield daemons
+    daemons.close()
+
+
 def test_of_several_candidates_one_serves_and_the_others_give_way(daemons: Daemons) -> None:
     candidates = [daemons.candidate() for _ in range(4)]
     reports = [report_of(candidate) for candidate in candidates]
@@ -44,31 +53,28 @@ def test_of_several_candidates_one_serves_and_the_others_give_way(daemons: Daemo
     assert daemons.pid() == winner.pid
 
 
-def test_a_loser_imports_nothing_heavy(daemons: Daemons) -> None:
-    daemons.start()
+def test_a_loser_imports_nothing_heavy(serving: Daemons) -> None:
     code = (
         "import sys; from speciate.server import daemon; status = daemon.main();"
         "heavy = {'duckdb', 'mcp', 'pydantic', 'anyio'} & set(sys.modules); assert (status, heavy) == (75, set())"
     )
-    subprocess.run([sys.executable, "-c", code, "--workspace", str(daemons.workspace)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code, "--workspace", str(serving.workspace)], check=True, capture_output=True)
 
 
-def test_only_its_owner_can_reach_it(daemons: Daemons) -> None:
-    daemons.start()
-    path = socket_path(daemons.workspace)
+def test_only_its_owner_can_reach_it(serving: Daemons) -> None:
+    path = socket_path(serving.workspace)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert daemons.workspace.stat().st_mode & 0o077 == 0
-    assert (daemons.workspace / "daemon.log").stat().st_mode & 0o077 == 0
+    assert serving.workspace.stat().st_mode & 0o077 == 0
+    assert (serving.workspace / "daemon.log").stat().st_mode & 0o077 == 0
 
 
-def test_every_spelling_of_a_folder_finds_the_same_daemon(daemons: Daemons, tmp_path: Path) -> None:
-    daemons.start()
-    (tmp_path / "link").symlink_to(daemons.workspace)
-    assert socket_path(tmp_path / "link") == socket_path(daemons.workspace / ".." / "workspace")
+def test_every_spelling_of_a_folder_finds_the_same_daemon(serving: Daemons, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(serving.workspace)
+    assert socket_path(tmp_path / "link") == socket_path(serving.workspace / ".." / "workspace")
     dialled = dial(tmp_path / "link", CONTROL, start=False, action="status")
     dialled.line.close()
-    assert dialled.answer["result"]["pid"] == daemons.pid()
+    assert dialled.answer["result"]["pid"] == serving.pid()
 
 
 def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
@@ -81,32 +87,40 @@ def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
         daemons.close()
 
 
-def test_nothing_of_the_first_callers_environment_reaches_the_daemon(daemons: Daemons, tmp_path: Path) -> None:
-    secret = {"HF_TOKEN": "leak-me", "CUDA_VISIBLE_DEVICES": "7", "PYTHONPATH": str(tmp_path)}
-    client = Stdio(daemons.workspace, environment=secret)
-    client.initialize()
+SECRET = {"HF_TOKEN": "leak-me", "CUDA_VISIBLE_DEVICES": "7", "PYTHONPATH": "/tmp"}
+
+
+@pytest.fixture(scope="module")
+def first_caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemons, Stdio]]:
+    """A client with SECRET in its environment, and the daemon that it started."""
+    daemons = Daemons(tmp_path_factory.mktemp("called") / "workspace")
+    shell = Stdio(daemons.workspace, environment=SECRET)
+    shell.initialize()
+    yield daemons, shell
+    status = shell.close()
+    end(shell.process)
+    daemons.close()
+    assert status == 0
+
+
+def test_nothing_of_the_first_callers_environment_reaches_the_daemon(first_caller: tuple[Daemons, Stdio]) -> None:
+    daemons, _ = first_caller
     daemon = psutil.Process(daemons.pid())
-    assert not set(secret) & set(daemon.environ())
+    assert not set(SECRET) & set(daemon.environ())
     assert daemon.cwd() == "/"
     assert str(daemons.workspace) in daemon.cmdline()
-    assert client.close() == 0
-    end(client.process)
 
 
-def test_a_daemon_belongs_to_nobody_so_that_a_client_cannot_take_it_along(
-    daemons: Daemons, client: Callable[[], Stdio]
-) -> None:
-    shell = client()
-    shell.initialize()
+def test_a_daemon_belongs_to_nobody_so_that_a_client_cannot_take_it_along(first_caller: tuple[Daemons, Stdio]) -> None:
+    daemons, shell = first_caller
     daemon = psutil.Process(daemons.pid())
     assert daemon.pid not in {child.pid for child in psutil.Process(shell.process.pid).children(recursive=True)}
     assert os.getsid(daemon.pid) != os.getsid(shell.process.pid)
 
 
-def test_the_card_tells_who_serves(daemons: Daemons) -> None:
-    process = daemons.start()
-    card = json.loads((daemons.workspace / "daemon.json").read_text())
-    assert card["pid"] == process.pid
+def test_the_card_tells_who_serves(serving: Daemons) -> None:
+    card = json.loads((serving.workspace / "daemon.json").read_text())
+    assert [card["pid"]] == serving.pids()
     assert set(card) == {"pid", "start_time", "boot_id", "version", "socket"}
 
 
@@ -169,25 +183,23 @@ def test_a_newer_client_gets_a_new_daemon_and_an_older_one_is_served(daemons: Da
     assert process.wait(20) == 0
 
 
-def test_another_protocol_gets_the_remedy(daemons: Daemons) -> None:
-    daemons.start()
-    answer = hello(daemons, {"protocol": "mcp/2", "version": "3.0"})
+def test_another_protocol_gets_the_remedy(serving: Daemons) -> None:
+    answer = hello(serving, {"protocol": "mcp/2", "version": "3.0"})
     assert not answer["ok"]
     assert "'mcp/2'" in answer["message"]
     assert "pip install -U speciate" in answer["recovery"]
 
 
-def test_nonsense_on_the_socket_hurts_nobody(daemons: Daemons) -> None:
-    daemons.start()
+def test_nonsense_on_the_socket_hurts_nobody(serving: Daemons) -> None:
     for nonsense in (b"\n", b"[]\n", b"{}\n", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 3_000_000):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(socket_path(daemons.workspace)))
+            connection.connect(str(socket_path(serving.workspace)))
             try:
                 connection.sendall(nonsense)
                 connection.recv(100)
             except ConnectionError:
                 pass
-    assert daemons.control("status")["clients"] == 0
+    assert serving.control("status")["clients"] == 0
 
 
 def hello(daemons: Daemons, message: dict[str, str]) -> dict[str, object]:

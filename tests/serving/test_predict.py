@@ -30,24 +30,23 @@ from speciate.serving.predict import (
     read_caller_file,
     requested_model,
 )
+from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
+from tests.data import copied
 from tests.modalities.samples import photo
 from tests.training.world import define, make_dataset, thirds, train_now
 
 FEW = {"classical": {"candidates": ["logistic"]}, "full": {"num_train_epochs": 8, "learning_rate": [0.01]}}
+MODEL = "films-model@v1"
 GOOD, BAD = "a fine and lovely film", "a dull and awful bore"
 
 
-@pytest.fixture
-def pool(workspace: Workspace) -> Iterator[Pool]:
-    pool = Pool(workspace.folders, workspace.settings, size=1)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture
-def reviews(workspace: Workspace) -> str:
-    """A trained model that serves the use case `reviews`."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with a trained model that serves the use case `reviews`, to be copied."""
+    root = tmp_path_factory.mktemp("trained") / "workspace"
+    workspace = Workspace(root, ManualClock(), Settings(policy="auto"))
     define(workspace, "reviews", "text-classification")
     labels = ["good" if i % 4 < 2 else "bad" for i in range(80)]
     texts = [f"{GOOD if label == 'good' else BAD} {i}" for i, label in enumerate(labels)]
@@ -58,7 +57,37 @@ def reviews(workspace: Workspace) -> str:
             tx, use_case="reviews", model=model, expected=None, action="promote", actor="ada", evidence={}
         )
     )
-    return model
+    workspace.close()
+    assert model == MODEL
+    return root
+
+
+@pytest.fixture
+def workspace(trained: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with copied(trained, tmp_path / "workspace", clock) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def pool(workspace: Workspace) -> Iterator[Pool]:
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def shared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """For tests that look at answers alone."""
+    with copied(trained, tmp_path_factory.mktemp("shared") / "workspace", ManualClock()) as workspace:
+        yield workspace
+
+
+@pytest.fixture(scope="module")
+def warm(shared: Workspace) -> Iterator[Pool]:
+    """Of `shared`: it keeps the model that it has loaded."""
+    pool = Pool(shared.folders, shared.settings, size=1)
+    yield pool
+    pool.close()
 
 
 def _first_answers(workspace: Workspace) -> list[str]:
@@ -71,25 +100,25 @@ def _ask(workspace: Workspace, pool: Pool, *inputs: Input, model: str = "reviews
     return predict(workspace, pool, model, inputs)
 
 
-def test_production_answers_in_every_form_of_input(workspace: Workspace, pool: Pool, reviews: str) -> None:
-    path = workspace.folders.exports / "film.txt"
+def test_production_answers_in_every_form_of_input(shared: Workspace, warm: Pool) -> None:
+    path = shared.folders.exports / "film.txt"
     path.write_text(BAD)
     answer = _ask(
-        workspace,
-        pool,
+        shared,
+        warm,
         Input(text=GOOD),
         Input(row={"text": BAD}, id="mine"),
         Input(path=str(path)),
         Input(data=base64.b64encode(GOOD.encode()).decode(), mime="text/plain"),
     )
-    assert answer.model == reviews
+    assert answer.model == MODEL
     assert [item.output for item in answer.predictions] == ["good", "bad", "bad", "good"]
     assert [item.id for item in answer.predictions] == ["0", "mine", "2", "3"]
     assert all(0.5 <= (item.confidence or 0) <= 1 for item in answer.predictions)
 
 
 def test_an_answer_that_a_call_cannot_wait_for_is_there_for_the_next_one(
-    workspace: Workspace, pool: Pool, reviews: str, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, ask = list[str](), pool.ask
     monkeypatch.setattr(pool, "ask", lambda service, *more, **how: asked.append(service) or ask(service, *more, **how))
@@ -104,9 +133,9 @@ def test_an_answer_that_a_call_cannot_wait_for_is_there_for_the_next_one(
     assert asked == [preloading.LOAD, predicting.ANSWER]
 
 
-def test_an_input_that_cannot_be_read_does_not_spoil_the_others(workspace: Workspace, pool: Pool, reviews: str) -> None:
+def test_an_input_that_cannot_be_read_does_not_spoil_the_others(shared: Workspace, warm: Pool) -> None:
     answer = _ask(
-        workspace, pool, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x")
+        shared, warm, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x")
     )
     assert [item.output for item in answer.predictions] == [None, "good", None, None]
     errors = [item.error or "" for item in answer.predictions]
@@ -123,7 +152,7 @@ def test_text_where_training_saw_numbers_is_no_missing_value(
     rows = {"x1": [float(i % 7) for i in range(60)], "x2": [float(i % 5) for i in range(60)]}
     labels = ["high" if i % 7 > 3 else "low" for i in range(60)]
     make_dataset(workspace, "rows", "tabular", rows, labels=labels, splits=thirds(60), inputs=["x1", "x2"])
-    train_now(workspace, name="rows-model", dataset="rows", hyperparameters=FEW[how["method"]], **how)
+    train_now(workspace, "job-rows", name="rows-model", dataset="rows", hyperparameters=FEW[how["method"]], **how)
     asked = [Input(row={"x1": x1, "x2": 1.0}) for x1 in ("high", None, 6.0, "6")]
     said, *others = _ask(workspace, pool, *asked, model="rows-model").predictions
     assert (said.output, "'x1' must be a number" in str(said.error)) == (None, True)
@@ -131,9 +160,7 @@ def test_text_where_training_saw_numbers_is_no_missing_value(
     assert others[1].output == others[2].output == "high"
 
 
-def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(
-    workspace: Workspace, pool: Pool, reviews: str, tmp_path: Path
-) -> None:
+def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(shared: Workspace, warm: Pool, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "film.txt").write_text(BAD)
     (tmp_path / "link").symlink_to(tmp_path / "film.txt")
@@ -141,7 +168,7 @@ def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(
     (tmp_path / "way").symlink_to(tmp_path)
     paths = ("pipe", "link", "folder", "way/film.txt", "gone.txt", "film.txt")
     answer = _ask(
-        workspace, pool, *(Input(path=str(tmp_path / path)) for path in paths), Input(data="no base64!", mime="x")
+        shared, warm, *(Input(path=str(tmp_path / path)) for path in paths), Input(data="no base64!", mime="x")
     )
     assert [item.output for item in answer.predictions] == [None] * 5 + ["bad", None]
     assert ["cannot be read" in (item.error or "") for item in answer.predictions] == [True] * 5 + [False, False]
@@ -149,18 +176,18 @@ def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(
 
 
 def test_files_too_large_together_are_refused(
-    workspace: Workspace, pool: Pool, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Workspace, warm: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predicting, "MOST_BYTES", 1_048_576)
     (tmp_path / "film.txt").write_bytes(b"a" * 600_000)
     with pytest.raises(SpeciateError, match="hold 1 MiB together"):
-        _ask(workspace, pool, *[Input(path=str(tmp_path / "film.txt"))] * 2)
+        _ask(shared, warm, *[Input(path=str(tmp_path / "film.txt"))] * 2)
 
 
-def test_the_first_answer_of_a_version_is_recorded_once(workspace: Workspace, pool: Pool, reviews: str) -> None:
+def test_the_first_answer_of_a_version_is_recorded_once(workspace: Workspace, pool: Pool) -> None:
     for _ in range(3):
         _ask(workspace, pool, Input(text=GOOD))
-    assert _first_answers(workspace) == [reviews]
+    assert _first_answers(workspace) == [MODEL]
 
 
 def test_the_answer_of_a_like_named_version_is_another_ones(workspace: Workspace) -> None:
@@ -169,14 +196,12 @@ def test_the_answer_of_a_like_named_version_is_another_ones(workspace: Workspace
     assert _first_answers(workspace) == ["my-model@v1", "my_model@v1"]
 
 
-def test_asking_a_version_by_name_is_not_production(workspace: Workspace, pool: Pool, reviews: str) -> None:
-    _ask(workspace, pool, Input(text=GOOD), model=reviews)
+def test_asking_a_version_by_name_is_not_production(workspace: Workspace, pool: Pool) -> None:
+    _ask(workspace, pool, Input(text=GOOD), model=MODEL)
     assert _first_answers(workspace) == []
 
 
-def test_a_call_without_one_usable_answer_does_not_stop_the_clock(
-    workspace: Workspace, pool: Pool, reviews: str
-) -> None:
+def test_a_call_without_one_usable_answer_does_not_stop_the_clock(workspace: Workspace, pool: Pool) -> None:
     _ask(workspace, pool, Input(text=" "))
     assert _first_answers(workspace) == []
 
@@ -207,20 +232,20 @@ def test_an_input_has_exactly_one_form(fields: dict[str, str]) -> None:
         Input(**fields)
 
 
-def test_the_same_mistake_is_explained_once(workspace: Workspace, pool: Pool, reviews: str) -> None:
+def test_the_same_mistake_is_explained_once(shared: Workspace, warm: Pool) -> None:
     rows = [Input(row={"column " * 300: 1})] * 256
-    answer = _ask(workspace, pool, *rows)
+    answer = _ask(shared, warm, *rows)
     assert "no 'text'" in (answer.predictions[0].error or "")
     assert {item.error for item in answer.predictions[1:]} == {"as item 0"}
 
 
-def test_a_path_that_is_not_allowed_spoils_only_itself(workspace: Workspace, pool: Pool, reviews: str) -> None:
+def test_a_path_that_is_not_allowed_spoils_only_itself(shared: Workspace, warm: Pool) -> None:
     def nowhere(path: str) -> Path:
         raise SpeciateError(Code.REFUSED, f"{path} is outside." + "!" * 1000, "Use another.")
 
     inputs = [Input(path="/a"), Input(path="/b"), Input(text=GOOD)]
-    _ask(workspace, pool, Input(text=GOOD))
-    answer = predict(workspace, pool, "reviews@production", inputs, nowhere)
+    _ask(shared, warm, Input(text=GOOD))
+    answer = predict(shared, warm, "reviews@production", inputs, nowhere)
     assert [(item.error or "")[:13] for item in answer.predictions] == ["/a is outside", "/b is outside", ""]
     assert len(answer.predictions[1].error or "") < 310
     assert answer.predictions[2].output == "good"
@@ -234,10 +259,10 @@ def test_a_wrong_form_of_input_is_answered_with_the_right_ones() -> None:
     assert Input.model_validate({"text": "MK", "id": "mine"}) == Input(text="MK", id="mine")
 
 
-def test_an_answer_of_a_canary_stops_no_clock(workspace: Workspace, pool: Pool, reviews: str) -> None:
+def test_an_answer_of_a_canary_stops_no_clock(workspace: Workspace, pool: Pool) -> None:
     workspace.database.transact(
         lambda tx: aliases.set_canary(
-            tx, use_case="reviews", model="films-model@v9", percent=5, expected=reviews, actor="ada", evidence={}
+            tx, use_case="reviews", model="films-model@v9", percent=5, expected=MODEL, actor="ada", evidence={}
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +26,20 @@ os._exit(9)
 """
 
 
-@pytest.fixture
-def crashed(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose owner died after a hundred commits; all of them are in the log alone."""
-    root = tmp_path / "workspace"
+    root = tmp_path_factory.mktemp("left") / "workspace"
     process = subprocess.run([sys.executable, "-c", _WRITER, str(root)], check=False)
     assert process.returncode == 9
     assert (root / "catalog.duckdb.wal").stat().st_size > 2000
     return root
+
+
+@pytest.fixture
+def crashed(left: Path, tmp_path: Path) -> Path:
+    """A copy, to be opened and damaged."""
+    return Path(shutil.copytree(left, tmp_path / "workspace"))
 
 
 def kept_keys(root: Path) -> tuple[int, Path | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,21 +30,13 @@ SHOWN = ["id", "label", "split", "group_key", "source"]
 TEXT, WHOLE, CUT, UNREADABLE = "examples_rgb_color.dcm", "CT_small.dcm", "MR_small.dcm", "JPEG-lossy.dcm"
 
 
-@pytest.fixture
-def pool(workspace: Workspace) -> Iterator[Pool]:
-    pool = Pool(workspace.folders, workspace.settings)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture
-def scans(workspace: Workspace, tmp_path: Path) -> Manifest:
-    sent = tmp_path / "sent"
-    sent.mkdir()
+@pytest.fixture(scope="module")
+def scans(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    sent = tmp_path_factory.mktemp("sent")
     for name in (TEXT, WHOLE, CUT, UNREADABLE):
         shutil.copy(str(get_testdata_file(name)), sent / name)
     (sent / CUT).write_bytes((sent / CUT).read_bytes()[:-500])
-    return data.ingest(workspace, "scans", source=str(sent), modality="dicom")
+    return data.ingest(shared, "scans", source=str(sent), modality="dicom")
 
 
 def tile(sheet: ContactSheet, place: int) -> np.ndarray:
@@ -58,17 +49,17 @@ def is_framed(image: np.ndarray) -> bool:
     return bool((image[:2, :2] == drawing._EXCLUDED).all())
 
 
-def test_only_usable_examples_are_shown_by_default(workspace: Workspace, pool: Pool, scans: Manifest) -> None:
-    sheet = ask_for_contact_sheet(pool, workspace.folders, scans)
+def test_only_usable_examples_are_shown_by_default(shared: Workspace, pool: Pool, scans: Manifest) -> None:
+    sheet = ask_for_contact_sheet(pool, shared.folders, scans)
     assert sheet.columns == SHOWN
     assert [row[4] for row in sheet.rows] == [WHOLE]
     assert not is_framed(tile(sheet, 0))
 
 
 def test_excluded_examples_are_shown_if_the_condition_uses_quality(
-    workspace: Workspace, pool: Pool, scans: Manifest
+    shared: Workspace, pool: Pool, scans: Manifest
 ) -> None:
-    sheet = ask_for_contact_sheet(pool, workspace.folders, scans, where="quality = 'partial'")
+    sheet = ask_for_contact_sheet(pool, shared.folders, scans, where="quality = 'partial'")
     assert sheet.columns == [*SHOWN, "quality", "reason"]
     reasons = {row[4]: row[6] for row in sheet.rows}
     assert "text" in reasons[TEXT].lower()
@@ -82,28 +73,28 @@ def test_excluded_examples_are_shown_if_the_condition_uses_quality(
 
 
 def test_named_examples_are_shown_and_those_without_bytes_give_the_reason(
-    workspace: Workspace, pool: Pool, scans: Manifest
+    shared: Workspace, pool: Pool, scans: Manifest
 ) -> None:
-    ids = {row["source"]: row["id"] for row in read(workspace, scans.ref).to_pylist()}
+    ids = {row["source"]: row["id"] for row in read(shared, scans.ref).to_pylist()}
     wanted = [ids[name] for name in (UNREADABLE, WHOLE, TEXT)]
-    sheet = ask_for_contact_sheet(pool, workspace.folders, scans, ids=wanted)
+    sheet = ask_for_contact_sheet(pool, shared.folders, scans, ids=wanted)
     assert [(row[4], row[5]) for row in sheet.rows] == [(UNREADABLE, "error"), (WHOLE, "ok"), (TEXT, "partial")]
     image = Image.open(io.BytesIO(sheet.png))
     assert image.width * image.height > 3 * find("dicom").thumbnail_side ** 2
-    only = ask_for_contact_sheet(pool, workspace.folders, scans, where=f"source = '{UNREADABLE}'")
+    only = ask_for_contact_sheet(pool, shared.folders, scans, where=f"source = '{UNREADABLE}'")
     assert (tile(only, 0) == 255).mean() > 0.6
 
 
-def test_a_cut_mesh_says_why_it_is_not_shown(workspace: Workspace, pool: Pool, tmp_path: Path) -> None:
+def test_a_cut_mesh_says_why_it_is_not_shown(shared: Workspace, pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "sent").mkdir()
     square = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3\nf 1 3 4\n"
     (tmp_path / "sent" / "whole.obj").write_text(square)
     (tmp_path / "sent" / "cut.obj").write_text(square[:-3])
-    meshes = data.ingest(workspace, "meshes", source=str(tmp_path / "sent"), modality="mesh")
-    sheet = ask_for_contact_sheet(pool, workspace.folders, meshes, where="quality <> 'ok'")
+    meshes = data.ingest(shared, "meshes", source=str(tmp_path / "sent"), modality="mesh")
+    sheet = ask_for_contact_sheet(pool, shared.folders, meshes, where="quality <> 'ok'")
     assert [(row[4], row[5]) for row in sheet.rows] == [("cut.obj", "partial")]
     assert Image.open(io.BytesIO(sheet.png)).width > 160
-    assert len(ask_for_contact_sheet(pool, workspace.folders, meshes, where="quality IN ('ok', 'partial')").rows) == 2
+    assert len(ask_for_contact_sheet(pool, shared.folders, meshes, where="quality IN ('ok', 'partial')").rows) == 2
 
 
 class Slow(Pool):
@@ -117,36 +108,36 @@ class Slow(Pool):
         return super().ask(service, payload, timeout, **message)
 
 
-def test_a_timeout_names_a_smaller_call_that_works(workspace: Workspace, tmp_path: Path) -> None:
-    digits = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 20), label="folder")
-    slow = Slow(workspace.folders, workspace.settings)
+def test_a_timeout_names_a_smaller_call_that_works(shared: Workspace, digits: Manifest) -> None:
+    slow = Slow(shared.folders, shared.settings)
     with pytest.raises(SpeciateError, match="12 examples are too many") as caught:
-        ask_for_contact_sheet(slow, workspace.folders, digits)
+        ask_for_contact_sheet(slow, shared.folders, digits)
     assert "preview_dataset(dataset='digits@v1', count=4)" in caught.value.recovery
-    four = ask_for_contact_sheet(slow, workspace.folders, digits, count=4)
+    four = ask_for_contact_sheet(slow, shared.folders, digits, count=4)
     assert len(four.rows) == 4
-    page = query(slow, workspace.folders, digits, sql="SELECT id FROM examples ORDER BY id LIMIT 6")
+    page = query(slow, shared.folders, digits, sql="SELECT id FROM examples ORDER BY id LIMIT 6")
     ids = [row[0] for row in page.rows]
     with pytest.raises(SpeciateError) as caught:
-        ask_for_contact_sheet(slow, workspace.folders, digits, ids=ids)
+        ask_for_contact_sheet(slow, shared.folders, digits, ids=ids)
     assert f"ids={ids[:2]!r}" in caught.value.recovery
     slow.close()
 
 
-def test_the_answers_to_a_text_are_in_the_rows_cut_where_they_are_long(workspace: Workspace, pool: Pool) -> None:
-    app = cast(App, SimpleNamespace(workspace=workspace, pool=pool))
+def test_the_answers_to_a_text_are_in_the_rows_cut_where_they_are_long(
+    shared: Workspace, pool: Pool, reviews: Manifest
+) -> None:
+    app = cast(App, SimpleNamespace(workspace=shared, pool=pool))
     prompts = [f"What is {i} and {i}, in words?" for i in range(6)]
     pairs = [{"prompt": q, "completion": f"{i}, " + "so " * 200} for i, q in enumerate(prompts)]
-    data.ingest(workspace, "pairs", rows=tuple(pairs))
+    data.ingest(shared, "pairs", rows=tuple(pairs))
     page, image = preview_dataset(app, "pairs")
     assert image.data.startswith(b"\x89PNG")
     assert page.columns == (*SHOWN, "completion")
     assert {row[5][:3] for row in page.untrusted.rows} == {f"{i}, " for i in range(6)}
     assert {(len(row[5]), row[5][-1]) for row in page.untrusted.rows} == {(301, "…")}
     better = [{"prompt": q, "chosen": f"good {i}", "rejected": f"bad {i}"} for i, q in enumerate(prompts)]
-    data.ingest(workspace, "better", rows=tuple(better))
+    data.ingest(shared, "better", rows=tuple(better))
     page, _ = preview_dataset(app, "better", where="quality = 'ok'", count=3)
     assert page.columns == (*SHOWN, "chosen", "rejected")
     assert all(row[5].replace("good", "bad") == row[6] for row in page.untrusted.rows)
-    data.ingest(workspace, "reviews", rows=tuple(data.review_rows(4)), label="label")
-    assert preview_dataset(app, "reviews")[0].columns == tuple(SHOWN)
+    assert preview_dataset(app, reviews.ref)[0].columns == tuple(SHOWN)

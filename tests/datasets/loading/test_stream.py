@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets import next_version
@@ -47,7 +47,6 @@ def ids(batches: Iterator[list[Example]]) -> list[list[str]]:
     return [[example.id for example in batch] for batch in batches]
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     batch=st.integers(1, 40),
     world=st.integers(1, 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -36,15 +37,19 @@ ROWS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with the dataset `sums`, to be copied."""
+    return data.seeded(tmp_path_factory.mktemp("sums") / "workspace", "sums", rows=ROWS, label="label")
+
+
 @pytest.fixture
-def teacher(tmp_path: Any) -> Iterator[tuple[Workspace, Answering]]:
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
-    data.ingest(workspace, "sums", rows=ROWS, label="label")
-    with answering() as server:
+def teacher(sums: Path, tmp_path: Path) -> Iterator[tuple[Workspace, Answering]]:
+    settings = Settings(policy="auto", private_hosts=("127.0.0.1",))
+    with data.copied(sums, tmp_path / "workspace", settings=settings) as workspace, answering() as server:
         server.answer = lambda asked: f"It is {len(asked)}."
         register(workspace, "oracle", server)
         yield workspace, server
-    workspace.close()
 
 
 def register(workspace: Workspace, name: str, server: Answering, **endpoint: Any) -> None:

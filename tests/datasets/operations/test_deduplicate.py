@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
 from tests.datasets.operations.world import apply, context_of, curate, read
 from tests.modalities.samples import flower
 
@@ -76,13 +78,25 @@ def images(folder: Path) -> Path:
     return folder
 
 
-def test_of_near_copies_the_one_in_the_test_split_stays(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=images(tmp_path / "set"), label="folder")
-    made = curate(workspace, "set", {"op": "deduplicate", "by": "perceptual"})
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with `images`, to be copied."""
+    folder = tmp_path_factory.mktemp("near")
+    return data.seeded(folder / "workspace", "set", source=images(folder / "set"), label="folder")
+
+
+@pytest.fixture
+def near(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
+
+
+def test_of_near_copies_the_one_in_the_test_split_stays(near: Workspace) -> None:
+    made = curate(near, "set", {"op": "deduplicate", "by": "perceptual"})
     assert made.manifest.splits == {"train": 3, "test": 1}
     assert made.steps[0]["audit"]["removed_by_split"] == {"train": 2}
     assert "test/a/small.png" in made.rows["source"].to_pylist()
-    again = curate(workspace, "set", {"op": "deduplicate", "by": "perceptual"})
+    again = curate(near, "set", {"op": "deduplicate", "by": "perceptual"})
     assert again.manifest.ref == made.manifest.ref
 
 
@@ -116,9 +130,8 @@ def test_the_copy_that_belongs_to_a_group_stays(workspace: Workspace) -> None:
     assert made.rows["group_key"].to_pylist() == ["p"] * 12
 
 
-def test_vectors_find_alike_ones_too(workspace: Workspace, tmp_path: Path) -> None:
-    data.ingest(workspace, "set", source=images(tmp_path / "set"), label="folder")
-    made = curate(workspace, "set", {"op": "deduplicate", "by": "embedding", "threshold": 0.995})
+def test_vectors_find_alike_ones_too(near: Workspace) -> None:
+    made = curate(near, "set", {"op": "deduplicate", "by": "embedding", "threshold": 0.995})
     assert made.manifest.splits == {"train": 3, "test": 1}
 
 

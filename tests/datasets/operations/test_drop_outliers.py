@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -11,6 +14,7 @@ from speciate.datasets.operations.drop_outliers import distances, modified_z
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
 from tests.datasets.operations.world import curate
 
 
@@ -24,21 +28,31 @@ def cloud(odd_split: str) -> tuple[dict[str, object], ...]:
     return (*rows, {"x": 40.0, "y": -40.0, "kind": "a", "split": odd_split})
 
 
-def test_the_far_point_is_dropped_and_a_test_example_only_on_request(workspace: Workspace) -> None:
-    data.ingest(workspace, "far", rows=cloud("train"), label="kind")
-    made = curate(workspace, "far", {"op": "drop_outliers"})
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with `cloud`, to be copied."""
+    return data.seeded(tmp_path_factory.mktemp("points") / "workspace", "far", rows=cloud("train"), label="kind")
+
+
+@pytest.fixture
+def points(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
+
+
+def test_the_far_point_is_dropped_and_a_test_example_only_on_request(points: Workspace) -> None:
+    made = curate(points, "far", {"op": "drop_outliers"})
     assert 40.0 not in made.rows["x"].to_pylist()
     assert made.manifest.splits["test"] == 15
     assert made.steps[0]["audit"]["farthest"][0]["score"] > made.steps[0]["audit"]["scores"]["p95"]
-    data.ingest(workspace, "tested", rows=cloud("test"), label="kind")
-    assert 40.0 in curate(workspace, "tested", {"op": "drop_outliers"}).rows["x"].to_pylist()
-    request = curate(workspace, "tested@v1", {"op": "drop_outliers", "splits": ["train", "test"]})
+    data.ingest(points, "tested", rows=cloud("test"), label="kind")
+    assert 40.0 in curate(points, "tested", {"op": "drop_outliers"}).rows["x"].to_pylist()
+    request = curate(points, "tested@v1", {"op": "drop_outliers", "splits": ["train", "test"]})
     assert 40.0 not in request.rows["x"].to_pylist()
 
 
-def test_a_share_is_of_the_rows_that_may_be_dropped(workspace: Workspace) -> None:
-    data.ingest(workspace, "far", rows=cloud("train"), label="kind")
-    made = curate(workspace, "far", {"op": "drop_outliers", "share": 0.1, "neighbours": 3})
+def test_a_share_is_of_the_rows_that_may_be_dropped(points: Workspace) -> None:
+    made = curate(points, "far", {"op": "drop_outliers", "share": 0.1, "neighbours": 3})
     assert made.steps[0]["before"] - made.steps[0]["after"] == 4  # of 46 in train
     assert 40.0 not in made.rows["x"].to_pylist()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,21 @@ from speciate.errors import SpeciateError
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
 from tests.datasets.operations.world import curate
 from tests.modalities.samples import chirp, encode, sound
 
 COUNT = 12
 
 
-@pytest.fixture
-def rows(workspace: Workspace, tmp_path: Path) -> Workspace:
-    """Twelve rows; the last two have the image of the first, the last its note, too, and no sound."""
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace, to be copied, with twelve rows; the last two have the image of the first, the last its note,
+    too, and no sound."""
+    folder = tmp_path_factory.mktemp("part")
     rng = np.random.default_rng(0)
     for i in range(COUNT):
-        below = tmp_path / "rows" / f"{i:02}"
+        below = folder / "rows" / f"{i:02}"
         below.mkdir(parents=True)
         pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
         if i == 0:
@@ -34,8 +38,13 @@ def rows(workspace: Workspace, tmp_path: Path) -> Workspace:
         (below / "note.txt").write_text("the first note" if i in (0, COUNT - 1) else f"note number {i}")
         if i < COUNT - 1:
             (below / "hum.wav").write_bytes(sound("WAV", chirp(0.5 + i / 10)))
-    data.ingest(workspace, "set", source=tmp_path / "rows", modality="multimodal")
-    return workspace
+    return data.seeded(folder / "workspace", "set", source=folder / "rows", modality="multimodal")
+
+
+@pytest.fixture
+def rows(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 def test_rows_are_alike_in_the_part_that_is_named_or_in_all(rows: Workspace) -> None:

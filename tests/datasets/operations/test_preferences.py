@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from speciate.jobs.kinds import Kinds
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
 from tests.datasets.operations.world import curate
 from tests.evaluation import world
 
@@ -61,10 +63,22 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with the dataset `sums`, to be copied."""
+    return data.seeded(
+        tmp_path_factory.mktemp("sums") / "workspace",
+        "sums",
+        rows=[{**row, "split": "train"} for row in ROWS],
+        label="label",
+        inputs=["text"],
+    )
+
+
 @pytest.fixture
-def sums(workspace: Workspace) -> Workspace:
-    data.ingest(workspace, "sums", rows=[{**row, "split": "train"} for row in ROWS], label="label", inputs=["text"])
-    return workspace
+def sums(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 def test_a_metric_says_which_of_two_columns_is_better_and_equal_ones_are_counted(sums: Workspace) -> None:

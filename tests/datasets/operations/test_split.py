@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from speciate.datasets.versions import Manifest, version
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.conftest import ManualClock
 from tests.datasets.operations.world import curate, read
 
 _WORDS = ("river", "stone", "garden", "winter", "letter", "window", "market", "silver", "morning", "engine")
@@ -42,9 +44,22 @@ def crossing(table: Sequence[dict[str, Any]], splits: Sequence[str], key: str) -
     return sum(len(names) > 1 for names in found.values())
 
 
-def test_groups_and_near_duplicates_cross_a_random_split_and_not_ours(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=rows(), label="kind", group_by="patient")
-    made = curate(workspace, "set", {"op": "split", "fractions": {"train": 0.6, "test": 0.4}, "seed": 5})
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed workspace with `rows`, to be copied."""
+    return data.seeded(
+        tmp_path_factory.mktemp("patients") / "workspace", "set", rows=rows(), label="kind", group_by="patient"
+    )
+
+
+@pytest.fixture
+def patients(ingested: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(ingested, tmp_path / "workspace", clock) as workspace:
+        yield workspace
+
+
+def test_groups_and_near_duplicates_cross_a_random_split_and_not_ours(patients: Workspace) -> None:
+    made = curate(patients, "set", {"op": "split", "fractions": {"train": 0.6, "test": 0.4}, "seed": 5})
     table = made.rows.to_pylist()
     plain = random.Random(5).choices(("train", "test"), (0.6, 0.4), k=len(table))
     ours = [row["split"] for row in table]
@@ -57,21 +72,20 @@ def test_groups_and_near_duplicates_cross_a_random_split_and_not_ours(workspace:
     assert audit["label_drift"] < 0.1
     assert audit["test_units"] > 5
     assert 0 < audit["highest_target"] < 1
-    assert version(workspace.database, "set").report["split"]["made_by"].startswith("speciate: 60/40 train/test")
+    assert version(patients.database, "set").report["split"]["made_by"].startswith("speciate: 60/40 train/test")
 
 
-def test_a_further_column_keeps_together_and_another_seed_is_another_split(workspace: Workspace) -> None:
-    data.ingest(workspace, "set", rows=rows(), label="kind", group_by="patient")
+def test_a_further_column_keeps_together_and_another_seed_is_another_split(patients: Workspace) -> None:
     step = {"op": "split", "fractions": {"train": 0.67, "test": 0.33}, "group_by": "clinic", "stratify_by": "kind"}
-    made = curate(workspace, "set", step)
+    made = curate(patients, "set", step)
     assert crossing(made.rows.to_pylist(), made.rows["split"].to_pylist(), "clinic") == 0
     assert len(made.manifest.splits) == 2
     assert {row["group_key"] for row in made.rows.to_pylist() if row["patient"] is None} == {"c0", "c1", "c2"}
     assert all(row["group_key"] == row["patient"] for row in made.rows.to_pylist() if row["patient"])
-    one = curate(workspace, "set@v1", {"op": "split", "seed": 1})
-    two = curate(workspace, "set@v1", {"op": "split", "seed": 2})
+    one = curate(patients, "set@v1", {"op": "split", "seed": 1})
+    two = curate(patients, "set@v1", {"op": "split", "seed": 2})
     assert one.manifest.id != two.manifest.id
-    assert curate(workspace, "set@v1", {"op": "split", "seed": 1}).manifest.id == one.manifest.id
+    assert curate(patients, "set@v1", {"op": "split", "seed": 1}).manifest.id == one.manifest.id
 
 
 def test_unusable_rows_get_no_split(workspace: Workspace) -> None:

@@ -1,3 +1,8 @@
+"""One workspace, one process that answers and one dataset for the tests that change none of them.
+
+Names of datasets in `shared` are taken by one file each: tests run in any order and alone.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -24,6 +29,13 @@ def pool(shared: Workspace) -> Iterator[Pool]:
     pool = Pool(shared.folders, shared.settings, size=1)
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def digits(shared: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """60 small images, ten labels."""
+    folder = data.digit_folder(tmp_path_factory.mktemp("digits"), 60)
+    return data.ingest(shared, "digits", source=folder, label="folder")
 
 
 @pytest.fixture(scope="session")
