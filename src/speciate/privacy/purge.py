@@ -28,7 +28,7 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.store import enqueue_job
 from speciate.privacy import erase, references
 from speciate.privacy.erase import TrainedModel
-from speciate.privacy.purge_datasets import RowCounts, Target
+from speciate.privacy.purge_datasets import RowCounts, SurveyRequest, Target
 from speciate.refs import JobId
 from speciate.workspace.database import Row, Transaction
 from speciate.workspace.workspace import Workspace
@@ -102,9 +102,13 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> PurgeSurvey:
         known = versions.names(database)
         raise unknown("dataset", target.dataset, known, next=[Call("describe_dataset", {}, "for all")])
     as_of = _versions_hash(database.read(_IDS))
-    manifests = [Manifest.model_validate_json(text).model_dump(mode="json") for (text,) in database.read(_MANIFESTS)]
-    payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target.model_dump()}
-    found = RowCounts.model_validate(pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS))
+    request = SurveyRequest(
+        root=workspace.folders.root,
+        versions=[Manifest.model_validate_json(text) for (text,) in database.read(_MANIFESTS)],
+        target=target,
+    )
+    answer = pool.ask(_SURVEY, request.model_dump(mode="json"), timeout=_SURVEY_SECONDS)
+    found = RowCounts.model_validate(answer)
     if not found.versions:
         noun, value = ("group", target.group) if target.group is not None else ("example", target.example)
         raise SpeciateError(
