@@ -15,6 +15,7 @@ from speciate.modalities.contract import DecodeError, Header, Modality, Pixels, 
 from speciate.modalities.drawing import text_card
 
 Row = dict[str, Any]
+"""A user's row: column -> cell, of whatever type its column has."""
 _LONGEST = 1024 * 1024  # bytes of one row
 _WIDTH = 256
 
