@@ -143,7 +143,7 @@ def _collect_garbage(app: App, idempotency_key: str | None, *, dry_run: bool) ->
         found = survey.document()
         if not announced:  # before the first deletion in this workspace
             gc.announce(app.workspace, survey)
-            found |= {"note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
+            found = {**found, "note": "Nothing was deleted. To delete this, call manage_data(action='gc')."}
         return DryRun(valid=True, estimate=Estimate(bytes=found["bytes"]), resolved=found)
     return start_job(app, gc.KIND, gc.GcSpec(), idempotency_key=idempotency_key)
 

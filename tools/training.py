@@ -275,7 +275,7 @@ def start_job_after_fetch(
         return start_job(app, kind, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     plan = plan_before_fetch(app.engine, kind.name, spec_json(spec), wanted)
     if dry_run:
-        resolved = plan.resolved | {"fetched_first": [each.ref for each in wanted]}
+        resolved = {**plan.resolved, "fetched_first": [each.ref for each in wanted]}
         return DryRun(valid=True, estimate=Estimate(), resolved=resolved)
     fetches = fetch_all(app.engine, wanted, idempotency_key)
     return start_job(app, kind, spec, idempotency_key=idempotency_key, after=fetches)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 _LONGEST_NAME = 64
 
@@ -38,6 +38,13 @@ class Code(StrEnum):
     """A defect in speciate; the daemon's log has the traceback."""
 
 
+class CallDocument(TypedDict):
+    """A `Call` as JSON."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
 class Call(NamedTuple):
     """A call of a tool that comes next, with all of its arguments. `purpose` ends the sentence: `for its tags`."""
 
@@ -51,7 +58,7 @@ class Call(NamedTuple):
         gap = " " if self.purpose[:1].isalnum() else ""
         return f"Call {self.tool}({arguments}){gap}{self.purpose}."
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> CallDocument:
         """As JSON; what is no JSON is its text."""
         return {"tool": self.tool, "arguments": json.loads(json.dumps(dict(self.arguments), default=str))}
 
@@ -77,7 +84,7 @@ class SpeciateError(Exception):
         """What to do now, as text: the advice and the calls."""
         return " ".join([self.advice, *map(str, self.next)]).strip()
 
-    def next_documents(self) -> tuple[dict[str, Any], ...]:
+    def next_documents(self) -> tuple[CallDocument, ...]:
         """The calls as JSON has them."""
         return tuple(each.document() for each in self.next)
 

@@ -15,9 +15,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from speciate import hosts
@@ -51,8 +51,21 @@ class Revision(NamedTuple):
     repository: str
     commit: str
     files: tuple[RemoteFile, ...]
-    details: dict[str, Any]
-    """What else is told of it: `card`, `gated`, `downloads`, `tags` ..., as JSON."""
+    details: RepositoryDetails
+    """What else is told of it."""
+
+
+class RepositoryDetails(TypedDict, total=False):
+    """What the hub or a README says of a repository, unchecked."""
+
+    card: Mapping[str, Any]
+    """The front matter of its README."""
+    gated: Any
+    downloads: int | None
+    likes: int | None
+    tags: Sequence[str]
+    task: str | None
+    library: str | None
 
 
 def is_repository(name: str) -> bool:
@@ -290,7 +303,7 @@ def _remote_file(sibling: Any) -> RemoteFile:
     return RemoteFile(str(sibling.rfilename), int(sibling.size or 0), sha256, None if sha256 else sibling.blob_id)
 
 
-def _details(info: Any) -> dict[str, Any]:
+def _details(info: Any) -> RepositoryDetails:
     card = getattr(info, "card_data", None)
     return {
         "card": card.to_dict() if card is not None else {},

@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -171,7 +171,7 @@ def _read() -> dict[str, _Secret]:
 
 
 def _items(opened: IO[str]) -> Iterable[tuple[str, Any]]:
-    loaded: dict[str, Any] = json.load(opened)
+    loaded: Mapping[str, Any] = json.load(opened)
     return loaded.items()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -119,7 +120,7 @@ class Log(BaseModel):
     """Columns and parts whose cells are replaced whole, in any case of letters."""
     patterns: tuple[str, ...] = ()
     """Regular expressions whose matches are replaced, too."""
-    use_cases: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    use_cases: dict[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Tables `[log.use_cases.NAME]` with what differs for one use case."""
 
     @field_validator("patterns")
@@ -143,7 +144,7 @@ class Log(BaseModel):
         if use_case not in self.use_cases:
             return self
         general = self.model_dump(exclude={"use_cases"})
-        return Log.model_validate(general | self.use_cases[use_case])
+        return Log.model_validate({**general, **self.use_cases[use_case]})
 
 
 class Retention(BaseModel):
@@ -264,15 +265,17 @@ def load(workspace: Path) -> Settings:
 
 
 _SAFETY = ("cage", "trust")
-_confirmed: dict[Path, dict[str, Any]] = {}
+SafetySettings = Mapping[str, Any]
+"""The settings named in `_SAFETY`, as JSON; `Settings` validates them."""
+_confirmed: dict[Path, SafetySettings] = {}
 
 
-def safety(settings: Settings) -> dict[str, Any]:
+def safety(settings: Settings) -> SafetySettings:
     """What of the settings guards the machine in other processes than the daemon, as JSON for `hold`."""
     return settings.model_dump(mode="json", include=set(_SAFETY))
 
 
-def hold(workspace: Path, values: dict[str, Any]) -> None:
+def hold(workspace: Path, values: SafetySettings) -> None:
     """From here on `in_force` gives these in this process, whatever somebody writes into settings.toml: the daemon's,
     which are those that a person confirmed."""
     _confirmed[workspace.resolve()] = {name: values[name] for name in _SAFETY if name in values}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -217,7 +218,13 @@ def define(tx: Transaction, definition: Definition, *, policy: Literal["auto", "
     return DefineResult(use_case, state, started, changed, loosened)
 
 
-def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
+class ActivatedUseCase(TypedDict):
+    use_case: str
+    version: int
+    state: str
+
+
+def apply_approved(tx: Transaction, arguments: Mapping[str, Any], by: str) -> ActivatedUseCase:
     """Put a version in force that a person approved. Raises CONFLICT where a newer one was defined since."""
     name, version = arguments["use_case"], arguments["version"]
     newest = tx.execute(_LAST, [name])[0][1]
@@ -367,10 +374,10 @@ def _is_tighter(path: str, old: Any, new: Any, sign: int) -> bool:
     return path.startswith("suites.") and old is None
 
 
-def _flatten(definition: Definition) -> dict[str, Any]:
+def _flatten(definition: Definition) -> dict[str, object]:
     fields = Definition.model_fields.keys()
     document = definition.model_dump(mode="json", include=set(fields))
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in document.items():
         flat |= {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat
@@ -392,7 +399,7 @@ def _use_case(row: Row) -> UseCase:
     return UseCase(**_definition(row).model_dump(), version=row[1], created=row[2])
 
 
-def _store(tx: Transaction, use_case: UseCase, state: str, event: str, data: dict[str, Any]) -> None:
+def _store(tx: Transaction, use_case: UseCase, state: str, event: str, data: Mapping[str, object]) -> None:
     spec = use_case.model_dump_json(include=set(Definition.model_fields))
     tx.execute(_INSERT, [use_case.name, use_case.version, spec, state, use_case.created])
-    tx.event(f"use_case:{use_case.name}", event, {"version": use_case.version, "state": state} | data)
+    tx.event(f"use_case:{use_case.name}", event, {"version": use_case.version, "state": state, **data})

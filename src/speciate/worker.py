@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from speciate import settings
 from speciate.errors import SpeciateError
@@ -28,7 +28,7 @@ from speciate.jobs.process_identity import identity
 from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
 from speciate.workspace import filesystem
 
-Entry = Callable[[Run], dict[str, Any] | None]
+Entry = Callable[[Run], Mapping[str, object] | None]
 
 
 def load(entry: str) -> Entry:

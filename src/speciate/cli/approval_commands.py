@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from speciate.cli import confirmation
 from speciate.cli.confirmation import (
@@ -28,6 +29,9 @@ from speciate.errors import Code, SpeciateError
 from speciate.hosts import check_host
 from speciate.server.dial import NoDaemon
 from speciate.settings import load
+
+if TYPE_CHECKING:
+    from speciate.server.control import ConsentDocument
 
 
 def approve(arguments: argparse.Namespace) -> int:
@@ -101,7 +105,7 @@ def promote(arguments: argparse.Namespace) -> int:
         say_clean("Nothing stands against it, so there is nothing to override: call promote_model.")
         return 1
 
-    def show(question: DaemonQuestion) -> dict[str, Any]:
+    def show(question: DaemonQuestion) -> Mapping[str, object]:
         shown = question.shown
         say_clean(
             f"{shown['model']} would serve {arguments.use_case}, where {shown['serving'] or 'nothing'} serves now."
@@ -174,7 +178,7 @@ def allow(arguments: argparse.Namespace) -> int:
     made = confirm_and_run(arguments, ActionRequest("allow", request, "Allow exactly this?"), show)
     if made is None:
         return 1
-    say_clean(_consent(made))
+    say_clean(_consent(cast("ConsentDocument", made)))
     return 0
 
 
@@ -189,12 +193,12 @@ def disallow(arguments: argparse.Namespace) -> int:
     ended = confirm_and_run(arguments, ActionRequest("disallow", request, "Take this back?", ask_yes=False), show)
     if ended is None:
         return 1
-    say_clean(f"Taken back: {_consent(ended)}")
+    say_clean("Taken back: " + _consent(cast("ConsentDocument", ended)))
     say_clean("Running jobs continue; control_job(action='cancel') stops one.")
     return 0
 
 
-def _consent(given: dict[str, Any]) -> str:
+def _consent(given: ConsentDocument) -> str:
     end = "" if given["expires"] is None else f", until {time.ctime(given['expires'])}"
     spent = f"{given['spent_usd']:.2f} of {given['usd_cap']:g} USD spent"
     return f"{given['dataset']} to {given['host']}: {spent}{end}, by {given['by']}"
@@ -216,7 +220,7 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
             "See list_approvals for what waits.",
         )
 
-    def show(question: DaemonQuestion) -> dict[str, Any]:
+    def show(question: DaemonQuestion) -> Mapping[str, object]:
         say_clean(f"{question.shown['id']} ({approval['state']}, expires {time.ctime(question.shown['expires'])})")
         say_clean(f"Action: {question.action}")
         say_clean("Arguments: " + json.dumps(question.arguments, indent=2))
@@ -245,9 +249,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     """1 where something is wrong with the trail, which the first line after the head names."""
-    verdict = ask_daemon(
-        arguments, "audit", start=True, head=arguments.head, kept=confirmation.read_kept_head(arguments)
-    )
+    head = confirmation.read_kept_head(arguments)
+    kept = head._asdict() if head else None
+    verdict = ask_daemon(arguments, "audit", start=True, head=arguments.head, kept=kept)
     signed = f", {verdict['signed']} signed" if verdict["signed"] else ""
     say_clean("\n".join([f"{verdict['rows']} rows{signed}, head {verdict['head']}", *verdict["problems"]]))
     return 1 if verdict["problems"] else 0

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from speciate import unix_sockets
 from speciate.cli import sealed_keys
-from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.daemon_commands import DaemonResult, ask_daemon
 from speciate.cli.output import say
 from speciate.cli.sealed_keys import StoredKey
 from speciate.environment import workspace_path
@@ -54,7 +54,7 @@ class ActionRequest(NamedTuple):
     """What is asked of the daemon."""
 
     action: str
-    request: dict[str, Any]
+    request: Mapping[str, Any]
     question: str
     """For the person: `Approve exactly this?`"""
     ask_yes: bool = True
@@ -88,7 +88,7 @@ def confirm_and_run(
     wanted: ActionRequest,
     show: Callable[[DaemonQuestion], Mapping[str, Any] | None],
     unsealed: tuple[StoredKey, Ed25519PrivateKey] | None = None,
-) -> dict[str, Any] | None:
+) -> DaemonResult | None:
     """Ask the daemon what would be done, show it, get the person's answer, and have it done. None where the person did
     not want it.
 
@@ -119,16 +119,16 @@ def keep_head(arguments: argparse.Namespace, *, accepted: bool = False) -> None:
     """In this person's config folder, where the daemon may be another user's; only along a trail that fits what was
     kept, or that this person `accepted` a moment ago."""
     before = read_kept_head(arguments)
-    verdict = ask_daemon(arguments, "audit", start=True, kept=None if accepted else before)
+    verdict = ask_daemon(arguments, "audit", start=True, kept=before._asdict() if before and not accepted else None)
     if verdict["problems"] or not verdict["rows"]:
         return
     root = str(Path(ask_daemon(arguments, "status")["workspace"]).resolve())
     head = Head(int(verdict["rows"]), str(verdict["head"]), tuple(verdict["keys"]), root)
     with contextlib.suppress(OSError, ValueError):
-        audit_heads.write_outside_head(str(verdict["identity"]), head, Head(**before) if before else None)
+        audit_heads.write_outside_head(str(verdict["identity"]), head, before)
 
 
-def read_kept_head(arguments: argparse.Namespace) -> dict[str, Any] | None:
+def read_kept_head(arguments: argparse.Namespace) -> Head | None:
     """This person's own head of the workspace. Raises INVALID for one that cannot be read."""
     status = ask_daemon(arguments, "status", start=True)
     try:
@@ -137,7 +137,7 @@ def read_kept_head(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise SpeciateError(
             Code.INVALID, str(error), "Find out who wrote to it; without the file, verify compares less."
         ) from None
-    return found._asdict() if found else None
+    return found
 
 
 # Answers

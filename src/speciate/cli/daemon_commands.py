@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speciate.cli import system_service
 from speciate.cli.output import format_table, say
@@ -21,6 +21,9 @@ from speciate.server.protocol import CONTROL, HTTP
 from speciate.server.shim import Shim
 from speciate.server.untrusted import clean_text
 from speciate.workspace.lock import is_held
+
+if TYPE_CHECKING:
+    from speciate.server.control import AuditRowDocument
 
 _END_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05
@@ -143,7 +146,7 @@ def fingerprint(arguments: argparse.Namespace) -> int:
     return 1 if started["refused"] else 0
 
 
-def format_audit_row(row: dict[str, Any]) -> str:
+def format_audit_row(row: AuditRowDocument) -> str:
     """One line: number, time, who, what, and on what grounds."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["stamp"]))
     moved = f"{row['before'] or 'nothing'} -> {row['after'] or 'nothing'}"
@@ -164,13 +167,13 @@ def check_exists(arguments: argparse.Namespace) -> None:
         )
 
 
-def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
+def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> DaemonResult:
     """The daemon's answer to one control request. Raises what it refused with, UNAVAILABLE where none runs, or where an
     older one does that does not know the action; also for a field that an older one leaves out, where that is read."""
     return ask_daemon_of(workspace_path(arguments.workspace), action, start=start, **more)
 
 
-def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: Any) -> dict[str, Any]:
+def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: Any) -> DaemonResult:
     """As `ask_daemon`, of the workspace in this folder."""
     try:
         dialled = dial(workspace, CONTROL, start=start, action=action, **more)
@@ -182,7 +185,11 @@ def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: 
     return _DaemonAnswer(dialled.answer["result"])
 
 
-class _DaemonAnswer(dict[str, Any]):
+DaemonResult = dict[str, Any]
+"""What an action answers (`control.Answer`): whoever asked for the action knows its keys."""
+
+
+class _DaemonAnswer(DaemonResult):
     """Its fields are those of this version's daemon."""
 
     def __missing__(self, field: str) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
-from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.daemon_commands import DaemonResult, ask_daemon
 from speciate.cli.output import say
+
+if TYPE_CHECKING:
+    from speciate.server.control import DeploymentDocument
 
 _PATIENCE_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
@@ -20,7 +23,7 @@ def deployment(arguments: argparse.Namespace) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     """0 once it serves; 1 where it does not, with what is known of why."""
     options = {name: getattr(arguments, name) for name in ("port", "max_batch", "max_wait_ms", "per_second")}
-    shown = ask_daemon(arguments, "slot start", start=True, use_case=arguments.use_case, options=options)
+    shown = _parse(ask_daemon(arguments, "slot start", start=True, use_case=arguments.use_case, options=options))
     end = time.monotonic() + _PATIENCE_SECONDS
     while not arguments.no_wait and shown["state"] in ("starting", "loading", "stopped") and time.monotonic() < end:
         time.sleep(_LOOK_SECONDS)
@@ -33,7 +36,7 @@ def _start(arguments: argparse.Namespace) -> int:
 
 def _stop(arguments: argparse.Namespace) -> int:
     """Waits until it has ended: a start right after it would show, and a client would ask, the one that is leaving."""
-    shown = ask_daemon(arguments, "slot stop", start=True, use_case=arguments.use_case)
+    shown = _parse(ask_daemon(arguments, "slot stop", start=True, use_case=arguments.use_case))
     end = time.monotonic() + _PATIENCE_SECONDS
     while shown["state"] != "stopped" and time.monotonic() < end:
         time.sleep(_LOOK_SECONDS)
@@ -52,12 +55,16 @@ def _list(arguments: argparse.Namespace) -> int:
 _ACTIONS = {"start": _start, "stop": _stop, "list": _list}
 
 
-def _list_deployments(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask_daemon(arguments, "slots", start=True)["slots"]
+def _list_deployments(arguments: argparse.Namespace) -> list[DeploymentDocument]:
+    found: list[DeploymentDocument] = ask_daemon(arguments, "slots", start=True)["slots"]
     return found
 
 
-def _deployment_text(deployment: dict[str, Any]) -> str:
+def _parse(answer: DaemonResult) -> DeploymentDocument:
+    return cast("DeploymentDocument", answer)
+
+
+def _deployment_text(deployment: DeploymentDocument) -> str:
     """What people want to know, a fact on each line."""
     facts = [f"{deployment['use_case']}: {deployment['state']}"]
     if deployment["serving"]:

@@ -6,8 +6,8 @@ import argparse
 import getpass
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -65,7 +65,7 @@ def _show_enrollment(question: DaemonQuestion) -> None:
     say(f"Confirmed with it: {_format_settings(shown['settings'])}")
 
 
-def _format_settings(settings: dict[str, Any]) -> str:
+def _format_settings(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name} = {value!r}" for name, value in settings.items())
 
 

@@ -7,11 +7,14 @@ import base64
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from speciate.cli.confirmation import account_name, require_terminal
 from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import check_image_path, say, write_image
+
+if TYPE_CHECKING:
+    from speciate.server.control import LabelItemDocument, LabelsDocument
 
 _LONGEST = 600
 _IMAGES = (".svg", ".png")
@@ -22,7 +25,7 @@ def labels(arguments: argparse.Namespace) -> int:
     if arguments.ask:
         require_terminal()
     request = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
-    shown = ask_daemon(arguments, "labels", start=True, **request)
+    shown = cast("LabelsDocument", ask_daemon(arguments, "labels", start=True, **request))
     for line in _summary(shown):
         say(line)
     for item in shown["items"]:
@@ -32,7 +35,7 @@ def labels(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _ask_until_stored(arguments: argparse.Namespace, item: dict[str, Any]) -> None:
+def _ask_until_stored(arguments: argparse.Namespace, item: LabelItemDocument) -> None:
     """Until a label is stored, or the person skips the answer. A class that the model does not know is asked about."""
     about = {
         "prediction": item["prediction"],
@@ -96,7 +99,7 @@ def trace(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(shown: dict[str, Any]) -> list[str]:
+def _summary(shown: LabelsDocument) -> list[str]:
     lines = [f"{shown['waiting']:,} answers have no label of a person"]
     found = shown["agreement"]
     if found["alpha"] is not None:
@@ -113,7 +116,7 @@ def _summary(shown: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _item(item: dict[str, Any], root: str) -> str:
+def _item(item: LabelItemDocument, root: str) -> str:
     confidence = "" if item["confidence"] is None else f", confidence {item['confidence']:.2f}"
     lines = [
         f"{item['prediction']} ({item['drawn']}, {time.ctime(item['at'])}, {item['model']}{confidence})",

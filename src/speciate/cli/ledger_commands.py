@@ -9,10 +9,13 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import check_image_path, format_table, say, write_image
+
+if TYPE_CHECKING:
+    from speciate.loop.ledger import DeploymentsDocument, LedgerDocument, LineDocument
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _UNKNOWN = "not known yet"
@@ -20,7 +23,7 @@ _UNKNOWN = "not known yet"
 
 def ledger(arguments: argparse.Namespace) -> int:
     image = check_image_path(arguments.image, (".svg",)) if arguments.image else None
-    found = ask_daemon(arguments, "ledger", start=True)
+    found = cast("LedgerDocument", ask_daemon(arguments, "ledger", start=True))
     say(json.dumps(found, indent=2) if arguments.json else format_ledger(found))
     if image:
         wrote = write_image(image, ledger_svg(found).encode())
@@ -29,7 +32,7 @@ def ledger(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def format_ledger(found: dict[str, Any]) -> str:
+def format_ledger(found: LedgerDocument) -> str:
     """For people. Stages that took no time anywhere are left out."""
     parts = [_format_totals(found), _table(found["lines"], found["stages"]), _format_deployments(found["deliveries"])]
     return "\n\n".join(part for part in parts if part)
@@ -51,7 +54,7 @@ def duration(seconds: float | None) -> str:
     return " ".join(parts)
 
 
-def _format_totals(found: dict[str, Any]) -> str:
+def _format_totals(found: LedgerDocument) -> str:
     counts = found["counts"]
     total = sum(counts.values())
     if not total:
@@ -60,13 +63,16 @@ def _format_totals(found: dict[str, Any]) -> str:
         f"{number} {state}" for state, number in counts.items() if number
     )
     rows = [
-        [label, duration(found[name]["median_seconds"]), duration(found[name]["p90_seconds"])]
-        for name, label in (("baked", "survived the bake"), ("answered", "answered, as if all survive"))
+        [label, duration(times["median_seconds"]), duration(times["p90_seconds"])]
+        for times, label in (
+            (found["baked"], "survived the bake"),
+            (found["answered"], "answered, as if all survive"),
+        )
     ]
     return f"{heading}\n{format_table(rows, ['', 'median', '90 % within'])}"
 
 
-def _table(lines: Sequence[dict[str, Any]], stages: Sequence[str]) -> str:
+def _table(lines: Sequence[LineDocument], stages: Sequence[str]) -> str:
     if not lines:
         return ""
     used = [stage for stage in stages if any(line["time_to_model"]["stages"].get(stage) for line in lines)]
@@ -84,7 +90,7 @@ def _table(lines: Sequence[dict[str, Any]], stages: Sequence[str]) -> str:
     return format_table(rows, header)
 
 
-def _format_deployments(found: dict[str, Any]) -> str:
+def _format_deployments(found: DeploymentsDocument) -> str:
     deployed, baking = found["models_deployed_30d"], found["models_baking_30d"]
     sentences = [
         f"Last 30 days: {deployed} model{'s' if deployed != 1 else ''} deployed that held, {baking} still baking"
@@ -106,7 +112,7 @@ _LEFT, _BAR, _ROW, _TOP = 170, 620, 30, 64
 _STATES = {"done": "", "provisional": " (its bake is not over)", "open": " (still open)"}
 
 
-def ledger_svg(found: dict[str, Any]) -> str:
+def ledger_svg(found: LedgerDocument) -> str:
     """An SVG document: one bar for each use case, made of its stages, as long as its time to model."""
     lines = found["lines"]
     height = _TOP + _ROW * max(1, len(lines)) + 12
@@ -117,7 +123,7 @@ def ledger_svg(found: dict[str, Any]) -> str:
     )
 
 
-def _svg_parts(lines: list[dict[str, Any]], stages: list[str]) -> Iterator[str]:
+def _svg_parts(lines: Sequence[LineDocument], stages: list[str]) -> Iterator[str]:
     yield '<text x="10" y="22" font-size="15">Time to model, and where it went</text>'
     for place, stage in enumerate(stages):
         x = _LEFT + 95 * place

@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ class StoredKey(NamedTuple):
 
     path: Path
     key: Key
-    sealed: dict[str, Any]
+    sealed: Mapping[str, Any]
     """Empty for a key of `ssh-keygen`."""
     ssh: Path | None
     """Where that one's public half lay when it was enrolled."""
@@ -144,7 +144,7 @@ def _read(path: Path) -> StoredKey:
         raise _damaged(path, error) from None
 
 
-def _write(name: str, fields: dict[str, Any]) -> Path:
+def _write(name: str, fields: Mapping[str, object]) -> Path:
     check_name("key", name)
     path = folder() / f"{name}.json"
     for each in (config_folder(), folder()):

@@ -15,7 +15,7 @@ from typing import Any
 
 from speciate.cli import confirmation
 from speciate.cli.confirmation import ActionRequest, DaemonQuestion
-from speciate.cli.daemon_commands import ask_daemon
+from speciate.cli.daemon_commands import DaemonResult, ask_daemon
 from speciate.cli.output import say
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
@@ -48,7 +48,7 @@ def _show_signature(question: DaemonQuestion) -> None:
     say(f"{question.shown['model']}, id {question.shown['id']}, is signed by the key {question.shown['key'][:16]}.")
 
 
-def _done_line(answer: dict[str, Any]) -> str:
+def _done_line(answer: DaemonResult) -> str:
     return f"Signed by the key {answer['key'][:16]}."
 
 

@@ -7,9 +7,9 @@ import importlib.metadata
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,14 @@ class ExportRecord(BaseModel):
     """Versions of the libraries that made it."""
 
 
-def run(run: Run) -> dict[str, Any]:
+class ConvertResult(TypedDict):
+    card: Mapping[str, Any]
+    """A `ModelCard`."""
+    report: Mapping[str, Any]
+    """An `ExportRecord`."""
+
+
+def run(run: Run) -> ConvertResult:
     """`{"card", "report"}`, with the folder `model` in outputs. REFUSED with the figures where a gate does not hold."""
     payload, started = run.read_payload(ConvertPayload), time.perf_counter()
     parent, staged = Path(payload.folder), run.outputs / "model"
@@ -222,7 +229,7 @@ def _card(
     source: ExportableNetwork,
     staged: Path,
     identity: str,
-    record: dict[str, Any],
+    record: Mapping[str, Any],
     seconds: float,
 ) -> ModelCard:
     """The parent's facts that hold of the export too, and the export's own record; none of the parent's metrics."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -81,7 +81,7 @@ class ExportModelPayload(BaseModel):
     evaluations: tuple[HubResult, ...]
 
 
-def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan:
+def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan[ExportModelPayload]:
     """Raises what `resolve` raises, INVALID for a model that others serve, CONFLICT where something is at the path."""
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
     folder = version.path  # raises for a model that others serve
@@ -94,18 +94,33 @@ def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan:
         evaluations=tuple(HubResult.of(version.card.task, each) for each in measured),
     )  # fmt: skip
     return Plan(
-        payload=payload.model_dump(mode="json"),
+        payload=payload,
         resources=Resources(cpu=1, memory_mb=1024 + 3 * (size >> 20)),
         bytes=size,
         resolved={"model": version.ref, "format": spec.format, "form": form, "path": str(spec.path)},
     )
 
 
-def run(run: Run) -> dict[str, Any]:
-    payload = ExportModelPayload.model_validate(run.payload)
+class ExportedFolder(TypedDict):
+    """What was written."""
+
+    model: str
+    form: str
+    files: list[str]
+    notes: list[str]
+    bytes: int
+
+
+class ExportModelResult(TypedDict):
+    path: str
+    report: ExportedFolder
+
+
+def run(run: Run) -> ExportModelResult:
+    payload = run.read_payload(ExportModelPayload)
     path, folder, card = payload.path, payload.folder, payload.card
     if (finished := earlier_result(run, path)) is not None:
-        return finished
+        return cast(ExportModelResult, finished)
     check_free(path)
     if (folder / sealed.MANIFEST).is_file() and sealed.check(folder) != card.id:
         raise SpeciateError(
@@ -121,11 +136,11 @@ def run(run: Run) -> dict[str, Any]:
         readme = _readme(card, payload.body, written, payload.evaluations)
         (target / sealed.README).write_text(readme, encoding="utf-8")
         files = sorted(each.name for each in target.iterdir())
-        report = {
+        report: ExportedFolder = {
             "model": card.ref, "form": written.form, "files": files, "notes": list(written.notes),
             "bytes": sum((target / name).stat().st_size for name in files),
         }  # fmt: skip
-        result = {"path": str(path), "report": report}
+        result: ExportModelResult = {"path": str(path), "report": report}
         fault("export_model_before_rename")
         move_into_place(run, target, path, result)
     return result
@@ -215,5 +230,5 @@ def _head_program() -> list[str]:
     ]
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)

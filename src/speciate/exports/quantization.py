@@ -105,7 +105,7 @@ def _reader(feeds: Sequence[Feed]) -> Any:
         def __init__(self) -> None:
             self._left = iter(feeds)
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> Feed | None:
             found = next(self._left, None)
             return None if found is None else dict(found)
 

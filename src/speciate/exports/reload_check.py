@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def main() -> None:
     before = _reset_peak_mb()
     found = scores(load(Path(request["model"])), examples)
     memory = None if before is None else round(max(_status_mb("VmHWM") - before, 0.0), 1)
-    named: dict[str, Any] = {str(place): each for place, each in enumerate(found)}
+    named: Mapping[str, Any] = {str(place): each for place, each in enumerate(found)}
     np.savez(request["out"], **named)
     sys.stdout.write(json.dumps({"memory_mb": memory}) + "\n")
 

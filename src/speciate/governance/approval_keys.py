@@ -133,13 +133,17 @@ def accept_problems(workspace: Workspace, problems: list[str], by: str, proof: M
 
 
 def _append_row(
-    tx: Transaction, action: str, before: str | None, after: str | None, by: str, evidence: dict[str, Any]
+    tx: Transaction, action: str, before: str | None, after: str | None, by: str, evidence: audit.Evidence
 ) -> audit.Row:
     row = audit.append_row(
         tx, actor=by, action=action, use_case=audit.WORKSPACE, before=before, after=after, evidence=evidence
     )  # fmt: skip
     tx.event("workspace:keys", "key.changed", {"action": action, "key": before or after, "by": by, "audit": row.hash})
     return row
+
+
+SettingsSnapshot = dict[str, Any]
+"""Settings that decide what needs a person, as JSON. From a row that was read, anything may stand in it."""
 
 
 class Period(NamedTuple):
@@ -155,7 +159,7 @@ class TrailState(NamedTuple):
     keys: dict[str, Key]
     """In force, by fingerprint."""
     problems: tuple[str, ...]
-    settings: dict[str, Any] | None
+    settings: SettingsSnapshot | None
     """What of the settings was confirmed last; None where no key was ever enrolled."""
     signed: int
     """Rows with a signature that holds."""
@@ -189,7 +193,7 @@ class _TrailReplay:
         self._identity, self._known = identity, known
         self._keys: dict[str, Key] = {}
         self._problems: list[str] = []
-        self._settings: dict[str, Any] | None = None
+        self._settings: SettingsSnapshot | None = None
         self._answered: set[str] = set()
         self._challenges: set[str] = set()
         self._heads = {f"0:{audit.GENESIS}"}
@@ -294,7 +298,7 @@ class _TrailReplay:
         return problem
 
 
-def evidence_of(row: audit.Row) -> dict[str, Any]:
+def evidence_of(row: audit.Row) -> audit.Evidence:
     try:
         found = json.loads(row.evidence)
     except (ValueError, RecursionError):

@@ -76,8 +76,8 @@ class SignedAnswer(BaseModel):
     """Identity of the catalog."""
     decision: str
     action: str
-    arguments: dict[str, Any]
-    shown: dict[str, Any]
+    arguments: Mapping[str, Any]
+    shown: Mapping[str, Any]
     head: str
     """`NUMBER:HASH` of the last row of the audit when it was asked."""
     challenge: str

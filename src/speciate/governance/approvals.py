@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import audit
+from speciate.governance.audit import Evidence
 from speciate.refs import new_id
 from speciate.workspace.database import Database, Row, Transaction
 from speciate.workspace.workspace import Workspace
@@ -52,11 +53,17 @@ _IDS = "SELECT id FROM approvals"
 _DECIDE = "UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?"
 
 
+ApprovalArguments = Mapping[str, Any]
+"""What would be done, as JSON; the approved action validates it."""
+ApprovedAction = Callable[[Transaction, ApprovalArguments, str], Mapping[str, object]]
+"""(tx, arguments, who approved) -> what was done."""
+
+
 class Approval(NamedTuple):
     id: str
     action: str
-    arguments: dict[str, Any]
-    evidence: dict[str, Any]
+    arguments: ApprovalArguments
+    evidence: Evidence
     hash: str
     state: str
     created: float
@@ -77,7 +84,7 @@ class ApprovalOutcome(NamedTuple):
     """`result` is what the action returned; None where it was denied or could no longer be done."""
 
     approval: Approval
-    result: dict[str, Any] | None
+    result: Mapping[str, object] | None
     reason: str = ""
 
 
@@ -102,7 +109,7 @@ def _raise(error: SpeciateError) -> NoReturn:
 
 
 def request(
-    tx: Transaction, action: str, arguments: dict[str, Any], evidence: dict[str, Any], *, subject: str, hours: float
+    tx: Transaction, action: str, arguments: ApprovalArguments, evidence: Evidence, *, subject: str, hours: float
 ) -> Approval:
     """Ask a person. A pending question is not asked again, whoever asks and whatever the note.
 
@@ -238,13 +245,11 @@ def _approval(row: Row) -> Approval:
     return Approval(row[0], row[1], json.loads(row[2]), json.loads(row[3]), *row[4:])
 
 
-def _action(name: str) -> Callable[[Transaction, dict[str, Any], str], dict[str, Any]]:
+def _action(name: str) -> ApprovedAction:
     if name not in ACTIONS:
         raise unknown("action", name, ACTIONS, "This approval was asked by another version of speciate.")
     module, _, attribute = ACTIONS[name].partition(":")
-    function: Callable[[Transaction, dict[str, Any], str], dict[str, Any]] = getattr(
-        importlib.import_module(module), attribute
-    )
+    function: ApprovedAction = getattr(importlib.import_module(module), attribute)
     return function
 
 

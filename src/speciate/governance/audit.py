@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
@@ -59,6 +59,19 @@ class Row(NamedTuple):
     hash: str
 
 
+Evidence = Mapping[str, Any]
+"""Why a row is there, as JSON; its keys depend on the action. From a row that was read, anything may stand in it."""
+
+
+class Proof(TypedDict, total=False):
+    """Who answered, as evidence has it."""
+
+    signed: Mapping[str, Any]
+    """A `SignedAnswer`."""
+    claimed: str
+    """The name that a client gave, where it is not the account's."""
+
+
 class Verdict(NamedTuple):
     """`problems` is empty where the chain is whole and agrees with aliases and events."""
 
@@ -75,7 +88,7 @@ def append_row(
     use_case: str,
     before: str | None,
     after: str | None,
-    evidence: dict[str, Any],
+    evidence: Evidence,
 ) -> Row:
     """Add a row to the chain, in the transaction that makes the change that it tells of."""
     last = tx.execute(_LAST)

@@ -19,13 +19,14 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approval_keys, audit, audit_heads
+from speciate.governance.approval_keys import SettingsSnapshot
 from speciate.governance.approval_signatures import Key, Question, SignedAnswer, canonical, check_signature
 from speciate.governance.audit_heads import Head
 from speciate.settings import Settings, load
@@ -49,6 +50,17 @@ _READ = (
 )
 
 
+class QuestionDocument(TypedDict):
+    """A `SignatureRequest` as JSON."""
+
+    question: Mapping[str, Any]
+    workspace: str
+    head: str
+    challenge: str
+    until: float
+    keys: Sequence[Mapping[str, Any]]
+
+
 class SignatureRequest(NamedTuple):
     """A question as the command line gets it."""
 
@@ -60,9 +72,10 @@ class SignatureRequest(NamedTuple):
     keys: tuple[Key, ...]
     """Those that may sign; empty where a typed yes is enough."""
 
-    def document(self) -> dict[str, Any]:
-        return self._asdict() | {
-            "question": self.question._asdict(), "keys": [key._asdict() for key in self.keys],
+    def document(self) -> QuestionDocument:
+        return {
+            "question": self.question._asdict(), "workspace": self.workspace, "head": self.head,
+            "challenge": self.challenge, "until": self.until, "keys": [key._asdict() for key in self.keys],
         }  # fmt: skip
 
 
@@ -119,7 +132,7 @@ class Authority:
         return self._differences
 
     @property
-    def confirmed(self) -> dict[str, Any]:
+    def confirmed(self) -> SettingsSnapshot:
         """Settings as they were confirmed last; as they are, where no key was enrolled before."""
         found = self._confirmed if self.required and self._confirmed is not None else None
         return dict(found if found is not None else settings_snapshot(self._workspace.settings))
@@ -231,7 +244,7 @@ class Authority:
             self._keys = {mark: each for mark, each in self._keys.items() if mark != key.fingerprint}
         return row
 
-    def confirm(self, settings: dict[str, Any]) -> None:
+    def confirm(self, settings: SettingsSnapshot) -> None:
         """Once a row says so."""
         self._confirmed, self._file = settings, None
 
@@ -340,9 +353,9 @@ def _contradictions(rows: Sequence[audit.Row], standing: approval_keys.TrailStat
     return audit_heads.contradictions(rows, standing.keys_after, kept) if kept.keys or standing.periods else ()
 
 
-def settings_snapshot(settings: Settings) -> dict[str, Any]:
+def settings_snapshot(settings: Settings) -> SettingsSnapshot:
     """As JSON."""
-    found: dict[str, Any] = settings.model_dump(mode="json", include=set(_NAMES))
+    found: SettingsSnapshot = settings.model_dump(mode="json", include=set(_NAMES))
     return found
 
 

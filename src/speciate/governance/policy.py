@@ -92,7 +92,7 @@ def _change(
 
 
 def _record(
-    tx: Transaction, name: str, before: str | None, after: str | None, by: str, evidence: dict[str, Any]
+    tx: Transaction, name: str, before: str | None, after: str | None, by: str, evidence: audit.Evidence
 ) -> audit.Row:
     row = audit.append_row(
         tx, actor=by, action=name, use_case=audit.WORKSPACE, before=before, after=after, evidence=evidence

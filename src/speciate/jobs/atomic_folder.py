@@ -12,12 +12,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.folder import write_whole
+from speciate.jobs.folder import RunResult, write_whole
 from speciate.jobs.run import Run
 from speciate.workspace.blobs import sync_folder
 
@@ -33,13 +32,13 @@ def check_free(path: Path) -> None:
         )
 
 
-def earlier_result(run: Run, path: Path) -> dict[str, Any] | None:
+def earlier_result(run: Run, path: Path) -> RunResult | None:
     """The result of an earlier attempt that was killed after its export stood at the path."""
     for earlier in run.resume_from:
         with contextlib.suppress(FileNotFoundError):
             done = json.loads((earlier.checkpoints / _DONE).read_text())
             if path.is_dir() and _identity(path) == done["identity"]:
-                result: dict[str, Any] = done["result"]
+                result: RunResult = done["result"]
                 return result
     return None
 
@@ -85,7 +84,7 @@ def _lock_folder(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def move_into_place(run: Run, folder: Path, path: Path, result: dict[str, Any]) -> None:
+def move_into_place(run: Run, folder: Path, path: Path, result: Mapping[str, object]) -> None:
     """From here on the export is there, also for an attempt that comes after a kill."""
     write_whole(run.checkpoints / _DONE, json.dumps({"identity": _identity(folder), "result": result}))
     check_free(path)

@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from speciate.environment import clean_environment, runtime_folder
-from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.folder import Outcome, RunDocument, RunFolder
+from speciate.jobs.job import RunHandle
 from speciate.jobs.process_identity import signal_group
 
 
@@ -50,12 +51,12 @@ class RunSpec(NamedTuple):
     """`id` is JOB.ATTEMPT: submitting it twice starts it once."""
 
     id: str
-    spec: dict[str, Any]
+    spec: RunDocument
     preload: str = ""
 
 
 class Executor(Protocol):
-    def handle(self, run_id: str) -> dict[str, Any]:
+    def handle(self, run_id: str) -> RunHandle:
         """How the run will be found again; known, and stored, before the launch."""
         ...
 
@@ -63,17 +64,17 @@ class Executor(Protocol):
         """Launch it. Idempotent by `run.id`; returns without waiting for the start."""
         ...
 
-    def poll(self, handle: dict[str, Any]) -> Observation:
+    def poll(self, handle: RunHandle) -> Observation:
         """What is true of it now. Never raises for a run that is gone or unknown."""
         ...
 
-    def cancel(self, handle: dict[str, Any], force: bool) -> None:
+    def cancel(self, handle: RunHandle, force: bool) -> None:
         """Ask it to checkpoint and stop; with `force`, end it. A request only: `poll` tells the truth.
 
         A run that has not started yet must never start after this."""
         ...
 
-    def logs(self, handle: dict[str, Any], offset: int) -> bytes:
+    def logs(self, handle: RunHandle, offset: int) -> bytes:
         """The log from a byte offset on; empty at its end."""
         ...
 
@@ -86,16 +87,16 @@ class LocalExecutor:
         self._runs = workspace / "runs"
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def handle(self, run_id: str) -> dict[str, Any]:
+    def handle(self, run_id: str) -> RunHandle:
         return {"run": run_id}
 
     def submit(self, run: RunSpec) -> None:
         folder = RunFolder(self._runs / run.id)
         address = self._zygote(run.preload) if run.preload and sys.platform == "linux" else None
-        folder.create(run.spec | ({"zygote": address} if address else {}))
+        folder.create({**run.spec, "zygote": address} if address else run.spec)
         self._spawn([sys.executable, "-m", "speciate.jobs.supervisor", str(folder.path)])
 
-    def poll(self, handle: dict[str, Any]) -> Observation:
+    def poll(self, handle: RunHandle) -> Observation:
         folder = RunFolder(self._runs / handle["run"])
         if not folder.started():
             # Its claim is probed only after it was called off: a probe could be in the way of a supervisor that starts.
@@ -105,7 +106,7 @@ class LocalExecutor:
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
         return Ended(outcome) if outcome else Gone()
 
-    def cancel(self, handle: dict[str, Any], force: bool) -> None:
+    def cancel(self, handle: RunHandle, force: bool) -> None:
         folder = RunFolder(self._runs / handle["run"])
         folder.path.mkdir(parents=True, exist_ok=True)
         (folder.path / "cancel").touch()
@@ -115,7 +116,7 @@ class LocalExecutor:
         else:
             signal_group(_read(folder.path / "worker"), signal.SIGTERM)
 
-    def logs(self, handle: dict[str, Any], offset: int) -> bytes:
+    def logs(self, handle: RunHandle, offset: int) -> bytes:
         try:
             with RunFolder(self._runs / handle["run"]).log.open("rb") as file:
                 file.seek(offset)

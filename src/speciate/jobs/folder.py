@@ -22,11 +22,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, cast
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallDocument, Code, SpeciateError
 from speciate.workspace.filesystem import FULL
 from speciate.workspace.lock import is_held
 
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
     message: str = ""
     recovery: str = ""
     detail: str = ""
-    next: tuple[dict[str, Any], ...] = ()
+    next: tuple[CallDocument, ...] = ()
     """Calls that `recovery` names, as `{"tool", "arguments"}`."""
 
 
@@ -68,6 +68,40 @@ class Progress(NamedTuple):
     total: float | None
     unit: str
     message: str
+
+
+CheckedDocument = dict[str, Any]
+"""JSON that `write_checked` wrote: spec.json, exit or a result, each with its own keys."""
+
+
+RunResult = dict[str, Any]
+"""outputs/result.json: what a kind's `run` returned. Its `collect` knows the keys."""
+
+
+class RunDocument(TypedDict, total=False):
+    """spec.json. Documents from before a key was introduced lack it."""
+
+    job: str
+    kind: str
+    attempt: int
+    entry: str
+    """`module:function` of the kind's `run`."""
+    payload: dict[str, Any]
+    """Of the plan, as JSON; the kind knows its keys."""
+    secrets: Sequence[tuple[str, str]]
+    """Name and host of the keys that the run needs."""
+    workspace: str
+    settings: Mapping[str, Any]
+    """`settings.safety` at the launch."""
+    resources: Mapping[str, Any]
+    memory_retries: int
+    resume_from: Sequence[str]
+    """Folders of earlier attempts, newest first."""
+    row: Mapping[str, Any]
+    """The job, without result and error."""
+    allowances: dict[str, float]
+    """By host, USD."""
+    zygote: str
 
 
 def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
@@ -84,12 +118,12 @@ def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
         raise
 
 
-def write_checked(path: Path, document: Mapping[str, Any]) -> None:
+def write_checked(path: Path, document: Mapping[str, object]) -> None:
     """As `write_whole`, as JSON with a checksum in it."""
     write_whole(path, json.dumps({**document, _CHECK: _checksum(json.dumps(document))}))
 
 
-def read_checked(path: Path, recovery: str) -> dict[str, Any]:
+def read_checked(path: Path, recovery: str) -> CheckedDocument:
     """What `write_checked` wrote. Raises DAMAGED, FileNotFoundError."""
     known, document = None, None
     try:
@@ -115,7 +149,7 @@ class RunFolder:
     def run_id(self) -> str:
         return self.path.name
 
-    def create(self, spec: dict[str, Any]) -> None:
+    def create(self, spec: RunDocument) -> None:
         """Idempotent: a launch that is repeated finds the spec of the first one."""
         self.outputs.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
@@ -123,9 +157,10 @@ class RunFolder:
             (self.path / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))  # random: nothing packs it into less
             write_checked(self.path / "spec.json", spec)
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> RunDocument:
         """Raises DAMAGED where it is not what was written, FileNotFoundError."""
-        return read_checked(self.path / "spec.json", "The next attempt gets a new one: control_job(action='retry').")
+        recovery = "The next attempt gets a new one: control_job(action='retry')."
+        return cast(RunDocument, read_checked(self.path / "spec.json", recovery))
 
     def alive(self) -> bool:
         """Whether the claim is held: something of this attempt still lives. The kernel frees it at the last death."""
@@ -175,7 +210,7 @@ class RunFolder:
             write_checked(path, document)
         reserve.unlink(missing_ok=True)
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """What the run returned, where it ended well. Raises DAMAGED where that is not what was written."""
         try:
             return read_checked(self.outputs / "result.json", "Call control_job(action='retry') to run it again.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from speciate.refs import JobId
 
@@ -32,6 +33,34 @@ class State(StrEnum):
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD})
 LIVE = frozenset({State.STARTING, State.RUNNING})
+
+
+StoredSpec = dict[str, Any]
+"""A job's spec as its row has it: JSON that `Kind.spec` of its kind validates."""
+JobResult = dict[str, Any]
+"""A job's result as its row has it: JSON that `Kind.commit` of its kind returned."""
+
+
+class RunHandle(TypedDict):
+    """How an executor finds a run again."""
+
+    run: str
+    """JOB.ATTEMPT: the name of its folder."""
+
+
+JobError = TypedDict(
+    "JobError",
+    {
+        "class": str,  # Outcome.kind
+        "code": str,  # errors.Code, of an inline job
+        "message": str,
+        "recovery": str,
+        "detail": str,  # may quote anything
+        "next": Sequence[Mapping[str, Any]],  # calls, as `Call.document` writes them
+    },
+    total=False,
+)
+"""Why a job failed, in our words; `detail` is what a library or a plug-in said."""
 
 
 class Resources(BaseModel):
@@ -61,7 +90,7 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True)
     id: JobId
     kind: str
-    spec: dict[str, Any]
+    spec: StoredSpec
     fingerprint: str
     key: str | None = None
     state: State
@@ -76,7 +105,7 @@ class Job(BaseModel):
     step: str | None = None
     use_case: str | None = None
     executor: str = "local"
-    handle: dict[str, Any] | None = None
+    handle: RunHandle | None = None
     request: str | None = None
     request_at: float | None = None
     retries: int = 0
@@ -84,8 +113,8 @@ class Job(BaseModel):
     losses: int = 0
     run_seconds: float = 0.0
     reason: str | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
     created: float
     changed: float
     started: float | None = None

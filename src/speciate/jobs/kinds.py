@@ -18,8 +18,8 @@ from typing_extensions import TypeVar
 
 from speciate.errors import Call, unknown
 from speciate.jobs.allowances import Spend
-from speciate.jobs.folder import RunFolder
-from speciate.jobs.job import Job, Limits, Resources
+from speciate.jobs.folder import RunFolder, RunResult
+from speciate.jobs.job import Job, JobError, JobResult, Limits, Resources, StoredSpec
 from speciate.secrets import SecretRequest
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
@@ -29,6 +29,9 @@ Spec = TypeVar("Spec", bound=BaseModel, default=Any)
 Payload = TypeVar("Payload", default=Any)
 """A pydantic model, or plain JSON."""
 Outcome = TypeVar("Outcome", default=Any)
+
+StoredPayload = dict[str, Any]
+"""A payload as its plan's row and spec.json have it: JSON that `run.read_payload` validates."""
 
 KINDS = {
     "ingest": "speciate.datasets.ingest.ingest:KIND",
@@ -80,10 +83,10 @@ class Plan(BaseModel, Generic[Payload]):
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()
     """Money that the run may spend of what a person allowed; it gets its share as `run.allowances`."""
-    resolved: dict[str, Any] = Field(default_factory=dict)
+    resolved: Mapping[str, Any] = Field(default_factory=dict)
     """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 
-    def payload_json(self) -> dict[str, Any]:
+    def payload_json(self) -> StoredPayload:
         """The payload as the run's spec.json holds it, under its stored names."""
         found: Any = self.payload
         return found.model_dump(mode="json", by_alias=True) if isinstance(found, BaseModel) else dict(found)
@@ -95,7 +98,7 @@ class ChildRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
     step: str
     kind: str
-    spec: dict[str, Any]
+    spec: StoredSpec
     after: tuple[str, ...] = ()
     """Steps of the same parent that must succeed first."""
     priority: int = 0
@@ -107,7 +110,7 @@ class Finished(BaseModel):
     """The end of a composite: its result, or the error that ends it."""
 
     model_config = ConfigDict(frozen=True)
-    result: dict[str, Any] = Field(default_factory=dict)
+    result: Mapping[str, Any] = Field(default_factory=dict)
     error: str | None = None
     recovery: str = ""
 
@@ -119,10 +122,10 @@ class Child(BaseModel):
     id: str
     step: str
     kind: str
-    spec: dict[str, Any]
+    spec: StoredSpec
     state: str
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
     run_seconds: float = 0.0
 
 
@@ -133,7 +136,7 @@ def _no_plan(spec: Any, workspace: Workspace) -> Plan:
     return Plan()
 
 
-def _result_file(folder: RunFolder) -> dict[str, Any]:
+def _result_file(folder: RunFolder) -> RunResult:
     return folder.result() or {}
 
 
@@ -141,7 +144,7 @@ def _nothing_paid(folder: RunFolder) -> Mapping[tuple[str, str], float]:
     return {}
 
 
-def _pass_on(tx: Transaction, job: Job, collected: Any) -> dict[str, Any]:
+def _pass_on(tx: Transaction, job: Job, collected: Any) -> JobResult:
     return dict(collected)
 
 
@@ -152,16 +155,16 @@ class Kind(Generic[Spec, Payload, Outcome]):
     plan: Callable[[Spec, Workspace], Plan[Payload]] = _no_plan
     """Raises SpeciateError for all that can be checked. Called at the call, and again before a start that waited."""
     run: str = ""
-    """`module:function` or `/path/file.py:function` of `run(run: Run) -> dict | None`; only the worker imports it."""
+    """`module:function` or `/path/file.py:function` of `run(Run) -> Mapping | None`; only the worker imports it."""
     collect: Callable[[RunFolder], Outcome] = _result_file  # type: ignore[assignment]  # the default's outcome is JSON
     """Reads and checks outputs outside the writer's transaction."""
-    commit: Callable[[Transaction, Job, Outcome], dict[str, Any]] = _pass_on
+    commit: Callable[[Transaction, Job, Outcome], Mapping[str, object]] = _pass_on
     """Registers the outcome in the transaction that ends the job; returns the job's result. Idempotent."""
     paid: Callable[[RunFolder], Mapping[tuple[str, str], float]] = _nothing_paid
     """USD by dataset and host that the job paid until now in all its attempts, at most. Recorded however a run ends."""
     next: Callable[[Spec, Sequence[Child], float], NextStep] | None = None
     """Composites: (spec, children so far, now) -> the children that must exist now, or the end. Pure."""
-    act: Callable[[Transaction, Spec, Job, Settings], dict[str, Any]] | None = None
+    act: Callable[[Transaction, Spec, Job, Settings], Mapping[str, object]] | None = None
     """Inline kinds: (tx, spec, job, settings) -> result, done in the daemon, in the transaction that ends the job.
 
     Milliseconds, no I/O beside the catalog; every SpeciateError is raised before the first write."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +28,8 @@ SERVICE_MODULE = "speciate.jobs.pool_process"
 """The module of a process that answers `ask_service`; its argument is the workspace's folder."""
 
 Readable = frozenset[Path]
+ServiceAnswer = dict[str, Any]
+"""JSON that a sandboxed process answered. It met foreign bytes: the caller knows the keys and checks the values."""
 Content = TypeVar("Content")
 
 
@@ -46,10 +48,10 @@ class PoolProcessEnded(SpeciateError):
 def ask_service(
     client: SandboxClient,
     service: str,
-    payload: dict[str, Any],
+    payload: Mapping[str, object],
     seconds: float,
     parse_constant: Callable[[str], float] | None = None,
-) -> dict[str, Any]:
+) -> ServiceAnswer:
     """The answer of a service in a process of SERVICE_MODULE, or the SpeciateError that the service raised.
 
     AnswerTimeout or ProcessDied where there is neither. `parse_constant`: as of `json.loads`.
@@ -63,11 +65,11 @@ def ask_service(
     return answer
 
 
-def parse_reply(reply: Any) -> dict[str, Any] | SpeciateError:
+def parse_reply(reply: Any) -> ServiceAnswer | SpeciateError:
     """The answer or the error in a reply, which may be anything: foreign bytes are read where it was written."""
     failure: Any = reply.get("error") if isinstance(reply, dict) else None
     if failure is None and isinstance(reply, dict) and isinstance(reply.get("answer"), dict):
-        return cast(dict[str, Any], reply["answer"])
+        return cast(ServiceAnswer, reply["answer"])
     try:
         message, recovery, foreign = (str(failure[part]) for part in ("message", "recovery", "foreign"))
         return SpeciateError(Code(failure["code"]), message, recovery, foreign)
@@ -96,7 +98,7 @@ class _Server(SandboxClient):
 class Pool:
     """Asks services in sandboxed processes, `size` of them at most. Thread-safe; processes start when first needed.
 
-    A service is a function `function(payload: dict) -> dict` of this package, named "module:function"; both dicts
+    A service is a function `function(payload) -> dict` of this package, named "module:function"; both dicts
     are JSON. It may read the workspace's sealed folders, not the catalog.
     """
 
@@ -111,12 +113,12 @@ class Pool:
     def ask(
         self,
         service: str,
-        payload: dict[str, Any],
+        payload: Mapping[str, object],
         timeout: float = 20.0,
         *,
         readable: frozenset[Path] = frozenset(),
         patience: float = 0.0,
-    ) -> dict[str, Any]:
+    ) -> ServiceAnswer:
         """The service's answer, or the SpeciateError that it raised.
 
         `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds were not
@@ -130,8 +132,8 @@ class Pool:
     def ask_for_file(
         self,
         service: str,
-        payload: dict[str, Any],
-        read: Callable[[Path, dict[str, Any]], Content],
+        payload: Mapping[str, object],
+        read: Callable[[Path, ServiceAnswer], Content],
         timeout: float = 20.0,
         *,
         readable: frozenset[Path] = frozenset(),
@@ -150,8 +152,8 @@ class Pool:
 
     @contextlib.contextmanager
     def _answered(
-        self, service: str, payload: dict[str, Any], timeout: float, readable: Readable, patience: float = 0.0
-    ) -> Iterator[tuple[_Server, dict[str, Any]]]:
+        self, service: str, payload: Mapping[str, object], timeout: float, readable: Readable, patience: float = 0.0
+    ) -> Iterator[tuple[_Server, ServiceAnswer]]:
         """The answer, and the process that gave it while it is still ours."""
         begun = time.monotonic()
         end = deadline = begun + max(timeout, patience)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from speciate.errors import Code, SpeciateError
 from speciate.sandbox.serve import serve
@@ -18,11 +19,33 @@ from speciate.sandbox.serve import serve
 _PACKAGE = "speciate."
 
 
+class ServiceQuestion(TypedDict):
+    service: str
+    """`module:function` of this package."""
+    payload: Mapping[str, Any]
+
+
+class ServiceFailure(TypedDict):
+    """A SpeciateError as JSON."""
+
+    code: str
+    message: str
+    recovery: str
+    foreign: str
+
+
+class ServiceReply(TypedDict, total=False):
+    """Either of them."""
+
+    answer: Mapping[str, object]
+    error: ServiceFailure
+
+
 class Services:
     def open(self, loading: None) -> None:
         """Nothing to load."""
 
-    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, question: ServiceQuestion) -> ServiceReply:
         """A SpeciateError as it was raised. The text of another exception may quote data, so its type alone goes back
         and the rest to standard error."""
         try:
@@ -39,7 +62,7 @@ class Services:
             return _failure(Code.INTERNAL, f"{type(error).__name__} in a service process.")
 
 
-def _failure(code: Code, message: str, recovery: str = "", foreign: str = "") -> dict[str, Any]:
+def _failure(code: Code, message: str, recovery: str = "", foreign: str = "") -> ServiceReply:
     return {"error": {"code": code.value, "message": message, "recovery": recovery, "foreign": foreign}}
 
 

@@ -7,16 +7,16 @@ a second before it died. Each pass looks at every live run, applies limits and r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs import allowances, rows
 from speciate.jobs.allowances import Ledger
 from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec
-from speciate.jobs.folder import Outcome, RunFolder
-from speciate.jobs.job import Job, State
+from speciate.jobs.folder import Outcome, RunDocument, RunFolder
+from speciate.jobs.job import Job, JobError, JobResult, RunHandle, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.jobs.schedule import USUAL_BYTES, choose, is_due, never_fits, never_fits_disk, start_within_space, waiting
 from speciate.jobs.store import JobEvent, Store, keep_plan, plan_of
@@ -39,7 +39,7 @@ _COMMIT_TRIES = 8
 _log = logging.getLogger(__name__)
 
 
-_Register = Callable[[Transaction, Job], dict[str, Any] | None]
+_Register = Callable[[Transaction, Job], Mapping[str, object] | None]
 
 
 class Trouble(NamedTuple):
@@ -175,7 +175,7 @@ class Reconciler:
                 return self._tell(job, Overdue("silence", limits.silence_seconds))
         return job
 
-    def _pass_on_request(self, job: Job, handle: dict[str, Any]) -> None:
+    def _pass_on_request(self, job: Job, handle: RunHandle) -> None:
         if not job.request or job.request_at is None:
             return
         sent = self._signalled.get(job.run_id)
@@ -193,7 +193,7 @@ class Reconciler:
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         kind = self._kinds[job.kind]
-        result: dict[str, Any] | None = None
+        result: JobResult | None = None
         register = None
         if outcome.kind == "ok":
             folder = RunFolder(self._workspace.folders.runs / job.run_id)
@@ -329,9 +329,11 @@ class Reconciler:
                 if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
                     never = never_fits_disk(plan.bytes, room)
                 if never:
-                    error = {"class": "user", "message": f"this machine can never run it: {never}"}
-                    recovery = "Ask for less, or change [capacity] or [disk] in settings.toml."
-                    self._tell(job, Failed(error | {"recovery": recovery}))
+                    error: JobError = {
+                        "class": "user", "message": f"this machine can never run it: {never}",
+                        "recovery": "Ask for less, or change [capacity] or [disk] in settings.toml.",
+                    }  # fmt: skip
+                    self._tell(job, Failed(error))
                 else:
                     planned.append(job)
         planned, unpaid = self._with_money(planned)
@@ -400,7 +402,7 @@ class Reconciler:
         kind = self._kinds[job.kind]
         runs = self._workspace.folders.runs
         earlier = [runs / f"{job.id}.{attempt}" for attempt in range(job.attempt - 1, 0, -1)]
-        spec = {
+        spec: RunDocument = {
             "job": job.id,
             "kind": job.kind,
             "attempt": job.attempt,
@@ -427,14 +429,16 @@ def _both(first: _Register | None, second: _Register | None) -> _Register | None
     if first is None or second is None:
         return first or second
 
-    def register(tx: Transaction, job: Job) -> dict[str, Any] | None:
+    def register(tx: Transaction, job: Job) -> Mapping[str, object] | None:
         first(tx, job)
         return second(tx, job)
 
     return register
 
 
-def _refusal(error: SpeciateError) -> dict[str, Any]:
+def _refusal(error: SpeciateError) -> JobError:
     """What a job that was refused says of it."""
-    said: dict[str, Any] = {"class": "user", "message": error.message, "recovery": error.recovery}
-    return said | ({"next": error.next_documents()} if error.next else {})
+    said: JobError = {"class": "user", "message": error.message, "recovery": error.recovery}
+    if error.next:
+        said["next"] = error.next_documents()
+    return said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from speciate.jobs.job import Job, Limits, Resources, State
 from speciate.workspace.database import Database, Row, Transaction
@@ -55,7 +54,7 @@ def _cell(job: Job, name: str) -> object:
 
 
 def _job(row: Row) -> Job:
-    values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+    values = dict(zip(_COLUMNS, row, strict=True))
     for name in _JSON:
         values[name] = None if values[name] is None else json.loads(values[name])
     values["state"] = State(values["state"])

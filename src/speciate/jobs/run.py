@@ -46,13 +46,13 @@ class Run:
         self.redacted = Redaction(keys.values())
         """`run.redacted(text)`: the text of others without the run's keys. Use it for everything that is kept."""
         spec = folder.spec()
-        self.payload: dict[str, Any] = spec["payload"]
+        self.payload = spec["payload"]
         """As JSON; `read_payload` gives the model that the kind's plan made."""
-        self.job: str = spec["job"]
-        self.allowances: dict[str, float] = spec.get("allowances", {})
+        self.job = spec["job"]
+        self.allowances = spec.get("allowances", {})
         """By host, what all attempts of this job may spend there together."""
         self.folders = Folders(Path(spec["workspace"]))
-        self.memory_retries: int = spec.get("memory_retries", 0)
+        self.memory_retries = spec.get("memory_retries", 0)
         """How often this job ran out of memory before: halve the micro-batch that often."""
         self.resume_from = [RunFolder(Path(path)) for path in spec.get("resume_from", ())]
         """Earlier attempts, newest first; their `checkpoints/` and `outputs/` may be used again."""

@@ -8,12 +8,12 @@ composites that make their next step, inline jobs that are done on the spot.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs import rows
-from speciate.jobs.job import ENDED, Job, State, fingerprint
+from speciate.jobs.job import ENDED, Job, JobError, State, StoredSpec, fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep, Plan
 from speciate.jobs.transitions import (
     Acted,
@@ -52,7 +52,7 @@ class JobEvent(NamedTuple):
 
     job: str
     event: Happening
-    register: Callable[[Transaction, Job], dict[str, Any] | None] | None = None
+    register: Callable[[Transaction, Job], Mapping[str, object] | None] | None = None
 
 
 def plan_of(database: Database, job: str) -> Plan | None:
@@ -127,7 +127,7 @@ class Store:
         return [batch.jobs.get(answer.id, answer) if isinstance(answer, Job) else answer for answer in answers]
 
 
-def enqueue_job(tx: Transaction, kind: Kind, spec: dict[str, Any]) -> JobId:
+def enqueue_job(tx: Transaction, kind: Kind, spec: StoredSpec) -> JobId:
     """A job that begins with this transaction."""
     job = Job(
         id=JobId(new_id("job")), kind=kind.name, spec=spec, fingerprint=fingerprint(kind.name, spec),
@@ -277,10 +277,14 @@ class _Batch:
             assert kind.act is not None, f"{kind.name} is not an inline kind"
             return Acted(kind.act(self._tx, kind.spec.model_validate(job.spec), job, self._settings))
         except SpeciateError as error:
-            failure: dict[str, Any] = {"code": error.code, "message": error.message, "recovery": error.recovery}
-            failure |= {"detail": error.foreign} if error.foreign else {}
-            failure |= {"next": error.next_documents()} if error.next else {}
-            return Failed({"class": "user", **failure})
+            failure: JobError = {
+                "class": "user", "code": error.code, "message": error.message, "recovery": error.recovery,
+            }  # fmt: skip
+            if error.foreign:
+                failure["detail"] = error.foreign
+            if error.next:
+                failure["next"] = error.next_documents()
+            return Failed(failure)
 
     def _children(self, job: Job) -> list[Job]:
         stored = {child.id: child for child in rows.children_of(self._tx, [job.id])}
@@ -294,8 +298,7 @@ class _Batch:
         children = self._children(job)
         outcome = next_step(self._kinds[job.kind], job, children, self._tx.now)
         if isinstance(outcome, Finished):
-            error = {"class": "user", "message": outcome.error, "recovery": outcome.recovery}
-            self._note(decide(job, Failed(error) if outcome.error else Acted(outcome.result), self._tx.now))
+            self._note(decide(job, _end_of(outcome), self._tx.now))
             for child in children:
                 if child.state not in ENDED:  # nobody will ask for what it finds
                     self.ask(child, ActionRequested("cancel"))
@@ -303,6 +306,12 @@ class _Batch:
         for child, needs in child_jobs(self._kinds, job, outcome, self._tx.now):
             if child.id not in self.jobs:
                 self.add(child, needs)
+
+
+def _end_of(outcome: Finished) -> Happening:
+    if outcome.error:
+        return Failed({"class": "user", "message": outcome.error, "recovery": outcome.recovery})
+    return Acted(outcome.result)
 
 
 def next_step(kind: Kind, job: Job, children: Sequence[Job], now: float) -> NextStep:

@@ -6,12 +6,13 @@ job has ended meanwhile, a second look at the same exit) returns the job unchang
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import Outcome
-from speciate.jobs.job import ENDED, LIVE, Job, Resources, State
+from speciate.jobs.job import ENDED, LIVE, Job, JobError, JobResult, Resources, RunHandle, State
 
 MAX_LOSSES = 20
 """Runs lost one after the other without a line of progress before a job is given up."""
@@ -31,7 +32,7 @@ class NeedsFailed:
 class Claimed:
     """Room was found: the next attempt is on disk before anything is launched."""
 
-    handle: dict[str, Any]
+    handle: RunHandle
     resources: Resources = field(default_factory=Resources)
     """What its plan asks for: a child's is known only now."""
 
@@ -47,7 +48,7 @@ class Exited:
 
     attempt: int
     outcome: Outcome
-    result: dict[str, Any] | None = None
+    result: JobResult | None = None
     progressed: bool = False
     """Whether it came further than the attempts before it."""
     ran: float | None = None
@@ -67,14 +68,14 @@ class Lost:
 class Acted:
     """An inline job was done, or a composite came to its end."""
 
-    result: dict[str, Any]
+    result: Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Failed:
     """The job cannot be run: its plan was refused, or its inline act or composite step failed."""
 
-    error: dict[str, Any]
+    error: JobError
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
         return _end(job, State.SUCCEEDED, now, result=event.result or {}, error=None, reason=None)
     if outcome.kind == "killed":
         return _lost(job, event.progressed, now)
-    error: dict[str, Any] = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
+    error: JobError = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
     if outcome.detail:
         error["detail"] = outcome.detail
     if outcome.next:
@@ -232,7 +233,7 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
     return _requeue(job, now, retries=retry, error=error, **again)
 
 
-def _full(job: Job, progressed: bool, now: float, error: dict[str, Any]) -> Job:
+def _full(job: Job, progressed: bool, now: float, error: JobError) -> Job:
     """It met a full disk before it was told to stop. That uses up no retry: it begins again only when there is room."""
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from speciate.lineage.graph import Edge, Graph, Node
 
@@ -123,7 +123,19 @@ def svg(graph: Graph, start: Sequence[str]) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def draw(payload: dict[str, Any]) -> dict[str, Any]:
+class DrawRequest(TypedDict):
+    """A graph as JSON: the fields of its nodes and edges in order."""
+
+    nodes: Sequence[Sequence[Any]]
+    edges: Sequence[Sequence[Any]]
+    start: Sequence[str]
+
+
+class DrawnFile(TypedDict):
+    file: str
+
+
+def draw(payload: DrawRequest) -> DrawnFile:
     """{nodes, edges, start} -> {file}: the same as a PNG. Runs in a service process."""
     from PIL import Image, ImageDraw
 
@@ -149,7 +161,7 @@ def draw(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": "lineage.png"}
 
 
-def payload(graph: Graph, start: Sequence[str]) -> dict[str, Any]:
+def payload(graph: Graph, start: Sequence[str]) -> DrawRequest:
     """What `draw` is asked with: the nodes that it may show."""
     shown = graph.nearest(start, 4 * MOST)
     return {"nodes": [list(node) for node in shown.nodes.values()], "edges": [list(edge) for edge in shown.edges],

@@ -28,7 +28,8 @@ class Node(NamedTuple):
     """`KIND:NAME`"""
     kind: Kind
     name: str
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
+    """To be shown, by name."""
 
 
 class Edge(NamedTuple):
@@ -259,7 +260,7 @@ class _GraphBuilder:
     def node(self, kind: Kind, name: str, **facts: Any) -> None:
         told = {key: value for key, value in facts.items() if value is not None}
         before = self._nodes.get(f"{kind}:{name}")
-        self._nodes[f"{kind}:{name}"] = Node(f"{kind}:{name}", kind, name, (before.facts if before else {}) | told)
+        self._nodes[f"{kind}:{name}"] = Node(f"{kind}:{name}", kind, name, {**(before.facts if before else {}), **told})
 
     def named(self, kind: Kind, name: str) -> str:
         """The node of a thing that others name; it may have no facts of its own."""

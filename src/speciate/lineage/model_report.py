@@ -13,7 +13,7 @@ from speciate.evaluation.reports.report import Report
 from speciate.models import registry, sealed, signature
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import PUBLISHED
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, Recipe
 from speciate.models.registry import ModelVersion
 from speciate.models.search import known_models
 from speciate.refs import model_ref
@@ -169,20 +169,26 @@ def _trust(version: ModelVersion, workspace: Workspace) -> Trust:
             problem = None if intact else "The folder holds another model than the one that was registered."
         except SpeciateError as error:
             intact, problem = False, error.message
-    recipe: dict[str, Any] = card.recipe if card.method == PUBLISHED else {}
+    recipe: Recipe = card.recipe if card.method == PUBLISHED else {}
     made = f"job {card.job}" if card.job else card.method
+    signed = _signature_state(version, workspace)
     return Trust(
         id=card.id, intact=intact, problem=problem, source=str(recipe.get("source") or made),
         revision=recipe.get("revision"), set_aside=len(recipe.get("set_aside", ())), license=card.license,
-        **_signature_state(version, workspace),
+        signature=signed.state, signed_by=signed.by,
     )  # fmt: skip
 
 
-def _signature_state(version: ModelVersion, workspace: Workspace) -> dict[str, Any]:
+class _SignatureState(NamedTuple):
+    state: signature.State
+    by: str | None
+
+
+def _signature_state(version: ModelVersion, workspace: Workspace) -> _SignatureState:
     if version.place is None or not version.card.version:
-        return {"signature": "none", "signed_by": None}
+        return _SignatureState("none", None)
     found = signature.verify(version.place, in_force(workspace.folders.root).trust.keys(workspace.folders.root))
-    return {"signature": found.state, "signed_by": found.signer or found.key}
+    return _SignatureState(found.state, found.signer or found.key)
 
 
 def _readme(version: ModelVersion) -> str | None:

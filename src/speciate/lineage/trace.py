@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speciate.datasets import versions
 from speciate.errors import Call, Code, SpeciateError, unknown
@@ -192,7 +192,7 @@ def _versions_with_example(
     manifests = [json.loads(text) for (text,) in workspace.database.read(_MANIFESTS)]
     target = {"dataset": name, "group": group, "example": example}
     payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target}
-    found: dict[str, Any] = pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS)
+    found = pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS)
     if not found["versions"]:
         what = f"group {group!r}" if group is not None else f"example {example!r}"
         raise SpeciateError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from speciate import use_cases
 from speciate.loop.deployment_periods import DeploymentMetrics, deployment_metrics, deployment_periods
@@ -109,9 +109,64 @@ def ledger(workspace: Workspace) -> Ledger:
     )
 
 
-def document(found: Ledger) -> dict[str, Any]:
+class TypicalDocument(TypedDict):
+    median_seconds: float | None
+    p90_seconds: float | None
+
+
+class ClockDocument(TypedDict):
+    """`TimeToModel` as JSON."""
+
+    state: str
+    seconds: float
+    stages: dict[str, float]
+    model: str | None
+    answered: float | None
+
+
+class EffortDocument(TypedDict):
+    """`Effort` as JSON."""
+
+    compute_minutes: float
+    usd: float
+    tool_calls: int
+    people_asked: int
+
+
+class DeploymentsDocument(TypedDict):
+    """`DeploymentMetrics` as JSON."""
+
+    models_deployed_30d: int
+    models_baking_30d: int
+    change_failure_rate: float | None
+    seconds_to_recover: float | None
+    rework_rate: float | None
+
+
+class LineDocument(TypedDict):
+    """`LedgerLine` as JSON."""
+
+    use_case: str
+    time_to_model: ClockDocument
+    until_model: EffortDocument
+    in_all: EffortDocument
+
+
+class LedgerDocument(TypedDict):
+    """`Ledger` as JSON."""
+
+    at: float
+    stages: list[str]
+    counts: dict[str, int]
+    baked: TypicalDocument
+    answered: TypicalDocument
+    deliveries: DeploymentsDocument
+    lines: list[LineDocument]
+
+
+def document(found: Ledger) -> LedgerDocument:
     """As JSON has it."""
-    return {
+    shown = {
         "at": found.at,
         "stages": list(STAGES),
         "counts": found.counts,
@@ -123,6 +178,7 @@ def document(found: Ledger) -> dict[str, Any]:
             for line in found.lines
         ],
     }
+    return cast(LedgerDocument, shown)
 
 
 def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:

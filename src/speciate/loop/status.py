@@ -46,7 +46,7 @@ class Step(NamedTuple):
     """A call worth making next."""
 
     tool: str
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any]
 
 
 class Canary(NamedTuple):

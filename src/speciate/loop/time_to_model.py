@@ -172,7 +172,7 @@ def _waits(own: Sequence[Event], events: Sequence[Event], end: float) -> Iterato
     }
     for event in own:
         if event.type == "approval.requested":
-            over = answered.get(event.data["approval"], event.data.get("expires", inf))
+            over = answered.get(event.data["approval"], float(event.data.get("expires", inf)))
             yield _Interval("person", event.at, min(end, over))
 
 

@@ -308,7 +308,7 @@ def _has_hash(data: bytes, sha256: str, path: Path) -> bool:
     return True
 
 
-def finding_document(finding: Finding) -> dict[str, Any]:
+def finding_document(finding: Finding) -> Mapping[str, object]:
     """For programs."""
     return dict(finding._asdict())
 

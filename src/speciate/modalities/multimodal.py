@@ -46,6 +46,7 @@ _GAP, _CAPTION = 4, 14
 _MOST_TILES = 16
 
 Parts = dict[str, Any]
+"""NAME.MODALITY -> the decoded medium of that modality."""
 T = TypeVar("T")
 
 

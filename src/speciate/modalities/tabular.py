@@ -16,6 +16,7 @@ from speciate.modalities.drawing import text_card
 from speciate.modalities.row_similarity import ROWS, sketch_row
 
 Row = dict[str, Any]
+"""A user's row: column -> cell, of whatever type its column has."""
 _LONGEST = 1024 * 1024  # bytes of one row
 _WIDTH = 256
 

@@ -21,7 +21,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import architectures, exported
-from speciate.models.backbones.contract import Backbone
+from speciate.models.backbones.contract import Backbone, ModelConfig
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
 
@@ -308,7 +308,7 @@ def _stated_width(folder: Path, modality: str) -> int | None:
     """The width, if a file states it: cached vectors are then read without loading the network."""
     if model_folder.has_backbone(folder):
         return int(model_folder.read_settings(folder)["width"])
-    config: dict[str, Any] = foreign_files.read_json(folder / "config.json")
+    config: ModelConfig = foreign_files.read_json(folder / "config.json")
     return config.get("hidden_size") if modality in _OF_TOKENS else None
 
 

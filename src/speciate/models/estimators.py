@@ -7,7 +7,7 @@ Rebuilt estimators need NumPy only, so a served model imports no training librar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -548,7 +548,7 @@ class StreamingLda(NamedTuple):
         return int(self.means.size + self.counts.size + self.scatter.size)
 
 
-FORMS: dict[str, Any] = {
+FORMS: Mapping[str, type[Any]] = {
     "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
     "per unit": PerUnit, "neighbours per unit": NeighboursPerUnit, "trees per unit": TreesPerUnit,
     "distance": Distance, "gaussian": Gaussian, "streaming": StreamingLda,

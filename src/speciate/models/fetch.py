@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate import hf_hub, secrets
 from speciate.environment import hub_endpoint
 from speciate.errors import Call, Code, SpeciateError
+from speciate.hf_hub import RepositoryDetails
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
@@ -140,7 +141,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Mapping[str, object]:
     spec = run.read_payload(FetchPayload).spec
     ref = model_ref(spec.source)
     staged = run.folder.outputs / _STAGED
@@ -188,12 +189,13 @@ def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.S
         ) from error
     shutil.rmtree(copy)
     trust.check(staged)
-    facts |= {"task": spec.task} if spec.task else {}
-    facts |= {"license": licenses.spdx(spec.license)} if spec.license else {}
+    named: dict[str, object] = {"task": spec.task} if spec.task else {}
+    if spec.license:
+        named["license"] = licenses.spdx(spec.license)
     where = Source(source=spec.source, scanned_by=scanned.by)
     return ModelCard.model_validate(
-        facts | {"name": spec.name, "id": sealed.check(staged), "job": run.job, "bytes": _size(staged),
-                 "recipe": facts["recipe"] | where.model_dump(exclude_none=True)}
+        {**facts, **named, "name": spec.name, "id": sealed.check(staged), "job": run.job, "bytes": _size(staged),
+         "recipe": {**facts["recipe"], **where.model_dump(exclude_none=True)}}
     )  # fmt: skip
 
 
@@ -225,7 +227,7 @@ def _token(run: Run) -> str | None:
     return run.secret(_KEY) if run.read_payload(FetchPayload).host else None
 
 
-def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any]) -> ModelCard:
+def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetails) -> ModelCard:
     metadata = details.get("card") or {}
     license_ = str(metadata.get("license") or "") or next(
         (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
@@ -246,7 +248,7 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: dict[str, Any])
     )
 
 
-def _readme_metadata(readme: Path) -> dict[str, Any]:
+def _readme_metadata(readme: Path) -> RepositoryDetails:
     """The front matter of a README, as the hub would return it; empty if there is none, or no library to read it."""
     try:
         from huggingface_hub import metadata_load
@@ -279,11 +281,29 @@ def collect(folder: RunFolder) -> FetchedModel:
     return FetchedModel(card, staged, Path(folder.spec()["workspace"]))
 
 
-def commit(tx: Transaction, job: Job, fetched: FetchedModel) -> dict[str, Any]:
+class FetchReport(TypedDict):
+    license: str | None
+    parameters: int | None
+    bytes: int | None
+    modality: str | None
+    revision: str | None
+    set_aside: int
+    """Files that were not taken."""
+    scanned_by: str
+    untrusted: Mapping[str, Mapping[str, str]]
+    """{set_aside: file -> why}"""
+
+
+class FetchResult(TypedDict):
+    model: str
+    report: FetchReport
+
+
+def commit(tx: Transaction, job: Job, fetched: FetchedModel) -> FetchResult:
     card = registry.register(tx, Folders(fetched.workspace), fetched.card, fetched.folder)
     source = Source.model_validate(fetched.card.recipe)  # this fetch's; the version may be an earlier one
     excluded = source.set_aside
-    report = {
+    report: FetchReport = {
         "license": card.license, "parameters": card.parameters, "bytes": card.bytes, "modality": card.modality,
         "revision": card.recipe.get("revision"), "set_aside": len(excluded),
         "scanned_by": source.scanned_by or "no scanner: pip install 'speciate[scan]'",

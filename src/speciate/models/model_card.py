@@ -13,6 +13,10 @@ EXPORT = "export"
 """Methods that are no training."""
 
 
+Recipe = dict[str, Any]
+"""How a version was made, as JSON; its keys depend on the method (`recipes/`, merge, fetch, export)."""
+
+
 class ModelCard(BaseModel):
     """Stored in the catalog and as `model.json` beside the weights. Models that come with packages have one, too."""
 
@@ -53,7 +57,7 @@ class ModelCard(BaseModel):
     usd: float = 0.0
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     """Measured on data that chose the model, so slightly optimistic; evaluations say how good it is."""
-    recipe: dict[str, Any] = Field(default_factory=dict)
+    recipe: Recipe = Field(default_factory=dict)
     """What made it, in full: the training job's spec with everything resolved."""
     job: str | None = None
     endpoint: Endpoint | None = None

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import exported
-from speciate.models.backbones.contract import Backbone
+from speciate.models.backbones.contract import Backbone, BackboneSettings, Rebuild
 
 SETTINGS, WEIGHTS = "backbone.json", "backbone.safetensors"
 _LONGEST_HEADER = 16 << 20
@@ -36,7 +35,7 @@ def save(backbone: Backbone, folder: Path) -> None:
     save_file({name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}, folder / WEIGHTS)
 
 
-def load(folder: Path, rebuild: Callable[[dict[str, Any], Path], Backbone], base_model: str | None = None) -> Backbone:
+def load(folder: Path, rebuild: Rebuild, base_model: str | None = None) -> Backbone:
     """The backbone of a sealed model folder, in eval mode. `base_model` replaces the ref that it came from.
 
     The caller has checked the folder's hashes. Raises INVALID where the weights are not those of the architecture.
@@ -75,7 +74,7 @@ def modality(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> BackboneSettings:
     """Raises INVALID if the file is no JSON object."""
     try:
         settings: Any = foreign_files.read_json(folder / SETTINGS)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,11 @@ def check_export(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def take_export(folder: Path, target: Path) -> dict[str, Any]:
+SharedFacts = Mapping[str, Any]
+"""Fields of a `ModelCard` that leave the workspace with an export: `_SHARED_FACTS` and a part of the recipe."""
+
+
+def take_export(folder: Path, target: Path) -> SharedFacts:
     """Copy the sealed files into the empty folder `target`; returns the facts. Raises REFUSED if a byte has changed."""
     for name in check_export(folder):
         shutil.copyfile(_place_of(folder, name), target / name, follow_symlinks=False)
@@ -175,7 +180,7 @@ def _listed_in_export(folder: Path) -> tuple[str, ...]:
     raise SpeciateError(Code.REFUSED, f"{MANIFEST} of {str(folder)!r} is no list of files.", _ASK_AGAIN)
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _facts(folder: Path) -> SharedFacts:
     try:
         facts = json.loads((folder / CARD).read_bytes())
         card = ModelCard.model_validate({**facts, "name": "x"})

@@ -46,7 +46,7 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     prediction: str = Field(max_length=64)
-    label: StrictStr | StrictInt | StrictFloat | StrictBool | dict[str, Any] | list[Any] | None = None
+    label: StrictStr | StrictInt | StrictFloat | StrictBool | Mapping[str, Any] | list[Any] | None = None
     score: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     source: Source
     by: str = Field("", max_length=100)

@@ -98,7 +98,7 @@ class LabelItem(NamedTuple):
     output: Any
     files: tuple[str, ...]
     """Of the input, where they lie in the workspace."""
-    said: dict[str, Any]
+    said: Mapping[str, Any]
     """Source -> the label or score that it gave."""
 
 
@@ -178,8 +178,8 @@ def _read_feedback(workspace: Workspace, use_case: str) -> _FeedbackSoFar:
     return _FeedbackSoFar(since, given, latest_by_source(given))
 
 
-def _outputs(log: LogFolder, found: _FeedbackSoFar) -> dict[str, Any]:
-    """What was answered, where somebody said something of it."""
+def _outputs(log: LogFolder, found: _FeedbackSoFar) -> Mapping[str, Any]:
+    """Id -> what was answered, where somebody said something of it."""
     rows = reading.answers(log, since=found.since, columns=["id", "output"], of=found.latest)
     return {row["id"]: _parse_cell(row["output"]) for row in rows.to_pylist()}
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from speciate.modalities import find
 from speciate.predictions import prediction_ids
-from speciate.predictions.log_files import ANSWER_LINE, FEEDBACK_LINE, GAP_LINE, LogFolder, encode
+from speciate.predictions.log_files import ANSWER_LINE, FEEDBACK_LINE, GAP_LINE, KeptInput, LogFolder, LogRecord, encode
 from speciate.predictions.pii_redaction import Redaction
 from speciate.settings import Log as Settings
 from speciate.workspace.blobs import sync_folder
@@ -119,7 +119,7 @@ class AnswerLog:
 
     def _record(
         self, identifier: str, item: Mapping[str, Any], prediction: Mapping[str, Any], about: AnsweringModel, ms: float
-    ) -> dict[str, Any]:
+    ) -> LogRecord:
         parsed = prediction_ids.parse(identifier)
         kept_input = _InputRecord(self, about.modality)
         kept = kept_input.keep(item) if self.settings.keep_inputs else None
@@ -174,7 +174,7 @@ class _InputRecord:
         self.left_out: list[str] = []
         self.redacted = 0
 
-    def keep(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
+    def keep(self, item: Mapping[str, Any]) -> KeptInput | None:
         if "parts" in item:
             return {"parts": {name: self._cell(name, cell) for name, cell in item["parts"].items()}}
         form = next((form for form in ("text", "row", "data") if form in item), None)
@@ -185,7 +185,8 @@ class _InputRecord:
         if _length(item) > _LONGEST_TEXT:
             self.left_out.append(f"{form}: too long")
             return None
-        return {form: self._clean(item[form])}
+        kept = self._clean(item[form])
+        return {"text": kept} if form == "text" else {"row": kept}
 
     def _cell(self, name: str, cell: Mapping[str, Any]) -> Any:
         """Of a mixed row. `name`: NAME.MODALITY"""
@@ -197,7 +198,7 @@ class _InputRecord:
             return self._file(own or name, cell["data"], modality)
         return {"value": self._clean(cell["value"])}
 
-    def _file(self, name: str, text: str, modality: str) -> dict[str, Any] | None:
+    def _file(self, name: str, text: str, modality: str) -> KeptInput | None:
         """Files of text are kept as redacted text; all others as they are, by their hash."""
         try:
             data = base64.b64decode("".join(text.split()), validate=True)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -158,8 +158,27 @@ def all_logs(folders: Folders) -> list[LogFolder]:
     return [LogFolder(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
 
 
+LogRecord = dict[str, Any]
+"""A line's JSON: `k` says what it tells of, and with it which keys there are. `reading` makes rows of it."""
+
+
+class KeptFile(TypedDict):
+    sha256: str
+    bytes: int
+
+
+class KeptInput(TypedDict, total=False):
+    """What was kept of an input, in one of these forms."""
+
+    text: str
+    row: Mapping[str, Any]
+    data: KeptFile
+    parts: Mapping[str, Any]
+    """NAME.MODALITY -> a `KeptInput`, `{"value"}`, or None where it was not kept."""
+
+
 class DecodedLines(NamedTuple):
-    records: list[dict[str, Any]]
+    records: list[LogRecord]
     torn: int
     """Lines that are not what was written."""
 
@@ -184,7 +203,7 @@ def lines_with(data: bytes, needle: bytes) -> bytes:
 
 def decode(data: bytes) -> DecodedLines:
     """Whole lines in order. What follows the last newline was torn, or is being written: it is counted, too."""
-    records, torn = list[dict[str, Any]](), 0
+    records, torn = list[LogRecord](), 0
     for line in data.split(b"\n"):
         if line:
             record = _parse_line(line)
@@ -195,7 +214,7 @@ def decode(data: bytes) -> DecodedLines:
     return DecodedLines(records, torn)
 
 
-def _parse_line(line: bytes) -> dict[str, Any] | None:
+def _parse_line(line: bytes) -> LogRecord | None:
     checksum, _, data = line.partition(b" ")
     try:
         if int(checksum, 16) != zlib.crc32(data):

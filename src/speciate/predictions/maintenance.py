@@ -17,9 +17,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from speciate.environment import clean_environment
 from speciate.predictions import prediction_ids, reading
@@ -182,7 +182,7 @@ def delete_unreferenced_files(folder: LogFolder, now: float, *, grace: float = _
             path.unlink(missing_ok=True)
 
 
-def write_part(target: Path, rows: pa.Table, metadata: dict[str, Any]) -> None:
+def write_part(target: Path, rows: pa.Table, metadata: Mapping[str, object]) -> None:
     """Whole or not at all, and on the disk when this returns."""
     metadata = {name: str(value) for name, value in metadata.items()}
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")

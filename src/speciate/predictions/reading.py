@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from speciate.predictions import prediction_ids
 from speciate.predictions.log_files import (
@@ -21,7 +21,9 @@ from speciate.predictions.log_files import (
     FEEDBACK,
     FEEDBACK_LINE,
     GAP_LINE,
+    KeptInput,
     LogFolder,
+    LogRecord,
     decode,
     lines_with,
     read_footer,
@@ -48,7 +50,7 @@ class LoggedAnswer(NamedTuple):
     """`name@v3`"""
     generation: int
     modality: str
-    input: dict[str, Any] | None
+    input: KeptInput | None
     """`{"text"}`, `{"row"}`, `{"data": {"sha256", "bytes"}}` or `{"parts"}`; None where it was not kept."""
     output: Any
     confidence: float | None
@@ -101,9 +103,40 @@ def schema(kind: str) -> pa.Schema:
     )  # fmt: skip
 
 
+class AnswerRow(TypedDict):
+    """A row of ANSWERS; `input`, `output` and `left_out` are JSON."""
+
+    id: str
+    at: float
+    model: str
+    generation: int
+    modality: str
+    input: str | None
+    output: str | None
+    confidence: float | None
+    error: bool
+    ms: float
+    given: str | None
+    redacted: int
+    left_out: str | None
+    media: list[str]
+
+
+class FeedbackRow(TypedDict):
+    """A row of FEEDBACK; `label` is JSON."""
+
+    prediction: str
+    at: float
+    source: str
+    label: str | None
+    score: float | None
+    by: str
+    drawn: str | None
+
+
 class SegmentRows(NamedTuple):
-    answers: list[dict[str, Any]]
-    feedback: list[dict[str, Any]]
+    answers: list[AnswerRow]
+    feedback: list[FeedbackRow]
     missed: int
     torn: int
 
@@ -260,7 +293,7 @@ def _read_parts_and_segments(
     raise AssertionError
 
 
-def _answer_row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _answer_row(record: LogRecord) -> AnswerRow:
     return {
         "id": record["id"], "at": record["at"], "model": record["model"], "generation": record["generation"],
         "modality": record["modality"], "input": _json(record["input"]), "output": _json(record["output"]),
@@ -270,7 +303,7 @@ def _answer_row(record: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _feedback_row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _feedback_row(record: LogRecord) -> FeedbackRow:
     return {
         "prediction": record["prediction"], "at": record["at"], "source": record["source"],
         "label": _json(record.get("label")), "score": record.get("score"), "by": record.get("by", ""),

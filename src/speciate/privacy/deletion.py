@@ -10,20 +10,20 @@ deletes the files that no other version needs, the run folders that made them, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest, keep_ancestry
 from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import approvals, consents
-from speciate.governance.approvals import Approval
+from speciate.governance.approvals import Approval, ApprovalArguments
 from speciate.jobs.store import enqueue_job
 from speciate.models import registry
 from speciate.privacy import garbage, gc, references
 from speciate.privacy.gc import KIND as GC
 from speciate.privacy.gc import GarbageSurvey, SurplusVersions, needed_files
-from speciate.refs import dataset_ref, model_ref
+from speciate.refs import JobId, dataset_ref, model_ref
 from speciate.workspace.database import Transaction
 from speciate.workspace.tombstones import Noun, bury_versions
 from speciate.workspace.workspace import Workspace
@@ -118,7 +118,12 @@ def request_deletion(tx: Transaction, doomed: VersionsToDelete, hours: float) ->
     return approvals.request(tx, "delete", arguments, evidence, subject=f"{doomed.noun}:{doomed.name}", hours=hours)
 
 
-def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str, *, surplus: bool = False) -> dict[str, Any]:
+class StartedDeletion(TypedDict):
+    deleted: list[str]
+    job: JobId
+
+
+def apply_approved(tx: Transaction, arguments: ApprovalArguments, by: str, *, surplus: bool = False) -> StartedDeletion:
     """What `approvals.decide` calls once a person said yes: the same checks again, then the deed. `surplus`: nobody
     did, the settings say so; then backups from before stay."""
     doomed = VersionsToDelete(arguments["noun"], arguments["name"], tuple(arguments["versions"]))

@@ -13,9 +13,9 @@ is committed: the result says `again`, and the purge takes another step of this 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -117,7 +117,7 @@ class TrainedModel(BaseModel):
     """Aliases."""
 
 
-def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
+def plan(spec: EraseSpec, workspace: Workspace) -> Plan[ErasePayload]:
     rows = workspace.database.read(_VERSIONS)
     payload = ErasePayload(
         target=spec.target,
@@ -129,12 +129,12 @@ def plan(spec: EraseSpec, workspace: Workspace) -> Plan:
         since=workspace.clock.now(),
     )
     capacity = measure_capacity(workspace.settings.capacity)
-    return Plan(payload=payload.model_dump(mode="json"), resources=Resources(cpu=capacity.cpu, memory_mb=_MEMORY_MB))
+    return Plan(payload=payload, resources=Resources(cpu=capacity.cpu, memory_mb=_MEMORY_MB))
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> None:
     """Writes the new files, and `outputs/erased.json` with what the commit needs."""
-    payload = ErasePayload.model_validate(run.payload)
+    payload = run.read_payload(ErasePayload)
     versions = [(each.manifest, unpack_lanes(bytes.fromhex(each.lanes))) for each in payload.versions]
     purged = purge_datasets.purge(run.folders, versions, payload.target, run.progress)
     answers, damaged = _purge_evaluations(run.folders, purged)
@@ -160,7 +160,6 @@ def run(run: Run) -> dict[str, Any]:
         since=payload.since,
     )
     write_whole(run.outputs / _ERASED, output.model_dump_json())
-    return {}
 
 
 def _purge_evaluations(folders: Folders, purged: PurgeResult) -> tuple[list[str], list[str]]:
@@ -194,7 +193,36 @@ def collect(folder: RunFolder) -> CollectedErase:
     return CollectedErase(root, output)
 
 
-def commit(tx: Transaction, job: Job, collected: CollectedErase) -> dict[str, Any]:
+class ExportOutside(TypedDict):
+    """An export that we cannot reach."""
+
+    job: str
+    dataset: str
+    path: str
+
+
+class EraseAgain(TypedDict):
+    """Nothing was erased: the purge takes another step."""
+
+    again: str
+    """Why."""
+
+
+class EraseReport(TypedDict):
+    versions: dict[str, int]
+    """Ref -> rows that went."""
+    models: Sequence[Mapping[str, object]]
+    """`TrainedModel`s."""
+    evaluations: list[str]
+    logged_answers: dict[str, int]
+    exports_outside: Sequence[ExportOutside]
+    exports_deleted: int
+    unreadable: list[str]
+    since: float
+    doomed: list[str]
+
+
+def commit(tx: Transaction, job: Job, collected: CollectedErase) -> EraseAgain | EraseReport:
     root, erased = collected
     names = sorted({each.manifest.name for each in erased.versions})
     if [tuple(row) for row in tx.execute(_IDS)] != erased.seen:
@@ -278,10 +306,10 @@ def _purge_jobs(tx: Transaction, job: Job) -> list[JobReference]:
 
 def _exports_inside_and_outside(
     folders: Folders, exports: Sequence[JobReference]
-) -> tuple[list[str], list[dict[str, str]]]:
+) -> tuple[list[str], list[ExportOutside]]:
     """Paths of exports inside the workspace, and `{job, dataset, path}` of exports outside, beyond our reach."""
     inside: list[str] = []
-    outside: list[dict[str, str]] = []
+    outside: list[ExportOutside] = []
     for job in exports:
         path = Path(str(job.spec["path"]))
         if path.is_relative_to(folders.exports):

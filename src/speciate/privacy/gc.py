@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, cast
 
 import duckdb
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +24,8 @@ from speciate import features
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import measure_capacity
-from speciate.jobs.job import Job, Resources
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.job import Job, Resources, StoredSpec
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run
 from speciate.privacy import garbage, references
@@ -79,6 +80,35 @@ class GcSpec(BaseModel):
     """Whether the settings and no person let `doomed` go (`deletion.delete_surplus`): then nothing is to be purged."""
 
 
+class GcPayload(BaseModel):
+    """Payloads that older releases stored lack what has a default; then less goes."""
+
+    model_config = ConfigDict(frozen=True)
+    live: Live
+    custody: Custody = Custody()
+    identity: str | None = None
+    """Of the catalog that it was planned for."""
+    sweeps: bool = False
+    """Whether more goes than `doomed`: a person was told what would."""
+    lacking: tuple[str, ...] = ()
+    known_to: tuple[str, ...] = ()
+    purge: bool = False
+    since: float = 0.0
+    surplus: bool = False
+    doomed: dict[str, float]
+    """Path below the root -> when it was last written."""
+
+
+class GcResult(TypedDict, total=False):
+    freed: dict[str, int]
+    """Kind -> bytes."""
+    bytes: int
+    kept: dict[str, dict[str, int]]
+    """Why -> `{files, bytes}` of what nothing names and stays all the same."""
+    lacking: Sequence[str]
+    known_to: Sequence[str]
+
+
 class Total(BaseModel):
     model_config = ConfigDict(frozen=True)
     files: int
@@ -109,7 +139,7 @@ class GarbageSurvey(BaseModel):
     """Names of the backups that have them."""
     versions: SurplusVersions | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -136,7 +166,7 @@ class _MarkResult(NamedTuple):
     """Names of the backups that have them."""
 
 
-def plan(spec: GcSpec, workspace: Workspace) -> Plan:
+def plan(spec: GcSpec, workspace: Workspace) -> Plan[GcPayload]:
     """A purge's last step has the machine to itself: then whatever looks like a leftover is one."""
     capacity = measure_capacity(workspace.settings.capacity)
     sweeps = announced(workspace.database) is not None
@@ -145,12 +175,11 @@ def plan(spec: GcSpec, workspace: Workspace) -> Plan:
     marked = _mark(workspace)
     needed = needed_files(_manifests(workspace))
     doomed = {name: garbage.written(workspace.folders.root / name) for name in spec.doomed if name not in needed}
-    payload = {
-        "live": marked.live.model_dump(mode="json"), "custody": marked.custody.model_dump(mode="json"),
-        "identity": workspace.identity, "sweeps": sweeps, "lacking": marked.lacking[:_LISTED],
-        "known_to": marked.known_to,
-        **spec.model_dump(), "doomed": doomed,
-    }  # fmt: skip
+    payload = GcPayload(
+        live=marked.live, custody=marked.custody, identity=workspace.identity, sweeps=sweeps,
+        lacking=tuple(marked.lacking[:_LISTED]), known_to=tuple(marked.known_to), purge=spec.purge, since=spec.since,
+        surplus=spec.surplus, doomed=doomed,
+    )  # fmt: skip
     return Plan(payload=payload, resources=Resources(cpu=capacity.cpu if spec.purge else 1.0))
 
 
@@ -188,7 +217,7 @@ def last_sweep(database: Database) -> GarbageReport | None:
     return _parse_report(row[0], json.loads(row[1]))
 
 
-def _parse_report(at: float, data: dict[str, Any]) -> GarbageReport:
+def _parse_report(at: float, data: Mapping[str, Any]) -> GarbageReport:
     lacking, known_to = data.get("lacking", []), data.get("known_to", [])
     return GarbageReport(at, data.get("bytes", 0), lacking, known_to, Spared.IMPLAUSIBLE in data.get("kept", {}))
 
@@ -205,27 +234,26 @@ def announce(workspace: Workspace, found: GarbageSurvey) -> None:
     workspace.database.transact(say)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> GcResult:
     """Writes the list of files before it deletes them: `outputs/garbage.txt`."""
-    folders, payload = run.folders, run.payload
-    if "identity" in payload and not is_folder_of_catalog(folders.root, payload["identity"]):
+    folders, payload = run.folders, run.read_payload(GcPayload)
+    if payload.identity is not None and not is_folder_of_catalog(folders.root, payload.identity):
         raise SpeciateError(
             Code.REFUSED,
             f"{folders.root} is not the folder of the catalog that this was planned for ({catalog_identity.ANCHOR}); "
             "nothing went.",
             "Stop the daemon (`speciate stop`) and call again: it says what is wrong.",
         )
-    live = Live.model_validate(payload["live"])
-    found, kept = garbage.survey(folders, live, Custody.model_validate(payload.get("custody", {})))
-    if not payload.get("sweeps"):  # also where an older release planned it
+    found, kept = garbage.survey(folders, payload.live, payload.custody)
+    if not payload.sweeps:  # also where an older release planned it
         found, kept = [], {}
-    found += _garbage_to_purge(folders, payload["doomed"])
-    if payload["purge"]:
+    found += _garbage_to_purge(folders, payload.doomed)
+    if payload.purge:
         found += [*garbage.leftovers(folders), *garbage.caches(folders)]
-        found += garbage.orphans(folders, live, payload["since"])
+        found += garbage.orphans(folders, payload.live, payload.since)
         _empty_logs(folders)
     found = [each for each in dict.fromkeys(found) if each.path != run.folder.path]
-    if not payload["purge"]:  # names may be what is to be forgotten
+    if not payload.purge:  # names may be what is to be forgotten
         listed = (f"{each.kind}\t{each.bytes}\t{each.path.relative_to(folders.root).as_posix()}\n" for each in found)
         (run.outputs / "garbage.txt").write_text("".join(listed))
     run.progress(0, len(found), "files")
@@ -233,12 +261,21 @@ def run(run: Run) -> dict[str, Any]:
     for extractor in sorted(path.name for path in folders.features.glob("*") if path.is_dir()):
         features.merge(folders, extractor)
     run.progress(len(found), len(found), "files")
-    more = {"kept": kept} if kept else {}
-    more |= {name: payload[name] for name in ("lacking", "known_to") if payload.get(name)}
-    return {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values()), **more}
+    result: GcResult = {"freed": dict(sorted(freed.items())), "bytes": sum(freed.values())}
+    if kept:
+        result["kept"] = kept
+    if payload.lacking:
+        result["lacking"] = payload.lacking
+    if payload.known_to:
+        result["known_to"] = payload.known_to
+    return result
 
 
-def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, Any]:
+def collect(folder: RunFolder) -> GcResult:
+    return cast(GcResult, folder.result() or {})
+
+
+def commit(tx: Transaction, job: Job, collected: GcResult) -> GcResult:
     """Where a person had something deleted or forgotten, the catalog's file is rewritten when it is next let go, and
     the backups from before are replaced by one from now (workspace/backup.py); those that alone know rows that the
     catalog lost go only with a purge. What a purge was about stands nowhere any more."""
@@ -252,7 +289,7 @@ def commit(tx: Transaction, job: Job, collected: dict[str, Any]) -> dict[str, An
     if spec.purge or asked:
         compaction.request_compaction(tx, job.run_id)
         tx.event(job.parent or job.id, "data.forgotten")
-    return dict(collected)
+    return collected
 
 
 def _ensure_backup(workspace: Workspace) -> None:
@@ -348,7 +385,9 @@ def _redact_request(tx: Transaction, forget: str) -> None:
     tx.execute(_REDACT_APPROVALS, [kept, spec["sha256"]])
 
 
-KIND = Kind(name="gc", spec=GcSpec, plan=plan, run="speciate.privacy.gc:run", commit=commit, gives_room=True)
+KIND = Kind(
+    name="gc", spec=GcSpec, plan=plan, run="speciate.privacy.gc:run", collect=collect, commit=commit, gives_room=True
+)
 
 
 _FIRST = "SELECT min(stamp) FROM events"
@@ -388,7 +427,7 @@ class LostRows(NamedTuple):
     manifests: list[Manifest]
     models: list[str]
     evaluations: list[str]
-    specs: list[dict[str, Any]]
+    specs: list[StoredSpec]
     """Of jobs."""
     backups: list[str]
     """Names of the backups that have them; they are kept (workspace/backup.py)."""

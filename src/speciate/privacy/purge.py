@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,14 +20,16 @@ from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import approvals
-from speciate.governance.approvals import Approval
+from speciate.governance.approvals import Approval, ApprovalArguments
+from speciate.governance.audit import Evidence
 from speciate.jobs.job import ENDED, State
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep
 from speciate.jobs.pool import Pool
 from speciate.jobs.store import enqueue_job
 from speciate.privacy import erase, references
 from speciate.privacy.erase import TrainedModel
-from speciate.privacy.purge_datasets import RowCounts, Target
+from speciate.privacy.purge_datasets import RowCounts, SurveyRequest, Target
+from speciate.refs import JobId
 from speciate.workspace.database import Row, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -89,7 +91,7 @@ class PurgeSurvey(BaseModel):
         "of use cases. It cannot be undone."
     )
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Evidence:
         return self.model_dump(mode="json", exclude=None if self.unreadable else {"unreadable"})
 
 
@@ -100,9 +102,13 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> PurgeSurvey:
         known = versions.names(database)
         raise unknown("dataset", target.dataset, known, next=[Call("describe_dataset", {}, "for all")])
     as_of = _versions_hash(database.read(_IDS))
-    manifests = [Manifest.model_validate_json(text).model_dump(mode="json") for (text,) in database.read(_MANIFESTS)]
-    payload = {"root": str(workspace.folders.root), "versions": manifests, "target": target.model_dump()}
-    found = RowCounts.model_validate(pool.ask(_SURVEY, payload, timeout=_SURVEY_SECONDS))
+    request = SurveyRequest(
+        root=workspace.folders.root,
+        versions=[Manifest.model_validate_json(text) for (text,) in database.read(_MANIFESTS)],
+        target=target,
+    )
+    answer = pool.ask(_SURVEY, request.model_dump(mode="json"), timeout=_SURVEY_SECONDS)
+    found = RowCounts.model_validate(answer)
     if not found.versions:
         noun, value = ("group", target.group) if target.group is not None else ("example", target.example)
         raise SpeciateError(
@@ -136,7 +142,12 @@ def request_purge(tx: Transaction, target: Target, found: PurgeSurvey, hours: fl
     return approvals.request(tx, "purge", arguments, found.document(), subject=f"dataset:{target.dataset}", hours=hours)
 
 
-def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
+class StartedPurge(TypedDict):
+    job: JobId
+    state: str
+
+
+def apply_approved(tx: Transaction, arguments: ApprovalArguments, by: str) -> StartedPurge:
     """What `approvals.decide` calls once a person said yes. Raises CONFLICT where a job works with the dataset now, or
     where versions came or went since: a person agreed to what was shown, and there may be more."""
     spec = ForgetSpec.model_validate(arguments)

@@ -18,7 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,7 @@ from speciate.datasets.next_version import count_values
 from speciate.datasets.version_rows import Places
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import SpeciateError
+from speciate.modalities.tabular import Row
 from speciate.workspace import integrity
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.packs import PackReader, PackWriter, index_path
@@ -93,7 +94,7 @@ class PurgeResult(NamedTuple):
     """Files with purged rows, relative to the root: to be deleted once the catalog names the new ones."""
     unreadable: list[str]
     """Files of versions and evaluations that are damaged: whether they hold any of it, nobody can tell."""
-    cells: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
+    cells: list[Row] = []  # noqa: RUF012 - never changed
     """Of each row that goes, column of the user's -> cell."""
 
 
@@ -113,11 +114,17 @@ class RowCounts(BaseModel):
     """Damaged files of versions, which nobody can search."""
 
 
-def survey(payload: dict[str, Any]) -> dict[str, Any]:
-    """Service of the pool: {root, versions: manifests, target} -> `RowCounts`."""
-    folders = Folders(Path(payload["root"]))
-    manifests = [Manifest.model_validate(each) for each in payload["versions"]]
-    target = Target.model_validate(payload["target"])
+class SurveyRequest(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    root: Path
+    versions: list[Manifest]
+    target: Target
+
+
+def survey(payload: Mapping[str, object]) -> Mapping[str, object]:
+    """Service of the pool: `SurveyRequest` -> `RowCounts`."""
+    request = SurveyRequest.model_validate(payload)
+    folders, manifests, target = Folders(request.root), request.versions, request.target
     files, damaged = sealed_files(folders)
     known = purge_keys(folders, files, manifests, target)
     cuts = {
@@ -421,7 +428,7 @@ def _unique_texts(folders: Folders, cuts: Mapping[str, RowsToRemove]) -> tuple[l
     return sorted(texts - {""}), sorted(labels & texts)
 
 
-def _cells(cuts: Mapping[str, RowsToRemove]) -> list[dict[str, Any]]:
+def _cells(cuts: Mapping[str, RowsToRemove]) -> list[Row]:
     return [
         row
         for cut in cuts.values()

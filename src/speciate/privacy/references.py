@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.job import ENDED
+from speciate.jobs.job import ENDED, StoredSpec
 from speciate.models.model_card import ModelCard
 from speciate.workspace.database import Database, Transaction
 
@@ -33,7 +33,7 @@ class JobReference(NamedTuple):
     kind: str
     state: str
     attempts: int
-    spec: dict[str, Any]
+    spec: StoredSpec
     named: bool
     """Whether it speaks of one of the names; an ended run that failed is listed in any case."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -34,7 +35,7 @@ def serve(handler: Handler, *, quiet: bool = False) -> None:
         _write(answers, _reply(handler, json.loads(line)))
 
 
-def _reply(handler: Handler, frame: dict[str, Any]) -> bytes:
+def _reply(handler: Handler, frame: Mapping[str, Any]) -> bytes:
     mark, value = frame["mark"], None
     try:
         if "open" in frame:

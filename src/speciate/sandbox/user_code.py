@@ -10,9 +10,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
@@ -75,7 +75,7 @@ def client_factory(
     return lambda: load_code(SandboxClient(PROCESS, folder, policy), loading, f"The {what} {file.name}")
 
 
-def load_code(client: SandboxClient, loading: dict[str, Any], what: str) -> SandboxClient:
+def load_code(client: SandboxClient, loading: Mapping[str, object], what: str) -> SandboxClient:
     """The process once it has loaded the code, or INVALID."""
     try:
         client.open(loading, _START_SECONDS)

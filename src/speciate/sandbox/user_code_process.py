@@ -6,29 +6,37 @@ open: {"source", "function", "name"}    ask: [argument, ...]  ->  what the funct
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 from speciate.sandbox.serve import serve
+
+
+class CodeToLoad(TypedDict):
+    name: str
+    """Of the file."""
+    source: str
+    function: str
+    """Its name, or that of a class."""
 
 
 class LoadedFunction:
     function: Callable[..., Any]
 
-    def open(self, loading: dict[str, Any]) -> None:
+    def open(self, loading: CodeToLoad) -> None:
         self.function = load(loading)
 
     def answer(self, question: list[Any]) -> Any:
         return to_json(self.function(*question))
 
 
-def load(loading: dict[str, Any]) -> Callable[..., Any]:
+def load(loading: CodeToLoad) -> Callable[..., Any]:
     """The function or class that the text defines."""
-    space: dict[str, Any] = {"__name__": "user_code", "__file__": loading["name"]}
+    space: dict[str, object] = {"__name__": "user_code", "__file__": loading["name"]}
     exec(compile(loading["source"], loading["name"], "exec"), space)
     found = space.get(loading["function"])
     if not callable(found):
         raise TypeError(f"{loading['name']} defines no {loading['function']}")
-    return found  # type: ignore[no-any-return]  # called with what it is documented to take
+    return found
 
 
 def to_json(value: Any) -> Any:

@@ -7,6 +7,7 @@ threads. Standard library only: the package starts in milliseconds.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from speciate import __version__
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server.dial import dial
+from speciate.server.frames import Message
 from speciate.server.protocol import MCP, encode
 
 _META = {
@@ -35,13 +37,19 @@ class ToolError(SpeciateError):
         return self.text
 
 
+ToolResult = dict[str, Any]
+"""A tool's structured result, by the tool's output schema."""
+ToolDeclaration = dict[str, Any]
+"""A tool as tools/list declares it: name, description, inputSchema and more."""
+
+
 class Client:
     """The tools of one workspace. The daemon is started when it is needed."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
 
-    def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
+    def call(self, tool: str, /, **arguments: Any) -> ToolResult:
         """Call a tool and return its structured result. Relative paths are relative to the current folder.
 
         Raises ToolError for what the tool refuses, with its code; SpeciateError UNAVAILABLE where no daemon can be
@@ -59,16 +67,16 @@ class Client:
             "Repeat the call with an idempotency_key; look first with get_status or list_jobs.",
         )
 
-    def tools(self) -> list[dict[str, Any]]:
+    def tools(self) -> list[ToolDeclaration]:
         """What tools/list says of each tool: name, description, inputSchema and more. Raises UNAVAILABLE."""
         for _ in range(_REPEATS):
             answer, _ = self._ask("tools/list", {})
             if answer is not None:
-                listed: list[dict[str, Any]] = answer["result"]["tools"]
+                listed: list[ToolDeclaration] = answer["result"]["tools"]
                 return listed
         raise SpeciateError(Code.UNAVAILABLE, "The daemon ended before it listed its tools.", "Call again.")
 
-    def _ask(self, method: str, parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    def _ask(self, method: str, parameters: Mapping[str, object]) -> tuple[Message | None, Sequence[str]]:
         """The answer, None where the daemon ended before it, and the names of the tools that only read."""
         dialled = dial(self.workspace, MCP, client="python")
         try:
@@ -86,20 +94,20 @@ def connect(workspace: str | Path | None = None) -> Client:
     return Client(workspace_path(str(workspace) if workspace else None))
 
 
-def _request(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def _request(method: str, parameters: Mapping[str, object]) -> Message:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**parameters, "_meta": _META}}
 
 
-def _answer(receive: Any) -> dict[str, Any] | None:
+def _answer(receive: Callable[[], bytes]) -> Message | None:
     """The response among the frames; None where the connection ends without one."""
     while line := receive():
-        message: dict[str, Any] = json.loads(line)
+        message: Message = json.loads(line)
         if message.get("id") == 1:
             return message
     return None
 
 
-def _result(answer: dict[str, Any]) -> dict[str, Any]:
+def _result(answer: Message) -> ToolResult:
     if "error" in answer:
         raise SpeciateError(Code.INVALID, answer["error"]["message"])
     result = answer["result"]
@@ -108,5 +116,5 @@ def _result(answer: dict[str, Any]) -> dict[str, Any]:
         error = result.get("_meta", {}).get("speciate/error", {})
         code = error.get("code", Code.INTERNAL)
         raise ToolError(Code(code), error.get("message", text), error.get("recovery", ""), text)
-    structured: dict[str, Any] = result["structuredContent"]
+    structured: ToolResult = result["structuredContent"]
     return structured

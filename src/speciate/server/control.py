@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,7 +28,9 @@ from speciate.governance import (
     consents,
     policy,
 )
+from speciate.governance.approval_keys import SettingsSnapshot
 from speciate.governance.approval_signatures import Question
+from speciate.governance.audit import Proof
 from speciate.hosts import check_host
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
@@ -40,6 +42,7 @@ from speciate.predictions import label_queue
 from speciate.predictions.feedback import make_feedback
 from speciate.promotion import aliases, promote
 from speciate.promotion.evidence import PromoteSpec, objections
+from speciate.server.protocol import Hello
 from speciate.server.untrusted import clean_text
 from speciate.serving import deployments, record_feedback
 from speciate.serving.deployments import DeploymentKeeper
@@ -57,8 +60,98 @@ _DRAW = "speciate.lineage.chart:draw"
 _JOBS = "SELECT if(state = 'dead', 'failed', state) AS shown, count(*) FROM jobs GROUP BY shown ORDER BY shown"
 
 
-Answer = dict[str, Any]
-"""One JSON object for the command line."""
+Answer = Mapping[str, Any]
+"""One JSON object for the command line; its keys depend on the action."""
+
+
+class DeploymentDocument(TypedDict):
+    """`deployments.DeploymentView` as JSON."""
+
+    use_case: str
+    state: str
+    serving: str | None
+    url: str | None
+    canary: str | None
+    loading: str | None
+    refused: str | None
+    overloaded: int
+    problem: str | None
+    wanted: str | None
+    token: str
+
+
+class AuditRowDocument(TypedDict):
+    """`audit.Row` as JSON, with its evidence parsed."""
+
+    seq: int
+    stamp: float
+    actor: str
+    action: str
+    use_case: str
+    before: str | None
+    after: str | None
+    evidence: Mapping[str, Any]
+
+
+class ConsentDocument(TypedDict):
+    """`consent.Consent` as JSON."""
+
+    dataset: str
+    host: str
+    usd_cap: float
+    spent_usd: float
+    granted: float
+    expires: float | None
+    by: str
+
+
+class AgreementDocument(TypedDict):
+    """`label_queue.Agreement` as JSON."""
+
+    alpha: float | None
+    low: float | None
+    high: float | None
+    answers: int
+    labellers: int
+
+
+class QualityDocument(TypedDict):
+    """`label_queue.Quality` as JSON."""
+
+    model: str
+    measure: str
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    drawn: str
+
+
+class LabelItemDocument(TypedDict):
+    """`label_queue.LabelItem` as JSON."""
+
+    prediction: str
+    drawn: str
+    model: str
+    confidence: float | None
+    at: float
+    input: Any
+    output: Any
+    files: Sequence[str]
+    said: Mapping[str, Any]
+    """Source -> the label or score that it gave."""
+
+
+class LabelsDocument(TypedDict):
+    """The next answers to label."""
+
+    waiting: int
+    items: Sequence[LabelItemDocument]
+    agreement: AgreementDocument
+    quality: Sequence[QualityDocument]
+    missed: int
+    root: str
+    """The workspace's folder, to which `files` are relative."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +172,7 @@ class Person(NamedTuple):
 
     name: str
     """The account, by the kernel."""
-    proof: dict[str, Any]
+    proof: Proof
     """For the evidence of the row: the signature, and a name that the client claimed where it is another one."""
 
 
@@ -184,7 +277,7 @@ class RevokeRequest(Request):
 
 
 class QuestionRequest(Request):
-    about: dict[str, Any]
+    about: Hello
     """The action with its own fields."""
 
 
@@ -208,7 +301,7 @@ class TraceRequest(Request):
     picture: Literal["svg", "png"] | None = None
 
 
-def perform(context: ControlContext, request: dict[str, Any], caller: Account | None = None) -> Answer:
+def perform(context: ControlContext, request: Hello, caller: Account | None = None) -> Answer:
     """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError.
 
     `caller`: who is at the other end, by the kernel; None: this process itself.
@@ -223,14 +316,14 @@ def perform(context: ControlContext, request: dict[str, Any], caller: Account | 
         raise refusal from error
 
 
-def _perform(context: ControlContext, request: dict[str, Any], caller: Account | None) -> Answer:
+def _perform(context: ControlContext, request: Hello, caller: Account | None) -> Answer:
     action, name = _find_action(str(request.get("action"))), (caller or own_account()).name
-    typed = _parse(action, request | {"by": name})
+    typed = _parse(action, {**request, "by": name})
     if isinstance(action, OpenAction):
         return action.run(context, typed)
     authority = authorization.authority_of(context.workspace)
     signed = authority.check(action.question(context, typed), request.get("signed"))
-    proof: dict[str, Any] = {"signed": signed.model_dump()} if signed else {}
+    proof: Proof = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):
         proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]
     answer = action.run(context, typed, Person(name, proof))
@@ -529,7 +622,7 @@ def _about_approval(decision: str) -> Callable[[ControlContext, ApprovalRequest]
 def _about_policy(context: ControlContext, request: PolicyRequest) -> Question:
     settings, use_case = context.workspace.settings, request.use_case
     arguments = {"policy": request.policy, "use_case": use_case}
-    now, changed = settings.policy, dict[str, Any](policy=request.policy)
+    now, changed = settings.policy, dict[str, object](policy=request.policy)
     if use_case is not None:
         now, changed = settings.policy_of(use_case), {"policies": {**settings.policies, use_case: request.policy}}
     return Question("policy", "policy", arguments, {"now": now, "settings": _confirmed_settings(context, changed)})
@@ -543,9 +636,9 @@ def _about_host(context: ControlContext, request: HostRequest) -> Question:
     return Question("host", "host", {"add": add, "host": host}, {"now": list(now), "settings": settings})
 
 
-def _confirmed_settings(context: ControlContext, changed: dict[str, Any]) -> Answer:
+def _confirmed_settings(context: ControlContext, changed: Mapping[str, object]) -> SettingsSnapshot:
     """What a person will have confirmed of the settings after this change: what somebody else wrote is not among it."""
-    return authorization.authority_of(context.workspace).confirmed | changed
+    return authorization.authority_of(context.workspace).confirmed | dict(changed)
 
 
 def _about_settings(context: ControlContext, request: Request) -> Question:
@@ -567,7 +660,7 @@ def _about_consent(context: ControlContext, request: AllowRequest) -> Question:
 def _about_disallowing(context: ControlContext, request: ConsentRequest) -> Question:
     dataset, host = request.dataset, request.host
     found = consent.find(context.workspace.database, dataset, host)
-    shown: dict[str, Any] = {"before": found._asdict() if found else None}
+    shown = {"before": found._asdict() if found else None}
     return Question("disallow", "disallow", {"dataset": dataset, "host": host}, shown)
 
 

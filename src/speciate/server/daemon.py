@@ -16,6 +16,7 @@ import importlib
 import logging
 import logging.handlers
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
@@ -47,7 +48,7 @@ class Starter:
     def __init__(self) -> None:
         self._descriptor: int | None = os.dup(1)
 
-    def tell(self, report: dict[str, object]) -> None:
+    def tell(self, report: Mapping[str, object]) -> None:
         """Say how it went, and let go. Only the first word counts."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from speciate import __version__, unix_sockets
 from speciate.environment import clean_environment, socket_path, system_unit
 from speciate.errors import Code, SpeciateError
-from speciate.server.protocol import DRAINING, Line, as_error, encode
+from speciate.server.protocol import DRAINING, DaemonAnswer, Hello, Line, as_error, encode
 from speciate.unix_sockets import ForeignSocket
 
 _PATIENCE_SECONDS = 60.0
@@ -41,7 +41,7 @@ class NoDaemon(SpeciateError):
 
 class DaemonConnection(NamedTuple):
     line: Line
-    answer: dict[str, Any]
+    answer: DaemonAnswer
 
 
 def dial(
@@ -91,7 +91,7 @@ def dial(
             )
 
 
-def _try_each_place(workspace: Path, hello: dict[str, Any]) -> tuple[DaemonConnection | None, ForeignSocket | None]:
+def _try_each_place(workspace: Path, hello: Hello) -> tuple[DaemonConnection | None, ForeignSocket | None]:
     """One attempt at each place; beside it whose socket was found in place of ours."""
     usual: Path | None = None
     with contextlib.suppress(SpeciateError):  # no place for sockets in this environment; a candidate would say so
@@ -151,7 +151,7 @@ def _foreign_daemon_error(workspace: Path, foreign: ForeignSocket) -> SpeciateEr
     )
 
 
-def _say_hello(connection: socket.socket, hello: dict[str, Any]) -> DaemonConnection | None:
+def _say_hello(connection: socket.socket, hello: Hello) -> DaemonConnection | None:
     """Say hello; None where who listens ends, or is leaving."""
     line = Line(connection)
     try:

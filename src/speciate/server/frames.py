@@ -26,6 +26,10 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONGEST_ID = 200
 
 
+Message = dict[str, Any]
+"""A JSON-RPC message: what it holds depends on its method, and the library behind the daemon validates it."""
+
+
 class TooLong(NamedTuple):
     """A frame of more than `LONGEST` bytes, of which only the ends are left."""
 
@@ -37,7 +41,7 @@ Frame = bytes | TooLong
 
 
 class FrameCheck(NamedTuple):
-    message: dict[str, Any]
+    message: Message
     """Parsed, where it may go on; else empty."""
     answer: bytes | None
     """None: pass the frame on. Empty: drop it, for nobody waits for an answer. Else the line to answer with."""
@@ -131,7 +135,7 @@ def _why_refused(error: Exception) -> str:
     return str(error).partition(";")[0]
 
 
-def _answer_invalid(message: dict[str, Any]) -> bytes | None:
+def _answer_invalid(message: Message) -> bytes | None:
     """How to answer an object that the server would not, or None where it is a message."""
     method, identifier = message.get("method"), message.get("id")
     if "method" not in message and ("result" in message or "error" in message):

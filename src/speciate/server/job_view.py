@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -16,10 +16,13 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
-from speciate.jobs.job import ENDED, LIVE, Job, State
+from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_model, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
+
+if TYPE_CHECKING:
+    from speciate.training.networks.training_log import MetricsLine
 
 _SLICE_SECONDS = 1.0
 _LONGEST_MESSAGE = 2_000
@@ -91,7 +94,7 @@ class JobView(Result):
     progress: JobProgress | None = None
     eta_seconds: float | None = None
     run_seconds: float = 0.0
-    result: dict[str, Any] | None = None
+    result: JobResult | None = None
     error: JobError | None = None
     children: tuple[JobLine, ...] = ()
     next_actions: tuple[NextAction, ...] = ()
@@ -278,7 +281,7 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
     return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)
 
 
-def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAction, ...]:
     """A promotion leads to a person's answer, to the model's first one or to what would settle a refusal, a verdict to
     its evidence and, where it is to promote, to that, a dataset to a look at it and to a model, a model to its
     evaluation: of a step of a larger job that job sees to it."""
@@ -301,7 +304,7 @@ def _after_success(engine: Engine, job: Job, result: dict[str, Any]) -> tuple[Ne
     return ()
 
 
-def _promotion(job: Job, result: dict[str, Any]) -> tuple[NextAction, ...]:
+def _promotion(job: Job, result: JobResult) -> tuple[NextAction, ...]:
     """Where the verdict is to promote, and no further suite is to be asked first."""
     put_forward = {"candidate": (result.get("report") or {}).get("candidate"), **(result.get("decision") or {})}
     passed = [
@@ -339,7 +342,7 @@ def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None
     return None
 
 
-def _metric_lines(folder: Path) -> list[dict[str, Any]]:
+def _metric_lines(folder: Path) -> list[MetricsLine]:
     """Of the training in this run that wrote last."""
     found = sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(found):
@@ -351,7 +354,7 @@ def _metric_lines(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _parse_line(line: str) -> dict[str, Any] | None:
+def _parse_line(line: str) -> MetricsLine | None:
     """None where it is cut off: the run may be writing it now."""
     try:
         found = json.loads(line)
@@ -360,7 +363,7 @@ def _parse_line(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _thin_out(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _thin_out(lines: Sequence[MetricsLine], most: int) -> list[MetricsLine]:
     """Evenly, with the last one, and with those that judge held-out examples as far as there is room."""
     judged = [place for place, line in enumerate(lines) if "held_value" in line]
     kept = set(judged[:: max(1, -(-2 * len(judged) // most))])

@@ -102,7 +102,7 @@ def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
     return next_calls(refused.next_documents()) if refused and refused.code is Code.INVALID else ()
 
 
-def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[dict[str, Any]]:
+def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[Mapping[str, Any]]:
     """The most telling one first: on what the use case decides on, else the test split of what it was trained on."""
     if use_case is not None:  # its incumbent takes part by itself
         yield {"models": [card.ref], "use_case": use_case.name, **_suite(workspace, card, use_case)}
@@ -168,11 +168,11 @@ def search_notes(workspace: Workspace, query: Query, found: SearchResult) -> tup
     return tuple(notes)
 
 
-def _search_again(query: Query, beside: dict[str, Any]) -> NextAction:
+def _search_again(query: Query, beside: Mapping[str, str]) -> NextAction:
     """The same call with what a use case had filled in, as far as there are arguments for it."""
     fields = query.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
     arguments = {"query" if key == "text" else key: value for key, value in fields.items()}
-    return NextAction(tool="search_models", arguments=arguments | beside)
+    return NextAction(tool="search_models", arguments={**arguments, **beside})
 
 
 _HARMLESS = frozenset(

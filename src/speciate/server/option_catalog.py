@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -58,7 +58,7 @@ _LIBRARIES = {
 class Option(NamedTuple):
     name: str
     what: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     """JSON schema of what may be set, empty where nothing may."""
     needs: tuple[str, ...]
     """What to install first."""

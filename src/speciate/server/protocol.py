@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 from speciate.errors import Code, SpeciateError
 
@@ -29,15 +30,37 @@ DRAINING = "draining"
 """Code of the answer of a daemon that is about to make room for another: dial again."""
 
 
-def encode(message: dict[str, Any]) -> bytes:
+Hello = Mapping[str, Any]
+"""The first line of a client: `protocol`, `version`, `folder`, `client`, and for `control` an action's own fields,
+which its `Request` validates."""
+
+
+class DaemonAnswer(TypedDict, total=False):
+    """The daemon's answer to a hello. Which keys it has depends on `ok` and on the protocol."""
+
+    ok: bool
+    code: str
+    message: str
+    recovery: str
+    version: str
+    read_only: Sequence[str]
+    """Names of the tools that only read."""
+    result: Mapping[str, Any]
+    """Of an action."""
+    url: str
+    port: int
+    token: str
+
+
+def encode(message: Mapping[str, object]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def refusal(error: SpeciateError) -> dict[str, Any]:
+def refusal(error: SpeciateError) -> DaemonAnswer:
     return {"ok": False, "code": error.code.value, "message": error.message, "recovery": error.recovery}
 
 
-def as_error(answer: dict[str, Any]) -> SpeciateError:
+def as_error(answer: DaemonAnswer) -> SpeciateError:
     """The error that an answer with `ok` false stands for."""
     code = answer.get("code")
     known = Code(code) if code in set(Code) else Code.INTERNAL

@@ -41,7 +41,7 @@ from speciate.predictions.log_files import all_logs
 from speciate.predictions.maintenance import LogMaintenance
 from speciate.server import control
 from speciate.server.mcp import app
-from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, encode, refusal
+from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, Hello, encode, refusal
 from speciate.server.tool_api import Caller
 from speciate.serving.deployment_folder import all_deployments
 from speciate.serving.deployments import DeploymentKeeper
@@ -226,7 +226,7 @@ class Service:
             except Exception:  # noqa: BLE001 - logged; the daemon serves the others
                 _log.exception("a connection failed")
 
-    async def _greet(self, client: _Client, hello: dict[str, Any]) -> None:
+    async def _greet(self, client: _Client, hello: Hello) -> None:
         if self.draining:
             await client.send(encode({"ok": False, "code": DRAINING}))
             return
@@ -246,7 +246,7 @@ class Service:
         else:
             await serve(client, hello)
 
-    async def _serve_mcp(self, client: _Client, hello: dict[str, Any]) -> None:
+    async def _serve_mcp(self, client: _Client, hello: Hello) -> None:
         folder = hello.get("folder")
         peer = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
         mine = unix_sockets.may_end_daemon(
@@ -261,7 +261,7 @@ class Service:
             self._clients.discard(client)
             self._last_busy = self.workspace.clock.monotonic()
 
-    async def _serve_control(self, client: _Client, hello: dict[str, Any]) -> None:
+    async def _serve_control(self, client: _Client, hello: Hello) -> None:
         try:
             caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
             answer = await anyio.to_thread.run_sync(control.perform, self._context, hello, caller)
@@ -272,7 +272,7 @@ class Service:
             if hello["action"] in control.ENDING:
                 self.leave()
 
-    async def _serve_http(self, client: _Client, hello: dict[str, Any]) -> None:
+    async def _serve_http(self, client: _Client, hello: Hello) -> None:
         """Streamable HTTP on loopback while this connection lasts."""
         try:
             listener = _loopback(int(hello.get("port", 0)))
@@ -337,7 +337,7 @@ class Service:
                 self.leave()
 
 
-def _other_version(hello: dict[str, Any]) -> SpeciateError:
+def _other_version(hello: Hello) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
         f"This daemon is version {__version__} and does not speak {hello.get('protocol')!r} "

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
+
+from speciate.server.frames import Message
 
 _OWN = "speciate-replay-"
 _MODERN = "io.modelcontextprotocol/protocolVersion"
@@ -66,7 +68,7 @@ class Session:
         """Whether a request with this id is unanswered: another one would get its answer."""
         return isinstance(identifier, str | int) and identifier in self._open
 
-    def sent(self, line: bytes, *, delivered: bool, message: dict[str, Any] | None = None) -> None:
+    def sent(self, line: bytes, *, delivered: bool, message: Message | None = None) -> None:
         """The client says `line`, which passed `frames.check`; `delivered`: there is a daemon to hear it. `message`:
         the line, where it was parsed already."""
         message = _parse(line) if message is None else message
@@ -85,7 +87,7 @@ class Session:
             if isinstance(cancelled, str | int):
                 self._open.pop(cancelled, None)
 
-    def _keep(self, method: str, parameters: dict[str, Any], line: bytes) -> None:
+    def _keep(self, method: str, parameters: Mapping[str, Any], line: bytes) -> None:
         if method == "initialize":
             self._initialize, self._initialized = line, None
         elif method == "notifications/initialized":
@@ -172,7 +174,7 @@ class Session:
         return _encode(_parse(line) | {"id": own})
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes) -> Message:
     """A frame as an object; an empty one where it is none: the daemon will say what is wrong with it."""
     try:
         message = json.loads(line)
@@ -181,14 +183,14 @@ def _parse(line: bytes) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _encode(message: dict[str, Any]) -> bytes:
+def _encode(message: Message) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _tool_error(key: Key, request: _Request, text: str) -> bytes:
     if request.method != "tools/call":
         return _protocol_error(key, text)
-    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
+    result: Message = {"content": [{"type": "text", "text": text}], "isError": True}
     if request.modern:
         result["resultType"] = "complete"
     return _encode({"jsonrpc": "2.0", "id": key, "result": result})

@@ -12,12 +12,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from speciate.environment import workspace_path
 from speciate.errors import SpeciateError
 from speciate.server.dial import dial
-from speciate.server.frames import REQUEST, Frame, Splitter, check, refusal
+from speciate.server.frames import REQUEST, Frame, Message, Splitter, check, refusal
 from speciate.server.protocol import MCP, Line
 from speciate.server.session import Session
 
@@ -76,7 +75,7 @@ class Shim:
         if answer:
             self._write([answer])
 
-    def _passed(self, line: bytes, message: dict[str, Any]) -> bytes | None:
+    def _passed(self, line: bytes, message: Message) -> bytes | None:
         """Record it and send it to the daemon, where there is one; or how to answer it instead."""
         with self._sending:
             with self._changed:

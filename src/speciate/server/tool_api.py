@@ -96,7 +96,7 @@ class NextAction(Result):
     """A call worth making next, with its arguments filled in."""
 
     tool: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class JobStarted(Result):
@@ -123,7 +123,7 @@ class DryRun(Result):
 
     valid: bool
     estimate: Estimate
-    resolved: dict[str, Any]
+    resolved: Mapping[str, Any]
 
 
 class ToolImage(NamedTuple):
@@ -239,7 +239,7 @@ def make_spec(spec: Callable[Arguments, Spec], *args: Arguments.args, **kwargs: 
 
 def make_sparse_spec(spec: Callable[Arguments, Spec], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Spec:
     """As `make_spec`, without the arguments that are None: the stored spec then leaves them out, too."""
-    given: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}
+    given = {name: value for name, value in kwargs.items() if value is not None}
     return make_spec(cast(Callable[..., Spec], spec), *args, **given)
 
 

@@ -39,6 +39,7 @@ from speciate.serving.deployment import Deployment, NoVersionServes, SubmittedRe
 from speciate.serving.deployment_folder import Target
 from speciate.serving.http_bounds import BoundedBodies
 from speciate.serving.items import Item, ItemPrediction
+from speciate.serving.record_feedback import FeedbackRefusal, FeedbackResponse, is_refused
 from speciate.serving.replica import Full, Overloaded
 from speciate.serving.request_metrics import CONTENT_TYPE, Metrics, outcome_of
 from speciate.workspace.workspace import Folders
@@ -232,12 +233,13 @@ class Api:
         recorded = await asyncio.to_thread(self._store, self._log, answered.feedback)
         if answered.several:
             return JSONResponse({"recorded": recorded})
-        if "error" in recorded[0]:
-            return _problem(recorded[0]["status"], recorded[0]["error"])
-        return JSONResponse({"recorded": recorded[0]})
+        [only] = recorded
+        if is_refused(only):
+            return _problem(only["status"], only["error"])
+        return JSONResponse({"recorded": only})
 
-    def _store(self, log: AnswerLog, listed: list[Feedback]) -> list[dict[str, Any]]:
-        found = []
+    def _store(self, log: AnswerLog, listed: list[Feedback]) -> list[FeedbackResponse | FeedbackRefusal]:
+        found: list[FeedbackResponse | FeedbackRefusal] = []
         for each in listed:
             try:
                 found.append(record_feedback.feedback_response(store_feedback(log, each, log.now(), self._check)))
@@ -361,7 +363,11 @@ def chat_item(body: Any, target: Target, use_case: str) -> Item:
         raise Unsupported(f"The messages cannot be used: {error}.") from None
 
 
-def chat_completion(identifier: str, text: str, model: str, created: int) -> dict[str, Any]:
+ChatDocument = Mapping[str, object]
+"""A body of OpenAI's API, whose reference says what is in it."""
+
+
+def chat_completion(identifier: str, text: str, model: str, created: int) -> ChatDocument:
     """A chat completion with one choice."""
     message = {"role": messages.ASSISTANT, "content": text, "refusal": None}
     return {
@@ -370,7 +376,7 @@ def chat_completion(identifier: str, text: str, model: str, created: int) -> dic
     }  # fmt: skip
 
 
-def chat_models(use_case: str, since: float | None) -> dict[str, Any]:
+def chat_models(use_case: str, since: float | None) -> ChatDocument:
     """The list of models: the use case alone."""
     return {
         "object": "list",
@@ -387,7 +393,7 @@ def chat_error_type(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def chat_error(message: str, kind: str) -> dict[str, Any]:
+def chat_error(message: str, kind: str) -> ChatDocument:
     """`kind`: of `chat_error_type`."""
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from speciate.errors import SpeciateError
 from speciate.faults import fault
@@ -17,7 +16,7 @@ from speciate.promotion.bake import ACTOR, BakeObservation, Judgement, Quality, 
 from speciate.promotion.request_counters import RequestCounters
 from speciate.serving import request_metrics
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, deployment_folder
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import EventData, Transaction
 from speciate.workspace.workspace import Workspace
 
 _LOOK_SECONDS, _FEEDBACK_SECONDS = 5.0, 300.0
@@ -119,7 +118,7 @@ def _refusal(folder: DeploymentFolder, alias: Alias) -> str | None:
     return refused.why[:_LONGEST_REASON]
 
 
-def _judgement_data(alias: Alias, judgement: Judgement) -> dict[str, Any]:
+def _judgement_data(alias: Alias, judgement: Judgement) -> EventData:
     return {
         "alias": alias.alias, "model": alias.model, "generation": alias.generation, **judgement.evidence,
         "reasons": list(judgement.reasons),

@@ -35,6 +35,7 @@ from speciate.environment import runtime_folder
 from speciate.jobs.folder import write_whole
 from speciate.settings import Serving
 from speciate.unix_sockets import LONGEST_PATH
+from speciate.workspace.database import EventData
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
 
@@ -125,7 +126,7 @@ class Entry(NamedTuple):
     id: str
     at: float
     type: str
-    data: dict[str, Any]
+    data: EventData
 
 
 class AlreadyClaimed(Exception):

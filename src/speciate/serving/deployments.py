@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from pydantic import ValidationError
 
@@ -46,6 +46,7 @@ from speciate.serving.deployment_folder import (
     all_deployments,
     deployment_folder,
 )
+from speciate.serving.items import Item
 from speciate.settings import Serving
 from speciate.workspace.database import Event, Transaction
 from speciate.workspace.packs import PackReader
@@ -472,7 +473,16 @@ def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset:
     return str(path)
 
 
-def gather_examples(payload: dict[str, Any]) -> dict[str, Any]:
+class WarmupRequest(TypedDict):
+    root: str
+    manifest: Mapping[str, Any]
+
+
+class WarmupFile(TypedDict):
+    file: str
+
+
+def gather_examples(payload: WarmupRequest) -> WarmupFile:
     """A few examples, spread over the dataset version, as items of `predict_worker.answer`.
 
     Runs in a process of the service pool. It copies the bytes of files from the packs and does not decode them: only
@@ -484,7 +494,7 @@ def gather_examples(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": "warmup.json"}
 
 
-def _rows(folders: Folders, manifest: Manifest) -> list[dict[str, Any]]:
+def _rows(folders: Folders, manifest: Manifest) -> list[Item]:
     table = version_rows.read(folders, manifest, [*manifest.inputs], usable=True)
     table = table.take(_spread(table.num_rows))
     try:
@@ -493,12 +503,12 @@ def _rows(folders: Folders, manifest: Manifest) -> list[dict[str, Any]]:
         return []
 
 
-def _files(folders: Folders, manifest: Manifest) -> list[dict[str, Any]]:
+def _files(folders: Folders, manifest: Manifest) -> list[Item]:
     """Whole files only: a version of windows was trained on parts of files, which no client sends."""
     table = version_rows.read(folders, manifest, usable=True)
     if START in table.column_names and table[START].null_count < table.num_rows:
         return []
-    items, room = [], _MOST_BYTES
+    items, room = list[Item](), _MOST_BYTES
     with PackReader([folders.root / pack for pack in manifest.packs]) as packs:
         for content in table.take(_spread(table.num_rows))[CONTENT].to_pylist():
             if packs.length(content) <= room:

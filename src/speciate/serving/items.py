@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, Required, TypedDict
 
+from speciate.modalities.tabular import Row
+
 
 class Cell(TypedDict, total=False):
     """A part of a mixed row: one of both."""
@@ -17,7 +19,7 @@ class Item(TypedDict, total=False):
 
     id: str
     text: str
-    row: dict[str, Any]
+    row: Row
     data: str
     """A file's bytes, as Base64."""
     mime: str
@@ -56,3 +58,10 @@ class AnswerPayload(ModelInputs):
 class AnswerResult(TypedDict):
     predictions: list[ItemPrediction]
     """In the order of the items."""
+
+
+class DeploymentAnswer(TypedDict):
+    """A deployment's answer to POST /predict."""
+
+    predictions: list[ItemPrediction]
+    model: str

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import Pool, ServiceAnswer
 
 PATIENCE_SECONDS = 300.0
 """For one question that may outlive its call. Longer work needs a job: `evaluate_models`."""
@@ -28,7 +28,7 @@ _KEPT_SECONDS = 300.0
 
 
 class Finished(NamedTuple):
-    answer: dict[str, Any]
+    answer: ServiceAnswer
     seconds: float
     """That it took, whoever waited."""
 

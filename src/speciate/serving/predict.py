@@ -26,6 +26,7 @@ from speciate.jobs.pool import CALL_SECONDS, Pool, PoolProcessEnded
 from speciate.modalities import find
 from speciate.modalities.bundles import MOST_MEMBERS, bundle
 from speciate.modalities.multimodal import PartName, part_name
+from speciate.modalities.tabular import Row
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
@@ -36,7 +37,7 @@ from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
 from speciate.serving import deployments, pending_answers, preloading
 from speciate.serving.deployment_folder import deployment_folder
-from speciate.serving.items import AnswerPayload, Cell, Item, ItemPrediction
+from speciate.serving.items import AnswerPayload, Cell, DeploymentAnswer, Item, ItemPrediction
 from speciate.serving.pending_answers import Finished
 from speciate.serving.request_parsing import MOST_INPUTS
 from speciate.workspace.database import Transaction
@@ -71,7 +72,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str | None = None
-    row: dict[str, Any] | None = Field(None, description="Column -> value; of mixed rows part -> text or path.")
+    row: Row | None = Field(None, description="Column -> value; of mixed rows part -> text or path.")
     path: str | None = Field(None, description="A file; or a folder whose files are one example, such as a series.")
     data: str | None = Field(None, description="Base64; with mime.")
     mime: str | None = None
@@ -501,7 +502,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock = unix_sockets.connect(self._path, {os.getuid()}, _DEPLOYMENT_SECONDS)
 
 
-def _post(path: Path, token: str, body: bytes) -> dict[str, Any] | None:
+def _post(path: Path, token: str, body: bytes) -> DeploymentAnswer | None:
     """None where the deployment cannot be reached, or has no answer to give."""
     connection = _Connection(path)
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}

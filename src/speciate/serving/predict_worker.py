@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def answer(payload: AnswerPayload) -> AnswerResult:
     return {"predictions": predictions}
 
 
-def load(payload: dict[str, str]) -> dict[str, Any]:
+def load(payload: Mapping[str, str]) -> Mapping[str, object]:
     """`{model}` -> `{}`: what the first answer would have to wait for."""
     representation = getattr(_load_model(payload["model"]), "representation", None)
     if isinstance(representation, Embeddings):

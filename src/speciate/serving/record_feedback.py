@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypedDict
 
 from pydantic import ValidationError
+from typing_extensions import TypeIs
 
 from speciate.datasets.columns import class_name
 from speciate.errors import Code, SpeciateError, closest
@@ -69,9 +70,35 @@ def _parse_one(given: Any, where: str) -> Feedback:
         raise InvalidFeedback(f"{at + ': ' if at else ''}{told}. Write {FORM}.") from None
 
 
-def feedback_response(recorded: RecordedFeedback) -> dict[str, Any]:
+class StandingFeedback(TypedDict):
+    label: Any
+    score: float | None
+    at: float
+
+
+class FeedbackResponse(TypedDict):
+    prediction: str
+    model: str
+    standing: Mapping[str, StandingFeedback]
+    """Source -> the newest that it gave."""
+
+
+class FeedbackRefusal(TypedDict):
+    """One of several that was not stored."""
+
+    prediction: str
+    status: int
+    """As of HTTP."""
+    error: str
+
+
+def is_refused(answer: FeedbackResponse | FeedbackRefusal) -> TypeIs[FeedbackRefusal]:
+    return "error" in answer
+
+
+def feedback_response(recorded: RecordedFeedback) -> FeedbackResponse:
     """As a client sees it."""
-    standing = {
+    standing: dict[str, StandingFeedback] = {
         source: {"label": given.label, "score": given.score, "at": given.at}
         for source, given in recorded.standing.items()
     }

@@ -18,14 +18,14 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE, is_finite
-from speciate.jobs.pool import SERVICE_MODULE, ask_service
+from speciate.jobs.pool import SERVICE_MODULE, ServiceAnswer, ask_service
 from speciate.sandbox import Limits, SandboxPolicy
 from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
 from speciate.serving.deployment_folder import Target
@@ -429,7 +429,7 @@ class Runner:
     def end(self) -> None:
         self._client.end()
 
-    def _ask(self, service: str, payload: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bool]:
+    def _ask(self, service: str, payload: Mapping[str, object], seconds: float) -> tuple[ServiceAnswer, bool]:
         """The answer, and whether there is a NaN or infinite number in it."""
         odd: list[str] = []
 

@@ -20,7 +20,7 @@ from speciate.modalities import find
 from speciate.modalities.bundles import bundle
 from speciate.modalities.multimodal import part_name
 from speciate.serving.deployment_folder import Target
-from speciate.serving.items import Item
+from speciate.serving.items import Cell, Item
 from speciate.serving.routing import LONGEST_KEY
 
 MEMBER = "member"
@@ -77,7 +77,7 @@ async def _chunks_within(request: Request, most: int) -> AsyncGenerator[bytes, N
         yield chunk
 
 
-async def _read_form(request: Request, target: Target, most: int) -> dict[str, Any]:
+async def _read_form(request: Request, target: Target, most: int) -> Mapping[str, list[Item]]:
     parser = MultiPartParser(
         request.headers,
         _chunks_within(request, most),
@@ -95,11 +95,11 @@ async def _read_form(request: Request, target: Target, most: int) -> dict[str, A
         await form.close()
 
 
-async def _inputs(form: FormData, target: Target) -> list[dict[str, Any]]:
+async def _inputs(form: FormData, target: Target) -> list[Item]:
     """Each file, `text` and `row` is an input; of mixed rows all fields together are one, of `member`s all files."""
     fields = form.multi_items()
     if (parts := named_parts([name for name, _ in fields], target)) is not None:
-        cells = {}
+        cells: dict[str, Cell] = {}
         for name, value in fields:
             cells[parts[name]] = {"data": await _base64(value)} if isinstance(value, UploadFile) else {"value": value}
         return [{"parts": cells}] if cells else []
@@ -115,7 +115,7 @@ async def _inputs(form: FormData, target: Target) -> list[dict[str, Any]]:
     return [await _input(name, value) for name, value in fields[: MOST_INPUTS + 1]]
 
 
-async def _input(name: str, value: UploadFile | str) -> dict[str, Any]:
+async def _input(name: str, value: UploadFile | str) -> Item:
     if isinstance(value, UploadFile):
         return {"data": await _base64(value)}
     if name == "row":
@@ -123,7 +123,7 @@ async def _input(name: str, value: UploadFile | str) -> dict[str, Any]:
             return {"row": json.loads(value, parse_constant=_no_constant)}
         except ValueError as error:
             raise Unreadable(f"The field 'row' is not JSON: {error}.") from None
-    return {name: value}
+    return cast(Item, {name: value})  # `check_request` refuses other names
 
 
 async def _base64(file: UploadFile) -> str:
@@ -151,9 +151,9 @@ def forms(target: Target) -> tuple[str, ...]:
     return (*(("text",) if written else ()), *(("row",) if target.inputs else ()), "data")
 
 
-def request_schema(target: Target) -> dict[str, Any]:
+def request_schema(target: Target) -> Mapping[str, object]:
     """The schema of a request's body, as JSON Schema (2020-12)."""
-    item: dict[str, Any] = {"id": {"type": "string", "maxLength": _LONGEST_ID}}
+    item: dict[str, object] = {"id": {"type": "string", "maxLength": _LONGEST_ID}}
     allowed = forms(target)
     if "text" in allowed:
         item["text"] = {"type": "string"}

@@ -11,7 +11,7 @@ Deerwester et al. 1990), so that learners of interactions can take it; sparse, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,10 @@ from speciate.datasets.loading.loader import Example
 from speciate.modalities import find
 from speciate.modalities.multimodal import PartName, present_parts
 from speciate.tasks.representations import Columns, Documents, Vectors, ngram_choices
-from speciate.tasks.task import Arrays, Representation, UnsuitableRepresentation
+from speciate.tasks.task import Arrays, Representation, RepresentationSettings, UnsuitableRepresentation
 
 _MOST_DIRECTIONS = 128
-_REBUILD: dict[str, Any] = {"documents": Documents, "vectors": Vectors, "columns": Columns}
+_REBUILD: Mapping[str, type[Any]] = {"documents": Documents, "vectors": Vectors, "columns": Columns}
 _DIRECTIONS = "directions"
 
 
@@ -96,7 +96,7 @@ class Parts:
         )
         return spread @ sparse.csr_matrix(rows)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         parts = [
             {
                 "name": part.name,
@@ -117,7 +117,7 @@ class Parts:
         return found
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Parts:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Parts:
         parts = []
         for number, said in enumerate(settings["parts"]):
             own = {

@@ -7,7 +7,7 @@ A folder of the first kind holds `predictor.json` (task, representation, task he
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,15 @@ from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.representations import Columns, Documents, Embeddings, Features, Steps, Vectors
-from speciate.tasks.task import Prediction, Predictor, Representation, TaskHead, TaskTerms, predict_examples
+from speciate.tasks.task import (
+    Prediction,
+    Predictor,
+    Representation,
+    RepresentationSettings,
+    TaskHead,
+    TaskTerms,
+    predict_examples,
+)
 from speciate.tasks.task_heads import TASK_HEADS, AnyTaskHead
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
@@ -35,7 +43,7 @@ from speciate.workspace.workspace import Folders
 __all__ = ["Prediction", "Predictor", "TrainedPredictor", "constant", "load"]
 
 _ARRAYS, ESTIMATOR = "representation.safetensors", "estimator.safetensors"
-_REBUILD: dict[str, Any] = {
+_REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
     "lags": Lags, "steps": Steps, "step states": StepStates,
     "voxel features": VoxelFeatures,
@@ -47,7 +55,7 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: int = 1
     task: str
-    representation: dict[str, Any]
+    representation: RepresentationSettings
     task_head: AnyTaskHead = Field(alias="readout")
     """Under the name that it has in every stored model."""
 

@@ -22,7 +22,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.tabular import number
 from speciate.models import model_folder
 from speciate.models.encoders import OF_FRAMES, VIDEO, Encoder, kept_encoder, load_encoder
-from speciate.tasks.task import Arrays, UnsuitableRepresentation
+from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
 from speciate.workspace.workspace import Folders
 
 NGramUnit = Literal["word", "char", "char_wb"]
@@ -128,7 +128,7 @@ class Columns:
             columns += [[float(cell is not None and str(cell) == value) for cell in cells] for value in values]
         return np.array(columns, dtype=np.float64).reshape(len(columns), len(examples)).T
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {
             "kind": "columns", "numbers": list(self._numbers), "flagged": list(self._flagged),
             "categories": self._categories,
@@ -138,7 +138,7 @@ class Columns:
         return self._scaling.arrays()
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Columns:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Columns:
         return cls(tuple(settings["numbers"]), tuple(settings["flagged"]), settings["categories"], Scaling(**arrays))
 
 
@@ -186,7 +186,7 @@ class Documents:
         """(N, terms), sparse, rows of unit length."""
         return self._vectorizer.transform(describe(self._modality, examples))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {
             "kind": "documents",
             "modality": self._modality,
@@ -198,7 +198,7 @@ class Documents:
         return {"weights": np.asarray(self._weights, dtype=np.float64)}
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Documents:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Documents:
         counting = NGrams(**settings["counting"])
         return cls(settings["modality"], counting, tuple(settings["terms"]), arrays["weights"])
 
@@ -225,14 +225,14 @@ class Vectors:
         """(N, D)"""
         return self._scaling.apply(np.stack(describe(self._modality, examples)))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "vectors", "modality": self._modality}
 
     def arrays(self) -> Arrays:
         return self._scaling.arrays()
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Vectors:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Vectors:
         return cls(settings["modality"], Scaling(**arrays))
 
 
@@ -247,14 +247,14 @@ class Features:
         features = modalities.find(self._modality).features
         return np.stack([features(example.media) for example in examples])
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "features", "modality": self._modality}
 
     def arrays(self) -> Arrays:
         return {}
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Features:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Features:
         return cls(settings["modality"])
 
 
@@ -293,14 +293,14 @@ class Steps:
         places = np.linspace(0, media.shape[1] - 1, self._steps)
         return np.stack([np.interp(places, np.arange(media.shape[1]), channel) for channel in media])
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "steps", "channels": self._channels, "steps": self._steps}
 
     def arrays(self) -> Arrays:
         return self._scaling.arrays()
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Steps:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Steps:
         return cls(settings["channels"], settings["steps"], Scaling(**arrays))
 
 
@@ -335,7 +335,7 @@ class Embeddings:
             vectors[places] = batch
         return vectors
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {
             "kind": "embeddings",
             "base_model": self._base_model,
@@ -351,7 +351,9 @@ class Embeddings:
         self.encoder.keep(folder)
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], folder: Path, folders: Folders | None, threads: int = 1) -> Embeddings:
+    def rebuild(
+        cls, settings: RepresentationSettings, folder: Path, folders: Folders | None, threads: int = 1
+    ) -> Embeddings:
         """`folder`: of the model, which keeps a base model that no package has."""
         if model_folder.has_backbone(folder):
             kept = kept_encoder(settings["base_model"], settings["encoder"], settings["precision"], folder, threads)

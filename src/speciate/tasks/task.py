@@ -90,6 +90,10 @@ class UnsuitableRepresentation(ValueError):
     """A kind of representation finds nothing to count in the training examples, though another may."""
 
 
+RepresentationSettings = dict[str, Any]
+"""JSON that a representation is rebuilt from, beside its arrays: `kind`, and the keys of that kind."""
+
+
 class Representation(Protocol):
     """Examples as rows of numbers. Fitted on training examples only, then fixed; raises UnsuitableRepresentation."""
 
@@ -97,7 +101,7 @@ class Representation(Protocol):
         """(N, D), dense or sparse."""
         ...
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         """What is needed beside `arrays` to rebuild it, as JSON."""
         ...
 

@@ -30,6 +30,7 @@ from speciate.tasks.task import (
     predict_examples,
 )
 from speciate.training.training_context import Division, TrainingContext
+from speciate.training.training_report import CandidateRow, Validation
 from speciate.vocabulary import find_metric
 
 _log = logging.getLogger(__name__)
@@ -69,14 +70,16 @@ class CandidateResult(NamedTuple):
     reason: str = ""
     chosen: bool = False
 
-    def shown(self) -> dict[str, Any]:
-        shown = {
+    def shown(self) -> CandidateRow:
+        shown: CandidateRow = {
             "name": self.name,
             "seconds": round(self.seconds, 3),
             "value": _finite_or_none(self.value),
             "chosen": self.chosen,
         }
-        return shown | ({"reason": self.reason} if self.reason else {})
+        if self.reason:
+            shown["reason"] = self.reason
+        return shown
 
 
 class SelectedModel(NamedTuple):
@@ -85,7 +88,7 @@ class SelectedModel(NamedTuple):
     how: str
     tried: tuple[CandidateResult, ...]
 
-    def validation(self) -> dict[str, Any]:
+    def validation(self) -> Validation:
         """The winner's value as JSON; what does not exist is None."""
         low, high, error = map(_finite_or_none, (self.best.low, self.best.high, self.best.standard_error))
         interval = None if low is None or high is None else [low, high]

@@ -46,7 +46,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
 """Class of options -> former name -> today's. A subclass has the former names of its bases, too."""
 
 
-def with_new_names(options: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_names(options: type[BaseModel], values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The values of `options` under today's names; where a value is there under both, both stay."""
     names = _renamed(options)
     found = {name if names.get(name) in values else names.get(name, name): value for name, value in values.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +31,11 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Of the processor: those that change what numerical libraries compute, or how fast."""
 
 
-def record(threads: int) -> dict[str, Any]:
+Environment = dict[str, Any]
+"""What a training ran on and with: versions of libraries by their names, and properties of the machine."""
+
+
+def record(threads: int) -> Environment:
     """Flat: name -> value."""
     return {
         "speciate": speciate.__version__,
@@ -45,7 +50,7 @@ def record(threads: int) -> dict[str, Any]:
     }
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[Any]]:
+def differences(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, list[object]]:
     """Name -> [before, after], of what is not the same."""
     return {
         name: [before.get(name), after.get(name)]
@@ -80,7 +85,7 @@ def processor_flags() -> frozenset[str]:
     return frozenset(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
 
 
-def _accelerator() -> dict[str, Any]:
+def _accelerator() -> Mapping[str, str]:
     """Only where torch is there already: asking would load it."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():

@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ class CostMeter:
                 self._go_on(json.loads(path.read_text()))
                 break
 
-    def _go_on(self, kept: dict[str, Any]) -> None:
+    def _go_on(self, kept: Mapping[str, Any]) -> None:
         self._before, self._budgeted, self._peak = Usage(*kept["spent"]), kept["budgeted"], kept["peak"]
         self.stages = {name: Usage(*kept["stages"][name]) for name in STAGES}
         self.steps = kept["steps"]
@@ -115,7 +115,7 @@ class CostMeter:
         self._peak = max(self._peak, peak_mb())
         return self._peak
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Mapping[str, Any]:
         spent = self.spent
         return {
             "seconds": round(spent.seconds, 3),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +46,7 @@ from speciate.training.planning.shortlist import (
     shortlist_request,
 )
 from speciate.training.train_spec import Candidate, Method, TrainSpec
+from speciate.training.training_report import TrainReport
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -85,7 +86,7 @@ class TrainedCandidate(NamedTuple):
 
     model: str
     candidate: Candidate
-    report: dict[str, Any]
+    report: TrainReport
     seconds: float
 
     @property
@@ -459,10 +460,10 @@ def _promotion(spec: SpecializeSpec, evaluated: Mapping[str, Any]) -> ChildReque
 
 def _outcome(
     spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], promote: Child | None
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     rows = {row["model"]: row for row in evaluated["report"]["leaderboard"]}
     decision = evaluated.get("decision") or _no_decision(evaluated)
-    result = {
+    result: dict[str, object] = {
         "decision": decision,
         "evaluation": evaluated["evaluation"],
         "candidates": [
@@ -479,7 +480,7 @@ def _outcome(
     return result | ({"model": chosen} if chosen in {one.model for one in trained_candidates(children)} else {})
 
 
-def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -> dict[str, Any]:
+def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -> Mapping[str, object]:
     """With its value on the test split, or, where it was not adequate, on validation examples."""
     validation = candidate.report["validation"]
     return {
@@ -501,7 +502,13 @@ def _usd(children: Sequence[Child]) -> float:
     return round(float(trained + asked), 6)
 
 
-def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+class DecisionSummary(TypedDict):
+    id: str
+    verdict: str
+    reasons: list[str]
+
+
+def _no_decision(evaluated: Mapping[str, Any]) -> DecisionSummary:
     """Where no decision is stored: training found the incumbent again, to the byte, or what `evaluate` says."""
     serving = evaluated["report"]["baseline"]
     if evaluated["report"]["candidate"] == serving:
@@ -510,7 +517,7 @@ def _no_decision(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": "", "verdict": "inconclusive", "reasons": [f"No decision is made: {evaluated['no_decision']}."]}
 
 
-def _promotion_state(promote: Child | None, decision: Mapping[str, Any]) -> dict[str, Any]:
+def _promotion_state(promote: Child | None, decision: Mapping[str, Any]) -> Mapping[str, object]:
     if promote is None:
         return {"state": "refused", "reasons": [f"The verdict is {decision['verdict']}: what serves today stays."]}
     if promote.result is None:

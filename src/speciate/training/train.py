@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from speciate import use_cases
 from speciate.datasets import next_version, versions
@@ -48,6 +48,7 @@ from speciate.training.train_spec import (
     parameters_of,
     read_parameters,
 )
+from speciate.training.training_report import TrainReport
 from speciate.use_cases import COLUMN, UseCase
 from speciate.vocabulary import TASKS, Task, find_metric, find_task, task_named
 from speciate.workspace.database import Transaction
@@ -146,11 +147,16 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     )
 
 
+class TrainResult(TypedDict):
+    model: str
+    report: TrainReport
+
+
 class TrainOutput(NamedTuple):
     """What a run left, read and checked."""
 
     card: ModelCard
-    report: dict[str, Any]
+    report: TrainReport
     folder: Path
     workspace: Path
     beside: next_version.NewVersion | None = None
@@ -169,7 +175,7 @@ def collect(folder: RunFolder) -> TrainOutput:
     return TrainOutput(card, result["report"], staged, Path(folder.spec()["workspace"]), beside)
 
 
-def commit(tx: Transaction, job: Job, trained: TrainOutput) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, trained: TrainOutput) -> TrainResult:
     card = trained.card.model_copy(update={"job": job.id})
     if trained.beside is not None:
         made = next_version.commit(tx, job, trained.beside)["dataset"]

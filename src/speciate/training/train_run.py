@@ -9,11 +9,11 @@ import fcntl
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from speciate.datasets.loading.loader import load_examples
 from speciate.environment import show_gpus
@@ -33,12 +33,23 @@ from speciate.training.recipes.recipe_table import METHODS, RECIPES
 from speciate.training.resource_usage import CostMeter, resident_mb
 from speciate.training.train_spec import Payload, RepeatedModel
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import PackedVersion, Repetition, TrainReport
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
 """Of a payload: what follows from the rest, wherever it is resolved again."""
 
 
-def run(run: Run) -> dict[str, Any]:
+class TrainedModel(TypedDict):
+    """What a run returns; `train.collect` reads it."""
+
+    card: Mapping[str, Any]
+    """A `ModelCard`."""
+    report: TrainReport
+    beside: PackedVersion | None
+    """A dataset version that was made for the training."""
+
+
+def run(run: Run) -> TrainedModel:
     """Writes `outputs/model/`; returns card and report. Raises SpeciateError for data that cannot be learned."""
     meter = CostMeter(run)
     try:
@@ -49,7 +60,7 @@ def run(run: Run) -> dict[str, Any]:
         raise
 
 
-def _run_with_processes(run: Run, payload: Payload, meter: CostMeter) -> dict[str, Any]:
+def _run_with_processes(run: Run, payload: Payload, meter: CostMeter) -> TrainedModel:
     if payload.device == "cuda":
         take_gpus(run.folders.cache / GPU_LOCKS, payload.processes)
     with gather_team(
@@ -82,7 +93,7 @@ def _limited_threads(payload: Payload) -> Iterator[None]:
         yield
 
 
-def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> dict[str, Any]:
+def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedModel:
     run.progress(0, None, "", "reading examples")
     with meter.stage("preparing"):
         remaining = _read_examples(run, payload)
@@ -96,7 +107,8 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> dict[str
     size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
     usd = payload.processes * usd_for(meter.spent.cpu, payload.usd_per_core_hour)
     card = _card(context, chosen, identity, seconds, size).model_copy(update={"usd": usd})
-    report = _report(payload, context, chosen, seconds) | {"left_out": remaining.left_out, "usd": usd}
+    report = _report(payload, context, chosen, seconds)
+    report["left_out"], report["usd"] = remaining.left_out, usd
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
     return {"card": card.model_dump(mode="json"), "report": report, "beside": context.beside}
@@ -136,7 +148,7 @@ def _parts_read(context: TrainingContext, chosen: SelectedModel) -> dict[str, tu
     return {"parts": read, "ignored_parts": tuple(name for name in there if name not in read)}
 
 
-def _repetition(before: RepeatedModel, card: ModelCard) -> dict[str, Any]:
+def _repetition(before: RepeatedModel, card: ModelCard) -> Repetition:
     """What came out otherwise than the first time, and what may be why."""
     return {
         "like": before.model,
@@ -152,8 +164,8 @@ def _metric_if_finite(name: str, value: float) -> dict[str, float]:
     return {name: value} if math.isfinite(value) else {}
 
 
-def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, seconds: float) -> dict[str, Any]:
-    return {
+def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, seconds: float) -> TrainReport:
+    report = {
         "dataset": payload.dataset,
         "task": payload.task,
         "modality": payload.manifest.modality,
@@ -172,9 +184,10 @@ def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, s
         **{name: list(parts) for name, parts in _parts_read(context, chosen).items()},
         **context.report,
     }
+    return cast(TrainReport, report)
 
 
-def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
+def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> Mapping[str, object]:
     """What planning/estimates.py scales, and by what."""
     return {
         "family": context.task_head.family,

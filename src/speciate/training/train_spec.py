@@ -135,7 +135,7 @@ class TrainSpec(Frozen):
     use_case: str | None = None
     target: str | None = None
     """Column to learn; default: the use case's, else the dataset's label."""
-    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0, le=MOST_SEED)
     budget_minutes: float | None = Field(None, gt=0)
     budget_usd: float | None = Field(None, gt=0)
@@ -168,7 +168,7 @@ class RepeatedModel(Frozen):
     model: str
     id: str
     metrics: dict[str, float]
-    environment: dict[str, Any]
+    environment: Mapping[str, Any]
     dataset: str | None
 
 
@@ -230,7 +230,7 @@ class Payload(Frozen):
     """Of a mean example, in the unit of planning/estimates.py: only for comparing datasets."""
 
     @field_serializer("dearer")
-    def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[dict[str, Any]]:
+    def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[Mapping[str, object]]:
         """As stored: a method and its base model."""
         return [candidate.model_dump(include={"method", "base_model"}) for candidate in dearer]
 

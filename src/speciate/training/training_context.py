@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from speciate.training.language_hyperparameters import ReinforcementParameters, 
 from speciate.training.networks.data_parallel import ALONE, Team
 from speciate.training.resource_usage import CostMeter
 from speciate.training.train_spec import Payload
+from speciate.training.training_report import MethodReport, PackedVersion
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
@@ -68,15 +69,15 @@ class TrainingContext:
         self.payload, self.run = payload.model_copy(update={"terms": terms}), run
         self.meter, self.team = meter or CostMeter(run), team
         self.notes: list[str] = []
-        self.beside: dict[str, Any] | None = None
+        self.beside: PackedVersion | None = None
         """A dataset version that was made for this training, as `next_version.pack_version` gives it."""
         self.unlabelled: set[str] = set()
         """Ids of training examples without a label, where a teacher gives the target."""
         self.slices: list[EarlierSlice] = []
         """Held-out examples of earlier versions, oldest first, in continual learning."""
-        self.report: dict[str, Any] = {}
+        self.report: MethodReport = {}
         """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
-        self._labels: dict[str, Any] = {}
+        self._labels: dict[str, object] = {}
         held = [example for example in examples if example.split == "validation"]
         self.train = self._noted(training_examples, learned)
         self.validation = self._noted(evaluation_examples, held)
@@ -90,7 +91,7 @@ class TrainingContext:
         """A hyperparameter that was left open: from here on recorded as if it had been asked for, so that a repetition
         has the same. `how`: JSON, for the report."""
         spec, parameters = self.payload.spec, self.payload.parameters
-        spec = spec.model_copy(update={"hyperparameters": spec.hyperparameters | {name: value}})
+        spec = spec.model_copy(update={"hyperparameters": {**spec.hyperparameters, name: value}})
         parameters = parameters.model_copy(update={name: value})
         self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
         self.report[name] = how
@@ -230,7 +231,7 @@ class TrainingContext:
         task_head: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
         return task_head
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Mapping[str, Any]:
         """What a task_head may depend on."""
         terms = self.payload.terms._replace(modality=self.payload.manifest.modality)
         tuned = {"objective_metric": self.payload.objective.metric}

@@ -16,7 +16,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -44,12 +44,16 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
+EventData = Mapping[str, Any]
+"""What an event says, as JSON; its keys depend on the type."""
+
+
 class Event(NamedTuple):
     seq: int
     at: float
     subject: str
     type: str
-    data: dict[str, Any]
+    data: EventData
 
 
 class Transaction:
@@ -58,13 +62,13 @@ class Transaction:
     def __init__(self, cursor: duckdb.DuckDBPyConnection, now: float) -> None:
         self._cursor = cursor
         self.now = now
-        self.events: list[tuple[str, str, dict[str, Any]]] = []
+        self.events: list[tuple[str, str, EventData]] = []
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return all of its rows."""
         return self._cursor.execute(sql, parameters).fetchall()
 
-    def event(self, subject: str, type: str, data: dict[str, Any] | None = None) -> None:  # noqa: A002 - the column
+    def event(self, subject: str, type: str, data: EventData | None = None) -> None:  # noqa: A002 - the column
         self.events.append((subject, type, data or {}))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,7 +52,29 @@ class FingerprintSpec(BaseModel):
     budget_usd: float = Field(BUDGET_USD, gt=0)
 
 
-def plan(spec: FingerprintSpec, workspace: Workspace) -> Plan:
+class FingerprintPayload(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    endpoint: Endpoint
+    budget_usd: float | None
+    """None for an endpoint on this machine, which costs nothing."""
+    dataset: str | None
+    """Whose consent pays."""
+    private_hosts: tuple[str, ...] = ()
+    model: str
+
+
+class FingerprintResult(TypedDict, total=False):
+    model: str
+    changed: bool | None
+    """None where nothing was known before."""
+    self_disagreement: float
+    served: list[str]
+    spent_usd: float
+    why: list[str]
+    evaluations_that_may_not_hold: list[str]
+
+
+def plan(spec: FingerprintSpec, workspace: Workspace) -> Plan[FingerprintPayload]:
     """Raises INVALID for a model that nobody serves or that has no price, REFUSED without a key, a consent or, at a
     private address, a listed host."""
     card = registry.resolve(workspace.database, workspace.folders, spec.model).card
@@ -79,13 +102,13 @@ def plan(spec: FingerprintSpec, workspace: Workspace) -> Plan:
     worst = sum(price.usd(at_most(each)) for each in pinned_questions.pinned_requests({})) if price else None
     budget = None if endpoint.is_local else min(spec.budget_usd, allowed.left_usd if allowed else 0.0)
     return Plan(
-        payload={
-            "endpoint": endpoint.model_dump(mode="json"),
-            "budget_usd": budget,
-            "dataset": allowed.dataset if allowed else None,
-            "private_hosts": list(workspace.settings.private_hosts),
-            "model": card.ref,
-        },
+        payload=FingerprintPayload(
+            endpoint=endpoint,
+            budget_usd=budget,
+            dataset=allowed.dataset if allowed else None,
+            private_hosts=tuple(workspace.settings.private_hosts),
+            model=card.ref,
+        ),
         usd=worst,
         spends=(Spend(dataset=allowed.dataset, host=endpoint.host, usd=spec.budget_usd),) if allowed else (),
         secrets=named,
@@ -114,9 +137,10 @@ def _consent(spec: FingerprintSpec, workspace: Workspace, endpoint: Endpoint) ->
     return max(found, key=lambda each: each.left_usd)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Mapping[str, object]:
     """Ask, each reply on disk as soon as it is there; a later attempt asks anew, for what counts is one time."""
-    endpoint, budget = Endpoint.model_validate(run.payload["endpoint"]), run.payload["budget_usd"]
+    payload = run.read_payload(FingerprintPayload)
+    endpoint, budget = payload.endpoint, payload.budget_usd
     if budget is not None:
         budget = min(budget, run.allowances.get(endpoint.host, budget))
     key = None if endpoint.secret is None else run.secret(endpoint.secret)
@@ -213,7 +237,7 @@ def _ask(
     summary = ask_all(
         endpoint, requests, key=key, record=record, spending=lambda usd: spending.write(before + usd),
         stopping=lambda: run.stopping, budget=Budget(spending.budget, spending.before + before), limits=_LIMITS,
-        private_hosts=run.payload["private_hosts"],
+        private_hosts=run.read_payload(FingerprintPayload).private_hosts,
     )  # fmt: skip
     if summary.unanswered:
         raise Stopped
@@ -228,10 +252,10 @@ class Collected(NamedTuple):
 
 
 def collect(folder: RunFolder) -> Collected:
-    payload, result = folder.spec()["payload"], folder.result() or {}
+    payload, result = FingerprintPayload.model_validate(folder.spec()["payload"]), folder.result() or {}
     return Collected(
-        endpoint=Endpoint.model_validate(payload["endpoint"]),
-        model=payload["model"],
+        endpoint=payload.endpoint,
+        model=payload.model,
         usd=spent_usd(folder),
         found=Fingerprint.model_validate(result["fingerprint"]),
     )
@@ -240,17 +264,17 @@ def collect(folder: RunFolder) -> Collected:
 def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     """USD by dataset and host, of this attempt and those before it at most."""
     spec = folder.spec()
-    payload = spec["payload"]
-    if payload["dataset"] is None:
+    payload = FingerprintPayload.model_validate(spec["payload"])
+    if payload.dataset is None:
         return {}
     attempts = [folder, *(RunFolder(Path(path)) for path in spec.get("resume_from", ()))]
-    return {(payload["dataset"], Endpoint.model_validate(payload["endpoint"]).host): sum(map(spent_usd, attempts))}
+    return {(payload.dataset, payload.endpoint.host): sum(map(spent_usd, attempts))}
 
 
-def commit(tx: Transaction, job: Job, collected: Collected) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, collected: Collected) -> FingerprintResult:
     endpoint, found = collected.endpoint, collected.found
     likeness = endpoint_history.store_fingerprint(tx, endpoint, found, job.id)
-    result: dict[str, Any] = {
+    result: FingerprintResult = {
         "model": collected.model,
         "changed": None if likeness is None else likeness.changed,
         "self_disagreement": round(found.disagreement, 3),
@@ -260,7 +284,7 @@ def commit(tx: Transaction, job: Job, collected: Collected) -> dict[str, Any]:
         result["spent_usd"] = collected.usd
     if likeness is not None and likeness.changed:
         earlier = [row[0] for row in tx.execute(_EARLIER, [tx.now, f",{collected.model},"])]
-        result |= {"why": list(likeness.why), "evaluations_that_may_not_hold": earlier}
+        result["why"], result["evaluations_that_may_not_hold"] = list(likeness.why), earlier
     return result
 
 

@@ -249,7 +249,11 @@ _ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowErr
 """Errors that malformed JSON of the format causes."""
 
 
-def gltf_json(data: bytes) -> dict[str, Any]:
+GltfTree = dict[str, Any]
+"""The JSON of a glTF 2.0 file, or an object in it, as a stranger wrote it."""
+
+
+def gltf_json(data: bytes) -> GltfTree:
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -261,7 +265,7 @@ def gltf_json(data: bytes) -> dict[str, Any]:
     return tree
 
 
-def glb_json(data: bytes) -> dict[str, Any]:
+def glb_json(data: bytes) -> GltfTree:
     if len(data) < 20:
         raise DecodeError("partial", "The GLB ends within its header.")
     length = int(struct.unpack_from("<I", data, 12)[0])
@@ -270,7 +274,7 @@ def glb_json(data: bytes) -> dict[str, Any]:
     return gltf_json(data[20 : 20 + length])
 
 
-def gltf_declared(tree: dict[str, Any], name: str) -> DeclaredMesh:
+def gltf_declared(tree: GltfTree, name: str) -> DeclaredMesh:
     """As many as all nodes show, each mesh as often as a node names it. glTF counts in metres."""
     try:
         accessors, meshes, nodes = (tree.get(key) or [] for key in ("accessors", "meshes", "nodes"))
@@ -291,7 +295,7 @@ def gltf_declared(tree: dict[str, Any], name: str) -> DeclaredMesh:
         raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
 
 
-def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str, bytes]) -> LoadedMesh:
+def load_gltf(data: bytes, tree: GltfTree, kind: str, others: Mapping[str, bytes]) -> LoadedMesh:
     """A buffer is a file beside it, data in its address, or what follows in the GLB; each as long as it declares."""
     needed = [name for name in tree.get("extensionsRequired") or [] if not str(name).startswith(_GLTF_READ)]
     if needed:
@@ -313,19 +317,19 @@ def load_gltf(data: bytes, tree: dict[str, Any], kind: str, others: Mapping[str,
     return loaded
 
 
-def _length_of(buffer: dict[str, Any]) -> int:
+def _length_of(buffer: GltfTree) -> int:
     try:
         return int(buffer.get("byteLength", 0))
     except _ODD as error:
         raise DecodeError("error", f"The glTF contradicts itself: {type(error).__name__} {error}.") from error
 
 
-def _addresses(tree: dict[str, Any]) -> list[str]:
+def _addresses(tree: GltfTree) -> list[str]:
     entries = [*(tree.get("buffers") or []), *(tree.get("images") or [])]
     return [entry["uri"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("uri"), str)]
 
 
-def _check_views(tree: dict[str, Any]) -> None:
+def _check_views(tree: GltfTree) -> None:
     """Every view lies in its buffer, and every accessor that a mesh uses has a view."""
     try:
         buffers, views = tree.get("buffers") or [], tree.get("bufferViews") or []

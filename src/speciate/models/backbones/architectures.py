@@ -16,7 +16,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, closest
 from speciate.models import model_folder, packaged
 from speciate.models.backbones import exported
-from speciate.models.backbones.contract import Backbone
+from speciate.models.backbones.contract import Backbone, BackboneSettings, ModelConfig
 from speciate.refs import model_ref
 
 
@@ -124,7 +124,7 @@ def refuse_adapter(folder: Path) -> None:
         )
 
 
-def rebuild(settings: dict[str, Any], folder: Path) -> Backbone:
+def rebuild(settings: BackboneSettings, folder: Path) -> Backbone:
     """The backbone that gave these `settings()`, with meaningless weights. `folder` holds its `files()`."""
     _check_libraries()
     known = ARCHITECTURES.get(settings.get("architecture", ""))
@@ -160,7 +160,7 @@ def _folder_modality(folder: Path) -> str | None:
     return "text" if _reads_text(folder, config) else None
 
 
-def _reads_text(folder: Path, config: dict[str, Any]) -> bool:
+def _reads_text(folder: Path, config: ModelConfig) -> bool:
     """By its files and settings, as there are hundreds of types."""
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
     return tokenizer and "vocab_size" in config and not any(name in config for name in _OTHER_MODALITIES)

@@ -21,7 +21,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.audio import BANDS, SAMPLE_RATE, log_mel
 from speciate.models.backbones import hf_transformers
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
+from speciate.models.backbones.contract import BackboneSettings, Item, ModelConfig, States, refuse_medium, refuse_units
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +36,10 @@ _QUIETEST = 1e-4  # spread of a waveform that is not made louder
 _SPECTRA = ("new:ast", "new:conformer")
 _AST, _CONFORMER = "audio-spectrogram-transformer", "wav2vec2-bert"  # as transformers names them
 _WIDTH = 96
-_SMALL: dict[str, Any] = {
+_SMALL: ModelConfig = {
     "hidden_size": _WIDTH, "intermediate_size": 2 * _WIDTH, "num_hidden_layers": 3, "num_attention_heads": 4,
 }  # fmt: skip
-_CERTAIN: dict[str, Any] = {
+_CERTAIN: ModelConfig = {
     "layerdrop": 0.0,
     "apply_spec_augment": False,
 }  # both draw from generators that no seed of ours reaches
@@ -106,7 +106,7 @@ class AudioBackbone:
         counted = mask[..., None].to(sequence.dtype)
         return States(sequence, mask, (sequence * counted).sum(1) / counted.sum(1))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "modality": self.modality,
             "config": hf_transformers.settings_of(self._config), "preprocessing": self._preprocessing._asdict(),

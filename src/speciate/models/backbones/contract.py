@@ -15,8 +15,9 @@ and a folder with `files()`, with meaningless weights: model_folder.py then load
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 Item = dict[str, npt.NDArray[Any]]
 """One medium, preprocessed. Deterministic, so that it is kept over epochs."""
+
+
+BackboneSettings = dict[str, Any]
+"""JSON that a backbone is rebuilt from. All have `base_model` and `modality`, each architecture its own keys beside."""
+ModelConfig = dict[str, Any]
+"""A config.json of transformers: another for each `model_type`, and for each version of the library."""
 
 
 class States(NamedTuple):
@@ -90,13 +97,17 @@ class Backbone(Protocol):
         """Differentiable. A medium's states do not depend on the rest of the batch."""
         ...
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         """JSON for `rebuild`: has `base_model` and `modality`, architecture and preprocessing."""
         ...
 
     def files(self) -> dict[str, bytes]:
         """Further files of a model folder, flat names, such as tokenizer.json."""
         ...
+
+
+Rebuild = Callable[[BackboneSettings, Path], Backbone]
+"""(settings, the folder of its files) -> the backbone, with meaningless weights."""
 
 
 def refuse_medium(backbone: Backbone, medium: object) -> NoReturn:

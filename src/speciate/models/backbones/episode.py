@@ -19,7 +19,15 @@ import numpy.typing as npt
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.contract import Pixels
 from speciate.modalities.robotics.episode import Episode, frames_of_steps
-from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units, seeded
+from speciate.models.backbones.contract import (
+    Backbone,
+    BackboneSettings,
+    Item,
+    States,
+    refuse_medium,
+    refuse_units,
+    seeded,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +99,7 @@ class EpisodeBackbone:
         pooled = (sequence * weight).sum(1) / weight.sum(1).clamp(min=1)
         return States(sequence, mask, pooled)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "architecture": self._architecture, "modality": self.modality,
             "scale": self._scale._asdict(), "cameras": list(self._cameras),

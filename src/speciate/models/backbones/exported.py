@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from speciate.errors import Code, SpeciateError
-from speciate.models.backbones.contract import Backbone, Item, States
+from speciate.models.backbones.contract import Backbone, BackboneSettings, Item, Rebuild, States
 
 if TYPE_CHECKING:
     import torch
@@ -76,16 +76,14 @@ class ExportedBackbone:
         sequence, mask, pooled = (torch.from_numpy(each) for each in self._compute(given))
         return States(sequence.float(), mask.bool(), pooled.float(), self.exported.grid)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return self._inner.settings() | {ENTRY: self.exported.model_dump()}
 
     def files(self) -> dict[str, bytes]:
         return self._inner.files()
 
 
-def load(
-    settings: Mapping[str, Any], folder: Path, rebuild: Callable[[dict[str, Any], Path], Backbone]
-) -> ExportedBackbone:
+def load(settings: Mapping[str, Any], folder: Path, rebuild: Rebuild) -> ExportedBackbone:
     """From a folder whose hashes were checked. As many threads compute as torch has."""
     import torch
 
@@ -97,7 +95,7 @@ def load(
     return ExportedBackbone(inner, export, int(settings["width"]), compute)
 
 
-def weightless(settings: dict[str, Any], folder: Path, rebuild: Callable[[dict[str, Any], Path], Backbone]) -> Backbone:
+def weightless(settings: BackboneSettings, folder: Path, rebuild: Rebuild) -> Backbone:
     """The backbone that gave these settings, for its preprocessing; without memory for weights if its libraries can."""
     import torch
 
@@ -193,7 +191,7 @@ def _openvino(file: Path, threads: int, *, fastest: bool) -> Compute:
 
     # Without a stream the caller's own thread computes. With one, each answer is handed to another thread and back,
     # which on a busy machine took 1.9 ms where computing took 0.3.
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 0 if threads == 1 else 1}
+    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 0 if threads == 1 else 1}
     if threads > 1:
         settings["INFERENCE_NUM_THREADS"] = threads
     if not fastest:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speciate.models.backbones.contract import Item, States, refuse_units, seeded
+from speciate.models.backbones.contract import BackboneSettings, Item, States, refuse_units, seeded
 from speciate.models.backbones.time_series import Scale, at_most, checked, fitted, refuse_folder
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class FixedLengthBackbone:
         mask = torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device)
         return States(pooled[:, None], mask, pooled)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "architecture": self._architecture, "modality": self.modality,
             "scale": self._scale._asdict(), "ending": self._ending,

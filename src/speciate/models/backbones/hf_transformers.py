@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
-from speciate.models.backbones.contract import seeded
+from speciate.models.backbones.contract import ModelConfig, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def config_of(settings: Mapping[str, Any]) -> Any:
     return _stateless(_library().AutoConfig.for_model(**settings))
 
 
-def settings_of(config: Any) -> dict[str, Any]:
+def settings_of(config: Any) -> ModelConfig:
     """The whole config as JSON, defaults too: those of another version of the library may differ."""
     return {name: value for name, value in config.to_dict().items() if name not in _OF_THE_PUBLISHER}
 
@@ -126,7 +126,7 @@ def _encoder(module: Any, config: Any) -> Any:
     return module.get_encoder() if getattr(config, "is_encoder_decoder", False) else module
 
 
-def _without_pooler(config: Any) -> dict[str, Any]:
+def _without_pooler(config: Any) -> Mapping[str, bool]:
     """Leaves out a pooling layer if the class allows it: its weights are often missing and never used here."""
     made: Any = _library().MODEL_MAPPING[type(config)]
     first = made[0] if isinstance(made, tuple) else made

@@ -19,7 +19,15 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models.backbones import hf_transformers
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
+from speciate.models.backbones.contract import (
+    BackboneSettings,
+    Item,
+    ModelConfig,
+    States,
+    refuse_medium,
+    refuse_units,
+    seeded,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +59,7 @@ class ImageBackbone:
     def __init__(
         self,
         base_model: str,
-        config: dict[str, Any],
+        config: ModelConfig,
         preprocessing: Preprocessing,
         module: torch.nn.Module,
         weights: str,
@@ -93,7 +101,7 @@ class ImageBackbone:
             whole = seen.sequence.mean(1)
         return States(seen.sequence, mask, whole, seen.grid)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "modality": self.modality, "config": self._config,
             "preprocessing": self._preprocessing._asdict(), "weights": self._weights,
@@ -194,7 +202,7 @@ def _of_timm(module: Any, pixels: torch.Tensor) -> _Seen:
     return _Seen(patches, pooled, (side, side))
 
 
-def _network(config: dict[str, Any]) -> Any:
+def _network(config: ModelConfig) -> Any:
     if "timm" in config:
         return _timm().create_model(config["timm"], pretrained=False, num_classes=0)
     return hf_transformers.build_empty(hf_transformers.config_of(config))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.geometry import mesh
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
+from speciate.models.backbones.contract import BackboneSettings, Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class PointsBackbone:
         mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
         return States(sequence, mask, sequence.amax(dim=1))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {"base_model": self.base_model, "modality": self.modality, "sizes": self._sizes._asdict()}
 
     def files(self) -> dict[str, bytes]:

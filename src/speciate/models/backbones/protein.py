@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from speciate.modalities.biology.protein import Media, sequence_of
 from speciate.models.backbones import hf_transformers, text
-from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
+from speciate.models.backbones.contract import Backbone, BackboneSettings, Item, States, refuse_medium
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ class ProteinBackbone:
     def states(self, batch: dict[str, torch.Tensor]) -> States:
         return text.token_states(self.module, batch, "mean")
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model,
             "modality": self.modality,

@@ -18,13 +18,13 @@ import numpy as np
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import tabular
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
+from speciate.modalities.tabular import Row
+from speciate.models.backbones.contract import BackboneSettings, Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
 
 
-Row = dict[str, Any]
 _WIDTH, _BLOCKS, _DROPOUT = 128, 2, 0.1
 _MOST_CATEGORIES = 50
 _KNOTS = 65
@@ -99,7 +99,7 @@ class TabularBackbone:
         state = parts["last"](state)
         return States(state[:, None], torch.ones(len(state), 1, dtype=torch.bool, device=state.device), state)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         numbers = [number._asdict() for number in self._encoding.numbers]
         categories = [category._asdict() for category in self._encoding.categories]
         return {

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from speciate import foreign_files
 from speciate.models.backbones import hf_transformers
-from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium
+from speciate.models.backbones.contract import Backbone, BackboneSettings, Item, States, refuse_medium
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class TextBackbone:
     def states(self, batch: dict[str, torch.Tensor]) -> States:
         return token_states(self.module, batch, self._pooling)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model,
             "modality": self.modality,

@@ -17,7 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.models.backbones.contract import Backbone, Item, States, refuse_medium, refuse_units, seeded
+from speciate.models.backbones.contract import (
+    Backbone,
+    BackboneSettings,
+    Item,
+    ModelConfig,
+    States,
+    refuse_medium,
+    refuse_units,
+    seeded,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +57,7 @@ class SeriesBackbone:
     unit: str | None = None
 
     def __init__(
-        self, base_model: str, scale: Scale, config: dict[str, Any], module: torch.nn.Module, *, ending: bool = False
+        self, base_model: str, scale: Scale, config: ModelConfig, module: torch.nn.Module, *, ending: bool = False
     ) -> None:
         """`config`: of transformers' PatchTST; empty for InceptionTime."""
         self.base_model, self._scale, self._config, self.module = base_model, scale, config, module
@@ -94,7 +103,7 @@ class SeriesBackbone:
         sixth of the error of forecasts from windows of several lengths)."""
         return bool(self._config) and self._ending
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "modality": self.modality, "config": self._config,
             "scale": self._scale._asdict(), "ending": self._ending,
@@ -124,7 +133,7 @@ def build(
     if folder is not None:
         refuse_folder(base_model)
     scale = fitted(media)
-    config: dict[str, Any] = {}
+    config: ModelConfig = {}
     if base_model == "new:patchtst":
         stride = math.ceil(scale.steps / _PATCHES)
         scale = scale._replace(steps=max(math.ceil(scale.steps / stride), 3) * stride)
@@ -187,7 +196,7 @@ def at_most(shape: Series, steps: int) -> Series:
     return np.stack([np.interp(places, np.arange(length), channel) for channel in shape]).astype(np.float32)
 
 
-def _network(config: dict[str, Any], channels: int) -> Any:
+def _network(config: ModelConfig, channels: int) -> Any:
     from torch import nn
 
     if not config:

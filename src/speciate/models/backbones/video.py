@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from speciate import foreign_files
 from speciate.models.backbones import hf_transformers
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units
+from speciate.models.backbones.contract import BackboneSettings, Item, ModelConfig, States, refuse_medium, refuse_units
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class VideoBackbone:
     unit: str | None = None
 
     def __init__(
-        self, base_model: str, config: dict[str, Any], preprocessing: Preprocessing, module: torch.nn.Module
+        self, base_model: str, config: ModelConfig, preprocessing: Preprocessing, module: torch.nn.Module
     ) -> None:
         """`config`: of transformers' VideoMAE."""
         self.base_model, self.module = base_model, module
@@ -82,7 +82,7 @@ class VideoBackbone:
         mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
         return States(sequence, mask, sequence.mean(1))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "modality": self.modality, "config": self._config,
             "preprocessing": self._preprocessing._asdict(),

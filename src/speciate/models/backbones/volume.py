@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import Volume, is_volume, resample
-from speciate.models.backbones.contract import Item, States, refuse_medium, refuse_units, seeded
+from speciate.models.backbones.contract import BackboneSettings, Item, States, refuse_medium, refuse_units, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ class VolumeBackbone:
         pooled = torch.cat([sequence[..., :half].mean(1), sequence[..., half:].amax(1)], 1)
         return States(sequence, mask, pooled, (depth, height, width))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model, "architecture": self._architecture, "modality": self.modality,
             "preprocessing": self._preprocessing._asdict(),

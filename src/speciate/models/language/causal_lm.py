@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import model_folder, packaged
+from speciate.models.backbones.contract import ModelConfig
 from speciate.models.language.chat_templates import CHATML
 from speciate.models.language.gguf import convert_gguf
 
@@ -39,7 +40,7 @@ def is_causal_lm(folder: Path) -> bool:
     return is_named(config(folder), _CAUSAL)
 
 
-def config(folder: Path) -> dict[str, Any]:
+def config(folder: Path) -> ModelConfig:
     """Its config.json; empty if there is none that can be read."""
     try:
         found = foreign_files.read_json(folder / "config.json")
@@ -130,7 +131,13 @@ def load_complete(auto_class: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
-def load_pretrained(auto_class: Any, folder: Path, why: str = "", **options: Any) -> tuple[Any, dict[str, Any]]:
+LoadingInfo = dict[str, Any]
+"""transformers' `output_loading_info`: missing, unexpected and mismatched keys."""
+ForwardArguments = dict[str, Any]
+"""Keyword arguments of a network's `forward`: tensors, and flags of its class."""
+
+
+def load_pretrained(auto_class: Any, folder: Path, why: str = "", **options: Any) -> tuple[Any, LoadingInfo]:
     """A model of one of transformers' auto classes with its loading info, from safetensors in the folder, without a
     network and without code of the folder. Raises INVALID, with `why` before the name of the library's error."""
     from transformers.utils import logging
@@ -186,8 +193,8 @@ def _has_learned_positions(backbone: Any) -> bool:
 
 
 def _add_positions(
-    backbone: Any, given: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    backbone: Any, given: tuple[Any, ...], named: ForwardArguments
+) -> tuple[tuple[Any, ...], ForwardArguments]:
     mask = named.get("attention_mask")
     unnumbered = named.get("position_ids") is None and named.get("past_key_values") is None
     if unnumbered and mask is not None and mask.dim() == 2:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.messages import ASSISTANT, IMAGE_MARK, USER, Conversation, Message, with_system
 from speciate.models import model_folder
-from speciate.models.language.causal_lm import config, is_named, load_complete, unreadable
+from speciate.models.language.causal_lm import ForwardArguments, config, is_named, load_complete, unreadable
 from speciate.models.language.chat_templates import IGNORED, TokenizedExample, turn_span
 from speciate.models.language.text_generation import GeneratedText, Sampling, generate_batch, prompt_seed
 
@@ -211,7 +211,7 @@ def tokenize_example(
     return ImageExample(TokenizedExample(ids, labels), kinds, text, prompt.images)
 
 
-def collate(processor: Any, examples: Sequence[ImageExample]) -> dict[str, Any]:
+def collate(processor: Any, examples: Sequence[ImageExample]) -> ForwardArguments:
     """Tensors as the model takes them, padded on the right: (B, T) of tokens and labels, and the pixels in whatever
     shape this processor gives them."""
     import torch
@@ -234,7 +234,7 @@ def collate(processor: Any, examples: Sequence[ImageExample]) -> dict[str, Any]:
 
 def encode(
     processor: Any, texts: Sequence[str], images: Sequence[Sequence[ImageArray]], *, begins: bool = True
-) -> dict[str, Any]:
+) -> ForwardArguments:
     """The processor's tensors of texts with their images, padded on the left.
 
     `begins`: each text begins a conversation, so a tokenizer with a beginning token adds it unless the template did, as

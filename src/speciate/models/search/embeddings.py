@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 from zipfile import BadZipFile
 
 import numpy as np
@@ -112,7 +112,16 @@ def _save_vectors(target: Path, wanted: Sequence[str], vectors: Vectors, encoder
     temporary.replace(target)
 
 
-def embed_query(payload: dict[str, Any]) -> dict[str, Any]:
+class QueryText(TypedDict):
+    text: str
+
+
+class QueryVector(TypedDict):
+    encoder: str
+    vector: list[float]
+
+
+def embed_query(payload: QueryText) -> QueryVector:
     """A service of the pool: the vector of `payload["text"]`, and the encoder that made it."""
     encoder = _encoder()
     ((_, vectors),) = encoder.embed([str(payload["text"])[:_LONGEST]])

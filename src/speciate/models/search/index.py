@@ -104,7 +104,8 @@ class _SourceFact(NamedTuple):
     """Its repository, or its ref if it has none."""
     source: str
     origin: str
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
+    """Of an `Entry`, those that the source knows."""
 
 
 def _current_facts(listings: Iterable[SourceListing], sizes: Mapping[str, int] | None) -> Iterator[_SourceFact]:
@@ -143,9 +144,13 @@ def _source_of(origin: str, known: Sequence[str]) -> str:
     return next((name for name in known if word in (name, _PACKAGES.get(name))), "hub" if "hub" in known else known[0])
 
 
+IndexRow = dict[str, Any]
+"""A row of the index: field of SCHEMA -> value."""
+
+
 class _Row:
     def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
+        self.fields: IndexRow = {}
         self._origins: dict[str, str] = {}
         self._sources: dict[str, None] = {}
 
@@ -160,7 +165,7 @@ class _Row:
                 self.fields[name], self._origins[name] = value, origin
         self._sources[source] = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> IndexRow:
         return {**self.fields, "sources": list(self._sources), "origins": sorted(self._origins.items())}
 
 

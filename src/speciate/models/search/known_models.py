@@ -19,6 +19,7 @@ from speciate.models import licenses, packaged, providers, registry
 from speciate.models.model_card import ModelCard
 from speciate.models.search import embeddings, index, sources
 from speciate.models.search.embeddings import QueryVectors
+from speciate.models.search.index import IndexRow
 from speciate.models.search.ranking import ModelIndex, SearchResult, Sort
 from speciate.models.search.refresh import newest
 from speciate.models.search.search_query import Query
@@ -136,7 +137,7 @@ def search(
     )  # fmt: skip
 
 
-def find_row(workspace: Workspace, ref: ModelRef) -> dict[str, Any] | None:
+def find_row(workspace: Workspace, ref: ModelRef) -> IndexRow | None:
     """The index row of a model whose weights are elsewhere; None for another ref, or for a hub's model that the index
     does not know. Raises NOT_FOUND with near names for an unknown model of a package."""
     if ref.source not in ("hf", "timm", "torchvision"):

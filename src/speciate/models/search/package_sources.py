@@ -28,7 +28,7 @@ def source_files(package: str, below: str) -> list[Path]:
     return sorted(Path(str(file.locate())) for file in found if file.suffix == ".py" and str(file).startswith(below))
 
 
-def literal_calls(path: Path, function: str) -> Iterator[dict[str, Any]]:
+def literal_calls(path: Path, function: str) -> Iterator[Mapping[str, Any]]:
     """The keyword arguments of each call of `function` in a file, as far as they are literals or constants of it."""
     try:
         tree = ast.parse(path.read_text("utf-8"))
@@ -296,7 +296,7 @@ class Mteb(PackageSource):
                     yield entry
 
 
-def _mteb_entry(meta: dict[str, Any]) -> Entry | None:
+def _mteb_entry(meta: Mapping[str, Any]) -> Entry | None:
     name = meta.get("name")
     if not isinstance(name, str) or not _HUB.fullmatch(name):
         return None

@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from speciate.errors import unknown
 from speciate.models.search import embeddings
+from speciate.models.search.index import IndexRow
 from speciate.models.search.model_families import families
 from speciate.models.search.search_query import AtLeast, Catalogue, Query, constraints
 
@@ -55,7 +56,7 @@ class Dropped(NamedTuple):
 
 
 class Hit(NamedTuple):
-    row: dict[str, Any]
+    row: IndexRow
     score_parts: dict[str, float]
     children: int = 0
     """Further models of its family that pass every constraint."""
@@ -146,7 +147,7 @@ class ModelIndex:
             self._count,
         )
 
-    def row(self, ref: str) -> dict[str, Any] | None:
+    def row(self, ref: str) -> IndexRow | None:
         """The row of one model, by its ref or as `hf:org/name`; None for an unknown one."""
         place = self._places.get(ref)
         if place is None and ref.startswith("hf:"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,7 +53,16 @@ def plan(spec: RefreshSpec, workspace: Workspace) -> Plan[RefreshPayload]:
     )
 
 
-def run(run: Run) -> dict[str, Any]:
+class RefreshResult(TypedDict):
+    models: int
+    asked: list[str]
+    """Sources."""
+    missed: dict[str, str]
+    """Source -> why."""
+    embedded: NotRequired[int]
+
+
+def run(run: Run) -> RefreshResult:
     payload = run.read_payload(RefreshPayload)
     before = index.read(newest(run.folders))
     sizes, date = index.known_sizes(before), time.strftime("%Y-%m-%d", time.gmtime())
@@ -76,8 +85,10 @@ def run(run: Run) -> dict[str, Any]:
     listed = sorted(each.source for each in listings)
     made = index.merge(listings, sizes, before)
     index.write(made, run.folder.outputs / index.SHIPPED.name)
-    result = {"models": made.num_rows, "asked": listed, "missed": missed}
-    return result | ({"embedded": _embed(run, made)} if payload.vectors else {})
+    result: RefreshResult = {"models": made.num_rows, "asked": listed, "missed": missed}
+    if payload.vectors:
+        result["embedded"] = _embed(run, made)
+    return result
 
 
 def _embed(run: Run, table: pa.Table) -> int:
@@ -107,19 +118,20 @@ def newest(folders: Folders) -> Path:
     return refreshed if refreshed.is_file() else index.SHIPPED
 
 
-class RefreshedTable(BaseModel):
+class RefreshedTable(NamedTuple):
     table: Path
-    result: dict[str, Any]
+    result: RefreshResult
     root: Path
 
 
 def collect(folder: RunFolder) -> RefreshedTable:
     table = folder.outputs / index.SHIPPED.name
     assert pc.count(index.read(table)["ref"]).as_py()
-    return RefreshedTable(table=table, result=folder.result() or {}, root=Path(folder.spec()["workspace"]))
+    result = cast(RefreshResult, folder.result() or {})
+    return RefreshedTable(table=table, result=result, root=Path(folder.spec()["workspace"]))
 
 
-def commit(tx: Transaction, job: Job, made: RefreshedTable) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, made: RefreshedTable) -> RefreshResult:
     target = Folders(made.root).cache / "models" / index.SHIPPED.name
     target.parent.mkdir(parents=True, exist_ok=True)
     write_durably(target, made.table.read_bytes())

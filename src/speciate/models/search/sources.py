@@ -7,7 +7,7 @@ unknown fields are None, so an unknown licence is no licence, and an unknown siz
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from importlib.metadata import entry_points
@@ -204,7 +204,7 @@ def _entry(model: Any) -> Entry:
     )
 
 
-def _figures(card: dict[str, Any]) -> Iterator[Figure]:
+def _figures(card: Mapping[str, Any]) -> Iterator[Figure]:
     for result in (card.get("eval_results") or ())[:_FIGURES]:
         try:
             yield Figure(
@@ -214,7 +214,7 @@ def _figures(card: dict[str, Any]) -> Iterator[Figure]:
             continue
 
 
-def _base(field: Any, card: dict[str, Any], tags: list[str]) -> tuple[str | None, Relation | None]:
+def _base(field: Any, card: Mapping[str, Any], tags: list[str]) -> tuple[str | None, Relation | None]:
     """The base model and the relation to it. The hub has both in a field of its own, and again in tags such as
     `base_model:quantized:org/name`; a card may name the base alone. Of several, as in a merge, the first counts."""
     bases = field if isinstance(field, dict) else {"models": field}

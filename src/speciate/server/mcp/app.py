@@ -48,7 +48,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
 from speciate.server.mcp import library
-from speciate.server.mcp.arguments import Schema, input_schema, output_schema, parse
+from speciate.server.mcp.arguments import Schema, ToolArguments, input_schema, output_schema, parse
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
@@ -82,7 +82,7 @@ models count: a dearer one must earn its place.
 _log = logging.getLogger(__name__)
 
 
-CallTool = Callable[[str, dict[str, Any], Context[Any, Any]], Awaitable[CallToolResult]]
+CallTool = Callable[[str, ToolArguments, Context[Any, Any]], Awaitable[CallToolResult]]
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class _ToolServer(MCPServer[Caller]):
         return [*self._offered.values(), *await super().list_tools()]
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Caller, Any] | None = None
+        self, name: str, arguments: ToolArguments, context: Context[Caller, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         if name not in self._offered and name in {tool.name for tool in await super().list_tools()}:
-            return await super().call_tool(name, arguments, context)
+            return await super().call_tool(name, dict(arguments), context)
         assert context is not None, "tools are called in requests"
         return await self._call(name, arguments, context)
 
@@ -161,7 +161,7 @@ class Server:
         self._updates = Updates()
         app.workspace.database.listen(self._updates.notice)
         self.tasks = Tasks([JobTasks(app.engine)])
-        self.http_options: dict[str, Any] = {}
+        self.http_options: Mapping[str, Any] = {}
         self.mcp = self._mcp_server()
         library.serve_subscribe(self.mcp, self._updates)
         for declaration in declarations(speciate.tools, "__tool__"):
@@ -194,9 +194,7 @@ class Server:
             result.content.append(text(clean_text(self._untold.pop())))
         return result
 
-    def _called(
-        self, tool: str, arguments: Mapping[str, Any], caller: Caller, progress: Progress | None
-    ) -> CallToolResult:
+    def _called(self, tool: str, arguments: ToolArguments, caller: Caller, progress: Progress | None) -> CallToolResult:
         try:
             ready = self._find(tool)
             self.calls.count(tool, arguments)
@@ -243,7 +241,7 @@ class Server:
         server.completion()(self._complete)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         return server
 
-    async def _call_in_thread(self, tool: str, arguments: dict[str, Any], context: Context[Any, Any]) -> CallToolResult:
+    async def _call_in_thread(self, tool: str, arguments: ToolArguments, context: Context[Any, Any]) -> CallToolResult:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(THREADS)
         call = partial(self.call, tool, arguments, library.caller_of(context), partial(_report, context))

@@ -17,6 +17,11 @@ from speciate.errors import Code, SpeciateError, closest
 from speciate.finite import is_finite
 
 Schema = dict[str, Any]
+"""A JSON schema, draft 2020-12."""
+ToolArguments = Mapping[str, Any]
+"""Arguments of a tool as a client sent them, not validated."""
+ParsedArguments = dict[str, Any]
+"""Arguments by the types of the tool's function, validated, with defaults."""
 
 _SHOWN = 4
 """So many mistakes of one call are spelled out."""
@@ -42,7 +47,7 @@ def output_schema(annotation: Any) -> Schema:
     return schema if schema.get("type") == "object" else {"type": "object", **schema}
 
 
-def parse(tool: str, model: type[BaseModel], schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+def parse(tool: str, model: type[BaseModel], schema: Schema, given: ToolArguments) -> ParsedArguments:
     """The call's arguments with their defaults, validated; `schema` is the model's `input_schema`.
 
     Raises SpeciateError INVALID that names the mistakes, what is valid, and the call to make.
@@ -61,7 +66,7 @@ def parse(tool: str, model: type[BaseModel], schema: Schema, given: Mapping[str,
     return {name: getattr(arguments, name) for name in model.model_fields}
 
 
-def _unquoted(given: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+def _unquoted(given: ToolArguments, schema: Schema) -> ToolArguments:
     """Lists and objects that a client sent as JSON text, taken for what they are."""
     return {name: _unquote(value, schema["properties"].get(name, {})) for name, value in given.items()}
 

@@ -42,7 +42,7 @@ class TaskParams(RequestParams):
 
 
 class UpdateParams(TaskParams):
-    input_responses: dict[str, Any] = Field(default_factory=dict)
+    input_responses: Mapping[str, Any] = Field(default_factory=dict)
 
 
 Task = dict[str, Any]
@@ -190,7 +190,7 @@ def _speaks(ctx: ServerRequestContext[Any, Any]) -> bool:
     return TASKS in (declared or {}) and ctx.protocol_version in MODERN_VERSIONS
 
 
-def _dump(result: CallToolResult) -> dict[str, Any]:
+def _dump(result: CallToolResult) -> Mapping[str, object]:
     return result.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 

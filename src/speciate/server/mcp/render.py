@@ -26,10 +26,14 @@ _LONGEST_ERROR = 4_000
 _LONGEST_FOREIGN = 1_000
 
 
-def document(result: Any) -> dict[str, Any]:
+ToolDocument = dict[str, Any]
+"""A tool's result as JSON, by the tool's output schema."""
+
+
+def document(result: Any) -> ToolDocument:
     """A result, a model or a NamedTuple, as the JSON document that clients see: without fields that are None."""
     characters = result.untrusted_characters if isinstance(result, Result) else Result.untrusted_characters
-    shown: dict[str, Any] = clean(_to_json(result), characters)
+    shown: ToolDocument = clean(_to_json(result), characters)
     return shown
 
 
@@ -63,7 +67,7 @@ def render_error(tool: str, error: SpeciateError) -> CallToolResult:
     message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
     if len(message) > _LONGEST_ERROR:
         message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
-    meta: dict[str, Any] = {
+    meta: dict[str, object] = {
         "code": error.code,
         "message": clean_text(error.message),
         "recovery": clean_text(error.recovery),

@@ -56,9 +56,8 @@ class Classification(DirectSupervision, BaseModel):
         return lambda example: prediction
 
     def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
-        """Positions in `labels`, (N,). A label that training has not seen becomes -1."""
-        place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place.get(target, -1) for target in targets], dtype=np.int64)
+        """Positions in `labels`, (N,)."""
+        return label_positions(self.labels, targets)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """Temperature scaling: no answer changes by it."""
@@ -111,6 +110,12 @@ def is_empty(cell: Any) -> bool:
 
 
 TEMPERATURES = np.geomspace(0.02, 20, 61)
+
+
+def label_positions(labels: Sequence[str], targets: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Where each target stands in `labels`, (N,). A label that training has not seen becomes -1."""
+    place = {label: i for i, label in enumerate(labels)}
+    return np.array([place.get(target, -1) for target in targets], dtype=np.int64)
 
 
 def softmax(scores: Scores, temperature: float = 1.0) -> Scores:

@@ -18,7 +18,14 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.robotics.episode import EPISODE, Episode
 from speciate.models.estimators import UnitRows
 from speciate.tasks.representations import Scaling
-from speciate.tasks.task import Arrays, Prediction, TaskExample, TaskTerms, UnsuitableRepresentation
+from speciate.tasks.task import (
+    Arrays,
+    Prediction,
+    RepresentationSettings,
+    TaskExample,
+    TaskTerms,
+    UnsuitableRepresentation,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +55,7 @@ class Control(BaseModel):
         media: Episode = example.media
         if not media["action"].size:
             return None
-        target: dict[str, Any] = {ACTIONS: media["action"].astype(np.float64).tolist()}
+        target: dict[str, object] = {ACTIONS: media["action"].astype(np.float64).tolist()}
         environment, seed = example.columns.get(ENVIRONMENT), example.columns.get(SEED)
         if isinstance(environment, str) and isinstance(seed, int | float) and not example.columns.get(START):
             target |= {ENVIRONMENT: environment, SEED: int(seed)}
@@ -175,14 +182,14 @@ class StepStates:
         counts = np.array([len(example.media["times"]) for example in examples], np.int64)
         return UnitRows(with_products(rows) if self._products else rows, counts)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "step states", "products": self._products}
 
     def arrays(self) -> Arrays:
         return self._scaling.arrays()
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> StepStates:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> StepStates:
         return cls(Scaling(**arrays), settings["products"])
 
 

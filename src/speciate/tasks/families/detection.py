@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -99,11 +99,11 @@ class Detection(DirectSupervision, BaseModel):
     def placed(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
         return [_in_pixels(made, example) for made, example in zip(predictions, examples, strict=True)]
 
-    def _boxes(self, maps: Maps) -> list[dict[str, Any]]:
+    def _boxes(self, maps: Maps) -> list[DetectedObject]:
         heat, (wide, high, right, down) = maps[:-4], maps[-4:]
         heat = np.where(heat >= _highest_around(heat), heat, 0.0)
         best = np.argsort(-heat, axis=None, kind="stable")[:_MOST]
-        found = []
+        found: list[DetectedObject] = []
         for label, y, x in zip(*np.unravel_index(best, heat.shape), strict=True):
             if heat[label, y, x] < _LEAST_SCORE:
                 break
@@ -165,7 +165,23 @@ class Detection(DirectSupervision, BaseModel):
         return list(torch.cat([torch.sigmoid(maps[:, :-4]), sizes, maps[:, -2:]], 1).cpu().numpy())
 
 
-def _object(each: Any) -> dict[str, Any]:
+class LabelledObject(TypedDict):
+    """`box`: [x, y, width, height] in pixels."""
+
+    label: str
+    box: list[float]
+    crowd: NotRequired[bool]
+
+
+class DetectedObject(TypedDict):
+    """`box`: [x, y, width, height] as shares of the image."""
+
+    label: str
+    score: float
+    box: list[float]
+
+
+def _object(each: Any) -> LabelledObject:
     if not isinstance(each, dict) or each.get("category") is None:
         raise ValueError(f"{each!r:.60} is no object with a category")
     box = each.get("bbox")
@@ -175,8 +191,10 @@ def _object(each: Any) -> dict[str, Any]:
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[2:]) <= 0:
         raise ValueError(f"bbox {box!r:.60} is not [x, y, width, height] with a width and a height above 0")
-    made = {"label": str(each["category"]), "box": numbers}
-    return made | ({"crowd": True} if each.get("iscrowd") else {})
+    made: LabelledObject = {"label": str(each["category"]), "box": numbers}
+    if each.get("iscrowd"):
+        made["crowd"] = True
+    return made
 
 
 def _centred(box: Sequence[float], size: Sequence[float]) -> list[float]:

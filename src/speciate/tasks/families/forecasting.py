@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.task import Arrays, Prediction, TaskExample, TaskTerms
+from speciate.tasks.task import Arrays, Prediction, RepresentationSettings, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -230,12 +230,12 @@ class Lags:
         flat: npt.NDArray[np.float64] = ((both - standing.level[:, None]) / standing.spread[:, None]).ravel()
         return flat
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "lags", "channels": self._channels, "steps": self._steps, "horizon": self._horizon}
 
     def arrays(self) -> Arrays:
         return {}
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> Lags:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Lags:
         return cls(settings["channels"], settings["steps"], settings["horizon"])

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.modalities.messages import USER, Conversation, Message, conversation, format_messages, split_last_answer
-from speciate.modalities.multimodal import PartName, present_parts
+from speciate.modalities.multimodal import PartName, Parts, present_parts
 from speciate.models.language.vision_language import ImagePrompt, shrink
 from speciate.tasks.task import DirectSupervision, Prediction, TaskExample, TaskTerms
 
@@ -113,7 +113,7 @@ def parts_of(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(sorted(name for name in named if name.rpartition(".")[2] in PROMPT_PARTS))
 
 
-def split_answer(media: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+def split_answer(media: Mapping[str, Any]) -> tuple[Parts, str] | None:
     """Of a row whose one text is a conversation that ends in the assistant's turn: the row without that turn, and it.
     ValueError for a text that is meant to be a conversation and is none."""
     texts = [part for part, _ in present_parts(media) if part.modality == "text"]

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.families.classification import TEMPERATURES, as_label, sigmoid
+from speciate.tasks.families.classification import TEMPERATURES, as_label, label_positions, sigmoid
 from speciate.tasks.task import DirectSupervision, Prediction, Scores, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -67,9 +67,8 @@ class Ordinal(DirectSupervision, BaseModel):
         return lambda example: prediction
 
     def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.int64]:
-        """Ranks, (N,). A label that training has not seen becomes -1."""
-        place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place.get(target, -1) for target in targets], dtype=np.int64)
+        """Ranks, (N,)."""
+        return label_positions(self.labels, targets)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
         """The temperature with the least log loss. No answer changes by it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from speciate.modalities.segmentation_masks import (
     to_runs,
 )
 from speciate.models.estimators import UnitRows
-from speciate.tasks.task import Arrays, DirectSupervision, Prediction, TaskExample, TaskTerms
+from speciate.tasks.task import Arrays, DirectSupervision, Prediction, RepresentationSettings, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -217,7 +217,7 @@ def _outlines(cell: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def _volume_target(size: Sequence[int], spacing: npt.NDArray[Any], cell: Any) -> dict[str, Any]:
+def _volume_target(size: Sequence[int], spacing: npt.NDArray[Any], cell: Any) -> LabelMap:
     """ValueError where the mask is of another size."""
     pixels, labels = mask_of(cell)
     if pixels.shape != tuple(size):
@@ -225,10 +225,24 @@ def _volume_target(size: Sequence[int], spacing: npt.NDArray[Any], cell: Any) ->
     shrunk = min(1.0, _MOST_OF_TARGET[3] / max(size))
     small = resize_labels(pixels, [max(1, round(side * shrunk)) for side in size])
     apart = np.asarray(spacing, np.float64) * size / small.shape
-    return _label_map(small, labels) | {"spacing": [round(float(side), 6) for side in apart]}
+    found = _label_map(small, labels)
+    found["spacing"] = [round(float(side), 6) for side in apart]
+    return found
 
 
-def _label_map(pixels: Labels, labels: Sequence[str]) -> dict[str, Any]:
+class LabelMap(TypedDict):
+    """A mask as JSON."""
+
+    labels: list[str]
+    """Of the codes from 1 on."""
+    size: list[int]
+    rle: Any
+    """Of `to_runs`."""
+    spacing: NotRequired[list[float]]
+    """Millimetres between voxels."""
+
+
+def _label_map(pixels: Labels, labels: Sequence[str]) -> LabelMap:
     return {"labels": list(labels), "size": list(pixels.shape), "rle": to_runs(pixels)}
 
 
@@ -269,7 +283,7 @@ def _polygon(ring: Any) -> npt.NDArray[np.float64]:
     return points
 
 
-def _mask_from_runs(outline: dict[str, Any]) -> Mask:
+def _mask_from_runs(outline: Mapping[str, Any]) -> Mask:
     """COCO's run lengths: column by column, outside first."""
     try:
         height, width = (int(side) for side in outline["size"])
@@ -326,14 +340,14 @@ class VoxelFeatures:
         rows = np.concatenate([_voxel_rows(example.media, self._side) for example in examples])
         return UnitRows(rows, np.full(len(examples), self._side**3, np.int64))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "voxel features", "side": self._side}
 
     def arrays(self) -> Arrays:
         return {}
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> VoxelFeatures:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> VoxelFeatures:
         return cls(settings["side"])
 
 

@@ -16,7 +16,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.modalities.biology.protein import sequence_of
 from speciate.models.estimators import UnitRows
 from speciate.tasks.families.classification import fit_temperature, softmax
-from speciate.tasks.task import Arrays, DirectSupervision, Prediction, TaskExample, TaskTerms
+from speciate.tasks.task import Arrays, DirectSupervision, Prediction, RepresentationSettings, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
     import torch
@@ -176,14 +176,14 @@ class UnitFeatures:
             return _residues([sequence_of(example.media) for example in examples])
         return _words([example.media.split() for example in examples])
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> RepresentationSettings:
         return {"kind": "unit features", "modality": self._modality}
 
     def arrays(self) -> Arrays:
         return {}
 
     @classmethod
-    def rebuild(cls, settings: dict[str, Any], arrays: Arrays) -> UnitFeatures:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> UnitFeatures:
         return cls(settings["modality"])
 
 

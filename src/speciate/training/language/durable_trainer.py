@@ -26,7 +26,7 @@ from speciate.training.networks.data_parallel import seed_of
 from speciate.training.networks.durable_training import TrainingPlace, training_place
 from speciate.training.networks.random_state import RandomStates
 from speciate.training.networks.stopping import Diverged, LossWatch, StopRequest
-from speciate.training.networks.training_checkpoints import Tensors, TrainingState
+from speciate.training.networks.training_checkpoints import CheckpointFacts, Tensors, TrainingState
 from speciate.training.networks.training_log import MetricsLog
 from speciate.training.networks.training_loop import Evaluation, Step
 from speciate.training.resource_usage import retried_smaller, usage_now
@@ -104,11 +104,11 @@ class DurableTrainer:
         generation keep that in memory meanwhile. Whoever asks to stop waits until it may."""
         return self._generation_steps is None or self._step % self._generation_steps == 0
 
-    def more_state(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
+    def more_state(self) -> tuple[CheckpointFacts, dict[str, Tensors]]:
         """JSON, and groups of tensors whose names are not `weights`, `optimizer` or `best`."""
         return {}, {}
 
-    def restore_more(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None: ...
+    def restore_more(self, facts: CheckpointFacts, tensors: Mapping[str, Tensors]) -> None: ...
 
     # A run
 
@@ -308,7 +308,7 @@ class DurableTrainer:
         return Learning(self.model, self.optimizer, self.lr_scheduler)
 
     @property
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> CheckpointFacts:
         return trainer_checkpoint.checkpoint_identity(type(self), self._session.identity)
 
     def _save(self, ended: str | None = None) -> None:
@@ -401,7 +401,7 @@ class TrainerLog:
         if self._metrics.lines:
             training_log.draw_curves(self._path, self._chart)
 
-    def _write(self, state: Any) -> dict[str, Any]:
+    def _write(self, state: Any) -> training_log.MetricsLine:
         assert self._last is not None, "a step was seen"
         more = {name: sum(values) / len(values) for name, values in self._more.items() if values}
         held = None if self._held is None else Evaluation(self._last.number, *self._held, [], False)

@@ -74,7 +74,11 @@ def lora_config(parameters: LanguageParameters, task: str = "CAUSAL_LM", **more:
     )  # fmt: skip
 
 
-def trainer_arguments(context: TrainingContext, parameters: LanguageParameters, usual_rate: float) -> dict[str, Any]:
+TrainerArguments = dict[str, Any]
+"""Arguments of a configuration of trl or transformers; each class has its own and checks them."""
+
+
+def trainer_arguments(context: TrainingContext, parameters: LanguageParameters, usual_rate: float) -> TrainerArguments:
     """What every configuration of trl is given. `usual_rate`: of the method, where every weight learns.
 
     trl's own defaults recompute activations and compute in bfloat16 whatever the device.

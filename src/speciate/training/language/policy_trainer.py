@@ -28,7 +28,7 @@ from speciate.training.language.reward_hacking import (
 )
 from speciate.training.language.trainer_checkpoint import Best
 from speciate.training.language_hyperparameters import ReinforcementParameters
-from speciate.training.networks.training_checkpoints import Tensors, check_names
+from speciate.training.networks.training_checkpoints import CheckpointFacts, Tensors, check_names
 from speciate.training.rewards import reward_functions
 from speciate.training.rewards.reward_functions import RewardFunctions
 from speciate.training.rewards.tool_environment import EnvironmentHost
@@ -75,7 +75,7 @@ class _PolicyTrainer(DurableTrainer):
         self.evaluations = Evaluations([each.group or each.id for each in judged], given.keep_by)
         self.stopped: str | None = None
         """Why a limit ended it."""
-        self._good: tuple[int, dict[str, Any]] | None = None
+        self._good: tuple[int, Tensors] | None = None
         self._ended_at = 0
         self._row: dict[str, float] = {}
 
@@ -215,7 +215,7 @@ class _PolicyTrainer(DurableTrainer):
 
     # State
 
-    def more_state(self) -> tuple[dict[str, Any], dict[str, Tensors]]:
+    def more_state(self) -> tuple[CheckpointFacts, dict[str, Tensors]]:
         facts = {
             "seen": [[or_none(value) for value in each] for each in self.seen],
             **self.evaluations.state(),
@@ -225,7 +225,7 @@ class _PolicyTrainer(DurableTrainer):
         }
         return facts, {"good": self._good[1] if self._good else {}}
 
-    def restore_more(self, facts: dict[str, Any], tensors: Mapping[str, Tensors]) -> None:
+    def restore_more(self, facts: CheckpointFacts, tensors: Mapping[str, Tensors]) -> None:
         self.seen = [StepStatistics(int(each[0]), *map(or_nan, each[1:])) for each in facts["seen"]]
         self.evaluations.restore(facts, self._best.step if self._best else None)
         self.stopped = facts["stopped"]
@@ -293,8 +293,10 @@ def answer_in_environments(
     return found
 
 
-def _answer_with_tools(trainer: Any, rows: list[dict[str, Any]], host: EnvironmentHost, most: int) -> GreedyAnswers:
-    """An environment for each row, with its tools where trl looks for them."""
+def _answer_with_tools(
+    trainer: Any, rows: Sequence[Mapping[str, Any]], host: EnvironmentHost, most: int
+) -> GreedyAnswers:
+    """An environment for each of `question_rows`, with its tools where trl looks for them."""
     pool = trainer._environment_pool[None]
     pool += [host.kind() for _ in range(len(rows) - len(pool))]
     trainer.environments = pool[: len(rows)]

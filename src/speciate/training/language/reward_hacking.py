@@ -11,7 +11,7 @@ their difference, paired by example, must be below a chance that all pairs of ev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -347,14 +347,14 @@ class Evaluations:
         first, second = known if self._keep_by == "metric" and judged else reversed(known)
         return first, second
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Mapping[str, object]:
         """As JSON, which has no number for NaN."""
         return {
             "held": [[or_none(value) for value in each] for each in self.held],
             "scores": {str(step): [or_none(value) for value in each] for step, each in self.scores.items()},
         }
 
-    def restore(self, state: dict[str, Any], kept: int | None) -> None:
+    def restore(self, state: Mapping[str, Any], kept: int | None) -> None:
         """`kept`: the step of the best one. Evaluations of older checkpoints, which were not compared by example, have
         no p-values: those stay unknown."""
         self.held = [HeldOutEvaluation(int(each[0]), *map(or_nan, each[1:])) for each in state["held"]]

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from speciate.errors import Code, SpeciateError
 from speciate.training.networks import optimizer
-from speciate.training.networks.training_checkpoints import Tensors, TrainingState, check_names
+from speciate.training.networks.training_checkpoints import CheckpointFacts, Tensors, TrainingState, check_names
 from speciate.training.old_option_names import with_new_names
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Progress(NamedTuple):
 
 
 def checkpoint_state(
-    identity: Mapping[str, Any], progress: Progress, learning: Learning, more: dict[str, Any],
+    identity: Mapping[str, Any], progress: Progress, learning: Learning, more: CheckpointFacts,
     groups: Mapping[str, Tensors],
 ) -> TrainingState:  # fmt: skip
     """`more` and `groups`: what a trainer has beside this, as JSON and as tensors."""
@@ -93,7 +93,7 @@ def checkpoint_state(
     return TrainingState(facts, tensors)
 
 
-def checkpoint_identity(trainer: type[Any], said: Mapping[str, Any]) -> dict[str, Any]:
+def checkpoint_identity(trainer: type[Any], said: Mapping[str, Any]) -> CheckpointFacts:
     """What must be the same for a checkpoint to fit. `said`: of the training, beside its trainer."""
     return {"format": _FORMAT, "trainer": trainer.__name__, "identity": _as_json(dict(said))}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.image import IMAGE
 from speciate.modalities.messages import format_readable
 from speciate.models.language import example_checks, vision_language
+from speciate.models.language.causal_lm import ForwardArguments
 from speciate.models.language.vision_language import ImageExample, ImagePrompt
 from speciate.tasks.families.generation import look, parts_of
 from speciate.tasks.vision_language_predictor import ImageSettings, saved_image_settings
@@ -95,7 +96,7 @@ class ImageCollator:
     def __init__(self, processor: Any, found: Sequence[ImageExample]) -> None:
         self._processor, self._found = processor, found
 
-    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Mapping[str, int]]) -> ForwardArguments:
         return vision_language.collate(self._processor, [self._found[row["place"]] for row in rows])
 
 

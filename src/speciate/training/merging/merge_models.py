@@ -4,7 +4,7 @@ The base of a merge is the version, or the published weights, from which all of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from speciate.evaluation.contamination import learned_from
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import model_folder, registry
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, Recipe
 from speciate.models.model_folder import check_weights
 from speciate.models.registry import ModelVersion
 from speciate.refs import check_name, dataset_ref, model_ref
@@ -208,7 +208,7 @@ def _manifest(
 _WHY_NORMS = "the statistics of BatchNorm have no mean, and are counted anew on training examples"
 
 
-def _shared(versions: Sequence[ModelVersion]) -> dict[str, Any]:
+def _shared(versions: Sequence[ModelVersion]) -> Mapping[str, object]:
     """Of the merge's card: what all members have."""
     first = versions[0].card
     names = ("task", "modality", "inputs", "parts", "labels", "parameters")
@@ -218,10 +218,10 @@ def _shared(versions: Sequence[ModelVersion]) -> dict[str, Any]:
     }
 
 
-def _trained(version: ModelVersion) -> dict[str, Any] | None:
+def _trained(version: ModelVersion) -> Recipe | None:
     """The recipe of a training by which examples are read and judged; a merge keeps that of its first member."""
     recipe = version.card.recipe
-    found: dict[str, Any] = recipe if "spec" in recipe else recipe.get("merge", {}).get("trained", {})
+    found: Recipe = recipe if "spec" in recipe else recipe.get("merge", {}).get("trained", {})
     return found if "spec" in found else None
 
 

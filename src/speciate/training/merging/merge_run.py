@@ -9,9 +9,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import Code, SpeciateError
@@ -78,7 +78,7 @@ class _Validation(NamedTuple):
         return find_metric(self.metric).sign * found.value if math.isfinite(found.value) else -math.inf
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Mapping[str, object]:
     """Writes `outputs/model/`; returns card and report."""
     import torch
 
@@ -95,7 +95,8 @@ def run(run: Run) -> dict[str, Any]:
     maker = _Merger(run, payload, judge)
     chosen = maker.greedy(values) if payload.method == "greedy" else list(range(len(payload.members)))
     folder, found = maker.make(chosen, run.outputs / "model")
-    report = _report(payload, judge, values, chosen, found) | {"notes": maker.notes}
+    report = _report(payload, judge, values, chosen, found)
+    report["notes"] = maker.notes
     card = _card(payload, chosen, folder, judge, found, time.monotonic() - started)
     return {"card": card.model_dump(mode="json"), "report": report}
 
@@ -250,13 +251,31 @@ def _notes(payload: MergePayload, judge: _Validation | None) -> list[str]:
     return notes
 
 
+class MemberRow(TypedDict):
+    model: str
+    weight: float
+    merged: bool
+    validation: EstimateRow | None
+
+
+class MergeReport(TypedDict):
+    method: str
+    base_model: str | None
+    dataset: str | None
+    metric: str | None
+    validation: EstimateRow | None
+    members: list[MemberRow]
+    parameters: Mapping[str, Any]
+    notes: NotRequired[list[str]]
+
+
 def _report(
     payload: MergePayload,
     judge: _Validation | None,
     values: Sequence[Estimate | None],
     chosen: Sequence[int],
     found: Estimate | None,
-) -> dict[str, Any]:
+) -> MergeReport:
     measured = values or [None] * len(payload.members)
     return {
         "method": payload.method,
@@ -274,7 +293,14 @@ def _report(
     }
 
 
-def _estimate_row(found: Estimate | None) -> dict[str, Any] | None:
+class EstimateRow(TypedDict):
+    value: float | None
+    interval: list[float] | None
+    n: int
+    method: str
+
+
+def _estimate_row(found: Estimate | None) -> EstimateRow | None:
     if found is None:
         return None
     value, low, high = (each if math.isfinite(each) else None for each in (found.value, found.low, found.high))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.models.model_card import Recipe
 from speciate.training.hyperparameters import MOST_SEED
 
 MergeMethod = Literal["soup", "greedy", "slerp", "task_arithmetic", "ties", "dare"]
@@ -42,7 +43,7 @@ class MergeSpec(_Frozen):
     weights: tuple[float, ...] | None = None
     dataset: str | None = None
     """Whose validation split measures, and chooses in a greedy soup; default: the version that all learned from."""
-    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Member(_Frozen):
@@ -63,9 +64,9 @@ class MergePayload(_Frozen):
     """The nearest version that all members began with."""
     base_folder: str | None = None
     base_has_head: bool = False
-    card: dict[str, Any]
+    card: Mapping[str, Any]
     """What the version's card has of its members'."""
-    recipe: dict[str, Any]
+    recipe: Recipe
     """Of the first member's training: its task, terms and target."""
     manifest: Manifest | None = None
     """To measure on, and to count the statistics of BatchNorm anew."""

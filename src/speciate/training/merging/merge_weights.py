@@ -179,7 +179,11 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{WEIGHTS}"))
 
 
-def read_header(file: Path) -> tuple[dict[str, Any], bytes]:
+SafetensorsHeader = Mapping[str, Any]
+"""Name -> {dtype, shape, data_offsets}, and the file's metadata, as the format has them."""
+
+
+def read_header(file: Path) -> tuple[SafetensorsHeader, bytes]:
     """Parsed, and with its length in front as it stands in the file."""
     try:
         with foreign_files.open_file(file) as opened:
@@ -188,7 +192,7 @@ def read_header(file: Path) -> tuple[dict[str, Any], bytes]:
             if not 0 < size < _LONGEST_HEADER:
                 raise ValueError(f"its header would be {size} bytes long")
             text = opened.read(size)
-        parsed: dict[str, Any] = json.loads(text)
+        parsed: SafetensorsHeader = json.loads(text)
         for name, entry in parsed.items():
             if name != _METADATA:
                 _ = entry["dtype"], entry["shape"], entry["data_offsets"]

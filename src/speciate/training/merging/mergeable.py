@@ -95,9 +95,10 @@ def is_writer(folder: Path) -> bool:
     return "language" in _predictor(folder) or (not (folder / PREDICTOR).is_file() and is_causal_lm(folder))
 
 
-def _predictor(folder: Path) -> dict[str, Any]:
+def _predictor(folder: Path) -> Mapping[str, Any]:
+    """What predictor.json says; empty where it cannot be read."""
     try:
-        found: dict[str, Any] = foreign_files.read_json(folder / PREDICTOR)
+        found: Mapping[str, Any] = foreign_files.read_json(folder / PREDICTOR)
     except (OSError, ValueError):
         return {}
     return found

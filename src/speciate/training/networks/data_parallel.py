@@ -126,10 +126,14 @@ def seed_of(*key: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big")
 
 
+Order = Mapping[str, Any]
+"""A line of the leader: `{"build"}`, `{"step"}` or another order with its arguments, as JSON."""
+
+
 class Follower:
     """Takes the steps that it is order."""
 
-    def __init__(self, rank: int, size: int, device: str, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+    def __init__(self, rank: int, size: int, device: str, orders: queue.SimpleQueue[Order]) -> None:
         self.rank, self.size, self.device, self._orders = rank, size, device, orders
 
     def of(self, recipe: Recipe) -> Follower:
@@ -315,7 +319,7 @@ def _serve(rank: int, join: _Join, follow: Callable[[Follower], None], reading: 
     try:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader saves, and ends all
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(reading, orders), daemon=True).start()
         follow(Follower(rank, join.size, join(rank), orders))
     except SpeciateError:  # which the leader finds, too, and says better than by being killed
@@ -328,7 +332,7 @@ def _serve(rank: int, join: _Join, follow: Callable[[Follower], None], reading: 
         os._exit(code)
 
 
-def _listen(reading: int, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _listen(reading: int, orders: queue.SimpleQueue[Order]) -> None:
     with os.fdopen(reading, "rb") as pipe:
         for line in pipe:
             orders.put(json.loads(line))

@@ -7,7 +7,7 @@ everything, for as many epochs as the folds needed (their median)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -298,7 +298,7 @@ class _NetworkSearch:
             team=context.team.of(recipe),
         )
 
-    def _options(self, task_head: TaskHead) -> dict[str, Any]:
+    def _options(self, task_head: TaskHead) -> Mapping[str, bool]:
         """Of the preprocessing: taggers keep capital letters, for they mark names; forecasters keep a series' end."""
         if task_head.family == "forecasting":
             return {"ending": True}

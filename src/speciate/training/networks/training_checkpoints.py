@@ -33,10 +33,14 @@ _STATE, _TENSORS = "state.json", ".safetensors"
 Tensors = Mapping[str, "torch.Tensor"]
 
 
+CheckpointFacts = dict[str, Any]
+"""JSON beside the tensors of a checkpoint; each loop or trainer writes its own keys and reads them back."""
+
+
 class TrainingState(NamedTuple):
     """Everything that a training resumes from."""
 
-    facts: dict[str, Any]
+    facts: CheckpointFacts
     """JSON."""
     tensors: dict[str, Tensors]
     """Group -> name -> tensor."""

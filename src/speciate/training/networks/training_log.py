@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from speciate.training.networks.training_loop import Evaluation, Step
 from speciate.training.resource_usage import resident_mb
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 0.5
 _STEPS, _MANY = 10, 100
 """The first hundred lines come every ten steps at the latest: short trainings have curves, too."""
+
+
+MetricsLine = dict[str, Any]
+"""A line of `metrics.jsonl`: the keys above, and those that a method has beside them; values are numbers or None."""
+
+
+class CurvesRequest(TypedDict):
+    lines: Sequence[MetricsLine]
 
 
 class MetricsLog:
@@ -51,9 +59,9 @@ class MetricsLog:
 
     def write(
         self, step: Step, epoch: float, evaluation: Evaluation | None = None, more: Mapping[str, float] | None = None
-    ) -> dict[str, Any]:
+    ) -> MetricsLine:
         """The line that was written. `step`: the newest; `more`: what a method has beside these."""
-        line = {
+        line: MetricsLine = {
             "step": step.number,
             "epoch": round(epoch, 4),
             "loss": self._loss / self._steps if self._steps else step.loss,
@@ -81,7 +89,7 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[MetricsLine]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -128,12 +136,12 @@ def draw_curves(metrics: Path, path: Path) -> None:
     path.write_bytes(curve_image(read_metrics(metrics)))
 
 
-def serve_curves(payload: dict[str, Any]) -> dict[str, str]:
+def serve_curves(payload: CurvesRequest) -> dict[str, str]:
     """{lines} -> {png}, base64: for whoever must not draw."""
     return {"png": base64.b64encode(curve_image(payload["lines"])).decode()}
 
 
-def curve_image(lines: Sequence[dict[str, Any]]) -> bytes:
+def curve_image(lines: Sequence[MetricsLine]) -> bytes:
     """A PNG: one panel, two where held-out examples were judged by a metric, more of a training by reward."""
     from PIL import Image, ImageDraw
 
@@ -149,7 +157,7 @@ def curve_image(lines: Sequence[dict[str, Any]]) -> bytes:
     return drawn.getvalue()
 
 
-def _group_panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, list[Line]]]:
+def _group_panels(lines: Sequence[MetricsLine]) -> list[tuple[str, list[Line]]]:
     loss = Line("training", "#1f77b4", _points(lines, "loss"))
     held = Line("held out", "#d62728", _points(lines, "held_loss"))
     value = Line("held out", "#2ca02c", _points(lines, "held_value"))
@@ -162,10 +170,11 @@ def _group_panels(lines: Sequence[dict[str, Any]]) -> list[tuple[str, list[Line]
     return panels
 
 
-def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
+def _points(lines: Sequence[MetricsLine], name: str) -> Points:
     """What is of held-out examples may be of a step before the line's."""
     at = "held_step" if name.startswith("held_") else "step"
-    return [(line.get(at, line["step"]), line[name]) for line in lines if line.get(name) is not None]
+    found = [line for line in lines if line.get(name) is not None]
+    return [(line[at] if at in line else line["step"], line[name]) for line in found]
 
 
 def _draw_panel(pen: ImageDraw, x: int, y: int, title: str, lines: Sequence[Line]) -> None:

@@ -32,7 +32,7 @@ from speciate.training.networks.data_parallel import (
 from speciate.training.networks.optimizer import LoopParameters, Precision, learning_rate_factor
 from speciate.training.networks.random_state import RandomStates
 from speciate.training.networks.stopping import Diverged, LossWatch
-from speciate.training.networks.training_checkpoints import TrainingState, check_names
+from speciate.training.networks.training_checkpoints import CheckpointFacts, TrainingState, check_names
 from speciate.training.old_option_names import with_new_names
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class Training:
         kept = self._module.state_dict().keys()
         return self._trained | {name: each for name, each in self._module.named_buffers() if name in kept}
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> CheckpointFacts:
         """What must be the same for a state to fit."""
         if not hasattr(self, "_known_identity"):
             frozen = ((name, each) for name, each in self._module.named_parameters() if not each.requires_grad)

@@ -11,7 +11,7 @@ from speciate import hf_hub
 from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import ENDED
+from speciate.jobs.job import ENDED, StoredSpec
 from speciate.jobs.kinds import Plan
 from speciate.models import fetch, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, suits
@@ -28,7 +28,7 @@ class ModelToFetch(NamedTuple):
     """A model of the hub that must come first."""
 
     ref: str
-    spec: dict[str, Any]
+    spec: StoredSpec
     """Of the job `fetch`."""
 
 
@@ -79,18 +79,18 @@ def plan_before_fetch(engine: Engine, kind: str, spec: Mapping[str, Any], wanted
     return Plan(use_case=checked.use_case, resolved={**checked.resolved, "base_model": sorted(absent)})
 
 
-def _train(spec: dict[str, Any], absent: set[str], standing_in: str) -> dict[str, Any]:
+def _train(spec: StoredSpec, absent: set[str], standing_in: str) -> StoredSpec:
     known = {"name", "dataset", "use_case", "task", "target", "seed", "budget_minutes", "budget_usd", "resources"}
     kept = {name: value for name, value in spec.items() if name in known}
     return {**kept, "method": "full", "base_model": standing_in}
 
 
-def _specialize(spec: dict[str, Any], absent: set[str], standing_in: str) -> dict[str, Any]:
+def _specialize(spec: StoredSpec, absent: set[str], standing_in: str) -> StoredSpec:
     others = [base for base in spec.get("base_models", ()) if base not in absent]
     return {**spec, "base_models": others or [standing_in], "methods": [], "ways": [], "shortlist": False}
 
 
-_CHANGES: dict[str, Callable[[dict[str, Any], set[str], str], dict[str, Any]]] = {
+_CHANGES: dict[str, Callable[[StoredSpec, set[str], str], StoredSpec]] = {
     "train": _train,
     "specialize": _specialize,
 }

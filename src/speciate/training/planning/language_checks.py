@@ -121,7 +121,7 @@ def bind_reward_parameters(parameters: Parameters, asked: Mapping[str, Any], wor
         check("required", code=True)  # whatever the settings, as for rewards
         described = tool_environment.describe_environment(parameters.environment)
         own = described.rewards
-        update: dict[str, Any] = {"environment": tool_environment.bind_environment(parameters.environment)}
+        update: dict[str, object] = {"environment": tool_environment.bind_environment(parameters.environment)}
         if own and "rewards" not in asked:
             update["rewards"] = ()
         parameters = parameters.model_copy(update=update)

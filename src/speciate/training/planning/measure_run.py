@@ -12,10 +12,10 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -51,8 +51,8 @@ _COMPARED_EXAMPLES = 200
 """Examples, or 20 of each label."""
 
 
-def run(run: Run) -> dict[str, Any]:
-    plan, found = run.read_payload(MeasurePayload), list[dict[str, Any]]()
+def run(run: Run) -> Mapping[str, object]:
+    plan, found = run.read_payload(MeasurePayload), list[Mapping[str, object]]()
     for place, payload in enumerate(plan.candidates):
         candidate = f"{payload.spec.method} {payload.spec.base_model or ''}".strip()
         run.progress(place, len(plan.candidates), "candidates", f"measuring {candidate}")
@@ -63,10 +63,10 @@ def run(run: Run) -> dict[str, Any]:
         measured = _in_fork(partial(measure_cost, Run(folder), payload, plan.shares[place]))
         found.append(_candidate_row(payload, measured, plan.budget_minutes))
     report = {"dataset": payload.dataset, "task": payload.task, "candidates": found}
-    return {"report": report | _compare_probes(run, list(plan.candidates))}
+    return {"report": {**report, **_compare_probes(run, list(plan.candidates))}}
 
 
-def _compare_probes(run: Run, payloads: list[Payload]) -> dict[str, Any]:
+def _compare_probes(run: Run, payloads: list[Payload]) -> Mapping[str, object]:
     probes = {each.spec.base_model or "": each for each in payloads if each.spec.method == "probe"}
     if len(probes) < 2 or find_task(payloads[0].task).family not in FAMILIES:
         return {}
@@ -78,7 +78,7 @@ def _compare_probes(run: Run, payloads: list[Payload]) -> dict[str, Any]:
     }
 
 
-def _candidate_row(payload: Payload, measured: dict[str, Any], budget_minutes: float | None) -> dict[str, Any]:
+def _candidate_row(payload: Payload, measured: ForkAnswer, budget_minutes: float | None) -> Mapping[str, object]:
     shown = {
         "method": payload.spec.method,
         "base_model": payload.spec.base_model,
@@ -98,7 +98,11 @@ def _candidate_row(payload: Payload, measured: dict[str, Any], budget_minutes: f
     return shown
 
 
-def _in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+ForkAnswer = dict[str, Any]
+"""JSON that a fork gave, or `{"error"}`."""
+
+
+def _in_fork(work: Callable[[], Mapping[str, Any]]) -> ForkAnswer:
     """What `work` gives in a fork of this process; `error` where it fails or is killed."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -118,7 +122,7 @@ def _in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         said = pipe.read()
     status = os.waitpid(child, 0)[1]
     if said:
-        answered: dict[str, Any] = json.loads(said)
+        answered: ForkAnswer = json.loads(said)
         return answered
     killed = os.WIFSIGNALED(status)
     return {"error": f"{DOES_NOT_FIT}: it was killed, most likely for want of memory." if killed else "It failed."}
@@ -145,7 +149,17 @@ class MeasuredCost(NamedTuple):
     peak_mb: float
 
 
-def measure_cost(run: Run, payload: Payload, share: float) -> dict[str, Any]:
+class CostRow(TypedDict):
+    """Of one training."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mb: int
+    usd: float
+    p95_latency_ms: float
+
+
+def measure_cost(run: Run, payload: Payload, share: float) -> CostRow:
     """What one training would cost, measured on a sample of its examples, as JSON.
 
     A network takes a few real steps; other learners fit fractions of the sample, and their cost grows as it did from
@@ -176,7 +190,7 @@ class _Measurement:
         self._read = self._read.times(self._larger)
         self._unread_mb = max(0.0, held) * (self._larger - 1)
 
-    def go(self, share: float) -> dict[str, Any]:
+    def go(self, share: float) -> CostRow:
         match self._method:
             case "classical":
                 cost = self._fits(classical.fit_classical, self._examples, len(self._ids))

@@ -128,7 +128,7 @@ def shortlist_request(
     )
 
 
-def shortlist_report(children: Sequence[Child]) -> dict[str, Any] | None:
+def shortlist_report(children: Sequence[Child]) -> Mapping[str, Any] | None:
     """The shortlist's report; None where there is none, and nothing is excluded."""
     return next((child.result["report"] for child in children if child.step == SHORTLIST_STEP and child.result), None)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ class _BaseModelVectors(NamedTuple):
     seconds: float
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Mapping[str, object]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
     plan = run.read_payload(ShortlistPayload)
@@ -70,9 +70,18 @@ def run(run: Run) -> dict[str, Any]:
     return {"report": report}
 
 
+class ShortlistReport(TypedDict):
+    dataset: str
+    task: str
+    examples: int
+    candidates: list[dict[str, object]]
+    """{base_model, place, kept, why, ...} of each."""
+    weakness: str
+
+
 def compare_base_models(
     run: Run, payloads: dict[str, Payload], seconds: float | None, keep: int, seed: int, most: int = MOST_EXAMPLES
-) -> dict[str, Any]:
+) -> ShortlistReport:
     """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task."""
     payload = next(iter(payloads.values()))
     ids, knowing = _unseen_ids(run, payload, payloads)
@@ -87,9 +96,14 @@ def compare_base_models(
         for name, one in shown.items()
     }
     standings = prune(list(payloads), scores, {name: one.parameters for name, one in shown.items()}, keep)
-    rows = []
+    rows = list[dict[str, object]]()
     for base in standings:
-        row: dict[str, Any] = {"base_model": base.base_model, "place": base.place, "kept": base.kept, "why": base.why}
+        row: dict[str, object] = {
+            "base_model": base.base_model,
+            "place": base.place,
+            "kept": base.kept,
+            "why": base.why,
+        }
         if (one := shown.get(base.base_model)) is None:
             row["why"] = f"not measured: {why[base.base_model]}"
         else:

@@ -55,6 +55,7 @@ from speciate.training.networks.weighted_targets import SoftTargetLoss, Training
 from speciate.training.recipes import replay_buffer
 from speciate.training.recipes.replay_buffer import REPLAYED_FROM
 from speciate.training.training_context import EarlierSlice, TrainingContext
+from speciate.training.training_report import MethodReport
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Folders
 
@@ -431,7 +432,7 @@ def add_slices(context: TrainingContext) -> list[EarlierSlice]:
 
 def measure_forgetting(
     context: TrainingContext, slices: Sequence[EarlierSlice], before: Predictor, after: Predictor
-) -> dict[str, Any]:
+) -> MethodReport:
     """For the report. Backward transfer: how much better the new model is on the earlier versions' held-out examples
     than the one that it began with, in the mean over them (Lopez-Paz & Ranzato 2017); forgetting: how much worse, where
     it is worse."""

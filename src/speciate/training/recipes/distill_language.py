@@ -44,6 +44,7 @@ from speciate.training.language.model_setup import (
 from speciate.training.language.tokenized_examples import TokenizedSplits, TokenizedTurn, Turn, find_turns
 from speciate.training.language_hyperparameters import LanguageDistillParameters, learns_unlabelled
 from speciate.training.model_selection import SelectedModel, measure_answers
+from speciate.training.networks.training_checkpoints import Tensors
 from speciate.training.recipes.teachers import (
     FrontierRow,
     answered_examples,
@@ -55,6 +56,7 @@ from speciate.training.recipes.teachers import (
     teacher_prompt_form,
 )
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import MethodReport
 from speciate.vocabulary import find_metric
 
 _USUAL_RATE = 5e-5
@@ -334,7 +336,7 @@ def _compare_with_teachers(
     predictor: LanguagePredictor,
     parameters: LanguageDistillParameters,
     plan: DistillationSetup,
-) -> dict[str, Any]:
+) -> MethodReport:
     """Student, the same one taught by the dataset's answers alone where that is asked for, and teachers."""
     held = sorted(context.validation, key=lambda each: each.id)[: parameters.judged]
     name = context.payload.spec.name
@@ -474,7 +476,7 @@ def _cut_config(config: Any, layers: int, kept: tuple[int, ...]) -> Any:
     return made
 
 
-def _weight_bytes_of(found: dict[str, Any], path: str, kept: tuple[int, ...]) -> dict[str, Any]:
+def _weight_bytes_of(found: Tensors, path: str, kept: tuple[int, ...]) -> Tensors:
     renamed = {}
     for name, tensor in found.items():
         if not name.startswith(f"{path}."):

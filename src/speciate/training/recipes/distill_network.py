@@ -41,6 +41,7 @@ from speciate.training.recipes.teachers import (
     teacher_width,
 )
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import MethodReport
 from speciate.vocabulary import find_metric
 
 
@@ -104,7 +105,7 @@ def _distill_targets(context: TrainingContext, backbone: Backbone, parameters: D
     return TrainingHead(head, loss, targets)
 
 
-def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> dict[str, Any]:
+def _compare_with_teachers(context: TrainingContext, chosen: SelectedModel) -> MethodReport:
     """Student and teachers on the same held-out examples."""
     held = context.validation or context.train
     name, predictor = context.payload.spec.name, chosen.predictor

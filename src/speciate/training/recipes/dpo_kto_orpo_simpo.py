@@ -172,6 +172,6 @@ class _TakingTokens:
     def _prepare_dataset(self, dataset: Any, *given: Any, **named: Any) -> Any:
         return dataset
 
-    def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
+    def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, object]:
         """Nothing beside the tokens that a row has; of the trainers among trl's experiments."""
         return {}

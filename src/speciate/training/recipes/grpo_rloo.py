@@ -18,6 +18,7 @@ from speciate.training.language import answer_validation, reward_hacking
 from speciate.training.language.answer_validation import NOT_MEASURED
 from speciate.training.language.durable_trainer import TrainerEnding
 from speciate.training.language.model_setup import (
+    TrainerArguments,
     digest,
     finished_predictor,
     load_base_model,
@@ -33,6 +34,7 @@ from speciate.training.model_selection import SelectedModel
 from speciate.training.rewards.reward_functions import RewardFunctions, open_reward_functions
 from speciate.training.rewards.tool_environment import EnvironmentHost
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import MethodReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +93,7 @@ def train_with_rewards(
     with open_reward_functions(context, parameters.rewards, environment, [*train, *held]) as opened:
         with context.meter.stage("preparing"):
             every = question_rows([*train, *held], chat_format)
-            more: dict[str, Any] = {}
+            more: TrainerArguments = {}
             if opened.host is not None:
                 loss |= tool_arguments(context, learner.tokenizer, chat_format, opened.host)
                 more["environment_factory"] = opened.host.kind
@@ -172,7 +174,7 @@ def _finite_fields(row: Any) -> dict[str, float] | None:
     return None if row is None else {name: each for name, each in row._asdict().items() if math.isfinite(each)}
 
 
-def _metric_gain(running: Any) -> dict[str, Any] | None:
+def _metric_gain(running: Any) -> MethodReport | None:
     """The metric of what is kept minus that of the base model, on the same held-out examples, with its interval. Where
     they chose what is kept, as the best of `best_of` evaluations, it is too good by that; the test split is not."""
     evaluations = running.evaluations
@@ -187,7 +189,7 @@ def _metric_gain(running: Any) -> dict[str, Any] | None:
 
 def tool_arguments(
     context: TrainingContext, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, host: EnvironmentHost
-) -> dict[str, Any]:
+) -> TrainerArguments:
     """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
     from transformers.utils.chat_template_utils import get_json_schema
     from trl.chat_template_utils import add_response_schema, supports_tool_calling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
@@ -137,7 +137,7 @@ def sequence_rows(found: Sequence[PairTokens]) -> Any:
     """A `datasets.Dataset` of the question with each of its answers. Texts are asked for and stay empty."""
     rows = []
     for each in found:
-        row: dict[str, Any] = {"prompt": "", "chosen": "", "rejected": ""}
+        row: dict[str, object] = {"prompt": "", "chosen": "", "rejected": ""}
         for name, answer in (("prompt", []), ("chosen", each.chosen), ("rejected", each.rejected)):
             ids = [*each.prompt, *answer]
             row |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids)}
@@ -154,7 +154,7 @@ def verdict_rows(found: Sequence[PairTokens], seed: int, together: int) -> Any:
     answers to other questions: each row brings the answer of the one before it among so many `together`.
     """
     order = random.Random(seed).sample(found, len(found))
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, object]] = [
         {
             "prompt_ids": order[place].prompt,
             "completion_ids": order[place].chosen if good else order[place].rejected,
@@ -189,7 +189,7 @@ def interleaved(pairs: int, together: int) -> list[tuple[int, bool]]:
     return min((arranged(shift) for shift in (half, half + 1, half + 2)), key=neighbours)
 
 
-def _dataset(rows: list[dict[str, Any]]) -> Any:
+def _dataset(rows: Sequence[Mapping[str, object]]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_list(rows) if rows else None

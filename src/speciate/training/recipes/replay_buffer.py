@@ -154,7 +154,7 @@ def _unique_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def buffer_operation(drawn: ReplayBuffer, base: str, policy: str, seed: int) -> dict[str, Any]:
+def buffer_operation(drawn: ReplayBuffer, base: str, policy: str, seed: int) -> dict[str, object]:
     """The operation of the version, as the catalog keeps it."""
     return {"op": "replay", "model": base, "policy": policy, "seed": seed, "from": drawn.of}
 

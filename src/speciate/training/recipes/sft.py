@@ -30,6 +30,7 @@ from speciate.training.language.vision_examples import ImageCollator, choose_ima
 from speciate.training.language_hyperparameters import SftParameters, VisionSftParameters
 from speciate.training.model_selection import SelectedModel
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import MethodReport
 
 _USUAL_RATE = 5e-5
 
@@ -122,7 +123,7 @@ def _place_rows(start: int, count: int) -> Any:
     return Dataset.from_dict({"place": list(range(start, start + count))})
 
 
-def _frozen_vision(context: TrainingContext, model: Any, parameters: VisionSftParameters) -> dict[str, Any]:
+def _frozen_vision(context: TrainingContext, model: Any, parameters: VisionSftParameters) -> MethodReport:
     """What sees is left as it is, where that was asked for and it can be told from the rest."""
     if parameters.eyes == "learned":
         return {}

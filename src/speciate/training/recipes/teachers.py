@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
@@ -29,6 +29,7 @@ from speciate.tasks.soft_targets import SoftTargets, average_targets, targets_fr
 from speciate.tasks.task import Prediction, Predictor, TaskHead
 from speciate.training.train_spec import Teacher
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import MethodReport
 from speciate.vocabulary import Metric
 
 Vectors = npt.NDArray[np.float32]
@@ -225,7 +226,7 @@ class FrontierRow(NamedTuple):
     p50_ms: float | None
 
 
-def compare_models(found: Sequence[FrontierRow], metric: Metric) -> dict[str, Any]:
+def compare_models(found: Sequence[FrontierRow], metric: Metric) -> MethodReport:
     """The table, and the student beside the best teacher. The first is the student."""
     student, best = found[0], max(
         (each for each in found if each.role == "teacher"), key=lambda each: _signed_value(each.value, metric)
@@ -243,7 +244,7 @@ def compare_models(found: Sequence[FrontierRow], metric: Metric) -> dict[str, An
     }
 
 
-def _frontier_row(each: FrontierRow, found: Sequence[FrontierRow], metric: Metric) -> dict[str, Any]:
+def _frontier_row(each: FrontierRow, found: Sequence[FrontierRow], metric: Metric) -> Mapping[str, object]:
     return {
         "model": each.model, "role": each.role, "value": _rounded_or_none(each.value), "parameters": each.parameters,
         "p50_ms": None if each.p50_ms is None else round(each.p50_ms, 3),

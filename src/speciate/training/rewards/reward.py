@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.messages import Message
@@ -37,6 +37,13 @@ RewardValue = float | None | MissingValue
 """None: the reward does not apply to this answer. Never NaN."""
 
 
+class FailureReport(TypedDict):
+    asked: int
+    failures: Mapping[RewardFailure, int]
+    untrusted: Mapping[str, Mapping[RewardFailure, str]]
+    """{first: reason -> what was said of the first}"""
+
+
 class RewardFailures:
     """What a reward could not say, over a run."""
 
@@ -53,7 +60,7 @@ class RewardFailures:
                 self.counted[value.failure] += 1
                 self.examples.setdefault(value.failure, value.detail)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> FailureReport:
         """For a report: answers that were asked about, and of those without a value how many by the reason."""
         return {"asked": self.requests, "failures": dict(self.counted), "untrusted": {"first": dict(self.examples)}}
 

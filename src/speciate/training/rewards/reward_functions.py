@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -42,18 +42,18 @@ class RewardFunctions(NamedTuple):
         by_reward += [list(environments)] if self._own else []
         return weighted_sums(list(zip(*by_reward, strict=True)), self.weights)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Mapping[str, object]:
         found = {each.name: each.failures.report() for each in self.opened}
-        return found | ({ENVIRONMENT: self.host.report()} if self.host else {})
+        return {**found, ENVIRONMENT: self.host.report()} if self.host else found
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Mapping[str, Any]:
         """What was counted, as JSON."""
         return {
             each.name: [each.failures.requests, dict(each.failures.counted), dict(each.failures.examples)]
             for each in self.opened
         } | ({ENVIRONMENT: self.host.state()} if self.host else {})
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         if self.host is not None:
             self.host.restore(state[ENVIRONMENT])
         for each in self.opened:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from speciate.evaluation.scorers.gym_scores import of_entry
 from speciate.training.rewards.reward_rules_sandbox import Rule
 
 
-def regex_rule(spec: dict[str, Any]) -> Rule:
+def regex_rule(spec: Mapping[str, Any]) -> Rule:
     wanted = re.compile(spec["pattern"])
     return lambda answer, reference, cell: float(wanted.fullmatch(answer) is not None)
 
@@ -24,7 +25,7 @@ _FENCED = re.compile(r"\A\s*```[^\n`]*\n(.*?)```\s*\Z", re.DOTALL)
 _NONE = object()
 
 
-def json_schema_rule(spec: dict[str, Any]) -> Rule:
+def json_schema_rule(spec: Mapping[str, Any]) -> Rule:
     """Whether an answer is JSON that fits a schema, and with `equal` whether it is the reference's.
 
     JSON in a fenced block counts as the block.
@@ -92,7 +93,7 @@ _LONGEST_ANSWER = 20_000
 """Characters of an answer that are read, from its end."""
 
 
-def math_rule(spec: dict[str, Any]) -> Rule:
+def math_rule(spec: Mapping[str, Any]) -> Rule:
     """Whether two expressions have the same value, by the library math-verify.
 
     It parses foreign text with SymPy, and may take long and much memory: the alarm of reward_rules_sandbox.py ends it.
@@ -118,7 +119,7 @@ def math_rule(spec: dict[str, Any]) -> Rule:
     return value
 
 
-def gym_rule(spec: dict[str, Any]) -> Rule:
+def gym_rule(spec: Mapping[str, Any]) -> Rule:
     """The score by the reasoning-gym task that made the example (evaluation/scorers)."""
     import reasoning_gym  # noqa: F401 - it takes a while, and the time of an answer is short
 

@@ -6,9 +6,9 @@ open: {"kind", "spec"}    ask: {"answers", "references", "cells"}  ->  [number, 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypedDict
 
 from speciate.sandbox.serve import serve
 
@@ -24,6 +24,14 @@ Rule = Callable[[str, str | None, Any], Any]
 """Of the result, the target and the cell of the spec's column: a number, None, or a failure."""
 
 
+class RuleQuestion(TypedDict):
+    """Of each answer: its result (None: there is none), the reference, and the cell of the rule's column."""
+
+    answers: Sequence[str | None]
+    references: Sequence[str | None]
+    cells: Sequence[Any]
+
+
 class TooSlow(BaseException):
     """More than SECONDS_EACH for one answer. Not caught by libraries that catch every Exception."""
 
@@ -31,11 +39,11 @@ class TooSlow(BaseException):
 class Rules:
     rule: Rule
 
-    def open(self, loading: dict[str, Any]) -> None:
+    def open(self, loading: Mapping[str, Any]) -> None:
         module, _, attribute = _RULES[loading["kind"]].partition(":")
         self.rule = getattr(import_module(module), attribute)(loading["spec"])
 
-    def answer(self, question: dict[str, Any]) -> list[Any]:
+    def answer(self, question: RuleQuestion) -> list[Any]:
         each = zip(question["answers"], question["references"], question["cells"], strict=True)
         return [_apply_rule(self.rule, *one) for one in each]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
@@ -57,7 +58,7 @@ class SchemaReward(_ResultReward, _SandboxedReward):
     """1 where the result is JSON that fits a schema, `partial` where it is other JSON, else 0."""
 
     kind: Literal["json_schema"] = "json_schema"
-    json_schema: dict[str, Any] | bool = Field(True, description="Draft 2020-12; true: any JSON.")
+    json_schema: Mapping[str, Any] | bool = Field(True, description="Draft 2020-12; true: any JSON.")
     partial: float = Field(0.0, ge=0, le=1, description="For JSON that does not fit.")
     equal: bool = Field(False, description="1 only where it is also equal to the target, which is JSON.")
 

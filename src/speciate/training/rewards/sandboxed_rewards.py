@@ -24,6 +24,7 @@ from speciate.sandbox.client import NoAnswer, RestartingClient, SandboxClient
 from speciate.sandbox.user_code import FileBinding, load_code
 from speciate.training.rewards.plain_rewards import find_result
 from speciate.training.rewards.reward import AnswerScorer, MissingValue, RewardFailure, RewardRequest, RewardValue
+from speciate.training.rewards.reward_rules_sandbox import RuleQuestion
 from speciate.training.rewards.reward_spec import (
     CodeReward,
     GymReward,
@@ -118,7 +119,7 @@ def open_rule_reward(spec: RuleReward, folder: Path, policy: SandboxPolicy) -> A
     def load() -> SandboxClient:
         return load_code(SandboxClient(_SANDBOX, folder, policy), loading, f"The reward {spec.kind!r}")
 
-    def ask(requests: Sequence[RewardRequest]) -> dict[str, Any]:
+    def ask(requests: Sequence[RewardRequest]) -> RuleQuestion:
         return {
             "answers": [find_result(each.answer, spec.where, spec.marker) for each in requests],
             "references": [each.reference for each in requests],

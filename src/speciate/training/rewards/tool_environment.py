@@ -19,10 +19,10 @@ import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.sandbox import SandboxPolicy, user_code
@@ -34,7 +34,15 @@ _SANDBOX = "speciate.training.rewards.tool_environment_sandbox"
 _HOW = "Name a file that is there: hyperparameters={'environment': {'file': 'path/to/env.py:Class'}}."
 _MOST_LOST = 3
 """Processes of a run; then it ends."""
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+_TYPES: Mapping[str, type[Any]] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+
+
+class CallCounts(TypedDict):
+    """Of tools, in a run."""
+
+    calls: int
+    failures: dict[str, int]
+    """Why -> how many."""
 
 
 class Tool(NamedTuple):
@@ -191,7 +199,7 @@ class EnvironmentHost:
             )
         return None if opening is None else str(opening)
 
-    def call(self, number: int, name: str, arguments: dict[str, Any]) -> str:
+    def call(self, number: int, name: str, arguments: Mapping[str, object]) -> str:
         """A text, whatever the tool gave: trl would load images from a list. Raises ToolFailed."""
         self.calls += 1
         question = {"call": number, "tool": name, "arguments": arguments}
@@ -211,14 +219,14 @@ class EnvironmentHost:
         self.failures["no_reward"] += 1
         return None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> CallCounts:
         """What was counted, as JSON."""
         return {"calls": self.calls, "failures": dict(self.failures)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: CallCounts) -> None:
         self.calls, self.failures = state["calls"], Counter(state["failures"])
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> CallCounts:
         return self.state()
 
     def close(self) -> None:

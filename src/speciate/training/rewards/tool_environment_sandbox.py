@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from speciate.sandbox.serve import serve
-from speciate.sandbox.user_code_process import load, to_json
+from speciate.sandbox.user_code_process import CodeToLoad, load, to_json
 
 LOST = "this environment ended with its process; it begins anew with the next question"
 
@@ -25,10 +25,10 @@ class Environments:
     def __init__(self) -> None:
         self._made: dict[int, Any] = {}
 
-    def open(self, loading: dict[str, Any]) -> None:
+    def open(self, loading: CodeToLoad) -> None:
         self.kind = load(loading)
 
-    def answer(self, question: dict[str, Any]) -> Any:
+    def answer(self, question: Mapping[str, Any]) -> Any:
         if "reset" in question:
             number = question["reset"]
             if number not in self._made:

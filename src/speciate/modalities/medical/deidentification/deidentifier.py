@@ -17,7 +17,7 @@ import io
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from speciate.modalities.contract import DecodeError
@@ -59,7 +59,7 @@ _FORMS = {
     "DT": rb"[0-9.+\- \\]*",
 }
 """Characters that a value of a text type may have."""
-_DUMMIES: dict[str, Any] = {
+_DUMMIES: Mapping[str, str | int | float | bytes] = {
     "AE": "REMOVED", "AS": "000D", "AT": 0, "CS": "REMOVED", "DA": "19000101", "DS": "0", "DT": "19000101000000",
     "FD": 0.0, "FL": 0.0, "IS": "0", "LO": "REMOVED", "LT": "REMOVED", "OB": b"\0\0", "OD": b"\0" * 8,
     "OF": b"\0" * 4, "OL": b"\0" * 4, "OV": b"\0" * 8, "OW": b"\0\0", "PN": "REMOVED", "SH": "REMOVED", "SL": 0,

@@ -1,0 +1,64 @@
+"""Payloads that were stored before they had a type: jobs that were queued then mean what they meant.
+
+`stored/KIND.json` is the payload of a plan as the release before wrote it, with the workspace at /workspace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from speciate.evaluation.endpoints.endpoint_fingerprint import FingerprintPayload
+from speciate.exports.export_model import ExportModelPayload
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.kinds import Plan
+from speciate.jobs.run import Run
+from speciate.privacy import gc
+from speciate.privacy.erase import ErasePayload
+from speciate.privacy.gc import GcPayload
+from speciate.workspace.workspace import Workspace
+
+_STORED = Path(__file__).parent / "stored"
+_PAYLOADS: dict[str, type[BaseModel]] = {
+    "gc": GcPayload, "erase": ErasePayload, "export_model": ExportModelPayload, "fingerprint": FingerprintPayload,
+}  # fmt: skip
+_ADDED_LATER = ("custody", "identity", "sweeps", "lacking", "known_to", "surplus")
+"""Fields of `gc` that its first payloads lacked."""
+
+
+def stored(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((_STORED / f"{kind}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", _PAYLOADS)
+def test_a_stored_payload_is_read_and_written_as_it_was(kind: str) -> None:
+    before = stored(kind)
+    plan: Plan[BaseModel] = Plan(payload=_PAYLOADS[kind].model_validate(before))
+    assert plan.payload_json() == before
+    assert json.loads(plan.model_dump_json(by_alias=True))["payload"] == before
+
+
+@pytest.mark.parametrize("missing", [(), _ADDED_LATER])
+def test_a_stored_collection_of_garbage_deletes_what_a_person_asked_for_and_no_more(
+    workspace: Workspace, missing: tuple[str, ...]
+) -> None:
+    folders = workspace.folders
+    doomed, unnamed = folders.runs / "job-x.1", folders.blobs / "ab" / ("ab" * 32)
+    for path in (doomed / "log", unnamed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x" * 10)
+        os.utime(path, (0, 0))
+    payload = {**stored("gc"), "identity": workspace.identity, "sweeps": False}
+    payload = {name: value for name, value in payload.items() if name not in missing}
+    assert list(payload["doomed"]) == ["runs/job-x.1"]
+    folder = RunFolder(folders.runs / "job-gc.1")
+    folder.create({"payload": payload, "job": "job-gc", "workspace": str(folders.root)})
+    assert gc.run(Run(folder)) == {"freed": {"forgotten": 10}, "bytes": 10}
+    assert not doomed.exists()
+    assert unnamed.exists()
