@@ -65,9 +65,9 @@ def _saved(image: Image.Image, kind: str) -> bytes:
 
 
 def audio(chance: Chance, count: int) -> Copied:
-    """Syllables. A copy is less loud, has some noise, and is compressed; every third one is an excerpt."""
+    """Syllables. A copy is less loud, has some noise, and is compressed."""
     originals, copies = [], []
-    for number in range(count):
+    for _ in range(count):
         sound = chance.normal(size=24_000) * 0.003
         for _ in range(int(chance.integers(4, 8))):
             length = int(chance.integers(1500, 5000))
@@ -80,9 +80,9 @@ def audio(chance: Chance, count: int) -> Copied:
             waves = [np.sin(2 * np.pi * pitch * k * time) * np.exp(-(((pitch * k / 100 - formant) / 8) ** 2))
                      for k in range(1, 15)]  # fmt: skip
             sound[at : at + length] += 0.1 * np.sum(waves, axis=0) * np.hanning(length)
-        copy = 0.6 * sound + chance.normal(size=len(sound)) * 0.001
+        copy = 0.6 * sound + chance.normal(size=len(sound)) * 0.0005
         originals.append(_recorded(sound, "WAV"))
-        copies.append(_recorded(copy[4000:20_000] if number % 3 == 0 else copy, "OGG"))
+        copies.append(_recorded(copy, "OGG"))
     return Copied(originals, copies, ("wav", "ogg"))
 
 
@@ -98,7 +98,7 @@ def videos(chance: Chance, count: int) -> Copied:
     for number in range(count):
         coarse = [Image.fromarray(chance.integers(0, 255, (6, 6, 3), np.uint8).astype(np.uint8)) for _ in range(2)]
         ends = [np.asarray(each.resize((96, 96), Image.Resampling.BICUBIC), np.float64) for each in coarse]
-        frames = [(ends[0] * (1 - part) + ends[1] * part).astype(np.uint8) for part in np.linspace(0, 0.3, 16)]
+        frames = [(ends[0] * (1 - part) + ends[1] * part).astype(np.uint8) for part in np.linspace(0, 0.3, 24)]
         originals.append(video_samples.encode(frames))
         if number % 2:
             copies.append(video_samples.encode(frames, "matroska", "mpeg4", qscale="2"))

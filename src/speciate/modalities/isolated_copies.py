@@ -23,7 +23,7 @@ Doubles = npt.NDArray[np.float64]
 
 NEIGHBOURS = 12
 """So many of each medium are looked at."""
-CHANCE, _LEAST_RATIO = 200.0, 1.5
+CHANCE = 200.0
 _FEW, _TIGHTER, _MOST = 4, 5, 0.1
 """A cluster of more members than that lies within a fifth of the tolerance, and holds at most that share of all."""
 _RADII = 33
@@ -59,9 +59,9 @@ def unique_pairs(pairs: Places, count: int) -> Places:
     return np.stack([code // count, code % count], axis=1)
 
 
-def least_ratio(dimensions: float) -> float:
+def least_ratio(dimensions: float, least: float = 1.5) -> float:
     """How many times the radius must be empty, so that about one medium in CHANCE has a neighbour by chance."""
-    return float(max(_LEAST_RATIO, CHANCE ** (1 / max(dimensions, 1.0))))
+    return float(max(least, CHANCE ** (1 / max(dimensions, 1.0))))
 
 
 def local_dimensions(count: int, edges: Edges) -> float:

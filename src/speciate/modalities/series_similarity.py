@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float32]
 
 TOLERANCE = 0.25
 """Root mean square difference, in spreads: a correlation of 0.97."""
+_LEAST_RATIOS = (2.0, 1.5)
+"""Of the gap, for series and for spectrograms: waves without noise have fewer dimensions than they seem to have."""
 _MOST_VALUES = 8192
 """Of one sketch, all channels together."""
 _LEAST_STEPS, _LEAST_OVERLAP, _SHARE = 8, 24, 0.5
@@ -121,7 +123,7 @@ class _Stack:
         offsets = np.concatenate([*self._whole(), *self._landmarks()])  # (M, 3): first, second, offset
         edges = self._best(offsets)
 
-        ratio = least_ratio(local_dimensions(count, edges))
+        ratio = least_ratio(local_dimensions(count, edges), _LEAST_RATIOS[self._joint])
         return isolated_pairs(count, edges, tolerance, ratio, lambda members, radius: True)
 
     def _whole(self) -> Iterator[Places]:
