@@ -413,8 +413,9 @@ def test_http_wants_the_token_and_lasts_as_long_as_its_command(daemons: Daemons)
             server.terminate()
             end(server)
         deadline = time.monotonic() + 10
-        while json.loads(run(daemons, "status").stdout)["clients"]:
+        while daemons.control("status")["clients"]:
             assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert post(url, token) == 0
     assert tokens == {(daemons.workspace / "http.token").read_text()}
     assert (daemons.workspace / "http.token").stat().st_mode & 0o777 == 0o600

@@ -165,7 +165,7 @@ def test_not_even_the_last_bytes_may_be_missing(sample: Sample) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_flipped_bytes_are_refused_or_still_usable(sample: Sample, seed: int) -> None:
     chance = random.Random(seed)
     for flips in (1, 1, 3, 5, 30):

@@ -104,10 +104,22 @@ LOSSES: list[Callable[[Path, ManualClock], None]] = [
     deleted, emptied, without_tables, another_ones, partial(another_ones, events=9), older, diverged,
 ]  # fmt: skip
 NAMES = ["deleted", "emptied", "without_tables", "fresh", "another_workspaces", "older", "diverged"]
+EXTREMES = {"deleted", "diverged"}
+"""Nothing is there, and something that is nearly right."""
 
 
-@pytest.mark.parametrize("lose", LOSSES, ids=NAMES)
-@pytest.mark.parametrize("anchored", [True, False], ids=["", "before_identities"])
+@pytest.mark.parametrize(
+    ("lose", "anchored"),
+    [
+        *(pytest.param(lose, True, id=name) for lose, name in zip(LOSSES, NAMES, strict=True)),
+        *(
+            pytest.param(
+                lose, False, id=f"{name}-before_identities", marks=() if name in EXTREMES else pytest.mark.slow
+            )
+            for lose, name in zip(LOSSES, NAMES, strict=True)
+        ),
+    ],
+)
 def test_a_lost_catalog_is_refused_and_rebuild_brings_back_what_the_newest_backup_held(
     root: Path, clock: ManualClock, lose: Callable[[Path, ManualClock], None], anchored: bool
 ) -> None:

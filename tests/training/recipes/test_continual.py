@@ -80,7 +80,13 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begun]:
     workspace.close()
 
 
-@pytest.mark.parametrize(("method", "keeps"), [("replay", True), ("der", True), ("lwf", False), ("ewc", False)])
+@pytest.mark.parametrize(
+    ("method", "keeps"),
+    [
+        ("replay", True), ("lwf", False),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in (("der", True), ("ewc", False))),
+    ],
+)  # fmt: skip
 def test_a_network_goes_on_with_new_labels_and_says_what_it_forgot(begun: Begun, method: str, keeps: bool) -> None:
     result = begun.go_on(method, "points-cd")
     report, (old,) = result["report"], result["report"]["forgetting"]["slices"]

@@ -45,7 +45,8 @@ def _run(workspace: Workspace, folder: Path, method: str, **given: Any) -> dict[
 @pytest.mark.parametrize(
     ("method", "given"),
     [
-        ("dpo", {}), ("dpo", {"loss_type": "ipo"}), ("dpo", {"rpo_alpha": 0.5, "label_smoothing": 0.1,
+        ("dpo", {}), pytest.param("dpo", {"loss_type": "ipo"}, marks=pytest.mark.slow),
+        ("dpo", {"rpo_alpha": 0.5, "label_smoothing": 0.1,
         "loss_type": "robust"}),
         ("orpo", {}), ("simpo", {}),
     ],
@@ -145,7 +146,9 @@ def test_a_smoothing_that_would_do_nothing_is_refused(
         _run(workspace, tmp_path, "dpo", **given)
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto", "orpo", "simpo"])
+@pytest.mark.parametrize(
+    "method", ["dpo", "kto", *(pytest.param(each, marks=pytest.mark.slow) for each in ("orpo", "simpo"))]
+)
 def test_what_is_learned_of_a_pair_is_what_the_model_is_asked_and_answers(
     workspace: Workspace, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

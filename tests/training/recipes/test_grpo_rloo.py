@@ -60,7 +60,7 @@ def test_a_training_by_reward_is_judged_and_watched(workspace: Workspace, tmp_pa
     assert any("nothing can be learned" in note for note in report["notes"])  # an untrained model says none of it
 
 
-@pytest.mark.parametrize(("method", "how"), [("grpo", "kill"), ("rloo", "pause")])
+@pytest.mark.parametrize(("method", "how"), [("grpo", "kill"), pytest.param("rloo", "pause", marks=pytest.mark.slow)])
 def test_a_training_by_reward_that_is_broken_off_ends_in_the_same_bits(
     workspace: Workspace, tmp_path: Path, method: str, how: str
 ) -> None:
