@@ -74,9 +74,9 @@ def sketch_series(series: Floats, *, joint: bool = False) -> bytes | None:
     scaled = centred / np.where(spread > 0, spread, 1)
     stored = np.round(scaled * _STEP).clip(-32767, 32767).astype("<i2")
     header = (channels, stored.shape[1], stride.bit_length() - 1)
-    return b"".join(number.to_bytes(size, "little") for number, size in zip(header, (2, 4, 2), strict=True)) + (
-        stored.tobytes()
-    )
+    head = b"".join(number.to_bytes(size, "little") for number, size in zip(header, (2, 4, 2), strict=True))
+    rest: bytes = stored.tobytes()
+    return head + rest
 
 
 class SeriesSimilarity:
@@ -188,7 +188,8 @@ class _Stack:
     def _overlap(self, offsets: Places) -> Places:
         """(M,) common steps."""
         first, second, offset = offsets.T
-        return np.minimum(self._lengths[first], offset + self._lengths[second]) - np.maximum(offset, 0)
+        common: Places = np.minimum(self._lengths[first], offset + self._lengths[second]) - np.maximum(offset, 0)
+        return common
 
     def _least_overlap(self, offsets: Places) -> Places:
         shorter = np.minimum(self._lengths[offsets[:, 0]], self._lengths[offsets[:, 1]])

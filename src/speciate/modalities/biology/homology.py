@@ -129,7 +129,9 @@ def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:
     short = np.flatnonzero(lengths[all_] <= _SHORT)
     if not len(short):
         return np.zeros((0, 2), np.int64)
-    runs = [sorted({sequences[place][at : at + _RUN] for at in range(lengths[place] - _RUN + 1)}) for place in all_]
+    runs = [
+        sorted({sequences[place][at : at + _RUN] for at in range(lengths[place] - _RUN + 1)}) for place in all_.tolist()
+    ]
     number = {run: place for place, run in enumerate(sorted(set(chain.from_iterable(runs))))}
     columns = [number[run] for own in runs for run in own]
     starts = np.concatenate([[0], np.cumsum([len(own) for own in runs])])
