@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,10 +38,8 @@ _SAMPLE, _PAIRS, _CHUNK = 20_000, 4000, 1 << 14
 _NORMAL = 3.29
 """From the 5th to the 95th percentile of a normal distribution, in standard deviations."""
 
-Cells = dict[str, Any]
 
-
-def sketch_row(row: Cells) -> bytes | None:
+def sketch_row(row: Mapping[str, object]) -> bytes | None:
     """Count of numbers, digest of the other cells, names' hashes, numbers by name; None for a row without a number."""
     numbers: list[float] = []
     named: list[str] = []
