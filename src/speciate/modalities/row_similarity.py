@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,28 +38,28 @@ _SAMPLE, _PAIRS, _CHUNK = 20_000, 4000, 1 << 14
 _NORMAL = 3.29
 """From the 5th to the 95th percentile of a normal distribution, in standard deviations."""
 
-Cells = dict[str, Any]
 
-
-def sketch_row(row: Cells) -> bytes | None:
+def sketch_row(row: Mapping[str, object]) -> bytes | None:
     """Count of numbers, digest of the other cells, names' hashes, numbers by name; None for a row without a number."""
     numbers: list[float] = []
     named: list[str] = []
     others: list[str] = []
     for name in _sorted_names(tuple(row)):
         cell = row[name]
-        if isinstance(cell, str | bool) or (number := _finite(cell)) is None:
+        if type(cell) is float and -math.inf < cell < math.inf:
+            numbers.append(cell)
+            named.append(name)
+        elif isinstance(cell, str | bool) or (number := _finite(cell)) is None:
             others.append(f"{name}={cell if isinstance(cell, str | bool) else None}")
         else:
             numbers.append(number)
             named.append(name)
     if not numbers:
         return None
-    digest = hashlib.blake2b("\0".join(others).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     if len(numbers) > _MOST_NUMBERS:
         numbers, named = _summed(numbers, named), [f"group {place}" for place in range(_MOST_NUMBERS)]
     values = struct.pack(f"<{len(numbers)}d", *numbers)
-    return len(numbers).to_bytes(2, "little") + digest + _hashes(tuple(named)) + values
+    return len(numbers).to_bytes(2, "little") + _digest("\0".join(others)) + _hashes(tuple(named)) + values
 
 
 class RowSimilarity:
@@ -116,10 +116,10 @@ def _table(codes: Sequence[bytes]) -> _Table:
     kinds = np.zeros((len(codes), 2), np.int64)
     for number, (layout, places) in enumerate(layouts.items()):
         at = [column[layout[begin : begin + _NAME]] for begin in range(0, len(layout), _NAME)]
-        data = b"".join(codes[place][_HEADER + len(layout) :] for place in places)
-        numbers[np.ix_(places, at)] = np.frombuffer(data, "<f8").reshape(len(places), -1)
+        rows = np.frombuffer(b"".join([codes[place] for place in places]), np.uint8).reshape(len(places), -1)
+        numbers[np.ix_(places, at)] = np.ascontiguousarray(rows[:, _HEADER + len(layout) :]).view("<f8")
         kinds[places, 0] = number
-        kinds[places, 1] = np.frombuffer(b"".join(codes[place][2:_HEADER] for place in places), "<i8")
+        kinds[places, 1] = np.ascontiguousarray(rows[:, 2:_HEADER]).view("<i8")[:, 0]
     return _Table(numbers, np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
 
 
@@ -194,6 +194,11 @@ def _summed(numbers: Sequence[float], names: Sequence[str]) -> list[float]:
     places = (hashes >> 1) % _MOST_NUMBERS
     sums: list[float] = np.bincount(places, signs * np.arcsinh(numbers), _MOST_NUMBERS).tolist()
     return sums
+
+
+@lru_cache(4096)
+def _digest(others: str) -> bytes:
+    return hashlib.blake2b(others.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @lru_cache(1024)
