@@ -70,5 +70,5 @@ class TrainReport(TypedDict, total=False):
     left_out: int | None
     usd: float
     repetition: Repetition
-    replay: dict[str, Any]
+    replay: dict[str, object]
     """Of continual learning: what was drawn from earlier versions."""
