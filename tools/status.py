@@ -17,7 +17,9 @@ class Clock(Result):
         description="provisional: a model answers and its bake is not over."
     )
     seconds: float
-    stages: dict[str, float] = Field(description="data, queue, train, evaluate, person, deploy; adds up to seconds.")
+    stages: dict[str, float] = Field(
+        description="data, queue, train, evaluate, person, deploy, idle; adds up to seconds."
+    )
     model: str | None = None
 
 

@@ -28,7 +28,7 @@ def test_a_use_case_shows_its_clock_and_what_serves(workspace: Workspace, clock:
     (shown,) = status(workspace).use_cases
     assert (shown.name, shown.version, shown.production) == ("digits", 1, "m@v1")
     assert (shown.time_to_model.state, shown.time_to_model.seconds) == ("open", 60.0)
-    assert shown.time_to_model.stages == {"evaluate": 60.0}
+    assert shown.time_to_model.stages == {"idle": 60.0}
 
 
 def test_the_catalog_is_asked_as_often_for_ten_use_cases_as_for_one(

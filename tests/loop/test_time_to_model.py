@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,12 +40,25 @@ _TRAINED = (job(110, "job-t", "queued"), made(120, "m@v1"), job(120, "job-t", "s
 def test_the_stages_add_up_to_the_time_to_model() -> None:
     clock = time_to_model("digits", history(*_WHOLE), 999.0, "digits@v1")
     assert (clock.state, clock.seconds, clock.answered) == ("provisional", 56.0, 156.0)
-    assert clock.stages == {"data": 10.0, "train": 30.0, "evaluate": 10.0, "deploy": 6.0}
+    assert clock.stages == {"deploy": 1.0, "idle": 55.0}, "no job is known to have run"
+    assert clock.waited_for == {"data": 10.0, "train": 30.0, "evaluate": 10.0, "deploy": 5.0}
 
 
 def test_waiting_in_the_queue_and_for_a_person_are_stages_of_their_own() -> None:
     clock = time_to_model("digits", history(*_BUSY), 999.0, "digits@v1", JOBS)
-    assert clock.stages == {"data": 10, "queue": 6 + 1, "train": 2 + 22, "evaluate": 1 + 8, "person": 3, "deploy": 3}
+    assert clock.stages == {"queue": 6 + 1, "train": 22, "evaluate": 8, "person": 3, "deploy": 1, "idle": 15}
+    assert clock.waited_for == {"data": 10, "train": 2, "evaluate": 1, "deploy": 1 + 1}
+
+
+def test_an_evaluation_of_four_seconds_is_no_evaluation_of_twelve_minutes() -> None:
+    late = (
+        CREATED, dataset(90), job(100, "job-t", "running"), made(120, "m@v1"), job(120, "job-t", "succeeded"),
+        job(500, "job-e", "running"), decided(504, "m@v1"), job(504, "job-e", "succeeded"),
+        moved(880, None, "m@v1"), told(881, "m@v1"),
+    )  # fmt: skip
+    clock = time_to_model("digits", history(*late), 999.0, "digits@v1", JOBS)
+    assert clock.stages == {"train": 20, "evaluate": 4, "deploy": 1, "idle": 380 + 376}
+    assert clock.waited_for == {"evaluate": 380, "deploy": 376}
 
 
 def test_the_clock_runs_until_production_answers() -> None:
@@ -79,31 +94,38 @@ def test_a_deployment_that_answered_while_no_daemon_heard_it_is_believed() -> No
 
 def test_data_that_were_there_before_the_clock_started_cost_nothing() -> None:
     steps = history(dataset(50), CREATED, moved(120, None, "m@v1"), told(130, "m@v1"))
-    assert time_to_model("digits", steps, 999.0, "digits@v1").stages == {"deploy": 30.0}
+    assert time_to_model("digits", steps, 999.0, "digits@v1").stages == {"deploy": 10.0, "idle": 20.0}
 
 
 def test_a_question_that_nobody_answered_waits_until_it_expires() -> None:
     steps = (CREATED, asked(110, "a", expires=140.0))
-    assert time_to_model("digits", history(*steps), 300.0).stages == {"data": 170.0, "person": 30.0}
+    assert time_to_model("digits", history(*steps), 300.0).stages == {"person": 30.0, "idle": 170.0}
 
 
 @pytest.mark.parametrize(
-    ("steps", "stage"),
+    ("steps", "stage", "waits_for"),
     [
-        ((), "data"),
-        ((job(110, "job-t", "queued"), job(111, "job-t", "cancelled")), "train"),
-        ((*_TRAINED, decided(125, "m@v1", "hold")), "evaluate"),
-        ((*_TRAINED, decided(125, "m@v1")), "deploy"),
-        ((job(110, "job-t", "queued"),), "queue"),
-        ((job(110, "job-t", "running"),), "train"),
-        ((job(110, "job-t", "running"), job(120, "job-t", "pause_requested")), "train"),
-        ((job(110, "job-x", "running"),), "data"),
+        ((), "idle", "data"),
+        ((job(110, "job-t", "queued"), job(111, "job-t", "cancelled")), "idle", "train"),
+        ((*_TRAINED, decided(125, "m@v1", "hold")), "idle", "evaluate"),
+        ((*_TRAINED, decided(125, "m@v1")), "idle", "deploy"),
+        ((*_TRAINED, decided(125, "m@v1"), moved(130, None, "m@v1")), "deploy", None),
+        ((job(110, "job-t", "queued"),), "queue", None),
+        ((job(110, "job-t", "running"),), "train", None),
+        ((job(110, "job-t", "running"), job(120, "job-t", "pause_requested")), "train", None),
+        ((job(110, "job-x", "running"),), "idle", "data"),
     ],
 )  # fmt: skip
-def test_an_unfinished_use_case_is_in_the_stage_that_it_got_to(steps: tuple[Step, ...], stage: str) -> None:
+def test_an_unfinished_use_case_is_in_the_stage_that_it_got_to(
+    steps: tuple[Step, ...], stage: str, waits_for: str | None
+) -> None:
     later, now = (time_to_model("digits", history(CREATED, *steps), at, jobs=JOBS) for at in (500.0, 400.0))
-    grown = {name: seconds - now.stages.get(name, 0.0) for name, seconds in later.stages.items()}
-    assert {name for name, seconds in grown.items() if seconds} == {stage}
+
+    def grown(after: Mapping[str, float], before: Mapping[str, float]) -> set[str]:
+        return {name for name, seconds in after.items() if seconds > before.get(name, 0.0)}
+
+    assert grown(later.stages, now.stages) == {stage}
+    assert grown(later.waited_for, now.waited_for) == ({waits_for} if waits_for else set())
 
 
 def test_another_use_case_does_not_stop_the_clock() -> None:
@@ -144,6 +166,7 @@ def test_stages_are_never_negative_and_always_add_up_and_the_clock_never_goes_ba
         assert set(clock.stages) <= set(STAGES)
         assert all(seconds > 0 for seconds in clock.stages.values())
         assert sum(clock.stages.values()) == pytest.approx(clock.seconds)
+        assert sum(clock.waited_for.values()) == pytest.approx(clock.stages.get("idle", 0.0))
         assert clock.seconds >= before
         before = clock.seconds
 

@@ -105,7 +105,7 @@ def _format_deployments(found: DeploymentsDocument) -> str:
 
 _COLOURS = {
     "data": "#56B4E9", "queue": "#BBBBBB", "train": "#009E73", "evaluate": "#F0E442", "person": "#D55E00",
-    "deploy": "#0072B2",
+    "deploy": "#0072B2", "idle": "#E6E6E6",
 }  # fmt: skip
 """Okabe and Ito's colours, which people with any colour vision tell apart."""
 _LEFT, _BAR, _ROW, _TOP = 170, 620, 30, 64

@@ -122,6 +122,7 @@ class ClockDocument(TypedDict):
     stages: dict[str, float]
     model: str | None
     answered: float | None
+    waited_for: dict[str, float]
 
 
 class EffortDocument(TypedDict):

@@ -6,8 +6,11 @@ else `open`; both are lower bounds, for a version that is taken back sets the cl
 
 Every moment belongs to one stage, so the stages add up to the whole. In this order: `person` while a question about the
 use case waits for one; the stage of a job that runs for it (a training before an evaluation); `queue` while one is
-queued and none runs; else the stage that the model which counts was in, between its milestones: `data` until its
-dataset was there, `train` until the version was, `evaluate` until it was decided on, then `deploy`.
+queued and none runs; `deploy` from the promotion to the first answer; else `idle`: nothing was asked of the machine.
+
+Work and idle time are apart, so an evaluation of four seconds is four seconds. `waited_for` says before which step of
+the model that counts the idle time lay: `data` until its dataset was there, `train` until the version was, `evaluate`
+until it was decided on, then `deploy`.
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ from typing import Literal, NamedTuple
 from speciate.loop.deployment_periods import MOVED, DeploymentPeriod, deployment_periods
 from speciate.workspace.database import Event
 
-STAGES = ("data", "queue", "train", "evaluate", "person", "deploy")
+STAGES = ("data", "queue", "train", "evaluate", "person", "deploy", "idle")
 _OF_KIND = {
     **dict.fromkeys(("ingest", "curate", "label", "embed"), "data"),
     **dict.fromkeys(("train", "measure", "shortlist", "merge", "fetch"), "train"),
     **dict.fromkeys(("evaluate", "fingerprint"), "evaluate"),
 }
 """Kind of job -> the stage while it runs; others do not count."""
-_ORDER = ("person", "train", "evaluate", "data", "queue")
+_ORDER = ("person", "train", "evaluate", "data", "queue", "deploy")
+_IDLE = "idle"
 _QUEUED, _RUNNING = frozenset({"job.queued", "job.starting"}), "job.running"
 _STILL = frozenset(
     {"job.cancel_requested", "job.pause_requested", "job.stop_requested", "job.hold_requested", "job.child"}
@@ -40,10 +44,12 @@ class TimeToModel(NamedTuple):
     seconds: float
     """Up to now where the state is open."""
     stages: dict[str, float]
-    """Stage -> seconds, those that took any; {data, queue, train, evaluate, person, deploy}."""
+    """Stage -> seconds, those that took any: {data, queue, train, evaluate, person, deploy, idle}."""
     model: str | None
     answered: float | None = None
     """When the clock stopped (seconds since the epoch)."""
+    waited_for: Mapping[str, float] = {}
+    """Step that came next -> seconds of `idle`: {data, train, evaluate, deploy}."""
 
 
 class CountedModel(NamedTuple):
@@ -78,10 +84,11 @@ def time_to_model(
     end = max(start, now if answered is None else answered)
     jobs = jobs or {}
     intervals = [*_waits(own, known, end), *_runs(known, jobs, end)]
-    stages = _shares(
-        start, end, intervals, _phases(start, end, _milestones(own, known, end, model, dataset, jobs), model)
-    )
-    return TimeToModel(state, end - start, stages, model, answered)
+    if (promoted := _promoted(own, end, model)) is not None:
+        intervals.append(_Interval("deploy", promoted, end))
+    phases = _phases(start, end, _milestones(own, known, end, model, dataset, jobs), model)
+    stages, waited_for = _shares(start, end, intervals, phases)
+    return TimeToModel(state, end - start, stages, model, answered, waited_for)
 
 
 def model_that_counts(found: Sequence[DeploymentPeriod]) -> CountedModel:
@@ -96,24 +103,39 @@ def model_that_counts(found: Sequence[DeploymentPeriod]) -> CountedModel:
     return CountedModel("open", None, None)
 
 
-def _shares(
-    start: float, end: float, intervals: Iterable[_Interval], phases: Sequence[tuple[str, float]]
-) -> dict[str, float]:
-    """Seconds per stage of [start, end]. `phases`: stage and when it is over, in order; the last is `end`."""
+def _promoted(own: Sequence[Event], end: float, model: str | None) -> float | None:
+    """When the version that counts, or while none counts any, was last promoted."""
+    moves = [event.at for event in own if event.type == MOVED and event.at <= end]
+    if model is not None:
+        moves = [event.at for event in own if event.type == MOVED and event.at <= end and event.data["after"] == model]
+    return moves[-1] if moves else None
+
+
+class _Shares(NamedTuple):
+    stages: dict[str, float]
+    waited_for: dict[str, float]
+
+
+def _shares(start: float, end: float, intervals: Iterable[_Interval], phases: Sequence[tuple[str, float]]) -> _Shares:
+    """Seconds per stage of [start, end]. `phases`: step and when it is over, in order; the last is `end`."""
     changes = [(max(start, each.begin), 1, each.stage) for each in intervals if each.end > start and each.begin < end]
     changes += [(min(end, each.end), -1, each.stage) for each in intervals if each.end > start and each.begin < end]
     changes += [(over, 0, "") for _, over in phases]
-    active, seconds, last, phase = Counter[str](), dict[str, float](), start, 0
+    active, last, phase = Counter[str](), start, 0
+    seconds, waited_for = dict[str, float](), dict[str, float]()
     for moment, change, stage in sorted(changes):
         if moment > last:
             while phase < len(phases) - 1 and phases[phase][1] <= last:
                 phase += 1
-            now = next((each for each in _ORDER if active[each] > 0), phases[phase][0])
+            now = next((each for each in _ORDER if active[each] > 0), _IDLE)
             seconds[now] = seconds.get(now, 0.0) + (moment - last)
+            if now == _IDLE:
+                step = phases[phase][0]
+                waited_for[step] = waited_for.get(step, 0.0) + (moment - last)
             last = moment
         if change:
             active[stage] += change
-    return {stage: seconds[stage] for stage in STAGES if stage in seconds}
+    return _Shares({stage: seconds[stage] for stage in STAGES if stage in seconds}, waited_for)
 
 
 def _phases(start: float, end: float, milestones: Sequence[float | None], model: str | None) -> list[tuple[str, float]]:
