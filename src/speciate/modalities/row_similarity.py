@@ -35,6 +35,8 @@ _NAME, _NUMBER = 4, 8  # bytes
 _AXES, _OWN = 10, 6
 """Of the space in which neighbours are looked for, and how many of them are columns as they are."""
 _SAMPLE, _PAIRS, _CHUNK = 20_000, 4000, 1 << 14
+_FAR = 1e150
+"""Numbers beyond count as this, so that differences and squares of them are finite."""
 _NORMAL = 3.29
 """From the 5th to the 95th percentile of a normal distribution, in standard deviations."""
 
@@ -78,7 +80,8 @@ class RowSimilarity:
         varying = spreads > 0
         if not varying.any():
             return np.zeros((0, 2), np.int64)
-        scaled = np.nan_to_num(table.numbers[:, varying] / spreads[varying])
+        with np.errstate(over="ignore"):  # by a spread that is next to nothing
+            scaled = np.nan_to_num(table.numbers[:, varying] / spreads[varying]).clip(-_FAR, _FAR)
         axes = _axes(scaled)
         bound = axes.ratio * tolerance
         apart = table.kinds[:, np.newaxis] * (4 * bound)  # rows of other categories are out of reach
@@ -120,7 +123,9 @@ def _table(codes: Sequence[bytes]) -> _Table:
         numbers[np.ix_(places, at)] = np.ascontiguousarray(rows[:, _HEADER + len(layout) :]).view("<f8")
         kinds[places, 0] = number
         kinds[places, 1] = np.ascontiguousarray(rows[:, 2:_HEADER]).view("<i8")[:, 0]
-    return _Table(numbers, np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
+    return _Table(
+        numbers.clip(-_FAR, _FAR), np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    )
 
 
 def _spreads(numbers: Doubles) -> Doubles:

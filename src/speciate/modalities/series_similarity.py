@@ -55,12 +55,13 @@ _CHUNK = 2_000_000
 
 
 def sketch_series(series: Floats, *, joint: bool = False) -> bytes | None:
-    """(C, T) -> its channels, steps, stride and values; None for fewer than 8 steps or if nothing changes.
+    """(C, T) -> its channels, steps, stride and values; None for fewer than 8 steps, if nothing changes, or if a value is not
+    finite.
 
     `joint`: one scale for all channels, which belong together as the bands of a spectrogram do.
     """
     channels, steps = series.shape
-    if steps < _LEAST_STEPS or channels > _MOST_VALUES // _LEAST_STEPS:
+    if steps < _LEAST_STEPS or channels > _MOST_VALUES // _LEAST_STEPS or not np.isfinite(series).all():
         return None
     stride = 1
     while channels * (steps // stride) > _MOST_VALUES:
@@ -120,7 +121,8 @@ class _Stack:
         count = len(self._series)
         if count < 2:
             return np.zeros((0, 2), np.int64)
-        offsets = np.concatenate([*self._whole(), *self._landmarks()])  # (M, 3): first, second, offset
+        none = np.zeros((0, 3), np.int64)
+        offsets = np.concatenate([none, *self._whole(), *self._landmarks()])  # (M, 3): first, second, offset
         edges = self._best(offsets)
 
         ratio = least_ratio(local_dimensions(count, edges), _LEAST_RATIOS[self._joint])
