@@ -55,8 +55,9 @@ _CHUNK = 2_000_000
 
 
 def sketch_series(series: Floats, *, joint: bool = False) -> bytes | None:
-    """(C, T) -> its channels, steps, stride and values; None for fewer than 8 steps, if nothing changes, or if a value is not
-    finite.
+    """(C, T) -> its channels, steps, stride and values.
+
+    None for fewer than 8 steps, if nothing changes, or if a value is not finite.
 
     `joint`: one scale for all channels, which belong together as the bands of a spectrogram do.
     """
