@@ -80,7 +80,8 @@ def with_extra(table: pa.Table, name: str) -> pa.Table:
     return pa.concat_tables([table, table.slice(0, 1).set_column(0, "id", pa.array([name]))])
 
 
-def decoders() -> list[int]:
-    """Pids of the service processes of this process."""
+def decoders(folders: Folders) -> list[int]:
+    """Pids of this process's service processes of that workspace."""
     children = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
-    return sorted(child.pid for child in children if "speciate.jobs.pool_process" in child.cmdline())
+    wanted = {"speciate.jobs.pool_process", str(folders.root)}
+    return sorted(child.pid for child in children if wanted <= set(child.cmdline()))

@@ -115,7 +115,7 @@ def test_a_killed_process_is_replaced_and_the_chunk_repeated(folders: Folders) -
     with Stream(folders, manifest, batch=4, shuffle=False, workers=1, ahead=1) as stream:
         batches = iter(stream)
         media = [example.media.tobytes() for example in next(batches)]
-        for pid in (killed := sealed.decoders()):
+        for pid in (killed := sealed.decoders(folders)):
             psutil.Process(pid).send_signal(signal.SIGKILL)
         media += [example.media.tobytes() for batch in batches for example in batch]
     assert media == whole

@@ -151,10 +151,10 @@ def test_processes_are_kept_from_one_epoch_to_the_next(folders: Folders, images:
         started = []
         for _ in range(2):
             list(stream)
-            started.append(sealed.decoders())
+            started.append(sealed.decoders(folders))
         assert started[0] == started[1]
         assert len(started[0]) == 1
-    assert not sealed.decoders()
+    assert not sealed.decoders(folders)
 
 
 def test_a_state_of_another_sequence_is_refused(folders: Folders, texts: Manifest, images: Manifest) -> None:
