@@ -148,6 +148,15 @@ def test_the_bootstrap_of_a_mean_is_near_the_t_interval() -> None:
     assert got.high == pytest.approx(exact.high, abs=0.03)
 
 
+def test_an_interval_of_a_rare_level_is_not_cut_off_where_no_resample_lies() -> None:
+    values = np.random.default_rng(3).exponential(size=100)
+    drawn = resample(lambda weights: weights @ values / weights.sum(1), singletons(100))
+    ends = [bootstrap(drawn, level) for level in (0.95, 0.999, 0.99998)]
+    assert ends[2].high - ends[1].high > 0.1 * (ends[1].high - ends[0].high)
+    t_interval = stats.t.ppf(1 - 0.00001, 99) * values.std(ddof=1) / math.sqrt(100)
+    assert ends[2].high - drawn.value > 0.95 * t_interval
+
+
 def test_the_bootstrap_repeats_itself() -> None:
     (once,), (again,) = cluster_weights(20, seed=3), cluster_weights(20, seed=3)
     assert (once == again).all()

@@ -114,7 +114,8 @@ def test_a_grouped_dataset_takes_answers_whose_group_was_sent_and_says_how_to_se
     found = {row["review"]: row["group_key"] for row in version_rows.read(workspace.folders, made).to_pylist()}
     assert found["a third thing"] == "critic3"
     assert "another thing" not in found, "it might lie in another split than the rest of its critic"
-    [warning] = version(workspace.database, made.ref).report["warnings"]
+    warnings = version(workspace.database, made.ref).report["warnings"]  # another one counts the few critics
+    [warning] = [each for each in warnings if "answers" in each]
     assert warning.startswith("1 of the answers do not say 'critic', by which films@v1 is grouped, and were left out")
     own = logged(workspace)
     [again] = note(own, [{"id": "0", "row": {"review": "another thing", "critic": "critic4"}}])

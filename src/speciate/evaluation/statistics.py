@@ -326,10 +326,15 @@ def resample(statistic: Callable[[Floats], Floats], clusters: Codes, seed: int =
     return Resampled(value, drawn, left_out, sizes.size, degrees_of_freedom(sizes))
 
 
+_FEWEST_BEYOND = 10
+"""Resamples beyond either end of an interval, for a quantile of them to say where it is."""
+
+
 def bootstrap(resampled: Resampled, level: float = LEVEL, *, share: bool = False) -> Estimate:
     """BCa interval (Efron 1987), or the percentile interval where BCa is undefined, of levels wide enough for few
     clusters: in place of a normal quantile that of t, times sqrt(C / (C - 1)) (Hesterberg 2015, section 3.4).
 
+    At levels whose ends hardly any resample lies beyond, where quantiles are cut off, it is at least as wide as t's.
     Resamples on which the statistic is undefined (NaN: a label was not drawn) are left out; with fewer than half of
     them left there is no interval, and where more than 5 % are left out the method says so. A `share` (between 0 and 1)
     within five clusters of either end, where resamples hardly vary, gets an interval at least as wide as Wilson's with
@@ -342,6 +347,10 @@ def bootstrap(resampled: Resampled, level: float = LEVEL, *, share: bool = False
     left_out = resampled.left_out[np.isfinite(resampled.left_out)]
     low, high = (float(end) for end in np.quantile(drawn, _bca_levels(resampled, drawn, left_out, level)))
     error, method = float(drawn.std(ddof=1)), "bootstrap_bca"
+    if (1 - level) / 2 * drawn.size < _FEWEST_BEYOND:
+        reach = _critical(resampled.degrees, level) * error
+        low, high = min(low, value - reach), max(high, value + reach)
+        low, high = (max(0.0, low), min(1.0, high)) if share else (low, high)
     if share and min(value, 1 - value) * clusters < _NEAR_AN_END:
         critical = _critical(resampled.degrees, level)
         ends = wilson(min(1.0, max(0.0, value)) * clusters, clusters, critical)

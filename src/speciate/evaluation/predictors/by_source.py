@@ -62,9 +62,13 @@ def stay_loaded(every: Sequence[ModelAnswers]) -> bool:
 
 
 def measure_costs(every: Sequence[ModelAnswers], task: EvaluationPayload) -> list[ModelAnswers]:
-    """The answers with the costs of those models that are loaded, measured by turns."""
+    """The answers with the costs of those models that are loaded, measured by turns.
+
+    Turns of one model alone are compared with no other's: the machine was another one by then.
+    """
     waiting = [one.timed for one in every if one.timed is not None]
-    found = iter(measure_by_turns(waiting, latency=task.latency, seed=task.seed) if waiting else ())
+    costs = measure_by_turns(waiting, latency=task.latency, seed=task.seed) if waiting else []
+    found = iter(costs if len(costs) > 1 else [cost._replace(usd_turns=()) for cost in costs])
     return [
         one if one.timed is None else one._replace(cost=next(found)._replace(memory_mb=one.cost.memory_mb), timed=None)
         for one in every
