@@ -164,7 +164,7 @@ def test_a_model_that_writes_texts_goes_on_as_a_base_model(workspace: Workspace,
 
 
 def test_without_a_label_or_a_task_the_tasks_that_write_are_named(workspace: Workspace) -> None:
-    said = {"prompt": ["why?", "who?"] * 5, "completion": ["yes", "no"] * 5}
+    said = {"prompt": ["why?", "who?"] * 5, "reaction": ["yes", "no"] * 5}
     manifest = _yes(workspace, said, ["prompt"]).model_copy(update={"label": None})
     workspace.database.transact(
         lambda tx: tx.execute("UPDATE dataset_versions SET manifest = ?", [manifest.model_dump_json()])
