@@ -52,3 +52,13 @@ def test_a_key_that_names_several_rows_is_refused(two: Workspace) -> None:
     data.ingest(two, "twice", rows=({"doc": "d1", "kind": "a"}, {"doc": "d1", "kind": "b"}, {"doc": "d2", "kind": "a"}))
     with pytest.raises(SpeciateError, match=r"several different rows of 'twice@v1'"):
         curate(two, "texts", {"op": "join", "dataset": "twice", "key": "doc"})
+
+
+def test_rows_that_differ_elsewhere_only_are_one(two: Workspace) -> None:
+    visits = [{"doc": f"d{i}", "age": 20 + i, "sex": "fm"[i % 2], "visit": v} for i in range(20) for v in range(3)]
+    data.ingest(two, "visits", rows=tuple(visits))
+    made = curate(two, "texts", {"op": "join", "dataset": "visits", "key": "doc", "columns": ["age"], "label": "sex"})
+    assert made.column("age", "doc")["d7"] == 27
+    assert made.column("label", "doc")["d7"] == "m"
+    with pytest.raises(SpeciateError, match=r"several different rows of 'visits@v1'"):
+        curate(two, "texts", {"op": "join", "dataset": "visits", "key": "doc", "columns": ["visit"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.datasets.readers.rows import REASON
-from speciate.datasets.sources.joined_tables import FoundJoin, NamedTable, apart_warning, find_join, join
+from speciate.datasets.sources.joined_tables import FoundJoin, NamedTable, apart_warning, find_join, join, keys_of
 from speciate.errors import SpeciateError
 
 
@@ -89,3 +90,47 @@ def test_files_that_stay_apart_come_with_the_call_that_joins_them(tmp_path: Path
     assert (
         apart_warning([train, test], tmp_path) == apart_warning([TEXTS], tmp_path) == apart_warning([], tmp_path) == ""
     )
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("text", [False, True])
+def test_unrelated_tables_are_not_joined_by_the_numbers_of_their_rows(tmp_path: Path, start: int, text: bool) -> None:
+    numbers = list(range(start, start + 8))
+    people = named("people.csv", id=[str(each) if text else each for each in numbers], age=[30 + i for i in range(8)])
+    towns = named("towns.csv", id=[*numbers[::-1], start + 8], town=[f"town {i}" for i in range(9)])
+    assert find_join(people.table, towns.table) is find_join(towns.table, people.table) is None
+    assert "'key': 'id'" in apart_warning([people, towns], tmp_path), "it says how to ask"
+    assert join(people, towns, "id").table["town"].to_pylist()[0] == "town 7"
+    visits = pa.table({"id": [start, start, *numbers[1:]], "visit": list(range(9))})
+    assert find_join(visits, towns.table) == FoundJoin(0, 1, "id"), "numbers that refer to rows"
+    code = [f"c{i}" for i in range(8)]
+    both = pa.table({"Unnamed: 0": numbers, "code": code, "x": numbers})
+    other = pa.table({"Unnamed: 0": numbers, "code": code, "y": numbers})
+    assert find_join(both, other) == FoundJoin(0, 1, "code")
+
+
+def test_equal_rows_with_missing_numbers_count_once() -> None:
+    nan = float("nan")
+    second = named("b", id=["d1", "d1"], v=[nan, nan], w=[[1.0, nan], [1.0, nan]])
+    assert join(TEXTS, second, "id").table["v"].null_count == 5
+    with pytest.raises(SpeciateError, match="several different rows"):
+        join(TEXTS, named("b", id=["d1", "d1"], v=[nan, 1.0]), "id")
+
+
+@pytest.mark.parametrize(("kind", "first"), [(pa.float64(), 2**53), (pa.float32(), 2**24)])
+def test_numbers_that_stand_for_several_whole_ones_are_no_keys(kind: pa.DataType, first: int) -> None:
+    good = pa.table({"k": pa.array([1 - first, None, first - 1, float("inf"), float("nan")], kind)})
+    assert keys_of(good["k"]) == [str(1 - first), None, str(first - 1), "inf", None]
+    for key in (first, -first):
+        large = NamedTable("a", pa.table({"k": pa.array([1, key], kind), "x": [1, 2]}))
+        with pytest.raises(
+            SpeciateError, match=rf"1 keys are floating-point numbers of {first:,} or more, such as"
+        ) as it:
+            join(large, named("b", k=[1, key + 1], y=[1, 2]), "k")
+        assert "int64" in str(it.value.advice)
+
+
+def test_decimals_are_keys_as_numbers_are_and_texts_as_they_are_written() -> None:
+    cells = [Decimal("1.00"), Decimal("1.50"), Decimal("-12345678901234567890.000"), Decimal("100"), None]
+    assert keys_of(pa.chunked_array([cells])) == ["1", "1.5", "-12345678901234567890", "100", None]
+    assert keys_of(pa.chunked_array([["1.0", " 1 "]])) == ["1.0", "1"]

@@ -2,7 +2,7 @@
 
 Rows stay as they are: none is added or removed, splits stay, and a joined column is never an input, because the input
 of an example is fixed when it is ingested (`create_dataset(labels=...)` joins tables before that). A key must name one
-row of the other dataset.
+row of the other dataset, as far as the columns go that come here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pydantic import Field
 
 from speciate.datasets.columns import with_column
 from speciate.datasets.ingest.draft import INFINITE, MISSING
-from speciate.datasets.next_version import user_columns
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import (
     Operation,
@@ -79,9 +78,9 @@ def apply(rows: pa.Table, parameters: JoinParameters, context: Context) -> Outco
     other = context.other(parameters.dataset)
     key = parameters.other_key or parameters.key
     there = other.rows.filter(pc.not_equal(other.rows["quality"], "error"))
-    chosen = [name for name in (*user_columns(there), LABEL) if name in there.column_names]
     taken = _taken(parameters, context.manifest, other.manifest)
-    places = rows_by_key(NamedTable(parameters.dataset, there.select(dict.fromkeys((key, *chosen)))), key)
+    needed = dict.fromkeys([key, *taken, *([parameters.label] if parameters.label else [])])
+    places = rows_by_key(NamedTable(parameters.dataset, there.select(list(needed))), key)
     wanted = keys_of(rows[parameters.key])
     at = pa.array([None if value is None else places.get(value) for value in wanted], pa.int64())
     matched = at.is_valid()

@@ -1,13 +1,16 @@
 """Two tables that share a key as one: the rows of the first with the columns of the second. Pure.
 
 A key joins only if its values name one row each in the second table. Two files of one source are joined without being
-asked if exactly one column can be that key; otherwise a warning says how to ask.
+asked if exactly one column can be that key; otherwise a warning says how to ask. A column that numbers the rows of both
+is no such key: any two tables of about the same length share it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +30,8 @@ _MOSTLY = 0.9
 _LEAST = 4
 """Different values of a key, so that two coincidences are none."""
 _SHOWN = 5
+_EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
+"""Bits of a floating-point number -> from where on it does not tell whole numbers apart."""
 
 
 class NamedTable(NamedTuple):
@@ -101,10 +106,10 @@ def find_join(a: pa.Table, b: pa.Table) -> FoundJoin | None:
 
 
 def _join_by(tables: Sequence[pa.Table], key: str) -> FoundJoin | None:
-    if key.lower() in _ROLES:
+    if key.lower() in _ROLES or any(pa.types.is_floating(table[key].type) for table in tables):
         return None
-    keys = [keys_of(table[key]) for table in tables]
-    if any(None in each or pa.types.is_floating(table[key].type) for each, table in zip(keys, tables, strict=True)):
+    keys = [_texts(table[key]) for table in tables]
+    if any(None in each for each in keys) or all(map(_numbers_rows, keys)):
         return None
     one = [len(set(each)) == len(each) for each in keys]
     second = 1 if one[1] and (not one[0] or _reads_better(tables[0], tables[1])) else 0 if one[0] else None
@@ -122,6 +127,11 @@ def _join_by(tables: Sequence[pa.Table], key: str) -> FoundJoin | None:
     return FoundJoin(first, second, key)
 
 
+def _numbers_rows(keys: Sequence[str | None]) -> bool:
+    """Whether they are 0 to n - 1, or 1 to n, in any order."""
+    return any(set(keys) == set(map(str, range(start, start + len(keys)))) for start in (0, 1))
+
+
 def _reads_better(a: pa.Table, b: pa.Table) -> bool:
     """Whether the first of two tables with a row each is the one with the examples: it holds the longer cells."""
     return (a.num_rows, _length(a)) >= (b.num_rows, _length(b))
@@ -135,7 +145,7 @@ def _length(table: pa.Table) -> int:
 
 
 def _agree(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
-    pairs = zip(keys_of(a), keys_of(b), strict=True)
+    pairs = zip(_texts(a), _texts(b), strict=True)
     return all(x == y for x, y in pairs if x is not None and y is not None)
 
 
@@ -182,7 +192,8 @@ def rows_by_key(of: NamedTable, key: str) -> dict[str, int]:
     keys = keys_of(rows[key])
     times = Counter(keys)
     several = [place for place, value in enumerate(keys) if value is not None and times[value] > 1]
-    cells = dict(zip(several, rows.take(pa.array(several, pa.int64())).to_pylist(), strict=True))
+    taken = rows.take(pa.array(several, pa.int64())).to_pylist()
+    cells = {place: _without_nan(row) for place, row in zip(several, taken, strict=True)}
     twice = dict.fromkeys(
         keys[place] for place in several if cells[place] != cells[places.setdefault(str(keys[place]), place)]
     )
@@ -200,8 +211,36 @@ def rows_by_key(of: NamedTable, key: str) -> dict[str, int]:
     return places
 
 
+def _without_nan(cell: Any) -> Any:
+    """A cell with None in place of NaN, which is not equal to itself."""
+    if isinstance(cell, dict):
+        return {name: _without_nan(value) for name, value in cell.items()}
+    if isinstance(cell, list):
+        return [_without_nan(value) for value in cell]
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
 def keys_of(column: pa.ChunkedArray) -> list[str | None]:
-    """Cells as texts, so that 7, 7.0 and '7' are one key; None if missing."""
+    """Cells as texts, so that 7, 7.0 and '7' are one key; None if missing.
+
+    INVALID for floating-point numbers so large that neighbouring whole numbers are one of them.
+    """
+    if pa.types.is_floating(column.type):
+        least = _EXACT[column.type.bit_width]
+        size = pc.abs(column.cast(pa.float64()))
+        large = column.filter(pc.and_(pc.greater_equal(size, least), pc.is_finite(size)))
+        if len(large):
+            raise SpeciateError(
+                Code.INVALID,
+                f"{len(large):,} keys are floating-point numbers of {least:,} or more, such as {large[0].as_py():.0f}, "
+                "which may stand for several whole numbers: a join could take the wrong row.",
+                "Write that column as texts or as whole numbers (int64) from its origin on, without an empty cell, and "
+                "call again; or name another key.",
+            )
+    return _texts(column)
+
+
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
     return [_key(cell) for cell in column.to_pylist()]
 
 
@@ -210,4 +249,6 @@ def _key(cell: Any) -> str | None:
         return None
     if isinstance(cell, float) and np.isfinite(cell) and cell.is_integer():
         return str(int(cell))
+    if isinstance(cell, Decimal):
+        return str(int(cell)) if cell == cell.to_integral_value() else format(cell, "f").rstrip("0")
     return str(cell).strip() or None
