@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from speciate.datasets.gathering import manifests
 from speciate.datasets.ingest.ingest import Labels
 from speciate.datasets.inspect.contact_sheet import ask_for_contact_sheet
 from speciate.datasets.loading.loader import load_examples
@@ -165,6 +166,37 @@ def test_the_arguments_that_the_report_names_change_it(
     made = data.ingest(workspace, "set", source=manifest_of_three(tmp_path / "set"), **choice)
     assert (made.modality, made.rows, sum(made.labels.values())) == (modality, COUNT, COUNT)
     assert len(load_examples(workspace.folders, made)) == COUNT
+
+
+def test_folders_are_looked_up_once_for_each_table(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, keys = list[Path](), manifests.config_folder
+
+    def counted() -> Path:
+        asked.append(keys())
+        return asked[-1]
+
+    monkeypatch.setattr(manifests, "config_folder", counted)
+    made = data.ingest(workspace, "set", source=manifest_of_three(tmp_path / "set"))
+    assert made.modality == "multimodal"
+    assert 0 < len(asked) <= 4 < COUNT
+
+
+@pytest.mark.parametrize("place", ["linked", ".hidden", "keys"])
+def test_no_cell_leads_out_or_to_the_keys_of_a_person(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    real = tmp_path / "elsewhere" if place == "linked" else tmp_path / "set" / place
+    for i in range(COUNT):
+        image(real / f"{i}.png", (4, 4, 8 + i, 8), i)
+    monkeypatch.setattr(manifests, "config_folder", lambda: tmp_path / "set" / "keys")
+    if place == "linked":
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / place).symlink_to(real)
+    rows = [{"path": f"{place}/{i}.png", "size": i / 4, "kind": "ab"[i % 2]} for i in range(COUNT)]
+    made = data.ingest(workspace, "set", source=write_rows(tmp_path / "set" / "table.csv", rows), label="kind")
+    assert made.modality == "tabular"
 
 
 def test_a_table_outside_of_its_files_reads_none_above_it(workspace: Workspace, tmp_path: Path) -> None:

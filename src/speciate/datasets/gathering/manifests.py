@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -51,6 +52,27 @@ _FOUND = ("caption", "transcription", "transcript", "sentence", "completion", "a
 """Columns of texts that a model should find: beside one column of files they make no mixed rows."""
 FILE_NAME = "file_name"
 """A column of this name says that the others are labels, as in the folders of Hugging Face."""
+
+
+class _Folder:
+    """Of a table; folders below it are looked up once, and not for each cell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._real, self._keys = os.path.realpath(path), os.path.realpath(config_folder())
+        self._known: dict[Path, bool] = {}
+
+    def holds(self, path: Path) -> bool:
+        """Whether that is a regular file below the folder. OSError or ValueError if there is none of that name."""
+        if (inside := self._known.get(path.parent)) is None:
+            inside = self._known[path.parent] = self._is_inside(os.path.realpath(path.parent))
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            return self._is_inside(os.path.realpath(path)) and path.is_file()
+        return inside and stat.S_ISREG(mode)
+
+    def _is_inside(self, real: str) -> bool:
+        return _is_within(real, self._real) and not _is_within(real, self._keys)
 
 
 class FileColumns(NamedTuple):
@@ -116,7 +138,8 @@ def _as_media(found: Listing, naming: Mapping[SourceFile, FileColumns], modality
     modalities."""
     chosen: dict[SourceFile, str] = {}
     for table, columns in naming.items():
-        kinds = {name: _modality_of_files(columns.head[name], table.path.parent) for name in columns.naming}
+        folder = _Folder(table.path.parent)
+        kinds = {name: _modality_of_files(columns.head[name], folder) for name in columns.naming}
         modality = next(iter(kinds.values())) or modality if modality == "auto" else modality
         if (name := next((name for name, kind in kinds.items() if kind == modality), None)) is None:
             return None
@@ -136,7 +159,8 @@ def listed_files(recognised: RecognisedManifest, context: SourceContext) -> List
     paths: dict[Path, None] = {}
     for table, column in recognised.naming.items():
         cells = ask_table(context.pool, table.path, readable=found.readable, text=[column])[column].to_pylist()
-        paths |= dict.fromkeys(path for cell in cells if (path := _path(cell, table.path.parent)) is not None)
+        folder = _Folder(table.path.parent)
+        paths |= dict.fromkeys(path for cell in cells if (path := _path(cell, folder)) is not None)
     top = root if all(path.is_relative_to(root) for path in paths) else next(iter(recognised.naming)).path.parent
     files = named_files((path, name_below(top, path)) for path in paths if path.is_relative_to(top))
     return found._replace(source=top, files=with_splits(files, "media"))
@@ -157,7 +181,7 @@ def _columns_of_head(
         head = head.select([name for name in head.column_names if _may_matter(head[name])][:_MOST_COLUMNS])
     except SpeciateError:
         return FileColumns(pa.table({}), [], [])  # reading it whole reports the fault
-    return _file_columns(head, table.path.parent, inputs, never)
+    return _file_columns(head, _Folder(table.path.parent), inputs, never)
 
 
 def _may_matter(column: pa.ChunkedArray) -> bool:
@@ -169,7 +193,7 @@ def _may_matter(column: pa.ChunkedArray) -> bool:
     return bool(cells) and (names > _MOSTLY * len(cells) or sum(map(len, cells)) >= _LONG_TEXT * len(cells))
 
 
-def _file_columns(table: pa.Table, folder: Path, inputs: Sequence[str], never: Sequence[str]) -> FileColumns:
+def _file_columns(table: pa.Table, folder: _Folder, inputs: Sequence[str], never: Sequence[str]) -> FileColumns:
     columns = [name for name in table.column_names if name != REASON and name not in never]
     naming = [name for name in columns if _names_files(table[name], folder)]
     kinds = {name for name in naming if _modality_of_files(table[name], folder)}
@@ -218,7 +242,7 @@ def read_manifest(
         table = ask_table(context.pool, file.path, found.reader, readable=found.readable)
     except SpeciateError:
         return None  # reading it as labels reports the fault
-    folder = file.path.parent
+    folder = _Folder(file.path.parent)
     columns = [name for name in table.column_names if name != REASON and name not in never]
     naming = [name for name in columns if _names_files(table[name], folder)]
     if not naming:
@@ -245,7 +269,7 @@ def read_manifest(
 def _split_into_parts(
     file: SourceFile,
     table: pa.Table,
-    folder: Path,
+    folder: _Folder,
     chosen: Sequence[str],
     naming: Sequence[str],
     context: SourceContext,
@@ -279,13 +303,13 @@ def _split_into_parts(
             excluded.append(ExcludedFile(f"{file.name}#{place + 1}", reason or "None of its parts is there."))
     rest = table.drop_columns([name for name in (*chosen, REASON) if name in table.column_names])
     notes = [
-        f"{count:,} cells of {name!r} name no file below {folder.name!r}: those parts are missing."
+        f"{count:,} cells of {name!r} name no file below {folder.path.name!r}: those parts are missing."
         for name, count in lost.items()
     ]
     return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, excluded)
 
 
-def _names_files(column: pa.ChunkedArray, folder: Path) -> bool:
+def _names_files(column: pa.ChunkedArray, folder: _Folder) -> bool:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return False
     cells = [cell for cell in column.slice(0, 5 * _SAMPLE).to_pylist() if cell][:_SAMPLE]
@@ -299,7 +323,7 @@ def _is_long_text(column: pa.ChunkedArray) -> bool:
     return bool(cells) and sum(map(len, cells)) >= _LONG_TEXT * len(cells)
 
 
-def _path(cell: Any, folder: Path) -> Path | None:
+def _path(cell: Any, folder: _Folder) -> Path | None:
     """The file below the folder that a cell names."""
     if not isinstance(cell, str) or not cell.strip() or len(cell) > 4096 or "\0" in cell:
         return None
@@ -307,15 +331,17 @@ def _path(cell: Any, folder: Path) -> Path | None:
     if relative.is_absolute() or any(part == ".." or part.startswith(".") for part in relative.parts):
         return None
     try:
-        path = folder / relative
-        real = path.resolve()
-        inside = real.is_relative_to(folder.resolve()) and not real.is_relative_to(config_folder().resolve())
-        return path if inside and path.is_file() else None
-    except (OSError, RuntimeError, ValueError):
+        path = folder.path / relative
+        return path if folder.holds(path) else None
+    except (OSError, ValueError):
         return None
 
 
-def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) -> PartName:
+def _is_within(real: str, folder: str) -> bool:
+    return real == folder or real.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
+
+
+def _part(name: str, column: pa.ChunkedArray, folder: _Folder, *, is_file: bool) -> PartName:
     own = _UNLIKE.sub("_", name)[:40].strip("_") or "part"
     if not is_file:
         return PartName(own, "text")
@@ -329,7 +355,7 @@ def _part(name: str, column: pa.ChunkedArray, folder: Path, *, is_file: bool) ->
     return PartName(own, modality)
 
 
-def _modality_of_files(column: pa.ChunkedArray, folder: Path) -> str | None:
+def _modality_of_files(column: pa.ChunkedArray, folder: _Folder) -> str | None:
     paths = [path for cell in column.to_pylist()[: 5 * _SAMPLE] if (path := _path(cell, folder))]
     counts = Counter(kind for path in paths[:_VOTERS] if (kind := modality_of_file(path)))
     return counts.most_common(1)[0][0] if counts else None
