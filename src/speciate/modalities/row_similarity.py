@@ -3,8 +3,8 @@
 A number's difference counts in units of its column's spread, so that grams and kilometres weigh alike; two rows are as
 far apart as the column that differs most. What is next to nothing depends on the others: a pair must stand apart from
 them (isolated_copies.py), at 5 % of the spread or less. In a table of one or two numbers rows lie so dense that only
-copies with a tiny jitter stand apart. Texts, truth values and missing cells must be equal; a row without a number has
-no sketch.
+copies with a tiny jitter stand apart. All other cells must be equal: texts, truth values, dates, lists, missing ones; a
+row without a number has no sketch.
 
 Measured (`evals/bench/near_rows.py`): how many of 200 jittered copies are found, and how many rows of ordinary tables
 are taken for copies."""
@@ -30,6 +30,8 @@ _COARSER = 4
 _MOST_NUMBERS = 256
 """Beyond it numbers are summed up in so many groups, each with a sign and made smaller by the inverse hyperbolic
 sine."""
+_NO_NUMBERS = (str, bool, bytes)
+"""Kinds of cells that are no numbers even where they can be read as one."""
 _HEADER = 10  # bytes: the count of numbers and the digest of all other cells
 _NAME, _NUMBER = 4, 8  # bytes
 _AXES, _OWN = 10, 6
@@ -51,8 +53,8 @@ def sketch_row(row: Mapping[str, object]) -> bytes | None:
         if type(cell) is float and -math.inf < cell < math.inf:
             numbers.append(cell)
             named.append(name)
-        elif isinstance(cell, str | bool) or (number := _finite(cell)) is None:
-            others.append(f"{name}={cell if isinstance(cell, str | bool) else None}")
+        elif cell is None or isinstance(cell, _NO_NUMBERS) or (number := _finite(cell)) is None:
+            others.append(f"{name}={None if _is_nan(cell) else repr(cell)}")  # a text has quotes, so it equals no other
         else:
             numbers.append(number)
             named.append(name)
@@ -190,6 +192,10 @@ def _finite(cell: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _is_nan(cell: object) -> bool:
+    return isinstance(cell, float | np.floating) and math.isnan(cell)
 
 
 def _summed(numbers: Sequence[float], names: Sequence[str]) -> list[float]:
