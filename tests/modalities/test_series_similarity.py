@@ -27,3 +27,10 @@ def test_any_series_can_be_compared(series: list[npt.NDArray[Any]], repeated: in
 def test_two_short_series_of_different_lengths_have_no_windows_in_common() -> None:
     codes = [sketch_series(np.array([[0.0, *([1.0] * rest)]])) for rest in (7, 8)]
     assert SERIES.pairs([code for code in codes if code]).tolist() == []
+
+
+def test_without_channels_there_is_no_sketch_and_beyond_perfect_correlation_no_pair() -> None:
+    assert sketch_series(np.zeros((0, 100), np.float32)) is None
+    code = sketch_series(np.sin(np.arange(100, dtype=np.float32))[np.newaxis]) or b""
+    assert SERIES.pairs([code, code], threshold=0.9).tolist() == [[0, 1]]
+    assert SERIES.pairs([code, code], threshold=1.2).tolist() == []

@@ -57,12 +57,12 @@ _CHUNK = 2_000_000
 def sketch_series(series: Floats, *, joint: bool = False) -> bytes | None:
     """(C, T) -> its channels, steps, stride and values.
 
-    None for fewer than 8 steps, if nothing changes, or if a value is not finite.
+    None without channels, for fewer than 8 steps, if nothing changes, or if a value is not finite.
 
     `joint`: one scale for all channels, which belong together as the bands of a spectrogram do.
     """
     channels, steps = series.shape
-    if steps < _LEAST_STEPS or channels > _MOST_VALUES // _LEAST_STEPS or not np.isfinite(series).all():
+    if steps < _LEAST_STEPS or not 0 < channels <= _MOST_VALUES // _LEAST_STEPS or not np.isfinite(series).all():
         return None
     stride = 1
     while channels * (steps // stride) > _MOST_VALUES:
@@ -88,11 +88,12 @@ class SeriesSimilarity:
         self._joint = joint
 
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
-        """(M, 2) places of near-duplicates; `threshold`: the least correlation, 0.97 by default.
+        """(M, 2) places of near-duplicates; `threshold`: the least correlation, 0.97 by default; none from 1
+        on.
 
         Whether two series are near depends on the others. Series of different numbers of channels are not compared.
         """
-        tolerance = TOLERANCE if threshold is None else math.sqrt(2 * (1 - threshold))
+        tolerance = TOLERANCE if threshold is None else math.sqrt(max(0.0, 2 * (1 - threshold)))
         if len(codes) < 2 or tolerance <= 0:
             return np.zeros((0, 2), np.int64)
         headers = [(int.from_bytes(code[:2], "little"), int.from_bytes(code[6:8], "little")) for code in codes]

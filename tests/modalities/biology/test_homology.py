@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import combinations
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import parasail
@@ -180,3 +180,35 @@ def test_what_would_only_join_what_is_joined_is_not_aligned_in_large_sets(monkey
     found = HOMOLOGY.pairs([each.encode() for each in sequences])
     assert near_duplicates.clusters(len(sequences), found).tolist() == everything.tolist()
     assert len(found) < 6 * 28
+
+
+def test_bytes_that_are_no_letters_align_as_any_residue() -> None:
+    chance = random.Random(10)
+    root, other = protein(chance, 120).encode(), protein(chance, 120).encode()
+    odd = root[:60] + "é".encode() + root[62:]
+    assert HOMOLOGY.pairs([root, odd, other]).tolist() == [[0, 1]]
+    assert HOMOLOGY.pairs([root[:30], root[:14] + b"\xff" + root[15:30]]).tolist() == [[0, 1]]
+
+
+def test_repeats_of_one_residue_are_akin_at_little_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = list[int]()
+    measured = homology._crowds
+
+    def counted(*arguments: Any) -> Any:
+        found = measured(*arguments)
+        seeds.append(len(found.places))
+        return found
+
+    monkeypatch.setattr(homology, "_crowds", counted)
+    assert len(akin(["A" * (300 + i) for i in range(20)])) == 190
+    assert sum(seeds) <= 4 * 20 * 8
+
+
+def test_an_excerpt_is_akin_to_the_whole_as_its_alignment_says() -> None:
+    chance = random.Random(13)
+    for _ in range(60):
+        whole = chance.choice([protein(chance, 60), chance.choice(LETTERS) * 60, protein(chance, 4) * 15])
+        begin = chance.randint(0, 30)
+        excerpt = whole[begin : begin + chance.randint(20, 30)]
+        assert homology._Aligner([excerpt.encode(), whole.encode()], homology.IDENTITY).akin(0, 1)
+        assert by_definition(excerpt, whole)

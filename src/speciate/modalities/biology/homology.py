@@ -51,8 +51,12 @@ _LEAST_REACH = 32
 _MANY = 3_000_000
 """After so many alignments only pairs that join separate groups are aligned."""
 _DIAGONAL_BITS, _WEIGHT_BITS, _LONGEST = 18, 6, 1 << 17
-_RARE_LETTERS = bytes.maketrans(b"JUO", b"LCK")
-"""Letters that BLOSUM62 lacks -> the nearest ones."""
+_MOST_REPEATS = 8
+"""Of one seed within a sequence; a homopolymer has no other seeds."""
+_RARE_LETTERS = bytes.maketrans(b"JUO" + bytes(range(128, 256)), b"LCK" + 128 * b"X")
+"""Letters that BLOSUM62 lacks -> the nearest ones; what is no letter -> any residue."""
+_STANDARD = frozenset("ARNDCQEGHILKMFPSTWYV")
+"""Of these none aligns with another as well as with itself."""
 
 Places = npt.NDArray[np.int64]
 
@@ -173,6 +177,9 @@ class _Aligner:
     def akin(self, a: int, b: int) -> bool:
         """Fastest if pairs of the same `a` follow each other."""
         library, first, second = self._library, self._sequences[a], self._sequences[b]
+        shorter, longer = sorted((first, second), key=len)
+        if self._threshold <= 1 and shorter in longer and _STANDARD.issuperset(shorter):
+            return True  # no alignment has a higher score, and all of its columns are equal
         if a != self._query:
             self._query, self._profile = a, library.profile_create_stats_sat(first, library.blosum62)
         found = library.sw_stats_striped_profile_sat(self._profile, second, _OPEN, _EXTEND)
@@ -214,7 +221,7 @@ def _candidates(sequences: Sequence[bytes]) -> Iterator[Places]:
     starts = np.concatenate([[0], np.cumsum(lengths + 1)])
     owner = np.repeat(np.arange(len(sequences)), lengths + 1)
     kinds = _kinds(b"\n".join(sequences) + b"\n")
-    crowds = [_crowds(kinds, pattern) for pattern in _PATTERNS]
+    crowds = [_crowds(kinds, owner, pattern) for pattern in _PATTERNS]
     for first, last in _blocks(crowds, starts):
         yield _sharing(crowds, starts, owner, first, last)
 
@@ -226,7 +233,8 @@ def _kinds(text: bytes) -> npt.NDArray[np.int64]:
     return table[np.frombuffer(text, np.uint8)]
 
 
-def _crowds(kinds: npt.NDArray[np.int64], pattern: tuple[int, ...]) -> _Crowds:
+def _crowds(kinds: npt.NDArray[np.int64], owner: Places, pattern: tuple[int, ...]) -> _Crowds:
+    """`owner`: the sequence of each residue."""
     count = len(kinds) - _SPAN + 1
     windows = np.stack([kinds[place : place + count] for place in range(_SPAN)])
     begin = np.flatnonzero((windows >= 0).all(axis=0))
@@ -236,12 +244,24 @@ def _crowds(kinds: npt.NDArray[np.int64], pattern: tuple[int, ...]) -> _Crowds:
         codes = codes * len(_KINDS) + row
     rarity = (-np.log(_FREQUENCIES)[letters].sum(axis=0)).round().astype(np.int64)
     order = np.argsort(codes, kind="stable")
+    few = np.zeros(len(order), bool)
+    few[order] = ~_is_repeated(codes[order], owner[begin[order]])
+    begin, codes, rarity, order = begin[few], codes[few], rarity[few], (np.cumsum(few) - 1)[order[few[order]]]
     ordered = codes[order]
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     after = np.searchsorted(ordered, ordered, side="right") - np.arange(len(order)) - 1
     reach = max(_LEAST_REACH, _MOST_HITS // max(len(order), 1))
     return _Crowds(begin[order], rarity[order], rank, np.minimum(after, reach), begin)
+
+
+def _is_repeated(codes: npt.NDArray[np.int64], owner: Places) -> npt.NDArray[np.bool_]:
+    """(N,) whether as many equal seeds of the same sequence are ahead of it as count. Both ascending, codes first."""
+    repeated = np.zeros(len(codes), bool)
+    repeated[_MOST_REPEATS:] = (codes[_MOST_REPEATS:] == codes[:-_MOST_REPEATS]) & (
+        owner[_MOST_REPEATS:] == owner[:-_MOST_REPEATS]
+    )
+    return repeated
 
 
 def _blocks(crowds: Sequence[_Crowds], starts: Places) -> Iterator[tuple[int, int]]:
