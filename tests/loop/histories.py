@@ -31,7 +31,7 @@ def job(at: float, name: str, state: str) -> Step:
     return at, name, f"job.{state}", {"attempt": 1}
 
 
-def asked(at: float, approval: str, expires: float = 1e12) -> Step:
+def asked(at: float, approval: str, expires: float | None = 1e12) -> Step:
     return at, USE_CASE, "approval.requested", {"approval": approval, "action": "promote", "expires": expires}
 
 

@@ -100,6 +100,8 @@ def test_data_that_were_there_before_the_clock_started_cost_nothing() -> None:
 def test_a_question_that_nobody_answered_waits_until_it_expires() -> None:
     steps = (CREATED, asked(110, "a", expires=140.0))
     assert time_to_model("digits", history(*steps), 300.0).stages == {"person": 30.0, "idle": 170.0}
+    never = (CREATED, asked(110, "a", expires=None))
+    assert time_to_model("digits", history(*never), 300.0).stages == {"idle": 10.0, "person": 190.0}
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,8 @@ def _waits(own: Sequence[Event], events: Sequence[Event], end: float) -> Iterato
     }
     for event in own:
         if event.type == "approval.requested":
-            over = answered.get(event.data["approval"], float(event.data.get("expires", inf)))
+            expires = event.data.get("expires")
+            over = answered.get(event.data["approval"], inf if expires is None else float(expires))
             yield _Interval("person", event.at, min(end, over))
 
 
