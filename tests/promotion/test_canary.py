@@ -10,7 +10,7 @@ import pytest
 
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.reports.report import GateResult
+from speciate.evaluation.reports.report import GateResult, Verdict
 from speciate.governance import approvals, audit
 from speciate.promotion import aliases, promote
 from speciate.promotion.evidence import PromoteSpec, check_task, objections
@@ -221,6 +221,22 @@ def test_a_target_that_was_loosened_for_this_model_needs_a_person(workspace: Wor
     )
     world.judge(workspace, "m@v2", version=2, evaluation="evaluation-2")
     assert world.ask_promotion(workspace, "m@v2")["state"] == "applied", "nobody held that one back"
+
+
+@pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
+def test_a_weaker_incumbent_after_a_lost_verdict_needs_a_person(
+    workspace: Workspace, clock: ManualClock, verdict: Verdict
+) -> None:
+    world.define(workspace, incumbent="column:expert")
+    world.judge(workspace, "m@v1", baseline="column:expert", verdict=verdict)
+    clock.advance(1)
+    world.define(workspace, incumbent="constant:")
+    world.judge(workspace, "m@v1", baseline="constant:", version=2, evaluation="evaluation-2")
+    result = world.ask_promotion(workspace, "m@v1")
+    assert result["state"] == "needs_approval"
+    assert "held m@v1 back beside the incumbent column:expert; version 2 compares it with constant:" in str(
+        result["reasons"]
+    )
 
 
 def test_a_looser_version_that_waits_is_named(workspace: Workspace) -> None:

@@ -16,9 +16,12 @@ from speciate.workspace.workspace import Workspace
 JOB = Job(id=JobId("job-x"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
 
 
-def define(workspace: Workspace, target: float = 0.9) -> None:
+def define(workspace: Workspace, target: float = 0.9, incumbent: str | None = None) -> None:
     definition = Definition(
-        name="digits", task="image-classification", objective=Objective(metric="accuracy", target=target)
+        name="digits",
+        task="image-classification",
+        objective=Objective(metric="accuracy", target=target),
+        incumbent=incumbent,
     )
     workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
 

@@ -58,7 +58,7 @@ SELECT count(*) FROM audit WHERE use_case = ? AND action IN ('rollback', 'canary
 """
 _HELD_BACK = """
 SELECT DISTINCT use_case_version FROM decisions
-WHERE use_case = ? AND candidate = ? AND verdict = 'hold' AND use_case_version < ? ORDER BY 1 DESC
+WHERE use_case = ? AND candidate = ? AND verdict <> 'promote' AND use_case_version < ? ORDER BY 1 DESC
 """
 _WAITING_VERSION = "SELECT max(version) FROM use_cases WHERE name = ? AND version > ? AND state = 'needs_approval'"
 _MOST_GATES = 3
@@ -330,13 +330,20 @@ def percent_of(canary: aliases.Alias) -> float:
 
 
 def _loosened(tx: Transaction, spec: PromoteSpec) -> list[str]:
-    """Whether this very model was held back by requirements that were loosened since."""
+    """Whether this very model was held back by requirements that were loosened since, or beside another incumbent."""
     now = use_cases.get(tx, spec.use_case)
     for (version,) in tx.execute(_HELD_BACK, [spec.use_case, spec.model, now.version]):
-        if paths := use_cases.loosenings(use_cases.get(tx, spec.use_case, version), now):
+        before = use_cases.get(tx, spec.use_case, version)
+        if paths := use_cases.loosenings(before, now):
             return [
                 f"Version {version} of {spec.use_case} held {spec.model} back, and asked for more than version "
                 f"{now.version} does ({', '.join(paths)}): whether that is good enough is for a person to say."
+            ]
+        if before.incumbent != now.incumbent:
+            return [
+                f"Version {version} of {spec.use_case} held {spec.model} back beside the incumbent "
+                f"{before.incumbent or 'that is best without training'}; version {now.version} compares it with "
+                f"{now.incumbent or 'whatever is best without training'}: a person says whether that is enough."
             ]
     return []
 
