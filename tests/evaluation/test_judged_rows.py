@@ -145,6 +145,19 @@ def test_a_label_of_another_type_is_the_same_label() -> None:
     assert not judged_rows.compare(judged_rows.pack(whole, "y"), judged_rows.pack(fraction, "y")).is_another
 
 
+def test_numbers_within_lists_and_records_are_the_same_whatever_their_type() -> None:
+    names = {"_content": ["a", "b"], "group_key": ["g", "h"]}
+    for whole, fraction in (([[1, 2], [3]], [[1.0, 2.0], [3.0]]), ([{"n": [1]}] * 2, [{"n": [1.0]}] * 2)):
+        first, second = (pa.table(names | {"y": pa.array(cells)}) for cells in (whole, fraction))
+        assert not judged_rows.compare(judged_rows.pack(first, "y"), judged_rows.pack(second, "y")).is_another
+
+
+def test_only_the_same_row_with_its_reference_is_shared() -> None:
+    rows = _judged()
+    assert judged_rows.share_a_row(pack(rows[:1]), pack(rows))
+    assert not judged_rows.share_a_row(pack([row | {"label": "maybe"} for row in rows]), pack(rows))
+
+
 def test_windows_of_one_medium_are_different_rows() -> None:
     cut = table([{"_content": "film", "label": "yes", "group_key": "g"}] * 2, _start=[0.0, 5.0], _stop=[5.0, 9.0])
     first = cut.filter(pc.equal(cut["_start"], 0.0))

@@ -142,6 +142,29 @@ def test_relabelled_rows_and_other_answers_of_the_system_in_use_need_a_person(fl
     assert promoted(flowers)["state"] == "applied", "the newest decision on the suite itself counts"
 
 
+def test_a_column_that_a_gate_slices_by_is_part_of_the_suite(flowers: Workspace) -> None:
+    world.define(flowers, gates=[{"rule": "no_slice_worse", "column": "site"}])
+    judge(flowers)
+    world.make_version(flowers, lambda rows: replaced(rows, "site", "north"))
+    assert judge(flowers)["report"]["dataset"] == "flowers@v1:test"
+    other = judge(flowers, "flowers@v2:test")
+    assert "other values to slice or score by on 67 rows" in str(other["decision"]["reasons"])
+    world.define(flowers)
+    assert judge(flowers)["report"]["dataset"] == "flowers@v2:test", "without the gate nothing depends on it"
+
+
+def test_what_a_judgement_reads_beside_the_reference(flowers: Workspace) -> None:
+    manifest = world.make_dataset(flowers, "wide")
+    columns = {"site": "VARCHAR", "rejected": "VARCHAR", "tests": "VARCHAR", "environment": "VARCHAR", "x": "DOUBLE"}
+    manifest = manifest.model_copy(update={"columns": columns, "inputs": ("x",)})
+    read = suites_store.columns_read
+    assert read(manifest, "tabular-classification", None, "core", None) == set()
+    assert read(manifest, "preference", None, "core", None) == {"rejected"}
+    assert read(manifest, "behaviour-cloning", None, "core", None) == {"environment"}
+    assert read(manifest, "text-generation", None, "core", "code_passes") == {"tests"}
+    assert read(manifest, "text-generation", None, "core", "mine.py:score") == set(columns) - {"x"}
+
+
 def replaced(rows: pa.Table, column: str, value: str) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(column), column, pa.array([value] * rows.num_rows))
 
@@ -154,6 +177,31 @@ def test_a_look_without_a_use_case_binds_a_first_decision_too(flowers: Workspace
     asked = promoted(flowers)
     assert asked["state"] == "needs_approval"
     assert "rows that were judged on flowers@v1:test" in asked["reasons"][0]
+
+
+def test_another_name_for_the_label_column_hides_no_look(flowers: Workspace) -> None:
+    world.define(flowers, objective={"metric": "accuracy", "target": 0.955})
+    world.evaluate_models(flowers, models=["points"], latency=False)
+    drop = without_its_errors(flowers)
+    world.make_version(flowers, lambda rows: drop(rows).append_column("answer", drop(rows)["label"]))
+    flowers.database.transact(lambda tx: tx.execute("UPDATE judged_suites SET target = 'answer'"))
+    judge(flowers, "flowers@v2:test")
+    assert promoted(flowers)["state"] == "needs_approval"
+
+
+def test_a_look_at_another_version_or_the_same_weights_binds_other_use_cases(flowers: Workspace) -> None:
+    world.define(flowers, name="elsewhere")
+    judge(flowers, use_case="elsewhere")
+    world.make_version(flowers, lambda rows: rows.slice(0, rows.num_rows - 20))
+    evaluation = judge(flowers, "flowers@v2:test")["evaluation"]
+    copy = "INSERT INTO model_versions SELECT 'copied', version, id, card, job, created FROM model_versions"
+    flowers.database.transact(lambda tx: tx.execute(copy))
+
+    def lost(candidate: str) -> int:
+        change = suites_store.change_since_elsewhere(flowers.database, "flowering", evaluation, candidate)
+        return change.missing if change else 0
+
+    assert [lost(name) for name in ("points@v1", "points@v7", "copied@v1", "rival@v1")] == [20, 20, 20, 0]
 
 
 def test_every_candidate_on_these_rows_widens_the_level_whoever_asked(flowers: Workspace) -> None:

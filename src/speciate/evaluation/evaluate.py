@@ -106,7 +106,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     """Resolve and check everything that the worker needs."""
     database = workspace.database
     use_case = get(database, spec.use_case) if spec.use_case else None
-    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite)
+    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite, spec.scorer)
     ref, role = chosen.ref, chosen.role
     dataset = version(database, ref._replace(split=None))
     manifest = dataset.manifest
@@ -162,7 +162,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     cost = cost_check.check_cost(workspace, calls, models, spec.budget_usd, verdicts)
     unseen = is_label(manifest, target) and task.family != "generation"
     column = suites.reference_column(manifest, task.family, target)
-    suite = suites.read_suite(workspace.folders, manifest, ref.split, task.family, column, by_name)
+    read = suites.columns_read(manifest, task.name, use_case, role, spec.scorer)
+    suite = suites.read_suite(workspace.folders, manifest, ref.split, task.family, column, by_name, read)
     change = suites.suite_change(database, chosen.line, suite) if chosen.line else None
     earlier = _count_looks(database, suite, manifest, ref.split, roles)
     no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(

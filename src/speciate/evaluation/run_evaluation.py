@@ -81,8 +81,10 @@ def run(run: Run) -> dict[str, Any]:
     report = build(_question(payload), entries, _clusters(examples), notes, _slices(payload, examples, references))
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
     _write(run.outputs, payload, suite, all_answers, entries)
+    scorer = payload.scoring.ref if payload.scoring else None
+    read = suites.columns_read(payload.dataset, payload.task, payload.use_case, payload.suite, scorer)
     judged = suites.read_suite(
-        run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles
+        run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles, read
     )
     answer_cache.write_table(judged_rows.as_table(judged), run.outputs / judged_rows.FILE)
     if unscored := [each for scores in extra_scores for each in scores.unscored]:
