@@ -78,6 +78,12 @@ def pack_cells(table: pa.Table, column: str) -> Packed:
     )
 
 
+def contents(table: pa.Table, column: str) -> list[str]:
+    """Of each row what a hidden column of hashes says it is, and which window; its id where that says nothing."""
+    known = zip(table[column].to_pylist(), table["id"].to_pylist(), _windows(table), strict=True)
+    return [_encode([name, window] if name else [None, row]) for name, row, window in known]
+
+
 def columns_of(available: Iterable[str], *wanted: str | None) -> list[str]:
     """The columns of a version that `pack` reads, of those that it has."""
     names = set(available)
