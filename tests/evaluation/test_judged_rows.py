@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -180,6 +180,23 @@ def test_named_baselines_count_once_they_were_a_way_to_choose() -> None:
         Scored("e1", "a@v1", "candidate"), Scored("e1", "old@v1", "incumbent"), Scored("e1", "b@v1", "baseline"),
         Scored("e1", "c@v1", "baseline"), Scored("e1", "column:rules", "baseline"), Scored("e2", None, None),
     ]  # fmt: skip
-    assert suites.count_candidates(scored, ["new@v1"]) == {"a@v1"}
-    assert suites.count_candidates(scored, ["a@v1"]) == set()
-    assert suites.count_candidates(scored, ["b@v1"]) == {"a@v1", "c@v1"}
+    assert counted(scored, "new@v1") == {"a@v1"}
+    assert counted(scored, "a@v1") == set()
+    assert counted(scored, "b@v1") == {"a@v1", "c@v1"}
+    assert counted(scored, "b@v2") == {"a@v1", "b@v1", "c@v1"}, "whatever its version"
+    renamed = [each._replace(weights=f"weights of {each.model}") for each in scored]
+    assert counted(renamed, "new@v1", weights=["weights of b@v1"]) == {"a@v1", "b@v1", "c@v1"}, "whatever its name"
+
+
+def counted(scored: list[Scored], *judged_now: str, weights: Sequence[str] = ()) -> set[str]:
+    return {model for model, _ in suites.count_candidates(scored, judged_now, weights=weights)}
+
+
+def test_a_model_counts_once_for_each_state_of_a_suite_and_not_for_the_present_one() -> None:
+    scored = [Scored(f"e{n}", model, "candidate", suite) for n, (model, suite) in enumerate(PAIRS)]
+    assert suites.count_candidates(scored, ["a@v1"], "large") == {("a@v1", "small"), ("b@v1", "small")}
+    assert suites.count_candidates(scored, ["a@v1"], "small") == {("a@v1", "large"), ("b@v1", "small")}
+    assert len(suites.count_candidates(scored, ["c@v1"], "larger")) == 3
+
+
+PAIRS = [("a@v1", "small"), ("a@v1", "small"), ("b@v1", "small"), ("a@v1", "large")]

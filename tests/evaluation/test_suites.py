@@ -11,6 +11,7 @@ import pytest
 from speciate.evaluation import decisions, evaluate
 from speciate.evaluation import suites as suites_store
 from speciate.governance import approvals
+from speciate.jobs.kinds import Plan
 from speciate.promotion import aliases, promote
 from speciate.promotion.evidence import PromoteSpec
 from speciate.settings import Settings
@@ -220,6 +221,59 @@ def test_every_candidate_on_these_rows_widens_the_level_whoever_asked(flowers: W
     world.define(flowers, name="elsewhere")
     alone = judge(flowers, f"{fresh.ref}:test", use_case="elsewhere")
     assert decisions.get(flowers.database, alone["decision"]["id"]).decision.looks == 0
+
+
+def spent_by(workspace: Workspace, model: str, dataset: str = "flowers:test") -> int:
+    result = judge(workspace, dataset, models=[model])
+    kept = decisions.get(workspace.database, result["decision"]["id"]).decision
+    return kept.earlier_candidates
+
+
+def test_who_asks_again_while_rows_join_looks_again_and_who_repeats_does_not(flowers: Workspace) -> None:
+    assert [spent_by(flowers, "points") for _ in range(2)] == [0, 0]
+    for number, name in enumerate("ab", 1):
+        more = pa.array([name, name])
+        world.make_version(flowers, lambda rows, more=more: pa.concat_tables([rows, of_name(rows.slice(150, 2), more)]))
+        assert [spent_by(flowers, "points") for _ in range(2)] == [number, number]
+
+
+def of_name(rows: pa.Table, name: pa.Array) -> pa.Table:
+    rows = renamed(rows)
+    for column in ("id", "_content", "_fingerprint"):
+        cells = pc.binary_join_element_wise(rows[column].combine_chunks(), name, "-")
+        rows = rows.set_column(rows.schema.get_field_index(column), column, cells)
+    return rows
+
+
+def test_what_is_in_use_was_a_candidate_once(flowers: Workspace) -> None:
+    judge(flowers)
+    assert promoted(flowers)["state"] == "applied"
+    spent = []
+    for number, learner in enumerate(("logistic", "neighbours", "boosting"), 1):
+        world.train_model(flowers, "rival", hyperparameters={"candidates": [learner]})
+        spent.append(spent_by(flowers, f"rival@v{number}"))
+    assert spent == [1, 2, 3]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_two_that_were_planned_together_the_one_that_ends_last_counts_the_other(
+    flowers: Workspace, together: bool
+) -> None:
+    world.train_model(flowers, "rival", hyperparameters={"candidates": ["neighbours"]})
+
+    def planned(model: str) -> Plan:
+        spec = {"models": [model], "dataset": "flowers", "use_case": "flowering", "latency": False}
+        return evaluate.KIND.plan(evaluate.EvaluateSpec.model_validate(spec), flowers)
+
+    asked = planned("points")
+    unaware = planned("rival")
+    first = world.ask(flowers, evaluate.KIND, asked, 1.0)
+    second = world.ask(flowers, evaluate.KIND, unaware if together else planned("rival"), 2.0)
+    overtaking = world.finish(flowers, evaluate.KIND, *second)
+    known = decisions.get(flowers.database, overtaking["decision"]["id"]).decision
+    assert known.earlier_candidates == (0 if together else 1)
+    verdict = world.finish(flowers, evaluate.KIND, *first)["decision"]["verdict"]
+    assert verdict == ("inconclusive" if together else "promote")
 
 
 def test_a_verdict_that_another_evaluation_overtook_is_no_promotion(flowers: Workspace) -> None:

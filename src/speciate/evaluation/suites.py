@@ -8,6 +8,7 @@ a person approved, and goes on with each decision that holds every row of the li
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -51,11 +52,20 @@ _PACKED = "SELECT packed FROM suites WHERE id = ?"
 _SIZE = "SELECT size FROM suites WHERE id = ?"
 _FACETS = "SELECT facet, suite, target FROM judged_suites WHERE evaluation = ?"
 _LOOKS = """
-SELECT judged_suites.suite, judged_suites.evaluation, judged_models.model, judged_models.role
+SELECT judged_suites.evaluation, judged_models.model, judged_models.role, judged_suites.suite, model_versions.id
 FROM judged_suites LEFT JOIN judged_models ON judged_models.evaluation = judged_suites.evaluation
+LEFT JOIN model_versions ON concat(model_versions.name, '@v', model_versions.version) = judged_models.model
 LEFT JOIN evaluations ON evaluations.id = judged_suites.evaluation LEFT JOIN jobs ON jobs.id = evaluations.job
-WHERE judged_suites.facet = '' AND (? IS NULL OR coalesce(jobs.created, evaluations.created, 0) <= ?)
+WHERE judged_suites.facet = ''
 """
+_LOOKS_BEFORE = f"""{_LOOKS}
+AND (coalesce(jobs.created, evaluations.created, 0) <= ? OR list_contains(?::VARCHAR[], evaluations.id))
+"""
+_LATER = """
+SELECT evaluations.id, job_plans.plan FROM evaluations JOIN jobs ON jobs.id = evaluations.job
+LEFT JOIN job_plans ON job_plans.job = jobs.id WHERE jobs.created > ? AND jobs.id <> ?
+"""
+_WEIGHTS = "SELECT id FROM model_versions WHERE concat(name, '@v', version) = ?"
 _UNDER_WAY = """
 SELECT jobs.id, job_plans.plan FROM jobs JOIN job_plans ON job_plans.job = jobs.id
 WHERE jobs.kind = 'evaluate' AND jobs.ended IS NULL
@@ -220,54 +230,95 @@ def _former_role(model: str, report: Report) -> Role:
 
 
 class Scored(NamedTuple):
-    """A model in an evaluation that looked at the rows."""
+    """A model in an evaluation, or in a job, that looked at the rows."""
 
     evaluation: str
     model: str | None
     role: str | None
+    suite: str = ""
+    """Id of the rows as they were then."""
+    weights: str | None = None
+    """Content hash of a registered model."""
 
 
-def looks(reader: Reader, rows: Packed, judged_now: Collection[str], until: float | None = None) -> LooksOnRows:
-    """What these rows were asked before: by anybody, for any use case or none. `judged_now` are not counted again.
-    `until`: only evaluations whose job was asked for by then.
-    """
+def looks(reader: Reader, rows: Packed, judged_now: Collection[str], waiting: Collection[Scored] = ()) -> LooksOnRows:
+    """What these rows were asked before: by anybody, for any use case or none. `waiting`: of `under_way`."""
+    return _count(reader, rows, judged_now, _LOOKS, [], waiting)
+
+
+def looks_before(reader: Reader, rows: Packed, judged_now: Collection[str], job: str, asked: float) -> LooksOnRows:
+    """The same at the end of a job that was asked for at `asked`: evaluations that were asked for before it, and those
+    after it which did not know of it. So of two that were planned together each counts the other, or is counted."""
+    unaware = [name for name, text in _read(reader, _LATER, [asked, job]) if job not in _known_jobs(text)]
+    return _count(reader, rows, judged_now, _LOOKS_BEFORE, [asked, unaware], ())
+
+
+def _known_jobs(plan: str | None) -> Collection[str]:
+    """Evaluations under way that a job's plan accounts for."""
+    payload = json.loads(plan or "{}").get("payload") or {}
+    return payload.get("known_jobs") or ()
+
+
+def _count(
+    reader: Reader, rows: Packed, judged_now: Collection[str], sql: str, parameters: list[object],
+    waiting: Collection[Scored],
+) -> LooksOnRows:  # fmt: skip
     by_suite: dict[str, list[Scored]] = {}
-    for suite, *rest in _read(reader, _LOOKS, [until, until]):
-        by_suite.setdefault(suite, []).append(Scored(*rest))
+    for row in _read(reader, sql, parameters):
+        each = Scored(*row)
+        by_suite.setdefault(each.suite, []).append(each)
     mine = judged_rows.suite_id(rows)
     scored = [
-        row
+        each
         for suite, entries in by_suite.items()
         if suite == mine or judged_rows.overlaps(_packed(reader, suite), rows)
-        for row in entries
+        for each in entries
     ]
     evaluations = {each.evaluation for each in scored}
     promoted = {seq for seq, evaluation in _read(reader, _PROMOTED, []) if evaluation in evaluations}
-    candidates = len(count_candidates(scored, judged_now))
+    weights = {str(found) for model in judged_now for (found,) in _read(reader, _WEIGHTS, [model])}
+    candidates = len(count_candidates([*scored, *waiting], judged_now, mine, weights))
     return LooksOnRows(candidates=candidates, evaluations=len(evaluations), promotions=len(promoted))
 
 
-def count_candidates(scored: Collection[Scored], judged_now: Collection[str]) -> set[str]:
-    """The other models that were candidates. Pure.
+def count_candidates(
+    scored: Collection[Scored], judged_now: Collection[str], suite: str = "", weights: Collection[str] = ()
+) -> set[tuple[str, str]]:
+    """Candidates before, each once for every state of the suite that it was judged on: who judges one model again and
+    again while rows join may stop at a lucky moment. Judging the same models on the same suite again is no further
+    look. Pure. `judged_now`: the candidates on `suite`, with these `weights`.
 
-    Named baselines and what was in use are none. But where one of `judged_now` was scored as a baseline before, that
-    was how it was chosen, so whatever was a baseline on these rows counts, too.
+    Named baselines and what was in use are none. But where one of `judged_now`, a version of it or its weights under
+    another name was scored as a baseline before, that was how it was chosen, so whatever was a baseline on these rows
+    counts, too.
     """
-    chosen_so = any(each.role == "baseline" and each.model in judged_now for each in scored)
+    names = {_versionless(model) for model in judged_now}
+    models = [each for each in scored if each.model is not None and not each.model.startswith((COLUMN, CONSTANT))]
+    chosen_so = any(
+        each.role == "baseline" and (_versionless(str(each.model)) in names or each.weights in weights)
+        for each in models
+    )
     counted = {"candidate", "baseline"} if chosen_so else {"candidate"}
-    found = {each.model for each in scored if each.model is not None and each.role in counted}
-    return {model for model in found if not model.startswith((COLUMN, CONSTANT))} - set(judged_now)
+    found = {(str(each.model), each.suite) for each in models if each.role in counted}
+    return found - {(model, suite) for model in judged_now}
 
 
-def under_way(reader: Reader, manifest: Manifest, split: str | None, judged_now: Collection[str]) -> int:
-    """Candidates of evaluations on this dataset's split that were asked for and have not ended: asked all at once, each
-    would count none of the others."""
-    scored = []
+def _versionless(model: str) -> str:
+    """`points@v3` as `points`; of an ensemble so with each member."""
+    return re.sub(r"@v\d+", "", model)
+
+
+def under_way(reader: Reader, manifest: Manifest, split: str | None, rows: Packed) -> list[Scored]:
+    """Models of evaluations on these rows, or on this dataset's split, that were asked for and have not ended: asked
+    all at once, each would count none of the others."""
+    scored, mine = [], judged_rows.suite_id(rows)
     for job, text in _read(reader, _UNDER_WAY, []):
         payload = json.loads(text).get("payload") or {}
-        if (payload.get("dataset") or {}).get("name") == manifest.name and payload.get("split") == split:
-            scored += [Scored(job, model, role) for model, role in (payload.get("roles") or {}).items()]
-    return len(count_candidates(scored, judged_now))
+        suite = payload.get("suite_id") or ""
+        same_split = (payload.get("dataset") or {}).get("name") == manifest.name and payload.get("split") == split
+        if suite == mine or same_split:
+            scored += [Scored(job, model, role, suite) for model, role in (payload.get("roles") or {}).items()]
+    return scored
 
 
 # The suite that a use case stands on
