@@ -93,10 +93,16 @@ def columns_of(available: Iterable[str], *wanted: str | None) -> list[str]:
 
 def compare(before: Packed, now: Packed, since: str = "") -> SuiteChange:
     """What became of the rows of `before`, as multisets."""
-    lost, came = _minus(before, now), _minus(now, before)
-    changed = _shared_keys(lost, came)
+    counts = _count(before, now)
+    lost, came = np.maximum(counts.before - counts.now, 0), np.maximum(counts.now - counts.before, 0)
+    by_key = np.minimum(np.bincount(counts.keys, lost), np.bincount(counts.keys, came))
+    changed = int(by_key.sum())
     return SuiteChange(
-        judged=len(before), missing=len(lost) - changed, changed=changed, joined=len(came) - changed, since=since
+        judged=len(before),
+        missing=int(lost.sum()) - changed,
+        changed=changed,
+        joined=int(came.sum()) - changed,
+        since=since,
     )
 
 
@@ -110,7 +116,8 @@ def overlaps(before: Packed, now: Packed) -> bool:
 
 def share_a_row(before: Packed, now: Packed) -> bool:
     """Whether some row is the same in both, reference and all."""
-    return len(_minus(now, before)) < len(now)
+    counts = _count(before, now)
+    return bool(np.minimum(counts.before, counts.now).any())
 
 
 def suite_id(rows: Packed) -> str:
@@ -191,37 +198,29 @@ def _halves(rows: Packed) -> npt.NDArray[np.uint64]:
     return np.ascontiguousarray(rows).view("<u8").reshape(-1, 2)
 
 
-def _minus(first: Packed, second: Packed) -> Packed:
-    """The rows of `first` that `second` has not, each as often as it has more of them."""
-    if not len(first) or first.tobytes() == second.tobytes():
-        return first[:0]
-    codes = _codes(np.concatenate([_halves(first), _halves(second)]))
-    mine, theirs = codes[: len(first)], codes[len(first) :]
-    counts = np.bincount(theirs, minlength=codes.max() + 1)
-    order = np.argsort(mine, kind="stable")
-    ranked = mine[order]
-    rank = np.arange(len(ranked)) - np.searchsorted(ranked, ranked)
-    extra = order[rank >= counts[ranked]]
-    return first[np.sort(extra)]
+class _Counts(NamedTuple):
+    """How often each distinct row is among two suites, ordered by key."""
+
+    keys: npt.NDArray[np.int64]
+    """(M,) codes from 0, equal for rows of one key."""
+    before: npt.NDArray[np.int64]
+    now: npt.NDArray[np.int64]
 
 
-def _codes(halves: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """(N,) equal numbers for equal rows, from 0."""
+def _count(before: Packed, now: Packed) -> _Counts:
+    """One sort of both."""
+    halves = np.concatenate([_halves(before), _halves(now)])
     order = np.lexsort((halves[:, 1], halves[:, 0]))
-    ordered = halves[order]
-    codes = np.zeros(len(order), np.int64)
-    codes[order[1:]] = np.cumsum((ordered[1:] != ordered[:-1]).any(axis=1))
-    return codes
-
-
-def _shared_keys(first: Packed, second: Packed) -> int:
-    """How many rows of `first` have a partner of the same key in `second`, each used once."""
-    if not len(first) or not len(second):
-        return 0
-    names, counts = np.unique(_keys(first), return_counts=True)
-    others, other_counts = np.unique(_keys(second), return_counts=True)
-    _, mine, theirs = np.intersect1d(names, others, return_indices=True)
-    return int(np.minimum(counts[mine], other_counts[theirs]).sum())
+    ordered, is_now = halves[order], order >= len(before)
+    begins = np.ones(len(order), bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    row = np.cumsum(begins) - 1
+    keys = ordered[begins, 0]
+    apart = np.zeros(len(keys), np.int64)
+    apart[1:] = keys[1:] != keys[:-1]
+    return _Counts(
+        np.cumsum(apart), np.bincount(row[~is_now], minlength=len(keys)), np.bincount(row[is_now], minlength=len(keys))
+    )
 
 
 def column_facets(names: Sequence[str]) -> list[str]:
