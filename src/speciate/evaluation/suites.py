@@ -347,7 +347,7 @@ def line(reader: Reader, use_case: str, role: Suite = "core", before: str | None
             continue
         if found is None:
             found = Line(dataset, facets, rows[0][2])
-        elif not _change(reader, found, facets, lambda facet, ids=facets: _packed(reader, ids[facet])).is_another:
+        elif not _change(reader, found, facets, partial(_packed_facet, reader, facets)).is_another:
             found = Line(dataset, {**found.facets, **facets}, rows[0][2])
     return found
 
@@ -420,6 +420,10 @@ def _change(reader: Reader, stands_on: Line, ids: Mapping[str, str], rows_of: Ca
             ),
         }
     )
+
+
+def _packed_facet(reader: Reader, ids: Mapping[str, str], facet: str) -> Packed:
+    return _packed(reader, ids[facet])
 
 
 def _packed(reader: Reader, suite: str) -> Packed:
