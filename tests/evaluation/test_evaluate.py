@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -248,6 +250,29 @@ def test_rows_that_are_all_alike_decide_nothing(flowers: Workspace) -> None:
     world.make_dataset(flowers, "same", splits={"test": 50}, alike=True)
     result = world.evaluate_models(flowers, dataset="same", models=["points"], use_case="flowering", latency=False)
     assert "all 50 rows of same@v1:test are the same example" in result["no_decision"]
+
+
+def test_copies_of_test_rows_are_no_further_evidence(flowers: Workspace) -> None:
+    """Under new ids and groups, with and without hashes that tell."""
+
+    def copied(rows: pa.Table, number: int) -> pa.Table:
+        rows = rows.filter(pc.equal(rows["split"], "test"))
+        for name in ("id", "group_key", "_fingerprint", *(["_content"] if number % 2 else [])):
+            renamed = pc.binary_join_element_wise(rows[name], str(number), "-")
+            rows = rows.set_column(rows.schema.get_field_index(name), name, renamed)
+        return rows
+
+    world.make_version(flowers, lambda rows: pa.concat_tables([rows, *(copied(rows, n) for n in range(5))]))
+    widths = []
+    for version in ("v1", "v2"):
+        asked = {"models": ["column:rules", "points"], "dataset": f"flowers@{version}", "latency": False}
+        report = world.evaluate_models(flowers, **asked)["report"]
+        (low, high) = report["comparisons"][0]["interval"]
+        widths.append((report["n"], high - low))
+    (once, wide), (often, narrow) = widths
+    assert often == 6 * once
+    assert narrow == pytest.approx(wide, rel=0.1)
+    assert "these 1200 are 100 independent units" in str(report["notes"])
 
 
 def test_costs_of_local_models_have_an_interval_and_a_load(flowers: Workspace) -> None:

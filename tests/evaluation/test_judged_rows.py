@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -145,6 +145,19 @@ def test_a_label_of_another_type_is_the_same_label() -> None:
     assert not judged_rows.compare(judged_rows.pack(whole, "y"), judged_rows.pack(fraction, "y")).is_another
 
 
+def test_numbers_within_lists_and_records_are_the_same_whatever_their_type() -> None:
+    names = {"_content": ["a", "b"], "group_key": ["g", "h"]}
+    for whole, fraction in (([[1, 2], [3]], [[1.0, 2.0], [3.0]]), ([{"n": [1]}] * 2, [{"n": [1.0]}] * 2)):
+        first, second = (pa.table(names | {"y": pa.array(cells)}) for cells in (whole, fraction))
+        assert not judged_rows.compare(judged_rows.pack(first, "y"), judged_rows.pack(second, "y")).is_another
+
+
+def test_only_the_same_row_with_its_reference_is_shared() -> None:
+    rows = _judged()
+    assert judged_rows.share_a_row(pack(rows[:1]), pack(rows))
+    assert not judged_rows.share_a_row(pack([row | {"label": "maybe"} for row in rows]), pack(rows))
+
+
 def test_windows_of_one_medium_are_different_rows() -> None:
     cut = table([{"_content": "film", "label": "yes", "group_key": "g"}] * 2, _start=[0.0, 5.0], _stop=[5.0, 9.0])
     first = cut.filter(pc.equal(cut["_start"], 0.0))
@@ -167,6 +180,23 @@ def test_named_baselines_count_once_they_were_a_way_to_choose() -> None:
         Scored("e1", "a@v1", "candidate"), Scored("e1", "old@v1", "incumbent"), Scored("e1", "b@v1", "baseline"),
         Scored("e1", "c@v1", "baseline"), Scored("e1", "column:rules", "baseline"), Scored("e2", None, None),
     ]  # fmt: skip
-    assert suites.count_candidates(scored, ["new@v1"]) == {"a@v1"}
-    assert suites.count_candidates(scored, ["a@v1"]) == set()
-    assert suites.count_candidates(scored, ["b@v1"]) == {"a@v1", "c@v1"}
+    assert counted(scored, "new@v1") == {"a@v1"}
+    assert counted(scored, "a@v1") == set()
+    assert counted(scored, "b@v1") == {"a@v1", "c@v1"}
+    assert counted(scored, "b@v2") == {"a@v1", "b@v1", "c@v1"}, "whatever its version"
+    renamed = [each._replace(weights=f"weights of {each.model}") for each in scored]
+    assert counted(renamed, "new@v1", weights=["weights of b@v1"]) == {"a@v1", "b@v1", "c@v1"}, "whatever its name"
+
+
+def counted(scored: list[Scored], *judged_now: str, weights: Sequence[str] = ()) -> set[str]:
+    return {model for model, _ in suites.count_candidates(scored, judged_now, weights=weights)}
+
+
+def test_a_model_counts_once_for_each_state_of_a_suite_and_not_for_the_present_one() -> None:
+    scored = [Scored(f"e{n}", model, "candidate", suite) for n, (model, suite) in enumerate(PAIRS)]
+    assert suites.count_candidates(scored, ["a@v1"], "large") == {("a@v1", "small"), ("b@v1", "small")}
+    assert suites.count_candidates(scored, ["a@v1"], "small") == {("a@v1", "large"), ("b@v1", "small")}
+    assert len(suites.count_candidates(scored, ["c@v1"], "larger")) == 3
+
+
+PAIRS = [("a@v1", "small"), ("a@v1", "small"), ("b@v1", "small"), ("a@v1", "large")]

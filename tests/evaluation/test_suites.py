@@ -11,6 +11,7 @@ import pytest
 from speciate.evaluation import decisions, evaluate
 from speciate.evaluation import suites as suites_store
 from speciate.governance import approvals
+from speciate.jobs.kinds import Plan
 from speciate.promotion import aliases, promote
 from speciate.promotion.evidence import PromoteSpec
 from speciate.settings import Settings
@@ -142,6 +143,29 @@ def test_relabelled_rows_and_other_answers_of_the_system_in_use_need_a_person(fl
     assert promoted(flowers)["state"] == "applied", "the newest decision on the suite itself counts"
 
 
+def test_a_column_that_a_gate_slices_by_is_part_of_the_suite(flowers: Workspace) -> None:
+    world.define(flowers, gates=[{"rule": "no_slice_worse", "column": "site"}])
+    judge(flowers)
+    world.make_version(flowers, lambda rows: replaced(rows, "site", "north"))
+    assert judge(flowers)["report"]["dataset"] == "flowers@v1:test"
+    other = judge(flowers, "flowers@v2:test")
+    assert "other values to slice or score by on 67 rows" in str(other["decision"]["reasons"])
+    world.define(flowers)
+    assert judge(flowers)["report"]["dataset"] == "flowers@v2:test", "without the gate nothing depends on it"
+
+
+def test_what_a_judgement_reads_beside_the_reference(flowers: Workspace) -> None:
+    manifest = world.make_dataset(flowers, "wide")
+    columns = {"site": "VARCHAR", "rejected": "VARCHAR", "tests": "VARCHAR", "environment": "VARCHAR", "x": "DOUBLE"}
+    manifest = manifest.model_copy(update={"columns": columns, "inputs": ("x",)})
+    read = suites_store.columns_read
+    assert read(manifest, "tabular-classification", None, "core", None) == set()
+    assert read(manifest, "preference", None, "core", None) == {"rejected"}
+    assert read(manifest, "behaviour-cloning", None, "core", None) == {"environment"}
+    assert read(manifest, "text-generation", None, "core", "code_passes") == {"tests"}
+    assert read(manifest, "text-generation", None, "core", "mine.py:score") == set(columns) - {"x"}
+
+
 def replaced(rows: pa.Table, column: str, value: str) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(column), column, pa.array([value] * rows.num_rows))
 
@@ -154,6 +178,31 @@ def test_a_look_without_a_use_case_binds_a_first_decision_too(flowers: Workspace
     asked = promoted(flowers)
     assert asked["state"] == "needs_approval"
     assert "rows that were judged on flowers@v1:test" in asked["reasons"][0]
+
+
+def test_another_name_for_the_label_column_hides_no_look(flowers: Workspace) -> None:
+    world.define(flowers, objective={"metric": "accuracy", "target": 0.955})
+    world.evaluate_models(flowers, models=["points"], latency=False)
+    drop = without_its_errors(flowers)
+    world.make_version(flowers, lambda rows: drop(rows).append_column("answer", drop(rows)["label"]))
+    flowers.database.transact(lambda tx: tx.execute("UPDATE judged_suites SET target = 'answer'"))
+    judge(flowers, "flowers@v2:test")
+    assert promoted(flowers)["state"] == "needs_approval"
+
+
+def test_a_look_at_another_version_or_the_same_weights_binds_other_use_cases(flowers: Workspace) -> None:
+    world.define(flowers, name="elsewhere")
+    judge(flowers, use_case="elsewhere")
+    world.make_version(flowers, lambda rows: rows.slice(0, rows.num_rows - 20))
+    evaluation = judge(flowers, "flowers@v2:test")["evaluation"]
+    copy = "INSERT INTO model_versions SELECT 'copied', version, id, card, job, created FROM model_versions"
+    flowers.database.transact(lambda tx: tx.execute(copy))
+
+    def lost(candidate: str) -> int:
+        change = suites_store.change_since_elsewhere(flowers.database, "flowering", evaluation, candidate)
+        return change.missing if change else 0
+
+    assert [lost(name) for name in ("points@v1", "points@v7", "copied@v1", "rival@v1")] == [20, 20, 20, 0]
 
 
 def test_every_candidate_on_these_rows_widens_the_level_whoever_asked(flowers: Workspace) -> None:
@@ -172,6 +221,59 @@ def test_every_candidate_on_these_rows_widens_the_level_whoever_asked(flowers: W
     world.define(flowers, name="elsewhere")
     alone = judge(flowers, f"{fresh.ref}:test", use_case="elsewhere")
     assert decisions.get(flowers.database, alone["decision"]["id"]).decision.looks == 0
+
+
+def spent_by(workspace: Workspace, model: str, dataset: str = "flowers:test") -> int:
+    result = judge(workspace, dataset, models=[model])
+    kept = decisions.get(workspace.database, result["decision"]["id"]).decision
+    return kept.earlier_candidates
+
+
+def test_who_asks_again_while_rows_join_looks_again_and_who_repeats_does_not(flowers: Workspace) -> None:
+    assert [spent_by(flowers, "points") for _ in range(2)] == [0, 0]
+    for number, name in enumerate("ab", 1):
+        more = pa.array([name, name])
+        world.make_version(flowers, lambda rows, more=more: pa.concat_tables([rows, of_name(rows.slice(150, 2), more)]))
+        assert [spent_by(flowers, "points") for _ in range(2)] == [number, number]
+
+
+def of_name(rows: pa.Table, name: pa.Array) -> pa.Table:
+    rows = renamed(rows)
+    for column in ("id", "_content", "_fingerprint"):
+        cells = pc.binary_join_element_wise(rows[column].combine_chunks(), name, "-")
+        rows = rows.set_column(rows.schema.get_field_index(column), column, cells)
+    return rows
+
+
+def test_what_is_in_use_was_a_candidate_once(flowers: Workspace) -> None:
+    judge(flowers)
+    assert promoted(flowers)["state"] == "applied"
+    spent = []
+    for number, learner in enumerate(("logistic", "neighbours", "boosting"), 1):
+        world.train_model(flowers, "rival", hyperparameters={"candidates": [learner]})
+        spent.append(spent_by(flowers, f"rival@v{number}"))
+    assert spent == [1, 2, 3]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_two_that_were_planned_together_the_one_that_ends_last_counts_the_other(
+    flowers: Workspace, together: bool
+) -> None:
+    world.train_model(flowers, "rival", hyperparameters={"candidates": ["neighbours"]})
+
+    def planned(model: str) -> Plan:
+        spec = {"models": [model], "dataset": "flowers", "use_case": "flowering", "latency": False}
+        return evaluate.KIND.plan(evaluate.EvaluateSpec.model_validate(spec), flowers)
+
+    asked = planned("points")
+    unaware = planned("rival")
+    first = world.ask(flowers, evaluate.KIND, asked, 1.0)
+    second = world.ask(flowers, evaluate.KIND, unaware if together else planned("rival"), 2.0)
+    overtaking = world.finish(flowers, evaluate.KIND, *second)
+    known = decisions.get(flowers.database, overtaking["decision"]["id"]).decision
+    assert known.earlier_candidates == (0 if together else 1)
+    verdict = world.finish(flowers, evaluate.KIND, *first)["decision"]["verdict"]
+    assert verdict == ("inconclusive" if together else "promote")
 
 
 def test_a_verdict_that_another_evaluation_overtook_is_no_promotion(flowers: Workspace) -> None:

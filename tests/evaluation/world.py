@@ -15,6 +15,7 @@ from speciate.datasets import next_version, version_rows, versions
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.versions import Manifest
 from speciate.evaluation import evaluate
+from speciate.jobs import rows
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kind, Plan
@@ -23,6 +24,7 @@ from speciate.refs import JobId, id_from_key
 from speciate.training import train
 from speciate.use_cases import Definition
 from speciate.worker import load
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 SIZES = {"train": 120, "validation": 60, "test": 200}
@@ -86,8 +88,8 @@ def make_version(workspace: Workspace, change: Callable[[pa.Table], pa.Table], n
     """The dataset's next version: its newest one's rows, changed."""
     parent = versions.newest(workspace.database, name)
     lanes = unpack_lanes(versions.packed_lanes(workspace.database, parent))
-    rows = change(version_rows.read(workspace.folders, parent))
-    sealed = next_version.seal_changed(workspace.folders, parent, lanes, rows)
+    table = change(version_rows.read(workspace.folders, parent))
+    sealed = next_version.seal_changed(workspace.folders, parent, lanes, table)
     operation = {"op": "curate", "steps": []}
     return workspace.database.transact(
         lambda tx: versions.register(
@@ -121,7 +123,23 @@ def perform(workspace: Workspace, kind: Kind, spec: dict[str, Any]) -> dict[str,
 
 def perform_plan(workspace: Workspace, kind: Kind, plan: Plan) -> dict[str, Any]:
     """Run and commit what was planned."""
+    return finish(workspace, kind, *prepare(workspace, kind.name, plan.payload_json()))
+
+
+def ask(workspace: Workspace, kind: Kind, plan: Plan, created: float) -> tuple[RunFolder, Job]:
+    """A job of what was planned, in the catalog, that has not begun."""
     folder, job = prepare(workspace, kind.name, plan.payload_json())
+    job = job.model_copy(update={"created": created})
+
+    def keep(tx: Transaction) -> None:
+        rows.insert(tx, [job])
+        tx.execute("INSERT INTO job_plans VALUES (?, ?)", [job.id, json.dumps({"payload": plan.payload_json()})])
+
+    workspace.database.transact(keep)
+    return folder, job
+
+
+def finish(workspace: Workspace, kind: Kind, folder: RunFolder, job: Job) -> dict[str, Any]:
     result = load(kind.run)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))
     collected = kind.collect(folder)

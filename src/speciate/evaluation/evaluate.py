@@ -25,7 +25,6 @@ from speciate.evaluation.evaluated_models import (
     find_model,
     last_candidate,
 )
-from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judged_rows import JudgedSuite
 from speciate.evaluation.judges import judge_plan
 from speciate.evaluation.judges.judge_plan import Judging
@@ -46,7 +45,7 @@ from speciate.tasks.families.ordinal import check_order, rank_labels
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
-from speciate.workspace.database import Database, Transaction
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 _INSERT = "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -106,7 +105,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     """Resolve and check everything that the worker needs."""
     database = workspace.database
     use_case = get(database, spec.use_case) if spec.use_case else None
-    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite)
+    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite, spec.scorer)
     ref, role = chosen.ref, chosen.role
     dataset = version(database, ref._replace(split=None))
     manifest = dataset.manifest
@@ -162,9 +161,13 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     cost = cost_check.check_cost(workspace, calls, models, spec.budget_usd, verdicts)
     unseen = is_label(manifest, target) and task.family != "generation"
     column = suites.reference_column(manifest, task.family, target)
-    suite = suites.read_suite(workspace.folders, manifest, ref.split, task.family, column, by_name)
+    suite = suites.read_suite(
+        workspace.folders, manifest, ref.split, task.family, column, by_name,
+        suites.columns_read(manifest, task.name, use_case, role, spec.scorer),
+    )  # fmt: skip
     change = suites.suite_change(database, chosen.line, suite) if chosen.line else None
-    earlier = _count_looks(database, suite, manifest, ref.split, roles)
+    waiting = suites.under_way(database, manifest, ref.split, suite.rows)
+    earlier = suites.looks(database, suite.rows, _candidates(roles), waiting)
     no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(
         database, use_case, role, ref
     )
@@ -185,6 +188,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         suite=role,
         unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
         earlier=earlier,
+        suite_id=judged_rows.suite_id(suite.rows),
+        known_jobs=tuple(sorted({each.evaluation for each in waiting})),
         suite_change=change,
         reference_column=suite.target,
         roles=roles,
@@ -249,14 +254,9 @@ def _no_decision(
     return None
 
 
-def _count_looks(
-    database: Database, suite: JudgedSuite, manifest: Manifest, split: str | None, roles: Mapping[str, Role]
-) -> LooksOnRows:
-    """What these rows were asked before, and are being asked now by evaluations that came first."""
-    judged_now = [model for model, role in roles.items() if role != "baseline"]
-    found = suites.looks(database, suite.rows, judged_now)
-    waiting = suites.under_way(database, manifest, split, judged_now)
-    return found.model_copy(update={"candidates": found.candidates + waiting})
+def _candidates(roles: Mapping[str, Role]) -> list[str]:
+    """Those that are no further look at the same rows. What is in use was a candidate once, and that counts."""
+    return [model for model, role in roles.items() if role == "candidate"]
 
 
 def _check_split(manifest: Manifest, ref: DatasetRef) -> None:
@@ -528,8 +528,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
     """Store the evaluation and its decisions."""
     evaluation, report = collected.evaluation, collected.report
     if collected.suite is not None:
-        judged_now = [model for model, role in collected.roles.items() if role != "baseline"]
-        found = suites.looks(tx, collected.suite.rows, judged_now, until=job.created or tx.now)
+        judged_now, asked = _candidates(collected.roles), job.created or tx.now
+        found = suites.looks_before(tx, collected.suite.rows, judged_now, job.id, asked)
         report = decisions.without_overtaken(report, found.candidates - collected.accounted)
         suites.store(tx, evaluation, collected.suite, collected.roles)
     models = ",".join(row.model for row in report.leaderboard)

@@ -36,7 +36,9 @@ class LooksOnRows(BaseModel):
     """What the test rows of an evaluation were asked before it, by anybody and for any use case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    candidates: int = Field(0, ge=0, description="Models that were judged on these rows before, each once.")
+    candidates: int = Field(
+        0, ge=0, description="Models judged on these rows before, once for each state of the suite."
+    )
     evaluations: int = Field(0, ge=0, description="Evaluations that read them.")
     promotions: int = Field(0, ge=0, description="Promotions that rested on them.")
 

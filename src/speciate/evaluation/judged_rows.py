@@ -1,9 +1,10 @@
 """A suite is its rows: the examples that an evaluation judged, by their content. Pure.
 
 Each judged row is 16 bytes: a key of its medium, in whichever dataset it lies, and a digest of what the judgement rests
-on (medium, window, reference, group). Ids, names of datasets, provenance and columns that nobody judged by do
-not count, so a copy of a dataset under another name is the same suite. Rows are a multiset: one of two equal rows that
-is taken away is missed.
+on (medium, window, reference, group). What else a judgement read of the rows (answers of the system in use, columns
+that gates slice by) is kept beside, as further facets. Ids, names of datasets, provenance and columns that nobody
+judged by do not count, so a copy of a dataset under another name is the same suite. Rows are a multiset: one of two
+equal rows that is taken away is missed.
 
 A suite goes on while rows join it. Whoever takes away or changes a row that was judged makes another suite.
 """
@@ -29,7 +30,9 @@ from speciate.use_cases import COLUMN
 WIDTH = 16
 """Bytes of a judged row: 8 of its key, 8 of its digest. To hide a lost row one needs a second preimage of both."""
 ROWS = ""
-"""The facet that every suite has: its rows. The others are named after what else was read of them, `column:rules`."""
+"""The facet that every suite has: its rows. The others are named after what else was read of them: `column:rules` are
+answers, `read:site` is a column that the judgement itself needs."""
+READ = "read:"
 _LEAST_OVERLAP = 0.01
 """Share of a suite's rows that another must have judged to count as a look: single texts or cells recur by accident."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, sort_keys=True).encode
@@ -67,12 +70,18 @@ def pack(table: pa.Table, target: str | None, *, optional: bool = False) -> Pack
 
 
 def pack_cells(table: pa.Table, column: str) -> Packed:
-    """What a column says of each row: the answers of a system in use, by which candidates are measured, too."""
+    """What a column says of each row: answers of the system in use, or the slice that a row belongs to."""
     cells = table[column].to_pylist()
     return _packed(
         _half(medium) + _half(_encode([medium, window, _plain(cell)]))
         for medium, window, cell in zip(_media(table), _windows(table), cells, strict=True)
     )
+
+
+def contents(table: pa.Table, column: str) -> list[str]:
+    """Of each row what a hidden column of hashes says it is, and which window; its id where that says nothing."""
+    known = zip(table[column].to_pylist(), table["id"].to_pylist(), _windows(table), strict=True)
+    return [_encode([name, window] if name else [None, row]) for name, row, window in known]
 
 
 def columns_of(available: Iterable[str], *wanted: str | None) -> list[str]:
@@ -84,10 +93,16 @@ def columns_of(available: Iterable[str], *wanted: str | None) -> list[str]:
 
 def compare(before: Packed, now: Packed, since: str = "") -> SuiteChange:
     """What became of the rows of `before`, as multisets."""
-    lost, came = _minus(before, now), _minus(now, before)
-    changed = _shared_keys(lost, came)
+    counts = _count(before, now)
+    lost, came = np.maximum(counts.before - counts.now, 0), np.maximum(counts.now - counts.before, 0)
+    by_key = np.minimum(np.bincount(counts.keys, lost), np.bincount(counts.keys, came))
+    changed = int(by_key.sum())
     return SuiteChange(
-        judged=len(before), missing=len(lost) - changed, changed=changed, joined=len(came) - changed, since=since
+        judged=len(before),
+        missing=int(lost.sum()) - changed,
+        changed=changed,
+        joined=int(came.sum()) - changed,
+        since=since,
     )
 
 
@@ -97,6 +112,12 @@ def overlaps(before: Packed, now: Packed) -> bool:
         return False
     seen = np.isin(_keys(now), _keys(before)).sum()
     return bool(seen >= max(1.0, _LEAST_OVERLAP * len(now)))
+
+
+def share_a_row(before: Packed, now: Packed) -> bool:
+    """Whether some row is the same in both, reference and all."""
+    counts = _count(before, now)
+    return bool(np.minimum(counts.before, counts.now).any())
 
 
 def suite_id(rows: Packed) -> str:
@@ -147,7 +168,11 @@ def _windows(table: pa.Table) -> list[tuple[Any, ...]]:
 
 
 def _plain(cell: Any) -> Any:
-    """1 and 1.0 are the same: a column's type changes when rows join."""
+    """1 and 1.0 are the same, within lists too: a column's type changes when rows join."""
+    if isinstance(cell, dict):
+        return {name: _plain(part) for name, part in cell.items()}
+    if isinstance(cell, list | tuple):
+        return [_plain(part) for part in cell]
     return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
 
 
@@ -165,34 +190,37 @@ def _packed(rows: Iterable[bytes]) -> Packed:
 
 def _keys(rows: Packed) -> npt.NDArray[np.uint64]:
     """(N,)"""
-    return np.ascontiguousarray(rows).view("<u8").reshape(-1, 2)[:, 0]
+    return _halves(rows)[:, 0]
 
 
-def _minus(first: Packed, second: Packed) -> Packed:
-    """The rows of `first` that `second` has not, each as often as it has more of them."""
-    halves = [np.ascontiguousarray(each).view("<u8").reshape(-1, 2) for each in (first, second)]
-    both = np.concatenate(halves)
-    if not len(first):
-        return first
-    _, codes = np.unique(both, axis=0, return_inverse=True)
-    codes = codes.reshape(-1)
-    mine, theirs = codes[: len(first)], codes[len(first) :]
-    counts = np.bincount(theirs, minlength=codes.max() + 1)
-    order = np.argsort(mine, kind="stable")
-    ranked = mine[order]
-    rank = np.arange(len(ranked)) - np.searchsorted(ranked, ranked)
-    extra = order[rank >= counts[ranked]]
-    return first[np.sort(extra)]
+def _halves(rows: Packed) -> npt.NDArray[np.uint64]:
+    """(N, 2): key and digest of each row."""
+    return np.ascontiguousarray(rows).view("<u8").reshape(-1, 2)
 
 
-def _shared_keys(first: Packed, second: Packed) -> int:
-    """How many rows of `first` have a partner of the same key in `second`, each used once."""
-    if not len(first) or not len(second):
-        return 0
-    names, counts = np.unique(_keys(first), return_counts=True)
-    others, other_counts = np.unique(_keys(second), return_counts=True)
-    _, mine, theirs = np.intersect1d(names, others, return_indices=True)
-    return int(np.minimum(counts[mine], other_counts[theirs]).sum())
+class _Counts(NamedTuple):
+    """How often each distinct row is among two suites, ordered by key."""
+
+    keys: npt.NDArray[np.int64]
+    """(M,) codes from 0, equal for rows of one key."""
+    before: npt.NDArray[np.int64]
+    now: npt.NDArray[np.int64]
+
+
+def _count(before: Packed, now: Packed) -> _Counts:
+    """One sort of both."""
+    halves = np.concatenate([_halves(before), _halves(now)])
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    ordered, is_now = halves[order], order >= len(before)
+    begins = np.ones(len(order), bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    row = np.cumsum(begins) - 1
+    keys = ordered[begins, 0]
+    apart = np.zeros(len(keys), np.int64)
+    apart[1:] = keys[1:] != keys[:-1]
+    return _Counts(
+        np.cumsum(apart), np.bincount(row[~is_now], minlength=len(keys)), np.bincount(row[is_now], minlength=len(keys))
+    )
 
 
 def column_facets(names: Sequence[str]) -> list[str]:

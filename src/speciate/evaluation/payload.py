@@ -47,6 +47,10 @@ class EvaluationPayload(BaseModel):
     """Warnings of the dataset's report about labels that the split lacks."""
     earlier: LooksOnRows = LooksOnRows()
     """What these rows were asked before."""
+    suite_id: str = ""
+    """Of the rows as they were planned: evaluations under way find each other by it."""
+    known_jobs: tuple[str, ...] = ()
+    """Evaluations under way that `earlier` accounts for."""
     suite_change: SuiteChange | None = None
     """Against the rows that the use case stands on."""
     reference_column: str | None = None

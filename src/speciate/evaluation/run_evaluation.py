@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from speciate.datasets import version_rows
+from speciate.datasets.columns import CONTENT, FINGERPRINT
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
+from speciate.datasets.similarity import near_duplicates
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.evaluation import answer_cache, judged_rows, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
@@ -71,18 +74,23 @@ def run(run: Run) -> dict[str, Any]:
         why = f"all {len(examples)} rows of {payload.shown} are the same example, so that nothing tells models apart"
         payload = payload.model_copy(update={"no_decision": why})
     notes = _notes(payload, suite, entries, all_answers)
-    extra_scores = _extra_scores(run, payload, suite, all_answers)
+    clusters = _clusters(run, payload, examples)
+    if (units := int(clusters.max()) + 1) < len({example.group or example.id for example in examples}):
+        notes.append(f"Equal examples count as one: these {len(examples)} are {units} independent units.")
+    extra_scores = _extra_scores(run, payload, suite, all_answers, clusters)
     if payload.scoring is not None:
         metrics = scoring.expand_metrics(payload.metrics, payload.scoring, extra_scores)
         payload = payload.model_copy(update={"metrics": metrics})
     for scores in extra_scores:
         entries = [with_scores(entry, scores) for entry in entries]
         notes += scores.notes
-    report = build(_question(payload), entries, _clusters(examples), notes, _slices(payload, examples, references))
+    report = build(_question(payload), entries, clusters, notes, _slices(payload, examples, references))
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
     _write(run.outputs, payload, suite, all_answers, entries)
+    scorer = payload.scoring.ref if payload.scoring else None
+    read = suites.columns_read(payload.dataset, payload.task, payload.use_case, payload.suite, scorer)
     judged = suites.read_suite(
-        run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles
+        run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles, read
     )
     answer_cache.write_table(judged_rows.as_table(judged), run.outputs / judged_rows.FILE)
     if unscored := [each for scores in extra_scores for each in scores.unscored]:
@@ -143,7 +151,7 @@ def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> M
 
 
 def _extra_scores(
-    run: Run, payload: EvaluationPayload, suite: _Suite, all_answers: Sequence[ModelAnswers]
+    run: Run, payload: EvaluationPayload, suite: _Suite, all_answers: Sequence[ModelAnswers], clusters: Codes
 ) -> list[ExtraScores]:
     """Scores of the scorer's and the judge's metrics, which need all answers."""
     examples, references = suite.examples, suite.references
@@ -155,7 +163,6 @@ def _extra_scores(
     if payload.scoring is not None:
         extra += scoring.score_answers(run, payload.scoring, examples, references, all_answers, on_progress)
     if payload.judge is not None:
-        clusters = _clusters(examples)
         extra.append(
             judge_answers(
                 JudgeCase(run, payload, payload.judge, examples, references, all_answers, clusters, on_progress)
@@ -301,10 +308,36 @@ def _slices(payload: EvaluationPayload, examples: Sequence[Example], references:
     }
 
 
-def _clusters(examples: Sequence[Example]) -> Codes:
-    """Group keys as codes 0..C-1; an example without a group is its own."""
+def _clusters(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> Codes:
+    """Codes 0..C-1 of what hangs together: examples of one group and examples of the same content, for a copy says
+    nothing new. An example without a group is its own."""
     groups = [f"group {example.group}" if example.group else f"example {example.id}" for example in examples]
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    codes = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    pairs = []
+    for contents in _contents(run, payload, examples):
+        _, first, same = np.unique(contents, return_index=True, return_inverse=True)
+        pairs.append(np.stack([codes[first[same]], codes], axis=1))
+    together = np.concatenate(pairs)
+    apart = together[together[:, 0] != together[:, 1]]
+    return near_duplicates.clusters(int(codes.max()) + 1, apart)[codes] if len(apart) else codes
+
+
+def _contents(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> list[list[str]]:
+    """What each example is, whatever it is called: by its stored hashes with its window, and by its decoded medium. Of
+    rows without media the input cells are the medium; what further columns a model reads belongs to it as well."""
+    further = sorted({name for each in payload.models for name in each.inputs} - set(payload.dataset.inputs))
+    read = [json.dumps([example.columns.get(name) for name in further], default=str) for example in examples]
+    stored = version_rows.stored_columns(run.folders, payload.dataset)
+    wanted = judged_rows.columns_of(stored)
+    table = version_rows.read(run.folders, payload.dataset, wanted, ids=[example.id for example in examples])
+    place = {name: number for number, name in enumerate(table["id"].to_pylist())}
+    known = [
+        [keys[place[example.id]] for example in examples]
+        for name in (CONTENT, FINGERPRINT)
+        if name in stored and (keys := judged_rows.contents(table, name))
+    ]
+    decoded = [media_digest(example.media) for example in examples]
+    return [[f"{key} {more}" for key, more in zip(keys, read, strict=True)] for keys in (*known, decoded)]
 
 
 def _all_alike(examples: Sequence[Example]) -> bool:

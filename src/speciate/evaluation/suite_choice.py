@@ -34,8 +34,11 @@ class SuiteChoice(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def choose(workspace: Workspace, use_case: UseCase | None, dataset: str | None, suite: Suite | None) -> SuiteChoice:
-    """`suite` names one of the use case's; where it has none, `dataset` stands in.
+def choose(
+    workspace: Workspace, use_case: UseCase | None, dataset: str | None, suite: Suite | None, scorer: str | None = None
+) -> SuiteChoice:
+    """`suite` names one of the use case's; where it has none, `dataset` stands in. `scorer` of the evaluation, which
+    reads columns, too.
 
     Raises INVALID where neither is there.
     """
@@ -50,15 +53,23 @@ def choose(workspace: Workspace, use_case: UseCase | None, dataset: str | None, 
     stood = dataset_ref(line.dataset)
     if (stood.name, stood.split) != (ref.name, ref.split):
         return SuiteChoice(ref, role, line)
-    return _newest_that_holds(workspace, use_case, role, ref, line)
+    return _newest_that_holds(workspace, _Judgement(use_case, role, scorer, line), ref)
 
 
-def _newest_that_holds(
-    workspace: Workspace, use_case: UseCase, role: Suite, ref: DatasetRef, line: Line
-) -> SuiteChoice:
+class _Judgement(NamedTuple):
+    """What a version is read for."""
+
+    use_case: UseCase
+    role: Suite
+    scorer: str | None
+    line: Line
+
+
+def _newest_that_holds(workspace: Workspace, judgement: _Judgement, ref: DatasetRef) -> SuiteChoice:
     """The newest version, or, where that lacks judged rows, the newest before it that has them all."""
+    use_case, role, _, line = judgement
     newest = versions.resolve(workspace.database, ref._replace(split=None))
-    change = _change(workspace, use_case, newest, ref.split, line)
+    change = _change(workspace, judgement, newest, ref.split)
     if not change.is_another:
         return SuiteChoice(ref._replace(version=newest.version), role, line)
     stood = dataset_ref(line.dataset)
@@ -67,7 +78,7 @@ def _newest_that_holds(
         if not joined and step.version != stood.version:
             continue
         older = versions.resolve(workspace.database, DatasetRef(ref.name, version=step.version))
-        if step.version == stood.version or not _change(workspace, use_case, older, ref.split, line).is_another:
+        if step.version == stood.version or not _change(workspace, judgement, older, ref.split).is_another:
             remark = (
                 f"{newest.ref}:{ref.split} {change}, so it is another suite, and {use_case.name} goes on with "
                 f"{older.ref}:{ref.split}. To judge on the other one, name it: dataset='{newest.ref}:{ref.split}'. "
@@ -77,9 +88,11 @@ def _newest_that_holds(
     return SuiteChoice(ref._replace(version=newest.version), role, line)  # the version that it stands on was deleted
 
 
-def _change(workspace: Workspace, use_case: UseCase, manifest: Manifest, split: str | None, line: Line) -> SuiteChange:
+def _change(workspace: Workspace, judgement: _Judgement, manifest: Manifest, split: str | None) -> SuiteChange:
+    use_case, role, scorer, line = judgement
     family, incumbent = find_task(use_case.task).family, incumbent_of(workspace.database, use_case)
-    found = suites.read_suite(workspace.folders, manifest, split, family, line.target, [incumbent])
+    read = suites.columns_read(manifest, use_case.task, use_case, role, scorer)
+    found = suites.read_suite(workspace.folders, manifest, split, family, line.target, [incumbent], read)
     return suites.suite_change(workspace.database, line, found)
 
 

@@ -8,7 +8,8 @@ a person approved, and goes on with each decision that holds every row of the li
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,9 +23,13 @@ from speciate.evaluation import judged_rows
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judged_rows import ROWS, JudgedSuite, Packed
 from speciate.evaluation.reports.report import Report, Role, Suite, SuiteChange
+from speciate.evaluation.scorers import sandboxed_scorers
+from speciate.evaluation.scorers.gym_scores import COLUMN as ENTRY
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label, usual_target
-from speciate.use_cases import COLUMN, CONSTANT
+from speciate.tasks.families import preference
+from speciate.tasks.families.control import ENVIRONMENT, SEED
+from speciate.use_cases import COLUMN, CONSTANT, UseCase
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.database import Database, Row, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -44,13 +49,23 @@ _SUITES = "SELECT id, packed FROM suites"
 _MOVE_FACETS = "UPDATE judged_suites SET suite = ? WHERE suite = ?"
 _DROP_SUITE = "DELETE FROM suites WHERE id = ?"
 _PACKED = "SELECT packed FROM suites WHERE id = ?"
+_SIZE = "SELECT size FROM suites WHERE id = ?"
 _FACETS = "SELECT facet, suite, target FROM judged_suites WHERE evaluation = ?"
 _LOOKS = """
-SELECT judged_suites.suite, judged_suites.evaluation, judged_models.model, judged_models.role
+SELECT judged_suites.evaluation, judged_models.model, judged_models.role, judged_suites.suite, model_versions.id
 FROM judged_suites LEFT JOIN judged_models ON judged_models.evaluation = judged_suites.evaluation
+LEFT JOIN model_versions ON concat(model_versions.name, '@v', model_versions.version) = judged_models.model
 LEFT JOIN evaluations ON evaluations.id = judged_suites.evaluation LEFT JOIN jobs ON jobs.id = evaluations.job
-WHERE judged_suites.facet = '' AND (? IS NULL OR coalesce(jobs.created, evaluations.created, 0) <= ?)
+WHERE judged_suites.facet = ''
 """
+_LOOKS_BEFORE = f"""{_LOOKS}
+AND (coalesce(jobs.created, evaluations.created, 0) <= ? OR list_contains(?::VARCHAR[], evaluations.id))
+"""
+_LATER = """
+SELECT evaluations.id, job_plans.plan FROM evaluations JOIN jobs ON jobs.id = evaluations.job
+LEFT JOIN job_plans ON job_plans.job = jobs.id WHERE jobs.created > ? AND jobs.id <> ?
+"""
+_WEIGHTS = "SELECT id FROM model_versions WHERE concat(name, '@v', version) = ?"
 _UNDER_WAY = """
 SELECT jobs.id, job_plans.plan FROM jobs JOIN job_plans ON job_plans.job = jobs.id
 WHERE jobs.kind = 'evaluate' AND jobs.ended IS NULL
@@ -73,12 +88,14 @@ LEFT JOIN decisions ON decisions.id = audit.evidence ->> 'decision' WHERE audit.
 """
 _ELSEWHERE = """
 SELECT evaluations.id, evaluations.dataset FROM evaluations
-JOIN judged_suites ON judged_suites.evaluation = evaluations.id AND judged_suites.facet = ''
-LEFT JOIN judged_models ON judged_models.evaluation = evaluations.id AND judged_models.model = ?
 WHERE evaluations.created <= ? AND evaluations.created > ? AND evaluations.id <> ?
 AND evaluations.use_case IS DISTINCT FROM ?
-AND (evaluations.use_case IS NULL OR judged_models.model IS NOT NULL)
-AND judged_suites.target IS NOT DISTINCT FROM ? ORDER BY evaluations.created, evaluations.id
+AND (evaluations.use_case IS NULL OR evaluations.id IN (
+    SELECT judged_models.evaluation FROM judged_models
+    LEFT JOIN model_versions AS scored ON concat(scored.name, '@v', scored.version) = judged_models.model
+    WHERE regexp_replace(judged_models.model, '@v[0-9]+', '', 'g') = regexp_replace(?, '@v[0-9]+', '', 'g')
+    OR scored.id IN (SELECT id FROM model_versions WHERE concat(name, '@v', version) = ?)
+)) ORDER BY evaluations.created, evaluations.id
 """
 _CREATED = "SELECT created FROM evaluations WHERE id = ?"
 
@@ -103,17 +120,35 @@ def read_suite(
     family: Family,
     column: str | None,
     answers: Collection[str],
+    read: Collection[str] = (),
 ) -> JudgedSuite:
     """The rows of a split that an evaluation judges. `column`: of `reference_column`. `answers`: models such as
-    `column:rules`, whose answers lie in the rows."""
+    `column:rules`, whose answers lie in the rows. `read`: of `columns_read`."""
     there = version_rows.stored_columns(folders, manifest)
     column = column if column in there else None
-    facets = [name for name in judged_rows.column_facets(sorted(answers)) if name.removeprefix(COLUMN) in there]
-    wanted = judged_rows.columns_of(there, column, *(name.removeprefix(COLUMN) for name in facets))
+    facets = {name: name.removeprefix(COLUMN) for name in judged_rows.column_facets(sorted(answers))}
+    facets |= {judged_rows.READ + name: name for name in sorted(read)}
+    facets = {facet: name for facet, name in facets.items() if name in there}
+    wanted = judged_rows.columns_of(there, column, *facets.values())
     table = version_rows.read(folders, manifest, wanted, splits=None if split is None else {split}, usable=True)
     rows = judged_rows.pack(table, column, optional=family in TARGET_OPTIONAL)
-    cells = {name: judged_rows.pack_cells(table, name.removeprefix(COLUMN)) for name in facets}
+    cells = {facet: judged_rows.pack_cells(table, name) for facet, name in facets.items()}
     return JudgedSuite({ROWS: rows, **cells}, column)
+
+
+def columns_read(manifest: Manifest, task: str, use_case: UseCase | None, role: str, scorer: str | None) -> set[str]:
+    """The columns beside reference and group that a judgement needs: gates slice by them, or scores read them. A
+    scorer of the user's may read all but the input."""
+    gates = use_case.gates_on(role) if use_case else ()
+    found = {gate.column for gate in gates if gate.column is not None} - {"label"}
+    if task == preference.PREFERENCE:
+        found.add(preference.REJECTED)
+    if find_task(task).family == "control":
+        found |= {ENVIRONMENT, SEED}
+    if scorer is not None:
+        of_scorer = {sandboxed_scorers.CODE_PASSES: {sandboxed_scorers.TESTS}, sandboxed_scorers.GYM_SCORE: {ENTRY}}
+        found |= of_scorer.get(scorer, set(manifest.columns) - set(manifest.inputs))
+    return found & set(manifest.columns)
 
 
 def reference_column(manifest: Manifest, family: Family, target: str | None) -> str | None:
@@ -173,12 +208,16 @@ def record_missing(workspace: Workspace, dataset: str) -> None:
 def _judged_by(workspace: Workspace, ref: DatasetRef, report: Report) -> JudgedSuite:
     manifest = versions.resolve(workspace.database, ref)
     family, target = find_metric(report.metric).families[0], None
+    read = set[str]()
     if report.use_case:
         use_case = use_cases.get(workspace.database, report.use_case, report.use_case_version)
         family = find_task(use_case.task).family
         target = use_case.target_column or usual_target(manifest, use_case.task)
+        role = report.decision.suite if report.decision else "core"
+        read = columns_read(manifest, use_case.task, use_case, role, None)
     column = reference_column(manifest, family, target or manifest.label)
-    return read_suite(workspace.folders, manifest, ref.split, family, column, [row.model for row in report.leaderboard])
+    answers = [row.model for row in report.leaderboard]
+    return read_suite(workspace.folders, manifest, ref.split, family, column, answers, read)
 
 
 def _former_role(model: str, report: Report) -> Role:
@@ -191,54 +230,95 @@ def _former_role(model: str, report: Report) -> Role:
 
 
 class Scored(NamedTuple):
-    """A model in an evaluation that looked at the rows."""
+    """A model in an evaluation, or in a job, that looked at the rows."""
 
     evaluation: str
     model: str | None
     role: str | None
+    suite: str = ""
+    """Id of the rows as they were then."""
+    weights: str | None = None
+    """Content hash of a registered model."""
 
 
-def looks(reader: Reader, rows: Packed, judged_now: Collection[str], until: float | None = None) -> LooksOnRows:
-    """What these rows were asked before: by anybody, for any use case or none. `judged_now` are not counted again.
-    `until`: only evaluations whose job was asked for by then.
-    """
+def looks(reader: Reader, rows: Packed, judged_now: Collection[str], waiting: Collection[Scored] = ()) -> LooksOnRows:
+    """What these rows were asked before: by anybody, for any use case or none. `waiting`: of `under_way`."""
+    return _count(reader, rows, judged_now, _LOOKS, [], waiting)
+
+
+def looks_before(reader: Reader, rows: Packed, judged_now: Collection[str], job: str, asked: float) -> LooksOnRows:
+    """The same at the end of a job that was asked for at `asked`: evaluations that were asked for before it, and those
+    after it which did not know of it. So of two that were planned together each counts the other, or is counted."""
+    unaware = [name for name, text in _read(reader, _LATER, [asked, job]) if job not in _known_jobs(text)]
+    return _count(reader, rows, judged_now, _LOOKS_BEFORE, [asked, unaware], ())
+
+
+def _known_jobs(plan: str | None) -> Collection[str]:
+    """Evaluations under way that a job's plan accounts for."""
+    payload = json.loads(plan or "{}").get("payload") or {}
+    return payload.get("known_jobs") or ()
+
+
+def _count(
+    reader: Reader, rows: Packed, judged_now: Collection[str], sql: str, parameters: list[object],
+    waiting: Collection[Scored],
+) -> LooksOnRows:  # fmt: skip
     by_suite: dict[str, list[Scored]] = {}
-    for suite, *rest in _read(reader, _LOOKS, [until, until]):
-        by_suite.setdefault(suite, []).append(Scored(*rest))
+    for row in _read(reader, sql, parameters):
+        each = Scored(*row)
+        by_suite.setdefault(each.suite, []).append(each)
     mine = judged_rows.suite_id(rows)
     scored = [
-        row
+        each
         for suite, entries in by_suite.items()
         if suite == mine or judged_rows.overlaps(_packed(reader, suite), rows)
-        for row in entries
+        for each in entries
     ]
     evaluations = {each.evaluation for each in scored}
     promoted = {seq for seq, evaluation in _read(reader, _PROMOTED, []) if evaluation in evaluations}
-    candidates = len(count_candidates(scored, judged_now))
+    weights = {str(found) for model in judged_now for (found,) in _read(reader, _WEIGHTS, [model])}
+    candidates = len(count_candidates([*scored, *waiting], judged_now, mine, weights))
     return LooksOnRows(candidates=candidates, evaluations=len(evaluations), promotions=len(promoted))
 
 
-def count_candidates(scored: Collection[Scored], judged_now: Collection[str]) -> set[str]:
-    """The other models that were candidates. Pure.
+def count_candidates(
+    scored: Collection[Scored], judged_now: Collection[str], suite: str = "", weights: Collection[str] = ()
+) -> set[tuple[str, str]]:
+    """Candidates before, each once for every state of the suite that it was judged on: who judges one model again and
+    again while rows join may stop at a lucky moment. Judging the same models on the same suite again is no further
+    look. Pure. `judged_now`: the candidates on `suite`, with these `weights`.
 
-    Named baselines and what was in use are none. But where one of `judged_now` was scored as a baseline before, that
-    was how it was chosen, so whatever was a baseline on these rows counts, too.
+    Named baselines and what was in use are none. But where one of `judged_now`, a version of it or its weights under
+    another name was scored as a baseline before, that was how it was chosen, so whatever was a baseline on these rows
+    counts, too.
     """
-    chosen_so = any(each.role == "baseline" and each.model in judged_now for each in scored)
+    names = {_versionless(model) for model in judged_now}
+    models = [each for each in scored if each.model is not None and not each.model.startswith((COLUMN, CONSTANT))]
+    chosen_so = any(
+        each.role == "baseline" and (_versionless(str(each.model)) in names or each.weights in weights)
+        for each in models
+    )
     counted = {"candidate", "baseline"} if chosen_so else {"candidate"}
-    found = {each.model for each in scored if each.model is not None and each.role in counted}
-    return {model for model in found if not model.startswith((COLUMN, CONSTANT))} - set(judged_now)
+    found = {(str(each.model), each.suite) for each in models if each.role in counted}
+    return found - {(model, suite) for model in judged_now}
 
 
-def under_way(reader: Reader, manifest: Manifest, split: str | None, judged_now: Collection[str]) -> int:
-    """Candidates of evaluations on this dataset's split that were asked for and have not ended: asked all at once, each
-    would count none of the others."""
-    scored = []
+def _versionless(model: str) -> str:
+    """`points@v3` as `points`; of an ensemble so with each member."""
+    return re.sub(r"@v\d+", "", model)
+
+
+def under_way(reader: Reader, manifest: Manifest, split: str | None, rows: Packed) -> list[Scored]:
+    """Models of evaluations on these rows, or on this dataset's split, that were asked for and have not ended: asked
+    all at once, each would count none of the others."""
+    scored, mine = [], judged_rows.suite_id(rows)
     for job, text in _read(reader, _UNDER_WAY, []):
         payload = json.loads(text).get("payload") or {}
-        if (payload.get("dataset") or {}).get("name") == manifest.name and payload.get("split") == split:
-            scored += [Scored(job, model, role) for model, role in (payload.get("roles") or {}).items()]
-    return len(count_candidates(scored, judged_now))
+        suite = payload.get("suite_id") or ""
+        same_split = (payload.get("dataset") or {}).get("name") == manifest.name and payload.get("split") == split
+        if suite == mine or same_split:
+            scored += [Scored(job, model, role, suite) for model, role in (payload.get("roles") or {}).items()]
+    return scored
 
 
 # The suite that a use case stands on
@@ -267,7 +347,7 @@ def line(reader: Reader, use_case: str, role: Suite = "core", before: str | None
             continue
         if found is None:
             found = Line(dataset, facets, rows[0][2])
-        elif not _change(reader, found, _unpacked(reader, facets)).is_another:
+        elif not _change(reader, found, facets, partial(_packed_facet, reader, facets)).is_another:
             found = Line(dataset, {**found.facets, **facets}, rows[0][2])
     return found
 
@@ -291,12 +371,14 @@ def _approved_place(reader: Reader, use_case: str, role: Suite, evaluations: Seq
 
 def suite_change(reader: Reader, stands_on: Line, suite: JudgedSuite) -> SuiteChange:
     """What became of the rows that a use case stands on, in a suite that shall judge for it."""
-    return _change(reader, stands_on, suite.facets)
+    ids = {facet: judged_rows.suite_id(rows) for facet, rows in suite.facets.items()}
+    return _change(reader, stands_on, ids, suite.facets.__getitem__)
 
 
 def change_since_elsewhere(reader: Reader, use_case: str, evaluation: str, candidate: str) -> SuiteChange | None:
-    """The same against evaluations that were none of this use case's decisions: without a use case, or of this very
-    candidate for another one. Their authors saw on which rows it errs. None where no row was lost since any of them.
+    """The same against evaluations that were none of this use case's decisions: without a use case, or of this
+    candidate, a version of it, or its weights under another name, for another one. Their authors saw on which rows it
+    errs. None where no row was lost since any of them.
 
     Counted are evaluations since the last promotion of the use case that a person approved.
     """
@@ -308,25 +390,40 @@ def change_since_elsewhere(reader: Reader, use_case: str, evaluation: str, candi
     if evaluation in approved:
         return None
     since = max((row[0] for each in approved for row in _read(reader, _CREATED, [each])), default=float("-inf"))
-    asked = [candidate, created[0][0], since, evaluation, use_case, suite.target]
+    asked = [created[0][0], since, evaluation, use_case, candidate, candidate]
     for other, dataset in _read(reader, _ELSEWHERE, asked):
         before = suite_of(reader, other)
         if before is None or not judged_rows.overlaps(before.rows, suite.rows):
             continue
+        if before.target != suite.target and not judged_rows.share_a_row(before.rows, suite.rows):
+            continue  # the same media with references of another kind
         if (change := judged_rows.compare(before.rows, suite.rows, str(dataset))).is_another:
             return change
     return None
 
 
-def _change(reader: Reader, stands_on: Line, facets: Mapping[str, Packed]) -> SuiteChange:
-    rows = judged_rows.compare(_packed(reader, stands_on.facets[ROWS]), facets[ROWS], stands_on.dataset)
-    shared = [name for name in stands_on.facets if name != ROWS and name in facets]
-    answers = [judged_rows.compare(_packed(reader, stands_on.facets[name]), facets[name]).changed for name in shared]
-    return rows.model_copy(update={"answers_changed": sum(answers)})
+def _change(reader: Reader, stands_on: Line, ids: Mapping[str, str], rows_of: Callable[[str], Packed]) -> SuiteChange:
+    """`ids` of the suites that stand against it, by facet; rows are compared only where these differ."""
+
+    def compare(facet: str) -> SuiteChange:
+        before = stands_on.facets[facet]
+        if before == ids[facet]:
+            return SuiteChange(judged=_read(reader, _SIZE, [before])[0][0], since=stands_on.dataset)
+        return judged_rows.compare(_packed(reader, before), rows_of(facet), stands_on.dataset)
+
+    changed = {facet: compare(facet) for facet in stands_on.facets if facet in ids}
+    return changed[ROWS].model_copy(
+        update={
+            "answers_changed": sum(each.changed for facet, each in changed.items() if facet.startswith(COLUMN)),
+            "columns_changed": sum(
+                each.changed for facet, each in changed.items() if facet.startswith(judged_rows.READ)
+            ),
+        }
+    )
 
 
-def _unpacked(reader: Reader, facets: Mapping[str, str]) -> dict[str, Packed]:
-    return {facet: _packed(reader, suite) for facet, suite in facets.items()}
+def _packed_facet(reader: Reader, ids: Mapping[str, str], facet: str) -> Packed:
+    return _packed(reader, ids[facet])
 
 
 def _packed(reader: Reader, suite: str) -> Packed:

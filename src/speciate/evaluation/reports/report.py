@@ -145,13 +145,16 @@ class SuiteChange(_Frozen):
     missing: int = Field(0, description="Of these, how many are not here.")
     changed: int = Field(0, description="Of these, how many have another label or group.")
     answers_changed: int = Field(0, description="Rows on which a column of answers says something else.")
+    columns_changed: int = Field(
+        0, description="Rows on which a column that gates slice by, or scores read, says something else."
+    )
     joined: int = Field(0, description="Rows that nobody judged before.")
     since: str = ""
 
     @property
     def is_another(self) -> bool:
         """Whether this is another suite, to which only a person may move a use case."""
-        return bool(self.missing or self.changed or self.answers_changed)
+        return bool(self.missing or self.changed or self.answers_changed or self.columns_changed)
 
     def __str__(self) -> str:
         """What follows the name of the suite: `lacks 3 of 200 rows that were judged on flowers@v1:test`."""
@@ -162,6 +165,8 @@ class SuiteChange(_Frozen):
             parts.append(f"has another label or group on {self.changed} of the {self.judged} rows of {self.since}")
         if self.answers_changed:
             parts.append(f"has other answers of the system in use on {self.answers_changed} rows than {self.since}")
+        if self.columns_changed:
+            parts.append(f"has other values to slice or score by on {self.columns_changed} rows than {self.since}")
         return " and ".join(parts) or f"holds all {self.judged} rows that were judged on {self.since}"
 
 
