@@ -134,6 +134,23 @@ def test_where_a_person_decides_the_alias_waits_for_them(workspace: Workspace) -
     assert audit.of_use_case(workspace.database, "digits")[-1].actor == "grace"
 
 
+def test_a_question_by_another_decision_takes_the_place_of_the_one_before(
+    workspace: Workspace, clock: ManualClock
+) -> None:
+    world.define(workspace)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1", policy="person")
+    (first,) = approvals.list_approvals(workspace.database, workspace.clock.now(), "pending")
+    clock.advance(1)
+    newer = world.judge(workspace, "m@v1", evaluation="evaluation-2")
+    world.ask_promotion(workspace, "m@v1", policy="person")
+    (second,) = approvals.list_approvals(workspace.database, workspace.clock.now(), "pending")
+    assert second.id != first.id
+    assert second.arguments["decision"] == newer
+    with pytest.raises(SpeciateError, match="void"):
+        approvals.decide(workspace, first.id, True, "grace")
+
+
 def test_an_approval_does_nothing_once_the_requirements_have_changed(workspace: Workspace) -> None:
     world.define(workspace)
     world.judge(workspace, "m@v1")

@@ -113,12 +113,15 @@ def request(
 ) -> Approval:
     """Ask a person. A pending question is not asked again, whoever asks and whatever the note.
 
-    The same question: the same action for the same model and use case; where no model is in it, the same in all.
+    The same question: the same action for the same model and use case, by the same decision; where no model is in it,
+    the same in all. One by another decision takes its place.
     `subject` is what the event is about.
     """
     digest = fingerprint(action, arguments, evidence)
-    if waiting := _same_requests(tx, action, arguments):
-        return waiting[0]
+    for waiting in _same_requests(tx, action, arguments):
+        if waiting.arguments.get("decision") == arguments.get("decision"):
+            return waiting
+        _close(tx, waiting, VOID, "")  # a person would decide by another decision than the caller was shown
     if rows := tx.execute(_SAME, [digest, tx.now]):
         return _approval(rows[0])
     approval = Approval(new_id("approval"), action, arguments, evidence, digest, PENDING, tx.now, tx.now + 3600 * hours)
