@@ -287,8 +287,8 @@ def test_what_passes_on_fresh_rows_must_also_pass_for_all_earlier_looks() -> Non
     assert luck.needed_examples == 254  # of 200 with standard error 0.02, 2.8 of them in a gain of 0.05, by t
     assert luck.reasons[0] == (
         "these test rows judged 30 other model(s) in 10 evaluation(s) before, and 2 promotion(s) rest on them. "
-        "Luck adds up: at 99.968 % intervals, gain in accuracy 0.05 (-0.02 to 0.12): cannot tell 'better than "
-        "incumbent'; fresh test rows needed, at least 254"
+        "At 99.968 % intervals, which allow for that, gain in accuracy 0.05 (-0.02 to 0.12): cannot tell 'better than "
+        "incumbent'; fresh test rows needed, at least 254: add_examples with 'test' in a column 'split' adds them"
     )
     sure = decide_on_reused(gain, comparison(0.05, 0.001, 0.1), Gate(rule="better"))
     assert sure.verdict == "promote"

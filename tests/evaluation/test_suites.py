@@ -101,7 +101,7 @@ def test_rows_that_the_candidate_gets_wrong_cannot_be_curated_away_without_a_per
     assert "of the 200 rows that were judged on flowers@v1:test: another suite" in named["decision"]["reasons"][-1]
     asked = promoted(guarded, policy=policy, evaluation=named["evaluation"])
     assert asked["state"] == "needs_approval"
-    assert "only a person moves it there" in asked["reasons"][-1]
+    assert "only a person accepts it" in asked["reasons"][-1]
     assert aliases.read(guarded.database, "flowering") is None
 
 

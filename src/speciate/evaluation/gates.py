@@ -150,7 +150,10 @@ def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks
         return _result(gate, _GateAnswer("pass", f"{before}: all that passes also holds at {level} intervals"))
     needed = max((one.needed.fresh or 0 for one in doubts if one.needed), default=0)
     rows = f"fresh test rows needed, at least {needed:,}" if needed else "fresh test rows needed"
-    reason = f"{before}. Luck adds up: at {level} intervals, {doubts[0].reason.partition(';')[0]}; {rows}"
+    how = "add_examples with 'test' in a column 'split' adds them"
+    reason = (
+        f"{before}. At {level} intervals, which allow for that, {doubts[0].reason.partition(';')[0]}; {rows}: {how}"
+    )
     return _result(gate, _GateAnswer("inconclusive", reason, _Doubt(needed) if needed else None))
 
 
@@ -244,7 +247,8 @@ def _not_worse_without_luck(evidence: Evidence, metric: Metric, margin: float, c
         return _GateAnswer("pass", f"{stated}: {claim}, not by a lucky gain")
     counted = evidence.candidate.metrics.get(metric.name)
     spread = _Spread(counted.n if counted else comparison.n, comparison.clusters, error, min(gain, 0.0) + margin)
-    return _undecided(f"{stated}: cannot tell '{claim}' without counting on a lucky gain", metric, spread, evidence)
+    doubtful = f"{stated}: shows '{claim}' only if its gain is no luck, which rows that were used before cannot say"
+    return _undecided(doubtful, metric, spread, evidence)
 
 
 def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:

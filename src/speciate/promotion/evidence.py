@@ -300,11 +300,13 @@ def _suite_whys(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> li
     change: SuiteChange | None = None
     if line is not None and judged is not None:
         change = suites.suite_change(tx, line, judged)
+    before = f"{spec.use_case} was judged on"
     if (change is None or not change.is_another) and role == "core":
         change = suites.change_since_elsewhere(tx, spec.use_case, found.evaluation, spec.model)
+        before = "this model was looked at on before, for another use case or none"
     if change is None or not change.is_another:
         return []
-    return [f"{shown} {change}: another suite than {spec.use_case} was judged on, and only a person moves it there."]
+    return [f"{shown} {change}: another suite than {before}, and only a person accepts it."]
 
 
 def _overruled(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:

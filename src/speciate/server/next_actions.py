@@ -56,13 +56,27 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
     if (asker := _use_case_of_log(database, found)) in names:
         return (_specialize(asker, manifest),)
     for name in names:
-        task = task_named(use_cases.get(database, name).task)
-        if task is not None and task.suits(manifest.modality) and task.family == usual.family:
+        use_case = use_cases.get(database, name)
+        task = task_named(use_case.task)
+        suits = task is not None and task.suits(manifest.modality) and task.family == usual.family
+        if suits and _has_its_columns(use_case, manifest):
             return (_specialize(name, manifest),)
     arguments = {
         "name": f"{manifest.name}-use", "task": usual.name, "objective": {"metric": usual.default_metric},
     }  # fmt: skip
     return (NextAction(tool="define_use_case", arguments=arguments),)
+
+
+def _has_its_columns(use_case: UseCase, manifest: Manifest) -> bool:
+    """Whether what the use case reads is there: its target, and the answers of its incumbent. With a suite of its own
+    it is about that dataset alone."""
+    incumbent = use_case.incumbent or ""
+    answers = incumbent.removeprefix(use_cases.COLUMN) if incumbent.startswith(use_cases.COLUMN) else None
+    core = use_case.suites.core
+    return (
+        {use_case.target_column, answers} - {None} <= {*manifest.columns, "label"}
+        and (core is None or dataset_ref(core).name == manifest.name)
+    )  # fmt: skip
 
 
 def _specialize(use_case: str, manifest: Manifest) -> NextAction:
