@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from speciate.tools.datasets import create_dataset, describe_dataset
 from speciate.tools.evaluation import evaluate_models
 from speciate.tools.models import describe_model
 from speciate.tools.use_cases import define_use_case
-from speciate.use_cases import Definition, Objective
+from speciate.use_cases import Definition, Objective, Suites
 from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
 from tests import data
@@ -68,6 +69,12 @@ def test_what_a_made_dataset_leads_to(workspace: Workspace, tmp_path: Path) -> N
     assert (made.use_case, use_cases.get(database, "digits-use").task) == ("digits-use", "image-classification")
     _, then = after_dataset(database, manifest.ref)
     assert (then.tool, then.arguments["use_case"], then.arguments["dataset"]) == ("specialize", "digits-use", "digits")
+    for more in ({"incumbent": "column:expert"}, {"suites": Suites(core="letters:test")}):  # of other data
+        other = Definition(
+            name="digits-use", task="image-classification", objective=Objective(metric="accuracy"), **more
+        )
+        workspace.database.transact(partial(use_cases.define, definition=other, policy="auto"))
+        assert [each.tool for each in after_dataset(database, manifest.ref)] == ["describe_dataset", "define_use_case"]
     assert after_dataset(database, "gone@v1") == ()
 
 

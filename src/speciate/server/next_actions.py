@@ -5,6 +5,7 @@ Only calls that work as they stand: an evaluation is planned before it is named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
 from speciate import use_cases
@@ -61,8 +62,10 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
         suits = task is not None and task.suits(manifest.modality) and task.family == usual.family
         if suits and _has_its_columns(use_case, manifest):
             return (_specialize(name, manifest),)
+    numbered = (f"{manifest.name}-use-{number}" for number in count(2))
+    free = chain([f"{manifest.name}-use"], numbered)  # one that is there would get another version
     arguments = {
-        "name": f"{manifest.name}-use", "task": usual.name, "objective": {"metric": usual.default_metric},
+        "name": next(name for name in free if name not in names), "task": usual.name, "objective": {"metric": usual.default_metric},
     }  # fmt: skip
     return (NextAction(tool="define_use_case", arguments=arguments),)
 
