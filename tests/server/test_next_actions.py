@@ -74,7 +74,8 @@ def test_what_a_made_dataset_leads_to(workspace: Workspace, tmp_path: Path) -> N
             name="digits-use", task="image-classification", objective=Objective(metric="accuracy"), **more
         )
         workspace.database.transact(partial(use_cases.define, definition=other, policy="auto"))
-        assert [each.tool for each in after_dataset(database, manifest.ref)] == ["describe_dataset", "define_use_case"]
+        _, define = after_dataset(database, manifest.ref)
+        assert (define.tool, define.arguments["name"]) == ("define_use_case", "digits-use-2")
     assert after_dataset(database, "gone@v1") == ()
 
 

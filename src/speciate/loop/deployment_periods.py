@@ -131,7 +131,8 @@ def deployment_metrics(
                     baking.add((use_case, _exported_from(period.model, exports or {})))
                 if has_failed(period) and period.ended is not None:
                     after = periods[place + 1]
-                    recoveries.append((after.served or after.begun) - (period.noticed or period.begun))
+                    recovered = (after.served or after.begun) - (period.noticed or period.begun)
+                    recoveries.append(max(0.0, recovered))  # what followed may have served before it was noticed
             mending = has_failed(period)
     return DeploymentMetrics(
         len(survived),

@@ -64,9 +64,8 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
             return (_specialize(name, manifest),)
     numbered = (f"{manifest.name}-use-{number}" for number in count(2))
     free = chain([f"{manifest.name}-use"], numbered)  # one that is there would get another version
-    arguments = {
-        "name": next(name for name in free if name not in names), "task": usual.name, "objective": {"metric": usual.default_metric},
-    }  # fmt: skip
+    name = next(each for each in free if each not in names)
+    arguments = {"name": name, "task": usual.name, "objective": {"metric": usual.default_metric}}
     return (NextAction(tool="define_use_case", arguments=arguments),)
 
 
