@@ -12,10 +12,12 @@ import pytest
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import environments
+from speciate.evaluation.environments import simulators
 from speciate.evaluation.environments.reach import Reach, ReachBySight, expert
 from speciate.evaluation.environments.rollouts import RolloutModel, rollout_identity, with_rollouts
 from speciate.evaluation.environments.simulators import open_simulators
 from speciate.modalities.robotics.episode import EPISODE
+from speciate.sandbox.client import SandboxClient
 from speciate.tasks.task import Prediction
 
 PENDULUM = "gymnasium:Pendulum-v1"
@@ -142,3 +144,22 @@ def test_an_environment_that_does_not_exist_there_says_so(tmp_path: Path) -> Non
         pytest.raises(SpeciateError, match="NoSuchThing"),
     ):
         simulators.begin([0])
+
+
+def test_a_process_that_dies_before_its_first_answer_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[SandboxClient] = []
+
+    class Dying(SandboxClient):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            started.append(self)
+            if len(started) == 1:
+                self.interrupt()
+
+    monkeypatch.setattr(simulators, "SandboxClient", Dying)
+    [made] = outcomes(lambda row: (row[0],), [example(2, PENDULUM)], tmp_path)
+    assert made["steps"] == 200
+    assert len(started) == 2
+    assert not list(tmp_path.glob("sandbox-*"))

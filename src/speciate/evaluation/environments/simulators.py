@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -49,11 +49,11 @@ def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: boo
     if environments.is_ours(name):
         yield _InProcessSimulators(name, look)
         return
-    client = SandboxClient(_MODULE, folder, policy)
+    simulators = _SandboxedSimulators(name, lambda: SandboxClient(_MODULE, folder, policy))
     try:
-        yield _SandboxedSimulators(name, client)
+        yield simulators
     finally:
-        client.end()
+        simulators.end()
 
 
 class _InProcessSimulators:
@@ -79,12 +79,24 @@ class _InProcessSimulators:
 
 
 class _SandboxedSimulators:
-    def __init__(self, name: str, client: SandboxClient) -> None:
-        self._name, self._client = name, client
+    def __init__(self, name: str, start: Callable[[], SandboxClient]) -> None:
+        self._name, self._start = name, start
+        self._client, self._has_answered = start(), False
+
+    def end(self) -> None:
+        self._client.end()
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
-        made = self._name.removeprefix(environments.GYMNASIUM)
-        told = self._ask({"make": made, "seeds": list(seeds)}, _START_SECONDS)
+        """A process that dies before its first answer is started once more: on a busy machine its start may fail."""
+        question = {"make": self._name.removeprefix(environments.GYMNASIUM), "seeds": list(seeds)}
+        try:
+            told = self._ask(question, _START_SECONDS)
+        except SpeciateError as error:
+            if self._has_answered or not isinstance(error.__cause__, ProcessDied):
+                raise
+            self._client.end()
+            self._client = self._start()
+            told = self._ask(question, _START_SECONDS)
         return [Step(np.array(seen, np.float32), None, 0.0, False, False) for seen in told["seen"]]
 
     def step(self, actions: Sequence[Vector | None]) -> list[Step | None]:
@@ -97,17 +109,19 @@ class _SandboxedSimulators:
         ]
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+        cause: Exception | None = None
         try:
             answer = self._client.ask(question, seconds)
             if isinstance(answer, dict):
+                self._has_answered = True
                 return answer
             why = "it gave no answer"
         except RemoteError as error:
-            why = str(error)
-        except (AnswerTimeout, ProcessDied):
-            why = "its process took too long or ended"
+            why, cause = str(error), error
+        except (AnswerTimeout, ProcessDied) as error:
+            why, cause = "its process took too long or ended", error
         raise SpeciateError(
             Code.INVALID,
             f"The environment {self._name[:80]!r} does not work: {why}",
             "Mend the column `environment`, or install what the environment needs.",
-        )
+        ) from cause
