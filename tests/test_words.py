@@ -1,8 +1,8 @@
 """The field's words: each word of our former dialect that is gone stays gone, in code and in the docs.
 
-A stored or public name may keep such a word: it is in KEPT, with the reason. Not in the list yet, for they are still in
-use: cage (a key of settings.toml), picture, readout (a key of stored models), slot, sound, truth (a column of stored
-evaluations).
+A stored or public name may keep such a word: it is in KEPT, with the reason. Not in the list, for they stand in
+stored or public names: cage (a key of settings.toml), picture (an argument), readout (a key of stored models), slot (a
+folder, events, a key of results), truth (a column of stored evaluations).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A number's difference counts in units of its column's spread, so that grams and kilometres weigh alike; two rows are as
 far apart as the column that differs most. What is next to nothing depends on the others: a pair must stand apart from
 them (isolated_copies.py), at 5 % of the spread or less. In a table of one or two numbers rows lie so dense that only
-copies with a tiny jitter stand apart. All other cells must be equal: texts, truth values, dates, lists, missing ones; a
+copies with a tiny jitter stand apart. All other cells must be equal: texts, booleans, dates, lists, missing ones; a
 row without a number has no sketch.
 
 Measured (`evals/bench/near_rows.py`): how many of 200 jittered copies are found, and how many rows of ordinary tables

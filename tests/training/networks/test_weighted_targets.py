@@ -17,14 +17,14 @@ from speciate.training.networks.weighted_targets import (
 )
 
 torch = pytest.importorskip("torch")
-READOUT = Classification(labels=("a", "b", "c"))
+TASK_HEAD = Classification(labels=("a", "b", "c"))
 
 
 def batch(count: int = 12) -> tuple[Any, States, list[TrainingTarget]]:
     chance = torch.Generator().manual_seed(0)
     pooled = torch.randn(count, 4, generator=chance)
     torch.manual_seed(1)
-    head = READOUT.head(4)
+    head = TASK_HEAD.head(4)
     wanted = np.random.default_rng(0).normal(0, 1, (count, 3)).astype(np.float32)
     wanted[1, 2] = np.nan
     kinds = (
@@ -47,7 +47,7 @@ def chosen(states: States, part: slice) -> States:
 @pytest.mark.parametrize("match", ["probabilities", "scores"])
 def test_a_batch_in_parts_is_the_batch(match: Any) -> None:
     head, states, lessons = batch()
-    task_head = SoftTargetLoss(READOUT, match, 2.0, penalty=lambda own: own.weight.square().sum())
+    task_head = SoftTargetLoss(TASK_HEAD, match, 2.0, penalty=lambda own: own.weight.square().sum())
     whole = task_head.loss(head, states, lessons)
     parts = [slice(0, 5), slice(5, 6), slice(6, 12)]
     counts = [task_head.counted(chosen(states, part), lessons[part]) for part in parts]
@@ -61,16 +61,16 @@ def test_a_batch_in_parts_is_the_batch(match: Any) -> None:
 def test_a_truth_alone_is_the_readouts_own_loss() -> None:
     head, states, _ = batch()
     targets = np.arange(12) % 3
-    task_head = SoftTargetLoss(READOUT)
+    task_head = SoftTargetLoss(TASK_HEAD)
     own = task_head.loss(head, states, held_out_targets(task_head, targets))
-    torch.testing.assert_close(own, READOUT.loss(head, states, targets))
-    assert held_out_targets(READOUT, targets) is targets
+    torch.testing.assert_close(own, TASK_HEAD.loss(head, states, targets))
+    assert held_out_targets(TASK_HEAD, targets) is targets
 
 
 def test_a_line_to_the_teachers_states_is_learned_and_left_behind() -> None:
     head, states, _ = batch()
     both = with_projection(head, 4, 6)
-    task_head = SoftTargetLoss(READOUT, features=2.0)
+    task_head = SoftTargetLoss(TASK_HEAD, features=2.0)
     seen = np.ones((12, 6), np.float32)
     lessons = [TrainingTarget(None, 0.0, None, 0.0, row) for row in seen]
     loss = task_head.loss(both, states, lessons)

@@ -130,15 +130,15 @@ def posed(seeds: range) -> list[TaskExample]:
 
 def test_voxels_are_told_apart_and_the_commonest_label_at_each_place_does_not(tmp_path: Path) -> None:
     learned, asked = posed(range(8)), posed(range(8, 14))
-    truths, examples = [one.target for one in learned], [one.example for one in learned]
-    task_head = Segmentation.fit(truths, {})
+    targets, examples = [one.target for one in learned], [one.example for one in learned]
+    task_head = Segmentation.fit(targets, {})
     (way,) = segmentation_groups(task_head, logistic(1.0))
     features = way.represent(examples)
     (learner,) = way.learners
-    estimator = learner.learn(features.encode(examples), task_head.encode_targets(truths), 0)
+    estimator = learner.learn(features.encode(examples), task_head.encode_targets(targets), 0)
     predictor = TrainedPredictor("volume-segmentation", features, estimator, task_head)
     assert value("dice", predictor, asked) > 0.8
-    assert value("dice", constant("volume-segmentation", truths, TaskTerms()), asked) < 0.6
+    assert value("dice", constant("volume-segmentation", targets, TaskTerms()), asked) < 0.6
     predictor.save(tmp_path / "model")
     again = load(tmp_path / "model").predict([one.example for one in asked])
     assert [one.output for one in again] == [one.output for one in predictor.predict([one.example for one in asked])]
