@@ -18,7 +18,7 @@ from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
-from speciate.server.next_actions import after_dataset, after_model, next_calls
+from speciate.server.next_actions import after_dataset, after_failure, after_model, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
     if job.state is State.SUCCEEDED:
         return _after_success(engine, job, job.result or {})
     if job.state is State.FAILED and (job.error or {}).get("class") == "user":
-        return next_calls((job.error or {}).get("next", ()))  # it would fail again
+        return after_failure(job)  # a retry would fail again
     if job.state in _EASY_STATES:
         return (NextAction(tool="control_job", arguments={"job": job.id, "action": _EASY_STATES[job.state]}),)
     return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)

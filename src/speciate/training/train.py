@@ -16,7 +16,7 @@ from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_rows import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
-from speciate.errors import Call, Code, SpeciateError, closest
+from speciate.errors import Call, CallAgain, Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -251,7 +251,7 @@ def _check_whole(asked: str, manifest: Manifest) -> None:
             Code.INVALID,
             f"A training learns from the split 'train' and is chosen on 'validation', so it takes no split: {asked!r} "
             f"names {split!r}.",
-            f"Call again with dataset={manifest.ref!r}.",
+            next=[CallAgain("", {"dataset": manifest.ref})],
         )
 
 
@@ -431,8 +431,8 @@ def _from_model(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
             raise SpeciateError(
                 Code.INVALID,
                 f"{version.ref} writes texts; such a model is trained on as a base model, not by continue_from.",
-                f"Call train_model again with base_model={version.ref!r} and method='sft'; "
                 "curate_dataset(steps=[{'op': 'merge', 'dataset': ...}]) brings earlier examples back beside new ones.",
+                next=[CallAgain("train_model", {"base_model": version.ref, "method": "sft", "continue_from": None})],
             )
         raise SpeciateError(
             Code.INVALID,
