@@ -33,7 +33,7 @@ from speciate.evaluation.reports.report import (
 )
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.sample_size import LEVEL, detectable
-from speciate.use_cases import Gate, UseCase
+from speciate.use_cases import CONSTANT, NEAREST, Gate, UseCase
 from speciate.vocabulary import Metric, find_metric
 
 
@@ -430,6 +430,12 @@ def _decisions(
         )
         for name in models
     }
+    if any(row.model == NEAREST for row in fresh.report.leaderboard) and question.baseline == CONSTANT:
+        free = fresh.report.row(NEAREST)
+        alone = {
+            name: gates.beside_free_method(decision, evidence[name], free, fresh.report.compare(NEAREST, name))
+            for name, decision in alone.items()
+        }
     if question.suite != "core":
         return alone  # which one is worth its price is settled on the core suite
     final = {}

@@ -24,6 +24,7 @@ from speciate.evaluation.evaluated_models import (
     find_incumbent,
     find_model,
     last_candidate,
+    why_no_neighbours,
 )
 from speciate.evaluation.judged_rows import JudgedSuite
 from speciate.evaluation.judges import judge_plan
@@ -43,7 +44,7 @@ from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.families.control import ENVIRONMENT, METRIC, SEED
 from speciate.tasks.families.ordinal import check_order, rank_labels
 from speciate.tasks.task import TaskTerms
-from speciate.use_cases import UseCase, get
+from speciate.use_cases import NEAREST, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -71,7 +72,8 @@ FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.
 
 
 class EvaluateSpec(BaseModel):
-    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (the best constant by the metric).
+    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (the best constant by the metric),
+    `nearest:` (the nearest training rows).
 
     `suite` names one of the use case's; where it has none, `dataset` stands in. A dataset without a split means its
     test split.
@@ -118,7 +120,9 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     named = [evaluated_model(name) for name in spec.models]
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
     baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
-    beside = [evaluated_model(name) for name in spec.baselines]
+    beside = [
+        evaluated_model(name) for name in (*spec.baselines, *_free_method(use_case, manifest, ref, role, baseline))
+    ]
     asked = [each for each in named if each.name not in {one.name for one in beside}]
     roles = assign_roles(
         asked, beside, baseline, incumbent.name if use_case else None, explicit=spec.baseline is not None,
@@ -132,7 +136,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     models = list(by_name.values())
     task = _task(manifest, use_case, models)
     _check_fits(task, models)
-    _check_inputs(manifest, models)
+    _check_inputs(manifest, ref.split, task, models)
     target = _target(manifest, use_case, task, models)
     terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), models)
     _check_target(manifest, target, task)
@@ -254,6 +258,25 @@ def _no_decision(
     return None
 
 
+def _free_method(
+    use_case: UseCase | None, manifest: Manifest, ref: DatasetRef, role: Suite, baseline: EvaluatedModel
+) -> tuple[str, ...]:
+    """What is shown beside the constant where a use case has nothing in use: a method that costs nothing to train."""
+    if use_case is None or role != "core" or baseline.source != "constant":
+        return ()
+    return () if why_no_neighbours(manifest, ref.split, find_task(use_case.task)) else (NEAREST,)
+
+
+def _check_neighbours(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+    if all(each.source != "nearest" for each in models):
+        return
+    if why := why_no_neighbours(manifest, split, task):
+        raise SpeciateError(
+            Code.INVALID, f"{NEAREST!r} cannot answer here: {why}.", f"Call again without {NEAREST!r}, or with "
+            "'constant:', the best answer that is the same for all.",
+        )  # fmt: skip
+
+
 def _candidates(roles: Mapping[str, Role]) -> list[str]:
     """Those that are no further look at the same rows. What is in use was a candidate once, and that counts."""
     return [model for model, role in roles.items() if role == "candidate"]
@@ -366,7 +389,8 @@ def _check_fits(task: Task, models: list[EvaluatedModel]) -> None:
             )
 
 
-def _check_inputs(manifest: Manifest, models: list[EvaluatedModel]) -> None:
+def _check_inputs(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+    _check_neighbours(manifest, split, task, models)
     for evaluated_model in models:
         if evaluated_model.modality not in (None, manifest.modality):
             raise SpeciateError(

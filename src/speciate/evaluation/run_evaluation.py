@@ -288,9 +288,9 @@ def _question(payload: EvaluationPayload) -> Question:
 
 
 def _splits(payload: EvaluationPayload) -> set[str] | None:
-    """The split to answer and, for the constant answer and for prompts, the training split."""
+    """The split to answer and, for the constant answer, neighbours and prompts, the training split."""
     wants_training = any(
-        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in payload.models
+        evaluated_model.source in ("constant", "nearest", "endpoint", "ensemble") for evaluated_model in payload.models
     )
     return None if payload.split is None else {payload.split, *(["train"] if wants_training else [])}
 

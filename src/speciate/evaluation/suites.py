@@ -29,7 +29,7 @@ from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label, usual_target
 from speciate.tasks.families import preference
 from speciate.tasks.families.control import ENVIRONMENT, SEED
-from speciate.use_cases import COLUMN, CONSTANT, UseCase
+from speciate.use_cases import COLUMN, CONSTANT, NEAREST, UseCase
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.database import Database, Row, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -223,7 +223,7 @@ def _judged_by(workspace: Workspace, ref: DatasetRef, report: Report) -> JudgedS
 def _former_role(model: str, report: Report) -> Role:
     if model == report.baseline and report.use_case:
         return "incumbent"
-    return "baseline" if model.startswith((COLUMN, CONSTANT)) else "candidate"
+    return "baseline" if model.startswith((COLUMN, CONSTANT, NEAREST)) else "candidate"
 
 
 # Looks
@@ -293,7 +293,9 @@ def count_candidates(
     counts, too.
     """
     names = {_versionless(model) for model in judged_now}
-    models = [each for each in scored if each.model is not None and not each.model.startswith((COLUMN, CONSTANT))]
+    models = [
+        each for each in scored if each.model is not None and not each.model.startswith((COLUMN, CONSTANT, NEAREST))
+    ]
     chosen_so = any(
         each.role == "baseline" and (_versionless(str(each.model)) in names or each.weights in weights)
         for each in models

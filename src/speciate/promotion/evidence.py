@@ -261,6 +261,11 @@ def _next_call(gate: GateResult, spec: PromoteSpec, found: StoredDecision) -> st
         )
     if gate.gate.rule == "license":
         return f"begin with a base model whose licence is allowed: search_models(use_case='{spec.use_case}')"
+    if gate.gate.rule == "free_method":
+        return (
+            "train_model(method='classical', ...) has neighbours among its learners; describe_evaluation(evaluation="
+            f"'{found.evaluation}', baseline='nearest:') shows where the model is worse"
+        )
     return f"describe_evaluation(evaluation='{found.evaluation}')"
 
 
