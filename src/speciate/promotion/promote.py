@@ -12,8 +12,8 @@ A canary (`canary_percent`) needs the same: its clients get answers from it alon
 
 What speaks for and against it is in evidence.py. The policy is the settings': a spec can ask for a person where they
 would not, never the other way. A version that was taken back after its decision always needs one, and so do one that
-passed only after its requirements were loosened, and one that was judged on another suite. A named person may override
-what stands against it, on a terminal alone (`override`).
+passes requirements that were loosened since production was promoted, and one that was judged on another suite. A named
+person may override what stands against it, on a terminal alone (`override`).
 """
 
 from __future__ import annotations
