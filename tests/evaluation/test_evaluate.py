@@ -23,9 +23,13 @@ from speciate.evaluation.reports import error_analysis, report, slice_metrics
 from speciate.evaluation.reports.describe_evaluation import against_baseline
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.governance import approvals
+from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run, Stopped
+from speciate.models.registry import resolve as resolve_registered
 from speciate.promotion import promote
 from speciate.promotion.evidence import PromoteSpec
+from speciate.refs import JobId
+from speciate.settings import Settings
 from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
@@ -459,3 +463,34 @@ def test_what_was_planned_before_an_upgrade_runs_after_it(flowers: Workspace) ->
     now = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload_json()
     before = {("contestants" if name == "models" else name): value for name, value in now.items()}
     assert EvaluationPayload.model_validate(before) == EvaluationPayload.model_validate(now)
+
+
+def test_a_copy_of_what_serves_cannot_replace_it(flowers: Workspace) -> None:
+    """It would pass each gate about not being worse, and nothing would change but the name."""
+    first = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    promoted = PromoteSpec(use_case="flowering", model="points@v1", evaluation=first["evaluation"])
+    assert promote_now(flowers, promoted)["state"] == "applied"
+    twin = world.train_model(flowers, "twin")
+    assert identity(flowers, twin) == identity(flowers, "points")
+    second = world.evaluate_models(flowers, models=[twin], use_case="flowering", latency=False)
+    assert second["decision"]["verdict"] == "hold"
+    assert second["decision"]["same_model"] == "points@v1"
+    assert "same model as points@v1" in second["decision"]["reasons"][0]
+    assert "needed_examples" not in second["decision"]
+    refused = promote_now(flowers, promoted.model_copy(update={"model": twin, "evaluation": second["evaluation"]}))
+    assert refused["state"] == "refused"
+    assert "it is the same model as points@v1" in str(refused["reasons"])
+
+    other = world.train_model(flowers, "other", hyperparameters={"candidates": ["boosting"]})
+    third = world.evaluate_models(flowers, models=[other], use_case="flowering", latency=False)
+    assert "same_model" not in third["decision"]
+
+
+def identity(workspace: Workspace, model: str) -> str:
+    return resolve_registered(workspace.database, workspace.folders, model).card.id
+
+
+def promote_now(workspace: Workspace, spec: PromoteSpec) -> dict[str, Any]:
+    job = Job(id=JobId("job-x"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
+    settings = Settings.model_validate({"policy": "auto"})
+    return workspace.database.transact(lambda tx: promote.act(tx, spec, job, settings))

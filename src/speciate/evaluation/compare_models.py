@@ -11,7 +11,7 @@ import numpy as np
 
 from speciate.evaluation import gates, statistics
 from speciate.evaluation.cost_difference import is_dearer
-from speciate.evaluation.decisions import without_answers
+from speciate.evaluation.decisions import without_answers, without_copy
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
@@ -151,6 +151,7 @@ def build(
         first = judged_at(fresh)
         strict = first if level == fresh else judged_at(level)
         report = _with_decisions(report, strict, first, question, question.use_case, models)
+        report = _without_copies(report, entries)
         notes = (*notes, *_remarks(len(models), level, question.looks))
     else:
         report = report.model_copy(update={"candidate": question.candidate or (models or [question.baseline])[-1]})
@@ -395,6 +396,14 @@ def _with_decisions(
             "no_decision": None if candidate in decisions else f"the candidate {candidate} is no model to be judged",
         }
     )
+
+
+def _without_copies(report: Report, entries: Sequence[ModelEntry]) -> Report:
+    models = [entry.evaluated_model for entry in entries]
+    identities = {one.name: one.identity for one in models if one.source in ("model", "endpoint")}
+    decided = {each.candidate: without_copy(each, identities) for each in report.decisions}
+    chosen = decided.get(report.decision.candidate) if report.decision else None
+    return report.model_copy(update={"decisions": tuple(decided.values()), "decision": chosen})
 
 
 def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:

@@ -574,7 +574,9 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         result["spent_usd"] = {host: number(usd) for host, usd in sorted(collected.paid.items())}
     if report.decision:
         made = report.decision.model_dump(
-            mode="json", include={"id", "verdict", "reasons", "needed_examples", "needed_groups"}, exclude_none=True
+            mode="json",
+            include={"id", "verdict", "reasons", "needed_examples", "needed_groups", "same_model"},
+            exclude_none=True,
         )
         tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
         result["decision"] = made

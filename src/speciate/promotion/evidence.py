@@ -227,7 +227,8 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
         )
         against.append(Objection(about, (again,)))
     if decision.verdict != "promote":
-        missed = _missed_gates(tx, spec, found)
+        same = f": it is the same model as {decision.same_model}" if decision.same_model else ""
+        missed = same or _missed_gates(tx, spec, found)
         look = Call("describe_evaluation", {"evaluation": found.evaluation})
         against.append(Objection(f"The verdict of decision {decision.id} is {decision.verdict}{missed}.", (look,)))
     use_case = use_cases.get(tx, spec.use_case)

@@ -241,7 +241,7 @@ def _resolve_version(tx: Transaction, model: str) -> str:
 def _decision_summary(found: StoredDecision | None) -> dict[str, Any] | None:
     shown = {
         "id", "verdict", "reasons", "needed_examples", "needed_groups", "dataset", "n", "interval", "level", "looks",
-        "earlier_candidates", "suite_change",
+        "earlier_candidates", "suite_change", "same_model",
     }  # fmt: skip
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
 

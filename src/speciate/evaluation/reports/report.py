@@ -197,6 +197,8 @@ class Decision(_Frozen):
     """Other models that were judged on these rows before; `level` accounts for them."""
     suite_change: SuiteChange | None = None
     """Against the rows that earlier decisions of the use case judged; None where there are none."""
+    same_model: str | None = None
+    """The baseline, where it is the same model under another name or number."""
 
 
 class Agreement(_Frozen):
