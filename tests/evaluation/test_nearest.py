@@ -155,8 +155,8 @@ def test_the_number_of_neighbours_is_chosen_without_a_rows_own_group() -> None:
     targets = ["yes" if labels[k // 3] else "no" for k in range(3 * patients)]
     task = payload("tabular", "tabular-classification", "accuracy", ("x",))
     grouped = fit(rows(media, targets, [f"p{k // 3}" for k in range(3 * patients)]), task)
-    assert grouped.count > 1
-    assert fit(rows(media, targets), task).count == 1  # as if each window were a patient
+    assert grouped.neighbours > 1
+    assert fit(rows(media, targets), task).neighbours == 1  # as if each window were a patient
 
 
 def test_numbers_are_the_best_constant_of_the_neighbours() -> None:

@@ -45,11 +45,11 @@ _CHUNK = 256
 
 
 class NearestNeighbours(NamedTuple):
-    """Fitted: answers by the `count` nearest of the training rows."""
+    """Fitted: answers by so many of the nearest training rows."""
 
     distances: Distances
     targets: Sequence[Any]
-    count: int
+    neighbours: int
     answer: Callable[[Sequence[Any]], Prediction]
     """From the targets of the neighbours, nearest first."""
 
@@ -57,7 +57,7 @@ class NearestNeighbours(NamedTuple):
         return [
             self.answer([self.targets[place] for place in places])
             for start in range(0, len(examples), _CHUNK)
-            for places in _nearest(self.distances(examples[start : start + _CHUNK]), self.count)
+            for places in _nearest(self.distances(examples[start : start + _CHUNK]), self.neighbours)
         ]
 
 
@@ -234,7 +234,12 @@ def _euclidean(examples: Sequence[Example], encode: Callable[[Sequence[Example]]
 
 def _cosine(examples: Sequence[Example], documents: Documents) -> Distances:
     known = documents.encode(examples).T.tocsr()
-    return lambda asked: 1.0 - np.asarray((documents.encode(asked) @ known).toarray(), np.float64)
+
+    def distances(asked: Sequence[Example]) -> Floats:
+        similar: Floats = np.asarray((documents.encode(asked) @ known).toarray(), np.float64)
+        return 1.0 - similar
+
+    return distances
 
 
 def _series(examples: Sequence[Example]) -> list[Distances]:
