@@ -69,7 +69,11 @@ def find_seen(
 
 
 def find_nearly_seen(
-    folders: Folders, manifest: Manifest, ids: Collection[str], learned: Sequence[Manifest], splits: Collection[str]
+    folders: Folders,
+    manifest: Manifest,
+    ids: Collection[str],
+    learned: Sequence[Manifest],
+    splits: Collection[str] | None,
 ) -> set[str]:
     """Those that have a near-duplicate there, by the sketches of their modality; identical ones among them."""
     sketching = find(manifest.modality).sketching

@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Call, Code, SpeciateError, closest, unknown
-from speciate.evaluation import answer_cache, decisions, judged_rows, metric_libraries, suite_choice, suites
+from speciate.evaluation import (
+    answer_cache,
+    decisions,
+    judged_rows,
+    metric_libraries,
+    near_looks,
+    suite_choice,
+    suites,
+)
 from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
@@ -192,6 +200,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         suite=role,
         unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
         earlier=earlier,
+        elsewhere=near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles)),
         suite_id=judged_rows.suite_id(suite.rows),
         known_jobs=tuple(sorted({each.evaluation for each in waiting})),
         suite_change=change,

@@ -22,7 +22,7 @@ from speciate.datasets.columns import CONTENT, FINGERPRINT
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.datasets.similarity import near_duplicates
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.evaluation import answer_cache, judged_rows, suites
+from speciate.evaluation import answer_cache, judged_rows, near_looks, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.evaluated_models import EvaluatedModel
@@ -74,6 +74,11 @@ def run(run: Run) -> dict[str, Any]:
         why = f"all {len(examples)} rows of {payload.shown} are the same example, so that nothing tells models apart"
         payload = payload.model_copy(update={"no_decision": why})
     notes = _notes(payload, suite, entries, all_answers)
+    near = near_looks.with_near_copies(
+        run.folders, payload.dataset, [example.id for example in examples], payload.earlier, payload.elsewhere
+    )
+    notes += [f"{remark}." for remark in near.remarks]
+    payload = payload.model_copy(update={"earlier": near.looks})
     clusters = _clusters(run, payload, examples)
     if (units := int(clusters.max()) + 1) < len({example.group or example.id for example in examples}):
         notes.append(f"Equal examples count as one: these {len(examples)} are {units} independent units.")
