@@ -64,6 +64,17 @@ def test_what_ended_says_what_comes_next(app: App, kind: str, result: dict[str, 
     assert [action.tool for action in job_view(app.engine, job, log_lines=0).next_actions] == [call]
 
 
+@pytest.mark.parametrize("kind", ["evaluate", "specialize"])
+def test_an_inconclusive_verdict_leads_to_what_would_settle_it(app: App, kind: str) -> None:
+    add = {"tool": "add_examples", "arguments": {"dataset": "digits"}, "purpose": "with at least 40 further rows"}
+    decision = {"verdict": "inconclusive", "settle": [add]}
+    result = {"evaluation": "e", "decision": decision, "promotion": {"state": "refused"}}
+    job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "use_case": "digits"})
+    actions = job_view(app.engine, job, log_lines=0).next_actions
+    assert [action.tool for action in actions] == ["describe_evaluation", "add_examples"]
+    assert actions[-1].model_dump() == add
+
+
 @pytest.mark.parametrize(("further", "calls"), [([], ["describe_evaluation", "promote_model"]),
                                                 (["heldout"], ["describe_evaluation"])])  # fmt: skip
 def test_a_verdict_to_promote_leads_there_unless_a_further_suite_is_to_be_asked(

@@ -19,6 +19,7 @@ from speciate.evaluation import (
     judged_rows,
     metric_libraries,
     near_looks,
+    settling,
     suite_choice,
     suites,
 )
@@ -503,6 +504,7 @@ class _Collected(NamedTuple):
     report: Report
     further: tuple[str, ...] = ()
     """Suites on which a candidate must also pass."""
+    core: str | None = None
     served: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
     """The model names that each endpoint reported, if it reported others."""
     suite: JudgedSuite | None = None
@@ -530,6 +532,7 @@ def collect(folder: RunFolder) -> _Collected:
         paid=answer_cache.paid(folders, spec["job"]),
         evaluation=evaluation,
         further=payload.use_case.suites.further if payload.use_case else (),
+        core=payload.use_case.suites.core if payload.use_case else None,
         served=_served_names(payload, report),
         suite=judged_rows.read_file(folder.outputs / judged_rows.FILE, payload.reference_column),
         roles=payload.roles,
@@ -588,6 +591,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
             exclude_none=True,
         )
         tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
+        if settle := settling.settling_calls(report.decision, report.use_case or "", collected.core):
+            made["settle"] = [settling.document(call) for call in settle]
         result["decision"] = made
         result["decisions"] = [decisions.verdict_of(each) for each in report.decisions]
         result["further_suites"] = list(collected.further)

@@ -17,6 +17,7 @@ from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import decisions, suites
 from speciate.evaluation.decisions import StoredDecision
 from speciate.evaluation.reports.report import GateResult, Suite, SuiteChange
+from speciate.evaluation.settling import settling_calls
 from speciate.models.model_card import EXPORT, ModelCard
 from speciate.promotion import aliases
 from speciate.refs import dataset_ref
@@ -230,7 +231,10 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
         same = f": it is the same model as {decision.same_model}" if decision.same_model else ""
         missed = same or _missed_gates(tx, spec, found)
         look = Call("describe_evaluation", {"evaluation": found.evaluation})
-        against.append(Objection(f"The verdict of decision {decision.id} is {decision.verdict}{missed}.", (look,)))
+        settle = settling_calls(decision, spec.use_case, use_cases.get(tx, spec.use_case).suites.core)
+        against.append(
+            Objection(f"The verdict of decision {decision.id} is {decision.verdict}{missed}.", (look, *settle))
+        )
     use_case = use_cases.get(tx, spec.use_case)
     if found.use_case_version != use_case.version:
         changed = (

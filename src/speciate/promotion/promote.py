@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate import use_cases
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.decisions import StoredDecision
+from speciate.evaluation.settling import document
 from speciate.faults import fault
 from speciate.governance import approval_keys, approvals
 from speciate.jobs.job import ENDED, Job, Resources
@@ -66,7 +67,7 @@ class PromotionResult(BaseModel):
     """Hash of the audit row."""
     canary_percent: float | None = None
     next: tuple[dict[str, Any], ...] = ()
-    """Calls `{tool, arguments}` that would settle a refusal."""
+    """Calls `{tool, arguments, purpose}` that would settle a refusal."""
     approval: dict[str, Any] | None = None
     """`{id, expires, how}` of the question to a person."""
 
@@ -180,7 +181,7 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
 
 def refusal(found: PromotionResult) -> SpeciateError:
     """A refused promotion as the error that a caller gets."""
-    calls = [Call(each["tool"], each["arguments"]) for each in found.next]
+    calls = [Call(each["tool"], each["arguments"], each.get("purpose", "")) for each in found.next]
     return SpeciateError(Code.REFUSED, " ".join(found.reasons), next=calls)
 
 
@@ -251,7 +252,7 @@ def _refused(ruling: Ruling) -> PromotionResult:
         state="refused",
         decision=_decision_summary(ruling.found),
         reasons=ruling.reasons,
-        next=tuple(call.document() for call in ruling.next),
+        next=tuple(document(call) for call in ruling.next),
     )
 
 

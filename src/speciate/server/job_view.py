@@ -283,8 +283,8 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
 
 def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAction, ...]:
     """A promotion leads to a person's answer, to the model's first one or to what would settle a refusal, a verdict to
-    its evidence and, where it is to promote, to that, a dataset to a look at it and to a model, a model to its
-    evaluation: of a step of a larger job that job sees to it."""
+    its evidence and, where it is to promote, to that, else to what would settle it, a dataset to a look at it and to a
+    model, a model to its evaluation: of a step of a larger job that job sees to it."""
     if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
         return after_dataset(engine.workspace.database, dataset)
     if job.kind in _MAKE_MODELS and (model := result.get("model")):
@@ -300,7 +300,8 @@ def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAct
         return next_calls(promotion["next"])
     if evaluation := result.get("evaluation"):
         look = NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation})
-        return (look, *_promotion(job, result)) if job.kind == "evaluate" else (look,)
+        settle = tuple(NextAction(**call) for call in (result.get("decision") or {}).get("settle", ()))
+        return (look, *settle, *_promotion(job, result)) if job.kind == "evaluate" else (look, *settle)
     return ()
 
 
