@@ -65,8 +65,8 @@ class ModelEntry(NamedTuple):
     cost: Cost
     seen: int | None = 0
     """Examples that were in its training data; None if that data is not known any more."""
-    nearly_seen: int = 0
-    """Further examples that have a near-duplicate there."""
+    nearly_seen: int | None = 0
+    """Further examples that have a near-duplicate there; None if that cannot be checked."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
     served: tuple[str, ...] = ()

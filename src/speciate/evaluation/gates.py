@@ -490,7 +490,8 @@ def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
         return _GateAnswer("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
     if row.nearly_seen:
         return _GateAnswer("fail", f"{row.nearly_seen} of these examples have a near-duplicate in its training data")
-    return _GateAnswer("pass", "none of these examples was in its training data")
+    beyond = "; near-duplicates: not_checked" if row.nearly_seen is None else ""
+    return _GateAnswer("pass", f"none of these examples was in its training data{beyond}")
 
 
 def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:

@@ -96,7 +96,7 @@ def with_near_copies(
     remarks: list[str] = []
     for suite in elsewhere:
         splits = None if suite.split is None else {suite.split}
-        copies = find_nearly_seen(folders, manifest, ids, [suite.dataset], splits)
+        copies = find_nearly_seen(folders, manifest, ids, [suite.dataset], splits) or ()
         if len(copies) < max(1.0, judged_rows.LEAST_OVERLAP * len(ids)):
             continue
         near.append(suite)

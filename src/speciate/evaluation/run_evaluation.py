@@ -202,21 +202,22 @@ def _visible_examples(
 
 
 class _Contamination(NamedTuple):
-    """How many of the examples a model was fitted or selected on; None if its data are not known any more."""
+    """How many of the examples a model was fitted or selected on; None if its data are not known any more. `nearly`:
+    how many more have a near-duplicate there; None if that cannot be checked."""
 
     exactly: int | None
-    nearly: int = 0
+    nearly: int | None
 
 
 def _contamination(
     run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
     if evaluated_model.learned_from is None:
-        return _Contamination(None)
+        return _Contamination(None, None)
     ids = {example.id for example in examples}
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
-    return _Contamination(len(exactly), len(nearly - exactly))
+    return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly))
 
 
 def _entry(
@@ -364,6 +365,11 @@ def _notes(
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")
+    if unchecked := [e.evaluated_model.name for e in entries if e.seen is not None and e.nearly_seen is None]:
+        notes.append(
+            f"Near-duplicates in the training data of {', '.join(unchecked)}: not_checked. These examples, or those, "
+            "have no sketches to compare."
+        )
     for entry in entries:
         name = entry.evaluated_model.name
         if entry.seen:

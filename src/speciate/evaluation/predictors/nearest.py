@@ -285,6 +285,7 @@ def _tanimoto(examples: Sequence[Example]) -> Distances:
         rows = np.asarray(bits.encode(asked), np.float32)
         shared = np.asarray(rows @ known.T, np.float64)
         either = rows.sum(axis=1, dtype=np.float64)[:, None] + sizes - shared
-        return 1.0 - shared / np.where(either > 0, either, 1.0)
+        alike: Floats = shared / np.where(either > 0, either, 1.0)
+        return 1.0 - alike
 
     return distances
