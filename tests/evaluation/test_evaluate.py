@@ -31,6 +31,9 @@ from speciate.promotion.evidence import PromoteSpec
 from speciate.refs import JobId
 from speciate.settings import Settings
 from speciate.tasks.task import Prediction
+from speciate.training import train
+from speciate.training.planning.training_plan import plan_training
+from speciate.training.train_spec import TrainSpec
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -494,3 +497,27 @@ def promote_now(workspace: Workspace, spec: PromoteSpec) -> dict[str, Any]:
     job = Job(id=JobId("job-x"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
     settings = Settings.model_validate({"policy": "auto"})
     return workspace.database.transact(lambda tx: promote.act(tx, spec, job, settings))
+
+
+def test_the_answers_of_the_system_in_use_are_no_input(flowers: Workspace) -> None:
+    """With the use case the column is left out, and the plan says so; without it the plan and the evaluation warn."""
+    world.make_dataset(flowers, "ruled", inputs=("x", "y", "rules"))
+    asked = {"name": "ruled-model", "dataset": "ruled", "method": "classical"}
+    planned = train.plan(TrainSpec.model_validate(asked | {"use_case": "flowering"}), flowers)
+    assert planned.payload.manifest.inputs == ("x", "y")
+    assert planned.resolved["warnings"] == [
+        "The input 'rules' of ruled@v1 holds the answers of the system in use for flowering: it is left out, so "
+        "models do without that system."
+    ]
+    assert plan_training(flowers, "ruled", use_case="flowering").warnings[-1] == planned.resolved["warnings"][0]
+
+    world.define(flowers, incumbent="constant:")  # a later version: the column still holds those answers
+    planned = train.plan(TrainSpec.model_validate(asked | {"use_case": "flowering"}), flowers)
+    assert planned.payload.manifest.inputs == ("x", "y")
+
+    alone = train.plan(TrainSpec.model_validate(asked), flowers)
+    assert alone.payload.manifest.inputs == ("x", "y", "rules")
+    assert "copies that system and cannot replace it" in alone.resolved["warnings"][0]
+    model = world.train_model(flowers, "ruled-model", dataset="ruled")
+    result = world.evaluate_models(flowers, dataset="ruled", models=["column:rules", model], latency=False)
+    assert any(f"{model} reads 'rules'" in note for note in result["report"]["notes"])

@@ -361,6 +361,12 @@ def _notes(
         notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
     if len(alike := {str(reference) for reference in suite.references}) == 1 and payload.family in _WITH_LABELS:
         notes.append(f"All {count} examples have the label {next(iter(alike))!r}: always answering it is right.")
+    for each, column in ((one, other.column) for one in payload.models for other in payload.models if other.column):
+        if column in each.inputs:
+            notes.append(
+                f"{each.name} reads {column!r}, which holds the answers of column:{column}: it copies that system and "
+                "cannot replace it. train_model with the use case leaves such a column out."
+            )
     if any(evaluated_model.source == "constant" for evaluated_model in payload.models) and not suite.training:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:

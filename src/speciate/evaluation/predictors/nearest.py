@@ -226,8 +226,8 @@ def _euclidean(examples: Sequence[Example], encode: Callable[[Sequence[Example]]
 
     def distances(asked: Sequence[Example]) -> Floats:
         rows = np.asarray(encode(asked), np.float64)
-        squared: Floats = np.square(rows).sum(axis=1)[:, None] + norms - 2.0 * rows @ known.T
-        return squared / width
+        squared: Floats = (np.square(rows).sum(axis=1)[:, None] + norms - 2.0 * rows @ known.T) / width
+        return squared
 
     return distances
 
