@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import suite_choice
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
@@ -129,7 +131,7 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
     return JobView(
         job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
         request=job.request, progress=_progress(nearest),
-        eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=job.result, error=_error(job),
+        eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=_result(engine, job), error=_error(job),
         children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
@@ -138,6 +140,19 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
             error_text=(job.error or {}).get("detail", ""),
         ),
     )  # fmt: skip
+
+
+def _result(engine: Engine, job: Job) -> JobResult | None:
+    """As it is stored; of a curation also which use cases stay on an older version, since it left rows that they
+    judged."""
+    dataset = (job.result or {}).get("dataset")
+    if job.kind not in ("curate", "label") or job.result is None or not dataset:
+        return job.result
+    try:
+        kept = suite_choice.left_behind(engine.workspace, versions.resolve(engine.workspace.database, dataset))
+    except SpeciateError:
+        return job.result  # deleted since
+    return {**job.result, "suites_kept": list(kept)} if kept else job.result
 
 
 def _progress(progress: RunProgress | None) -> JobProgress | None:
