@@ -73,3 +73,21 @@ def test_rows_of_a_dataset_that_was_deleted_are_left_out(workspace: Workspace) -
     world.evaluate_models(
         workspace, dataset="retold", models=["constant:"], use_case="telling", latency=False
     )  # and is not refused
+
+
+def test_near_copies_within_a_suite_are_one_independent_unit(workspace: Workspace) -> None:
+    """Three retellings of each of 20 texts are no 60 observations, whatever their ids and groups say."""
+    kinds = ["good" if number % 3 else "bad" for number in range(TRAINED)]
+    own = [text(TRAINED + number, "good") for number in range(TESTED // 3)]
+    tested = [f"{each}{more}" for each in own for more in ("", " so they say", " as it is told")]
+    kinds += ["good" if number % 2 else "bad" for number in range(TESTED // 3) for _ in range(3)]
+    tales(workspace, "tales", tested, kinds)
+    model = world.train_model(workspace, "teller", dataset="tales")
+    result = world.evaluate_models(workspace, dataset="tales", models=["constant:", model], latency=False)
+    found = report.find_report(workspace.database, result["evaluation"])
+    assert found.n == TESTED
+    assert 20 <= found.clusters <= 24  # a sketch may miss one
+    assert any("nearly equal examples count as one" in note for note in found.notes)
+    constant = found.row("constant:").interval
+    assert constant is not None
+    assert constant[1] - constant[0] > 0.3, "of 20 observations; 60 would give 0.25"

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from speciate.datasets import version_rows
-from speciate.datasets.columns import CONTENT, FINGERPRINT
+from speciate.datasets.columns import CONTENT, FINGERPRINT, SKETCH
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.datasets.similarity import near_duplicates
 from speciate.errors import Call, Code, SpeciateError, closest
@@ -34,6 +34,7 @@ from speciate.evaluation.predictors.by_source import measure_costs, predict, sta
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
 from speciate.jobs.run import Run
+from speciate.modalities import find as find_modality
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
 from speciate.tasks.families.anomaly import ANOMALY, NORMAL
 from speciate.tasks.families.ordinal import rank_labels
@@ -81,7 +82,9 @@ def run(run: Run) -> dict[str, Any]:
     payload = payload.model_copy(update={"earlier": near.looks})
     clusters = _clusters(run, payload, examples)
     if (units := int(clusters.max()) + 1) < len({example.group or example.id for example in examples}):
-        notes.append(f"Equal examples count as one: these {len(examples)} are {units} independent units.")
+        notes.append(
+            f"Equal and nearly equal examples count as one: these {len(examples)} are {units} independent units."
+        )
     extra_scores = _extra_scores(run, payload, suite, all_answers, clusters)
     if payload.scoring is not None:
         metrics = scoring.expand_metrics(payload.metrics, payload.scoring, extra_scores)
@@ -315,24 +318,44 @@ def _slices(payload: EvaluationPayload, examples: Sequence[Example], references:
 
 
 def _clusters(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> Codes:
-    """Codes 0..C-1 of what hangs together: examples of one group and examples of the same content, for a copy says
-    nothing new. An example without a group is its own."""
+    """Codes 0..C-1 of what hangs together: examples of one group, of the same content, and near-duplicates by the
+    sketches that splits are made with, for a copy says nothing new. An example without a group is its own."""
     groups = [f"group {example.group}" if example.group else f"example {example.id}" for example in examples]
     codes = np.unique(groups, return_inverse=True)[1].astype(np.int64)
     pairs = []
     for contents in _contents(run, payload, examples):
         _, first, same = np.unique(contents, return_index=True, return_inverse=True)
         pairs.append(np.stack([codes[first[same]], codes], axis=1))
+    pairs.append(codes[_near_pairs(run, payload, examples)])
     together = np.concatenate(pairs)
     apart = together[together[:, 0] != together[:, 1]]
     return near_duplicates.clusters(int(codes.max()) + 1, apart)[codes] if len(apart) else codes
 
 
+def _near_pairs(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> Codes:
+    """(M, 2) places of examples that are nearly the same; none where they have no sketches. Examples that differ in a
+    further column, which a model reads and no sketch is of, are not."""
+    sketching = find_modality(payload.dataset.modality).sketching
+    if sketching is None or SKETCH not in version_rows.stored_columns(run.folders, payload.dataset):
+        return np.zeros((0, 2), np.int64)
+    ids = [example.id for example in examples]
+    table = version_rows.read(run.folders, payload.dataset, ["id", SKETCH], ids=ids)
+    sketch_of = dict(zip(table["id"].to_pylist(), table[SKETCH].to_pylist(), strict=True))
+    pairs = near_duplicates.near_duplicate_pairs([sketch_of[name] for name in ids], sketching)
+    read = np.unique(_read_beside(payload, examples), return_inverse=True)[1]
+    return pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
+
+
+def _read_beside(payload: EvaluationPayload, examples: Sequence[Example]) -> list[str]:
+    """What models read of each example beside the inputs of the dataset."""
+    further = sorted({name for each in payload.models for name in each.inputs} - set(payload.dataset.inputs))
+    return [json.dumps([example.columns.get(name) for name in further], default=str) for example in examples]
+
+
 def _contents(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> list[list[str]]:
     """What each example is, whatever it is called: by its stored hashes with its window, and by its decoded medium. Of
     rows without media the input cells are the medium; what further columns a model reads belongs to it as well."""
-    further = sorted({name for each in payload.models for name in each.inputs} - set(payload.dataset.inputs))
-    read = [json.dumps([example.columns.get(name) for name in further], default=str) for example in examples]
+    read = _read_beside(payload, examples)
     stored = version_rows.stored_columns(run.folders, payload.dataset)
     wanted = judged_rows.columns_of(stored)
     table = version_rows.read(run.folders, payload.dataset, wanted, ids=[example.id for example in examples])
