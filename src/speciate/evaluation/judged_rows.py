@@ -33,7 +33,7 @@ ROWS = ""
 """The facet that every suite has: its rows. The others are named after what else was read of them: `column:rules` are
 answers, `read:site` is a column that the judgement itself needs."""
 READ = "read:"
-_LEAST_OVERLAP = 0.01
+LEAST_OVERLAP = 0.01
 """Share of a suite's rows that another must have judged to count as a look: single texts or cells recur by accident."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, sort_keys=True).encode
 
@@ -111,7 +111,7 @@ def overlaps(before: Packed, now: Packed) -> bool:
     if not len(now) or not len(before):
         return False
     seen = np.isin(_keys(now), _keys(before)).sum()
-    return bool(seen >= max(1.0, _LEAST_OVERLAP * len(now)))
+    return bool(seen >= max(1.0, LEAST_OVERLAP * len(now)))
 
 
 def share_a_row(before: Packed, now: Packed) -> bool:

@@ -197,9 +197,9 @@ def _search_again(query: Query, beside: Mapping[str, str]) -> NextAction:
 
 _HARMLESS = frozenset(
     {
-        "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation", "describe_model",
-        "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "merge_models", "plan_training",
-        "preview_dataset", "query_dataset", "search_models", "train_model", "wait_for_job",
+        "add_examples", "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation",
+        "describe_model", "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "merge_models",
+        "plan_training", "preview_dataset", "query_dataset", "search_models", "train_model", "wait_for_job",
     }
 )  # fmt: skip
 """What is offered after an error: tools that neither destroy nor reach outside."""
@@ -215,7 +215,7 @@ def next_calls(
         whole = complete(each, refused, given)
         if whole is None:
             continue
-        action = NextAction(tool=whole["tool"], arguments=whole["arguments"])
+        action = NextAction(tool=whole["tool"], arguments=whole["arguments"], purpose=each.get("purpose"))
         if action.tool in _HARMLESS and action not in found:
             found.append(action)
     return tuple(found[:_MOST])
