@@ -105,6 +105,13 @@ class Prediction(NamedTuple):
     prediction: str | None = None
     """Its id in the log of the use case; None if no use case was asked, or nothing could be written."""
 
+    @classmethod
+    def of(cls, found: ItemPrediction) -> Prediction:
+        return cls(
+            found["id"], found["output"], found["confidence"], found["error"], found.get("error_text"),
+            found.get("prediction"),
+        )  # fmt: skip
+
 
 class Answer(NamedTuple):
     predictions: list[Prediction]
@@ -176,7 +183,7 @@ def predict(
         served, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
         if ref.alias == "production":
             served = _log_predictions(workspace, ref.name, version, payload["items"], served, latency_ms)
-    predictions, name = _shorten_errors([Prediction(**item) for item in served.predictions]), served.model
+    predictions, name = _shorten_errors([Prediction.of(item) for item in served.predictions]), served.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
