@@ -2,6 +2,7 @@
 
     POST /predict              {"inputs": [...]} or a form -> {"predictions": [...], "model": "name@v3"}
     GET  /schema               what an input may look like (JSON Schema)
+    GET  /openapi.json         this interface, with the model's inputs and labels; GET /docs shows it, without a token
     GET  /healthz              200 while a version serves, else 503; needs no token
     GET  /metrics              Prometheus text
     POST /feedback             {"prediction": ID, "label" or "score", "source"}: what an answer should have been
@@ -27,13 +28,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from speciate.errors import Code, SpeciateError
 from speciate.predictions.feedback import Feedback, store_feedback
 from speciate.predictions.log import AnsweringModel, AnswerLog
-from speciate.serving import chat, record_feedback, request_parsing, routing
+from speciate.serving import chat, openapi, record_feedback, request_parsing, routing
 from speciate.serving.chat import ChatError, ChatHead
 from speciate.serving.chat_stream import ChatListener, EventStream, until_gone
 from speciate.serving.chat_stream import events as chat_events
@@ -84,6 +85,8 @@ class Api:
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
             Route("/v1/models", self._guarded(self._models), methods=["GET"]),
             Route("/v1/models/{name}", self._guarded(self._model), methods=["GET"]),
+            Route("/openapi.json", self._guarded(self._openapi), methods=["GET"]),
+            Route("/docs", self._docs, methods=["GET"]),
             Route("/healthz", self._health, methods=["GET"]),
         ]
         there = ", ".join(f"{'/'.join(sorted((route.methods or set()) - {'HEAD'}))} {route.path}" for route in routes)
@@ -269,6 +272,16 @@ class Api:
         if (serving := self._deployment.current) is None:
             return _retry_later(503, self._deployment.why_empty(), _LOAD_AGAIN_SECONDS)
         return JSONResponse(request_parsing.request_schema(serving.target), headers={VERSION: serving.target.model})
+
+    async def _openapi(self, request: Request) -> Response:
+        serving = self._deployment.current
+        document = openapi.document(self._deployment.wanted.use_case, serving.target if serving else None)
+        return JSONResponse(document, headers={VERSION: serving.target.model} if serving else None)
+
+    async def _docs(self, request: Request) -> Response:
+        """The same page for everybody; what it shows it fetches with the token."""
+        named = {"content-security-policy": openapi.POLICY, "referrer-policy": "no-referrer"}
+        return HTMLResponse(openapi.page(), headers=named)
 
     async def _show_metrics(self, request: Request) -> Response:
         waiting = self._deployment.current.open if self._deployment.current else 0

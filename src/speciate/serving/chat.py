@@ -128,6 +128,13 @@ def parse(body: Any, target: Target, use_case: str) -> ChatRequest:
     return ChatRequest(item, stream, bool(fields.stream_options and fields.stream_options.include_usage))
 
 
+def field_schemas() -> Document:
+    """JSON Schema of each field that is used, beside `model` and `messages`."""
+    stream_options = _StreamOptions.model_json_schema()
+    found = _Fields.model_json_schema()["properties"] | {"stream_options": stream_options}
+    return {name: found[name] for name in _Fields.model_fields}
+
+
 def _check_field(name: str, value: Any) -> None:
     if name in FIELDS or name in IGNORED:
         return
