@@ -7,17 +7,25 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
+from speciate.errors import Code, SpeciateError
 from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import Feedback, Selection, Source, make_feedback
-from speciate.server.roots import check_readable
+from speciate.server.roots import check_readable, check_refs, check_writable
 from speciate.server.tool_api import (
     App,
+    DryRun,
+    DryRunFlag,
     IdempotencyKey,
+    JobStarted,
     Result,
+    make_sparse_spec,
     once,
+    start_job,
     tool,
 )
 from speciate.serving import predict as predicting
+from speciate.serving.batch_predict import KIND as BATCH
+from speciate.serving.batch_predict import PredictSpec
 from speciate.serving.predict import Input, ask_deployment
 from speciate.serving.record_feedback import add_feedback
 
@@ -103,15 +111,50 @@ class Predictions(Result):
     latency_ms: float
 
 
-@tool(read_only=True)
+@tool()
 def predict(
     app: App,
-    inputs: Annotated[list[Input], Field(min_length=1, max_length=256)],
+    inputs: Annotated[list[Input] | None, Field(min_length=1, max_length=256)] = None,
     model: str | None = None,
     use_case: Annotated[str | None, Field(description="Its production model answers.")] = None,
-) -> Predictions:
-    """Run inputs through a model, or through a use case's production model. To compare models, call evaluate_models."""
+    dataset: Annotated[str | None, Field(description="All its rows, or NAME:test; starts a job.")] = None,
+    source: Annotated[
+        str | None, Field(description="All rows of a csv, jsonl or parquet, or a folder's files; starts a job.")
+    ] = None,
+    path: Annotated[str | None, Field(description="Of the job: new .csv, .jsonl or .parquet.")] = None,
+    save_as: Annotated[str | None, Field(description="Instead: dataset for rows with answers.")] = None,
+    budget_usd: Annotated[float | None, Field(gt=0)] = None,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: DryRunFlag = False,
+) -> Predictions | JobStarted | DryRun:
+    """Run inputs through a model, or through a use case's production model: a few at once, all of a dataset or file by
+    a job. To compare models, call evaluate_models."""
     ref = predicting.requested_model(model, use_case)
+    if dataset is not None or source is not None:
+        if inputs is not None:
+            raise SpeciateError(
+                Code.INVALID,
+                "inputs are answered at once, a dataset or source by a job: this call has both.",
+                "Call predict again with one of them.",
+            )
+        spec = make_sparse_spec(
+            PredictSpec,
+            model=check_refs(app, ref),
+            dataset=dataset,
+            source=check_readable(app, source) if source is not None else None,
+            path=check_writable(app, path) if path is not None else None,
+            save_as=save_as,
+            budget_usd=budget_usd,
+        )
+        return start_job(app, BATCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    of_job = {"path": path, "save_as": save_as, "budget_usd": budget_usd, "dry_run": dry_run or None}
+    if inputs is None or any(value is not None for value in of_job.values()):
+        given = ", ".join(name for name, value in of_job.items() if value is not None)
+        raise SpeciateError(
+            Code.INVALID,
+            "There is nothing to answer." if inputs is None else f"{given}: for a batch, and these are single inputs.",
+            "Call predict again with inputs alone, or with a dataset or source and a path.",
+        )
     answer = predicting.predict(
         app.workspace, app.pool, ref, inputs, lambda path: check_readable(app, path),
         partial(ask_deployment, app.workspace.folders),

@@ -11,7 +11,8 @@ from typing import Any
 from speciate.errors import Code, SpeciateError
 from speciate.sandbox.client import AnswerTimeout, ProcessDied
 from speciate.serving.deployment_folder import Target
-from speciate.serving.items import Item, ItemPrediction
+from speciate.serving.items import Item, ItemPrediction, Usage
+from speciate.serving.replica import OnTexts
 
 POISON, SLOW, NAN = "poison", "slow", "nan"
 
@@ -43,12 +44,18 @@ class FakeProcess:
         self.ended = self.interrupted = False
         self.busy = threading.Event()
         self.cpu: float | None = None
+        self.words: tuple[str, ...] = ()
+        """Of the answer to a chat, one a token; without any it answers as it answers all."""
+        self.next_word: threading.Semaphore | None = None
+        """What each word after the first waits for."""
+        self.dies_at: str | None = None
+        self.written = 0
 
     def load(self, seconds: float) -> None:
         if self._failure:
             raise SpeciateError(Code.REFUSED, self._failure)
 
-    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]:
+    def answer(self, items: Sequence[Item], seconds: float, heard: OnTexts | None = None) -> list[ItemPrediction]:
         assert not self.ended, "asked after its end"
         self.given.append(seconds)
         self.busy.set()
@@ -63,10 +70,28 @@ class FakeProcess:
         if SLOW in texts:
             raise AnswerTimeout
         time.sleep(self._seconds)
+        if heard is not None and self.words:
+            return [self._write(place, heard) for place in range(len(items))]
         return [
             {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9, "error": None}
             for _ in texts
         ]
+
+    def _write(self, place: int, heard: OnTexts) -> ItemPrediction:
+        said: list[str] = []
+        for word in self.words:
+            if said and self.next_word:
+                assert self.next_word.acquire(timeout=30)
+            if word == self.dies_at:
+                raise ProcessDied
+            if heard({place: word}):
+                break
+            said.append(word)
+            self.written = len(said)
+        usage: Usage = {
+            "prompt_tokens": 5, "completion_tokens": len(said), "finished": len(said) == len(self.words)
+        }  # fmt: skip
+        return {"id": "0", "output": "".join(said), "confidence": None, "error": None, "usage": usage}
 
     def cpu_seconds(self) -> float | None:
         return self.cpu

@@ -19,7 +19,7 @@ import uvicorn
 from speciate import unix_sockets
 from speciate.sandbox.client import AnswerTimeout
 from speciate.serving import deployments, request_metrics
-from speciate.serving.api import Api, _withdraw, chat_error_type
+from speciate.serving.api import Api, _withdraw
 from speciate.serving.deployment import Deployment
 from speciate.serving.deployment_folder import DeploymentFolder, Target, Wanted
 from speciate.serving.replica import Overloaded
@@ -378,50 +378,3 @@ def test_what_is_counted_is_what_prometheus_reads(serve: Serve) -> None:
     assert f"speciate_requests_total{{{labels.format(422)}}} 1.0" in said.body
     assert 'speciate_batch_inputs_sum{model="words@v1",use_case="reviews"} 2.0' in said.body
     assert 'speciate_serving{model="words@v1",use_case="reviews"} 1.0' in said.body
-
-
-def chat(**more: Any) -> dict[str, Any]:
-    return {"model": "reviews", "messages": [{"role": "user", "content": "Is it good?"}], **more}
-
-
-def test_a_model_that_writes_answers_chat_completions(serve: Serve) -> None:
-    server = serve(target(1, task="text-generation"))
-    said = server.ask(chat(), "/v1/chat/completions")
-    assert (said.status, said.headers["x-model-version"]) == (200, "words@v1")
-    assert said.body["choices"][0]["message"] == {"role": "assistant", "content": "words@v1", "refusal": None}
-    assert server.ask(None, "/v1/models").body["data"][0]["id"] == "reviews"
-
-
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        (chat(model="gpt-5"), "no model 'gpt-5'"),
-        (chat(stream=True), "leave out 'stream'"),
-        (chat(temperature=0.2, top_p=1), "'temperature', 'top_p'"),
-        (chat(messages=[{"role": "captain", "content": "a"}]), "messages cannot be used"),
-        ({"prompt": "a"}, "must be an object like"),
-    ],
-)
-def test_a_chat_that_asks_for_more_is_refused_in_openai_s_form(serve: Serve, body: Any, told: str) -> None:
-    said = serve(target(1, task="text-generation")).ask(body, "/v1/chat/completions")
-    assert said.status == 400
-    assert told in said.body["error"]["message"]
-    assert said.body["error"]["type"] == "invalid_request_error"
-
-
-def test_a_chat_that_nothing_answers_is_no_fault_of_the_request(serve: Serve) -> None:
-    said = serve(empty=True).ask(chat(), "/v1/chat/completions")
-    assert (said.status, said.body["error"]["type"]) == (503, "server_error")
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(400, "invalid_request_error"), (401, "authentication_error"), (429, "rate_limit_error"), (504, "server_error")],
-)
-def test_an_error_of_a_chat_has_openai_s_type(status: int, kind: str) -> None:
-    assert chat_error_type(status) == kind
-
-
-def test_a_model_that_does_not_write_says_so_to_a_chat(serve: Serve) -> None:
-    said = serve().ask(chat(), "/v1/chat/completions")
-    assert (said.status, "does not write texts" in said.body["error"]["message"]) == (400, True)

@@ -240,7 +240,7 @@ class Timed(FakeProcess):
         self._all, self.now, self.asked = list(seconds), 0.0, 0
         monkeypatch.setattr(replica.time, "monotonic", lambda: self.now)
 
-    def answer(self, items: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    def answer(self, items: Sequence[dict[str, Any]], seconds: float, heard: Any = None) -> list[dict[str, Any]]:
         self.now += self._all[min(self.asked, len(self._all) - 1)]
         self.asked += 1
         return [{"id": "0", "output": "a", "confidence": 0.9, "error": None}]

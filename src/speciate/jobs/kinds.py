@@ -47,6 +47,7 @@ KINDS = {
     "shortlist": "speciate.training.planning.shortlist:KIND",
     "merge": "speciate.training.merging.merge_models:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
+    "predict": "speciate.serving.batch_predict:KIND",
     "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.promotion.promote:KIND",

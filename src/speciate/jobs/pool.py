@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, RemoteError, SandboxClient
+from speciate.sandbox.client import Access, AnswerTimeout, OnPart, ProcessDied, RemoteError, SandboxClient
 from speciate.sandbox.process import Limits
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
@@ -51,13 +51,15 @@ def ask_service(
     payload: Mapping[str, object],
     seconds: float,
     parse_constant: Callable[[str], float] | None = None,
+    on_part: OnPart | None = None,
 ) -> ServiceAnswer:
     """The answer of a service in a process of SERVICE_MODULE, or the SpeciateError that the service raised.
 
-    AnswerTimeout or ProcessDied where there is neither. `parse_constant`: as of `json.loads`.
+    AnswerTimeout or ProcessDied where there is neither. `parse_constant`: as of `json.loads`; `on_part`: as of
+    `SandboxClient.ask`.
     """
     try:
-        answer = parse_reply(client.ask({"service": service, "payload": payload}, seconds, parse_constant))
+        answer = parse_reply(client.ask({"service": service, "payload": payload}, seconds, parse_constant, on_part))
     except RemoteError:
         raise ProcessDied from None
     if isinstance(answer, SpeciateError):

@@ -31,6 +31,10 @@ _LOOK_SECONDS = 0.5
 _QUOTED = 300
 
 
+OnPart = Callable[[Any], Any]
+"""Gets a part of an answer, and returns a word for whoever answers (JSON), or None."""
+
+
 class AnswerTimeout(Exception):
     """The process did not take the question or answer it in time; it was killed."""
 
@@ -93,12 +97,19 @@ class SandboxClient:
         """Hand over what the handler needs before any question. Raises as `ask`."""
         self._exchange("open", loading, seconds, None)
 
-    def ask(self, question: Any, seconds: float, parse_constant: Callable[[str], float] | None = None) -> Any:
-        """The handler's answer: JSON of any form. `parse_constant`: as of `json.loads`.
+    def ask(
+        self,
+        question: Any,
+        seconds: float,
+        parse_constant: Callable[[str], float] | None = None,
+        on_part: OnPart | None = None,
+    ) -> Any:
+        """The handler's answer: JSON of any form. `parse_constant`: as of `json.loads`. `on_part`: gets each part of
+        the answer that comes before it, and may answer with a word for the handler.
 
         Raises RemoteError for what the handler raised, AnswerTimeout or ProcessDied where there is no answer.
         """
-        return self._exchange("ask", question, seconds, parse_constant)
+        return self._exchange("ask", question, seconds, parse_constant, on_part)
 
     def interrupt(self) -> None:
         """Kill the process under whoever waits for its answer, from any thread; `end` must follow."""
@@ -113,15 +124,25 @@ class SandboxClient:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _exchange(
-        self, verb: str, content: Any, seconds: float, parse_constant: Callable[[str], float] | None
-    ) -> Any:  # fmt: skip
+        self,
+        verb: str,
+        content: Any,
+        seconds: float,
+        parse_constant: Callable[[str], float] | None,
+        on_part: OnPart | None = None,
+    ) -> Any:
         deadline, mark = time.monotonic() + seconds, secrets.token_hex(8)
-        line = json.dumps({verb: content, "mark": mark}).encode() + b"\n"
+        frame = {verb: content, "mark": mark} | ({"parts": True} if on_part else {})
         try:
-            self._write(line, deadline)
-            reply = _parse(self._read(deadline), parse_constant)
-            if not isinstance(reply, dict) or reply.get("mark") != mark:
-                raise ProcessDied
+            self._write(json.dumps(frame).encode() + b"\n", deadline)
+            lines = _Lines(self._read, self._access.longest_answer, deadline)
+            while "part" in (reply := _parse_reply(lines.next(), mark, parse_constant)):
+                if on_part is None:
+                    raise ProcessDied
+                if (word := on_part(reply["part"])) is not None:
+                    self._write(json.dumps({"word": word, "mark": mark}).encode() + b"\n", deadline)
+            if lines.rest:
+                raise ProcessDied  # more than an answer
         except (AnswerTimeout, ProcessDied):
             self.interrupt()
             raise
@@ -142,15 +163,12 @@ class SandboxClient:
             except OSError:
                 raise ProcessDied from None
 
-    def _read(self, deadline: float) -> bytearray:
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            self._wait_readable(deadline)
-            part = os.read(self._process.stdout.fileno(), 1 << 20)
-            line += part
-            if not part or len(line) > self._access.longest_answer:
-                raise ProcessDied
-        return line
+    def _read(self, deadline: float) -> bytes:
+        """The next bytes. ProcessDied at its end."""
+        self._wait_readable(deadline)
+        if not (part := os.read(self._process.stdout.fileno(), 1 << 20)):
+            raise ProcessDied
+        return part
 
     def _wait_readable(self, deadline: float) -> None:
         while not self._ready.poll(min(_milliseconds_left(deadline), _LOOK_SECONDS * 1000)):
@@ -162,11 +180,34 @@ class SandboxClient:
             raise AnswerTimeout
 
 
-def _parse(line: bytearray, parse_constant: Callable[[str], float] | None) -> Any:
+class _Lines:
+    """The lines of one exchange, of so many bytes together at most."""
+
+    def __init__(self, read: Callable[[float], bytes], most: int, deadline: float) -> None:
+        self._read, self._room, self._deadline = read, most, deadline
+        self.rest = bytearray()
+        """Of what was read, what follows the lines that were given."""
+
+    def next(self) -> bytearray:
+        searched = 0
+        while (end := self.rest.find(b"\n", searched)) < 0:
+            searched = len(self.rest)
+            self.rest += self._read(self._deadline)
+            if len(self.rest) > self._room:
+                raise ProcessDied
+        line, self.rest = self.rest[: end + 1], self.rest[end + 1 :]
+        self._room -= len(line)
+        return line
+
+
+def _parse_reply(line: bytearray, mark: str, parse_constant: Callable[[str], float] | None) -> dict[str, Any]:
     try:
-        return json.loads(line, parse_constant=parse_constant)
+        reply = json.loads(line, parse_constant=parse_constant)
     except (ValueError, RecursionError):
         raise ProcessDied from None
+    if not isinstance(reply, dict) or reply.get("mark") != mark:
+        raise ProcessDied
+    return reply
 
 
 def _milliseconds_left(deadline: float) -> float:

@@ -2,10 +2,11 @@
 
     POST /predict              {"inputs": [...]} or a form -> {"predictions": [...], "model": "name@v3"}
     GET  /schema               what an input may look like (JSON Schema)
+    GET  /openapi.json         this interface, with the model's inputs and labels; GET /docs shows it, without a token
     GET  /healthz              200 while a version serves, else 503; needs no token
     GET  /metrics              Prometheus text
     POST /feedback             {"prediction": ID, "label" or "score", "source"}: what an answer should have been
-    POST /v1/chat/completions  OpenAI's, where what serves writes texts; GET /v1/models
+    POST /v1/chat/completions  OpenAI's, where what serves writes texts; GET /v1/models, /v1/models/NAME
 
 Every answer names its version in `x-model-version`. While a canary stands beside what is in production, requests of the
 same key (`routing.request_key`) are answered by the same of the two. A request that cannot be answered says why in
@@ -27,14 +28,16 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities import messages
 from speciate.predictions.feedback import Feedback, store_feedback
 from speciate.predictions.log import AnsweringModel, AnswerLog
-from speciate.serving import record_feedback, request_parsing, routing
+from speciate.serving import chat, openapi, record_feedback, request_parsing, routing
+from speciate.serving.chat import ChatError, ChatHead
+from speciate.serving.chat_stream import ChatListener, EventStream, until_gone
+from speciate.serving.chat_stream import events as chat_events
 from speciate.serving.deployment import Deployment, NoVersionServes, SubmittedRequest
 from speciate.serving.deployment_folder import Target
 from speciate.serving.http_bounds import BoundedBodies
@@ -48,12 +51,9 @@ VERSION = "x-model-version"
 _MB = 1024 * 1024
 _LOAD_AGAIN_SECONDS = 2
 _STATUS = {Code.NOT_FOUND: 404, Code.INVALID: 422, Code.UNAVAILABLE: 503}
-_KEPT_HEADERS = "retry-after", "connection", VERSION
-CHAT_TASK = "text-generation"
-_CHAT_FIELDS = {"model", "messages"}
-_IGNORED_CHAT_FIELDS = {
-    "user", "metadata", "store", "stream", "n", "service_tier", "prompt_cache_key", "safety_identifier",
-}  # fmt: skip
+_KEPT_HEADERS = "retry-after", "connection", "www-authenticate", "allow", VERSION
+_OPENAI = "/v1/"
+"""Routes below it answer in OpenAI's form, errors too."""
 
 
 class _Request(NamedTuple):
@@ -73,6 +73,8 @@ class Api:
         self._deployment, self._metrics, self._expected = deployment, metrics, f"Bearer {token}".encode()
         self._log, self._check = log, record_feedback.label_check(Folders(deployment.folder.path.parent.parent))
         self._bucket = TokenBucket(deployment.wanted.options.per_second, time.monotonic())
+        self._later = set[asyncio.Future[Any]]()
+        """Answers that nobody waits for any more."""
 
     def app(self) -> Starlette:
         routes = [
@@ -82,6 +84,9 @@ class Api:
             Route("/metrics", self._guarded(self._show_metrics), methods=["GET"]),
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
             Route("/v1/models", self._guarded(self._models), methods=["GET"]),
+            Route("/v1/models/{name}", self._guarded(self._model), methods=["GET"]),
+            Route("/openapi.json", self._guarded(self._openapi), methods=["GET"]),
+            Route("/docs", self._docs, methods=["GET"]),
             Route("/healthz", self._health, methods=["GET"]),
         ]
         there = ", ".join(f"{'/'.join(sorted((route.methods or set()) - {'HEAD'}))} {route.path}" for route in routes)
@@ -89,7 +94,8 @@ class Api:
         async def elsewhere(request: Request, error: Exception) -> Response:
             status = error.status_code if isinstance(error, HTTPException) else 500
             message = f"{request.method} is not what this route takes." if status == 405 else "There is no such route."
-            return _problem(status, f"{message} There are {there}.", headers=getattr(error, "headers", None))
+            told = _problem(status, f"{message} There are {there}.", headers=getattr(error, "headers", None))
+            return _in_form_of_openai(told) if request.url.path.startswith(_OPENAI) else told
 
         bounds = [Middleware(BoundedBodies)]  # handlers know the limits
         return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere}, middleware=bounds)
@@ -100,7 +106,8 @@ class Api:
             if hmac.compare_digest(given, self._expected):
                 return await handler(request)
             message = "Send the header 'Authorization: Bearer TOKEN'; `speciate deployment list` shows its file."
-            return _problem(401, message, headers={"www-authenticate": "Bearer"})
+            told = _problem(401, message, headers={"www-authenticate": "Bearer"})
+            return _in_form_of_openai(told) if request.url.path.startswith(_OPENAI) else told
 
         return guarded
 
@@ -157,17 +164,25 @@ class Api:
         key = routing.request_key(request.headers, body) or uuid.uuid4().hex
         return _Request(body, (self._deployment.chosen(key) or serving).target, key)
 
-    async def _answers_of(self, items: list[Item], key: str) -> _Response | Response:
-        """Predictions of the version that answers this key at this moment, or why there are none."""
+    async def _answers_of(
+        self, items: list[Item], key: str, listener: ChatListener | None = None, ids: Sequence[str] = ()
+    ) -> _Response | Response:
+        """Predictions of the version that answers this key at this moment, or why there are none. `listener`: hears the
+        only answer while it is written. `ids`: of the answers in the log, where they were given already."""
         began = time.monotonic()
         seconds = self._deployment.wanted.options.timeout_seconds
         try:
-            submitted = self._deployment.submit(items, seconds, key)
+            submitted = self._deployment.submit(items, seconds, key, listener)
         except Full:
             return _retry_later(429, "Too many inputs wait to be answered.", 1)
         except NoVersionServes as why:
             return _retry_later(503, str(why), _LOAD_AGAIN_SECONDS)
-        target, answers = submitted.target, await self._answers(submitted, seconds, began)
+        target = submitted.target
+        if listener is not None:
+            listener.waits_for(target.model, submitted.answers)
+        answers = await self._answers(submitted, seconds, began, listener)
+        if any(isinstance(one, asyncio.CancelledError) for one in answers):
+            return _problem(400, "The client went away.", headers={VERSION: target.model})
         if any(isinstance(one, Overloaded) for one in answers):
             message = (
                 f"Too many inputs wait to be answered: the turn of this request did not come within {seconds:g} s."
@@ -179,14 +194,15 @@ class Api:
         predictions = [_prediction(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
             self._deployment.answered(target.model, submitted.role)
-        await self._note(items, predictions, target, began)
+        await self._note(items, predictions, target, began, ids)
         return _Response(predictions, target.model)
 
     async def _answers(
-        self, submitted: SubmittedRequest, seconds: float, began: float
+        self, submitted: SubmittedRequest, seconds: float, began: float, listener: ChatListener | None = None
     ) -> Sequence[ItemPrediction | BaseException]:
-        """Those that came within `seconds`, or why they did not. What became of the request is counted once nothing of
-        it is with the model any more: whether that was too slow may be known only after the client was told."""
+        """Those that came within `seconds`, or why they did not. One whose beginning was heard by then is waited for:
+        its time began when the model got it. What became of the request is counted once nothing of it is with the model
+        any more: whether that was too slow may be known only after the client was told."""
         answering = asyncio.gather(*map(asyncio.wrap_future, submitted.answers), return_exceptions=True)
         gave_up = False
 
@@ -195,18 +211,22 @@ class Api:
 
         answering.add_done_callback(count)
         await asyncio.wait([answering], timeout=seconds)
+        while listener is not None and listener.begun and not answering.done():
+            await asyncio.wait([answering], timeout=seconds)
         if answering.done():
             return answering.result()
         gave_up = True
         late = [_withdraw(future) for future in submitted.answers]
         return [Overloaded() if any(late) else TimeoutError()]
 
-    async def _note(self, items: list[Item], predictions: list[ItemPrediction], target: Target, began: float) -> None:
+    async def _note(
+        self, items: list[Item], predictions: list[ItemPrediction], target: Target, began: float, ids: Sequence[str]
+    ) -> None:
         """Each answer gets an id; those of the sample are in the log before they leave. None: it could not be
         written, and the answer leaves all the same."""
         if (log := self._log) is None:
             return
-        ids, about = log.ids(len(items)), AnsweringModel(target.model, target.generation, target.modality)
+        ids, about = ids or log.ids(len(items)), AnsweringModel(target.model, target.generation, target.modality)
         given = ids, items, predictions, about, 1000 * (time.monotonic() - began)
         written = await asyncio.to_thread(log.note, *given) if log.heavy(items) else log.note(*given)
         for identifier, prediction in zip(ids, predictions, strict=True):
@@ -253,6 +273,16 @@ class Api:
             return _retry_later(503, self._deployment.why_empty(), _LOAD_AGAIN_SECONDS)
         return JSONResponse(request_parsing.request_schema(serving.target), headers={VERSION: serving.target.model})
 
+    async def _openapi(self, request: Request) -> Response:
+        serving = self._deployment.current
+        document = openapi.document(self._deployment.wanted.use_case, serving.target if serving else None)
+        return JSONResponse(document, headers={VERSION: serving.target.model} if serving else None)
+
+    async def _docs(self, request: Request) -> Response:
+        """The same page for everybody; what it shows it fetches with the token."""
+        named = {"content-security-policy": openapi.POLICY, "referrer-policy": "no-referrer"}
+        return HTMLResponse(openapi.page(), headers=named)
+
     async def _show_metrics(self, request: Request) -> Response:
         waiting = self._deployment.current.open if self._deployment.current else 0
         missed = self._log.missed if self._log else 0
@@ -264,36 +294,97 @@ class Api:
         return JSONResponse(content, 200 if serving else 503)
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse(chat_models(self._deployment.wanted.use_case, self._deployment.state.since))
+        return JSONResponse(chat.models(self._deployment.wanted.use_case, self._deployment.state.since))
+
+    async def _model(self, request: Request) -> Response:
+        use_case, serving = self._deployment.wanted.use_case, self._deployment.current
+        name = request.path_params["name"]
+        if name not in chat.names_of(use_case, serving.target.model if serving else None):
+            return _chat_problem(chat.unknown_model(name, use_case), "")
+        [found] = chat.models(use_case, self._deployment.state.since)["data"]
+        return JSONResponse({**found, "id": name})
 
     async def _chat(self, request: Request) -> Response:
         began = time.monotonic()
         response = await self._respond_to_chat(request, began)
-        if response.status_code >= 400:
-            message = chat_error(str(json.loads(bytes(response.body))["error"]), chat_error_type(response.status_code))
-            kept = {name: value for name in _KEPT_HEADERS if (value := response.headers.get(name))}
-            response = JSONResponse(message, response.status_code, headers=kept)
         self._metrics.request(response.headers.get(VERSION, ""), response.status_code, time.monotonic() - began)
         return response
 
     async def _respond_to_chat(self, request: Request, began: float) -> Response:
         parsed = await self._read_request(request, began)
         if isinstance(parsed, Response):
-            return parsed
+            return _in_form_of_openai(parsed)
         try:
-            item = chat_item(parsed.body, parsed.target, self._deployment.wanted.use_case)
-        except Unsupported as error:
-            return _problem(400, str(error), headers={VERSION: parsed.target.model})
-        answered = await self._answers_of([item], parsed.key)
-        if isinstance(answered, Response):
-            return answered
-        [said] = answered.predictions
-        named = {VERSION: answered.model}
-        if said["error"]:
-            return _problem(422, said.get("error_text") or said["error"], headers=named)
-        identifier = said.get("prediction") or uuid.uuid4().hex
-        made = chat_completion(identifier, str(said["output"]), answered.model, int(time.time()))
-        return JSONResponse(made, headers=named)
+            asked = chat.parse(parsed.body, parsed.target, self._deployment.wanted.use_case)
+        except ChatError as error:
+            return _chat_problem(error, parsed.target.model)
+        listener = ChatListener(asyncio.get_running_loop())
+        [identifier] = self._log.ids(1) if self._log else [uuid.uuid4().hex]
+        answering = asyncio.ensure_future(self._answers_of([asked.item], parsed.key, listener, [identifier]))
+        answering.add_done_callback(lambda _: listener.end())
+        leaving, first = asyncio.ensure_future(until_gone(request)), asyncio.ensure_future(listener.first())
+        try:
+            awaited = {answering, leaving, first} if asked.stream else {answering, leaving}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            listener.leave()
+            raise
+        finally:
+            first.cancel()
+            leaving.cancel()
+        if leaving.done() and not leaving.cancelled() and not answering.done():
+            listener.leave()
+            self._finish_later(answering)
+            return _in_form_of_openai(_problem(400, "The client went away."))
+        head, named = ChatHead(identifier, listener.model, int(time.time())), {VERSION: listener.model}
+        if answering.done():
+            try:
+                said = _chat_answer(answering.result())
+            except ChatError as why:
+                return _chat_problem(why, listener.model)
+            if not asked.stream:
+                return JSONResponse(chat.completion(head, str(said["output"]), said.get("usage")), headers=named)
+
+        def ended() -> None:
+            if not answering.done():
+                listener.leave()
+                self._finish_later(answering)
+
+        def answer() -> ItemPrediction:
+            if answering.exception() is not None:  # the version's thread has logged it
+                raise ChatError("The answer could not be written to its end.", 500)
+            return _chat_answer(answering.result())
+
+        pieces = chat_events(head, listener, answer, counted=asked.include_usage)
+        return EventStream(pieces, ended, named)
+
+    def _finish_later(self, answering: asyncio.Future[Any]) -> None:
+        """What was answered of it is logged and counted, though nobody waits for it."""
+        self._later.add(answering)
+        answering.add_done_callback(self._later.discard)
+
+
+def _chat_answer(answered: _Response | Response) -> ItemPrediction:
+    """Raises ChatError where there is none."""
+    if isinstance(answered, Response):
+        kept = {name: value for name in _KEPT_HEADERS if (value := answered.headers.get(name))}
+        raise ChatError(str(json.loads(bytes(answered.body))["error"]), answered.status_code, headers=kept)
+    [said] = answered.predictions
+    if said["error"]:
+        code = "context_length_exceeded" if said.get("too_long") else None
+        raise ChatError(said.get("error_text") or said["error"], 400, "messages", code)
+    return said
+
+
+def _chat_problem(error: ChatError, model: str) -> Response:
+    return JSONResponse(error.body(), error.status, headers={**({VERSION: model} if model else {}), **error.headers})
+
+
+def _in_form_of_openai(response: Response) -> Response:
+    """An error of ours. A body that does not fit is a bad request there."""
+    kept = {name: value for name in _KEPT_HEADERS if (value := response.headers.get(name))}
+    status = 400 if response.status_code == 422 else response.status_code
+    return _chat_problem(ChatError(str(json.loads(bytes(response.body))["error"]), status, headers=kept), "")
 
 
 def _withdraw(future: Future[ItemPrediction]) -> bool:
@@ -331,71 +422,6 @@ def _retry_later(status: int, message: str, seconds: float, *, headers: Mapping[
 
 def _problem(status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     return JSONResponse({"error": message, **more}, status, headers=headers)
-
-
-class Unsupported(Exception):
-    """The request asks for what is not served here; the text says what."""
-
-
-def chat_item(body: Any, target: Target, use_case: str) -> Item:
-    """A chat request as an item of `predict_worker.answer`. Raises Unsupported.
-
-    A version answers with the sampling that it was evaluated with; a request for another one is refused. Left out:
-    streaming, tools, several choices, and token counts.
-    """
-    if target.task != CHAT_TASK:
-        raise Unsupported(f"{target.model} is for {target.task} and does not write texts: ask POST /predict.")
-    if not isinstance(body, dict) or not isinstance(listed := body.get("messages"), list):
-        raise Unsupported('The body must be an object like {"model": "...", "messages": [{"role", "content"}]}.')
-    known = {use_case, f"{use_case}@production", target.model}
-    if (answered := body.get("model", use_case)) not in known:
-        raise Unsupported(f"There is no model {answered!r} here; name {use_case!r}.")
-    if body.get("stream") or body.get("n", 1) != 1:
-        raise Unsupported("One answer, and all of it at once: leave out 'stream' and 'n'.")
-    if others := sorted(map(str, set(body) - _CHAT_FIELDS - _IGNORED_CHAT_FIELDS)):
-        raise Unsupported(
-            f"Not supported: {', '.join(map(repr, others[:8]))}. A version answers with the sampling that it was "
-            "judged with; leave them out."
-        )
-    try:
-        return {"id": "0", "text": messages.format_messages(messages.messages(listed))}
-    except ValueError as error:
-        raise Unsupported(f"The messages cannot be used: {error}.") from None
-
-
-ChatDocument = Mapping[str, object]
-"""A body of OpenAI's API, whose reference says what is in it."""
-
-
-def chat_completion(identifier: str, text: str, model: str, created: int) -> ChatDocument:
-    """A chat completion with one choice."""
-    message = {"role": messages.ASSISTANT, "content": text, "refusal": None}
-    return {
-        "id": f"chatcmpl-{identifier}", "object": "chat.completion", "created": created, "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-    }  # fmt: skip
-
-
-def chat_models(use_case: str, since: float | None) -> ChatDocument:
-    """The list of models: the use case alone."""
-    return {
-        "object": "list",
-        "data": [{"id": use_case, "object": "model", "created": int(since or 0), "owned_by": "speciate"}],
-    }
-
-
-def chat_error_type(status: int) -> str:
-    """The `type` that OpenAI gives errors of this status: clients take 429 and 5xx for no fault of the request."""
-    if status == 401:
-        return "authentication_error"
-    if status == 429:
-        return "rate_limit_error"
-    return "server_error" if status >= 500 else "invalid_request_error"
-
-
-def chat_error(message: str, kind: str) -> ChatDocument:
-    """`kind`: of `chat_error_type`."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
 class TokenBucket:

@@ -25,6 +25,7 @@ from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import (
     Batching,
     Full,
+    Listener,
     Process,
     Replica,
     Retired,
@@ -79,8 +80,11 @@ class Deployment:
         canary = self.canary
         return canary if canary and routing.is_for_canary(key, canary.target.model, self.wanted) else self.current
 
-    def submit(self, items: Sequence[Item], seconds: float, key: str = "") -> SubmittedRequest:
-        """Hand inputs to the version that answers requests of this key now. Raises Full or NoVersionServes."""
+    def submit(
+        self, items: Sequence[Item], seconds: float, key: str = "", listener: Listener | None = None
+    ) -> SubmittedRequest:
+        """Hand inputs to the version that answers requests of this key now. Raises Full or NoVersionServes.
+        `listener`: of the only item."""
         deadline = time.monotonic() + seconds
         while True:
             chosen = self.chosen(key)
@@ -88,7 +92,7 @@ class Deployment:
                 raise NoVersionServes(self.why_empty())
             role = CANARY if chosen is self.canary else PRODUCTION
             try:
-                return SubmittedRequest(chosen.target, chosen.submit(items, deadline), role)
+                return SubmittedRequest(chosen.target, chosen.submit(items, deadline, listener), role)
             except Full:
                 self.count(SubmittedRequest(chosen.target, [], role), OVERLOADED)
                 raise

@@ -65,6 +65,10 @@ class Target(_Frozen):
     parts: tuple[str, ...] = ()
     ignored_parts: tuple[str, ...] = ()
     """Of mixed rows: those that an input may bring beside the ones that are read."""
+    labels: tuple[str, ...] = ()
+    """What it may answer, where that is a label."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Of rows: the columns that it reads, each with its type in JSON Schema."""
     bytes: int = 0
     warmup: str | None = None
     """A file with examples to try it on; it may be gone. None where there are none."""

@@ -32,6 +32,7 @@ from speciate.faults import fault
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.models import registry
+from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases
 from speciate.promotion.aliases import Alias
 from speciate.promotion.bake import has_answered
@@ -448,10 +449,29 @@ def target_of(workspace: Workspace, pool: Pool, folder: DeploymentFolder, alias:
         inputs=card.inputs,
         parts=card.parts,
         ignored_parts=card.ignored_parts,
+        labels=card.labels,
+        columns=_columns(workspace, card),
         bytes=card.bytes or 0,
         warmup=_warmup(workspace, pool, folder, card.dataset),
         slowest_ms=use_cases.get(workspace.database, alias.use_case).limits.p95_latency_ms,
     )
+
+
+def _columns(workspace: Workspace, card: ModelCard) -> tuple[tuple[str, str], ...]:
+    """The columns that a model reads, with their types in the dataset that it was trained on, where that is there."""
+    try:
+        known = versions.resolve(workspace.database, card.dataset).columns if card.dataset else {}
+    except SpeciateError:
+        known = {}
+    return tuple((name, _json_type(known.get(name, "VARCHAR"))) for name in card.inputs)
+
+
+def _json_type(kind: str) -> str:
+    if kind in ("DOUBLE", "FLOAT", "REAL"):
+        return "number"
+    if kind == "BOOLEAN":
+        return "boolean"
+    return "integer" if kind.endswith("INT") or kind in ("INTEGER", "UINTEGER") else "string"
 
 
 def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NotRequired, Required, TypedDict
 
 from speciate.modalities.tabular import Row
@@ -26,6 +27,19 @@ class Item(TypedDict, total=False):
     parts: dict[str, Cell]
     """NAME.MODALITY -> its cell."""
     error: str
+    generation: Mapping[str, Any]
+    """Of a chat: sampling that differs from the model's own (fields of `Sampling`), often none."""
+    stream: bool
+    """Of a chat: the answer leaves while it is written, and ends where its time does."""
+
+
+class Usage(TypedDict):
+    """Of one answer of a chat, in tokens of the model."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    finished: bool
+    """It ended by itself or by a stop text; else it was cut at its longest."""
 
 
 class ItemPrediction(TypedDict):
@@ -38,6 +52,10 @@ class ItemPrediction(TypedDict):
     """A decoder's own words, which may quote the input."""
     prediction: NotRequired[str | None]
     """Its id in the log of the use case; None if it could not be written."""
+    usage: NotRequired[Usage]
+    """Of a chat."""
+    too_long: NotRequired[bool]
+    """Of a chat: the error is that the prompt leaves no room for an answer."""
 
 
 class ModelInputs(TypedDict, total=False):
@@ -51,8 +69,24 @@ class ModelInputs(TypedDict, total=False):
     ignored_parts: list[str]
 
 
-class AnswerPayload(ModelInputs):
-    items: list[Item]
+class AnswerPayload(ModelInputs, total=False):
+    items: Required[list[Item]]
+    seconds: float
+    """After which an answer that leaves while it is written ends as it is."""
+
+
+class AnswerPart(TypedDict):
+    """What was written of answers since the part before."""
+
+    texts: list[tuple[int, str]]
+    """Place of an item, and text, which may be empty."""
+
+
+class AnswerWord(TypedDict):
+    """What comes back for a part."""
+
+    stop: list[int]
+    """Places of items whose answers nobody wants any more."""
 
 
 class AnswerResult(TypedDict):

@@ -21,7 +21,11 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from speciate import foreign_files, secrets, unix_sockets
-from speciate.errors import Code, SpeciateError, closest
+from speciate.datasets import version_rows, versions
+from speciate.datasets.columns import CONTENT, START
+from speciate.datasets.identity import input_values
+from speciate.datasets.readers.formats import format_of
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.jobs.pool import CALL_SECONDS, Pool, PoolProcessEnded
 from speciate.modalities import find
 from speciate.modalities.bundles import MOST_MEMBERS, bundle
@@ -36,11 +40,13 @@ from speciate.promotion import aliases
 from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
 from speciate.serving import deployments, pending_answers, preloading
+from speciate.serving.batch_predict import answers_beside, reads_rows
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.serving.items import AnswerPayload, Cell, DeploymentAnswer, Item, ItemPrediction
 from speciate.serving.pending_answers import Finished
 from speciate.serving.request_parsing import MOST_INPUTS
 from speciate.workspace.database import Transaction
+from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders, Workspace
 
 ANSWER = "speciate.serving.predict_worker:answer"
@@ -56,8 +62,11 @@ _LONGEST_ERROR = 300
 
 _FORMS = (
     'Write {"text": "..."} for a text, a protein\'s sequence or a molecule\'s SMILES, {"row": {"COLUMN": VALUE}} for a '
-    'table\'s row, {"path": "FILE"} for a file.'
+    'table\'s row, {"path": "FILE"} for a file, {"example": "ID", "dataset": "NAME"} for a row of a dataset.'
 )
+
+_TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
+_ROW_HINT = '{"row": {"COLUMN": VALUE}}, or {"text": "..."}.'
 
 _recorded: WeakKeyDictionary[Workspace, set[tuple[str, str]]] = WeakKeyDictionary()
 """Use case and version of first answers that are surely in the events, so that not every answer searches them."""
@@ -76,6 +85,8 @@ class Input(BaseModel):
     path: str | None = Field(None, description="A file; or a folder whose files are one example, such as a series.")
     data: str | None = Field(None, description="Base64; with mime.")
     mime: str | None = None
+    example: str | None = Field(None, max_length=256, description="Id of a row; with dataset.")
+    dataset: str | None = None
     id: str | None = Field(None, max_length=64)
 
     @model_validator(mode="before")
@@ -88,9 +99,12 @@ class Input(BaseModel):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        given = [name for name in ("text", "row", "path", "data") if getattr(self, name) is not None]
+        forms = ("text", "row", "path", "data", "example")
+        given = [name for name in forms if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of text, row, path, data; got {', '.join(given) or 'none'}. {_FORMS}")
+            raise ValueError(f"give exactly one of {', '.join(forms)}; got {', '.join(given) or 'none'}. {_FORMS}")
+        if (self.example is None) != (self.dataset is None):
+            raise ValueError('an example of a dataset is {"example": "ID", "dataset": "NAME"}')
         return self
 
 
@@ -104,6 +118,13 @@ class Prediction(NamedTuple):
     """A decoder's own words, which may quote the input."""
     prediction: str | None = None
     """Its id in the log of the use case; None if no use case was asked, or nothing could be written."""
+
+    @classmethod
+    def of(cls, found: ItemPrediction) -> Prediction:
+        return cls(
+            found["id"], found["output"], found["confidence"], found["error"], found.get("error_text"),
+            found.get("prediction"),
+        )  # fmt: skip
 
 
 class Answer(NamedTuple):
@@ -161,11 +182,13 @@ def predict(
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
     began = time.monotonic()
+    _check_not_table(model, version.card, inputs)
     payload = _payload(
         version.card,
         version.path,
         inputs,
         lambda path, most: read_caller_file(place(path), most, workspace.folders.root),
+        lambda given: _example_item(workspace, version.card, given),
     )
     started = time.perf_counter()
     served = serving(ref.name, payload["items"]) if ref.alias == "production" else None
@@ -176,7 +199,7 @@ def predict(
         served, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
         if ref.alias == "production":
             served = _log_predictions(workspace, ref.name, version, payload["items"], served, latency_ms)
-    predictions, name = _shorten_errors([Prediction(**item) for item in served.predictions]), served.model
+    predictions, name = _shorten_errors([Prediction.of(item) for item in served.predictions]), served.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
@@ -253,7 +276,66 @@ def _clip(text: str) -> str:
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
 
 
-def _payload(card: ModelCard, path: Path, inputs: Sequence[Input], read: _Read) -> AnswerPayload:
+def _check_not_table(model: str, card: ModelCard, inputs: Sequence[Input]) -> None:
+    """INVALID for the path of a table where an input is one row, or one text: that is a batch."""
+    if card.parts or not reads_rows(card):
+        return
+    for given in inputs:
+        if given.path is not None and format_of(given.path) in _TABLES:
+            who = {"use_case": model.partition("@")[0]} if model.endswith("@production") else {"model": model}
+            batch = {**who, "source": given.path, "path": answers_beside(Path(given.path))}
+            raise SpeciateError(
+                Code.INVALID,
+                f"{Path(given.path).name!r} is a table, and an input is one of its rows: {_ROW_HINT}",
+                next=[
+                    Call("predict", batch, "for all of its rows, by a job"),
+                    Call("create_dataset", {"name": "asked", "source": given.path}, "to keep them"),
+                ],
+            )
+
+
+def _example_item(workspace: Workspace, card: ModelCard, given: Input) -> Item:
+    """An example of a dataset as its model reads it. Raises NOT_FOUND for dataset or example, INVALID for what cannot
+    be an input by itself."""
+    manifest = versions.resolve(workspace.database, given.dataset or "")
+    table = version_rows.read(workspace.folders, manifest, ids=[given.example or ""])
+    if not table.num_rows:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"{manifest.ref} has no example {given.example!r}.",
+            next=[Call("query_dataset", {"dataset": manifest.ref, "sql": "SELECT id FROM examples"}, "for its ids")],
+        )
+    [row] = table.to_pylist()
+    if card.inputs:
+        if lacking := [name for name in card.inputs if name not in row]:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{card.ref} reads the column {lacking[0]!r}, which {manifest.ref} lacks.",
+                next=[Call("describe_dataset", {"dataset": manifest.name}, "for its columns")],
+            )
+        return {"row": {name: _as_cell(row[name]) for name in card.inputs}}
+    if manifest.inputs:
+        [value] = input_values(manifest.modality, manifest.inputs, table)
+        return {"text": value} if isinstance(value, str) else {"row": dict(value)}
+    if row.get(START) is not None or not row[CONTENT]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The example {given.example!r} is a window of a longer medium, or its bytes are not kept.",
+            next=[
+                Call("predict", {"model": card.ref, "dataset": manifest.ref, "save_as": "answers"}, "for all examples")
+            ],
+        )
+    with PackReader(workspace.folders.root / pack for pack in manifest.packs) as packs:
+        return {"data": base64.b64encode(packs.get(row[CONTENT])).decode()}
+
+
+def _as_cell(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | list | dict) or value is None else str(value)
+
+
+def _payload(
+    card: ModelCard, path: Path, inputs: Sequence[Input], read: _Read, find_example: Callable[[Input], Item]
+) -> AnswerPayload:
     items, room = list[Item](), MOST_BYTES
     for number, given in enumerate(inputs):
         item: Item = {"id": given.id or str(number)}
@@ -264,6 +346,12 @@ def _payload(card: ModelCard, path: Path, inputs: Sequence[Input], read: _Read) 
             else:
                 room -= len(data)
                 item["data"] = base64.b64encode(data).decode()
+        elif given.example is not None:
+            try:
+                item |= find_example(given)
+            except SpeciateError as error:
+                item["error"] = str(error)
+            room -= len(item.get("data", "")) * 3 // 4
         elif given.data is not None:
             room -= len(given.data) * 3 // 4
             item["data"] = given.data

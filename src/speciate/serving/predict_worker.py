@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -22,8 +24,11 @@ from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.multimodal import rename_parts
-from speciate.serving.items import AnswerPayload, AnswerResult, Item, ItemPrediction
+from speciate.models.language.text_generation import GeneratedText
+from speciate.sandbox.serve import tell, tells
+from speciate.serving.items import AnswerPart, AnswerPayload, AnswerResult, Item, ItemPrediction, Usage
 from speciate.tasks import predictor
+from speciate.tasks.language_predictor import LanguagePredictor, TooLong
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import Prediction, Predictor
 
@@ -37,6 +42,13 @@ def answer(payload: AnswerPayload) -> AnswerResult:
     model = _load_model(payload["model"])
     decoded = [_decode(item, payload) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
+    chats = [
+        _Chat(place, example, item)
+        for place, (item, example) in enumerate(zip(payload["items"], decoded, strict=True))
+        if "generation" in item and isinstance(example, Example)
+    ]
+    if chats and isinstance(model, LanguagePredictor):
+        return {"predictions": _respond(model, chats, decoded, payload)}
     given = _answers(model, usable)
     if len(given) != len(usable):
         raise SpeciateError(
@@ -77,6 +89,74 @@ def _answers(model: Predictor, examples: Sequence[Example]) -> list[Prediction |
         if len(examples) == 1:
             return [error]
         return [one for example in examples for one in _answers(model, [example])]
+
+
+class _Chat(NamedTuple):
+    place: int
+    example: Example
+    item: Item
+
+
+def _respond(
+    model: LanguagePredictor, chats: Sequence[_Chat], decoded: Sequence[Example | Exception], payload: AnswerPayload
+) -> list[ItemPrediction]:
+    """Predictions of all items; items without `generation` are answered as the model is."""
+    found: dict[int, GeneratedText | SpeciateError] = {}
+    until = time.monotonic() + payload.get("seconds", math.inf)
+    for alike in _alike(chats):
+        found |= _respond_alike(model, alike, until)
+    others = [
+        (place, example) for place, example in enumerate(decoded) if place not in found and isinstance(example, Example)
+    ]
+    answers = dict(zip([place for place, _ in others], _answers(model, [each for _, each in others]), strict=True))
+    predictions: list[ItemPrediction] = []
+    for place, (item, example) in enumerate(zip(payload["items"], decoded, strict=True)):
+        one = found.get(place) or answers.get(place) or example
+        if isinstance(one, GeneratedText):
+            usage: Usage = {
+                "prompt_tokens": one.prompt_tokens, "completion_tokens": one.tokens, "finished": one.finished,
+            }  # fmt: skip
+            predictions.append(
+                {"id": item["id"], "output": one.text, "confidence": None, "error": None, "usage": usage}
+            )
+        elif isinstance(one, Prediction):
+            predictions.append({"id": item["id"], "output": one.output, "confidence": None, "error": None})
+        elif isinstance(one, Exception):
+            failed = _failed(item["id"], one)
+            predictions.append({**failed, "too_long": True} if isinstance(one, TooLong) else failed)
+    return predictions
+
+
+def _alike(chats: Sequence[_Chat]) -> list[list[_Chat]]:
+    """Those with the same sampling together: they are answered as one batch."""
+    groups: dict[str, list[_Chat]] = {}
+    for each in chats:
+        groups.setdefault(json.dumps(each.item["generation"], sort_keys=True), []).append(each)
+    return list(groups.values())
+
+
+def _respond_alike(
+    model: LanguagePredictor, chats: Sequence[_Chat], until: float
+) -> dict[int, GeneratedText | SpeciateError]:
+    """Place -> answer; where the model refuses one, all are asked one by one, before anything was written."""
+    streamed = {number for number, each in enumerate(chats) if each.item.get("stream")}
+
+    def watch(new: Mapping[int, str]) -> set[int]:
+        part: AnswerPart = {"texts": [(chats[number].place, text) for number, text in new.items()]}
+        unwanted = {place for word in tell(part) for place in word["stop"]}
+        gone = {number for number in new if chats[number].place in unwanted}
+        return gone | (streamed if time.monotonic() > until else set())
+
+    try:
+        changes = chats[0].item["generation"]
+        given = model.respond([each.example for each in chats], changes, watch if tells() else None)
+    except SpeciateError as error:
+        if error.code is not Code.INVALID:
+            raise
+        if len(chats) == 1:
+            return {chats[0].place: error}
+        return {place: one for each in chats for place, one in _respond_alike(model, [each], until).items()}
+    return {each.place: one for each, one in zip(chats, given, strict=True)}
 
 
 @functools.lru_cache(maxsize=_MODELS)

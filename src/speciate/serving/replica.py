@@ -18,18 +18,19 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from speciate.errors import Code, SpeciateError
 from speciate.finite import NOT_FINITE, is_finite
 from speciate.jobs.pool import SERVICE_MODULE, ServiceAnswer, ask_service
 from speciate.sandbox import Limits, SandboxPolicy
-from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
+from speciate.sandbox.client import Access, AnswerTimeout, OnPart, ProcessDied, SandboxClient
 from speciate.serving.deployment_folder import Target
-from speciate.serving.items import Item, ItemPrediction, ModelInputs
+from speciate.serving.items import AnswerPayload, AnswerWord, Item, ItemPrediction, ModelInputs
 
 _RESTART_SECONDS = 1.0, 30.0
 """Between two attempts to start a process that died: at first, and at most."""
@@ -38,9 +39,29 @@ _TRIAL_SECONDS, _FEWEST = 10.0, 3
 """A trial ends after so many seconds, once it has tried so many examples."""
 _MOST_SHOWN = 300  # characters
 LOAD, ANSWER = "speciate.serving.predict_worker:load", "speciate.serving.predict_worker:answer"
+_STREAM_SHARE = 0.9
+"""Of the time that a request may take, for the tokens of an answer that leaves while it is written."""
 _LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
 _MB = 1024 * 1024
 _log = logging.getLogger(__name__)
+
+
+OnTexts = Callable[[Mapping[int, str]], Collection[int]]
+"""Hears what was written of answers since the call before: place of an item -> text, which may be empty. Returns the
+places of answers that nobody wants any more."""
+
+
+class Listener(Protocol):
+    """Who waits for one answer and hears it while it is written. Called by the thread of a version."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody wants the answer any more: then it ends as it is."""
+        ...
+
+    def hear(self, text: str) -> None:
+        """What was written since the call before; never empty."""
+        ...
 
 
 class LoadableModel(Protocol):
@@ -50,7 +71,7 @@ class LoadableModel(Protocol):
 
     def load(self, seconds: float) -> None: ...
 
-    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]: ...
+    def answer(self, items: Sequence[Item], seconds: float, heard: OnTexts | None = None) -> list[ItemPrediction]: ...
 
     def cpu_seconds(self) -> float | None:
         """That its process has used; None where nobody can tell."""
@@ -83,6 +104,7 @@ class _Waiting(NamedTuple):
     deadline: float
     future: Future[ItemPrediction]
     """Pending while it waits, so that who asked may cancel it; running once the model has it."""
+    listener: _ListenerNote | None = None
 
     @property
     def seconds(self) -> float:
@@ -121,15 +143,19 @@ class Replica:
         """Inputs that wait or are being answered."""
         return len(self._waiting) + self._answering
 
-    def submit(self, items: Sequence[Item], deadline: float) -> list[Future[ItemPrediction]]:
+    def submit(
+        self, items: Sequence[Item], deadline: float, listener: Listener | None = None
+    ) -> list[Future[ItemPrediction]]:
         """A prediction for each, later. In the future may be Overloaded, where `deadline` (monotonic) passes before
         its turn comes, or TimeoutError, where the model had it for as long as there was from now to `deadline`: so that
-        may be known only after it. A future that is cancelled before its turn is asked of nobody.
+        may be known only after it. A future that is cancelled before its turn is asked of nobody. `listener`: of the
+        only item.
 
         All of them or none: raises Full or Retired.
         """
         now = time.monotonic()
-        requests = [_Waiting(item, now, deadline, Future()) for item in items]
+        note = _ListenerNote(listener) if listener is not None else None
+        requests = [_Waiting(item, now, deadline, Future(), note) for item in items]
         with self._change:
             if self._retired:
                 raise Retired
@@ -199,8 +225,9 @@ class Replica:
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         began = time.monotonic()
+        heard = (partial(_pass_on, batch),) if any(one.listener for one in batch) else ()
         try:
-            answers = self._process.answer([one.item for one in batch], max(one.seconds for one in batch))
+            answers = self._process.answer([one.item for one in batch], max(one.seconds for one in batch), *heard)
         except (ProcessDied, AnswerTimeout) as error:
             self._recover(batch, error)
             return
@@ -221,7 +248,9 @@ class Replica:
         self._start_again()
         if len(batch) > 1:
             for one in batch:
-                if one.deadline > time.monotonic() and not self._abandoned:
+                if one.listener is not None and one.listener.begun:
+                    _settle(one, _process_ended_error())  # its client has the beginning of another answer
+                elif one.deadline > time.monotonic() and not self._abandoned:
                     self._answer([one])
                 else:
                     _settle(one, TimeoutError())
@@ -244,6 +273,32 @@ class Replica:
             else:
                 self._heard(0, time.monotonic() - began)
                 return
+
+
+class _ListenerNote:
+    """A listener, and whether it has heard something."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener, self.begun = listener, False
+
+    @property
+    def gone(self) -> bool:
+        return self._listener.gone
+
+    def hear(self, text: str) -> None:
+        self.begun = True
+        self._listener.hear(text)
+
+
+def _pass_on(batch: Sequence[_Waiting], texts: Mapping[int, str]) -> set[int]:
+    gone = set()
+    for place, text in texts.items():
+        listener = batch[place].listener
+        if listener is not None and listener.gone:
+            gone.add(place)
+        elif listener is not None and text:
+            listener.hear(text)
+    return gone
 
 
 def _settle(one: _Waiting, answer: ItemPrediction | Exception) -> None:
@@ -402,13 +457,17 @@ class Runner:
         """Raises what loading raised, ProcessDied or AnswerTimeout."""
         self._ask(LOAD, {"model": self._about["model"]}, seconds)
 
-    def answer(self, items: Sequence[Item], seconds: float) -> list[ItemPrediction]:
-        """Predictions of these items in their order. Raises ProcessDied or AnswerTimeout.
+    def answer(self, items: Sequence[Item], seconds: float, heard: OnTexts | None = None) -> list[ItemPrediction]:
+        """Predictions of these items in their order. Raises ProcessDied or AnswerTimeout. `heard`: hears the answers of
+        chats while they are written; those that leave so end a little before their time does.
 
         NaN or infinity spoils its item: JSON has no such numbers.
         """
         numbered: list[Item] = [{**item, "id": str(place)} for place, item in enumerate(items)]
-        answer, odd = self._ask(ANSWER, {**self._about, "items": numbered}, seconds)
+        payload: AnswerPayload = {**self._about, "items": numbered}  # type: ignore[typeddict-item]  # `seconds` may miss
+        if heard is not None:
+            payload["seconds"] = seconds * _STREAM_SHARE
+        answer, odd = self._ask(ANSWER, payload, seconds, partial(_on_part, heard, len(items)) if heard else None)
         found: list[ItemPrediction] = answer["predictions"]
         if len(found) != len(items):
             raise ProcessDied
@@ -429,7 +488,9 @@ class Runner:
     def end(self) -> None:
         self._client.end()
 
-    def _ask(self, service: str, payload: Mapping[str, object], seconds: float) -> tuple[ServiceAnswer, bool]:
+    def _ask(
+        self, service: str, payload: Mapping[str, object], seconds: float, on_part: OnPart | None = None
+    ) -> tuple[ServiceAnswer, bool]:
         """The answer, and whether there is a NaN or infinite number in it."""
         odd: list[str] = []
 
@@ -437,7 +498,24 @@ class Runner:
             odd.append(name)
             return float(name)
 
-        return ask_service(self._client, service, payload, seconds, constant), bool(odd)
+        return ask_service(self._client, service, payload, seconds, constant, on_part), bool(odd)
+
+
+def _on_part(heard: OnTexts, items: int, part: Any) -> AnswerWord | None:
+    """Raises ProcessDied for what is no part: it comes from a process that met foreign bytes."""
+    texts = part.get("texts") if isinstance(part, dict) else None
+    if not isinstance(texts, list) or not all(_is_piece(each, items) for each in texts):
+        raise ProcessDied
+    gone = heard(dict(texts))
+    return {"stop": sorted(gone)} if gone else None
+
+
+def _is_piece(value: Any, items: int) -> bool:
+    match value:
+        case [int(place), str()]:
+            return 0 <= place < items
+        case _:
+            return False
 
 
 def _check_prediction(prediction: ItemPrediction) -> ItemPrediction:

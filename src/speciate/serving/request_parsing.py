@@ -153,12 +153,14 @@ def forms(target: Target) -> tuple[str, ...]:
 
 def request_schema(target: Target) -> Mapping[str, object]:
     """The schema of a request's body, as JSON Schema (2020-12)."""
-    item: dict[str, object] = {"id": {"type": "string", "maxLength": _LONGEST_ID}}
+    item: dict[str, Any] = {"id": {"type": "string", "maxLength": _LONGEST_ID}}
     allowed = forms(target)
     if "text" in allowed:
         item["text"] = {"type": "string"}
     if "row" in allowed:
         item["row"] = {"type": "object", "required": list(target.inputs)}
+        if target.columns:
+            item["row"]["properties"] = {name: {"type": [kind, "null"]} for name, kind in target.columns}
     if "data" in allowed:
         item |= {"data": {"type": "string", "contentEncoding": "base64"}, "mime": {"type": "string"}}
     if "parts" in allowed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from speciate.models import sealed
 from speciate.models.language import causal_lm, chat_templates
 from speciate.models.language.chat_templates import ChatFormat
 from speciate.models.language.gguf import chat_template
-from speciate.models.language.text_generation import Sampling, generate
+from speciate.models.language.text_generation import GeneratedText, PromptTooLong, Sampling, Watch, generate
 from speciate.models.language.vision_language import is_vision_language
 from speciate.tasks.families.preference import FIRST, PREFERENCE, SECOND, parse_pair, preferred_answer
 from speciate.tasks.network_predictor import MANIFEST
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 
 TEXT_GENERATION = "text-generation"
+
+
+class TooLong(SpeciateError):
+    """INVALID: the prompt leaves no room for an answer."""
 
 
 class _LanguageManifest(BaseModel):
@@ -86,6 +90,28 @@ class LanguagePredictor:
                 "Ask again with a shorter or another text.", str(error),
             ) from error  # fmt: skip
         return [Prediction(one.text, None, None) for one in found]
+
+    def respond(
+        self, examples: Sequence[Example], changes: Mapping[str, Any], watch: Watch | None = None
+    ) -> list[GeneratedText]:
+        """As `predict`, with other sampling than the model's own where `changes` says so (fields of Sampling), and with
+        the tokens counted. `watch` hears the answers while they are written. INVALID before anything is written."""
+        try:
+            prompts = [
+                chat_templates.render_prompt(self.tokenizer, conversation(_text(each)), self.form) for each in examples
+            ]
+            sampling = Sampling.model_validate({**self.sampling.model_dump(), **changes})
+            longest = causal_lm.longest(self.model)
+            return generate(self.model, self.tokenizer, prompts, sampling, longest=longest, watch=watch)
+        except PromptTooLong as error:
+            raise TooLong(
+                Code.INVALID, f"The model cannot answer {error}.", "Ask again with a shorter text.",
+            ) from error  # fmt: skip
+        except ValueError as error:
+            raise SpeciateError(
+                Code.INVALID, "The model cannot answer this; untrusted says why.",
+                "Ask again with a shorter or another text.", str(error),
+            ) from error  # fmt: skip
 
     def save(self, folder: Path) -> str:
         """Write and seal a new model folder; returns its id. The same model gives the same bytes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +37,15 @@ class Sampling(BaseModel):
         return self.temperature == 0
 
 
+Watch = Callable[[Mapping[int, str]], Collection[int]]
+"""Hears what was written since it was called last: place of a prompt -> text, which may be empty. Returns the places of
+the answers that nobody wants any more: they end as they are."""
+
+
+class PromptTooLong(ValueError):
+    """The prompt leaves no room for an answer; the text says how long it is, and how much the model can see."""
+
+
 class GeneratedText(NamedTuple):
     """`finished`: it ended by itself or by a stop text; else it was truncated at the longest answer."""
 
@@ -54,13 +63,14 @@ def generate(
     *,
     longest: int,
     between: Callable[[int], None] = lambda done: None,
+    watch: Watch | None = None,
 ) -> list[GeneratedText]:
     """One answer for each prompt, in their order. `longest`: tokens of the context; a prompt that leaves no room raises
-    ValueError. `between(done)` is called after each batch."""
+    PromptTooLong, before anything is written. `between(done)` is called after each batch, `watch` after each token."""
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
     for each in ids:
         if len(each) >= longest:
-            raise ValueError(f"a question of {len(each):,} tokens, where the model can see {longest:,}")
+            raise PromptTooLong(f"a question of {len(each):,} tokens, where the model can see {longest:,}")
     found: list[GeneratedText | None] = [None] * len(prompts)
     size = sampling.batch_size if sampling.greedy else 1
     order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))
@@ -68,7 +78,9 @@ def generate(
     for room, places in _batches([min(sampling.max_new_tokens, longest - len(each)) for each in ids], order, size):
         batch = [ids[place] for place in places]
         seed = prompt_seed(f"{sampling.seed} {batch[0]}".encode())
-        answers = generate_batch(model, tokenizer, _padded(batch, tokenizer.pad_token_id), sampling, room, seed)
+        writing = _Writing(tokenizer, places, _ends(model, tokenizer), sampling.stop, watch) if watch else None
+        inputs = _padded(batch, tokenizer.pad_token_id)
+        answers = generate_batch(model, tokenizer, inputs, sampling, room, seed, writing)
         for place, one in zip(places, answers, strict=True):
             found[place] = one
         done += len(places)
@@ -83,9 +95,10 @@ def generate_batch(
     sampling: Sampling,
     room: int,
     seed: int,
+    writing: _Writing | None = None,
 ) -> list[GeneratedText]:
     """Answers of at most `room` tokens to prompts (B, T) as the model takes them, padded on the left. `seed` counts if
-    answers are sampled."""
+    answers are sampled. `writing`: hears each token."""
     import torch
 
     device = next(model.parameters()).device
@@ -97,12 +110,96 @@ def generate_batch(
             **{name: each.to(device) for name, each in inputs.items()},
             generation_config=_settings(model, tokenizer, sampling, room),
             tokenizer=tokenizer if sampling.stop else None,
+            **({} if writing is None else {"streamer": writing, "stopping_criteria": [writing.unwanted]}),
         )  # fmt: skip
     ends = _ends(model, tokenizer)
-    return [
-        _decode(tokenizer, row.tolist(), ends, sampling.stop, length)
-        for row, length in zip(out[:, width:], lengths, strict=True)
-    ]
+    rows = out[:, width:].tolist()
+    if writing is not None:
+        rows = [each.tokens for each in writing.answers]  # without what pads an answer that ended before the others
+        rows = [[*row, min(ends)] if each.ended else row for row, each in zip(rows, writing.answers, strict=True)]
+    answers = [_decode(tokenizer, row, ends, sampling.stop, length) for row, length in zip(rows, lengths, strict=True)]
+    if writing is not None:
+        writing.finish([each.text for each in answers])
+    return answers
+
+
+_CLEANED = 4
+"""Characters that a tokenizer's clean-up may still take away before what comes next, such as a space before a comma."""
+
+
+class _Answer:
+    """An answer that is being written."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.sent = ""
+        self.ended = self.stopped = self.unwanted = False
+        """`ended`: by a token that ends a text; `stopped`: by a stop text."""
+
+
+class _Writing:
+    """Hears the tokens of a batch as they are generated, and passes their text on to `watch`; a streamer of
+    transformers. Text is held back while later tokens may change it: half a character, what may be the beginning of a
+    stop text, and what the tokenizer cleans up. So all that was passed on is the beginning of the answer."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        places: Sequence[int],
+        ends: frozenset[int],
+        stop: Sequence[str],
+        watch: Watch,
+    ) -> None:
+        self._tokenizer, self._places, self._ends, self._stop, self._watch = tokenizer, places, ends, stop, watch
+        cleaned = _CLEANED if getattr(tokenizer, "clean_up_tokenization_spaces", False) else 0
+        self._held = max([cleaned, *(len(word) - 1 for word in stop)])
+        self._heard_prompt = False
+        self.answers = [_Answer() for _ in places]
+
+    def put(self, tokens: torch.Tensor) -> None:
+        """(B, T) the prompts at first, then (B,) one token for each."""
+        if not self._heard_prompt:
+            self._heard_prompt = True
+            return
+        for answer, token in zip(self.answers, tokens.tolist(), strict=True):
+            if answer.ended or answer.stopped or answer.unwanted:
+                continue  # what comes now is padding
+            if token in self._ends:
+                answer.ended = True
+            else:
+                answer.tokens.append(token)
+        self._pass_on([self._certain(answer) for answer in self.answers])
+
+    def end(self) -> None:
+        """Part of a streamer; `finish` knows the whole answers."""
+
+    def finish(self, texts: Sequence[str]) -> None:
+        """Pass on what was held back."""
+        self._pass_on(texts)
+
+    def unwanted(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """(B,) a stopping criterion of transformers."""
+        return ids.new_tensor([answer.unwanted for answer in self.answers]).bool()
+
+    def _certain(self, answer: _Answer) -> str:
+        """The beginning of its text that no later token can change."""
+        text = str(self._tokenizer.decode(answer.tokens, skip_special_tokens=True))
+        places = [place for word in self._stop if (place := text.find(word)) >= 0]
+        if places:
+            answer.stopped = True
+            return text[: min(places)]
+        return text[: max(0, len(text) - self._held)].rstrip("\ufffd")
+
+    def _pass_on(self, texts: Sequence[str]) -> None:
+        new: dict[int, str] = {}
+        for place, answer, text in zip(self._places, self.answers, texts, strict=True):
+            if answer.unwanted:
+                continue
+            new[place] = text[len(answer.sent) :] if text.startswith(answer.sent) else ""
+            answer.sent += new[place]
+        gone = self._watch(new) if new else ()
+        for place, answer in zip(self._places, self.answers, strict=True):
+            answer.unwanted = answer.unwanted or place in gone
 
 
 def prompt_seed(*parts: bytes) -> int:

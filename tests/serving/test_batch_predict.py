@@ -1,0 +1,272 @@
+"""A batch as a job: the same answers as single questions give, for a dataset and a file, and nothing asked twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speciate.datasets import version_rows, versions
+from speciate.datasets.loading.loader import iterate_examples, load_examples
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation import answer_cache
+from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
+from speciate.jobs.run import Run, Stopped
+from speciate.models import registry
+from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.serving import batch_predict, batch_predict_run
+from speciate.serving.batch_predict import KIND
+from speciate.serving.predict import Input, predict
+from speciate.settings import Settings
+from speciate.tools import predictions as tools
+from speciate.workspace.workspace import Workspace
+from tests.evaluation.predictors.answering import answering
+from tests.evaluation.world import finish, perform, prepare
+from tests.serving.world import USE_CASE, move, trained
+from tests.training.world import make_dataset
+
+MODEL = "films-model@v1"
+TEXTS = [f"a {'good' if n % 3 else 'bad'} film {n}" for n in range(600)]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    made = Workspace(
+        tmp_path_factory.mktemp("batch") / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",))
+    )
+    trained(made)
+    move(made, MODEL)
+    splits = ["test" if n % 2 else "train" for n in range(len(TEXTS))]
+    make_dataset(made, "asked", "text", {"text": TEXTS}, labels=["good"] * len(TEXTS), splits=splits, inputs=["text"])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def expected(workspace: Workspace) -> list[str]:
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    try:
+        found = [
+            predict(workspace, pool, MODEL, [Input(row={"text": text}) for text in TEXTS[start : start + 200]])
+            for start in range(0, len(TEXTS), 200)
+        ]
+    finally:
+        pool.close()
+    return [each.output for answer in found for each in answer.predictions]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def asked(workspace: Workspace) -> int:
+    """How many answers of models here are in the cache."""
+    return sum(pq.read_table(path).num_rows for path in answer_cache.sealed(workspace.folders))
+
+
+def test_a_dataset_is_answered_as_single_questions_are(
+    workspace: Workspace, expected: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    result = perform(workspace, KIND, {"model": f"{USE_CASE}@production", "dataset": "asked", "path": path})
+    assert result["path"] == str(path)
+    assert result["report"] == {"model": MODEL, "rows": 600, "answered": 600, "failed": 0}
+    found = lines(path)
+    assert [each["output"] for each in found] == expected
+    assert [each["id"] for each in found][:2] == ["asked-000000", "asked-000001"]
+    before = asked(workspace)
+    again = perform(workspace, KIND, {"model": MODEL, "dataset": "asked:test", "path": tmp_path / "test.csv"})
+    assert (again["report"]["rows"], asked(workspace)) == (300, before), "what is known was asked again"
+    with (tmp_path / "test.csv").open() as file:
+        assert [row["output"] for row in csv.DictReader(file)] == expected[1::2]
+
+
+def test_the_answers_become_a_dataset_or_columns_of_the_same(workspace: Workspace, expected: list[str]) -> None:
+    made = perform(workspace, KIND, {"model": MODEL, "dataset": "asked:test", "save_as": "asked-answers"})
+    assert made["dataset"] == "asked-answers@v1"
+    version = versions.version(workspace.database, "asked-answers")
+    assert version.parents == ["asked@v1"]
+    assert version.operation == {"op": "predict", "model": MODEL, "task": "text-classification", "split": "test"}
+    rows = version_rows.read(workspace.folders, version.manifest)
+    assert rows["prediction"].to_pylist() == expected[1::2]
+    assert set(rows["prediction_made_by"].to_pylist()) == {MODEL}
+    assert None not in rows["prediction_confidence"].to_pylist()
+    assert version.manifest.inputs == ("text",), "no answer is an input"
+    beside = perform(workspace, KIND, {"model": MODEL, "dataset": "asked:test", "save_as": "asked"})
+    assert beside["dataset"] == "asked@v2"
+    rows = version_rows.read(workspace.folders, versions.resolve(workspace.database, "asked"))
+    assert rows["prediction"].to_pylist() == [each if n % 2 else None for n, each in enumerate(expected)]
+    with pytest.raises(SpeciateError, match="There is a dataset 'asked-answers' already"):
+        perform(workspace, KIND, {"model": MODEL, "dataset": "asked@v1", "save_as": "asked-answers"})
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_file_is_answered_row_by_row(workspace: Workspace, expected: list[str], tmp_path: Path, suffix: str) -> None:
+    source, path = tmp_path / f"films.{suffix}", tmp_path / f"answers.{suffix}"
+    table = pa.table({"number": list(range(300)), "text": TEXTS[:300]})
+    if suffix == "parquet":
+        pq.write_table(table, source)
+    elif suffix == "csv":
+        source.write_text("number,text\n" + "".join(f"{n},{text}\n" for n, text in enumerate(TEXTS[:300])))
+    else:
+        source.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    result = perform(workspace, KIND, {"model": MODEL, "source": source, "path": path})
+    assert result["report"] == {"model": MODEL, "rows": 300, "answered": 300, "failed": 0}
+    match suffix:
+        case "parquet":
+            found = pq.read_table(path).to_pylist()
+        case "csv":
+            with path.open() as file:
+                found = list(csv.DictReader(file))
+        case _:
+            found = lines(path)
+    assert [each["output"] for each in found] == expected[:300]
+    assert [str(each["id"]) for each in found] == [str(n + 1) for n in range(300)]
+
+
+def test_the_files_of_a_folder_are_answered_and_what_is_unusable_says_why(workspace: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("a good film 1")
+    (folder / "more" / "b.txt").write_text("a bad film 2")
+    (folder / "c.txt").write_text("   ")
+    (folder / ".hidden").write_text("a bad film 2")
+    (folder / "link.txt").symlink_to(folder / "a.txt")
+    path = tmp_path / "answers.jsonl"
+    columns = registry.resolve(workspace.database, workspace.folders, MODEL).card.inputs
+    assert columns == ("text",)
+    result = perform(workspace, KIND, {"model": MODEL, "source": folder, "path": path})
+    found = {each["id"]: each for each in lines(path)}
+    assert list(found) == ["a.txt", "c.txt", "more/b.txt"]
+    assert (found["a.txt"]["output"], found["more/b.txt"]["output"]) == ("good", "bad")
+    assert (result["report"]["answered"], result["report"]["failed"]) == (2, 1)
+    assert found["c.txt"]["error"]
+
+
+def test_a_run_that_was_stopped_goes_on_behind_its_last_chunk(
+    workspace: Workspace, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = tmp_path / "films.jsonl", tmp_path / "answers.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    plan = KIND.plan(KIND.spec.model_validate({"model": MODEL, "source": source, "path": path}), workspace)
+    first, _ = prepare(workspace, "predict", plan.payload_json())
+    keep, chunks = batch_predict_run._keep_chunk, []
+
+    def keep_and_stop(run: Run, start: int, chunk: Any) -> None:
+        keep(run, start, chunk)
+        chunks.append(start)
+        (run.folder.path / "cancel").touch()
+
+    monkeypatch.setattr(batch_predict_run, "_keep_chunk", keep_and_stop)
+    with pytest.raises(Stopped):
+        batch_predict_run.run(Run(first))
+    assert chunks == [0]
+    assert not path.exists()
+    source.unlink()  # the rows were read
+    second, job = prepare(workspace, "predict", plan.payload_json(), resume_from=[str(first.path)])
+    monkeypatch.setattr(batch_predict_run, "_keep_chunk", lambda run, start, rows: chunks.append(start))
+    assert finish(workspace, KIND, second, job)["report"]["answered"] == 600
+    assert chunks == [0, 256, 512], "a chunk was asked twice"
+    assert [each["output"] for each in lines(path)] == expected
+
+
+def test_a_file_that_stands_already_is_never_replaced_but_our_own_is_known(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    spec = {"model": MODEL, "dataset": "asked@v1:test", "path": path}
+    payload = KIND.plan(KIND.spec.model_validate(spec), workspace).payload_json()
+    first, _ = prepare(workspace, "predict", payload)
+    batch_predict_run.run(Run(first))  # and was killed before its end was known
+    second, job = prepare(workspace, "predict", payload, resume_from=[str(first.path)])
+    assert finish(workspace, KIND, second, job)["path"] == str(path)
+    third, _ = prepare(workspace, "predict", payload)
+    with pytest.raises(SpeciateError, match="never overwrite"):
+        batch_predict_run.run(Run(third))
+    assert len(lines(path)) == 300
+    assert [each.name for each in tmp_path.iterdir()] == ["answers.jsonl"]
+
+
+def test_a_hosted_model_is_asked_for_a_dataset_within_its_budget_and_not_for_a_file(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    with answering() as server:
+        server.answer = lambda text: text.upper()
+        priced = server.endpoint(usd_per_1m_input=10.0, usd_per_1m_output=10.0)
+        card = registry.served_card(workspace, "shouter", priced, task=None, license=None)
+        ref = workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None)).ref
+        spec = {"model": ref, "dataset": "asked@v1:test", "path": tmp_path / "answers.jsonl", "budget_usd": 0.05}
+        plan = KIND.plan(KIND.spec.model_validate(spec), workspace)
+        assert plan.usd
+        assert plan.resolved["endpoints"][0]["calls"] == 300
+        with pytest.raises(SpeciateError, match="The budget is spent") as spent:
+            perform(workspace, KIND, spec)
+        assert "recorded answers are kept" in str(spent.value)
+        calls = len(server.asked)
+        assert 0 < calls < 60, "the budget is a cap"
+        more = perform(workspace, KIND, spec | {"path": tmp_path / "more.jsonl", "budget_usd": 100.0})
+        assert more["report"]["answered"] == 300
+        assert len(server.asked) == 300, "what was paid was asked again"
+        assert TEXTS[1].upper() in lines(tmp_path / "more.jsonl")[0]["output"]
+        source = tmp_path / "films.jsonl"
+        source.write_text(json.dumps({"text": "a"}))
+        with pytest.raises(SpeciateError) as refusal:
+            perform(workspace, KIND, {"model": ref, "source": source, "path": tmp_path / "out.jsonl"})
+        assert refusal.value.code == Code.REFUSED
+        assert [call.tool for call in refusal.value.next] == ["create_dataset"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"dataset": "asked"}, "either at a path or into a dataset"),
+        ({"path": "/a.csv"}, "either a dataset or a source"),
+        ({"dataset": "asked", "path": "/a.docx"}, "no format of answers"),
+        ({"dataset": "asked", "path": "/etc/passwd.csv", "save_as": "b"}, "either at a path"),
+        ({"dataset": "nothing", "path": "/a.csv"}, "nothing"),
+        ({"dataset": "asked", "path": "/a.csv", "model": "column:text"}, "no model that can be asked"),
+        ({"source": "/etc/hostname", "path": "/a.csv"}, "no table"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_there_is_a_job(
+    workspace: Workspace, spec: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SpeciateError, match=told):
+        KIND.plan(batch_predict.PredictSpec.model_validate({"model": MODEL, **spec}), workspace)
+
+
+def test_the_tool_starts_a_job_or_only_checks(workspace: Workspace, tmp_path: Path) -> None:
+    pool, engine = Pool(workspace.folders, workspace.settings, size=1), Engine(workspace)
+    try:
+        app = App(workspace, engine, pool)
+        out = workspace.folders.exports / "tool.csv"
+        checked = tools.predict(app, use_case=USE_CASE, dataset="asked@v1", path=str(out), dry_run=True)
+        assert isinstance(checked, DryRun)
+        assert (checked.resolved["rows"], checked.resolved["model"]) == (600, MODEL)
+        started = tools.predict(app, use_case=USE_CASE, dataset="asked@v1", path=str(out), idempotency_key="once")
+        again = tools.predict(app, use_case=USE_CASE, dataset="asked@v1", path=str(out), idempotency_key="once")
+        assert isinstance(started, JobStarted)
+        assert isinstance(again, JobStarted)
+        assert started.job == again.job
+        for wrong in (
+            {},
+            {"inputs": [Input(text="a")], "path": "a.csv"},
+            {"inputs": [Input(text="a")], "dataset": "x"},
+        ):
+            with pytest.raises(SpeciateError):
+                tools.predict(app, use_case=USE_CASE, **wrong)  # type: ignore[arg-type]
+    finally:
+        pool.close()
+
+
+def test_examples_by_and_by_are_the_same(workspace: Workspace) -> None:
+    manifest = versions.resolve(workspace.database, "asked@v1")
+    pieces = list(iterate_examples(workspace.folders, manifest, ["test"], 7))
+    assert [each for piece in pieces for each in piece] == load_examples(workspace.folders, manifest, ["test"])
