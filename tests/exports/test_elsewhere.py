@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 
 from speciate.datasets.loading.loader import Example
-from speciate.exports import card_check, export_model
-from speciate.exports.card_check import CardError, compare, run_card
+from speciate.errors import SpeciateError
+from speciate.exports import export_model
+from speciate.exports.card_check import compare, run_card
 from speciate.exports.export_model import ExportModelSpec
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run
@@ -31,12 +34,15 @@ from speciate.tasks.families.tokens import Tokens
 from speciate.tasks.families.transcription import Transcription
 from speciate.tasks.network_predictor import NetworkPredictor
 from speciate.workspace.workspace import Workspace
-from tests.training.world import make_dataset, thirds, train_now
 
 pytest.importorskip("torch")
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="pip install 'speciate[exports]'",
+)
 N = 50
 LABELS = ("no", 'yes: "quoted" `x`', "übrig", "__import__('os')")
-_WORDS = "a fine film that nobody saw in the harbour although it rained , warm and Übermut zyzzyva 12 !".split()
+_WORDS = ["a", "fine", "film", "that", "nobody", "saw", "in", "the", "harbour", "although", "it", "rained", ",", "warm", "and", "Übermut", "zyzzyva", "12", "!"]
 
 
 class Made(NamedTuple):
@@ -130,9 +136,9 @@ def registered(workspace: Workspace, tmp_path: Path, made: Made) -> None:
     workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, tmp_path / "made"))
 
 
-def exported(workspace: Workspace, path: Path, model: str = "own") -> dict[str, Any]:
+def exported(workspace: Workspace, path: Path, model: str = "own", **more: Any) -> dict[str, Any]:
     folder = RunFolder(workspace.folders.runs / f"job-{path.name}.1")
-    payload = export_model.plan(ExportModelSpec(model=model, path=path), workspace).payload_json()
+    payload = export_model.plan(ExportModelSpec(model=model, path=path, **more), workspace).payload_json()
     folder.create({"payload": payload, "job": "job-e", "workspace": str(workspace.folders.root)})
     return dict(export_model.run(Run(folder)))
 
@@ -160,3 +166,35 @@ def test_a_network_answers_elsewhere_as_it_does_here(workspace: Workspace, tmp_p
     readme = (tmp_path / "out" / "README.md").read_text()
     assert ("pipeline_tag:" in readme) == (made.form == "transformers")
     assert ("library_name: transformers" in readme) == (made.form == "transformers")
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["text", "image", "text, several labels", "text, a number", "words", "image, several labels"]
+)
+def test_one_graph_answers_as_the_model_does(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    import onnx
+
+    made = NETWORKS[name]
+    registered(workspace, tmp_path, made)
+    result = exported(workspace, tmp_path / "out", format="onnx")
+    assert result["report"]["form"] == "onnx"
+    agree(workspace, tmp_path / "out", media_of(made.media), images=True)
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    about = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert {each.name for each in graph.input} == set(about["inputs"])
+    for each in graph.input:
+        sides = [side.dim_param or side.dim_value for side in each.type.tensor_type.shape.dim]
+        assert sides == about["inputs"][each.name]["shape"]
+    (output,) = graph.output
+    assert output.name in about["outputs"]
+    assert output.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@needs_onnx
+def test_what_one_graph_cannot_answer_is_refused_before_there_is_a_job(workspace: Workspace, tmp_path: Path) -> None:
+    registered(workspace, tmp_path, NETWORKS["table"])
+    with pytest.raises(SpeciateError, match="cannot leave as one ONNX graph") as caught:
+        export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out", format="onnx"), workspace)
+    assert caught.value.next[0].tool == "export_model"

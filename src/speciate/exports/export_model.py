@@ -25,6 +25,7 @@ from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import transformers_folder
 from speciate.exports.card_check import CardCheck, CardError, check_card, made_up
 from speciate.exports.judging import judging_examples
+from speciate.exports.onnx_folder import GRAPH, PREPROCESSING, check_graph, write_graph
 from speciate.exports.reload_check import load_questions
 from speciate.exports.sharing import check_sharing
 from speciate.exports.transformers_folder import WrittenFolder
@@ -41,7 +42,8 @@ from speciate.vocabulary import TASKS
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
 
-ModelFormat = Literal["safetensors"]
+ModelFormat = Literal["safetensors", "onnx"]
+"""`onnx`: one graph, from inputs to probabilities."""
 _METRICS_SHOWN = 20
 _POOLED = {
     "mean": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = (states * mask).sum(1) / mask.sum(1)',
@@ -84,6 +86,7 @@ class HubResult(BaseModel):
 
 class ExportModelPayload(BaseModel):
     model_config = ConfigDict(frozen=True)
+    format: ModelFormat = "safetensors"
     folder: Path
     path: Path
     card: ModelCard
@@ -103,9 +106,12 @@ def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan[ExportModelPayload
     check_sharing(workspace, version.card)
     report = model_report(workspace, spec.model)
     form, size = transformers_folder.form_of(folder), _size(folder)
+    if spec.format == "onnx":
+        form = "onnx"
+        check_graph(folder, version.card)
     measured = [each for each in report.evaluations if each.value is not None]
     payload = ExportModelPayload(
-        folder=folder, path=spec.path, card=version.card, body=report.card,
+        format=spec.format, folder=folder, path=spec.path, card=version.card, body=report.card,
         evaluations=tuple(HubResult.of(version.card.task, each) for each in measured),
         judging=_examples(version.card, workspace),
     )  # fmt: skip
@@ -180,7 +186,7 @@ def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple
     answers = load(payload.folder).predict(asked)
     media = [each.media for each in asked]
     try:
-        return written, check_card(target, media, answers, images=written.form == "transformers")
+        return written, check_card(target, media, answers, images=written.form in ("transformers", "onnx"))
     except CardError as error:
         why = str(error)
     if written.form == "transformers":
@@ -200,11 +206,21 @@ def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple
 
 def _write(payload: ExportModelPayload, target: Path, *, fit: bool) -> WrittenFolder:
     card = payload.card
-    written = transformers_folder.write(payload.folder, target, card, fit=fit)
+    if payload.format == "onnx":
+        written = _write_onnx(payload, target)
+    else:
+        written = transformers_folder.write(payload.folder, target, card, fit=fit)
     if written.form == "sealed":
         sealed.write_facts(card, target)
     (target / sealed.README).write_text(_readme(card, payload.body, written, payload.evaluations), encoding="utf-8")
     return written
+
+
+def _write_onnx(payload: ExportModelPayload, target: Path) -> WrittenFolder:
+    program, requires = write_graph(payload.folder, target, payload.card)
+    files = tuple(sorted(each.name for each in target.iterdir()))
+    note = f"`{GRAPH}` is the whole model, from named inputs to what it answers; `{PREPROCESSING}` describes both."
+    return WrittenFolder("onnx", files, None, program, requires, None, (note,))
 
 
 def _questions(run: Run, payload: ExportModelPayload) -> list[Example]:
@@ -237,7 +253,9 @@ def _readme(card: ModelCard, body: str, written: WrittenFolder, evaluations: Seq
 def _front_matter(card: ModelCard, written: WrittenFolder, evaluations: Sequence[HubResult]) -> str:
     """Scalars are JSON, which YAML contains: no name can be read as anything else."""
     lines = ["---"]
-    if written.form != "sealed":  # the hub would show a line of Python that does not answer
+    if written.form == "onnx":
+        lines.append("library_name: onnx")
+    elif written.form != "sealed":  # the hub would show a line of Python that does not answer
         lines.append("library_name: transformers")
     lines += _license(card.license)
     if written.pipeline is not None:

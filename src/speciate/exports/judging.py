@@ -34,11 +34,11 @@ def judging_examples(card: ModelCard, workspace: Workspace) -> tuple[EvaluationP
         manifest = datasets.resolve(workspace.database, dataset_ref(card.dataset)._replace(split=None))
         splits, dataset = dict(manifest.splits), manifest.ref
     if splits.get("validation", 0) > 1:
-        return _evaluation_of_parent(card, f"{dataset}:validation", use_case, workspace), "validation"
+        return evaluation_of_parent(card, f"{dataset}:validation", use_case, workspace), "validation"
     if use_case is not None and use_case.suites.core:
-        return _evaluation_of_parent(card, use_case.suites.core, use_case, workspace), "suite"
+        return evaluation_of_parent(card, use_case.suites.core, use_case, workspace), "suite"
     if splits.get("train", 0) > 1:
-        return _evaluation_of_parent(card, f"{dataset}:train", use_case, workspace), "training"
+        return evaluation_of_parent(card, f"{dataset}:train", use_case, workspace), "training"
     raise SpeciateError(
         Code.INVALID,
         f"{card.ref} cannot be exported: there are no examples to evaluate the export on. Its dataset "
@@ -55,7 +55,7 @@ def _use_case(card: ModelCard, workspace: Workspace) -> UseCase | None:
         return None  # it is gone: then the task's own metric counts
 
 
-def _evaluation_of_parent(
+def evaluation_of_parent(
     card: ModelCard, dataset: str, use_case: UseCase | None, workspace: Workspace
 ) -> EvaluationPayload:
     """An evaluation without the use case's verdict: only evaluate_models gives that."""

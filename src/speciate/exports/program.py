@@ -243,7 +243,9 @@ def _source(module: str) -> _Source:
                 imports[alias.asname or alias.name] = (statement.module or "", alias.name)
         elif isinstance(statement, ast.Import):
             for alias in statement.names:
-                imports[alias.asname or alias.name] = (alias.name, None)
+                local = alias.asname or alias.name.partition(".")[0]
+                known = imports.get(local, ("", None))[0]  # `import a` and `import a.b` bind the same name
+                imports[local] = (max(known, alias.name, key=len), None)
         else:
             for name in _bound(statement):
                 symbols.setdefault(name, statement)
@@ -272,7 +274,7 @@ def _outside_methods(statement: ast.ClassDef) -> list[ast.AST]:
 
 def _plain_import(origin: str, name: str | None, local: str) -> str:
     if name is None:
-        return f"import {origin}" if local == origin else f"import {origin} as {local}"
+        return f"import {origin}" if local == origin.partition(".")[0] else f"import {origin} as {local}"
     return f"from {origin} import {name}" + ("" if name == local else f" as {local}")
 
 

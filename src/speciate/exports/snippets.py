@@ -105,6 +105,60 @@ def of_program(card: ModelCard, channels: int | None) -> str:
     )  # fmt: skip
 
 
+def of_onnx(modality: str, family: str) -> str:
+    """For one ONNX graph with preprocessing.json."""
+    helper = "from tokenizers import Tokenizer" if modality == "text" else "from PIL import Image"
+    lines = [
+        "import json", "from pathlib import Path", "", "import numpy as np", "import onnxruntime", helper, "",
+        _WHERE, f"inputs = {_EXAMPLES[modality]}",
+        'about = json.loads((Path(folder) / "preprocessing.json").read_text(encoding="utf-8"))',
+    ]  # fmt: skip
+    if modality == "text":
+        lines += [
+            'tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))',
+            'tokenizer.enable_truncation(about["max_tokens"])',
+            'tokenizer.enable_padding(pad_id=about["pad_token_id"])',
+            "pieces = tokenizer.encode_batch(inputs)",
+            "given = {",
+            '    "input_ids": np.array([each.ids for each in pieces], np.int64),',
+            '    "attention_mask": np.array([each.attention_mask for each in pieces], np.int64),',
+            "}",
+        ]
+    else:
+        lines += [
+            'side, mean, std = about["side"], np.array(about["mean"]), np.array(about["std"])',
+            'small = [each.convert("RGB").resize((side, side), about["resample"]) for each in inputs]',
+            "pixels = np.stack([(np.asarray(each) / 255 - mean) / std for each in small]).transpose(0, 3, 1, 2)",
+            'given = {"pixel_values": pixels.astype(np.float32)}',
+        ]
+    lines += [
+        'session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"))', "(made,) = session.run(None, given)"
+    ]  # fmt: skip
+    labels = 'labels = about["labels"]'
+    table = 'scores = [[{"label": n, "score": float(p)} for n, p in zip(labels, row)] for row in made]'
+    match family:
+        case "regression":
+            lines.append("answers = made[:, 0].tolist()")
+        case "multi-label":
+            lines += [
+                labels, table,
+                'least = about["thresholds"]  # a label is given above its own',
+                "answers = [[n for n, p, least_p in zip(labels, row, least) if p > least_p] for row in made]",
+            ]  # fmt: skip
+        case "tokens":
+            lines += [
+                "import re", labels, "answers = []", "for text, piece, row in zip(inputs, pieces, made):",
+                "    ends = [end for _, end in piece.offsets]  # special tokens end at 0",
+                '    begins = [word.start() for word in re.finditer(r"\\S+", text)]',
+                "    first = [next((i for i, end in enumerate(ends) if end > begin), None) for begin in begins]",
+                '    usual = about["commonest"]  # of words beyond the length that the model reads',
+                "    answers.append([usual if i is None else labels[row[i].argmax()] for i in first])",
+            ]  # fmt: skip
+        case _:
+            lines += [labels, table, "answers = [labels[place] for place in made.argmax(1)]"]
+    return "\n".join([*lines, "print(answers)"])
+
+
 def of_chat(plain: bool) -> str:
     """For a language model: its instructions and the way of drawing are read from predictor.json."""
     given = "inputs" if plain else "[[*system, {'role': 'user', 'content': each}] for each in inputs]"

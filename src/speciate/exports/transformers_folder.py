@@ -24,8 +24,9 @@ from speciate.tasks.language_predictor import saved_language_settings
 from speciate.tasks.predictor import TrainedPredictor, load
 from speciate.tasks.representations import Embeddings
 
-Form = Literal["transformers", "published", "sealed"]
-"""`transformers`: written anew. `published`: it is such a folder already. `sealed`: our files, with a program."""
+Form = Literal["transformers", "published", "sealed", "onnx"]
+"""`transformers`: written anew. `published`: it is such a folder already. `sealed`: our files, with a program. `onnx`:
+one graph (onnx_folder.py)."""
 PREPARING = "preparing.json"
 _SEALED_HEAD = "head.safetensors"
 _POOLED_FAMILIES = ("classification", "multi-label", "regression")
