@@ -45,7 +45,7 @@ def export_dataset(
 def export_model(
     app: App,
     model: Annotated[str, Field(description="name, name@v3, USE_CASE@production or pkg:NAME.")],
-    path: Annotated[str | None, Field(description="New folder; for safetensors.")] = None,
+    path: Annotated[str | None, Field(description="New folder; for safetensors and onnx.")] = None,
     format: Literal["safetensors", "onnx", "openvino"] = "safetensors",  # noqa: A002 - the tool's argument
     quantize: Quantize = "none",
     tolerance: Annotated[
@@ -54,12 +54,13 @@ def export_model(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Write a model and its card to a new folder, in transformers' format if possible; starts a job. Never overwrites.
+    """Write a model and its card to a new folder that answers without speciate; starts a job. Never overwrites.
 
-    `register_model(source='path:...')` registers such a folder again. format onnx or openvino makes a new version here
-    instead (NAME-onnx-int8), which may answer faster, if it passes gates against its parent.
+    safetensors: in transformers' format if possible, and register_model(source='path:...') takes it back; onnx: one
+    graph. Without path, onnx or openvino makes a new version here instead (NAME-onnx-int8), which may answer faster, if
+    it passes gates against its parent.
     """
-    if (format == "safetensors") == (path is None):
+    if (path is None and format == "safetensors") or (path is not None and format == "openvino"):
         raise SpeciateError(
             Code.INVALID,
             f"format={format!r} {'writes a folder, and no path came' if path is None else 'makes a version: no path'}.",
@@ -69,7 +70,7 @@ def export_model(
         if quantize != "none" or tolerance is not None:
             raise SpeciateError(
                 Code.INVALID,
-                "safetensors keep the weights as they are: quantize and tolerance are for onnx and openvino.",
+                "A folder keeps the weights as they are: quantize and tolerance are for versions in onnx or openvino.",
                 "Call again without them, or with format='onnx' or 'openvino' and without path.",
             )
         spec = make_spec(ExportModelSpec, model=model, format=format, path=check_writable(app, path))
