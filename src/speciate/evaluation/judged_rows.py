@@ -76,7 +76,8 @@ class RowPreimage(NamedTuple):
 def preimages(table: pa.Table, target: str | None, *, optional: bool = False) -> Iterator[RowPreimage]:
     """Of each row that can be judged, as `pack` has it: the first 8 bytes of the sha256 of both texts."""
     references = table[target].to_pylist() if target else [None] * table.num_rows
-    columns = (table["id"].to_pylist(), _media(table), _windows(table), references, table["group_key"].to_pylist())
+    ids = table["id"].to_pylist() if "id" in table.column_names else [""] * table.num_rows
+    columns = (ids, _media(table), _windows(table), references, table["group_key"].to_pylist())
     for row, medium, window, reference, group in zip(*columns, strict=True):
         if target is None or optional or not _is_empty(reference):
             yield RowPreimage(str(row), medium, _encode([medium, window, _plain(reference), group]))

@@ -75,6 +75,17 @@ def _multiply(scalar: int, point: Point) -> Point:
     return found
 
 
+def _multiply_both(first: int, a: Point, second: int, b: Point) -> Point:
+    """first * a + second * b, by one chain of doublings (Straus)."""
+    both, found = _add(a, b), _NEUTRAL
+    for place in range(max(first.bit_length(), second.bit_length()) - 1, -1, -1):
+        found = _add(found, found)
+        bits = (first >> place & 1, second >> place & 1)
+        if bits != (0, 0):
+            found = _add(found, both if bits == (1, 1) else a if bits[0] else b)
+    return found
+
+
 def _same(a: Point, b: Point) -> bool:
     return (a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0
 
@@ -107,8 +118,9 @@ def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
         return False
     if _same(_multiply(8, key), _NEUTRAL) or _same(_multiply(8, commitment), _NEUTRAL):
         return False
+    opposite = (_P - key[0], key[1], 1, _P - key[3])
     challenge = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
-    return _same(_multiply(scalar, _BASE), _add(commitment, _multiply(challenge, key)))
+    return _same(_multiply_both(scalar, _BASE, challenge, opposite), commitment)
 
 
 # Layout
@@ -204,7 +216,7 @@ def read_bundle(path: Path, key: str | None) -> tuple[Document, dict[str, bytes]
             raise Refused(f"{DOCUMENT} names another key than the one that signed it.")
         listed = {str(name): (str(each["sha256"]), each["bytes"]) for name, each in document["members"].items()}
     except _UNREADABLE as error:
-        raise Refused(f"{DOCUMENT} cannot be read: {type(error).__name__}.") from error
+        raise Refused(f"{DOCUMENT} is not of a format that this program knows.") from error
     there = {name: data for name, data in members.items() if name not in (DOCUMENT, SIGNATURE)}
     if set(listed) != set(there):
         raise Refused(f"a member is missing or was added: {', '.join(sorted(set(listed) ^ set(there)))}.")
@@ -550,7 +562,7 @@ def check_model_folder(document: Document, folder: Path) -> str:
             place = folder / "README.publisher.md"
         if not re.fullmatch(r"[^/\\\0]{1,255}", name) or name in (".", "..") or not place.is_file():
             raise Refused(f"the folder has no file {name!r}, which the model has.")
-        if _file_digest(place) != wanted:
+        if _sha256_of(place) != wanted:
             raise Refused(f"{name!r} in the folder is not the file that was judged.")
     return f"all {len(files)} files in the folder are those of the model"
 
@@ -589,7 +601,7 @@ def check_data(document: Document, folder: Path, suites: Sequence[tuple[Document
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
-        there |= set(_line_contents(path, inputs)) if path.suffix == ".jsonl" else {_file_digest(path)}
+        there |= set(_line_contents(path, inputs)) if path.suffix == ".jsonl" else {_sha256_of(path)}
     wanted = {row[-2] for suite, rows in suites if suite["role"] == "core" for row in rows}
     half = any(len(each) == _HALF for each in wanted)
     examples = {hashlib.sha256(each.encode()).hexdigest()[: _HALF if half else None] for each in there}
@@ -599,7 +611,7 @@ def check_data(document: Document, folder: Path, suites: Sequence[tuple[Document
     return f"{len(found)} of the {len(wanted)} examples that were judged are in {folder.name}"
 
 
-def _file_digest(path: Path) -> str:
+def _sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
