@@ -14,8 +14,22 @@ from speciate.exports.convert import ConvertSpec
 from speciate.exports.export_gates import Quantize
 from speciate.exports.export_model import KIND as EXPORT_MODEL
 from speciate.exports.export_model import ExportModelSpec
+from speciate.governance.approvals import postponed
+from speciate.promotion import evidence_bundle
+from speciate.promotion.evidence_bundle import EvidenceRequest
 from speciate.server.roots import check_writable
-from speciate.server.tool_api import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, make_spec, start_job, tool
+from speciate.server.tool_api import (  # fmt: skip
+    App,
+    DryRun,
+    DryRunFlag,
+    IdempotencyKey,
+    JobStarted,
+    Result,
+    make_spec,
+    once,
+    start_job,
+    tool,
+)
 
 
 @tool()
@@ -77,3 +91,44 @@ def export_model(
         return start_job(app, EXPORT_MODEL, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     conversion = make_spec(ConvertSpec, model=model, format=format, quantize=quantize, tolerance=tolerance)
     return start_job(app, CONVERT, conversion, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+class Evidence(Result):
+    bundle: str
+    key: str = Field(description="Fingerprint of the key that signed: tell it to the reader by another way.")
+    decision: str
+    candidate: str
+    verdict: str
+    in_production: bool
+    bytes: int
+    rows: int = Field(description="Judged rows that the bundle has digests of.")
+    check: str
+    notes: tuple[str, ...] = ()
+
+
+@tool()
+def export_evidence(
+    app: App,
+    use_case: str,
+    path: Annotated[str, Field(description="New folder.")],
+    evaluation: Annotated[str | None, Field(description="Default: what production rests on.")] = None,
+    rows: Annotated[bool, Field(description="Also ids, references and groups of judged rows, in a file.")] = False,
+    idempotency_key: IdempotencyKey = None,
+) -> Evidence:
+    """Write one signed bundle of what a decision rests on, and a script that strangers check it with, offline.
+
+    Gates, intervals, requirements, digests of rows and model files, data manifests, approvals, audit. Never overwrites.
+    """
+    request = make_spec(
+        EvidenceRequest, use_case=use_case, path=check_writable(app, path), evaluation=evaluation, rows=rows
+    )
+    write = postponed(lambda: evidence_bundle.write_evidence(app.workspace, request))
+    return once(
+        app, "export_evidence", request.model_dump(mode="json"), idempotency_key,
+        lambda tx: _shown(write()), answer=Evidence,
+    )  # fmt: skip
+
+
+def _shown(report: evidence_bundle.EvidenceReport) -> Evidence:
+    check = f"python3 -I {evidence_bundle.SCRIPT} {report.bundle.name} --key {report.key}"
+    return Evidence(**{**report._asdict(), "bundle": str(report.bundle), "check": check})
