@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +40,23 @@ _LONGEST = 4 << 20
 """Bytes: it names every column of text."""
 _READ = "speciate.datasets.sources.own_export:read_marker"
 _ESCAPED = r"^'('*[=+\-@\t\r])"
+
+
+class MarkerRequest(TypedDict):
+    path: str
+
+
+class MarkerAnswer(TypedDict):
+    marker: object
+    """As the file has it: an object, null if it holds none."""
+
+
+class MarkedRoles(TypedDict, total=False):
+    """Those that a marker names and whose columns exist."""
+
+    label: str
+    group_by: str
+    inputs: tuple[str, ...]
 
 
 class Marker(BaseModel):
