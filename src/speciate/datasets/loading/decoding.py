@@ -212,8 +212,8 @@ class DecodedPart(FileAnswer):
 
 
 def decode_part(payload: PartRequest) -> DecodedPart:
-    """The service. The answer's items are descriptions, one for each of the first requested items: it ends early if it grows long, and
-    before an item that does not decode.
+    """The service. The answer has a description for each of the first requested items: it ends early if it grows long,
+    and before an item that does not decode.
     """
     path = Path.cwd() / "decoded"
     made: list[Description] = []
@@ -373,7 +373,8 @@ class TimestampsAnswer(FileAnswer):
 
 
 def read_timestamps(payload: TimestampsRequest) -> TimestampsAnswer:
-    """The service. The file has the timestamps of the first contents, one after another; it ends before a file that cannot be read."""
+    """The service. The file has the timestamps of the first contents, one after another; it ends before a file that
+    cannot be read."""
     kind, reader = find(payload["modality"]), cached_reader(tuple(payload["packs"]))
     path, counts, failure = Path.cwd() / "timestamps", list[int](), None
     with path.open("wb") as file:

@@ -68,7 +68,7 @@ class Parameters(BaseModel):
 
 class Outcome(NamedTuple):
     rows: pa.Table
-    audit: Mapping[str, Any] = MappingProxyType({})
+    audit: Mapping[str, object] = MappingProxyType({})
     """Facts about the result for people: JSON, short."""
     flagged_column: str | None = None
     """The boolean column, if it flags rows instead of leaving them out."""
