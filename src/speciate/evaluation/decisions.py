@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from speciate.errors import unknown
 from speciate.evaluation.reports.report import Decision, Report, Row
@@ -132,7 +133,7 @@ def without_answers(decision: Decision, row: Row) -> Decision:
     return decision.model_copy(update={"verdict": "hold", "reasons": (reason, *decision.reasons)})
 
 
-def verdict_of(decision: Decision) -> dict[str, Any]:
+def verdict_of(decision: Decision) -> Mapping[str, object]:
     """As a job's result has one of several."""
     shown = {"id", "candidate", "verdict", "needed_examples"}
     return decision.model_dump(mode="json", include=shown, exclude_none=True)
