@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speciate.errors import unknown
 from speciate.evaluation.reports.report import Decision, Report, Row
@@ -148,7 +148,7 @@ def without_copy(decision: Decision, identities: Mapping[str, str]) -> Decision:
     )  # fmt: skip
 
 
-def verdict_of(decision: Decision) -> dict[str, Any]:
+def verdict_of(decision: Decision) -> Mapping[str, object]:
     """As a job's result has one of several."""
     shown = {"id", "candidate", "verdict", "needed_examples", "same_model"}
     return decision.model_dump(mode="json", include=shown, exclude_none=True)

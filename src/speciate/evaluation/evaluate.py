@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -560,7 +560,34 @@ def _served_names(payload: EvaluationPayload, report: Report) -> tuple[tuple[End
     )
 
 
-def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
+class BriefReport(TypedDict):
+    """A `Report` without what describe_evaluation gives."""
+
+    dataset: str
+    metric: str
+    n: int
+    baseline: str
+    candidate: str
+    leaderboard: list[Mapping[str, object]]
+    comparisons: list[Mapping[str, object]]
+    notes: list[str]
+
+
+class EvaluationResult(TypedDict):
+    evaluation: str
+    report: BriefReport
+    spent_usd: NotRequired[dict[str, float | None]]
+    """By host."""
+    decision: NotRequired[Mapping[str, object]]
+    """About the candidate."""
+    decisions: NotRequired[list[Mapping[str, object]]]
+    """About each challenger."""
+    further_suites: NotRequired[list[str]]
+    no_decision: NotRequired[str | None]
+    """Why there is none, where there is a use case."""
+
+
+def commit(tx: Transaction, job: Job, collected: _Collected) -> EvaluationResult:
     """Store the evaluation and its decisions."""
     evaluation, report = collected.evaluation, collected.report
     if collected.suite is not None:
@@ -581,7 +608,7 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         decisions.store(
             tx, decision, use_case=report.use_case or "", version=report.use_case_version or 0, evaluation=evaluation
         )
-    result: dict[str, Any] = {"evaluation": evaluation, "report": brief(report)}
+    result: EvaluationResult = {"evaluation": evaluation, "report": brief(report)}
     if collected.paid:
         result["spent_usd"] = {host: number(usd) for host, usd in sorted(collected.paid.items())}
     if report.decision:
@@ -601,7 +628,7 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
     return result
 
 
-def brief(report: Report) -> dict[str, Any]:
+def brief(report: Report) -> BriefReport:
     """The report without what describe_evaluation gives: a job's result is read whole by an agent."""
     shown = {"model", "value", "interval", "n", "errors", "usd_per_1k", "p95_ms"}
     compared = [

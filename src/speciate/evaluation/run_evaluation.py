@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -58,8 +58,12 @@ class _Suite(NamedTuple):
     """Examples of the split without a reference, which are left out."""
 
 
-def run(run: Run) -> dict[str, Any]:
-    """Evaluate, and return `{"report": ...}`."""
+class EvaluationOutput(TypedDict):
+    report: Mapping[str, object]
+    """A `Report`."""
+
+
+def run(run: Run) -> EvaluationOutput:
     payload = EvaluationPayload.model_validate(run.payload)
     suite = _load(run, payload)
     examples, references = suite.examples, suite.references
@@ -451,12 +455,31 @@ _UNSCORED_SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+class _PredictionRow(TypedDict):
+    model: str
+    example: str
+    repeat: int
+    output: str | None
+    number: float | None
+    confidence: float | None
+    probabilities: str | None
+    error: str | None
+    score: float | None
+
+
+class _ScoreRow(TypedDict):
+    model: str
+    example: str
+    metric: str
+    value: float
+
+
 def _prediction_rows(
     payload: EvaluationPayload,
     examples: Sequence[Example],
     all_answers: Sequence[ModelAnswers],
     entries: Sequence[ModelEntry],
-) -> list[dict[str, Any]]:
+) -> list[_PredictionRow]:
     main = find_metric(payload.metrics[0])
     return [
         {
@@ -485,7 +508,7 @@ def _output_text(output: Any) -> str | None:
 
 def _score_rows(
     payload: EvaluationPayload, examples: Sequence[Example], entries: Sequence[ModelEntry]
-) -> list[dict[str, Any]]:
+) -> list[_ScoreRow]:
     means = [metric for name in payload.metrics if (metric := find_metric(name)).shape == "mean"]
     return [
         {"model": entry.evaluated_model.name, "example": example.id, "metric": metric.name, "value": float(value)}

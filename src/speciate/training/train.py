@@ -178,7 +178,7 @@ def collect(folder: RunFolder) -> TrainOutput:
 def commit(tx: Transaction, job: Job, trained: TrainOutput) -> TrainResult:
     card = trained.card.model_copy(update={"job": job.id})
     if trained.beside is not None:
-        made = next_version.commit(tx, job, trained.beside)["dataset"]
+        made = next_version.register_version(tx, job, trained.beside).ref
         card, trained.report["replay"]["dataset"] = card.model_copy(update={"beside": (made,)}), made
     card = registry.register(tx, Folders(trained.workspace), card, trained.folder)
     return {"model": card.ref, "report": trained.report}
