@@ -80,20 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"speciate {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, what: str, *, add_help: bool = True) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=what, description=what, parents=[shared], add_help=add_help)
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=what, parents=[shared])
 
     init = command("init", "make a new workspace")
     init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
     _add_serve(command)
-    call = command("call", "call one tool; its result goes to standard output as JSON", add_help=False)
-    call.add_argument("-h", "--help", action="store_true", help="show this, or the arguments of TOOL")
-    call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
-    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
-    call.add_argument(
-        "--image", metavar="FILE.png", help="write the image beside the result, if there is one"
-    )
-    call.set_defaults(usage=call.format_help)
+    _add_call(commands, shared)
     command("status", "what the daemon of the workspace does")
     command("stop", "end the daemon; runs continue and are adopted by the next one")
     command("doctor", "check this machine, the installation and the workspace's disk")
@@ -168,6 +161,16 @@ def _add_evidence(
     actions.add_parser("key", help="fingerprint of the key that signs, for whoever checks", parents=[shared])
     verify = actions.add_parser("verify", help="check one, as the script does: needs no workspace")
     add_arguments(verify)
+
+
+def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    what = "call one tool; its result goes to standard output as JSON"
+    call = commands.add_parser("call", help=what, description=what, parents=[shared], add_help=False)
+    call.add_argument("-h", "--help", action="store_true", help="show this, or the arguments of TOOL")
+    call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
+    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
+    call.add_argument("--image", metavar="FILE.png", help="write the image beside the result, if there is one")
+    call.set_defaults(usage=call.format_help)
 
 
 def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
