@@ -230,7 +230,7 @@ def _in_production(workspace: Workspace, use_case: UseCase, serving: str | None,
 
 def _judged(workspace: Workspace, stored: StoredDecision, *, keep_clear: bool) -> list[JudgedMember]:
     """The suites of the decision and of those beside it, the decision's first."""
-    found = []
+    found: list[JudgedMember] = []
     for each in (stored, *_further(workspace, stored)):
         found.append(_judged_suite(workspace, each, keep_clear=keep_clear and not found))
     return found

@@ -55,7 +55,7 @@ _P = 2**255 - 19
 _L = 2**252 + 27742317777372353535851937790883648493
 _D = -121665 * pow(121666, _P - 2, _P) % _P
 _ROOT = pow(2, (_P - 1) // 4, _P)
-Point = tuple  # (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z
+Point = tuple[int, int, int, int]  # (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z
 _NEUTRAL = (0, 1, 1, 0)
 
 
@@ -87,7 +87,7 @@ def _multiply_both(first: int, a: Point, second: int, b: Point) -> Point:
 
 
 def _same(a: Point, b: Point) -> bool:
-    return (a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0
+    return bool((a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0)
 
 
 def _point(encoded: bytes) -> Point | None:
@@ -494,8 +494,7 @@ def _better_if_dearer(gate: Document, document: Document) -> set[str]:
 
 def _at_most(gate: Document, document: Document) -> set[str]:
     row, most, name = _row(document, document["decision"]["candidate"]), gate["value"], gate["metric"]
-    column = {"p95_latency_ms": "p95_ms"}.get(name, name)
-    value = row[column]
+    value = row["p95_ms" if name == "p95_latency_ms" else name]
     if value is None or most is None:
         return {"inconclusive"}
     if name == "p95_latency_ms":
@@ -596,7 +595,7 @@ def check_rows(path: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -
 
 def check_data(document: Document, folder: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -> str:
     """How many of the judged examples are in an export: as files, or as lines of JSON."""
-    inputs = next((each["inputs"] for each in document["data"] if not each["deleted"]), [])
+    inputs: Sequence[str] = next((each["inputs"] for each in document["data"] if not each["deleted"]), [])
     there = set()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
