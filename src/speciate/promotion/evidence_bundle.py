@@ -408,7 +408,7 @@ def _judgement(workspace: Workspace, stored: StoredDecision) -> dict[str, Any]:
             "comparisons": [
                 each.model_dump(mode="json")
                 for each in report.comparisons
-                if {each.baseline, each.candidate} == {decision.baseline, decision.candidate}
+                if decision.candidate in (each.baseline, each.candidate)
             ],
         },
         "metrics": _metrics(report),

@@ -369,7 +369,7 @@ def check_decision(document: Document) -> dict[int, str]:
     gates, told = decision["gates"], {}
     judged_by = [each["gate"] for each in gates]
     for gate in document["use_case"]["gates"]:
-        if gate not in judged_by and gate["rule"] != "fresh_rows":
+        if gate not in judged_by and gate["rule"] not in ("fresh_rows", "free_method"):  # where they apply
             raise Refused(f"the gate {gate['rule']} was required, with the value {gate['value']}, and was not judged.")
     for number, result in enumerate(gates):
         possible = possible_outcomes(result["gate"], document)
@@ -438,8 +438,10 @@ def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple
     return (low, high) if _is_higher_better(metric, document) else (-high, -low)
 
 
-def _gain(metric: str, document: Document) -> tuple[float, float] | None:
+def _gain(metric: str, document: Document, over: str | None = None) -> tuple[float, float] | None:
+    """Of the candidate over the baseline, or another model."""
     decision = document["decision"]
+    decision = {**decision, "baseline": over or decision["baseline"]}
     for each in document["report"]["comparisons"]:
         pair = (each["baseline"], each["candidate"])
         if each["metric"] != metric or each["interval"] is None:
@@ -525,9 +527,16 @@ def _unseen(gate: Document, document: Document) -> set[str]:
     return {"fail"} if row["seen"] or row["nearly_seen"] else {"pass"}
 
 
+def _free_method(gate: Document, document: Document) -> set[str]:
+    """Fails where the nearest neighbour is surely better, on enough independent units and by wider intervals."""
+    known = [row["model"] for row in document["report"]["leaderboard"] if row["model"].startswith("nearest:")]
+    gain = _gain(document["report"]["metric"], document, known[0]) if known else None
+    return {"pass", "fail"} if gain is not None and gain[1] < 0 else {"pass"}
+
+
 _OUTCOMES = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
-    "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen,
+    "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen, "free_method": _free_method,
 }  # fmt: skip
 """`no_slice_worse` and `fresh_rows` rest on intervals that no report keeps."""
 
