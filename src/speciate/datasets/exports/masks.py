@@ -12,6 +12,7 @@ folder, `PATIENT/STUDY/SERIES.seg.dcm` or `SERIES.rtstruct.dcm`. `nifti`: `image
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.datasets.exports.cells import CsvFile, as_json, notes_of_nulls
-from speciate.datasets.exports.file_names import UniqueNames, safe_name, split_suffix
+from speciate.datasets.exports.file_names import UniqueNames, safe_name
 from speciate.datasets.exports.folders import folder_names, write_dicom
 from speciate.datasets.exports.format import ExportContent, ReportProgress, WriteReport, has_files
 from speciate.datasets.operations.operation import provenance_columns
@@ -34,6 +35,7 @@ from speciate.workspace.packs import index_path
 
 _WRITE = "speciate.datasets.exports.mask_files:write"
 _SHOWN = 3
+_SUFFIXES = re.compile(r"(?i)(\.nii|\.hdr|\.img)?(\.gz)?$|\.(dcm|dicom|zip)$")
 _FILE, _WHY = "mask_file", "mask_left_out"
 
 
@@ -47,13 +49,13 @@ class WrittenMask(NamedTuple):
 class Masks:
     """`kind`: as mask_files.py calls the format."""
 
-    again: str | None = None
-    files = False
+    files = True
     once = True
     column = MASK
 
     def __init__(self, name: str, modalities: Sequence[str], suffix: str) -> None:
         self.name = name
+        self.again = None if name == "nifti" else "."
         self._modalities, self._suffix = tuple(modalities), suffix
 
     def misfit(self, manifest: Manifest) -> str | None:
@@ -178,8 +180,8 @@ def _cells(export: ExportContent, row: int) -> list[Any]:
 
 
 def _stem(name: str) -> str:
-    stem = split_suffix(name)[0]
-    return safe_name(stem[: -len(".nii")] if stem.lower().endswith(".nii") else stem)
+    """Without the suffixes of scans alone: a series may be called by its UID, which ends in `.1`."""
+    return safe_name(_SUFFIXES.sub("", name))
 
 
 def _number(place: int, mask: WrittenMask) -> str:
