@@ -28,7 +28,6 @@ FORMATS = {
     "nifti": "speciate.datasets.exports.masks:NIFTI",
     "webvtt": "speciate.datasets.exports.webvtt:WEBVTT",
 }
-_TAKES_NONE = object()
 
 
 def find(name: str) -> Format:
@@ -56,15 +55,15 @@ def fitting(name: str, manifest: Manifest) -> Format:
 def column_of(name: str, manifest: Manifest, wanted: str | None) -> str | None:
     """The column that a format turns into files: the one that was named, else its own. INVALID where there is none, or
     where the format takes none."""
-    own = getattr(find(name), "column", _TAKES_NONE)
-    if own is _TAKES_NONE:
+    chosen = find(name)
+    if not hasattr(chosen, "column"):
         if wanted is None:
             return None
         takes = ", ".join(other for other in FORMATS if hasattr(find(other), "column"))
         raise SpeciateError(
             Code.INVALID, f"The format {name!r} takes no column: it holds all of them.", f"Formats that do: {takes}."
         )
-    column: str | None = wanted or own
+    column: str | None = wanted or chosen.column
     if column is None or column in manifest.columns:
         return column
     raise SpeciateError(

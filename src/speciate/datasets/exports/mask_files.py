@@ -236,18 +236,19 @@ def structure_set(scan: _Scan, maps: Sequence[LabelMap], name: str, predicted_by
     """PS3.3 A.19: a region of interest a label, closed planar outlines in the slices of the scan. Holes are outlines
     within others, as readers combine them by exclusive or."""
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+    from pydicom.uid import UID, ExplicitVRLittleEndian, RTStructureSetStorage
 
     if any(int(each.get("NumberOfFrames") or 1) > 1 for each in scan.headers):
         raise ValueError("an RTSTRUCT refers to images of one frame each, and its scan is one file of several")
     first, now = _completed(scan.headers[0]), datetime.datetime.now(datetime.UTC)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = RTStructureSetStorage
-    meta.MediaStorageSOPInstanceUID = _uid(scan, name, "structures", _digest(maps))
+    identity = UID(_uid(scan, name, "structures", _digest(maps)))
+    meta.MediaStorageSOPInstanceUID = identity
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     made.SpecificCharacterSet = "ISO_IR 192"
-    made.SOPClassUID, made.SOPInstanceUID = RTStructureSetStorage, meta.MediaStorageSOPInstanceUID
+    made.SOPClassUID, made.SOPInstanceUID = RTStructureSetStorage, identity
     for keyword in (*_TYPE_2, "StudyInstanceUID", "FrameOfReferenceUID"):
         setattr(made, keyword, first.get(keyword, ""))
     made.PositionReferenceIndicator = first.get("PositionReferenceIndicator", "")

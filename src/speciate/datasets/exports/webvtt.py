@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from speciate.datasets.exports.cells import CsvFile, notes_of_nulls
 from speciate.datasets.exports.file_names import split_suffix
@@ -101,7 +101,7 @@ def _timed(cell: Any) -> Iterator[Cue]:
     pieces = found.get("chunks") or found.get("segments") if isinstance(found, dict) else found
     if not isinstance(pieces, list):
         return
-    made = [_cue(each, pieces[place + 1 :]) for place, each in enumerate(pieces)]
+    made = [_cue(each, later) for each, later in zip(pieces, [*pieces[1:], None], strict=True)]
     if all(each is not None for each in made):
         yield from (each for each in made if each is not None)
 
@@ -115,24 +115,31 @@ def _parsed(cell: Any) -> Any:
         return cell
 
 
-def _cue(piece: Any, later: Sequence[Any]) -> Cue | None:
-    """The last piece of a pipeline may have no end: then it lasts until the next, or a second."""
+def _cue(piece: Any, later: Any) -> Cue | None:
+    """The last piece of a pipeline may have no end: then it lasts until the `later` one begins, or a second."""
     if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
         return None
-    begin, end = piece["timestamp"] if _is_pair(piece.get("timestamp")) else (piece.get("start"), piece.get("end"))
-    if end is None and _is_time(begin):
-        following = _cue(later[0], later[1:]) if later else None
-        end = following.begin if following else begin + 1.0
-    if not (_is_time(begin) and _is_time(end)):
+    begin, end = _times(piece)
+    if not _is_time(begin):
         return None
-    return Cue(float(begin), float(end), piece["text"])
+    if end is None:
+        following = _times(later)[0]
+        end = following if _is_time(following) else begin + 1.0
+    return Cue(float(begin), float(end), piece["text"]) if _is_time(end) else None
 
 
-def _is_pair(value: Any) -> bool:
+def _times(piece: Any) -> tuple[Any, Any]:
+    if not isinstance(piece, dict):
+        return None, None
+    pair = piece.get("timestamp")
+    return (pair[0], pair[1]) if _is_pair(pair) else (piece.get("start"), piece.get("end"))
+
+
+def _is_pair(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple) and len(value) == 2
 
 
-def _is_time(value: Any) -> bool:
+def _is_time(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= _LONGEST_SECONDS
 
 
