@@ -175,6 +175,7 @@ def test_a_run_that_was_stopped_goes_on_behind_its_last_chunk(
     assert finish(workspace, KIND, second, job)["report"]["answered"] == 600
     assert chunks == [0, 256, 512], "a chunk was asked twice"
     assert [each["output"] for each in lines(path)] == expected
+    assert not list(first.path.parent.glob("*/checkpoints/*.parquet")), "a copy of the file is left"
 
 
 def test_a_file_that_stands_already_is_never_replaced_but_our_own_is_known(
@@ -270,3 +271,24 @@ def test_examples_by_and_by_are_the_same(workspace: Workspace) -> None:
     manifest = versions.resolve(workspace.database, "asked@v1")
     pieces = list(iterate_examples(workspace.folders, manifest, ["test"], 7))
     assert [each for piece in pieces for each in piece] == load_examples(workspace.folders, manifest, ["test"])
+
+
+def test_an_example_of_a_dataset_is_an_input(workspace: Workspace, expected: list[str], tmp_path: Path) -> None:
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    try:
+        given = [Input(example=f"asked-{n:06d}", dataset="asked@v1") for n in range(3)]
+        found = predict(workspace, pool, MODEL, [*given, Input(example="no-such", dataset="asked")]).predictions
+        assert [each.output for each in found[:3]] == expected[:3]
+        assert "no example 'no-such'" in str(found[3].error)
+        assert "query_dataset" in str(found[3].error)
+        with pytest.raises(SpeciateError, match=r"'films.csv' is a table") as refusal:
+            predict(workspace, pool, f"{USE_CASE}@production", [Input(path="films.csv")])
+        assert refusal.value.next[0].tool == "predict"
+        assert dict(refusal.value.next[0].arguments) == {
+            "use_case": USE_CASE, "source": "films.csv", "path": "films-answers.jsonl",
+        }  # fmt: skip
+    finally:
+        pool.close()
+    for wrong in ({"example": "a"}, {"dataset": "asked"}, {"example": "a", "dataset": "b", "text": "c"}):
+        with pytest.raises(ValueError, match=r"example|exactly one"):
+            Input.model_validate(wrong)

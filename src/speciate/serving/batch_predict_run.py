@@ -99,7 +99,7 @@ def _report(model: str, rows: Sequence[_Row]) -> dict[str, Any]:
     failed = Counter(row.answer.error for row in rows if row.answer.error is not None)
     return {
         "model": model, "rows": len(rows), "answered": len(rows) - failed.total(), "failed": failed.total(),
-        **({"reasons": {str(why): count for why, count in failed.most_common(_SHOWN)}} if failed else {}),
+        **({"untrusted": {"reasons": dict(failed.most_common(_SHOWN))}} if failed else {}),
     }  # fmt: skip
 
 
@@ -407,6 +407,8 @@ def _publish(run: Run, wanted: NewFile, model: str, rows: Sequence[_Row], report
         _move(file, path)
     sync_folder(path.parent)
     fault("predict_published")
+    for attempt in (run.folder, *run.resume_from):  # a copy of what the caller may delete
+        (attempt.checkpoints / _TABLE).unlink(missing_ok=True)
     return result
 
 
