@@ -207,7 +207,7 @@ def evaluate_models(
         Field(
             min_length=1,
             max_length=20,
-            description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'ensemble:A+B', "
+            description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'nearest:', 'ensemble:A+B', "
             "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a verdict, the last is put forward.",
         ),
     ],

@@ -14,8 +14,22 @@ from speciate.exports.convert import ConvertSpec
 from speciate.exports.export_gates import Quantize
 from speciate.exports.export_model import KIND as EXPORT_MODEL
 from speciate.exports.export_model import ExportModelSpec
+from speciate.governance.approvals import postponed
+from speciate.promotion import evidence_bundle
+from speciate.promotion.evidence_bundle import EvidenceRequest
 from speciate.server.roots import check_writable
-from speciate.server.tool_api import App, DryRun, DryRunFlag, IdempotencyKey, JobStarted, make_spec, start_job, tool
+from speciate.server.tool_api import (  # fmt: skip
+    App,
+    DryRun,
+    DryRunFlag,
+    IdempotencyKey,
+    JobStarted,
+    Result,
+    make_spec,
+    once,
+    start_job,
+    tool,
+)
 
 
 @tool()
@@ -45,7 +59,7 @@ def export_dataset(
 def export_model(
     app: App,
     model: Annotated[str, Field(description="name, name@v3, USE_CASE@production or pkg:NAME.")],
-    path: Annotated[str | None, Field(description="New folder; for safetensors.")] = None,
+    path: Annotated[str | None, Field(description="New folder; for safetensors and onnx.")] = None,
     format: Literal["safetensors", "onnx", "openvino"] = "safetensors",  # noqa: A002 - the tool's argument
     quantize: Quantize = "none",
     tolerance: Annotated[
@@ -54,12 +68,13 @@ def export_model(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Write a model and its card to a new folder, in transformers' format if possible; starts a job. Never overwrites.
+    """Write a model and its card to a new folder that answers without speciate; starts a job. Never overwrites.
 
-    `register_model(source='path:...')` registers such a folder again. format onnx or openvino makes a new version here
-    instead (NAME-onnx-int8), which may answer faster, if it passes gates against its parent.
+    safetensors: in transformers' format if possible, and register_model(source='path:...') takes it back; onnx: one
+    graph. Without path, onnx or openvino makes a new version here instead (NAME-onnx-int8), which may answer faster, if
+    it passes gates against its parent.
     """
-    if (format == "safetensors") == (path is None):
+    if (path is None and format == "safetensors") or (path is not None and format == "openvino"):
         raise SpeciateError(
             Code.INVALID,
             f"format={format!r} {'writes a folder, and no path came' if path is None else 'makes a version: no path'}.",
@@ -69,10 +84,51 @@ def export_model(
         if quantize != "none" or tolerance is not None:
             raise SpeciateError(
                 Code.INVALID,
-                "safetensors keep the weights as they are: quantize and tolerance are for onnx and openvino.",
+                "A folder keeps the weights as they are: quantize and tolerance are for versions in onnx or openvino.",
                 "Call again without them, or with format='onnx' or 'openvino' and without path.",
             )
         spec = make_spec(ExportModelSpec, model=model, format=format, path=check_writable(app, path))
         return start_job(app, EXPORT_MODEL, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     conversion = make_spec(ConvertSpec, model=model, format=format, quantize=quantize, tolerance=tolerance)
     return start_job(app, CONVERT, conversion, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+class Evidence(Result):
+    bundle: str
+    key: str = Field(description="Fingerprint of the key that signed: tell it to the reader by another way.")
+    decision: str
+    candidate: str
+    verdict: str
+    in_production: bool
+    bytes: int
+    rows: int = Field(description="Judged rows that the bundle has digests of.")
+    check: str
+    notes: tuple[str, ...] = ()
+
+
+@tool()
+def export_evidence(
+    app: App,
+    use_case: str,
+    path: Annotated[str, Field(description="New folder.")],
+    evaluation: Annotated[str | None, Field(description="Default: what production rests on.")] = None,
+    rows: Annotated[bool, Field(description="Also ids, references and groups of judged rows, in a file.")] = False,
+    idempotency_key: IdempotencyKey = None,
+) -> Evidence:
+    """Write one signed bundle of what a decision rests on, and a script that strangers check it with, offline.
+
+    Gates, intervals, requirements, digests of rows and model files, data manifests, approvals, audit. Never overwrites.
+    """
+    request = make_spec(
+        EvidenceRequest, use_case=use_case, path=check_writable(app, path), evaluation=evaluation, rows=rows
+    )
+    write = postponed(lambda: evidence_bundle.write_evidence(app.workspace, request))
+    return once(
+        app, "export_evidence", request.model_dump(mode="json"), idempotency_key,
+        lambda tx: _shown(write()), answer=Evidence,
+    )  # fmt: skip
+
+
+def _shown(report: evidence_bundle.EvidenceReport) -> Evidence:
+    check = f"python3 -I {evidence_bundle.SCRIPT} {report.bundle.name} --key {report.key}"
+    return Evidence(**{**report._asdict(), "bundle": str(report.bundle), "check": check})

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 _LONGEST_NAME = 64
 
@@ -39,10 +39,11 @@ class Code(StrEnum):
 
 
 class CallDocument(TypedDict):
-    """A `Call` as JSON."""
+    """A `Call` as JSON; with `again` a `CallAgain`, whose arguments are the changes alone."""
 
     tool: str
     arguments: Mapping[str, Any]
+    again: NotRequired[bool]
 
 
 class Call(NamedTuple):
@@ -63,6 +64,57 @@ class Call(NamedTuple):
         return {"tool": self.tool, "arguments": json.loads(json.dumps(dict(self.arguments), default=str))}
 
 
+class CallAgain(NamedTuple):
+    """The call that was refused, with some arguments changed: who raises the error need not know the others.
+
+    `tool` is empty where the change suits any. None leaves an argument out; a mapping changes keys of the mapping that
+    was given, and None among its values takes a key away.
+    """
+
+    tool: str
+    changes: Mapping[str, Any]
+    purpose: str = ""
+
+    def __str__(self) -> str:
+        """As a sentence: `Call train_model again with resources={'gpu': 1} and without teacher.`"""
+        given, dropped = list[str](), list[str]()
+        for name, change in self.changes.items():
+            kept = _without_none(change) if isinstance(change, Mapping) else change
+            given += [f"{name}={kept!r}"] if kept not in (None, {}) else []
+            dropped += [name] if change is None else []
+            dropped += [f"{name}.{key}" for key, value in change.items() if value is None] if kept is not change else []
+        said = [f"with {', '.join(given)}"] * bool(given) + [f"without {', '.join(dropped)}"] * bool(dropped)
+        gap = " " if self.purpose[:1].isalnum() else ""
+        return f"Call {self.tool + ' ' if self.tool else ''}again {' and '.join(said)}{gap}{self.purpose}."
+
+    def document(self) -> CallDocument:
+        """As JSON, still without the arguments that stay."""
+        return {**Call(self.tool, self.changes).document(), "again": True}
+
+
+def complete(document: Mapping[str, Any], tool: str, arguments: Mapping[str, Any] | None) -> CallDocument | None:
+    """The whole call that a document of `next_documents` stands for, where `tool(**arguments)` was refused; None where
+    another call was, or where it is not known."""
+    if not document.get("again"):
+        return {"tool": document["tool"], "arguments": document["arguments"]}
+    if document["tool"] not in {"", tool} or arguments is None:
+        return None
+    merged = dict(arguments)
+    for name, change in document["arguments"].items():
+        before = merged.get(name)
+        if isinstance(change, Mapping):
+            kept = before if isinstance(before, Mapping) else {}
+            merged[name] = _without_none({**kept, **change}) or None
+        else:
+            merged[name] = change
+    merged.pop("idempotency_key", None)  # it stands for the call that was refused
+    return {"tool": tool, "arguments": _without_none(merged)}
+
+
+def _without_none(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 class SpeciateError(Exception):
     """`message` says what failed and why and quotes the value. `advice` says in words what to do about it, `next` which
     calls, as data. `foreign` is what a library said of it, or what else may quote data: shown below `untrusted`, and in
@@ -74,7 +126,7 @@ class SpeciateError(Exception):
         message: str,
         advice: str = "",
         foreign: str = "",
-        next: Sequence[Call] = (),  # noqa: A002 - what comes next
+        next: Sequence[Call | CallAgain] = (),  # noqa: A002 - what comes next
     ) -> None:
         super().__init__(code, message, advice, foreign, tuple(next))  # all in args, so that it pickles
         self.code, self.message, self.advice, self.foreign, self.next = code, message, advice, foreign, tuple(next)
@@ -85,7 +137,7 @@ class SpeciateError(Exception):
         return " ".join([self.advice, *map(str, self.next)]).strip()
 
     def next_documents(self) -> tuple[CallDocument, ...]:
-        """The calls as JSON has them."""
+        """The calls as JSON; `complete` makes whole calls of them."""
         return tuple(each.document() for each in self.next)
 
     def __str__(self) -> str:
@@ -119,7 +171,7 @@ def unknown(
     value: str,
     known: Iterable[str],
     advice: str = "",
-    next: Sequence[Call] = (),  # noqa: A002 - what comes next
+    next: Sequence[Call | CallAgain] = (),  # noqa: A002 - what comes next
 ) -> SpeciateError:
     """A name that does not exist: `unknown("dataset", "lesion", names, next=[Call("describe_dataset")])`."""
     return SpeciateError(Code.NOT_FOUND, f"There is no {noun} {value!r}; {closest(value, known)}", advice, "", next)

@@ -20,8 +20,9 @@ from speciate.vocabulary import Family, Metric, find_metric, find_task, metrics_
 from speciate.workspace.database import Database, Row, Transaction
 
 ACTIVE, NEEDS_APPROVAL = "active", "needs_approval"
-COLUMN, CONSTANT = "column:", "constant:"
-"""Answers that are not a model's: those stored in a column, and the best constant by the metric."""
+COLUMN, CONSTANT, NEAREST = "column:", "constant:", "nearest:"
+"""Answers that are not a model's: those stored in a column, the best constant by the metric, and those of the nearest
+training rows."""
 
 NOT_WORSE_MARGIN = 0.02
 """How much worse counts as not worse, for metrics between 0 and 1 ..."""
@@ -73,11 +74,12 @@ class Gate(_Frozen):
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
     is judged by was in its training data; always in force. no_slice_worse: as not_worse, for each value of `column`.
     fresh_rows: on rows that judged other models before, all of it also holds at a stricter level; always in force.
+    free_method: where nothing is in use, the nearest neighbour is not surely better; always in force.
     """
 
     rule: Literal[
         "reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline", "unseen",
-        "no_slice_worse", "fresh_rows",
+        "no_slice_worse", "fresh_rows", "free_method",
     ]  # fmt: skip
     metric: str | None = None
     value: float | None = None
@@ -299,7 +301,7 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
             f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
             "Call again with a column of the dataset in it ('label': the label), or without.",
         )
-    if gate.rule in ("license", "offline", "unseen", "fresh_rows"):
+    if gate.rule in ("license", "offline", "unseen", "fresh_rows", "free_method"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:
         raise unknown("measure", str(gate.metric), _MEASURES, "A gate 'at_most' takes one of them as metric.")

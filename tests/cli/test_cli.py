@@ -223,6 +223,32 @@ def test_call_without_a_tool_lists_them(shared: Daemons) -> None:
     assert ["list_jobs", "List jobs, newest first."] in [line.split(None, 1) for line in done.stdout.splitlines()]
 
 
+def test_call_shows_the_arguments_of_a_tool(shared: Daemons) -> None:
+    done = run(shared, "call", "list_jobs", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    [limit] = [line.split(None, 3) for line in done.stdout.splitlines() if line.startswith("limit ")]
+    assert (limit[1], limit[3]) == ("integer", "(>= 1, <= 500)")
+    assert "usage: speciate call" in run(shared, "call", "--help").stdout
+    wrong = run(shared, "call", "list_job", "--help")
+    assert (wrong.returncode, "did you mean 'list_jobs'" in wrong.stderr) == (1, True)
+
+
+def test_call_writes_the_image_beside_a_result(daemons: Daemons, tmp_path: Path) -> None:
+    rows = [{"text": f"a text {number}"} for number in range(4)]
+    client = speciate.connect(daemons.workspace)
+    job = client.call("create_dataset", name="films", rows=rows, modality="text")["job"]
+    assert client.call("wait_for_job", job=job, timeout_seconds=45)["state"] == "succeeded"
+    preview = ("call", "preview_dataset", "--args", '{"dataset": "films"}')
+    told = run(daemons, *preview)
+    assert (told.returncode, "1 image(s) beside this: --image FILE.png" in told.stderr) == (0, True)
+    done = run(daemons, *preview, "--image", str(tmp_path / "films.png"))
+    assert json.loads(done.stdout) == json.loads(told.stdout)
+    assert (tmp_path / "films.png").read_bytes().startswith(b"\x89PNG")
+    assert run(daemons, *preview, "--image", str(tmp_path / "films.gif")).returncode == 1
+    none = run(daemons, "call", "list_jobs", "--image", str(tmp_path / "none.png"))
+    assert (none.returncode, "shows no image" in none.stderr, (tmp_path / "none.png").exists()) == (0, True, False)
+
+
 @pytest.mark.parametrize("port", ["99999", "-1", "http"])
 def test_what_is_no_port_is_refused(daemons: Daemons, port: str) -> None:
     done = run(daemons, "serve", f"--http={port}")

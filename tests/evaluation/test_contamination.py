@@ -50,3 +50,17 @@ def test_what_is_near_is_told_apart_from_what_is_identical(workspace: Workspace)
     asked = (workspace.folders, manifest, ids, [manifest], ("train",))
     assert find_seen(*asked) == {ids[0]}
     assert find_nearly_seen(*asked) == {ids[0], ids[1]}
+
+
+def test_where_nothing_can_be_compared_it_says_so_and_not_zero(workspace: Workspace) -> None:
+    """These rows have no sketches, as those of a dataset from before there were any."""
+    world.make_dataset(workspace)
+    world.define(workspace)
+    world.train_model(workspace)
+    result = world.evaluate_models(workspace, models=["points"], use_case="flowering", latency=False)
+    found = report.find_report(workspace.database, result["evaluation"])
+    assert (found.row("points").seen, found.row("points").nearly_seen) == (0, None)
+    assert found.row("column:rules").nearly_seen == 0  # it has learned from nothing
+    assert any("training data of points@v1: not_checked" in note for note in found.notes)
+    assert found.decision is not None
+    assert any("near-duplicates: not_checked" in gate.reason for gate in found.decision.gates)

@@ -23,10 +23,17 @@ from speciate.evaluation.reports import error_analysis, report, slice_metrics
 from speciate.evaluation.reports.describe_evaluation import against_baseline
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.governance import approvals
+from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run, Stopped
+from speciate.models.registry import resolve as resolve_registered
 from speciate.promotion import promote
 from speciate.promotion.evidence import PromoteSpec
+from speciate.refs import JobId
+from speciate.settings import Settings
 from speciate.tasks.task import Prediction
+from speciate.training import train
+from speciate.training.planning.training_plan import plan_training
+from speciate.training.train_spec import TrainSpec
 from speciate.vocabulary import Family
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
@@ -459,3 +466,58 @@ def test_what_was_planned_before_an_upgrade_runs_after_it(flowers: Workspace) ->
     now = plan(EvaluateSpec(models=("points",), dataset="flowers"), flowers).payload_json()
     before = {("contestants" if name == "models" else name): value for name, value in now.items()}
     assert EvaluationPayload.model_validate(before) == EvaluationPayload.model_validate(now)
+
+
+def test_a_copy_of_what_serves_cannot_replace_it(flowers: Workspace) -> None:
+    """It would pass each gate about not being worse, and nothing would change but the name."""
+    first = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    promoted = PromoteSpec(use_case="flowering", model="points@v1", evaluation=first["evaluation"])
+    assert promote_now(flowers, promoted)["state"] == "applied"
+    twin = world.train_model(flowers, "twin")
+    assert identity(flowers, twin) == identity(flowers, "points")
+    second = world.evaluate_models(flowers, models=[twin], use_case="flowering", latency=False)
+    assert second["decision"]["verdict"] == "hold"
+    assert second["decision"]["same_model"] == "points@v1"
+    assert "same model as points@v1" in second["decision"]["reasons"][0]
+    assert "needed_examples" not in second["decision"]
+    refused = promote_now(flowers, promoted.model_copy(update={"model": twin, "evaluation": second["evaluation"]}))
+    assert refused["state"] == "refused"
+    assert "it is the same model as points@v1" in str(refused["reasons"])
+
+    other = world.train_model(flowers, "other", hyperparameters={"candidates": ["boosting"]})
+    third = world.evaluate_models(flowers, models=[other], use_case="flowering", latency=False)
+    assert "same_model" not in third["decision"]
+
+
+def identity(workspace: Workspace, model: str) -> str:
+    return resolve_registered(workspace.database, workspace.folders, model).card.id
+
+
+def promote_now(workspace: Workspace, spec: PromoteSpec) -> dict[str, Any]:
+    job = Job(id=JobId("job-x"), kind="promote", spec={}, fingerprint="", state=State.RUNNING, created=0.0, changed=0.0)
+    settings = Settings.model_validate({"policy": "auto"})
+    return workspace.database.transact(lambda tx: promote.act(tx, spec, job, settings))
+
+
+def test_the_answers_of_the_system_in_use_are_no_input(flowers: Workspace) -> None:
+    """With the use case the column is left out, and the plan says so; without it the plan and the evaluation warn."""
+    world.make_dataset(flowers, "ruled", inputs=("x", "y", "rules"))
+    asked = {"name": "ruled-model", "dataset": "ruled", "method": "classical"}
+    planned = train.plan(TrainSpec.model_validate(asked | {"use_case": "flowering"}), flowers)
+    assert planned.payload.manifest.inputs == ("x", "y")
+    assert planned.resolved["warnings"] == [
+        "The input 'rules' of ruled@v1 holds the answers of the system in use for flowering: it is left out, so "
+        "models do without that system."
+    ]
+    assert plan_training(flowers, "ruled", use_case="flowering").warnings[-1] == planned.resolved["warnings"][0]
+
+    world.define(flowers, incumbent="constant:")  # a later version: the column still holds those answers
+    planned = train.plan(TrainSpec.model_validate(asked | {"use_case": "flowering"}), flowers)
+    assert planned.payload.manifest.inputs == ("x", "y")
+
+    alone = train.plan(TrainSpec.model_validate(asked), flowers)
+    assert alone.payload.manifest.inputs == ("x", "y", "rules")
+    assert "copies that system and cannot replace it" in alone.resolved["warnings"][0]
+    model = world.train_model(flowers, "ruled-model", dataset="ruled")
+    result = world.evaluate_models(flowers, dataset="ruled", models=["column:rules", model], latency=False)
+    assert any(f"{model} reads 'rules'" in note for note in result["report"]["notes"])

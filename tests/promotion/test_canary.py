@@ -223,6 +223,50 @@ def test_a_target_that_was_loosened_for_this_model_needs_a_person(workspace: Wor
     assert world.ask_promotion(workspace, "m@v2")["state"] == "applied", "nobody held that one back"
 
 
+def test_in_production_a_loosened_requirement_needs_a_person_whichever_model_it_lets_pass(
+    workspace: Workspace, clock: ManualClock
+) -> None:
+    """The policy is automatic, and the model was never judged before."""
+    world.define(workspace, target=0.95)
+    world.judge(workspace, "m@v1")
+    assert world.ask_promotion(workspace, "m@v1")["state"] == "applied"
+    clock.advance(1)
+    world.define(workspace, target=0.8)
+    world.judge(workspace, "m@v2", baseline="m@v1", version=2, evaluation="evaluation-2")
+    result = world.ask_promotion(workspace, "m@v2")
+    assert result["state"] == "needs_approval"
+    assert "held to version 1 of digits, and version 2 asks for less (objective.target)" in str(result["reasons"])
+    assert pointers(workspace)["production"] == "m@v1"
+    assert world.ask_promotion(workspace, "m@v2", percent=5)["state"] == "needs_approval", "a canary answers, too"
+
+    clock.advance(1)
+    world.define(workspace, target=0.95)  # taken back: nothing is loosened any more
+    world.judge(workspace, "m@v3", baseline="m@v1", version=3, evaluation="evaluation-3")
+    assert world.ask_promotion(workspace, "m@v3")["state"] == "applied"
+
+
+def test_what_a_person_accepted_once_is_not_asked_again(workspace: Workspace, clock: ManualClock) -> None:
+    world.define(workspace, target=0.95)
+    world.judge(workspace, "m@v1")
+    world.ask_promotion(workspace, "m@v1")
+    clock.advance(1)
+    world.define(workspace, target=0.8)
+    world.judge(workspace, "m@v2", baseline="m@v1", version=2, evaluation="evaluation-2")
+    asked = {"use_case": "digits", "model": "m@v2"}
+    workspace.database.transact(lambda tx: promote.apply_approved(tx, asked, "grace"))
+    clock.advance(1)
+    world.judge(workspace, "m@v3", baseline="m@v2", version=2, evaluation="evaluation-3")
+    assert world.ask_promotion(workspace, "m@v3")["state"] == "applied"
+
+    looser = Definition(name="digits", task="image-classification", objective=Objective(metric="accuracy", target=0.7))
+    clock.advance(1)
+    workspace.database.transact(lambda tx: use_cases.define(tx, looser, policy="person"))
+    accepted = {"use_case": "digits", "version": 3}
+    workspace.database.transact(lambda tx: use_cases.apply_approved(tx, accepted, "grace"))
+    world.judge(workspace, "m@v4", baseline="m@v3", version=3, evaluation="evaluation-4")
+    assert world.ask_promotion(workspace, "m@v4")["state"] == "applied"
+
+
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
 def test_a_weaker_incumbent_after_a_lost_verdict_needs_a_person(
     workspace: Workspace, clock: ManualClock, verdict: Verdict

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from speciate.errors import Call
@@ -22,6 +23,7 @@ from speciate.server.tool_api import App
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
+from tests.evaluation import world as evaluation_world
 from tests.server.apps import make_app
 from tests.training.networks.test_train_network import QUICK, flowers
 
@@ -62,6 +64,37 @@ def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
 def test_what_ended_says_what_comes_next(app: App, kind: str, result: dict[str, Any], call: str) -> None:
     job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "use_case": "digits"})
     assert [action.tool for action in job_view(app.engine, job, log_lines=0).next_actions] == [call]
+
+
+def test_a_curation_that_leaves_judged_rows_says_who_keeps_judging_on_them(app: App) -> None:
+    workspace = app.workspace
+    evaluation_world.make_dataset(workspace)
+    evaluation_world.define(workspace)
+    model = evaluation_world.train_model(workspace)
+    evaluation_world.evaluate_models(workspace, models=[model], use_case="flowering", latency=False)
+
+    def shown(dataset: str) -> dict[str, Any]:
+        job = app.engine.submit("greet", {}).model_copy(update={"kind": "curate", "result": {"dataset": dataset}})
+        return dict(job_view(app.engine, job.model_copy(update={"state": State.SUCCEEDED}), log_lines=0).result or {})
+
+    trained = evaluation_world.make_version(
+        workspace, lambda table: table.filter(pc.not_equal(table["id"], "flowers-0000"))
+    )
+    assert shown(trained.ref) == {"dataset": "flowers@v2"}, "a row of the training split"
+    sampled = evaluation_world.make_version(workspace, lambda table: table.slice(0, 360))
+    [sentence] = shown(sampled.ref)["suites_kept"]
+    assert sentence.startswith("flowering keeps judging on flowers@v1:test: flowers@v3:test lacks 19 of the 200 rows")
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "specialize"])
+def test_an_inconclusive_verdict_leads_to_what_would_settle_it(app: App, kind: str) -> None:
+    add = {"tool": "add_examples", "arguments": {"dataset": "digits"}, "purpose": "with at least 40 further rows"}
+    decision = {"verdict": "inconclusive", "settle": [add]}
+    result = {"evaluation": "e", "decision": decision, "promotion": {"state": "refused"}}
+    job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "use_case": "digits"})
+    actions = job_view(app.engine, job, log_lines=0).next_actions
+    assert [action.tool for action in actions] == ["describe_evaluation", "add_examples"]
+    assert actions[-1].model_dump() == add
 
 
 @pytest.mark.parametrize(("further", "calls"), [([], ["describe_evaluation", "promote_model"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from functools import partial
@@ -10,23 +11,27 @@ from typing import Any
 
 import pytest
 
+import speciate.tools
 from speciate import use_cases
 from speciate.datasets import versions
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError, complete
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
+from speciate.jobs.kinds import Kinds
 from speciate.jobs.pool import Pool
 from speciate.models.registry import ModelVersion
 from speciate.predictions.log import AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.server.job_view import job_view
-from speciate.server.next_actions import after_dataset, after_model, next_calls
+from speciate.server.mcp.app import declarations
+from speciate.server.next_actions import TOOL_OF_KIND, after_dataset, after_model, next_calls
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.settings import Settings
 from speciate.tools.datasets import create_dataset, describe_dataset
 from speciate.tools.evaluation import evaluate_models
 from speciate.tools.models import describe_model
 from speciate.tools.use_cases import define_use_case
+from speciate.training.networks.stopping import Diverged
 from speciate.use_cases import Definition, Objective, Suites
 from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
@@ -241,3 +246,41 @@ def test_a_failed_job_offers_what_its_error_names(made: Made) -> None:
     assert (then.tool, then.arguments) == ("get_status", {})
     older = failed.model_copy(update={"error": {"class": "user", "message": "no", "recovery": "Call get_status()."}})
     assert job_view(made.app.engine, older, log_lines=0).next_actions == ()
+
+
+def test_a_failed_training_is_offered_whole_with_what_must_change(made: Made) -> None:
+    spec = {
+        "name": "net",
+        "dataset": "films@v1",
+        "method": "full",
+        "hyperparameters": {"learning_rate": 1.0, "batch_size": 64},
+    }
+    job = made.app.engine.submit("gc", {}).model_copy(update={"kind": "train", "spec": spec})
+    error = Diverged(12, 1.0, "the loss is no number")
+    told = {"class": "user", "message": error.message, "recovery": error.recovery, "next": error.next_documents()}
+    failed = job.model_copy(update={"state": State.FAILED, "error": json.loads(json.dumps(told))})
+    [then] = job_view(made.app.engine, failed, log_lines=0).next_actions
+    assert then.tool == "train_model"
+    assert then.arguments == {**spec, "hyperparameters": {"learning_rate": 0.1, "batch_size": 64}}
+
+
+def test_the_spec_of_a_failed_job_has_the_arguments_of_its_tool() -> None:
+    for kind, name in TOOL_OF_KIND.items():
+        declared = next(each for each in declarations(speciate.tools, "__tool__") if each.name == name)
+        fields = Kinds()[kind].spec.model_fields.keys()
+        assert fields - declared.arguments.model_fields.keys() == set(), kind
+
+
+def test_a_call_again_is_completed_from_the_call_that_was_refused() -> None:
+    again = CallAgain("train_model", {"hyperparameters": {"batch_size": 8, "parts": None}, "teacher": None})
+    assert str(again) == (
+        "Call train_model again with hyperparameters={'batch_size': 8} and without hyperparameters.parts, teacher."
+    )
+    given = {"name": "m", "teacher": "t@v1", "hyperparameters": {"parts": ["a"], "seed": 1}, "idempotency_key": "k"}
+    kept = {"name": "m", "hyperparameters": {"seed": 1, "batch_size": 8}}
+    assert complete(again.document(), "train_model", given) == {"tool": "train_model", "arguments": kept}
+    assert complete(again.document(), "specialize", given) is None
+    assert complete(again.document(), "train_model", None) is None
+    assert next_calls([again.document()]) == ()
+    [shown] = next_calls([CallAgain("", {"name": "n"}).document()], "train_model", {"name": "m", "hyperparameters": {}})
+    assert shown.arguments == {"name": "n", "hyperparameters": {}}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from speciate import __version__
 from speciate.errors import SpeciateError
+from speciate.promotion.verify_evidence import add_arguments
 from speciate.workspace import filesystem
 
 COMMANDS = {
@@ -35,6 +36,7 @@ COMMANDS = {
     "secret": "speciate.cli.key_commands:secret",
     "key": "speciate.cli.key_commands:key",
     "audit": "speciate.cli.approval_commands:audit",
+    "evidence": "speciate.cli.evidence_commands:evidence",
     "ledger": "speciate.cli.ledger_commands:ledger",
     "deployment": "speciate.cli.deployment_commands:deployment",
     "slot": "speciate.cli.deployment_commands:deployment",  # its former name
@@ -84,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     init = command("init", "make a new workspace")
     init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
     _add_serve(command)
-    call = command("call", "call one tool; its result goes to standard output as JSON")
-    call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
-    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
+    _add_call(commands, shared)
     command("status", "what the daemon of the workspace does")
     command("stop", "end the daemon; runs continue and are adopted by the next one")
     command("doctor", "check this machine, the installation and the workspace's disk")
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--head", metavar="HASH", help="verify: the hash of a row, as it was kept elsewhere")
     audit.add_argument("--use-case", metavar="NAME", help="list: of this one alone; '*': of the workspace")
     audit.add_argument("--last", type=int, default=50, metavar="N", help="list: so many rows (default: 50)")
+    _add_evidence(commands, shared)
     _add_ledger(command)
     _add_deployment(commands, shared)
     _add_answer_commands(command)
@@ -139,6 +140,37 @@ def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
     ledger.add_argument("--image", "--picture", metavar="FILE.svg", help="draw the stages, too")
+
+
+def _add_evidence(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser
+) -> None:
+    evidence = commands.add_parser(
+        "evidence",
+        help="signed bundles of what a decision rests on: export, verify, key",
+        description="Bundles that somebody outside checks offline.",
+    )
+    actions = evidence.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="write one, with the script that checks it", parents=[shared])
+    export.add_argument("use_case", metavar="USE_CASE")
+    export.add_argument("path", metavar="DIR", help="a new folder")
+    export.add_argument("--evaluation", metavar="ID", help="default: the one that production rests on")
+    export.add_argument(
+        "--rows", action="store_true", help="also ids, references and groups of the judged rows, in a file"
+    )
+    actions.add_parser("key", help="fingerprint of the key that signs, for whoever checks", parents=[shared])
+    verify = actions.add_parser("verify", help="check one, as the script does: needs no workspace")
+    add_arguments(verify)
+
+
+def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    what = "call one tool; its result goes to standard output as JSON"
+    call = commands.add_parser("call", help=what, description=what, parents=[shared], add_help=False)
+    call.add_argument("-h", "--help", action="store_true", help="show this, or the arguments of TOOL")
+    call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
+    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
+    call.add_argument("--image", metavar="FILE.png", help="write the image beside the result, if there is one")
+    call.set_defaults(usage=call.format_help)
 
 
 def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:

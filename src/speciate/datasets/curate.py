@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,11 +23,12 @@ from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import quality_report, split_report
 from speciate.datasets.leaks import leak_warnings
-from speciate.datasets.next_version import NewVersion, pack_version
+from speciate.datasets.next_version import NewVersion, PackedVersion, pack_version
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
 from speciate.datasets.similarity import extractors
 from speciate.datasets.splits import empty_split_warnings
+from speciate.datasets.version_report import Dealing, SplitReport, StepReport, VersionReport
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
 from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
@@ -47,6 +48,8 @@ _PAID = ("speciate.evaluation.answer_cache", "paid")
 """This module stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
+WrittenStep = Mapping[str, object]
+"""`op`, and its parameters: other keys for each operation."""
 Resolve = Callable[[Reference, str | None], str | None]
 """A reference and its kind -> its full name; None for an extractor is the modality's own."""
 
@@ -54,8 +57,7 @@ Resolve = Callable[[Reference, str | None], str | None]
 class CurateSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: str
-    steps: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=20)
-    """{op, ...its parameters}."""
+    steps: tuple[WrittenStep, ...] = Field(min_length=1, max_length=20)
 
 
 class Payload(BaseModel):
@@ -64,8 +66,9 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True)
     manifest: Manifest
     lanes: str
-    report: dict[str, Any]
-    steps: tuple[dict[str, Any], ...]
+    report: Mapping[str, Any]
+    """As the catalog keeps it."""
+    steps: tuple[WrittenStep, ...]
     checked: int
     """How many steps the plan checked completely; the others are checked in the run."""
     others: dict[str, Manifest]
@@ -73,7 +76,7 @@ class Payload(BaseModel):
     """Ref -> folder."""
     onto: int | None
     cage: str
-    outside: dict[str, dict[str, Any]] = {}
+    outside: dict[str, Mapping[str, Any]] = {}
     """By the number of a step that asks models: `Outside.payload`."""
 
 
@@ -172,15 +175,16 @@ def _name_models(step: Step, outside: Outside | None) -> Step:
     return step._replace(parameters=step.parameters.model_copy(update=dict(outside.names))) if outside else step
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> PackedVersion:
     """Applies the steps in order and seals the next version."""
     payload = run.read_payload(Payload)
     parent, steps = payload.manifest, parse_steps(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     context = Context(run, parent, pool, payload.others, payload.models)
-    rows, results = version_rows.read(run.folders, parent), []
+    rows, results = version_rows.read(run.folders, parent), list[StepReport]()
     before = payload.report.get("split", {})
-    how = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
+    known = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
+    how = cast(Dealing, known)
     shares: list[str] = []
     try:
         for step in steps:
@@ -201,20 +205,23 @@ def run(run: Run) -> dict[str, Any]:
     sealed = next_version.seal_changed(
         run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest
     )
-    split = split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs) | how
+    split: SplitReport = {
+        **split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs), **how,
+    }  # fmt: skip
     warnings = [
         *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
         *splits.few_units_warnings(split),
         *splits.missing_label_warnings(split["missing_labels"]),
         *leak_warnings(split),
     ]
-    report = quality_report(rows) | {"split": split, "warnings": [*warnings, *shares]}
+    report: VersionReport = {**quality_report(rows), "split": split, "warnings": [*warnings, *shares]}
+    shown = {name: value for name, value in report.items() if name in (*QUALITIES, "split", "warnings")}
     return pack_version(
         sealed,
         parents=tuple(dict.fromkeys((parent.ref, *sorted(payload.others)))),
         operation={"op": "curate", "steps": [step.as_json() for step in steps]},
         report=report | {"steps": results},
-        result={"steps": results, "report": {name: report[name] for name in (*QUALITIES, "split", "warnings")}},
+        result={"steps": results, "report": shown},
         onto=payload.onto,
     )
 
@@ -263,7 +270,7 @@ def _not_unique(rows: pa.Table) -> str | None:
 
 def _manifest_so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
     """The manifest with the fields that follow from the rows, for the next step."""
-    follows: dict[str, Any] = {
+    follows: Mapping[str, object] = {
         "columns": next_version.user_columns(rows),
         "splits": next_version.count_values(rows, "split"),
         "labels": {} if manifest.numeric else next_version.count_values(rows, "label"),
@@ -272,9 +279,8 @@ def _manifest_so_far(manifest: Manifest, rows: pa.Table) -> Manifest:
     return manifest.model_copy(update=follows)
 
 
-def _result(step: Step, before: pa.Table, outcome: Outcome) -> dict[str, Any]:
-    """Rows of every quality."""
-    result: dict[str, Any] = {"op": step.operation.name, "before": before.num_rows, "after": outcome.rows.num_rows}
+def _result(step: Step, before: pa.Table, outcome: Outcome) -> StepReport:
+    result: StepReport = {"op": step.operation.name, "before": before.num_rows, "after": outcome.rows.num_rows}
     if outcome.flagged_column is not None:
         result["flagged_column"] = clean(outcome.flagged_column)
     if outcome.audit:
@@ -303,7 +309,7 @@ def paid(folder: RunFolder) -> dict[tuple[str, str], float]:
     return {(spec["payload"]["manifest"]["name"], host): usd for host, usd in spent.items()}
 
 
-def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> Mapping[str, object]:
     result = next_version.commit(tx, job, collected.version)
     spent = {host: round(usd, 6) for host, usd in sorted(collected.paid.items())}
     return result | ({"spent_usd": spent} if spent else {})
@@ -318,7 +324,7 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         return f"Step {self.number} ({self.operation.name})"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> WrittenStep:
         """The step as a caller may write it again."""
         return {"op": self.operation.name, **self.parameters.model_dump(mode="json", exclude_none=True)}
 
@@ -327,7 +333,7 @@ class Step(NamedTuple):
         return SpeciateError(error.code, f"{self}: {error.message}", error.recovery, error.foreign)
 
 
-def parse_steps(written: Sequence[Mapping[str, Any]]) -> list[Step]:
+def parse_steps(written: Sequence[WrittenStep]) -> list[Step]:
     """NOT_FOUND for an unknown operation or parameter, INVALID for a wrong value, MISSING_EXTRA for a missing
     library."""
     return [_parse_step(number, dict(step)) for number, step in enumerate(written, 1)]
@@ -362,7 +368,7 @@ def missing_packages(operation: Operation) -> tuple[str, ...]:
     return tuple(f"pip install 'speciate[{extra}]'" if extra else f"pip install {lacking[0]}" for extra in extras)
 
 
-def _parse_step(number: int, written: dict[str, Any]) -> Step:
+def _parse_step(number: int, written: dict[str, object]) -> Step:
     name = written.pop("op", None)
     if not isinstance(name, str):
         raise SpeciateError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,10 @@ from speciate.datasets.columns import FINGERPRINT, class_name, with_column
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import MISSING, WITHOUT_LABEL, carry_report, quality_report, split_report
 from speciate.datasets.leaks import leak_warnings
-from speciate.datasets.next_version import collect, commit, pack_version
+from speciate.datasets.next_version import PackedVersion, collect, commit, pack_version
 from speciate.datasets.roles import label_column
 from speciate.datasets.splits import FRACTIONS, append_rows
+from speciate.datasets.version_report import Dealing, SplitReport, VersionReport
 from speciate.datasets.versions import Manifest, packed_lanes, version
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.job import Resources
@@ -36,6 +37,9 @@ from speciate.workspace.workspace import Workspace
 SOURCE = "label_source"
 _UNREADABLE = "It could not be read, whatever its label is."
 _SHOWN = 5
+
+Labels = Mapping[str, str | int | float | None]
+"""Id -> its label; None takes it away."""
 
 
 def check_labels(labels: Mapping[str, Any]) -> None:
@@ -64,7 +68,8 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True)
     manifest: Manifest
     lanes: str
-    report: dict[str, Any]
+    report: Mapping[str, Any]
+    """As the catalog keeps it."""
     deals: bool
     """Whether newly usable rows get a split: only if the split was made here."""
     labels: str
@@ -91,7 +96,7 @@ def plan(spec: LabelSpec, workspace: Workspace) -> Plan:
     )
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> PackedVersion:
     """Seals the next version."""
     payload = Payload.model_validate(run.payload)
     parent, labels = payload.manifest, json.loads(Blobs(run.folders.blobs).get(payload.labels))
@@ -106,23 +111,23 @@ def run(run: Run) -> dict[str, Any]:
         rows = append_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
     roles = parent.model_copy(update={"label": parent.label or "label_examples", "numeric": numeric})
     sealed = next_version.seal_changed(run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, roles)
-    how = {name: split[name] for name in ("made_by", "fractions", "seed") if name in split}
-    report = carry_report(payload.report)
+    how = cast(Dealing, {name: split[name] for name in ("made_by", "fractions", "seed") if name in split})
+    before = carry_report(payload.report)
     found = quality_report(rows)
-    untrusted = report.get("untrusted", {}) | found["untrusted"]
-    audit = split_report(rows, parent.modality, made=payload.deals, inputs=parent.inputs) | how
+    audit: SplitReport = {**split_report(rows, parent.modality, made=payload.deals, inputs=parent.inputs), **how}
+    report: VersionReport = {
+        **before,
+        **found,
+        "untrusted": {**before.get("untrusted", {}), **found["untrusted"]},
+        "set_aside": found["refused"],
+        "split": audit,
+        "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+    }
     return pack_version(
         sealed,
         parents=(parent.ref,),
         operation={"op": "label", "source": payload.source, "changed": changed},
-        report=report
-        | found
-        | {
-            "untrusted": untrusted,
-            "set_aside": found["refused"],
-            "split": audit,
-            "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
-        },
+        report=report,
         result={"changed": changed, "removed": removed, "parent": parent.ref},
         onto=payload.onto,
     )
@@ -136,9 +141,7 @@ class LabelledRows(NamedTuple):
     """How many of the changed ones lost their label."""
 
 
-def apply_labels(
-    rows: pa.Table, labels: dict[str, Any], source: str, *, numeric: bool, had: str | None
-) -> LabelledRows:
+def apply_labels(rows: pa.Table, labels: Labels, source: str, *, numeric: bool, had: str | None) -> LabelledRows:
     """`rows` with other labels.
 
     `had`: where labels came from so far; None: these decide whether labels are numbers. INVALID if a label is no number
@@ -183,7 +186,7 @@ def _usable_now(old: pa.Table, rows: pa.Table) -> npt.NDArray[np.bool_]:
     return np.asarray((np.asarray(rows["quality"]) == "ok") & (np.asarray(old["quality"]) != "ok"), bool)
 
 
-def _check_ids(parent: Manifest, labels: dict[str, Any], rows: pa.Table) -> None:
+def _check_ids(parent: Manifest, labels: Labels, rows: pa.Table) -> None:
     unknown = sorted(labels.keys() - set(rows["id"].to_pylist()))
     if unknown:
         raise SpeciateError(

@@ -7,7 +7,7 @@ splits. Whoever makes such a version, adds to it or trains on it is told then, n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from speciate.datasets.columns import clean
 from speciate.datasets.splits import NOT_CHECKED
 
-TEXTS_ACROSS = "texts_across"
+TEXTS_ACROSS: Final = "texts_across"
 """Key of a report's audit of the split."""
 _LONG = 20
 """Characters on average, from which on cells are texts."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +134,7 @@ def user_columns(table: pa.Table) -> dict[str, str]:
 
 def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ...], total: Lanes) -> Manifest:
     """`manifest` with all fields that follow from the rows."""
-    follows: dict[str, Any] = {
+    follows: Mapping[str, object] = {
         "version": 0,
         "id": version_id(total),
         "parts": parts,
@@ -242,24 +242,37 @@ class NewVersion(NamedTuple):
     manifest: Manifest
     lanes: Lanes
     parents: tuple[str, ...]
-    operation: dict[str, Any]
-    report: dict[str, Any]
+    operation: Mapping[str, object]
+    report: Mapping[str, object]
     onto: int | None
     """The version that must still be the newest; None where any may be."""
-    result: dict[str, Any]
+    result: Mapping[str, object]
     """The job's result beside `dataset`."""
+
+
+class PackedVersion(TypedDict):
+    """A NewVersion as JSON: what a run returns that makes one."""
+
+    manifest: Mapping[str, object]
+    lanes: str
+    """In hexadecimal."""
+    parents: list[str]
+    operation: Mapping[str, object]
+    report: Mapping[str, object]
+    onto: int | None
+    result: Mapping[str, object]
 
 
 def pack_version(
     sealed: SealedVersion,
     *,
-    operation: dict[str, Any],
-    report: dict[str, Any],
-    result: dict[str, Any],
+    operation: Mapping[str, object],
+    report: Mapping[str, object],
+    result: Mapping[str, object],
     parents: Sequence[str] = (),
     onto: int | None = None,
-) -> dict[str, Any]:
-    """The return value of `run`; JSON."""
+) -> PackedVersion:
+    """The return value of `run`. `operation`: `op`, and what it was called with; all of it JSON."""
     return {
         "manifest": sealed.manifest.model_dump(mode="json"),
         "lanes": pack_lanes(sealed.lanes).hex(),
@@ -294,9 +307,14 @@ def unpack_version(found: Mapping[str, Any]) -> NewVersion:
     )
 
 
-def commit(tx: Transaction, job: Job, version: NewVersion) -> dict[str, Any]:
+def commit(tx: Transaction, job: Job, version: NewVersion) -> dict[str, object]:
     """The job's result: the `dataset` and the run's own result."""
-    manifest = register(
+    return {"dataset": register_version(tx, job, version).ref, **version.result}
+
+
+def register_version(tx: Transaction, job: Job, version: NewVersion) -> Manifest:
+    """As `versions.register`: with its number."""
+    return register(
         tx,
         version.manifest,
         version.lanes,
@@ -306,4 +324,3 @@ def commit(tx: Transaction, job: Job, version: NewVersion) -> dict[str, Any]:
         job=job.id,
         onto=version.onto,
     )
-    return {"dataset": manifest.ref, **version.result}

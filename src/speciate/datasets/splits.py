@@ -35,6 +35,7 @@ import pyarrow.compute as pc
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, with_column
 from speciate.datasets.roles import groups
 from speciate.datasets.similarity import near_duplicates
+from speciate.datasets.version_report import MissingLabel, SplitReport
 from speciate.modalities import find
 from speciate.modalities.hashing import mix
 from speciate.sample_size import highest_target, smallest_difference
@@ -292,7 +293,7 @@ class SplitRows(NamedTuple):
     """`splits`: one for each row, None if the row is not usable."""
 
     splits: list[str | None]
-    audit: dict[str, Any]
+    audit: SplitReport
 
 
 def split_rows(
@@ -319,7 +320,8 @@ def split_rows(
         splits[place] = name
     lacking = find_missing_labels(with_column(chosen, "split", pa.array(names, pa.string())), members, made=True)
     audit = audit_split(members, names, chosen["id"].to_pylist(), numeric=pa.types.is_floating(rows["label"].type))
-    return SplitRows(splits, audit | {"missing_labels": lacking})
+    audit["missing_labels"] = lacking
+    return SplitRows(splits, audit)
 
 
 def members_of(
@@ -350,21 +352,22 @@ def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
 
 def audit_split(
     members: Members, splits: Sequence[str | None], ids: Sequence[str] = (), *, numeric: bool = False
-) -> dict[str, Any]:
+) -> SplitReport:
     """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates.
 
     Without any sketch, near-duplicates are NOT_CHECKED and no 0; if some examples lack one, they are counted.
     """
     found = count_leaks(members, splits)
     compared = len(members.keys) - members.uncompared
-    report: dict[str, Any] = {
+    report: SplitReport = {
         "groups_across": found.groups,
         "identical_after_normalising_across": found.contents,
         "near_duplicates_across": found.near_duplicates if compared or found.near_duplicates else NOT_CHECKED,
-        **({"near_duplicates_not_checked": members.uncompared} if members.uncompared and compared else {}),
-        "label_drift": _drift(members, splits),
-        **_detectable_difference(members, splits, numeric=numeric),
     }
+    if members.uncompared and compared:
+        report["near_duplicates_not_checked"] = members.uncompared
+    report["label_drift"] = _drift(members, splits)
+    report |= _detectable_difference(members, splits, numeric=numeric)
     if found.near_duplicates and len(ids):
         across = [(int(a), int(b)) for a, b in members.pairs if splits[a] and splits[b] and splits[a] != splits[b]]
         report["near_duplicate_examples"] = [[ids[a], ids[b]] for a, b in across[:_PAIRS_SHOWN]]
@@ -395,7 +398,7 @@ def _drift(members: Members, splits: Sequence[str | None]) -> float:
     return round(worst, 4)
 
 
-def _detectable_difference(members: Members, splits: Sequence[str | None], *, numeric: bool) -> dict[str, Any]:
+def _detectable_difference(members: Members, splits: Sequence[str | None], *, numeric: bool) -> SplitReport:
     """Of a test split: how many independent units it has, and what those can show by the planning formulas.
 
     These are about shares of right answers, so there are none where the label is a number. A verdict may show more, as
@@ -405,7 +408,7 @@ def _detectable_difference(members: Members, splits: Sequence[str | None], *, nu
     if not tested.any():
         return {}
     rows, units = int(tested.sum()), len(np.unique(components(members)[tested]))
-    found: dict[str, Any] = {"test_rows": rows, "test_units": units}
+    found: SplitReport = {"test_rows": rows, "test_units": units}
     if numeric:
         return found
     found |= {"highest_target": highest_target(units), "smallest_difference": smallest_difference(units)}
@@ -551,8 +554,8 @@ def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array
     return pa.array(found, pa.string())
 
 
-def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list[dict[str, Any]]:
-    """`{label, examples, splits, why}` of labels that some split lacks, the commonest first, at most 50.
+def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list[MissingLabel]:
+    """Labels that some split lacks, the commonest first, at most 50.
 
     `rows`: usable ones, as `members` has them. `made`: whether the split was made here. Numbers are no classes, nor are
     texts most of which occur once.
@@ -569,7 +572,7 @@ def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list
     lacking = {each: [name for name in there if (each, name) not in both] for each in counts}
     found = sorted((each for each in counts if lacking[each]), key=lambda each: (-counts[each], each))
     component = components(members) if found and made else np.zeros(0, np.int64)
-    lacks = []
+    lacks = list[MissingLabel]()
     for each in found[:_KEPT]:
         places = np.array([place for place, other in enumerate(labels) if other == each])
         why = (

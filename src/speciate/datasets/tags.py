@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +26,14 @@ class TagSpec(BaseModel):
     tag: str
 
 
+class TagResult(TypedDict):
+    dataset: str
+    """Ref that the tag names, or named."""
+    tag: str
+    was: str | None
+    """Ref that it named before."""
+
+
 def plan(spec: TagSpec, workspace: Workspace) -> Plan:
     check_tag(spec.tag)
     manifest = resolve(workspace.database, spec.ref)
@@ -39,8 +47,7 @@ def plan(spec: TagSpec, workspace: Workspace) -> Plan:
     return Plan(payload=payload, resources=Resources(cpu=0), seconds=0.0, resolved={"dataset": manifest.ref})
 
 
-def act(tx: Transaction, spec: TagSpec, job: Job, settings: Settings) -> dict[str, Any]:
-    """Returns the `dataset` that the tag names, or named."""
+def act(tx: Transaction, spec: TagSpec, job: Job, settings: Settings) -> TagResult:
     ref = dataset_ref(spec.ref)
     before = tx.execute("SELECT version FROM dataset_tags WHERE name = ? AND tag = ?", [ref.name, spec.tag])
     if spec.action == "untag":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,8 +37,18 @@ _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETED = "deleted"
 _ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
 _SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
-_GONE: dict[str, Any] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
+_GONE: Mapping[str, object] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
 """Of a manifest: what went with the rows."""
+
+
+class DeletedVersion(TypedDict):
+    """What a deleted version leaves of itself to its descendants."""
+
+    manifest: Mapping[str, object]
+    """Without what went with the rows."""
+    parents: list[str]
+    operation: Mapping[str, object]
+    created: float
 
 
 class Part(BaseModel):
@@ -88,12 +98,14 @@ class Manifest(BaseModel):
 
 
 class Version(NamedTuple):
-    """A version with its provenance. `operation`: {op, ...parameters}."""
+    """A version with its provenance."""
 
     manifest: Manifest
     parents: list[str]
-    operation: dict[str, Any]
-    report: dict[str, Any]
+    operation: Mapping[str, Any]
+    """`op`, and what it was called with."""
+    report: Mapping[str, Any]
+    """A `VersionReport`, of today or of an earlier time."""
     job: str | None
     created: float
 
@@ -168,8 +180,8 @@ def register(
     lanes: Lanes,
     *,
     parents: tuple[str, ...] = (),
-    operation: dict[str, Any],
-    report: dict[str, Any],
+    operation: Mapping[str, object],
+    report: Mapping[str, object],
     job: str | None,
     onto: int | None = None,
 ) -> Manifest:
@@ -251,11 +263,11 @@ def find_parent(database: Database, child: Version, ref: str) -> Version | None:
     except SpeciateError as error:
         if error.code is not Code.NOT_FOUND:
             raise
-    heritage = child.operation.get(DELETED, {})
+    heritage: Mapping[str, DeletedVersion] = child.operation.get(DELETED, {})
     left = heritage.get(ref)
     if left is None:
         return None
-    operation = left["operation"] | {DELETED: heritage}
+    operation = {**left["operation"], DELETED: heritage}
     return Version(Manifest.model_validate(left["manifest"]), left["parents"], operation, {}, None, left["created"])
 
 
@@ -274,13 +286,13 @@ def keep_ancestry(tx: Transaction, doomed: Collection[str]) -> None:
             tx.execute(_SET, [json.dumps(operation | {DELETED: heritage}), name, number])
 
 
-def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float) -> dict[str, Any]:
+def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float) -> dict[str, DeletedVersion]:
     """What a deleted version leaves: itself, and what was left to it."""
     operation = json.loads(text)
     left_to_it = operation.pop(DELETED, {})
     found = Manifest.model_validate_json(manifest)
-    own = {
-        "manifest": json.loads(manifest) | _GONE,
+    own: DeletedVersion = {
+        "manifest": {**json.loads(manifest), **_GONE},
         "parents": json.loads(parents),
         "operation": operation,
         "created": created,
@@ -288,9 +300,9 @@ def _ancestry_of_deleted(manifest: str, parents: str, text: str, created: float)
     return {**left_to_it, found.ref: own}
 
 
-def _reachable_deleted(parents: Sequence[str], deleted: Mapping[str, Any]) -> dict[str, Any]:
+def _reachable_deleted(parents: Sequence[str], deleted: Mapping[str, DeletedVersion]) -> dict[str, DeletedVersion]:
     """The deleted versions that can be reached from these parents through deleted ones."""
-    found: dict[str, Any] = {}
+    found: dict[str, DeletedVersion] = {}
     left = list(parents)
     while left:
         ref = left.pop(0)

@@ -13,10 +13,10 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -111,7 +111,7 @@ class Journal:
         self._file.close()
         seal(self._path)
 
-    def _line(self, line: dict[str, Any]) -> None:
+    def _line(self, line: Mapping[str, object]) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("x", encoding="utf-8")
@@ -141,8 +141,8 @@ def paid(folders: Folders, job: str) -> dict[str, float]:
         for path in _files(folder, f"{job}.*"):
             for row in [*_costs(path), *_unanswered(path)]:
                 usd = row.get("usd") if row.get("usd_at_most") is None else row["usd_at_most"]
-                if row.get("host") and usd:
-                    total[row["host"]] = total.get(row["host"], 0.0) + usd
+                if (host := row.get("host")) and usd:
+                    total[host] = total.get(host, 0.0) + usd
     return total
 
 
@@ -169,7 +169,7 @@ def _all_answers(folder: Path, questions: Collection[str]) -> Iterator[tuple[Ans
             table = integrity.read_table(sealed, _LOST, _RECOVERY)
             rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(questions), pa.string()))).to_pylist()
         for row in rows:
-            yield AnswerKey(row.pop("key"), row.pop("repeat")), _cached_answer(row)
+            yield AnswerKey(row["key"], row["repeat"]), _cached_answer(row)
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
@@ -193,20 +193,29 @@ def _sealed(path: Path) -> Path | None:
     return parquet if parquet.exists() else None
 
 
-def _costs(path: Path) -> list[dict[str, Any]]:
+class _Cost(TypedDict, total=False):
+    """Of a call. A journal's line has further keys."""
+
+    host: str | None
+    usd: float | None
+    usd_at_most: float | None
+
+
+def _costs(path: Path) -> list[_Cost]:
     if sealed := _sealed(path):
         return list(integrity.read_table(sealed, _LOST, _RECOVERY, columns=["host", "usd", "usd_at_most"]).to_pylist())
-    return [line for line in _lines(path) if "key" in line]
+    return [{"host": line.get("host"), "usd": line.get("usd"), "usd_at_most": line.get("usd_at_most")}
+            for line in _lines(path) if "key" in line]  # fmt: skip
 
 
-def _unanswered(path: Path) -> list[dict[str, Any]]:
+def _unanswered(path: Path) -> list[_Cost]:
     """`host` and `usd_at_most` of each call that got no answer."""
     if sealed := _sealed(path):
         integrity.check(sealed, _LOST, _RECOVERY)
         stored = (pq.read_schema(sealed).metadata or {}).get(_UNANSWERED.encode(), b"[]")
-        unanswered: list[dict[str, Any]] = json.loads(stored)
+        unanswered: list[_Cost] = json.loads(stored)
         return unanswered
-    begun: dict[tuple[str, int], dict[str, Any]] = {}
+    begun: dict[tuple[str, int], _Cost] = {}
     for line in _lines(path):
         if _BEGUN in line:
             begun[tuple(line[_BEGUN])] = {"host": line.get("host"), "usd_at_most": line.get("usd_at_most")}
@@ -215,18 +224,20 @@ def _unanswered(path: Path) -> list[dict[str, Any]]:
     return list(begun.values())
 
 
-def _row(line: dict[str, Any]) -> dict[str, Any]:
+def _row(line: Mapping[str, Any]) -> Mapping[str, Any]:
     """A line of a journal as a row of the schema."""
     texts = {name: None if line.get(name) is None else json.dumps(line[name]) for name in _JSON}
-    return line | texts | {"content": line["key"].partition(":")[0]}
+    return {**line, **texts, "content": line["key"].partition(":")[0]}
 
 
-def _cached_answer(row: dict[str, Any]) -> CachedAnswer:
-    cells: dict[str, Any] = {name: row.get(name) for name in CachedAnswer._fields}
-    return CachedAnswer(**cells | {name: None if row[name] is None else json.loads(row[name]) for name in _JSON})
+def _cached_answer(row: Mapping[str, Any]) -> CachedAnswer:
+    """Of a row of the schema; an older file may lack some of its columns."""
+    cells: Mapping[str, Any] = {name: row.get(name) for name in CachedAnswer._fields}
+    texts = {name: None if row[name] is None else json.loads(row[name]) for name in _JSON}
+    return CachedAnswer(**{**cells, **texts})
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """The whole lines; a torn one is no answer."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

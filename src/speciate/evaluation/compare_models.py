@@ -11,7 +11,7 @@ import numpy as np
 
 from speciate.evaluation import gates, statistics
 from speciate.evaluation.cost_difference import is_dearer
-from speciate.evaluation.decisions import without_answers
+from speciate.evaluation.decisions import without_answers, without_copy
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
@@ -33,7 +33,7 @@ from speciate.evaluation.reports.report import (
 )
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.sample_size import LEVEL, detectable
-from speciate.use_cases import Gate, UseCase
+from speciate.use_cases import CONSTANT, NEAREST, Gate, UseCase
 from speciate.vocabulary import Metric, find_metric
 
 
@@ -65,8 +65,8 @@ class ModelEntry(NamedTuple):
     cost: Cost
     seen: int | None = 0
     """Examples that were in its training data; None if that data is not known any more."""
-    nearly_seen: int = 0
-    """Further examples that have a near-duplicate there."""
+    nearly_seen: int | None = 0
+    """Further examples that have a near-duplicate there; None if that cannot be checked."""
     certain: bool = False
     """Gives no probabilities: its answers count as certain where a metric needs them."""
     served: tuple[str, ...] = ()
@@ -151,6 +151,7 @@ def build(
         first = judged_at(fresh)
         strict = first if level == fresh else judged_at(level)
         report = _with_decisions(report, strict, first, question, question.use_case, models)
+        report = _without_copies(report, entries)
         notes = (*notes, *_remarks(len(models), level, question.looks))
     else:
         report = report.model_copy(update={"candidate": question.candidate or (models or [question.baseline])[-1]})
@@ -397,6 +398,14 @@ def _with_decisions(
     )
 
 
+def _without_copies(report: Report, entries: Sequence[ModelEntry]) -> Report:
+    models = [entry.evaluated_model for entry in entries]
+    identities = {one.name: one.identity for one in models if one.source in ("model", "endpoint")}
+    decided = {each.candidate: without_copy(each, identities) for each in report.decisions}
+    chosen = decided.get(report.decision.candidate) if report.decision else None
+    return report.model_copy(update={"decisions": tuple(decided.values()), "decision": chosen})
+
+
 def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
     """How often these examples were asked, which a reader of the intervals must know."""
     remarks = []
@@ -430,6 +439,12 @@ def _decisions(
         )
         for name in models
     }
+    if any(row.model == NEAREST for row in fresh.report.leaderboard) and question.baseline == CONSTANT:
+        free = fresh.report.row(NEAREST)
+        alone = {
+            name: gates.beside_free_method(decision, evidence[name], free, fresh.report.compare(NEAREST, name))
+            for name, decision in alone.items()
+        }
     if question.suite != "core":
         return alone  # which one is worth its price is settled on the core suite
     final = {}

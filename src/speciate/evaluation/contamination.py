@@ -69,21 +69,29 @@ def find_seen(
 
 
 def find_nearly_seen(
-    folders: Folders, manifest: Manifest, ids: Collection[str], learned: Sequence[Manifest], splits: Collection[str]
-) -> set[str]:
-    """Those that have a near-duplicate there, by the sketches of their modality; identical ones among them."""
+    folders: Folders,
+    manifest: Manifest,
+    ids: Collection[str],
+    learned: Sequence[Manifest],
+    splits: Collection[str] | None,
+) -> set[str] | None:
+    """Those that have a near-duplicate there, by the sketches of their modality; identical ones among them. None where
+    nothing is found and some of it cannot be checked: the modality has no sketches, or a version has none."""
+    if not learned:
+        return set()
     sketching = find(manifest.modality).sketching
     mine = version_rows.read(folders, manifest, ids=ids, usable=True)
-    if sketching is None or SKETCH not in mine.column_names:
-        return set()
-    found = set[str]()
+    if sketching is None or SKETCH not in mine.column_names or mine[SKETCH].null_count == mine.num_rows:
+        return None
+    found, unchecked = set[str](), False
     names = mine["id"].to_pylist()
     for version in learned:
         theirs = version_rows.read(folders, version, splits=splits, usable=True)
         if version.modality != manifest.modality or SKETCH not in theirs.column_names:
+            unchecked = True
             continue
         both = pa.chunked_array([*mine[SKETCH].chunks, *theirs[SKETCH].chunks], mine[SKETCH].type)
         pairs = near_duplicates.near_duplicate_pairs(both, sketching)
         across = pairs[(pairs[:, 0] < len(names)) & (pairs[:, 1] >= len(names))]
         found |= {names[place] for place in across[:, 0].tolist()}
-    return found
+    return None if unchecked and not found else found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from speciate.errors import unknown
 from speciate.evaluation.reports.report import Decision, Report, Row
@@ -132,9 +133,24 @@ def without_answers(decision: Decision, row: Row) -> Decision:
     return decision.model_copy(update={"verdict": "hold", "reasons": (reason, *decision.reasons)})
 
 
-def verdict_of(decision: Decision) -> dict[str, Any]:
+def without_copy(decision: Decision, identities: Mapping[str, str]) -> Decision:
+    """Hold where the candidate is what it would replace, to the byte: its answers are the same, so that every gate of
+    not being worse passes and nothing would change. Pure. `identities`: by model, of everything that it answers by."""
+    mine, theirs = identities.get(decision.candidate), identities.get(decision.baseline)
+    if mine is None or mine != theirs:
+        return decision
+    reason = f"{decision.candidate} is the same model as {decision.baseline}, file by file: nothing would change"
+    return decision.model_copy(
+        update={
+            "verdict": "hold", "reasons": (reason, *decision.reasons), "needed_examples": None, "needed_groups": None,
+            "same_model": decision.baseline,
+        }
+    )  # fmt: skip
+
+
+def verdict_of(decision: Decision) -> Mapping[str, object]:
     """As a job's result has one of several."""
-    shown = {"id", "candidate", "verdict", "needed_examples"}
+    shown = {"id", "candidate", "verdict", "needed_examples", "same_model"}
     return decision.model_dump(mode="json", include=shown, exclude_none=True)
 
 

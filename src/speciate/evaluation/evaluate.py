@@ -6,14 +6,23 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import splits
 from speciate.datasets.versions import Manifest, version
 from speciate.errors import Call, Code, SpeciateError, closest, unknown
-from speciate.evaluation import answer_cache, decisions, judged_rows, metric_libraries, suite_choice, suites
+from speciate.evaluation import (
+    answer_cache,
+    decisions,
+    judged_rows,
+    metric_libraries,
+    near_looks,
+    settling,
+    suite_choice,
+    suites,
+)
 from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
@@ -24,6 +33,7 @@ from speciate.evaluation.evaluated_models import (
     find_incumbent,
     find_model,
     last_candidate,
+    why_no_neighbours,
 )
 from speciate.evaluation.judged_rows import JudgedSuite
 from speciate.evaluation.judges import judge_plan
@@ -43,7 +53,7 @@ from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.families.control import ENVIRONMENT, METRIC, SEED
 from speciate.tasks.families.ordinal import check_order, rank_labels
 from speciate.tasks.task import TaskTerms
-from speciate.use_cases import UseCase, get
+from speciate.use_cases import NEAREST, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of, task_named
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -71,7 +81,8 @@ FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.
 
 
 class EvaluateSpec(BaseModel):
-    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (the best constant by the metric).
+    """`models`: refs, `column:NAME` (answers of the system in use), `constant:` (the best constant by the metric),
+    `nearest:` (the nearest training rows).
 
     `suite` names one of the use case's; where it has none, `dataset` stands in. A dataset without a split means its
     test split.
@@ -118,7 +129,9 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     named = [evaluated_model(name) for name in spec.models]
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
     baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
-    beside = [evaluated_model(name) for name in spec.baselines]
+    beside = [
+        evaluated_model(name) for name in (*spec.baselines, *_free_method(use_case, manifest, ref, role, baseline))
+    ]
     asked = [each for each in named if each.name not in {one.name for one in beside}]
     roles = assign_roles(
         asked, beside, baseline, incumbent.name if use_case else None, explicit=spec.baseline is not None,
@@ -132,7 +145,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     models = list(by_name.values())
     task = _task(manifest, use_case, models)
     _check_fits(task, models)
-    _check_inputs(manifest, models)
+    _check_inputs(manifest, ref.split, task, models)
     target = _target(manifest, use_case, task, models)
     terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), models)
     _check_target(manifest, target, task)
@@ -188,6 +201,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         suite=role,
         unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
         earlier=earlier,
+        elsewhere=near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles)),
         suite_id=judged_rows.suite_id(suite.rows),
         known_jobs=tuple(sorted({each.evaluation for each in waiting})),
         suite_change=change,
@@ -252,6 +266,25 @@ def _no_decision(
     if "candidate" not in roles.values():
         return f"there is no model beside the incumbent {incumbent.name}"
     return None
+
+
+def _free_method(
+    use_case: UseCase | None, manifest: Manifest, ref: DatasetRef, role: Suite, baseline: EvaluatedModel
+) -> tuple[str, ...]:
+    """What is shown beside the constant where a use case has nothing in use: a method that costs nothing to train."""
+    if use_case is None or role != "core" or baseline.source != "constant":
+        return ()
+    return () if why_no_neighbours(manifest, ref.split, find_task(use_case.task)) else (NEAREST,)
+
+
+def _check_neighbours(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+    if all(each.source != "nearest" for each in models):
+        return
+    if why := why_no_neighbours(manifest, split, task):
+        raise SpeciateError(
+            Code.INVALID, f"{NEAREST!r} cannot answer here: {why}.", f"Call again without {NEAREST!r}, or with "
+            "'constant:', the best answer that is the same for all.",
+        )  # fmt: skip
 
 
 def _candidates(roles: Mapping[str, Role]) -> list[str]:
@@ -366,7 +399,8 @@ def _check_fits(task: Task, models: list[EvaluatedModel]) -> None:
             )
 
 
-def _check_inputs(manifest: Manifest, models: list[EvaluatedModel]) -> None:
+def _check_inputs(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+    _check_neighbours(manifest, split, task, models)
     for evaluated_model in models:
         if evaluated_model.modality not in (None, manifest.modality):
             raise SpeciateError(
@@ -470,6 +504,7 @@ class _Collected(NamedTuple):
     report: Report
     further: tuple[str, ...] = ()
     """Suites on which a candidate must also pass."""
+    core: str | None = None
     served: tuple[tuple[Endpoint, tuple[str, ...]], ...] = ()
     """The model names that each endpoint reported, if it reported others."""
     suite: JudgedSuite | None = None
@@ -497,6 +532,7 @@ def collect(folder: RunFolder) -> _Collected:
         paid=answer_cache.paid(folders, spec["job"]),
         evaluation=evaluation,
         further=payload.use_case.suites.further if payload.use_case else (),
+        core=payload.use_case.suites.core if payload.use_case else None,
         served=_served_names(payload, report),
         suite=judged_rows.read_file(folder.outputs / judged_rows.FILE, payload.reference_column),
         roles=payload.roles,
@@ -524,7 +560,34 @@ def _served_names(payload: EvaluationPayload, report: Report) -> tuple[tuple[End
     )
 
 
-def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
+class BriefReport(TypedDict):
+    """A `Report` without what describe_evaluation gives."""
+
+    dataset: str
+    metric: str
+    n: int
+    baseline: str
+    candidate: str
+    leaderboard: list[Mapping[str, object]]
+    comparisons: list[Mapping[str, object]]
+    notes: list[str]
+
+
+class EvaluationResult(TypedDict):
+    evaluation: str
+    report: BriefReport
+    spent_usd: NotRequired[dict[str, float | None]]
+    """By host."""
+    decision: NotRequired[Mapping[str, object]]
+    """About the candidate."""
+    decisions: NotRequired[list[Mapping[str, object]]]
+    """About each challenger."""
+    further_suites: NotRequired[list[str]]
+    no_decision: NotRequired[str | None]
+    """Why there is none, where there is a use case."""
+
+
+def commit(tx: Transaction, job: Job, collected: _Collected) -> EvaluationResult:
     """Store the evaluation and its decisions."""
     evaluation, report = collected.evaluation, collected.report
     if collected.suite is not None:
@@ -545,14 +608,18 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
         decisions.store(
             tx, decision, use_case=report.use_case or "", version=report.use_case_version or 0, evaluation=evaluation
         )
-    result: dict[str, Any] = {"evaluation": evaluation, "report": brief(report)}
+    result: EvaluationResult = {"evaluation": evaluation, "report": brief(report)}
     if collected.paid:
         result["spent_usd"] = {host: number(usd) for host, usd in sorted(collected.paid.items())}
     if report.decision:
         made = report.decision.model_dump(
-            mode="json", include={"id", "verdict", "reasons", "needed_examples", "needed_groups"}, exclude_none=True
+            mode="json",
+            include={"id", "verdict", "reasons", "needed_examples", "needed_groups", "same_model"},
+            exclude_none=True,
         )
         tx.event(subject, "decision.made", {"evaluation": evaluation, "candidate": report.candidate} | made)
+        if settle := settling.settling_calls(report.decision, report.use_case or "", collected.core):
+            made["settle"] = [settling.document(call) for call in settle]
         result["decision"] = made
         result["decisions"] = [decisions.verdict_of(each) for each in report.decisions]
         result["further_suites"] = list(collected.further)
@@ -561,7 +628,7 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> dict[str, Any]:
     return result
 
 
-def brief(report: Report) -> dict[str, Any]:
+def brief(report: Report) -> BriefReport:
     """The report without what describe_evaluation gives: a job's result is read whole by an agent."""
     shown = {"model", "value", "interval", "n", "errors", "usd_per_1k", "p95_ms"}
     compared = [

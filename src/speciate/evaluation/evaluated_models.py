@@ -1,5 +1,5 @@
 """Models under evaluation: registered ones, endpoints, several as one (`ensemble:`), a function in a file (`code:`),
-answers stored in a column or in a log of inspect-ai, and the constant answer.
+answers stored in a column or in a log of inspect-ai, the constant answer, and the nearest training rows.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import resolve
 from speciate.sandbox import user_code
+from speciate.tasks.families import preference
 from speciate.tasks.language_predictor import answer_identity as answering
 from speciate.tasks.task import TaskTerms
-from speciate.use_cases import COLUMN, CONSTANT, UseCase, incumbent_of
-from speciate.vocabulary import task_named
+from speciate.use_cases import COLUMN, CONSTANT, NEAREST, UseCase, incumbent_of
+from speciate.vocabulary import Family, Task, task_named
 from speciate.workspace.workspace import Workspace
 
 ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
@@ -40,7 +41,7 @@ class EvaluatedModel(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    source: Literal["model", "endpoint", "ensemble", "code", "inspect", "column", "constant"]
+    source: Literal["model", "endpoint", "ensemble", "code", "inspect", "column", "constant", "nearest"]
     identity: str
     """Content hash of a model version; part of the key of cached answers."""
     path: str | None = None
@@ -70,20 +71,19 @@ class EvaluatedModel(BaseModel):
 
 
 def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
-    """The model under evaluation of a model ref, `column:NAME`, `constant:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or
-    `inspect:FILE.eval`.
+    """The model under evaluation of a model ref, `column:NAME`, `constant:`, `nearest:`, `ensemble:A+B`,
+    `code:FILE.py:FUNCTION` or `inspect:FILE.eval`.
 
     Raises NOT_FOUND with near names.
     """
-    if ref == CONSTANT:
-        return EvaluatedModel(
-            name=CONSTANT, source="constant", identity=CONSTANT, parameters=0, bytes=0, license="none"
-        )
-    if ref.startswith(CONSTANT):
+    if ref in (CONSTANT, NEAREST):
+        source: Literal["constant", "nearest"] = "constant" if ref == CONSTANT else "nearest"
+        return EvaluatedModel(name=ref, source=source, identity=ref, parameters=0, bytes=0, license="none")
+    if own := next((name for name in (CONSTANT, NEAREST) if ref.startswith(name)), None):
         raise SpeciateError(
             Code.INVALID,
-            f"{ref!r}: nothing stands behind {CONSTANT!r}; what it always answers comes from the training examples.",
-            f"Call again with {CONSTANT!r}; for an answer of your own, make a column of it "
+            f"{ref!r}: nothing stands behind {own!r}; its answers come from the training examples.",
+            f"Call again with {own!r}; for an answer of your own, make a column of it "
             "(curate_dataset, op 'derive') and name it as 'column:NAME'.",
         )
     if ref.startswith(COLUMN):
@@ -155,7 +155,7 @@ def _from_endpoint(card: ModelCard, endpoint: Endpoint) -> EvaluatedModel:
 
 
 def _from_ensemble(members: list[EvaluatedModel], ref: str) -> EvaluatedModel:
-    if len(members) < 2 or any(member.source in ("ensemble", "constant") for member in members):
+    if len(members) < 2 or any(member.source in ("ensemble", "constant", "nearest") for member in members):
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} is no ensemble: write two or more models, as in 'ensemble:reviews@v1+reviews@v2'.",
@@ -244,6 +244,23 @@ def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, 
             f"The incumbent {incumbent!r} of {use_case.name!r} cannot take part: {error.message}",
             "Call define_use_case again with incumbent: a model, 'column:NAME' of the dataset, or 'constant:'.",
         ) from error
+
+
+COMPARABLE = ("tabular", "text", "time-series", "protein", "molecule")
+"""Modalities whose examples are compared without an encoder, cheaply and as the field does: columns, words, steps,
+k-mers, fingerprints. Distances between pixels, waves or meshes are no method that anybody would use."""
+_BY_NEIGHBOURS: tuple[Family, ...] = ("classification", "ordinal", "regression")
+
+
+def why_no_neighbours(manifest: Manifest, split: str | None, task: Task) -> str | None:
+    """Why `nearest:` cannot answer to a split of this dataset, as the end of a sentence; None where it can."""
+    if task.family not in _BY_NEIGHBOURS or task.name == preference.PREFERENCE:
+        return f"neighbours answer with one label or number, and this evaluation is of {task.name!r}"
+    if manifest.modality not in COMPARABLE:
+        return f"{manifest.modality} examples are not compared without an encoder"
+    if split is None or split == "train":
+        return "neighbours are taken from the training split, so it needs another one to answer"
+    return None if manifest.splits.get("train") else f"{manifest.ref} has no training split"
 
 
 def assign_roles(

@@ -109,7 +109,7 @@ def decide(
     `fresh` those of rows that nobody had asked. A gate fails or cannot tell by the latter. What passes by them must
     pass by the wider ones too, which is the gate `fresh_rows`.
     """
-    asked = [gate for gate in gates if gate.rule != FRESH_ROWS]
+    asked = [gate for gate in gates if gate.rule not in (FRESH_ROWS, "free_method")]
     results = [judge(gate, fresh or evidence) for gate in asked]
     if looks is not None and looks.spent and fresh is not None:
         results.append(_fresh_rows([one.gate for one in results if one.outcome == "pass"], evidence, fresh, looks))
@@ -166,6 +166,26 @@ def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: C
     reason = f"{cheaper.model} passes every gate and costs less ({_usd(cheaper)}); {found}, which does not exclude zero"
     blocked = GateResult(gate=Gate(rule="better_if_dearer"), outcome="fail", reason=reason)
     return _verdict([*decision.gates, blocked], evidence)
+
+
+def beside_free_method(decision: Decision, evidence: Evidence, free: Row, over: Comparison | None) -> Decision:
+    """The decision once a method is known that costs nothing to train: a candidate that is surely worse is held.
+
+    It cannot serve, so where the rows cannot tell the two apart the candidate stays what it is. The reason says so.
+    """
+    gain = over.improvement() if over else None
+    gate = Gate(rule="free_method")
+    if over is None or gain is None:
+        reason = f"nothing tells whether it is better than the nearest neighbour{_no_interval(over)}"
+        return _verdict([*decision.gates, GateResult(gate=gate, outcome="pass", reason=reason)], evidence)
+    stated = f"gain in {over.metric} over {free.model} {_span(*gain)}"
+    outcome: Outcome = "fail" if gain[1][1] < 0 and over.clusters >= FEWEST_UNITS else "pass"
+    if outcome == "fail":
+        found = "worse than the nearest neighbour, which costs nothing to train"
+    else:
+        shown = gain[1][0] > 0
+        found = f"{'better' if shown else 'not shown to be better'} than the nearest neighbour"
+    return _verdict([*decision.gates, GateResult(gate=gate, outcome=outcome, reason=f"{stated}: {found}")], evidence)
 
 
 def choose(
@@ -470,7 +490,8 @@ def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
         return _GateAnswer("fail", f"{row.seen} of these examples were in its training data: it knows their answers")
     if row.nearly_seen:
         return _GateAnswer("fail", f"{row.nearly_seen} of these examples have a near-duplicate in its training data")
-    return _GateAnswer("pass", "none of these examples was in its training data")
+    beyond = "; near-duplicates: not_checked" if row.nearly_seen is None else ""
+    return _GateAnswer("pass", f"none of these examples was in its training data{beyond}")
 
 
 def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:

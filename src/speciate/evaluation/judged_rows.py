@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ ROWS = ""
 """The facet that every suite has: its rows. The others are named after what else was read of them: `column:rules` are
 answers, `read:site` is a column that the judgement itself needs."""
 READ = "read:"
-_LEAST_OVERLAP = 0.01
+LEAST_OVERLAP = 0.01
 """Share of a suite's rows that another must have judged to count as a look: single texts or cells recur by accident."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, sort_keys=True).encode
 
@@ -59,14 +59,28 @@ class JudgedSuite(NamedTuple):
 def pack(table: pa.Table, target: str | None, *, optional: bool = False) -> Packed:
     """The rows of a version's table that can be judged. `target`: the column of references; None where they lie in the
     media, so that every row counts. A row without a reference is not judged, unless that is `optional`."""
+    rows = preimages(table, target, optional=optional)
+    return _packed(_half(row.example) + _half(row.judged) for row in rows)
+
+
+class RowPreimage(NamedTuple):
+    """What the digests of a judged row are of."""
+
+    id: str
+    example: str
+    """What example it is, whatever it is called: the hash of its medium."""
+    judged: str
+    """JSON: medium, window, reference, group."""
+
+
+def preimages(table: pa.Table, target: str | None, *, optional: bool = False) -> Iterator[RowPreimage]:
+    """Of each row that can be judged, as `pack` has it: the first 8 bytes of the sha256 of both texts."""
     references = table[target].to_pylist() if target else [None] * table.num_rows
-    groups = table["group_key"].to_pylist()
-    rows = zip(_media(table), _windows(table), references, groups, strict=True)
-    return _packed(
-        _half(medium) + _half(_encode([medium, window, _plain(reference), group]))
-        for medium, window, reference, group in rows
-        if target is None or optional or not _is_empty(reference)
-    )
+    ids = table["id"].to_pylist() if "id" in table.column_names else [""] * table.num_rows
+    columns = (ids, _media(table), _windows(table), references, table["group_key"].to_pylist())
+    for row, medium, window, reference, group in zip(*columns, strict=True):
+        if target is None or optional or not _is_empty(reference):
+            yield RowPreimage(str(row), medium, _encode([medium, window, _plain(reference), group]))
 
 
 def pack_cells(table: pa.Table, column: str) -> Packed:
@@ -111,7 +125,7 @@ def overlaps(before: Packed, now: Packed) -> bool:
     if not len(now) or not len(before):
         return False
     seen = np.isin(_keys(now), _keys(before)).sum()
-    return bool(seen >= max(1.0, _LEAST_OVERLAP * len(now)))
+    return bool(seen >= max(1.0, LEAST_OVERLAP * len(now)))
 
 
 def share_a_row(before: Packed, now: Packed) -> bool:

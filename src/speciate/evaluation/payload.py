@@ -9,6 +9,7 @@ from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judges.judge_plan import Judge
+from speciate.evaluation.near_looks import SuiteElsewhere
 from speciate.evaluation.reports.report import Role, Suite, SuiteChange
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import UseCase
@@ -47,6 +48,8 @@ class EvaluationPayload(BaseModel):
     """Warnings of the dataset's report about labels that the split lacks."""
     earlier: LooksOnRows = LooksOnRows()
     """What these rows were asked before."""
+    elsewhere: tuple[SuiteElsewhere, ...] = ()
+    """Suites of other rows of this modality, of which some may be near-copies of these."""
     suite_id: str = ""
     """Of the rows as they were planned: evaluations under way find each other by it."""
     known_jobs: tuple[str, ...] = ()

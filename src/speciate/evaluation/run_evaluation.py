@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from speciate.datasets import version_rows
-from speciate.datasets.columns import CONTENT, FINGERPRINT
+from speciate.datasets.columns import CONTENT, FINGERPRINT, SKETCH
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.datasets.similarity import near_duplicates
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.evaluation import answer_cache, judged_rows, suites
+from speciate.evaluation import answer_cache, judged_rows, near_looks, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.evaluated_models import EvaluatedModel
@@ -34,6 +34,7 @@ from speciate.evaluation.predictors.by_source import measure_costs, predict, sta
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
 from speciate.jobs.run import Run
+from speciate.modalities import find as find_modality
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
 from speciate.tasks.families.anomaly import ANOMALY, NORMAL
 from speciate.tasks.families.ordinal import rank_labels
@@ -57,8 +58,12 @@ class _Suite(NamedTuple):
     """Examples of the split without a reference, which are left out."""
 
 
-def run(run: Run) -> dict[str, Any]:
-    """Evaluate, and return `{"report": ...}`."""
+class EvaluationOutput(TypedDict):
+    report: Mapping[str, object]
+    """A `Report`."""
+
+
+def run(run: Run) -> EvaluationOutput:
     payload = EvaluationPayload.model_validate(run.payload)
     suite = _load(run, payload)
     examples, references = suite.examples, suite.references
@@ -74,9 +79,16 @@ def run(run: Run) -> dict[str, Any]:
         why = f"all {len(examples)} rows of {payload.shown} are the same example, so that nothing tells models apart"
         payload = payload.model_copy(update={"no_decision": why})
     notes = _notes(payload, suite, entries, all_answers)
+    near = near_looks.with_near_copies(
+        run.folders, payload.dataset, [example.id for example in examples], payload.earlier, payload.elsewhere
+    )
+    notes += [f"{remark}." for remark in near.remarks]
+    payload = payload.model_copy(update={"earlier": near.looks})
     clusters = _clusters(run, payload, examples)
     if (units := int(clusters.max()) + 1) < len({example.group or example.id for example in examples}):
-        notes.append(f"Equal examples count as one: these {len(examples)} are {units} independent units.")
+        notes.append(
+            f"Equal and nearly equal examples count as one: these {len(examples)} are {units} independent units."
+        )
     extra_scores = _extra_scores(run, payload, suite, all_answers, clusters)
     if payload.scoring is not None:
         metrics = scoring.expand_metrics(payload.metrics, payload.scoring, extra_scores)
@@ -197,21 +209,22 @@ def _visible_examples(
 
 
 class _Contamination(NamedTuple):
-    """How many of the examples a model was fitted or selected on; None if its data are not known any more."""
+    """How many of the examples a model was fitted or selected on; None if its data are not known any more. `nearly`:
+    how many more have a near-duplicate there; None if that cannot be checked."""
 
     exactly: int | None
-    nearly: int = 0
+    nearly: int | None
 
 
 def _contamination(
     run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
     if evaluated_model.learned_from is None:
-        return _Contamination(None)
+        return _Contamination(None, None)
     ids = {example.id for example in examples}
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
-    return _Contamination(len(exactly), len(nearly - exactly))
+    return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly))
 
 
 def _entry(
@@ -288,9 +301,9 @@ def _question(payload: EvaluationPayload) -> Question:
 
 
 def _splits(payload: EvaluationPayload) -> set[str] | None:
-    """The split to answer and, for the constant answer and for prompts, the training split."""
+    """The split to answer and, for the constant answer, neighbours and prompts, the training split."""
     wants_training = any(
-        evaluated_model.source in ("constant", "endpoint", "ensemble") for evaluated_model in payload.models
+        evaluated_model.source in ("constant", "nearest", "endpoint", "ensemble") for evaluated_model in payload.models
     )
     return None if payload.split is None else {payload.split, *(["train"] if wants_training else [])}
 
@@ -309,24 +322,44 @@ def _slices(payload: EvaluationPayload, examples: Sequence[Example], references:
 
 
 def _clusters(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> Codes:
-    """Codes 0..C-1 of what hangs together: examples of one group and examples of the same content, for a copy says
-    nothing new. An example without a group is its own."""
+    """Codes 0..C-1 of what hangs together: examples of one group, of the same content, and near-duplicates by the
+    sketches that splits are made with, for a copy says nothing new. An example without a group is its own."""
     groups = [f"group {example.group}" if example.group else f"example {example.id}" for example in examples]
     codes = np.unique(groups, return_inverse=True)[1].astype(np.int64)
     pairs = []
     for contents in _contents(run, payload, examples):
         _, first, same = np.unique(contents, return_index=True, return_inverse=True)
         pairs.append(np.stack([codes[first[same]], codes], axis=1))
+    pairs.append(codes[_near_pairs(run, payload, examples)])
     together = np.concatenate(pairs)
     apart = together[together[:, 0] != together[:, 1]]
     return near_duplicates.clusters(int(codes.max()) + 1, apart)[codes] if len(apart) else codes
 
 
+def _near_pairs(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> Codes:
+    """(M, 2) places of examples that are nearly the same; none where they have no sketches. Examples that differ in a
+    further column, which a model reads and no sketch is of, are not."""
+    sketching = find_modality(payload.dataset.modality).sketching
+    if sketching is None or SKETCH not in version_rows.stored_columns(run.folders, payload.dataset):
+        return np.zeros((0, 2), np.int64)
+    ids = [example.id for example in examples]
+    table = version_rows.read(run.folders, payload.dataset, ["id", SKETCH], ids=ids)
+    sketch_of = dict(zip(table["id"].to_pylist(), table[SKETCH].to_pylist(), strict=True))
+    pairs = near_duplicates.near_duplicate_pairs([sketch_of[name] for name in ids], sketching)
+    read = np.unique(_read_beside(payload, examples), return_inverse=True)[1]
+    return pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
+
+
+def _read_beside(payload: EvaluationPayload, examples: Sequence[Example]) -> list[str]:
+    """What models read of each example beside the inputs of the dataset."""
+    further = sorted({name for each in payload.models for name in each.inputs} - set(payload.dataset.inputs))
+    return [json.dumps([example.columns.get(name) for name in further], default=str) for example in examples]
+
+
 def _contents(run: Run, payload: EvaluationPayload, examples: Sequence[Example]) -> list[list[str]]:
     """What each example is, whatever it is called: by its stored hashes with its window, and by its decoded medium. Of
     rows without media the input cells are the medium; what further columns a model reads belongs to it as well."""
-    further = sorted({name for each in payload.models for name in each.inputs} - set(payload.dataset.inputs))
-    read = [json.dumps([example.columns.get(name) for name in further], default=str) for example in examples]
+    read = _read_beside(payload, examples)
     stored = version_rows.stored_columns(run.folders, payload.dataset)
     wanted = judged_rows.columns_of(stored)
     table = version_rows.read(run.folders, payload.dataset, wanted, ids=[example.id for example in examples])
@@ -355,10 +388,21 @@ def _notes(
         notes.append(f"{suite.unlabelled} of {suite.unlabelled + count} examples without {reference!r} were left out.")
     if len(alike := {str(reference) for reference in suite.references}) == 1 and payload.family in _WITH_LABELS:
         notes.append(f"All {count} examples have the label {next(iter(alike))!r}: always answering it is right.")
+    for each, column in ((one, other.column) for one in payload.models for other in payload.models if other.column):
+        if column in each.inputs:
+            notes.append(
+                f"{each.name} reads {column!r}, which holds the answers of column:{column}: it copies that system and "
+                "cannot replace it. train_model with the use case leaves such a column out."
+            )
     if any(evaluated_model.source == "constant" for evaluated_model in payload.models) and not suite.training:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")
+    if unchecked := [e.evaluated_model.name for e in entries if e.seen is not None and e.nearly_seen is None]:
+        notes.append(
+            f"Near-duplicates in the training data of {', '.join(unchecked)}: not_checked. These examples, or those, "
+            "have no sketches to compare."
+        )
     for entry in entries:
         name = entry.evaluated_model.name
         if entry.seen:
@@ -411,12 +455,31 @@ _UNSCORED_SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+class _PredictionRow(TypedDict):
+    model: str
+    example: str
+    repeat: int
+    output: str | None
+    number: float | None
+    confidence: float | None
+    probabilities: str | None
+    error: str | None
+    score: float | None
+
+
+class _ScoreRow(TypedDict):
+    model: str
+    example: str
+    metric: str
+    value: float
+
+
 def _prediction_rows(
     payload: EvaluationPayload,
     examples: Sequence[Example],
     all_answers: Sequence[ModelAnswers],
     entries: Sequence[ModelEntry],
-) -> list[dict[str, Any]]:
+) -> list[_PredictionRow]:
     main = find_metric(payload.metrics[0])
     return [
         {
@@ -445,7 +508,7 @@ def _output_text(output: Any) -> str | None:
 
 def _score_rows(
     payload: EvaluationPayload, examples: Sequence[Example], entries: Sequence[ModelEntry]
-) -> list[dict[str, Any]]:
+) -> list[_ScoreRow]:
     means = [metric for name in payload.metrics if (metric := find_metric(name)).shape == "mean"]
     return [
         {"model": entry.evaluated_model.name, "example": example.id, "metric": metric.name, "value": float(value)}

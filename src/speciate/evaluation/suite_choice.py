@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
@@ -21,6 +22,7 @@ from speciate.vocabulary import find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
+_ROLES: tuple[Suite, ...] = ("core", "heldout", "regression")
 _MOST_VERSIONS = 50
 """Versions that are looked through for one that holds all judged rows."""
 
@@ -54,6 +56,26 @@ def choose(
     if (stood.name, stood.split) != (ref.name, ref.split):
         return SuiteChoice(ref, role, line)
     return _newest_that_holds(workspace, _Judgement(use_case, role, scorer, line), ref)
+
+
+def left_behind(workspace: Workspace, manifest: Manifest) -> tuple[str, ...]:
+    """Which use cases go on judging on an older version of this dataset, since this one lacks or changed rows that they
+    judged: a sentence each, in the order of their names."""
+    told = []
+    for name, use_case in sorted(use_cases.in_force(workspace.database).items()):
+        for role in _ROLES:
+            line = suites.line(workspace.database, name, role)
+            stood = dataset_ref(line.dataset) if line else None
+            if line is None or stood is None or stood.name != manifest.name or stood.version == manifest.version:
+                continue
+            named = getattr(use_case.suites, role)
+            if named is not None and dataset_ref(named).name != manifest.name:
+                continue
+            change = _change(workspace, _Judgement(use_case, role, None, line), manifest, stood.split)
+            if change.is_another:
+                ref = f"{manifest.ref}:{stood.split}" if stood.split else manifest.ref
+                told.append(f"{name} keeps judging on {line.dataset}: {ref} {change}.")
+    return tuple(told)
 
 
 class _Judgement(NamedTuple):

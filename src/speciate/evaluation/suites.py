@@ -29,7 +29,7 @@ from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label, usual_target
 from speciate.tasks.families import preference
 from speciate.tasks.families.control import ENVIRONMENT, SEED
-from speciate.use_cases import COLUMN, CONSTANT, UseCase
+from speciate.use_cases import COLUMN, CONSTANT, NEAREST, UseCase
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.database import Database, Row, Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -189,7 +189,7 @@ def suite_of(reader: Reader, evaluation: str) -> JudgedSuite | None:
     found = _read(reader, _FACETS, [evaluation])
     if not any(facet == ROWS for facet, _, _ in found):
         return None
-    return JudgedSuite({facet: _packed(reader, suite) for facet, suite, _ in found}, found[0][2])
+    return JudgedSuite({facet: packed(reader, suite) for facet, suite, _ in found}, found[0][2])
 
 
 def record_missing(workspace: Workspace, dataset: str) -> None:
@@ -223,7 +223,7 @@ def _judged_by(workspace: Workspace, ref: DatasetRef, report: Report) -> JudgedS
 def _former_role(model: str, report: Report) -> Role:
     if model == report.baseline and report.use_case:
         return "incumbent"
-    return "baseline" if model.startswith((COLUMN, CONSTANT)) else "candidate"
+    return "baseline" if model.startswith((COLUMN, CONSTANT, NEAREST)) else "candidate"
 
 
 # Looks
@@ -253,6 +253,16 @@ def looks_before(reader: Reader, rows: Packed, judged_now: Collection[str], job:
     return _count(reader, rows, judged_now, _LOOKS_BEFORE, [asked, unaware], ())
 
 
+def all_looks(reader: Reader) -> list[Scored]:
+    """Every model in every evaluation whose rows are known."""
+    return [Scored(*row) for row in _read(reader, _LOOKS, [])]
+
+
+def promotions(reader: Reader) -> list[tuple[int, str]]:
+    """(row of the audit, evaluation that it rested on) of every promotion."""
+    return [(int(seq), str(evaluation)) for seq, evaluation in _read(reader, _PROMOTED, [])]
+
+
 def _known_jobs(plan: str | None) -> Collection[str]:
     """Evaluations under way that a job's plan accounts for."""
     payload = json.loads(plan or "{}").get("payload") or {}
@@ -271,7 +281,7 @@ def _count(
     scored = [
         each
         for suite, entries in by_suite.items()
-        if suite == mine or judged_rows.overlaps(_packed(reader, suite), rows)
+        if suite == mine or judged_rows.overlaps(packed(reader, suite), rows)
         for each in entries
     ]
     evaluations = {each.evaluation for each in scored}
@@ -293,7 +303,9 @@ def count_candidates(
     counts, too.
     """
     names = {_versionless(model) for model in judged_now}
-    models = [each for each in scored if each.model is not None and not each.model.startswith((COLUMN, CONSTANT))]
+    models = [
+        each for each in scored if each.model is not None and not each.model.startswith((COLUMN, CONSTANT, NEAREST))
+    ]
     chosen_so = any(
         each.role == "baseline" and (_versionless(str(each.model)) in names or each.weights in weights)
         for each in models
@@ -409,7 +421,7 @@ def _change(reader: Reader, stands_on: Line, ids: Mapping[str, str], rows_of: Ca
         before = stands_on.facets[facet]
         if before == ids[facet]:
             return SuiteChange(judged=_read(reader, _SIZE, [before])[0][0], since=stands_on.dataset)
-        return judged_rows.compare(_packed(reader, before), rows_of(facet), stands_on.dataset)
+        return judged_rows.compare(packed(reader, before), rows_of(facet), stands_on.dataset)
 
     changed = {facet: compare(facet) for facet in stands_on.facets if facet in ids}
     return changed[ROWS].model_copy(
@@ -423,10 +435,10 @@ def _change(reader: Reader, stands_on: Line, ids: Mapping[str, str], rows_of: Ca
 
 
 def _packed_facet(reader: Reader, ids: Mapping[str, str], facet: str) -> Packed:
-    return _packed(reader, ids[facet])
+    return packed(reader, ids[facet])
 
 
-def _packed(reader: Reader, suite: str) -> Packed:
+def packed(reader: Reader, suite: str) -> Packed:
     return judged_rows.from_bytes(bytes(_read(reader, _PACKED, [suite])[0][0]))
 
 

@@ -7,27 +7,19 @@ the figures. A run that is killed leaves nothing in the registry and begins anew
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate import use_cases
-from speciate.datasets import versions as datasets
-from speciate.errors import Code, SpeciateError
-from speciate.evaluation import evaluate
-from speciate.evaluation.evaluate import EvaluateSpec
-from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import exportable
 from speciate.exports.export_gates import Quantize
+from speciate.exports.judging import LEARNED_FROM, ExamplesFrom, judging_examples
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
 from speciate.models.backbones.exported import Format, check_installed
 from speciate.models.model_card import ModelCard
-from speciate.refs import check_name, dataset_ref
+from speciate.refs import check_name
 from speciate.training import train
-from speciate.use_cases import UseCase
 from speciate.workspace.workspace import Workspace
 
 _LIBRARIES: dict[tuple[Format, Quantize], tuple[str, ...]] = {
@@ -47,9 +39,6 @@ class ConvertSpec(BaseModel):
     quantize: Quantize = "none"
     tolerance: float | None = Field(None, ge=0)
     """In the metric's own units; None: 0.02 of a bounded metric, 5 % of the parent's value of another."""
-
-
-ExamplesFrom = Literal["validation", "suite"]
 
 
 class ConvertPayload(BaseModel):
@@ -75,7 +64,7 @@ def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
     name = name_of(card.name, spec.format, spec.quantize)
     check_name("model", name)
     registry.check_free(workspace.database, name)
-    task, examples_from = _evaluation(card, workspace)
+    task, examples_from = judging_examples(card, workspace)
     size = exportable.network_bytes(folder, card.base_model)
     payload = ConvertPayload(
         name=name, parent=card, folder=str(folder), format=spec.format, quantize=spec.quantize,
@@ -92,6 +81,7 @@ def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
         resolved={
             "model": version.ref, "format": spec.format, "quantize": spec.quantize, "name": name,
             "judged_on": f"{task.dataset.name}@v{task.dataset.version}:{task.split}", "metric": task.metrics[0],
+            **({"remark": LEARNED_FROM} if examples_from == "training" else {}),
         },
     )  # fmt: skip
 
@@ -99,50 +89,6 @@ def plan(spec: ConvertSpec, workspace: Workspace) -> Plan[ConvertPayload]:
 def name_of(parent: str, format: Format, quantize: Quantize) -> str:  # noqa: A002 - as the tool calls it
     """A name of its own: the parent's name keeps meaning a model that can be trained further."""
     return f"{parent}-{format}" + ("" if quantize == "none" else f"-{quantize}")
-
-
-def _evaluation(card: ModelCard, workspace: Workspace) -> tuple[EvaluationPayload, ExamplesFrom]:
-    """The validation split of the model's dataset, else its use case's core suite. The test split is used as seldom as
-    possible, and examples that chose the parent compare a parent with its export just as fairly."""
-    use_case = _use_case(card, workspace)
-    if card.dataset is not None:
-        ref = dataset_ref(card.dataset)._replace(split=None)
-        manifest = datasets.resolve(workspace.database, ref)
-        if manifest.splits.get("validation", 0) > 1:
-            return _evaluation_of_parent(card, f"{manifest.ref}:validation", use_case, workspace), "validation"
-    if use_case is not None and use_case.suites.core:
-        return _evaluation_of_parent(card, use_case.suites.core, use_case, workspace), "suite"
-    raise SpeciateError(
-        Code.INVALID,
-        f"{card.ref} cannot be exported: there are no examples to evaluate the export on. Its dataset "
-        f"({card.dataset or 'not known here'}) has no validation split, and it has no use case with a core suite.",
-        "Call curate_dataset(dataset=..., steps=[{'op': 'split'}]) and train on that, or define_use_case with suites.",
-    )
-
-
-def _use_case(card: ModelCard, workspace: Workspace) -> UseCase | None:
-    try:
-        return use_cases.get(workspace.database, card.use_case) if card.use_case else None
-    except SpeciateError:
-        return None  # it is gone: then the task's own metric counts
-
-
-def _evaluation_of_parent(
-    card: ModelCard, dataset: str, use_case: UseCase | None, workspace: Workspace
-) -> EvaluationPayload:
-    """An evaluation without the use case's verdict: only evaluate_models gives that."""
-    spec = EvaluateSpec(
-        models=(card.ref,), dataset=dataset, use_case=use_case.name if use_case else None, baseline=card.ref,
-        latency=False,
-    )  # fmt: skip
-    task = EvaluationPayload.model_validate(evaluate.plan(spec, workspace).payload_json())
-    (parent,) = task.models
-    return task.model_copy(
-        update={
-            "models": (parent.model_copy(update={"learned_from": ()}),), "use_case": None, "candidate": None,
-            "no_decision": "an export is compared with its parent alone", "earlier": LooksOnRows(),
-        }
-    )  # fmt: skip
 
 
 KIND = Kind(

@@ -23,9 +23,10 @@ from speciate.evaluation.predictors.timing import device
 from speciate.evaluation.reports.report import Report
 from speciate.evaluation.statistics import quantile_interval
 from speciate.exports import export_gates, exportable, quantization, reload_check
-from speciate.exports.convert import ConvertPayload, ExamplesFrom
+from speciate.exports.convert import ConvertPayload
 from speciate.exports.export_gates import Gate, LatencyStats, Measured, MetricComparison, Parity, Quantize, Speed
 from speciate.exports.exportable import ExportableNetwork
+from speciate.exports.judging import ExamplesFrom
 from speciate.exports.onnx_export import to_onnx
 from speciate.faults import fault
 from speciate.jobs.folder import RunFolder

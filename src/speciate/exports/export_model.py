@@ -1,23 +1,34 @@
 """The job kind `export_model`: a model version as a folder for other tools and other people.
 
-Where transformers has a class for the network, transformers loads the folder; any other model leaves as it was sealed.
-A README.md says how to load it: the model card below the YAML front matter that the hub reads, and lines of Python.
+Where transformers has a class for the network and its head, `pipeline(...)` answers as the model does; any other model
+leaves as it was sealed, with a program that answers without this package. A README.md says how: the model card below
+the YAML front matter that the hub reads, and lines of Python. Those lines are run before the folder is moved to its
+path, in a process that cannot import this package, and must give the model's own answers.
 Never overwrites, and nothing half done stands at the path (jobs/atomic_folder.py).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from speciate import hf_hub
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import transformers_folder
-from speciate.exports.transformers_folder import ABOUT_HEAD, HEAD, WrittenFolder
+from speciate.exports.card_check import CardCheck, CardError, check_card, made_up
+from speciate.exports.judging import judging_examples
+from speciate.exports.onnx_folder import GRAPH, PREPROCESSING, check_graph, write_graph
+from speciate.exports.reload_check import load_questions
+from speciate.exports.sharing import check_sharing
+from speciate.exports.transformers_folder import WrittenFolder
 from speciate.faults import fault
 from speciate.jobs.atomic_folder import check_free, earlier_result, hidden_folder_beside, move_into_place
 from speciate.jobs.job import Resources
@@ -26,11 +37,13 @@ from speciate.jobs.run import Run
 from speciate.lineage.model_report import EvaluationResult, model_report
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
+from speciate.tasks.predictor import load
 from speciate.vocabulary import TASKS
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
 
-ModelFormat = Literal["safetensors"]
+ModelFormat = Literal["safetensors", "onnx"]
+"""`onnx`: one graph, from inputs to probabilities."""
 _METRICS_SHOWN = 20
 _POOLED = {
     "mean": 'mask = batch["attention_mask"].unsqueeze(-1)\npooled = (states * mask).sum(1) / mask.sum(1)',
@@ -43,8 +56,8 @@ _PREPARED = {
     "protein": ("AutoTokenizer", 'batch = prepare(["MKTAYIAK"], padding=True, truncation=True, return_tensors="pt")'),
     "image": ("AutoImageProcessor", 'batch = prepare([image], return_tensors="pt")  # an image of Pillow, in RGB'),
 }
-_LINEAR = ("classification", "multi-label", "regression")
-"""Families whose head is one layer over the pooled states."""
+_CHECKED_ON = 16
+"""Examples that the card's program is tried on."""
 
 
 class ExportModelSpec(BaseModel):
@@ -73,32 +86,49 @@ class HubResult(BaseModel):
 
 class ExportModelPayload(BaseModel):
     model_config = ConfigDict(frozen=True)
+    format: ModelFormat = "safetensors"
     folder: Path
     path: Path
     card: ModelCard
     body: str
     """The model card as Markdown."""
     evaluations: tuple[HubResult, ...]
+    judging: EvaluationPayload | None = None
+    """Names examples that the card's program is tried on; None where none are known."""
 
 
 def plan(spec: ExportModelSpec, workspace: Workspace) -> Plan[ExportModelPayload]:
-    """Raises what `resolve` raises, INVALID for a model that others serve, CONFLICT where something is at the path."""
+    """Raises what `resolve` raises, INVALID for a model that others serve, CONFLICT where something is at the path,
+    REFUSED where the licence of the model or of what it was made from forbids to give it away."""
     version = registry.resolve(workspace.database, workspace.folders, spec.model)
     folder = version.path  # raises for a model that others serve
     check_free(spec.path)
+    check_sharing(workspace, version.card)
     report = model_report(workspace, spec.model)
     form, size = transformers_folder.form_of(folder), _size(folder)
+    if spec.format == "onnx":
+        form = "onnx"
+        check_graph(folder, version.card)
     measured = [each for each in report.evaluations if each.value is not None]
     payload = ExportModelPayload(
-        folder=folder, path=spec.path, card=version.card, body=report.card,
+        format=spec.format, folder=folder, path=spec.path, card=version.card, body=report.card,
         evaluations=tuple(HubResult.of(version.card.task, each) for each in measured),
+        judging=_examples(version.card, workspace),
     )  # fmt: skip
     return Plan(
         payload=payload,
-        resources=Resources(cpu=1, memory_mb=1024 + 3 * (size >> 20)),
+        resources=Resources(cpu=1, memory_mb=2048 + 5 * (size >> 20)),
         bytes=size,
         resolved={"model": version.ref, "format": spec.format, "form": form, "path": str(spec.path)},
     )
+
+
+def _examples(card: ModelCard, workspace: Workspace) -> EvaluationPayload | None:
+    """None where the model's dataset is gone, or was never here."""
+    try:
+        return judging_examples(card, workspace)[0] if card.task in TASKS else None
+    except SpeciateError:
+        return None
 
 
 class ExportedFolder(TypedDict):
@@ -108,6 +138,8 @@ class ExportedFolder(TypedDict):
     form: str
     files: list[str]
     notes: list[str]
+    checked_on: NotRequired[int]
+    """Inputs on which the card's program gave the model's own answers."""
     bytes: int
 
 
@@ -130,20 +162,73 @@ def run(run: Run) -> ExportModelResult:
         )
     require_space(next(each for each in path.parents if each.exists()), _size(folder))
     with hidden_folder_beside(path) as target:
-        written = transformers_folder.write(folder, target, card.labels)
-        if written.form == "sealed":
-            sealed.write_facts(card, target)
-        readme = _readme(card, payload.body, written, payload.evaluations)
-        (target / sealed.README).write_text(readme, encoding="utf-8")
-        files = sorted(each.name for each in target.iterdir())
+        written, checked = _write_checked(run, payload, target)
+        files = sorted(str(each.relative_to(target)) for each in target.rglob("*") if each.is_file())
         report: ExportedFolder = {
             "model": card.ref, "form": written.form, "files": files, "notes": list(written.notes),
             "bytes": sum((target / name).stat().st_size for name in files),
         }  # fmt: skip
+        if checked is not None:
+            report["checked_on"] = checked.n
         result: ExportModelResult = {"path": str(path), "report": report}
         fault("export_model_before_rename")
         move_into_place(run, target, path, result)
     return result
+
+
+def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple[WrittenFolder, CardCheck | None]:
+    """Fill `target`. A head of transformers that does not answer as the model does is replaced by our own program."""
+    card = payload.card
+    written = _write(payload, target, fit=True)
+    asked = _questions(run, payload) if written.program is not None and written.form != "published" else []
+    if not asked:
+        return written, None
+    answers = load(payload.folder).predict(asked)
+    media = [each.media for each in asked]
+    try:
+        return written, check_card(target, media, answers, images=written.form in ("transformers", "onnx"))
+    except CardError as error:
+        why = str(error)
+    if written.form == "transformers":
+        for each in target.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        written = _write(payload, target, fit=False)
+        try:
+            return written, check_card(target, media, answers, images=False)
+        except CardError as error:
+            why = str(error)
+    raise SpeciateError(
+        Code.REFUSED,
+        f"The export of {card.ref} is not written: elsewhere it would not answer as it does here ({why}).",
+        f"describe_model(model={card.ref!r})",
+    )
+
+
+def _write(payload: ExportModelPayload, target: Path, *, fit: bool) -> WrittenFolder:
+    card = payload.card
+    if payload.format == "onnx":
+        written = _write_onnx(payload, target)
+    else:
+        written = transformers_folder.write(payload.folder, target, card, fit=fit)
+    if written.form == "sealed":
+        sealed.write_facts(card, target)
+    (target / sealed.README).write_text(_readme(card, payload.body, written, payload.evaluations), encoding="utf-8")
+    return written
+
+
+def _write_onnx(payload: ExportModelPayload, target: Path) -> WrittenFolder:
+    program, requires = write_graph(payload.folder, target, payload.card)
+    files = tuple(sorted(each.name for each in target.iterdir()))
+    note = f"`{GRAPH}` is the whole model, from named inputs to what it answers; `{PREPROCESSING}` describes both."
+    return WrittenFolder("onnx", files, None, program, requires, None, (note,))
+
+
+def _questions(run: Run, payload: ExportModelPayload) -> list[Example]:
+    """A few examples of the model's dataset as it sees them; made-up ones where that is not here."""
+    if payload.judging is None:
+        return made_up(payload.card.modality)
+    found = load_questions(run.folders, payload.judging)
+    return [found[place] for place in np.linspace(0, len(found) - 1, min(_CHECKED_ON, len(found))).astype(int)]
 
 
 KIND = Kind(
@@ -158,16 +243,24 @@ def _size(folder: Path) -> int:
 def _readme(card: ModelCard, body: str, written: WrittenFolder, evaluations: Sequence[HubResult]) -> str:
     parts = [_front_matter(card, written, evaluations), body.rstrip(), "", "## Loading it", ""]
     parts += [*written.notes, ""]
-    if written.form == "transformers" and card.modality in _PREPARED:
+    if written.program is not None:
+        parts += [f"`pip install {' '.join(written.requires)}`", "", "```python", written.program, "```", ""]
+    elif written.form == "transformers" and card.modality in _PREPARED:
         parts += ["```python", _program(card, written), "```", ""]
     return "\n".join(parts)
 
 
 def _front_matter(card: ModelCard, written: WrittenFolder, evaluations: Sequence[HubResult]) -> str:
     """Scalars are JSON, which YAML contains: no name can be read as anything else."""
-    lines = ["---", f"library_name: {'speciate' if written.form == 'sealed' else 'transformers'}"]
+    lines = ["---"]
+    if written.form == "onnx":
+        lines.append("library_name: onnx")
+    elif written.form != "sealed":  # the hub would show a line of Python that does not answer
+        lines.append("library_name: transformers")
     lines += _license(card.license)
-    if card.task in TASKS:
+    if written.pipeline is not None:
+        lines.append(f"pipeline_tag: {_quoted(written.pipeline)}")
+    elif written.form == "published" and card.task in TASKS:
         lines.append(f"pipeline_tag: {_quoted(card.task)}")
     if (base := _base(card)) is not None:
         lines.append(f"base_model: {_quoted(base)}")
@@ -208,26 +301,7 @@ def _program(card: ModelCard, written: WrittenFolder) -> str:
     ]
     if written.pooling in _POOLED:
         lines += _POOLED[written.pooling].splitlines()
-        if HEAD in written.files:
-            lines += _head_program()
     return "\n".join(lines)
-
-
-def _head_program() -> list[str]:
-    return [
-        "",
-        "import json",
-        "from pathlib import Path",
-        "from safetensors.torch import load_file",
-        "",
-        f'about = json.loads((Path(folder) / "{ABOUT_HEAD}").read_text())["readout"]',
-        f'head = load_file(Path(folder) / "{HEAD}")',
-        f'if about["family"] in {_LINEAR!r}:',
-        '    logits = pooled @ head["weight"].T + head["bias"]',
-        'if about["family"] == "classification":',
-        '    probabilities = (logits.double() / about["temperature"]).softmax(-1)',
-        '    answers = [about["labels"][place] for place in probabilities.argmax(-1)]',
-    ]
 
 
 def _quoted(value: object) -> str:

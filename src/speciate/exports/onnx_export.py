@@ -58,21 +58,32 @@ def to_onnx(backbone: Backbone, items: Sequence[Item], file: Path) -> TracedNetw
         raise _cannot(backbone, "the grid of its states depends on the example")
     given = tuple(batch[name] for name in names)
     free = tuple(dict.fromkeys(range(each.ndim), torch.export.Dim.AUTO) for each in given)
-    try:
-        with torch.no_grad(), _silently():
-            program = torch.onnx.export(
-                module, given, dynamo=True, dynamic_shapes=(free,), input_names=names, output_names=list(OUTPUTS),
-                verbose=False,
-            )  # fmt: skip
-            assert program is not None, "dynamo=True gives a program"
-            program.save(file, external_data=False)
-    except Exception as error:
-        raise _cannot(backbone, f"{type(error).__name__}: {_first_line(error)}") from error
+    export_program(backbone, module, given, free, names, OUTPUTS, file)
     check_contained(file)
     inputs = _inputs(file)
     if any(sides[0] is not None for sides in inputs.values()):
         raise _cannot(backbone, "it fixes how many examples are computed at once")
     return TracedNetwork(inputs, next(iter(grids)))
+
+
+def export_program(
+    backbone: Backbone, module: torch.nn.Module, given: tuple[torch.Tensor, ...], free: tuple[dict[int, Any], ...],
+    inputs: Sequence[str], outputs: Sequence[str], file: Path,
+) -> None:  # fmt: skip
+    """Trace `module` on `given` and write the file. `free`: the dimensions of each input that may vary. INVALID where
+    the exporter cannot follow."""
+    import torch
+
+    try:
+        with torch.no_grad(), _silently():
+            program = torch.onnx.export(
+                module, given, dynamo=True, dynamic_shapes=(free,), input_names=list(inputs),
+                output_names=list(outputs), verbose=False,
+            )  # fmt: skip
+            assert program is not None, "dynamo=True gives a program"
+            program.save(file, external_data=False)
+    except Exception as error:
+        raise _cannot(backbone, f"{type(error).__name__}: {_first_line(error)}") from error
 
 
 def check_contained(file: Path) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.errors import Call, CallAgain, Code, SpeciateError, unknown
 from speciate.governance import audit
 from speciate.governance.audit import Evidence
 from speciate.refs import new_id
@@ -159,7 +159,9 @@ def _place_of(cursor: str, found: list[Approval]) -> int:
         if approval.id == cursor:
             return place
     raise SpeciateError(
-        Code.INVALID, f"{cursor!r} is no cursor of list_approvals.", "Call list_approvals again without a cursor."
+        Code.INVALID,
+        f"{cursor!r} is no cursor of list_approvals.",
+        next=[CallAgain("list_approvals", {"cursor": None})],
     )
 
 

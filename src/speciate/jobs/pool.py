@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypedDict, TypeVar, cast
 
 from speciate.errors import Code, SpeciateError
 from speciate.sandbox.client import Access, AnswerTimeout, OnPart, ProcessDied, RemoteError, SandboxClient
@@ -31,6 +31,20 @@ Readable = frozenset[Path]
 ServiceAnswer = dict[str, Any]
 """JSON that a sandboxed process answered. It met foreign bytes: the caller knows the keys and checks the values."""
 Content = TypeVar("Content")
+
+
+class FileAnswer(TypedDict):
+    """What a service answers whose answer is a file: see `Pool.ask_for_file`."""
+
+    file: str
+    """Its name in the process's working folder."""
+
+
+class ImageAnswer(TypedDict):
+    """What a service answers that draws."""
+
+    png: str
+    """In base64."""
 
 
 CALL_SECONDS = 43.0

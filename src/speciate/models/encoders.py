@@ -90,18 +90,7 @@ class FrozenEncoder:
         return _stated_width(self._folder, self._modality) or self._backbone().width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        """Longest media first and together: little padding, and a batch that is too big fails at once."""
-        import torch
-
-        backbone = self._backbone()
-        order = sorted(range(len(media)), key=lambda place: -len(media[place]))
-        for start in range(0, len(order), self._batch):
-            places = order[start : start + self._batch]
-            batch = [media[place] for place in places]
-            whole = _pooled_slices if self._modality == "image" and is_volume(batch[0]) else _pooled
-            with torch.inference_mode():
-                unit = torch.nn.functional.normalize(whole(backbone, batch), dim=1)
-            yield places, unit.numpy().astype(np.float32, copy=False)
+        return embed_batches(self._backbone(), media, self._batch)
 
     def keep(self, folder: Path) -> None:
         """Write the files that `kept_encoder` needs into a model folder; none if a package has the weights."""
@@ -131,6 +120,22 @@ class FrozenEncoder:
         for each in backbone.module.parameters():  # buffers stay: positions need their digits
             each.data = each.data.to(getattr(torch, precision))
         return backbone
+
+
+def embed_batches(
+    backbone: Backbone, media: Sequence[Any], size: int = _BATCH
+) -> Iterator[tuple[list[int], Vectors]]:  # fmt: skip
+    """Longest media first and together: little padding, and a batch that is too big fails at once."""
+    import torch
+
+    order = sorted(range(len(media)), key=lambda place: -len(media[place]))
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        batch = [media[place] for place in places]
+        whole = _pooled_slices if backbone.modality == "image" and is_volume(batch[0]) else _pooled
+        with torch.inference_mode():
+            unit = torch.nn.functional.normalize(whole(backbone, batch), dim=1)
+        yield places, unit.numpy().astype(np.float32, copy=False)
 
 
 def _pooled(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:

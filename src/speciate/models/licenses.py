@@ -57,3 +57,25 @@ def _ids() -> dict[str, str]:
         for row in get_license_index()
         if row.get("spdx_license_key") and not str(row["spdx_license_key"]).startswith("LicenseRef-")
     }
+
+
+_NO_DERIVATIVES = re.compile(r"CC-BY(-NC)?-ND-(\d\.\d)")
+_NOTHING_GRANTED = ("all-rights-reserved", "proprietary", "unlicensed", "commercial", "no-redistribution")
+"""Names after `LicenseRef-` of terms that let nobody pass a work on."""
+
+
+def forbids_sharing(license: str | None, *, adapted: bool) -> str | None:  # noqa: A002 - as cards call it
+    """The clause of a licence that forbids to give the work away, in words; None where none is known to.
+
+    `adapted`: whether it was changed, as training changes it. An unknown licence forbids nothing here: whoever exports
+    answers for it.
+    """
+    name = license or ""
+    if (found := _NO_DERIVATIVES.fullmatch(name)) is not None:
+        if not adapted:
+            return None
+        where = "section 2(a)(1)(B)" if found.group(2) == "4.0" else "the licence grant"
+        return f"NoDerivatives, {where}: adapted material may be produced, but not shared"
+    if name.removeprefix("LicenseRef-").lower() in _NOTHING_GRANTED and name.startswith("LicenseRef-"):
+        return f"the terms {name.removeprefix('LicenseRef-')!r} grant no right to pass it on"
+    return None

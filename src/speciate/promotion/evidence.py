@@ -17,6 +17,7 @@ from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import decisions, suites
 from speciate.evaluation.decisions import StoredDecision
 from speciate.evaluation.reports.report import GateResult, Suite, SuiteChange
+from speciate.evaluation.settling import settling_calls
 from speciate.models.model_card import EXPORT, ModelCard
 from speciate.promotion import aliases
 from speciate.refs import dataset_ref
@@ -59,6 +60,18 @@ SELECT count(*) FROM audit WHERE use_case = ? AND action IN ('rollback', 'canary
 _HELD_BACK = """
 SELECT DISTINCT use_case_version FROM decisions
 WHERE use_case = ? AND candidate = ? AND verdict <> 'promote' AND use_case_version < ? ORDER BY 1 DESC
+"""
+_SERVES_UNDER = """
+SELECT greatest(
+    coalesce(decisions.use_case_version, 0),
+    coalesce((SELECT max(version) FROM use_cases
+              WHERE name = audit.use_case AND state = 'active' AND created < audit.stamp), 0)
+) FROM audit LEFT JOIN decisions ON decisions.id = audit.evidence ->> 'decision'
+WHERE audit.use_case = ? AND audit.action = 'promote' ORDER BY audit.seq DESC LIMIT 1
+"""
+_APPROVED_VERSION = """
+SELECT max(CAST(data ->> 'version' AS INTEGER)) FROM events
+WHERE subject = ? AND type = 'use_case.changed' AND data ->> 'approved_by' IS NOT NULL
 """
 _WAITING_VERSION = "SELECT max(version) FROM use_cases WHERE name = ? AND version > ? AND state = 'needs_approval'"
 _MOST_GATES = 3
@@ -215,9 +228,13 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
         )
         against.append(Objection(about, (again,)))
     if decision.verdict != "promote":
-        missed = _missed_gates(tx, spec, found)
+        same = f": it is the same model as {decision.same_model}" if decision.same_model else ""
+        missed = same or _missed_gates(tx, spec, found)
         look = Call("describe_evaluation", {"evaluation": found.evaluation})
-        against.append(Objection(f"The verdict of decision {decision.id} is {decision.verdict}{missed}.", (look,)))
+        settle = settling_calls(decision, spec.use_case, use_cases.get(tx, spec.use_case).suites.core)
+        against.append(
+            Objection(f"The verdict of decision {decision.id} is {decision.verdict}{missed}.", (look, *settle))
+        )
     use_case = use_cases.get(tx, spec.use_case)
     if found.use_case_version != use_case.version:
         changed = (
@@ -261,6 +278,11 @@ def _next_call(gate: GateResult, spec: PromoteSpec, found: StoredDecision) -> st
         )
     if gate.gate.rule == "license":
         return f"begin with a base model whose licence is allowed: search_models(use_case='{spec.use_case}')"
+    if gate.gate.rule == "free_method":
+        return (
+            "train_model(method='classical', ...) has neighbours among its learners; describe_evaluation(evaluation="
+            f"'{found.evaluation}', baseline='nearest:') shows where the model is worse"
+        )
     return f"describe_evaluation(evaluation='{found.evaluation}')"
 
 
@@ -278,7 +300,8 @@ def reasons_for_person(tx: Transaction, spec: PromoteSpec, found: StoredDecision
         whys.append("The caller asked for a person.")
     if tx.execute(_ROLLED_BACK, [spec.use_case, spec.model, found.created]) != [(0,)]:
         whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
-    return [*whys, *_loosened(tx, spec), *_on_another_suite(tx, spec, found), *_overruled(tx, spec, found)]
+    whys += _loosened_since_production(tx, spec) or _loosened(tx, spec)
+    return [*whys, *_on_another_suite(tx, spec, found), *_overruled(tx, spec, found)]
 
 
 def _on_another_suite(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
@@ -329,6 +352,25 @@ def _asks_for_less(tx: Transaction, spec: PromoteSpec) -> bool:
 def percent_of(canary: aliases.Alias) -> float:
     """Percent of the requests."""
     return canary.percent or 0.0
+
+
+def _loosened_since_production(tx: Transaction, spec: PromoteSpec) -> list[str]:
+    """Whether the use case asks for less than what serves was promoted under, whichever model it is about. A version
+    that a person put in force was accepted."""
+    promoted = tx.execute(_SERVES_UNDER, [spec.use_case])
+    if not promoted or aliases.read(tx, spec.use_case) is None:
+        return []
+    ((accepted,),) = tx.execute(_APPROVED_VERSION, [f"use_case:{spec.use_case}"])
+    now, held_to = use_cases.get(tx, spec.use_case), max(promoted[0][0], accepted or 0)
+    if not 0 < held_to < now.version:
+        return []
+    paths = use_cases.loosenings(use_cases.get(tx, spec.use_case, held_to), now)
+    if not paths:
+        return []
+    return [
+        f"What serves was held to version {held_to} of {spec.use_case}, and version {now.version} asks for less "
+        f"({', '.join(paths)}): in production a person says whether that is good enough."
+    ]
 
 
 def _loosened(tx: Transaction, spec: PromoteSpec) -> list[str]:

@@ -12,8 +12,8 @@ A canary (`canary_percent`) needs the same: its clients get answers from it alon
 
 What speaks for and against it is in evidence.py. The policy is the settings': a spec can ask for a person where they
 would not, never the other way. A version that was taken back after its decision always needs one, and so do one that
-passed only after its requirements were loosened, and one that was judged on another suite. A named person may override
-what stands against it, on a terminal alone (`override`).
+passes requirements that were loosened since production was promoted, and one that was judged on another suite. A named
+person may override what stands against it, on a terminal alone (`override`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate import use_cases
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.decisions import StoredDecision
+from speciate.evaluation.settling import document
 from speciate.faults import fault
 from speciate.governance import approval_keys, approvals
 from speciate.jobs.job import ENDED, Job, Resources
@@ -66,7 +67,7 @@ class PromotionResult(BaseModel):
     """Hash of the audit row."""
     canary_percent: float | None = None
     next: tuple[dict[str, Any], ...] = ()
-    """Calls `{tool, arguments}` that would settle a refusal."""
+    """Calls `{tool, arguments, purpose}` that would settle a refusal."""
     approval: dict[str, Any] | None = None
     """`{id, expires, how}` of the question to a person."""
 
@@ -180,7 +181,7 @@ def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[
 
 def refusal(found: PromotionResult) -> SpeciateError:
     """A refused promotion as the error that a caller gets."""
-    calls = [Call(each["tool"], each["arguments"]) for each in found.next]
+    calls = [Call(each["tool"], each["arguments"], each.get("purpose", "")) for each in found.next]
     return SpeciateError(Code.REFUSED, " ".join(found.reasons), next=calls)
 
 
@@ -241,7 +242,7 @@ def _resolve_version(tx: Transaction, model: str) -> str:
 def _decision_summary(found: StoredDecision | None) -> dict[str, Any] | None:
     shown = {
         "id", "verdict", "reasons", "needed_examples", "needed_groups", "dataset", "n", "interval", "level", "looks",
-        "earlier_candidates", "suite_change",
+        "earlier_candidates", "suite_change", "same_model",
     }  # fmt: skip
     return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
 
@@ -251,7 +252,7 @@ def _refused(ruling: Ruling) -> PromotionResult:
         state="refused",
         decision=_decision_summary(ruling.found),
         reasons=ruling.reasons,
-        next=tuple(call.document() for call in ruling.next),
+        next=tuple(document(call) for call in ruling.next),
     )
 
 

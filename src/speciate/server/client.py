@@ -6,6 +6,7 @@ threads. Standard library only: the package starts in milliseconds.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -55,10 +56,15 @@ class Client:
         Raises ToolError for what the tool refuses, with its code; SpeciateError UNAVAILABLE where no daemon can be
         had, or where the daemon ended in the middle of a call that may not be repeated without an idempotency_key.
         """
+        result, _ = self.call_with_images(tool, **arguments)
+        return result
+
+    def call_with_images(self, tool: str, /, **arguments: Any) -> tuple[ToolResult, tuple[bytes, ...]]:
+        """As `call`, with the images that the tool shows beside its result, each a PNG file."""
         for _ in range(_REPEATS):
             answer, read_only = self._ask("tools/call", {"name": tool, "arguments": arguments})
             if answer is not None:
-                return _result(answer)
+                return _result(answer), _images(answer)
             if tool not in read_only and not arguments.get("idempotency_key"):
                 break
         raise SpeciateError(
@@ -105,6 +111,11 @@ def _answer(receive: Callable[[], bytes]) -> Message | None:
         if message.get("id") == 1:
             return message
     return None
+
+
+def _images(answer: Message) -> tuple[bytes, ...]:
+    parts = answer["result"]["content"]
+    return tuple(base64.b64decode(part["data"]) for part in parts if part["type"] == "image")
 
 
 def _result(answer: Message) -> ToolResult:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation import suite_choice
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
-from speciate.server.next_actions import after_dataset, after_model, next_calls
+from speciate.server.next_actions import after_dataset, after_failure, after_model, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
     return JobView(
         job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
         request=job.request, progress=_progress(nearest),
-        eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=job.result, error=_error(job),
+        eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=_result(engine, job), error=_error(job),
         children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
@@ -138,6 +140,19 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
             error_text=(job.error or {}).get("detail", ""),
         ),
     )  # fmt: skip
+
+
+def _result(engine: Engine, job: Job) -> JobResult | None:
+    """As it is stored; of a curation also which use cases stay on an older version, since it left rows that they
+    judged."""
+    dataset = (job.result or {}).get("dataset")
+    if job.kind not in ("curate", "label") or job.result is None or not dataset:
+        return job.result
+    try:
+        kept = suite_choice.left_behind(engine.workspace, versions.resolve(engine.workspace.database, dataset))
+    except SpeciateError:
+        return job.result  # deleted since
+    return {**job.result, "suites_kept": list(kept)} if kept else job.result
 
 
 def _progress(progress: RunProgress | None) -> JobProgress | None:
@@ -275,7 +290,7 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
     if job.state is State.SUCCEEDED:
         return _after_success(engine, job, job.result or {})
     if job.state is State.FAILED and (job.error or {}).get("class") == "user":
-        return next_calls((job.error or {}).get("next", ()))  # it would fail again
+        return after_failure(job)  # a retry would fail again
     if job.state in _EASY_STATES:
         return (NextAction(tool="control_job", arguments={"job": job.id, "action": _EASY_STATES[job.state]}),)
     return (NextAction(tool="wait_for_job", arguments={"job": job.id}),)
@@ -283,8 +298,8 @@ def _next_actions(engine: Engine, job: Job) -> tuple[NextAction, ...]:
 
 def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAction, ...]:
     """A promotion leads to a person's answer, to the model's first one or to what would settle a refusal, a verdict to
-    its evidence and, where it is to promote, to that, a dataset to a look at it and to a model, a model to its
-    evaluation: of a step of a larger job that job sees to it."""
+    its evidence and, where it is to promote, to that, else to what would settle it, a dataset to a look at it and to a
+    model, a model to its evaluation: of a step of a larger job that job sees to it."""
     if job.kind in _MAKE_DATASETS and (dataset := result.get("dataset")):
         return after_dataset(engine.workspace.database, dataset)
     if job.kind in _MAKE_MODELS and (model := result.get("model")):
@@ -300,7 +315,8 @@ def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAct
         return next_calls(promotion["next"])
     if evaluation := result.get("evaluation"):
         look = NextAction(tool="describe_evaluation", arguments={"evaluation": evaluation})
-        return (look, *_promotion(job, result)) if job.kind == "evaluate" else (look,)
+        settle = tuple(NextAction(**call) for call in (result.get("decision") or {}).get("settle", ()))
+        return (look, *settle, *_promotion(job, result)) if job.kind == "evaluate" else (look, *settle)
     return ()
 
 

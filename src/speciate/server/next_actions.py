@@ -13,8 +13,9 @@ from speciate.datasets import versions
 from speciate.datasets.sources import answer_log
 from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Version
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Code, SpeciateError, complete
 from speciate.evaluation import decisions, evaluate
+from speciate.jobs.job import Job
 from speciate.models import registry
 from speciate.models.model_card import SERVED, ModelCard
 from speciate.models.search import known_models
@@ -108,14 +109,17 @@ def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
     if use_case and use_cases.serving(workspace.database, use_case.name) == card.ref:
         return (NextAction(tool="predict", arguments={"use_case": use_case.name}),)
     refused: SpeciateError | None = None
+    first: Mapping[str, Any] | None = None
     for arguments in _evaluations(workspace, card, use_case):
         try:
             evaluate.plan(evaluate.EvaluateSpec(**arguments), workspace)
         except SpeciateError as error:
-            refused = refused or error
+            refused, first = refused or error, first or arguments
         else:
             return (NextAction(tool="evaluate_models", arguments=arguments),)
-    return next_calls(refused.next_documents()) if refused and refused.code is Code.INVALID else ()
+    if refused is None or refused.code is not Code.INVALID:
+        return ()
+    return next_calls(refused.next_documents(), "evaluate_models", first)
 
 
 def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[Mapping[str, Any]]:
@@ -193,20 +197,35 @@ def _search_again(query: Query, beside: Mapping[str, str]) -> NextAction:
 
 _HARMLESS = frozenset(
     {
-        "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation", "describe_model",
-        "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "plan_training", "preview_dataset",
-        "query_dataset", "search_models", "train_model", "wait_for_job",
+        "add_examples", "curate_dataset", "define_use_case", "describe_dataset", "describe_evaluation",
+        "describe_model", "evaluate_models", "get_job", "get_status", "list_jobs", "list_options", "merge_models",
+        "plan_training", "preview_dataset", "query_dataset", "search_models", "train_model", "wait_for_job",
     }
 )  # fmt: skip
 """What is offered after an error: tools that neither destroy nor reach outside."""
 _MOST = 3
 
 
-def next_calls(documents: Sequence[Mapping[str, Any]]) -> tuple[NextAction, ...]:
-    """The calls of an error, each once, as suggestions."""
+def next_calls(
+    documents: Sequence[Mapping[str, Any]], refused: str = "", given: Mapping[str, Any] | None = None
+) -> tuple[NextAction, ...]:
+    """The calls of an error, each once, as suggestions. `refused(**given)`: the call that it answered, where known."""
     found: list[NextAction] = []
     for each in documents:
-        action = NextAction(tool=each["tool"], arguments=each["arguments"])
+        whole = complete(each, refused, given)
+        if whole is None:
+            continue
+        action = NextAction(tool=whole["tool"], arguments=whole["arguments"], purpose=each.get("purpose"))
         if action.tool in _HARMLESS and action not in found:
             found.append(action)
     return tuple(found[:_MOST])
+
+
+TOOL_OF_KIND = {"merge": "merge_models", "train": "train_model"}
+"""Kinds of job whose stored spec has the arguments of the tool that starts them, under their names."""
+
+
+def after_failure(job: Job) -> tuple[NextAction, ...]:
+    """The calls that the error of a failed job names; its own once more, with what must change."""
+    documents = (job.error or {}).get("next", ())
+    return next_calls(documents, TOOL_OF_KIND.get(job.kind, ""), job.spec)

@@ -97,6 +97,7 @@ class NextAction(Result):
 
     tool: str
     arguments: Mapping[str, Any] = Field(default_factory=dict)
+    purpose: str | None = None
 
 
 class JobStarted(Result):

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,6 +44,13 @@ class _LanguageManifest(BaseModel):
     task: str
     language: Literal[True] = True
     """Tells this kind of folder from the others."""
+    form: ChatFormat
+    sampling: Sampling
+
+
+class LanguageSettings(NamedTuple):
+    """How a language model is asked."""
+
     form: ChatFormat
     sampling: Sampling
 
@@ -147,10 +154,17 @@ def answer_identity(folder: Path, model_id: str) -> str:
 
 def saved_form(folder: Path) -> ChatFormat | None:
     """The prompt format of a model of ours in this folder; None for a model of others."""
+    found = saved_language_settings(folder)
+    return found.form if found else None
+
+
+def saved_language_settings(folder: Path) -> LanguageSettings | None:
+    """How a model of ours in this folder is asked; None for a model of others."""
     try:
-        return _LanguageManifest.model_validate(json.loads((folder / MANIFEST).read_text())).form
+        found = _LanguageManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
     except (OSError, ValueError):
         return None
+    return LanguageSettings(found.form, found.sampling)
 
 
 def _text(example: Example) -> str:

@@ -43,7 +43,7 @@ from speciate.workspace.workspace import Folders
 __all__ = ["Prediction", "Predictor", "TrainedPredictor", "constant", "load"]
 
 _ARRAYS, ESTIMATOR = "representation.safetensors", "estimator.safetensors"
-_REBUILD: Mapping[str, type[Any]] = {
+REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
     "lags": Lags, "steps": Steps, "step states": StepStates,
     "voxel features": VoxelFeatures,
@@ -150,5 +150,5 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
         representation = Embeddings.rebuild(settings, path, cache, threads)
     else:
         arrays, _ = estimators.load_arrays(path / _ARRAYS)
-        representation = _REBUILD[settings["kind"]].rebuild(settings, arrays)
+        representation = REBUILD[settings["kind"]].rebuild(settings, arrays)
     return TrainedPredictor(manifest.task, representation, estimators.load(path / ESTIMATOR), manifest.task_head)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.evaluation.statistics import Estimate, bootstrap, mean, resample
 from speciate.models.estimators import Estimator
@@ -164,7 +164,8 @@ def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds:
         raise SpeciateError(
             Code.INVALID,
             f"No candidate could be tried: {_describe_refusals(tried)}.",
-            "Call train_model again without hyperparameters.candidates, or on fewer or other examples.",
+            "Or on fewer or other examples.",
+            next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
         )
     decided = _decide_between(context, near, folds, sign) if len(near) > 1 else None
     best = decided or best

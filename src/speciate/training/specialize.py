@@ -141,13 +141,17 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
-            **(
-                {"warnings": warnings}
-                if (warnings := [*splits.warnings_of_report(version.report), *leaks_of_report(version.report)])
-                else {}
-            ),
+            **({"warnings": warnings} if (warnings := _warnings(workspace, version, use_case)) else {}),
         },
     )
+
+
+def _warnings(workspace: Workspace, version: versions.Version, use_case: use_cases.UseCase) -> list[str]:
+    return [
+        *splits.warnings_of_report(version.report),
+        *leaks_of_report(version.report),
+        *train.answers_among_inputs(workspace.database, version.manifest, use_case),
+    ]
 
 
 def choose_candidates(

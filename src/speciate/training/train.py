@@ -16,7 +16,7 @@ from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_rows import mean_length
 from speciate.datasets.versions import Manifest
 from speciate.environment import cores
-from speciate.errors import Call, Code, SpeciateError, closest
+from speciate.errors import Call, CallAgain, Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -51,7 +51,7 @@ from speciate.training.train_spec import (
 from speciate.training.training_report import TrainReport
 from speciate.use_cases import COLUMN, UseCase
 from speciate.vocabulary import TASKS, Task, find_metric, find_task, task_named
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 _MORE = 1.2
@@ -80,7 +80,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     task = _task(spec, use_case, manifest, workspace)
     target = _target(spec, use_case, manifest, task)
     _check_splits(manifest, dataset)
-    manifest = manifest.model_copy(update={"inputs": _inputs(manifest, target, use_case)})
+    manifest = manifest.model_copy(update={"inputs": _inputs(database, manifest, target, use_case)})
     given = with_new_names(parameters_of(method, task.name), spec.hyperparameters)
     spec = spec.model_copy(update={"hyperparameters": given})
     candidate, base = prior_model_checks.resolve_candidate(spec, manifest, task, workspace)
@@ -141,7 +141,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             "target": target,
             "base_model": candidate.base_model,
             "metric": payload.objective.metric,
-            **({"warnings": leaks} if (leaks := leaks_of_report(found.report)) else {}),
+            **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
         },
         preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
     )
@@ -178,7 +178,7 @@ def collect(folder: RunFolder) -> TrainOutput:
 def commit(tx: Transaction, job: Job, trained: TrainOutput) -> TrainResult:
     card = trained.card.model_copy(update={"job": job.id})
     if trained.beside is not None:
-        made = next_version.commit(tx, job, trained.beside)["dataset"]
+        made = next_version.register_version(tx, job, trained.beside).ref
         card, trained.report["replay"]["dataset"] = card.model_copy(update={"beside": (made,)}), made
     card = registry.register(tx, Folders(trained.workspace), card, trained.folder)
     return {"model": card.ref, "report": trained.report}
@@ -251,7 +251,7 @@ def _check_whole(asked: str, manifest: Manifest) -> None:
             Code.INVALID,
             f"A training learns from the split 'train' and is chosen on 'validation', so it takes no split: {asked!r} "
             f"names {split!r}.",
-            f"Call again with dataset={manifest.ref!r}.",
+            next=[CallAgain("", {"dataset": manifest.ref})],
         )
 
 
@@ -274,9 +274,9 @@ def _target(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, task:
     return target
 
 
-def _inputs(manifest: Manifest, target: str | None, use_case: UseCase | None) -> tuple[str, ...]:
+def _inputs(database: Database, manifest: Manifest, target: str | None, use_case: UseCase | None) -> tuple[str, ...]:
     """What the model may see: never what it is to find, nor the answers of the system in use."""
-    answers = {target or "", manifest.label, (use_case.incumbent or "").removeprefix(COLUMN) if use_case else ""}
+    answers = {target or "", manifest.label, *(_answer_columns(database, use_case) if use_case else ())}
     inputs = tuple(name for name in manifest.inputs if name not in answers)
     if manifest.inputs and not inputs:
         raise SpeciateError(
@@ -285,6 +285,36 @@ def _inputs(manifest: Manifest, target: str | None, use_case: UseCase | None) ->
             "Call create_dataset again with inputs.",
         )
     return inputs
+
+
+def _warnings(database: Database, found: versions.Version, use_case: UseCase | None) -> list[str]:
+    return [*leaks_of_report(found.report), *answers_among_inputs(database, found.manifest, use_case)]
+
+
+def _answer_columns(database: Database, use_case: UseCase) -> tuple[str, ...]:
+    """Columns that an incumbent of the use case answers from, in whichever version it was named."""
+    every = [use_case, *(use_cases.get(database, use_case.name, number) for number in range(1, use_case.version))]
+    named = (str(each.incumbent).removeprefix(COLUMN) for each in every if (each.incumbent or "").startswith(COLUMN))
+    return tuple(dict.fromkeys(named))
+
+
+def answers_among_inputs(database: Database, manifest: Manifest, use_case: UseCase | None) -> list[str]:
+    """Of inputs that hold what the system in use answers: that they are left out, or, without a use case, that a model
+    will copy them."""
+    told = []
+    for each in [use_case] if use_case else use_cases.in_force(database).values():
+        task = task_named(each.task)
+        if use_case is None and not (task is not None and task.suits(manifest.modality)):
+            continue
+        for column in (name for name in _answer_columns(database, each) if name in manifest.inputs):
+            holds = f"The input {column!r} of {manifest.ref} holds the answers of the system in use for {each.name}"
+            told.append(
+                f"{holds}: it is left out, so models do without that system."
+                if use_case
+                else f"{holds}: a model that reads it copies that system and cannot replace it. With "
+                f"use_case={each.name!r} it is left out."
+            )
+    return told
 
 
 def _check_splits(manifest: Manifest, dataset: str) -> None:
@@ -431,8 +461,8 @@ def _from_model(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
             raise SpeciateError(
                 Code.INVALID,
                 f"{version.ref} writes texts; such a model is trained on as a base model, not by continue_from.",
-                f"Call train_model again with base_model={version.ref!r} and method='sft'; "
                 "curate_dataset(steps=[{'op': 'merge', 'dataset': ...}]) brings earlier examples back beside new ones.",
+                next=[CallAgain("train_model", {"base_model": version.ref, "method": "sft", "continue_from": None})],
             )
         raise SpeciateError(
             Code.INVALID,

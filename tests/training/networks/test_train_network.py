@@ -11,7 +11,7 @@ from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.similarity import embed, extractors
 from speciate.datasets.versions import resolve
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.evaluate import plan as plan_evaluation
 from speciate.jobs.run import Run
@@ -161,7 +161,8 @@ def test_a_refusal_names_the_way_that_is_nearest_and_it_can_be_gone(workspace: W
     spec = TrainSpec(name="net", dataset="flowers", method="full", base_model="new:vit")
     with pytest.raises(SpeciateError) as error:
         train.plan(spec, workspace)
-    assert error.value.recovery == "Call again with method='full' and base_model='new:tab-resnet'."
+    [again] = error.value.next
+    assert again == CallAgain("train_model", {"method": "full", "base_model": "new:tab-resnet"})
     train.plan(spec.model_copy(update={"base_model": "new:tab-resnet"}), workspace)
 
 

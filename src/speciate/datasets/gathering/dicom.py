@@ -15,17 +15,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 
 from speciate.datasets.gathering.dicom_headers import (
     Annotation,
     DicomExample,
+    DicomFiles,
     FileWithHeader,
     Header,
     group_into_examples,
@@ -34,6 +35,7 @@ from speciate.datasets.gathering.dicom_headers import (
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, with_splits
 from speciate.datasets.sources.sandbox_calls import SourceContext
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import ServiceAnswer
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.medical.dicom import member_name, stack_of
 from speciate.modalities.medical.dicom_elements import walk_elements
@@ -52,6 +54,19 @@ _FIELDS = tuple(field.name for field in fields(Header))
 _REGIONS = ("RTSTRUCT", "SEG")
 _NO_NAME = re.compile(r"[^0-9A-Za-z.]")
 _SERVICE = "speciate.datasets.gathering.dicom:read_regions"
+
+
+class RegionsRequest(TypedDict):
+    scan: list[str]
+    """Paths of its instances."""
+    of: list[str]
+    """Paths of annotations."""
+
+
+class RegionsAnswer(TypedDict):
+    cell: str | None
+    unused: list[tuple[str, str]]
+    """Path and reason."""
 
 
 class _SortedFiles(NamedTuple):
@@ -164,7 +179,7 @@ def _ask_about_files(
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
 
     def ask(chunk: Sequence[SourceFile]) -> list[Any]:
-        payload = {"paths": [str(file.path) for file in chunk]}
+        payload = DicomFiles(paths=[str(file.path) for file in chunk])
         try:
             answers = context.pool.ask(service, payload, _SECONDS, readable=found.readable)[key]
             if isinstance(answers, list) and len(answers) == len(chunk):
@@ -257,11 +272,9 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _header(answer: Any) -> Header:
     """Raises REFUSED for an invalid answer: it comes from a process that met foreign bytes."""
-    found: dict[str, Any] = {}
     try:
-        for name in _FIELDS:
-            value = answer[name]
-            found[name] = tuple(value) if isinstance(value, list) else value
+        cells = ((name, answer[name]) for name in _FIELDS)
+        found: Mapping[str, Any] = {name: tuple(cell) if isinstance(cell, list) else cell for name, cell in cells}
         return Header(**found)
     except (KeyError, TypeError) as error:
         raise SpeciateError(
@@ -340,29 +353,30 @@ def _match_annotations(
 
 def _ask_for_regions(
     found: Listing, name: str, annotations: Sequence[Annotation], context: SourceContext
-) -> dict[str, Any]:
+) -> ServiceAnswer | RegionsAnswer:
     scan = next(file for file in found.files if file.name == name)
     paths = [str(path) for _, path in scan.parts] or [str(scan.path)]
     drawn_on = [str(each.file.path) for each in annotations]
     try:
-        return context.pool.ask(_SERVICE, {"scan": paths, "of": drawn_on}, _SECONDS, readable=found.readable)
+        request = RegionsRequest(scan=paths, of=drawn_on)
+        return context.pool.ask(_SERVICE, request, _SECONDS, readable=found.readable)
     except SpeciateError as error:
-        return {"cell": None, "unused": [[path, f"Regions that cannot be read: {error.message}"] for path in drawn_on]}
+        return {"cell": None, "unused": [(path, f"Regions that cannot be read: {error.message}") for path in drawn_on]}
 
 
-def read_regions(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: `{scan: paths of its instances, of: paths of annotations}` -> `{cell, unused: [[path, reason]]}`."""
+def read_regions(payload: RegionsRequest) -> RegionsAnswer:
+    """The service."""
     try:
         scan = _scan(payload["scan"])
     except DecodeError as error:
         why = f"Regions that are not used: their scan is no volume ({error.detail})"
-        return {"cell": None, "unused": [[path, why] for path in payload["of"]]}
-    found, unused = [], []
+        return {"cell": None, "unused": [(path, why) for path in payload["of"]]}
+    found, unused = [], list[tuple[str, str]]()
     for path in payload["of"]:
         try:
             found += regions(_whole(path), scan)
         except DecodeError as error:
-            unused.append([path, f"Regions that are not used: {error.detail}"])
+            unused.append((path, f"Regions that are not used: {error.detail}"))
     if not found:
         return {"cell": None, "unused": unused}
     try:
@@ -370,7 +384,7 @@ def read_regions(payload: dict[str, Any]) -> dict[str, Any]:
     except DecodeError as error:
         return {
             "cell": None,
-            "unused": [[path, f"Regions that are not used: {error.detail}"] for path in payload["of"]],
+            "unused": [(path, f"Regions that are not used: {error.detail}") for path in payload["of"]],
         }
     return {"cell": mask_cell(shown.labels, shown.names), "unused": unused}
 

@@ -19,7 +19,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, NotRequired, TypedDict
 
 from speciate.datasets.sources.file_kinds import kind_of
 from speciate.datasets.sources.listing import SourceFile
@@ -67,6 +67,51 @@ _FAR = 1024
 _DAMAGED = "A damaged DICOM file: its header does not begin where it should, so nothing in it can be trusted."
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _CHUNK = 1 << 20
+
+
+class DicomFiles(TypedDict):
+    paths: list[str]
+
+
+class HeaderFields(TypedDict):
+    """A Header as JSON, and what tells of which series outlines are."""
+
+    kind: Literal["image", "other"]
+    storage: str
+    modality: str
+    patient: str
+    patient_id: str
+    study: str
+    series: str
+    accession: str
+    instance: str
+    frame_of_reference: str
+    number: float | None
+    localizer: bool
+    frames: int
+    position: Sequence[float] | None
+    orientation: Sequence[float] | None
+    stacks: list[str]
+    named: bool
+    of_series: NotRequired[list[str]]
+    when: NotRequired[str]
+
+
+class NotRead(TypedDict):
+    """Of a bundle, which is an example already, or of what is no DICOM file."""
+
+    kind: Literal["bundle", "none"]
+    reason: NotRequired[str]
+    named: NotRequired[bool]
+
+
+class HeadersAnswer(TypedDict):
+    headers: list[HeaderFields | NotRead]
+    """Of each file in order."""
+
+
+class DigestsAnswer(TypedDict):
+    digests: list[str]
 
 
 @dataclass(frozen=True)
@@ -221,20 +266,19 @@ def _each_once(slices: Sequence[FileWithHeader]) -> bool:
     return len({each.header.position for each in slices}) == len(slices)
 
 
-def read_headers(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{paths}` -> `{headers}`, one for each in order: `{kind: "image" | "other" | "bundle" | "none", ...}`."""
+def read_headers(payload: DicomFiles) -> HeadersAnswer:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {"headers": [_read(path) for path in payload["paths"]]}
 
 
-def digests(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{paths}` -> `{digests}`: the same for files that hold the same bytes."""
+def digests(payload: DicomFiles) -> DigestsAnswer:
+    """The same for files that hold the same bytes."""
     return {"digests": [_digest(path) for path in payload["paths"]]}
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str) -> HeaderFields | NotRead:
     try:
         return _header(path)
     except OSError as error:
@@ -243,7 +287,7 @@ def _read(path: str) -> dict[str, Any]:
         return {"kind": "none", "reason": f"A damaged DICOM header: {type(error).__name__}: {str(error)[:200]}"}
 
 
-def _header(path: str) -> dict[str, Any]:
+def _header(path: str) -> HeaderFields | NotRead:
     with open(path, "rb") as file:
         head = file.read(_HEAD)
         if is_bundle(head) and find("dicom").sniff(head, os.path.basename(path)):
@@ -268,7 +312,7 @@ def _why_no_dicom(head: bytes, path: str) -> str:
     return f"No DICOM file{', though it is called one' if called else ''}."
 
 
-def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
+def read_with_pydicom(file: BinaryIO) -> HeaderFields | NotRead:
     """The fields of a header by pydicom."""
     import pydicom
 
@@ -286,7 +330,7 @@ def read_with_pydicom(file: BinaryIO) -> dict[str, Any]:
     }
 
 
-def read_from_head(head: bytes) -> dict[str, Any] | None:
+def read_from_head(head: bytes) -> HeaderFields | None:
     """The same fields from the first bytes of an ordinary image; None for any other file."""
     found = pick_elements(head, _QUICK)
     if found is None:
@@ -317,7 +361,7 @@ class _RawElements:
         return values if len(values) > 1 else values[0] or None
 
 
-def _header_fields(found: Any, *, has_pixels: bool) -> dict[str, Any]:
+def _header_fields(found: Any, *, has_pixels: bool) -> HeaderFields:
     """`found`: a Dataset of pydicom, or _RawElements."""
     frames = number_value(found, "NumberOfFrames")
     return {

@@ -23,7 +23,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +79,9 @@ def gather(found: Listing, context: SourceContext) -> Listing:
     for number, (root, info) in enumerate(roots.items()):
         target = context.work / f"lerobot-{number:04}"
         try:
-            answer = unpack_into(target, _CUT, {"root": str(_folder(info))}, readable=found.readable, context=context)
+            answer = unpack_into(
+                target, _CUT, CutRequest(root=str(_folder(info))), readable=found.readable, context=context
+            )
         except SpeciateError as error:
             if len(roots) == 1 and not files:
                 raise
@@ -115,6 +117,20 @@ def _roots(files: Sequence[SourceFile]) -> dict[str, SourceFile]:
 
 def _folder(info: SourceFile) -> Path:
     return info.path.parent.parent
+
+
+class CutRequest(TypedDict):
+    root: str
+    budget: NotRequired[int]
+    """Bytes of all episodes together; `unpack_into` adds it."""
+
+
+class CutEpisodes(TypedDict):
+    episodes: list[tuple[str, int, str | None]]
+    """Name of the file, index and split of each."""
+    excluded: list[tuple[str, str]]
+    """Name and reason."""
+    notes: list[str]
 
 
 class Feature(BaseModel):
@@ -188,11 +204,8 @@ class Row(NamedTuple):
     columns: dict[str, str | int | float]
 
 
-def cut_episodes(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {root, budget} -> {episodes: [[file name, index, split]], excluded: [[name, reason]], notes}.
-
-    INVALID where `meta/` is damaged or of another version: nothing can be cut then.
-    """
+def cut_episodes(payload: CutRequest) -> CutEpisodes:
+    """The service. INVALID where `meta/` is damaged or of another version: nothing can be cut then."""
     root, budget = Path(payload["root"]), payload["budget"]
     info = _info(root)
     tasks = _tasks(root, info)
@@ -280,7 +293,7 @@ def _rows(root: Path, info: Info) -> Iterator[Row]:
         raise _broken("meta/episodes", error) from error
 
 
-def _row(info: Info, fields: dict[str, Any]) -> Row:
+def _row(info: Info, fields: Mapping[str, Any]) -> Row:
     data = info.data_path.format(
         chunk_index=int(fields["data/chunk_index"]), file_index=int(fields["data/file_index"])
     )  # fmt: skip
@@ -303,7 +316,7 @@ def _row(info: Info, fields: dict[str, Any]) -> Row:
     return Row(int(fields["episode_index"]), int(fields["length"]), data, spans, tasks, columns)
 
 
-def _old_row(info: Info, fields: dict[str, Any]) -> Row:
+def _old_row(info: Info, fields: Mapping[str, Any]) -> Row:
     index, length = int(fields["episode_index"]), int(fields["length"])
     place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
     video = info.video_path if info.video_path and "{episode_index" in info.video_path else _OLD_VIDEO

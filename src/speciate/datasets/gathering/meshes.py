@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 from urllib.parse import unquote
 
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile
@@ -39,6 +39,15 @@ def is_meshes(files: Sequence[SourceFile]) -> bool:
         and any(name.endswith(beside) for name in names)
         and all(name.endswith((*_MAIN, *beside, *IMAGE.suffixes)) for name in names)
     )
+
+
+class MeshFiles(TypedDict):
+    paths: list[str]
+
+
+class MeshNames(TypedDict):
+    names: list[list[str]]
+    """Of each file in order."""
 
 
 def gather(found: Listing, context: SourceContext) -> Listing:
@@ -72,7 +81,7 @@ def _ask_for_mesh_names(
     for start in range(0, len(sources), _AT_ONCE):
         chunk = sources[start : start + _AT_ONCE]
         answer = context.pool.ask(
-            _NAMES, {"paths": [str(file.path) for file in chunk]}, _SECONDS, readable=found.readable
+            _NAMES, MeshFiles(paths=[str(file.path) for file in chunk]), _SECONDS, readable=found.readable
         )
         for file, names in zip(chunk, answer["names"], strict=True):
             there = [_path_in_source(file.name, str(name)) for name in names]
@@ -101,8 +110,8 @@ def _with_parts(file: SourceFile, others: Sequence[SourceFile]) -> SourceFile:
     return file._replace(parts=tuple(parts))
 
 
-def read_mesh_names(payload: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """{paths} -> {names}: the names that each file mentions, as it writes them; none if it cannot be read."""
+def read_mesh_names(payload: MeshFiles) -> MeshNames:
+    """The names that each file mentions, as it writes them; none if it cannot be read."""
     return {"names": [_names(Path(path)) for path in payload["paths"]]}
 
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +150,21 @@ def _kind(file: SourceFile) -> str | None:
     return found[1].lower() if found else None
 
 
+class MaskRequest(TypedDict):
+    scan: list[tuple[str, str]]
+    """Names and paths of its files."""
+    mask: list[tuple[str, str]]
+    card: str | None
+    """The path of dataset.json."""
+
+
+class MaskAnswer(TypedDict):
+    """A _MaskCell."""
+
+    cell: str | None
+    reason: str | None
+
+
 class _MaskCell(NamedTuple):
     """One of them is None."""
 
@@ -175,7 +190,7 @@ def with_masks(found: Listing, masks: Mapping[str, SourceFile], context: SourceC
 
 
 def _ask_for_mask(found: Listing, scan: SourceFile, mask: SourceFile, context: SourceContext) -> _MaskCell:
-    payload = {"scan": _names_and_paths(scan), "mask": _names_and_paths(mask), "card": _card(found, mask)}
+    payload = MaskRequest(scan=_names_and_paths(scan), mask=_names_and_paths(mask), card=_card(found, mask))
     try:
         return _MaskCell(**context.pool.ask(_SERVICE, payload, _SECONDS, readable=found.readable))
     except SpeciateError as error:
@@ -192,8 +207,8 @@ def _card(found: Listing, mask: SourceFile) -> str | None:
     return str(path) if any(path.is_relative_to(root) for root in found.readable) and path.is_file() else None
 
 
-def read_mask(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {scan, mask: [[name, path]], card} -> {cell, reason}."""
+def read_mask(payload: MaskRequest) -> MaskAnswer:
+    """The service."""
     try:
         header = NIFTI.inspect(_bytes(payload["scan"], _HEAD))
         volume = NIFTI.decode(_bytes(payload["mask"], _LONGEST_FILE))
@@ -226,7 +241,7 @@ def label_names(card: Any) -> dict[int, str]:
     return dict(_pairs(labels)) if isinstance(labels, dict) else {}
 
 
-def _pairs(labels: dict[str, Any]) -> Iterator[tuple[int, str]]:
+def _pairs(labels: Mapping[str, object]) -> Iterator[tuple[int, str]]:
     for key, value in labels.items():
         number, name = (value, key) if isinstance(value, int) else (key, value)
         if isinstance(name, str) and name.strip() and str(number).isdecimal():

@@ -13,9 +13,9 @@ added once they have one. If no row has a group, the call is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from speciate.datasets.content_hash import Lanes
 from speciate.datasets.ingest.draft import MADE, Draft, carry_report, finish_draft, quality_report
 from speciate.datasets.next_version import SealedVersion
 from speciate.datasets.splits import FRACTIONS
+from speciate.datasets.version_report import Dealing, VersionReport
 from speciate.datasets.version_rows import read_former_rows
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
@@ -54,7 +55,8 @@ class ParentVersion(NamedTuple):
 
     manifest: Manifest
     lanes: Lanes
-    report: dict[str, Any]
+    report: Mapping[str, Any]
+    """As the catalog keeps it."""
     before: tuple[Part, ...] = ()
     """The parts of its ancestors."""
 
@@ -72,7 +74,7 @@ class AppendCounts(NamedTuple):
 
 class AppendedVersion(NamedTuple):
     sealed: SealedVersion
-    report: dict[str, Any]
+    report: VersionReport
     counts: AppendCounts
     refused: int
     """Of the added rows."""
@@ -115,13 +117,14 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
     was, now = str(parent.report.get("split", {}).get("made_by", MADE)), done.split["made_by"]
     same = was.startswith(now) or (now == MADE and was.startswith("speciate"))
     by = was if same else f"{was.partition(';')[0]}; of added rows: {now}"
-    how = {name: split[name] for name in ("fractions", "seed") if name in split}
+    how = cast(Dealing, {name: split[name] for name in ("fractions", "seed") if name in split})
     quality = quality_report(both)
-    report = (
-        carry_report(parent.report)
-        | quality
-        | {"set_aside": quality["refused"], "split": how | done.split | {"made_by": by}}
-    )
+    report: VersionReport = {
+        **carry_report(parent.report),
+        **quality,
+        "set_aside": quality["refused"],
+        "split": {**how, **done.split, "made_by": by},
+    }
     refused = _count_refused(done.table) - _count_refused(fresh)
     return AppendedVersion(sealed, report, counts, refused, done.warnings)
 

@@ -185,7 +185,7 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
         "fingerprint": pa.array([item.verdict.fingerprint for item in items], pa.string()),
         "sketch": pa.array(sketches, pa.binary()),
     }
-    fields = from_rows([item.verdict.fields | _bytes(item.raw.state) for item in items])
+    fields = from_rows([{**item.verdict.fields, **_bytes(item.raw.state)} for item in items])
     return pa.table(
         {
             **{PREFIX + name: column for name, column in known.items()},

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from speciate.datasets.columns import (
     FINGERPRINT,
     KEY,
     ORIGIN,
-    QUALITIES,
     SKETCH,
     START,
     STOP,
@@ -63,6 +62,7 @@ from speciate.datasets.splits import (
     uneven_split_warnings,
 )
 from speciate.datasets.targets import holds_boxes
+from speciate.datasets.version_report import ForeignReport, SplitReport, VersionReport
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.refs import ALPHABET, LENGTH, id_from_key
@@ -127,8 +127,7 @@ class Draft(NamedTuple):
 
 class FinishedDraft(NamedTuple):
     table: pa.Table
-    split: dict[str, Any]
-    """What the report says of the split."""
+    split: SplitReport
     warnings: tuple[str, ...] = ()
 
 
@@ -255,38 +254,46 @@ def finish_draft(
     warnings = empty_split_warnings(assigned, fractions) + lacking
     if existing is None and not kept_splits:
         warnings += tuple(uneven_split_warnings(assigned, fractions))
-    return FinishedDraft(table, report | {"fractions": dict(fractions), "seed": seed}, warnings)
+    report |= {"fractions": dict(fractions), "seed": seed}
+    return FinishedDraft(table, report, warnings)
 
 
-def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = ()) -> dict[str, Any]:
+def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = ()) -> SplitReport:
     """The report on the split of a whole version, from its usable rows."""
     usable = table.filter(_usable(table))
     members = members_of(usable, modality)
     numeric = pa.types.is_floating(table["label"].type)
     found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist(), numeric=numeric)
     texts = texts_across(usable, inputs)
-    return {
+    report: SplitReport = {
         "made_by": MADE if made else BROUGHT,
         "without_split": usable["split"].null_count,
         **found,
-        **({TEXTS_ACROSS: texts} if texts else {}),
-        "missing_labels": find_missing_labels(usable, members, made=made),
     }
+    if texts:
+        report[TEXTS_ACROSS] = texts
+    report["missing_labels"] = find_missing_labels(usable, members, made=made)
+    return report
 
 
-def carry_report(report: Mapping[str, Any]) -> dict[str, Any]:
+def carry_report(report: Mapping[str, Any]) -> VersionReport:
     """The part of a report that holds for the next version, too."""
-    return {name: value for name, value in report.items() if name not in OF_ONE_VERSION}
+    return cast(VersionReport, {name: value for name, value in report.items() if name not in OF_ONE_VERSION})
 
 
-def quality_report(table: pa.Table) -> dict[str, Any]:
+def quality_report(table: pa.Table) -> VersionReport:
     """How many rows have each quality, and the most frequent reasons."""
     counts, reasons = _counts(table["quality"]), _most_frequent(table["reason"])
     several = pc.count_distinct(table["reason"]).as_py()
-    more = {"reasons_shown": f"first {len(reasons)} of {several:,}"} if several > len(reasons) else {}
+    untrusted: ForeignReport = {"reasons": reasons}
+    if several > len(reasons):
+        untrusted["reasons_shown"] = f"first {len(reasons)} of {several:,}"
     return {
-        **{quality: counts.get(quality, 0) for quality in QUALITIES},
-        "untrusted": {"reasons": reasons, **more},
+        "ok": counts.get("ok", 0),
+        "partial": counts.get("partial", 0),
+        "refused": counts.get("refused", 0),
+        "error": counts.get("error", 0),
+        "untrusted": untrusted,
     }
 
 

@@ -45,13 +45,15 @@ from speciate.datasets.ingest.survey import (
     with_excluded_files,
 )
 from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps
-from speciate.datasets.next_version import collect, commit, pack_version
+from speciate.datasets.next_version import PackedVersion, collect, commit, pack_version
+from speciate.datasets.readers.rows import Row
 from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
 from speciate.datasets.targets import NaturalTarget, natural_target
+from speciate.datasets.version_report import ForeignReport, VersionReport
 from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
 from speciate.environment import cores
@@ -120,7 +122,8 @@ class Parent(BaseModel):
     model_config = ConfigDict(frozen=True)
     manifest: Manifest
     lanes: str
-    report: dict[str, Any]
+    report: Mapping[str, Any]
+    """As the catalog keeps it."""
     before: tuple[Part, ...]
     """Files of its ancestors that it does not hold wholly."""
     dealt_by: str | None = None
@@ -234,7 +237,7 @@ def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> Ing
     return spec.model_copy(update=roles)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> PackedVersion:
     """Reads, seals, and returns what `commit` registers."""
     payload = Payload.model_validate(run.payload)
     spec, parent, earlier = payload.spec, payload.parent, payload.earlier
@@ -243,20 +246,26 @@ def run(run: Run) -> dict[str, Any]:
     packs = _packs(run, read, stored)
     operation = {"op": "ingest", **spec.model_dump(mode="json", exclude={"name", "rows", "add"}, exclude_none=True)}
     operation |= {"revision": read.revision} if read.revision else {}
-    operation |= {name: list(role) if name == "inputs" else role for name, role in read.roles.items()}
+    operation |= {name: list(role) if isinstance(role, tuple) else role for name, role in read.roles.items()}
     operation |= {"label": read.draft.label} if read.draft.implied else {}
     if parent is not None:
         lanes = unpack_lanes(bytes.fromhex(parent.lanes))
         version = ParentVersion(parent.manifest, lanes, parent.report, parent.before)
         found = append_draft(run.folders, version, read.draft, spec.seed, packs)
-        counts = found.counts._asdict()
-        warnings = [*read.remarks, *_warnings_of_addition(found), *read.draft.warnings]
-        report = found.report | counts | {"warnings": warnings}
-        report["untrusted"] = dict(report.get("untrusted") or {}) | read.untrusted
+        counts = found.counts
+        report: VersionReport = {
+            **found.report,
+            "added": counts.added,
+            "already_there": counts.already_there,
+            "dropped_before": counts.dropped_before,
+            "label_conflicts": counts.label_conflicts,
+            "warnings": [*read.remarks, *_warnings_of_addition(found), *read.draft.warnings],
+        }
+        report["untrusted"] = {**(report.get("untrusted") or {}), **read.untrusted}
         return pack_version(
             found.sealed,
             parents=(parent.manifest.ref,),
-            operation=operation | {"op": "add_examples"} | counts,
+            operation=operation | {"op": "add_examples"} | counts._asdict(),
             report=report,
             result={"report": report},
             onto=parent.onto,
@@ -291,9 +300,9 @@ class _SourceContent(NamedTuple):
     renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
     """Columns of the labels that the media have too -> their stored names."""
     revision: str | None = None
-    untrusted: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    untrusted: ForeignReport = {}  # noqa: RUF012 - never changed
     """Notes and excluded files, as the report quotes them."""
-    roles: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    roles: own_export.MarkedRoles = {}  # noqa: RUF012 - never changed
     """Roles of columns that the caller left to the export that was read."""
     hint: str = ""
     """How the source may be meant otherwise."""
@@ -340,7 +349,7 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
             draft = draft._replace(table=own_export.with_windows(grouped, unit))
         excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
         notes = [*found.notes, *survey.joined.notes]
-        untrusted = {"notes": notes, "set_aside": excluded} if notes or excluded else {}
+        untrusted: ForeignReport = {"notes": notes, "set_aside": excluded} if notes or excluded else {}
         remarks = tuple(filter(None, (*found.remarks, survey.joined.guess)))
         columns = found.labels.column_names if found.labels is not None else ()
         return _SourceContent(
@@ -352,15 +361,17 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey: Survey) -> dict[str, Any]:
+def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey: Survey) -> own_export.MarkedRoles:
     """Roles of columns that our own export names and the caller does not."""
     if marker is None or spec.add:
         return {}
     roles = marker.roles(survey.table.column_names)
-    roles = {name: role for name, role in roles.items() if not getattr(spec, name)}
-    if spec.labels is not None:
+    inputs = roles.get("inputs", ())
+    if spec.label or spec.labels is not None:
         roles.pop("label", None)
-    if {spec.label, spec.group_by} & {*roles.get("inputs", ())} or spec.modality not in ("auto", marker.modality):
+    if spec.group_by:
+        roles.pop("group_by", None)
+    if spec.inputs or {spec.label, spec.group_by} & {*inputs} or spec.modality not in ("auto", marker.modality):
         roles.pop("inputs", None)
     return roles
 
@@ -535,14 +546,14 @@ def _warnings_of_addition(found: AppendedVersion) -> list[str]:
     return [*(text for text, count in warnings.items() if count), *found.warnings]
 
 
-def store_inline_rows(workspace: Workspace, rows: Sequence[dict[str, Any]]) -> str:
+def store_inline_rows(workspace: Workspace, rows: Sequence[Row]) -> str:
     """The sha256 of a blob of the rows, which is on disk on return."""
     return Blobs(workspace.folders.blobs).put(json.dumps(list(rows), sort_keys=True).encode("utf-8", "surrogatepass"))
 
 
-def load_inline_rows(folders: Folders, sha256: str) -> list[dict[str, Any]]:
+def load_inline_rows(folders: Folders, sha256: str) -> list[Row]:
     """NOT_FOUND if they were purged meanwhile."""
-    rows: list[dict[str, Any]] = json.loads(Blobs(folders.blobs).get(sha256))
+    rows: list[Row] = json.loads(Blobs(folders.blobs).get(sha256))
     return rows
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from speciate.datasets.identity import input_values, row_keys, sha256
 from speciate.datasets.ingest.validation import LONGEST_REASON, RECOVERY
 from speciate.datasets.roles import Roles
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Busy, Pool
+from speciate.jobs.pool import Busy, FileAnswer, Pool, ServiceAnswer
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
@@ -52,6 +52,12 @@ VERDICTS = pa.schema(
 `fields`: as JSON the columns that its modality makes, null if there are none. The others are as for files."""
 _encode = json.JSONEncoder(sort_keys=True, default=str).encode
 T = TypeVar("T")
+
+
+class RowsRequest(TypedDict):
+    file: str
+    modality: str
+    inputs: list[str]
 
 
 class RowValidationContext(NamedTuple):
@@ -97,10 +103,10 @@ def _validate_slice(rows: pa.Table, roles: Roles, context: RowValidationContext)
     file = context.work / name
     file.write_bytes(data)
 
-    def read(path: Path, answer: dict[str, Any]) -> pa.Table:
+    def read(path: Path, answer: ServiceAnswer) -> pa.Table:
         return _read_verdicts(path, rows.num_rows)
 
-    payload = {"file": str(file), "modality": roles.modality, "inputs": list(roles.inputs)}
+    payload = RowsRequest(file=str(file), modality=roles.modality, inputs=list(roles.inputs))
     seconds = max(_LEAST_SECONDS, _SECONDS * rows.num_rows / _SLICE)
     try:
         verdicts = ask_until_answered(
@@ -144,8 +150,8 @@ def _read_verdicts(path: Path, count: int) -> pa.Table:
     raise SpeciateError(Code.REFUSED, "A decoder's process gave an invalid answer.", RECOVERY)
 
 
-def validate_rows(payload: dict[str, Any]) -> dict[str, Any]:
-    """{file, modality, inputs} -> {file}: VERDICTS on every row of a Parquet file, as Parquet."""
+def validate_rows(payload: RowsRequest) -> FileAnswer:
+    """The service: VERDICTS on every row of a Parquet file, as Parquet."""
     table = pq.read_table(payload["file"])
     pq.write_table(row_verdicts(table, payload["modality"], payload["inputs"]), "verdicts.parquet")
     return {"file": "verdicts.parquet"}

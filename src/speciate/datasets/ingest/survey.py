@@ -33,9 +33,9 @@ from speciate.datasets.ingest.checkpoints import (
 )
 from speciate.datasets.ingest.raw_files import GONE, FileState, RawFile, by_source_names, file_state, read_raw
 from speciate.datasets.ingest.row_validation import ask_until_answered
-from speciate.datasets.ingest.validation import LONGEST_REASON, Verdict, parse_verdicts
+from speciate.datasets.ingest.validation import LONGEST_REASON, ValidationRequest, Verdict, parse_verdicts
 from speciate.datasets.readers.formats import Reader
-from speciate.datasets.readers.rows import REASON, concatenate, from_rows, is_broken
+from speciate.datasets.readers.rows import REASON, Row, concatenate, from_rows, is_broken
 from speciate.datasets.sources.joined_tables import NamedTable, apart_warning, find_join, join
 from speciate.datasets.sources.labels import LabelsFile
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, normalise_split
@@ -198,7 +198,7 @@ def _rows_of_files(found: Listing, files: Sequence[SourceFile], tables: Sequence
     )
 
 
-def survey_rows(rows: Sequence[dict[str, Any]], modality: str) -> Survey:
+def survey_rows(rows: Sequence[Row], modality: str) -> Survey:
     """Inline rows of the call."""
     nothing = pa.nulls(len(rows), pa.string())
     valid = [{} if is_broken(row) else row for row in rows]
@@ -361,7 +361,7 @@ def _ask_validator(
     context: SurveyContext, modality: str, file: Path, spans: Sequence[tuple[int, int]], *, as_is: bool
 ) -> list[Verdict]:
     """Verdicts on the spans. If several fail together, each is validated alone to find the one at fault."""
-    payload = {"modality": modality, "file": str(file), "spans": spans, "as_is": as_is}
+    payload = ValidationRequest(modality=modality, file=str(file), spans=spans, as_is=as_is)
     readable = frozenset((context.work,))
     try:
         answer = ask_until_answered(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 from speciate.datasets.columns import QUALITIES
 from speciate.datasets.sources.file_kinds import explain
@@ -25,15 +26,28 @@ class Verdict(NamedTuple):
 
     quality: str
     reason: str | None
-    fields: dict[str, Any]
+    fields: Mapping[str, str | int | float | None]
     """From its header, and measured."""
     fingerprint: str | None
     sketch: str | None
     """In hexadecimal."""
 
 
-def validate_files(payload: dict[str, Any]) -> dict[str, Any]:
-    """{modality, file, spans: [[offset, length]], as_is} -> {verdicts}, one for each span of the file, in order."""
+class ValidationRequest(TypedDict):
+    modality: str
+    file: str
+    spans: Sequence[tuple[int, int]]
+    """Offset and length of each."""
+    as_is: bool
+
+
+class ValidationAnswer(TypedDict):
+    verdicts: list[Verdict]
+    """Of each span in order."""
+
+
+def validate_files(payload: ValidationRequest) -> ValidationAnswer:
+    """The service: a verdict on each span of the file."""
     modality = find(payload["modality"])
     with open(payload["file"], "rb", buffering=0) as file:
         verdicts = []
@@ -69,7 +83,7 @@ def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False)
     return Verdict("ok", None, fields, fingerprint, sketch)
 
 
-def _header(modality: Modality[Any], data: bytes) -> dict[str, Any]:
+def _header(modality: Modality[Any], data: bytes) -> Mapping[str, str | int | float]:
     """The declared fields of a medium that is not used, if at least those can be read."""
     try:
         return modality.inspect(data).fields

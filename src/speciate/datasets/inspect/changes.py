@@ -7,8 +7,9 @@ change, unless one of the versions was written anew. `compare_versions` runs in 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import duckdb
 import numpy as np
@@ -103,11 +104,16 @@ class ComparisonRequest(BaseModel):
     new: Manifest
 
 
-def compare_versions(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service behind `ask_for_difference`: ComparisonRequest -> {added, removed, changed, label_moves}.
+class ComparedVersions(TypedDict):
+    added: int
+    removed: int
+    changed: int
+    label_moves: list[tuple[str | None, str | None, int]]
+    """Before, after and examples, most frequent first, at most 50."""
 
-    `label_moves`: [before, after, examples], most frequent first, at most 50.
-    """
+
+def compare_versions(payload: Mapping[str, object]) -> ComparedVersions:
+    """The service behind `ask_for_difference`. `payload`: a ComparisonRequest."""
     request = ComparisonRequest.model_validate(payload)
     with duckdb.connect(":memory:") as connection:
         source = changes_sql(connection, Folders(request.root), request.old, request.new)
@@ -121,6 +127,8 @@ def compare_versions(payload: dict[str, Any]) -> dict[str, Any]:
             f"GROUP BY ALL ORDER BY n DESC, label_before, label LIMIT {_MOVES_SHOWN}"
         ).fetchall()
     return {
-        **{change: counts.get(change, 0) for change in ("added", "removed", "changed")},
-        "label_moves": [list(move) for move in moves],
+        "added": counts.get("added", 0),
+        "removed": counts.get("removed", 0),
+        "changed": counts.get("changed", 0),
+        "label_moves": [(before, after, examples) for before, after, examples in moves],
     }

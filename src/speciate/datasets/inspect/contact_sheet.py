@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from speciate.datasets.loading.loader import Example, load_examples, load_exclud
 from speciate.datasets.readers.coco import OBJECTS
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
-from speciate.jobs.pool import CALL_SECONDS, Busy, Pool
+from speciate.jobs.pool import CALL_SECONDS, Busy, ImageAnswer, Pool, ServiceAnswer
 from speciate.modalities import find
 from speciate.modalities.contract import THUMBNAIL, Modality, Pixels
 from speciate.modalities.drawing import draw_boxes, text_card
@@ -117,7 +117,7 @@ def _shorten_cell(cell: Any) -> Any:
     return text[:_LONGEST_ANSWER] + "…" if isinstance(text, str) and len(text) > _LONGEST_ANSWER else text
 
 
-def _ask_to_draw(pool: Pool, request: SheetRequest, *, named: bool) -> dict[str, Any]:
+def _ask_to_draw(pool: Pool, request: SheetRequest, *, named: bool) -> ServiceAnswer:
     """The service's answer. If it takes too long, raises the call with a third of the examples."""
     try:
         return pool.ask(_SERVICE, request.model_dump(mode="json"), patience=CALL_SECONDS)
@@ -152,8 +152,8 @@ def _in_requested_order(rows: list[list[Any]], ids: Sequence[str], manifest: Man
     return [by_id[name] for name in dict.fromkeys(ids)]
 
 
-def draw_thumbnails(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: SheetRequest -> {png: base64}, in the order of the ids."""
+def draw_thumbnails(payload: Mapping[str, object]) -> ImageAnswer:
+    """The service, in the order of the ids. `payload`: a SheetRequest."""
     request = SheetRequest.model_validate(payload)
     manifest, excluded = request.manifest, request.excluded
     kind, folders = find(manifest.modality), Folders(request.root)
@@ -196,7 +196,7 @@ def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
     return image
 
 
-def _objects(example: Example) -> list[dict[str, Any]]:
+def _objects(example: Example) -> list[Mapping[str, Any]]:
     """The objects with a box of an image, as the COCO reader makes them."""
     cell = example.columns.get(OBJECTS)
     found = [each for each in cell if isinstance(each, dict)] if isinstance(cell, list) else []

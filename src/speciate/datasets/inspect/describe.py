@@ -21,7 +21,7 @@ from speciate.datasets.columns import FIXED, HIDDEN, QUALITIES
 from speciate.datasets.inspect.changes import ComparisonRequest
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import ImageAnswer, Pool
 from speciate.refs import DatasetRef
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
@@ -110,8 +110,8 @@ class Bar(NamedTuple):
         return sum(size for _, size in self.parts)
 
 
-def draw_charts(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: ChartRequest -> {png: base64}, at most 960 pixels wide."""
+def draw_charts(payload: Mapping[str, object]) -> ImageAnswer:
+    """The service: a PNG at most 960 pixels wide. `payload`: a ChartRequest."""
     request = ChartRequest.model_validate(payload)
     folders, manifest = Folders(request.root), request.manifest
     numbers = _numbers(folders, manifest)

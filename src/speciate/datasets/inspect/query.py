@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from speciate.datasets.columns import clean
 from speciate.datasets.inspect.sql_sandbox import LogRequest, VersionRequest, condition
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.jobs.pool import CALL_SECONDS, Pool
 from speciate.workspace.workspace import Folders
 
@@ -78,7 +78,7 @@ def query_log(
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
-        raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of a log.", "Call again without cursor.")
+        raise SpeciateError(Code.INVALID, f"{cursor!r} is no cursor of a log.", next=[CallAgain("", {"cursor": None})])
     offset = int(cursor or 0)
     request = LogRequest(
         log=folder,
@@ -100,7 +100,10 @@ def _offset(cursor: str | None, manifest: Manifest) -> int:
     found = _CURSOR.fullmatch(cursor)
     if found is None:
         raise SpeciateError(
-            Code.INVALID, f"{cursor!r} is no cursor.", "Call again with next_cursor of the page before, or without."
+            Code.INVALID,
+            f"{cursor!r} is no cursor.",
+            "A cursor is next_cursor of the page before.",
+            next=[CallAgain("", {"cursor": None})],
         )
     if int(found[1]) != manifest.version:
         raise SpeciateError(

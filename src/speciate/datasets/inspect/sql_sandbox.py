@@ -16,9 +16,9 @@ import decimal
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +30,7 @@ from speciate.datasets.columns import HIDDEN
 from speciate.datasets.inspect import changes
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import FileAnswer
 from speciate.predictions import feedback, reading
 from speciate.predictions.log_files import LogFolder
 from speciate.workspace.workspace import Folders
@@ -86,8 +87,21 @@ class LogRequest(QueryRequest):
     since: float
 
 
-def query(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: VersionRequest or LogRequest -> {columns, rows, more}."""
+class PageAnswer(TypedDict):
+    columns: list[str]
+    rows: list[list[Any]]
+    """Of JSON."""
+    more: bool
+    """Whether further rows follow."""
+
+
+class SelectRequest(TypedDict):
+    file: str
+    sql: str
+
+
+def query(payload: Mapping[str, object]) -> PageAnswer:
+    """The service. `payload`: a VersionRequest or a LogRequest."""
     request = LogRequest.model_validate(payload) if "log" in payload else VersionRequest.model_validate(payload)
     sql = request.sql.strip().rstrip(";")
     with _open_log(request) if isinstance(request, LogRequest) else _open_version(request) as connection:
@@ -107,8 +121,8 @@ def query(payload: dict[str, Any]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "more": more}
 
 
-def select(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service for SQL that makes a version: {file, sql} -> {file}, both Parquet; repeated, it gives the same.
+def select(payload: SelectRequest) -> FileAnswer:
+    """The service for SQL that makes a version, from Parquet to Parquet; repeated, it gives the same.
 
     INVALID for functions whose value changes with every call or day, and for results that depend on an order that the
     SQL does not name.
@@ -182,7 +196,7 @@ def _why_no_select(sql: str, message: str) -> str:
     return f"{other} is not allowed: a query is one SELECT." if other else f"Not one SELECT: {message}"
 
 
-def _refusal(node: dict[str, Any], known: set[str]) -> str | None:
+def _refusal(node: Mapping[str, Any], known: set[str]) -> str | None:
     """Why a node of the parsed tree is not allowed; None if it is."""
     kind = node.get("type", "")
     if not isinstance(kind, str):
@@ -202,14 +216,14 @@ def _refusal(node: dict[str, Any], known: set[str]) -> str | None:
     return None
 
 
-def _table_refusal(node: dict[str, Any], known: set[str]) -> str | None:
+def _table_refusal(node: Mapping[str, Any], known: set[str]) -> str | None:
     name = str(node.get("table_name", ""))
     if node.get("catalog_name") or node.get("schema_name") not in ("", "main", None) or name.lower() not in known:
         return f"There is no table {name[:64]!r}; the only one is {VIEW!r}."
     return None
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def _nodes(tree: Any) -> Iterator[Mapping[str, Any]]:
     """Every object of the tree, without recursion: a deep one must not end the process."""
     stack = [tree]
     while stack:
@@ -255,7 +269,7 @@ def check_repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             )
 
 
-def _random_call(node: dict[str, Any], volatile: set[str]) -> str | None:
+def _random_call(node: Mapping[str, Any], volatile: set[str]) -> str | None:
     """A column may have the name of a function: only a call is one, or a name that SQL calls without parentheses."""
     if node.get("sample"):
         return "SAMPLE"
@@ -268,7 +282,7 @@ def _random_call(node: dict[str, Any], volatile: set[str]) -> str | None:
     return None
 
 
-def _missing_order(node: dict[str, Any]) -> str | None:
+def _missing_order(node: Mapping[str, Any]) -> str | None:
     kinds = {str(each.get("type")) for each in node.get("modifiers") or () if isinstance(each, dict)}
     if "ORDER_MODIFIER" not in kinds:
         if kinds & {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"}:
@@ -395,7 +409,7 @@ def write_log_rows(folder: LogFolder, since: float) -> Path:
     feedback_of_answers = [given.get(each, {}) for each in rows["id"].to_pylist()]
     labels = [feedback.prevailing_label(each) for each in feedback_of_answers]
     verdicts = [feedback.correctness(output, each) for output, each in zip(outputs, feedback_of_answers, strict=True)]
-    columns: dict[str, Any] = {
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {
         name: rows[name]
         for name in ("id", "model", "input", "confidence", "error", "ms", "given", "redacted", "left_out")
     }

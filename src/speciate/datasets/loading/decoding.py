@@ -19,14 +19,14 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.environment import cores
 from speciate.errors import Call, Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import FileAnswer, Pool, ServiceAnswer
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError, Modality
 from speciate.settings import in_force
@@ -53,6 +53,12 @@ _FILES_AT_ONCE = 32  # files
 _TIMESTAMPS_SECONDS = 300.0
 Timestamps = npt.NDArray[np.float64]
 """(M + 1,) ascending: where each of M units begins in the modality's `window_unit`, and where the last one ends."""
+
+
+class _MediaSource(TypedDict):
+    packs: list[str]
+    modality: str
+    size: Size | None
 
 
 class MediaItem(NamedTuple):
@@ -90,7 +96,7 @@ class Decoder:
         size: Size | None = None,
     ) -> None:
         workers = workers or cores()
-        self._about = {"packs": [str(pack) for pack in packs], "modality": modality, "size": size}
+        self._about = _MediaSource(packs=[str(pack) for pack in packs], modality=modality, size=size)
         self._pool = Pool(folders, in_force(folders.root), size=workers)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._most, self._length = workers * ahead, _FIRST_CHUNK
@@ -147,7 +153,7 @@ class Decoder:
 
     def _ask(self, items: list[MediaItem], *, again: bool = True) -> Decoded:
         """`again`: ask once more if the process died, because an earlier medium may have broken it."""
-        payload = self._about | {"items": [(item.content, item.start, item.stop) for item in items]}
+        payload: PartRequest = {**self._about, "items": [(item.content, item.start, item.stop) for item in items]}
         try:
             part = self._pool.ask_for_file(_SERVICE, payload, _read, _SECONDS)
         except SpeciateError as error:
@@ -194,11 +200,20 @@ def cut_window(modality: str, media: Any, start: float | None, stop: float | Non
     return media if start is None or stop is None else find(modality).window(media, start, stop)
 
 
-def decode_part(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {packs, modality, size, items: [[content, start, stop]]} -> {file, items, failure}.
+class PartRequest(_MediaSource):
+    items: Sequence[tuple[str, float | None, float | None]]
+    """Content, start and stop of each."""
 
-    The answer's items are descriptions, one for each of the first requested items: it ends early if it grows long, and
-    before an item that does not decode.
+
+class DecodedPart(FileAnswer):
+    items: list[Description]
+    failure: str | None
+    """Why it ended before the last of the items."""
+
+
+def decode_part(payload: PartRequest) -> DecodedPart:
+    """The service. The answer has a description for each of the first requested items: it ends early if it grows long,
+    and before an item that does not decode.
     """
     path = Path.cwd() / "decoded"
     made: list[Description] = []
@@ -251,7 +266,7 @@ def _resize(image: Any, size: Size) -> Any:
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _read(path: Path, answer: dict[str, Any]) -> Decoded:
+def _read(path: Path, answer: ServiceAnswer) -> Decoded:
     """The answer of `decode_part`, checked: it comes from a process that met foreign bytes."""
     data = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb", buffering=0) as file:
@@ -332,17 +347,34 @@ def ask_for_timestamps(
 ) -> Iterator[Timestamps]:
     """The timestamps of each file that `contents` names in `packs`, in order. INVALID if one cannot be read."""
     chunks = [contents[start : start + _FILES_AT_ONCE] for start in range(0, len(contents), _FILES_AT_ONCE)]
-    request = {"modality": modality, "packs": [str(pack) for pack in packs], "unit": unit}
+    paths = [str(pack) for pack in packs]
+
+    def ask(chunk: Sequence[str]) -> list[Timestamps]:
+        return _ask_for_timestamps(
+            pool, TimestampsRequest(modality=modality, packs=paths, unit=unit, contents=list(chunk))
+        )
+
     with ThreadPoolExecutor(pool.size, thread_name_prefix="timestamps") as threads:
-        for found in threads.map(lambda chunk: _ask_for_timestamps(pool, request, chunk), chunks):
+        for found in threads.map(ask, chunks):
             yield from found
 
 
-def read_timestamps(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {packs, modality, unit, contents} -> {file, counts, failure}.
+class TimestampsRequest(TypedDict):
+    packs: list[str]
+    modality: str
+    unit: str
+    contents: list[str]
 
-    The file has the timestamps of the first contents, one after another; it ends before a file that cannot be read.
-    """
+
+class TimestampsAnswer(FileAnswer):
+    counts: list[int]
+    failure: str | None
+    """Why it ended before the last of the contents."""
+
+
+def read_timestamps(payload: TimestampsRequest) -> TimestampsAnswer:
+    """The service. The file has the timestamps of the first contents, one after another; it ends before a file that
+    cannot be read."""
     kind, reader = find(payload["modality"]), cached_reader(tuple(payload["packs"]))
     path, counts, failure = Path.cwd() / "timestamps", list[int](), None
     with path.open("wb") as file:
@@ -357,10 +389,10 @@ def read_timestamps(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": path.name, "counts": counts, "failure": failure}
 
 
-def _ask_for_timestamps(pool: Pool, request: dict[str, Any], contents: Sequence[str]) -> list[Timestamps]:
-    def read(path: Path, answer: dict[str, Any]) -> list[Timestamps]:
+def _ask_for_timestamps(pool: Pool, request: TimestampsRequest) -> list[Timestamps]:
+    def read(path: Path, answer: ServiceAnswer) -> list[Timestamps]:
         """Checked: it comes from a process that met foreign bytes."""
-        data, counts = path.read_bytes(), answer["counts"]
+        data, counts, contents = path.read_bytes(), answer["counts"], request["contents"]
         if answer["failure"] is not None and len(counts) < len(contents):
             raise SpeciateError(
                 Code.INVALID,
@@ -374,4 +406,4 @@ def _ask_for_timestamps(pool: Pool, request: dict[str, Any], contents: Sequence[
             raise invalid_answer_error()
         return found
 
-    return pool.ask_for_file(_READ_TIMESTAMPS, {**request, "contents": list(contents)}, read, _TIMESTAMPS_SECONDS)
+    return pool.ask_for_file(_READ_TIMESTAMPS, request, read, _TIMESTAMPS_SECONDS)

@@ -15,6 +15,7 @@ from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, START, STOP
 from speciate.datasets.identity import input_values, known_rows
 from speciate.datasets.loading.decoding import MediaItem, cut_window, decode_here, decode_item, decode_media
+from speciate.datasets.readers.rows import Row
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
@@ -30,7 +31,7 @@ class Example(NamedTuple):
     label: Any
     group: str
     split: str
-    columns: dict[str, Any]
+    columns: Row
 
 
 def load_examples(

@@ -22,9 +22,9 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 import duckdb
 import numpy as np
@@ -47,6 +47,23 @@ Batch = TypeVar("Batch")
 Places = npt.NDArray[np.int64]
 _BATCH = 16_384
 _MEMORY = "256MB"
+
+
+class Sequenced(TypedDict):
+    """What the order of a stream's examples follows from."""
+
+    version: str
+    splits: list[str] | None
+    seed: int
+    shuffle: bool
+    batch: int
+    world: int
+
+
+class StreamState(Sequenced):
+    epoch: int
+    step: int
+    """Batches of the epoch that were delivered."""
 
 
 class Stream:
@@ -113,11 +130,11 @@ class Stream:
         """The same batches as tables of fixed, hidden and user's columns; nothing is decoded."""
         return self._delivered(self._read_tables())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StreamState:
         """JSON: after which batch of which epoch this is, and of what."""
-        return self._what() | {"epoch": self._epoch, "step": self._step}
+        return {**self._what(), "epoch": self._epoch, "step": self._step}
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def resume(self, state: Mapping[str, object]) -> None:
         """Continue after the batch at which `state` was taken. INVALID if it is of another sequence."""
         other = [
             f"{name} {state.get(name)!r}, not {value!r}"
@@ -149,7 +166,7 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _what(self) -> dict[str, Any]:
+    def _what(self) -> Sequenced:
         return {
             "version": self._manifest.id,
             "splits": self._splits,

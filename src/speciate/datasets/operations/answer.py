@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +73,14 @@ def preflight(parameters: AnswerParameters, manifest: Manifest, others: Others) 
     return declare_columns(manifest, dict.fromkeys(names, "VARCHAR"))
 
 
+class _Audit(TypedDict):
+    asked: int
+    answered: int
+    set_aside: int
+    reasons: NotRequired[dict[str, int]]
+    notes: NotRequired[list[str]]
+
+
 def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Outcome:
     places = np.flatnonzero(usable_rows_in(rows, parameters.splits)).tolist()
     teacher = context.teacher_answers(rows.take(pa.array(places, pa.int64())))
@@ -92,7 +100,7 @@ def apply(rows: pa.Table, parameters: AnswerParameters, context: Context) -> Out
         texts = [each.reasoned_answer for each in found]
         rows = fill_column(rows, reasoned, places, [each and each.rationale for each in texts], pa.string())
         rows = fill_column(rows, whole, places, [each and each.whole for each in texts], pa.string())
-    audit: dict[str, Any] = {"asked": len(places), "answered": sum(answered), "set_aside": len(places) - sum(answered)}
+    audit: _Audit = {"asked": len(places), "answered": sum(answered), "set_aside": len(places) - sum(answered)}
     counted = Counter(reason for reason in reasons if reason)
     if counted:
         audit["reasons"] = dict(counted.most_common(_SHOWN))

@@ -1,8 +1,7 @@
 """The context of an operation in the worker: everything that it may ask for besides its rows.
 
 `rewrite_media` rewrites media of a version one by one into a new pack, by a service in sandboxed processes, because
-they are foreign bytes. A service is a function {packs, contents, ...} -> {file, items}: the file holds the new bytes
-one after another, and an item for each of the contents gives their length (null if it failed) and a report. If a
+they are foreign bytes. A service is a function of a RewriteRequest, with its own keys, that gives a RewriteAnswer. If a
 process dies on several media, each is rewritten alone, and the one at fault has no new bytes.
 """
 
@@ -12,7 +11,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, HIDDEN
+from speciate.datasets.inspect.sql_sandbox import SelectRequest
 from speciate.datasets.loading import loader
 from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps, decode_media, invalid_answer_error
 from speciate.datasets.similarity import embed
@@ -29,7 +29,7 @@ from speciate.datasets.sources.sandbox_calls import read_parquet_answer
 from speciate.datasets.splits import near_pairs
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import FileAnswer, Pool, ServiceAnswer
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities.multimodal import PartName
 from speciate.workspace.packs import PackReader, PackWriter
@@ -45,7 +45,33 @@ _SECONDS = 600.0
 Vectors = npt.NDArray[np.float32]  # (N, D)
 _CHUNK, _CHUNK_BYTES = 32, 16 << 20
 """Most media and bytes per question to a process."""
-Item = tuple[bytes | None, dict[str, Any]]
+Item = tuple[bytes | None, ServiceAnswer]
+"""The new bytes, and the service's report."""
+
+
+class RewriteRequest(TypedDict):
+    """What `rewrite_media` adds to the caller's keys."""
+
+    packs: list[str]
+    contents: list[str]
+
+
+class RewrittenItem(TypedDict):
+    """The length of the new bytes and a report, which may have further keys."""
+
+    length: int | None
+    """None if there are none."""
+    reason: NotRequired[str]
+    """Why."""
+    verdict: NotRequired[Sequence[object]]
+    """On the new bytes: a `validation.Verdict`."""
+
+
+class RewriteAnswer(FileAnswer):
+    """The file holds the new bytes one after another."""
+
+    items: Sequence[RewrittenItem]
+    """Of each of the contents."""
 
 
 class TeacherAnswers(NamedTuple):
@@ -94,7 +120,7 @@ class Context:
     def select(self, rows: pa.Table, sql: str) -> pa.Table:
         """The result of one SELECT over the view `examples`, run in the sandbox without the hidden columns."""
         file = self._write_rows(rows.drop_columns([name for name in HIDDEN if name in rows.column_names]))
-        payload = {"file": str(file), "sql": sql}
+        payload = SelectRequest(file=str(file), sql=sql)
         try:
             return self._pool.ask_for_file(
                 _SELECT, payload, read_parquet_answer, _SECONDS, readable=frozenset({self._scratch})
@@ -154,7 +180,7 @@ class Context:
         with PackReader(loader.packs(self._run.folders, self.manifest)) as packs:
             return {content for content in contents if content in packs}
 
-    def rewrite(self, service: str, payload: Mapping[str, Any], contents: Sequence[str]) -> RewrittenMedia:
+    def rewrite(self, service: str, payload: Mapping[str, object], contents: Sequence[str]) -> RewrittenMedia:
         """Rewrites media of the version into a new pack by a service in sandboxed processes (`rewrite_media`)."""
         folders = self._run.folders
         packs = loader.packs(folders, self.manifest)
@@ -211,7 +237,7 @@ class RewrittenFile(NamedTuple):
     content: str | None
     """sha256 of the new bytes, their name in the new pack."""
     size: int
-    report: dict[str, Any]
+    report: ServiceAnswer
     """The service's report, from a process that met foreign bytes; empty if it died."""
 
 
@@ -226,7 +252,7 @@ def rewrite_media(
     packs: Sequence[Path],
     target: Path,
     service: str,
-    payload: Mapping[str, Any],
+    payload: Mapping[str, object],
     contents: Sequence[str],
     progress: Callable[[int, int], None],
 ) -> RewrittenMedia:
@@ -258,8 +284,8 @@ def _chunks(contents: Sequence[str], reader: PackReader) -> Iterator[list[str]]:
         yield chunk
 
 
-def _ask_to_rewrite(pool: Pool, service: str, request: dict[str, Any], contents: Sequence[str]) -> list[Item]:
-    def read(path: Path, answer: dict[str, Any]) -> list[Item]:
+def _ask_to_rewrite(pool: Pool, service: str, request: Mapping[str, object], contents: Sequence[str]) -> list[Item]:
+    def read(path: Path, answer: ServiceAnswer) -> list[Item]:
         """Checked: it comes from a process that met foreign bytes."""
         data, items = path.read_bytes(), answer["items"]
         lengths = [item["length"] for item in items]

@@ -18,7 +18,7 @@ the pairs are alike, and every copy within 0.5 % is found; of synthetic audio 36
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -194,11 +194,35 @@ def _kinds(encoded: pa.DictionaryArray) -> npt.NDArray[np.int64]:
     return number
 
 
-def _audit(rows: pa.Table, leader: near_duplicates.Places) -> dict[str, Any]:
+class Cluster(TypedDict):
+    kept: str
+    """Id."""
+    removed: int
+    ids: list[str]
+    """Some of those."""
+
+
+class LabelConflict(TypedDict):
+    kept: str
+    """Id."""
+    labels: dict[str, int]
+    """How often each occurs in the cluster."""
+
+
+class _Audit(TypedDict):
+    clusters: int
+    largest: int
+    removed_by_split: dict[str, int]
+    largest_clusters: list[Cluster]
+    conflicting_labels: NotRequired[int]
+    conflicts: NotRequired[list[LabelConflict]]
+
+
+def _audit(rows: pa.Table, leader: near_duplicates.Places) -> _Audit:
     removed = leader != np.arange(len(leader))
     sizes = np.bincount(leader, minlength=len(leader))
     sizes = sizes[sizes > 1]
-    audit: dict[str, Any] = {
+    audit: _Audit = {
         "clusters": len(sizes),
         "largest": int(sizes.max(initial=0)),
         "removed_by_split": _by_split(rows, removed),
@@ -210,9 +234,8 @@ def _audit(rows: pa.Table, leader: near_duplicates.Places) -> dict[str, Any]:
     return audit
 
 
-def _largest(ids: list[str], leader: near_duplicates.Places) -> list[dict[str, Any]]:
-    """The largest clusters, for a person to check first: the id that stays, how many leave for it, and some of
-    those."""
+def _largest(ids: list[str], leader: near_duplicates.Places) -> list[Cluster]:
+    """The largest clusters, for a person to check first."""
     members: dict[int, list[str]] = defaultdict(list)
     for item in np.flatnonzero(leader != np.arange(len(leader))).tolist():
         members[int(leader[item])].append(ids[item])
@@ -224,8 +247,8 @@ def _by_split(rows: pa.Table, removed: npt.NDArray[np.bool_]) -> dict[str, int]:
     return dict(Counter(str(name or "none") for name in keep_rows(rows, removed)["split"].to_pylist()).most_common())
 
 
-def _conflicts(rows: pa.Table, leader: near_duplicates.Places) -> list[dict[str, Any]]:
-    """Clusters with different labels: the id that stays, and how often each label occurs."""
+def _conflicts(rows: pa.Table, leader: near_duplicates.Places) -> list[LabelConflict]:
+    """Clusters with different labels."""
     ids, labels = rows["id"].to_pylist(), rows["label"].to_pylist()
     found: dict[int, Counter[str]] = defaultdict(Counter)
     for item, lead in enumerate(leader.tolist()):

@@ -22,7 +22,7 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,10 +43,11 @@ from speciate.datasets.identity import sha256
 from speciate.datasets.ingest.draft import MISSING
 from speciate.datasets.ingest.validation import Verdict, parse_verdicts, validate_bytes
 from speciate.datasets.loading.decoding import cached_reader
-from speciate.datasets.operations.context import Context, RewrittenFile
+from speciate.datasets.operations.context import Context, RewriteAnswer, RewriteRequest, RewrittenFile, RewrittenItem
 from speciate.datasets.operations.operation import Operation, Others, Outcome, Parameters, refusal
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import ServiceAnswer
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle, members_of
 from speciate.modalities.contract import DecodeError
@@ -64,6 +65,55 @@ _KEY_FILE = "deidentification.key"
 _KEY_BYTES = 32
 _EXCLUDED = "Excluded before it was de-identified."
 _NOT_KEPT = "it could not be read when it came in, and of such files no bytes are kept."
+
+
+class _Wanted(TypedDict):
+    modality: str
+    profile: str
+    key: str
+    """In hexadecimal; it is in no answer."""
+
+
+class DeidentifyRequest(_Wanted, RewriteRequest):
+    """What `rewrite` is asked for."""
+
+
+class DeidentifiedItem(RewrittenItem):
+    """Without new bytes it has `names` alone."""
+
+    names: list[str]
+    """All columns that the file fills before or after."""
+    changes: NotRequired[dict[str, dict[str, int]]]
+    people: NotRequired[list[str]]
+    """Who were removed."""
+    warnings: NotRequired[list[str]]
+    originals: NotRequired[list[str]]
+    """What was searched for in the new file."""
+    still_there: NotRequired[list[str]]
+    """Elements of which some are."""
+
+
+class Proof(TypedDict):
+    """How many of the original identifying values are in the output."""
+
+    searched: int
+    found: int
+    elements: list[str]
+    columns: list[str]
+    says: str
+
+
+class _Audit(TypedDict):
+    profile: str
+    files: int
+    not_possible: int
+    actions: dict[str, int]
+    tags: dict[str, dict[str, int]]
+    columns: dict[str, list[str]]
+    text_suspected: int
+    to_look_at: dict[str, int]
+    not_done: str
+    proof: Proof
 
 
 class DeidentifyParameters(Parameters):
@@ -106,7 +156,7 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     profile = parse_profile(parameters.profile)
     pseudonyms = Pseudonyms(key_of(context.root, context.manifest.name))
     modality = context.manifest.modality
-    payload = {"modality": modality, "profile": str(profile), "key": pseudonyms.key.hex()}
+    payload = _Wanted(modality=modality, profile=str(profile), key=pseudonyms.key.hex())
     contents, never_kept = _contents(rows, context)
     done = context.rewrite(_SERVICE, payload, contents)
     files = {content: _DeidentifiedFile.of(each, modality) for content, each in done.media.items()}
@@ -127,11 +177,11 @@ def apply(rows: pa.Table, parameters: DeidentifyParameters, context: Context) ->
     manifest = context.manifest.model_copy(update={"packs": (done.pack.relative_to(context.root).as_posix(),)})
     kept = [name for name in theirs if name not in dropped | replaced]
     columns = {"from_the_files": sorted(own), "pseudonyms": sorted(replaced), "dropped": sorted(dropped), "kept": kept}
-    audit = _audit(str(profile), files, columns) | {"proof": _proof(rows, files, manifest)}
+    audit = _audit(str(profile), files, columns, _proof(rows, files, manifest))
     return Outcome(rows, audit, manifest=manifest)
 
 
-def _proof(rows: pa.Table, files: dict[str, _DeidentifiedFile], manifest: Manifest) -> dict[str, Any]:
+def _proof(rows: pa.Table, files: dict[str, _DeidentifiedFile], manifest: Manifest) -> Proof:
     """How many of the original identifying values are in the output: in the files, or as a cell or a word of one in the
     version's columns."""
     originals = {str(value).casefold() for each in files.values() for value in each.report.get("originals", ())}
@@ -207,7 +257,7 @@ class _DeidentifiedFile(NamedTuple):
     content: str | None
     size: int
     verdict: Verdict
-    report: dict[str, Any]
+    report: ServiceAnswer
 
     @classmethod
     def of(cls, each: RewrittenFile, modality: str) -> _DeidentifiedFile:
@@ -358,7 +408,7 @@ def _with_fields(
     return rows
 
 
-def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str, list[str]]) -> dict[str, Any]:
+def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str, list[str]], proof: Proof) -> _Audit:
     tags: dict[str, Counter[str]] = {}
     warnings: Counter[str] = Counter()
     for each in files.values():
@@ -377,18 +427,14 @@ def _audit(profile: str, files: dict[str, _DeidentifiedFile], columns: dict[str,
         "text_suspected": sum(TEXT_COLUMN in each.verdict.fields for each in files.values()),
         "to_look_at": dict(sorted(warnings.items())),
         "not_done": "Pixels are as they were; nobody can be sure from this alone that a person cannot be recognised.",
+        "proof": proof,
     }
 
 
-def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service (`rewrite_media`): {packs, contents, modality, profile, key} -> {file, items}.
-
-    An item has `length`, `reason` if nothing could be written, the `verdict` on the new file, `names` of all columns
-    that the file fills before or after, `changes`, `people` that were removed, `originals` that were searched for in
-    the new file, the elements of which some are `still_there`, and `warnings`. `key` is hexadecimal and in no answer.
-    """
+def rewrite(payload: DeidentifyRequest) -> RewriteAnswer:
+    """The service (`rewrite_media`), whose items are DeidentifiedItems."""
     profile, pseudonyms = parse_profile(payload["profile"]), Pseudonyms(bytes.fromhex(payload["key"]))
-    reader, path, items = cached_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[dict[str, Any]]()
+    reader, path, items = cached_reader(tuple(payload["packs"])), Path.cwd() / "deidentified", list[DeidentifiedItem]()
     with path.open("wb") as file:
         for content in payload["contents"]:
             data = reader.get(content)
@@ -401,7 +447,7 @@ def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
                 continue
             written = of_series([each.data for each in made])
             file.write(written)
-            items.append({"length": len(written), **_file_report(payload["modality"], data, written, made)})
+            items.append(_file_report(payload["modality"], data, written, made))
     return {"file": path.name, "items": items}
 
 
@@ -409,7 +455,7 @@ def _instances(data: bytes) -> list[bytes]:
     return list(members_of(data).values()) if is_bundle(data) else [data]
 
 
-def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidentified]) -> dict[str, Any]:
+def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidentified]) -> DeidentifiedItem:
     verdict = validate_bytes(find(modality), written, as_is=True)
     changes: dict[str, dict[str, int]] = {}
     for each in made:
@@ -418,6 +464,7 @@ def _file_report(modality: str, data: bytes, written: bytes, made: list[Deidenti
             for what, count in done.items():
                 counts[what] = counts.get(what, 0) + count
     return {
+        "length": len(written),
         "verdict": list(verdict),
         "names": sorted({*_filled_columns(modality, data), *verdict.fields}),
         "changes": changes,

@@ -8,7 +8,7 @@ among all usable rows; dropped are those of the wanted splits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +106,18 @@ def _outliers(
     return far
 
 
-def _audit(rows: pa.Table, scores: Scores, far: npt.NDArray[np.bool_]) -> dict[str, Any]:
+class FarExample(TypedDict):
+    id: str
+    score: float
+
+
+class _Audit(TypedDict):
+    scores: dict[str, float]
+    """p5, median, p95 and max."""
+    farthest: list[FarExample]
+
+
+def _audit(rows: pa.Table, scores: Scores, far: npt.NDArray[np.bool_]) -> _Audit:
     low, middle, high = np.quantile(scores, (0.05, 0.5, 0.95))
     order = [place for place in np.argsort(-scores, kind="stable") if far[place]][:_SHOWN]
     return {

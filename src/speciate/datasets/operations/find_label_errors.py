@@ -13,7 +13,7 @@ into other splits: its label decides nothing but its own verdict.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +90,7 @@ def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) ->
     wanted = _learnable(np.where(learned, codes, -1), group, names)[codes] & (codes >= 0)
     vectors = context.vectors(chosen.filter(pa.array(wanted)), parameters.extractor)
     assessed = _scatter(find_issues(vectors, codes[wanted], group[wanted], parameters.seed, learned[wanted]), wanted)
-    audit = _audit(chosen, names, codes, assessed) | _left_out(given, wanted)
+    audit = _audit(chosen, names, codes, assessed, rare=given[~wanted])
     if parameters.action == "drop":
         kept = np.ones(rows.num_rows, bool)
         kept[places[assessed.issue & usable_rows_in(chosen, parameters.splits or LEARNED)]] = False
@@ -219,10 +219,27 @@ def _flag_rows(rows: pa.Table, places: Codes, names: npt.NDArray[Any], assessed:
     return with_column(rows, QUALITY, pa.array(quality, pa.float64()))
 
 
-def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, assessed: LabelQuality) -> dict[str, Any]:
+class LabelIssue(TypedDict):
+    id: str
+    label: str
+    suggestion: str
+    quality: float
+
+
+class _Audit(TypedDict):
+    judged: int
+    issues: int
+    worst: list[LabelIssue]
+    too_rare_to_judge: NotRequired[list[str]]
+    """Labels."""
+
+
+def _audit(
+    rows: pa.Table, names: npt.NDArray[Any], codes: Codes, assessed: LabelQuality, *, rare: npt.NDArray[Any]
+) -> _Audit:
     found = np.flatnonzero(assessed.issue)
     worst = found[np.argsort(assessed.quality[found], kind="stable")][:_SHOWN]
-    return {
+    audit: _Audit = {
         "judged": int((~np.isnan(assessed.quality)).sum()),
         "issues": len(found),
         "worst": [
@@ -235,11 +252,9 @@ def _audit(rows: pa.Table, names: npt.NDArray[Any], codes: Codes, assessed: Labe
             for place in worst
         ],
     }
-
-
-def _left_out(given: npt.NDArray[Any], wanted: Mask) -> dict[str, Any]:
-    rare = [clean(str(name)) for name in np.unique(given[~wanted])]
-    return {"too_rare_to_judge": rare[:_SHOWN]} if rare else {}
+    if len(rare):
+        audit["too_rare_to_judge"] = [clean(str(name)) for name in np.unique(rare)][:_SHOWN]
+    return audit
 
 
 FIND_LABEL_ERRORS = Operation(

@@ -8,7 +8,7 @@ row of the other dataset, as far as the columns go that come here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,6 +74,17 @@ def _taken(parameters: JoinParameters, manifest: Manifest, other: Manifest) -> l
     return [*wanted, *(name for name in label if name is not None)]
 
 
+class _Audit(TypedDict):
+    """Rows, but for `columns`."""
+
+    matched: int
+    unmatched: int
+    unused: int
+    """Of the other dataset."""
+    columns: list[str]
+    labelled: NotRequired[int]
+
+
 def apply(rows: pa.Table, parameters: JoinParameters, context: Context) -> Outcome:
     other = context.other(parameters.dataset)
     key = parameters.other_key or parameters.key
@@ -87,7 +98,7 @@ def apply(rows: pa.Table, parameters: JoinParameters, context: Context) -> Outco
     for name in taken:
         rows = with_column(rows, name, there[name].take(at))
     used = set(wanted)
-    audit: dict[str, Any] = {
+    audit: _Audit = {
         "matched": pc.sum(matched).as_py() or 0,
         "unmatched": pc.sum(pc.invert(matched)).as_py() or 0,
         "unused": sum(value not in used for value in places),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +81,26 @@ def preflight(parameters: MergeParameters, manifest: Manifest, others: Others) -
     )
 
 
+class LabelConflict(TypedDict):
+    """A content that the two label differently."""
+
+    id: str
+    """Here."""
+    label: str
+    other: str
+
+
+class _Audit(TypedDict):
+    added: int
+    already_there: int
+    conflicting_labels: int
+    components_across_splits: int
+    moved: dict[str, int]
+    without_group: NotRequired[int]
+    warnings: NotRequired[list[str]]
+    conflicts: NotRequired[list[LabelConflict]]
+
+
 def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outcome:
     other = context.other(parameters.dataset)
     known = pc.is_in(other.rows[KEY], value_set=rows[KEY].combine_chunks(), skip_nulls=True)
@@ -93,7 +113,7 @@ def apply(rows: pa.Table, parameters: MergeParameters, context: Context) -> Outc
     if manifest.label is not None:
         merged = _without_unlabelled(merged)
     moved = _unite_components(merged, fresh["id"].to_pylist(), manifest.modality)
-    audit: dict[str, Any] = {
+    audit: _Audit = {
         "added": fresh.num_rows,
         "already_there": other.rows.num_rows - unknown.num_rows,
         "conflicting_labels": len(conflicts),
@@ -133,13 +153,13 @@ def _with_free_ids(rows: pa.Table, taken: Sequence[str]) -> pa.Table:
     return with_column(rows, "id", pa.array(ids, pa.string()))
 
 
-def _conflicts(rows: pa.Table, other: pa.Table) -> list[dict[str, Any]]:
-    """Contents that the two label differently: the id here, and both labels."""
+def _conflicts(rows: pa.Table, other: pa.Table) -> list[LabelConflict]:
+    """Contents that the two label differently."""
     mine: dict[str, tuple[str, Any]] = {}
     for content, name, label in zip(*(rows[column].to_pylist() for column in (CONTENT, "id", "label")), strict=True):
         if content is not None and label is not None:
             mine.setdefault(content, (name, label))
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, LabelConflict] = {}
     for content, label in zip(other[CONTENT].to_pylist(), other["label"].to_pylist(), strict=True):
         if label is not None and content in mine and mine[content][1] != label:
             name, own = mine[content]

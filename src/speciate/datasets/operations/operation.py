@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.columns import FINGERPRINT, FIXED, SKETCH, rename, with_column
 from speciate.datasets.inspect.sql_sandbox import VIEW, check, check_repeatable
+from speciate.datasets.version_report import Dealing
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest, unknown
 from speciate.jobs.allowances import Spend
@@ -68,7 +69,7 @@ class Parameters(BaseModel):
 
 class Outcome(NamedTuple):
     rows: pa.Table
-    audit: Mapping[str, Any] = MappingProxyType({})
+    audit: Mapping[str, object] = MappingProxyType({})
     """Facts about the result for people: JSON, short."""
     flagged_column: str | None = None
     """The boolean column, if it flags rows instead of leaving them out."""
@@ -76,8 +77,8 @@ class Outcome(NamedTuple):
     """The version's manifest, if packs or roles changed. Fields that follow from the rows may be stale."""
     split_made_by: str | None = None
     """How, if it made a new split."""
-    dealing: Mapping[str, Any] = MappingProxyType({})
-    """`fractions` and `seed` of that split, for rows that are added later."""
+    dealing: Dealing = {}  # noqa: RUF012 - never changed
+    """Of that split."""
 
 
 class Outside(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -142,7 +142,7 @@ def apply(rows: pa.Table, parameters: PreferencesParameters, context: Context) -
     for name, cells in values.items():
         kept = with_column(kept, name, pa.array(cells, pa.string()))
     wins = Counter(each.chosen.by for each in found)
-    audit: dict[str, Any] = {"pairs": len(found), "left_out": dict(left_out), "chosen_of": dict(wins.most_common(10))}
+    audit = {"pairs": len(found), "left_out": dict(left_out), "chosen_of": dict(wins.most_common(10))}
     return Outcome(kept, audit)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -77,12 +77,20 @@ def preflight_sample(parameters: SampleParameters, manifest: Manifest, others: O
     return manifest
 
 
+class _Audit(TypedDict, total=False):
+    farthest_left_out: float
+    """Of a diverse sample."""
+    largest_margin: float
+    """Of an uncertain one."""
+    splits: dict[str, int]
+
+
 def apply_sample(rows: pa.Table, parameters: SampleParameters, context: Context) -> Outcome:
     eligible = decoded_rows(rows) if parameters.strategy == "uncertain" else usable_rows(rows)
     chosen = rows.filter(pa.array(eligible))
     if parameters.n > chosen.num_rows:
         raise _too_many(parameters.n, chosen.num_rows)
-    audit: dict[str, Any] = {}
+    audit: _Audit = {}
     if parameters.strategy == "random":
         places: Sequence[int] = shuffle_keys(chosen["id"].to_pylist(), parameters.seed)[: parameters.n]
     elif parameters.strategy == "stratified":

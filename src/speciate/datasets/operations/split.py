@@ -86,9 +86,11 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
     shares = "/".join(f"{100 * share / sum(fractions.values()):g}" for share in fractions.values())
     return Outcome(
         rows,
-        dealt.audit
-        | ({"warnings": list(warnings)} if warnings else {})
-        | ({"variants_left_out": variants} if variants else {}),
+        {
+            **dealt.audit,
+            **({"warnings": list(warnings)} if warnings else {}),
+            **({"variants_left_out": variants} if variants else {}),
+        },
         split_made_by=f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified",
         dealing={
             "fractions": {name: share / sum(fractions.values()) for name, share in fractions.items()},

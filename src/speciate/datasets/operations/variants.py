@@ -19,7 +19,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from speciate.datasets.identity import sha256
 from speciate.datasets.ingest.row_validation import row_verdicts
 from speciate.datasets.ingest.validation import Verdict, parse_verdicts, validate_bytes
 from speciate.datasets.loading.decoding import cached_reader
-from speciate.datasets.operations.context import Context
+from speciate.datasets.operations.context import Context, RewriteAnswer, RewriteRequest, RewrittenItem
 from speciate.datasets.operations.operation import (
     HOW,
     MADE_BY,
@@ -99,6 +99,25 @@ class VariantsParameters(Parameters):
     splits: Splits = SPLITS
     rewrites: ClassVar[bool] = True
     """The model must write texts."""
+
+
+class _Changes(TypedDict):
+    modality: str
+    kinds: list[str]
+    origin: str
+
+
+class VariantsRequest(_Changes, RewriteRequest):
+    """What `rewrite` is asked for."""
+
+
+class _Audit(TypedDict):
+    examples: int
+    variants: int
+    same_as_another: int
+    made_by: str
+    not_made: NotRequired[int]
+    reasons: NotRequired[dict[str, int]]
 
 
 class _Variant(NamedTuple):
@@ -185,7 +204,7 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
     for name in OF_ROWS:
         if name not in rows.column_names:
             rows = with_column(rows, name, pa.nulls(rows.num_rows, pa.string()))
-    audit: dict[str, Any] = {
+    audit: _Audit = {
         "examples": len(places), "variants": fresh.num_rows, "same_as_another": doubles, "made_by": by,
     }  # fmt: skip
     if lost:
@@ -259,7 +278,7 @@ def _augment_files(
     tables, packs = list[pa.Table](), list(manifest.packs)
     for number in range(1, parameters.count + 1):
         how = _variant_origin(kinds, parameters.seed, number)
-        payload = {"modality": manifest.modality, "kinds": list(kinds), "origin": how}
+        payload = _Changes(modality=manifest.modality, kinds=list(kinds), origin=how)
         done = context.rewrite(_SERVICE, payload, once)
         packs.append(str(done.pack.relative_to(context.root)))
         verdicts, sizes = dict[str, Verdict](), dict[str, int]()
@@ -346,12 +365,12 @@ def _without_duplicates(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
     return made.filter(pa.array(kept, pa.bool_())), kept.count(False)
 
 
-def rewrite(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service (`rewrite_media`): {packs, contents, modality, kinds, origin} -> {file, items}.
+def rewrite(payload: VariantsRequest) -> RewriteAnswer:
+    """The service (`rewrite_media`).
 
     Randomness depends on `origin` and a file's content alone, not on the order or on other files.
     """
-    name, path, items = str(payload["modality"]), Path.cwd() / "variants", list[dict[str, Any]]()
+    name, path, items = str(payload["modality"]), Path.cwd() / "variants", list[RewrittenItem]()
     modality, reader = find(name), cached_reader(tuple(payload["packs"]))
     with path.open("wb") as file:
         for content in payload["contents"]:

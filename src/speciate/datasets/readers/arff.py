@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from speciate.datasets.readers.rows import from_rows, read_lines, unreadable_error, with_bad_rows
+from speciate.datasets.readers.rows import Row, from_rows, read_lines, unreadable_error, with_bad_rows
 from speciate.datasets.readers.time_series import LABEL, SERIES
 
 _NUMERIC = ("numeric", "real", "integer")
@@ -34,7 +34,7 @@ def read_arff(path: Path, text: Sequence[str]) -> pa.Table:
     """A row that does not fit the attributes is a bad row. `?` is null. Sparse rows `{i value, ...}` are read."""
     numbered = read_lines(path)
     attributes = _header(numbered, path)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     bad: list[str] = []
     for number, line in numbered:
         if line is not None and (not line.strip() or line.lstrip().startswith("%")):
@@ -91,7 +91,7 @@ def _with_label(attributes: list[_Attribute]) -> list[_Attribute]:
     return [attribute._replace(name=names.get(attribute.kind, attribute.name)) for attribute in attributes]
 
 
-def _row(line: str, attributes: list[_Attribute]) -> dict[str, Any]:
+def _row(line: str, attributes: list[_Attribute]) -> Row:
     if line.startswith("{"):
         return _sparse(line, attributes)
     cells = _cells(line)
@@ -100,11 +100,9 @@ def _row(line: str, attributes: list[_Attribute]) -> dict[str, Any]:
     return {each.name: _value(cell, each) for cell, each in zip(cells, attributes, strict=True)}
 
 
-def _sparse(line: str, attributes: list[_Attribute]) -> dict[str, Any]:
+def _sparse(line: str, attributes: list[_Attribute]) -> Row:
     """What a sparse row leaves out is 0, and of a nominal attribute its first class."""
-    row: dict[str, Any] = {
-        each.name: 0.0 if each.kind == "numeric" else next(iter(each.classes), None) for each in attributes
-    }
+    row: Row = {each.name: 0.0 if each.kind == "numeric" else next(iter(each.classes), None) for each in attributes}
     for pair in filter(None, (part.strip() for part in line.strip("{} ").split(","))):
         place, _, value = pair.partition(" ")
         if not place.isdigit() or int(place) >= len(attributes):

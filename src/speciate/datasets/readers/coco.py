@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict, TypeGuard
 
 import pyarrow as pa
 
@@ -23,8 +23,28 @@ _CATEGORIES = ("category", "categories", "category_name", "label", "labels", "ca
 _TOLERANCE = 1.0  # pixels that a box may reach beyond its image: tools round differently
 
 
+class BoxedObject(TypedDict):
+    """One of the `objects` of an image."""
+
+    category: str
+    bbox: list[float]
+    """x, y, width, height in pixels."""
+    area: float
+    iscrowd: bool
+    segmentation: str | None
+    """JSON."""
+
+
+class ImageRow(TypedDict):
+    file_name: str
+    objects: list[BoxedObject]
+    label: str | None
+    """The category, where all objects share one."""
+    captions: NotRequired[list[str]]
+
+
 class Images(NamedTuple):
-    rows: list[dict[str, Any]]
+    rows: list[ImageRow]
     reasons: list[str]
     """A sentence for every kind of unused annotation, with its count."""
 
@@ -33,12 +53,12 @@ def is_coco(found: Any) -> bool:
     return isinstance(found, dict) and all(isinstance(found.get(key), list) for key in ("images", "annotations"))
 
 
-def images(found: dict[str, Any]) -> Images:
-    """`objects`: list of {category, bbox: [x, y, width, height] in pixels, area, iscrowd, segmentation as JSON}."""
+def images(found: Mapping[str, object]) -> Images:
+    """`found`: for which `is_coco` holds."""
     faults = Counter[str]()
     categories = {_key(each.get("id")): str(each.get("name")) for each in _dicts(found.get("categories"), faults)}
     categories.pop(None, None)
-    rows: dict[Any, dict[str, Any]] = {}
+    rows: dict[Any, ImageRow] = {}
     sizes: dict[Any, tuple[float, float] | None] = {}
     for image in _dicts(found["images"], faults):
         key, name = _key(image.get("id")), image.get("file_name")
@@ -51,24 +71,24 @@ def images(found: dict[str, Any]) -> Images:
         key = _key(annotation.get("image_id"))
         if key not in rows:
             faults["annotation(s) name an image that is not in the file"] += 1
-        elif isinstance(annotation.get("caption"), str):
-            rows[key].setdefault("captions", []).append(annotation["caption"])
-        elif _key(annotation.get("category_id")) not in categories:
+        elif isinstance(caption := annotation.get("caption"), str):
+            rows[key].setdefault("captions", []).append(caption)
+        elif (category := _key(annotation.get("category_id"))) not in categories:
             faults["annotation(s) name a category that is not in the file"] += 1
         elif (box := _box(annotation.get("bbox"), sizes[key], faults)) is not None:
-            rows[key]["objects"].append(_object(annotation, categories[annotation["category_id"]], box))
+            rows[key]["objects"].append(_object(annotation, categories[category], box))
     for row in rows.values():
         names = {each["category"] for each in row["objects"]}
         row["label"] = names.pop() if len(names) == 1 else None
     return Images(list(rows.values()), [f"{count:,} {what}." for what, count in faults.items()])
 
 
-def _object(annotation: dict[str, Any], category: str, box: list[float]) -> dict[str, Any]:
-    outline = annotation.get("segmentation")
+def _object(annotation: Mapping[str, object], category: str, box: list[float]) -> BoxedObject:
+    outline, area = annotation.get("segmentation"), annotation.get("area")
     return {
         "category": category,
         "bbox": box,
-        "area": float(annotation["area"]) if _is_finite(annotation.get("area")) else box[2] * box[3],
+        "area": float(area) if _is_finite(area) else box[2] * box[3],
         "iscrowd": bool(annotation.get("iscrowd")),
         "segmentation": json.dumps(outline) if outline else None,
     }
@@ -95,7 +115,7 @@ def _box(value: Any, size: tuple[float, float] | None, faults: Counter[str]) -> 
     return [left, top, right - left, bottom - top]
 
 
-def _size(image: dict[str, Any]) -> tuple[float, float] | None:
+def _size(image: Mapping[str, object]) -> tuple[float, float] | None:
     width, height = image.get("width"), image.get("height")
     return (float(width), float(height)) if _is_finite(width) and _is_finite(height) else None
 
@@ -109,10 +129,10 @@ def _key(value: Any) -> Any:
     return value if isinstance(value, int | str) else None
 
 
-def _dicts(values: Any, faults: Counter[str]) -> list[dict[str, Any]]:
+def _dicts(values: Any, faults: Counter[str]) -> list[Mapping[str, object]]:
     if not isinstance(values, list):
         return []
-    found = [value for value in values if isinstance(value, dict)]
+    found: list[Mapping[str, object]] = [value for value in values if isinstance(value, dict)]
     if lost := len(values) - len(found):
         faults["element(s) are no objects"] += lost
     return found
@@ -138,7 +158,9 @@ def _category_list(kind: pa.DataType) -> str | None:
     return next((name for name in _CATEGORIES if name in lists), None) if _BOX in lists else None
 
 
-def _listed(cell: dict[str, Any] | None, category: str, names: Sequence[str]) -> list[dict[str, Any]] | None:
+def _listed(
+    cell: Mapping[str, object] | None, category: str, names: Sequence[str]
+) -> list[Mapping[str, object]] | None:
     if cell is None:
         return None
     lists = {name: values for name, values in cell.items() if isinstance(values, list)}

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -28,9 +27,13 @@ _BRACKETS = re.compile(r"\[([\w.\-]+)=([^\]]*)\]")
 _PAIR = re.compile(r'(?<!\S)([\w.\-]+)=("(?:[^"\\]|\\.)*"(?!\S)|\S+)')
 
 
+Record = dict[str, str | None]
+"""A header line's keys with their values, and the sequence."""
+
+
 def read_fasta(path: Path, text: Sequence[str]) -> pa.Table:
     """A record with a line that is not UTF-8, and residues before the first header, are bad rows."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Record] = []
     parts: list[list[str]] = []
     bad: list[str] = []
     broken = False  # whether the record at the end of `rows` is spoiled
@@ -54,10 +57,10 @@ def read_fasta(path: Path, text: Sequence[str]) -> pa.Table:
     return with_bad_rows(with_numbers(from_rows(rows), (_NAME, _DESCRIPTION, _SEQUENCE, *text)), bad)
 
 
-def _header(line: str) -> dict[str, Any]:
+def _header(line: str) -> Record:
     name, _, rest = line.partition(" ")
     rest = rest.strip()
-    found: dict[str, Any] = {}
+    found: Record = {}
     if (uniprot := _UNIPROT_NAME.fullmatch(name)) is not None:
         found |= uniprot.groupdict()
     closed = rest.rfind("]") + 1  # beyond it each bracket would be sought to the end of the line in vain
@@ -79,7 +82,7 @@ def _unquote(value: str) -> str:
         return value
 
 
-def _drop_last(rows: list[dict[str, Any]], parts: list[list[str]], broken: bool) -> None:
+def _drop_last(rows: list[Record], parts: list[list[str]], broken: bool) -> None:
     if broken and rows:
         rows.pop()
         parts.pop()

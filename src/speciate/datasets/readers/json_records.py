@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from speciate.datasets.readers.coco import images, is_coco
 from speciate.datasets.readers.rows import (
+    Row,
     from_rows,
     is_broken,
     over_budget_error,
@@ -27,7 +28,7 @@ _LONGEST = 256 * 1024 * 1024  # as Python objects it is several times as much
 
 def read_jsonl(path: Path, text: Sequence[str]) -> pa.Table:
     """An object per line; any other line is a bad row."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     bad: list[str] = []
     for number, line in read_lines(path):
         if line is not None and not line.strip():
@@ -53,9 +54,10 @@ def read_json(path: Path, text: Sequence[str]) -> pa.Table:
     except (ValueError, RecursionError) as error:
         raise unreadable_error(path, f"not JSON: {error}") from error
     if is_coco(found):
-        rows, bad = images(found)
-        return with_bad_rows(from_rows(rows), bad)
-    rows, bad = [], []
+        annotated = images(found)
+        return with_bad_rows(from_rows(annotated.rows), annotated.reasons)
+    rows: list[Row] = []
+    bad: list[str] = []
     for number, value in enumerate(_records(found, path), 1):
         try:
             rows.append(as_row(value))
@@ -82,7 +84,7 @@ def _records(found: Any, path: Path) -> list[Any]:
     raise unreadable_error(path, "an object that is neither rows, columns, nor a label per key")
 
 
-def as_row(value: Any) -> dict[str, Any]:
+def as_row(value: Any) -> Row:
     """ValueError if it is no object, or holds text that no file can hold."""
     if not isinstance(value, dict):
         raise ValueError("no object")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -31,7 +30,7 @@ def read_sdf(path: Path, text: Sequence[str]) -> pa.Table:
 
 def read_smiles(path: Path, text: Sequence[str]) -> pa.Table:
     """A molecule per line, then its name; a first line of words is a header. Molecules are checked later."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, str | None]] = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         words = line.split(None, 1)
         if not words or (number == 1 and _HEADER.fullmatch(words[0])):
@@ -53,8 +52,8 @@ def _records(path: Path) -> Iterator[tuple[list[str], bool]]:
         yield lines, False
 
 
-def _record(lines: list[str], whole: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": lines[0].strip() or None if lines else None, "smiles": None}
+def _record(lines: list[str], whole: bool) -> dict[str, str | None]:
+    row: dict[str, str | None] = {"name": lines[0].strip() or None if lines else None, "smiles": None}
     ends = [number for number, line in enumerate(lines) if line.rstrip() == END]
     row |= _items(lines[ends[0] + 1 :]) if ends else {}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     }
 
 
-def features(schema: pa.Schema) -> dict[str, Any]:
+def features(schema: pa.Schema) -> Mapping[str, object]:
     """The description of each column by `datasets`; empty if there is none or it is invalid."""
     try:
         found = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))["info"]["features"]

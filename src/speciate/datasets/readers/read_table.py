@@ -10,9 +10,9 @@ from __future__ import annotations
 import gzip
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +31,7 @@ from speciate.datasets.readers.rows import (
 from speciate.datasets.readers.time_series import reshape_series
 from speciate.datasets.roles import groups
 from speciate.errors import Code, SpeciateError, closest
+from speciate.jobs.pool import FileAnswer
 
 READERS = {
     "csv": "speciate.datasets.readers.delimited:read_csv",
@@ -53,6 +54,33 @@ _SMALL_JSON = 16 << 20
 """Bytes of JSON that is read whole for its first rows."""
 
 
+class TablePayload(TypedDict):
+    """A TableRequest as JSON."""
+
+    path: str
+    reader: str
+    modality: str
+    text: list[str]
+    label: str | None
+
+
+class TableAnswer(FileAnswer):
+    rows: int
+
+
+class HeadRequest(TypedDict):
+    path: str
+
+
+class ColumnsRequest(TypedDict):
+    path: str
+    columns: Sequence[tuple[str, str]]
+    """Role and name of each."""
+    group_by: str | None
+    file: NotRequired[str]
+    """What the message calls the file, else "the source"."""
+
+
 class TableRequest(NamedTuple):
     """A request of a worker to `read_table`."""
 
@@ -64,14 +92,14 @@ class TableRequest(NamedTuple):
     label: str | None = None
     """The column with the label of a series."""
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> TablePayload:
         return {
             "path": str(self.path), "reader": str(self.reader), "modality": self.modality, "text": list(self.text),
             "label": self.label,
         }  # fmt: skip
 
 
-def read_table(payload: dict[str, Any]) -> dict[str, Any]:
+def read_table(payload: TablePayload) -> TableAnswer:
     """`TableRequest.payload()` -> {file, rows}: the table as Parquet in this process's own folder.
 
     INVALID if the file is not of its format at all, REFUSED if it is beyond what a process may read.
@@ -97,7 +125,7 @@ def read_table(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": target.name, "rows": table.num_rows}
 
 
-def read_head(payload: dict[str, Any]) -> dict[str, Any]:
+def read_head(payload: HeadRequest) -> FileAnswer:
     """{path} -> {file}: the first rows of a table as Parquet; none where only the whole file tells."""
     path = Path(payload["path"])
     table = _first_rows(path)
@@ -149,12 +177,9 @@ def _read(path: Path, reader: Reader, text: list[str]) -> pa.Table:
     return with_listed_objects(conversations_as_text(table))
 
 
-def check_columns(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, columns: [[role, name]], group_by, file} -> {}.
-
-    `file`: what the message calls the file, else "the source". INVALID if a named column is certainly missing, or
-    `group_by` is neither a column nor a pattern.
-    """
+def check_columns(payload: ColumnsRequest) -> dict[str, object]:
+    """Answers nothing. INVALID if a named column is certainly missing, or `group_by` is neither a column nor a
+    pattern."""
     names = _columns(Path(payload["path"]))
     if names is not None:
         names = [name for name in names if name != REASON]  # ours

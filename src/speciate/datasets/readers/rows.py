@@ -17,7 +17,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,11 @@ _MARKS = {
 _WEB_PAGE = re.compile(rb"(?i)\s*<(?:!doctype html|html)\b")
 _SPOKEN = ({"role", "content"}, {"from", "value"})
 
+Row = dict[str, Any]
+"""A row of a user's table as it was read: column -> cell, both of any kind that the file's format has."""
 
-def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
+
+def from_rows(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     """Rows as a table: a column for every key, null if a row lacks it. A conversation is a text."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: array([as_text(row.get(name)) for row in rows]) for name in names})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -90,7 +90,7 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str |
     table = table.take(places)
     starts = _starts(table[identity])
     ends = np.append(starts[1:], table.num_rows)
-    series: dict[str, Any] = {identity: table[identity].take(pa.array(starts))}
+    series: dict[str, pa.Array] = {identity: table[identity].take(pa.array(starts))}
     channels: list[str] = []
     torn = _differing(table[label or LABEL], starts) if (label or LABEL) in table.column_names else None
     if torn is not None and label is None and 2 * torn.where.sum() > len(starts):
@@ -294,6 +294,12 @@ def _is_series(line: str) -> bool:
     return bool(line.strip()) and not line.startswith("#")
 
 
+class _SeriesRow(TypedDict):
+    series: list[list[float]]
+    """[channel][step]"""
+    label: str | None
+
+
 class _Header(NamedTuple):
     channels: int | None = None
     length: int | None = None
@@ -318,7 +324,7 @@ class _Header(NamedTuple):
         return self
 
 
-def _series(line: str, header: _Header) -> dict[str, Any]:
+def _series(line: str, header: _Header) -> _SeriesRow:
     parts = line.split(":")
     label = parts.pop().strip() if header.labelled else None
     if header.channels is not None and len(parts) != header.channels:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import FileAnswer, Pool, ServiceAnswer
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
@@ -68,6 +68,33 @@ class EmbedSpec(BaseModel):
     """None: a base model of the modality where one is installed, else its descriptor."""
 
 
+class EmbedResult(TypedDict):
+    dataset: str
+    extractor: str
+    computed: int
+    """Vectors."""
+    cached: int
+
+
+class PartRequest(TypedDict):
+    modality: str
+    part: str | None
+    """Of mixed rows."""
+    packs: list[str]
+    values: Sequence[object] | None
+    """The input columns, None if the media are files."""
+    items: Sequence[tuple[str, float | None, float | None]]
+    """Content, start and stop of each."""
+
+
+class DescribedPart(FileAnswer):
+    """The file has a row of float32 numbers for each of the first items."""
+
+    width: int
+    failure: str | None
+    """Why it ended before the last of the items."""
+
+
 class Payload(BaseModel):
     """What the plan found out for the run."""
 
@@ -90,7 +117,7 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     )
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> EmbedResult:
     payload = Payload.model_validate(run.payload)
     manifest = payload.manifest
     extractor = extractors.load(payload.extractor, manifest.modality, run.folders, cores())
@@ -247,18 +274,15 @@ def describe_media(
         pool.close()
 
 
-def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: {modality, part, packs, values, items: [[content, start, stop]]} -> {file, width, failure}.
-
-    `values`: the input columns, null if the media are files. The file has a row of float32 numbers for each of the
-    first items; it ends before one that cannot be decoded.
-    """
+def describe_part(payload: PartRequest) -> DescribedPart:
+    """The service. It ends before an item that cannot be decoded."""
     kind, values, part = find(payload["modality"]), payload["values"], payload["part"]
     reader = None if values is not None else cached_reader(tuple(payload["packs"]))
     vectors, failure = [], None
     for place, (content, start, stop) in enumerate(payload["items"]):
         try:
             if reader is None:
+                assert values is not None
                 media = cut_window(kind.name, kind.admit(values[place]), start, stop)
             else:
                 media = decode_item(kind, reader.get(content), start, stop)
@@ -271,7 +295,7 @@ def describe_part(payload: dict[str, Any]) -> dict[str, Any]:
     return {"file": path.name, "width": len(vectors[0]) if vectors else 0, "failure": failure}
 
 
-def _of_part(media: dict[str, Any], part: str) -> Any:
+def _of_part(media: Mapping[str, Any], part: str) -> Any:
     if media.get(part) is None:
         raise DecodeError("error", f"It has no part {part!r}.")
     return find(part.rpartition(".")[2]).features(media[part])
@@ -281,7 +305,7 @@ def _ask_for_vectors(
     pool: Pool, folders: Folders, manifest: Manifest, rows: pa.Table, part: PartName | None
 ) -> Vectors:
     requests = items(rows)
-    payload = {
+    payload: PartRequest = {
         "modality": manifest.modality,
         "part": None if part is None else str(part),
         "packs": [str(pack) for pack in packs(folders, manifest)],
@@ -289,7 +313,7 @@ def _ask_for_vectors(
         "items": [(item.content, item.start, item.stop) for item in requests],
     }
 
-    def read(path: Path, answer: dict[str, Any]) -> Vectors:
+    def read(path: Path, answer: ServiceAnswer) -> Vectors:
         """Checked: it comes from a process that met foreign bytes."""
         width, data = answer["width"], path.read_bytes()
         if not isinstance(width, int) or width < 0 or len(data) % max(4 * width, 1) or (data and not width):

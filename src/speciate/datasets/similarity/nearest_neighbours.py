@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job, State
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import Pool, ServiceAnswer
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.models.encoders import Vectors
@@ -120,7 +121,7 @@ def _embedding(engine: Engine, manifest: Manifest, name: str, extractor: str) ->
         number += 1
 
 
-def _ask_within(job: Job, pool: Pool, request: NearestRequest, timeout: float) -> dict[str, Any]:
+def _ask_within(job: Job, pool: Pool, request: NearestRequest, timeout: float) -> ServiceAnswer:
     if job.state != State.SUCCEEDED:
         why = (job.error or {}).get("message") or job.reason or job.state
         raise SpeciateError(
@@ -152,12 +153,22 @@ class Index(NamedTuple):
     """(N, D) each of length 1, or 0 if it has no direction."""
 
 
-def nearest(payload: dict[str, Any]) -> dict[str, Any]:
-    """The service: NearestRequest -> {extractor, neighbours: [[id, distance]], rows}.
+class NearestAnswer(TypedDict):
+    extractor: str
+    neighbours: list[tuple[str, float]]
+    """Ids and distances: 1 - cosine, 0 to 2; of equal ones the smaller id is first."""
+    rows: list[list[Any]]
+    """Of `SHOWN`, first the example of the query."""
 
-    Or {extractor, missing}: how many examples have no vector yet. `rows`: of `SHOWN`, first the example of the query.
-    Distance: 1 - cosine, 0 to 2; of equal ones the smaller id is first.
-    """
+
+class VectorsMissing(TypedDict):
+    extractor: str
+    missing: int
+    """How many examples have no vector yet."""
+
+
+def nearest(payload: Mapping[str, object]) -> NearestAnswer | VectorsMissing:
+    """The service. `payload`: a NearestRequest."""
     request = NearestRequest.model_validate(payload)
     folders, manifest = Folders(request.root), request.manifest
     extractor = extractors.load(request.extractor, manifest.modality, folders)

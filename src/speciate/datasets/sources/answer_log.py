@@ -16,7 +16,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets.columns import array
+from speciate.datasets.readers.rows import Row
 from speciate.datasets.sources.listing import ExcludedFile
 from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.errors import Code, SpeciateError
@@ -201,7 +202,7 @@ def _write_marker(
     (target / MARKER).write_text(marker.model_dump_json())
 
 
-def _row(each: LoggedExample, column: str) -> dict[str, Any]:
+def _row(each: LoggedExample, column: str) -> Row:
     kept = each.answer.input or {}
     return dict(kept["row"]) if "row" in kept else {column: kept["text"]}
 
@@ -216,7 +217,7 @@ def _cell(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
 
 
-def _free(name: str, taken: dict[str, Any]) -> str:
+def _free(name: str, taken: Mapping[str, pa.Array]) -> str:
     return name if name not in taken else f"log_{name}"
 
 

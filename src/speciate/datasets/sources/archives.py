@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from speciate.errors import Code, SpeciateError
 
@@ -46,6 +46,18 @@ class Member(NamedTuple):
     """A function without arguments that opens it."""
 
 
+class ArchiveRequest(TypedDict):
+    path: str
+    budget: NotRequired[int]
+    """Bytes that the members may have together; `unpack_into` adds it."""
+
+
+class UnpackedArchive(TypedDict):
+    members: int
+    excluded: list[tuple[str, str]]
+    """Name and reason."""
+
+
 def archive_suffix(name: str) -> str:
     """The archive ending of a name, as it is written there; empty for other files."""
     lower = name.lower()
@@ -55,10 +67,10 @@ def archive_suffix(name: str) -> str:
     return name[len(name) - len(found) :]
 
 
-def unpack(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, budget} -> {members, excluded: [[name, reason]]}: the members as files below this process's own folder.
+def unpack(payload: ArchiveRequest) -> UnpackedArchive:
+    """The members as files below this process's own folder.
 
-    `budget`: bytes that they may have together. INVALID if it is no archive or nothing in it can be unpacked.
+    INVALID if it is no archive or nothing in it can be unpacked.
     """
     path, unpacking = Path(payload["path"]), _Unpacking(Path.cwd(), payload["budget"], Path(payload["path"]))
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from speciate.datasets.sources import reasoning_gym
 from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.datasets.sources.packaged_data import generators_kept
-from speciate.datasets.sources.reasoning_gym import encode_entry
+from speciate.datasets.sources.reasoning_gym import GymEntry, encode_entry
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.modalities.text import TEXT
 
@@ -43,7 +43,7 @@ class GymSource(NamedTuple):
     sizes: dict[str, int]
     """Split -> examples of each task."""
     seed: int
-    settings: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, object]]
     """Task -> its settings."""
 
 
@@ -102,14 +102,12 @@ def _rows(task: str, gym: GymSource) -> Iterator[dict[str, str]]:
             }  # fmt: skip
 
 
-def _distinct_entries(
-    entries: Iterator[dict[str, Any]], wanted: int, questions: set[str], alike: set[str]
-) -> list[dict[str, Any]]:
+def _distinct_entries(entries: Iterator[GymEntry], wanted: int, questions: set[str], alike: set[str]) -> list[GymEntry]:
     """The first entries whose question is new, compared as the split's audit compares texts.
 
     If they are too few, also those that are new exactly: to some tasks punctuation is all that matters.
     """
-    found, spare = list[dict[str, Any]](), list[dict[str, Any]]()
+    found, spare = list[GymEntry](), list[GymEntry]()
     for entry in entries:
         if entry["question"] in questions:
             continue
@@ -122,7 +120,7 @@ def _distinct_entries(
     return [*found, *spare][:wanted]
 
 
-def _entries(task: str, gym: GymSource, split: str) -> Iterator[dict[str, Any]]:
+def _entries(task: str, gym: GymSource, split: str) -> Iterator[GymEntry]:
     """A long sequence of entries, each with an answer that its scorer accepts."""
     import reasoning_gym
 
@@ -133,11 +131,11 @@ def _entries(task: str, gym: GymSource, split: str) -> Iterator[dict[str, Any]]:
     try:
         made: Any = reasoning_gym.create_dataset(task, seed=seed, size=wanted, **gym.settings[task])
         for place in range(wanted):
-            entry = dict(made[place])
-            entry["answer"] = _answer(made, entry)
-            if entry["answer"] is None:
+            found: Any = dict(made[place])
+            answer = _answer(made, found)
+            if answer is None:
                 raise _answerless(task)
-            yield entry
+            yield found | {"answer": answer}
     except SpeciateError:
         raise
     except Exception as error:
@@ -148,7 +146,7 @@ def _entries(task: str, gym: GymSource, split: str) -> Iterator[dict[str, Any]]:
         ) from error
 
 
-def _answer(made: Any, entry: dict[str, Any]) -> str | None:
+def _answer(made: Any, entry: Mapping[str, Any]) -> str | None:
     """The entry's own answer; without one, as in puzzles with many solutions, a correct one stored beside it."""
     if entry["answer"] is not None:
         return str(entry["answer"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,6 +42,23 @@ _READ = "speciate.datasets.sources.own_export:read_marker"
 _ESCAPED = r"^'('*[=+\-@\t\r])"
 
 
+class MarkerRequest(TypedDict):
+    path: str
+
+
+class MarkerAnswer(TypedDict):
+    marker: object
+    """As the file has it: an object, null if it holds none."""
+
+
+class MarkedRoles(TypedDict, total=False):
+    """Those that a marker names and whose columns exist."""
+
+    label: str
+    group_by: str
+    inputs: tuple[str, ...]
+
+
 class Marker(BaseModel):
     model_config = ConfigDict(frozen=True)
     format: str
@@ -60,14 +77,16 @@ class Marker(BaseModel):
     escaped: bool = False
     """Whether cells that a spreadsheet would run begin with one more apostrophe."""
 
-    def roles(self, columns: Collection[str]) -> dict[str, Any]:
+    def roles(self, columns: Collection[str]) -> MarkedRoles:
         """The roles of columns that exist."""
-        found: dict[str, Any] = {
-            "label": self.label if self.label in columns else None,
-            "group_by": self.group_by if self.group_by in columns else None,
-            "inputs": self.inputs if set(self.inputs) <= set(columns) else (),
-        }
-        return {name: value for name, value in found.items() if value}
+        found: MarkedRoles = {}
+        if self.label and self.label in columns:
+            found["label"] = self.label
+        if self.group_by and self.group_by in columns:
+            found["group_by"] = self.group_by
+        if self.inputs and set(self.inputs) <= set(columns):
+            found["inputs"] = self.inputs
+        return found
 
     def as_exported(self, table: pa.Table, key: str | None = None) -> pa.Table:
         """The cells as they were before the export; `key`: the column that names media, of which each gets one row."""
@@ -81,8 +100,8 @@ class Export(NamedTuple):
     """What lies below its `again`, with names below that."""
 
 
-def read_marker(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path} -> {marker}: the object in it, null if it holds none. Runs in a sandboxed process."""
+def read_marker(payload: MarkerRequest) -> MarkerAnswer:
+    """The service: the object in it. Runs in a sandboxed process."""
     try:
         with Path(payload["path"]).open("rb") as file:
             found = json.loads(file.read(_LONGEST))
@@ -100,7 +119,8 @@ def find_export(files: Iterable[SourceFile], pool: Pool, readable: frozenset[Pat
         return None
     place = next(file.path for file in files if file.name == path)
     try:
-        marker = Marker.model_validate(pool.ask(_READ, {"path": str(place)}, readable=readable)["marker"])
+        answer = pool.ask(_READ, MarkerRequest(path=str(place)), readable=readable)
+        marker = Marker.model_validate(answer["marker"])
     except (SpeciateError, ValidationError):
         return None
     if marker.modality not in modalities():

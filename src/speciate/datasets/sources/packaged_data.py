@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ def _table(loader: str) -> Callable[[Path], None]:
         import sklearn.datasets
 
         found = getattr(sklearn.datasets, loader)()
-        columns: dict[str, Any] = {
+        columns: dict[str, Sequence[object]] = {
             str(name).replace(" (cm)", "_cm").replace(" ", "_"): found.data[:, i]
             for i, name in enumerate(found.feature_names)
         }

@@ -18,7 +18,7 @@ from speciate.datasets.gathering import gather_examples, manifests, mixed, recog
 from speciate.datasets.readers.formats import Reader, format_of, parse_reader, table_suffix
 from speciate.datasets.readers.rows import concatenate
 from speciate.datasets.sources import answer_log, gym_examples, hugging_face, own_export, packaged_data, webdataset
-from speciate.datasets.sources.archives import archive_suffix
+from speciate.datasets.sources.archives import ArchiveRequest, archive_suffix
 from speciate.datasets.sources.file_kinds import wrong_suffix_notes
 from speciate.datasets.sources.labels import LabelsFile, are_excerpts, match_excerpts, order_labels, with_sidecars
 from speciate.datasets.sources.listing import (
@@ -38,7 +38,7 @@ from speciate.datasets.sources.listing import (
     with_splits,
 )
 from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table, unpack_into
-from speciate.datasets.sources.table_media import KEY, METADATA
+from speciate.datasets.sources.table_media import KEY, METADATA, CellsRequest, MediaColumnRequest
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Folders
@@ -208,7 +208,7 @@ def _unpack_archives(
         prefix = "" if len(files) == 1 else name.removesuffix(archive_suffix(path.name)) + "/"
         target = context.work / f"archive-{number:04}"
         try:
-            answer = unpack_into(target, _ARCHIVE, {"path": str(path)}, readable=(path,), context=context)
+            answer = unpack_into(target, _ARCHIVE, ArchiveRequest(path=str(path)), readable=(path,), context=context)
         except SpeciateError as error:
             if len(files) == 1:
                 raise
@@ -314,7 +314,7 @@ def with_table_media(found: Listing, context: SourceContext) -> Listing:
     readable = set(found.readable)
     for number, file in enumerate(file for file in found.files if file.name in columns):
         target = context.work / f"table-{number:04}"
-        payload = {"path": str(file.path), "column": columns[file.name]}
+        payload = CellsRequest(path=str(file.path), column=columns[file.name])
         try:
             answer = unpack_into(target, _UNPACK, payload, readable=found.readable, context=context)
             table = ask_table(context.pool, target / METADATA, readable=[target])
@@ -359,7 +359,7 @@ def _media_columns(found: Listing, context: SourceContext) -> dict[str, str]:
 
 def _media_column(path: Path, found: Listing, context: SourceContext) -> str | None:
     """None also for a damaged file: reading it as a table reports the fault."""
-    payload = {"path": str(path), "modality": found.modality}
+    payload = MediaColumnRequest(path=str(path), modality=found.modality)
     try:
         column: str | None = context.pool.ask(_COLUMN, payload, _SECONDS, readable=found.readable)["column"]
     except SpeciateError as error:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from speciate.errors import Call, Code, SpeciateError, unknown
 
@@ -27,6 +28,15 @@ class GymTask(NamedTuple):
     what: str
     settings: dict[str, str]
     """Name -> its type and default, as the package writes them."""
+
+
+class GymEntry(TypedDict):
+    """What a task makes, and what its scorer reads."""
+
+    question: str
+    answer: str
+    metadata: Mapping[str, Any]
+    """Its `source_dataset`, and what each task needs."""
 
 
 @cache
@@ -90,13 +100,14 @@ def _settings(config: ast.ClassDef | None) -> dict[str, str]:
     }
 
 
-def encode_entry(entry: dict[str, Any]) -> str:
+def encode_entry(entry: GymEntry) -> str:
     """An entry as JSON; a value that is neither JSON nor a tuple of it, such as a fraction, becomes its text."""
     return json.dumps(_mark_tuples(entry), ensure_ascii=False, default=str)
 
 
-def decode_entry(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text, object_hook=_restore_tuple)
+def decode_entry(text: str) -> GymEntry:
+    """What `encode_entry` wrote; its keys are not checked."""
+    found: GymEntry = json.loads(text, object_hook=_restore_tuple)
     return found
 
 
@@ -110,5 +121,5 @@ def _mark_tuples(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _restore_tuple(value: dict[str, Any]) -> Any:
+def _restore_tuple(value: Mapping[str, Any]) -> Any:
     return tuple(value[_TUPLE]) if value.keys() == {_TUPLE} else value

@@ -6,17 +6,17 @@ Tables come back as Parquet that the process wrote.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets.readers.formats import Reader
-from speciate.datasets.readers.read_table import TableRequest, check_pattern
+from speciate.datasets.readers.read_table import ColumnsRequest, HeadRequest, TableRequest, check_pattern
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.pool import SERVICE_MODULE, Pool, ask_service
+from speciate.jobs.pool import SERVICE_MODULE, Pool, ServiceAnswer, ask_service
 from speciate.sandbox import Limits, SandboxPolicy
 from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
 from speciate.workspace.workspace import Folders
@@ -43,8 +43,8 @@ class SourceContext(NamedTuple):
 
 
 def unpack_into(
-    folder: Path, service: str, payload: dict[str, Any], *, readable: Iterable[Path], context: SourceContext
-) -> dict[str, Any]:
+    folder: Path, service: str, payload: Mapping[str, object], *, readable: Iterable[Path], context: SourceContext
+) -> ServiceAnswer:
     """The answer of `service`, whose working folder is `folder`; as `budget` it gets the bytes that it may write.
 
     Raises the service's errors; UNAVAILABLE if the process crashed or took longer than an hour.
@@ -91,10 +91,11 @@ def ask_head(pool: Pool, path: Path, *, readable: Iterable[Path] = ()) -> pa.Tab
     Raises as `ask_table`.
     """
     allowed = frozenset(readable) or frozenset((path,))
-    return pool.ask_for_file(_READ_HEAD, {"path": str(path)}, read_parquet_answer, _HEAD_SECONDS, readable=allowed)
+    request = HeadRequest(path=str(path))
+    return pool.ask_for_file(_READ_HEAD, request, read_parquet_answer, _HEAD_SECONDS, readable=allowed)
 
 
-def read_parquet_answer(path: Path, answer: dict[str, Any]) -> pa.Table:
+def read_parquet_answer(path: Path, answer: ServiceAnswer) -> pa.Table:
     """The Parquet file that a service answered with."""
     return pq.read_table(path)
 
@@ -113,18 +114,21 @@ def check_named_columns(
         return
     if not columns and group_by in (None, "folder"):
         return
-    _check_columns(pool, table, {"columns": columns, "group_by": group_by})
+    _check_columns(pool, table, {"path": str(table), "columns": columns, "group_by": group_by})
 
 
 def check_labels_file(pool: Pool, labels: Path, key: str, column: str | None) -> None:
     """INVALID if the header of a labels file lacks the key or the column; it passes if that cannot be known at once."""
     columns = [("labels.key", key)] + ([("labels.column", column)] if column is not None else [])
-    _check_columns(pool, labels, {"columns": columns, "group_by": None, "file": repr(labels.name[:64])})
+    request: ColumnsRequest = {
+        "path": str(labels), "columns": columns, "group_by": None, "file": repr(labels.name[:64]),
+    }  # fmt: skip
+    _check_columns(pool, labels, request)
 
 
-def _check_columns(pool: Pool, table: Path, request: dict[str, Any]) -> None:
+def _check_columns(pool: Pool, table: Path, request: ColumnsRequest) -> None:
     try:
-        pool.ask(_CHECK_COLUMNS, {"path": str(table), **request}, readable=frozenset((table,)))
+        pool.ask(_CHECK_COLUMNS, request, readable=frozenset((table,)))
     except SpeciateError as error:
         if error.code is not Code.UNAVAILABLE:  # then the job reports it
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +27,37 @@ _SAMPLE = 20
 _FEATURES = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")
 
 
-def media_column(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, modality} -> {column: name or null}: the column with the media of a file; null without media."""
+class MediaColumnRequest(TypedDict):
+    path: str
+    modality: str
+    """Or `auto`."""
+
+
+class MediaColumnAnswer(TypedDict):
+    column: str | None
+
+
+class CellsRequest(TypedDict):
+    path: str
+    column: str
+    budget: NotRequired[int]
+    """Bytes of all media together; `unpack_into` adds it."""
+
+
+class UnpackedCells(TypedDict):
+    files: list[str]
+    excluded: list[tuple[str, str]]
+    """Name and reason."""
+
+
+def media_column(payload: MediaColumnRequest) -> MediaColumnAnswer:
+    """The column with the media of a file; null without media."""
     return {"column": _media_column(Path(payload["path"]), payload["modality"])}
 
 
-def unpack(payload: dict[str, Any]) -> dict[str, Any]:
-    """{path, column, budget} -> {files, excluded}: media as numbered files in this process's own folder, and
-    METADATA with the other columns of those rows and KEY."""
+def unpack(payload: CellsRequest) -> UnpackedCells:
+    """Media as numbered files in this process's own folder, and METADATA with the other columns of those rows and
+    KEY."""
     path, column, left = Path(payload["path"]), payload["column"], int(payload["budget"])
     written, excluded, kept = list[str](), list[tuple[str, str]](), list[pa.Table]()
     row, age = 0, path.stat().st_mtime_ns

@@ -9,14 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow.parquet as pq
 
 from speciate.datasets.readers.json_records import as_row
-from speciate.datasets.readers.rows import REASON, from_rows
+from speciate.datasets.readers.rows import REASON, Row, from_rows
 from speciate.datasets.sources.sandbox_calls import read_parquet_answer
-from speciate.jobs.pool import Pool
+from speciate.jobs.pool import FileAnswer, Pool
 
 KEY, CLASS, TEXT = "file_name", "label", "text"
 METADATA, ROWS = "metadata.parquet", "rows.parquet"
@@ -25,6 +25,14 @@ _LONGEST = 64 << 20
 """Bytes of one member that is read."""
 _READ = "speciate.datasets.sources.webdataset:read_shard"
 _SECONDS = 600.0
+
+
+class ShardRequest(TypedDict):
+    folder: str
+    names: list[str]
+    """Of its members, below the folder."""
+    ours: bool
+    """Whether it is of our own export."""
 
 
 def is_shard(names: Sequence[str], *, captions: bool = False) -> bool:
@@ -51,7 +59,7 @@ def gather_media(folder: Path, names: Sequence[str], pool: Pool, *, ours: bool) 
 
     `ours`: the shard is of our own export, whose JSON names the class, too.
     """
-    payload = {"folder": str(folder), "names": list(names), "ours": ours}
+    payload = ShardRequest(folder=str(folder), names=list(names), ours=ours)
     table = pool.ask_for_file(_READ, payload, read_parquet_answer, _SECONDS, readable=frozenset((folder,)))
     media = [folder / name for name in names if _parts(name)[1] not in _ABOUT]
     target = folder / (METADATA if media else ROWS)
@@ -59,8 +67,8 @@ def gather_media(folder: Path, names: Sequence[str], pool: Pool, *, ours: bool) 
     return [*media, target]
 
 
-def read_shard(payload: dict[str, Any]) -> dict[str, Any]:
-    """{folder, names, ours} -> {file}: a row for each medium, or for each key without one. Runs in the sandbox."""
+def read_shard(payload: ShardRequest) -> FileAnswer:
+    """A row for each medium, or for each key without one. Runs in the sandbox."""
     folder, examples = Path(payload["folder"]), dict[str, dict[str, str]]()
     for name in payload["names"]:
         key, kind = _parts(name)
@@ -94,7 +102,7 @@ def _parts(name: str) -> tuple[str, str]:
     return folder + slash + stem, kind.lower()
 
 
-def _row(folder: Path, members: dict[str, str]) -> dict[str, Any]:
+def _row(folder: Path, members: dict[str, str]) -> Row:
     try:
         row = as_row(json.loads(_content(folder, members["json"]))) if "json" in members else {}
         texts = {kind: _content(folder, members[kind]) for kind in ("cls", "txt") if kind in members}
@@ -110,7 +118,7 @@ def _content(folder: Path, name: str) -> str:
     return path.read_bytes().decode()  # line ends as they are
 
 
-def _without_repeats(rows: list[dict[str, Any]], *, ours: bool) -> list[dict[str, Any]]:
+def _without_repeats(rows: list[Row], *, ours: bool) -> list[Row]:
     """`.cls` and `.txt` become columns unless the JSON says the same."""
     names = {name for row in rows for name in row}
     added = {} if ours or any(_repeats_json(rows, name) for name in names - {".cls"}) else {".cls": CLASS}
@@ -123,11 +131,11 @@ def _without_repeats(rows: list[dict[str, Any]], *, ours: bool) -> list[dict[str
     ]  # fmt: skip
 
 
-def _repeats_json(rows: Sequence[dict[str, Any]], name: str) -> bool:
+def _repeats_json(rows: Sequence[Row], name: str) -> bool:
     return all(str(row.get(name)) == row.get(".cls", "None").strip() for row in rows)
 
 
-def _is_whole_text(row: dict[str, Any]) -> bool:
+def _is_whole_text(row: Row) -> bool:
     """Whether the cells make up the whole text."""
     left = row.get(".txt", "")
     for value in sorted(
@@ -137,5 +145,5 @@ def _is_whole_text(row: dict[str, Any]) -> bool:
     return not left.strip()
 
 
-def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
+def _without(row: Row, name: str) -> Row:
     return {key: value for key, value in row.items() if key != name}

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict
 
 import anyio
 
@@ -51,10 +51,43 @@ class Timeouts(NamedTuple):
     whole: float = 300.0
 
 
+class TextPart(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(TypedDict):
+    url: str
+
+
+class ImagePart(TypedDict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class AudioData(TypedDict):
+    data: str
+    """In base64."""
+    format: str
+
+
+class AudioPart(TypedDict):
+    type: Literal["input_audio"]
+    input_audio: AudioData
+
+
+Part = TextPart | ImagePart | AudioPart
+
+
+class Message(TypedDict):
+    role: str
+    content: str | list[Part]
+
+
 class Request(NamedTuple):
     """What is asked. `answer_schema`: a JSON schema that the answer's text should obey, where the endpoint can."""
 
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Message]
     max_tokens: int
     sampling: Mapping[str, Any] = {}
     """`temperature`, `seed` and others, sent as they are."""
@@ -383,7 +416,7 @@ def _retry_after(headers: httpx2.Headers, now: float) -> float | None:
         return None
 
 
-def _body(model: str, request: Request, dialect: Dialect) -> dict[str, Any]:
+def _body(model: str, request: Request, dialect: Dialect) -> Mapping[str, object]:
     body = {"model": model, "messages": request.messages, dialect.cap: request.max_tokens, **request.sampling}
     if dialect.streams:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -403,7 +436,7 @@ async def _read(response: httpx2.Response, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: bytes) -> Mapping[str, Any]:
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):

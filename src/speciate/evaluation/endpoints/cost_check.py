@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from speciate import hosts, secrets
 from speciate.datasets import consent
@@ -35,7 +35,7 @@ class CostCheck(NamedTuple):
     """About what all answers cost; None where a price is not known, 0 where nothing is sent."""
     allowances: dict[str, float]
     """By host, what a person allowed to be spent on this dataset and is left."""
-    resolved: dict[str, Any]
+    resolved: Mapping[str, object]
 
     def spends(self, dataset: str, budget_usd: float | None) -> tuple[Spend, ...]:
         return tuple(Spend(dataset=dataset, host=host, usd=budget_usd) for host in sorted(self.allowances))

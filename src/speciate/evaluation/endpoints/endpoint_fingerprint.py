@@ -191,7 +191,7 @@ def _answer_digest(reply: Reply | None) -> AnswerDigest | None:
     )
 
 
-def _sampling(run: Run, endpoint: Endpoint, key: str | None, spending: _SpendingFile) -> dict[str, Any]:
+def _sampling(run: Run, endpoint: Endpoint, key: str | None, spending: _SpendingFile) -> Mapping[str, object]:
     """The most telling form of the questions that the endpoint takes."""
     for sampling in pinned_questions.SAMPLINGS[:-1]:
         replies: list[Reply] = []

@@ -17,6 +17,7 @@ so the tail of Binomial(m, 1/3) is an exact p-value, whatever the noise is.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from math import comb
 from typing import Any, NamedTuple
 
@@ -218,7 +219,7 @@ def _store_change(tx: Transaction, endpoint: Endpoint, why: tuple[str, ...]) -> 
     tx.event(_subject(endpoint), CHANGED, _event_data(endpoint, why=list(why), identity=endpoint.identity))
 
 
-def _event_data(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
+def _event_data(endpoint: Endpoint, **more: object) -> Mapping[str, object]:
     return {"host": endpoint.host, "model": endpoint.model, **more}
 
 
@@ -226,9 +227,9 @@ def _subject(endpoint: Endpoint) -> str:
     return f"endpoint:{endpoint.identity.removeprefix('endpoint-')[:24]}"
 
 
-def _last(reader: Database | Transaction, endpoint: Endpoint, kind: str) -> dict[str, Any] | None:
+def _last(reader: Database | Transaction, endpoint: Endpoint, kind: str) -> Mapping[str, Any] | None:
     rows = _read(reader, _BY_SUBJECT, [_subject(endpoint), kind, 1])
-    found: dict[str, Any] | None = json.loads(rows[0][1]) if rows else None
+    found: Mapping[str, Any] | None = json.loads(rows[0][1]) if rows else None
     return found
 
 

@@ -48,5 +48,5 @@ def pinned_requests(sampling: Mapping[str, Any]) -> list[Request]:
     ]
 
 
-SAMPLINGS: tuple[dict[str, Any], ...] = ({"temperature": 0, "logprobs": True}, {"temperature": 0}, {})
+SAMPLINGS: tuple[Mapping[str, object], ...] = ({"temperature": 0, "logprobs": True}, {"temperature": 0}, {})
 """What is asked for, the most telling first: not every endpoint takes all of it."""

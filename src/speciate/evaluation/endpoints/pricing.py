@@ -7,11 +7,11 @@ What is not known stays None and is never counted as 0.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.endpoints.chat_client import Request
+from speciate.evaluation.endpoints.chat_client import Part, Request
 from speciate.models.endpoints import Endpoint
 from speciate.settings import Settings
 
@@ -108,13 +108,14 @@ def at_most(request: Request) -> Usage:
     for message in request.messages:
         text += _MESSAGE_TOKENS
         content = message["content"]
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        parts: list[Part] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts:
             text_tokens, audio_tokens = _of_part(part)
             text, audio = text + text_tokens, audio + audio_tokens
     return Usage(text + audio, request.max_tokens, audio=audio)
 
 
-def _of_part(part: dict[str, Any]) -> tuple[int, int]:
+def _of_part(part: Part) -> tuple[int, int]:
     """Tokens of text or images, and of audio."""
     if part["type"] == "text":
         return len(part["text"].encode("utf-8", "surrogatepass")), 0

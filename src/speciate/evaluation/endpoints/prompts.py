@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError, closest
-from speciate.evaluation.endpoints.chat_client import Request
+from speciate.evaluation.endpoints.chat_client import Message, Part, Request, TextPart
 from speciate.modalities.audio import SAMPLE_RATE
 from speciate.modalities.biology.protein import sequence_of
 from speciate.tasks.task import TaskExample
@@ -87,9 +87,6 @@ class Prompt(BaseModel):
     seed: int | None = None
 
 
-Part = dict[str, Any]
-
-
 class PromptForm(NamedTuple):
     """The prompt settings of one evaluation, the same for all its examples. Made by `prompt_form`."""
 
@@ -147,7 +144,7 @@ def request(form: PromptForm, example: Example) -> Request:
     prompt = form.prompt
     usual = _SYSTEM_OF_GENERATION if form.family == "generation" else _SYSTEM
     system = usual if prompt.system is None else prompt.system
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
+    messages: list[Message] = [{"role": "system", "content": system}]
     for question, answer in form.shots:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages.append({"role": "user", "content": _question(form, example)})
@@ -184,9 +181,9 @@ def _question(form: PromptForm, example: Example) -> list[Part]:
     if own is None:
         return [{"type": "text", "text": before + after}]
     return [
-        *([{"type": "text", "text": before}] if before.strip() else []),
+        *([TextPart(type="text", text=before)] if before.strip() else []),
         own,
-        *([{"type": "text", "text": after}] if after.strip() else []),
+        *([TextPart(type="text", text=after)] if after.strip() else []),
     ]
 
 
@@ -256,25 +253,25 @@ def _answer(form: PromptForm, reference: Any) -> str:
     return str(reference)
 
 
-def _schema(form: PromptForm) -> dict[str, Any] | None:
+def _schema(form: PromptForm) -> Mapping[str, object] | None:
     """What an answer in JSON must be; also of `labels`, where it keeps the endpoint to the known ones."""
     if form.output == "free":
         return None
     enumerated = {"enum": list(form.labels)} if 0 < len(form.labels) <= _MOST_ENUMERATED else {}
-    label: dict[str, Any] = {"type": "string", **enumerated}
+    label: Mapping[str, object] = {"type": "string", **enumerated}
     key = KEYS[form.family]
-    kinds: dict[str, dict[str, Any]] = {
+    kinds: dict[str, Mapping[str, object]] = {
         "label": label, "labels": {"type": "array", "items": label},
         "number": {"type": "number"}, "text": {"type": "string"},
     }  # fmt: skip
     return {"type": "object", "properties": {key: kinds[key]}, "required": [key], "additionalProperties": False}
 
 
-def _text_message(message: dict[str, Any]) -> dict[str, Any]:
+def _text_message(message: Message) -> Message:
     """Text alone as a string: not every endpoint takes it in parts."""
     match message["content"]:
         case [{"type": "text", "text": text}]:
-            return {**message, "content": text}
+            return {**message, "content": str(text)}
     return message
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import numpy.typing as npt
 
@@ -16,14 +16,21 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.modalities.contract import Pixels, Vector
 
 
+class Info(TypedDict, total=False):
+    """What an environment of ours says beside what is measured."""
+
+    is_success: bool
+    """At the end."""
+
+
 class Environment(Protocol):
     """The same seed and the same actions give the same episode."""
 
-    def reset(self, *, seed: int) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int) -> tuple[Vector, Info]:
         """What is measured at first, (S,)."""
         ...
 
-    def step(self, action: npt.ArrayLike) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.ArrayLike) -> tuple[Vector, float, bool, bool, Info]:
         """`action`: (A,). What is measured then, the reward, whether it has ended, whether it was cut off, and info."""
         ...
 

@@ -6,11 +6,10 @@ gymnasium's (https://gymnasium.farama.org/api/env/), so that whatever runs this 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from speciate.evaluation.environments import Info
 from speciate.modalities.contract import Pixels, Vector
 
 NAME = "reach"
@@ -33,7 +32,7 @@ class Reach:
         self._place = self._speed = self._mark = self._disc = np.zeros(2)
         self._taken = 0
 
-    def reset(self, *, seed: int) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int) -> tuple[Vector, Info]:
         chance = np.random.default_rng(seed)
         angle, turn = chance.uniform(0, 2 * np.pi), chance.uniform(-self._turn, self._turn)
         along = np.array([np.cos(angle), np.sin(angle)])
@@ -43,7 +42,7 @@ class Reach:
         self._speed, self._taken = np.zeros(2), 0
         return self._seen(), {}
 
-    def step(self, action: npt.ArrayLike) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.ArrayLike) -> tuple[Vector, float, bool, bool, Info]:
         """Ends with success where the point stands on the mark, without where it hits the disc or leaves the plane."""
         push = np.clip(np.nan_to_num(np.asarray(action, np.float64)), -1, 1)
         self._speed = self._speed + _STEP * (_PUSH * push - _DRAG * self._speed)

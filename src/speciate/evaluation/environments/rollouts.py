@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -29,6 +29,10 @@ _MOST_STEPS = 10_000
 _SIDE_BY_SIDE = 64
 _COMPUTES = 1
 """Raised when our own code, an environment of ours among it, comes to act otherwise."""
+
+
+Outcome = TypedDict("Outcome", {"success": int, "steps": int, "return": float})
+"""What came of an episode; `success` is 0 or 1."""
 
 
 class Start(NamedTuple):
@@ -56,11 +60,11 @@ class RolloutModel:
                     answers[place] = _add_outcome(answers[place], outcome)
         return answers
 
-    def _act(self, name: str, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    def _act(self, name: str, examples: Sequence[Example]) -> list[Outcome]:
         look = any(example.media["cameras"] for example in examples)
         with open_simulators(name, self._folder, self._policy, look=look) as simulators:
             now: list[Step | None] = list(simulators.begin([int(example.columns[SEED]) for example in examples]))
-            outcomes: list[dict[str, Any]] = [{SUCCESS: 0, "steps": 0, "return": 0.0} for _ in examples]
+            outcomes: list[Outcome] = [{SUCCESS: 0, "steps": 0, "return": 0.0} for _ in examples]
             for _ in range(_MOST_STEPS):
                 going = [place for place, step in enumerate(now) if step is not None]
                 if not going:
@@ -77,7 +81,7 @@ class RolloutModel:
                        zip(simulators.step(actions), outcomes, strict=True)]  # fmt: skip
         return [outcome | {"return": round(outcome["return"], 6)} for outcome in outcomes]
 
-    def _counted(self, step: Step | None, outcome: dict[str, Any]) -> Step | None:
+    def _counted(self, step: Step | None, outcome: Outcome) -> Step | None:
         """The step that an action led to, counted; None where nothing follows it."""
         if step is None:
             return None
@@ -112,7 +116,7 @@ def rollout_identity(identity: str, metrics: Sequence[str]) -> str:
     return f"{identity} acting {_COMPUTES}" if METRIC in metrics else identity
 
 
-def _add_outcome(answer: Prediction, outcome: dict[str, Any]) -> Prediction:
+def _add_outcome(answer: Prediction, outcome: Outcome) -> Prediction:
     output = answer.output if isinstance(answer.output, dict) else {ACTIONS: answer.output}
     return answer._replace(output={**output, ROLLOUT: outcome})
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import environments
 from speciate.evaluation.environments import Environment
+from speciate.evaluation.environments.simulators_process import Actions, Beginning
+from speciate.jobs.pool import ServiceAnswer
 from speciate.modalities.contract import Pixels, Vector
 from speciate.sandbox import SandboxPolicy
 from speciate.sandbox.client import AnswerTimeout, ProcessDied, RemoteError, SandboxClient
@@ -88,7 +90,7 @@ class _SandboxedSimulators:
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
         """A process that dies before its first answer is started once more: on a busy machine its start may fail."""
-        question = {"make": self._name.removeprefix(environments.GYMNASIUM), "seeds": list(seeds)}
+        question = Beginning(make=self._name.removeprefix(environments.GYMNASIUM), seeds=list(seeds))
         try:
             told = self._ask(question, _START_SECONDS)
         except SpeciateError as error:
@@ -108,7 +110,7 @@ class _SandboxedSimulators:
             for seen, reward, ended, success in rows
         ]
 
-    def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(self, question: Beginning | Actions, seconds: float) -> ServiceAnswer:
         cause: Exception | None = None
         try:
             answer = self._client.ask(question, seconds)

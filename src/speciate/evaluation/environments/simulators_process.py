@@ -1,14 +1,43 @@
 """The sandboxed half of `simulators.py`: environments of gymnasium, many at a time.
 
-{"make": NAME, "seeds": [...]} -> {"seen": [[...]]}; {"actions": [[...] or null]} -> {"seen", "rewards", "ended",
-"success"}, an entry each, null for an episode that has ended.
+A Beginning is answered with what is `seen` at first, Actions with all of an answer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict, final
 
 from speciate.sandbox.serve import serve
+
+
+@final
+class Beginning(TypedDict):
+    make: str
+    """Name of the environment, made once for each seed."""
+    seeds: list[int]
+
+
+@final
+class Actions(TypedDict):
+    """Of each episode; None for one that has ended."""
+
+    actions: list[list[float] | None]
+
+
+class Answer(TypedDict):
+    """Of each episode; None for one that had ended."""
+
+    seen: list[list[float] | None]
+    rewards: NotRequired[list[float | None]]
+    ended: NotRequired[list[bool | None]]
+    success: NotRequired[list[bool | None]]
+
+
+class _Step(TypedDict):
+    seen: list[float]
+    rewards: float
+    ended: bool
+    success: bool
 
 
 class Simulators:
@@ -19,11 +48,16 @@ class Simulators:
     def open(self, loading: None) -> None:
         """Nothing to load."""
 
-    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, question: Beginning | Actions) -> Answer:
         if "make" in question:
             return {"seen": [self._begin(question["make"], seed) for seed in question["seeds"]]}
         steps = [self._step(place, action) for place, action in enumerate(question["actions"])]
-        return {name: [step and step[name] for step in steps] for name in ("seen", "rewards", "ended", "success")}
+        return {
+            "seen": [step and step["seen"] for step in steps],
+            "rewards": [step and step["rewards"] for step in steps],
+            "ended": [step and step["ended"] for step in steps],
+            "success": [step and step["success"] for step in steps],
+        }
 
     def _begin(self, name: str, seed: int) -> list[float]:
         import gymnasium
@@ -37,7 +71,7 @@ class Simulators:
         self._returns.append(0.0)
         return [float(number) for number in np.asarray(seen).ravel()]
 
-    def _step(self, place: int, action: list[float] | None) -> dict[str, Any] | None:
+    def _step(self, place: int, action: list[float] | None) -> _Step | None:
         """Success is what the environment says (`is_success` or `success`); of one that says nothing, at the end, a
         return of at least its `reward_threshold`."""
         if action is None:

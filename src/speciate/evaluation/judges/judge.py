@@ -8,7 +8,7 @@ there is no score, and the example does not count.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,7 +201,7 @@ class _JudgeRun:
         cells = [example.columns.get(column) for example in self._case.examples]
         people = [None if cell is None else verdict_code(cell, kinds) for cell in cells]
         both = [place for place, code in enumerate(people) if code is not None and not math.isnan(scores[place])]
-        facts: dict[str, Any] = {
+        facts: Mapping[str, Any] = {
             "model": name,
             "column": column,
             "n": len(both),

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.endpoints import prompts
 from speciate.evaluation.endpoints.answer_parsing import UnreadableAnswer, parse_value
-from speciate.evaluation.endpoints.chat_client import Request
-from speciate.evaluation.endpoints.prompts import Part
+from speciate.evaluation.endpoints.chat_client import Part, Request
 from speciate.evaluation.judges.judge_plan import Judge, grades
 
 _SYSTEM = (
@@ -110,7 +110,7 @@ def _answer_format(judge: Judge) -> str:
     )
 
 
-def _verdict_schema(judge: Judge) -> dict[str, Any]:
+def _verdict_schema(judge: Judge) -> Mapping[str, object]:
     if _is_number(judge):
         return {"type": "integer", "enum": [int(grade) for grade in verdicts(judge)]}
     return {"type": "string", "enum": list(verdicts(judge))}

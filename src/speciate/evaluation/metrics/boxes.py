@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,15 @@ def _mean_average_precision(overlaps: Sequence[float], answers: Answers, cluster
     return value
 
 
-def _readable(answer: Any) -> list[dict[str, Any]] | None:
-    """`[{label, score, box}]`; None where that is not what was answered. Stored answers may be written as COCO does."""
+class _Box(TypedDict):
+    label: str
+    score: float
+    box: Floats
+    """(4,)"""
+
+
+def _readable(answer: Any) -> list[_Box] | None:
+    """None where that is not what was answered. Stored answers may be written as COCO does."""
     try:
         return [
             {
@@ -80,7 +87,7 @@ def _readable(answer: Any) -> list[dict[str, Any]] | None:
 
 
 def _meetings(
-    references: NDArray[Any], given: Sequence[list[dict[str, Any]] | None], label: str, clusters: Codes
+    references: NDArray[Any], given: Sequence[list[_Box] | None], label: str, clusters: Codes
 ) -> list[_Meeting]:
     """Images that neither show nor are said to show the label count for nothing."""
     met = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def _of_images(measure: Callable[[_Maps], float], answers: Answers) -> Floats:
     return np.array([measure(_maps(*pair)) for pair in zip(answers.references, answers.given, strict=True)])
 
 
-def _maps(reference: dict[str, Any], given: Any) -> _Maps:
+def _maps(reference: Mapping[str, Any], given: Any) -> _Maps:
     labels: dict[str, int] = {label: place for place, label in enumerate(reference["labels"], 1)}
     true = from_runs(reference["rle"], reference["size"]).astype(np.int64)
     try:

@@ -246,7 +246,7 @@ def _answer_columns(report: Report) -> list[str]:
     return [row.model.removeprefix(COLUMN) for row in report.leaderboard if row.model.startswith(COLUMN)]
 
 
-def non_default_options(spec: Mapping[str, Any]) -> dict[str, Any]:
+def non_default_options(spec: Mapping[str, Any]) -> Mapping[str, object]:
     """Options of the evaluation whose values are not the defaults."""
     fields = {name: field for name, field in EvaluateSpec.model_fields.items() if not field.is_required()}
     defaults = {

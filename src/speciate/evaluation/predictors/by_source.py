@@ -13,7 +13,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.environments import rollouts
 from speciate.evaluation.payload import EvaluationPayload
-from speciate.evaluation.predictors import code, endpoint, inspect_log
+from speciate.evaluation.predictors import code, endpoint, inspect_log, nearest
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.memory_use import measure_memory
 from speciate.evaluation.predictors.timing import TimedModel, measure_by_turns
@@ -102,6 +102,7 @@ _BY_SOURCE = {
     "inspect": inspect_log.read_inspect_log,
     "column": read_column,
     "constant": predict_constant,
+    "nearest": nearest.predict_nearest,
 }
 
 

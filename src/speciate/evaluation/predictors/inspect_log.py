@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,8 +26,8 @@ from speciate.evaluation.endpoints.pricing import Usage, price_of
 from speciate.evaluation.endpoints.prompts import KEYS, PromptForm
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest
 from speciate.evaluation.predictors.endpoint import usd_per_1k
-from speciate.evaluation.predictors.inspect_log_process import Sample
-from speciate.jobs.pool import Pool
+from speciate.evaluation.predictors.inspect_log_process import LogRequest, Sample
+from speciate.jobs.pool import Pool, ServiceAnswer
 from speciate.models import providers
 from speciate.settings import in_force
 
@@ -101,11 +100,11 @@ def _read_log(request: PredictorRequest) -> tuple[str, str, list[Sample], int]:
     file = Path(request.evaluated_model.path or "")
     samples: list[Sample] = []
     start: int | None = 0
-    reply: dict[str, Any] = {}
+    reply: ServiceAnswer = {}
     unreadable = 0
     with contextlib.closing(Pool(request.run.folders, in_force(request.run.folders.root), size=1)) as pool:
         while start is not None:
-            question = {"file": str(file), "identity": request.evaluated_model.identity, "start": start}
+            question = LogRequest(file=str(file), identity=request.evaluated_model.identity, start=start)
             reply = pool.ask(_SERVICE, question, _SECONDS, readable=frozenset({file}))
             samples += [Sample(**each) for each in reply["samples"]]
             start, unreadable = reply["next"], unreadable + reply["unreadable"]

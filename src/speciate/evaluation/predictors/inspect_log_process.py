@@ -19,7 +19,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 
@@ -55,10 +55,27 @@ class Sample(NamedTuple):
     latency_s: float | None
 
 
-def read(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{file, identity, start}` -> `{model, status, samples, next, unreadable}`; `next` None: these were the last."""
+class LogRequest(TypedDict):
+    file: str
+    identity: str
+    start: int
+    """The first sample."""
+
+
+class LogPage(TypedDict):
+    model: str
+    status: str
+    samples: list[Mapping[str, object]]
+    """`Sample`s."""
+    next: int | None
+    """The first sample of the next page; None: these were the last."""
+    unreadable: int
+
+
+def read(payload: LogRequest) -> LogPage:
+    """The service."""
     log = _open_log(payload["file"], payload["identity"])
-    samples, size, place = [], 0, int(payload["start"])
+    samples, size, place = list[Mapping[str, object]](), 0, int(payload["start"])
     unreadable = 0
     while place < log.count and size < _PAGE:
         try:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
@@ -26,7 +26,9 @@ from speciate.evaluation.reports.report import (
     number,
     pareto,
 )
-from speciate.jobs.pool import Pool
+from speciate.evaluation.reports.thumbnails import ThumbnailRequest
+from speciate.jobs.job import StoredSpec
+from speciate.jobs.pool import Pool, ServiceAnswer
 from speciate.refs import dataset_ref
 from speciate.workspace.workspace import Workspace
 
@@ -48,14 +50,14 @@ class EvaluationDescription(NamedTuple):
     """Of the main metric, each of these models against the baseline, with Holm's p-values."""
     pareto: Pareto
     break_even: BreakEven | None
-    slices: dict[str, Any] | None
-    confusion: list[dict[str, Any]] | None
-    calibration: list[dict[str, Any]] | None
-    worst: dict[str, Any] | None
+    slices: ServiceAnswer | None
+    confusion: list[ServiceAnswer] | None
+    calibration: list[ServiceAnswer] | None
+    worst: ServiceAnswer | None
     """Foreign text."""
-    disagreements: dict[str, Any] | None
+    disagreements: ServiceAnswer | None
     """Foreign text but for `tally`."""
-    unscored: dict[str, Any] | None
+    unscored: ServiceAnswer | None
     """What a scorer failed on; `first` of it is foreign text."""
     contact_sheet: bytes | None
     """The worst examples as PNG, numbered as in the list."""
@@ -102,7 +104,7 @@ def describe(
     )
 
 
-def captions(examples: Sequence[dict[str, Any]]) -> dict[str, str]:
+def captions(examples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """`3: cat, not dog` by id: its place in the list, the reference, and what was answered."""
     return {one["id"]: f"{place}: {_caption(one)}" for place, one in enumerate(examples, 1)}
 
@@ -129,7 +131,7 @@ def _without_metrics(row: Row) -> Row:
     return row.model_copy(update={"metrics": {}})
 
 
-def _caption(example: dict[str, Any]) -> str:
+def _caption(example: Mapping[str, Any]) -> str:
     reference = _number(example["truth"])
     return f"{reference}, not {_number(example['output'])}" if "output" in example else f"{reference}, no answer"
 
@@ -148,6 +150,17 @@ _MOST_ON_A_SHEET = 30
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CREATED = "SELECT created FROM evaluations WHERE id = ?"
 _SPEC = "SELECT spec FROM jobs WHERE id = (SELECT job FROM evaluations WHERE id = ?)"
+
+
+class Wanted(TypedDict, total=False):
+    """The fields of a StoredRequest that one service needs."""
+
+    models: Sequence[str]
+    count: int
+    pairs: int
+    labels: int
+    column: str
+    but: Sequence[str]
 
 
 class Inspection:
@@ -182,10 +195,10 @@ class Inspection:
         return float(row[0]) if row else 0.0
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> StoredSpec:
         """The job's spec; empty if the job is gone."""
         row = self._workspace.database.read_one(_SPEC, [self.evaluation])
-        found: dict[str, Any] = json.loads(row[0]) if row else {}
+        found: StoredSpec = json.loads(row[0]) if row else {}
         return found
 
     @property
@@ -193,8 +206,8 @@ class Inspection:
         """Whether a scorer gave some answers no score."""
         return (self._folder / "unscored.parquet").exists()
 
-    def ask(self, service: str, **more: Any) -> dict[str, Any]:
-        """The result of a service of this package, "module:function", on the stored rows. `more`: of StoredRequest."""
+    def ask(self, service: str, **more: Unpack[Wanted]) -> ServiceAnswer:
+        """The result of a service of this package, "module:function", on the stored rows."""
         payload = {
             "folder": str(self._folder),
             "metric": self.report.metric,
@@ -202,7 +215,7 @@ class Inspection:
             "candidate": self.candidate,
             "inputs": list(self._manifest.inputs) if self._manifest else [],
         }
-        return self._pool.ask(f"speciate.evaluation.reports.{service}", payload | more)
+        return self._pool.ask(f"speciate.evaluation.reports.{service}", {**payload, **more})
 
     @property
     def has_thumbnails(self) -> bool:
@@ -221,13 +234,15 @@ class Inspection:
         result = self._draw("draw_sheet", ids=ids, captions=[captions[name] for name in ids])
         return base64.b64decode(result["png"]) if result else None
 
-    def _draw(self, service: str, **payload: Any) -> dict[str, Any]:
+    def _draw(self, service: str, ids: Sequence[str], captions: Sequence[str] = ()) -> ServiceAnswer:
         """Empty if media cannot be drawn any more; the rows have the rest."""
-        if self._manifest is None or not payload["ids"]:
+        if self._manifest is None or not ids:
             return {}
-        place = {"root": str(self._workspace.folders.root), "manifest": self._manifest.model_dump(mode="json")}
+        request = ThumbnailRequest(
+            root=self._workspace.folders.root, manifest=self._manifest, ids=tuple(ids), captions=tuple(captions)
+        )
         try:
-            return self._pool.ask(f"speciate.evaluation.reports.thumbnails:{service}", place | payload)
+            return self._pool.ask(f"speciate.evaluation.reports.thumbnails:{service}", request.model_dump(mode="json"))
         except SpeciateError:
             return {}
 

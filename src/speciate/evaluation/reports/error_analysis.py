@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -33,13 +33,29 @@ from speciate.workspace import integrity
 NO_ANSWER, OTHERS = "(no answer)", "(others)"
 
 
-def confusion(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, models, pairs, labels}` -> `{models: [{model, answers, wrong, labels, counts, pairs, ...}]}`.
+class Confusion(TypedDict):
+    model: str
+    answers: int
+    wrong: int
+    labels: list[str]
+    """If there are more than requested, those in the most mistakes, and `(others)`."""
+    others: int
+    """Labels that `(others)` stands for."""
+    counts: list[list[int]]
+    """(reference, answer) over `labels`."""
+    pairs: Sequence[Sequence[str | int | float]]
+    """The most frequent mistakes: reference, answer, count, share of that reference."""
+    more_pairs: int
+    """Kinds that are left out."""
 
-    `counts` is (reference, answer) over `labels`. If there are more labels than requested, those in the most mistakes
-    stay and the rest is merged into `(others)`. `pairs` are the most frequent mistakes as `[reference, answer, count,
-    share of that reference]`, `more_pairs` how many kinds are left out. Empty if answers are not labels.
-    """
+
+class Confusions(TypedDict):
+    models: list[Confusion]
+    """Empty if answers are not labels."""
+
+
+def confusion(payload: Mapping[str, object]) -> Confusions:
+    """The service. `payload`: `folder`, `metric`, `models`, `pairs` and `labels` of a StoredRequest."""
     request = StoredRequest.model_validate(payload)
     if not has_labels(request.metric):
         return {"models": []}
@@ -50,7 +66,7 @@ def confusion(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _confusion_of(
     model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]], request: StoredRequest
-) -> dict[str, Any]:
+) -> Confusion:
     counts = Counter(
         (references[answer["example"]], NO_ANSWER if answer["output"] is None else label_text(answer["output"]))
         for answer in answers
@@ -96,14 +112,25 @@ def _table_labels(
 BINS = 10
 
 
-def calibration(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, models}` -> `{models: [{model, n, without, error, bins: [[low, high, count, confidence,
-    accuracy], ...]}]}`.
-
-    Ten bins of equal width, each open below, empty ones left out. `error` is the expected calibration error (Naeini et
-    al. 2015): the mean of |accuracy - confidence| over the answers' bins. `without` counts answers that came with no
-    confidence, which are in no bin. Empty if answers are not labels.
+class Calibration(TypedDict):
+    model: str
+    n: int
+    without: int
+    """Answers that came with no confidence, which are in no bin."""
+    error: float | None
+    """The expected calibration error (Naeini et al. 2015): the mean of |accuracy - confidence| over the answers' bins.
     """
+    bins: list[list[float]]
+    """Low, high, count, confidence and accuracy. Ten of equal width, each open below, empty ones left out."""
+
+
+class Calibrations(TypedDict):
+    models: list[Calibration]
+    """Empty if answers are not labels."""
+
+
+def calibration(payload: Mapping[str, object]) -> Calibrations:
+    """The service. `payload`: `folder`, `metric` and `models` of a StoredRequest."""
     request = StoredRequest.model_validate(payload)
     if not has_labels(request.metric):
         return {"models": []}
@@ -112,7 +139,7 @@ def calibration(payload: dict[str, Any]) -> dict[str, Any]:
     return {"models": [_calibration_of(model, references, answers) for model in request.models]}
 
 
-def _calibration_of(model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _calibration_of(model: str, references: Mapping[str, str], answers: Sequence[Mapping[str, Any]]) -> Calibration:
     mine = [answer for answer in answers if answer["model"] == model]
     sure = [answer for answer in mine if answer["confidence"] is not None and answer["output"] is not None]
     confidence = np.array([answer["confidence"] for answer in sure], float)
@@ -137,10 +164,29 @@ _MOST_REASONS = 3
 """Of a scorer's failures that are quoted."""
 
 
-def worst_examples(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, candidate, count, metric, inputs}` -> `{examples, wrong, failures}`: errors first, then sure mistakes.
+class ModelFailures(TypedDict):
+    model: str
+    errors: int
+    commonest: str
 
-    `failures`: for each model with errors their number and the most frequent one.
+
+class WorstExamples(TypedDict):
+    examples: list[Mapping[str, object]]
+    """`example_view` of each: errors first, then sure mistakes."""
+    wrong: int
+    failures: list[ModelFailures]
+
+
+class UnscoredAnswers(TypedDict):
+    answers: int
+    failures: dict[str, int]
+    models: dict[str, int]
+    first: list[Mapping[str, object]]
+    """Of each reason: `model`, `example`, `failure`, `detail`, and its `count`."""
+
+
+def worst_examples(payload: Mapping[str, object]) -> WorstExamples:
+    """The service. `payload`: `folder`, `candidate`, `count`, `metric` and `inputs` of a StoredRequest.
 
     Numbers are sorted by absolute error; answers that are neither labels nor numbers by the main metric of the example
     alone. Of repeated answers the worst counts.
@@ -160,8 +206,8 @@ def worst_examples(payload: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def unscored(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder}` -> `{answers, failures, models, first}`: answers without a score, and the first of each reason."""
+def unscored(payload: Mapping[str, object]) -> UnscoredAnswers:
+    """The service: answers without a score. `payload`: `folder` of a StoredRequest."""
     request = StoredRequest.model_validate(payload)
     table = integrity.read_table(request.folder / "unscored.parquet", LOST, RECOVERY)
     rows = table.to_pylist()
@@ -179,7 +225,7 @@ def unscored(payload: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def failures(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def failures(answers: Sequence[Answer]) -> list[ModelFailures]:
     """Of each model that failed on some example."""
     found: dict[str, Counter[str]] = {}
     for answer in answers:
@@ -210,7 +256,7 @@ def mean_badness(answers: Sequence[Answer], example: Example, metric: Metric) ->
     return sum(badness(answer, example, metric) for answer in answers) / len(answers)
 
 
-def example_view(answer: Answer, example: Example) -> dict[str, Any]:
+def example_view(answer: Answer, example: Example) -> Mapping[str, object]:
     """An example and its answer for a reader, without empty fields."""
     found = {
         "id": answer["example"],
@@ -242,8 +288,19 @@ class _Pair(NamedTuple):
         return 0.0 if self.first == self.second else self.first - self.second
 
 
-def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, baseline, candidate, count, inputs}` -> `{tally, candidate_better: [...], baseline_better}`.
+class Disagreements(TypedDict):
+    tally: dict[str, int]
+    candidate_better: list[Mapping[str, object]]
+    baseline_better: list[Mapping[str, object]]
+
+
+class ContestedExamples(TypedDict):
+    examples: list[Mapping[str, object]]
+    """`id`, `truth`, `preview`, and `answers` by model."""
+
+
+def disagreements(payload: Mapping[str, object]) -> Disagreements:
+    """The service. `payload`: `folder`, `metric`, `baseline`, `candidate`, `count` and `inputs` of a StoredRequest.
 
     For labels, `tally` counts which model is right; the models disagree if exactly one is. A repeated answer is right
     if most of its repeats are. For other answers, `tally` counts which model is nearer to the reference by the main
@@ -270,8 +327,8 @@ def disagreements(payload: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def contested_examples(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, count, inputs}` -> `{examples: [{id, truth, preview, answers: {model: answer}}]}`.
+def contested_examples(payload: Mapping[str, object]) -> ContestedExamples:
+    """The service. `payload`: `folder`, `metric`, `count` and `inputs` of a StoredRequest.
 
     The examples on which all models differ most: for labels, by how close to half of them are right, then by how many
     different answers there are; else by the spread of the main metric. Examples with equal answers are left out.
@@ -285,8 +342,10 @@ def contested_examples(payload: dict[str, Any]) -> dict[str, Any]:
     chosen = sorted((name for name in spread if spread[name] > 0), key=lambda name: -spread[name])[: request.count]
     return {
         "examples": [
-            _example_view(examples[name])
-            | {"answers": {model: _answer_text(given) for model, given in by_model[name].items()}}
+            {
+                **_example_view(examples[name]),
+                "answers": {model: _answer_text(given) for model, given in by_model[name].items()},
+            }
             for name in chosen
         ]
     }
@@ -321,14 +380,14 @@ def _spread(given: Mapping[str, Sequence[Answer]], example: Example, metric: Met
     return math.inf if 0 < len(known) < len(found) else max(known, default=0.0) - min(known, default=0.0)
 
 
-def _pair_view(pair: _Pair) -> dict[str, Any]:
+def _pair_view(pair: _Pair) -> Mapping[str, object]:
     sure = pair.candidate[0]["confidence"], pair.baseline[0]["confidence"]
     more = {"candidate_confidence": sure[0], "baseline_confidence": sure[1]}
     both = {"candidate": _answer_text(pair.candidate), "baseline": _answer_text(pair.baseline)}
-    return _example_view(pair.example) | both | {key: value for key, value in more.items() if value is not None}
+    return {**_example_view(pair.example), **both, **{key: value for key, value in more.items() if value is not None}}
 
 
-def _example_view(example: Example) -> dict[str, Any]:
+def _example_view(example: Example) -> Mapping[str, object]:
     found = {"id": example["example"], "truth": example["truth"], "preview": example["preview"]}
     return {key: value for key, value in found.items() if value is not None}
 

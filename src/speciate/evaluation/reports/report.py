@@ -62,7 +62,7 @@ class Row(_Frozen):
     errors: int
     repeats: int = 1
     seen: int | None = Field(0, description="Examples that were in its training data; null: unknown.")
-    nearly_seen: int = Field(0, description="Further ones that have a near-duplicate there.")
+    nearly_seen: int | None = Field(0, description="Further ones that have a near-duplicate there; null: not_checked.")
     coverage: float = Field(description="Share of the examples that were answered.")
     usd_per_1k: float | None
     usd_interval: Interval | None = Field(None, description="Over the turns in which all models were measured.")
@@ -197,6 +197,8 @@ class Decision(_Frozen):
     """Other models that were judged on these rows before; `level` accounts for them."""
     suite_change: SuiteChange | None = None
     """Against the rows that earlier decisions of the use case judged; None where there are none."""
+    same_model: str | None = None
+    """The baseline, where it is the same model under another name or number."""
 
 
 class Agreement(_Frozen):

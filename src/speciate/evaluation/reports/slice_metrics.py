@@ -8,8 +8,8 @@ by chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +33,38 @@ _MOST_VALUES, _LEAST_EXAMPLES, _MOST_COLUMNS = 12, 5, 8
 """Without a request, a column is sliced if it has 2 to 12 values, of 5 examples or more in the median."""
 
 
-def slices_by_column(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, column, metric, baseline, candidate}` -> `{slices: [...], metric, left_out}`.
+class Slice(TypedDict):
+    """Both models' metric on the examples with one value of a column."""
 
-    A slice is `{value, n, baseline, candidate, delta, interval, p_value, p_holm}`; the largest 20 values are shown.
+    value: str
+    n: int
+    baseline: float | None
+    candidate: float | None
+    delta: float | None
+    interval: Sequence[float] | None
+    p_value: float | None
+    minimum_detectable_effect: float | None
+    p_holm: NotRequired[float | None]
+    """Once all slices are known."""
+
+
+class Cut(TypedDict):
+    column: NotRequired[str]
+    slices: list[Slice]
+    """Of the largest 20 values."""
+    left_out: int
+    """Values."""
+    metric: NotRequired[str]
+
+
+class Cuts(TypedDict):
+    columns: list[Cut]
+    metric: str | None
+
+
+def slices_by_column(payload: Mapping[str, object]) -> Cut:
+    """The service. `payload`: `folder`, `column`, `metric`, `baseline` and `candidate` of a StoredRequest.
+
     The column `label` is the reference, unless the dataset has another of that name.
     """
     request = stored_answers.StoredRequest.model_validate(payload)
@@ -45,11 +73,11 @@ def slices_by_column(payload: dict[str, Any]) -> dict[str, Any]:
     return cut | {"slices": _with_holm(cut["slices"]), "metric": cells.metric}
 
 
-def slices_by_columns(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{folder, metric, baseline, candidate, but}` -> `{columns: [{column, slices, left_out}], metric}`.
+def slices_by_columns(payload: Mapping[str, object]) -> Cuts:
+    """The service. `payload`: `folder`, `metric`, `baseline`, `candidate` and `but` of a StoredRequest.
 
-    Slices of every column with few values, most of them frequent; Holm's adjustment is over all of them. `but`: columns
-    to leave out. Empty if no metric has a score per example.
+    Slices of every column with few values, most of them frequent; Holm's adjustment is over all of them. Empty if no
+    metric has a score per example.
     """
     request = stored_answers.StoredRequest.model_validate(payload)
     folder = request.folder
@@ -57,7 +85,7 @@ def slices_by_columns(payload: dict[str, Any]) -> dict[str, Any]:
     if not pq.read_metadata(folder / "scores.parquet").num_rows:
         return {"columns": [], "metric": None}
     cells = _Cells(request)
-    cuts = [{"column": name} | cells.cut(name) for name in cells.worth_cutting(request.but)]
+    cuts: list[Cut] = [{"column": name, **cells.cut(name)} for name in cells.worth_cutting(request.but)]
     adjusted = iter(_with_holm([one for cut in cuts for one in cut["slices"]]))
     columns = [cut | {"slices": [next(adjusted) for _ in cut["slices"]]} for cut in cuts]
     return {"columns": columns, "metric": cells.metric}
@@ -79,8 +107,8 @@ class _Cells:
         self._second = _scores_of(scores, request.candidate, self.metric, place)
         self._groups = np.unique(_groups(self._examples), return_inverse=True)[1].astype(np.int64)
 
-    def cut(self, column: str) -> dict[str, Any]:
-        """`{slices, left_out}`, without Holm. NOT_FOUND for a column that is not there."""
+    def cut(self, column: str) -> Cut:
+        """Without Holm. NOT_FOUND for a column that is not there."""
         cells = self._column(column)
         values, counts = np.unique(cells, return_counts=True)
         largest = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:_MOST]]
@@ -108,7 +136,7 @@ class _Cells:
         return np.array([_EMPTY if cell is None else str(cell) for cell in self._examples[column].to_pylist()])
 
 
-def _with_holm(slices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_holm(slices: Sequence[Slice]) -> list[Slice]:
     adjusted = holm([math.nan if s["p_value"] is None else s["p_value"] for s in slices])
     return [s | {"p_holm": number(p)} for s, p in zip(slices, adjusted, strict=True)]
 
@@ -139,7 +167,7 @@ def _groups(examples: pa.Table) -> list[str]:
     return [f"group {group}" if group else f"example {name}" for name, group in zip(names, groups, strict=True)]
 
 
-def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes, metric: Metric) -> dict[str, Any]:
+def _slice(value: str, mask: Any, first: Floats, second: Floats, groups: Codes, metric: Metric) -> Slice:
     difference = paired_difference(first[mask], second[mask], groups[mask])
     return {
         "value": label_text(value),

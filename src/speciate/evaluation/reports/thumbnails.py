@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.inspect.contact_sheet import draw_grid
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
+from speciate.jobs.pool import ImageAnswer
 from speciate.modalities import find
 from speciate.modalities.contract import Pixels
 from speciate.workspace.workspace import Folders
@@ -30,14 +32,19 @@ class ThumbnailRequest(BaseModel):
     """Of a sheet, one per id."""
 
 
-def draw_each(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{root, manifest, ids}` -> `{pictures: {id: base64 of a PNG}}`, of the examples that still exist."""
+class Thumbnails(TypedDict):
+    pictures: dict[str, str]
+    """Id -> a PNG in base64."""
+
+
+def draw_each(payload: Mapping[str, object]) -> Thumbnails:
+    """The service, of the examples that still exist. `payload`: a ThumbnailRequest."""
     request = ThumbnailRequest.model_validate(payload)
     return {"pictures": {example.id: _encoded(_png(_draw(request, example))) for example in _load(request)}}
 
 
-def draw_sheet(payload: dict[str, Any]) -> dict[str, Any]:
-    """`{root, manifest, ids, captions}` -> `{png}`: base64, a sheet in the order of the ids, each with its caption."""
+def draw_sheet(payload: Mapping[str, object]) -> ImageAnswer:
+    """The service: a sheet in the order of the ids, each with its caption. `payload`: a ThumbnailRequest."""
     request = ThumbnailRequest.model_validate(payload)
     captions = dict(zip(request.ids, request.captions, strict=True))
     ordered = sorted(_load(request), key=lambda example: request.ids.index(example.id))

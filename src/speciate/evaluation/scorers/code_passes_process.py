@@ -7,8 +7,6 @@ The mark of an answer proves that `serve` wrote it; the word proves that the tes
 
 from __future__ import annotations
 
-from typing import Any
-
 from speciate.sandbox.serve import serve
 
 
@@ -23,7 +21,7 @@ class Program:
 
 def passes(program: str, tests: str) -> bool:
     """The tests are run by what this process began with: a program may put another `exec` or `compile` in its place."""
-    space: dict[str, Any] = {"__name__": "program"}
+    space: dict[str, object] = {"__name__": "program"}
     run = exec
     try:
         asserts = compile(tests, "tests", "exec", optimize=0)

@@ -4,6 +4,7 @@ scorers run the answer as an expression of Python.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ COLUMN = "entry"
 """Column of an example that `gym:TASK` made, with the data of the task's scorer."""
 
 
-def score(example: dict[str, Any], prediction: dict[str, Any]) -> float:
+def score(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
     """0 to 1, for what stands in <answer> tags, else for all of the answer; 0 where there is none."""
     from reasoning_gym.utils import extract_answer
 

@@ -115,10 +115,10 @@ def _first(every: Sequence[ScoreResult]) -> str:
     return " ".join((raised or failed)[0].detail.split())[:_SHOWN] if failed else ""
 
 
-def _example(example: Example, reference: Any) -> dict[str, Any]:
+def _example(example: Example, reference: Any) -> Mapping[str, object]:
     own = {"input": example.media} if _is_plain(example.media) else {}
     said = {**example.columns, **own, "id": example.id, "truth": reference}
-    plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
+    plain: Mapping[str, object] = json.loads(json.dumps(said, default=str))
     return plain
 
 
@@ -128,6 +128,6 @@ def _is_plain(media: Any) -> bool:
     return not any(isinstance(part, np.ndarray | dict) for part in parts)
 
 
-def _prediction(answer: Answer) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(answer._asdict(), default=str))
+def _prediction(answer: Answer) -> Mapping[str, object]:
+    plain: Mapping[str, object] = json.loads(json.dumps(answer._asdict(), default=str))
     return plain

@@ -127,10 +127,14 @@ def refuse_adapter(folder: Path) -> None:
 def rebuild(settings: BackboneSettings, folder: Path) -> Backbone:
     """The backbone that gave these `settings()`, with meaningless weights. `folder` holds its `files()`."""
     _check_libraries()
-    known = ARCHITECTURES.get(settings.get("architecture", ""))
-    module = known.build.partition(":")[0] if known else FILES[settings["modality"]]
-    rebuilt: Backbone = _load(f"{module}:rebuild")(settings, folder)
+    rebuilt: Backbone = _load(rebuilt_by(settings))(settings, folder)
     return rebuilt
+
+
+def rebuilt_by(settings: BackboneSettings) -> str:
+    """ "module:function" of the `rebuild` for these settings."""
+    known = ARCHITECTURES.get(settings.get("architecture", ""))
+    return f"{known.build.partition(':')[0] if known else FILES[settings['modality']]}:rebuild"
 
 
 def _locate(base_model: str, folder: Path | None) -> Path | None:

@@ -202,7 +202,7 @@ class Server:
             app = replace(self._app, caller=caller, progress=progress)
             return render(ready.declaration.function(app, **values))
         except SpeciateError as error:
-            return render_error(tool, error)
+            return render_error(tool, error, dict(arguments))
         except Exception as error:  # noqa: BLE001 - the log has it whole, the client its kind
             _log.exception("%s failed", tool)
             return render_error(

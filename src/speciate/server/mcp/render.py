@@ -13,7 +13,8 @@ from typing import Any
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel
 
-from speciate.errors import SpeciateError
+from speciate.errors import SpeciateError, complete
+from speciate.server.mcp.arguments import ToolArguments
 from speciate.server.tool_api import JobStarted, Result, ToolImage
 from speciate.server.untrusted import FIELD, clean, clean_text
 
@@ -60,9 +61,9 @@ def render(result: Any) -> CallToolResult:
     return CallToolResult(content=content, structured_content=shown, _meta=meta)
 
 
-def render_error(tool: str, error: SpeciateError) -> CallToolResult:
+def render_error(tool: str, error: SpeciateError, arguments: ToolArguments | None = None) -> CallToolResult:
     """What failed, why, what is valid and the next call, as a tool error that the model reads. What a library said of
-    it is the last line, as JSON below `untrusted`."""
+    it is the last line, as JSON below `untrusted`. `arguments`: of the call that was refused, where it is known."""
     recovery = f"\nNext: {error.recovery}" if error.recovery else ""
     message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
     if len(message) > _LONGEST_ERROR:
@@ -72,8 +73,9 @@ def render_error(tool: str, error: SpeciateError) -> CallToolResult:
         "message": clean_text(error.message),
         "recovery": clean_text(error.recovery),
     }
-    if error.next:
-        meta["next"] = [clean(each, _LONGEST_FOREIGN) for each in error.next_documents()]
+    calls = [whole for each in error.next_documents() if (whole := complete(each, tool, arguments))]
+    if calls:
+        meta["next"] = [clean(each, _LONGEST_FOREIGN) for each in calls]
     if error.foreign:
         foreign = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
         message, meta = f"{message}\n{compact(foreign)}", meta | foreign

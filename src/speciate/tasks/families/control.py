@@ -7,7 +7,7 @@ rollouts.py). Actions are learned in units of their spread.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 Targets = Sequence[npt.NDArray[np.float64]]
 ACTIONS, ENVIRONMENT, SEED = "actions", "environment", "seed"
 START = "window_start"
-METRIC, ROLLOUT, SUCCESS = "success_rate", "rollout", "success"
+METRIC, ROLLOUT = "success_rate", "rollout"
+SUCCESS: Final = "success"
 """The metric that lets models act, and what of an answer tells how that ended (evaluation/environments/rollouts.py)."""
 _PIECE_STEPS = 2
 """Steps: those that follow each other are alike, and a network's batch shall have many places in it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models.language.chat_templates import TokenizedExample, completion_tokens, prompt_tokens
 from speciate.training.language import cross_tokenizer
 from speciate.training.language.cross_tokenizer import NOWHERE, CrossTokenizerTeacher
@@ -138,7 +138,7 @@ def teacher_ensemble(models: Sequence[Any], refs: Sequence[str], tokens: int) ->
             raise SpeciateError(
                 Code.INVALID,
                 f"{ref} gives {head_rows(model):,} tokens a probability, and the student {tokens:,}.",
-                "Call train_model again with hyperparameters={'answers': 'teacher', 'weight': 0}.",
+                next=[CallAgain("train_model", {"hyperparameters": {"answers": "teacher", "weight": 0}})],
             )
         if len(models) > 1 and any(getattr(model.config, name, None) not in (None, 1.0) for name in SCALED):
             raise SpeciateError(

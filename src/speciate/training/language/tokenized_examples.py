@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example, load_examples
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.messages import IMAGE_MARK, Conversation, conversation, format_readable
 from speciate.models.language import chat_templates, example_checks
 from speciate.models.language.chat_templates import IGNORED, ChatFormat, Learn, TokenizedExample
@@ -173,22 +173,24 @@ def _tokenize_turn(
         raise SpeciateError(
             Code.INVALID,
             f"The example {turn.example.id} cannot be written as the model reads it; untrusted says why.",
-            "Call train_model again with hyperparameters={'learn': 'completion'} or another chat_template.",
+            "Or take another chat_template.",
             str(error),
+            [CallAgain("train_model", {"hyperparameters": {"learn": "completion"}})],
         ) from error
 
 
 def _too_long(found: Truncation, longest: int) -> SpeciateError:
     """A larger `max_length` is no way out where the base model sees no more."""
-    if found.enough <= longest:
-        more = f"hyperparameters={{'max_length': {found.enough}}}, which holds 95 of 100"
-    else:
-        more = f"a base model that sees {found.enough} tokens, which hold 95 of 100; this one sees {longest}"
+    fits = found.enough <= longest
+    lacking = f"A base model is needed that sees {found.enough} tokens, which hold 95 of 100; this one sees {longest}. "
     return SpeciateError(
         Code.INVALID,
         f"Of {found.lost} of {found.examples} training examples nothing is left to learn: they are cut at "
         f"{found.limit} tokens, before the answer begins.",
-        f"Call train_model again with {more}; or shorten the questions with curate_dataset.",
+        f"{'' if fits else lacking}Or shorten the questions with curate_dataset.",
+        next=[CallAgain("train_model", {"hyperparameters": {"max_length": found.enough}}, ", which holds 95 of 100")]
+        if fits
+        else [],
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.image import IMAGE
 from speciate.modalities.messages import format_readable
 from speciate.models.language import example_checks, vision_language
@@ -190,17 +190,16 @@ def _no_question(context: TrainingContext, example: Example, error: ValueError) 
 
 
 def _too_long(lost: int, count: int, limit: int, longest: int, enough: int) -> SpeciateError:
-    if enough <= longest:
-        more = f"Call train_model again with hyperparameters={{'max_length': {enough}}}, which holds 95 of 100; or "
-        more += "with a smaller 'side'."
-    else:
-        more = "Call train_model again with hyperparameters={'side': ...}, which makes images smaller, or with a base "
-        more += f"model that sees {enough} tokens."
+    fits = enough <= longest
     return SpeciateError(
         Code.INVALID,
         f"{lost} of {count} training examples have more than {limit} tokens with their images, which cannot be cut; "
         f"the base model sees {longest}.",
-        more,
+        "A smaller 'side' in hyperparameters makes images smaller."
+        + ("" if fits else f" A base model that sees {enough} tokens holds 95 of 100."),
+        next=[CallAgain("train_model", {"hyperparameters": {"max_length": enough}}, ", which holds 95 of 100")]
+        if fits
+        else [],
     )
 
 

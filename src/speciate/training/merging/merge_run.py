@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 from speciate.datasets.loading.loader import Example, load_examples
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.contamination import find_seen
 from speciate.evaluation.statistics import Estimate
 from speciate.jobs.run import Run, Stopped
@@ -115,7 +115,8 @@ class _Merger:
             raise SpeciateError(
                 Code.INVALID,
                 "A greedy soup chooses by validation examples, and these models have learned from all there are.",
-                "Call merge_models again with method='soup', or with a dataset that holds others.",
+                "Or name a dataset that holds others.",
+                next=[CallAgain("merge_models", {"method": "soup"})],
             )
         order = sorted(known, key=lambda pair: (-judge.standing(pair[1]), pair[0]))
         chosen, best = [order[0][0]], judge.standing(order[0][1])

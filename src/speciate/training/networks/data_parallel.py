@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from speciate.datasets.loading.stream import Places
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.jobs.folder import Outcome
 from speciate.jobs.run import Run
 from speciate.training.networks.optimizer import Precision
@@ -211,7 +211,8 @@ class _Join(NamedTuple):
             raise SpeciateError(
                 Code.UNAVAILABLE,
                 f"{self.size} processes were to train together on {self.device}, but torch cannot connect them there.",
-                "Install a torch that knows the GPUs, or call train_model again with resources={'gpu': 0}.",
+                "Install a torch that knows the GPUs, or leave them out.",
+                next=[CallAgain("train_model", {"resources": {"gpu": 0}})],
             )
         return str(state.device)
 

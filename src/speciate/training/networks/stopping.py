@@ -8,7 +8,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 
 
@@ -65,8 +65,8 @@ class Diverged(SpeciateError):
         super().__init__(
             Code.INVALID,
             f"The training diverged at step {step}: {what}, with a learning rate of {learning_rate:.3g}.",
-            f"Call train_model again with hyperparameters={{'learning_rate': {lower:g}}}; where that does not help, "
-            "look for values that are no numbers or far out with describe_dataset.",
+            "Where a lower rate does not help, look for values that are no numbers or far out with describe_dataset.",
+            next=[CallAgain("train_model", {"hyperparameters": {"learning_rate": lower}})],
         )
         self.args = (step, learning_rate, what)  # so that it pickles
 

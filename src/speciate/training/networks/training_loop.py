@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models.backbones.contract import Backbone, States
 from speciate.tasks.task import WeightedLoss, WholeBatchLoss
 from speciate.training.networks import batches, optimizer
@@ -158,15 +158,14 @@ class Training:
             raise SpeciateError(
                 Code.INVALID,
                 f"{self.team.size} processes would divide batches of {size}, but {self.whole_batch}.",
-                "Call train_model again with resources={'gpu': 1}.",
+                next=[CallAgain("train_model", {"resources": {"gpu": 1}})],
             )
         if ran_out:
             raise check_divisible(self)
         raise SpeciateError(
             Code.INVALID,
             f"per_device_train_batch_size={self.micro_batch} would divide batches of {size}, but {self.whole_batch}.",
-            f"Call train_model again with hyperparameters={{'batch_size': {self.micro_batch}}}, and no "
-            "per_device_train_batch_size.",
+            next=[CallAgain("train_model", {"hyperparameters": _undivided(self.micro_batch)})],
         )
 
     def run_until(self, step: int) -> None:
@@ -380,8 +379,13 @@ def check_divisible(training: Training) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
         f"The training ran out of memory with batches of {size}, and they cannot be divided: {training.whole_batch}.",
-        f"Call train_model again with hyperparameters={{'batch_size': {max(1, size // 2)}}}, or a smaller base model.",
+        "A smaller base model needs less, too.",
+        next=[CallAgain("train_model", {"hyperparameters": _undivided(max(1, size // 2))})],
     )
+
+
+def _undivided(size: int) -> dict[str, int | None]:
+    return {"batch_size": size, "per_device_train_batch_size": None}
 
 
 def _needs_whole_batch(module: torch.nn.Module, task_head: TaskLoss) -> str | None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run
 from speciate.training import provenance
@@ -341,17 +341,15 @@ def _check_memory(context: TrainingContext, memory: MemoryNeed, training: Measur
     if (needed := memory.at(micro_batch)) <= room:
         return
     smaller = memory.fitting(room, micro_batch)
-    if smaller is not None:
-        name = "batch_size" if training.whole_batch else "per_device_train_batch_size"
-        said = f"hyperparameters={{'{name}': {smaller}}}"
-        way = f"Call train_model again with {said}: about {memory.at(smaller):.0f} MB."
-    else:
-        way = f"Not even one example at a time fits. {_cheaper_candidate(context)}"
+    name = "batch_size" if training.whole_batch else "per_device_train_batch_size"
     raise SpeciateError(
         Code.REFUSED,
         f"{DOES_NOT_FIT}: {micro_batch} of the longest examples at once need about {needed:.0f} MB; "
         f"{room:.0f} MB are there.",
-        way,
+        f"Not even one example at a time fits. {_cheaper_candidate(context)}" if smaller is None else "",
+        next=[CallAgain("train_model", {"hyperparameters": {name: smaller}}, f": about {memory.at(smaller):.0f} MB")]
+        if smaller is not None
+        else [],
     )
 
 
@@ -365,8 +363,8 @@ def _check_time(context: TrainingContext, pace: StepCost, ahead: PlannedWork, le
             Code.REFUSED,
             f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
             f"{max(left, 0):.0f} s of the budget are left.",
-            f"Call train_model again with budget_minutes={minutes:g} or more, or on fewer examples. "
-            f"{_cheaper_candidate(context)}",
+            f"Fewer examples need less. {_cheaper_candidate(context)}",
+            next=[CallAgain("train_model", {"budget_minutes": minutes}, "or more")],
         )
     context.notes.append(
         f"All epochs would take about {whole:.0f} s at most; the budget leaves {left:.0f} s, and the best network "

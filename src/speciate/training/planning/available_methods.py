@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import get_args
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.models import model_folder, packaged, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
@@ -133,7 +133,8 @@ def _check_language_model(candidate: Candidate, modality: str, workspace: Worksp
         raise SpeciateError(
             Code.INVALID,
             f"{base.ref!r} has fresh weights, and a language model is trained on from what it knows.",
-            f"Call again with base_model='pkg:{language_packages()[0]}', path:/dir or a fetched model.",
+            "A folder (path:/dir) or a fetched model will do.",
+            next=[CallAgain("train_model", {"base_model": f"pkg:{language_packages()[0]}"}, "for instance")],
         )
     causal_lm.check(base.folder, base.ref)
     return candidate.model_copy(update={"base_model": base.ref}), base
@@ -146,7 +147,7 @@ def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspac
             Code.INVALID,
             f"{candidate.method!r} learns from texts, and this is {modality}: "
             f"{' or '.join(map(repr, VISION_VARIANTS))} learns to answer about images.",
-            f"Call again with method={next(iter(VISION_VARIANTS))!r}.",
+            next=[CallAgain("train_model", {"method": next(iter(VISION_VARIANTS))})],
         )
     if not _is_installed("torchvision"):
         raise SpeciateError(
@@ -180,7 +181,7 @@ def check_candidate(
         raise SpeciateError(
             Code.INVALID,
             f"The method 'classical' uses no base model, but base_model is {candidate.base_model!r}.",
-            "Leave base_model out, or call train_model with method='probe'.",
+            next=[CallAgain("train_model", {"base_model": None}), CallAgain("train_model", {"method": "probe"})],
         )
     if candidate.method not in _BY_FAMILY[family]:
         raise _cannot_be_trained(candidate, modality, family, can)
@@ -245,17 +246,16 @@ def _cannot_be_trained(
     return SpeciateError(
         Code.INVALID,
         f"{_describe(candidate)} cannot be trained on {modality} for {family}{why}; what can: {possible}.",
-        _nearest_candidate(candidate, can),
+        next=[_nearest_candidate(candidate, can)],
     )
 
 
-def _nearest_candidate(candidate: Candidate, can: list[Candidate]) -> str:
-    """The candidate nearest to the request: of the same method, else the cheapest."""
+def _nearest_candidate(candidate: Candidate, can: list[Candidate]) -> Call | CallAgain:
+    """With the candidate nearest to the request: of the same method, else the cheapest."""
     nearest = next((each for each in can if each.method == candidate.method), can[0] if can else None)
     if nearest is None:
-        return "Call list_options(kind='method') for what can be trained on which modality."
-    base = f" and base_model={nearest.base_model!r}" if nearest.base_model else " and no base_model"
-    return f"Call again with method={nearest.method!r}{base}."
+        return Call("list_options", {"kind": "method"}, "for what can be trained on which modality")
+    return CallAgain("train_model", {"method": nearest.method, "base_model": nearest.base_model})
 
 
 def _has_description(modality: str) -> bool:

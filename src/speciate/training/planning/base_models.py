@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from speciate.datasets.loading.loader import Example
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.contamination import find_seen, learned_from
 from speciate.jobs.run import Run
 from speciate.models import model_folder, registry, trust
@@ -112,7 +112,7 @@ def without_linear(base_model: str) -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
         f"The method 'lora' changes linear layers, and {base_model!r} has none, as most convolutions.",
-        "Call train_model again with method='full'.",
+        next=[CallAgain("train_model", {"method": "full"})],
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from speciate.datasets.columns import is_shortened
 from speciate.datasets.versions import Manifest
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.families.multi_label import labels_of
 from speciate.tasks.families.ordinal import check_order
@@ -46,8 +46,9 @@ def _check_classes(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"The labels of {manifest.ref} are numbers of any size, and {task.name} needs classes.",
-            f"Call again with task='{task.name.removesuffix('-classification')}-regression'; or make a column of "
-            f"classes, curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'derive', ...}}]), to be the target.",
+            f"Or make a column of classes, curate_dataset(dataset={manifest.ref!r}, steps=[{{'op': 'derive', ...}}]), "
+            "to be the target.",
+            next=[CallAgain("", {"task": f"{task.name.removesuffix('-classification')}-regression"})],
         )
     if len(manifest.labels) < 2:
         raise SpeciateError(
@@ -145,8 +146,8 @@ def _check_positive_label(manifest: Manifest, task: Task, terms: TaskTerms) -> N
             Code.INVALID,
             f"{manifest.ref} has the labels {', '.join(list(manifest.labels)[:5])}, and none is "
             f"{terms.positive_label!r}: which one is not normal is not known.",
-            f"Call train_model with hyperparameters={{'positive_label': {_rarest(manifest, terms)!r}}}, or any "
-            "call with a use case that says positive_label.",
+            "Or name a use case that says positive_label.",
+            next=[CallAgain("train_model", {"hyperparameters": {"positive_label": _rarest(manifest, terms)}})],
         )
 
 

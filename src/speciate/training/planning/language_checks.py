@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import CallAgain, Code, SpeciateError, closest
 from speciate.sandbox import check
 from speciate.tasks.families.preference import REJECTED
 from speciate.training.hyperparameters import Parameters
@@ -49,6 +49,10 @@ def check_pair_columns(manifest: Manifest, parameters: Parameters, method: str, 
         )
 
 
+def _with_batch(size: int, purpose: str = "") -> CallAgain:
+    return CallAgain("train_model", {"hyperparameters": {"batch_size": size}}, purpose)
+
+
 def check_reward_data(manifest: Manifest, parameters: Parameters, target: str | None) -> None:
     """INVALID, before there is a job, where a training by reward cannot begin. `target` None: conversations teach."""
     if not isinstance(parameters, ReinforcementParameters):
@@ -58,21 +62,25 @@ def check_reward_data(manifest: Manifest, parameters: Parameters, target: str | 
             Code.INVALID,
             f"batch_size={parameters.batch_size} answers are no whole number of questions with "
             f"{parameters.num_generations} answers each (`num_generations`).",
-            "Call train_model again with a batch_size that generations divides, such as "
-            f"{parameters.num_generations * max(1, parameters.batch_size // parameters.num_generations)}.",
+            next=[
+                _with_batch(parameters.num_generations * max(1, parameters.batch_size // parameters.num_generations))
+            ],
         )
     if parameters.kl_limit is not None and not parameters.beta:
         raise SpeciateError(
             Code.INVALID,
             "kl_limit needs the distance to the base model, which is not measured where beta is 0.",
-            "Call train_model again with beta above 0, such as 0.001, or without kl_limit.",
+            next=[
+                CallAgain("train_model", {"hyperparameters": {"kl_limit": None}}),
+                CallAgain("train_model", {"hyperparameters": {"beta": 0.001}}, "or more"),
+            ],
         )
     many, each = manifest.splits.get("train", 0), parameters.batch_size // parameters.num_generations
     if many < each:
         raise SpeciateError(
             Code.INVALID,
             f"A step asks {each} questions, and {manifest.ref} has {many} training examples.",
-            f"Call train_model again with batch_size={max(1, many) * parameters.num_generations} or less.",
+            next=[_with_batch(max(1, many) * parameters.num_generations, "or less")],
         )
     for column, kind in reward_columns(parameters.rewards).items():
         if column not in manifest.columns:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.evaluation.contamination import learned_from
 from speciate.models import registry
 from speciate.models.language.causal_lm import check as check_writes
@@ -91,7 +91,7 @@ def resolve_candidate(
         raise SpeciateError(
             Code.INVALID,
             f"{spec.method!r} does not learn {task.name!r}; {' or '.join(map(repr, VISION_VARIANTS))} does.",
-            f"Call again with method={next(iter(VISION_VARIANTS))!r}.",
+            next=[CallAgain("train_model", {"method": next(iter(VISION_VARIANTS))})],
         )
     family: Family = "generation" if task.name == preference.PREFERENCE else task.family
     wanted = Candidate(method=base_method(spec.method, task.family), base_model=_student_base(spec, task))
@@ -129,7 +129,7 @@ def check_prior_models(
             raise SpeciateError(
                 Code.INVALID,
                 f"teacher is {', '.join(spec.teacher)!r}, and {spec.method!r} learns from the labels alone.",
-                "Call train_model again with method='distill', or without teacher.",
+                next=[CallAgain("train_model", {"method": "distill"}), CallAgain("train_model", {"teacher": None})],
             )
         return spec, ()
     if spec.method == "distill" and task.family == "generation" and task.name not in TEXT_TASKS:
@@ -143,13 +143,15 @@ def check_prior_models(
         raise SpeciateError(
             Code.INVALID,
             f"{spec.method!r} does {', '.join(soft_targets.FAMILIES)}, and no {task.family} yet.",
-            "Call train_model with method='full'" + ("." if spec.teacher else " and continue_from."),
+            "" if spec.teacher else "Say continue_from, too.",
+            next=[CallAgain("train_model", {"method": "full"})],
         )
     if not suits_family(STREAMING, task.family) and spec.method == STREAMING:
         raise SpeciateError(
             Code.INVALID,
             f"{spec.method!r} keeps a mean for each label, and {task.name} has none such.",
-            "Call train_model with method='replay' or 'der'.",
+            "Or with 'der'.",
+            next=[CallAgain("train_model", {"method": "replay"})],
         )
     if spec.method == STREAMING and not (base and _streaming_card(workspace, base.ref)):
         return spec, ()  # the first of its line

@@ -61,7 +61,8 @@ class TrainingPlan(_Frozen):
     the positive label's present share; where `target_column` hides that, rows of that label alone."""
     test_examples: int
     warnings: tuple[str, ...] = ()
-    """Labels that a split lacks, which neither of the numbers above knows of, and leaks of the split."""
+    """Labels that a split lacks, which neither of the numbers above knows of, leaks of the split, and inputs that hold
+    answers of the system in use."""
 
 
 def plan_training(
@@ -99,7 +100,13 @@ def plan_training(
         refused=tuple(no),
         needed_test_examples=_needed_test_examples(workspace, use_case, manifest),
         test_examples=manifest.splits.get("test", 0),
-        warnings=(*splits.warnings_of_report(found.report), *leaks_of_report(found.report)),
+        warnings=(
+            *splits.warnings_of_report(found.report),
+            *leaks_of_report(found.report),
+            *train.answers_among_inputs(
+                workspace.database, manifest, use_cases.get(workspace.database, use_case) if use_case else None
+            ),
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm, trees_from_boosting
 from speciate.tasks import multimodal_representation
@@ -59,7 +59,7 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
         raise SpeciateError(
             Code.INVALID,
             f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {task_head.family} has no parts.",
-            "Call train_model again without parts.",
+            next=[CallAgain("train_model", {"hyperparameters": {"parts": None}})],
         )
     counted = ngram_choices(modality)
     on_steps = _STEP_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
@@ -125,7 +125,8 @@ def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartNam
             raise SpeciateError(
                 Code.INVALID,
                 f"hyperparameters.parts names {name!r}; the training examples have {', '.join(own)}.",
-                "Call train_model again with some of those, or without parts.",
+                "Name some of those.",
+                next=[CallAgain("train_model", {"hyperparameters": {"parts": None}})],
             )
     return [part for part in there if not named or part.own in named]
 
@@ -157,7 +158,8 @@ def _choose_learners(learners: Sequence[Learner], wanted: Sequence[str]) -> tupl
             Code.INVALID,
             f"None of the candidates {', '.join(wanted)} does this task; what does: "
             f"{', '.join(learner.name for learner in learners)}.",
-            "Call train_model again without hyperparameters.candidates, or with some of those.",
+            "Name some of those.",
+            next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
         )
     return chosen
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.ingest.draft import WITHOUT_LABEL
 from speciate.datasets.loading.loader import Example, load_unlabelled
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.messages import Conversation, conversation
 from speciate.models.language import causal_lm, chat_templates
 from speciate.models.language.chat_templates import IGNORED, ChatFormat, TokenizedExample
@@ -139,7 +139,8 @@ def prepare_distillation(
         raise SpeciateError(
             Code.INVALID,
             f"No training example of {context.payload.dataset} is left to learn from: {'; '.join(context.notes[-3:])}",
-            "Call train_model again with hyperparameters={'answers': 'given'}, or with another teacher.",
+            "Or take another teacher.",
+            next=[CallAgain("train_model", {"hyperparameters": {"answers": "given"}})],
         )
     found = TokenizedSplits([each.example for each in train], [each.example for each in held])
     questions = [each.prompt for each in train], [each.prompt for each in held]
@@ -164,7 +165,10 @@ def _logit_weight(parameters: LanguageDistillParameters, other_vocabularies: Seq
         raise SpeciateError(
             Code.INVALID,
             "With weight 0 and the dataset's own answers the teacher teaches nothing.",
-            "Call train_model with method='sft', or with hyperparameters={'answers': 'teacher'}.",
+            next=[
+                CallAgain("train_model", {"method": "sft", "teacher": None}),
+                CallAgain("train_model", {"hyperparameters": {"answers": "teacher"}}),
+            ],
         )
     return weight
 
@@ -253,7 +257,7 @@ def _logit_trainer(
         raise SpeciateError(
             Code.INVALID,
             f"{context.payload.spec.base_model} scales its logits, and trl does that to the teacher's alone.",
-            "Call train_model again with hyperparameters={'weight': 1}.",
+            next=[CallAgain("train_model", {"hyperparameters": {"weight": 1}})],
         )
     models = [causal_lm.load_model(teacher_folder(context, each)) for each in teachers]
     size = head_rows(models[0] if plan.across else learner.model)
@@ -441,7 +445,7 @@ def cut_layers(model: Any, wanted: int, ref: str) -> CutModel:
         raise SpeciateError(
             Code.INVALID,
             f"hyperparameters.num_hidden_layers is {wanted}, and {ref} has {layers}: a student of it has fewer.",
-            f"Call train_model again with hyperparameters={{'num_hidden_layers': {max(1, layers // 2)}}}, or without.",
+            next=[CallAgain("train_model", {"hyperparameters": {"num_hidden_layers": max(1, layers // 2)}})],
         )
     kept = kept_layers(layers, wanted)
     made = type(model)(_cut_config(model.config, layers, kept)).to(next(model.parameters()).dtype)

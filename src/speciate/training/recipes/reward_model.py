@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.messages import Conversation, format_readable
 from speciate.models.language import causal_lm, chat_templates, example_checks
 from speciate.models.language.chat_templates import ChatFormat
@@ -123,8 +123,10 @@ def _pairs(
         raise SpeciateError(
             Code.INVALID,
             f"All {len(whole)} training pairs are longer than {limit} tokens, and a cut answer cannot be judged.",
-            f"Call train_model again with hyperparameters={{'max_length': {enough}}}, which holds 95 of 100"
-            + (f"; this base model sees at most {learner.longest}." if enough > learner.longest else "."),
+            f"{enough} tokens hold 95 of 100; this base model sees at most {learner.longest}.",
+            next=[CallAgain("train_model", {"hyperparameters": {"max_length": enough}})]
+            if enough <= learner.longest
+            else [],
         )
     if lost:
         context.notes.append(

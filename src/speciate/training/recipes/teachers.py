@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from speciate import features
 from speciate.datasets.loading.loader import Example, example_keys
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.predictors.answering import Answer, answer_all
 from speciate.models.language import causal_lm
 from speciate.models.language.chat_templates import ChatFormat
@@ -96,7 +96,8 @@ def teacher_width(context: TrainingContext, teacher: Teacher) -> int:
         raise SpeciateError(
             Code.INVALID,
             f"{teacher.model} was made by {teacher.method!r}: it has no states that a student could match.",
-            "Call train_model again with hyperparameters={'features': 0}, or another teacher.",
+            "Or take another teacher.",
+            next=[CallAgain("train_model", {"hyperparameters": {"features": 0}})],
         )
     return int(model.backbone.width)
 

@@ -1,0 +1,93 @@
+"""What the report of a version says: the JSON that a run writes and the version's row keeps.
+
+Stored names: a key that is renamed here would be missing in every report that was made before. A key is left out where
+there is nothing to say, and older reports lack those of later times; so whoever reads one from the catalog takes it as
+a mapping and asks for each key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
+
+
+class MissingLabel(TypedDict):
+    """A label that some split lacks."""
+
+    label: str
+    examples: int
+    splits: list[str]
+    why: str
+
+
+class Dealing(TypedDict, total=False):
+    """How a split was made, which rows that are added later need."""
+
+    made_by: str
+    fractions: dict[str, float]
+    seed: int
+
+
+class SplitReport(Dealing, total=False):
+    """What there is to say of a split."""
+
+    without_split: int
+    """Usable rows."""
+    texts_across: dict[str, int]
+    """Column -> how many of its texts lie in several splits."""
+    groups_across: int
+    identical_after_normalising_across: int
+    near_duplicates_across: int | str
+    """Or `splits.NOT_CHECKED`."""
+    near_duplicates_not_checked: int
+    """Examples."""
+    label_drift: float
+    test_rows: int
+    test_units: int
+    """Independent ones."""
+    highest_target: float | None
+    smallest_difference: float | None
+    highest_target_at_best: float | None
+    near_duplicate_examples: list[list[str]]
+    """Pairs of ids."""
+    missing_labels: list[MissingLabel]
+
+
+class ForeignReport(TypedDict, total=False):
+    """What quotes the source."""
+
+    reasons: dict[str, int]
+    """Why rows are not usable, the most frequent."""
+    reasons_shown: str
+    renamed: dict[str, str]
+    notes: list[str]
+    set_aside: dict[str, str]
+    """Some refused items with their reasons."""
+
+
+class StepReport(TypedDict):
+    """What a step of a curation did, in rows of every quality."""
+
+    op: str
+    before: int
+    after: int
+    flagged_column: NotRequired[str]
+    audit: NotRequired[Mapping[str, object]]
+    """Other keys for each operation."""
+
+
+class VersionReport(TypedDict, total=False):
+    ok: int
+    partial: int
+    refused: int
+    error: int
+    untrusted: ForeignReport
+    split: SplitReport
+    set_aside: int
+    set_aside_shown: str
+    warnings: list[str]
+    steps: Sequence[StepReport]
+    added: int
+    already_there: int
+    dropped_before: int
+    label_conflicts: int

@@ -1,0 +1,200 @@
+"""What an exported model answers where this package is not installed, by the program of its own card as it stands."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from speciate.datasets.loading.loader import Example
+from speciate.errors import SpeciateError
+from speciate.exports import export_model
+from speciate.exports.card_check import compare, run_card
+from speciate.exports.export_model import ExportModelSpec
+from speciate.jobs.folder import RunFolder
+from speciate.jobs.run import Run
+from speciate.models import registry
+from speciate.models.backbones import architectures
+from speciate.models.model_card import ModelCard
+from speciate.tasks import predictor
+from speciate.tasks.families.classification import Classification
+from speciate.tasks.families.detection import Detection
+from speciate.tasks.families.forecasting import Forecasting
+from speciate.tasks.families.multi_label import MultiLabel
+from speciate.tasks.families.ordinal import Ordinal
+from speciate.tasks.families.regression import Regression
+from speciate.tasks.families.retrieval import Retrieval
+from speciate.tasks.families.segmentation import Segmentation
+from speciate.tasks.families.tokens import Tokens
+from speciate.tasks.families.transcription import Transcription
+from speciate.tasks.network_predictor import NetworkPredictor
+from speciate.workspace.workspace import Workspace
+
+pytest.importorskip("torch")
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="pip install 'speciate[exports]'",
+)
+N = 50
+LABELS = ("no", 'yes: "quoted" `x`', "übrig", "__import__('os')")
+_WORDS = ["a", "fine", "film", "that", "nobody", "saw", "in", "the", "harbour", "although", "it", "rained", ",", "warm", "and", "Übermut", "zyzzyva", "12", "!"]
+
+
+class Made(NamedTuple):
+    task: str
+    modality: str
+    architecture: str
+    head: Any
+    media: Callable[[np.random.Generator], Any]
+    form: str
+    """Of the exported folder."""
+
+
+def text(rng: np.random.Generator) -> str:
+    return " ".join(rng.choice(_WORDS, rng.integers(1, 30)))
+
+
+def image(rng: np.random.Generator) -> Any:
+    coarse = rng.integers(0, 256, (4, 4, 3), np.uint8)
+    return np.kron(coarse, np.ones((rng.integers(6, 12), rng.integers(6, 12), 1), np.uint8))
+
+
+def sound(rng: np.random.Generator) -> Any:
+    steps = np.arange(rng.integers(6000, 16000))
+    return (np.sin(steps * rng.uniform(0.02, 0.6)) + 0.1 * rng.normal(size=len(steps))).astype(np.float32)
+
+
+def series(rng: np.random.Generator) -> Any:
+    return (rng.normal(size=(2, 48)).cumsum(1)).astype(np.float32)
+
+
+def protein(rng: np.random.Generator) -> str:
+    return "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWYB"), rng.integers(5, 60)))
+
+
+def row(rng: np.random.Generator) -> dict[str, Any]:
+    return {"size": float(rng.normal()), "colour": str(rng.choice(["red", "blue"])), "`odd` \"name\"": float(rng.normal())}
+
+
+THRESHOLDS = (0.5, 0.4, 0.6, 0.3)
+NETWORKS = {
+    "text": Made("text-classification", "text", "new:bert", Classification(labels=LABELS, temperature=1.7), text, "transformers"),
+    "image": Made("image-classification", "image", "new:vit", Classification(labels=LABELS, temperature=0.6), image, "transformers"),
+    "text, several labels": Made("text-multi-label", "text", "new:bert", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), text, "transformers"),
+    "text, a number": Made("text-regression", "text", "new:bert", Regression(mean=50.0, spread=12.0), text, "transformers"),
+    "text, ranks": Made("text-ordinal", "text", "new:bert", Ordinal(labels=LABELS), text, "sealed"),
+    "words": Made("token-classification", "text", "new:bert", Tokens(labels=LABELS, commonest="no", temperature=2.0), text, "transformers"),
+    "residues": Made("residue-classification", "protein", "new:esm", Tokens(labels=LABELS, modality="protein", commonest="no"), protein, "sealed"),
+    "protein": Made("protein-classification", "protein", "new:esm", Classification(labels=LABELS), protein, "sealed"),
+    "image, several labels": Made("image-multi-label", "image", "new:vit", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), image, "transformers"),
+    "image, a number": Made("image-regression", "image", "new:vit", Regression(mean=5.0, spread=2.0), image, "sealed"),
+    "boxes": Made("object-detection", "image", "new:vit", Detection(labels=LABELS), image, "sealed"),
+    "masks": Made("image-segmentation", "image", "new:vit", Segmentation(labels=LABELS, side=48), image, "sealed"),
+    "retrieval": Made("image-retrieval", "image", "new:vit", Retrieval(known=LABELS), image, "sealed"),
+    "sound": Made("audio-classification", "audio", "new:wav2vec2", Classification(labels=LABELS), sound, "transformers"),
+    "sound, by its spectrum": Made("audio-classification", "audio", "new:conformer", Classification(labels=LABELS), sound, "sealed"),
+    "speech": Made("speech-recognition", "audio", "new:wav2vec2", Transcription(characters=" abcdefgh|'"), sound, "transformers"),
+    "speech, by its spectrum": Made("speech-recognition", "audio", "new:conformer", Transcription(characters=" abc"), sound, "sealed"),
+    "series": Made("time-series-classification", "time-series", "new:inceptiontime", Classification(labels=LABELS), series, "sealed"),
+    "forecast": Made("forecasting", "time-series", "new:patchtst", Forecasting(channels=2, horizon=6), series, "sealed"),
+    "table": Made("tabular-classification", "tabular", "new:tab-resnet", Classification(labels=LABELS), row, "sealed"),
+}  # fmt: skip
+FAST = ("text", "image")
+
+
+def media_of(make: Callable[[np.random.Generator], Any], count: int = N, seed: int = 3) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [make(rng) for _ in range(count)]
+
+
+def as_examples(media: Sequence[Any]) -> list[Example]:
+    return [Example(str(place), each, None, str(place), "", {}) for place, each in enumerate(media)]
+
+
+def registered(workspace: Workspace, tmp_path: Path, made: Made) -> None:
+    """A network with random weights, its head made steep so that its answers differ."""
+    import torch
+
+    torch.manual_seed(1)
+    backbone = architectures.build(made.architecture, media_of(made.media, 40, 1), 0)
+    head = made.head.head(backbone.width)
+    with torch.no_grad():
+        for each in head.parameters():
+            each.mul_(12.0 if each.ndim == 2 else 1.0)
+    own = NetworkPredictor(made.task, made.head, backbone, head)
+    identity = own.save(tmp_path / "made")
+    inputs = ("size", "colour", "`odd` \"name\"") if made.modality == "tabular" else ()
+    card = ModelCard(
+        name="own", id=identity, task=made.task, modality=made.modality, method="full", labels=made.head.labels,
+        license="Apache-2.0", base_model=made.architecture, inputs=inputs,
+    )  # fmt: skip
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, tmp_path / "made"))
+
+
+def exported(workspace: Workspace, path: Path, model: str = "own", **more: Any) -> dict[str, Any]:
+    folder = RunFolder(workspace.folders.runs / f"job-{path.name}.1")
+    payload = export_model.plan(ExportModelSpec(model=model, path=path, **more), workspace).payload_json()
+    folder.create({"payload": payload, "job": "job-e", "workspace": str(workspace.folders.root)})
+    return dict(export_model.run(Run(folder)))
+
+
+def agree(workspace: Workspace, folder: Path, media: Sequence[Any], *, images: bool, model: str = "own") -> None:
+    """The card's program, run elsewhere, answers as the version in the registry does."""
+    version = registry.resolve(workspace.database, workspace.folders, model)
+    ours = predictor.load(version.path).predict(as_examples(media))
+    told = run_card(folder, media, images=images)
+    found = compare(told, ours)
+    assert found.n == len(media)
+    answers = [str(each.output) for each in ours]
+    assert len(set(answers)) > 1, "a model that always answers the same shows nothing"
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
+def test_a_network_answers_elsewhere_as_it_does_here(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    made = NETWORKS[name]
+    registered(workspace, tmp_path, made)
+    result = exported(workspace, tmp_path / "out")
+    assert result["report"]["form"] == made.form, result["report"]["notes"]
+    agree(workspace, tmp_path / "out", media_of(made.media), images=made.form == "transformers")
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert ("pipeline_tag:" in readme) == (made.form == "transformers")
+    assert ("library_name: transformers" in readme) == (made.form == "transformers")
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["text", "image", "text, several labels", "text, a number", "words", "image, several labels"]
+)
+def test_one_graph_answers_as_the_model_does(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    import onnx
+
+    made = NETWORKS[name]
+    registered(workspace, tmp_path, made)
+    result = exported(workspace, tmp_path / "out", format="onnx")
+    assert result["report"]["form"] == "onnx"
+    agree(workspace, tmp_path / "out", media_of(made.media), images=True)
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    about = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert {each.name for each in graph.input} == set(about["inputs"])
+    for each in graph.input:
+        sides = [side.dim_param or side.dim_value for side in each.type.tensor_type.shape.dim]
+        assert sides == about["inputs"][each.name]["shape"]
+    (output,) = graph.output
+    assert output.name in about["outputs"]
+    assert output.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@needs_onnx
+def test_what_one_graph_cannot_answer_is_refused_before_there_is_a_job(workspace: Workspace, tmp_path: Path) -> None:
+    registered(workspace, tmp_path, NETWORKS["table"])
+    with pytest.raises(SpeciateError, match="cannot leave as one ONNX graph") as caught:
+        export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out", format="onnx"), workspace)
+    assert caught.value.next[0].tool == "export_model"
