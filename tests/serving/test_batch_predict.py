@@ -90,7 +90,9 @@ def test_a_dataset_is_answered_as_single_questions_are(
 
 def test_the_answers_become_a_dataset_or_columns_of_the_same(workspace: Workspace, expected: list[str]) -> None:
     made = perform(workspace, KIND, {"model": MODEL, "dataset": "asked:test", "save_as": "asked-answers"})
-    assert made["dataset"] == "asked-answers@v1"
+    assert made == {
+        "dataset": "asked-answers@v1", "report": {"model": MODEL, "rows": 300, "answered": 300, "failed": 0},
+    }  # fmt: skip
     version = versions.version(workspace.database, "asked-answers")
     assert version.parents == ["asked@v1"]
     assert version.operation == {"op": "predict", "model": MODEL, "task": "text-classification", "split": "test"}

@@ -94,7 +94,7 @@ def run(run: Run) -> dict[str, Any]:
     fault("predict_answered")
     if isinstance(payload.answers, NewRows):
         assert isinstance(payload.rows, RowsOfDataset)
-        return {"version": _seal(run, payload, payload.rows, payload.answers, answered, report), "result": report}
+        return {"version": _seal(run, payload, payload.rows, payload.answers, answered, report), "result": {}}
     return _publish(run, payload.answers, model, answered, report)
 
 
