@@ -21,11 +21,13 @@ from speciate.jobs.run import Run
 from speciate.privacy import gc
 from speciate.privacy.erase import ErasePayload
 from speciate.privacy.gc import GcPayload
+from speciate.serving.batch_predict import PredictPayload
 from speciate.workspace.workspace import Workspace
 
 _STORED = Path(__file__).parent / "stored"
 _PAYLOADS: dict[str, type[BaseModel]] = {
     "gc": GcPayload, "erase": ErasePayload, "export_model": ExportModelPayload, "fingerprint": FingerprintPayload,
+    "predict": PredictPayload, "predict_file": PredictPayload,
 }  # fmt: skip
 _ADDED_LATER = ("custody", "identity", "sweeps", "lacking", "known_to", "surplus")
 """Fields of `gc` that its first payloads lacked."""

@@ -283,6 +283,7 @@ class Deployment:
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
+            lambda inputs, took: self._metrics.batch(target.model, inputs, took),
         )
         return replica, trial
 

@@ -115,6 +115,8 @@ class _Waiting(NamedTuple):
 class Replica:
     """Thread-safe. `process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
     `heard`: is told of each batch (inputs, seconds) and of each restart of the process (0, seconds that it took).
+    `heard_beside`: is told instead of batches in which a request names its own sampling, such as a longer answer: their
+    time says nothing of the version.
     """
 
     def __init__(
@@ -124,8 +126,10 @@ class Replica:
         batching: Batching,
         queue: int,
         heard: Callable[[int, float], None],
+        heard_beside: Callable[[int, float], None] | None = None,
     ) -> None:
         self._process, self._restart, self._heard = process, restart, heard
+        self._heard_beside = heard_beside or heard
         self._batching, self._most = batching, queue
         self._change = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -234,7 +238,8 @@ class Replica:
         except SpeciateError as error:
             _fail(batch, error)
             return
-        self._heard(len(batch), time.monotonic() - began)
+        own = any(one.item.get("generation") for one in batch)
+        (self._heard_beside if own else self._heard)(len(batch), time.monotonic() - began)
         for one, answer in zip(batch, answers, strict=True):
             _settle(one, answer)
 
