@@ -2,13 +2,16 @@
 
 A sandboxed process reads the listed folders and what Python needs, writes one folder, has no network, no capabilities,
 a clean environment and only its three standard streams; memory, processes, open files, file sizes and CPU time are
-limited, and it dies with its group. Three facts about the library `sandlock`, measured:
+limited, and it dies with its group. Four facts about the library `sandlock`, measured:
 
 - The kernel kills a sandboxed process when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread that
   lives as long as this process starts them all. In return a sandboxed process never outlives the process that started
   it; its own children would, so by default it may have none. The thread has taken from itself what a sandboxed process
   must not have (`syscall_filter.harden`), which is inherited.
 - Memory is counted as mapped, not as touched: allocators that reserve address space are told not to (`_ENVIRONMENT`).
+- Until it runs a program, the sandboxed process is a fork of this one, and the memory of *this* process is counted as
+  its own: an allocation between the filter and `exec` kills it where we have more than its limit. So the library is
+  given no environment to set there; `env` sets it (`_WITH_ENVIRONMENT`).
 - Layers of Landlock beyond those needed are used where the kernel has them; `layers()` says which.
 
 Left out: control groups (they need a delegated tree) and GPUs.
@@ -25,11 +28,12 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from speciate.environment import LIBRARIES
 from speciate.errors import Code, SpeciateError
@@ -52,6 +56,8 @@ _ENVIRONMENT = {
 _PACKAGE = Path(__file__).parent.parent
 _CODE = _PACKAGE.parent if (_PACKAGE.parent.parent / "pyproject.toml").is_file() else _PACKAGE
 """The package; of an editable install `src/`, which Python lists to find it, and in which nothing else lies."""
+
+_WITH_ENVIRONMENT = ("/usr/bin/env", "-i")
 
 _NEVER = (
     # Landlock says nothing of modes, owners, times and attributes of files, which lie outside as well
@@ -112,6 +118,13 @@ class _Process(Protocol):
     def wait(self, timeout: float | None = None) -> Any: ...
 
 
+class Ending(NamedTuple):
+    how: str
+    """Its exit code or the signal that ended it, in words."""
+    last: tuple[str, ...]
+    """Of its standard error: lines that may quote anything."""
+
+
 class SandboxedProcess:
     """A live process with pipes `stdin` and `stdout` (unbuffered). Call `kill` in the end: it also reaps."""
 
@@ -128,6 +141,14 @@ class SandboxedProcess:
         if not self._ended:  # once reaped, the number may be another's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def ending(self) -> Ending:
+        """How it ended, for whoever found its pipes closed; it is given a moment for it. Nothing is reaped."""
+        until = time.monotonic() + _LAST_WORDS_SECONDS
+        while (how := _exit_status(self.pid)) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        self._messages.ended.wait(max(0.0, until - time.monotonic()))
+        return Ending(how or "it still lived", tuple(self._messages.last))
 
     def kill(self) -> None:
         """SIGKILL for the whole group, then reap. Idempotent; not to be called from two threads at once."""
@@ -176,6 +197,19 @@ def start(
         raise
     process.stderr.close()
     return SandboxedProcess(process, messages)
+
+
+def _exit_status(pid: int) -> str | None:
+    """In words; None where it lives."""
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return "it ended, nobody knows how"
+    if found is None:
+        return None
+    if found.si_code == os.CLD_EXITED:
+        return f"it ended with code {found.si_status}"
+    return f"{signal.Signals(found.si_status).name} ended it"
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -239,8 +273,6 @@ def _start_sandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str, s
         name=secrets.token_hex(8),  # of its supervisor's socket: nobody can take the next one's name beforehand
         fs_readable=sorted(readable),
         fs_writable=[str(sandbox.writable), "/dev/null"],  # libraries open it for writing while they are imported
-        clean_env=True,
-        env=environment,
         cwd=str(sandbox.writable),
         max_memory=f"{limits.memory_mb}M",
         max_processes=limits.processes,
@@ -254,7 +286,8 @@ def _start_sandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str, s
         ],
     )
     pipes = sandlock.StdioMode.PIPED
-    process: _Process = box.popen(argv, pipes, pipes, pipes)
+    variables = (f"{name}={value}" for name, value in environment.items())
+    process: _Process = box.popen([*_WITH_ENVIRONMENT, *variables, *argv], pipes, pipes, pipes)
     return process
 
 
