@@ -102,7 +102,13 @@ class _Server(SandboxClient):
         self.readable, self.asked = readable, 0
         self.healthy = False  # whether it answered the last question, in time and in form
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
-        access = Access((*sealed, *sorted(readable)), _LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+        access = Access(
+            (*sealed, *sorted(readable)),
+            _LIMITS,
+            code=False,
+            longest_answer=_LONGEST_ANSWER,
+            fork=settings.fork_sandboxes,
+        )
         super().__init__(SERVICE_MODULE, folders.cache / "pool", settings.cage, access, str(folders.root))
 
     def file(self, name: str) -> Path:

@@ -64,6 +64,8 @@ class Access(NamedTuple):
     """Whether others' code runs in it (`Sandbox.code`); its scratch folder is then watched as well."""
     longest_answer: int = 16 << 20
     """Bytes of one line."""
+    fork: bool = False
+    """As `Sandbox.fork`."""
 
 
 class SandboxClient:
@@ -86,7 +88,7 @@ class SandboxClient:
         self.scratch = folder if keep else folder / f"sandbox-{uuid.uuid4().hex}"
         self._keep, self._access = keep, access
         self.scratch.mkdir(parents=True)
-        sandbox = Sandbox(access.readable, self.scratch, access.limits, code=access.code)
+        sandbox = Sandbox(access.readable, self.scratch, access.limits, code=access.code, fork=access.fork)
         try:
             self._process = start(python(module, *arguments), sandbox, policy)
         except BaseException:

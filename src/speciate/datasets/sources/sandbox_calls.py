@@ -51,7 +51,7 @@ def unpack_into(
 
     Raises the service's errors; UNAVAILABLE if the process crashed or took longer than an hour.
     """
-    access = Access(tuple(readable), _UNPACK_LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+    access = Access(tuple(readable), _UNPACK_LIMITS, code=False, longest_answer=_LONGEST_ANSWER, fork=True)
     client = SandboxClient(SERVICE_MODULE, folder, context.policy, access, str(context.folders.root), keep=True)
     try:
         budget = max(0, shutil.disk_usage(folder).free - _SPARE)
