@@ -347,7 +347,8 @@ def _near_pairs(run: Run, payload: EvaluationPayload, examples: Sequence[Example
     sketch_of = dict(zip(table["id"].to_pylist(), table[SKETCH].to_pylist(), strict=True))
     pairs = near_duplicates.near_duplicate_pairs([sketch_of[name] for name in ids], sketching)
     read = np.unique(_read_beside(payload, examples), return_inverse=True)[1]
-    return pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
+    alike: Codes = pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
+    return alike
 
 
 def _read_beside(payload: EvaluationPayload, examples: Sequence[Example]) -> list[str]:

@@ -429,9 +429,9 @@ def _check_answer(answer: ItemPrediction) -> None:
     numbers = is_finite(answer.get("output")) and is_finite(answer.get("confidence"))
     if answer.get("error") == NOT_FINITE or not numbers:
         raise TrialFailed("it answers with NaN or infinite numbers")
-    if answer.get("error"):
+    if error := answer.get("error"):
         raise TrialFailed(
-            "it cannot answer an example that it was trained on; the deployment's log says why", _clip(answer["error"])
+            "it cannot answer an example that it was trained on; the deployment's log says why", _clip(error)
         )
 
 

@@ -115,7 +115,8 @@ class _Cells:
         cells = self._column(column)
         values, counts = np.unique(cells, return_counts=True)
         metric = find_metric(self.metric)
-        order = np.argsort(-counts if column != GROUP else self._gains(cells, metric), kind="stable")
+        by = self._gains(cells, metric) if column == GROUP else -counts.astype(np.float64)
+        order = np.argsort(by, kind="stable")
         largest = [str(values[i]) for i in order[:_MOST]]
         slices = [_slice(value, cells == value, self._first, self._second, self._groups, metric) for value in largest]
         return {"slices": slices, "left_out": max(0, len(values) - _MOST)}
