@@ -154,6 +154,7 @@ def _receive(connection: socket.socket, deadline: float) -> Message | None:
         return {}
     message: Message = json.loads(told) if told else {}
     if descriptors:
+        os.set_inheritable(descriptors[0], False)
         message["watch"] = descriptors[0]
     return message
 
