@@ -398,11 +398,6 @@ def _notes(
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")
-    if unchecked := [e.evaluated_model.name for e in entries if e.seen is not None and e.nearly_seen is None]:
-        notes.append(
-            f"Near-duplicates in the training data of {', '.join(unchecked)}: not_checked. These examples, or those, "
-            "have no sketches to compare."
-        )
     for entry in entries:
         name = entry.evaluated_model.name
         if entry.seen:
@@ -416,6 +411,11 @@ def _notes(
                 f"{name} failed on {entry.errors} of {total}; each counts as its worst answer. "
                 "describe_evaluation(errors=5) tells why."
             )
+    if unchecked := [e.evaluated_model.name for e in entries if e.seen is not None and e.nearly_seen is None]:
+        notes.append(
+            f"Near-duplicates in the training data of {', '.join(unchecked)}: not_checked. These examples, or those, "
+            "have no sketches to compare."
+        )
     return notes + [note for model_answers in all_answers for note in model_answers.notes]
 
 

@@ -348,7 +348,12 @@ def pause(waiting: int, oldest_age: float, batching: Batching, last: int) -> flo
 
 
 class TrialFailed(Exception):
-    """The version gets no traffic; the text says why."""
+    """The version gets no traffic; the text says why. `detail` may quote an example: for the log alone, which a purge
+    empties."""
+
+    def __init__(self, why: str, detail: str = "") -> None:
+        super().__init__(why)
+        self.detail = detail
 
 
 class TrialResult(NamedTuple):
@@ -425,7 +430,9 @@ def _check_answer(answer: ItemPrediction) -> None:
     if answer.get("error") == NOT_FINITE or not numbers:
         raise TrialFailed("it answers with NaN or infinite numbers")
     if answer.get("error"):
-        raise TrialFailed(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
+        raise TrialFailed(
+            "it cannot answer an example that it was trained on; the deployment's log says why", _clip(answer["error"])
+        )
 
 
 def _clip(text: str) -> str:
