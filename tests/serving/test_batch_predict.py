@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.serving import batch_predict, batch_predict_run
+from speciate.serving import predict as predicting
 from speciate.serving.batch_predict import KIND
 from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
@@ -293,3 +295,16 @@ def test_an_example_of_a_dataset_is_an_input(workspace: Workspace, expected: lis
     for wrong in ({"example": "a"}, {"dataset": "asked"}, {"example": "a", "dataset": "b", "text": "c"}):
         with pytest.raises(ValueError, match=r"example|exactly one"):
             Input.model_validate(wrong)
+
+
+def test_an_example_is_given_as_its_medium_is_stored(workspace: Workspace) -> None:
+    card = registry.resolve(workspace.database, workspace.folders, MODEL).card
+    sees = card.model_copy(update={"inputs": (), "modality": "image"})
+    make_dataset(workspace, "photos", "image", {}, labels=["a", "b"], splits=["test"] * 2, media=[b"one", b"two"])
+    item = predicting._example_item(workspace, sees, Input(example="photos-000001", dataset="photos:test"))
+    assert item == {"data": base64.b64encode(b"two").decode()}
+    with pytest.raises(SpeciateError, match="reads the column 'text', which photos@v1 lacks"):
+        predicting._example_item(workspace, card, Input(example="photos-000001", dataset="photos"))
+    reads = card.model_copy(update={"inputs": ()})
+    item = predicting._example_item(workspace, reads, Input(example="asked-000002", dataset="asked@v1"))
+    assert item == {"text": TEXTS[2]}

@@ -14,7 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,11 +26,12 @@ from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.ingest.draft import carry_report, quality_report, split_report
 from speciate.datasets.leaks import leak_warnings
 from speciate.datasets.loading.loader import iterate_examples
-from speciate.datasets.next_version import pack_version
+from speciate.datasets.next_version import PackedVersion, pack_version
 from speciate.datasets.operations.operation import fill_column, provenance_columns
 from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.read_table import TableRequest
 from speciate.datasets.readers.rows import REASON
+from speciate.datasets.version_report import Dealing, SplitReport, VersionReport
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.endpoints.concurrent_calls import BudgetSpent
@@ -176,7 +177,7 @@ def _as_evaluation(payload: PredictPayload, rows: RowsOfDataset) -> EvaluationPa
 def _seal(
     run: Run, payload: PredictPayload, rows: RowsOfDataset, wanted: NewRows, answered: Sequence[_Row],
     report: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> PackedVersion:  # fmt: skip
     """A version with the answers in columns."""
     parent = rows.manifest
     table = version_rows.read(run.folders, parent, splits=[rows.split] if wanted.beside and rows.split else None)
@@ -187,14 +188,19 @@ def _seal(
     else:
         sealed = next_version.seal_changed(run.folders, parent, lanes, table, manifest)
     before = wanted.report.get("split", {})
-    how = {name: before[name] for name in ("made_by", "fractions", "seed") if name in before}
-    audit = split_report(table, parent.modality, made=False, inputs=parent.inputs) | how
-    warnings = [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)]
+    how = cast(Dealing, {name: before[name] for name in ("made_by", "fractions", "seed") if name in before})
+    audit: SplitReport = {**split_report(table, parent.modality, made=False, inputs=parent.inputs), **how}
+    made: VersionReport = {
+        **carry_report(wanted.report),
+        **quality_report(table),
+        "split": audit,
+        "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+    }
     return pack_version(
         sealed,
         parents=(parent.ref,),
         operation={"op": "predict", "model": rows.model.name, "task": payload.task, "split": rows.split},
-        report=carry_report(wanted.report) | quality_report(table) | {"split": audit, "warnings": warnings},
+        report=made,
         result={"report": dict(report)},
         onto=wanted.onto,
     )
