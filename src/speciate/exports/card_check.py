@@ -99,8 +99,8 @@ def run_card(folder: Path, media: Sequence[Any], *, images: bool) -> Mapping[str
         text = "\n".join([f"_FOLDER = {str(work)!r}", _BEFORE, program, _AFTER])
         environment = {**clean_environment(), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(
-            [sys.executable, "-I", "-W", "ignore", "-c", text], cwd=folder, env=environment, timeout=_PATIENCE_SECONDS,
-            capture_output=True, text=True, check=False,
+            [sys.executable, "-I", "-B", "-W", "ignore", "-c", text], cwd=folder, env=environment,
+            timeout=_PATIENCE_SECONDS, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             why = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it ended")

@@ -32,7 +32,8 @@ _PROBLEMS = {
 _SMALL = 1e-6
 _LARGE = 1e3
 """Of a constant beside numbers of about 1."""
-_OF_TIMM = "timm"
+_THEIR_BLANK = "|"
+"""Their tokenizers read this character as a blank whatever they are told."""
 
 
 class HeadedModel(NamedTuple):
@@ -138,6 +139,8 @@ def _of_waves(predictor: NetworkPredictor) -> HeadedModel | None:
 
 
 def _of_speech(predictor: NetworkPredictor) -> HeadedModel | None:
+    if _THEIR_BLANK in vars(predictor.task_head)["characters"]:
+        return None
     weight, bias = folded(predictor.head, predictor.task_head)
     config = _config(predictor)
     config.vocab_size, config.pad_token_id = len(weight), 0  # what CTC calls blank is their padding
