@@ -48,7 +48,10 @@ needs_onnx = pytest.mark.skipif(
 )
 N = 50
 LABELS = ("__import__('os')", "no", 'yes: "quoted" `x`', "übrig")
-_WORDS = ["a", "fine", "film", "that", "nobody", "saw", "in", "the", "harbour", "although", "it", "rained", ",", "warm", "and", "Übermut", "zyzzyva", "12", "!"]  # fmt: skip
+_WORDS = [
+    *("a", "fine", "film", "that", "nobody", "saw", "in", "the", "harbour", "although"),
+    *("it", "rained", ",", "warm", "and", "Übermut", "zyzzyva", "12", "!"),
+]
 
 
 class Made(NamedTuple):
@@ -205,6 +208,7 @@ def agree(workspace: Workspace, folder: Path, media: Sequence[Any], *, images: b
     ours = predictor.load(version.path).predict(as_examples(media))
     told = run_card(folder, media, images=images)
     found = compare(told, ours)
+    assert found.ties <= 1
     assert found.n == len(media)
     answers = [str(each.output) for each in ours]
     assert len(set(answers)) > 1, "a model that always answers the same shows nothing"

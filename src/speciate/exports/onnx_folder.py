@@ -69,6 +69,7 @@ def write_graph(folder: Path, target: Path, card: ModelCard) -> tuple[str, tuple
     backbone, task_head = predictor.backbone, predictor.task_head
     modality = backbone.modality
     module = _module(predictor)
+    given: tuple[torch.Tensor, ...]
     if modality == "text":
         batch = backbone.collate(backbone.prepare(_MEDIA["text"]))
         given = (batch["ids"], batch["attended"].long())
@@ -104,7 +105,8 @@ def _module(predictor: NetworkPredictor) -> torch.nn.Module:
                 case "multi-label":
                     return torch.sigmoid(logits)
                 case "regression":
-                    return logits * known["spread"] + known["mean"]
+                    value: torch.Tensor = logits * known["spread"] + known["mean"]
+                    return value
             return torch.softmax(logits / known["temperature"], -1)
 
     return Whole().eval()

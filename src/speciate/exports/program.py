@@ -118,9 +118,9 @@ class _Walk:
             symbol = Symbol(module, name)
         source = _source(symbol.module)
         if symbol.name not in source.symbols and symbol.name in source.imports:
-            module, name = source.imports[symbol.name]
-            assert name is not None, f"{symbol} is a module"
-            return self.need(Symbol(module, name))
+            origin, original = source.imports[symbol.name]
+            assert original is not None, f"{symbol} is a module"
+            return self.need(Symbol(origin, original))
         if symbol.name not in source.symbols:
             raise LookupError(f"{symbol.module} has no {symbol.name}")
         if symbol not in self._needed:
@@ -171,9 +171,10 @@ class _Walk:
             whole = origin if name is None else f"{origin}.{name}"
             if whole == _TABLES:
                 self.uses_table = True
-            else:
-                for attribute in attributes:
-                    self.need(Symbol(whole, attribute))
+            elif not attributes:
+                return  # a local variable of the same name
+            for attribute in attributes if whole != _TABLES else ():
+                self.need(Symbol(whole, attribute))
             lines[local] = f"from . import {file_of(whole)} as {local}"
         elif (origin, name) == (_TABLES, "find"):
             self.uses_table = True

@@ -64,9 +64,9 @@ def with_head(predictor: NetworkPredictor) -> HeadedModel | None:
     return None
 
 
-def folded(head: torch.nn.Module, task_head: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def folded(head: Any, task_head: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (K, W) and bias (K,) of a linear head in double, with temperature or units in them."""
-    weight, bias = (each.detach().double() for each in (head.weight, head.bias))  # type: ignore[union-attr]
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
     if task_head.family == "regression":
         return weight * task_head.spread, bias * task_head.spread + task_head.mean
     temperature = float(getattr(task_head, "temperature", 1.0))
@@ -156,7 +156,7 @@ def _config(predictor: NetworkPredictor) -> Any:
     from transformers import AutoConfig
 
     task_head: TaskHead = predictor.task_head
-    config = AutoConfig.for_model(**predictor.backbone.settings()["config"])
+    config: Any = AutoConfig.for_model(**predictor.backbone.settings()["config"])
     labels = task_head.labels or ("value",)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: place for place, label in enumerate(labels)}
     if task_head.family in _PROBLEMS:
