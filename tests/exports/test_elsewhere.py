@@ -163,7 +163,6 @@ NETWORKS = {
     ),
     "table": Made("tabular-classification", "tabular", "new:tab-resnet", Classification(labels=LABELS), row, "sealed"),
 }
-FAST = ("text", "image")
 
 
 def media_of(make: Callable[[np.random.Generator], Any], count: int = N, seed: int = 3) -> list[Any]:
@@ -214,9 +213,8 @@ def agree(workspace: Workspace, folder: Path, media: Sequence[Any], *, images: b
     assert len(set(answers)) > 1, "a model that always answers the same shows nothing"
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_answers_elsewhere_as_it_does_here(workspace: Workspace, tmp_path: Path, name: str) -> None:
     made = NETWORKS[name]
     registered(workspace, tmp_path, made)

@@ -36,7 +36,7 @@ _FAMILIES = ("classification", "multi-label", "regression", "tokens")
 _MODALITIES = ("text", "image")
 _NAMES: Mapping[str, tuple[str, ...]] = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values",)}
 _AXES: Mapping[str, tuple[str, ...]] = {"text": ("batch", "sequence"), "image": ("batch",)}
-_MEDIA: Mapping[str, list[str]] = {"text": ["a fine film", "It rained, and nobody came.", "no"]}
+_MEDIA: Mapping[str, list[str]] = {"text": ["a fine day", "It rained, and nobody came.", "no"]}
 
 
 def check_graph(folder: Path, card: ModelCard) -> None:
