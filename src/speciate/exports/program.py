@@ -218,12 +218,18 @@ class _Walk:
 
 
 def _table(tables: Mapping[str, str]) -> str:
-    lines = ['"""The modalities that this model reads, by name."""', ""]
-    for target in tables.values():
-        module, _, name = target.partition(":")
-        lines.append(f"from .{file_of(module)} import {name}")
-    entries = ", ".join(f'"{name}": {target.partition(":")[2]}' for name, target in tables.items())
-    return "\n".join([*lines, "", f"_TABLE = {{{entries}}}", "", "", "def find(name):", "    return _TABLE[name]", ""])
+    """Looked up late: a modality may itself look others up."""
+    entries = {}
+    for name, target in tables.items():
+        module, _, symbol = target.partition(":")
+        entries[name] = (f".{file_of(module)}", symbol)
+    return "\n".join(
+        [
+            '"""The modalities that this model reads, by name."""', "", "import importlib", "", f"_TABLE = {entries!r}", "",
+            "", "def find(name):", "    module, symbol = _TABLE[name]",
+            "    return getattr(importlib.import_module(module, __package__), symbol)", "",
+        ]
+    )  # fmt: skip
 
 
 def _is_module(name: str) -> bool:
