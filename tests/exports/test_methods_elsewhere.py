@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from speciate.datasets.loading.loader import Example
+from speciate.exports import export_gates
 from speciate.exports.card_check import compare, run_card
 from speciate.exports.judging import evaluation_of_parent
 from speciate.exports.reload_check import load_questions
@@ -20,6 +21,7 @@ from speciate.models import registry
 from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
 from tests.data import run_job
+from tests.exports.test_convert import converted, needs_engines, parent, waves
 from tests.models.language.world import tiny_model
 from tests.training.language.world import make_sums
 from tests.training.merging.test_merge_models import begin, merge_now, tune
@@ -98,6 +100,15 @@ def test_a_language_model_says_the_same_by_its_pipeline(workspace: Workspace, tm
     examples = [Example(str(place), text, None, str(place), "", {}) for place, text in enumerate(asked)]
     ours = predictor.load(version.path).predict(examples)
     assert run_card(out, asked, images=False)["answers"] == [each.output for each in ours]
+
+
+@needs_engines
+def test_a_version_for_onnxruntime(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_gates, "_SLOWER", 100.0)  # a busy machine decides how long 13,000 weights take
+    waves(workspace)
+    parent(workspace, tmp_path)
+    made = converted(workspace, model="own", format="onnx")
+    leaves(workspace, tmp_path, str(made["model"]), "sealed")
 
 
 def png(number: int) -> bytes:

@@ -163,10 +163,10 @@ def run(run: Run) -> ExportModelResult:
     require_space(next(each for each in path.parents if each.exists()), _size(folder))
     with hidden_folder_beside(path) as target:
         written, checked = _write_checked(run, payload, target)
-        files = sorted(str(each.relative_to(target)) for each in target.rglob("*") if each.is_file())
+        files = sorted(f"{each.name}/" if each.is_dir() else each.name for each in target.iterdir())
         report: ExportedFolder = {
             "model": card.ref, "form": written.form, "files": files, "notes": list(written.notes),
-            "bytes": sum((target / name).stat().st_size for name in files),
+            "bytes": sum(each.stat().st_size for each in target.rglob("*") if each.is_file()),
         }  # fmt: skip
         if checked is not None:
             report["checked_on"] = checked.n

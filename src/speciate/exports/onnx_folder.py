@@ -36,6 +36,8 @@ _FAMILIES = ("classification", "multi-label", "regression", "tokens")
 _MODALITIES = ("text", "image")
 _NAMES: Mapping[str, tuple[str, ...]] = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values",)}
 _AXES: Mapping[str, tuple[str, ...]] = {"text": ("batch", "sequence"), "image": ("batch",)}
+_SHAPES: Mapping[str, list[str | int]] = {"tokens": ["batch", "sequence", "labels"], "regression": ["batch", 1]}
+"""Of outputs that are not (batch, labels)."""
 _MEDIA: Mapping[str, list[str]] = {"text": ["a fine day", "It rained, and nobody came.", "no"]}
 
 
@@ -124,7 +126,7 @@ def _described(predictor: NetworkPredictor, output: str) -> dict[str, Any]:
     settings, known = backbone.settings(), vars(task_head)
     about: dict[str, Any] = {
         "task": predictor.task, "family": task_head.family, "labels": list(task_head.labels),
-        "outputs": {output: ["batch", *(["sequence"] if task_head.family == "tokens" else []), "labels"]},
+        "outputs": {output: _SHAPES.get(task_head.family, ["batch", "labels"])},
     }  # fmt: skip
     if "thresholds" in known:
         about["thresholds"] = list(known["thresholds"])

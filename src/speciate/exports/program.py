@@ -225,8 +225,8 @@ def _table(tables: Mapping[str, str]) -> str:
         entries[name] = (f".{file_of(module)}", symbol)
     return "\n".join(
         [
-            '"""The modalities that this model reads, by name."""', "", "import importlib", "", f"_TABLE = {entries!r}", "",
-            "", "def find(name):", "    module, symbol = _TABLE[name]",
+            '"""The modalities that this model reads, by name."""', "", "import importlib", "",
+            f"_TABLE = {entries!r}", "", "", "def find(name):", "    module, symbol = _TABLE[name]",
             "    return getattr(importlib.import_module(module, __package__), symbol)", "",
         ]
     )  # fmt: skip
