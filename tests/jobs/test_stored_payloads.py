@@ -46,6 +46,12 @@ def test_a_stored_payload_is_read_and_written_as_it_was(kind: str) -> None:
     assert json.loads(plan.model_dump_json(by_alias=True))["payload"] == before
 
 
+def test_an_export_that_was_queued_before_it_had_formats_writes_safetensors() -> None:
+    before = {name: value for name, value in stored("export_model").items() if name not in ("format", "judging")}
+    found = ExportModelPayload.model_validate(before)
+    assert (found.format, found.judging) == ("safetensors", None)
+
+
 @pytest.mark.parametrize("missing", [(), _ADDED_LATER])
 def test_a_stored_collection_of_garbage_deletes_what_a_person_asked_for_and_no_more(
     workspace: Workspace, missing: tuple[str, ...]
