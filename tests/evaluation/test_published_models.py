@@ -312,3 +312,57 @@ def test_ensembles_may_hold_published_models(workspace: Workspace, models: Path)
     one, other = f"path:{models / 'sentiment'}", f"path:{models / 'nli'}"
     report = run(workspace, f"ensemble:{one}+{other}")
     assert row(report, "ensemble:").errors == 0
+
+
+def test_a_version_with_labels_answers_under_them_and_can_be_promoted(workspace: Workspace, models: Path) -> None:
+    from speciate import use_cases
+    from speciate.datasets.loading.loader import load_examples
+    from speciate.models import registry
+    from speciate.promotion import promote
+    from speciate.promotion.promote import PromoteSpec
+    from speciate.tasks.predictor import load
+    from speciate.use_cases import Definition
+
+    manifest = make_texts(workspace)
+    definition = Definition.model_validate({
+        "name": "triage", "task": "text-classification", "objective": {"metric": "accuracy", "target": 0.8},
+    })  # fmt: skip
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+    source, table = f"path:{models / 'unnamed'}", {"LABEL_0": "bad", "LABEL_1": "good"}
+    perform(workspace, fetch.KIND, {"name": "raw", "source": source})
+    made = perform(workspace, fetch.KIND, {"name": "labelled", "source": source, "labels": table})["model"]
+    version = registry.resolve(workspace.database, workspace.folders, made)
+    assert (version.card.task, version.card.labels) == ("text-classification", ("bad", "good"))
+    predictor = load(version.path)
+    assert predictor.labels == ("bad", "good")
+    examples = load_examples(workspace.folders, manifest, {"test"})
+    mapped = [each.output for each in predictor.predict(examples)]
+    raw = [
+        each.output
+        for each in load(registry.resolve(workspace.database, workspace.folders, "raw").path).predict(examples)
+    ]
+    assert mapped == [table[each] for each in raw]
+    report = run(workspace, made, source, label_maps={source: table}, use_case="triage")
+    assert row(report, "labelled@v1").value == row(report, "path:").value
+    assert promote.plan(PromoteSpec(use_case="triage", model=made), workspace).resolved["model"] == "labelled@v1"
+    with pytest.raises(SpeciateError, match="labels that it was published with"):
+        promote.plan(PromoteSpec(use_case="triage", model="raw"), workspace)
+    with pytest.raises(SpeciateError, match="'LABEL_7' is no label of"):
+        perform(workspace, fetch.KIND, {"name": "other", "source": source, "labels": {"LABEL_7": "bad"}})
+
+
+def test_zero_shot_versions_are_asked_about_the_phrases_of_their_table(workspace: Workspace, models: Path) -> None:
+    from speciate.datasets.loading.loader import load_examples
+    from speciate.models import registry
+    from speciate.tasks.predictor import load
+
+    manifest = make_texts(workspace)
+    source, table = f"path:{models / 'nli'}", {"very good": "good", "awful": "bad"}
+    spec = {"name": "asked", "source": source, "labels": table, "prompts": ("a {label} film",)}
+    made = perform(workspace, fetch.KIND, spec)["model"]
+    predictor = load(registry.resolve(workspace.database, workspace.folders, made).path)
+    examples = load_examples(workspace.folders, manifest, {"test"})[:5]
+    found = predictor.predict(examples)
+    assert predictor.labels == ("bad", "good")
+    assert all(each.output in ("bad", "good") for each in found)
+    assert all(sum((each.probabilities or {}).values()) == pytest.approx(1) for each in found)

@@ -35,8 +35,7 @@ LABELLED: tuple[Family, ...] = (
 )  # fmt: skip
 """Families whose published answers go through a table of labels."""
 _SHOWN = 40
-_LICENSE_TEXTS = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
-_LONGEST_LICENSE = 200_000
+_LONGEST_README = 1_000_000  # bytes
 _STATED = re.compile(r"^license:\s*['\"]?([\w.\-]+)", re.MULTILINE)
 
 
@@ -309,12 +308,11 @@ def _for_show(pairs: Mapping[str, str]) -> dict[str, str]:
 def _license(folder: Path, ref: str) -> str | None:
     """What its README states, settled with the text beside the weights."""
     stated = _STATED.search(_text(folder / "README.md"))
-    texts = [text for name in _LICENSE_TEXTS if (text := _text(folder / name))]
-    return licenses.settle(licenses.spdx(stated[1]) if stated else None, texts, ref)
+    return licenses.settle(licenses.spdx(stated[1]) if stated else None, licenses.texts_in(folder), ref)
 
 
 def _text(path: Path) -> str:
     try:
-        return foreign_files.read(path, _LONGEST_LICENSE).decode("utf-8", "replace")
+        return foreign_files.read(path, _LONGEST_README).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
+from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
 
 _UNKNOWN = ("", "none", "unknown", "other", "not specified", "multiple", "n/a")
@@ -16,6 +18,8 @@ _SPELLINGS = {
     "cc": None,
 }  # fmt: skip
 """Common spellings that are no SPDX id; None: too vague to be one."""
+_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "COPYING")
+_LONGEST_TEXT = 200_000  # bytes
 _OWN = re.compile(r"[a-z0-9][a-z0-9.\-]{1,62}")
 
 
@@ -85,6 +89,17 @@ def of_text(text: str) -> str | None:
     """The SPDX id of a licence's text, by the sentence that tells it; None for one that is not known."""
     plain = " ".join(text.split()).lower()
     return next((name for phrase, name in _PHRASES if phrase in plain), None)
+
+
+def texts_in(folder: Path) -> list[str]:
+    """Of the licences that lie beside weights, as far as they are short text files."""
+    found = []
+    for name in _FILES:
+        try:
+            found.append(foreign_files.read(folder / name, _LONGEST_TEXT).decode("utf-8", "replace"))
+        except (OSError, ValueError):
+            continue
+    return found
 
 
 def settle(stated: str | None, texts: Iterable[str], ref: str) -> str | None:

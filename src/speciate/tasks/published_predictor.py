@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, NamedTuple
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
 from speciate.modalities.biology.protein import sequence_of
 from speciate.models.published import label_map
 from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.asking import ask
 from speciate.models.published.label_map import LabelMap
+from speciate.models.published.manifest import PublishedManifest
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, load_model
 from speciate.tasks.families.tokens import units
 from speciate.tasks.network_predictor import MANIFEST
@@ -34,18 +32,6 @@ class MappedAnswer(NamedTuple):
     prediction: Prediction
     elsewhere: float
     """Share of the answer that went to labels outside the table: of its probability, or of its parts."""
-
-
-class _PublishedManifest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: int = 1
-    published: Literal[True] = True
-    """Tells this kind of folder from the others."""
-    task: str
-    label_map: dict[str, str] | None = None
-    """Published label -> the user's; of zero-shot models phrase -> the user's label."""
-    wanted: tuple[str, ...] = ()
-    prompts: LabelPrompts | None = None
 
 
 class PublishedPredictor:
@@ -90,25 +76,14 @@ def load_published(
     """From a folder whose hashes were checked. Raises INVALID for one that cannot be asked as it is."""
     head = check_head(folder, folder.name)
     if (folder / MANIFEST).is_file():
-        saved = _PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-        prompts = saved.prompts
-        table = None if saved.label_map is None else LabelMap(saved.label_map, saved.wanted)
+        saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+        prompts, table = saved.prompts, saved.table
     return PublishedPredictor(load_model(folder, head, threads), prompts, table)
 
 
 def is_published(folder: Path) -> bool:
     """Whether a folder holds a model of others with a head that can be asked as it is."""
     return not (folder / MANIFEST).is_file() and find_head(folder) is not None
-
-
-def write_manifest(folder: Path, table: LabelMap | None, prompts: LabelPrompts | None) -> None:
-    """What makes a folder of others answer under the user's labels."""
-    head = check_head(folder, folder.name)
-    manifest = _PublishedManifest(
-        task=head.task, label_map=dict(table.pairs) if table else None, wanted=table.wanted if table else (),
-        prompts=prompts,
-    )  # fmt: skip
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
 
 
 def map_prediction(raw: Prediction, table: LabelMap, family: Family, *, prefixed: bool = False) -> MappedAnswer:
@@ -185,12 +160,3 @@ def _medium(head: PublishedHead, example: Example) -> Any:
     if head.modality == "text" and not isinstance(medium, str):
         raise ValueError("the example is no text")
     return medium
-
-
-def no_table(path: Path) -> SpeciateError:
-    """A zero-shot model without the labels that it is asked about."""
-    return SpeciateError(
-        Code.INVALID,
-        f"{path.name!r} answers with the labels that it is asked about, and it was given none.",
-        "Register it with labels: register_model(name='NAME', source=..., labels={phrase: label}).",
-    )

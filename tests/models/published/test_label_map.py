@@ -31,7 +31,7 @@ from speciate.models.published.label_map import (
         ("NEGATIVE", ("good", "bad"), "bad", "synonym"),
         ("automobile", ("car", "truck"), "car", "synonym"),
         ("toxicity", ("toxic", "fine"), "toxic", "likeness"),
-        ("motorcycle", ("bicycle",), "bicycle", "likeness"),
+        ("motor vehicle", ("vehicle",), "vehicle", "likeness"),
         ("LABEL_1", ("good", "bad"), None, "unnamed"),
         ("class 3", ("good", "bad"), None, "unnamed"),
         ("7", ("good", "bad"), None, "unnamed"),
