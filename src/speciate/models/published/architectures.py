@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -180,7 +181,13 @@ def _named(config: ModelConfig) -> tuple[str, str]:
         return _TIMM_HEAD, _TIMM
     named = config.get("architectures")
     architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
-    return architecture, str(config.get("model_type") or "")
+    kind = config.get("model_type")
+    return _plain(architecture), _plain(kind if isinstance(kind, str) else "")
+
+
+def _plain(name: str) -> str:
+    """Empty for what is no name, as it comes back in refusals."""
+    return name if re.fullmatch(r"[\w.\-]{1,80}", name, re.ASCII) else ""
 
 
 def _adapter(architecture: str, model_type: str) -> Adapter | None:

@@ -7,6 +7,7 @@ the module in memory. So loading asks transformers which names did not match, an
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,10 @@ from speciate.models.published.architectures import PublishedHead
 
 if TYPE_CHECKING:
     import torch
+
+
+_UNUSUAL, _LONGEST_NAME = re.compile(r"[^\w.\-]"), 100
+"""Characters of a weight's name that are not shown: a name is the publisher's text."""
 
 
 class RawAnswer(NamedTuple):
@@ -83,18 +88,19 @@ def refuse_unmatched(folder: Path, info: Mapping[str, Any]) -> None:
     kinds = {"missing_keys": "lacks", "mismatched_keys": "has another shape of", "unexpected_keys": "has no place for"}
     found = []
     for kind, verb in kinds.items():
-        names = sorted(str(each[0] if isinstance(each, tuple | list) else each) for each in info.get(kind) or ())
+        given = (each[0] if isinstance(each, tuple | list) else each for each in info.get(kind) or ())
+        names = sorted(_UNUSUAL.sub("?", str(each))[:_LONGEST_NAME] for each in given)
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             found.append(f"it {verb} {', '.join(names[:3])}{more}")
-    if errors := info.get("error_msgs"):
-        found.append(str(errors[0])[:200])
-    if found:
+    errors = [str(each) for each in info.get("error_msgs") or ()]
+    if found or errors:
         raise SpeciateError(
             Code.INVALID,
-            f"The weights in {folder.name!r} are not those of their architecture: {'; '.join(found)}. Such weights "
-            "would be initialised at random.",
+            f"The weights in {folder.name!r} are not those of their architecture: "
+            f"{'; '.join(found) or 'they do not fit'}. Such weights would be initialised at random.",
             "Use another model, or have its maker publish the whole of it, as save_pretrained writes it.",
+            "; ".join(errors)[:500],
         )
 
 
