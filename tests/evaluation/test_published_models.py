@@ -104,21 +104,6 @@ def plan(workspace: Workspace, *named: Path, **spec: Any) -> dict[str, Any]:
     return dict(evaluate.plan(EvaluateSpec.model_validate(given), workspace).resolved)
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples the network is asked from now on."""
-    from speciate.tasks import published_predictor
-
-    asked: list[int] = []
-    whole = published_predictor.ask
-
-    def counting(model: Any, media: Any, prompts: Any = None) -> Any:
-        asked.append(len(media))
-        return whole(model, media, prompts)
-
-    monkeypatch.setattr(published_predictor, "ask", counting)
-    return asked
-
-
 def test_a_published_classifier_stands_beside_the_constant_under_the_datasets_labels(
     workspace: Workspace, models: Path
 ) -> None:
@@ -138,20 +123,16 @@ def test_a_published_classifier_stands_beside_the_constant_under_the_datasets_la
     assert 0 < sum(right) < 50
 
 
-def test_another_table_asks_no_model_again_and_counts_anew(
-    workspace: Workspace, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_table_asks_no_model_again_and_counts_anew(workspace: Workspace, models: Path) -> None:
     make_texts(workspace)
     first = row(run(workspace, models / "sentiment"), "path:")
-    asked = count_calls(monkeypatch)
     turned = {"NEGATIVE": "good", "POSITIVE": "bad"}
     second = run(workspace, models / "sentiment", label_maps={f"path:{models / 'sentiment'}": turned})
     assert first.value is not None
     assert row(second, "path:").value == pytest.approx(1 - first.value)
-    assert sum(asked) < 50 + 64 * 20  # of the cost's turns alone
-    fingerprints = list(workspace.folders.predictions.iterdir())
-    assert len(fingerprints) == 1
-    cached = pq.read_table(next(fingerprints[0].glob("*.parquet")))
+    (fingerprint,) = workspace.folders.predictions.iterdir()
+    (file,) = fingerprint.iterdir()  # each run that asks writes one
+    cached = pq.read_table(file)
     assert {json.loads(each) for each in cached["output"].to_pylist()} <= {"NEGATIVE", "POSITIVE"}
     assert cached.num_rows == 50
 
@@ -161,7 +142,7 @@ def test_uncovered_labels_count_as_wrong_and_the_row_says_so(workspace: Workspac
     report = run(workspace, models / "emotions")
     mine = row(report, "path:")
     assert mine.uncovered == ("calm",)
-    assert mine.ceiling == pytest.approx(34 / 50, abs=0.02)
+    assert mine.ceiling == 33 / 50
     assert mine.value is not None
     assert mine.ceiling is not None
     assert mine.value <= mine.ceiling
@@ -213,6 +194,7 @@ def test_a_table_is_checked_against_both_sides(
         plan(workspace, models / "sentiment", label_maps=given)
 
 
+@pytest.mark.slow
 def test_a_model_of_inference_is_asked_about_labels_that_it_never_saw(workspace: Workspace, models: Path) -> None:
     make_texts(workspace)
     ref = f"path:{models / 'nli'}"
@@ -307,6 +289,7 @@ def test_remote_code_is_refused(workspace: Workspace, models: Path, tmp_path: Pa
     assert refused.value.code is Code.REFUSED
 
 
+@pytest.mark.slow
 def test_ensembles_may_hold_published_models(workspace: Workspace, models: Path) -> None:
     make_texts(workspace)
     one, other = f"path:{models / 'sentiment'}", f"path:{models / 'nli'}"
@@ -351,6 +334,7 @@ def test_a_version_with_labels_answers_under_them_and_can_be_promoted(workspace:
         perform(workspace, fetch.KIND, {"name": "other", "source": source, "labels": {"LABEL_7": "bad"}})
 
 
+@pytest.mark.slow
 def test_zero_shot_versions_are_asked_about_the_phrases_of_their_table(workspace: Workspace, models: Path) -> None:
     from speciate.datasets.loading.loader import load_examples
     from speciate.models import registry
