@@ -207,7 +207,9 @@ def t5(folder: Path) -> None:
         vocab_size=len(tok), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, pad_token_id=tok.pad_token_id,
         eos_token_id=tok.eos_token_id, decoder_start_token_id=tok.pad_token_id, initializer_factor=3.0,
     )  # fmt: skip
-    keep(folder, t.T5ForConditionalGeneration(config), tok)
+    model = t.T5ForConditionalGeneration(config)
+    model.generation_config.max_new_tokens = 12
+    keep(folder, model, tok)
 
 
 def vit(folder: Path, labels: Sequence[str] = tuple(COLOURS)) -> None:

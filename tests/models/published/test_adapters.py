@@ -77,9 +77,8 @@ def test_a_family_is_recognized_and_answers_as_its_library_does(
 
 
 def compare_probabilities(expected: list[list[dict[str, Any]]], answers: list[RawAnswer]) -> None:
-    assert len({answer.output for answer in answers} if isinstance(answers[0].output, str) else "ab") > 1, (
-        "weights that answer alike would not tell a wrong adapter"
-    )
+    first = [list((answer.probabilities or {}).values())[0] for answer in answers]
+    assert max(first) - min(first) > 0.01, "weights that answer alike would not tell a wrong adapter"
     for theirs, mine in zip(expected, answers, strict=True):
         assert mine.probabilities is not None
         shares = {each["label"]: each["score"] for each in theirs}
@@ -185,7 +184,7 @@ def written(folder: Path, model: PublishedModel, media: list[str], answers: list
     for text, mine in zip(media, answers, strict=True):
         inputs = model.processor(text, return_tensors="pt")
         inputs.pop("token_type_ids", None)
-        made = network.generate(**inputs, do_sample=False, max_new_tokens=256)
+        made = network.generate(**inputs, do_sample=False)
         assert mine.output == model.processor.batch_decode(made, skip_special_tokens=True)[0].strip()
 
 
