@@ -77,7 +77,7 @@ def test_a_family_is_recognized_and_answers_as_its_library_does(
 
 
 def compare_probabilities(expected: list[list[dict[str, Any]]], answers: list[RawAnswer]) -> None:
-    first = [list((answer.probabilities or {}).values())[0] for answer in answers]
+    first = [next(iter((answer.probabilities or {}).values())) for answer in answers]
     assert max(first) - min(first) > 0.01, "weights that answer alike would not tell a wrong adapter"
     for theirs, mine in zip(expected, answers, strict=True):
         assert mine.probabilities is not None

@@ -50,7 +50,7 @@ class PublishedHead(NamedTuple):
 class _AutoTable(NamedTuple):
     adapter: Adapter
     names: str
-    """The mapping in transformers' modeling_auto.py."""
+    """The mapping in transformers' module modeling_auto."""
     kinds: tuple[str, ...] = ()
     """Of it the model types that need nothing but the medium; empty: all."""
 
