@@ -42,9 +42,7 @@ class EvaluatedModel(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    source: Literal[
-        "model", "published", "endpoint", "ensemble", "code", "inspect", "column", "constant", "nearest"
-    ]
+    source: Literal["model", "published", "endpoint", "ensemble", "code", "inspect", "column", "constant", "nearest"]
     identity: str
     """Content hash of a model version; part of the key of cached answers."""
     path: str | None = None
