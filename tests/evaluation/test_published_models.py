@@ -237,6 +237,12 @@ def test_a_fetched_version_takes_part_by_its_name(workspace: Workspace, models: 
     assert len(list(workspace.folders.predictions.iterdir())) == 1  # the same bytes are asked once
 
 
+def test_prompts_of_a_model_that_takes_none_are_refused(workspace: Workspace, models: Path) -> None:
+    make_texts(workspace)
+    with pytest.raises(SpeciateError, match="takes no prompts"):
+        plan(workspace, models / "sentiment", prompts={f"path:{models / 'sentiment'}": ["a {label} film"]})
+
+
 def test_a_model_of_another_medium_or_task_is_refused(workspace: Workspace, models: Path) -> None:
     make_texts(workspace)
     with pytest.raises(SpeciateError, match="image") as refused:

@@ -49,6 +49,8 @@ class PublishedLabels(BaseModel):
     """Of its head; None where only the loaded model tells."""
     zero_shot: bool = False
     """Whether it is asked about the user's labels, or the phrases of the table."""
+    writes: bool = False
+    """Whether it writes a text, so that its one template is put around the input."""
     templates: tuple[str, ...] = ()
     table: dict[str, str] | None = None
     """Given by the caller: published label or phrase -> the user's label."""
@@ -99,7 +101,7 @@ def head_of(folder: Path) -> PublishedHead | None:
 
 
 def labels_of(head: PublishedHead, ref: str) -> PublishedLabels:
-    return PublishedLabels(ref=ref, published=head.labels, zero_shot=head.zero_shot)
+    return PublishedLabels(ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=head.adapter == "seq2seq")
 
 
 def settle_labels(
@@ -115,6 +117,7 @@ def settle_labels(
     family = find_task(task).family
     if family not in LABELLED:
         _refuse_table(found, table, task)
+        _check_templates(found.model_copy(update={"templates": tuple(templates)}))
         return found.model_copy(update={"templates": tuple(templates)})
     table = None if table is None else _in_full(found, table)
     zero_shot = found.zero_shot or _asks_by_entailment(found, wanted, table, templates)
@@ -249,12 +252,24 @@ def _in_full(found: PublishedLabels, table: Mapping[str, str]) -> dict[str, str]
 
 
 def _check_templates(found: PublishedLabels) -> None:
+    if found.templates and not (found.zero_shot or found.writes):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{found.ref!r} takes no prompts: it answers with labels of its own.",
+            "Call again without prompts for it; label_maps says what its labels mean.",
+        )
     for template in found.templates:
         if found.zero_shot and "{label}" not in template and "{}" not in template:
             raise SpeciateError(
                 Code.INVALID,
                 f"The prompt {template[:80]!r} has no place for a label.",
                 "Write it with {label}, such as 'a photo of a {label}'.",
+            )
+        if found.writes and "{input}" not in template:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The prompt {template[:80]!r} has no place for the text.",
+                "Write it with {input}, such as 'summarize: {input}'.",
             )
 
 

@@ -6,6 +6,7 @@ notices if the folder has changed since it was planned.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -55,10 +56,13 @@ def checked_copy(folder: Path, identity: str, cache: Path) -> Path:
                 f"{str(folder)!r} has changed since it was planned.",
                 "Call again: it is then evaluated as it is now.",
             )
-        made.rename(kept)
+        with contextlib.suppress(OSError):  # another run may have made it meanwhile
+            made.rename(kept)
+        sealed.check(kept)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+    shutil.rmtree(made, ignore_errors=True)
     return kept
 
 
