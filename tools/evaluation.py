@@ -14,6 +14,7 @@ from speciate.evaluation.pages.page import write_page
 from speciate.evaluation.reports.describe_evaluation import EvaluationDescription, Part, describe
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.evaluation.reports.report import BreakEven, Comparison, Decision, Row, Verdicts
+from speciate.server.jobs_after_fetch import start_job_after_fetch
 from speciate.server.roots import check_function, check_refs
 from speciate.server.tool_api import (  # fmt: skip
     App,
@@ -24,7 +25,6 @@ from speciate.server.tool_api import (  # fmt: skip
     Result,
     ToolImage,
     make_spec,
-    start_job,
     tool,
 )
 
@@ -207,7 +207,8 @@ def evaluate_models(
         Field(
             min_length=1,
             max_length=20,
-            description="Refs, 'api:PROVIDER/MODEL', 'column:NAME', 'constant:', 'nearest:', 'ensemble:A+B', "
+            description="Refs (published ones too: 'hf:org/name', 'path:/dir'), 'api:PROVIDER/MODEL', 'column:NAME', "
+            "'constant:', 'nearest:', 'ensemble:A+B', "
             "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a verdict, the last is put forward.",
         ),
     ],
@@ -220,6 +221,12 @@ def evaluate_models(
     ] = None,
     judge: Annotated[Judging | None, Field(description="A model that judges answers, as a metric.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
+    label_maps: Annotated[
+        dict[str, dict[str, str]] | None, Field(description="{model: {published label: your label}}; dry_run proposes.")
+    ] = None,
+    prompts: Annotated[
+        dict[str, list[str]] | None, Field(description="{model: ['a photo of a {label}']}, of zero-shot models.")
+    ] = None,
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
     latency: bool = True,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
@@ -244,15 +251,23 @@ def evaluate_models(
         scorer=scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
         judge=_judge(app, judge) if judge else None,
         prompt=(prompt or Prompt()).model_dump(mode="json"),
+        label_maps=check_refs_of_keys(app, label_maps or {}),
+        prompts=check_refs_of_keys(app, prompts or {}),
         repeats=repeats,
         latency=latency,
         budget_usd=budget_usd,
     )
-    if not baselines:
-        spec.model_fields_set.discard(
-            "baselines"
-        )  # as specs of before had none, and a key's calls are compared by them
-    return start_job(app, EVALUATE, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    for name, value in (("baselines", baselines), ("label_maps", label_maps), ("prompts", prompts)):
+        if not value:  # as specs of before had none, and a key's calls are compared by them
+            spec.model_fields_set.discard(name)
+    members = [one for ref in (*spec.models, *spec.baselines) for one in ref.removeprefix("ensemble:").split("+")]
+    named = [ref for ref in members if ref.startswith("hf:")]
+    return start_job_after_fetch(app, EVALUATE, spec, named, idempotency_key=idempotency_key, dry_run=dry_run)
+
+
+def check_refs_of_keys(app: App, by_model: dict[str, Any]) -> dict[str, Any]:
+    """With each model as `models` names it after its paths were checked."""
+    return {str(check_refs(app, model)): value for model, value in by_model.items()}
 
 
 def _judge(app: App, judge: Judging) -> dict[str, Any]:

@@ -382,6 +382,10 @@ def register_model(
     endpoint: Endpoint | None = None,
     task: Annotated[str | None, Field(description="Default: what its card says; of an endpoint, any.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
+    labels: Annotated[
+        dict[str, str] | None, Field(description="{published label: your label}: it then answers, and serves, yours.")
+    ] = None,
+    prompts: Annotated[list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> ModelRegistered | JobStarted | DryRun:
@@ -397,8 +401,16 @@ def register_model(
             "Call again with one of them.",
         )
     if endpoint is None:
-        spec = make_sparse_spec(FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license)
+        spec = make_sparse_spec(
+            FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license, labels=labels,
+            prompts=tuple(prompts) if prompts else None,
+        )  # fmt: skip
         return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
+    if labels or prompts:
+        raise SpeciateError(
+            Code.INVALID, "labels and prompts are of published weights; an endpoint is asked in words.",
+            "Call again without them.",
+        )  # fmt: skip
     card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)
     if dry_run:
         return DryRun(valid=True, estimate=Estimate(), resolved={"host": endpoint.host})

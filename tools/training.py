@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.jobs.kinds import Kind
+from speciate.server.jobs_after_fetch import start_job_after_fetch
 from speciate.server.roots import check_function, check_refs
 from speciate.server.tool_api import (
     App,
     DryRun,
     DryRunFlag,
-    Estimate,
     IdempotencyKey,
     JobStarted,
     NextAction,
     Result,
-    Spec,
     make_sparse_spec,
     make_spec,
-    spec_json,
     start_job,
     tool,
 )
@@ -29,7 +25,6 @@ from speciate.training.hyperparameters import MOST_SEED
 from speciate.training.merging.merge_models import KIND as MERGE
 from speciate.training.merging.merge_spec import MergeMethod, MergeSpec
 from speciate.training.planning import training_plan
-from speciate.training.planning.fetch_first import fetch_all, models_to_fetch, plan_before_fetch
 from speciate.training.planning.training_plan import KIND as MEASURE
 from speciate.training.planning.training_plan import MeasureSpec, PlannedCandidate, UnavailableCandidate
 from speciate.training.specialize import KIND as SPECIALIZE
@@ -257,25 +252,3 @@ def merge_models(
         hyperparameters=hyperparameters,
     )
     return start_job(app, MERGE, spec, idempotency_key=idempotency_key, dry_run=dry_run)
-
-
-def start_job_after_fetch(
-    app: App,
-    kind: Kind[Spec, Any, Any],
-    spec: Spec,
-    base_models: Sequence[str],
-    *,
-    idempotency_key: str | None = None,
-    dry_run: bool = False,
-) -> JobStarted | DryRun:
-    """As `start_job`. Base models that are still on the hub are fetched first, by jobs that it waits for; what does not
-    depend on them is checked now, and the rest once they are here."""
-    wanted = models_to_fetch(app.workspace, base_models)
-    if not wanted:
-        return start_job(app, kind, spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    plan = plan_before_fetch(app.engine, kind.name, spec_json(spec), wanted)
-    if dry_run:
-        resolved = {**plan.resolved, "fetched_first": [each.ref for each in wanted]}
-        return DryRun(valid=True, estimate=Estimate(), resolved=resolved)
-    fetches = fetch_all(app.engine, wanted, idempotency_key)
-    return start_job(app, kind, spec, idempotency_key=idempotency_key, after=fetches)

@@ -21,6 +21,7 @@ from speciate.evaluation.reports.report import (
     Control,
     Decision,
     Interval,
+    LabelCoverage,
     Report,
     Row,
     Suite,
@@ -71,6 +72,8 @@ class ModelEntry(NamedTuple):
     """Gives no probabilities: its answers count as certain where a metric needs them."""
     served: tuple[str, ...] = ()
     """The model names that an endpoint reported."""
+    label_coverage: LabelCoverage | None = None
+    """Of a published model."""
 
 
 class MetricScores(NamedTuple):
@@ -190,6 +193,7 @@ def _without_verdict(
 
 def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clusters: Codes, level: float) -> Row:
     evaluated_model, cost = entry.evaluated_model, entry.cost
+    covered = entry.label_coverage or LabelCoverage()
     n = len(entry.repeats[0].references)
     values = {
         name: _value(find_metric(name), found, clusters, level, certain=entry.certain) for name, found in scored.items()
@@ -206,6 +210,9 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
         coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
+        uncovered=covered.uncovered if entry.label_coverage else None,
+        ceiling=covered.ceiling,
+        elsewhere=covered.elsewhere,
         usd_per_1k=number(cost.usd_per_1k) if cost.usd_per_1k is not None else None,
         usd_interval=interval(*cost.usd_interval) if cost.usd_interval else None,
         usd_turns=cost.usd_turns,

@@ -17,6 +17,7 @@ from speciate.evaluation import (
     answer_cache,
     decisions,
     judged_rows,
+    label_plans,
     metric_libraries,
     near_looks,
     settling,
@@ -103,6 +104,10 @@ class EvaluateSpec(BaseModel):
     """Models that are shown beside: they get no verdict and make no interval wider."""
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
+    label_maps: Mapping[str, Mapping[str, str]] = {}
+    """Of published models, named as in `models`: {model: {published label: label of the dataset}}."""
+    prompts: Mapping[str, tuple[str, ...]] = {}
+    """Of published models that take sentences: {model: templates with {label}, or {input} for one that writes}."""
     scorer: str | None = None
     """`path/to/file.py:FUNCTION`, `package:NAME` or `code_passes`: its scores are metrics, too."""
     judge: Judging | None = None
@@ -144,18 +149,18 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     by_name = {each.name: each for each in (baseline, *named, *beside, *([candidate] if candidate else []))}
     models = list(by_name.values())
     task = _task(manifest, use_case, models)
-    _check_fits(task, models)
-    _check_inputs(manifest, ref.split, task, models)
+    _check_models(manifest, ref.split, task, models)
     target = _target(manifest, use_case, task, models)
     terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), models)
     _check_target(manifest, target, task)
-    _check_positive(manifest, use_case)
-    _check_slices(manifest, use_case)
+    _check_use_case(manifest, use_case)
     judge = (
         judge_plan.resolve_judge(workspace, spec.judge, manifest, task.family, models, baseline) if spec.judge else None
     )
     if scorer.is_sandboxed(spec.scorer) or any(each.source == "code" for each in models):
         check_sandbox(workspace.settings.cage, code=True)
+    settled = label_plans.settle_models(models, task, manifest, target, spec.label_maps, spec.prompts)
+    models = settled.models
     scoring = Scoring(ref=spec.scorer, metric=scorer.find_scorer(spec.scorer).metric()) if spec.scorer else None
     extra = [each.metric for each in (scoring, judge) if each]
     metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
@@ -224,7 +229,10 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         secrets=cost.secrets,
         usd=cost.usd,
         spends=cost.spends(manifest.name, spec.budget_usd),
-        resources=Resources(cpu=1, memory_mb=_memory_mb(examples, len(models), len(manifest.labels))),
+        resources=Resources(
+            cpu=1,
+            memory_mb=_memory_mb(examples, len(models), len(manifest.labels)) + label_plans.weights_mb(models),
+        ),
         seconds=_seconds(examples, len(models), spec.latency),
         use_case=spec.use_case,
         preload=_preload(models),
@@ -235,6 +243,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             "baseline": baseline.name,
             "candidate": candidate.name if candidate else "chosen by the gates",
             "metrics": list(payload.metrics),
+            **settled.resolved,
             **({"suite": list(payload.remarks)} if payload.remarks else {}),
             **({"earlier_looks": earlier.model_dump()} if earlier.evaluations or earlier.candidates else {}),
             **cost.resolved,
@@ -252,7 +261,7 @@ def _timed_calls(spec: EvaluateSpec, use_case: UseCase | None) -> int:
 
 def _preload(models: Iterable[EvaluatedModel]) -> str:
     every = [one for each in models for one in (each, *each.members)]
-    return "torch" if any(one.base_model for one in every) else "classical"
+    return "torch" if any(one.base_model or one.published for one in every) else "classical"
 
 
 def _no_decision(
@@ -384,6 +393,12 @@ def _task(manifest: Manifest, use_case: UseCase | None, models: list[EvaluatedMo
     return find_task(name if task_named(name) else f"tabular-{family}")
 
 
+def _check_models(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+    """Each must be made for the task, and read what the dataset holds."""
+    _check_fits(task, models)
+    _check_inputs(manifest, split, task, models)
+
+
 def _check_fits(task: Task, models: list[EvaluatedModel]) -> None:
     for evaluated_model in models:
         others = evaluated_model.task and find_task(evaluated_model.task).family != task.family
@@ -415,6 +430,12 @@ def _check_inputs(manifest: Manifest, split: str | None, task: Task, models: lis
                 f"{', '.join(lacking)}.",
                 "Name a dataset that has them, or train a model on this one with train_model.",
             )
+
+
+def _check_use_case(manifest: Manifest, use_case: UseCase | None) -> None:
+    """Its label and the columns of its gates must be there."""
+    _check_positive(manifest, use_case)
+    _check_slices(manifest, use_case)
 
 
 def _check_positive(manifest: Manifest, use_case: UseCase | None) -> None:

@@ -18,6 +18,7 @@ from speciate.evaluation.contamination import learned_from
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.evaluation.predictors import inspect_log_process
 from speciate.evaluation.predictors.code_process import code_identity
+from speciate.evaluation.published_models import PATH, PublishedLabels, head_of, labels_of, read_folder
 from speciate.evaluation.reports.report import Role
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
@@ -32,7 +33,7 @@ from speciate.vocabulary import Family, Task, task_named
 from speciate.workspace.workspace import Workspace
 
 ENSEMBLE, CODE, INSPECT = "ensemble:", "code:", "inspect:"
-CANDIDATES = ("model", "endpoint", "ensemble")
+CANDIDATES = ("model", "published", "endpoint", "ensemble")
 """Sources that get a verdict. An ensemble gets one to tell whether it is worth making one model of; it cannot serve."""
 
 
@@ -41,7 +42,7 @@ class EvaluatedModel(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    source: Literal["model", "endpoint", "ensemble", "code", "inspect", "column", "constant", "nearest"]
+    source: Literal["model", "published", "endpoint", "ensemble", "code", "inspect", "column", "constant", "nearest"]
     identity: str
     """Content hash of a model version; part of the key of cached answers."""
     path: str | None = None
@@ -66,13 +67,15 @@ class EvaluatedModel(BaseModel):
     bytes: int | None = None
     license: str | None = None
     training_usd: float | None = None
+    published: PublishedLabels | None = None
+    """Of a published model that is asked as it is."""
     recipe: str | None = None
     """Digest of what decides how much an answer costs; equal for two trainings of one recipe."""
 
 
 def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
-    """The model under evaluation of a model ref, `column:NAME`, `constant:`, `nearest:`, `ensemble:A+B`,
-    `code:FILE.py:FUNCTION` or `inspect:FILE.eval`.
+    """The model under evaluation of a model ref, `path:/dir` of a published model, `column:NAME`, `constant:`,
+    `nearest:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or `inspect:FILE.eval`.
 
     Raises NOT_FOUND with near names.
     """
@@ -99,10 +102,18 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         return _from_code(ref)
     if ref.startswith(INSPECT):
         return _from_inspect_log(ref)
+    if ref.startswith(PATH):
+        return _from_published_folder(ref)
     version = resolve(workspace.database, workspace.folders, ref)
     card = version.card
     if card.endpoint is not None:
         return _from_endpoint(card, card.endpoint)
+    if card.method == PUBLISHED and (head := head_of(version.path)) is not None:
+        return EvaluatedModel(
+            name=card.ref, source="published", identity=card.id, path=str(version.path), task=head.task,
+            modality=head.modality, base_model=card.base_model, learned_from=None, parameters=card.parameters,
+            bytes=card.bytes, license=card.license, published=labels_of(head, ref),
+        )  # fmt: skip
     if task_named(card.task or "") is None:
         raise SpeciateError(
             Code.INVALID,
@@ -129,6 +140,16 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         recipe=_recipe(card),
         training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
     )
+
+
+def _from_published_folder(ref: str) -> EvaluatedModel:
+    """The folder as it is now. What it was trained on is not known."""
+    found = read_folder(ref)
+    return EvaluatedModel(
+        name=found.name, source="published", identity=found.identity, path=ref.removeprefix(PATH), task=found.head.task,
+        modality=found.head.modality, learned_from=None, parameters=found.parameters, bytes=found.bytes,
+        license=found.license, published=labels_of(found.head, ref),
+    )  # fmt: skip
 
 
 def _recipe(card: ModelCard) -> str | None:

@@ -145,8 +145,9 @@ def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[Mod
             run.progress(place * count + done, len(payload.models) * count, "answers", name)
 
         request = PredictorRequest(
-            run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress
-        )
+            run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress,
+            suite.references,
+        )  # fmt: skip
         all_answers.append(_check_answers(predict(request), payload))
         if not stay_loaded(all_answers):
             all_answers = measure_costs(all_answers, payload)
@@ -252,6 +253,7 @@ def _entry(
         contamination.nearly,
         all(answer.probabilities is None for answer in every),
         model_answers.served,
+        model_answers.coverage,
     )
 
 

@@ -64,6 +64,8 @@ def check_exportable(folder: Path, ref: str) -> None:
         manifest = {}
     if manifest.get("backbone") or manifest.get("representation", {}).get("kind") == "embeddings":
         return
+    if "published" in manifest:
+        raise _cannot(ref, "it is a published model with its own head, which format='safetensors' hands on", "")
     if "language" in manifest or not manifest:
         raise _cannot(ref, "it writes text, or has no head of a task", "")
     raise _cannot(ref, f"it has no network: its answers come from {manifest['representation'].get('kind')}", "")

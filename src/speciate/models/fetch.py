@@ -26,6 +26,8 @@ from speciate.jobs.run import Run, Stopped, Transient
 from speciate.models import licenses, model_folder, registry, sealed, trust
 from speciate.models.backbones.architectures import modality_of
 from speciate.models.model_card import ModelCard
+from speciate.models.published import manifest
+from speciate.models.published.architectures import check_head, find_head
 from speciate.refs import SOURCES, ModelRef, check_name, is_model_ref, model_ref
 from speciate.secrets import SecretRequest
 from speciate.vocabulary import TASKS, find_task
@@ -51,6 +53,10 @@ class FetchSpec(BaseModel):
     """`hf:org/name`, `hf:org/name@REVISION`, `timm:NAME`, or `path:/dir`."""
     task: str | None = None
     license: str | None = None
+    labels: Mapping[str, str] | None = None
+    """Of a model with its own head: published label -> the user's. It then answers under the latter."""
+    prompts: tuple[str, ...] = ()
+    """Of a zero-shot model: templates with {label}."""
 
 
 class FetchPayload(BaseModel):
@@ -93,6 +99,8 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
         model_folder.check_weights(folder)
         trust.choose(_names(folder))
+        if spec.labels is not None:
+            manifest.check_labels(check_head(folder, spec.source), spec.source, spec.labels)
         return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
     repository, _ = _repository(ref)
     host = urlsplit(hub_endpoint()).netloc.lower()
@@ -169,6 +177,8 @@ def run(run: Run) -> Mapping[str, object]:
             wanted=_repository(ref)[1], set_aside=chosen.excluded,
         )  # fmt: skip
     trust.check(staged)
+    if spec.labels is not None:
+        manifest.write_manifest(staged, spec.source, spec.labels, spec.prompts)
     card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
     card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
     return {"card": card.model_dump()}
@@ -232,7 +242,10 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
     license_ = str(metadata.get("license") or "") or next(
         (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
     )
+    head = find_head(staged)
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
+    if spec.labels is not None and head is not None:
+        task = head.task
     reads_images = task == IMAGE_TEXT
     return ModelCard(
         name=spec.name,
@@ -240,12 +253,18 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
         modality="multimodal" if reads_images else modality_of(spec.name, staged),
         parts=_IMAGE_TEXT_PARTS if reads_images else (),
         method=PUBLISHED,
+        labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),
         parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)),
         bytes=_size(staged),
-        license=licenses.spdx(spec.license or license_),
+        license=licenses.spdx(spec.license) if spec.license else _license(license_, staged, where.source),
         recipe=where.model_dump(exclude_none=True),
         base_model=_base(metadata.get("base_model")),
     )
+
+
+def _license(stated: str, staged: Path, source: str) -> str | None:
+    """What its metadata state, settled with the text beside the weights."""
+    return licenses.settle(licenses.spdx(stated), licenses.texts_in(staged), source)
 
 
 def _readme_metadata(readme: Path) -> RepositoryDetails:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
-from speciate.errors import Code, SpeciateError
+from speciate import foreign_files
+from speciate.errors import Call, Code, SpeciateError
 
 _UNKNOWN = ("", "none", "unknown", "other", "not specified", "multiple", "n/a")
 _SPELLINGS = {
@@ -16,6 +18,8 @@ _SPELLINGS = {
     "cc": None,
 }  # fmt: skip
 """Common spellings that are no SPDX id; None: too vague to be one."""
+_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "COPYING")
+_LONGEST_TEXT = 200_000  # bytes
 _OWN = re.compile(r"[a-z0-9][a-z0-9.\-]{1,62}")
 
 
@@ -79,3 +83,66 @@ def forbids_sharing(license: str | None, *, adapted: bool) -> str | None:  # noq
     if name.removeprefix("LicenseRef-").lower() in _NOTHING_GRANTED and name.startswith("LicenseRef-"):
         return f"the terms {name.removeprefix('LicenseRef-')!r} grant no right to pass it on"
     return None
+
+
+def of_text(text: str) -> str | None:
+    """The SPDX id of a licence's text, by the sentence that tells it; None for one that is not known."""
+    plain = " ".join(text.split()).lower()
+    return next((name for phrase, name in _PHRASES if phrase in plain), None)
+
+
+def texts_in(folder: Path) -> list[str]:
+    """Of the licences that lie beside weights, as far as they are short text files."""
+    found = []
+    for name in _FILES:
+        try:
+            found.append(foreign_files.read(folder / name, _LONGEST_TEXT).decode("utf-8", "replace"))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def settle(stated: str | None, texts: Iterable[str], ref: str) -> str | None:
+    """The licence that metadata state, or else the text beside the weights. Raises INVALID where they contradict each
+    other: which one holds is for a person to find out."""
+    told = dict.fromkeys(name for text in texts if (name := of_text(text)) is not None)
+    if stated is None:
+        return next(iter(told)) if len(told) == 1 else None
+    others = [name for name in told if _family(name) != _family(stated)]
+    if not others or stated.startswith("LicenseRef-"):
+        return stated
+    raise SpeciateError(
+        Code.INVALID,
+        f"The licence of {ref!r} contradicts itself: its metadata say {stated}, and the text beside its weights is "
+        f"{others[0]}.",
+        "Ask a person which one holds, and name it.",
+        next=[Call("register_model", {"name": _name(ref), "source": ref, "license": others[0]}, ", if that one holds")],
+    )
+
+
+def _name(ref: str) -> str:
+    return re.sub(r"[^\w.\-]", "-", ref.rstrip("/").rpartition("/")[2] or "model", flags=re.ASCII).lstrip(".-")[:64]
+
+
+def _family(name: str) -> str:
+    """Without the suffix that tells whether later versions hold, too."""
+    return name.removesuffix("-only").removesuffix("-or-later")
+
+
+_PHRASES = (
+    ("gnu affero general public license version 3", "AGPL-3.0-only"),
+    ("gnu lesser general public license version 3", "LGPL-3.0-only"),
+    ("gnu general public license version 3", "GPL-3.0-only"),
+    ("gnu general public license version 2", "GPL-2.0-only"),
+    ("attribution-noncommercial-sharealike 4.0 international", "CC-BY-NC-SA-4.0"),
+    ("attribution-noncommercial-noderivatives 4.0 international", "CC-BY-NC-ND-4.0"),
+    ("attribution-noncommercial 4.0 international", "CC-BY-NC-4.0"),
+    ("attribution-sharealike 4.0 international", "CC-BY-SA-4.0"),
+    ("attribution 4.0 international", "CC-BY-4.0"),
+    ("apache license version 2.0", "Apache-2.0"),
+    ("apache license, version 2.0", "Apache-2.0"),
+    ("mozilla public license version 2.0", "MPL-2.0"),
+    ("permission is hereby granted, free of charge, to any person obtaining a copy of this software", "MIT"),
+    ("neither the name of", "BSD-3-Clause"),
+)
+"""A sentence of each text, the stricter first: some texts quote a milder one."""

@@ -33,6 +33,8 @@ from speciate.governance import approval_keys, approvals, audit
 from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
+from speciate.models.fetch import PUBLISHED
+from speciate.models.published.manifest import needs_labels
 from speciate.promotion import aliases
 from speciate.promotion.evidence import (
     PromoteSpec,
@@ -93,6 +95,13 @@ def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
             f"{spec.use_case!r}.",
             f"Call define_use_case(name={spec.use_case!r}, ..., incumbent={version.ref!r}): a special model must then "
             "beat it.",
+        )
+    if version.card.method == PUBLISHED and needs_labels(version.path):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref!r} answers under the labels that it was published with, and {spec.use_case!r} has its own.",
+            "Register it with the table of its evaluation, evaluate that version, and promote it: "
+            f"register_model(name='NAME', source='path:{version.path}', labels={{published: yours}}).",
         )
     check_task(use_case, version.card.task, version.ref)
     return Plan(

@@ -19,7 +19,7 @@ from speciate.models import estimators, sealed
 from speciate.models.estimators import Estimator
 from speciate.models.language.causal_lm import is_causal_lm, packaged_weights
 from speciate.models.language.vision_language import is_vision_language
-from speciate.tasks import language_predictor, network_predictor, vision_language_predictor
+from speciate.tasks import language_predictor, network_predictor, published_predictor, vision_language_predictor
 from speciate.tasks.families.control import StepStates
 from speciate.tasks.families.forecasting import Lags
 from speciate.tasks.families.segmentation import VoxelFeatures
@@ -127,8 +127,12 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
         return language_predictor.load_language_model(path, threads)
     if not (path / MANIFEST).is_file() and is_vision_language(path):
         return vision_language_predictor.load_vision_model(path, threads)
+    if published_predictor.is_published(path):
+        return published_predictor.load_published(path, threads)
     try:
         said = json.loads((path / MANIFEST).read_text())
+        if "published" in said:
+            return published_predictor.load_published(path, threads)
         if "language" in said:
             return language_predictor.load_language_model(path, threads)
         if "seeing" in said:

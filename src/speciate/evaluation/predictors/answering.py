@@ -22,6 +22,7 @@ from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.metrics.metric import LARGEST
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.timing import TimedModel
+from speciate.evaluation.reports.report import LabelCoverage
 from speciate.jobs.run import Run, Stopped
 from speciate.tasks.task import Prediction, TaskExample
 from speciate.vocabulary import Family
@@ -206,6 +207,8 @@ class PredictorRequest(NamedTuple):
     training_examples: Sequence[TaskExample]
     """For few-shot prompts."""
     on_progress: OnProgress
+    references: Sequence[Any] = ()
+    """Of the examples: what a published model's labels are compared with. No model sees them."""
 
 
 class ModelAnswers(NamedTuple):
@@ -217,5 +220,7 @@ class ModelAnswers(NamedTuple):
     served: tuple[str, ...] = ()
     """The model names that an endpoint reported; several, if it changed meanwhile."""
     notes: tuple[str, ...] = ()
+    coverage: LabelCoverage | None = None
+    """Of a published model's labels."""
     timed: TimedModel | None = None
     """A loaded model whose `cost` is still to be measured, by turns with the others."""

@@ -16,6 +16,7 @@ from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors import code, endpoint, inspect_log, nearest
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.memory_use import measure_memory
+from speciate.evaluation.predictors.published import predict_published
 from speciate.evaluation.predictors.timing import TimedModel, measure_by_turns
 from speciate.models.language.causal_lm import transformers_folder
 from speciate.tasks.families.classification import as_label
@@ -97,6 +98,7 @@ def read_column(request: PredictorRequest) -> ModelAnswers:
 
 _BY_SOURCE = {
     "model": predict_registered,
+    "published": predict_published,
     "endpoint": endpoint.predict_endpoint,
     "code": code.predict_code,
     "inspect": inspect_log.read_inspect_log,

@@ -51,6 +51,14 @@ class Control(_Frozen):
     license: str | None = None
 
 
+class LabelCoverage(_Frozen):
+    """What a published model's own labels can say of the user's."""
+
+    uncovered: tuple[str, ...] = ()
+    ceiling: float | None = None
+    elsewhere: float | None = None
+
+
 class Row(_Frozen):
     """One model. `value` is of the report's main metric, `metrics` holds every one."""
 
@@ -64,6 +72,11 @@ class Row(_Frozen):
     seen: int | None = Field(0, description="Examples that were in its training data; null: unknown.")
     nearly_seen: int | None = Field(0, description="Further ones that have a near-duplicate there; null: not_checked.")
     coverage: float = Field(description="Share of the examples that were answered.")
+    uncovered: tuple[str, ...] | None = Field(
+        None, description="Labels that no label of a published model means: these count as wrong."
+    )
+    ceiling: float | None = Field(None, description="Share that a perfect model with its labels could get right.")
+    elsewhere: float | None = Field(None, description="Share of its answers that went to labels outside yours.")
     usd_per_1k: float | None
     usd_interval: Interval | None = Field(None, description="Over the turns in which all models were measured.")
     usd_turns: tuple[float, ...] = Field((), exclude=True)

@@ -124,7 +124,7 @@ class _Cells:
     def _gains(self, cells: Any, metric: Metric) -> Floats:
         """Of each value, in their order, how much better the candidate is on all its examples together."""
         gains = metric.sign * np.nan_to_num(self._second - self._first)
-        found: Floats = np.bincount(np.unique(cells, return_inverse=True)[1], gains)
+        found: Floats = np.bincount(np.unique(cells, return_inverse=True)[1], gains).astype(np.float64)
         return found
 
     def worth_cutting(self, but: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
-"""Base models named as `hf:org/name[@REVISION]` that are not here yet: the jobs that fetch them before a training.
+"""Models named as `hf:org/name[@REVISION]` that are not here yet: the jobs that fetch them before a training or an
+evaluation.
 
-`plan_before_fetch` checks what can be checked of the training meanwhile."""
+`plan_before_fetch` checks what can be checked of that meanwhile."""
 
 from __future__ import annotations
 
@@ -68,6 +69,8 @@ def plan_before_fetch(engine: Engine, kind: str, spec: Mapping[str, Any], wanted
     """The plan as if a fresh network stood where those that are to come will: dataset, task, splits, use case and
     hyperparameters are checked before anything is fetched. What a base model must bring is checked when it is here."""
     absent = {each.ref for each in wanted}
+    if kind == "evaluate":
+        return engine.plan(kind, _evaluate(dict(spec), absent))
     modality = versions.resolve(engine.workspace.database, str(spec.get("dataset", ""))).modality
     standing_in = next((name for name, each in ARCHITECTURES.items() if suits(each.modality, modality)), None)
     change = _CHANGES.get(kind)
@@ -88,6 +91,21 @@ def _train(spec: StoredSpec, absent: set[str], standing_in: str) -> StoredSpec:
 def _specialize(spec: StoredSpec, absent: set[str], standing_in: str) -> StoredSpec:
     others = [base for base in spec.get("base_models", ()) if base not in absent]
     return {**spec, "base_models": others or [standing_in], "methods": [], "ways": [], "shortlist": False}
+
+
+def _evaluate(spec: StoredSpec, absent: set[str]) -> StoredSpec:
+    """With the constant answer in place of what is not here."""
+
+    def here(refs: Sequence[str]) -> list[str]:
+        return [ref for ref in refs if not absent & set(ref.removeprefix("ensemble:").split("+"))]
+
+    def of_others(by_model: Mapping[str, Any]) -> dict[str, Any]:
+        return {ref: value for ref, value in by_model.items() if ref not in absent}
+
+    return {
+        **spec, "models": here(spec["models"]) or ["constant:"], "baselines": here(spec.get("baselines", ())),
+        "label_maps": of_others(spec.get("label_maps", {})), "prompts": of_others(spec.get("prompts", {})),
+    }  # fmt: skip
 
 
 _CHANGES: dict[str, Callable[[StoredSpec, set[str], str], StoredSpec]] = {

@@ -1,0 +1,92 @@
+"""Published models that read audio: classifiers, and those that write what is spoken (Whisper's family, CTC).
+
+Recordings of one length are asked together: nothing is padded, so no answer depends on its neighbours. Whisper pads to
+30 seconds by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.modalities.audio import SAMPLE_RATE
+from speciate.models.published.adapters.class_probabilities import label_answers
+from speciate.models.published.adapters.text import token_limit
+from speciate.models.published.published_model import PublishedModel, RawAnswer, batches
+
+Samples = npt.NDArray[np.float32]  # (T,), 16 kHz
+_BATCH = 8
+
+
+def classify(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer]:
+    found: dict[int, RawAnswer] = {}
+    for places in batches([len(each) for each in sounds], _BATCH, alike=True):
+        logits = _forward(model, _features(model, [sounds[place] for place in places])).logits
+        found.update(zip(places, label_answers(model, logits), strict=True))
+    return [found[place] for place in range(len(sounds))]
+
+
+def transcribe_by_ctc(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer]:
+    """The best symbol of each state; repeats are one, blanks are none."""
+    found: dict[int, RawAnswer] = {}
+    for places in batches([len(each) for each in sounds], _BATCH, alike=True):
+        logits = _forward(model, _features(model, [sounds[place] for place in places])).logits
+        texts = model.tokenizer.batch_decode(logits.argmax(-1))
+        found.update({place: RawAnswer(_one_line(text)) for place, text in zip(places, texts, strict=True)})
+    return [found[place] for place in range(len(sounds))]
+
+
+def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer]:
+    """By generation. A recording that is longer than the model's window is read window after window, as Whisper's own
+    long-form decoding does."""
+    import torch
+
+    window = getattr(model.processor, "n_samples", None)
+    network: Any = model.module
+    found: dict[int, RawAnswer] = {}
+    lengths = [len(each) for each in sounds]
+    for places in batches(lengths, _BATCH, alike=True):
+        part = [sounds[place] for place in places]
+        long = window is not None and lengths[places[0]] > window
+        options: dict[str, Any] = {"return_timestamps": True} if long else token_limit(model)
+        inputs = _long_features(model, part) if long else _features(model, part)
+        with torch.inference_mode():
+            made = network.generate(**inputs, do_sample=False, **options)
+        texts = model.tokenizer.batch_decode(made, skip_special_tokens=True)
+        found.update({place: RawAnswer(_one_line(text)) for place, text in zip(places, texts, strict=True)})
+    return [found[place] for place in range(len(sounds))]
+
+
+def _features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
+    """Raises ValueError for a model of another sampling rate."""
+    rate = getattr(model.processor, "sampling_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        raise ValueError(f"the model reads audio at {rate} Hz, and audio is decoded at {SAMPLE_RATE} Hz here")
+    return dict(
+        model.processor(
+            [np.asarray(each, np.float32) for each in sounds], sampling_rate=SAMPLE_RATE, return_tensors="pt"
+        )
+    )
+
+
+def _long_features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
+    return dict(
+        model.processor(
+            [np.asarray(each, np.float32) for each in sounds], sampling_rate=SAMPLE_RATE, return_tensors="pt",
+            truncation=False, padding="longest", return_attention_mask=True,
+        )
+    )  # fmt: skip
+
+
+def _forward(model: PublishedModel, inputs: Any) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return model.module(**inputs)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,174 @@
+"""Published models that read text: classifiers (also of proteins), zero-shot classifiers by entailment, taggers, and
+encoder-decoders that write a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from speciate.models.published.adapters.class_probabilities import label_answers
+from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, batches
+
+_BATCH, _LONGEST = 16, 4096
+_NEW_TOKENS = 256
+OUTSIDE = "O"
+"""The tag of words that are no entity."""
+
+
+def classify(model: PublishedModel, texts: Sequence[str]) -> list[RawAnswer]:
+    """By the head's own function: softmax, sigmoid of each label, or the number itself."""
+    found: dict[int, RawAnswer] = {}
+    for places in _text_batches(model, texts):
+        inputs = _tokens(model, [texts[place] for place in places])
+        found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
+    return [found[place] for place in range(len(texts))]
+
+
+def entailment(labels: Sequence[str]) -> int | None:
+    """The place of the label that says a sentence follows; None where a head is not one of inference."""
+    return next((place for place, label in enumerate(labels) if label.lower().startswith("entail")), None)
+
+
+def classify_by_entailment(model: PublishedModel, texts: Sequence[str], prompts: LabelPrompts) -> list[RawAnswer]:
+    """The probability of a label: softmax over the labels of how much the text entails `template.format(label)`, as the
+    zero-shot pipeline of transformers computes it; the mean over templates."""
+    import torch
+
+    place = entailment(model.labels)
+    if place is None:
+        raise ValueError("the model has no label for entailment")
+    answers = []
+    for text in texts:
+        means = torch.zeros(len(prompts.labels))
+        for template in prompts.templates:
+            sentences = [fill(template, label) for label in prompts.labels]
+            logits = torch.cat([
+                _forward(model, _pairs(model, text, sentences[start : start + _BATCH])).logits[:, place]
+                for start in range(0, len(sentences), _BATCH)
+            ])  # fmt: skip
+            means += logits.float().softmax(0)
+        shares = (means / len(prompts.templates)).tolist()
+        probabilities = dict(zip(prompts.labels, shares, strict=True))
+        answers.append(RawAnswer(max(probabilities, key=lambda label: probabilities[label]), probabilities))
+    return answers
+
+
+def fill(template: str, label: str) -> str:
+    """`This is {label}.` with a label; `{}` means the same."""
+    return template.replace("{label}", label).replace("{}", label)
+
+
+def tag(model: PublishedModel, texts: Sequence[Sequence[str]]) -> list[RawAnswer]:
+    """`texts`: the words of each. The tag of a word is that of its first piece. A text that is longer than the model
+    reads is cut into runs of words."""
+    runs = [(place, words) for place, text in enumerate(texts) for words in _runs(model, text)]
+    tags: dict[int, list[str]] = {}
+    for batch in batches([len(words) for _, words in runs], _BATCH):
+        made = model.processor(
+            [list(runs[each][1]) for each in batch], is_split_into_words=True, padding=True, return_tensors="pt"
+        )
+        best = _forward(model, made).logits.argmax(-1)
+        for row, each in enumerate(batch):
+            first = _first_pieces(made.word_ids(row))
+            words = runs[each][1]
+            tags[each] = [
+                model.labels[int(best[row, first[word]])] if word in first else OUTSIDE for word in range(len(words))
+            ]
+    answers: list[list[str]] = [[] for _ in texts]
+    for each, (place, _) in enumerate(runs):
+        answers[place] += tags[each]
+    return [RawAnswer(each) for each in answers]
+
+
+def write(model: PublishedModel, texts: Sequence[str], templates: Sequence[str] = ()) -> list[RawAnswer]:
+    """Greedily or by beams, as its generation config says. `templates`: the first is put around each text, in place of
+    `{input}`."""
+    import torch
+
+    asked = [templates[0].replace("{input}", text) for text in texts] if templates else list(texts)
+    found: dict[int, RawAnswer] = {}
+    for places in _text_batches(model, asked):
+        inputs = _tokens(model, [asked[place] for place in places])
+        inputs.pop("token_type_ids", None)
+        network: Any = model.module
+        with torch.inference_mode():
+            made = network.generate(**inputs, do_sample=False, **token_limit(model))
+        written = model.processor.batch_decode(made, skip_special_tokens=True)
+        found.update({place: RawAnswer(text.strip()) for place, text in zip(places, written, strict=True)})
+    return [found[place] for place in range(len(texts))]
+
+
+def token_limit(model: PublishedModel) -> dict[str, int]:
+    """Its own limit of new tokens; where it has none, 256, or what its positions hold."""
+    network: Any = model.module
+    own = network.generation_config
+    if own.max_new_tokens is not None or (own.max_length or 20) != 20:
+        return {}
+    positions = getattr(model.config, "max_target_positions", None) or _NEW_TOKENS + 8
+    return {"max_new_tokens": max(1, min(_NEW_TOKENS, positions - 8))}
+
+
+def _text_batches(model: PublishedModel, texts: Sequence[str]) -> list[list[int]]:
+    """One by one where the tokenizer cannot pad."""
+    alone = model.processor.pad_token_id is None or getattr(model.config, "pad_token_id", 0) is None
+    return list(batches([len(text) for text in texts], 1 if alone else _BATCH))
+
+
+def _tokens(model: PublishedModel, texts: list[str]) -> dict[str, Any]:
+    padded = len(texts) > 1
+    return dict(model.processor(texts, padding=padded, truncation=True, max_length=longest(model), return_tensors="pt"))
+
+
+def _pairs(model: PublishedModel, text: str, sentences: Sequence[str]) -> dict[str, Any]:
+    """The text is cut where both do not fit, the sentence never."""
+    return dict(
+        model.processor(
+            [text] * len(sentences), list(sentences), padding=True, truncation="only_first", max_length=longest(model),
+            return_tensors="pt",
+        )
+    )  # fmt: skip
+
+
+def longest(model: PublishedModel) -> int:
+    """Tokens that it reads: the tokenizer's limit, or its positions less those that padding takes (RoBERTa's)."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    limit = int(min(model.processor.model_max_length, _LONGEST))
+    if not isinstance(positions, int) or positions <= 0:
+        return limit
+    for name, module in model.module.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= int(module.padding_idx) + 1
+            break
+    return min(limit, positions)
+
+
+def _forward(model: PublishedModel, inputs: Any) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return model.module(**inputs)
+
+
+def _first_pieces(words: Sequence[int | None]) -> dict[int, int]:
+    """Word -> the position of its first piece."""
+    found: dict[int, int] = {}
+    for position, word in enumerate(words):
+        if word is not None:
+            found.setdefault(word, position)
+    return found
+
+
+def _runs(model: PublishedModel, words: Sequence[str]) -> list[Sequence[str]]:
+    """Runs of words whose pieces the model reads at once. A word of more pieces than that is cut by the tokenizer."""
+    room = longest(model) - model.processor.num_special_tokens_to_add()
+    pieces = [len(model.processor(each, add_special_tokens=False)["input_ids"]) + 1 for each in words]
+    if sum(pieces) <= room:
+        return [words] if words else []
+    runs: list[Sequence[str]] = []
+    start, used = 0, 0
+    for place, count in enumerate(pieces):
+        if used + count > room and place > start:
+            runs.append(words[start:place])
+            start, used = place, 0
+        used += count
+    return [*runs, words[start:]]

@@ -1,0 +1,276 @@
+"""Which published head a folder holds: its task, its architecture and its labels, by config.json alone.
+
+The table of architectures is transformers' own: its Auto mappings are read as source text, so that a plan imports no
+model library. An architecture is matched by `model_type` and by name: a suffix says too little, as
+`Wav2Vec2ForSequenceClassification` reads audio and `Qwen3ForSequenceClassification` text.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from speciate import foreign_files
+from speciate.errors import Call, Code, SpeciateError
+from speciate.models.backbones.contract import ModelConfig
+
+Adapter = Literal[
+    "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
+    "audio-classification", "speech", "ctc", "zero-shot-image", "video-classification", "seq2seq", "forecast",
+]  # fmt: skip
+"""How media become a batch and outputs answers: a function each in models/published/adapters/."""
+
+MOST_LABELS = 5_000
+"""Probabilities of all labels are kept for each answer; a head of 21,000 would take a megabyte for each."""
+
+
+class PublishedHead(NamedTuple):
+    adapter: Adapter
+    task: str
+    """By the vocabulary of this package, such as `image-classification`."""
+    modality: str
+    architecture: str
+    """The class of transformers."""
+    model_type: str
+    labels: tuple[str, ...] | None = None
+    """In the order of the head's outputs. () of a head without labels; None where the weights' library knows them."""
+    multi_label: bool = False
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether its labels are sentences that the caller's labels are put into."""
+        return self.adapter == "zero-shot-image"
+
+
+class _AutoTable(NamedTuple):
+    adapter: Adapter
+    names: str
+    """The mapping in transformers' module modeling_auto."""
+    kinds: tuple[str, ...] = ()
+    """Of it the model types that need nothing but the medium; empty: all."""
+
+
+_SPEECH = ("whisper", "speech_to_text", "moonshine", "speech-encoder-decoder")
+_DETECTORS = (
+    "conditional_detr", "d_fine", "dab-detr", "deformable_detr", "deimv2", "detr", "lw_detr", "rf_detr", "rt_detr",
+    "rt_detr_v2", "table-transformer", "yolos",
+)  # fmt: skip
+_IMAGES_AND_WORDS = ("align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")
+_TEXT_TO_TEXT = (
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "fsmt", "led", "longt5", "m2m_100", "marian", "mbart",
+    "mt5", "mvp", "nllb-moe", "pegasus", "pegasus_x", "plbart", "prophetnet", "switch_transformers", "t5", "umt5",
+)  # fmt: skip
+_TABLES = (
+    _AutoTable("token-classification", "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES"),
+    _AutoTable("text-classification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"),
+    _AutoTable("image-classification", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES"),
+    _AutoTable("object-detection", "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES", _DETECTORS),
+    _AutoTable("image-segmentation", "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES"),
+    _AutoTable("image-segmentation", "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", ("mask2former", "maskformer")),
+    _AutoTable("audio-classification", "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES"),
+    _AutoTable("video-classification", "MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES"),
+    _AutoTable("speech", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES", _SPEECH),
+    _AutoTable("ctc", "MODEL_FOR_CTC_MAPPING_NAMES"),
+    _AutoTable("zero-shot-image", "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", _IMAGES_AND_WORDS),
+    _AutoTable("seq2seq", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", _TEXT_TO_TEXT),
+)
+"""The first that lists an architecture counts."""
+_BESIDE: Mapping[str, Adapter] = {"PatchTSTForPrediction": "forecast", "PatchTSMixerForPrediction": "forecast"}
+"""Heads for which transformers has no Auto class."""
+_TASKS: Mapping[Adapter, tuple[str, str]] = {
+    "text-classification": ("text-classification", "text"),
+    "token-classification": ("token-classification", "text"),
+    "image-classification": ("image-classification", "image"),
+    "object-detection": ("object-detection", "image"),
+    "image-segmentation": ("image-segmentation", "image"),
+    "audio-classification": ("audio-classification", "audio"),
+    "video-classification": ("video-classification", "video"),
+    "speech": ("automatic-speech-recognition", "audio"),
+    "ctc": ("automatic-speech-recognition", "audio"),
+    "zero-shot-image": ("image-classification", "image"),
+    "seq2seq": ("text-generation", "text"),
+    "forecast": ("time-series-forecasting", "time-series"),
+}
+"""Adapter -> task and modality."""
+_LABELLED: tuple[Adapter, ...] = (
+    "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
+    "audio-classification", "video-classification",
+)  # fmt: skip
+_PROTEINS = ("esm", "esmc")
+_OTHER_INPUTS = (
+    "bros", "layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "tapas", "udop", "oneformer", "perceiver",
+)  # fmt: skip
+"""Networks that need more than the medium: boxes of words, cells of a table, a task as text."""
+_TIMM, _TIMM_HEAD = "timm_wrapper", "TimmWrapperForImageClassification"
+_PROCESSORS: Mapping[str, tuple[str, ...]] = {
+    "text": ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
+    "image": ("preprocessor_config.json", "processor_config.json"),
+    "audio": ("preprocessor_config.json", "processor_config.json"),
+    "video": ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"),
+}
+"""Modality -> files of which one must be there: without it nobody knows how media are prepared."""
+_TOKENIZED: tuple[Adapter, ...] = ("speech", "ctc", "zero-shot-image")
+"""Adapters that need a tokenizer, too."""
+
+
+def find_head(folder: Path) -> PublishedHead | None:
+    """The published head in a folder; None where config.json names none that this package can ask."""
+    config = read_config(folder)
+    architecture, model_type = _named(config)
+    adapter = _adapter(architecture, model_type)
+    if adapter is None:
+        return None
+    task, modality = _TASKS[adapter]
+    labels = _labels(config) if adapter in _LABELLED else ()
+    if model_type in _PROTEINS:
+        task, modality = task.replace("text-", "protein-"), "protein"
+    multi_label = False
+    if task.endswith("-classification") and adapter in _LABELLED and adapter != "token-classification":
+        kind = config.get("problem_type")
+        multi_label = kind == "multi_label_classification"
+        prefix = task.removesuffix("-classification")
+        if multi_label:
+            task = f"{prefix}-multi-label-classification"
+        elif kind == "regression" or (labels is not None and len(labels) == 1):
+            task, labels = f"{prefix}-regression", ()
+    return PublishedHead(adapter, task, modality, architecture, model_type, labels, multi_label)
+
+
+def check_head(folder: Path, ref: str) -> PublishedHead:
+    """As `find_head`. Raises INVALID, with what to do, for a folder that cannot be asked as it is."""
+    head, config = find_head(folder), read_config(folder)
+    if head is None:
+        raise _no_head(ref, *_named(config))
+    if head.labels is not None and len(head.labels) > MOST_LABELS:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} has a head of {len(head.labels):,} labels, more than {MOST_LABELS:,}: the probabilities of all "
+            "labels are kept for every answer.",
+            "Use a model of the same family with fewer labels, or train a head of your own labels on it: "
+            f"train_model(method='probe', base_model={ref!r}, ...).",
+        )
+    lacking = _lacking_processor(folder, head)
+    if lacking:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} has no processor: {' or '.join(lacking)} is missing, so nobody knows how its maker prepared its "
+            "inputs.",
+            "Copy the file from the model that it was fine-tuned from into the folder, or use another model.",
+            next=[Call("search_models", {"task": head.task}, "for others")],
+        )
+    return head
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Its config.json; empty if there is none that can be read."""
+    try:
+        found = foreign_files.read_json(folder / "config.json")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named(config: ModelConfig) -> tuple[str, str]:
+    """Architecture and model type; empty where the config names none."""
+    if "pretrained_cfg" in config and "architecture" in config:  # as timm writes it
+        return _TIMM_HEAD, _TIMM
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+    kind = config.get("model_type")
+    return _plain(architecture), _plain(kind if isinstance(kind, str) else "")
+
+
+def _plain(name: str) -> str:
+    """Empty for what is no name, as it comes back in refusals."""
+    return name if re.fullmatch(r"[\w.\-]{1,80}", name, re.ASCII) else ""
+
+
+def _adapter(architecture: str, model_type: str) -> Adapter | None:
+    if architecture in _BESIDE:
+        return _BESIDE[architecture]
+    if not architecture or model_type in _OTHER_INPUTS:
+        return None
+    for table in _TABLES:
+        known = _auto_mappings().get(table.names, {}).get(model_type, ())
+        if architecture in known and (not table.kinds or model_type in table.kinds):
+            return table.adapter
+    return None
+
+
+@cache
+def _auto_mappings() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Name of an Auto mapping -> model type -> its architectures. Empty without transformers."""
+    found = importlib.util.find_spec("transformers")
+    if found is None or not found.submodule_search_locations:
+        return {}
+    path = Path(next(iter(found.submodule_search_locations))) / "models" / "auto" / "modeling_auto.py"
+    tree = ast.parse(path.read_text("utf-8"))
+    tables: dict[str, dict[str, tuple[str, ...]]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name):
+            tables[node.targets[0].id] = _pairs(node.value)
+    return tables
+
+
+def _pairs(call: ast.Call) -> dict[str, tuple[str, ...]]:
+    """Of `OrderedDict([("bert", "BertForX"), ("wav2vec2", ("A", "B"))])`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for pair in call.args[0].elts if call.args and isinstance(call.args[0], ast.List) else ():
+        try:
+            kind, named = ast.literal_eval(pair)
+        except (ValueError, TypeError):
+            continue
+        found[kind] = (named,) if isinstance(named, str) else tuple(named)
+    return found
+
+
+def _labels(config: ModelConfig) -> tuple[str, ...] | None:
+    """By the head's outputs. A config that names none has transformers' own names, LABEL_0 and so on."""
+    if isinstance(named := config.get("label_names"), list):
+        return tuple(str(each) for each in named)
+    by_output = config.get("id2label")
+    if isinstance(by_output, dict) and by_output:
+        try:
+            return tuple(str(by_output[key]) for key in sorted(by_output, key=int))
+        except (ValueError, TypeError):
+            return None
+    if "pretrained_cfg" in config:
+        return None  # timm knows those of ImageNet
+    count = config.get("num_labels", 2)
+    return tuple(f"LABEL_{place}" for place in range(count if isinstance(count, int) else 2))
+
+
+def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
+    """Files of which none is there; () if nothing is missing."""
+    modality = "text" if head.modality == "protein" else head.modality
+    needed = [modality, *(["text"] if head.adapter in _TOKENIZED else [])]
+    for kind in needed:
+        names = _PROCESSORS.get(kind, ())
+        if names and head.model_type != _TIMM and not any((folder / name).is_file() for name in names):
+            return names[:2]
+    return ()
+
+
+_ENDINGS: Mapping[str, str] = {
+    "ForMaskedLM": "fills in masked words", "ForQuestionAnswering": "marks answers in a text",
+    "ForPreTraining": "was only pretrained", "ForMultipleChoice": "chooses among texts", "Model": "has no head",
+    "ForDepthEstimation": "estimates depth, for which there is no task here yet",
+}  # fmt: skip
+
+
+def _no_head(ref: str, architecture: str, model_type: str) -> SpeciateError:
+    why = next((what for ending, what in _ENDINGS.items() if architecture.endswith(ending)), "")
+    shown = f"its architecture {architecture[:60]!r}" if architecture else "its config.json names no architecture"
+    if architecture:
+        shown += f" {why}" if why else f" of the type {model_type[:40]!r} is none that is asked as it is"
+    return SpeciateError(
+        Code.INVALID,
+        f"{ref!r} gives no answers that could be compared: {shown}.",
+        f"Train a head on it: train_model(method='probe', base_model={ref!r}, ...).",
+        next=[Call("list_options", {"kind": "task"}, "for the tasks there are")],
+    )

@@ -1,0 +1,82 @@
+"""`predictor.json` of a published model that was registered with labels: it answers under the user's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.errors import Call, Code, SpeciateError, closest
+from speciate.models.published.architectures import PublishedHead, check_head, find_head
+from speciate.models.published.asking import usual_templates
+from speciate.models.published.label_map import LabelMap
+from speciate.models.published.published_model import LabelPrompts
+from speciate.models.sealed import PREDICTOR
+
+_TASKS_WITH_LABELS = ("-classification", "-detection", "-segmentation")
+
+
+class PublishedManifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: int = 1
+    published: Literal[True] = True
+    """Tells this kind of folder from the others."""
+    task: str
+    label_map: dict[str, str] | None = None
+    """Published label -> the user's; of a zero-shot model phrase -> the user's."""
+    prompts: LabelPrompts | None = None
+
+    @property
+    def table(self) -> LabelMap | None:
+        if self.label_map is None:
+            return None
+        return LabelMap(self.label_map, tuple(sorted(set(self.label_map.values()))))
+
+
+def write_manifest(
+    folder: Path, ref: str, labels: Mapping[str, str], templates: Sequence[str] = ()
+) -> PublishedManifest:
+    """Raises INVALID as `check_head` does, and for labels that the model does not have."""
+    head = check_head(folder, ref)
+    check_labels(head, ref, labels)
+    by_words = head.zero_shot or (head.labels is not None and not set(labels) <= set(head.labels))
+    prompts = None
+    if by_words:
+        prompts = LabelPrompts(tuple(labels), tuple(templates) or usual_templates(head.modality))
+    manifest = PublishedManifest(task=head.task, label_map=dict(labels), prompts=prompts)
+    (folder / PREDICTOR).write_text(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def check_labels(head: PublishedHead, ref: str, labels: Mapping[str, str]) -> None:
+    """Raise INVALID for labels that the head does not have, or a head without labels."""
+    if not head.task.endswith(_TASKS_WITH_LABELS):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} is a model for {head.task!r}, whose answers are no labels: there is nothing to map.",
+            "Call again without labels.",
+        )
+    if head.zero_shot or head.labels is None or _is_inference(head):
+        return
+    for name in labels:
+        if name not in head.labels:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{name[:64]!r} is no label of {ref!r}; {closest(name[:64], head.labels)}",
+                "Write published labels as the model has them.",
+                next=[Call("evaluate_models", {"models": [ref], "dry_run": True}, ", with a dataset, for the table")],
+            )
+
+
+def needs_labels(folder: Path) -> bool:
+    """Whether a folder of others answers under labels that nobody has matched with a use case's yet."""
+    if (folder / PREDICTOR).is_file():
+        return False
+    head = find_head(folder)
+    return head is not None and head.task.endswith(_TASKS_WITH_LABELS)
+
+
+def _is_inference(head: PublishedHead) -> bool:
+    return any(label.lower().startswith("entail") for label in head.labels or ())

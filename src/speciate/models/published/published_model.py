@@ -1,0 +1,177 @@
+"""A published model in memory: loaded strictly, with its processor, and what every adapter gives back.
+
+`from_pretrained` initialises weights that a file lacks with no more than a warning, and files carry other names than
+the module in memory. So loading asks transformers which names did not match, and any such name refuses the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.models.published.architectures import PublishedHead
+
+if TYPE_CHECKING:
+    import torch
+
+
+_UNUSUAL, _LONGEST_NAME = re.compile(r"[^\w.\-]"), 100
+"""Characters of a weight's name that are not shown: a name is the publisher's text."""
+
+
+class RawAnswer(NamedTuple):
+    """An answer under the published labels. `output` is a label, labels, tags, boxes, a map of labels, a text or steps,
+    in the form in which the task's own models answer."""
+
+    output: Any
+    probabilities: dict[str, float] | None = None
+
+
+class LabelPrompts(NamedTuple):
+    """What a zero-shot model is asked: each label put into each template, whose probabilities are averaged."""
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+class PublishedModel(NamedTuple):
+    head: PublishedHead
+    module: torch.nn.Module
+    processor: Any
+    """The tokenizer, image processor or feature extractor; None where inputs are numbers."""
+    tokenizer: Any = None
+    """Beside a processor of images or audio."""
+
+    @property
+    def config(self) -> Any:
+        return self.module.config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the head's outputs, from the loaded config."""
+        return tuple(str(self.config.id2label[place]) for place in range(self.config.num_labels))
+
+    @property
+    def parameters(self) -> int:
+        return sum(each.numel() for each in self.module.parameters())
+
+
+def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> PublishedModel:
+    """In eval mode, on the CPU, in float32. Raises INVALID, with the names, where weights are missing, left over or of
+    another shape."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    architecture = getattr(transformers, head.architecture)
+    with _quiet(transformers):
+        try:
+            module, info = architecture.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
+            raise _unreadable(folder, f"{type(error).__name__} in its weights or config", error) from error
+        refuse_unmatched(folder, info)
+        processor, tokenizer = _processors(folder, head)
+    module.eval()
+    return PublishedModel(head, module, processor, tokenizer)
+
+
+def refuse_unmatched(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raise INVALID if transformers' loading info names a weight that did not match its name or shape."""
+    kinds = {"missing_keys": "lacks", "mismatched_keys": "has another shape of", "unexpected_keys": "has no place for"}
+    found = []
+    for kind, verb in kinds.items():
+        given = (each[0] if isinstance(each, tuple | list) else each for each in info.get(kind) or ())
+        names = sorted(_UNUSUAL.sub("?", str(each))[:_LONGEST_NAME] for each in given)
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            found.append(f"it {verb} {', '.join(names[:3])}{more}")
+    errors = [str(each) for each in info.get("error_msgs") or ()]
+    if found or errors:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The weights in {folder.name!r} are not those of their architecture: "
+            f"{'; '.join(found) or 'they do not fit'}. Such weights would be initialised at random.",
+            "Use another model, or have its maker publish the whole of it, as save_pretrained writes it.",
+            "; ".join(errors)[:500],
+        )
+
+
+def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
+    """(processor, tokenizer); the first is the tokenizer of models that read text."""
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, AutoVideoProcessor
+
+    def load(auto: Any, **options: Any) -> Any:
+        return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+
+    try:
+        match head.adapter:
+            case "text-classification" | "token-classification" | "seq2seq":
+                return load(AutoTokenizer), None
+            case "image-classification" | "object-detection" | "image-segmentation":
+                return load(AutoImageProcessor), None
+            case "zero-shot-image":
+                return load(AutoImageProcessor), load(AutoTokenizer)
+            case "audio-classification":
+                return load(AutoFeatureExtractor), None
+            case "speech" | "ctc":
+                return load(AutoFeatureExtractor), load(AutoTokenizer)
+            case "video-classification":
+                return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None
+            case "forecast":
+                return None, None
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
+        raise _unreadable(folder, f"{type(error).__name__} in its processor", error) from error
+
+
+def _first(attempts: Sequence[Callable[[], Any]]) -> Any:
+    for attempt in attempts[:-1]:
+        try:
+            return attempt()
+        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError):
+            continue
+    return attempts[-1]()
+
+
+def _unreadable(folder: Path, why: str, error: Exception) -> SpeciateError:
+    """`error`: a library's, whose message may quote the files."""
+    return SpeciateError(
+        Code.INVALID,
+        f"The published model in {folder.name!r} cannot be loaded: {why}.",
+        "Use another model, or save this one again with save_pretrained.",
+        str(error)[:500],
+    )
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without progress bars, and without its warnings about names, which are errors here."""
+    levels = transformers.utils.logging
+    before = levels.get_verbosity()
+    levels.disable_progress_bar()
+    levels.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        levels.set_verbosity(before)
+
+
+def batches(lengths: Sequence[int], size: int, *, alike: bool = False) -> Iterator[list[int]]:
+    """Places by descending length, so that a batch that is too big fails at once; at most `size` each. `alike`: a batch
+    holds one length alone, so that nothing is padded and no answer depends on its neighbours."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    batch: list[int] = []
+    for place in order:
+        if batch and (len(batch) >= size or (alike and lengths[place] != lengths[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch

@@ -1,0 +1,162 @@
+"""A published model that answers as it is: with its own head, under its own labels or, by a table, under the user's.
+
+A folder of the first kind is a model of others, with nothing of ours in it. A version that was registered with `labels`
+also holds `predictor.json`, with the table and the sentences that it is asked with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.datasets.loading.loader import Example
+from speciate.modalities.biology.protein import sequence_of
+from speciate.models.published import label_map
+from speciate.models.published.architectures import PublishedHead, check_head, find_head
+from speciate.models.published.asking import ask
+from speciate.models.published.label_map import LabelMap
+from speciate.models.published.manifest import PublishedManifest
+from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, load_model
+from speciate.tasks.families.tokens import units
+from speciate.tasks.network_predictor import MANIFEST
+from speciate.tasks.task import Prediction
+from speciate.vocabulary import Family, find_task
+
+OUTSIDE = "O"
+"""The tag of units that are no entity."""
+
+
+class MappedAnswer(NamedTuple):
+    prediction: Prediction
+    elsewhere: float
+    """Share of the answer that went to labels outside the table: of its probability, or of its parts."""
+
+
+class PublishedPredictor:
+    def __init__(
+        self, model: PublishedModel, prompts: LabelPrompts | None = None, table: LabelMap | None = None
+    ) -> None:
+        self.model, self.prompts, self.table = model, prompts, table
+        self.task = model.head.task
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        if self.table is not None:
+            return self.table.wanted
+        return self.published_labels
+
+    @property
+    def published_labels(self) -> tuple[str, ...]:
+        """Those of the head, or those that a zero-shot model is asked about."""
+        if self.prompts is not None and self.prompts.labels:
+            return self.prompts.labels
+        return self.model.labels if self.model.head.labels != () else ()
+
+    @property
+    def parameters(self) -> int:
+        return self.model.parameters
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """Raises ValueError for an example that the model cannot read."""
+        if not examples:
+            return []
+        found = ask(self.model, [_medium(self.model.head, example) for example in examples], self.prompts)
+        predictions = [_prediction(each) for each in found]
+        if self.table is None:
+            return predictions
+        family = find_task(self.task).family
+        return [map_prediction(each, self.table, family).prediction for each in predictions]
+
+
+def load_published(
+    folder: Path, threads: int = 1, prompts: LabelPrompts | None = None, table: LabelMap | None = None
+) -> PublishedPredictor:
+    """From a folder whose hashes were checked. Raises INVALID for one that cannot be asked as it is."""
+    head = check_head(folder, folder.name)
+    if (folder / MANIFEST).is_file():
+        saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+        prompts, table = saved.prompts, saved.table
+    return PublishedPredictor(load_model(folder, head, threads), prompts, table)
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a model of others with a head that can be asked as it is."""
+    return not (folder / MANIFEST).is_file() and find_head(folder) is not None
+
+
+def map_prediction(raw: Prediction, table: LabelMap, family: Family, *, prefixed: bool = False) -> MappedAnswer:
+    """An answer under published labels -> under the user's. Raises ValueError if all of it lies elsewhere and the task
+    needs an answer. `prefixed`: whether tags of the references have prefixes (`B-person`)."""
+    match family:
+        case "classification" | "ordinal" | "anomaly":
+            found = label_map.map_class(table, raw.probabilities or {str(raw.output): 1.0})
+            if found.label is None:
+                raise ValueError(f"it answered {str(raw.output)[:60]!r}, which is none of these labels")
+            confidence = found.probabilities[found.label]
+            return MappedAnswer(Prediction(found.label, confidence, found.probabilities), found.elsewhere)
+        case "multi-label":
+            labels, others = label_map.map_labels(table, raw.output)
+            shares = _largest(table, raw.probabilities or {})
+            return MappedAnswer(Prediction(labels, None, shares), _share(others, len(raw.output)))
+        case "tokens":
+            tags, others = label_map.map_tags(table, raw.output, OUTSIDE, prefixed=prefixed)
+            return MappedAnswer(Prediction(tags, None, None), _share(others, len(tags)))
+        case "detection":
+            kept = [each | {"label": table.pairs[each["label"]]} for each in raw.output if each["label"] in table.pairs]
+            return MappedAnswer(Prediction(kept, None, None), _share(len(raw.output) - len(kept), len(raw.output)))
+        case "segmentation":
+            return _map_regions(raw.output, table)
+        case _:
+            return MappedAnswer(raw, 0.0)
+
+
+def _largest(table: LabelMap, probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Of labels that may all be given: the largest probability of those that mean the same."""
+    shares = dict.fromkeys(table.wanted, 0.0)
+    for name, share in probabilities.items():
+        if name in table.pairs:
+            shares[table.pairs[name]] = max(shares[table.pairs[name]], share)
+    return shares
+
+
+def _map_regions(output: Any, table: LabelMap) -> MappedAnswer:
+    """Pixels of labels outside the table become background."""
+    shown = sorted({table.pairs[name] for name in output["labels"] if name in table.pairs})
+    place = {label: number for number, label in enumerate(shown, 1)}
+    codes = [0, *(place.get(table.pairs.get(name, ""), 0) for name in output["labels"])]
+    runs: list[int] = []
+    others, pixels = 0, 0
+    for code, count in zip(output["rle"][::2], output["rle"][1::2], strict=True):
+        pixels += count
+        others += count if code and not codes[code] else 0
+        if runs and runs[-2] == codes[code]:
+            runs[-1] += count
+        else:
+            runs += [codes[code], count]
+    mapped = {"labels": shown, "size": output["size"], "rle": runs}
+    return MappedAnswer(Prediction(mapped, None, None), _share(others, pixels))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _prediction(raw: RawAnswer) -> Prediction:
+    confidence = None
+    if raw.probabilities is not None and isinstance(raw.output, str):
+        confidence = raw.probabilities[raw.output]
+    return Prediction(raw.output, confidence, raw.probabilities)
+
+
+def _medium(head: PublishedHead, example: Example) -> Any:
+    """As the adapter of this head takes it. Raises ValueError for another kind of medium."""
+    medium = example.media
+    if head.adapter == "token-classification":
+        return units(medium, head.modality)
+    if head.modality == "protein":
+        return sequence_of(medium)
+    if head.modality == "text" and not isinstance(medium, str):
+        raise ValueError("the example is no text")
+    return medium
