@@ -119,6 +119,7 @@ _PLACEHOLDERS = {
     "_sandbox.py",
     "file.py",
     "env.py",
+    "model.py",  # in the folder of an exported model
 }
 _MODULE = re.compile(r"\w[\w/]*\.py\b")
 

@@ -25,6 +25,7 @@ from speciate.server.tool_api import (  # fmt: skip
     IdempotencyKey,
     JobStarted,
     Result,
+    make_sparse_spec,
     make_spec,
     once,
     start_job,
@@ -38,19 +39,23 @@ def export_dataset(
     dataset: Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")],
     format: Annotated[str, Field(description="list_options(kind='format')")],  # noqa: A002 - the tool's argument
     path: Annotated[str, Field(description="New folder.")],
+    column: Annotated[
+        str | None, Field(description="Masks, boxes or transcripts, such as a model's answers; default: the labels.")
+    ] = None,
     identified: Annotated[bool, Field(description="DICOM files leave with the names of people in them.")] = False,
     partial: Annotated[bool, Field(description="Also partial rows, such as series that lack a slice.")] = False,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites."""
-    spec = make_spec(
+    spec = make_sparse_spec(
         ExportSpec,
         dataset=dataset,
         format=format,
         path=check_writable(app, path),
         identified=identified,
         partial=partial,
+        column=column,
     )
     return start_job(app, EXPORT, spec, idempotency_key=idempotency_key, dry_run=dry_run)
 

@@ -213,6 +213,8 @@ class Settings(BaseModel):
     """Price of this machine with all its cores, for cost figures. Not set: 0.05 for each core."""
     cage: Literal["required", "where_possible"] = "required"
     """Sandbox for foreign files. `where_possible`: without it if the kernel lacks it, where foreign code never runs."""
+    fork_sandboxes: bool = True
+    """Processes for foreign files are forked from a warm one and sandboxed then. `false`: each is a new interpreter."""
     serving: Serving = Field(default_factory=Serving)
     log: Log = Field(default_factory=Log)
     trust: Trust = Field(default_factory=Trust)

@@ -26,6 +26,7 @@ from speciate.faults import fault
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
 from speciate.jobs.process_identity import identity
 from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
+from speciate.sandbox import warm
 from speciate.workspace import filesystem
 
 Entry = Callable[[Run], Mapping[str, object] | None]
@@ -64,6 +65,7 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
     """Do the run, and turn every way in which it can end into an outcome."""
     try:
         spec = folder.spec()
+        warm.use(spec.get("warm_parent"))
         settings.hold(Path(spec["workspace"]), spec.get("settings", {}))
         result = load(spec["entry"])(Run(folder, keys))
         write_checked(folder.outputs / "result.json", result or {})

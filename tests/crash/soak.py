@@ -41,7 +41,7 @@ from tests.serving.world import USE_CASE, move, trained
 
 CLIENT = Path(__file__).with_name("soak_client.py")
 DISK_MB, CLIENTS = 1500, 4  # runs stop where less than 512 MB are free
-ROLES = ("daemon", "supervisor", "worker", "run", "zygote", "service", "deployment", "shim", "http")
+ROLES = ("daemon", "supervisor", "worker", "run", "zygote", "warm parent", "service", "deployment", "shim", "http")
 """Whom a kill meets: of those that live, whoever was met least so far. `run`: a supervisor with its worker."""
 _MOST = 0.16
 """Of all kills, for one role: shims come back at once, and would take most while a daemon starts."""

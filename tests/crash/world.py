@@ -26,6 +26,7 @@ ROLES = {
     "speciate.server.daemon": "daemon",
     "speciate.jobs.supervisor": "supervisor",
     "speciate.jobs.zygote": "zygote",
+    "speciate.sandbox.warm_parent": "warm parent",
     "speciate.worker": "worker",
     "speciate.jobs.pool_process": "service",
     "speciate.serving.process": "deployment",
@@ -138,6 +139,10 @@ class World:
                         if module in line:
                             found[role].append(process)
         found["worker"] += [child for zygote in found["zygote"] for child in _children(zygote)]
+        for child in (child for daemon in found["daemon"] for child in _children(daemon)):
+            with contextlib.suppress(psutil.Error):  # it knows no workspace
+                if "speciate.sandbox.warm_parent" in child.cmdline():
+                    found["warm parent"].append(child)
         return found
 
     def kill(self, role: str, chance: random.Random) -> bool:

@@ -97,6 +97,24 @@ def test_slices_and_worst_examples_come_from_the_stored_rows(flowers: Workspace)
         slice_metrics.slices_by_column(asked | {"column": "sites"})
 
 
+def test_groups_are_slices_where_they_are_asked_for_the_worst_first(flowers: Workspace) -> None:
+    result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    asked = {
+        "folder": str(flowers.folders.evaluations / result["evaluation"]), "metric": "accuracy", "column": "group_key",
+        "baseline": "column:rules", "candidate": "points@v1",
+    }  # fmt: skip
+    cut = slice_metrics.slices_by_column(asked)
+    assert (len(cut["slices"]), cut["left_out"]) == (20, 80)
+    assert {one["n"] for one in cut["slices"]} == {2}
+    deltas = [one["delta"] for one in cut["slices"]]
+    assert deltas == sorted(deltas)
+    assert deltas[0] < 0
+    assert all(one["interval"] is None and one["p_value"] is None for one in cut["slices"]), "a group is one unit"
+    turned = slice_metrics.slices_by_column(asked | {"baseline": "points@v1", "candidate": "column:rules"})
+    assert turned["slices"][0]["delta"] <= -0.5
+    assert "group_key" not in {one["column"] for one in slice_metrics.slices_by_columns(asked)["columns"]}
+
+
 def test_any_model_can_be_the_baseline_of_a_description(flowers: Workspace) -> None:
     result = world.evaluate_models(flowers, models=["constant:", "points"], use_case="flowering", latency=False)
     found = report.find_report(flowers.database, result["evaluation"])

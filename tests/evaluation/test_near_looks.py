@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from speciate.datasets.columns import SKETCH
+from speciate.evaluation import evaluate
 from speciate.evaluation.reports import report
 from speciate.modalities import find
 from speciate.workspace.workspace import Workspace
@@ -73,6 +74,20 @@ def test_rows_of_a_dataset_that_was_deleted_are_left_out(workspace: Workspace) -
     world.evaluate_models(
         workspace, dataset="retold", models=["constant:"], use_case="telling", latency=False
     )  # and is not refused
+
+
+def test_a_dataset_that_goes_between_plan_and_run_stops_no_evaluation(workspace: Workspace) -> None:
+    kinds = ["good" if number % 3 else "bad" for number in range(TRAINED + TESTED)]
+    tested = [text(TRAINED + number, kinds[TRAINED + number]) for number in range(TESTED)]
+    for name, suffix in (("tales", ""), ("retold", " so they say")):
+        tales(workspace, name, [each + suffix for each in tested], kinds)
+    model = world.train_model(workspace, "teller", dataset="retold")
+    world.evaluate_models(workspace, dataset="tales", models=["constant:"], latency=False)
+    asked = evaluate.EvaluateSpec(models=(model,), dataset="retold", latency=False)
+    planned = evaluate.plan(asked, workspace)
+    (workspace.folders.datasets / "tales.parquet").unlink()
+    result = world.perform_plan(workspace, evaluate.KIND, planned)
+    assert any("tales@v1:test: not_checked" in note for note in result["report"]["notes"])
 
 
 def test_near_copies_within_a_suite_are_one_independent_unit(workspace: Workspace) -> None:

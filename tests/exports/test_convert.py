@@ -137,7 +137,7 @@ def test_a_folder_has_a_path_and_a_version_has_none(workspace: Workspace, tmp_pa
     app = make_app(workspace)
     for wrong in (
         {},
-        {"format": "onnx", "path": str(tmp_path / "x")},
+        {"format": "openvino", "path": str(tmp_path / "x")},
         {"path": str(tmp_path / "x"), "quantize": "int8"},
     ):
         with pytest.raises(SpeciateError) as caught:
@@ -148,10 +148,22 @@ def test_a_folder_has_a_path_and_a_version_has_none(workspace: Workspace, tmp_pa
 
 @needs_engines
 def test_without_examples_to_evaluate_on_nothing_is_exported(workspace: Workspace, tmp_path: Path) -> None:
-    waves(workspace, splits=("train", "test"))
+    waves(workspace, splits=("test", "test", "test"))
     parent(workspace, tmp_path)
     with pytest.raises(SpeciateError, match="no examples to evaluate the export on"):
         convert.plan(ConvertSpec(model="own", format="onnx"), workspace)
+
+
+@needs_engines
+def test_without_a_validation_split_training_examples_judge_and_the_plan_says_so(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    waves(workspace, splits=("train", "test"))
+    parent(workspace, tmp_path)
+    plan = convert.plan(ConvertSpec(model="own", format="onnx"), workspace)
+    assert plan.resolved["judged_on"] == "waves@v1:train", "never the test split"
+    assert "no validation split" in plan.resolved["remark"]
+    assert plan.payload_json()["judged_on"] == "training"
 
 
 @needs_engines

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +14,18 @@ import numpy as np
 import pytest
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import SpeciateError
-from speciate.exports import export_model
+from speciate.errors import Code, SpeciateError
+from speciate.exports import export_model, model_program, snippets
 from speciate.exports.card_check import compare, run_card
 from speciate.exports.export_model import ExportModelSpec
+from speciate.exports.standalone import word_counts
+from speciate.exports.transformers_heads import with_head
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run
-from speciate.models import registry
+from speciate.models import registry, sealed
 from speciate.models.backbones import architectures
 from speciate.models.model_card import ModelCard
-from speciate.tasks import predictor
+from speciate.tasks import network_predictor, predictor
 from speciate.tasks.families.classification import Classification
 from speciate.tasks.families.detection import Detection
 from speciate.tasks.families.forecasting import Forecasting
@@ -33,7 +37,9 @@ from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.families.tokens import Tokens
 from speciate.tasks.families.transcription import Transcription
 from speciate.tasks.network_predictor import NetworkPredictor
+from speciate.tasks.representations import Documents, NGrams
 from speciate.workspace.workspace import Workspace
+from tests.training.world import make_dataset, thirds, train_now
 
 pytest.importorskip("torch")
 needs_onnx = pytest.mark.skipif(
@@ -41,8 +47,11 @@ needs_onnx = pytest.mark.skipif(
     reason="pip install 'speciate[exports]'",
 )
 N = 50
-LABELS = ("no", 'yes: "quoted" `x`', "übrig", "__import__('os')")
-_WORDS = ["a", "fine", "film", "that", "nobody", "saw", "in", "the", "harbour", "although", "it", "rained", ",", "warm", "and", "Übermut", "zyzzyva", "12", "!"]
+LABELS = ("__import__('os')", "no", 'yes: "quoted" `x`', "übrig")
+_WORDS = [
+    *("a", "fine", "film", "that", "nobody", "saw", "in", "the", "harbour", "although"),
+    *("it", "rained", ",", "warm", "and", "Übermut", "zyzzyva", "12", "!"),
+]
 
 
 class Made(NamedTuple):
@@ -78,33 +87,82 @@ def protein(rng: np.random.Generator) -> str:
 
 
 def row(rng: np.random.Generator) -> dict[str, Any]:
-    return {"size": float(rng.normal()), "colour": str(rng.choice(["red", "blue"])), "`odd` \"name\"": float(rng.normal())}
+    return {
+        "size": float(rng.normal()),
+        "colour": str(rng.choice(["red", "blue"])),
+        '`odd` "name"': float(rng.normal()),
+    }
 
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)
 NETWORKS = {
-    "text": Made("text-classification", "text", "new:bert", Classification(labels=LABELS, temperature=1.7), text, "transformers"),
-    "image": Made("image-classification", "image", "new:vit", Classification(labels=LABELS, temperature=0.6), image, "transformers"),
-    "text, several labels": Made("text-multi-label", "text", "new:bert", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), text, "transformers"),
-    "text, a number": Made("text-regression", "text", "new:bert", Regression(mean=50.0, spread=12.0), text, "transformers"),
+    "text": Made(
+        "text-classification", "text", "new:bert", Classification(labels=LABELS, temperature=1.7), text, "transformers"
+    ),
+    "image": Made(
+        "image-classification",
+        "image",
+        "new:vit",
+        Classification(labels=LABELS, temperature=0.6),
+        image,
+        "transformers",
+    ),
+    "text, several labels": Made(
+        "text-multi-label", "text", "new:bert", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), text, "transformers"
+    ),
+    "text, a number": Made(
+        "text-regression", "text", "new:bert", Regression(mean=50.0, spread=12.0), text, "transformers"
+    ),
     "text, ranks": Made("text-ordinal", "text", "new:bert", Ordinal(labels=LABELS), text, "sealed"),
-    "words": Made("token-classification", "text", "new:bert", Tokens(labels=LABELS, commonest="no", temperature=2.0), text, "transformers"),
-    "residues": Made("residue-classification", "protein", "new:esm", Tokens(labels=LABELS, modality="protein", commonest="no"), protein, "sealed"),
+    "words": Made(
+        "token-classification",
+        "text",
+        "new:bert",
+        Tokens(labels=LABELS, commonest="no", temperature=2.0),
+        text,
+        "transformers",
+    ),
+    "residues": Made(
+        "residue-classification",
+        "protein",
+        "new:esm",
+        Tokens(labels=LABELS, modality="protein", commonest="no"),
+        protein,
+        "sealed",
+    ),
     "protein": Made("protein-classification", "protein", "new:esm", Classification(labels=LABELS), protein, "sealed"),
-    "image, several labels": Made("image-multi-label", "image", "new:vit", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), image, "transformers"),
+    "image, several labels": Made(
+        "image-multi-label", "image", "new:vit", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), image, "transformers"
+    ),
     "image, a number": Made("image-regression", "image", "new:vit", Regression(mean=5.0, spread=2.0), image, "sealed"),
     "boxes": Made("object-detection", "image", "new:vit", Detection(labels=LABELS), image, "sealed"),
     "masks": Made("image-segmentation", "image", "new:vit", Segmentation(labels=LABELS, side=48), image, "sealed"),
     "retrieval": Made("image-retrieval", "image", "new:vit", Retrieval(known=LABELS), image, "sealed"),
-    "sound": Made("audio-classification", "audio", "new:wav2vec2", Classification(labels=LABELS), sound, "transformers"),
-    "sound, by its spectrum": Made("audio-classification", "audio", "new:conformer", Classification(labels=LABELS), sound, "sealed"),
-    "speech": Made("speech-recognition", "audio", "new:wav2vec2", Transcription(characters=" abcdefgh|'"), sound, "transformers"),
-    "speech, by its spectrum": Made("speech-recognition", "audio", "new:conformer", Transcription(characters=" abc"), sound, "sealed"),
-    "series": Made("time-series-classification", "time-series", "new:inceptiontime", Classification(labels=LABELS), series, "sealed"),
-    "forecast": Made("forecasting", "time-series", "new:patchtst", Forecasting(channels=2, horizon=6), series, "sealed"),
+    "sound": Made(
+        "audio-classification", "audio", "new:wav2vec2", Classification(labels=LABELS), sound, "transformers"
+    ),
+    "sound, by its spectrum": Made(
+        "audio-classification", "audio", "new:conformer", Classification(labels=LABELS), sound, "sealed"
+    ),
+    "speech": Made(
+        "speech-recognition", "audio", "new:wav2vec2", Transcription(characters=" 'abcdefgh"), sound, "transformers"
+    ),
+    "speech, by its spectrum": Made(
+        "speech-recognition", "audio", "new:conformer", Transcription(characters=" abc"), sound, "sealed"
+    ),
+    "series": Made(
+        "time-series-classification",
+        "time-series",
+        "new:inceptiontime",
+        Classification(labels=LABELS),
+        series,
+        "sealed",
+    ),
+    "forecast": Made(
+        "forecasting", "time-series", "new:patchtst", Forecasting(channels=2, horizon=6), series, "sealed"
+    ),
     "table": Made("tabular-classification", "tabular", "new:tab-resnet", Classification(labels=LABELS), row, "sealed"),
-}  # fmt: skip
-FAST = ("text", "image")
+}
 
 
 def media_of(make: Callable[[np.random.Generator], Any], count: int = N, seed: int = 3) -> list[Any]:
@@ -128,7 +186,7 @@ def registered(workspace: Workspace, tmp_path: Path, made: Made) -> None:
             each.mul_(12.0 if each.ndim == 2 else 1.0)
     own = NetworkPredictor(made.task, made.head, backbone, head)
     identity = own.save(tmp_path / "made")
-    inputs = ("size", "colour", "`odd` \"name\"") if made.modality == "tabular" else ()
+    inputs = ("size", "colour", '`odd` "name"') if made.modality == "tabular" else ()
     card = ModelCard(
         name="own", id=identity, task=made.task, modality=made.modality, method="full", labels=made.head.labels,
         license="Apache-2.0", base_model=made.architecture, inputs=inputs,
@@ -149,14 +207,14 @@ def agree(workspace: Workspace, folder: Path, media: Sequence[Any], *, images: b
     ours = predictor.load(version.path).predict(as_examples(media))
     told = run_card(folder, media, images=images)
     found = compare(told, ours)
+    assert found.ties <= 1
     assert found.n == len(media)
     answers = [str(each.output) for each in ours]
     assert len(set(answers)) > 1, "a model that always answers the same shows nothing"
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_answers_elsewhere_as_it_does_here(workspace: Workspace, tmp_path: Path, name: str) -> None:
     made = NETWORKS[name]
     registered(workspace, tmp_path, made)
@@ -198,3 +256,120 @@ def test_what_one_graph_cannot_answer_is_refused_before_there_is_a_job(workspace
     with pytest.raises(SpeciateError, match="cannot leave as one ONNX graph") as caught:
         export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out", format="onnx"), workspace)
     assert caught.value.next[0].tool == "export_model"
+
+
+def test_a_classical_model_answers_elsewhere_as_it_does_here_and_foreign_text_stays_text(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    foreign = "<b>good</b> ```python import os``` [x](http://x) | \u202e"
+    texts = [f"{'a fine film' if i % 4 < 2 else 'an awful bore, over & over'} {i % 9} Übermut" for i in range(120)]
+    labels = [foreign if i % 4 < 2 else "bad" for i in range(120)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(120), inputs=["text"])
+    train_now(workspace, name="own", dataset="films", method="classical", hyperparameters={"candidates": ["logistic"]})
+    result = exported(workspace, tmp_path / "out")
+    assert result["report"]["checked_on"] == 16
+    assert not [name for name in result["report"]["files"] if "pycache" in name]
+    agree(workspace, tmp_path / "out", [*texts[:49], "nothing of what was counted: zzz"], images=False)
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "pipeline_tag" not in readme and "library_name" not in readme  # noqa: PT018 - one claim
+    assert "<b>" not in readme and "](http" not in readme and "\u202e" not in readme  # noqa: PT018
+    assert readme.count("```") == 2, "one block, which is the program"
+    code = "".join(path.read_text() for path in (tmp_path / "out").rglob("*.py"))
+    assert "good" not in code, "labels are read as data"
+    assert not re.search(r"^(import|from) (sklearn|scipy|torch|pydantic)", code, re.MULTILINE)
+
+
+@pytest.mark.parametrize("unit", [("word", 1, 2), ("char_wb", 2, 5), ("char", 1, 3)])
+def test_words_are_counted_as_scikit_learn_counts_them(unit: tuple[str, int, int]) -> None:
+    counting = NGrams(*unit)  # type: ignore[arg-type]  # of the parameters above
+    texts = [
+        "It's a FINE film, a fine film!", "ab", "x", "Übermut  tut\tselten gut", "naïve İstanbul ſ", "", "1 22 333",
+        "two\nlines  and a_b", "   ",
+    ]  # fmt: skip
+    learned = Documents.fit(as_examples(texts), "text", counting)
+    settings, arrays = learned.settings(), learned.arrays()
+    plain = word_counts.Documents.rebuild(settings, arrays)
+    asked = as_examples([*texts, "a fine new word ab"])
+    np.testing.assert_allclose(plain.encode(asked), learned.encode(asked).toarray(), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["text", "image", "words", "text, several labels"])
+def test_a_head_of_transformers_gives_our_numbers(name: str) -> None:
+    import torch
+
+    made = NETWORKS[name]
+    torch.manual_seed(1)
+    media = media_of(made.media, 12)
+    backbone = architectures.build(made.architecture, media, 0)
+    head = made.head.head(backbone.width)
+    own = NetworkPredictor(made.task, made.head, backbone, head)
+    items = backbone.prepare(media)
+    batch = backbone.collate(items)
+    ours = network_predictor.scores(backbone, head, made.head, items)
+    found = with_head(own)
+    assert found is not None
+    given = {"pixel_values": batch["pixels"]} if made.modality == "image" else {
+        "input_ids": batch["ids"], "attention_mask": batch["attended"].long(),
+    }  # fmt: skip
+    with torch.no_grad():
+        logits = found.module(**given).logits.numpy() * getattr(made.head, "temperature", 1.0)
+    if name == "words":
+        logits = [row[there] for row, there in zip(logits, batch["counted"].numpy(), strict=True)]
+    for theirs, wanted in zip(logits, ours, strict=True):
+        np.testing.assert_allclose(theirs, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("terms", "clause"),
+    [("CC-BY-NC-ND-4.0", r"section 2\(a\)\(1\)\(B\)"), ("LicenseRef-proprietary", "grant no right")],
+)
+def test_what_a_licence_forbids_to_give_away_stays(
+    workspace: Workspace, tmp_path: Path, terms: str, clause: str
+) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    base = ModelCard(name="base", id=sealed.seal(folder), method="published", license=terms)
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, base, folder))
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.json").write_text("[]")
+    card = ModelCard(name="own", id=sealed.seal(own), method="full", base_model="base@v1")
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, own))
+    with pytest.raises(SpeciateError, match=clause) as caught:
+        export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out"), workspace)
+    assert caught.value.code is Code.REFUSED
+    assert "base@v1" in caught.value.message
+
+
+def test_an_export_that_would_answer_otherwise_is_not_written(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{'a fine film' if i % 4 < 2 else 'an awful bore'} {i}" for i in range(40)]
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(40)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(40), inputs=["text"])
+    train_now(workspace, name="own", dataset="films", method="classical", hyperparameters={"candidates": ["logistic"]})
+    wrong = snippets.of_program(ModelCard(name="x", method="full", modality="text"), None) + "\nanswers[0] = 'another'"
+    monkeypatch.setattr(snippets, "of_program", lambda card, channels: wrong)
+    with pytest.raises(SpeciateError, match="would not answer as it does here"):
+        exported(workspace, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*.exporting"))
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{'a fine film' if i % 4 < 2 else 'an awful bore'} {i}" for i in range(40)]
+    labels = ["good" if i % 4 < 2 else "bad" for i in range(40)]
+    make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(40), inputs=["text"])
+    train_now(workspace, name="own", dataset="films", method="classical", hyperparameters={"candidates": ["logistic"]})
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model_program, "write_program", full)
+    with pytest.raises(OSError, match="No space left"):
+        exported(workspace, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*.exporting"))

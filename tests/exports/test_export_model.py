@@ -1,4 +1,4 @@
-"""An exported model is loaded by transformers in a process without this package, by the lines of its own README."""
+"""The folder of an exported model: its form, its front matter, and the way back. test_elsewhere.py asks it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from speciate.exports.export_model import ExportModelSpec
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run
-from speciate.models import fetch, registry, sealed
+from speciate.models import fetch, model_folder, registry, sealed
 from speciate.models.backbones import architectures
 from speciate.models.backbones.contract import Backbone
 from speciate.models.endpoints import Endpoint
@@ -82,55 +82,45 @@ def taken_back(workspace: Workspace, path: Path) -> str:
     return str(workspace.database.transact(lambda tx: fetch.commit(tx, row, collected))["model"])
 
 
-def by_its_readme(folder: Path, given: str, shown: str = "logits") -> Any:
-    """What the README's own program computes, run elsewhere by an interpreter that cannot import this package."""
-    (program,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    program, count = re.subn(r"prepare\(\[.*?\]", lambda _: f"prepare({given}", program)
-    assert count == 1
-    program = "import sys\nsys.modules['speciate'] = None\n" + program + f"\nimport json\nprint(json.dumps({shown}))"
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
 def front_matter(folder: Path) -> list[str]:
     text = (folder / "README.md").read_text()
     assert text.startswith("---\n")
     return text.split("---\n")[1].splitlines()
 
 
-@pytest.mark.parametrize(
-    ("architecture", "task"),
-    [
-        ("new:bert", "text-classification"),
-        pytest.param("new:esm", "protein-classification", marks=pytest.mark.slow),
-        pytest.param("new:vit", "image-classification", marks=pytest.mark.slow),
-    ],
-)
-def test_transformers_computes_the_same_in_a_fresh_process(
-    workspace: Workspace, tmp_path: Path, architecture: str, task: str
+def test_the_front_matter_names_licence_base_and_the_pipeline_that_answers(
+    workspace: Workspace, tmp_path: Path
 ) -> None:
-    modality = str(architectures.modality_of(architecture))
-    media = media_of(modality)
-    made = registered(workspace, tmp_path, architectures.build(architecture, media, 0), task)
+    registered(workspace, tmp_path, architectures.build("new:bert", media_of("text"), 0), "text-classification")
     result = exported(workspace, tmp_path / "out")
     assert (result["report"]["form"], result["path"]) == ("transformers", str(tmp_path / "out"))
-    if modality != "image":
-        given = json.dumps(media, ensure_ascii=False)
-    else:
-        np.save(tmp_path / "images.npy", np.stack(media))
-        given = f"list(__import__('numpy').load({str(tmp_path / 'images.npy')!r}))"
-    theirs = by_its_readme(tmp_path / "out", given, "[logits.tolist(), probabilities.tolist(), answers]")
-    ours = network_predictor.scores(made.backbone, made.head, made.task_head, made.backbone.prepare(media))
-    np.testing.assert_allclose(theirs[0], np.stack(ours), atol=2e-5)
-    given_here = made.predict([Example(str(i), each, None, "", "test", {}) for i, each in enumerate(media)])
-    assert theirs[2] == [each.output for each in given_here]
-    np.testing.assert_allclose([max(row) for row in theirs[1]], [each.confidence for each in given_here], atol=1e-5)
     lines = front_matter(tmp_path / "out")
-    assert {"library_name: transformers", 'license: "apache-2.0"', f'pipeline_tag: "{task}"'} <= set(lines)
+    assert {"library_name: transformers", 'license: "apache-2.0"', 'pipeline_tag: "text-classification"'} <= set(lines)
     assert 'base_model: "org/parent"' in lines
+
+
+def test_a_network_without_a_head_leaves_as_an_encoder_without_a_pipeline(workspace: Workspace, tmp_path: Path) -> None:
+    backbone = architectures.build("new:bert", media_of("text"), 0)
+    folder = tmp_path / "made"
+    folder.mkdir()
+    model_folder.save(backbone, folder)
+    card = ModelCard(name="own", id=sealed.seal(folder), method="full", modality="text", base_model="new:bert")
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, folder))
+    assert exported(workspace, tmp_path / "out")["report"]["form"] == "transformers"
+    assert not [line for line in front_matter(tmp_path / "out") if line.startswith("pipeline_tag")]
+    (program,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
+    program = "import sys\nsys.modules['speciate'] = None\n" + program + "\nprint(pooled.tolist())"
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    backbone.module.eval()
+    ours = backbone.states(backbone.collate(backbone.prepare(["a text"]))).pooled.detach().numpy()
+    np.testing.assert_allclose(json.loads(ran.stdout.splitlines()[-1]), ours, atol=1e-5)
 
 
 def test_an_exported_network_comes_back_and_computes_the_same(workspace: Workspace, tmp_path: Path) -> None:
@@ -158,6 +148,7 @@ def test_a_sealed_model_comes_back_with_its_facts_and_answers_alike(workspace: W
     model = str(train_now(workspace, name="own", dataset="films", method="classical")["model"])
     out = tmp_path / "out"
     assert exported(workspace, out)["report"]["form"] == "sealed"
+    assert (out / "model.py").is_file(), "beside the sealed files, and not taken back"
     assert not re.search(r"films|job-|" + re.escape(str(tmp_path)), (out / "model.json").read_text())
     made, back = (
         registry.resolve(workspace.database, workspace.folders, ref) for ref in (model, taken_back(workspace, out))
@@ -212,8 +203,8 @@ def test_a_model_without_a_transformers_class_is_exported_as_it_was_sealed_and_s
     workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, folder))
     result = exported(workspace, tmp_path / "out")
     assert result["report"]["form"] == "sealed"
-    assert "library_name: speciate" in front_matter(tmp_path / "out")
-    assert "transformers has no class for it" in (tmp_path / "out" / "README.md").read_text()
+    assert not [line for line in front_matter(tmp_path / "out") if line.startswith(("library_name", "pipeline_tag"))]
+    assert "speciate, which alone loads them" in (tmp_path / "out" / "README.md").read_text()
     assert sealed.check(tmp_path / "out") == identity
 
 

@@ -47,14 +47,14 @@ OTHERS: set[int] = set()
 @pytest.fixture(autouse=True)
 def only_own_children() -> None:
     OTHERS.clear()
-    OTHERS.update(process.pid for process in psutil.Process().children())
+    OTHERS.update(process.pid for process in psutil.Process().children(recursive=True))
 
 
 def processes(folders: Folders) -> list[psutil.Process]:
     """Those of the pool, found as an operator would: by the workspace's path in the command line."""
     return [
         process
-        for process in psutil.Process().children()
+        for process in psutil.Process().children(recursive=True)
         if process.pid not in OTHERS
         and (process.status() == psutil.STATUS_ZOMBIE or str(folders.root) in process.cmdline())
     ]

@@ -21,11 +21,13 @@ from speciate.jobs.run import Run
 from speciate.privacy import gc
 from speciate.privacy.erase import ErasePayload
 from speciate.privacy.gc import GcPayload
+from speciate.serving.batch_predict import PredictPayload
 from speciate.workspace.workspace import Workspace
 
 _STORED = Path(__file__).parent / "stored"
 _PAYLOADS: dict[str, type[BaseModel]] = {
     "gc": GcPayload, "erase": ErasePayload, "export_model": ExportModelPayload, "fingerprint": FingerprintPayload,
+    "predict": PredictPayload, "predict_file": PredictPayload,
 }  # fmt: skip
 _ADDED_LATER = ("custody", "identity", "sweeps", "lacking", "known_to", "surplus")
 """Fields of `gc` that its first payloads lacked."""
@@ -42,6 +44,12 @@ def test_a_stored_payload_is_read_and_written_as_it_was(kind: str) -> None:
     plan: Plan[BaseModel] = Plan(payload=_PAYLOADS[kind].model_validate(before))
     assert plan.payload_json() == before
     assert json.loads(plan.model_dump_json(by_alias=True))["payload"] == before
+
+
+def test_an_export_that_was_queued_before_it_had_formats_writes_safetensors() -> None:
+    before = {name: value for name, value in stored("export_model").items() if name not in ("format", "judging")}
+    found = ExportModelPayload.model_validate(before)
+    assert (found.format, found.judging) == ("safetensors", None)
 
 
 @pytest.mark.parametrize("missing", [(), _ADDED_LATER])

@@ -195,3 +195,32 @@ def test_a_process_for_others_code_starts_with_little(module: str) -> None:
     parents = {module.rsplit(".", count)[0] for count in range(1, module.count(".") + 1)}
     ours = {"speciate.sandbox", "speciate.sandbox.serve", "speciate.sandbox.user_code_process", module}
     assert set(found) - parents <= ours
+
+
+PARTS = """
+from speciate.sandbox.serve import tell, tells
+def run(question):
+    words = []
+    for number in range(question):
+        words += tell(number)
+    return [tells(), words]
+"""
+
+
+def test_an_answer_comes_in_parts_and_words_go_back(tmp_path: Path) -> None:
+    with_parts = SandboxClient(PROCESS, tmp_path, "required", Access(code=False))
+    try:
+        with_parts.open({"source": PARTS, "function": "run", "name": "code.py"}, 30)
+        heard: list[int] = []
+
+        def hear(part: int) -> str | None:
+            heard.append(part)
+            return f"word {part}" if part % 2 else None
+
+        told, words = with_parts.ask([1000], 30, on_part=hear)
+        assert (told, heard) == (True, list(range(1000)))
+        assert words == [f"word {n}" for n in range(1, 1000, 2)][: len(words)]
+        assert with_parts.ask([3], 30) == [False, []]  # words that came too late are no question
+        assert with_parts.ask([0], 30, on_part=hear) == [True, []]
+    finally:
+        with_parts.end()

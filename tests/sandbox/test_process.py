@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -102,6 +103,35 @@ def test_what_cannot_be_listened_to_does_not_run_on(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="Too many"):
         start(SLEEPS, Sandbox((), tmp_path))
     assert psutil.Process().children(recursive=True) == before
+
+
+def test_our_own_memory_is_not_counted_as_that_of_what_we_start(tmp_path: Path) -> None:
+    """Until it runs its program, a sandboxed process is a fork of this one, and has all that this one holds."""
+    held = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    environment = {f"VARIABLE_{number}": "x" * 3000 for number in range(300)}
+    try:
+        for _ in range(12):
+            process = start(ECHOES, Sandbox((), tmp_path, Limits(memory_mb=512)), environment=environment)
+            assert echo(process) == b"here\n"
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "last"),
+    [
+        ("raise ValueError('the last word')", "it ended with code 1", "ValueError: the last word"),
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV ended it", None),
+        ("import os, time; os.close(1); time.sleep(60)", "it still lived", None),
+    ],
+)
+def test_how_it_ended_is_known(code: str, how: str, last: str | None, tmp_path: Path) -> None:
+    process = start([sys.executable, "-I", "-c", code], Sandbox((), tmp_path))
+    process.stdout.read()
+    ending = process.ending()
+    process.kill()
+    assert ending.how == how
+    assert last is None or ending.last[-1] == last
 
 
 @pytest.mark.slow

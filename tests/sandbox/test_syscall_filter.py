@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import socket
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,20 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.sandbox import Sandbox, is_complete, start, syscall_filter
 from speciate.sandbox import process as sandbox_process
-from speciate.sandbox.syscall_filter import ALLOW, AND, AT_LEAST, ENOSYS, EPERM, EQUAL, JUDGED, LOAD, REFUSED, program
+from speciate.sandbox.fork_filter import ANY_BIT
+from speciate.sandbox.syscall_filter import (
+    ALLOW,
+    AND,
+    AT_LEAST,
+    ENOSYS,
+    EPERM,
+    EQUAL,
+    JUDGED,
+    LOAD,
+    REFUSED,
+    Instruction,
+    program,
+)
 
 MACHINES = ("x86-64", "arm64")
 ARCHES = {"x86-64": 0xC000003E, "arm64": 0xC00000B7, "i386": 0x40000003, "arm": 0x40000028}
@@ -25,6 +40,11 @@ HEADERS = {
     "x86-64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), "arm64": Path("/usr/include/asm-generic/unistd.h"),
 }  # fmt: skip
 X32 = 0x40000000
+TESTS: dict[int, Callable[[int, int], bool]] = {
+    EQUAL: operator.eq,
+    AT_LEAST: operator.ge,
+    ANY_BIT: lambda register, bits: bool(register & bits),
+}
 needs_sandbox = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="a user has no capabilities to lose")
 
@@ -35,12 +55,12 @@ class Asked(NamedTuple):
     arch: str | None = None
 
 
-def verdict(machine: str, asked: Asked) -> int:
+def verdict(machine: str, asked: Asked, made: Callable[[str], list[Instruction]] = program) -> int:
     """What the kernel would make of it."""
     words = {0: asked.number, 4: ARCHES[asked.arch or machine]}
     for place, value in enumerate((*asked.arguments, 0, 0, 0, 0, 0, 0)[:6]):
         words |= {16 + 8 * place: value & 0xFFFFFFFF, 20 + 8 * place: value >> 32 & 0xFFFFFFFF}
-    code, at, register = program(machine), 0, 0
+    code, at, register = made(machine), 0, 0
     while True:
         does, held, failed, operand = code[at]
         at += 1
@@ -48,8 +68,8 @@ def verdict(machine: str, asked: Asked) -> int:
             register = words[operand]
         elif does == AND:
             register &= operand
-        elif does in (EQUAL, AT_LEAST):
-            at += held if (register == operand if does == EQUAL else register >= operand) else failed
+        elif does in TESTS:
+            at += held if TESTS[does](register, operand) else failed
         else:
             return operand
 

@@ -38,14 +38,16 @@ out = os.dup(1)
 config, module, arguments = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:]
 def say(*row):
     os.write(out, json.dumps(row).encode() + b"\\n")
-class Trap:
-    @property
-    def buffer(self):
-        space = {"__name__": "probe"}
-        exec(compile(PROBE, "probe", "exec"), space)
-        space["run"](config, say)
-        os._exit(0)
-sys.stdin = Trap()
+reads = os.read
+def trap(descriptor, size):
+    if descriptor != 0:
+        return reads(descriptor, size)
+    os.read = reads
+    space = {"__name__": "probe"}
+    exec(compile(PROBE, "probe", "exec"), space)
+    space["run"](config, say)
+    os._exit(0)
+os.read = trap
 sys.argv[1:] = arguments
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """

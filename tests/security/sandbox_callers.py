@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from speciate.evaluation.predictors import code
 from speciate.evaluation.scorers import sandboxed_scorers
 from speciate.jobs import pool
 from speciate.modalities.messages import Message
-from speciate.sandbox import Sandbox, SandboxPolicy, client, python, start
+from speciate.sandbox import Sandbox, SandboxedProcess, SandboxPolicy, client, python, start
 from speciate.serving import replica
 from speciate.serving.deployment_folder import Target
 from speciate.settings import Settings
@@ -120,6 +121,11 @@ SANDBOXES: dict[str, Callable[[Path], None]] = {
     "reward by rules": by_reward(lambda _: reward_spec.RegexReward(kind="regex", pattern="x")),
     "reward by programs": by_reward(lambda _: reward_spec.CodeReward(kind="code")),
 }
+FORKED = ("pool", "unpacking")
+"""Of them, those whose process is a fork of a warm parent; each is also tried as a program of its own, as it is started
+where there is no such parent."""
+BY_EXEC = " by exec"
+SANDBOXES |= {name + BY_EXEC: SANDBOXES[name] for name in FORKED}
 NONE = "none"
 
 
@@ -135,10 +141,21 @@ def started(name: str, folder: Path) -> Started:
         return Started(lambda arguments: _Free(_changed(python("speciate.jobs.pool_process"), arguments), folder))
     found = begun(name, folder)
     found.cage.writable.mkdir(parents=True, exist_ok=True)
+    assert found.cage.fork == (name.removesuffix(BY_EXEC) in FORKED)
+    if name.endswith(BY_EXEC):
+        found.cage = dataclasses.replace(found.cage, fork=False)
     return Started(
-        lambda arguments: start(_changed(found.argv, arguments), found.cage, found.policy, found.environment),
+        lambda arguments: _as_meant(
+            start(_changed(found.argv, arguments), found.cage, found.policy, found.environment), found.cage
+        ),
         getattr(found.cage, "capabilities", 0),
     )
+
+
+def _as_meant(process: SandboxedProcess, cage: Sandbox) -> SandboxedProcess:
+    """No fork that was silently replaced by a program."""
+    assert process.forked == cage.fork
+    return process
 
 
 def begun(name: str, folder: Path) -> Begun:

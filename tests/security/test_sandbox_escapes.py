@@ -34,7 +34,7 @@ OUT_WITHOUT = {
     "log_truncate", "log_unappend", "read_outside", "write_outside", "chmod_outside", "fork_twice", "sysv_messages",
     "message_queue", "lease_on_a_listed_file", "parent_environment", "hard_link_outside",
 }  # fmt: skip
-FAST = {("pool", "root"), ("pool", "user"), ("code scorer", "user"), (NONE, "user")}
+FAST = {("pool", "root"), ("pool", "user"), ("pool by exec", "user"), ("code scorer", "user"), (NONE, "user")}
 """Our own code on foreign bytes, others' code, and the control. All the rest is as many processes again, and slow."""
 
 

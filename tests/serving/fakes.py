@@ -36,7 +36,9 @@ class FakeProcess:
         seconds: float = 0.0,
         nan: bool = False,
         gate: threading.Event | None = None,
+        error: str | None = None,
     ) -> None:
+        self._error = error
         self.target, self._failure, self._seconds, self._nan, self._gate = target, failure, seconds, nan, gate
         self.batches: list[int] = []
         self.given: list[float] = []
@@ -73,9 +75,10 @@ class FakeProcess:
         if heard is not None and self.words:
             return [self._write(place, heard) for place in range(len(items))]
         return [
-            {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9, "error": None}
+            {"id": "0", "output": self.target.model, "confidence": float("nan") if self._nan else 0.9,
+             "error": self._error}
             for _ in texts
-        ]
+        ]  # fmt: skip
 
     def _write(self, place: int, heard: OnTexts) -> ItemPrediction:
         said: list[str] = []

@@ -22,7 +22,7 @@ from speciate.serving import deployments, request_metrics
 from speciate.serving.api import Api, _withdraw
 from speciate.serving.deployment import Deployment
 from speciate.serving.deployment_folder import DeploymentFolder, Target, Wanted
-from speciate.serving.replica import Overloaded
+from speciate.serving.replica import Overloaded, Process
 from speciate.serving.request_metrics import Metrics
 from speciate.settings import Serving
 from tests.conftest import ManualClock
@@ -39,18 +39,26 @@ class Said(NamedTuple):
 
 
 class Server:
-    def __init__(self, path: Path, clock: ManualClock, version: Target | None, options: Serving, **how: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: ManualClock,
+        version: Target | None,
+        options: Serving,
+        launch: Callable[[Target], Process] | None = None,
+        **how: Any,
+    ) -> None:
         self.processes: list[FakeProcess] = []
         folder = DeploymentFolder(path / f"deployment-{time.monotonic_ns()}")
         folder.create()
         wanted, metrics = Wanted(use_case="reviews", options=options, target=version), Metrics("reviews")
         folder.want(wanted)
 
-        def launch(version: Target) -> FakeProcess:
+        def launch_fake(version: Target) -> FakeProcess:
             self.processes.append(FakeProcess(version, **how))
             return self.processes[-1]
 
-        self.deployment = Deployment(folder, wanted, launch, metrics, clock)
+        self.deployment = Deployment(folder, wanted, launch or launch_fake, metrics, clock)
         self.deployment.start()
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
@@ -61,7 +69,7 @@ class Server:
         self._thread = threading.Thread(target=self._server.run, args=([listener, near],))
         self._thread.start()
         if version and "failure" not in how:
-            until(lambda: self.deployment.state.serving)
+            until(lambda: self.deployment.state.serving, 120)
 
     def ask(
         self, body: Any = None, path: str = "/predict", *, token: str = TOKEN, headers: Mapping[str, str] | None = None

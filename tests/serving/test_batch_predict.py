@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.serving import batch_predict, batch_predict_run
+from speciate.serving import predict as predicting
 from speciate.serving.batch_predict import KIND
 from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
@@ -90,7 +92,9 @@ def test_a_dataset_is_answered_as_single_questions_are(
 
 def test_the_answers_become_a_dataset_or_columns_of_the_same(workspace: Workspace, expected: list[str]) -> None:
     made = perform(workspace, KIND, {"model": MODEL, "dataset": "asked:test", "save_as": "asked-answers"})
-    assert made["dataset"] == "asked-answers@v1"
+    assert made == {
+        "dataset": "asked-answers@v1", "report": {"model": MODEL, "rows": 300, "answered": 300, "failed": 0},
+    }  # fmt: skip
     version = versions.version(workspace.database, "asked-answers")
     assert version.parents == ["asked@v1"]
     assert version.operation == {"op": "predict", "model": MODEL, "task": "text-classification", "split": "test"}
@@ -175,6 +179,7 @@ def test_a_run_that_was_stopped_goes_on_behind_its_last_chunk(
     assert finish(workspace, KIND, second, job)["report"]["answered"] == 600
     assert chunks == [0, 256, 512], "a chunk was asked twice"
     assert [each["output"] for each in lines(path)] == expected
+    assert not list(first.path.parent.glob("*/checkpoints/*.parquet")), "a copy of the file is left"
 
 
 def test_a_file_that_stands_already_is_never_replaced_but_our_own_is_known(
@@ -206,11 +211,10 @@ def test_a_hosted_model_is_asked_for_a_dataset_within_its_budget_and_not_for_a_f
         plan = KIND.plan(KIND.spec.model_validate(spec), workspace)
         assert plan.usd
         assert plan.resolved["endpoints"][0]["calls"] == 300
-        with pytest.raises(SpeciateError, match="The budget is spent") as spent:
-            perform(workspace, KIND, spec)
-        assert "recorded answers are kept" in str(spent.value)
-        calls = len(server.asked)
-        assert 0 < calls < 60, "the budget is a cap"
+        result = perform(workspace, KIND, spec)
+        report, calls = result["report"], len(server.asked)
+        assert 0 < report["answered"] == calls < 60, "the budget is a cap"
+        assert report["untrusted"]["reasons"] == {"not asked: the budget is spent": 300 - calls}
         more = perform(workspace, KIND, spec | {"path": tmp_path / "more.jsonl", "budget_usd": 100.0})
         assert more["report"]["answered"] == 300
         assert len(server.asked) == 300, "what was paid was asked again"
@@ -270,3 +274,37 @@ def test_examples_by_and_by_are_the_same(workspace: Workspace) -> None:
     manifest = versions.resolve(workspace.database, "asked@v1")
     pieces = list(iterate_examples(workspace.folders, manifest, ["test"], 7))
     assert [each for piece in pieces for each in piece] == load_examples(workspace.folders, manifest, ["test"])
+
+
+def test_an_example_of_a_dataset_is_an_input(workspace: Workspace, expected: list[str], tmp_path: Path) -> None:
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    try:
+        given = [Input(example=f"asked-{n:06d}", dataset="asked@v1") for n in range(3)]
+        found = predict(workspace, pool, MODEL, [*given, Input(example="no-such", dataset="asked")]).predictions
+        assert [each.output for each in found[:3]] == expected[:3]
+        assert "no example 'no-such'" in str(found[3].error)
+        assert "query_dataset" in str(found[3].error)
+        with pytest.raises(SpeciateError, match=r"'films.csv' is a table") as refusal:
+            predict(workspace, pool, f"{USE_CASE}@production", [Input(path="films.csv")])
+        assert refusal.value.next[0].tool == "predict"
+        assert dict(refusal.value.next[0].arguments) == {
+            "use_case": USE_CASE, "source": "films.csv", "path": "films-answers.jsonl",
+        }  # fmt: skip
+    finally:
+        pool.close()
+    for wrong in ({"example": "a"}, {"dataset": "asked"}, {"example": "a", "dataset": "b", "text": "c"}):
+        with pytest.raises(ValueError, match=r"example|exactly one"):
+            Input.model_validate(wrong)
+
+
+def test_an_example_is_given_as_its_medium_is_stored(workspace: Workspace) -> None:
+    card = registry.resolve(workspace.database, workspace.folders, MODEL).card
+    sees = card.model_copy(update={"inputs": (), "modality": "image"})
+    make_dataset(workspace, "photos", "image", {}, labels=["a", "b"], splits=["test"] * 2, media=[b"one", b"two"])
+    item = predicting._example_item(workspace, sees, Input(example="photos-000001", dataset="photos:test"))
+    assert item == {"data": base64.b64encode(b"two").decode()}
+    with pytest.raises(SpeciateError, match="reads the column 'text', which photos@v1 lacks"):
+        predicting._example_item(workspace, card, Input(example="photos-000001", dataset="photos"))
+    reads = card.model_copy(update={"inputs": ()})
+    item = predicting._example_item(workspace, reads, Input(example="asked-000002", dataset="asked@v1"))
+    assert item == {"text": TEXTS[2]}

@@ -134,6 +134,22 @@ def test_an_unfit_version_gets_no_traffic_and_the_old_one_goes_on(
     until(lambda: stage.launched[1].ended)
 
 
+def test_what_an_example_says_is_quoted_in_the_log_alone(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A purge empties the log; state and journal it could not reach, for the deployment keeps them."""
+    (stage.folder.path / "warmup.json").write_text(json.dumps([{"text": "x"}]))
+    stage.processes["words@v2"] = {"error": "ValueError: cannot read 'Jane Roe'"}
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    stage.want(target(2, warmup="warmup.json"))
+    until(lambda: deployment.state.refused)
+    for name in ("state.json", "journal.jsonl"):
+        written = (stage.folder.path / name).read_text()
+        assert "cannot answer an example" in written
+        assert "Jane Roe" not in written
+    assert "Jane Roe" in caplog.text
+
+
 def test_a_refused_version_that_is_promoted_again_is_tried_again(stage: Stage) -> None:
     stage.processes["words@v2"] = {"failure": "The disk is away."}
     stage.want(target(1))

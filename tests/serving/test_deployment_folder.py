@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from speciate.serving import deployment_folder as folders
-from speciate.serving.deployment_folder import AlreadyClaimed, DeploymentFolder, State, Wanted
+from speciate.serving.deployment_folder import AlreadyClaimed, DeploymentFolder, Refused, State, Wanted
 from speciate.settings import Serving
 from tests.serving.fakes import target
 
@@ -92,3 +92,19 @@ def test_a_long_log_begins_anew_under_who_writes_it_and_goes_whole_when_somethin
         writer.write(b"a")
     assert (folder.path / "log").read_bytes() == b"a"
     assert not (folder.path / "log.1").exists()
+
+
+def test_a_reason_from_before_is_forgotten_with_purged_data_once_its_deployment_has_ended(
+    folder: DeploymentFolder,
+) -> None:
+    refused = Refused(generation=2, model="words@v2", why="it cannot answer: cannot read 'Jane Roe'", at=1.0)
+    folder.tell(State(serving="words@v1", refused=refused))
+    claim = folder.claim()
+    folder.forget_reasons()
+    assert folder.state().refused == refused, "its process writes what it knows"
+    os.close(claim)
+    folder.forget_reasons()
+    state = folder.state()
+    assert state.refused is not None
+    assert (state.serving, state.refused.key) == ("words@v1", refused.key)
+    assert "Jane Roe" not in (folder.path / "state.json").read_text()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from speciate.models.language import causal_lm
@@ -15,8 +16,12 @@ from speciate.models.language.text_generation import Sampling, generate
 from speciate.serving.deployment_folder import Target
 from speciate.serving.items import Item
 from speciate.serving.replica import Runner
+from speciate.settings import Serving
 from speciate.tasks.language_predictor import LanguagePredictor
+from tests.conftest import ManualClock
 from tests.models.language.world import tiny_model
+from tests.serving.test_api import TOKEN, Server
+from tests.serving.test_deployment import until
 
 LONG = Sampling(max_new_tokens=24)
 
@@ -101,3 +106,48 @@ def test_a_prompt_that_is_too_long_spoils_only_itself(runner: Runner) -> None:
     assert empty["error"] or empty["output"] is not None
     assert fine["error"] is None
     assert json.dumps(fine["usage"])
+
+
+@pytest.mark.slow
+def test_openai_s_client_streams_from_a_model_in_its_sandbox(folder: Path, tmp_path: Path, clock: ManualClock) -> None:
+    version = Target(
+        generation=1, model="writer@v1", path=str(folder), task="text-generation", modality="text", bytes=200_000
+    )
+
+    def launch(wanted: Target) -> Runner:
+        return Runner(tmp_path, tmp_path / "pool", wanted, 4096, "where_possible")
+
+    (tmp_path / "deployments").mkdir()
+    server = Server(tmp_path / "deployments", clock, version, Serving(), launch=launch)
+    base = f"http://127.0.0.1:{server.port}/v1"
+    asked: Any = [{"role": "user", "content": "what is 1 plus 2?"}]
+    try:
+        with openai.OpenAI(base_url=base, api_key=TOKEN, max_retries=0, timeout=60) as client:
+            ask = client.chat.completions.create
+            whole = ask(model="reviews", messages=asked)
+            pieces = list(ask(model="reviews", messages=asked, stream=True, stream_options={"include_usage": True}))
+            said = "".join(each.choices[0].delta.content or "" for each in pieces if each.choices)
+            assert said == whole.choices[0].message.content
+            assert (whole.choices[0].finish_reason, pieces[-2].choices[0].finish_reason) == ("length", "length")
+            assert pieces[-1].usage == whole.usage
+            assert whole.usage
+            assert whole.usage.completion_tokens == 24
+            short = ask(model="reviews", messages=asked, max_tokens=3, temperature=1.0, seed=7)
+            assert short.usage
+            assert short.usage.completion_tokens == 3
+            again = ask(model="reviews", messages=asked, max_tokens=3, temperature=1.0, seed=7)
+            assert again.choices[0].message.content == short.choices[0].message.content
+            with pytest.raises(openai.BadRequestError) as error:
+                ask(model="reviews", messages=[{"role": "user", "content": "word " * 10_000}], stream=True)
+            assert error.value.code == "context_length_exceeded"
+            current = server.deployment.current
+            assert current
+            pid = current._process.pid  # type: ignore[attr-defined]  # it is a Runner
+            stream = ask(model="reviews", messages=asked, max_tokens=200, stream=True)
+            next(iter(stream))
+            stream.close()
+            until(lambda: current.open == 0)
+            assert ask(model="reviews", messages=asked).choices[0].message.content == said
+            assert current._process.pid == pid, "its process lives on"  # type: ignore[attr-defined]
+    finally:
+        server.close()

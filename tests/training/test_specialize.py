@@ -19,6 +19,7 @@ from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
 
 SPEC = SpecializeSpec(use_case="taste", dataset="reviews", budget_minutes=1)
+LONGER = SPEC.model_copy(update={"budget_minutes": 5})
 PROBE = {"method": "probe", "base_model": "pkg:minilm"}
 
 
@@ -299,6 +300,32 @@ def test_a_failed_evaluation_is_told_in_one_sentence() -> None:
     end = next_step(SPEC, [_trained(), failed], 0.0)
     assert isinstance(end, Finished)
     assert end.error == "No model could be evaluated: It broke."
+
+
+def test_the_evaluation_gets_what_is_left_of_the_budget() -> None:
+    (request,) = _requests(_trained(value=0.97, half=0.02, seconds=20), spec=LONGER)
+    assert (request.kind, request.run_seconds) == ("evaluate", 5 * 60 - 20 + 30)
+    (request,) = _requests(_trained(seconds=59.5))
+    assert request.run_seconds == 60 + 30, "and a minute where trainings took it all"
+    evaluated = _evaluated("promote")
+    evaluated = evaluated.model_copy(update={"result": {**(evaluated.result or {}), "further_suites": ["regression"]}})
+    (further,) = _requests(_trained(value=0.97, half=0.02, seconds=20), evaluated, spec=LONGER)
+    assert further.run_seconds == 5 * 60 - 21 + 30
+
+
+def test_a_budget_that_ends_in_the_evaluation_ends_in_the_best_so_far() -> None:
+    asked = {"models": ["taste-model@v1", "taste-model@v2"], "dataset": "reviews@v1:test", "use_case": "taste"}
+    late = _child("evaluate", "evaluate", state="dead", spec=asked, seconds=301)
+    end = _end(_trained(value=0.8), _trained("probe", 2, value=0.9), late, spec=LONGER)
+    assert end.error is None
+    assert end.result["model"] == "taste-model@v2"
+    assert end.result["decision"]["verdict"] == "inconclusive"
+    assert "budget_minutes=5" in end.result["decision"]["reasons"][0]
+    assert end.result["promotion"]["state"] == "refused"
+    assert end.result["promotion"]["next"] == [{"tool": "evaluate_models", "arguments": asked}]
+    lost = late.model_copy(update={"run_seconds": 3.0})
+    assert isinstance(next_step(LONGER, [_trained(), lost], 0.0), Finished)
+    assert _end(_trained(), lost, spec=LONGER).error
 
 
 def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> None:

@@ -96,7 +96,11 @@ def with_near_copies(
     remarks: list[str] = []
     for suite in elsewhere:
         splits = None if suite.split is None else {suite.split}
-        copies = find_nearly_seen(folders, manifest, ids, [suite.dataset], splits) or ()
+        try:
+            copies = find_nearly_seen(folders, manifest, ids, [suite.dataset], splits) or set()
+        except (SpeciateError, OSError):  # deleted since the plan
+            remarks.append(f"Near-copies of rows of {suite.shown}: not_checked, since its files are gone")
+            continue
         if len(copies) < max(1.0, judged_rows.LEAST_OVERLAP * len(ids)):
             continue
         near.append(suite)
@@ -119,7 +123,8 @@ def _manifest(database: Database, datasets: Sequence[str]) -> tuple[Manifest, st
     for text in datasets:
         ref = dataset_ref(text)
         try:
-            return versions.resolve(database, ref._replace(split=None)), ref.split
+            manifest = versions.resolve(database, ref._replace(split=None))
+            return manifest.model_copy(update={"labels": {}}), ref.split  # a plan is small
         except SpeciateError:
             continue
     return None

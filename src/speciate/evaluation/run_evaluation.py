@@ -349,7 +349,8 @@ def _near_pairs(run: Run, payload: EvaluationPayload, examples: Sequence[Example
     sketch_of = dict(zip(table["id"].to_pylist(), table[SKETCH].to_pylist(), strict=True))
     pairs = near_duplicates.near_duplicate_pairs([sketch_of[name] for name in ids], sketching)
     read = np.unique(_read_beside(payload, examples), return_inverse=True)[1]
-    return pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
+    alike: Codes = pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
+    return alike
 
 
 def _read_beside(payload: EvaluationPayload, examples: Sequence[Example]) -> list[str]:
@@ -400,11 +401,6 @@ def _notes(
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")
-    if unchecked := [e.evaluated_model.name for e in entries if e.seen is not None and e.nearly_seen is None]:
-        notes.append(
-            f"Near-duplicates in the training data of {', '.join(unchecked)}: not_checked. These examples, or those, "
-            "have no sketches to compare."
-        )
     for entry in entries:
         name = entry.evaluated_model.name
         if entry.seen:
@@ -418,6 +414,11 @@ def _notes(
                 f"{name} failed on {entry.errors} of {total}; each counts as its worst answer. "
                 "describe_evaluation(errors=5) tells why."
             )
+    if unchecked := [e.evaluated_model.name for e in entries if e.seen is not None and e.nearly_seen is None]:
+        notes.append(
+            f"Near-duplicates in the training data of {', '.join(unchecked)}: not_checked. These examples, or those, "
+            "have no sketches to compare."
+        )
     return notes + [note for model_answers in all_answers for note in model_answers.notes]
 
 

@@ -23,7 +23,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import transformers_folder
-from speciate.exports.card_check import CardCheck, CardError, check_card, made_up
+from speciate.exports.card_check import CardCheck, CardError, check_card, made_up, tolerance_of
 from speciate.exports.judging import judging_examples
 from speciate.exports.onnx_folder import GRAPH, PREPROCESSING, check_graph, write_graph
 from speciate.exports.reload_check import load_questions
@@ -163,10 +163,10 @@ def run(run: Run) -> ExportModelResult:
     require_space(next(each for each in path.parents if each.exists()), _size(folder))
     with hidden_folder_beside(path) as target:
         written, checked = _write_checked(run, payload, target)
-        files = sorted(str(each.relative_to(target)) for each in target.rglob("*") if each.is_file())
+        files = sorted(f"{each.name}/" if each.is_dir() else each.name for each in target.iterdir())
         report: ExportedFolder = {
             "model": card.ref, "form": written.form, "files": files, "notes": list(written.notes),
-            "bytes": sum((target / name).stat().st_size for name in files),
+            "bytes": sum(each.stat().st_size for each in target.rglob("*") if each.is_file()),
         }  # fmt: skip
         if checked is not None:
             report["checked_on"] = checked.n
@@ -184,9 +184,10 @@ def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple
     if not asked:
         return written, None
     answers = load(payload.folder).predict(asked)
-    media = [each.media for each in asked]
+    media, tolerance = [each.media for each in asked], tolerance_of(payload.folder)
+    as_images = written.form in ("transformers", "onnx")
     try:
-        return written, check_card(target, media, answers, images=written.form in ("transformers", "onnx"))
+        return written, check_card(target, media, answers, images=as_images, tolerance=tolerance)
     except CardError as error:
         why = str(error)
     if written.form == "transformers":
@@ -194,7 +195,7 @@ def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple
             shutil.rmtree(each) if each.is_dir() else each.unlink()
         written = _write(payload, target, fit=False)
         try:
-            return written, check_card(target, media, answers, images=False)
+            return written, check_card(target, media, answers, images=False, tolerance=tolerance)
         except CardError as error:
             why = str(error)
     raise SpeciateError(

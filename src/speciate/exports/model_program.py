@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
-from speciate.exports.program import Program, extract, file_of
+from speciate.exports.program import REPLACED, Program, extract, file_of
 from speciate.modalities import MODALITIES
 from speciate.models import estimators, model_folder
 from speciate.models.backbones.architectures import rebuilt_by
@@ -88,7 +88,8 @@ def _facade(folder: Path, target: Path, card: ModelCard) -> _Facade:
     if said["kind"] == "embeddings":
         facts["by_frames"] = said["encoder"].endswith(OF_FRAMES)
         return _Facade(f"{_STANDALONE}.probes:Probe", parts, facts)
-    parts["representation"] = _name_of(predictor.REBUILD[said["kind"]])
+    name = _name_of(predictor.REBUILD[said["kind"]])
+    parts["representation"] = REPLACED.get(name, name)
     return _Facade(f"{_STANDALONE}.classical:Classical", parts, facts)
 
 

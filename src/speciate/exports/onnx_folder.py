@@ -36,7 +36,9 @@ _FAMILIES = ("classification", "multi-label", "regression", "tokens")
 _MODALITIES = ("text", "image")
 _NAMES: Mapping[str, tuple[str, ...]] = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values",)}
 _AXES: Mapping[str, tuple[str, ...]] = {"text": ("batch", "sequence"), "image": ("batch",)}
-_MEDIA: Mapping[str, list[str]] = {"text": ["a fine film", "It rained, and nobody came.", "no"]}
+_SHAPES: Mapping[str, list[str | int]] = {"tokens": ["batch", "sequence", "labels"], "regression": ["batch", 1]}
+"""Of outputs that are not (batch, labels)."""
+_MEDIA: Mapping[str, list[str]] = {"text": ["a fine day", "It rained, and nobody came.", "no"]}
 
 
 def check_graph(folder: Path, card: ModelCard) -> None:
@@ -69,6 +71,7 @@ def write_graph(folder: Path, target: Path, card: ModelCard) -> tuple[str, tuple
     backbone, task_head = predictor.backbone, predictor.task_head
     modality = backbone.modality
     module = _module(predictor)
+    given: tuple[torch.Tensor, ...]
     if modality == "text":
         batch = backbone.collate(backbone.prepare(_MEDIA["text"]))
         given = (batch["ids"], batch["attended"].long())
@@ -104,7 +107,8 @@ def _module(predictor: NetworkPredictor) -> torch.nn.Module:
                 case "multi-label":
                     return torch.sigmoid(logits)
                 case "regression":
-                    return logits * known["spread"] + known["mean"]
+                    value: torch.Tensor = logits * known["spread"] + known["mean"]
+                    return value
             return torch.softmax(logits / known["temperature"], -1)
 
     return Whole().eval()
@@ -122,7 +126,7 @@ def _described(predictor: NetworkPredictor, output: str) -> dict[str, Any]:
     settings, known = backbone.settings(), vars(task_head)
     about: dict[str, Any] = {
         "task": predictor.task, "family": task_head.family, "labels": list(task_head.labels),
-        "outputs": {output: ["batch", *(["sequence"] if task_head.family == "tokens" else []), "labels"]},
+        "outputs": {output: _SHAPES.get(task_head.family, ["batch", "labels"])},
     }  # fmt: skip
     if "thresholds" in known:
         about["thresholds"] = list(known["thresholds"])

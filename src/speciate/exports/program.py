@@ -118,9 +118,9 @@ class _Walk:
             symbol = Symbol(module, name)
         source = _source(symbol.module)
         if symbol.name not in source.symbols and symbol.name in source.imports:
-            module, name = source.imports[symbol.name]
-            assert name is not None, f"{symbol} is a module"
-            return self.need(Symbol(module, name))
+            origin, original = source.imports[symbol.name]
+            assert original is not None, f"{symbol} is a module"
+            return self.need(Symbol(origin, original))
         if symbol.name not in source.symbols:
             raise LookupError(f"{symbol.module} has no {symbol.name}")
         if symbol not in self._needed:
@@ -171,9 +171,10 @@ class _Walk:
             whole = origin if name is None else f"{origin}.{name}"
             if whole == _TABLES:
                 self.uses_table = True
-            else:
-                for attribute in attributes:
-                    self.need(Symbol(whole, attribute))
+            elif not attributes:
+                return  # a local variable of the same name
+            for attribute in attributes if whole != _TABLES else ():
+                self.need(Symbol(whole, attribute))
             lines[local] = f"from . import {file_of(whole)} as {local}"
         elif (origin, name) == (_TABLES, "find"):
             self.uses_table = True
@@ -217,12 +218,18 @@ class _Walk:
 
 
 def _table(tables: Mapping[str, str]) -> str:
-    lines = ['"""The modalities that this model reads, by name."""', ""]
-    for target in tables.values():
-        module, _, name = target.partition(":")
-        lines.append(f"from .{file_of(module)} import {name}")
-    entries = ", ".join(f'"{name}": {target.partition(":")[2]}' for name, target in tables.items())
-    return "\n".join([*lines, "", f"_TABLE = {{{entries}}}", "", "", "def find(name):", "    return _TABLE[name]", ""])
+    """Looked up late: a modality may itself look others up."""
+    entries = {}
+    for name, target in tables.items():
+        module, _, symbol = target.partition(":")
+        entries[name] = (f".{file_of(module)}", symbol)
+    return "\n".join(
+        [
+            '"""The modalities that this model reads, by name."""', "", "import importlib", "",
+            f"_TABLE = {entries!r}", "", "", "def find(name):", "    module, symbol = _TABLE[name]",
+            "    return getattr(importlib.import_module(module, __package__), symbol)", "",
+        ]
+    )  # fmt: skip
 
 
 def _is_module(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from speciate.models.model_card import ModelCard
 
 _EXAMPLES: Mapping[str, str] = {
-    "text": '["a fine film"]',
+    "text": '["a fine day"]',
     "protein": '["MKTAYIAKQR"]',
     "molecule": '["CCO"]',
     "image": '[Image.new("RGB", (64, 64), "white")]',

@@ -274,7 +274,8 @@ def _character_tokenizer(characters: str, target: Path) -> None:
     places = {"<pad>": 0} | {character: place for place, character in enumerate(characters, 1)}
     vocabulary = target / "vocab.json"
     vocabulary.write_text(json.dumps(places, ensure_ascii=False))
-    made: Any = Wav2Vec2CTCTokenizer(
+    kind: Any = Wav2Vec2CTCTokenizer
+    made = kind(
         str(vocabulary), pad_token="<pad>", unk_token="<pad>", bos_token="<pad>", eos_token="<pad>",
         word_delimiter_token=" ", replace_word_delimiter_char=" ", do_lower_case=False,
     )  # fmt: skip

@@ -32,7 +32,8 @@ _PROBLEMS = {
 _SMALL = 1e-6
 _LARGE = 1e3
 """Of a constant beside numbers of about 1."""
-_OF_TIMM = "timm"
+_THEIR_BLANK = "|"
+"""Their tokenizers read this character as a blank whatever they are told."""
 
 
 class HeadedModel(NamedTuple):
@@ -63,9 +64,9 @@ def with_head(predictor: NetworkPredictor) -> HeadedModel | None:
     return None
 
 
-def folded(head: torch.nn.Module, task_head: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def folded(head: Any, task_head: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (K, W) and bias (K,) of a linear head in double, with temperature or units in them."""
-    weight, bias = (each.detach().double() for each in (head.weight, head.bias))  # type: ignore[union-attr]
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
     if task_head.family == "regression":
         return weight * task_head.spread, bias * task_head.spread + task_head.mean
     temperature = float(getattr(task_head, "temperature", 1.0))
@@ -138,6 +139,8 @@ def _of_waves(predictor: NetworkPredictor) -> HeadedModel | None:
 
 
 def _of_speech(predictor: NetworkPredictor) -> HeadedModel | None:
+    if _THEIR_BLANK in vars(predictor.task_head)["characters"]:
+        return None
     weight, bias = folded(predictor.head, predictor.task_head)
     config = _config(predictor)
     config.vocab_size, config.pad_token_id = len(weight), 0  # what CTC calls blank is their padding
@@ -153,7 +156,7 @@ def _config(predictor: NetworkPredictor) -> Any:
     from transformers import AutoConfig
 
     task_head: TaskHead = predictor.task_head
-    config = AutoConfig.for_model(**predictor.backbone.settings()["config"])
+    config: Any = AutoConfig.for_model(**predictor.backbone.settings()["config"])
     labels = task_head.labels or ("value",)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: place for place, label in enumerate(labels)}
     if task_head.family in _PROBLEMS:

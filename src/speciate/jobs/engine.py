@@ -32,6 +32,7 @@ from speciate.jobs.schedule import never_fits, never_fits_disk
 from speciate.jobs.store import Enqueue, JobEvent, Store
 from speciate.jobs.transitions import ActionRequested
 from speciate.refs import JobId, id_from_key, new_id
+from speciate.sandbox.process import warm_address
 from speciate.settings import Capacity
 from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_space
@@ -48,7 +49,9 @@ class Engine:
         self.kinds = kinds or Kinds()
         self.capacity = measure_capacity(workspace.settings.capacity)
         self._store = Store(self.kinds, workspace.settings)
-        self._executor = executor or LocalExecutor(workspace.folders.root)
+        self._executor = executor or LocalExecutor(
+            workspace.folders.root, warm_address if workspace.settings.fork_sandboxes else lambda: None
+        )
         self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity)
         self._waiters = Waiters()
         self._wake = threading.Event()

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -82,8 +83,9 @@ class Executor(Protocol):
 class LocalExecutor:
     """Detached supervisors on this machine. What lives is told by the claim's lock, never by a pid or a heartbeat."""
 
-    def __init__(self, workspace: Path) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Path, warm: Callable[[], str | None] = lambda: None) -> None:
+        """`warm`: gives the address of this process's warm parent, which forks the sandboxed processes of runs, too."""
+        self._workspace, self._warm = workspace, warm
         self._runs = workspace / "runs"
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -93,7 +95,9 @@ class LocalExecutor:
     def submit(self, run: RunSpec) -> None:
         folder = RunFolder(self._runs / run.id)
         address = self._zygote(run.preload) if run.preload and sys.platform == "linux" else None
-        folder.create({**run.spec, "zygote": address} if address else run.spec)
+        spec = {**run.spec, "zygote": address} if address else run.spec
+        warm = self._warm()
+        folder.create({**spec, "warm_parent": warm} if warm else spec)
         self._spawn([sys.executable, "-m", "speciate.jobs.supervisor", str(folder.path)])
 
     def poll(self, handle: RunHandle) -> Observation:

@@ -102,6 +102,8 @@ class RunDocument(TypedDict, total=False):
     allowances: dict[str, float]
     """By host, USD."""
     zygote: str
+    warm_parent: str
+    """Where the launching process's warm parent listens (`sandbox.warm.use`)."""
 
 
 def write_whole(path: Path, text: str, mode: int = 0o666) -> None:

@@ -8,6 +8,7 @@ be done within seconds belongs in a job.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
 _LIMITS = Limits(memory_mb=4096, file_mb=768)  # the largest volume and a part of 64 MB, decoded
+_log = logging.getLogger(__name__)
 _QUESTIONS_PER_LIFE = 1000
 """After so many a process is replaced: libraries leak, and a captured process should not live for ever."""
 _LONGEST_ANSWER = 64 << 20  # bytes
@@ -74,8 +76,8 @@ def ask_service(
     """
     try:
         answer = parse_reply(client.ask({"service": service, "payload": payload}, seconds, parse_constant, on_part))
-    except RemoteError:
-        raise ProcessDied from None
+    except RemoteError as error:
+        raise ProcessDied("its service has no such form of error", (str(error),)) from None
     if isinstance(answer, SpeciateError):
         raise answer
     return answer
@@ -100,7 +102,13 @@ class _Server(SandboxClient):
         self.readable, self.asked = readable, 0
         self.healthy = False  # whether it answered the last question, in time and in form
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
-        access = Access((*sealed, *sorted(readable)), _LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+        access = Access(
+            (*sealed, *sorted(readable)),
+            _LIMITS,
+            code=False,
+            longest_answer=_LONGEST_ANSWER,
+            fork=settings.fork_sandboxes,
+        )
         super().__init__(SERVICE_MODULE, folders.cache / "pool", settings.cage, access, str(folders.root))
 
     def file(self, name: str) -> Path:
@@ -182,7 +190,8 @@ class Pool:
                 answer = ask_service(server, service, payload, deadline - time.monotonic())
             except AnswerTimeout:
                 raise _too_slow_error(service, deadline - begun) from None
-            except ProcessDied:
+            except ProcessDied as error:
+                _log.warning("the process of %s: %s", service, error)
                 raise _died_error(service) from None
             except SpeciateError:
                 server.healthy = True

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from speciate.datasets.exports.card import escape_markdown
 from speciate.errors import SpeciateError
 from speciate.evaluation.endpoints import endpoint_history
 from speciate.evaluation.reports.report import Report
@@ -263,16 +264,18 @@ def _license(card: ModelCard) -> str:
 
 def _part_names(parts: Sequence[str]) -> str:
     """NAME.MODALITY as users call it."""
-    return ", ".join(name.rpartition(".")[0] for name in parts)
+    return ", ".join(escape_markdown(name.rpartition(".")[0]) for name in parts)
 
 
 def _limits(card: ModelCard) -> list[str]:
     said = []
     if card.labels:
-        shown = ", ".join(card.labels[:20]) + (" ..." if len(card.labels) > 20 else "")
+        shown = ", ".join(escape_markdown(each) for each in card.labels[:20]) + (
+            " ..." if len(card.labels) > 20 else ""
+        )
         said.append(f"- It answers with one of {len(card.labels)} labels ({shown}), whatever it is shown.")
     if card.inputs:
-        said.append(f"- It needs {', '.join(card.inputs)} of each example.")
+        said.append(f"- It needs {', '.join(escape_markdown(each) for each in card.inputs)} of each example.")
     if card.parts:
         beside = (
             f"; what else a row may bring ({_part_names(card.ignored_parts)}) is passed over"

@@ -7,7 +7,7 @@ version in production, with its share of the requests; when production moves, it
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speciate.errors import Call, Code, SpeciateError
 from speciate.faults import fault
@@ -106,7 +106,7 @@ def move(
     expected: str | None,
     action: str,
     actor: str,
-    evidence: dict[str, Any],
+    evidence: audit.Evidence,
 ) -> AliasMove:
     """Let `model` serve `use_case`. Raises CONFLICT where another model than `expected` serves now."""
     current = read(tx, use_case)
@@ -142,7 +142,7 @@ def set_canary(
     percent: float,
     expected: str | None,
     actor: str,
-    evidence: dict[str, Any],
+    evidence: audit.Evidence,
 ) -> AliasMove:
     """Let `model` answer so many percent of the requests beside what is in production, or another share than before.
 
@@ -175,7 +175,7 @@ def set_canary(
     return AliasMove(was, model, generation, row)
 
 
-def end_canary(tx: Transaction, *, use_case: str, actor: str, evidence: dict[str, Any]) -> AliasMove:
+def end_canary(tx: Transaction, *, use_case: str, actor: str, evidence: audit.Evidence) -> AliasMove:
     """Send all requests to the production version (`after`) again. Raises NOT_FOUND if there is no canary."""
     canary, current = read(tx, use_case, CANARY), read(tx, use_case)
     if canary is None or current is None:

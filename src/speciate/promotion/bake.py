@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from speciate import use_cases
@@ -87,7 +87,8 @@ class Judgement(NamedTuple):
     state: Literal["baking", "survived", "broken"]
     reasons: tuple[str, ...]
     """Of what is broken."""
-    evidence: dict[str, Any]
+    evidence: Mapping[str, float]
+    """Numbers alone, as they go into the audit."""
 
 
 class _Limit(NamedTuple):
@@ -176,9 +177,8 @@ def _describe_limit(limit: _Limit) -> str:
     return f"{total.bad} of {total.n} requests {limit.what}: surely more than {100 * limit.most:.3g} %."
 
 
-def _evidence(observation: BakeObservation, now: float) -> dict[str, Any]:
-    """Numbers alone, as they go into the audit."""
-    shown: dict[str, Any] = {"hours": round((now - observation.since) / 3600, 3), "requests": 0}
+def _evidence(observation: BakeObservation, now: float) -> Mapping[str, float]:
+    shown: dict[str, float] = {"hours": round((now - observation.since) / 3600, 3), "requests": 0}
     for name, counters in (("", observation.counters), ("before_", observation.before)):
         if counters:
             shown |= {
@@ -248,7 +248,7 @@ class BakeEvent(NamedTuple):
 
     type: str
     at: float
-    data: dict[str, Any]
+    data: Mapping[str, Any]
 
 
 class BakeHistory(NamedTuple):

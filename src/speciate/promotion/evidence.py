@@ -167,7 +167,7 @@ def next_calls(objections: Sequence[Objection]) -> tuple[Call, ...]:
 def evaluation_call(tx: Transaction, spec: PromoteSpec, suite: Suite = "core") -> Call:
     """The evaluation that a promotion could rest on. Without such a suite it names the dataset that the use case has
     decided on before: its name alone goes on with all rows that were judged."""
-    arguments: dict[str, Any] = {"models": [spec.model], "use_case": spec.use_case}
+    arguments: dict[str, object] = {"models": [spec.model], "use_case": spec.use_case}
     if suite != "core":
         return Call("evaluate_models", {**arguments, "suite": suite})
     if use_cases.get(tx, spec.use_case).suites.core is None:

@@ -230,7 +230,7 @@ def _in_production(workspace: Workspace, use_case: UseCase, serving: str | None,
 
 def _judged(workspace: Workspace, stored: StoredDecision, *, keep_clear: bool) -> list[JudgedMember]:
     """The suites of the decision and of those beside it, the decision's first."""
-    found = []
+    found: list[JudgedMember] = []
     for each in (stored, *_further(workspace, stored)):
         found.append(_judged_suite(workspace, each, keep_clear=keep_clear and not found))
     return found
@@ -408,7 +408,7 @@ def _judgement(workspace: Workspace, stored: StoredDecision) -> dict[str, Any]:
             "comparisons": [
                 each.model_dump(mode="json")
                 for each in report.comparisons
-                if {each.baseline, each.candidate} == {decision.baseline, decision.candidate}
+                if decision.candidate in (each.baseline, each.candidate)
             ],
         },
         "metrics": _metrics(report),

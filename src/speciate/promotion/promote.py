@@ -29,7 +29,7 @@ from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.decisions import StoredDecision
 from speciate.evaluation.settling import document
 from speciate.faults import fault
-from speciate.governance import approval_keys, approvals
+from speciate.governance import approval_keys, approvals, audit
 from speciate.jobs.job import ENDED, Job, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import registry
@@ -60,7 +60,7 @@ class PromotionResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, validate_by_name=True)
     state: Literal["applied", "needs_approval", "refused"]
-    decision: dict[str, Any] | None = None
+    decision: Mapping[str, Any] | None = None
     """Of `_decision_summary`."""
     to: str | None = None
     before: str | None = Field(None, alias="from")
@@ -68,12 +68,13 @@ class PromotionResult(BaseModel):
     audit: str | None = None
     """Hash of the audit row."""
     canary_percent: float | None = None
-    next: tuple[dict[str, Any], ...] = ()
+    next: tuple[Mapping[str, Any], ...] = ()
     """Calls `{tool, arguments, purpose}` that would settle a refusal."""
-    approval: dict[str, Any] | None = None
+    approval: Mapping[str, Any] | None = None
     """`{id, expires, how}` of the question to a person."""
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, object]:
+        """As it is stored and sent."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -116,7 +117,7 @@ def resolve_model(workspace: Workspace, spec: PromoteSpec) -> PromoteSpec:
     return spec.model_copy(update={"model": plan(spec, workspace).resolved["model"]})
 
 
-def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> dict[str, Any]:
+def act(tx: Transaction, spec: PromoteSpec, job: Job, settings: Settings) -> Mapping[str, object]:
     """The `PromotionResult`, as stored. Raises CONFLICT if another version serves than the caller believed."""
     return _decide(tx, spec, settings).document()
 
@@ -174,7 +175,7 @@ def dry_run(workspace: Workspace, spec: PromoteSpec) -> PromotionResult:
     )
 
 
-def apply_approved(tx: Transaction, arguments: dict[str, Any], by: str) -> dict[str, Any]:
+def apply_approved(tx: Transaction, arguments: approvals.ApprovalArguments, by: str) -> Mapping[str, object]:
     """What `approvals.decide` calls once a person said yes: the same checks again, then the move.
 
     Raises CONFLICT or REFUSED where the world has moved on since the question.
@@ -202,7 +203,7 @@ def override(
     by: str,
     seen: Sequence[str],
     proof: Mapping[str, Any] = _NOTHING,
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """A named person's word in place of a decision, about the objections that the person has `seen`. `proof`: what the
     row's evidence has, too.
 
@@ -248,7 +249,7 @@ def _resolve_version(tx: Transaction, model: str) -> str:
     return f"{ref.name}@v{tx.execute(_NEWEST_MODEL, [ref.name])[0][0]}"
 
 
-def _decision_summary(found: StoredDecision | None) -> dict[str, Any] | None:
+def _decision_summary(found: StoredDecision | None) -> Mapping[str, Any] | None:
     shown = {
         "id", "verdict", "reasons", "needed_examples", "needed_groups", "dataset", "n", "interval", "level", "looks",
         "earlier_candidates", "suite_change", "same_model",
@@ -329,7 +330,7 @@ def _already_in_place(tx: Transaction, spec: PromoteSpec) -> str | None:
     return None
 
 
-def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: dict[str, Any]) -> _Move:
+def _move(tx: Transaction, spec: PromoteSpec, actor: str, evidence: audit.Evidence) -> _Move:
     about: Any = {
         "use_case": spec.use_case, "model": spec.model, "expected": spec.expected_current, "actor": actor,
         "evidence": evidence,

@@ -7,6 +7,7 @@ many requests fail together, is no reason to take a version back.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -107,11 +108,11 @@ class RequestCounters:
         self.not_finite.add(at, not_finite)
         self.unusable.add(at, unusable)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, object]:
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> RequestCounters:
+    def of(cls, document: Mapping[str, Any]) -> RequestCounters:
         """Raises TypeError for what another version of this package wrote."""
         shares = {name: BadShare(**document[name]) for name in ("failed", "not_finite", "unusable", "slow")}
-        return cls(**(document | shares))
+        return cls(**{**document, **shares})

@@ -6,10 +6,10 @@ back what a rollback took away; that is a promotion, which asks for new evidence
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speciate.errors import Call, Code, SpeciateError
-from speciate.governance import approvals
+from speciate.governance import approvals, audit
 from speciate.promotion import aliases
 from speciate.workspace.database import Database, Transaction
 
@@ -39,7 +39,7 @@ def roll_back(
     to: str | None,
     reason: str,
     actor: str,
-    evidence: dict[str, Any] | None = None,
+    evidence: audit.Evidence | None = None,
 ) -> RollbackResult:
     """Move `production` from `expected` to `to` (default: `last_good`), or end the canary where `expected` is
     it. A canary beside `production` is over in both cases: what it was compared with serves no more. Promotions of

@@ -55,7 +55,7 @@ _P = 2**255 - 19
 _L = 2**252 + 27742317777372353535851937790883648493
 _D = -121665 * pow(121666, _P - 2, _P) % _P
 _ROOT = pow(2, (_P - 1) // 4, _P)
-Point = tuple  # (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z
+Point = tuple[int, int, int, int]  # (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z
 _NEUTRAL = (0, 1, 1, 0)
 
 
@@ -87,7 +87,7 @@ def _multiply_both(first: int, a: Point, second: int, b: Point) -> Point:
 
 
 def _same(a: Point, b: Point) -> bool:
-    return (a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0
+    return bool((a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0)
 
 
 def _point(encoded: bytes) -> Point | None:
@@ -369,7 +369,7 @@ def check_decision(document: Document) -> dict[int, str]:
     gates, told = decision["gates"], {}
     judged_by = [each["gate"] for each in gates]
     for gate in document["use_case"]["gates"]:
-        if gate not in judged_by and gate["rule"] != "fresh_rows":
+        if gate not in judged_by and gate["rule"] not in ("fresh_rows", "free_method"):  # where they apply
             raise Refused(f"the gate {gate['rule']} was required, with the value {gate['value']}, and was not judged.")
     for number, result in enumerate(gates):
         possible = possible_outcomes(result["gate"], document)
@@ -438,8 +438,10 @@ def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple
     return (low, high) if _is_higher_better(metric, document) else (-high, -low)
 
 
-def _gain(metric: str, document: Document) -> tuple[float, float] | None:
+def _gain(metric: str, document: Document, over: str | None = None) -> tuple[float, float] | None:
+    """Of the candidate over the baseline, or another model."""
     decision = document["decision"]
+    decision = {**decision, "baseline": over or decision["baseline"]}
     for each in document["report"]["comparisons"]:
         pair = (each["baseline"], each["candidate"])
         if each["metric"] != metric or each["interval"] is None:
@@ -494,8 +496,7 @@ def _better_if_dearer(gate: Document, document: Document) -> set[str]:
 
 def _at_most(gate: Document, document: Document) -> set[str]:
     row, most, name = _row(document, document["decision"]["candidate"]), gate["value"], gate["metric"]
-    column = {"p95_latency_ms": "p95_ms"}.get(name, name)
-    value = row[column]
+    value = row["p95_ms" if name == "p95_latency_ms" else name]
     if value is None or most is None:
         return {"inconclusive"}
     if name == "p95_latency_ms":
@@ -526,9 +527,16 @@ def _unseen(gate: Document, document: Document) -> set[str]:
     return {"fail"} if row["seen"] or row["nearly_seen"] else {"pass"}
 
 
+def _free_method(gate: Document, document: Document) -> set[str]:
+    """Fails where the nearest neighbour is surely better, on enough independent units and by wider intervals."""
+    known = [row["model"] for row in document["report"]["leaderboard"] if row["model"].startswith("nearest:")]
+    gain = _gain(document["report"]["metric"], document, known[0]) if known else None
+    return {"pass", "fail"} if gain is not None and gain[1] < 0 else {"pass"}
+
+
 _OUTCOMES = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
-    "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen,
+    "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen, "free_method": _free_method,
 }  # fmt: skip
 """`no_slice_worse` and `fresh_rows` rest on intervals that no report keeps."""
 
@@ -596,7 +604,7 @@ def check_rows(path: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -
 
 def check_data(document: Document, folder: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -> str:
     """How many of the judged examples are in an export: as files, or as lines of JSON."""
-    inputs = next((each["inputs"] for each in document["data"] if not each["deleted"]), [])
+    inputs: Sequence[str] = next((each["inputs"] for each in document["data"] if not each["deleted"]), [])
     there = set()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():

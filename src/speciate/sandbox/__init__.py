@@ -1,8 +1,9 @@
 """The sandbox for foreign bytes and others' code: Landlock and limits by the library `sandlock`, our own filter of
 system calls (syscall_filter.py), standard error by a pipe (stderr_relay.py), and the layers of this kernel (kernel.py).
 
-`start` runs a command in it (process.py). `client.py` asks one of our modules in it, which calls `serve`. Nothing here
-knows what is run. May use: errors and environment. Imports nothing by itself: sandboxed processes need `serve` alone.
+`start` runs a command in it (process.py), or forks one of our modules from a parent that has made its imports
+(warm.py). `client.py` asks one of our modules in it, which calls `serve`. Nothing here knows what is run. May use:
+errors and environment. Imports nothing by itself: sandboxed processes need `serve` alone.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import select
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,7 +40,15 @@ class AnswerTimeout(Exception):
 
 
 class ProcessDied(Exception):
-    """The process ended under a question, wrote what is no answer to it, or filled its folder; it was killed."""
+    """The process ended under a question, wrote what is no answer to it, or filled its folder; it was killed.
+
+    Its text is for logs: it quotes the last lines that the process wrote to standard error.
+    """
+
+    def __init__(self, how: str = "what it wrote is no answer", last: Sequence[str] = ()) -> None:
+        super().__init__("; ".join((how, *(f"it wrote: {line}" for line in last))))
+        self.how = how
+        """In our words: an exit code, a signal, or what it did."""
 
 
 class RemoteError(Exception):
@@ -56,6 +64,8 @@ class Access(NamedTuple):
     """Whether others' code runs in it (`Sandbox.code`); its scratch folder is then watched as well."""
     longest_answer: int = 16 << 20
     """Bytes of one line."""
+    fork: bool = False
+    """As `Sandbox.fork`."""
 
 
 class SandboxClient:
@@ -78,7 +88,7 @@ class SandboxClient:
         self.scratch = folder if keep else folder / f"sandbox-{uuid.uuid4().hex}"
         self._keep, self._access = keep, access
         self.scratch.mkdir(parents=True)
-        sandbox = Sandbox(access.readable, self.scratch, access.limits, code=access.code)
+        sandbox = Sandbox(access.readable, self.scratch, access.limits, code=access.code, fork=access.fork)
         try:
             self._process = start(python(module, *arguments), sandbox, policy)
         except BaseException:
@@ -131,6 +141,7 @@ class SandboxClient:
         parse_constant: Callable[[str], float] | None,
         on_part: OnPart | None = None,
     ) -> Any:
+        """As `ask`. Its ProcessDied says how the process ended, found out before it is killed for it."""
         deadline, mark = time.monotonic() + seconds, secrets.token_hex(8)
         frame = {verb: content, "mark": mark} | ({"parts": True} if on_part else {})
         try:
@@ -161,21 +172,24 @@ class SandboxClient:
             except BlockingIOError:
                 continue
             except OSError:
-                raise ProcessDied from None
+                raise self._died() from None
 
     def _read(self, deadline: float) -> bytes:
         """The next bytes. ProcessDied at its end."""
         self._wait_readable(deadline)
         if not (part := os.read(self._process.stdout.fileno(), 1 << 20)):
-            raise ProcessDied
+            raise self._died()
         return part
+
+    def _died(self) -> ProcessDied:
+        return ProcessDied(*self._process.ending())
 
     def _wait_readable(self, deadline: float) -> None:
         while not self._ready.poll(min(_milliseconds_left(deadline), _LOOK_SECONDS * 1000)):
             if _milliseconds_left(deadline) == 0:
                 raise AnswerTimeout
             if self._access.code and _bytes_below(self.scratch) > _MOST_BYTES:
-                raise ProcessDied
+                raise ProcessDied("it filled its folder")
         if time.monotonic() > deadline + _GRACE_SECONDS:
             raise AnswerTimeout
 
@@ -194,7 +208,7 @@ class _Lines:
             searched = len(self.rest)
             self.rest += self._read(self._deadline)
             if len(self.rest) > self._room:
-                raise ProcessDied
+                raise ProcessDied("its answer is too long")
         line, self.rest = self.rest[: end + 1], self.rest[end + 1 :]
         self._room -= len(line)
         return line

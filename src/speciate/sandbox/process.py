@@ -2,13 +2,16 @@
 
 A sandboxed process reads the listed folders and what Python needs, writes one folder, has no network, no capabilities,
 a clean environment and only its three standard streams; memory, processes, open files, file sizes and CPU time are
-limited, and it dies with its group. Three facts about the library `sandlock`, measured:
+limited, and it dies with its group. Four facts about the library `sandlock`, measured:
 
 - The kernel kills a sandboxed process when the *thread* that started it ends (PR_SET_PDEATHSIG), so one thread that
   lives as long as this process starts them all. In return a sandboxed process never outlives the process that started
   it; its own children would, so by default it may have none. The thread has taken from itself what a sandboxed process
   must not have (`syscall_filter.harden`), which is inherited.
 - Memory is counted as mapped, not as touched: allocators that reserve address space are told not to (`_ENVIRONMENT`).
+- Until it runs a program, the sandboxed process is a fork of this one, and the memory of *this* process is counted as
+  its own: an allocation between the filter and `exec` kills it where we have more than its limit. So the library is
+  given no environment to set there; `env` sets it (`_WITH_ENVIRONMENT`).
 - Layers of Landlock beyond those needed are used where the kernel has them; `layers()` says which.
 
 Left out: control groups (they need a delegated tree) and GPUs.
@@ -25,17 +28,19 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from speciate.environment import LIBRARIES
 from speciate.errors import Code, SpeciateError
-from speciate.sandbox import syscall_filter
+from speciate.sandbox import syscall_filter, warm
 from speciate.sandbox.kernel import SandboxPolicy, check, is_complete
 from speciate.sandbox.stderr_relay import Stream, relay
+from speciate.sandbox.warm_child import Request
 
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/localtime", "/proc",
@@ -49,9 +54,16 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 } | LIBRARIES
+_PARENT_ENVIRONMENT = {
+    **_ENVIRONMENT, "HOME": "/nonexistent", "TMPDIR": "/nonexistent",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # what forks should have one thread
+}  # fmt: skip
+"""Of a warm parent: a sandboxed process's, without a folder."""
 _PACKAGE = Path(__file__).parent.parent
 _CODE = _PACKAGE.parent if (_PACKAGE.parent.parent / "pyproject.toml").is_file() else _PACKAGE
 """The package; of an editable install `src/`, which Python lists to find it, and in which nothing else lies."""
+
+_WITH_ENVIRONMENT = ("/usr/bin/env", "-i")
 
 _NEVER = (
     # Landlock says nothing of modes, owners, times and attributes of files, which lie outside as well
@@ -96,6 +108,8 @@ class Sandbox:
     code: bool = False
     """Whether others' code runs in it, not our code on others' bytes: then fewer system calls are left, and root's
     process cannot read other users' files, as one that decodes can (CAP_DAC_READ_SEARCH)."""
+    fork: bool = False
+    """Whether a fork of the warm parent will do: for our own modules, which need its imports."""
 
     @property
     def capabilities(self) -> int:
@@ -104,12 +118,26 @@ class Sandbox:
 
 
 class _Process(Protocol):
-    stdin: IO[bytes] | None
-    stdout: IO[bytes] | None
-    stderr: IO[bytes] | None
-    pid: int | None
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+
+    @property
+    def pid(self) -> int | None: ...
 
     def wait(self, timeout: float | None = None) -> Any: ...
+
+
+class Ending(NamedTuple):
+    how: str
+    """Its exit code or the signal that ended it, in words."""
+    last: tuple[str, ...]
+    """Of its standard error: lines that may quote anything."""
 
 
 class SandboxedProcess:
@@ -123,11 +151,23 @@ class SandboxedProcess:
         self.stdin, self.stdout, self.pid = process.stdin, process.stdout, process.pid
         self._ended = False
 
+    @property
+    def forked(self) -> bool:
+        """Whether it is a fork of a warm parent."""
+        return isinstance(self._process, warm.ForkedProcess)
+
     def interrupt(self) -> None:
         """SIGKILL for the whole group, from any thread; `kill` must follow to reap."""
         if not self._ended:  # once reaped, the number may be another's
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            _kill_group(self._process)
+
+    def ending(self) -> Ending:
+        """How it ended, for whoever found its pipes closed; it is given a moment for it. Nothing is reaped."""
+        until = time.monotonic() + _LAST_WORDS_SECONDS
+        while (how := _exit_status(self._process)) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        self._messages.ended.wait(max(0.0, until - time.monotonic()))
+        return Ending(how or "it still lived", tuple(self._messages.last))
 
     def kill(self) -> None:
         """SIGKILL for the whole group, then reap. Idempotent; not to be called from two threads at once."""
@@ -157,7 +197,10 @@ def start(
     """
     check(policy, code=sandbox.code)
     variables = {**_ENVIRONMENT, "HOME": str(sandbox.writable), "TMPDIR": str(sandbox.writable), **(environment or {})}
-    if is_complete():
+    process: _Process
+    if sandbox.fork and is_complete() and (fork := _fork(argv, sandbox, variables)) is not None:
+        process = fork
+    elif is_complete():
         process = _start_on_thread(list(argv), sandbox, variables)
     elif syscall_filter.probe_support() == (True, True):
         process = (
@@ -168,7 +211,8 @@ def start(
     else:
         process = _start_unsandboxed(list(argv), sandbox, variables)
     try:
-        _set_limits(process.pid, sandbox.limits)  # from here: the starter may change its own limits alone
+        if not isinstance(process, warm.ForkedProcess):
+            _set_limits(process.pid, sandbox.limits)  # from here: the starter may change its own limits alone
         assert process.stderr is not None
         messages = relay(os.dup(process.stderr.fileno()), f"sandboxed {process.pid} {_program_name(argv)}")
     except BaseException:  # no descriptor is left, say
@@ -178,9 +222,64 @@ def start(
     return SandboxedProcess(process, messages)
 
 
+def _kill_group(process: _Process) -> None:
+    if isinstance(process, warm.ForkedProcess):  # alone in its group: it can make no other
+        process.kill()
+    elif process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _exit_status(process: _Process) -> str | None:
+    """In words; None where it lives."""
+    if isinstance(process, warm.ForkedProcess):
+        if not process.ended(0):
+            return None
+        return _ended_words(process.status) if process.status is not None else "its parent ended, and it with it"
+    try:
+        found = os.waitid(os.P_PID, process.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return "it ended, nobody knows how"
+    if found is None:
+        return None
+    return _ended_words(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
+
+
+def _ended_words(status: int) -> str:
+    """As of os.waitstatus_to_exitcode."""
+    return f"it ended with code {status}" if status >= 0 else f"{signal.Signals(-status).name} ended it"
+
+
 def python(module: str, *arguments: str) -> list[str]:
     """The command line of one of our modules, isolated from the user's environment and site folder."""
     return [sys.executable, "-I", "-m", module, *arguments]
+
+
+def warm_address() -> str | None:
+    """Of this process's warm parent, for processes that it starts and that outlive it (`warm.use`)."""
+    return warm.own_address(_PARENT_ENVIRONMENT) if is_complete() else None
+
+
+def _fork(argv: Sequence[str], sandbox: Sandbox, variables: dict[str, str]) -> warm.ForkedProcess | None:
+    """None where the command is no Python of ours, it is others' code, or there is no warm parent."""
+    interpreter, isolated, flag, *_ = (*argv, "", "", "")
+    if sandbox.code or (interpreter, isolated) != (sys.executable, "-I") or flag not in ("-m", "-c"):
+        return None
+    limits = sandbox.limits
+    if limits.processes != 1:
+        return None
+    request = Request(
+        arguments=list(argv[2:]),
+        environment=variables,
+        readable=[str(path) for path in (*_readable(), *sandbox.readable)],
+        writable=str(sandbox.writable),
+        capabilities=sandbox.capabilities,
+        memory_mb=limits.memory_mb,
+        open_files=limits.open_files,
+        file_mb=limits.file_mb,
+        cpu_seconds=limits.cpu_seconds,
+    )
+    return warm.start_fork(request, _PARENT_ENVIRONMENT)
 
 
 _starters: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -239,8 +338,6 @@ def _start_sandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str, s
         name=secrets.token_hex(8),  # of its supervisor's socket: nobody can take the next one's name beforehand
         fs_readable=sorted(readable),
         fs_writable=[str(sandbox.writable), "/dev/null"],  # libraries open it for writing while they are imported
-        clean_env=True,
-        env=environment,
         cwd=str(sandbox.writable),
         max_memory=f"{limits.memory_mb}M",
         max_processes=limits.processes,
@@ -254,7 +351,8 @@ def _start_sandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str, s
         ],
     )
     pipes = sandlock.StdioMode.PIPED
-    process: _Process = box.popen(argv, pipes, pipes, pipes)
+    variables = (f"{name}={value}" for name, value in environment.items())
+    process: _Process = box.popen([*_WITH_ENVIRONMENT, *variables, *argv], pipes, pipes, pipes)
     return process
 
 
@@ -285,8 +383,7 @@ def _start_unsandboxed(argv: list[str], sandbox: Sandbox, environment: dict[str,
 
 def _kill_half_started(process: _Process) -> None:
     if process.pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process)
         process.wait(5)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 MOST_BYTES, LONGEST = 64 << 10, 500
 _READ_BYTES = 1 << 16
+_REMEMBERED = 5
 _PAUSE_SECONDS = 0.02
 """Between two looks at a process that has said too much: some 3 MB a second are dropped then."""
 
@@ -29,6 +30,8 @@ class Stream:
     name: str
     rest: bytes = b""
     heard: int = 0
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    """Its newest lines."""
     ended: threading.Event = field(default_factory=threading.Event)
     """All that it wrote has been passed on."""
 
@@ -104,6 +107,7 @@ class Relay:
                 return
             stream.heard += len(line) + 1
             if shown := printable(line):
+                stream.last.append(shown)
                 self._write(f"[{stream.name}] {shown}\n")
             if stream.spent:
                 self._write(f"[{stream.name}] wrote more than {MOST_BYTES:,} bytes here; the rest is dropped\n")

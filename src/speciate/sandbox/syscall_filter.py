@@ -18,7 +18,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 CAP_DAC_READ_SEARCH = 1 << 2
@@ -34,7 +34,7 @@ _NEWEST = 466
 """Numbers beyond were not looked at when this was written. The second set of numbers of x86-64 (x32) lies there too."""
 
 
-class _SyscallNumbers(NamedTuple):
+class SyscallNumbers(NamedTuple):
     """Of one system call; None: the architecture has no such call."""
 
     x86_64: int | None
@@ -43,46 +43,46 @@ class _SyscallNumbers(NamedTuple):
 
 REFUSED = {
     # the network, of which Landlock knows bind and connect of TCP alone; and every way of asking without a system call
-    "connect": _SyscallNumbers(42, 203),
-    "io_uring_setup": _SyscallNumbers(425, 425),
-    "io_uring_enter": _SyscallNumbers(426, 426),
-    "io_uring_register": _SyscallNumbers(427, 427),
+    "connect": SyscallNumbers(42, 203),
+    "io_uring_setup": SyscallNumbers(425, 425),
+    "io_uring_enter": SyscallNumbers(426, 426),
+    "io_uring_register": SyscallNumbers(427, 427),
     # queues that have a name in the whole machine
-    "mq_open": _SyscallNumbers(240, 180),
-    "mq_unlink": _SyscallNumbers(241, 181),
+    "mq_open": SyscallNumbers(240, 180),
+    "mq_unlink": SyscallNumbers(241, 181),
     # devices and pipes in the folder that our own code reads afterwards
-    "mknod": _SyscallNumbers(133, None),
-    "mknodat": _SyscallNumbers(259, 33),
+    "mknod": SyscallNumbers(133, None),
+    "mknodat": SyscallNumbers(259, 33),
     # files by number instead of by path, and news about files outside
-    "name_to_handle_at": _SyscallNumbers(303, 264),
-    "open_by_handle_at": _SyscallNumbers(304, 265),
-    "inotify_init": _SyscallNumbers(253, None),
-    "inotify_init1": _SyscallNumbers(294, 26),
-    "inotify_add_watch": _SyscallNumbers(254, 27),
-    "fanotify_init": _SyscallNumbers(300, 262),
-    "fanotify_mark": _SyscallNumbers(301, 263),
+    "name_to_handle_at": SyscallNumbers(303, 264),
+    "open_by_handle_at": SyscallNumbers(304, 265),
+    "inotify_init": SyscallNumbers(253, None),
+    "inotify_init1": SyscallNumbers(294, 26),
+    "inotify_add_watch": SyscallNumbers(254, 27),
+    "fanotify_init": SyscallNumbers(300, 262),
+    "fanotify_mark": SyscallNumbers(301, 263),
     # other views of the file system
-    "chroot": _SyscallNumbers(161, 51),
-    "open_tree": _SyscallNumbers(428, 428),
-    "move_mount": _SyscallNumbers(429, 429),
-    "fsopen": _SyscallNumbers(430, 430),
-    "fsmount": _SyscallNumbers(432, 432),
-    "fspick": _SyscallNumbers(433, 433),
-    "mount_setattr": _SyscallNumbers(442, 442),
-    "statmount": _SyscallNumbers(457, 457),
-    "listmount": _SyscallNumbers(458, 458),
-    "quotactl": _SyscallNumbers(179, 60),
-    "quotactl_fd": _SyscallNumbers(443, 443),
+    "chroot": SyscallNumbers(161, 51),
+    "open_tree": SyscallNumbers(428, 428),
+    "move_mount": SyscallNumbers(429, 429),
+    "fsopen": SyscallNumbers(430, 430),
+    "fsmount": SyscallNumbers(432, 432),
+    "fspick": SyscallNumbers(433, 433),
+    "mount_setattr": SyscallNumbers(442, 442),
+    "statmount": SyscallNumbers(457, 457),
+    "listmount": SyscallNumbers(458, 458),
+    "quotactl": SyscallNumbers(179, 60),
+    "quotactl_fd": SyscallNumbers(443, 443),
     # the machine's log, names, clock and accounts
-    "syslog": _SyscallNumbers(103, 116),
-    "sethostname": _SyscallNumbers(170, 161),
-    "setdomainname": _SyscallNumbers(171, 162),
-    "clock_settime": _SyscallNumbers(227, 112),
-    "settimeofday": _SyscallNumbers(164, 170),
-    "adjtimex": _SyscallNumbers(159, 171),
-    "clock_adjtime": _SyscallNumbers(305, 266),
-    "acct": _SyscallNumbers(163, 89),
-    "vhangup": _SyscallNumbers(153, 58),
+    "syslog": SyscallNumbers(103, 116),
+    "sethostname": SyscallNumbers(170, 161),
+    "setdomainname": SyscallNumbers(171, 162),
+    "clock_settime": SyscallNumbers(227, 112),
+    "settimeofday": SyscallNumbers(164, 170),
+    "adjtimex": SyscallNumbers(159, 171),
+    "clock_adjtime": SyscallNumbers(305, 266),
+    "acct": SyscallNumbers(163, 89),
+    "vhangup": SyscallNumbers(153, 58),
 }
 REFUSED_IN_THE_CHILD = (
     "accept",
@@ -109,25 +109,25 @@ REFUSED_IN_THE_CHILD = (
 )
 """For sandlock's own list: what its supervisor needs, and a second line for others. It takes no socket, connect or bind
 there."""
-_PRLIMIT = _SyscallNumbers(302, 261)
-_SENDTO = _SyscallNumbers(44, 206)  # send(2) is sendto(2) without an address
-_SOCKET, _SOCKETPAIR = _SyscallNumbers(41, 198), _SyscallNumbers(53, 199)
-_FCNTL, _IOCTL, _UTIMENSAT = _SyscallNumbers(72, 25), _SyscallNumbers(16, 29), _SyscallNumbers(280, 88)
+_PRLIMIT = SyscallNumbers(302, 261)
+_SENDTO = SyscallNumbers(44, 206)  # send(2) is sendto(2) without an address
+_SOCKET, _SOCKETPAIR = SyscallNumbers(41, 198), SyscallNumbers(53, 199)
+_FCNTL, IOCTL, _UTIMENSAT = SyscallNumbers(72, 25), SyscallNumbers(16, 29), SyscallNumbers(280, 88)
 _OWN_THREAD = {
-    "sched_setparam": _SyscallNumbers(142, 118), "sched_setscheduler": _SyscallNumbers(144, 119),
-    "sched_setaffinity": _SyscallNumbers(203, 122), "sched_setattr": _SyscallNumbers(314, 274),
+    "sched_setparam": SyscallNumbers(142, 118), "sched_setscheduler": SyscallNumbers(144, 119),
+    "sched_setaffinity": SyscallNumbers(203, 122), "sched_setattr": SyscallNumbers(314, 274),
 }  # fmt: skip
-_SETPRIORITY, _IOPRIO_SET = _SyscallNumbers(141, 140), _SyscallNumbers(251, 30)
+_SETPRIORITY, _IOPRIO_SET = SyscallNumbers(141, 140), SyscallNumbers(251, 30)
 JUDGED = {
     "prlimit64": _PRLIMIT, "sendto": _SENDTO, "socket": _SOCKET, "socketpair": _SOCKETPAIR, "fcntl": _FCNTL,
-    "ioctl": _IOCTL, "utimensat": _UTIMENSAT, "setpriority": _SETPRIORITY, "ioprio_set": _IOPRIO_SET, **_OWN_THREAD,
+    "ioctl": IOCTL, "utimensat": _UTIMENSAT, "setpriority": _SETPRIORITY, "ioprio_set": _IOPRIO_SET, **_OWN_THREAD,
 }  # fmt: skip
 """Those of which the arguments decide."""
 _SIGNALS_AND_LEASES = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
-_TERMINALS_AND_OWNERS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
+TERMINALS_AND_OWNERS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
 
 
-class _Machine(NamedTuple):
+class Machine(NamedTuple):
     name: str
     audit_arch: int
     tried: bool
@@ -153,23 +153,30 @@ class FilterSupport(NamedTuple):
     capabilities: bool
 
 
-def machine() -> _Machine | None:
+def machine() -> Machine | None:
     """The processor's architecture, where its system calls are known here. A 32-bit Python uses other numbers."""
     return _MACHINES.get(platform.machine()) if sys.platform == "linux" and sys.maxsize > 1 << 32 else None
 
 
-def harden(keep: int = 0) -> None:
+def harden(keep: int = 0, made: Callable[[str], Sequence[Instruction]] | None = None) -> None:
     """From now on this thread and all that it starts have the filter, and of the capabilities only `keep` (a mask).
 
-    It cannot be taken back. OSError where the kernel refuses: nothing foreign may be started then.
+    It cannot be taken back. OSError where the kernel refuses: nothing foreign may be started then. `made`: another
+    program than `program`, for an architecture by name.
     """
+    here = forbid_new_privileges()
+    _drop_capabilities(here, keep)
+    code = (made or program)(here.name)
+    packed = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+    _call(here.seccomp, _FILTER_MODE, 0, ctypes.byref(_Program(len(code), ctypes.addressof(packed))))
+
+
+def forbid_new_privileges() -> Machine:
+    """The first step of `harden`, which Landlock needs, too. The machine, or OSError where its calls are not known."""
     if (here := machine()) is None:
         raise OSError(f"the system calls of {platform.machine()} are not known")
     _call(here.prctl, _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _drop_capabilities(here, keep)
-    code = program(here.name)
-    packed = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
-    _call(here.seccomp, _FILTER_MODE, 0, ctypes.byref(_Program(len(code), ctypes.addressof(packed))))
+    return here
 
 
 def probe_support() -> FilterSupport:
@@ -207,6 +214,10 @@ def _probe() -> FilterSupport:
     return FilterSupport(False, _capabilities(here) == 0)
 
 
+PREAMBLE = 6
+"""Instructions of a program that come before it looks at single system calls."""
+
+
 def program(name: str) -> list[Instruction]:
     """The filter for "x86-64" or "arm64"."""
     here = next(each for each in _MACHINES.values() if each.name == name)
@@ -215,31 +226,31 @@ def program(name: str) -> list[Instruction]:
         (LOAD, 0, 0, _NUMBER), (AT_LEAST, 0, 1, _NEWEST + 1), (RETURN, 0, 0, ENOSYS),
     ]  # fmt: skip
 
-    def case(numbers: _SyscallNumbers, body: Sequence[Instruction]) -> None:
+    def case(numbers: SyscallNumbers, body: Sequence[Instruction]) -> None:
         if (number := numbers[0 if name == "x86-64" else 1]) is not None:
             code.extend([(EQUAL, 0, len(body), number), *body])
 
     for numbers in REFUSED.values():
         case(numbers, [(RETURN, 0, 0, EPERM)])
-    case(_PRLIMIT, _all_of((_low(0), 0)))  # its own, written as 0; so with the rest of these
+    case(_PRLIMIT, _all_of((low_half(0), 0)))  # its own, written as 0; so with the rest of these
     for numbers in _OWN_THREAD.values():
-        case(numbers, _all_of((_low(0), 0)))
-    case(_SETPRIORITY, _all_of((_low(0), 0), (_low(1), 0)))  # PRIO_PROCESS
-    case(_IOPRIO_SET, _all_of((_low(0), 1), (_low(1), 0)))  # IOPRIO_WHO_PROCESS
-    case(_SENDTO, _all_of((_low(4), 0), (_high(4), 0)))  # to no address
-    case(_UTIMENSAT, _all_of((_low(1), 0), (_high(1), 0)))  # of a file that it has open, not of a path
+        case(numbers, _all_of((low_half(0), 0)))
+    case(_SETPRIORITY, _all_of((low_half(0), 0), (low_half(1), 0)))  # PRIO_PROCESS
+    case(_IOPRIO_SET, _all_of((low_half(0), 1), (low_half(1), 0)))  # IOPRIO_WHO_PROCESS
+    case(_SENDTO, _all_of((low_half(4), 0), (_high(4), 0)))  # to no address
+    case(_UTIMENSAT, _all_of((low_half(1), 0), (_high(1), 0)))  # of a file that it has open, not of a path
     # no datagrams: sendmsg(2) sends those to any address, which lies in memory, where no filter looks
     case(_SOCKET, _unix_of(socket.SOCK_STREAM))
     case(_SOCKETPAIR, _unix_of(socket.SOCK_STREAM, socket.SOCK_SEQPACKET))
-    case(_FCNTL, _one_of(1, _SIGNALS_AND_LEASES, EPERM, ALLOW))
-    case(_IOCTL, _one_of(1, _TERMINALS_AND_OWNERS, EPERM, ALLOW))
+    case(_FCNTL, one_of(1, _SIGNALS_AND_LEASES, EPERM, ALLOW))
+    case(IOCTL, one_of(1, TERMINALS_AND_OWNERS, EPERM, ALLOW))
     code.append((RETURN, 0, 0, ALLOW))
     return code
 
 
-def _one_of(argument: int, values: Sequence[int], hit: int, miss: int) -> list[Instruction]:
+def one_of(argument: int, values: Sequence[int], hit: int, miss: int) -> list[Instruction]:
     tests = [(EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
-    return [(LOAD, 0, 0, _low(argument)), *tests, (RETURN, 0, 0, miss), (RETURN, 0, 0, hit)]
+    return [(LOAD, 0, 0, low_half(argument)), *tests, (RETURN, 0, 0, miss), (RETURN, 0, 0, hit)]
 
 
 def _all_of(*fields: tuple[int, int]) -> list[Instruction]:
@@ -257,25 +268,25 @@ def _unix_of(*kinds: int) -> list[Instruction]:
     """Of family AF_UNIX, and of one of these types; their flags do not matter."""
     tests = [(EQUAL, len(kinds) - place, 0, kind) for place, kind in enumerate(kinds)]
     return [
-        (LOAD, 0, 0, _low(0)), (EQUAL, 1, 0, socket.AF_UNIX), (RETURN, 0, 0, EPERM),
-        (LOAD, 0, 0, _low(1)), (AND, 0, 0, 0xF), *tests, (RETURN, 0, 0, EPERM), (RETURN, 0, 0, ALLOW),
+        (LOAD, 0, 0, low_half(0)), (EQUAL, 1, 0, socket.AF_UNIX), (RETURN, 0, 0, EPERM),
+        (LOAD, 0, 0, low_half(1)), (AND, 0, 0, 0xF), *tests, (RETURN, 0, 0, EPERM), (RETURN, 0, 0, ALLOW),
     ]  # fmt: skip
 
 
-def _low(argument: int) -> int:
+def low_half(argument: int) -> int:
     """Its lower half, on a little-endian machine."""
     return _ARGUMENTS + 8 * argument
 
 
 def _high(argument: int) -> int:
-    return _low(argument) + 4
+    return low_half(argument) + 4
 
 
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-def _drop_capabilities(here: _Machine, keep: int) -> None:
+def _drop_capabilities(here: Machine, keep: int) -> None:
     """exec gives none back: no_new_privs is set, and where it may be the bounding set is emptied, too."""
     kept = keep & _capabilities(here)
     for capability in range(_CAPABILITIES):
@@ -288,7 +299,7 @@ def _drop_capabilities(here: _Machine, keep: int) -> None:
     _call(here.capset, _capability_header(), ctypes.create_string_buffer(data))
 
 
-def _capabilities(here: _Machine) -> int:
+def _capabilities(here: Machine) -> int:
     """That this thread is permitted, as a mask."""
     data = ctypes.create_string_buffer(24)
     _call(here.capget, _capability_header(), data)
@@ -309,6 +320,6 @@ def _call(number: int, *arguments: object) -> None:
 
 
 _MACHINES = {
-    "x86_64": _Machine("x86-64", 0xC000003E, True, prctl=157, seccomp=317, capget=125, capset=126),
-    "aarch64": _Machine("arm64", 0xC00000B7, False, prctl=167, seccomp=277, capget=90, capset=91),
+    "x86_64": Machine("x86-64", 0xC000003E, True, prctl=157, seccomp=317, capget=125, capset=126),
+    "aarch64": Machine("arm64", 0xC00000B7, False, prctl=167, seccomp=277, capget=90, capset=91),
 }

@@ -30,7 +30,7 @@ _SLICE_SECONDS = 1.0
 _LONGEST_MESSAGE = 2_000
 _LOG_PIECE = 64_000
 _EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
-_MAKE_DATASETS, _MAKE_MODELS = ("ingest", "curate", "label"), ("train", "merge", "convert")
+_MAKE_DATASETS, _MAKE_MODELS = ("ingest", "curate", "label", "predict"), ("train", "merge", "convert")
 _AT_REST = ENDED | {State.PAUSED}
 """Nothing happens to these until somebody asks for it."""
 

@@ -14,7 +14,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,16 +26,19 @@ from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.ingest.draft import carry_report, quality_report, split_report
 from speciate.datasets.leaks import leak_warnings
 from speciate.datasets.loading.loader import iterate_examples
-from speciate.datasets.next_version import pack_version
+from speciate.datasets.next_version import PackedVersion, pack_version
 from speciate.datasets.operations.operation import fill_column, provenance_columns
 from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.read_table import TableRequest
 from speciate.datasets.readers.rows import REASON
+from speciate.datasets.version_report import Dealing, SplitReport, VersionReport
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
+from speciate.evaluation.endpoints.concurrent_calls import BudgetSpent
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import CHUNK, Answer, PredictorRequest, answer_all, check_answer
 from speciate.evaluation.predictors.by_source import predict
+from speciate.evaluation.predictors.endpoint import recorded_answers
 from speciate.faults import fault
 from speciate.jobs.atomic_folder import hidden_folder_beside
 from speciate.jobs.folder import write_whole
@@ -69,6 +72,7 @@ _CELLS, _FILES = 16_384, 512
 _LARGEST, _TOGETHER = 64 << 20, 64 << 20
 """Bytes of a file, and of the files of a chunk."""
 _TABLE, _DONE = "table.parquet", "published.json"
+_NOT_REACHED = "not asked: the budget is spent"
 _SHOWN = 5
 
 
@@ -91,7 +95,7 @@ def run(run: Run) -> dict[str, Any]:
     fault("predict_answered")
     if isinstance(payload.answers, NewRows):
         assert isinstance(payload.rows, RowsOfDataset)
-        return {"version": _seal(run, payload, payload.rows, payload.answers, answered, report), "result": report}
+        return {"version": _seal(run, payload, payload.rows, payload.answers, answered, report), "result": {}}
     return _publish(run, payload.answers, model, answered, report)
 
 
@@ -99,7 +103,7 @@ def _report(model: str, rows: Sequence[_Row]) -> dict[str, Any]:
     failed = Counter(row.answer.error for row in rows if row.answer.error is not None)
     return {
         "model": model, "rows": len(rows), "answered": len(rows) - failed.total(), "failed": failed.total(),
-        **({"reasons": {str(why): count for why, count in failed.most_common(_SHOWN)}} if failed else {}),
+        **({"untrusted": {"reasons": dict(failed.most_common(_SHOWN))}} if failed else {}),
     }  # fmt: skip
 
 
@@ -126,7 +130,7 @@ def _answer_dataset(run: Run, payload: PredictPayload, rows: RowsOfDataset) -> l
             request = PredictorRequest(
                 run, _as_evaluation(payload, rows), model, examples, rows.labels, (), (), on_progress
             )
-            answers = predict(request).repeats[0]
+            answers = _ask_outside(request, first=not found)
         family = find_task(payload.task).family
         found += [
             _Row(example.id, check_answer(answer, family)) for example, answer in zip(examples, answers, strict=True)
@@ -138,6 +142,20 @@ def _answer_dataset(run: Run, payload: PredictPayload, rows: RowsOfDataset) -> l
             next=[Call("describe_dataset", {"dataset": manifest.ref}, "for what it holds")],
         )
     return found
+
+
+def _ask_outside(request: PredictorRequest, *, first: bool) -> list[Answer]:
+    """With a reason for each row that the budget did not reach; where it reached none of the `first`, BudgetSpent is
+    raised."""
+    try:
+        return predict(request).repeats[0]
+    except BudgetSpent:
+        if request.evaluated_model.source != "endpoint":
+            raise
+        found = recorded_answers(request)
+        if first and not any(found):
+            raise
+        return [answer or Answer(None, error=_NOT_REACHED) for answer in found]
 
 
 def _local(run: Run, rows: RowsOfDataset) -> tuple[Any, int]:
@@ -159,7 +177,7 @@ def _as_evaluation(payload: PredictPayload, rows: RowsOfDataset) -> EvaluationPa
 def _seal(
     run: Run, payload: PredictPayload, rows: RowsOfDataset, wanted: NewRows, answered: Sequence[_Row],
     report: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> PackedVersion:  # fmt: skip
     """A version with the answers in columns."""
     parent = rows.manifest
     table = version_rows.read(run.folders, parent, splits=[rows.split] if wanted.beside and rows.split else None)
@@ -170,14 +188,19 @@ def _seal(
     else:
         sealed = next_version.seal_changed(run.folders, parent, lanes, table, manifest)
     before = wanted.report.get("split", {})
-    how = {name: before[name] for name in ("made_by", "fractions", "seed") if name in before}
-    audit = split_report(table, parent.modality, made=False, inputs=parent.inputs) | how
-    warnings = [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)]
+    how = cast(Dealing, {name: before[name] for name in ("made_by", "fractions", "seed") if name in before})
+    audit: SplitReport = {**split_report(table, parent.modality, made=False, inputs=parent.inputs), **how}
+    made: VersionReport = {
+        **carry_report(wanted.report),
+        **quality_report(table),
+        "split": audit,
+        "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+    }
     return pack_version(
         sealed,
         parents=(parent.ref,),
         operation={"op": "predict", "model": rows.model.name, "task": payload.task, "split": rows.split},
-        report=carry_report(wanted.report) | quality_report(table) | {"split": audit, "warnings": warnings},
+        report=made,
         result={"report": dict(report)},
         onto=wanted.onto,
     )
@@ -407,6 +430,8 @@ def _publish(run: Run, wanted: NewFile, model: str, rows: Sequence[_Row], report
         _move(file, path)
     sync_folder(path.parent)
     fault("predict_published")
+    for attempt in (run.folder, *run.resume_from):  # a copy of what the caller may delete
+        (attempt.checkpoints / _TABLE).unlink(missing_ok=True)
     return result
 
 

@@ -259,6 +259,8 @@ class Deployment:
         try:
             process, trial = self._load_and_try(target, canary=canary)
         except TrialFailed as unfit:
+            if unfit.detail:
+                _log.warning("%s, tried on an example: %s", target.model, unfit.detail)
             self._refuse(target, str(unfit), canary=canary)
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, the version that serves continues
@@ -281,6 +283,7 @@ class Deployment:
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
+            lambda inputs, took: self._metrics.batch(target.model, inputs, took),
         )
         return replica, trial
 

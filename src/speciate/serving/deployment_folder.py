@@ -133,6 +133,9 @@ class Entry(NamedTuple):
     data: EventData
 
 
+_FORGOTTEN = "the reason was forgotten with purged data"
+
+
 class AlreadyClaimed(Exception):
     """Another process is this deployment."""
 
@@ -179,6 +182,17 @@ class DeploymentFolder:
         (self.path / "log.1").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.truncate(self.path / "log", 0)
+
+    def forget_reasons(self) -> None:
+        """Why a version was refused, of a deployment that has ended: one from before reasons quoted no example may."""
+        state = self.state()
+        refused = {
+            name: found.model_copy(update={"why": _FORGOTTEN})
+            for name in ("refused", "canary_refused")
+            if (found := getattr(state, name)) is not None
+        }
+        if refused and not self.alive():
+            self.tell(state.model_copy(update=refused))
 
     def trim_log(self, most: int = _LOG_BYTES) -> None:
         """Keep what was written so far apart, and begin anew, where there is too much of it."""

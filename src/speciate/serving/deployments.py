@@ -161,6 +161,7 @@ class DeploymentKeeper:
         if any(event.type == "data.forgotten" for event in events):
             for folder in all_deployments(self._workspace.folders):
                 folder.empty_log()
+                folder.forget_reasons()
 
     def _make_those_that_serve(self) -> None:
         for alias in aliases.everywhere(self._workspace.database):

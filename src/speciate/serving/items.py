@@ -72,7 +72,7 @@ class ModelInputs(TypedDict, total=False):
 class AnswerPayload(ModelInputs, total=False):
     items: Required[list[Item]]
     seconds: float
-    """After which an answer that leaves while it is written ends as it is."""
+    """After which an answer that leaves while it is written, or whose length its request names, ends as it is."""
 
 
 class AnswerPart(TypedDict):

@@ -139,13 +139,16 @@ def _respond_alike(
     model: LanguagePredictor, chats: Sequence[_Chat], until: float
 ) -> dict[int, GeneratedText | SpeciateError]:
     """Place -> answer; where the model refuses one, all are asked one by one, before anything was written."""
-    streamed = {number for number, each in enumerate(chats) if each.item.get("stream")}
+    cut = {
+        number for number, each in enumerate(chats)
+        if each.item.get("stream") or "max_new_tokens" in each.item["generation"]
+    }  # fmt: skip
 
     def watch(new: Mapping[int, str]) -> set[int]:
         part: AnswerPart = {"texts": [(chats[number].place, text) for number, text in new.items()]}
         unwanted = {place for word in tell(part) for place in word["stop"]}
         gone = {number for number in new if chats[number].place in unwanted}
-        return gone | (streamed if time.monotonic() > until else set())
+        return gone | (cut if time.monotonic() > until else set())
 
     try:
         changes = chats[0].item["generation"]

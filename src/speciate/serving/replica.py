@@ -115,6 +115,8 @@ class _Waiting(NamedTuple):
 class Replica:
     """Thread-safe. `process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
     `heard`: is told of each batch (inputs, seconds) and of each restart of the process (0, seconds that it took).
+    `heard_beside`: is told instead of batches in which a request names its own sampling, such as a longer answer: their
+    time says nothing of the version.
     """
 
     def __init__(
@@ -124,8 +126,10 @@ class Replica:
         batching: Batching,
         queue: int,
         heard: Callable[[int, float], None],
+        heard_beside: Callable[[int, float], None] | None = None,
     ) -> None:
         self._process, self._restart, self._heard = process, restart, heard
+        self._heard_beside = heard_beside or heard
         self._batching, self._most = batching, queue
         self._change = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -234,7 +238,8 @@ class Replica:
         except SpeciateError as error:
             _fail(batch, error)
             return
-        self._heard(len(batch), time.monotonic() - began)
+        own = any(one.item.get("generation") for one in batch)
+        (self._heard_beside if own else self._heard)(len(batch), time.monotonic() - began)
         for one, answer in zip(batch, answers, strict=True):
             _settle(one, answer)
 
@@ -343,7 +348,12 @@ def pause(waiting: int, oldest_age: float, batching: Batching, last: int) -> flo
 
 
 class TrialFailed(Exception):
-    """The version gets no traffic; the text says why."""
+    """The version gets no traffic; the text says why. `detail` may quote an example: for the log alone, which a purge
+    empties."""
+
+    def __init__(self, why: str, detail: str = "") -> None:
+        super().__init__(why)
+        self.detail = detail
 
 
 class TrialResult(NamedTuple):
@@ -419,8 +429,10 @@ def _check_answer(answer: ItemPrediction) -> None:
     numbers = is_finite(answer.get("output")) and is_finite(answer.get("confidence"))
     if answer.get("error") == NOT_FINITE or not numbers:
         raise TrialFailed("it answers with NaN or infinite numbers")
-    if answer.get("error"):
-        raise TrialFailed(_clip(f"it cannot answer an example that it was trained on: {answer['error']}"))
+    if error := answer.get("error"):
+        raise TrialFailed(
+            "it cannot answer an example that it was trained on; the deployment's log says why", _clip(error)
+        )
 
 
 def _clip(text: str) -> str:

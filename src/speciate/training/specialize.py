@@ -59,6 +59,10 @@ _GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
 
 
+_EVALUATION_SECONDS = 60.0
+"""What an evaluation gets at least, also where trainings took the whole budget: without one nothing is decided."""
+
+
 class SpecializeSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     use_case: str
@@ -249,12 +253,14 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
     if _EVALUATE not in steps:
         return _next_training(spec, children) or _evaluation(spec, children)
     evaluated = steps[_EVALUATE]
+    if evaluated.result is None and _ran_out_of_budget(spec, children, evaluated):
+        return Finished(result=_without_verdict(spec, children, evaluated))
     if evaluated.result is None:
         return _failed(evaluated, "No model could be evaluated")
     decision = evaluated.result.get("decision") or {}
     if decision.get("verdict") == "promote" and _PROMOTE not in steps:
         further = [suite for suite in evaluated.result.get("further_suites", ()) if f"{_EVALUATE}-{suite}" not in steps]
-        return [_further_evaluation(spec, evaluated.result, suite) for suite in further] or [
+        return [_further_evaluation(spec, children, evaluated.result, suite) for suite in further] or [
             _promotion(spec, evaluated.result)
         ]
     return Finished(result=_outcome(spec, children, evaluated.result, steps.get(_PROMOTE)))
@@ -425,11 +431,24 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
                 "seed": spec.seed,
                 "budget_usd": spec.budget_usd,
             },
+            run_seconds=_evaluation_seconds(spec, children) + _GRACE_SECONDS,
         )
     ]
 
 
-def _further_evaluation(spec: SpecializeSpec, evaluated: Mapping[str, Any], suite: str) -> ChildRequest:
+def _evaluation_seconds(spec: SpecializeSpec, children: Sequence[Child]) -> float:
+    """What is left of the budget for an evaluation after these steps."""
+    return max(60 * spec.budget_minutes - sum(child.run_seconds for child in children), _EVALUATION_SECONDS)
+
+
+def _ran_out_of_budget(spec: SpecializeSpec, children: Sequence[Child], evaluated: Child) -> bool:
+    before = [child for child in children if child.id != evaluated.id]
+    return evaluated.state == "dead" and evaluated.run_seconds >= _evaluation_seconds(spec, before)
+
+
+def _further_evaluation(
+    spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], suite: str
+) -> ChildRequest:
     """The chosen model on another suite of the use case: a promotion needs a passing decision on each."""
     return ChildRequest(
         step=f"{_EVALUATE}-{suite}",
@@ -442,6 +461,7 @@ def _further_evaluation(spec: SpecializeSpec, evaluated: Mapping[str, Any], suit
             "seed": spec.seed,
             "budget_usd": spec.budget_usd,
         },
+        run_seconds=_evaluation_seconds(spec, children) + _GRACE_SECONDS,
     )
 
 
@@ -482,6 +502,32 @@ def _outcome(
         result["shortlist"] = report
     chosen = evaluated["report"]["candidate"]
     return result | ({"model": chosen} if chosen in {one.model for one in trained_candidates(children)} else {})
+
+
+def _without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: Child) -> Mapping[str, object]:
+    """Where the budget ended in the evaluation: the best by validation examples, and the call that goes on with the
+    answers that are there."""
+    trained = trained_candidates(children)
+    best = max(adequate(trained), key=lambda one: find_metric(one.report["metric"]).sign * one.value)
+    reason = (
+        f"The evaluation did not end within what was left of budget_minutes={spec.budget_minutes:g} "
+        f"({evaluated.run_seconds:.0f} s): there is no verdict, and no model was promoted"
+    )
+    asked = ("models", "suite", "dataset", "use_case")
+    call = Call("evaluate_models", {key: evaluated.spec[key] for key in asked if key in evaluated.spec})
+    return {
+        "decision": {
+            "id": "",
+            "verdict": "inconclusive",
+            "reasons": [f"{reason}. {call}"],
+            "settle": [call.document()],
+        },
+        "candidates": [_candidate_row(candidate, None) for candidate in trained],
+        "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
+        "promotion": {"state": "refused", "reasons": [f"{reason}."], "next": [call.document()]},
+        "failed": [_failure(child) for child in children if child.result is None],
+        "model": best.model,
+    }
 
 
 def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -> Mapping[str, object]:

@@ -210,3 +210,33 @@ def test_media_that_are_json_lie_beside_their_columns_in_shards(workspace: Works
         assert len(shard.getnames()) == len(found) == 6
     assert [found[f"ex-{i:04}.medium.json"] for i in range(3)] == [{"x": i} for i in range(3)]
     assert [found[f"ex-{i:04}.json"]["site"] for i in range(3)] == ["s0", "s1", "s2"]
+
+
+def test_boxes_of_a_model_in_pycocotools(workspace: Workspace, tmp_path: Path) -> None:
+    """Answers as results, beside the boxes that the dataset has."""
+    coco = pytest.importorskip("pycocotools.coco")
+    evaluation = pytest.importorskip("pycocotools.cocoeval")
+    objects = [json.dumps([{"bbox": [1, 1, 4, 3], "category": "eye"}]) for _ in range(6)]
+    found = [json.dumps([{"box": [1, 1, 4, 3], "label": "eye", "score": 0.9}]) for _ in range(5)] + ["[]"]
+    images(workspace, objects=objects, found=found)
+    spec = {"dataset": "pets", "format": "coco", "path": tmp_path / "out", "column": "found"}
+    data.run_job(workspace, "export", **spec)
+    for split, recalled in (("train", 1.0), ("test", 0.5)):
+        below = tmp_path / "out" / "data" / "annotations"
+        known = coco.COCO(str(below / f"instances_{split}.json"))
+        judged = evaluation.COCOeval(known, known.loadRes(str(below / f"predictions_{split}.json")), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+        assert judged.stats[8] == pytest.approx(recalled)
+
+
+def test_boxes_of_a_model_without_any_that_are_known(workspace: Workspace, tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    images(workspace, found=[[{"box": [0, 0, 2, 2], "label": "ear", "score": 0.5}]] * 6)
+    spec = {"dataset": "pets", "format": "coco", "path": tmp_path / "out", "column": "found"}
+    data.run_job(workspace, "export", **spec)
+    below = tmp_path / "out" / "data" / "annotations"
+    known = coco.COCO(str(below / "instances_test.json"))
+    assert [each["name"] for each in known.cats.values()] == ["ear"]
+    assert len(known.loadRes(str(below / "predictions_test.json")).anns) == 2

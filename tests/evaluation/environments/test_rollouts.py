@@ -146,20 +146,15 @@ def test_an_environment_that_does_not_exist_there_says_so(tmp_path: Path) -> Non
         simulators.begin([0])
 
 
-def test_a_process_that_dies_before_its_first_answer_is_started_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[SandboxClient] = []
-
+def test_a_process_that_ends_is_named_with_what_ended_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Dying(SandboxClient):
         def __init__(self, *given: Any, **more: Any) -> None:
             super().__init__(*given, **more)
-            started.append(self)
-            if len(started) == 1:
-                self.interrupt()
+            self.interrupt()
 
     monkeypatch.setattr(simulators, "SandboxClient", Dying)
-    [made] = outcomes(lambda row: (row[0],), [example(2, PENDULUM)], tmp_path)
-    assert made["steps"] == 200
-    assert len(started) == 2
-    assert not list(tmp_path.glob("sandbox-*"))
+    with (
+        open_simulators(PENDULUM, tmp_path, "required", look=False) as begun,
+        pytest.raises(SpeciateError, match="SIGKILL ended it"),
+    ):
+        begun.begin([0])

@@ -23,6 +23,10 @@ FORMATS = {
     "ply": "speciate.datasets.exports.folders:PLY",
     "lerobot": "speciate.datasets.exports.lerobot:LEROBOT",
     "dicom": "speciate.datasets.exports.folders:DICOM",
+    "dicom-seg": "speciate.datasets.exports.masks:DICOM_SEG",
+    "rtstruct": "speciate.datasets.exports.masks:RTSTRUCT",
+    "nifti": "speciate.datasets.exports.masks:NIFTI",
+    "webvtt": "speciate.datasets.exports.webvtt:WEBVTT",
 }
 
 
@@ -46,3 +50,25 @@ def fitting(name: str, manifest: Manifest) -> Format:
             f"Call export_dataset again with one of the formats {fits}.",
         )
     return chosen
+
+
+def column_of(name: str, manifest: Manifest, wanted: str | None) -> str | None:
+    """The column that a format turns into files: the one that was named, else its own. INVALID where there is none, or
+    where the format takes none."""
+    chosen = find(name)
+    if not hasattr(chosen, "column"):
+        if wanted is None:
+            return None
+        takes = ", ".join(other for other in FORMATS if hasattr(find(other), "column"))
+        raise SpeciateError(
+            Code.INVALID, f"The format {name!r} takes no column: it holds all of them.", f"Formats that do: {takes}."
+        )
+    column: str | None = wanted or chosen.column
+    if column is None or column in manifest.columns:
+        return column
+    raise SpeciateError(
+        Code.INVALID,
+        f"{manifest.ref} has no column {column!r}.",
+        f"Call export_dataset again with column as one of: {', '.join(manifest.columns) or 'none, it has no columns'}.",
+        next=[Call("describe_dataset", {"dataset": manifest.ref})],
+    )

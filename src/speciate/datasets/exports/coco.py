@@ -2,6 +2,10 @@
 
 `objects` holds what the hub's datasets for detection hold: a list of {bbox, category, ...}, or one object of parallel
 lists; boxes are [x, y, width, height] in pixels.
+
+A column of a detector's answers, a list of {box, label, score}, becomes COCO's result format beside it:
+`annotations/predictions_SPLIT.json`, for `COCO.loadRes` of pycocotools. `instances_SPLIT.json` then holds `objects`
+where the dataset has them, else images and categories alone.
 """
 
 from __future__ import annotations
@@ -28,18 +32,22 @@ class Coco:
     again = "data"
     files = False
     once = False
+    column = OBJECTS
 
     def misfit(self, manifest: Manifest) -> str | None:
         if manifest.modality != "image" or not has_files(manifest):
             return "COCO is about images that are files."
-        if OBJECTS not in manifest.columns:
-            return f"it has no column {OBJECTS!r} with the boxes and categories of each image."
         return None
 
     def write(self, export: ExportContent, folder: Path, progress: ReportProgress) -> WriteReport:
         (folder / "data" / "annotations").mkdir(parents=True)
-        objects = [list(_objects(cell)) for cell in export.rows[OBJECTS].to_pylist()]
-        called = sorted({_category(each) for some in objects for each in some})
+        there = OBJECTS in export.rows.column_names
+        objects = [
+            list(_objects(cell)) for cell in (export.rows[OBJECTS].to_pylist() if there else [None] * len(export.ids))
+        ]
+        column = export.column if export.column != OBJECTS else None
+        answers = [list(_objects(cell)) for cell in export.rows[column].to_pylist()] if column else []
+        called = sorted({_category(each) for some in (*objects, *answers) for each in some})
         categories = {name: number for number, name in enumerate(called, 1)}
         names, lost = UniqueNames(), 0
         for piece in export.pieces():
@@ -56,6 +64,14 @@ class Coco:
             }
             target = folder / "data" / "annotations" / f"instances_{piece.name}.json"
             target.write_text(as_json(document) + "\n", encoding="utf-8")
+            if column is not None:
+                found = [
+                    _result(each, image["id"], categories) for image in images for each in answers[image["id"] - 1]
+                ]
+                results = [each for each in found if each is not None]
+                lost += len(found) - len(results)
+                target = target.with_name(f"predictions_{piece.name}.json")
+                target.write_text(as_json(results) + "\n", encoding="utf-8")
         return WriteReport(notes=(f"{lost:,} objects without a box of four numbers were left out.",) if lost else ())
 
 
@@ -98,8 +114,16 @@ def _category(found: dict[str, Any]) -> str:
     return next((str(found[name]) for name in _CATEGORY if found.get(name) is not None), "object")
 
 
+def _result(found: dict[str, Any], image: int, categories: dict[str, int]) -> dict[str, Any] | None:
+    box, score = found.get("box", found.get("bbox")), found.get("score")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        return None
+    confidence = float(score) if isinstance(score, int | float) else 1.0
+    return {"image_id": image, "category_id": categories[_category(found)], "bbox": box, "score": confidence}
+
+
 def _annotation(found: dict[str, Any], image: int, categories: dict[str, int]) -> dict[str, Any] | None:
-    box = found.get("bbox")
+    box = found.get("bbox", found.get("box"))
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
         return None
     area = found.get("area")

@@ -59,6 +59,8 @@ class ExportSpec(BaseModel):
     """Whether files may leave that name people."""
     partial: bool = False
     """Whether rows of quality partial leave, too, such as series that lack a slice; the report names them."""
+    column: str | None = None
+    """That a format of masks, boxes or transcripts turns into files; default: the format's own."""
 
 
 class Payload(BaseModel):
@@ -72,6 +74,7 @@ class Payload(BaseModel):
     path: Path
     identified: bool = False
     partial: bool = False
+    column: str | None = None
 
 
 def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
@@ -80,6 +83,7 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
     chain = lineage(workspace.database, spec.dataset)
     manifest = chain[0].manifest
     exports.fitting(spec.format, manifest)
+    column = exports.column_of(spec.format, manifest, spec.column)
     check_version(manifest, spec.identified)
     check_free(spec.path)
     size = sum((workspace.folders.root / name).stat().st_size for name in _sealed_files(manifest))
@@ -90,8 +94,10 @@ def plan(spec: ExportSpec, workspace: Workspace) -> Plan:
         path=spec.path,
         identified=spec.identified,
         partial=spec.partial,
+        column=column,
     )
     resolved = {"dataset": manifest.ref, "split": ref.split, "format": spec.format, "path": str(spec.path)}
+    resolved |= {} if column is None else {"column": column}
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=1024),
@@ -118,7 +124,7 @@ def run(run: Run) -> dict[str, Any]:
             usable = pc.or_(usable, _incomplete(rows, packs, needs_rewriting=holds_dicom(manifest) and not identified))
         check_rows(rows.filter(usable), manifest, identified)
         export = collect_content(manifest, _rows_of_split(rows.filter(usable), manifest, split), packs)._replace(
-            folders=run.folders
+            folders=run.folders, column=payload.column
         )
         _require_space(path, export)
         with hidden_folder_beside(path) as folder:

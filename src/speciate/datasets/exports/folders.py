@@ -197,17 +197,17 @@ class DicomFolders:
             for start in range(0, rows.num_rows, _STUDIES_AT_ONCE):
                 batch = rows.slice(start, _STUDIES_AT_ONCE)
                 paths = []
-                for row, cells in enumerate(_folder_names(batch)):
+                for row, cells in enumerate(folder_names(batch)):
                     content = export.media.contents[start + row]
                     if content not in placed:  # windows of one medium share it
-                        placed[content] = _write_dicom(export.media.read(start + row), folder, names, cells)
+                        placed[content] = write_dicom(export.media.read(start + row), folder, names, cells)
                     paths.append(placed[content])
                 metadata.write(zip(paths, *(column.to_pylist() for column in batch.columns), strict=True))
                 progress(batch.num_rows)
         return WriteReport({}, metadata.escaped, notes_of_nulls(rows))
 
 
-def _folder_names(batch: Any) -> list[list[str]]:
+def folder_names(batch: Any) -> list[list[str]]:
     """The names of the three folders of each row."""
     columns = [batch[name].to_pylist() if name in batch.column_names else [None] * batch.num_rows for name in _FOLDERS]
     return [
@@ -216,7 +216,7 @@ def _folder_names(batch: Any) -> list[list[str]]:
     ]
 
 
-def _write_dicom(data: bytes, folder: Path, names: UniqueNames, cells: list[str]) -> str:
+def write_dicom(data: bytes, folder: Path, names: UniqueNames, cells: list[str]) -> str:
     """The name of the file or folder below the export."""
     above = "/".join(cells[:2])
     below = f"{above}/{names.claim(above, cells[2])}"

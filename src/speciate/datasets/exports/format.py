@@ -109,6 +109,8 @@ class ExportContent(NamedTuple):
     """Whether some rows are windows of their medium."""
     folders: Folders | None = None
     """Of the workspace, for formats that decode media in a sandboxed process."""
+    column: str | None = None
+    """That a format turns into files, where it is about one."""
 
     def pieces(self) -> Iterator[Piece]:
         """Split by split, those of no split last."""

@@ -5,6 +5,7 @@ Tables come back as Parquet that the process wrote.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from speciate.sandbox import Limits, SandboxPolicy
 from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
 from speciate.workspace.workspace import Folders
 
+_log = logging.getLogger(__name__)
 _UNPACK_LIMITS = Limits(memory_mb=4096, file_mb=2048)
 _UNPACK_SECONDS = 3600.0
 _LONGEST_ANSWER = 64 << 20  # bytes
@@ -49,12 +51,13 @@ def unpack_into(
 
     Raises the service's errors; UNAVAILABLE if the process crashed or took longer than an hour.
     """
-    access = Access(tuple(readable), _UNPACK_LIMITS, code=False, longest_answer=_LONGEST_ANSWER)
+    access = Access(tuple(readable), _UNPACK_LIMITS, code=False, longest_answer=_LONGEST_ANSWER, fork=True)
     client = SandboxClient(SERVICE_MODULE, folder, context.policy, access, str(context.folders.root), keep=True)
     try:
         budget = max(0, shutil.disk_usage(folder).free - _SPARE)
         return ask_service(client, service, {**payload, "budget": budget}, _UNPACK_SECONDS)
-    except (AnswerTimeout, ProcessDied):
+    except (AnswerTimeout, ProcessDied) as error:
+        _log.warning("the process of %s: %s", service, str(error) or "it took too long")
         raise SpeciateError(
             Code.UNAVAILABLE,
             f"The process that unpacks was ended: it crashed, needed more than {_UNPACK_LIMITS.memory_mb} MB of "

@@ -67,6 +67,11 @@ class CachedClient:
             raise Stopped
         return known
 
+    def recorded(self, keys: Collection[AnswerKey]) -> dict[AnswerKey, CachedAnswer]:
+        """Of these, the answers that are in the cache and that another call would not change; nothing is asked."""
+        known = answer_cache.read(self._run.folders, self._fingerprint, keys)
+        return {key: answer for key, answer in known.items() if not answer.passing}
+
     def notes(self, name: str, served: Sequence[str]) -> list[str]:
         """What a reader should know of this endpoint, here called `name`."""
         notes = []

@@ -89,6 +89,10 @@ class CallSummary(NamedTuple):
         return len(self.served_models) > 1
 
 
+class BudgetSpent(SpeciateError):
+    """REFUSED: the next call could exceed the budget. Recorded replies stay."""
+
+
 def ask_all(
     endpoint: Endpoint,
     requests: Sequence[Request],
@@ -113,8 +117,8 @@ def ask_all(
     once `stopping()`: requests unanswered then are not recorded. An exception of `record` ends it, and is raised.
 
     Raises SpeciateError if the key or the model is wrong, if the endpoint answers nobody, if it is on this machine or
-    at a private address and not among `private_hosts`, if the budget is spent, or if there is a budget and the price is
-    unknown. Recorded replies stay.
+    at a private address and not among `private_hosts`, or if there is a budget and the price is unknown; BudgetSpent if
+    the budget is spent. Recorded replies stay.
     """
     price = price_of(endpoint)
     if budget.usd is not None and price is None and not endpoint.is_local:
@@ -437,7 +441,7 @@ class _CallLoop:
 
     def _spent(self) -> SpeciateError:
         left = len(self._requests) - self._answered - self._failed
-        return SpeciateError(
+        return BudgetSpent(
             Code.REFUSED,
             f"The budget is spent: ${self._budget.spent:.4f} so far, and the next call to {self._endpoint.model!r} "
             f"could exceed it. {left} of {len(self._requests)} are still unanswered.",

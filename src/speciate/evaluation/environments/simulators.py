@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -51,11 +51,11 @@ def open_simulators(name: str, folder: Path, policy: SandboxPolicy, *, look: boo
     if environments.is_ours(name):
         yield _InProcessSimulators(name, look)
         return
-    simulators = _SandboxedSimulators(name, lambda: SandboxClient(_MODULE, folder, policy))
+    client = SandboxClient(_MODULE, folder, policy)
     try:
-        yield simulators
+        yield _SandboxedSimulators(name, client)
     finally:
-        simulators.end()
+        client.end()
 
 
 class _InProcessSimulators:
@@ -81,24 +81,12 @@ class _InProcessSimulators:
 
 
 class _SandboxedSimulators:
-    def __init__(self, name: str, start: Callable[[], SandboxClient]) -> None:
-        self._name, self._start = name, start
-        self._client, self._has_answered = start(), False
-
-    def end(self) -> None:
-        self._client.end()
+    def __init__(self, name: str, client: SandboxClient) -> None:
+        self._name, self._client = name, client
 
     def begin(self, seeds: Sequence[int]) -> list[Step]:
-        """A process that dies before its first answer is started once more: on a busy machine its start may fail."""
         question = Beginning(make=self._name.removeprefix(environments.GYMNASIUM), seeds=list(seeds))
-        try:
-            told = self._ask(question, _START_SECONDS)
-        except SpeciateError as error:
-            if self._has_answered or not isinstance(error.__cause__, ProcessDied):
-                raise
-            self._client.end()
-            self._client = self._start()
-            told = self._ask(question, _START_SECONDS)
+        told = self._ask(question, _START_SECONDS)
         return [Step(np.array(seen, np.float32), None, 0.0, False, False) for seen in told["seen"]]
 
     def step(self, actions: Sequence[Vector | None]) -> list[Step | None]:
@@ -115,13 +103,14 @@ class _SandboxedSimulators:
         try:
             answer = self._client.ask(question, seconds)
             if isinstance(answer, dict):
-                self._has_answered = True
                 return answer
             why = "it gave no answer"
         except RemoteError as error:
             why, cause = str(error), error
-        except (AnswerTimeout, ProcessDied) as error:
-            why, cause = "its process took too long or ended", error
+        except AnswerTimeout as error:
+            why, cause = "its process took too long", error
+        except ProcessDied as error:
+            why, cause = f"its process ended ({error.how})", error
         raise SpeciateError(
             Code.INVALID,
             f"The environment {self._name[:80]!r} does not work: {why}",

@@ -26,13 +26,26 @@ from speciate.models.endpoints import Endpoint
 _ONE_AT_A_TIME = Limits(bounds=Bounds(least=1, start=1, most=1))
 
 
-def predict_endpoint(request: PredictorRequest) -> ModelAnswers:
-    task, examples = request.task, request.examples
-    endpoint = _endpoint(request)
-    form = prompts.prompt_form(
+def recorded_answers(request: PredictorRequest) -> list[Answer | None]:
+    """The answers that are in the cache, None for the others; nothing is asked."""
+    form = _form(request)
+    client = CachedClient(request.run, request.task, _endpoint(request), prompts.digest(form))
+    keys = [AnswerKey(name) for name in example_keys(request.examples)]
+    known = client.recorded(keys)
+    return [_answer(form, known[key]) if key in known else None for key in keys]
+
+
+def _form(request: PredictorRequest) -> PromptForm:
+    task = request.task
+    return prompts.prompt_form(
         task.prompt, task.family, task.dataset.modality,
         labels=request.labels, columns=task.dataset.inputs, training=request.training_examples,
     )  # fmt: skip
+
+
+def predict_endpoint(request: PredictorRequest) -> ModelAnswers:
+    task, examples = request.task, request.examples
+    endpoint, form = _endpoint(request), _form(request)
     client = CachedClient(request.run, task, endpoint, prompts.digest(form))
     names = example_keys(examples)
     times = [[AnswerKey(name, repeat) for name in names] for repeat in range(task.repeats)]

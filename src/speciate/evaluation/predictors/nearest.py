@@ -203,8 +203,14 @@ def _neighbours_apart(
 
 def _nearest(distances: Floats, count: int) -> list[list[int]]:
     """Places of the `count` smallest of each row, (N, S); of equal ones the first."""
-    ordered = np.argsort(np.round(distances, _DIGITS), axis=1, kind="stable")
-    return [row[:count].tolist() for row in ordered]
+    rounded = np.round(distances, _DIGITS)
+    count = min(count, rounded.shape[1])
+    bounds = np.partition(rounded, count - 1, axis=1)[:, count - 1]
+    found = []
+    for row, bound in zip(rounded, bounds, strict=True):
+        near = np.flatnonzero(row <= bound)
+        found.append(near[np.argsort(row[near], kind="stable")][:count].tolist())
+    return found
 
 
 def _measures(examples: Sequence[Example], task: EvaluationPayload) -> list[Distances]:

@@ -26,7 +26,9 @@ from speciate.sample_size import detectable
 from speciate.vocabulary import Metric, find_metric
 from speciate.workspace import integrity
 
-_FIXED = ("example", "group_key", "preview")
+GROUP = "group_key"
+_FIXED = ("example", GROUP, "preview")
+"""Columns that are no slices by themselves; groups are where they are asked for."""
 _MOST = 20
 _EMPTY = "(empty)"
 _MOST_VALUES, _LEAST_EXAMPLES, _MOST_COLUMNS = 12, 5, 8
@@ -65,7 +67,8 @@ class Cuts(TypedDict):
 def slices_by_column(payload: Mapping[str, object]) -> Cut:
     """The service. `payload`: `folder`, `column`, `metric`, `baseline` and `candidate` of a StoredRequest.
 
-    The column `label` is the reference, unless the dataset has another of that name.
+    The column `label` is the reference, unless the dataset has another of that name. Of `group_key` the groups are
+    shown in which the candidate loses most in all. A group is one independent unit, so it has no interval.
     """
     request = stored_answers.StoredRequest.model_validate(payload)
     cells = _Cells(request)
@@ -111,10 +114,18 @@ class _Cells:
         """Without Holm. NOT_FOUND for a column that is not there."""
         cells = self._column(column)
         values, counts = np.unique(cells, return_counts=True)
-        largest = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:_MOST]]
         metric = find_metric(self.metric)
+        by = self._gains(cells, metric) if column == GROUP else -counts.astype(np.float64)
+        order = np.argsort(by, kind="stable")
+        largest = [str(values[i]) for i in order[:_MOST]]
         slices = [_slice(value, cells == value, self._first, self._second, self._groups, metric) for value in largest]
         return {"slices": slices, "left_out": max(0, len(values) - _MOST)}
+
+    def _gains(self, cells: Any, metric: Metric) -> Floats:
+        """Of each value, in their order, how much better the candidate is on all its examples together."""
+        gains = metric.sign * np.nan_to_num(self._second - self._first)
+        found: Floats = np.bincount(np.unique(cells, return_inverse=True)[1], gains).astype(np.float64)
+        return found
 
     def worth_cutting(self, but: Sequence[str]) -> list[str]:
         names = [name for name in self._examples.column_names if name not in (*_FIXED, *but)]
@@ -130,8 +141,8 @@ class _Cells:
         names = self._examples.column_names
         if column == "label" and column not in names:
             column = "truth"
-        if column not in names or column in _FIXED:
-            known = [name for name in names if name not in _FIXED]
+        if column not in names or (column in _FIXED and column != GROUP):
+            known = [*(name for name in names if name not in _FIXED), GROUP]
             raise unknown("column", column, known, "Call describe_evaluation again with slice_by set to one of these.")
         return np.array([_EMPTY if cell is None else str(cell) for cell in self._examples[column].to_pylist()])
 

@@ -115,6 +115,36 @@ class _Order(NamedTuple):
     """Which of the file's axes become z, y and x."""
 
 
+class Grid(NamedTuple):
+    """Where the voxels of a file lie, for others in the same places."""
+
+    shape: tuple[int, int, int]
+    """In the file's order of axes."""
+    affine: npt.NDArray[np.float64]
+    """(4, 4), in millimetres."""
+
+    @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """(D, H, W), as the file is decoded."""
+        z, y, x = _order(self.affine).axes
+        return self.shape[z], self.shape[y], self.shape[x]
+
+    def in_file_order(self, volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(D, H, W) -> an array of `shape`: what decoding did, undone."""
+        import nibabel as nib
+
+        own = nib.io_orientation(self.affine)
+        back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt(tuple(_AXES)), own)
+        found: npt.NDArray[Any] = nib.apply_orientation(volume.transpose(2, 1, 0), back)
+        return found
+
+
+def grid(data: bytes) -> Grid:
+    """Raises DecodeError if it is no NIfTI."""
+    file = _opened(data)
+    return Grid(file.shape, file.affine)
+
+
 def _opened(data: bytes) -> _File:
     """The header, read and within the budgets. Raises DecodeError if it is none, or declares something unsupported."""
     if not data:

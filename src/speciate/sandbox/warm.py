@@ -1,0 +1,250 @@
+"""Sandboxed processes that are forked from a warm one, which has made the imports; asked for here.
+
+A process that lives long (a daemon) owns a warm parent (warm_parent.py): its socket is there at once, the parent is
+started when somebody first connects, again after it died, and ends by itself when nobody asks for five minutes. Runs
+of a daemon use their daemon's (`use`). Where there is none, or it does not answer, `start_fork` gives None, and a
+program is started in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TypedDict
+
+from speciate.environment import runtime_folder
+from speciate.errors import SpeciateError
+from speciate.sandbox.warm_child import LONGEST, Request
+
+MODULES = (
+    "speciate.sandbox.serve", "numpy", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "PIL.Image", "duckdb",
+    "speciate.datasets.loading.decoding", "speciate.datasets.ingest.row_validation",
+    "speciate.datasets.ingest.validation", "speciate.datasets.inspect.sql_sandbox",
+    "speciate.datasets.inspect.contact_sheet", "speciate.datasets.inspect.describe",
+    "speciate.datasets.readers.read_table", "speciate.datasets.similarity.embed",
+    "speciate.datasets.similarity.nearest_neighbours", "speciate.datasets.operations.variants",
+    "speciate.datasets.sources.archives", "speciate.datasets.sources.table_media",
+)  # fmt: skip
+"""What the processes of the pool import sooner or later; names alone, for they lie above this room."""
+_START_SECONDS, _END_SECONDS = 20.0, 10.0
+_log = logging.getLogger(__name__)
+_QUICK_SECONDS = 5.0
+"""A parent that ends by itself so soon cannot make its imports: no other one is started."""
+
+
+class Message(TypedDict, total=False):
+    """Of a warm parent, or of a fork that is being confined."""
+
+    pid: int
+    watch: int
+    """A pidfd of the fork, which came with `pid`."""
+    ready: bool
+    failed: str
+    status: int
+
+
+class ForkedProcess:
+    """A fork, by its pidfd and the connection over which its end is told. As of Popen: streams, `pid`, `wait`."""
+
+    def __init__(self, pid: int, watch: int, asked: socket.socket, streams: Sequence[IO[bytes]]) -> None:
+        self.pid, self._watch, self._asked = pid, watch, asked
+        self.stdin, self.stdout, self.stderr = streams
+        self.status: int | None = None
+        """As of os.waitstatus_to_exitcode, once `wait` has learned it."""
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def kill(self) -> None:
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if not self._closed:
+                signal.pidfd_send_signal(self._watch, signal.SIGKILL)
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it ends within that time; then `status` is what its parent told of it."""
+        deadline = time.monotonic() + seconds
+        while self.status is None and not self._closed:
+            message = _receive(self._asked, deadline)
+            if message is None:
+                return False
+            if not message:
+                return True  # its parent was killed, and it with it
+            self.status = message.get("status")
+        return True
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Its status; None where nobody saw it. Killed where it takes longer."""
+        if not self.ended(60.0 if timeout is None else timeout):
+            self.kill()
+            self.ended(_END_SECONDS)
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._asked.close()  # what is not dead yet dies of it
+                os.close(self._watch)
+        return self.status
+
+
+def start_fork(request: Request, environment: Mapping[str, str]) -> ForkedProcess | None:
+    """A fork that is confined already. None where there is no warm parent to be asked. `environment`: of the parent, if
+    it is this process's own."""
+    address = _given[os.getpid()] if os.getpid() in _given else own_address(environment)
+    if address is None:
+        return None
+    ours, theirs = _pipes()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    watch = -1
+    try:
+        connection.connect(address)
+        with tempfile.TemporaryFile() as content:
+            content.write(json.dumps(request).encode())
+            content.flush()
+            socket.send_fds(connection, [b"run"], [content.fileno(), *theirs])
+        told: Message = {}
+        deadline = time.monotonic() + _START_SECONDS
+        while not told.keys() >= {"pid", "ready"}:  # of parent and fork, in any order
+            message = _receive(connection, deadline)
+            watch = message.get("watch", watch) if message else watch
+            if not message or "failed" in message or "status" in message:
+                raise ConnectionError((message or {}).get("failed", "no answer"))
+            told |= message
+    except BaseException as error:
+        connection.close()
+        for descriptor in (*ours, watch):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if isinstance(error, OSError):
+            _log.info("no fork of the warm parent: %s", error)
+            return None
+        raise
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    streams = [os.fdopen(each, mode, buffering=0) for each, mode in zip(ours, ("wb", "rb", "rb"), strict=True)]
+    return ForkedProcess(told["pid"], watch, connection, streams)
+
+
+def _pipes() -> tuple[list[int], list[int]]:
+    """Of standard input, output and error: our ends and theirs."""
+    (theirs_in, ours_in), (ours_out, theirs_out), (ours_error, theirs_error) = (os.pipe() for _ in range(3))
+    return [ours_in, ours_out, ours_error], [theirs_in, theirs_out, theirs_error]
+
+
+def _receive(connection: socket.socket, deadline: float) -> Message | None:
+    """A message of parent or fork, with its pidfd as `watch`; {} where the connection ended; None where none came."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        return None
+    try:
+        told, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 1)
+    except OSError:
+        return {}
+    message: Message = json.loads(told) if told else {}
+    if descriptors:
+        os.set_inheritable(descriptors[0], False)
+        message["watch"] = descriptors[0]
+    return message
+
+
+class _Owned:
+    """The socket of this process's own warm parent, and the thread that starts it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        self.address = str(runtime_folder() / f"{os.getpid()}-{os.urandom(4).hex()}.warm")
+        _sweep(runtime_folder())
+        atexit.register(self._unlink, os.getpid())
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.address)
+        os.chmod(self.address, 0o600)
+        self._listener.listen(64)
+        self._parents: list[subprocess.Popen[bytes]] = []
+        """That retired, and have forks that live."""
+        threading.Thread(target=self._keep, name="sandbox-warm", daemon=True).start()
+
+    def _unlink(self, owner: int) -> None:
+        if os.getpid() == owner:  # no fork that ends
+            Path(self.address).unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        """Start a parent whenever somebody waits for one. It is not told to end: it sees that we have."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        while True:
+            poll.poll()
+            began = time.monotonic()
+            self._parents = [parent for parent in self._parents if parent.poll() is None]
+            try:
+                well = self._run()
+            except OSError:
+                well = False
+            if not well and time.monotonic() - began < _QUICK_SECONDS:
+                self._listener.close()  # who waits there is told, and starts its process in the ordinary way
+                Path(self.address).unlink(missing_ok=True)
+                return
+
+    def _run(self) -> bool:
+        """Until the parent retires; whether it did so of its own accord."""
+        descriptor = self._listener.fileno()
+        program = [sys.executable, "-I", "-m", "speciate.sandbox.warm_parent", self.address, str(descriptor)]
+        parent = subprocess.Popen(
+            [*program, str(os.getpid()), *MODULES], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env=self._environment, cwd="/", pass_fds=(descriptor,), start_new_session=True,
+        )  # fmt: skip
+        assert parent.stdout is not None
+        with parent.stdout as said:
+            said.read()
+        self._parents.append(parent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return parent.wait(0.2) <= 0  # killed, or ended in peace
+        return True  # forks of it live on
+
+
+def _sweep(folder: Path) -> None:
+    """Sockets of processes that were killed."""
+    for left in folder.glob("*.warm"):
+        with contextlib.suppress(OSError, ValueError):
+            if not Path(f"/proc/{int(left.name.partition('-')[0])}").exists():
+                left.unlink()
+
+
+_lock = threading.Lock()
+_owned: dict[int, _Owned] = {}
+_given: dict[int, str | None] = {}
+
+
+def use(address: str | None) -> None:
+    """From now on this process asks another one's warm parent, or none."""
+    with _lock:
+        _given[os.getpid()] = address
+
+
+def own_address(environment: Mapping[str, str]) -> str | None:
+    """Where the warm parent of this process listens, for `use` in another one. None where this system has none."""
+    if sys.platform != "linux":
+        return None
+    with _lock:
+        if (found := _owned.get(os.getpid())) is None:  # a fork needs its own
+            _owned.clear()
+            try:
+                found = _owned[os.getpid()] = _Owned(environment)
+            except (OSError, RuntimeError, SpeciateError) as error:  # no folder for sockets, or no more threads
+                _log.info("no warm parent: %s", error)
+                return None
+        return found.address
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
