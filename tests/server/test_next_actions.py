@@ -26,10 +26,12 @@ from speciate.server.job_view import job_view
 from speciate.server.mcp.app import declarations
 from speciate.server.next_actions import TOOL_OF_KIND, after_dataset, after_model, next_calls
 from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.serving.predict import Input
 from speciate.settings import Settings
 from speciate.tools.datasets import create_dataset, describe_dataset
 from speciate.tools.evaluation import evaluate_models
 from speciate.tools.models import describe_model
+from speciate.tools.predictions import Predictions, predict
 from speciate.tools.use_cases import define_use_case
 from speciate.training.networks.stopping import Diverged
 from speciate.use_cases import Definition, Objective, Suites
@@ -177,7 +179,12 @@ def test_with_a_use_case_its_incumbent_takes_part_by_itself_and_the_suite_is_the
     move(made.workspace, made.first.ref)
     assert taken(made, made.then(ours)[0][1])["baseline"] == made.first.ref
     move(made.workspace, ours)
-    assert made.then(ours) == [("predict", {"use_case": USE_CASE})]
+    [(tool, arguments)] = made.then(ours)
+    [given] = arguments["inputs"]
+    assert (tool, arguments["use_case"], given["dataset"]) == ("predict", USE_CASE, "films@v1")
+    answered = predict(made.app, use_case=USE_CASE, inputs=[Input(**given)])
+    assert isinstance(answered, Predictions)
+    assert [each.error for each in answered.predictions] == [None]
 
 
 def test_where_the_dataset_has_no_test_split_the_way_to_one_comes_first(made: Made) -> None:

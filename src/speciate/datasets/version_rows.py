@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speciate.datasets.columns import START
 from speciate.datasets.versions import Manifest, Part, Version, find_parent
 from speciate.errors import Call, Code, SpeciateError
 from speciate.refs import dataset_ref
@@ -116,6 +117,15 @@ def relation(folders: Folders, manifest: Manifest) -> str:
             gone = f"SELECT position FROM read_parquet({quoted(folders.root / part.removed)})"
             pieces.append(rows_of_file(folders.root / part.file, f"file_row_number NOT IN ({gone})"))
     return f"({' UNION ALL BY NAME '.join(pieces)})"
+
+
+def first_single(folders: Folders, manifest: Manifest, split: str) -> str | None:
+    """The id of a usable row of the split that is a whole by itself, not a window of a longer medium; None without."""
+    windows = f" AND {START} IS NULL" if START in stored_columns(folders, manifest) else ""
+    query = f"SELECT id FROM {relation(folders, manifest)} WHERE split = ? AND quality = 'ok'{windows} LIMIT 1"
+    with duckdb.connect(":memory:") as connection:
+        found = connection.execute(query, [split]).fetchone()
+    return None if found is None else str(found[0])
 
 
 def rows_of_file(file: Path, condition: str) -> str:

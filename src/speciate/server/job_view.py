@@ -20,7 +20,7 @@ from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
-from speciate.server.next_actions import after_dataset, after_failure, after_model, next_calls
+from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAct
     if promotion.get("state") == "needs_approval":
         return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
     if promotion.get("state") == "applied":
-        return (NextAction(tool="predict", arguments={"use_case": job.use_case}),)
+        return (first_answer(engine.workspace, job.use_case or ""),)
     if promotion.get("next"):
         return next_calls(promotion["next"])
     if evaluation := result.get("evaluation"):

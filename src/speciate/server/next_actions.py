@@ -5,11 +5,12 @@ Only calls that work as they stand: an evaluation is planned before it is named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, count
 from typing import Any
 
 from speciate import use_cases
-from speciate.datasets import versions
+from speciate.datasets import version_rows, versions
 from speciate.datasets.sources import answer_log
 from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Version
@@ -107,7 +108,7 @@ def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
     if card.dataset is None or card.method == SERVED:
         return ()
     if use_case and use_cases.serving(workspace.database, use_case.name) == card.ref:
-        return (NextAction(tool="predict", arguments={"use_case": use_case.name}),)
+        return (first_answer(workspace, use_case.name),)
     refused: SpeciateError | None = None
     first: Mapping[str, Any] | None = None
     for arguments in _evaluations(workspace, card, use_case):
@@ -120,6 +121,19 @@ def after_model(workspace: Workspace, ref: str) -> tuple[NextAction, ...]:
     if refused is None or refused.code is not Code.INVALID:
         return ()
     return next_calls(refused.next_documents(), "evaluate_models", first)
+
+
+def first_answer(workspace: Workspace, use_case: str) -> NextAction:
+    """Ask what serves about a test example of its dataset, which it has not learned from; without inputs where none can
+    be asked about by itself."""
+    arguments: dict[str, Any] = {"use_case": use_case}
+    with suppress(SpeciateError):
+        serving = use_cases.serving(workspace.database, use_case) or ""
+        card = registry.resolve(workspace.database, workspace.folders, serving).card
+        manifest = versions.resolve(workspace.database, card.dataset or "")
+        if example := version_rows.first_single(workspace.folders, manifest, "test"):
+            arguments["inputs"] = [{"example": example, "dataset": manifest.ref}]
+    return NextAction(tool="predict", arguments=arguments)
 
 
 def _evaluations(workspace: Workspace, card: ModelCard, use_case: UseCase | None) -> Iterator[Mapping[str, Any]]:
