@@ -340,6 +340,23 @@ def test_a_version_with_labels_answers_under_them_and_can_be_promoted(workspace:
         perform(workspace, fetch.KIND, {"name": "other", "source": source, "labels": {"LABEL_7": "bad"}})
 
 
+def test_the_horizon_is_what_every_forecaster_gives() -> None:
+    from speciate.evaluation.evaluated_models import EvaluatedModel
+    from speciate.evaluation.label_plans import settle_horizon
+    from speciate.evaluation.published_models import PublishedLabels
+
+    def forecaster(name: str, steps: int) -> EvaluatedModel:
+        labels = PublishedLabels(ref=name, published=(), steps=steps)
+        return EvaluatedModel(name=name, source="published", identity=name, published=labels)
+
+    long, short = forecaster("long", 96), forecaster("short", 8)
+    assert settle_horizon([long, short], None) == 8
+    assert settle_horizon([long], 12) == 12
+    assert settle_horizon([], 12) == 12
+    with pytest.raises(SpeciateError, match="short forecasts 8 steps, and 12 are asked for"):
+        settle_horizon([long, short], 12)
+
+
 @pytest.mark.slow
 def test_zero_shot_versions_are_asked_about_the_phrases_of_their_table(workspace: Workspace, models: Path) -> None:
     from speciate.datasets.loading.loader import load_examples
