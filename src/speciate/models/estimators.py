@@ -202,7 +202,7 @@ class Neighbours(NamedTuple):
         parts = []
         for start in range(0, max(inputs.shape[0], 1), _CHUNK):
             products = inputs[start : start + _CHUNK] @ points.T
-            products = products.toarray() if self._sparse else np.asarray(products)
+            products = products.toarray() if hasattr(products, "toarray") else np.asarray(products)
             places = np.argsort(norms[None, :] - 2.0 * products, axis=1, kind="stable")[:, : int(self.nearest)]
             parts.append(self.answers[places].mean(axis=1))
         means = np.concatenate(parts).astype(np.float64)
