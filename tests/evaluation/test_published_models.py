@@ -111,7 +111,9 @@ def test_a_published_classifier_stands_beside_the_constant_under_the_datasets_la
     report = run(workspace, models / "sentiment", "constant:")
     mine = row(report, "path:sentiment@")
     assert (mine.n, mine.errors, mine.uncovered, mine.ceiling, mine.elsewhere) == (50, 0, (), 1.0, 0.0)
-    assert mine.seen is None  # nobody knows what it learned from
+    assert mine.seen is None
+    assert any("it may have seen these examples" in note for note in report.notes)
+    assert any("NEGATIVE for bad, POSITIVE for good" in note for note in report.notes)
     assert row(report, "constant:").uncovered is None
     from transformers import pipeline
 
