@@ -111,7 +111,9 @@ def test_a_published_classifier_stands_beside_the_constant_under_the_datasets_la
     report = run(workspace, models / "sentiment", "constant:")
     mine = row(report, "path:sentiment@")
     assert (mine.n, mine.errors, mine.uncovered, mine.ceiling, mine.elsewhere) == (50, 0, (), 1.0, 0.0)
-    assert mine.seen is None  # nobody knows what it learned from
+    assert mine.seen is None
+    assert any("it may have seen these examples" in note for note in report.notes)
+    assert any("NEGATIVE for bad, POSITIVE for good" in note for note in report.notes)
     assert row(report, "constant:").uncovered is None
     from transformers import pipeline
 
@@ -338,6 +340,23 @@ def test_a_version_with_labels_answers_under_them_and_can_be_promoted(workspace:
         promote.plan(PromoteSpec(use_case="triage", model="raw"), workspace)
     with pytest.raises(SpeciateError, match="'LABEL_7' is no label of"):
         perform(workspace, fetch.KIND, {"name": "other", "source": source, "labels": {"LABEL_7": "bad"}})
+
+
+def test_the_horizon_is_what_every_forecaster_gives() -> None:
+    from speciate.evaluation.evaluated_models import EvaluatedModel
+    from speciate.evaluation.label_plans import settle_horizon
+    from speciate.evaluation.published_models import PublishedLabels
+
+    def forecaster(name: str, steps: int) -> EvaluatedModel:
+        labels = PublishedLabels(ref=name, published=(), steps=steps)
+        return EvaluatedModel(name=name, source="published", identity=name, published=labels)
+
+    long, short = forecaster("long", 96), forecaster("short", 8)
+    assert settle_horizon([long, short], None) == 8
+    assert settle_horizon([long], 12) == 12
+    assert settle_horizon([], 12) == 12
+    with pytest.raises(SpeciateError, match="short forecasts 8 steps, and 12 are asked for"):
+        settle_horizon([long, short], 12)
 
 
 @pytest.mark.slow

@@ -332,11 +332,12 @@ def _terms(task: Task, use_case: UseCase | None, labels: Collection[str], models
             f"These models forecast different numbers of steps: {', '.join(map(str, horizons))}.",
             "Compare models of one horizon; train_model(hyperparameters={'horizon': N}) sets it.",
         )
+    horizon = label_plans.settle_horizon(models, horizons[0] if horizons else None)
     positive = use_case.positive_label if use_case else None
     if task.family == "anomaly":
         positive = positive or next((terms.positive_label for terms in known if terms.positive_label), ANOMALY)
     order = _order(labels, known) if task.family == "ordinal" else ()
-    return TaskTerms(positive, horizons[0] if horizons else None, order)
+    return TaskTerms(positive, horizon, order)
 
 
 def _order(labels: Collection[str], known: list[TaskTerms]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.published_models import check_named_models, settle_labels, show_labels
 from speciate.tasks.example_targets import is_label
@@ -53,6 +54,22 @@ def settle_models(
 
     settled = [settle(model) for model in models]
     return SettledModels(settled, {"labels": shown} if shown else {})
+
+
+def settle_horizon(models: Iterable[EvaluatedModel], horizon: int | None) -> int | None:
+    """`horizon`: of models that were trained here; without one the fewest steps that a published forecaster gives.
+    Raises INVALID for a published forecaster of fewer steps."""
+    steps = {one.name: one.published.steps for one in _every(models) if one.published and one.published.steps}
+    if not steps:
+        return horizon
+    shortest = min(steps, key=lambda name: steps[name] or 0)
+    if horizon is not None and (steps[shortest] or 0) < horizon:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{shortest} forecasts {steps[shortest]} steps, and {horizon} are asked for.",
+            f"Leave it out, or compare it with models of {steps[shortest]} steps at most.",
+        )
+    return horizon if horizon is not None else steps[shortest]
 
 
 def _wanted_labels(manifest: Manifest, target: str | None, task: Task) -> Mapping[str, int]:

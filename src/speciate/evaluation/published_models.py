@@ -51,6 +51,8 @@ class PublishedLabels(BaseModel):
     """Whether it is asked about the user's labels, or the phrases of the table."""
     writes: bool = False
     """Whether it writes a text, so that its one template is put around the input."""
+    steps: int | None = None
+    """That a forecaster gives: longer horizons are not its."""
     templates: tuple[str, ...] = ()
     table: dict[str, str] | None = None
     """Given by the caller: published label or phrase -> the user's label."""
@@ -101,7 +103,8 @@ def head_of(folder: Path) -> PublishedHead | None:
 
 
 def labels_of(head: PublishedHead, ref: str) -> PublishedLabels:
-    return PublishedLabels(ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=head.adapter == "seq2seq")
+    writes = head.adapter == "seq2seq"
+    return PublishedLabels(ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=writes, steps=head.steps)
 
 
 def settle_labels(

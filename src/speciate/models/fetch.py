@@ -250,7 +250,7 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
     return ModelCard(
         name=spec.name,
         task=task,
-        modality="multimodal" if reads_images else modality_of(spec.name, staged),
+        modality="multimodal" if reads_images else modality_of(spec.name, staged) or (head.modality if head else None),
         parts=_IMAGE_TEXT_PARTS if reads_images else (),
         method=PUBLISHED,
         labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),

@@ -101,7 +101,7 @@ def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
             Code.INVALID,
             f"{version.ref!r} answers under the labels that it was published with, and {spec.use_case!r} has its own.",
             "Register it with the table of its evaluation, evaluate that version, and promote it: "
-            f"register_model(name='NAME', source='path:{version.path}', labels={{published: yours}}).",
+            f"register_model(name='NAME', source={version.card.recipe.get('source')!r}, labels={{published: yours}}).",
         )
     check_task(use_case, version.card.task, version.ref)
     return Plan(

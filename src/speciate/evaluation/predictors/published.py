@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from speciate.datasets.columns import class_name
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.memory_use import measure_memory
@@ -49,9 +50,11 @@ def predict_published(request: PredictorRequest) -> ModelAnswers:
         request.on_progress, at_once=_AT_ONCE,
     )  # fmt: skip
     mapped = _map_answers(request, labels, predictor.published_labels, wanted, raw)
+    unknown = f"What {evaluated_model.name} was trained on is not known: it may have seen these examples."
+    notes = (unknown, *mapped.notes)
     answered = [example for example, answer in zip(request.examples, raw, strict=True) if answer.error is None]
     if not answered:
-        return ModelAnswers(evaluated_model, (mapped.answers,), notes=mapped.notes, coverage=mapped.coverage)
+        return ModelAnswers(evaluated_model, (mapped.answers,), notes=notes, coverage=mapped.coverage)
     memory = None
     if task.asks_for_memory and not labels.zero_shot:
         few = [example.id for example in request.examples[:_MEMORY_EXAMPLES]]
@@ -60,7 +63,7 @@ def predict_published(request: PredictorRequest) -> ModelAnswers:
         evaluated_model,
         (mapped.answers,),
         Cost(memory_mb=memory),
-        notes=mapped.notes,
+        notes=notes,
         timed=TimedModel(predictor.predict, answered, task.usd_per_core_hour),
         coverage=mapped.coverage,
     )
@@ -133,7 +136,7 @@ def _map_answers(
         answers.append(Answer(*found.prediction))
         elsewhere.append(found.elsewhere)
     coverage = _coverage(table, request.references, family, fmean(elsewhere) if elsewhere else None)
-    return _Mapped(answers, coverage, _notes(request.evaluated_model.name, coverage))
+    return _Mapped(answers, coverage, _notes(request.evaluated_model.name, labels, table, coverage))
 
 
 def _coverage(table: LabelMap, references: Sequence[Any], family: Family, elsewhere: float | None) -> LabelCoverage:
@@ -153,15 +156,25 @@ def _coverage(table: LabelMap, references: Sequence[Any], family: Family, elsewh
     )
 
 
-def _notes(name: str, coverage: LabelCoverage) -> tuple[str, ...]:
-    if not coverage.uncovered:
-        return ()
-    more = len(coverage.uncovered) - _NAMED
-    shown = ", ".join(coverage.uncovered[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-    return (
-        f"{name} has no label for {shown}: these count as wrong, so it can reach {coverage.ceiling or 0:.1%} at most. "
-        "label_maps says what its labels mean.",
-    )
+def _notes(name: str, labels: PublishedLabels, table: LabelMap, coverage: LabelCoverage) -> tuple[str, ...]:
+    """How it was asked, which of its labels stood for others, and what it has no label for."""
+    notes = []
+    if labels.zero_shot:
+        notes.append(f"{name} was asked with {' and '.join(map(repr, labels.templates))}.")
+    renamed = [f"{class_name(one)} for {other}" for one, other in table.pairs.items() if one != other]
+    if renamed:
+        notes.append(f"Labels of {name}: {_listed(renamed)}.")
+    if coverage.uncovered:
+        notes.append(
+            f"{name} has no label for {_listed(coverage.uncovered)}: these count as wrong, so it can reach "
+            f"{coverage.ceiling or 0:.1%} at most. label_maps says what its labels mean."
+        )
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cut_steps(answer: Answer, targets: Sequence[Any]) -> Answer:

@@ -40,6 +40,8 @@ class PublishedHead(NamedTuple):
     labels: tuple[str, ...] | None = None
     """In the order of the head's outputs. () of a head without labels; None where the weights' library knows them."""
     multi_label: bool = False
+    steps: int | None = None
+    """That a forecaster gives."""
 
     @property
     def zero_shot(self) -> bool:
@@ -138,7 +140,9 @@ def find_head(folder: Path) -> PublishedHead | None:
             task = f"{prefix}-multi-label-classification"
         elif kind == "regression" or (labels is not None and len(labels) == 1):
             task, labels = f"{prefix}-regression", ()
-    return PublishedHead(adapter, task, modality, architecture, model_type, labels, multi_label)
+    given = config.get("prediction_length") if adapter == "forecast" else None
+    steps = given if isinstance(given, int) else None
+    return PublishedHead(adapter, task, modality, architecture, model_type, labels, multi_label, steps)
 
 
 def check_head(folder: Path, ref: str) -> PublishedHead:
