@@ -59,6 +59,7 @@ CALLS: dict[str, list[Call]] = {
     "describe_model": [{"model": MODEL}],
     "evaluate_models": [{"models": [f"{MODEL}@v3"], "dataset": DATASET, "use_case": USE_CASE, "latency": False}],
     "export_dataset": [{"dataset": DATASET, "format": "csv", "path": "{root}/out"}],
+    "export_evidence": [{"use_case": USE_CASE, "path": "{root}/evidence"}],
     "export_model": [{"model": MODEL, "path": "{root}/model"}],
     "find_similar": [{"dataset": DATASET, "text": "x"}],
     "get_job": [{"job": "{promotion}"}],

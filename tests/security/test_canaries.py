@@ -78,6 +78,10 @@ CALLS: dict[str, list[Call]] = {
         {"dataset": NOTES, "format": "csv", "path": "{root}/out", "dry_run": True},
         {"dataset": NOTES, "format": "coco", "path": "{root}/out"},
     ],
+    "export_evidence": [
+        {"use_case": USE_CASE, "path": "{root}/evidence"}, {"use_case": "nothing", "path": "{root}/evidence"},
+        {"use_case": USE_CASE, "path": "{root}/rows", "evaluation": "{evaluation}", "rows": True},
+    ],
     "export_model": [
         {"model": MODEL, "path": "{root}/out", "dry_run": True}, {"model": THEIRS, "format": "onnx"},
     ],
