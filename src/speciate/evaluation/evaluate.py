@@ -274,7 +274,9 @@ def _no_decision(
     if baseline.name != incumbent.name:
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
     if "candidate" not in roles.values():
-        return f"there is no model beside the incumbent {incumbent.name}"
+        beside = [name for name, role in roles.items() if role == "baseline" and name != incumbent.name]
+        shown = f"; {', '.join(beside)} cannot be promoted, and gets no verdict" if beside else ""
+        return f"there is no model beside the incumbent {incumbent.name}{shown}"
     return None
 
 

@@ -589,7 +589,8 @@ def _standing(row: Row) -> float:
 
 
 def _span(value: float, interval: Interval) -> str:
-    return f"{value:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"
+    value, low, high = value + 0.0, interval[0] + 0.0, interval[1] + 0.0  # never "-0"
+    return f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _usd(row: Row) -> str:

@@ -34,6 +34,7 @@ from speciate.evaluation.predictors.answering import Answer, ModelAnswers, Predi
 from speciate.evaluation.predictors.by_source import measure_costs, predict, stay_loaded
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
+from speciate.evaluation.telling_inputs import repeating_inputs, telling_inputs
 from speciate.jobs.run import Run
 from speciate.modalities import find as find_modality
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
@@ -447,6 +448,29 @@ def _all_alike(examples: Sequence[Example]) -> bool:
     return all(media_digest(example.media) == first for example in examples[1:])
 
 
+def _telling_notes(payload: EvaluationPayload, suite: _Suite) -> list[str]:
+    """Which columns of a table give an answer away to the models that read them."""
+    if payload.dataset.modality != "tabular":
+        return []
+    rows, notes = [example.columns for example in suite.examples], []
+    columns = {one.column: [row.get(one.column) for row in rows] for one in payload.models if one.column}
+    for one in payload.models:
+        told = telling_inputs(one.inputs, rows, suite.references)
+        if told:
+            notes.append(
+                f"{one.name} reads {', '.join(map(repr, told))}: alone enough for the right answer to all {len(rows)} "
+                "examples. Is it known before the answer is? If not, the model is of no use: create the dataset "
+                "again with inputs=[...] without it."
+            )
+        for column, answers in columns.items():
+            copies = [name for name in repeating_inputs(one.inputs, rows, answers) if name not in (column, *told)]
+            if copies:
+                notes.append(
+                    f"{one.name} reads {', '.join(map(repr, copies))}, which repeats the answers of column:{column}."
+                )
+    return notes
+
+
 def _notes(
     payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
 ) -> list[str]:
@@ -462,6 +486,7 @@ def _notes(
                 f"{each.name} reads {column!r}, which holds the answers of column:{column}: it copies that system and "
                 "cannot replace it. train_model with the use case leaves such a column out."
             )
+    notes += _telling_notes(payload, suite)
     constant = any(evaluated_model.source == "constant" for evaluated_model in payload.models)
     if constant and not suite.training and _fitted_for(payload) is None:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
