@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from speciate.tasks.predictor import constant
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import CONSTANT, Objective, UseCase
 from speciate.vocabulary import Metric, find_metric
+from speciate.workspace.workspace import Workspace
+from tests.evaluation import world
 from tests.tasks.world import examples
 
 (EXAMPLE,) = examples("x")
@@ -104,3 +107,32 @@ def test_a_model_between_mean_and_median_is_held_back_on_heavy_tails() -> None:
 def entry(name: str, source: Any, references: np.ndarray, given_: np.ndarray, usd: float) -> ModelEntry:
     model = EvaluatedModel(name=name, source=source, identity=name)
     return ModelEntry(model, (number_answers(references, given_),), 0, Cost(usd_per_1k=usd))
+
+
+@pytest.mark.parametrize("numeric", [False, True], ids=["labels", "numbers"])
+def test_training_rows_unlike_the_examples_make_no_weaker_constant(flowers: Workspace, numeric: bool) -> None:
+    """The constant is that of the examples where the other one is surely worse, and a note says so."""
+    world.make_dataset(flowers, "odd", numeric=numeric)
+
+    def changed(table: pa.Table) -> pa.Table:
+        at = table.column_names.index("label")
+        labels = zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True)
+        if numeric:
+            return table.set_column(at, "label", pa.array([x + 9 * (split == "train") for split, x in labels]))
+        kept = [split == "train" or i % 4 == 0 or label == "yes" for i, (split, label) in enumerate(labels)]
+        table = table.filter(pa.array(kept))
+        wrong = [
+            "no" if split == "train" else label
+            for split, label in zip(table["split"].to_pylist(), table["label"].to_pylist(), strict=True)
+        ]
+        return table.set_column(at, "label", pa.array(wrong))
+
+    metric = "mae" if numeric else "accuracy"
+    world.make_version(flowers, changed, "odd")
+    found = world.evaluate_models(
+        flowers, dataset="odd", models=["constant:"], metrics=[metric], latency=False,
+        **({"baselines": ["column:x"]} if numeric else {"baselines": ["column:rules"]}),
+    )["report"]  # fmt: skip
+    (row,) = (each for each in found["leaderboard"] if each["model"] == CONSTANT)
+    assert row["value"] < 3 if numeric else row["value"] > 0.6
+    assert any("best constant of these examples" in note for note in found["notes"])

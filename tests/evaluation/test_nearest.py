@@ -18,6 +18,7 @@ from speciate.evaluation.metrics import label_answers
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.nearest import fit
 from speciate.evaluation.reports import report
+from speciate.evaluation.settling import settling_calls
 from speciate.tasks.task import TaskExample
 from speciate.use_cases import CONSTANT, NEAREST, Objective, UseCase
 from speciate.vocabulary import find_metric
@@ -48,6 +49,48 @@ def test_where_something_is_in_use_it_is_shown_only_where_it_is_named(flowers: W
     named = world.evaluate_models(flowers, models=["points"], baselines=[NEAREST], use_case="flowering", latency=False)
     assert NEAREST in {row["model"] for row in named["report"]["leaderboard"]}
     assert [each["candidate"] for each in named["decisions"]] == ["points@v1"]
+
+
+def _keep_training(kept: Callable[[str], bool]) -> Callable[[pa.Table], pa.Table]:
+    """All rows but those training rows whose label is not kept."""
+
+    def change(table: pa.Table) -> pa.Table:
+        rows = zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True)
+        return table.filter(pa.array([split == "test" or kept(label) for label, split in rows]))
+
+    return change
+
+
+@pytest.mark.parametrize("kept", [lambda label: label == "yes", lambda label: False], ids=["one label", "none"])
+def test_free_methods_are_fitted_on_what_the_candidate_learned_from(
+    flowers: Workspace, kept: Callable[[str], bool]
+) -> None:
+    """Fewer training rows in the version that judges make no weaker floor."""
+    world.define(flowers, incumbent=None)
+    asked = {"models": ["points"], "use_case": "flowering", "latency": False}
+    before = world.evaluate_models(flowers, **asked)
+    world.make_version(flowers, _keep_training(kept))
+    after = world.evaluate_models(flowers, dataset="flowers@v2:test", **asked)
+    first, second = ({row["model"]: row["value"] for row in each["report"]["leaderboard"]} for each in (before, after))
+    assert first == second
+    assert set(second) == {"points@v1", CONSTANT, NEAREST}
+
+
+def test_a_candidate_that_learned_from_other_data_than_the_free_methods_is_not_settled(flowers: Workspace) -> None:
+    world.define(flowers, incumbent=None)
+    world.make_version(flowers, lambda table: table.slice(40))
+    world.train_model(flowers, "decoy", dataset="flowers@v2")
+    result = world.evaluate_models(flowers, models=["points", "decoy"], use_case="flowering", latency=False)
+    found = report.find_report(flowers.database, result["evaluation"])
+    outcomes = {
+        each.candidate: next(gate.outcome for gate in each.gates if gate.gate.rule == "free_method")
+        for each in found.decisions
+    }
+    assert outcomes == {"points@v1": "inconclusive", "decoy@v1": "pass"}
+    (alone,) = settling_calls(
+        next(each for each in found.decisions if each.candidate == "points@v1"), "flowering", None
+    )
+    assert alone.arguments["models"] == ["points@v1"]
 
 
 def test_it_looks_at_no_answer_and_at_no_row_but_those_of_training(flowers: Workspace) -> None:

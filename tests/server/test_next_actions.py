@@ -39,6 +39,7 @@ from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import curate
+from tests.evaluation import world as evaluation_world
 from tests.predictions.world import note, texts
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 from tests.training.world import make_dataset
@@ -291,3 +292,21 @@ def test_a_call_again_is_completed_from_the_call_that_was_refused() -> None:
     assert next_calls([again.document()]) == ()
     [shown] = next_calls([CallAgain("", {"name": "n"}).document()], "train_model", {"name": "m", "hyperparameters": {}})
     assert shown.arguments == {"name": "n", "hyperparameters": {}}
+
+
+def test_a_dataset_goes_on_with_the_use_case_that_decided_on_it(workspace: Workspace) -> None:
+    """One that decided on another dataset would get no decision, and one that decided on none comes after."""
+    evaluation_world.make_dataset(workspace)
+    evaluation_world.make_dataset(workspace, "weeds")
+    for name in ("alpha", "flowering"):
+        evaluation_world.define(workspace, name=name)
+
+    def suggested(dataset: str) -> Any:
+        then = after_dataset(workspace.database, f"{dataset}@v1")[-1]
+        return then.arguments["use_case"] if then.tool == "specialize" else then.tool
+
+    assert suggested("flowers") == "alpha"
+    evaluation_world.train_model(workspace)
+    evaluation_world.evaluate_models(workspace, models=["points"], use_case="flowering", latency=False)
+    assert suggested("flowers") == "flowering"
+    assert suggested("weeds") == "alpha"

@@ -101,6 +101,8 @@ class Question(NamedTuple):
     suite_change: SuiteChange | None = None
     beside: frozenset[str] = frozenset()
     """Models that get no verdict: named baselines, and what is in use."""
+    learned_elsewhere: frozenset[str] = frozenset()
+    """Candidates that learned from other data than the free methods are fitted on."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -449,7 +451,13 @@ def _decisions(
     if any(row.model == NEAREST for row in fresh.report.leaderboard) and question.baseline == CONSTANT:
         free = fresh.report.row(NEAREST)
         alone = {
-            name: gates.beside_free_method(decision, evidence[name], free, fresh.report.compare(NEAREST, name))
+            name: gates.beside_free_method(
+                decision,
+                evidence[name],
+                free,
+                fresh.report.compare(NEAREST, name),
+                same_data=name not in question.learned_elsewhere,
+            )
             for name, decision in alone.items()
         }
     if question.suite != "core":

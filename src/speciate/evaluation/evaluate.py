@@ -135,7 +135,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
     baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
     beside = [
-        evaluated_model(name) for name in (*spec.baselines, *_free_method(use_case, manifest, ref, role, baseline))
+        evaluated_model(name)
+        for name in (*spec.baselines, *_free_method(use_case, manifest, ref, role, baseline, named))
     ]
     asked = [each for each in named if each.name not in {one.name for one in beside}]
     roles = assign_roles(
@@ -149,7 +150,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     by_name = {each.name: each for each in (baseline, *named, *beside, *([candidate] if candidate else []))}
     models = list(by_name.values())
     task = _task(manifest, use_case, models)
-    _check_models(manifest, ref.split, task, models)
+    _check_models(manifest, ref.split, task, models, named if use_case else ())
     target = _target(manifest, use_case, task, models)
     terms = _terms(task, use_case, manifest.labels if is_label(manifest, target) else (), models)
     _check_target(manifest, target, task)
@@ -273,23 +274,36 @@ def _no_decision(
     if baseline.name != incumbent.name:
         return f"the baseline {baseline.name} is not the incumbent {incumbent.name} of {use_case.name}"
     if "candidate" not in roles.values():
-        return f"there is no model beside the incumbent {incumbent.name}"
+        beside = [name for name, role in roles.items() if role == "baseline" and name != incumbent.name]
+        shown = f"; {', '.join(beside)} cannot be promoted, and gets no verdict" if beside else ""
+        return f"there is no model beside the incumbent {incumbent.name}{shown}"
     return None
 
 
 def _free_method(
-    use_case: UseCase | None, manifest: Manifest, ref: DatasetRef, role: Suite, baseline: EvaluatedModel
+    use_case: UseCase | None,
+    manifest: Manifest,
+    ref: DatasetRef,
+    role: Suite,
+    baseline: EvaluatedModel,
+    candidates: Sequence[EvaluatedModel],
 ) -> tuple[str, ...]:
     """What is shown beside the constant where a use case has nothing in use: a method that costs nothing to train."""
     if use_case is None or role != "core" or baseline.source != "constant":
         return ()
-    return () if why_no_neighbours(manifest, ref.split, find_task(use_case.task)) else (NEAREST,)
+    return () if why_no_neighbours(manifest, ref.split, find_task(use_case.task), candidates) else (NEAREST,)
 
 
-def _check_neighbours(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+def _check_neighbours(
+    manifest: Manifest,
+    split: str | None,
+    task: Task,
+    models: list[EvaluatedModel],
+    candidates: Sequence[EvaluatedModel],
+) -> None:
     if all(each.source != "nearest" for each in models):
         return
-    if why := why_no_neighbours(manifest, split, task):
+    if why := why_no_neighbours(manifest, split, task, candidates):
         raise SpeciateError(
             Code.INVALID, f"{NEAREST!r} cannot answer here: {why}.", f"Call again without {NEAREST!r}, or with "
             "'constant:', the best answer that is the same for all.",
@@ -394,10 +408,17 @@ def _task(manifest: Manifest, use_case: UseCase | None, models: list[EvaluatedMo
     return find_task(name if task_named(name) else f"tabular-{family}")
 
 
-def _check_models(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
+def _check_models(
+    manifest: Manifest,
+    split: str | None,
+    task: Task,
+    models: list[EvaluatedModel],
+    candidates: Sequence[EvaluatedModel],
+) -> None:
     """Each must be made for the task, and read what the dataset holds."""
     _check_fits(task, models)
-    _check_inputs(manifest, split, task, models)
+    _check_neighbours(manifest, split, task, models, candidates)
+    _check_inputs(manifest, task, models)
 
 
 def _check_fits(task: Task, models: list[EvaluatedModel]) -> None:
@@ -415,8 +436,7 @@ def _check_fits(task: Task, models: list[EvaluatedModel]) -> None:
             )
 
 
-def _check_inputs(manifest: Manifest, split: str | None, task: Task, models: list[EvaluatedModel]) -> None:
-    _check_neighbours(manifest, split, task, models)
+def _check_inputs(manifest: Manifest, task: Task, models: list[EvaluatedModel]) -> None:
     for evaluated_model in models:
         if evaluated_model.modality not in (None, manifest.modality):
             raise SpeciateError(

@@ -273,12 +273,20 @@ k-mers, fingerprints. Distances between pixels, waves or meshes are no method th
 _BY_NEIGHBOURS: tuple[Family, ...] = ("classification", "ordinal", "regression")
 
 
-def why_no_neighbours(manifest: Manifest, split: str | None, task: Task) -> str | None:
-    """Why `nearest:` cannot answer to a split of this dataset, as the end of a sentence; None where it can."""
+def why_no_neighbours(
+    manifest: Manifest, split: str | None, task: Task, candidates: Sequence[EvaluatedModel] = ()
+) -> str | None:
+    """Why `nearest:` cannot answer to a split of this dataset, as the end of a sentence; None where it can.
+
+    `candidates`: of a use case. Neighbours are taken from what one of them learned from, where that is known.
+    """
     if task.family not in _BY_NEIGHBOURS or task.name == preference.PREFERENCE:
         return f"neighbours answer with one label or number, and this evaluation is of {task.name!r}"
     if manifest.modality not in COMPARABLE:
         return f"{manifest.modality} examples are not compared without an encoder"
+    origins = [one.learned_from[0] for one in candidates if one.source in CANDIDATES and one.learned_from]
+    if any(origin.splits.get("train") and origin.modality == manifest.modality for origin in origins):
+        return None
     if split is None or split == "train":
         return "neighbours are taken from the training split, so it needs another one to answer"
     return None if manifest.splits.get("train") else f"{manifest.ref} has no training split"

@@ -168,10 +168,13 @@ def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: C
     return _verdict([*decision.gates, blocked], evidence)
 
 
-def beside_free_method(decision: Decision, evidence: Evidence, free: Row, over: Comparison | None) -> Decision:
+def beside_free_method(
+    decision: Decision, evidence: Evidence, free: Row, over: Comparison | None, *, same_data: bool = True
+) -> Decision:
     """The decision once a method is known that costs nothing to train: a candidate that is surely worse is held.
 
     It cannot serve, so where the rows cannot tell the two apart the candidate stays what it is. The reason says so.
+    `same_data`: it is fitted on what the candidate learned from; else a candidate that is not worse is not settled.
     """
     gain = over.improvement() if over else None
     gate = Gate(rule="free_method")
@@ -185,6 +188,9 @@ def beside_free_method(decision: Decision, evidence: Evidence, free: Row, over: 
     else:
         shown = gain[1][0] > 0
         found = f"{'better' if shown else 'not shown to be better'} than the nearest neighbour"
+        if not same_data:
+            outcome = "inconclusive"
+            found += ", which is fitted on other data than this model learned from: evaluate this model alone"
     return _verdict([*decision.gates, GateResult(gate=gate, outcome=outcome, reason=f"{stated}: {found}")], evidence)
 
 
@@ -583,7 +589,8 @@ def _standing(row: Row) -> float:
 
 
 def _span(value: float, interval: Interval) -> str:
-    return f"{value:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"
+    value, low, high = value + 0.0, interval[0] + 0.0, interval[1] + 0.0  # never "-0"
+    return f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _usd(row: Row) -> str:

@@ -21,6 +21,7 @@ from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, SKETCH
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.datasets.similarity import near_duplicates
+from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.evaluation import answer_cache, judged_rows, near_looks, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
@@ -33,6 +34,7 @@ from speciate.evaluation.predictors.answering import Answer, ModelAnswers, Predi
 from speciate.evaluation.predictors.by_source import measure_costs, predict, stay_loaded
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
+from speciate.evaluation.telling_inputs import repeating_inputs, telling_inputs
 from speciate.jobs.run import Run
 from speciate.modalities import find as find_modality
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
@@ -137,6 +139,8 @@ def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[Mod
     targets = [one.target for one in suite.training] or suite.references
     labels = _possible_labels(payload, targets)
     count = len(suite.examples)
+    free = [one for one in payload.models if one.source in ("constant", "nearest")]
+    fitted = _free_methods_on(run, payload, suite) if free else None
     all_answers: list[ModelAnswers] = []
     for place, evaluated_model in enumerate(payload.models):
         examples = _visible_examples(run, payload, evaluated_model, suite)
@@ -148,10 +152,71 @@ def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[Mod
             run, payload, evaluated_model, examples, labels, targets, suite.training, on_progress,
             suite.references,
         )  # fmt: skip
+        if fitted is not None and evaluated_model in free:
+            request = request._replace(
+                task=payload.model_copy(update={"dataset": fitted.manifest}),
+                training_targets=[one.target for one in fitted.training] or suite.references,
+                training_examples=fitted.training,
+                examples=fitted.asked if evaluated_model.source == "nearest" else examples,
+            )
         all_answers.append(_check_answers(predict(request), payload))
         if not stay_loaded(all_answers):
             all_answers = measure_costs(all_answers, payload)
     return measure_costs(all_answers, payload)
+
+
+class _Fitted(NamedTuple):
+    """What the constant and the nearest neighbours are fitted on."""
+
+    manifest: Manifest
+    """With the columns that neighbours may be compared by."""
+    training: list[TaskExample]
+    asked: list[Example]
+    """The suite with these columns."""
+
+
+def _free_methods_on(run: Run, payload: EvaluationPayload, suite: _Suite) -> _Fitted:
+    """For a use case what its candidate learned from, so that no change of the version that it is judged on makes them
+    weaker. Else the training split of that version: also where the candidate's has no such targets."""
+    own = _Fitted(payload.dataset, suite.training, suite.examples)
+    judged_one = _fitted_for(payload)
+    if judged_one is None:
+        return own
+    learned = _origin(judged_one)
+    assert learned is not None
+    manifest = learned.model_copy(update={"inputs": judged_one.inputs or learned.inputs})
+    if manifest == payload.dataset or manifest.modality != payload.dataset.modality:
+        return own
+    try:
+        loaded = load_examples(run.folders, manifest, {"train"})
+        training = training_examples(loaded, manifest, payload.target_column, payload.task, suite.terms)
+    except SpeciateError as error:
+        if error.code is not Code.INVALID:
+            raise
+        return own
+    return _Fitted(manifest, training, _visible_examples(run, payload, judged_one, suite)) if training else own
+
+
+def _fitted_for(payload: EvaluationPayload) -> EvaluatedModel | None:
+    """The candidate that is put forward, else the first whose training data are known."""
+    if payload.use_case is None:
+        return None
+    known = [one for one in payload.models if payload.roles.get(one.name) == "candidate" and _origin(one) is not None]
+    return next((one for one in known if one.name == payload.candidate), known[0] if known else None)
+
+
+def _origin(evaluated_model: EvaluatedModel) -> Manifest | None:
+    return evaluated_model.learned_from[0] if evaluated_model.learned_from else None
+
+
+def _learned_elsewhere(payload: EvaluationPayload) -> frozenset[str]:
+    """The candidates that learned from another version than the one whose data the free methods are fitted on."""
+    chosen = _fitted_for(payload)
+    origin = _origin(chosen) if chosen else None
+    if origin is None:
+        return frozenset()
+    origins = {one.name: _origin(one) for one in payload.models if payload.roles.get(one.name) == "candidate"}
+    return frozenset(name for name, other in origins.items() if other is not None and other.ref != origin.ref)
 
 
 def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> ModelAnswers:
@@ -299,6 +364,7 @@ def _question(payload: EvaluationPayload) -> Question:
         payload.suite,
         payload.suite_change,
         frozenset(name for name, role in payload.roles.items() if role != "candidate"),
+        _learned_elsewhere(payload),
     )
 
 
@@ -382,6 +448,29 @@ def _all_alike(examples: Sequence[Example]) -> bool:
     return all(media_digest(example.media) == first for example in examples[1:])
 
 
+def _telling_notes(payload: EvaluationPayload, suite: _Suite) -> list[str]:
+    """Which columns of a table give an answer away to the models that read them."""
+    if payload.dataset.modality != "tabular":
+        return []
+    rows, notes = [example.columns for example in suite.examples], []
+    columns = {one.column: [row.get(one.column) for row in rows] for one in payload.models if one.column}
+    for one in payload.models:
+        told = telling_inputs(one.inputs, rows, suite.references)
+        if told:
+            notes.append(
+                f"{one.name} reads {', '.join(map(repr, told))}: alone enough for the right answer to all {len(rows)} "
+                "examples. Is it known before the answer is? If not, the model is of no use: create the dataset "
+                "again with inputs=[...] without it."
+            )
+        for column, answers in columns.items():
+            copies = [name for name in repeating_inputs(one.inputs, rows, answers) if name not in (column, *told)]
+            if copies:
+                notes.append(
+                    f"{one.name} reads {', '.join(map(repr, copies))}, which repeats the answers of column:{column}."
+                )
+    return notes
+
+
 def _notes(
     payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
 ) -> list[str]:
@@ -397,7 +486,9 @@ def _notes(
                 f"{each.name} reads {column!r}, which holds the answers of column:{column}: it copies that system and "
                 "cannot replace it. train_model with the use case leaves such a column out."
             )
-    if any(evaluated_model.source == "constant" for evaluated_model in payload.models) and not suite.training:
+    notes += _telling_notes(payload, suite)
+    constant = any(evaluated_model.source == "constant" for evaluated_model in payload.models)
+    if constant and not suite.training and _fitted_for(payload) is None:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")

@@ -278,6 +278,8 @@ def _next_call(gate: GateResult, spec: PromoteSpec, found: StoredDecision) -> st
         )
     if gate.gate.rule == "license":
         return f"begin with a base model whose licence is allowed: search_models(use_case='{spec.use_case}')"
+    if gate.gate.rule == "free_method" and gate.outcome == "inconclusive":
+        return f"evaluate_models(models=['{spec.model}'], use_case='{spec.use_case}', ...) with this model alone"
     if gate.gate.rule == "free_method":
         return (
             "train_model(method='classical', ...) has neighbours among its learners; describe_evaluation(evaluation="

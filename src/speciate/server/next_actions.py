@@ -31,6 +31,10 @@ from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
 _FRACTIONS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_DECIDED_ON = """
+SELECT DISTINCT decisions.use_case, evaluations.dataset FROM decisions
+JOIN evaluations ON evaluations.id = decisions.evaluation
+"""
 _MINUTES = 10
 """A budget that suits a first try; the caller knows better."""
 
@@ -58,7 +62,7 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
     names = use_cases.names(database)
     if (asker := _use_case_of_log(database, found)) in names:
         return (_specialize(asker, manifest),)
-    for name in names:
+    for name in _likely(database, names, manifest):
         use_case = use_cases.get(database, name)
         task = task_named(use_case.task)
         suits = task is not None and task.suits(manifest.modality) and task.family == usual.family
@@ -69,6 +73,15 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
     name = next(each for each in free if each not in names)
     arguments = {"name": name, "task": usual.name, "objective": {"metric": usual.default_metric}}
     return (NextAction(tool="define_use_case", arguments=arguments),)
+
+
+def _likely(database: Database, names: Sequence[str], manifest: Manifest) -> list[str]:
+    """Those that decided on this dataset, then those that decided on none; others would get no decision on it."""
+    decided: dict[str, set[str]] = {}
+    for name, dataset in database.read(_DECIDED_ON):
+        decided.setdefault(name, set()).add(dataset_ref(dataset).name)
+    here = [name for name in names if manifest.name in decided.get(name, set())]
+    return here + [name for name in names if name not in decided]
 
 
 def _has_its_columns(use_case: UseCase, manifest: Manifest) -> bool:

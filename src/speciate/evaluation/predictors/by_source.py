@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.environments import rollouts
@@ -82,11 +85,42 @@ def predict_constant(request: PredictorRequest) -> ModelAnswers:
     terms = task.terms._replace(modality=task.dataset.modality)
     if task.positive_label is not None:
         terms = terms._replace(positive_label=task.positive_label)
-    predictor = constant(task.task, request.training_targets, terms, task.metrics[0])
+    targets, notes = _constant_targets(request)
+    predictor = constant(task.task, targets, terms, task.metrics[0])
     run = request.run
     ask = rollouts.with_rollouts(predictor.predict, request.examples, task.metrics, run.folders.root, run.folder.path)
     answers = [Answer(*prediction) for prediction in ask(request.examples)]
-    return ModelAnswers(request.evaluated_model, (answers,), Cost(0.0))
+    return ModelAnswers(request.evaluated_model, (answers,), Cost(0.0), notes=notes)
+
+
+_SURELY = 3.0
+"""Standard errors by which the constant of the examples must be better than that of the training rows."""
+
+
+def _constant_targets(request: PredictorRequest) -> tuple[Sequence[Any], tuple[str, ...]]:
+    """What the constant is the best answer to: the training targets, unless the examples surely have a better one.
+
+    Training rows of other shares or sizes, by chance or by intent, would make a floor that anything beats.
+    """
+    task, trained, asked = request.task, request.training_targets, request.references
+    if task.family not in ("classification", "ordinal", "regression") or len(asked) < 2:
+        return trained, ()
+
+    def losses(targets: Sequence[Any]) -> npt.NDArray[np.float64]:
+        said = constant(task.task, targets, task.terms._replace(positive_label=task.positive_label), task.metrics[0])
+        output = said.predict(request.examples[:1])[0].output
+        if task.family == "regression":
+            found: npt.NDArray[np.float64] = np.abs(np.array(asked, float) - float(output))
+            return found
+        return np.array([reference != output for reference in asked], float)
+
+    gains = losses(trained) - losses(asked)
+    if gains.mean() <= _SURELY * gains.std(ddof=1) / np.sqrt(len(gains)) or gains.mean() <= 0:
+        return trained, ()
+    name = request.evaluated_model.name
+    return asked, (
+        f"{name} is the best constant of these examples themselves: that of the training rows is surely worse here.",
+    )
 
 
 def read_column(request: PredictorRequest) -> ModelAnswers:
