@@ -109,7 +109,7 @@ def of_program(card: ModelCard, channels: int | None) -> str:
         [
             "import sys", *imports, "", _WHERE, "sys.path.insert(0, folder)", "from model import load", "",
             f"inputs = {example}{remark}", "found = load(folder).predict(inputs)",
-            'answers = [each["answer"] for each in found]  # beside it "confidence" and "probabilities", if it has them',
+            'answers = [each["answer"] for each in found]  # of labels also "confidence" and "probabilities"',
             "print(answers)",
         ]
     )  # fmt: skip
