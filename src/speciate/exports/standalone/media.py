@@ -24,7 +24,8 @@ def _medium(given: Any, modality: str) -> Any:
     if isinstance(given, bytes):
         return find(modality).decode(given)
     if hasattr(given, "convert"):
-        return find(modality).pixels(given) if modality == "image" else np.asarray(given.convert("RGB"))
+        images: Any = find(modality)
+        return images.pixels(given) if modality == "image" else np.asarray(given.convert("RGB"))
     if isinstance(given, str) and modality == "image":
         raise TypeError("An image is a path (pathlib.Path), bytes of a file, an image of Pillow or an array of pixels.")
     return given
