@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -12,16 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import ImageOps
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.exports import export_model, model_program, snippets
 from speciate.exports.card_check import compare, run_card
 from speciate.exports.export_model import ExportModelSpec
-from speciate.exports.standalone import word_counts
+from speciate.exports.standalone import media, word_counts
 from speciate.exports.transformers_heads import with_head
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run
+from speciate.modalities.image import IMAGE
 from speciate.models import registry, sealed
 from speciate.models.backbones import architectures
 from speciate.models.model_card import ModelCard
@@ -291,6 +294,60 @@ def test_words_are_counted_as_scikit_learn_counts_them(unit: tuple[str, int, int
     plain = word_counts.Documents.rebuild(settings, arrays)
     asked = as_examples([*texts, "a fine new word ab"])
     np.testing.assert_allclose(plain.encode(asked), learned.encode(asked).toarray(), atol=1e-12)
+
+
+IMAGES_CARD = ModelCard(name="own", id="", task="image-classification", modality="image", method="full", labels=LABELS)
+
+
+def odd_images() -> dict[str, bytes]:
+    """Files whose pixels are not what Pillow opens: turned by a camera, transparent, with a palette, deep."""
+    from PIL import Image
+
+    base = Image.fromarray(media_of(image, 1)[0]).resize((40, 24))
+    deep = Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40) * 60)
+    turned, clear = Image.Exif(), base.convert("RGBA")
+    turned[0x0112] = 6
+    clear.putalpha(base.convert("L"))
+    saved: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "turned": (base, "JPEG", {"exif": turned}),
+        "clear": (clear, "PNG", {}),
+        "gray and clear": (clear.convert("LA"), "PNG", {}),
+        "palette": (base.quantize(8), "PNG", {"transparency": 3}),
+        "CMYK": (base.convert("CMYK"), "JPEG", {}),
+        "deep": (deep, "PNG", {}),
+    }
+    found = {}
+    for name, (made, form, more) in saved.items():
+        made.save(file := io.BytesIO(), form, **more)
+        found[name] = file.getvalue()
+    return found
+
+
+@pytest.mark.parametrize("name", odd_images())
+def test_an_image_of_pillow_is_read_elsewhere_as_its_file_is_here(name: str) -> None:
+    from PIL import Image
+
+    data = odd_images()[name]
+    ours = IMAGE.decode(data)
+    opened = Image.open(io.BytesIO(data))
+    (example,) = media.as_examples([opened], "image")
+    assert np.array_equal(example.media, ours)
+    assert opened.size == Image.open(io.BytesIO(data)).size, "what the caller holds stays as it is"
+    for program in (
+        snippets.of_onnx("image", "classification"),
+        snippets.of_pipeline("image-classification", "", IMAGES_CARD),
+    ):
+        lines = re.search(r"^def flat.*?\n\n", program, re.MULTILINE | re.DOTALL)
+        assert lines is not None
+        names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps}
+        exec(lines[0], names)
+        if name != "deep":  # which the card leaves to who has such images
+            assert np.array_equal(np.asarray(names["flat"](opened)), ours)
+
+
+def test_a_name_is_no_image() -> None:
+    with pytest.raises(TypeError, match=r"pathlib\.Path"):
+        media.as_examples(["a.png"], "image")
 
 
 @pytest.mark.parametrize("name", ["text", "image", "words", "text, several labels"])

@@ -78,6 +78,11 @@ def test_what_production_rests_on_is_told_and_recomputed(decided: Workspace, tmp
     assert {each["ref"] for each in found["data"]} == {"flowers@v1"}
     assert set(found["model"]["files"]) >= {"predictor.json"}
     assert found["software"]["speciate"]
+    rows = tmp_path / "out" / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"id":"', '"id":"x', 1))
+    suites = list(verify_evidence.judged_rows(found, verify_evidence.members_of(report.bundle.read_bytes())))
+    with pytest.raises(verify_evidence.Refused, match="lacks 1 of the rows that were judged, and has 1 others"):
+        verify_evidence.check_rows(rows, suites)
 
 
 def test_who_was_agent_and_who_signed_as_a_person(decided: Workspace, tmp_path: Path) -> None:

@@ -301,13 +301,26 @@ def test_model_folders_and_rows_are_compared(tmp_path: Path) -> None:
     identity = verify_evidence.hashlib.sha256(json.dumps(files, indent=1, sort_keys=True).encode()).hexdigest()
     path = bundle(tmp_path, _set("model", to={"ref": "reader@v2", "method": "lora", "id": identity, "files": files}))
     assert "all 1 files" in check(path, model=folder)[1]
+    assert "NOT CHECKED" not in check(path, model=folder)[1]
+    (folder / "code").mkdir()
+    (folder / "code" / "evil.py").write_text("print()")
+    (folder / "model.py").write_text("print()")
+    assert "NOT CHECKED, as no judgement was of them: code, model.py" in check(path, model=folder)[1]
     (folder / "weights.bin").write_bytes(b"Weights")
     assert "not the file that was judged" in refuse(path, model=folder)
     (folder / "weights.bin").unlink()
     assert "no file" in refuse(path, model=folder)
     refuse(path, rows=tmp_path / "nowhere.jsonl")
-    (tmp_path / "rows.jsonl").write_text('{"example": "a", "judged": "b"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"id": "c", "example": "a", "judged": "b"}\n')
     assert "lacks 5 of the rows" in refuse(path, rows=tmp_path / "rows.jsonl")
+    for line in ("nonsense", '{"example": "a", "judged": "b"}', '{"id": 3, "example": "a", "judged": "b"}', "[]"):
+        (tmp_path / "rows.jsonl").write_text(f"{line}\n")
+        assert "line 1 of rows.jsonl is no row" in refuse(path, rows=tmp_path / "rows.jsonl")
+
+
+def test_a_device_without_end_is_refused() -> None:
+    with pytest.raises(verify_evidence.Refused, match="it is no file"):
+        verify_evidence.read_bundle(Path("/dev/zero"), None)
 
 
 # A thousand tampered bundles

@@ -54,3 +54,9 @@ def test_what_learns_about_pictures_is_what_can_be_set_of_that() -> None:
     assert sft.name == "sft"
     assert {"eyes", "side"} <= sft.parameters["properties"].keys()
     assert "packing" not in sft.parameters["properties"]
+
+
+@pytest.mark.parametrize("kind", ["format", "modality"])
+def test_what_an_option_is_is_said_to_the_end_of_its_sentence(kind: Kind) -> None:
+    for each in list_options(kind):
+        assert each.what.endswith((".", ")")), each.name

@@ -262,6 +262,15 @@ def test_unknown_fields_are_refused_with_the_nearest_name() -> None:
         chat.parse({"messages": ASKED, "max_token": 3}, WRITER, "reviews")
 
 
+@pytest.mark.parametrize("kind", ["image_url", "image"])
+def test_an_image_is_not_answered_as_if_it_were_not_there(kind: str) -> None:
+    part = {"type": kind, "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    seen = [*ASKED, {"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
+    with pytest.raises(ChatError, match="a message with an image") as caught:
+        chat.parse({"messages": seen}, WRITER, "reviews")
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
 def test_the_target_decides_not_the_request() -> None:
     other: Target = target(1, task="text-classification")
     with pytest.raises(ChatError, match="POST /predict"):

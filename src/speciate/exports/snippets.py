@@ -23,6 +23,11 @@ _FILES: Mapping[str, str] = {
     "video": "clip.mp4", "dicom": "slice.dcm", "nifti": "scan.nii.gz", "mesh": "part.stl", "point-cloud": "cloud.ply",
     "episode": "episode.hdf5", "time-series": "series.csv", "multimodal": "example.json",
 }  # fmt: skip
+_FLAT: Sequence[str] = (
+    "", "def flat(image):  # upright, over white, as it was learned from; bring 16 bits to 8 before",
+    '    image = ImageOps.exif_transpose(image).convert("RGBA")',
+    '    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")', "",
+)  # fmt: skip
 _WHERE = 'folder = "."  # where this file lies'
 
 
@@ -59,7 +64,12 @@ def _classify(pipeline: str, family: str, imports: Sequence[str], given: str, mo
     before: list[str] = []
     if modality == "image":
         named, more = "AutoImageProcessor, pipeline", ", image_processor=prepare"
-        before = ['prepare = AutoImageProcessor.from_pretrained(folder, backend="pil")  # torchvision rounds otherwise']
+        imports = ["from PIL import Image, ImageOps"]
+        asked = "[flat(each) for each in inputs]"
+        before = [
+            *_FLAT,
+            'prepare = AutoImageProcessor.from_pretrained(folder, backend="pil")  # torchvision rounds otherwise',
+        ]
     if modality == "text":
         asked = "inputs, truncation=True"
     every = "1000" if modality == "image" else "None"
@@ -99,7 +109,7 @@ def of_program(card: ModelCard, channels: int | None) -> str:
         [
             "import sys", *imports, "", _WHERE, "sys.path.insert(0, folder)", "from model import load", "",
             f"inputs = {example}{remark}", "found = load(folder).predict(inputs)",
-            'answers = [each["answer"] for each in found]  # beside it "confidence" and "probabilities"',
+            'answers = [each["answer"] for each in found]  # of labels also "confidence" and "probabilities"',
             "print(answers)",
         ]
     )  # fmt: skip
@@ -107,7 +117,7 @@ def of_program(card: ModelCard, channels: int | None) -> str:
 
 def of_onnx(modality: str, family: str) -> str:
     """For one ONNX graph with preprocessing.json."""
-    helper = "from tokenizers import Tokenizer" if modality == "text" else "from PIL import Image"
+    helper = "from tokenizers import Tokenizer" if modality == "text" else "from PIL import Image, ImageOps"
     lines = [
         "import json", "from pathlib import Path", "", "import numpy as np", "import onnxruntime", helper, "",
         _WHERE, f"inputs = {_EXAMPLES[modality]}",
@@ -127,7 +137,8 @@ def of_onnx(modality: str, family: str) -> str:
     else:
         lines += [
             'side, mean, std = about["side"], np.array(about["mean"]), np.array(about["std"])',
-            'small = [each.convert("RGB").resize((side, side), about["resample"]) for each in inputs]',
+            *_FLAT,
+            'small = [flat(each).resize((side, side), about["resample"]) for each in inputs]',
             "pixels = np.stack([(np.asarray(each) / 255 - mean) / std for each in small]).transpose(0, 3, 1, 2)",
             'given = {"pixel_values": pixels.astype(np.float32)}',
         ]

@@ -64,6 +64,10 @@ class Image(Modality[Pixels]):
         with _checked(data) as (image, _):
             return _upright(image)
 
+    def pixels(self, image: Pillow.Image) -> Pixels:
+        """As of a file with this image in it: upright, transparency over white, 16 bits as their full range."""
+        return _upright(image.copy())  # which is turned in place
+
     def admit(self, value: Any) -> Pixels:
         """`value`: encoded bytes."""
         if not isinstance(value, bytes):

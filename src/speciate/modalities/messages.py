@@ -126,8 +126,18 @@ def _message(value: Any) -> Message:
     return Message(role, content)
 
 
+def shows_image(message: Any) -> bool:
+    """Whether a part of a message, as a client sends it, is an image."""
+    content = (message.get("content") or message.get("value")) if isinstance(message, dict) else None
+    return isinstance(content, list) and any(_is_image(part) for part in content)
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("image", "image_url")
+
+
 def _part(part: Any) -> str:
-    if isinstance(part, dict) and part.get("type") in ("image", "image_url"):
+    if _is_image(part):
         return IMAGE_MARK  # its path or address is never read
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
         raise ValueError("a message with a part that is neither text nor an image")

@@ -197,6 +197,8 @@ def read_bundle(path: Path, key: str | None) -> tuple[Document, dict[str, bytes]
     """The signed document, all members, and the fingerprint of the key. The signature is checked before the document is
     parsed."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise Refused("it is no file.")  # a device has no end
         if path.stat().st_size > MOST_BYTES:
             raise Refused(f"it is larger than {MOST_BYTES >> 20} MiB, which no bundle is.")
         members = members_of(path.read_bytes())
@@ -563,7 +565,7 @@ def judged_rows(document: Document, members: Mapping[str, bytes]) -> Iterator[tu
 
 
 def check_model_folder(document: Document, folder: Path) -> str:
-    """Hash every file that the manifest lists."""
+    """Hash every file that the manifest lists. What else lies there (a card, a program) is named."""
     files = document["model"]["files"]
     for name, wanted in sorted(files.items()):
         place = folder / name
@@ -573,7 +575,11 @@ def check_model_folder(document: Document, folder: Path) -> str:
             raise Refused(f"the folder has no file {name!r}, which the model has.")
         if _sha256_of(place) != wanted:
             raise Refused(f"{name!r} in the folder is not the file that was judged.")
-    return f"all {len(files)} files in the folder are those of the model"
+    there = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    others = sorted(there - set(files))
+    more = f"; NOT CHECKED, as no judgement was of them: {', '.join(others[:8])}" if others else ""
+    more += f" and {len(others) - 8} more" if len(others) > 8 else ""
+    return f"all {len(files)} files of the model are in the folder as they were judged{more}"
 
 
 def check_model_id(document: Document) -> None:
@@ -587,16 +593,19 @@ def check_model_id(document: Document) -> None:
 
 def check_rows(path: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -> str:
     """What the digests of the core suite are of, as it was exported beside the bundle."""
-    wanted = Counter(tuple(row[-2:]) for suite, rows in suites if suite["role"] == "core" for row in rows)
+    wanted = Counter(tuple(row) for suite, rows in suites if suite["role"] == "core" for row in rows)
     found: Counter[tuple[str, ...]] = Counter()
+    names = ("id", "example", "judged") if any(len(row) > 2 for row in wanted) else ("example", "judged")
     half = any(len(row[0]) == _HALF for row in wanted)
     with path.open("rb") as file:
-        for line in file:
-            row = _parse(line)
-            pair = tuple(
-                hashlib.sha256(row[name].encode("utf-8", "surrogatepass")).hexdigest() for name in ("example", "judged")
-            )
-            found[tuple(each[:_HALF] for each in pair) if half else pair] += 1
+        for number, line in enumerate(file, 1):
+            try:
+                row = _parse(line)
+                texts = [row[name].encode("utf-8", "surrogatepass") for name in names]
+            except _UNREADABLE as error:
+                raise Refused(f"line {number} of {path.name} is no row with {', '.join(names)}.") from error
+            digests = [hashlib.sha256(text).hexdigest() for text in texts]
+            found[tuple(each[:_HALF] for each in digests) if half else tuple(digests)] += 1
     if found != wanted:
         lacking, other = sum((wanted - found).values()), sum((found - wanted).values())
         raise Refused(f"{path.name} lacks {lacking} of the rows that were judged, and has {other} others.")

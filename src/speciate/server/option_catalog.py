@@ -198,9 +198,12 @@ _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
 
 @cache
 def first_line(module: str) -> str:
-    """The first line of a module's docstring."""
+    """The first line of a module's docstring, to the end of its sentence."""
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
         return ""
     words = ast.get_docstring(ast.parse(Path(found.origin).read_text())) or ""
-    return words.partition("\n")[0]
+    line = words.partition("\n")[0]
+    whole = " ".join(words.partition("\n\n")[0].split())
+    end = whole.find(". ", len(line) - 1)
+    return whole if end < 0 else whole[: end + 1]

@@ -115,6 +115,12 @@ def parse(body: Any, target: Target, use_case: str) -> ChatRequest:
     for name, value in given.items():
         _check_field(str(name), value)
     fields = _fields(given)
+    if any(messages.shows_image(each) for each in listed):  # its text alone would be answered as if it were all
+        raise ChatError(
+            "Not supported: a message with an image; a model that sees images is asked by POST /predict.",
+            param="messages",
+            code="unsupported_parameter",
+        )
     try:
         text = messages.format_messages(messages.messages(listed))
     except ValueError as error:

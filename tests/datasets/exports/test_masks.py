@@ -162,7 +162,10 @@ def test_nifti_masks_lie_on_their_scans(workspace: Workspace, tmp_path: Path) ->
 
 def test_a_dicom_scan_gives_a_nifti_mask_in_its_place(workspace: Workspace, tmp_path: Path) -> None:
     dataset(workspace, [{"mask": mask_cell(labels(), NAMES)}], [ct()])
-    export(workspace, "nifti", tmp_path / "out")
+    report = export(workspace, "nifti", tmp_path / "out")
+    assert "only their masks were written" in report["notes"][0]
+    assert "The scans are not among the files" in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "images").exists()
     (row,) = table(tmp_path / "out")
     mask = nib.load(tmp_path / "out" / row["mask_file"])
     assert nib.aff2axcodes(mask.affine) == ("L", "P", "S")

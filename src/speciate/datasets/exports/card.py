@@ -190,6 +190,8 @@ def _media(chain: Sequence[Version], exported: ExportSummary) -> str:
     manifest = chain[0].manifest
     if manifest.inputs:
         return ""
+    if exported.format == "nifti" and manifest.modality == "dicom":
+        return "The scans are not among the files: their masks are."
     if exported.format in _WRITTEN_ANEW:
         return f"Media are not the bytes that came in: {_WRITTEN_ANEW[exported.format]}."
     reasons = [why for column, why in _REWRITERS.items() if column in manifest.columns]

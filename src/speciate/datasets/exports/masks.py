@@ -6,7 +6,7 @@ out, and the report and `metadata.csv` say why.
 
 `dicom-seg`, `rtstruct`: `PATIENT/STUDY/SERIES/00001.dcm` as archives have them, and the masks of a series beside its
 folder, `PATIENT/STUDY/SERIES.seg.dcm` or `SERIES.rtstruct.dcm`. `nifti`: `images/SPLIT/NAME.nii.gz` and
-`masks/SPLIT/NAME.nii.gz`, in the same voxels, with `masks/labels.json` beside.
+`masks/SPLIT/NAME.nii.gz`, in the same voxels, with `masks/labels.json` beside; of DICOM the masks alone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from speciate.workspace.packs import index_path
 
 _WRITE = "speciate.datasets.exports.mask_files:write"
 _SHOWN = 3
+_ALONE = (
+    "Scans of DICOM do not become NIfTI: only their masks were written. The formats dicom-seg and rtstruct write both."
+)
 _SUFFIXES = re.compile(r"(?i)(\.nii|\.hdr|\.img)?(\.gz)?$|\.(dcm|dicom|zip)$")
 _FILE, _WHY = "mask_file", "mask_left_out"
 
@@ -84,7 +87,8 @@ class Masks:
         place = self._beside_series if self.name != "nifti" else self._beside_images
         escaped = place(export, masks, folder, progress)
         shutil.rmtree(work, ignore_errors=True)
-        return WriteReport({}, escaped, (*_notes(masks), *notes_of_nulls(export.rows)))
+        alone = (_ALONE,) if self.name == "nifti" and export.manifest.modality == "dicom" else ()
+        return WriteReport({}, escaped, (*alone, *_notes(masks), *notes_of_nulls(export.rows)))
 
     def _beside_series(
         self, export: ExportContent, masks: Sequence[WrittenMask], folder: Path, progress: ReportProgress

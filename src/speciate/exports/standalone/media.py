@@ -18,13 +18,16 @@ def as_examples(inputs: Sequence[Any], modality: str) -> list[Example]:
 
 
 def _medium(given: Any, modality: str) -> Any:
-    """A path or bytes are a file of the modality; an image of Pillow becomes its pixels; all else is the medium."""
+    """A path or bytes are a file of the modality; an image of Pillow is as its file; all else is the medium."""
     if isinstance(given, os.PathLike):
         given = Path(given).read_bytes()
     if isinstance(given, bytes):
         return find(modality).decode(given)
     if hasattr(given, "convert"):
-        return np.asarray(given.convert("RGB"))
+        images: Any = find(modality)
+        return images.pixels(given) if modality == "image" else np.asarray(given.convert("RGB"))
+    if isinstance(given, str) and modality == "image":
+        raise TypeError("An image is a path (pathlib.Path), bytes of a file, an image of Pillow or an array of pixels.")
     return given
 
 
