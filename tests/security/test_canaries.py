@@ -378,7 +378,8 @@ def test_what_was_planted_does_come_back(planted_world: World) -> None:
         ("query_dataset", {"dataset": NOTES, "sql": BAD_SQL}), ("query_dataset", {"dataset": f"log:{USE_CASE}"}),
         ("get_job", {"job": "{failed}"}), ("get_job", {"job": "{ingest}"}), ("get_job", {"job": "{fetch}"}),
         ("describe_model", {"model": THEIRS}),
-        *(("describe_evaluation", call) for call in CALLS["describe_evaluation"][:3]), ("list_approvals", {}),
+        *(("describe_evaluation", call) for call in CALLS["describe_evaluation"][:3]),
+        ("promote_model", CALLS["promote_model"][1]), ("list_approvals", {}),
     ]  # fmt: skip
     seen = set()
     for tool, call in asked:

@@ -256,7 +256,9 @@ def _check_source(source: Path, card: ModelCard, *, folder: bool) -> None:
 
 def reads_rows(card: ModelCard) -> bool:
     """Whether an input can be a row of a table: its columns, or a text in one of them."""
-    return bool(card.inputs) or card.modality == "tabular" or find(card.modality or "").analyzer is not None
+    if card.inputs or card.modality == "tabular":
+        return True
+    return bool(card.modality) and find(card.modality or "").analyzer is not None  # an endpoint may have none
 
 
 def _new_rows(

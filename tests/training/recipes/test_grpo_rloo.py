@@ -160,9 +160,9 @@ def test_a_reward_that_is_not_what_is_wanted_is_found_out(workspace: Workspace, 
 @pytest.mark.parametrize(
     ("given", "columns", "why", "how"),
     [
-        ({"batch_size": 10}, {}, "no whole number of questions with 4 answers", "such as 8"),
+        ({"batch_size": 10}, {}, "no whole number of questions with 4 answers", "'batch_size': 8"),
         ({"kl_limit": 0.1, "beta": 0}, {}, "not measured where beta is 0", "0.001"),
-        ({"batch_size": 400}, {}, "A step asks 100 questions, and pairs@v1 has 50", "batch_size=200 or less"),
+        ({"batch_size": 400}, {}, "A step asks 100 questions, and pairs@v1 has 50", "'batch_size': 200} or less"),
         ({}, {"chosen": None}, "'exact' compares with the true answer, and pairs@v1 has none", "'kind': 'model'"),
         ({"rewards": [{"kind": "numeric"}]}, {"chosen": None}, "'numeric' compares", "target"),
         ({"rewards": [{"kind": "code"}]}, {}, "reads the column 'tests', which pairs@v1 does not have", "`column`"),

@@ -18,6 +18,7 @@ from speciate.modalities.bundles import bundle
 from speciate.models import registry
 from speciate.models.registry import ModelVersion
 from speciate.serving import predict
+from speciate.serving.items import Item
 from speciate.serving.predict import Input, _payload
 from speciate.serving.predict_worker import answer
 from speciate.workspace.workspace import Workspace
@@ -58,8 +59,11 @@ def trained(workspace: Workspace, **hyperparameters: Any) -> tuple[ModelVersion,
 
 
 def answered(version: ModelVersion, *inputs: Input) -> list[dict[str, Any]]:
+    def no_example(given: Input) -> Item:
+        raise AssertionError(f"no example of a dataset was given: {given}")
+
     payload = _payload(
-        version.card, version.path, inputs, lambda path, most: predict.read_caller_file(Path(path), most)
+        version.card, version.path, inputs, lambda path, most: predict.read_caller_file(Path(path), most), no_example
     )
     return list(answer(payload)["predictions"])
 

@@ -176,7 +176,7 @@ def test_what_is_wrong_with_the_data_is_noted(workspace: Workspace, base: str) -
     ("question", "given", "said"),
     [
         ("which?", {"max_length": 12}, "12 of 12 training examples have more than 12 tokens"),
-        ("a" * 300, {}, "which makes images smaller, or with a base model that sees"),
+        ("a" * 300, {}, "makes images smaller. A base model that sees"),
         ("<image> or <image>?", {}, "2 places for images (<image>) and 1 images"),
         ("which?", {"pictures": 0}, "12 of 12 training examples of seen@v1 have no image"),
         ("which?", {"chat_template": "{{ raise_exception('no') }}"}, "the chat template refuses it: no"),

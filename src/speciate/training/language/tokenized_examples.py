@@ -182,7 +182,7 @@ def _tokenize_turn(
 def _too_long(found: Truncation, longest: int) -> SpeciateError:
     """A larger `max_length` is no way out where the base model sees no more."""
     fits = found.enough <= longest
-    lacking = f"A base model is needed that sees {found.enough} tokens, which hold 95 of 100; this one sees {longest}. "
+    lacking = f"It takes a base model that sees {found.enough} tokens, which hold 95 of 100; this one sees {longest}. "
     return SpeciateError(
         Code.INVALID,
         f"Of {found.lost} of {found.examples} training examples nothing is left to learn: they are cut at "
