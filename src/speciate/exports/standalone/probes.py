@@ -63,7 +63,8 @@ class FrozenNetwork:
         return embed_batches(self.backbone, media)
 
     def keep(self, folder: Path) -> None:
-        raise NotImplementedError
+        """Part of what an encoder is; an export only answers."""
+        raise TypeError("an export answers, and is not kept anew")
 
     def network(self) -> Any:
         return self.backbone
