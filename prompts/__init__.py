@@ -1,1 +1,1 @@
-"""MCP prompts: one Markdown file each, with front matter. There are none yet."""
+"""MCP prompts: one Markdown file each, with TOML between lines of `+++`; `server/mcp/prompts.py` reads them."""

@@ -1,6 +1,6 @@
-"""The MCP server of a workspace: what `tools/` and `resources/` declare, offered to every client.
+"""The MCP server of a workspace: what `tools/`, `resources/` and `prompts/` declare, offered to every client.
 
-Declarations are found by looking through both packages, in the order of their names. A call runs in a worker thread:
+Declarations are found by looking through the packages, in the order of their names. A call runs in a worker thread:
 check the arguments, run the tool, render what it says. Nothing about a single connection is kept here.
 """
 
@@ -31,6 +31,7 @@ from mcp_types import (
     Completion,
     CompletionArgument,
     CompletionContext,
+    GetPromptResult,
     InputRequiredResult,
     PromptReference,
     ResourceTemplateReference,
@@ -47,7 +48,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
-from speciate.server.mcp import library
+from speciate.server.mcp import library, prompts
 from speciate.server.mcp.arguments import Schema, ToolArguments, input_schema, output_schema, parse
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
@@ -114,6 +115,12 @@ class _ToolServer(MCPServer[Caller]):
             return await super().call_tool(name, dict(arguments), context)
         assert context is not None, "tools are called in requests"
         return await self._call(name, arguments, context)
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Caller, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        prompts.check_name(name, [prompt.name for prompt in await self.list_prompts()])
+        return await super().get_prompt(name, arguments, context)
 
 
 def _as_tool(ready: _PreparedTool) -> Tool:
@@ -234,10 +241,12 @@ class Server:
             cache_hints={
                 "tools/list": CacheHint(ttl_ms=300_000, scope="public"),
                 "resources/templates/list": CacheHint(ttl_ms=300_000, scope="public"),
+                "prompts/list": CacheHint(ttl_ms=300_000, scope="public"),
             },
         )
         for declaration in declarations(speciate.resources, "__resource__"):
             self._add_resource(server, declaration)
+        prompts.offer_prompts(server)
         server.completion()(self._complete)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         return server
 
