@@ -46,6 +46,7 @@ check: install    ## lint, types, generated text, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cog -I docs --check $(GENERATED)
+	$(BIN)/python docs/plugin.py --check
 	$(BIN)/python -m pytest -q -n auto
 
 format: install  ## rewrite the code as ruff wants it
@@ -57,6 +58,7 @@ GENERATED := docs/tools.md docs/tree.md docs/adding-a-modality.md docs/architect
 
 docs: install    ## write the generated parts of the docs again
 	$(BIN)/cog -I docs -r $(GENERATED)
+	$(BIN)/python docs/plugin.py
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
 	$(BIN)/python -m speciate.models.search.build_index

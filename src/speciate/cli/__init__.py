@@ -14,6 +14,7 @@ from speciate.workspace import filesystem
 
 COMMANDS = {
     "init": "speciate.cli.workspace_commands:init",
+    "install": "speciate.cli.install_command:install",
     "serve": "speciate.cli.daemon_commands:serve",
     "call": "speciate.cli.daemon_commands:call",
     "status": "speciate.cli.workspace_commands:status",
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     init = command("init", "make a new workspace")
     init.add_argument("--policy", choices=("auto", "person"), default="person", help="who lets models into production")
+    _add_install(command)
     _add_serve(command)
     _add_call(commands, shared)
     command("status", "what the daemon of the workspace does")
@@ -124,6 +126,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_deployment(commands, shared)
     _add_answer_commands(command)
     return parser
+
+
+def _add_install(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    install = command("install", "make this server known to an agent or editor, with its skill; alone: which know it")
+    install.add_argument(
+        "client", nargs="?", choices=("claude", "claude-desktop", "vscode", "cursor", "codex", "gemini")
+    )
+    install.add_argument("--project", action="store_true", help="for this folder, to share, instead of for you")
+    what = install.add_mutually_exclusive_group()
+    what.add_argument("--print", action="store_true", help="only print what to add, change nothing")
+    what.add_argument("--remove", action="store_true", help="take it back")
 
 
 def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

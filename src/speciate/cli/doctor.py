@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from speciate import __version__
-from speciate.cli import user_service
+from speciate.cli import install_command, user_service
 from speciate.cli.daemon_commands import ask_daemon_of
 from speciate.cli.output import format_table, say
 from speciate.environment import runtime_folder, workspace_path
@@ -67,6 +67,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         "Packaged models": packaged(),
         "Sandbox (for foreign bytes and others' code)": sandbox(),
         "Unattended": service(workspace),
+        "Agents and editors": clients(),
         "Approvals": approvals(workspace),
         f"Disk of {workspace}": [*check_folder(workspace), *catalog(workspace), *runtime()],
     }
@@ -156,6 +157,14 @@ def service(workspace: Path) -> list[FilesystemCheck]:
     """Whether the system starts the daemon at login."""
     found = user_service.state(workspace)
     return [FilesystemCheck("service", found.active, found.what)]
+
+
+def clients() -> list[FilesystemCheck]:
+    """Those that are on this machine, and whether they know this server."""
+    return [
+        FilesystemCheck(name, known, "knows this server" if known else f"speciate install {name}")
+        for name, known in install_command.state(Path.home()).items()
+    ]
 
 
 def approvals(workspace: Path) -> list[FilesystemCheck]:

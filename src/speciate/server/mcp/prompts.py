@@ -15,6 +15,7 @@ The text is a Jinja2 template; an argument that was left out is empty.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,9 @@ def fill(playbook: Playbook, given: Mapping[str, str], *, known: bool) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, StrictUndefined  # no start of the daemon waits for it
 
-    return Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # Markdown: nothing to escape
+    made = Environment(undefined=StrictUndefined)  # Markdown: nothing to escape
+    made.filters["quoted"] = functools.partial(json.dumps, ensure_ascii=False)  # as in a call
+    return made
 
 
 def offer_prompts(server: MCPServer[Any]) -> None:
