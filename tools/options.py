@@ -10,12 +10,17 @@ from speciate.server import option_catalog
 from speciate.server.option_catalog import Kind
 from speciate.server.tool_api import App, Result, tool
 
+_MANY: tuple[Kind, ...] = ("gym",)
+"""Kinds with so many options that a list has their names alone."""
+
 
 class OptionView(Result):
     name: str
     what: str
-    parameters: dict[str, Any]
-    needs: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    parameter_names: tuple[str, ...] | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON schema; only of an option that was named."""
 
 
 class Options(Result):
@@ -26,9 +31,23 @@ class Options(Result):
 def list_options(
     app: App,
     kind: Kind,
-    name: str | None = None,
+    name: Annotated[str | None, Field(description="This one alone, with the schema of its parameters.")] = None,
     task: Annotated[str | None, Field(description="Only options that suit this task.")] = None,
 ) -> Options:
-    """List the tasks, metrics, methods and other options, with parameters. For datasets, call describe_dataset."""
+    """List the tasks, metrics, methods and other options; by name one with its parameters.
+
+    For datasets, call describe_dataset.
+    """
     found = option_catalog.list_options(kind, name, task)
-    return Options(options=tuple(OptionView(**option._asdict()) for option in found))
+    return Options(
+        options=tuple(
+            OptionView(
+                name=option.name,
+                what=option.what,
+                needs=option.needs,
+                parameter_names=(option.parameter_names or None) if name is None and kind not in _MANY else None,
+                parameters=None if name is None else dict(option.parameters),
+            )
+            for option in found
+        )
+    )

@@ -205,7 +205,15 @@ FAILURES: dict[str, tuple[str, Call]] = {
     ),
 }  # fmt: skip
 """What a run raises: kind of job and spec."""
-PROMPTS: dict[str, list[dict[str, str]]] = {}
+PROMPTS: dict[str, list[dict[str, str]]] = {
+    "curate": [{"data": NOTES, "use_case": USE_CASE}],
+    **{
+        name: [{"use_case": USE_CASE}]
+        for name in (
+            "adopt_new_base_model", "beat_the_api", "diagnose_regression", "label", "review_promotion", "specialize",
+        )
+    },
+}  # fmt: skip
 """Of each prompt the arguments of some calls."""
 MARKED_BY_ELEMENT = {"speciate://evaluations/{id}/page"}
 """A page for people is no JSON: what others wrote stands in elements with the attribute `data-untrusted`."""
@@ -347,7 +355,10 @@ def test_completions_and_prompts_hold_names_alone(planted_world: World) -> None:
         for prompt, calls in PROMPTS.items():
             for call in calls:
                 said = await client.get_prompt(prompt, filled(call, planted_world.names))
-                assert leaks(said.model_dump(mode="json")) == []
+                for content in (message.content for message in said.messages):
+                    embedded = isinstance(content, t.EmbeddedResource)
+                    told = json.loads(content.resource.text) if embedded else content.model_dump(mode="json")  # type: ignore[union-attr]
+                    assert leaks(told) == []
 
     talk(planted_world, ask)
 

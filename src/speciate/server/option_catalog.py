@@ -1,6 +1,7 @@
 """What can be chosen in a tool's arguments, read from the tables that the engine itself chooses from.
 
-One function per kind in one table. Modules are described by the first line of their docstring, read from the file:
+One function per kind in one table. A list has the names of parameters; whoever names one option gets their schema.
+Modules are described by the first line of their docstring, read from the file:
 nothing is imported for it. Triggers join with the tool that uses them.
 """
 
@@ -21,6 +22,8 @@ from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
 from speciate.errors import Call, unknown
 from speciate.evaluation import metric_libraries
+from speciate.server.mcp.arguments import output_schema
+from speciate.server.tool_api import DECLARED
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
     LANGUAGE_PARAMETERS,
@@ -35,10 +38,8 @@ from speciate.training.rewards.reward_spec import REWARD_SPECS
 from speciate.training.train_spec import METHOD_DESCRIPTIONS, PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
-Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym"]
+Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym", "result"]
 
-_MANY: tuple[Kind, ...] = ("gym",)
-"""Kinds with so many options that a list names them alone; the parameters of one are shown if it is named."""
 _LIBRARIES = {
     "classical": ("sklearn", "classical"),
     "probe": ("torch", "train"),
@@ -63,12 +64,16 @@ class Option(NamedTuple):
     needs: tuple[str, ...]
     """What to install first."""
 
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        return tuple(self.parameters.get("properties", self.parameters))
+
 
 def list_options(kind: Kind, name: str | None = None, task: str | None = None) -> list[Option]:
     """The options of a kind, of one name only or of those that suit a task. NOT_FOUND with near names."""
     found = _KINDS[kind](None if task is None else find_task(task))
     if name is None:
-        return [each._replace(parameters={}) for each in found] if kind in _MANY else found
+        return found
     named = [option for option in found if option.name == name]
     if not named:
         raise unknown(kind, name, [option.name for option in found], next=[Call("list_options", {"kind": kind})])
@@ -183,6 +188,13 @@ def _gym(task: Task | None) -> list[Option]:
     return [Option(name, each.what, dict(each.settings), ()) for name, each in reasoning_gym.list_tasks().items()]
 
 
+def _results(task: Task | None) -> list[Option]:
+    """What each tool answers, with all fields: tools/list names those of the first level and what is in them."""
+    return [
+        Option(name, f"What {name} answers.", output_schema(each.result), ()) for name, each in sorted(DECLARED.items())
+    ]
+
+
 _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
     "task": _tasks,
     "metric": _metrics,
@@ -193,6 +205,7 @@ _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
     "format": _formats,
     "reward": _rewards,
     "gym": _gym,
+    "result": _results,
 }
 
 

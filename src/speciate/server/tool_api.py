@@ -154,6 +154,10 @@ class Declaration:
     open_world: bool
 
 
+DECLARED: dict[str, Declaration] = {}
+"""Every tool whose module was imported, by name."""
+
+
 def tool(
     *, read_only: bool = False, destructive: bool = False, idempotent: bool = False, open_world: bool = False
 ) -> Callable[[Function], Function]:
@@ -175,7 +179,7 @@ def tool(
             idempotent=idempotent or read_only,
             open_world=open_world,
         )
-        function.__tool__ = declaration  # type: ignore[attr-defined]  # functions take attributes
+        function.__tool__ = DECLARED[declaration.name] = declaration  # type: ignore[attr-defined]  # functions take attributes
         return function
 
     return declare

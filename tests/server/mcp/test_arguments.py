@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.errors import Code, SpeciateError
-from speciate.server.mcp.arguments import input_schema, output_schema, parse
+from speciate.server.mcp.arguments import input_schema, outline, output_schema, parse
 from speciate.server.tool_api import App, Result, tool
 
 
@@ -126,3 +126,26 @@ def test_a_union_of_results_is_an_object_too() -> None:
     schema = output_schema(Made | Limits)
     assert schema["type"] == "object"
     assert len(schema["anyOf"]) == 2
+
+
+def test_an_outline_has_every_field_and_the_names_of_what_is_in_it() -> None:
+    class Inner(Result):
+        deep: int
+        deeper: tuple[Limits, ...] = ()
+
+    class Outer(Result):
+        many: tuple[Inner, ...]
+        """Of several."""
+        one: Inner | None = None
+        note: str = "x"
+
+    short = outline(output_schema(Outer | Limits))["anyOf"][0]
+    assert short == {
+        "type": "object",
+        "properties": {
+            "many": {"type": "array", "items": {"type": "object", "description": "deep, deeper"}},
+            "one": {"type": "object", "description": "deep, deeper"},
+            "note": {"type": "string"},
+        },
+        "required": ["many"],
+    }

@@ -49,7 +49,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
 from speciate.server.mcp import library, prompts
-from speciate.server.mcp.arguments import Schema, ToolArguments, input_schema, output_schema, parse
+from speciate.server.mcp.arguments import Schema, ToolArguments, input_schema, outline, output_schema, parse
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
@@ -129,7 +129,7 @@ def _as_tool(ready: _PreparedTool) -> Tool:
         name=declaration.name,
         description=declaration.description,
         input_schema=ready.arguments,
-        output_schema=ready.results,
+        output_schema=outline(ready.results),
         annotations=ToolAnnotations(
             read_only_hint=declaration.read_only,
             destructive_hint=declaration.destructive,

@@ -47,6 +47,35 @@ def output_schema(annotation: Any) -> Schema:
     return schema if schema.get("type") == "object" else {"type": "object", **schema}
 
 
+def outline(schema: Schema) -> Schema:
+    """The result's schema as `tools/list` shows it: fields with their types, and of objects in them the names alone.
+    Whatever fits the whole schema fits this one; `list_options(kind='result')` shows the whole."""
+    short: Schema = {"type": "object"}
+    if fields := schema.get("properties"):
+        short["properties"] = {name: _outlined_field(field) for name, field in fields.items()}
+    if choices := schema.get("anyOf"):
+        short["anyOf"] = [outline(choice) for choice in choices]
+    if required := schema.get("required"):
+        short["required"] = required
+    return short
+
+
+def _outlined_field(field: Schema) -> Schema:
+    short = _outlined(field)
+    said = field.get("description", "")
+    return short | {"description": said} if said and "description" not in short else short
+
+
+def _outlined(field: Schema) -> Schema:
+    """Without bounds and defaults, which are about what is sent, not about what is read."""
+    if field.get("type") == "array":
+        inner = _outlined(field.get("items", {}))
+        return {"type": "array", "items": inner} if inner else {"type": "array"}
+    if fields := field.get("properties"):
+        return {"type": "object", "description": ", ".join(fields)}
+    return {key: field[key] for key in ("type", "enum", "const") if key in field}
+
+
 def parse(tool: str, model: type[BaseModel], schema: Schema, given: ToolArguments) -> ParsedArguments:
     """The call's arguments with their defaults, validated; `schema` is the model's `input_schema`.
 
