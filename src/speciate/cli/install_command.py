@@ -253,7 +253,7 @@ def _write(file: Path, client: Client, entry: Entry | None, *, own: bool) -> str
 
 def _ask_client(program: str, entry: Entry | None, *, known: bool) -> str:
     """`claude mcp add`, which knows how it keeps its own file."""
-    calls = [("remove", "--scope", "user", NAME)] if known else []
+    calls: list[tuple[str, ...]] = [("remove", "--scope", "user", NAME)] if known else []
     if entry:
         calls.append(("add", "--scope", "user", NAME, "--", entry.command, *entry.arguments))
     for call in calls:
