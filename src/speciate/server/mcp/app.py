@@ -48,6 +48,7 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
+from speciate.resources.docs import guides
 from speciate.server.mcp import library, prompts
 from speciate.server.mcp.arguments import Schema, ToolArguments, input_schema, outline, output_schema, parse
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
@@ -379,6 +380,8 @@ def complete(database: Database, address: str, argument: str, prefix: str, name:
     """
     folder = address.removeprefix("speciate://").partition("/")[0]
     noun = _NOUNS.get(folder, argument) if argument in ("name", "id", "version") else argument
+    if argument == "page":
+        return [name for name in guides() if name.startswith(prefix)]
     if argument == "version":
         rows = database.read(_VERSIONS[noun], [name, prefix, MOST + 1]) if noun in _VERSIONS else []
     else:
