@@ -47,6 +47,7 @@ check: install    ## lint, types, generated text, fast tests
 	$(BIN)/mypy
 	$(BIN)/cog -I docs --check $(GENERATED)
 	$(BIN)/python docs/plugin.py --check
+	$(BIN)/python docs/client_methods.py --check
 	$(BIN)/python -m pytest -q -n auto
 
 format: install  ## rewrite the code as ruff wants it
@@ -59,6 +60,7 @@ GENERATED := docs/tools.md docs/tree.md docs/adding-a-modality.md docs/architect
 docs: install    ## write the generated parts of the docs again
 	$(BIN)/cog -I docs -r $(GENERATED)
 	$(BIN)/python docs/plugin.py
+	$(BIN)/python docs/client_methods.py
 
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
 	$(BIN)/python -m speciate.models.search.build_index

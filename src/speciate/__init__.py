@@ -1,7 +1,8 @@
 """General models know a little of everything. speciate turns them into special ones.
 
 >>> import speciate
->>> speciate.connect("~/.speciate").call("list_jobs", limit=5)  # doctest: +SKIP
+>>> client = speciate.connect()  # doctest: +SKIP
+>>> client.describe_dataset(dataset="scans").result.splits  # doctest: +SKIP
 
 Nearly empty on purpose: the shim imports this package before it may answer its first call.
 """
@@ -22,3 +23,7 @@ def __getattr__(name: str) -> Any:
     if name == "connect":
         return importlib.import_module("speciate.server.client").connect
     raise AttributeError(f"module 'speciate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

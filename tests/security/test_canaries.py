@@ -18,6 +18,8 @@ from speciate.errors import SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.kinds import Kinds
 from speciate.sandbox import is_complete
+from speciate.server.client_results import read_result
+from speciate.server.tool_api import DECLARED
 from speciate.worker import perform
 from tests.security.canaries import found_in, in_answer, leaks, planted
 from tests.security.canary_world import MODEL, NOTES, PICTURES, THEIRS, USE_CASE, World, world
@@ -277,6 +279,8 @@ def test_a_tool_says_what_others_wrote_below_untrusted_alone(planted_world: Worl
         for call in CALLS[tool]:
             result = await client.call_tool(tool, filled(call, planted_world.names))
             assert wrong(result) == [], (call, result)
+            if not result.is_error:  # and it is what the tool declares, as Python's client reads it
+                read_result(DECLARED[tool], result.structured_content or {})
 
     talk(planted_world, ask)
 

@@ -1,0 +1,66 @@
+"""Python's client with a real daemon: typed methods, waiting, whole tables, images."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import speciate
+from speciate.errors import Code, SpeciateError
+from speciate.server.client import JobFailed, ToolError
+from speciate.server.client_results import Shown
+from speciate.server.tool_api import DryRun, JobStarted
+from tests.server.processes import Daemons
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_person_at_python_gets_types_waits_and_tables(daemons: Daemons, tmp_path: Path) -> None:
+    client = speciate.connect(daemons.workspace)
+    rows = [{"text": f"letter {number} {'x' * (number % 400)}", "ward": "ab"[number % 2]} for number in range(1_203)]
+    planned = client.create_dataset(name="letters", rows=rows, label="ward", dry_run=True)
+    assert isinstance(planned, DryRun)
+    with pytest.raises(SpeciateError, match="DryRun is no job"):
+        client.wait(planned)
+
+    started = client.create_dataset(name="letters", rows=rows, label="ward")
+    assert isinstance(started, JobStarted)
+    heard: list[str] = []
+    ended = client.wait(started, progress=lambda view: heard.append(view.state))
+    assert ended.state == heard[-1] == "succeeded"
+    assert client.wait(started.job).result == ended.result
+
+    described = client.describe_dataset(dataset="letters")
+    assert isinstance(described, Shown)
+    assert described.images[0].startswith(b"\x89PNG")
+    assert described.save(tmp_path / "chart.png").read_bytes() == described._repr_png_()
+
+    table = client.table("letters", sql="SELECT text, label FROM examples ORDER BY text")
+    assert table.column_names == ["text", "label"]
+    assert sorted(table["text"].to_pylist()) == sorted(row["text"] for row in rows)
+
+    with pytest.raises(SpeciateError, match="longer than an answer"):
+        client.table("letters", sql="SELECT repeat('x', 20000)")
+    with pytest.raises(ToolError) as refused:
+        client.describe_dataset(dataset="leters")
+    assert refused.value.code is Code.NOT_FOUND
+    broken = client.curate_dataset(dataset="letters", steps=[{"op": "filter", "where": "text::INT > 0"}])
+    with pytest.raises(JobFailed, match="failed") as failed:
+        client.wait(broken)
+    assert failed.value.job.error
+    client.call("get_status")
+    assert "connect" in dir(speciate)
+
+
+def test_what_is_no_job_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(SpeciateError, match="SimpleNamespace is no job"):
+        speciate.connect(tmp_path).wait(SimpleNamespace())
+
+
+def test_the_methods_are_those_of_the_tools() -> None:
+    """Written by `make docs`."""
+    made = runpy.run_path(str(ROOT / "docs/client_methods.py"))
+    assert made["TARGET"].read_text() == made["client_methods"](), "make docs"
