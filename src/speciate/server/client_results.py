@@ -53,12 +53,12 @@ def _reader(name: str, annotation: Any) -> tuple[TypeAdapter[Any], Schema]:
 def _with_nones(value: Any, schema: Schema, definitions: Schema) -> Any:
     """With a None for each field that has no default: answers leave out what is None."""
     if isinstance(value, list):
-        inner = next((each["items"] for each in _choices(schema, definitions) if "items" in each), {})
+        inner: Schema = next((each["items"] for each in _choices(schema, definitions) if "items" in each), {})
         return [_with_nones(item, inner, definitions) for item in value]
     if not isinstance(value, dict):
         return value
     fits = (each for each in _choices(schema, definitions) if _fits(value, each))
-    found = next(fits, {})
+    found: Schema = next(fits, {})
     fields = found.get("properties", {})
     left_out = {name: None for name in found.get("required", ()) if name not in value}
     other = found.get("additionalProperties")
