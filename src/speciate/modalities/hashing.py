@@ -200,7 +200,8 @@ class TextSketches:
         equal = a == b
         share = np.where(both, equal[:, : -len(_SHORT)].mean(axis=1), equal.mean(axis=1))
         similarity = (share - by_chance) / (1 - by_chance)
-        least = np.where(both, self.threshold_of_short, self.threshold) if threshold is None else threshold
+        own = np.where(both, self.threshold_of_short, self.threshold)
+        least = own if threshold is None else np.full(len(a), threshold)
         return np.asarray((similarity >= least) & (short[0] == short[1]))
 
 

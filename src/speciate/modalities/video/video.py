@@ -110,7 +110,8 @@ class VideoSketches:
         one, other = self._parts(a), self._parts(b)
         first, second = (gray_values(parts.reshape(-1, IMAGE_SKETCHES.width)) for parts in (one, other))
         blank = ~one.any(axis=2).ravel(), ~other.any(axis=2).ravel()
-        means, spreads = (np.stack([f(first, axis=1), f(second, axis=1)]) for f in (np.mean, np.std))
+        means = np.stack([first.mean(axis=1), second.mean(axis=1)])
+        spreads = np.stack([first.std(axis=1), second.std(axis=1)])
         spread = spreads.min(axis=0)
         stretched = [(x - m[:, None]) / np.maximum(s, 1e-6)[:, None]
                      for x, m, s in zip((first, second), means, spreads, strict=True)]  # fmt: skip
