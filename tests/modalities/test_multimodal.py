@@ -85,9 +85,15 @@ def test_rows_are_near_where_any_part_is() -> None:
     samples = (chirp() * 32_000).astype(np.int16)
     rows = [
         {"a.image": photo(), "b.text": TEXT},
-        {"a.image": photo("JPEG"), "b.text": b"Quite another report."},  # the same image
+        {
+            "a.image": photo("JPEG"),
+            "b.text": b"Quite another report, of a liver without any finding.",
+        },  # the same image
         {"a.image": another(1), "b.text": TEXT + b" And a word."},  # nearly the same text as the first
-        {"a.image": another(2), "b.text": b"Quite another report."},  # a short text, as the second has it
+        {
+            "a.image": another(2),
+            "b.text": b"Quite another report, of a liver without any finding.",
+        },  # a short text, as the second has it
         {"c.audio": sound("WAV", samples), "a.image": another(3)},
         {"c.audio": sound("FLAC", samples)},  # the same sound
         {"d.image": photo()},  # the same image as another part

@@ -257,17 +257,38 @@ def test_a_script_without_spaces_is_compared_by_characters() -> None:
     assert TEXT_SKETCHES.near(sketches[:1].repeat(3, axis=0), sketches).tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "positive",
-        "The patient has no fever",
-        "Your parcel, order 1207, will be delivered late, on Friday, we are sorry.",
-    ],
-)
-def test_a_short_text_is_near_nothing(text: str) -> None:
-    """From one template, such texts differ in what matters; linked by it, all of them would be one component."""
+@pytest.mark.parametrize("text", ["positive", "The patient has no fever", "Sorry, I'll call later in the day"])
+def test_a_text_of_fewer_than_eight_words_is_near_nothing(text: str) -> None:
     assert TEXT.sketch(text) is None
+
+
+ORDER = "Your parcel, order 1207, will be delivered late, on Friday, we are sorry."
+
+
+@pytest.mark.parametrize(
+    ("other", "near"),
+    [
+        ("your parcel (order 1207) will be delivered late on friday. We are sorry!", True),
+        ("Your parcel, order 1207, will be deliverd late, on Friday, we are sorry.", True),
+        ("Your parcel, order 1207, will be delivered late, on Friday, we are very sorry.", True),
+        ("Your parcel, order 1208, will be delivered late, on Friday, we are sorry.", False),
+        ("Your invoice, order 1207, was paid in full on Friday, thank you very much.", False),
+        ("Your parcel, order 1207, will be delivered late, on Friday, we are sorry. " * 5, False),
+    ],
+    ids=["punctuation", "a letter", "a word", "another number", "another text", "a long text"],
+)
+def test_short_texts_are_near_by_their_letters_and_numbers(other: str, near: bool) -> None:
+    """From one template, such texts differ in what matters; linked by it, all of them would be one component."""
+    one, two = (stacked([TEXT.sketch(each) or b""]) for each in (ORDER, other))
+    shared = (TEXT_SKETCHES.keys(one) == TEXT_SKETCHES.keys(two)).any()
+    assert bool(shared and TEXT_SKETCHES.near(one, two)[0]) == near
+
+
+def test_orders_of_one_template_share_no_key() -> None:
+    sketches = stacked([TEXT.sketch(ORDER.replace("1207", str(number))) or b"" for number in range(1000, 1300)])
+    first, second = np.triu_indices(len(sketches), 1)
+    assert not TEXT_SKETCHES.near(sketches[first], sketches[second]).any()
+    assert (TEXT_SKETCHES.keys(sketches)[first] == TEXT_SKETCHES.keys(sketches)[second]).any(axis=1).mean() < 0.001
 
 
 def test_signs_alone_have_a_sketch() -> None:

@@ -119,6 +119,10 @@ def test_copies_are_near_and_others_are_not() -> None:
     ]
     film = encode(frames)
     assert all(near(film, copy) for copy in copies)
+    for share in (0.1, 0.3):  # faint ones, too: a frame is told from another by more than its noise
+        faint = [(128 + (frame - 128.0) * share).astype(np.uint8) for frame in frames]
+        assert near(encode(faint), encode(faint, crf="32", size=(72, 48)))
+        assert not near(encode(faint), encode([np.clip(frame + 30.0, 0, 255).astype(np.uint8) for frame in faint]))
     others = [encode(panned(60, photo="china.jpg")), encode(frames[::-1]), encode(frames[:20] + frames[:10] * 4)]
     assert not any(near(film, other) for other in others)
 

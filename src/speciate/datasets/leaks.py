@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import clean
 from speciate.datasets.splits import NOT_CHECKED
+from speciate.datasets.telling_inputs import MOST_ROWS, TellingInput, telling_inputs, warning_of
 
 TEXTS_ACROSS: Final = "texts_across"
-"""Key of a report's audit of the split."""
+TELLING_INPUTS: Final = "telling_inputs"
+"""Keys of a report's audit of the split."""
 _LONG = 20
 """Characters on average, from which on cells are texts."""
 _COPY = "Identical content lies in the split "
@@ -30,6 +33,11 @@ def copy_reason(split: str | None) -> str:
 
 def leak_warnings(split: Mapping[str, Any]) -> list[str]:
     """Warnings of a report's audit of the split; none if nothing crosses. Older reports may lack a count."""
+    telling = [TellingInput.model_validate(each) for each in split.get(TELLING_INPUTS) or ()]
+    return [*_crossing_warnings(split), *([warning_of(telling)] if telling else [])]
+
+
+def _crossing_warnings(split: Mapping[str, Any]) -> list[str]:
     counts = {
         "texts or media that are equal but for case, blanks or encoding": "identical_after_normalising_across",
         "groups": "groups_across",
@@ -68,6 +76,27 @@ def texts_across(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
         if crossing.num_rows:
             found[name] = crossing.num_rows
     return found
+
+
+def find_telling_inputs(rows: pa.Table, inputs: Sequence[str]) -> list[TellingInput]:
+    """Inputs in cells that alone give the label, by the rows of the training split; by all where none is. `rows`:
+    usable. A single input is looked at, too."""
+    names = [name for name in inputs if name in rows.column_names and _is_scalar(rows.schema.field(name).type)]
+    if not names:
+        return []
+    known = rows.filter(pc.is_valid(rows["label"]))
+    train = known.filter(pc.fill_null(pc.equal(known["split"], "train"), False))
+    known = train if train.num_rows else known
+    if known.num_rows > MOST_ROWS:
+        known = known.take(pa.array(np.linspace(0, known.num_rows - 1, MOST_ROWS).astype(int)))
+    columns = {name: known[name].to_pylist() for name in names}
+    return telling_inputs(columns, known["label"].to_pylist(), known["group_key"].to_pylist())
+
+
+def _is_scalar(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _count(found: Any) -> int:

@@ -51,6 +51,8 @@ class SplitReport(Dealing, total=False):
     near_duplicate_examples: list[list[str]]
     """Pairs of ids."""
     missing_labels: list[MissingLabel]
+    telling_inputs: list[dict[str, str | float | int]]
+    """Of `telling_inputs.TellingInput`: inputs that alone tell the label of the training split."""
 
 
 class ForeignReport(TypedDict, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from speciate.datasets.telling_inputs import TellingInput
 from speciate.errors import unknown
 from speciate.evaluation.reports.report import Decision, Report, Row
 from speciate.refs import id_from_key
@@ -146,6 +147,16 @@ def without_copy(decision: Decision, identities: Mapping[str, str]) -> Decision:
             "same_model": decision.baseline,
         }
     )  # fmt: skip
+
+
+def with_telling_inputs(report: Report, telling: Mapping[str, tuple[TellingInput, ...]]) -> Report:
+    """The report whose decisions name the inputs that alone give the answer. Pure. `telling`: by model."""
+    decided = {
+        each.candidate: each.model_copy(update={"telling_inputs": telling.get(each.candidate, ())})
+        for each in report.decisions
+    }
+    chosen = decided.get(report.decision.candidate) if report.decision else None
+    return report.model_copy(update={"decisions": tuple(decided.values()), "decision": chosen})
 
 
 def verdict_of(decision: Decision) -> Mapping[str, object]:

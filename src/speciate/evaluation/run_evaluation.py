@@ -21,11 +21,13 @@ from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, SKETCH
 from speciate.datasets.loading.loader import Example, load_examples, media_digest
 from speciate.datasets.similarity import near_duplicates
+from speciate.datasets.telling_inputs import TellingInput, repeating_inputs, telling_inputs
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.evaluation import answer_cache, judged_rows, near_looks, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
+from speciate.evaluation.decisions import with_telling_inputs
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.judges.judge import JudgeCase, judge_answers
 from speciate.evaluation.metrics import alone, averaged, judged
@@ -34,7 +36,6 @@ from speciate.evaluation.predictors.answering import Answer, ModelAnswers, Predi
 from speciate.evaluation.predictors.by_source import measure_costs, predict, stay_loaded
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
-from speciate.evaluation.telling_inputs import repeating_inputs, telling_inputs
 from speciate.jobs.run import Run
 from speciate.modalities import find as find_modality
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
@@ -48,6 +49,7 @@ UNSCORED = "unscored.parquet"
 _PREVIEW = 300
 _WITH_LABELS: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
 _LEARNED = ("train", "validation")
+_WITH_CELLS = ("tabular", "multimodal")
 
 
 class _Suite(NamedTuple):
@@ -80,7 +82,8 @@ def run(run: Run) -> EvaluationOutput:
     if payload.use_case and payload.no_decision is None and _all_alike(examples):
         why = f"all {len(examples)} rows of {payload.shown} are the same example, so that nothing tells models apart"
         payload = payload.model_copy(update={"no_decision": why})
-    notes = _notes(payload, suite, entries, all_answers)
+    telling = _telling(payload, suite)
+    notes = _notes(payload, suite, entries, all_answers, telling)
     near = near_looks.with_near_copies(
         run.folders, payload.dataset, [example.id for example in examples], payload.earlier, payload.elsewhere
     )
@@ -99,6 +102,7 @@ def run(run: Run) -> EvaluationOutput:
         entries = [with_scores(entry, scores) for entry in entries]
         notes += scores.notes
     report = build(_question(payload), entries, clusters, notes, _slices(payload, examples, references))
+    report = with_telling_inputs(report, telling)
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
     _write(run.outputs, payload, suite, all_answers, entries)
     scorer = payload.scoring.ref if payload.scoring else None
@@ -207,6 +211,22 @@ def _fitted_for(payload: EvaluationPayload) -> EvaluatedModel | None:
 
 def _origin(evaluated_model: EvaluatedModel) -> Manifest | None:
     return evaluated_model.learned_from[0] if evaluated_model.learned_from else None
+
+
+def _few_learned_from(payload: EvaluationPayload, suite: _Suite) -> str | None:
+    """Where the free methods are fitted on much fewer rows than there are: a weak floor says little."""
+    judged_one = _fitted_for(payload)
+    learned = _origin(judged_one) if judged_one else None
+    if judged_one is None or learned is None or all(one.source != "nearest" for one in payload.models):
+        return None
+    count = learned.splits.get("train", 0)
+    if 2 * count >= len(suite.training):
+        return None
+    return (
+        f"nearest: was fitted on the {count} training rows of {learned.ref}, which {judged_one.name} learned from; "
+        f"{payload.dataset.ref} has {len(suite.training)}. It may be better with these: evaluate a model of this task "
+        "that was trained on them beside it."
+    )
 
 
 def _learned_elsewhere(payload: EvaluationPayload) -> frozenset[str]:
@@ -448,22 +468,44 @@ def _all_alike(examples: Sequence[Example]) -> bool:
     return all(media_digest(example.media) == first for example in examples[1:])
 
 
-def _telling_notes(payload: EvaluationPayload, suite: _Suite) -> list[str]:
+def _telling(payload: EvaluationPayload, suite: _Suite) -> dict[str, tuple[TellingInput, ...]]:
+    """By model, the columns that it reads and that alone give the answer to these examples."""
+    if payload.dataset.modality not in _WITH_CELLS:
+        return {}
+    reads = {one.name: _reads(one) for one in payload.models}
+    names = sorted({name for each in reads.values() for name in each})
+    columns = {name: [example.columns.get(name) for example in suite.examples] for name in names}
+    cells = {name: each for name, each in columns.items() if all(map(_is_cell, each))}
+    groups = [example.group for example in suite.examples]
+    found = telling_inputs(cells, suite.references, groups) if cells else []
+    return {name: tuple(each for each in found if each.column in read) for name, read in reads.items()}
+
+
+def _reads(model: EvaluatedModel) -> set[str]:
+    return {*model.inputs, *(name for member in model.members for name in _reads(member))}
+
+
+def _is_cell(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _telling_notes(
+    payload: EvaluationPayload, suite: _Suite, telling: Mapping[str, tuple[TellingInput, ...]]
+) -> list[str]:
     """Which columns of a table give an answer away to the models that read them."""
-    if payload.dataset.modality != "tabular":
-        return []
     rows, notes = [example.columns for example in suite.examples], []
     columns = {one.column: [row.get(one.column) for row in rows] for one in payload.models if one.column}
     for one in payload.models:
-        told = telling_inputs(one.inputs, rows, suite.references)
+        told = telling.get(one.name, ())
         if told:
             notes.append(
-                f"{one.name} reads {', '.join(map(repr, told))}: alone enough for the right answer to all {len(rows)} "
-                "examples. Is it known before the answer is? If not, the model is of no use: create the dataset "
-                "again with inputs=[...] without it."
+                f"{one.name} reads {', '.join(map(str, told))}: alone enough for the right answer. Is it known before "
+                "the answer is? If not, the model is of no use: create the dataset again with inputs=[...] without "
+                "it. A person is asked before it is promoted."
             )
+        known = {each.column for each in told}
         for column, answers in columns.items():
-            copies = [name for name in repeating_inputs(one.inputs, rows, answers) if name not in (column, *told)]
+            copies = [name for name in repeating_inputs(one.inputs, rows, answers) if name not in (column, *known)]
             if copies:
                 notes.append(
                     f"{one.name} reads {', '.join(map(repr, copies))}, which repeats the answers of column:{column}."
@@ -472,7 +514,11 @@ def _telling_notes(payload: EvaluationPayload, suite: _Suite) -> list[str]:
 
 
 def _notes(
-    payload: EvaluationPayload, suite: _Suite, entries: Sequence[ModelEntry], all_answers: Sequence[ModelAnswers]
+    payload: EvaluationPayload,
+    suite: _Suite,
+    entries: Sequence[ModelEntry],
+    all_answers: Sequence[ModelAnswers],
+    telling: Mapping[str, tuple[TellingInput, ...]],
 ) -> list[str]:
     notes, count = [*payload.unseen, *(f"{remark}." for remark in payload.remarks)], len(suite.examples)
     if suite.unlabelled:
@@ -486,10 +532,12 @@ def _notes(
                 f"{each.name} reads {column!r}, which holds the answers of column:{column}: it copies that system and "
                 "cannot replace it. train_model with the use case leaves such a column out."
             )
-    notes += _telling_notes(payload, suite)
+    notes += _telling_notes(payload, suite, telling)
     constant = any(evaluated_model.source == "constant" for evaluated_model in payload.models)
     if constant and not suite.training and _fitted_for(payload) is None:
         notes.append("There is no training split, so the constant answer was taken from these examples themselves.")
+    if few := _few_learned_from(payload, suite):
+        notes.append(few)
     if payload.use_case and payload.no_decision:
         notes.append(f"No decision is made: {payload.no_decision}.")
     for entry in entries:

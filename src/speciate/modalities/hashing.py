@@ -8,6 +8,7 @@ The hashes are polynomials modulo 2**64, mixed: they spread well, and do not res
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,9 @@ _SIDE = 8
 _PERMUTATIONS, _ROWS = 64, 4
 _CHUNK = 4096
 _FEW_WORDS, _FEW_CHARACTERS = 20, 60
+_LEAST_WORDS, _LEAST_CHARACTERS = 8, 40
+_SHORT = b"\xff\x00st"
+"""The last four values of a short text; a long one has them by chance once in 2**32."""
 _LONGEST_WORD = 20  # characters on average; beyond it the script has no spaces
 
 
@@ -136,16 +140,16 @@ class ImageSketches:
         places = np.flatnonzero(near)  # few of those that share a key by chance
         near[places] = self._same_image(a[places], b[places])
         places = np.flatnonzero(~near & (agreeing >= least - self.leniency))
-        near[places] = self._same_gray_values(a[places], b[places])
+        near[places] = self._samegray_values(a[places], b[places])
         return near
 
     def _same_image(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
         """(M,) however bright each is and of whatever contrast."""
         return np.asarray(np.abs(_centred(a) - _centred(b)).max(axis=1) <= self.tolerance)
 
-    def _same_gray_values(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
+    def _samegray_values(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
         """(M,)"""
-        first, second = _gray_values(a), _gray_values(b)
+        first, second = gray_values(a), gray_values(b)
         apart = first - second
         shift = apart.mean(axis=1, keepdims=True)
         drift = self.drift + self.share * np.minimum(np.ptp(first, axis=1), np.ptp(second, axis=1))
@@ -156,49 +160,80 @@ class TextSketches:
     """64 one-byte MinHash values (Broder 1997; one byte each: Li and König 2010) of a text's runs of three words.
 
     The share of equal values estimates the Jaccard similarity of the two sets of runs, with an error of about 0.05. A
-    text of a script without spaces is cut into runs of five characters instead. A short text is near nothing: short
-    ones from a template ("delivered late, order 12") differ in what matters, and would hang together in one chain.
+    text of a script without spaces is cut into runs of five characters instead.
+
+    A short text, of 8 to 19 words, is cut into runs of three characters, with its numbers in each of them: short ones
+    from a template ("delivered late, order 12") differ in what matters, and would hang together in one chain. So those
+    with other numbers are never near. Its last four values say that it is short, and it is near short ones only.
+    Measured on descriptions of packages, by evals/bench/near_texts.py: evals/LOG.md.
     """
 
     width = _PERMUTATIONS
-    threshold = 0.8
+    threshold, threshold_of_short = 0.8, 0.75
     """Jaccard similarity."""
 
     def sketch(self, text: str) -> bytes | None:
-        """text: words divided by single spaces -> `width` bytes; None for fewer than 20 words or 60 characters."""
+        """text: words divided by single spaces -> `width` bytes; None for fewer than 8 words or 40 characters, or, of a
+        script without spaces, 60."""
         count = text.count(" ") + 1
         if len(text) < _FEW_CHARACTERS or (count < _FEW_WORDS and len(text) < _LONGEST_WORD * count):
-            return None
+            return self._sketch_of_short(text) if count >= _LEAST_WORDS and len(text) >= _LEAST_CHARACTERS else None
         shingles = runs(words(text), 3) if count >= _FEW_WORDS else runs(characters(text), 5)
-        least = np.full((_PERMUTATIONS, 1), np.iinfo(np.uint64).max)
-        for start in range(0, len(shingles), _CHUNK):
-            permuted = _FACTORS * shingles[start : start + _CHUNK] + _SHIFTS
-            least = np.minimum(least, permuted.min(axis=1, keepdims=True))
-        return least.ravel().astype(np.uint8).tobytes()
+        return _least(shingles)
+
+    def _sketch_of_short(self, text: str) -> bytes:
+        numbers = " ".join(re.findall(r"\d+", text))
+        salt = runs(characters(f"#{numbers}"), len(numbers) + 1)
+        return _least(mix(runs(characters(f" {text} "), 3) ^ salt))[: -len(_SHORT)] + _SHORT
 
     def keys(self, sketches: Sketches) -> npt.NDArray[np.uint64]:
-        """(N, 16): runs of four values. At a similarity of 0.8 one of them is equal in 9,998 of 10,000 pairs."""
+        """(N, 16): runs of four values. At a similarity of 0.8 one of them is equal in 9,998 of 10,000 pairs, of short
+        texts in 9,983."""
         bands = np.ascontiguousarray(sketches).view("<u4").astype(np.uint64)
+        bands[:, -1] = np.where(_is_short(sketches), bands[:, 0], bands[:, -1])  # what all of them share tells nothing
         return (np.arange(_PERMUTATIONS // _ROWS, dtype=np.uint64) << np.uint64(32)) | bands
 
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         by_chance = 1 / 256
-        similarity = ((a == b).mean(axis=1) - by_chance) / (1 - by_chance)
-        least = self.threshold if threshold is None else threshold
-        return np.asarray(similarity >= least)
+        short = _is_short(a), _is_short(b)
+        both = short[0] & short[1]
+        equal = a == b
+        share = np.where(both, equal[:, : -len(_SHORT)].mean(axis=1), equal.mean(axis=1))
+        similarity = (share - by_chance) / (1 - by_chance)
+        own = np.where(both, self.threshold_of_short, self.threshold)
+        least = own if threshold is None else np.full(len(a), threshold)
+        return np.asarray((similarity >= least) & (short[0] == short[1]))
+
+
+def is_short_text(sketch: bytes | None) -> bool:
+    """Whether it is the sketch of a short text, which may stand beside many media."""
+    return sketch is not None and len(sketch) == TextSketches.width and sketch.endswith(_SHORT)
+
+
+def _is_short(sketches: Sketches) -> npt.NDArray[np.bool_]:
+    return np.asarray((sketches[:, -len(_SHORT) :] == np.frombuffer(_SHORT, np.uint8)).all(axis=1))
+
+
+def _least(shingles: Hashes) -> bytes:
+    """A byte of the smallest hash under each permutation."""
+    least = np.full((_PERMUTATIONS, 1), np.iinfo(np.uint64).max)
+    for start in range(0, len(shingles), _CHUNK):
+        permuted = _FACTORS * shingles[start : start + _CHUNK] + _SHIFTS
+        least = np.minimum(least, permuted.min(axis=1, keepdims=True))
+    return least.ravel().astype(np.uint8).tobytes()
 
 
 def _stretched(small: npt.NDArray[np.float32], darkest: float, extent: float) -> bytes:
     """64 gray values as bytes of their own scale, so that rounding hardly counts.
 
     The least byte tells the darkest of them, in steps of 4; the greatest tells how far the brightest is from it, in
-    steps of 4 %. `_gray_values` reads them back.
+    steps of 4 %. `gray_values` reads them back.
     """
     low, high = round(darkest / 4), min(round(127 + 16 * math.log2(extent)), 255)
     return bytes((low + (small - darkest) * ((high - low) / extent)).round().astype(np.uint8))
 
 
-def _gray_values(sketches: Sketches) -> npt.NDArray[np.float32]:
+def gray_values(sketches: Sketches) -> npt.NDArray[np.float32]:
     """(N, 64) between 0 and 255."""
     low, scale = _scales(sketches)
     return (sketches[:, 8:] - low) * scale + 4 * low
@@ -220,7 +255,7 @@ def _cells(sketches: Sketches) -> npt.NDArray[np.uint64]:
     """
     found = np.empty((len(sketches), len(_GRIDS)), np.uint64)
     for start in range(0, len(sketches), _CHUNK):
-        waves = _gray_values(sketches[start : start + _CHUNK]) @ _WAVES
+        waves = gray_values(sketches[start : start + _CHUNK]) @ _WAVES
         for grid, shifts in enumerate(_GRIDS):
             found[start : start + _CHUNK, grid] = np.floor(waves + shifts).astype(np.int8).view("<u8").ravel()
     return found

@@ -3,7 +3,7 @@
 Two examples are near if any part of one is near the same part of the other: an image with a new report is still the
 image that a model was trained on. So each part has its own column of sketches, and pairs are looked for in all of them.
 Parts whose modality has no sketch are near if they are equal after normalising. A part with too little content to be
-told from others (a blank image, a short text) is near none.
+told from others is near none: a blank image, or a short text, which may stand beside many images.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.contract import PairwiseSimilarity, SketchColumn, Sketches, Sketching
+from speciate.modalities.hashing import TextSketches, is_short_text
 
 KindOf = Callable[[str], Sketching | PairwiseSimilarity | None]
 _DIGEST = 16
@@ -122,4 +123,6 @@ class PartSketches:
 def _code(part: PartSketch | None, kind: Sketching | PairwiseSimilarity | None) -> bytes | None:
     if part is None:
         return None
-    return part.digest if kind is None else part.code
+    if kind is None:
+        return part.digest
+    return None if isinstance(kind, TextSketches) and is_short_text(part.code) else part.code

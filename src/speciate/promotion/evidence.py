@@ -7,6 +7,7 @@ judged on are missing or changed, it is about another suite, and a person must a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ SELECT max(CAST(data ->> 'version' AS INTEGER)) FROM events
 WHERE subject = ? AND type = 'use_case.changed' AND data ->> 'approved_by' IS NOT NULL
 """
 _WAITING_VERSION = "SELECT max(version) FROM use_cases WHERE name = ? AND version > ? AND state = 'needs_approval'"
+_APPROVED_EVIDENCE = """
+SELECT evidence FROM approvals WHERE action = 'promote' AND state = 'approved' AND arguments ->> 'use_case' = ?
+"""
 _MOST_GATES = 3
 """Missed gates in a message; the decision has all."""
 
@@ -303,7 +307,26 @@ def reasons_for_person(tx: Transaction, spec: PromoteSpec, found: StoredDecision
     if tx.execute(_ROLLED_BACK, [spec.use_case, spec.model, found.created]) != [(0,)]:
         whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
     whys += _loosened_since_production(tx, spec) or _loosened(tx, spec)
+    whys += _telling_inputs(tx, spec, found)
     return [*whys, *_on_another_suite(tx, spec, found), *_overruled(tx, spec, found)]
+
+
+def _telling_inputs(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
+    """Whether the model reads a column that alone gives the answer and that no person has accepted for this use
+    case: it may be a copy of the label. What was accepted is in the evidence of the approved promotions."""
+    if not found.decision.telling_inputs:
+        return []
+    shown = [json.loads(evidence) for (evidence,) in tx.execute(_APPROVED_EVIDENCE, [spec.use_case])]
+    accepted = {each["column"] for evidence in shown for each in evidence.get("telling_inputs", ())}
+    open_ = [each for each in found.decision.telling_inputs if each.column not in accepted]
+    if not open_:
+        return []
+    named = ", ".join(map(str, open_))
+    return [
+        f"{spec.model} reads {named}: an input that alone gives the answer may be a copy of it, or known only after "
+        "it. A person says whether it is known before the answer is; the approval is remembered for this column of "
+        f"{spec.use_case}."
+    ]
 
 
 def _on_another_suite(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:

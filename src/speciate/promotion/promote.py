@@ -12,8 +12,9 @@ A canary (`canary_percent`) needs the same: its clients get answers from it alon
 
 What speaks for and against it is in evidence.py. The policy is the settings': a spec can ask for a person where they
 would not, never the other way. A version that was taken back after its decision always needs one, and so do one that
-passes requirements that were loosened since production was promoted, and one that was judged on another suite. A named
-person may override what stands against it, on a terminal alone (`override`).
+passes requirements that were loosened since production was promoted, one that was judged on another suite, and one that
+reads an input which alone gives the answer (until a person approved that column for this use case). A named person may
+override what stands against it, on a terminal alone (`override`).
 """
 
 from __future__ import annotations
@@ -252,9 +253,15 @@ def _resolve_version(tx: Transaction, model: str) -> str:
 def _decision_summary(found: StoredDecision | None) -> Mapping[str, Any] | None:
     shown = {
         "id", "verdict", "reasons", "needed_examples", "needed_groups", "dataset", "n", "interval", "level", "looks",
-        "earlier_candidates", "suite_change", "same_model",
+        "earlier_candidates", "suite_change", "same_model", "telling_inputs",
     }  # fmt: skip
-    return found.decision.model_dump(mode="json", include=shown, exclude_none=True) if found else None
+    if found is None:
+        return None
+    return {
+        name: value
+        for name, value in found.decision.model_dump(mode="json", include=shown, exclude_none=True).items()
+        if name != "telling_inputs" or value
+    }
 
 
 def _refused(ruling: Ruling) -> PromotionResult:

@@ -35,7 +35,15 @@ from speciate.datasets.columns import (
     with_column,
 )
 from speciate.datasets.ingest.survey import Survey
-from speciate.datasets.leaks import TEXTS_ACROSS, copy_reason, copy_warnings, leak_warnings, texts_across
+from speciate.datasets.leaks import (
+    TELLING_INPUTS,
+    TEXTS_ACROSS,
+    copy_reason,
+    copy_warnings,
+    find_telling_inputs,
+    leak_warnings,
+    texts_across,
+)
 from speciate.datasets.readers.coco import OBJECTS
 from speciate.datasets.roles import (
     Roles,
@@ -272,6 +280,8 @@ def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence
     }
     if texts:
         report[TEXTS_ACROSS] = texts
+    if telling := find_telling_inputs(usable, inputs):
+        report[TELLING_INPUTS] = [each.model_dump() for each in telling]
     report["missing_labels"] = find_missing_labels(usable, members, made=made)
     return report
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.datasets.telling_inputs import TellingInput
 from speciate.errors import Call, unknown
 from speciate.sample_size import LEVEL
 from speciate.use_cases import Gate
@@ -212,6 +213,9 @@ class Decision(_Frozen):
     """Against the rows that earlier decisions of the use case judged; None where there are none."""
     same_model: str | None = None
     """The baseline, where it is the same model under another name or number."""
+    telling_inputs: tuple[TellingInput, ...] = ()
+    """Columns that the candidate reads and that alone give the answer to (nearly) all these examples: a person says
+    whether they are known before the answer is."""
 
 
 class Agreement(_Frozen):

@@ -33,7 +33,7 @@ from speciate.modalities.contract import (
     Sketches,
     Vector,
 )
-from speciate.modalities.hashing import GRID, IMAGE_SKETCHES
+from speciate.modalities.hashing import GRID, IMAGE_SKETCHES, gray_values
 from speciate.modalities.video.containers import AUDIO_BRANDS, container_of
 from speciate.modalities.video.packets import OpenVideo, PacketIndex, Ticks, index_packets, open_video, span
 
@@ -57,11 +57,25 @@ Floats = npt.NDArray[np.float32]
 class VideoSketches:
     """The image sketches of `count` frames, taken at the same shares of the length; all zeros for a blank frame.
 
-    Two videos are near if each frame is near the other's, or both are blank. So a copy in another codec, size or
-    quality is found; a part that was cut out has other frames, and is not."""
+    Two videos are near if their frames differ everywhere by no more than compression and scaling do: the gray values of
+    each frame, once brightness and contrast are taken out, and the hashes of all frames together. The limits are wider
+    than those of single images, since three frames must agree. A faint frame must be as bright as the other's, too: to
+    stretch its contrast would stretch noise. A blank frame is like a blank or nearly blank one.
+
+    So a copy in another codec, size or quality is found; a part that was cut out has other frames, and is not.
+    Measured by evals/bench/near_videos.py (`distance` of copies and of strangers): evals/LOG.md.
+    """
 
     count = 3
     width = count * IMAGE_SKETCHES.width
+    threshold = 40 / 64
+    """Share of the hashes' bits that agree, over all frames: the hash proposes, the gray values decide."""
+    noise, share = 5.0, 0.2
+    """Gray values by which a copy may differ anywhere: so many, and this part of the spread of the frame."""
+    faint, shift = 12.0, 8.0
+    """A frame with a spread below `faint` gray values: its mean may differ by `shift`."""
+    blank = 36.0
+    """A frame with less between its darkest and brightest gray value may be blank in a copy."""
 
     def sketch(self, images: Sequence[Pixels]) -> bytes | None:
         """images: `count` of (GRID, GRID), gray -> `width` bytes; None if all are blank."""
@@ -71,21 +85,43 @@ class VideoSketches:
         return b"".join(code or bytes(IMAGE_SKETCHES.width) for code in codes)
 
     def keys(self, sketches: Sketches) -> npt.NDArray[np.uint64]:
-        """(N, 16): of the last image that is not blank; videos often begin alike."""
+        """(N, 48): of each frame. A blank frame has the keys of the last one that is not blank."""
         parts = self._parts(sketches)
         seen = np.asarray(parts.any(axis=2))
         last = self.count - 1 - seen[:, ::-1].argmax(axis=1)
-        return IMAGE_SKETCHES.keys(np.ascontiguousarray(parts[np.arange(len(parts)), last]))
+        rows = np.arange(len(parts))
+        shown = [np.where(seen[:, place], place, last) for place in range(self.count)]
+        each = [IMAGE_SKETCHES.keys(np.ascontiguousarray(parts[rows, places])) for places in shown]
+        return np.concatenate(each, axis=1)
 
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
-        first, second = self._parts(a), self._parts(b)
-        near: npt.NDArray[np.bool_] = np.ones(len(a), bool)
-        for place in range(self.count):
-            one, other = (np.ascontiguousarray(parts[:, place]) for parts in (first, second))
-            blank = ~one.any(axis=1), ~other.any(axis=1)
-            alike = IMAGE_SKETCHES.near(one, other, threshold)
-            near &= np.where(blank[0] | blank[1], blank[0] & blank[1], alike)
+        least = self.threshold if threshold is None else threshold
+        one, other = self._parts(a), self._parts(b)
+        both = one.any(axis=2) & other.any(axis=2)
+        apart = np.bitwise_count(one[..., :8] ^ other[..., :8]).sum(axis=2, dtype=np.int64)
+        agreeing = 1 - (apart * both).sum(axis=1) / np.maximum(64 * both.sum(axis=1), 1)
+        near: npt.NDArray[np.bool_] = both.any(axis=1) & (agreeing >= least)
+        places = np.flatnonzero(near)
+        near[places] = self.distance(a[places], b[places]) <= 1
         return near
+
+    def distance(self, a: Sketches, b: Sketches) -> npt.NDArray[np.float64]:
+        """(M,): the largest difference between frames, in what compression and scaling may do; 0 for equal ones."""
+        one, other = self._parts(a), self._parts(b)
+        first, second = (gray_values(parts.reshape(-1, IMAGE_SKETCHES.width)) for parts in (one, other))
+        blank = ~one.any(axis=2).ravel(), ~other.any(axis=2).ravel()
+        means = np.stack([first.mean(axis=1), second.mean(axis=1)])
+        spreads = np.stack([first.std(axis=1), second.std(axis=1)])
+        spread = spreads.min(axis=0)
+        stretched = [(x - m[:, None]) / np.maximum(s, 1e-6)[:, None]
+                     for x, m, s in zip((first, second), means, spreads, strict=True)]  # fmt: skip
+        found = spread * np.abs(stretched[0] - stretched[1]).max(axis=1) / (self.noise + self.share * spread)
+        shifted = np.abs(means[0] - means[1]) / self.shift
+        found = np.where(spread < self.faint, np.maximum(found, shifted), found)
+        ranges = np.where(blank[0], np.ptp(second, axis=1), np.ptp(first, axis=1))
+        found = np.where(blank[0] ^ blank[1], ranges / self.blank, found)
+        found = np.where(blank[0] & blank[1], 0, found)
+        return np.asarray(found.reshape(-1, self.count).max(axis=1), np.float64)
 
     def _parts(self, sketches: Sketches) -> Sketches:
         """(N, count, width of one)"""

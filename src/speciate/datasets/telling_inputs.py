@@ -1,0 +1,175 @@
+"""Inputs that tell the answer by themselves: often a copy of the label, or what is known only after it. Pure.
+
+A column is tried alone: what the other four fifths of the rows say of its values is compared with the targets of each
+fifth. Categories say the most frequent (or mean) target of their value, numbers that of the nearest value, so that
+ranges, codes and curves count, too. Groups stay in one fifth: what identifies a person tells nothing of another. Not
+found: a label that is spread over several columns, or written in a text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+FEWEST = 20
+"""Examples below which a column tells the answer by chance."""
+MOST_ROWS = 5_000
+"""Rows that are looked at, evenly spaced."""
+_FEWEST_ERRORS = 5
+"""Of the constant answer, below which a column tells the answer by chance."""
+_CLASSES, _NUMBERS = 0.98, 0.999
+"""Share of the constant's errors, or of the variance, that a telling column removes."""
+_FOLDS = 5
+_ROWS_PER_VALUE = 3
+
+Codes = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
+
+
+class TellingInput(BaseModel):
+    """A column that alone gives the target."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    column: str
+    accuracy: float = Field(description="Of the column alone, out of fold: share of right answers; of numbers R2.")
+    constant: float = Field(description="The same of the best constant answer; 0 where it is R2.")
+    examples: int
+
+    def __str__(self) -> str:
+        what = "accuracy" if self.constant else "R2"
+        beside = f", beside {self.constant:.3f} of the constant answer" if self.constant else ""
+        return f"{self.column!r} ({what} alone {self.accuracy:.3f}{beside}, {self.examples} examples)"
+
+
+def telling_inputs(
+    columns: Mapping[str, Sequence[Any]], targets: Sequence[Any], groups: Sequence[str | None] = ()
+) -> list[TellingInput]:
+    """The columns of which each alone gives (nearly) every target. Rows without a target are left out. Targets are
+    labels or numbers; of others (lists, boxes) nothing is found."""
+    places = [at for at, each in enumerate(targets) if _is_target(each)]
+    if len(places) > MOST_ROWS:
+        places = [places[at] for at in np.linspace(0, len(places) - 1, MOST_ROWS).astype(int).tolist()]
+    if len(places) < FEWEST:
+        return []
+    wanted = [targets[at] for at in places]
+    names = [groups[at] if groups and groups[at] is not None else f"row {at}" for at in places]
+    _, group = np.unique(names, return_inverse=True)
+    fold = np.random.default_rng(0).permutation(int(group.max()) + 1)[group] % _FOLDS
+    numeric = all(map(_is_number, wanted)) and len(set(wanted)) > 2
+    if numeric:
+        target, variants = np.array(wanted, float), 0
+    else:
+        texts, codes = np.unique([str(each) for each in wanted], return_inverse=True)
+        target, variants = codes.astype(float), len(texts)
+        if len(wanted) - int(np.bincount(codes).max()) < _FEWEST_ERRORS:
+            return []
+    if target.std() == 0:
+        return []
+    found = []
+    for name, cells in columns.items():
+        values = [cells[at] for at in places]
+        told = _told(values, target, fold, variants)
+        if numeric:
+            error = min(float(np.mean((told - target) ** 2)), _off_the_line(values, target))
+            score, constant = 1 - error / float(target.var()), 0.0
+            telling = score >= _NUMBERS
+        else:
+            score, constant = float(np.mean(told == target)), float(np.bincount(codes).max() / len(codes))
+            telling = 1 - score <= (1 - _CLASSES) * (1 - constant)
+        if telling:
+            found.append(TellingInput(column=name, accuracy=round(score, 4), constant=round(constant, 4),
+                                      examples=len(places)))  # fmt: skip
+    return found
+
+
+def warning_of(found: Sequence[TellingInput]) -> str:
+    """What whoever makes a dataset or plans a training is told of them."""
+    named = "; ".join(map(str, found))
+    return (
+        f"An input alone tells the label: {named}. Is it known before the answer is? If not, a model that reads it is "
+        "of no use: create the dataset again with inputs=[...] without it. A person is asked before a model that reads "
+        "it is promoted."
+    )
+
+
+def repeating_inputs(names: Sequence[str], rows: Sequence[Mapping[str, Any]], answers: Sequence[Any]) -> list[str]:
+    """The columns that hold these answers, perhaps in other words: one value for each answer, and the other way."""
+    if len(rows) < FEWEST or len({str(answer) for answer in answers}) < 2:
+        return []
+    values = {name: [row.get(name) for row in rows] for name in names}
+    return [name for name in names if _by_value(values[name], answers) and _by_value(answers, values[name])]
+
+
+def _by_value(values: Sequence[Any], targets: Sequence[Any]) -> bool:
+    """Whether equal values always have equal targets."""
+    told: dict[str, str] = {}
+    if any(
+        told.setdefault(str(value), str(target)) != str(target) for value, target in zip(values, targets, strict=True)
+    ):
+        return False
+    return len(told) * _ROWS_PER_VALUE <= len(values)
+
+
+def _told(values: Sequence[Any], target: Numbers, fold: Codes, variants: int) -> Numbers:
+    """(N,) what the rows of the other folds say of each row's value. `variants`: number of labels; 0: numbers."""
+    number = np.array([float(value) if _is_number(value) else math.nan for value in values])
+    by_order = np.isfinite(number)
+    seen_at: dict[str, int] = {}
+    code = np.zeros(len(values), np.int64)
+    if not by_order.all():
+        code = np.array([seen_at.setdefault(str(value), len(seen_at)) for value in values], np.int64)
+    told = np.empty(len(target))
+    for each in range(_FOLDS):
+        inside, outside = fold == each, fold != each
+        if not inside.any() or not outside.any():
+            told[inside] = math.nan
+            continue
+        usual = _summary(np.zeros(int(outside.sum()), np.int64), target[outside], 1, variants, 0.0)[0]
+        told[inside] = _summary(code[outside], target[outside], int(code.max()) + 1, variants, usual)[code[inside]]
+        there, wanted = outside & by_order, inside & by_order
+        if there.any() and wanted.any():
+            seen, place = np.unique(number[there], return_inverse=True)
+            said = _summary(place.astype(np.int64), target[there], len(seen), variants, usual)
+            asked = number[wanted]
+            told[wanted] = said[_nearest(seen, asked)] if variants else np.interp(asked, seen, said)
+    return told
+
+
+def _off_the_line(values: Sequence[Any], target: Numbers) -> float:
+    """Mean squared error of the straight line, which also holds beyond the values of the other folds."""
+    if not all(map(_is_number, values)) or (x := np.array(values, float)).std() == 0:
+        return math.inf
+    return float(target.var() * (1 - np.corrcoef(x, target)[0, 1] ** 2))
+
+
+def _summary(code: Codes, target: Numbers, count: int, variants: int, usual: float) -> Numbers:
+    """(count,) the most frequent label, or the mean, of each code; `usual` of a code without rows."""
+    rows = np.bincount(code, minlength=count)
+    if not variants:
+        mean = np.bincount(code, target, count) / np.maximum(rows, 1)
+        return np.where(rows > 0, mean, usual)
+    pairs, times = np.unique(code * variants + target.astype(np.int64), return_counts=True)
+    order = np.argsort(times, kind="stable")  # the most frequent is written last
+    found = np.full(count, usual)
+    found[pairs[order] // variants] = pairs[order] % variants
+    return found
+
+
+def _nearest(seen: Numbers, wanted: Numbers) -> Codes:
+    """Places in `seen`, which ascends."""
+    after = np.searchsorted(seen, wanted).clip(1, max(len(seen) - 1, 1)).clip(0, len(seen) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(wanted - seen[before] <= seen[after] - wanted, before, after).astype(np.int64)
+
+
+def _is_target(value: Any) -> bool:
+    return isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

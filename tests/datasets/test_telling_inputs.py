@@ -1,0 +1,100 @@
+"""Columns that give the answer away are named, and columns that only help are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+
+from speciate.datasets.telling_inputs import repeating_inputs, telling_inputs
+from speciate.datasets.versions import version
+from speciate.workspace.workspace import Workspace
+from tests import data
+
+RANDOM = np.random.default_rng(8)
+TARGETS = ["yes" if each else "no" for each in RANDOM.integers(0, 2, 120)]
+RULES = [target if RANDOM.random() < 0.8 else "no" for target in TARGETS]
+ROWS = [
+    {
+        "helps": float(RANDOM.normal() + (target == "yes")),
+        "copy": target.upper(),
+        "flag": int(target == "yes"),
+        "code": f"{target[0]}{place % 9}",
+        "score": float(RANDOM.random() / 2 + (target == "yes") / 2),
+        "number": place,
+        "identifier": f"row {place}",
+        "rules": rule.title(),
+    }
+    for place, (target, rule) in enumerate(zip(TARGETS, RULES, strict=True))
+]
+
+
+def told(rows: Sequence[Mapping[str, Any]], targets: Sequence[Any], groups: Sequence[str] = ()) -> list[str]:
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return [each.column for each in telling_inputs(columns, targets, groups)]
+
+
+def test_copies_codes_and_scores_of_the_label_tell_it() -> None:
+    assert told(ROWS, TARGETS) == ["copy", "flag", "code", "score"]
+    assert repeating_inputs(list(ROWS[0]), ROWS, RULES) == ["rules"]
+
+
+def test_few_rows_and_one_answer_tell_nothing() -> None:
+    assert told(ROWS[:10], TARGETS[:10]) == []
+    assert told(ROWS, ["yes"] * len(ROWS)) == []
+
+
+def test_a_number_on_a_line_with_the_target_tells_it() -> None:
+    targets = [float(each) for each in RANDOM.normal(size=50)]
+    rows = [{"cents": 100 * each, "near": each + float(RANDOM.normal() / 4)} for each in targets]
+    assert told(rows, targets) == ["cents"]
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(0.002, True), (0.008, True), (0.03, False), (0.1, False)])
+def test_a_copy_with_a_few_errors_tells_it_too(wrong: float, found: bool) -> None:
+    chance = np.random.default_rng(3)
+    targets = chance.choice(["a", "b", "c"], 2000).tolist()
+    copied = [str(chance.choice(["a", "b", "c"])) if chance.random() < wrong else target for target in targets]
+    assert (told([{"copy": each} for each in copied], targets) == ["copy"]) == found
+
+
+def test_who_somebody_is_tells_nothing_of_others() -> None:
+    """Rows of one person have one label; without groups the name would tell it by heart."""
+    targets = [TARGETS[place // 6] for place in range(600)]
+    rows = [{"person": f"p{place // 6}"} for place in range(600)]
+    people = [row["person"] for row in rows]
+    assert told(rows, targets) == ["person"]
+    assert told(rows, targets, people) == []
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits])
+def test_no_column_of_an_ordinary_table_tells_the_answer(load: Callable[[], Any]) -> None:
+    found = load()
+    targets = [f"class {each}" for each in found.target] if load is not load_diabetes else found.target.tolist()
+    assert told([{f"x{at}": float(x) for at, x in enumerate(row)} for row in found.data], targets) == []
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(30, 300))
+def test_columns_of_chance_tell_nothing(seed: int, classes: int, count: int) -> None:
+    chance = np.random.default_rng(seed)
+    targets = [f"c{each}" for each in chance.integers(0, classes, count)]
+    rows = [
+        {"kind": f"k{chance.integers(4)}", "number": float(chance.normal()), "id": place, "gap": None}
+        for place in range(count)
+    ]
+    assert told(rows, targets) == []
+
+
+def test_whoever_makes_the_dataset_is_told(workspace: Workspace) -> None:
+    rows = tuple({**row, "label": target} for row, target in zip(ROWS, TARGETS, strict=True))
+    data.ingest(workspace, "told", rows=rows, inputs=("helps", "code", "number"), label="label")
+    report = version(workspace.database, "told").report
+    assert [each["column"] for each in report["split"]["telling_inputs"]] == ["code"]
+    assert any("An input alone tells the label: 'code' (accuracy alone 1.000" in each for each in report["warnings"])
+    data.ingest(workspace, "untold", rows=rows, inputs=("helps", "number"), label="label")
+    assert "telling_inputs" not in version(workspace.database, "untold").report["split"]
