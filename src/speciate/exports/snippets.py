@@ -24,8 +24,16 @@ _FILES: Mapping[str, str] = {
     "episode": "episode.hdf5", "time-series": "series.csv", "multimodal": "example.json",
 }  # fmt: skip
 _FLAT: Sequence[str] = (
-    "", "def flat(image):  # upright, over white, as it was learned from; bring 16 bits to 8 before",
-    '    image = ImageOps.exif_transpose(image).convert("RGBA")',
+    "", "def flat(image):  # upright, over white, 16 bits as their full range: as it was learned from",
+    "    image = ImageOps.exif_transpose(image)",
+    '    if image.mode.startswith("I") or image.mode == "F":',
+    "        deep = np.asarray(image)",
+    "        gray = deep.astype(np.float32)",
+    "        known = gray[np.isfinite(gray)]",
+    '        low, high = (0.0, 65535.0) if deep.dtype.kind == "u" else (float(known.min()), float(known.max()))',
+    "        gray = (np.where(np.isfinite(gray), gray, np.float32(low)) - low) * (255 / max(high - low, 1e-12))",
+    "        image = Image.fromarray(gray.clip(0, 255).astype(np.uint8))",
+    '    image = image.convert("RGBA")',
     '    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")', "",
 )  # fmt: skip
 _WHERE = 'folder = "."  # where this file lies'
@@ -64,7 +72,7 @@ def _classify(pipeline: str, family: str, imports: Sequence[str], given: str, mo
     before: list[str] = []
     if modality == "image":
         named, more = "AutoImageProcessor, pipeline", ", image_processor=prepare"
-        imports = ["from PIL import Image, ImageOps"]
+        imports = ["import numpy as np", "from PIL import Image, ImageOps"]
         asked = "[flat(each) for each in inputs]"
         before = [
             *_FLAT,

@@ -24,12 +24,22 @@ _DONE = "finished.json"
 _UNSHIPPED = ".exporting"
 
 
-def check_free(path: Path) -> None:
-    """CONFLICT where anything is there."""
+def check_free(path: Path, what: str = "exports") -> None:
+    """CONFLICT where anything is there. INVALID where nothing can be: below a file, or in a folder that this account
+    may not write in."""
     if os.path.lexists(path):
         raise SpeciateError(
-            Code.CONFLICT, f"{str(path)!r} exists already, and exports never overwrite.", "Call again with a new path."
+            Code.CONFLICT, f"{str(path)!r} exists already, and {what} never overwrite.", "Call again with a new path."
         )
+    nearest = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    why = "this account may not write there" if nearest.is_dir() else "that is no folder"
+    raise SpeciateError(
+        Code.INVALID,
+        f"{str(path)!r} cannot be made in {str(nearest)!r}: {why}.",
+        "Call again with a path in a folder.",
+    )
 
 
 def earlier_result(run: Run, path: Path) -> RunResult | None:
