@@ -101,6 +101,12 @@ class FrozenEncoder:
         """Its backbone anew, in float32 and apart from the one that embeds."""
         return self._load("float32")
 
+    def in_float32(self) -> FrozenEncoder:
+        """The same network with all of its digits. Its vectors are others, so it has no place in a cache."""
+        named = f"{self.id}-in-float32"
+        given = (self._base_model, self._folder, self._modality, named, self.parameters, "float32")
+        return FrozenEncoder(*given, batch=self._batch, threads=self._threads)
+
     def _backbone(self) -> Backbone:
         if self._loaded is None:
             import torch

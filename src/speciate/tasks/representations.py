@@ -324,7 +324,7 @@ class Embeddings:
         progress: Callable[[int, int], None] = _no_progress,
     ) -> None:
         """`folders` None: compute everything and keep nothing, as a served model does."""
-        self._base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
+        self.base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, width)"""
@@ -339,7 +339,7 @@ class Embeddings:
     def settings(self) -> RepresentationSettings:
         return {
             "kind": "embeddings",
-            "base_model": self._base_model,
+            "base_model": self.base_model,
             "encoder": self.encoder.id,
             "precision": self.encoder.precision,
         }
