@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.atomic_folder import check_free
+from speciate.jobs.atomic_folder import check_free, hidden_folder_beside
 
 
 def refused(path: Path) -> SpeciateError:
@@ -43,3 +44,23 @@ def test_nothing_stands_below_a_file(tmp_path: Path) -> None:
 def test_nothing_stands_where_this_account_may_not_write(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     assert "may not write" in refused(tmp_path / "closed" / "new").message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("[Errno 28] Error writing: No space left on device")],
+    ids=["the system's", "Arrow's"],
+)
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, error: OSError) -> None:
+    """A write says no path, and the disk may be another one than the workspace's."""
+    with pytest.raises(OSError, match="No space left") as caught, hidden_folder_beside(tmp_path / "new"):
+        raise error
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
+    error = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output") as caught, hidden_folder_beside(tmp_path / "new"):
+        raise error
+    assert caught.value is error

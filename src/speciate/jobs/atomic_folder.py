@@ -19,6 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunResult, write_whole
 from speciate.jobs.run import Run
 from speciate.workspace.blobs import sync_folder
+from speciate.workspace.filesystem import FULL, find_refusal
 
 _DONE = "finished.json"
 _UNSHIPPED = ".exporting"
@@ -61,7 +62,10 @@ def _identity(folder: Path) -> list[int]:
 
 @contextlib.contextmanager
 def hidden_folder_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, locked while we write, gone at the end unless it was renamed."""
+    """An empty folder beside `path`, locked while we write, gone at the end unless it was renamed.
+
+    A full disk is raised with the path: it may be another one than the workspace's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
     for leftover in path.parent.glob(f"{name}.*{_UNSHIPPED}"):
@@ -73,6 +77,11 @@ def hidden_folder_beside(path: Path) -> Iterator[Path]:
     with _lock_folder(folder):
         try:
             yield folder
+        except OSError as error:
+            refused = find_refusal(error)
+            if refused is None or refused.number not in FULL or refused.path is not None:
+                raise
+            raise OSError(refused.number, os.strerror(refused.number), str(path)) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
