@@ -315,7 +315,7 @@ def test_model_folders_and_rows_are_compared(tmp_path: Path) -> None:
     identity = verify_evidence.hashlib.sha256(json.dumps(files, indent=1, sort_keys=True).encode()).hexdigest()
     path = bundle(tmp_path, _set("model", to={"ref": "reader@v2", "method": "lora", "id": identity, "files": files}))
     assert "all 1 files" in check(path, model=folder)[1]
-    assert "NOT CHECKED" not in check(path, model=folder)[1]
+    assert "no judgement was of them" not in check(path, model=folder)[1]
     (folder / "code").mkdir()
     (folder / "code" / "evil.py").write_text("print()")
     (folder / "model.py").write_text("print()")

@@ -75,7 +75,7 @@ def has_rows(folder: Path) -> bool:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return manifest.get("representation", {}).get("kind", "embeddings") != "embeddings"
+    return bool(manifest.get("representation", {}).get("kind", "embeddings") != "embeddings")
 
 
 def write_graph(folder: Path, target: Path, card: ModelCard) -> tuple[str, tuple[str, ...]]:

@@ -103,9 +103,10 @@ class FrozenEncoder:
 
     def in_float32(self) -> FrozenEncoder:
         """The same network with all of its digits. Its vectors are others, so it has no place in a cache."""
-        named = f"{self.id}-in-float32"
-        given = (self._base_model, self._folder, self._modality, named, self.parameters, "float32")
-        return FrozenEncoder(*given, batch=self._batch, threads=self._threads)
+        return FrozenEncoder(
+            self._base_model, self._folder, self._modality, f"{self.id}-in-float32", self.parameters, "float32",
+            self._batch, self._threads,
+        )  # fmt: skip
 
     def _backbone(self) -> Backbone:
         if self._loaded is None:
