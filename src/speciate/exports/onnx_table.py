@@ -43,7 +43,7 @@ def why_not(folder: Path) -> str | None:
         return f"its {manifest['representation']['kind']} are made of media by code"
     if manifest["readout"]["family"] not in FAMILIES:
         return "what its scores mean is told by code"
-    form = estimators.load_arrays(folder / ESTIMATOR)[1]["form"]
+    form = estimators.saved_form(folder / ESTIMATOR)
     if form.startswith("neighbours"):
         return "of several neighbours that are equally near, the last digit decides which count"
     return None if form in FORMS else f"its scores come from {form}, by code"
