@@ -41,7 +41,7 @@ def export_dataset(
     path: Annotated[str, Field(description="New folder.")],
     column: Annotated[
         str | None,
-        Field(description="Masks, boxes, transcripts or actions, such as a model's answers; default: the labels."),
+        Field(description="Masks, boxes, transcripts, actions: a model's answers; default: labels."),
     ] = None,
     identified: Annotated[bool, Field(description="DICOM files leave with the names of people in them.")] = False,
     partial: Annotated[bool, Field(description="Also partial rows, such as series that lack a slice.")] = False,
