@@ -7,6 +7,8 @@ from typing import Any, NotRequired, Required, TypedDict
 
 from speciate.modalities.tabular import Row
 
+UNUSABLE = "This input cannot be used; untrusted.error_text says why."
+
 
 class Cell(TypedDict, total=False):
     """A part of a mixed row: one of both."""

@@ -26,7 +26,7 @@ from speciate.modalities.contract import DecodeError
 from speciate.modalities.multimodal import rename_parts
 from speciate.models.language.text_generation import GeneratedText
 from speciate.sandbox.serve import tell, tells
-from speciate.serving.items import AnswerPart, AnswerPayload, AnswerResult, Item, ItemPrediction, Usage
+from speciate.serving.items import UNUSABLE, AnswerPart, AnswerPayload, AnswerResult, Item, ItemPrediction, Usage
 from speciate.tasks import predictor
 from speciate.tasks.language_predictor import LanguagePredictor, TooLong
 from speciate.tasks.representations import Embeddings
@@ -34,7 +34,6 @@ from speciate.tasks.task import Prediction, Predictor
 
 _MODELS = 4
 """Models that one process keeps loaded."""
-_UNUSABLE = "This input cannot be used; untrusted.error_text says why."
 
 
 def answer(payload: AnswerPayload) -> AnswerResult:
@@ -177,7 +176,7 @@ def _decode(item: Item, payload: AnswerPayload) -> Example | Exception:
 
 def _failed(identifier: str, error: Exception) -> ItemPrediction:
     """With our own words as they are; the words of decoders and libraries apart, for they may quote the input."""
-    ours = str(error) if isinstance(error, SpeciateError) else _UNUSABLE
+    ours = str(error) if isinstance(error, SpeciateError) else UNUSABLE
     found: ItemPrediction = {"id": identifier, "output": None, "confidence": None, "error": ours}
     if foreign := error.foreign if isinstance(error, SpeciateError) else str(error):
         found["error_text"] = foreign
