@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every process of ou
 import pytest
 from hypothesis import settings
 
-from speciate.environment import uncollected
+from speciate.environment import cores, uncollected
 from speciate.evaluation.predictors import timing
 from speciate.jobs.zygote import PRELOADS
 from speciate.sandbox import warm
@@ -37,6 +37,12 @@ def pytest_collection() -> Generator[None, object, object]:
     training of transformers ends with a collection of everything."""
     with uncollected():
         return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: a third of the time a worker waits for processes that it has started."""
+    return cores() * 3 // 2 if cores() > 1 else 1
 
 
 @pytest.fixture(scope="session", autouse=True)
