@@ -50,7 +50,6 @@ from speciate.serving.preloading import keep_loaded
 from speciate.settings import hold, safety
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
-from speciate.workspace.filesystem import require_local
 from speciate.workspace.lock import Lock
 from speciate.workspace.workspace import Workspace
 
@@ -63,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 def serve(
-    root: Path,
+    workspace: Workspace,
     lock: Lock,
     ready: Callable[[], None],
     fixtures: Sequence[Path] = (),
@@ -71,11 +70,10 @@ def serve(
     stay: bool = False,
     group: int | None = None,
 ) -> None:
-    """Open the workspace and serve it until it is time to leave; `stay`: not because nobody needs it. Calls `ready`
-    once clients can connect. `group`: whose members are served, too, at the system's socket."""
-    require_local(root)
+    """Serve an open workspace until it is time to leave, and close it; `stay`: not because nobody needs it. Calls
+    `ready` once clients can connect. `group`: whose members are served, too, at the system's socket."""
     raise_descriptor_limit()
-    workspace = Workspace(root)
+    root = workspace.folders.root
     authority = authorization.authority_of(workspace)
     for problem in authority.problems:
         _log.warning("authority: %s", problem)
