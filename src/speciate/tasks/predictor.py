@@ -26,7 +26,7 @@ from speciate.tasks.families.segmentation import VoxelFeatures
 from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.network_predictor import MANIFEST
-from speciate.tasks.representations import Columns, Documents, Embeddings, Features, Steps, Vectors
+from speciate.tasks.representations import Columns, Documents, Embeddings, Features, Properties, Steps, Vectors
 from speciate.tasks.task import (
     Prediction,
     Predictor,
@@ -47,6 +47,7 @@ REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
     "lags": Lags, "steps": Steps, "step states": StepStates,
     "voxel features": VoxelFeatures,
+    "properties": Properties,
     "parts": Parts,
 }  # fmt: skip
 

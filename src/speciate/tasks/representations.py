@@ -236,6 +236,30 @@ class Vectors:
         return cls(settings["modality"], Scaling(**arrays))
 
 
+class Properties(Vectors):
+    """Media as the vector of their modality's `properties`: what experts measure of them."""
+
+    @classmethod
+    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Properties:
+        return cls(modality, Scaling.of(_properties(modality, examples), one_unit=one_unit))
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, D)"""
+        return self._scaling.apply(_properties(self._modality, examples))
+
+    def settings(self) -> RepresentationSettings:
+        return {"kind": "properties", "modality": self._modality}
+
+    @classmethod
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Properties:
+        return cls(settings["modality"], Scaling(**arrays))
+
+
+def _properties(modality: str, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+    kind = modalities.find(modality)
+    return np.stack([kind.properties(example.media) for example in examples])
+
+
 class Features:
     """Media as the vector that their modality compares examples by. Nothing is learned."""
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speciate import modalities
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm, trees_from_boosting
 from speciate.tasks import multimodal_representation
 from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.families.tokens import UnitFeatures
-from speciate.tasks.representations import Columns, Documents, Features, Steps, Vectors, ngram_choices
+from speciate.tasks.representations import Columns, Documents, Features, Properties, Steps, Vectors, ngram_choices
 from speciate.tasks.task import TaskHead
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
@@ -35,6 +36,8 @@ from speciate.training.training_context import TrainingContext
 
 Targets = npt.NDArray[Any]
 
+_MEASURED = ("classification", "ordinal", "regression", "multi-label", "anomaly")
+"""Families of tasks that learn from measured properties of an example as well as from what is counted of it."""
 _ONE_UNIT = ("image",)
 """Modalities described by numbers of one kind: scaling each pixel by itself costs an SVM 4 points on MNIST."""
 
@@ -61,22 +64,28 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
             f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {task_head.family} has no parts.",
             next=[CallAgain("train_model", {"hyperparameters": {"parts": None}})],
         )
-    counted = ngram_choices(modality)
+    counted, measured = ngram_choices(modality), _has_properties(modality) and task_head.family in _MEASURED
     on_steps = _STEP_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
-    learners = _choose_learners([*_learners(task_head, sparse=bool(counted)), *on_steps], wanted)
+    on_numbers = _learners(task_head, sparse=False) if measured else ()
+    counting_learners = [*_learners(task_head, sparse=bool(counted)), *on_steps]
+    learners = _choose_learners(counting_learners, wanted, also=on_numbers)
     if task_head.family == "retrieval":
         return [LearnerGroup(f"{modality} features", lambda examples: Features(modality), learners)]
     if task_head.family == "tokens":
         return [LearnerGroup("each and its neighbours", lambda examples: UnitFeatures(modality), learners)]
     if counted:
-        return [
+        properties = tuple(each for each in on_numbers if not wanted or each.name in wanted)
+        groups = [
             LearnerGroup(
                 f"{counting.unit} {counting.low}-{counting.high}",
                 partial(Documents.fit, modality=modality, counting=counting),
                 learners,
             )
             for counting in counted
+            if learners
         ]
+        on_properties = LearnerGroup("properties", partial(Properties.fit, modality=modality), properties)
+        return [*groups, on_properties] if properties else groups
     if modality == "tabular":
         return [LearnerGroup("columns", partial(Columns.fit, inputs=manifest.inputs), learners)]
     represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
@@ -151,13 +160,20 @@ def _learners(task_head: TaskHead, *, sparse: bool) -> Sequence[Learner]:
     return _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
 
 
-def _choose_learners(learners: Sequence[Learner], wanted: Sequence[str]) -> tuple[Learner, ...]:
+def _has_properties(modality: str) -> bool:
+    return modalities.find(modality).has_properties
+
+
+def _choose_learners(
+    learners: Sequence[Learner], wanted: Sequence[str], also: Sequence[Learner] = ()
+) -> tuple[Learner, ...]:
+    """`also`: learners on other numbers of the same examples, which may be wanted as well."""
     chosen = tuple(learner for learner in learners if not wanted or learner.name in wanted)
-    if not chosen:
+    if not chosen and not any(learner.name in wanted for learner in also):
         raise SpeciateError(
             Code.INVALID,
             f"None of the candidates {', '.join(wanted)} does this task; what does: "
-            f"{', '.join(learner.name for learner in learners)}.",
+            f"{', '.join(dict.fromkeys(learner.name for learner in (*learners, *also)))}.",
             "Name some of those.",
             next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
         )
