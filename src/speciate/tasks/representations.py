@@ -84,14 +84,15 @@ class Scaling(NamedTuple):
         return dict(self._asdict())
 
 
-_MOST_CATEGORIES = 50
+_MOST_CATEGORIES, _SURE_CATEGORIES, _OFTEN = 250, 50, 5
+"""Of a column; so many of them whatever their number of rows, others only where they occur so often."""
 
 
 class Columns:
     """Table rows as numbers: numeric columns unchanged, others one-hot, and a flag where a number is missing.
 
-    Only the `_MOST_CATEGORIES` most frequent values of a column are categories. Dates are inputs only where a caller
-    names them (datasets/roles.py); then each date is a category.
+    The 50 most frequent values of a column are categories, and up to 250 that occur five times or more. Dates are
+    inputs only where a caller names them (datasets/roles.py); then each date is a category.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class Columns:
                     flagged.append(name)
             else:
                 common = Counter(str(value) for value in present).most_common(_MOST_CATEGORIES)
-                categories[name] = sorted(value for value, _ in common)
+                kept = [value for place, (value, n) in enumerate(common) if place < _SURE_CATEGORIES or n >= _OFTEN]
+                categories[name] = sorted(kept)
         made = cls(tuple(numbers), tuple(flagged), categories, Scaling(np.zeros(0), np.zeros(0), np.ones(0)))
         return cls(tuple(numbers), tuple(flagged), categories, Scaling.of(made._raw(examples)))
 
