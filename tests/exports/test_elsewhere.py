@@ -282,6 +282,32 @@ def test_a_classical_model_answers_elsewhere_as_it_does_here_and_foreign_text_st
     assert not re.search(r"^(import|from) (sklearn|scipy|torch|pydantic)", code, re.MULTILINE)
 
 
+@pytest.mark.parametrize("task", ["protein-classification", "protein-regression"])
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsewhere(
+    workspace: Workspace, tmp_path: Path, task: str, *, validated: bool
+) -> None:
+    generator, count = np.random.default_rng(1), 270
+    letters = ("KRKRWLFIGAACDEFGHIKLMNPQRSTVWY", "DESTNQGAVPACDEFGHIKLMNPQRSTVWY")
+    proteins = ["".join(generator.choice(list(letters[i % 2]), int(generator.integers(8, 16)))) for i in range(count)]
+    charge = [sum(map(s.count, "KR")) - sum(map(s.count, "DE")) + float(generator.normal()) for s in proteins]
+    splits = thirds(count) if validated else thirds(count, ("train", "test"))
+    make_dataset(
+        workspace, "data", "protein", {"sequence": proteins, "charge": charge}, splits=splits, inputs=["sequence"],
+        labels=[LABELS[0] if i % 2 and generator.random() > 0.1 else LABELS[3] for i in range(count)],
+    )  # fmt: skip
+    target = {"target": "charge"} if task == "protein-regression" else {}
+    report = train_now(
+        workspace, name="model", dataset="data", method="classical", task=task, **target
+    )["report"]  # fmt: skip
+    mean = next(each for each in report["candidates"] if each["name"].startswith("mean of"))
+    singles = [each["value"] for each in report["candidates"] if each is not mean]
+    assert mean["chosen"]
+    assert mean["value"] < min(singles) if target else mean["value"] >= max(singles)
+    exported(workspace, tmp_path / "out", "model")
+    agree(workspace, tmp_path / "out", proteins[:30], images=False, model="model")
+
+
 @pytest.mark.parametrize("unit", [("word", 1, 2), ("char_wb", 2, 5), ("char", 1, 3)])
 def test_words_are_counted_as_scikit_learn_counts_them(unit: tuple[str, int, int]) -> None:
     counting = NGrams(*unit)  # type: ignore[arg-type]  # of the parameters above

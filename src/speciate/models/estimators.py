@@ -51,14 +51,18 @@ def load(path: Path) -> Estimator:
     arrays, metadata = load_arrays(path)
     form = FORMS.get(metadata.get("form", ""))
     if form is None or set(arrays) != set(form._fields):
-        raise SpeciateError(
-            Code.REFUSED,
-            f"{path.name} holds {metadata.get('form', 'nothing')!r} with {sorted(arrays)}, "
-            f"which is none of the estimators that can be rebuilt: {', '.join(FORMS)}.",
-            "Train the model again with train_model.",
-        )
+        raise not_rebuilt(path, metadata.get("form", "nothing"), arrays)
     estimator: Estimator = form(**arrays)
     return estimator
+
+
+def not_rebuilt(path: Path, form: str, arrays: Mapping[str, object]) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"{path.name} holds {form!r} with {sorted(arrays)}, "
+        f"which is none of the estimators that can be rebuilt: {', '.join(FORMS)}.",
+        "Train the model again with train_model.",
+    )
 
 
 def save_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path, metadata: dict[str, str]) -> None:
