@@ -28,6 +28,7 @@ from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT
+from speciate.models.published.manifest import has_trained_head
 from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.planning import shortlist
@@ -218,7 +219,8 @@ def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
         return None
     card = version.card
     method = next((each for each in _NETWORKS if each == card.method), None)
-    if method is None or card.task != use_case.task or not model_folder.has_backbone(version.path):
+    network = model_folder.has_backbone(version.path) or has_trained_head(version.path)
+    if method is None or card.task != use_case.task or not network:
         return None
     candidate = Candidate(method=method, base_model=card.ref, continue_from=card.ref)
     try:
