@@ -55,22 +55,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_texts(workspace: Workspace, labels: tuple[str, ...] = ("bad", "good"), name: str = "reviews") -> Manifest:
+def make_texts(
+    workspace: Workspace, labels: tuple[str, ...] = ("bad", "good"), name: str = "reviews", count: int = COUNT
+) -> Manifest:
     draw = np.random.default_rng(3)
-    given = [labels[place // 3 % len(labels)] for place in range(COUNT)]
+    given = [labels[place // 3 % len(labels)] for place in range(count)]
     words = ("awful hate", "very good", "not green")
     texts = [f"{words[labels.index(each)]} {' '.join(draw.choice(doubles.WORDS.split(), 3))}" for each in given]
-    return make_dataset(workspace, name, "text", {"text": texts}, labels=given, splits=thirds(COUNT), inputs=["text"])
+    return make_dataset(workspace, name, "text", {"text": texts}, labels=given, splits=thirds(count), inputs=["text"])
 
 
-def make_images(workspace: Workspace, labels: tuple[str, ...] = ("red", "green")) -> Manifest:
+def make_images(workspace: Workspace, labels: tuple[str, ...] = ("red", "green"), count: int = COUNT) -> Manifest:
     draw, made = np.random.default_rng(4), []
-    given = [labels[place // 3 % len(labels)] for place in range(COUNT)]
+    given = [labels[place // 3 % len(labels)] for place in range(count)]
     for each in given:
         image = draw.integers(60, 160, (40, 44, 3)).astype(np.uint8)
         image[8:28, 6:30] = list(doubles.COLOURS.values())[labels.index(each)]
         made.append(png(image))
-    return make_dataset(workspace, "photos", "image", {}, labels=given, splits=thirds(COUNT), media=made)
+    return make_dataset(workspace, "photos", "image", {}, labels=given, splits=thirds(count), media=made)
 
 
 def learn(workspace: Workspace, base: Path | str | None, job: str = "job-x", **spec: Any) -> dict[str, Any]:
