@@ -21,6 +21,7 @@ from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Transient
 from speciate.models import licenses, registry, trust
+from speciate.models.fetch import repository_of
 from speciate.models.published import label_map
 from speciate.models.published.adapters.text import entailment
 from speciate.models.published.architectures import PublishedHead, check_head
@@ -39,7 +40,7 @@ class ScreenSpec(BaseModel):
     use_case: str
     dataset: str
     models: tuple[str, ...] = Field(min_length=1, max_length=MOST_CANDIDATES)
-    """`hf:org/name`, or what was fetched already."""
+    """`hf:org/name`, `timm:NAME`, or what was fetched already."""
     max_bytes: int = Field(4 << 30, gt=0)
     """That may be fetched, all models together."""
     keep: int = Field(_KEPT, ge=1, le=20)
@@ -86,7 +87,7 @@ def plan(spec: ScreenSpec, workspace: Workspace) -> Plan[ScreenPayload]:
     task, here, folders, known = find_task(use_case.task), dict[str, str](), dict[str, str](), dict[str, str | None]()
     for name in spec.models:
         ref = model_ref(name)
-        if ref.source == "hf" and registry.fetched(workspace.database, ref) is None:
+        if ref.source == "timm" or (ref.source == "hf" and registry.fetched(workspace.database, ref) is None):
             continue
         version = registry.resolve(workspace.database, workspace.folders, ref)
         here[name], folders[name], known[name] = version.ref, str(version.path), version.card.license
@@ -155,8 +156,8 @@ def _screen_here(payload: ScreenPayload, ref: str, version: str) -> Screened:
 
 def _screen_on_hub(run: Run, payload: ScreenPayload, ref: str) -> Screened:
     name = model_ref(ref)
-    repository, _, revision = name.name.partition("@")
-    found = hf_hub.find_revision("model", repository, revision or None)
+    repository, revision = repository_of(name)
+    found = hf_hub.find_revision("model", repository, revision)
     chosen = trust.choose(file.name for file in found.files)
     metadata = found.details.get("card") or {}
     stated = str(metadata.get("license") or "") or next(

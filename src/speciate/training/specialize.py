@@ -83,7 +83,7 @@ class SpecializeSpec(BaseModel):
     methods: tuple[Method, ...] = ()
     """Empty: from the cheapest up."""
     published: tuple[str, ...] = Field((), max_length=MOST_CANDIDATES)
-    """Published models that are tried as they are: `hf:org/name`, or what was fetched."""
+    """Published models that are tried as they are: `hf:org/name`, `timm:NAME`, or what was fetched."""
     max_bytes: int | None = Field(None, gt=0)
     """Of published models that may be fetched, together."""
     like: str | None = None
@@ -291,7 +291,7 @@ def find_published(workspace: Workspace, use_case: str, dataset: str) -> tuple[s
         Query(modality=modality, weights=True), use_cases.get(workspace.database, use_case)
     )
     found = known_models.search(workspace, wanted, sort="relevance", limit=MOST_CANDIDATES, offset=0)
-    return tuple(hit.row["ref"] for hit in found.hits if str(hit.row["ref"]).startswith("hf:"))
+    return tuple(hit.row["ref"] for hit in found.hits if str(hit.row["ref"]).startswith(("hf:", "timm:")))
 
 
 def _next_published(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:

@@ -63,29 +63,41 @@ def relabel(module: torch.nn.Module, sources: RowSources) -> RelabelledModule:
     made: Any = type(network)(_with_labels(network.config, labels))
     old, new = dict(network.state_dict()), dict(made.state_dict())
     _check_same_names(old, new)
-    own = set(tensors) | _label_buffers(module)
+    of_labels = _names_of_labels(module)
+    rows = {name: _rows(name, old[name], new[name], sources, len(before)) for name in of_labels.parameters}
     with torch.no_grad():
         for name, tensor in new.items():
-            if name in tensors:
-                tensor.copy_(_rows(name, old[name], tensor, sources, len(before)))
-            elif name not in own:
+            if name in rows:
+                tensor.copy_(rows[name])
+            elif name not in of_labels.buffers:
                 tensor.copy_(old[name])
     made.generation_config = getattr(network, "generation_config", None)
     return RelabelledModule(made.eval(), tensors)
 
 
 def label_tensors(module: torch.nn.Module) -> tuple[str, ...]:
-    """Parameters whose shape the number of labels decides; () of a head without labels."""
-    small, large = _empty(module, 0), _empty(module, 1)
-    wide = {name: tuple(each.shape) for name, each in large.named_parameters()}
-    return tuple(name for name, each in small.named_parameters() if wide.get(name) != tuple(each.shape))
+    """Parameters whose shape the number of labels decides, each under its first name; () of a head without labels."""
+    every = _names_of_labels(module).parameters
+    return tuple(name for name, _ in module.named_parameters() if name in every)
 
 
-def _label_buffers(module: torch.nn.Module) -> set[str]:
+class _NamesOfLabels(NamedTuple):
+    parameters: frozenset[str]
+    """Under all their names, as layers of a decoder may share one."""
+    buffers: frozenset[str]
     """Weights of labels in a loss, say: they are as the architecture makes them."""
+
+
+def _names_of_labels(module: torch.nn.Module) -> _NamesOfLabels:
+    found: list[frozenset[str]] = []
     small, large = _empty(module, 0), _empty(module, 1)
-    wide = {name: tuple(each.shape) for name, each in large.named_buffers()}
-    return {name for name, each in small.named_buffers() if wide.get(name) != tuple(each.shape)}
+    for one, other in (
+        (small.named_parameters(remove_duplicate=False), large.named_parameters(remove_duplicate=False)),
+        (small.named_buffers(remove_duplicate=False), large.named_buffers(remove_duplicate=False)),
+    ):
+        wide = {name: tuple(each.shape) for name, each in other}
+        found.append(frozenset(name for name, each in one if wide.get(name) != tuple(each.shape)))
+    return _NamesOfLabels(*found)
 
 
 def _empty(module: Any, more: int) -> Any:
