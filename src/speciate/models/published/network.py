@@ -2,7 +2,7 @@
 
 Preprocessing is the publisher's. Where a head's loss is a function of its outputs, `states` are those outputs, so that
 the head of a task that is put on them has no weights at all (`Outputs`). Where the loss needs the targets in the
-forward pass (detectors, segmenters, speech), `losses.py` asks the module itself.
+forward pass (detectors, segmenters, speech), tasks/published_heads.py asks the module itself.
 """
 
 from __future__ import annotations
