@@ -184,11 +184,10 @@ def specialize(
     """
     bases = [check_refs(app, base) or base for base in base_models or ()]
     found = choose_candidates(app.workspace, use_case, dataset, bases, methods or ())
-    as_they_are = [
-        ref
-        for each in published or ()
-        for ref in (find_published(app.workspace, use_case, dataset) if each == "search" else [each])
-    ]
+    as_they_are: list[str] = []
+    for each in published or ():
+        found_here = find_published(app.workspace, use_case, dataset) if each == "search" else (check_refs(app, each),)
+        as_they_are += found_here
     spec = make_spec(
         SpecializeSpec,
         use_case=use_case,

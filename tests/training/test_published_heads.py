@@ -85,13 +85,14 @@ def learn(workspace: Workspace, base: Path | str | None, job: str = "job-x", **s
 def test_a_published_classifier_keeps_its_head_from_the_plan_to_the_answers(
     workspace: Workspace, folders: Path, method: str
 ) -> None:
-    make_texts(workspace)
+    make_texts(workspace, count=120)
     base = folders / "sentiment"
     planned = plan_training(workspace, "reviews", base_model=f"path:{base}")
     assert {each.method: each.head for each in planned.candidates} == {
         "probe": None, "lora": "published", "full": "published",
     }  # fmt: skip
-    made = learn(workspace, base, method=method)
+    rate = [3e-3] if method == "full" else [1e-2]
+    made = learn(workspace, base, method=method, hyperparameters=QUICK | {"learning_rate": rate})
     report = made["report"]
     assert report["published_head"]["labels_from"] == {"bad": ["NEGATIVE"], "good": ["POSITIVE"]}
     assert report["published_head"]["new_labels"] == []

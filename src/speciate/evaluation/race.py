@@ -107,7 +107,7 @@ def stratified_order(labels: Sequence[object], seed: int) -> list[int]:
     """Places in an order in which each label comes in turn, so that any beginning has all of them."""
     drawn = np.random.default_rng(seed).permutation(len(labels)).tolist()
     turns: dict[str, int] = {}
-    keys = []
+    keys = list[tuple[int, int, int]]()
     for place in drawn:
         label = repr(labels[place])
         turns[label] = turns.get(label, 0) + 1

@@ -117,7 +117,7 @@ def repository_of(ref: ModelRef) -> tuple[str, str | None]:
     name, _, revision = ref.name.partition("@")
     if ref.source == "timm":
         name = f"timm/{name}"
-    if ref.source not in ("hf", "timm") or not hf_hub.isrepository_of(name):
+    if ref.source not in ("hf", "timm") or not hf_hub.is_repository(name):
         raise _no_source(str(ref))
     return name, revision or None
 
@@ -282,7 +282,7 @@ def _readme_metadata(readme: Path) -> RepositoryDetails:
 def _base(named: Any) -> str | None:
     """The base model that a card names."""
     name = named[0] if isinstance(named, list) and named else named
-    return f"hf:{name}" if isinstance(name, str) and hf_hub.isrepository_of(name) else None
+    return f"hf:{name}" if isinstance(name, str) and hf_hub.is_repository(name) else None
 
 
 class FetchedModel(NamedTuple):

@@ -165,8 +165,10 @@ class PublishedNetwork:
         for rows in by_size.values():
             part = {}
             for name in names:
-                size = batch[f"{name} sizes"][rows[0]].tolist()
-                part[name] = batch[name][(rows, *(slice(0, length) for length in size))]
+                some = batch[name][rows]
+                for axis, length in enumerate(batch[f"{name} sizes"][rows[0]].tolist(), 1):
+                    some = some.narrow(axis, 0, length)
+                part[name] = some
             yield rows, part
 
     def save_files(self, folder: Path) -> None:

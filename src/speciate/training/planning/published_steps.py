@@ -23,7 +23,7 @@ def next_published(
     """Empty where nothing more is to be done before trainings."""
     steps = {child.step: child for child in children}
     if SCREEN not in steps:
-        screen = {"use_case": use_case, "dataset": dataset, "models": list(models)}
+        screen: dict[str, Any] = {"use_case": use_case, "dataset": dataset, "models": list(models)}
         if max_bytes is not None:
             screen["max_bytes"] = max_bytes
         return [ChildRequest(step=SCREEN, kind="screen", spec=screen, run_seconds=max(seconds_left, 1.0) + grace)]
