@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto"))
+    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", roots=[tmp_path]))
     pool = Pool(workspace.folders, workspace.settings, size=1)
     made = App(workspace, Engine(workspace), pool)
     made.engine.start()
