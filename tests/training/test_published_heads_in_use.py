@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 
 import torch
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import App, DryRun, JobStarted
@@ -52,6 +53,20 @@ def result(app: App, started: object) -> dict[str, Any]:
     return dict(done.result or {})
 
 
+def ask(app: App, given: Input) -> Any:
+    """Again where the busy machine still loads the model, as the refusal says; each call waits for half a minute."""
+    for _ in range(8):
+        try:
+            found = predict(app, inputs=[given], use_case="sorting")
+        except SpeciateError as error:
+            if error.code is not Code.UNAVAILABLE:
+                raise
+            continue
+        assert isinstance(found, Predictions)
+        return found.predictions[0]
+    raise AssertionError("the model was not loaded")
+
+
 @pytest.mark.parametrize("medium", ["text", "image"])
 def test_from_the_plan_to_the_export(app: App, tmp_path: Path, medium: str) -> None:
     torch.manual_seed(0)
@@ -81,10 +96,8 @@ def test_from_the_plan_to_the_export(app: App, tmp_path: Path, medium: str) -> N
     assert isinstance(promoted, Promotion)
     assert promoted.state == "applied", promoted
     first = Input(text="very good day") if medium == "text" else Input(example=f"{dataset}-000000", dataset=dataset)
-    answered = predict(app, inputs=[first], use_case="sorting")
-    assert isinstance(answered, Predictions)
-    (answer,) = answered.predictions
-    assert answer.output in ("good", "red")
+    answer = ask(app, first)
+    assert answer.untrusted.output in ("good", "red")
     out = tmp_path / "given away"
     report = result(app, export_model(app, model=trained["model"], path=str(out)))
     assert json.loads((out / "config.json").read_text())["architectures"]
@@ -93,5 +106,5 @@ def test_from_the_plan_to_the_export(app: App, tmp_path: Path, medium: str) -> N
 
     asked = pipeline(task, model=str(out), device="cpu")
     if medium == "text":
-        assert asked("very good day")[0]["label"] == answer.output
+        assert asked("very good day")[0]["label"] == answer.untrusted.output
         assert asked("very good day")[0]["score"] == pytest.approx(answer.confidence, abs=1e-5)

@@ -147,6 +147,8 @@ def _published(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:
     if (family := _pipeline_family(folder)) is not None:
         task, modality = f"{card.modality}-classification", str(card.modality)
         note = "Its own head was trained further, and the files are as save_pretrained writes them."
+        if began := card.recipe.get("published_head", {}).get("new_labels"):
+            note += f" That head had no label for {', '.join(map(repr, began))}: their rows began at zero."
         return WrittenFolder(
             "published", _names(target), task, snippets.of_pipeline(task, family, card),
             ("torch", "transformers", *(("pillow", "torchvision") if modality == "image" else ())), None, (note,),
