@@ -20,7 +20,6 @@ from speciate.modalities.audio import SAMPLE_RATE
 from speciate.modalities.biology.protein import sequence_of
 from speciate.models.backbones.contract import Item, States
 from speciate.models.published import label_rows
-from speciate.models.published.adapters.audio import check_rate
 from speciate.models.published.adapters.images import as_image, read_frames
 from speciate.models.published.adapters.text import longest, token_limit
 from speciate.models.published.architectures import Adapter, PublishedHead
@@ -195,7 +194,9 @@ class PublishedNetwork:
             case "video-classification":
                 made = processor(read_frames(self.model, medium), return_tensors="pt")
             case _:
-                check_rate(self.model)
+                rate = getattr(processor, "sampling_rate", SAMPLE_RATE)
+                if rate != SAMPLE_RATE:
+                    raise ValueError(f"the model reads audio at {rate} Hz, and it is learned at {SAMPLE_RATE} Hz here")
                 made = processor([np.asarray(medium, np.float32)], sampling_rate=SAMPLE_RATE, return_tensors="pt")
         item = {name: np.asarray(each[0], np.float32) for name, each in made.items() if name in _NUMBERS}
         return item | ({MASK: np.asarray(made[MASK][0], np.int64)} if MASK in made else {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -52,9 +53,27 @@ def _add_adapters(backbone: Network, parameters: LoraParameters) -> None:
             target_modules=targets,
             use_dora=parameters.adapter_type == "dora",
         )
-    inject_adapter_in_model(config, backbone.module)
+    with _with_embeddings(backbone.module):
+        inject_adapter_in_model(config, backbone.module)
     for name in of_labels:
         backbone.module.get_parameter(name).requires_grad_(True)
+
+
+@contextmanager
+def _with_embeddings(module: Any) -> Iterator[None]:
+    """peft asks for the embeddings of words, and some networks without any raise (Deformable DETR)."""
+    try:
+        module.get_input_embeddings()
+    except NotImplementedError:
+        module.get_input_embeddings = lambda: None
+        try:
+            yield
+        finally:
+            del module.get_input_embeddings
+    except AttributeError:
+        yield  # no class of transformers
+    else:
+        yield
 
 
 def adaptable_layers(module: Any, of_labels: tuple[str, ...] = ()) -> list[str]:

@@ -60,16 +60,11 @@ def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnsw
     return [found[place] for place in range(len(sounds))]
 
 
-def check_rate(model: PublishedModel) -> None:
-    """Raise ValueError for a model of another sampling rate."""
+def _features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
+    """Raises ValueError for a model of another sampling rate."""
     rate = getattr(model.processor, "sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
         raise ValueError(f"the model reads audio at {rate} Hz, and audio is decoded at {SAMPLE_RATE} Hz here")
-
-
-def _features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
-    """Raises ValueError for a model of another sampling rate."""
-    check_rate(model)
     return dict(
         model.processor(
             [np.asarray(each, np.float32) for each in sounds], sampling_rate=SAMPLE_RATE, return_tensors="pt"
