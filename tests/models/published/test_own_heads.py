@@ -123,6 +123,7 @@ def test_another_count_of_labels_and_no_known_one_are_laid_anew_too(tmp_path: Pa
     made = relabel(model.module, row_sources(model.labels, ["scratch", "dent"], "image-classification"))
     weights = dict(made.module.named_parameters())
     assert not weights["classifier.weight"].any()
+    assert not weights["classifier.bias"].any()
     assert tuple(weights["classifier.weight"].shape) == (2, 32)
     assert label_tensors(made.module) == ("classifier.weight", "classifier.bias")
 

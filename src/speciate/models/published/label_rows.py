@@ -2,8 +2,8 @@
 
 With as many labels as before the shapes match, and the old rows would stand under new names. So rows are never taken by
 shape. Tensors that depend on the labels are those whose shape differs between two empty models with n and n + 1 labels.
-A label whose meaning is known keeps its row. A new label's row of a weight starts at zero, and its bias as the
-architecture starts it (detectors begin with a rare label).
+A label whose meaning is known keeps its row. A new label's row starts at zero, and its bias at zero or at the constant
+that the architecture begins with, as detectors do: most places hold nothing.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _rows(name: str, old: torch.Tensor, fresh: torch.Tensor, sources: RowSources
             "Call train_model again with hyperparameters={'head': 'new'}: a head of our own is put on its network.",
         )
     rows = fresh.clone()
-    if rows.ndim > 1:
+    if rows.ndim > 1 or not bool((rows == rows[0]).all()):  # a bias that is drawn says nothing
         rows.zero_()
     for place, known in enumerate(sources.values()):
         if len(known) == 1:

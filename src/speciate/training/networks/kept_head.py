@@ -81,10 +81,7 @@ def _tell(context: TrainingContext, made: KeptHead, published: Sequence[str]) ->
         if new:
             shown = ", ".join(class_name(label) for label in new[:_SHOWN])
             more = f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else ""
-            context.notes.append(
-                f"The published head has no label for {shown}{more}: their rows began at zero, and their biases as "
-                "the architecture begins."
-            )
+            context.notes.append(f"The published head has no label for {shown}{more}: their rows began at zero.")
     context.report["published_head"] = report
 
 

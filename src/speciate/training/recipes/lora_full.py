@@ -62,10 +62,12 @@ def _add_adapters(backbone: Network, parameters: LoraParameters) -> None:
 @contextmanager
 def _with_embeddings(module: Any) -> Iterator[None]:
     """peft asks for the embeddings of words, and some networks without any raise (Deformable DETR)."""
+    from torch.nn import Identity
+
     try:
         module.get_input_embeddings()
     except NotImplementedError:
-        module.get_input_embeddings = lambda: None
+        module.get_input_embeddings = Identity
         try:
             yield
         finally:
