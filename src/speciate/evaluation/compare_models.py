@@ -275,7 +275,7 @@ def _comparisons(
             metric,
             first,
             second,
-            _difference(metric, scored[first][metric.name], scored[second][metric.name], clusters, level),
+            difference(metric, scored[first][metric.name], scored[second][metric.name], clusters, level),
         )
         for metric in question.metrics
         for first, second in combinations(ordered, 2)
@@ -299,13 +299,14 @@ def _comparison(metric: Metric, baseline: str, candidate: str, difference: Diffe
     )
 
 
-def _difference(metric: Metric, first: MetricScores, second: MetricScores, clusters: Codes, level: float) -> Difference:
+def difference(metric: Metric, first: MetricScores, second: MetricScores, clusters: Codes, level: float) -> Difference:
+    """Of one metric on the same examples, with its interval."""
     if first.values is not None and second.values is not None:
         return statistics.paired_difference(first.values, second.values, clusters, level)
     if first.resampled is None or second.resampled is None:
         raise TypeError("both sides of a comparison are scored by the same metric")
-    difference = statistics.bootstrap_difference(first.resampled, second.resampled, level, share=metric.is_share)
-    return difference._replace(n=first.n)
+    found = statistics.bootstrap_difference(first.resampled, second.resampled, level, share=metric.is_share)
+    return found._replace(n=first.n)
 
 
 def _wins_ties_losses(metric: Metric, difference: Difference) -> dict[str, int | None]:

@@ -47,6 +47,8 @@ KINDS = {
     "shortlist": "speciate.training.planning.shortlist:KIND",
     "merge": "speciate.training.merging.merge_models:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
+    "screen": "speciate.evaluation.screening:KIND",
+    "race": "speciate.evaluation.race:KIND",
     "predict": "speciate.serving.batch_predict:KIND",
     "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
     "specialize": "speciate.training.specialize:KIND",

@@ -102,7 +102,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         if spec.labels is not None:
             manifest.check_labels(check_head(folder, spec.source), spec.source, spec.labels)
         return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
-    repository, _ = _repository(ref)
+    repository, _ = repository_of(ref)
     host = urlsplit(hub_endpoint()).netloc.lower()
     keys = (SecretRequest(_KEY, host),) if _has_key(host) else ()
     return Plan(
@@ -112,7 +112,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
     )
 
 
-def _repository(ref: ModelRef) -> tuple[str, str | None]:
+def repository_of(ref: ModelRef) -> tuple[str, str | None]:
     """(org/name, revision) of a ref. Raises INVALID for a ref that is not a hub's."""
     name, _, revision = ref.name.partition("@")
     if ref.source == "timm":
@@ -174,7 +174,7 @@ def run(run: Run) -> Mapping[str, object]:
         details = found.details
         where = Source(
             source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
-            wanted=_repository(ref)[1], set_aside=chosen.excluded,
+            wanted=repository_of(ref)[1], set_aside=chosen.excluded,
         )  # fmt: skip
     trust.check(staged)
     if spec.labels is not None:
@@ -210,7 +210,7 @@ def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.S
 
 
 def _find_revision(run: Run, ref: ModelRef) -> hf_hub.Revision:
-    repository, wanted = _repository(ref)
+    repository, wanted = repository_of(ref)
     return _retry_later(lambda: hf_hub.find_revision("model", repository, wanted, _token(run)))
 
 

@@ -36,9 +36,13 @@ class MappedAnswer(NamedTuple):
 
 class PublishedPredictor:
     def __init__(
-        self, model: PublishedModel, prompts: LabelPrompts | None = None, table: LabelMap | None = None
+        self,
+        model: PublishedModel,
+        prompts: LabelPrompts | None = None,
+        table: LabelMap | None = None,
+        thresholds: dict[str, float] | None = None,
     ) -> None:
-        self.model, self.prompts, self.table = model, prompts, table
+        self.model, self.prompts, self.table, self.thresholds = model, prompts, table, thresholds
         self.task = model.head.task
 
     @property
@@ -63,7 +67,7 @@ class PublishedPredictor:
         if not examples:
             return []
         found = ask(self.model, [_medium(self.model.head, example) for example in examples], self.prompts)
-        predictions = [_prediction(each) for each in found]
+        predictions = [_prediction(_above(each, self.thresholds)) for each in found]
         if self.table is None:
             return predictions
         family = find_task(self.task).family
@@ -77,7 +81,7 @@ def load_published(
     head = check_head(folder, folder.name)
     if (folder / MANIFEST).is_file():
         saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-        prompts, table = saved.prompts, saved.table
+        return PublishedPredictor(load_model(folder, head, threads), saved.prompts, saved.table, saved.thresholds)
     return PublishedPredictor(load_model(folder, head, threads), prompts, table)
 
 
@@ -141,6 +145,13 @@ def _map_regions(output: Any, table: LabelMap) -> MappedAnswer:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
+
+
+def _above(raw: RawAnswer, thresholds: Mapping[str, float] | None) -> RawAnswer:
+    """Of several labels: those above their own threshold."""
+    if thresholds is None or raw.probabilities is None:
+        return raw
+    return raw._replace(output=sorted(each for each, share in raw.probabilities.items() if share > thresholds[each]))
 
 
 def _prediction(raw: RawAnswer) -> Prediction:

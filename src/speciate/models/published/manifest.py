@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.asking import usual_templates
@@ -27,6 +28,10 @@ class PublishedManifest(BaseModel):
     label_map: dict[str, str] | None = None
     """Published label -> the user's; of a zero-shot model phrase -> the user's."""
     prompts: LabelPrompts | None = None
+    trained: bool = False
+    """Whether it was trained further here with its own head, so that its labels are the user's."""
+    thresholds: dict[str, float] | None = None
+    """Of several labels: each is given above its own."""
 
     @property
     def table(self) -> LabelMap | None:
@@ -76,6 +81,21 @@ def needs_labels(folder: Path) -> bool:
         return False
     head = find_head(folder)
     return head is not None and head.task.endswith(_TASKS_WITH_LABELS)
+
+
+def read_manifest(folder: Path) -> PublishedManifest | None:
+    """None for a folder of others, and for models whose `predictor.json` is of another kind."""
+    try:
+        said = foreign_files.read_json(folder / PREDICTOR)
+    except (OSError, ValueError):
+        return None
+    return PublishedManifest.model_validate(said) if isinstance(said, dict) and "published" in said else None
+
+
+def has_trained_head(folder: Path) -> bool:
+    """Whether a published model was trained further here with its own head."""
+    found = read_manifest(folder)
+    return found is not None and found.trained
 
 
 def _is_inference(head: PublishedHead) -> bool:

@@ -25,17 +25,16 @@ _SENTENCE_TOKENS = 64
 def classify(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
-        inputs = model.processor(images=[_image(images[place]) for place in places], return_tensors="pt")
+        inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
         found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
     return [found[place] for place in range(len(images))]
 
 
 def classify_clips(model: PublishedModel, clips: Sequence[Mapping[str, Any]]) -> list[RawAnswer]:
     """As many frames as the model reads, evenly spaced over the clip; of a shorter clip some are seen twice."""
-    count = int(getattr(model.config, "num_frames", None) or getattr(model.config, "frames_per_clip", None) or 16)
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(clips), _CLIPS):
-        frames = [_frames(clips[place]["frames"], count) for place in places]
+        frames = [read_frames(model, clips[place]) for place in places]
         inputs = model.processor(frames, return_tensors="pt")
         found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
     return [found[place] for place in range(len(clips))]
@@ -47,7 +46,7 @@ def detect(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in _alike(images):
         part = [images[place] for place in places]
-        inputs = model.processor(images=[_image(each) for each in part], return_tensors="pt")
+        inputs = model.processor(images=[as_image(each) for each in part], return_tensors="pt")
         sizes = [each.shape[:2] for each in part]
         boxes = model.processor.post_process_object_detection(
             _forward(model, inputs), threshold=_LEAST_SCORE, target_sizes=sizes
@@ -61,7 +60,7 @@ def segment(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in _alike(images):
         part = [images[place] for place in places]
-        inputs = model.processor(images=[_image(each) for each in part], return_tensors="pt")
+        inputs = model.processor(images=[as_image(each) for each in part], return_tensors="pt")
         maps = model.processor.post_process_semantic_segmentation(
             _forward(model, inputs), target_sizes=[each.shape[:2] for each in part]
         )
@@ -81,7 +80,7 @@ def classify_by_words(model: PublishedModel, images: Sequence[Pixels], prompts: 
     words = [model.tokenizer(each, return_tensors="pt", **options) for each in sentences]
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
-        pixels = model.processor(images=[_image(images[place]) for place in places], return_tensors="pt")
+        pixels = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
         shares = torch.stack([
             _forward(model, {**each, **pixels}).logits_per_image.float().softmax(-1) for each in words
         ]).mean(0)  # fmt: skip
@@ -103,7 +102,7 @@ def _forward(model: PublishedModel, inputs: Any) -> Any:
         return model.module(**inputs)
 
 
-def _image(pixels: Any) -> Any:
+def as_image(pixels: Any) -> Any:
     """(H, W) or (H, W, 3) uint8 -> an RGB image of Pillow: of small arrays the axes could be mistaken."""
     from PIL import Image
 
@@ -112,9 +111,14 @@ def _image(pixels: Any) -> Any:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def _frames(frames: Pixels, count: int) -> list[Any]:
+def read_frames(model: PublishedModel, clip: Mapping[str, Any]) -> list[Any]:
+    """As many frames as the model reads, evenly spaced."""
+    count = int(getattr(model.config, "num_frames", None) or getattr(model.config, "frames_per_clip", None) or 16)
+    if not isinstance(clip, Mapping) or "frames" not in clip:
+        raise ValueError("the example is no video")
+    frames = clip["frames"]
     places = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [_image(frames[place]) for place in places]
+    return [as_image(frames[place]) for place in places]
 
 
 def _alike(images: Sequence[Pixels]) -> Iterator[list[int]]:
