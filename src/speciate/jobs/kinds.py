@@ -56,6 +56,7 @@ KINDS = {
     "forget": "speciate.privacy.purge:KIND",
     "erase": "speciate.privacy.erase:KIND",
     "gc": "speciate.privacy.gc:KIND",
+    "monitor": "speciate.loop.monitor:KIND",
 }
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 
