@@ -117,6 +117,10 @@ class Found(NamedTuple):
     def median(self) -> float:
         return float(np.median(self.delays))
 
+    def __str__(self) -> str:
+        shares = ", ".join(f"{windows} {self.within(windows):.2f}" for windows in (4, 12, 26))
+        return f"alarm before in {self.before:.3f}; found within windows: {shares}; median {self.median:.0f}"
+
 
 def after_change(years: list[Detector]) -> Found:
     firsts = [99 + CHANGE if each.first is None else each.first for each in years]
@@ -139,8 +143,7 @@ def shift(seeds: int = 200, fewer: int = 60) -> None:
     }  # fmt: skip
     for name, at in changes.items():
         found = after_change([shift_year(seed, at) for seed in range(fewer)])
-        print(f"embeddings, {name}: before {found.before:.3f}; found within 4 windows {found.within(4):.2f}, within 12 "
-              f"{found.within(12):.2f}, within 26 {found.within(26):.2f}, median {found.median:.0f}", flush=True)  # fmt: skip
+        print(f"embeddings, {name}: {found}", flush=True)
 
 
 def quality(seeds: int = 200, fewer: int = 100) -> None:
@@ -150,8 +153,7 @@ def quality(seeds: int = 200, fewer: int = 100) -> None:
               f"{np.mean([each.first is not None for each in years]):.3f} of {seeds} years", flush=True)  # fmt: skip
     for rate in (0.15, 0.25):
         found = after_change([count_year(seed, "quality", _LABELS, 0.10, stepped(rate, 0.07)) for seed in range(fewer)])
-        print(f"quality, 7 -> {100 * rate:g} %: before {found.before:.3f}; found within 4 windows {found.within(4):.2f}, "
-              f"within 26 {found.within(26):.2f}, median {found.median:.0f}", flush=True)  # fmt: skip
+        print(f"quality, 7 -> {100 * rate:g} %: {found}", flush=True)
 
 
 def quiet_year(seed: int, weeks: int = WEEKS) -> dict[str, int | None]:

@@ -47,8 +47,8 @@ _OF_CELLS = {"text", "tabular", "protein"}
 """Modalities whose inputs lie in cells, so that a model may embed them outside the sandbox."""
 
 Use = Literal["reference", "tested", "waits", "nothing"]
-"""What a window became: the beginning of the reference; tested, then part of it; kept for the next window, as there were
-too few answers; or nothing, as there were none."""
+"""What a window became: the beginning of the reference; tested, then part of it; kept for the next window, as there
+were too few answers; or nothing, as there were none."""
 
 
 class _Frozen(BaseModel):
@@ -70,8 +70,8 @@ class MonitorSpec(BaseModel):
 
 
 class Signal(_Frozen):
-    """What one detector found. `log_evidence` is the logarithm of its e-detector, `threshold` what that must reach; both
-    None for what is shown and never decides, and where nothing could be looked at."""
+    """What one detector found. `log_evidence` is the logarithm of its e-detector, `threshold` what that must reach;
+    both None for what is shown and never decides, and where nothing could be looked at."""
 
     name: str
     statistic: float | None = None

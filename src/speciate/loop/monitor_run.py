@@ -37,7 +37,6 @@ from speciate.loop.monitor_sample import (
     sample,
     take,
     vectors_beside,
-    watched_folder,
 )
 from speciate.modalities import find
 from speciate.predictions import reading
@@ -255,8 +254,8 @@ class _Monitor:
         if said.judged:
             allowed, why = self._allowed()
             if allowed is None:
-                return [Signal(name="quality", bad=said.wrong, n=said.judged, because=f"{said.wrong:g} of {said.judged} "
-                               f"randomly drawn answers were wrong{late}; {why}")]  # fmt: skip
+                told = f"{said.wrong:g} of {said.judged} randomly drawn answers were wrong{late}; {why}"
+                return [Signal(name="quality", bad=said.wrong, n=said.judged, because=told)]
             low, high = wilson_interval(said.wrong / said.judged, said.judged, _LEVEL)
             return [self._judged(Signal(
                 name="quality", statistic=said.wrong / said.judged, bad=said.wrong, n=said.judged, allowed=allowed,
@@ -324,7 +323,7 @@ class _Monitor:
         return [
             self._judged(Signal(
                 name=each.name, statistic=each.seen.rate, bad=each.seen.bad, n=each.seen.n, allowed=each.allowed,
-                because=f"{each.seen.bad} of {each.seen.n} requests {each.what}, {100 * each.allowed:.3g} % are allowed",
+                because=f"{each.seen.bad} of {each.seen.n} requests {each.what}, {100 * each.allowed:.3g} % may be",
             ))
             for each in counted
         ]  # fmt: skip
@@ -343,13 +342,14 @@ class _Monitor:
         mended = self._mended(curve, expected)
         if mended is not None:
             return Signal(
-                name="estimate", statistic=mended.value, n=mended.labels, interval=(mended.low or 0.0, mended.high or 1.0),
+                name="estimate", statistic=mended.value, n=mended.labels,
+                interval=(mended.low or 0.0, mended.high or 1.0),
                 because=f"share of right answers by confidence, mended by {mended.labels} random labels "
                 "(prediction-powered inference)",
             )  # fmt: skip
         if any(_share(each) >= 0.5 for each in tested if each.name == "inputs"):
-            return Signal(name="estimate", because="unknown: inputs have changed, and an estimate by confidence assumes "
-                          "that they have not; label answers that were drawn at random")  # fmt: skip
+            told = "unknown: inputs have changed, and an estimate by confidence assumes that they have not"
+            return Signal(name="estimate", because=f"{told}; label answers that were drawn at random")
         value = label_free.confidence_based(expected).value
         return Signal(
             name="estimate", statistic=value, n=len(expected),
@@ -405,7 +405,7 @@ class _Monitor:
         if not trails:
             return None
         spec = self._spec
-        path = watched_folder(self._log) / "plots" / f"{spec.generation}-{spec.number}.svg"
+        path = self._log.watched / "plots" / f"{spec.generation}-{spec.number}.svg"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(path, draw(trails, [each.window for each in windows], outcome.model or spec.use_case), 0o600)
         return self._relative(path)
@@ -432,7 +432,7 @@ class _Monitor:
         data = base64.b64decode(answer["png"])
         if not data.startswith(b"\x89PNG"):
             return None
-        path = watched_folder(self._log) / "sheets" / f"{spec.generation}-{spec.number}.png"
+        path = self._log.watched / "sheets" / f"{spec.generation}-{spec.number}.png"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(data)

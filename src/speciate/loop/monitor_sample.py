@@ -40,7 +40,6 @@ from speciate.workspace.workspace import Folders
 
 SAMPLE = 500
 """Different inputs of a window that are described at most."""
-WATCHED = "watched"
 _SERVICE = "speciate.loop.monitor_describe:describe"
 _CHUNK, _SECONDS = 64, 120.0
 _LOST = "With it, a sample of logged answers is lost; it is made again from the log."
@@ -83,15 +82,11 @@ class Window(NamedTuple):
     end: float
 
 
-def watched_folder(log: LogFolder) -> Path:
-    return log.path / WATCHED
-
-
 def vectors_beside(folders: Folders, log: LogFolder) -> Folders:
     """Where features.py finds the vectors of logged inputs: they go with their log, and garbage collection, which keeps
     what datasets name, does not meet them."""
     beside = Folders(folders.root)
-    beside.features = watched_folder(log) / "vectors"
+    beside.features = log.watched / "vectors"
     return beside
 
 
@@ -104,7 +99,7 @@ def extractor_id(source: Source) -> str | None:
 
 def sample(source: Source, window: Window) -> tuple[Sample, list[str]]:
     """Of a window, with the names of its measures: as it was sampled before, else made now."""
-    path = watched_folder(source.log) / "samples" / f"{source.generation}-{window.number}.parquet"
+    path = source.log.watched / "samples" / f"{source.generation}-{window.number}.parquet"
     try:
         table = integrity.read_table(path, _LOST, "Start the monitoring job again.")
     except FileNotFoundError:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from speciate.faults import fault
 from speciate.serving import routing
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted
+from speciate.serving.hourly_tallies import HourlyTallies, Seen
 from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import (
     Batching,
@@ -34,7 +35,6 @@ from speciate.serving.replica import (
     try_version,
     warmup_examples,
 )
-from speciate.serving.hourly_tallies import HourlyTallies, Seen
 from speciate.serving.request_metrics import OVERLOADED, CounterFile, Metrics, Outcome
 from speciate.serving.routing import CANARY, PRODUCTION
 from speciate.workspace.clock import Clock

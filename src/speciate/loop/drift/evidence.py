@@ -6,11 +6,12 @@ bad ones by likelihood ratios of a share that is allowed and a larger one. For e
 
     S_i <- (S_i + 1) e_i
 
-(Shiryaev 1963, Roberts 1966; as an e-detector Shin, Ramdas & Rinaldo, New England Journal of Statistics in Data Science
-2024), and M is the mean over i. While nothing has changed, E[M] after t looks is at most t, and M is a submartingale, so
-by Doob's inequality the probability that M reaches c within t looks is at most t / c. With c = 20 * (looks in a year)
-**at most 5 % of quiet years have an alarm**; shares of it divide among signals (`threshold`), so that holds for all of
-them together. The true rate is well below: see docs/drift.md. After an alarm S begins anew at 0.
+(Shiryaev 1963, Roberts 1966; as an e-detector Shin, Ramdas & Rinaldo, New England Journal of Statistics in Data
+Science 2024), and M is the mean over i. While nothing has changed, M_t + (T - t) is a supermartingale up to look T that
+is never negative and begins at T, so by Ville's inequality the probability that M reaches c within T looks is at most
+T / c. With c = 20 * (looks in a year) **at most 5 % of quiet years have an alarm**; shares of it divide among signals
+(`threshold`), so that holds for all of them together. The true rate is well below: see docs/drift.md. After an alarm S
+begins anew at 0.
 
 It forgets the quiet past, which a plain product of e-values never does: half a year of good weeks would be credit that
 a later fall has to use up first. All is computed in logarithms; nothing overflows.

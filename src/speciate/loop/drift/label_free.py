@@ -34,8 +34,8 @@ class Calibration(NamedTuple):
 
 
 def calibrate(confidence: Values, right: Values) -> Calibration:
-    """(N,) confidences and 0/1 of labelled answers, N >= 1: isotonic regression by pooling adjacent violators (Barlow et
-    al. 1972; for calibration Zadrozny & Elkan, KDD 2002)."""
+    """(N,) confidences and 0/1 of labelled answers, N >= 1: isotonic regression by pooling adjacent violators (Barlow
+    et al. 1972; for calibration Zadrozny & Elkan, KDD 2002)."""
     order = np.argsort(confidence, kind="stable")
     starts, first = np.unique(confidence[order], return_index=True)
     sums = np.add.reduceat(right[order].astype(np.float64), first)
@@ -59,8 +59,8 @@ class Estimated(NamedTuple):
 
 
 def confidence_based(expected: Values) -> Estimated:
-    """The mean of calibrated confidences (N,): CBPE, as NannyML calls it. It assumes that no input is of a kind that the
-    calibration had not: after a shift it says what confidence says, which is too much."""
+    """The mean of calibrated confidences (N,): CBPE, as NannyML calls it. It assumes that no input is of a kind that
+    the calibration had not: after a shift it says what confidence says, which is too much."""
     return Estimated(float(expected.mean()), None, None, 0)
 
 

@@ -1,9 +1,9 @@
 """How many answers are wrong, by labels of answers that were drawn at random, each counted once, when it arrives.
 
-What is labelled first is no fair draw of what was asked last: complaints come quickly, and hard ones late. So nothing is
-assigned to the time of asking, and no window is revised: an answer counts in the window in which its first verdict on a
-random draw arrived, with what its labels say by the end of it. Labels that come later, twice or with another verdict
-change nothing that was counted; they are told (`contradicted`).
+What is labelled first is no fair draw of what was asked last: complaints come quickly, and hard ones late. So nothing
+is assigned to the time of asking, and no window is revised: an answer counts in the window in which its first verdict
+on a random draw arrived, with what its labels say by the end of it. Labels that come later, twice or with another
+verdict change nothing that was counted; they are told (`contradicted`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 
-PERMUTATIONS = 199
+PERMUTATIONS = 499
 _LEAST_P = 1e-9
 
 
