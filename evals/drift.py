@@ -58,9 +58,7 @@ def shift_year(seed: int, at: Shift, weeks: int = WEEKS) -> Detector:
     for week in range(weeks):
         window = embeddings(rng, _A_WEEK, at(week))
         reference = past[rng.permutation(len(past))[:REFERENCE]]
-        whole = kernel_features.whiten(np.vstack([reference, window]))
-        seen = kernel_features.kernel_features(whole, rng)
-        test = permutation.mean_distance(seen[: len(reference)], seen[len(reference) :], rng)
+        test, _ = kernel_features.compare(reference, window, rng)
         found.look(week, evidence.of_p(test.p))
         past = np.vstack([past, window])
     return found

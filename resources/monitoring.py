@@ -49,7 +49,7 @@ class DriftView(Result):
 
 @resource("speciate://use-cases/{name}/gaps{?page}")
 def gaps(app: App, name: str, page: bool = False) -> GapsView:
-    """Where what serves fails more than elsewhere, and how many examples of which kind would help; page: also a file."""
+    """Where what serves fails more than elsewhere, and what would help most; page: also as a file for people."""
     found = gaps_of_use_case(app.workspace, app.pool, name)
     asked = next((each for each in found.gaps if each.answers), None)
     return GapsView(

@@ -181,7 +181,7 @@ class _Monitor:
         return _Compared("tested", window, total, signals, scores, tuple(reference.ids[:_TYPICAL]), [])
 
     def _inputs(self, reference: Sample, window: Sample) -> tuple[list[Signal], dict[str, float]]:
-        """Embeddings, by the MMD of their whitened kernel features."""
+        """Embeddings, by their MMD."""
         extractor = extractor_id(self._source)
         if extractor is None:
             return [], {}
@@ -189,11 +189,7 @@ class _Monitor:
         (old, _), (new, ids) = (self._vectors(beside, extractor, each) for each in (reference, window))
         if len(old) < LEAST_REFERENCE or len(new) < LEAST or old.shape[1] != new.shape[1]:
             return [], {}
-        rng = self._rng("inputs")
-        seen = kernel_features.kernel_features(kernel_features.whiten(np.vstack([old, new])), rng)
-        before, now = seen[: len(old)], seen[len(old) :]
-        test = permutation.mean_distance(before, now, rng)
-        novelty = kernel_features.novelty(before, now)
+        test, novelty = kernel_features.compare(old, new, self._rng("inputs"))
         told = f"embeddings of {len(new)} inputs against {len(old)} before: AUC {novelty.auc:.2f} (0.5: alike)"
         return [self._tested("inputs", test, told)], dict(zip(ids, novelty.scores.tolist(), strict=True))
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speciate.loop.drift.permutation import Rows
+from speciate.loop.drift.permutation import Rows, ShiftTest, largest_distance
 
-_COMPONENTS, _EXPLAINED = 32, 0.95
+_COMPONENTS, _EXPLAINED = 32, 0.9
 """At most so many, until they explain so much of the variance."""
 _WAVES = 64
 _FOR_MEDIAN = 200
@@ -45,6 +45,16 @@ def kernel_features(rows: Rows, rng: np.random.Generator) -> Rows:
     turned = rows @ waves.astype(np.float32)
     found: Rows = np.hstack([np.cos(turned), np.sin(turned)]) / np.float32(np.sqrt(_WAVES))
     return found
+
+
+def compare(reference: Rows, window: Rows, rng: np.random.Generator) -> tuple[ShiftTest, Novelty]:
+    """Of vectors (M, D) and (N, D): the MMD of two kernels of whitened vectors, the linear one, which sees a shift of
+    the mean soonest, and the Gaussian one, which sees every change; and the novelty of the window's rows."""
+    white = whiten(np.vstack([reference, window]))
+    seen = kernel_features(white, rng)
+    cut = len(reference)
+    views = [(white[:cut], white[cut:]), (seen[:cut], seen[cut:])]
+    return largest_distance(views, rng), novelty(seen[:cut], seen[cut:])
 
 
 class Novelty(NamedTuple):

@@ -11,6 +11,7 @@ All randomness comes from the generator that is passed in: the same seed gives t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,24 @@ def mean_distance(reference: Rows, window: Rows, rng: np.random.Generator, times
     sums = chosen @ both
     values = np.square(sums / n - (both.sum(0) - sums) / m).sum(1)
     return ShiftTest(float(values[0]), _smoothed(values, rng))
+
+
+def largest_distance(
+    views: Sequence[tuple[Rows, Rows]], rng: np.random.Generator, times: int = PERMUTATIONS
+) -> ShiftTest:
+    """As `mean_distance`, of several features of the same rows: (M, D), (N, D) each. The largest distance counts,
+    each in standard deviations of what relabelling makes of it; as all are relabelled alike, it is one exact test."""
+    n, m = len(views[0][1]), len(views[0][0])
+    chosen = _relabelled(m, n, rng, times)
+    standardised = []
+    for reference, window in views:
+        both = np.vstack([reference, window])
+        sums = chosen @ both
+        values = np.square(sums / n - (both.sum(0) - sums) / m).sum(1, dtype=np.float64)
+        spread = float(values.std())
+        standardised.append((values - values.mean()) / spread if spread > 0 else np.zeros(times + 1))
+    largest = np.round(np.max(standardised, axis=0), 9)
+    return ShiftTest(float(largest[0]), _smoothed(largest, rng))
 
 
 def largest_gap(reference: Values, window: Values, rng: np.random.Generator, times: int = PERMUTATIONS) -> ShiftTest:
