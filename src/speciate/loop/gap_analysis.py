@@ -72,26 +72,47 @@ class Gap(NamedTuple):
     """What 100 more of it would take from the rate of all, by the learning curve."""
 
 
-def compare(failed: Values, groups: Sequence[Group]) -> list[Gap]:
-    """(N,) of 0 (right) to 1 (wrong); the gap that most gain is to be had from comes first. Groups with fewer than 8
-    examples, or without others to compare with, are left out."""
+def compare(failed: Values, groups: Sequence[Group], units: npt.NDArray[np.int64] | None = None) -> list[Gap]:
+    """(N,) of 0 (right) to 1 (wrong); what most is to be gained from comes first, what may be chance after it.
+    Groups with fewer than 8 examples, or without others to compare with, are left out. `units` (N,): codes of what is
+    independent, such as patients; default: each example."""
+    codes = np.arange(len(failed)) if units is None else units
     usable = [each for each in groups if LEAST <= int(each.members.sum()) <= len(failed) - LEAST]
-    values = [_worse(failed[each.members], failed[~each.members]) for each in usable]
+    values = [_worse(failed, each.members, codes) for each in usable]
     found = [
-        _gap(failed, each, p, adjusted)
-        for each, p, adjusted in zip(usable, values, holm(values), strict=True)
-    ]  # fmt: skip
-    return sorted(found, key=lambda gap: (gap.p_holm >= 1 - _LEVEL, -gap.gain, gap.kind, gap.column, gap.value))
+        _gap(failed, each, p, adjusted, codes) for each, p, adjusted in zip(usable, values, holm(values), strict=True)
+    ]
+    return sorted(found, key=lambda gap: (
+        gap.p_holm >= 1 - _LEVEL, gap.rate <= gap.rest, -gap.gain, gap.kind, gap.column, gap.value
+    ))  # fmt: skip
 
 
-def _gap(failed: Values, group: Group, p: float, adjusted: float) -> Gap:
+def _gap(failed: Values, group: Group, p: float, adjusted: float, codes: npt.NDArray[np.int64]) -> Gap:
     own, rest = failed[group.members], failed[~group.members]
     rate, other, share = float(own.mean()), float(rest.mean()), len(own) / len(failed)
-    low, high = wilson_interval(min(1.0, rate), len(own), _LEVEL)
+    low, high = wilson_interval(min(1.0, rate), _effective(own, codes[group.members]), _LEVEL)
     return Gap(
         group.kind, group.column, group.value, len(own), float(own.sum()), rate, (low, high), other, p, adjusted, share,
         group.trained, needed(rate, other, group.trained), gain(rate, share, group.trained),
     )  # fmt: skip
+
+
+def _effective(values: Values, codes: npt.NDArray[np.int64]) -> int:
+    """As many independent examples as these are worth; each unit counts once where all are equal."""
+    units = len(np.unique(codes))
+    if units == len(values):
+        return units
+    spread, variance = float(values.mean() * (1 - values.mean())), _variance(values, codes)
+    return min(len(values), max(1, round(spread / variance))) if variance > 0 else units
+
+
+def _variance(values: Values, codes: npt.NDArray[np.int64]) -> float:
+    """Of the mean: C / (C - 1) times the sandwich over units (Liang & Zeger 1986); NaN for one unit."""
+    names, own = np.unique(codes, return_inverse=True)
+    if len(names) < 2:
+        return math.nan
+    sums = np.bincount(own, values - values.mean())
+    return float(np.square(sums).sum() / len(values) ** 2 * len(names) / (len(names) - 1))
 
 
 def needed(rate: float, other: float, trained: int | None) -> int | None:
@@ -110,16 +131,17 @@ def gain(rate: float, share: float, trained: int | None) -> float:
     return share * rate * (1 - ((n + CAMPAIGN) / n) ** -EXPONENT)
 
 
-def _worse(own: Values, rest: Values) -> float:
+def _worse(failed: Values, members: Mask, codes: npt.NDArray[np.int64]) -> float:
     """One-sided p-value that a group fails no more often than the rest: Fisher's exact test where all are right or
-    wrong, else Welch's by the normal distribution."""
-    if np.isin(own, (0, 1)).all() and np.isin(rest, (0, 1)).all():
+    wrong and independent, else by the normal distribution, with variances over units."""
+    own, rest = failed[members], failed[~members]
+    if len(np.unique(codes)) == len(failed) and np.isin(failed, (0, 1)).all():
         return _fisher(int(own.sum()), len(own), int(rest.sum()), len(rest))
-    error = math.sqrt(float(own.var(ddof=1)) / len(own) + float(rest.var(ddof=1)) / len(rest))
+    error = math.sqrt(_variance(own, codes[members]) + _variance(rest, codes[~members]))
     difference = float(own.mean() - rest.mean())
-    if error <= 0:
-        return 0.0 if difference > 0 else 1.0
-    return 0.5 * math.erfc(difference / error / math.sqrt(2))
+    if math.isnan(error) or (error <= 0 and difference <= 0):
+        return 1.0
+    return 0.5 * math.erfc(difference / error / math.sqrt(2)) if error > 0 else 0.5 ** len(np.unique(codes[members]))
 
 
 def _fisher(bad: int, n: int, others: int, m: int) -> float:

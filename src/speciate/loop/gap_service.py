@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
@@ -81,7 +82,7 @@ def find_gaps(payload: Mapping[str, object]) -> ServiceAnswer:
     rates = np.array([failed[name] for name in names], np.float64)
     notes = [how] if how else []
     groups, clusters, described = _groups(request, examples, names, notes)
-    found = compare(rates, groups) if names else []
+    found = compare(rates, groups, _units(examples, names)) if names else []
     members = {(each.kind, each.column, each.value): each.members for each in groups}
     production = _production(request, clusters)
     listed = [
@@ -118,6 +119,13 @@ def _failed(request: GapRequest, folder: Path, examples: Mapping[str, Any]) -> t
     edge = float(np.quantile(list(losses.values()), _WORST_SHARE)) if losses else 0.0
     found = {example: float(value > edge) for example, value in losses.items()} | missing
     return found, f"{name} has no bound: the worst fifth of the examples counts as failed."
+
+
+def _units(examples: Mapping[str, Any], names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Examples of one group are no independent ones."""
+    groups = [examples[name]["group_key"] for name in names]
+    known = [f"group {group}" if group else f"example {name}" for name, group in zip(names, groups, strict=True)]
+    return np.unique(known, return_inverse=True)[1].astype(np.int64)
 
 
 def _groups(

@@ -76,7 +76,7 @@ class _Compared(NamedTuple):
     scores: Mapping[str, float]
     """Answer -> how novel its input is."""
     typical: tuple[str, ...]
-    """Answers of the reference."""
+    """Answers of before the change, if there is one."""
     notes: list[str]
 
 
@@ -160,7 +160,8 @@ class _Monitor:
             self._found_measures = self._found_measures or names
             samples.append(made)
         window = join(samples)
-        before = [sample(self._source, _window(each))[0] for each in self._reference()]
+        windows = self._reference()
+        before = [sample(self._source, _window(each))[0] for each in windows]
         total = sum(len(each.ids) for each in before)
         if total < LEAST_REFERENCE:
             use: Use = "reference" if window.ids else "nothing"
@@ -178,7 +179,11 @@ class _Monitor:
         reference = take(whole, drawn.tolist())
         inputs, scores = self._inputs(reference, window)
         signals = [*inputs, *self._scalars(reference, window)]
-        return _Compared("tested", window, total, signals, scores, tuple(reference.ids[:_TYPICAL]), [])
+        since = next((each.onset for each in inputs if each.onset is not None), self._spec.begin)
+        usual = [name for each, one in zip(windows, before, strict=True) if each.window[1] <= since for name in one.ids]
+        return _Compared(
+            "tested", window, total, signals, scores, tuple(usual[:: max(1, len(usual) // _TYPICAL)][:_TYPICAL]), []
+        )
 
     def _inputs(self, reference: Sample, window: Sample) -> tuple[list[Signal], dict[str, float]]:
         """Embeddings, by their MMD."""

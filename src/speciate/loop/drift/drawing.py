@@ -36,9 +36,9 @@ def draw(trails: Sequence[Trail], windows: Sequence[tuple[float, float]], title:
         return _TOP + (1 - min(share, _MOST) / _MOST) * (_HEIGHT - _TOP - _BOTTOM)
 
     shapes = [_frame(title), _threshold(y(1.0)), *_dates(windows, x), *_shares(y)]
-    ordered = sorted(trails, key=lambda trail: -max(share for _, share, _ in trail.points))
-    free = y(_MOST)
-    for trail, colour in zip(ordered, _COLOURS, strict=False):
+    levels = _apart([y(trail.points[-1][1]) for trail in trails], y(_MOST), y(0.0))
+    for place, trail in enumerate(trails):
+        colour = _COLOURS[place % len(_COLOURS)]
         line = " ".join(f"{x(at):.1f},{y(share):.1f}" for at, share, _ in trail.points)
         shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for at, share, alarm in trail.points:
@@ -50,16 +50,27 @@ def draw(trails: Sequence[Trail], windows: Sequence[tuple[float, float]], title:
                 f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="{colour}" '
                 'stroke-dasharray="3 4"/>'
             )
-        level = max(free, y(trail.points[-1][1]))
-        free = level + _NAMED
-        alarms = [at for at, _, alarm in trail.points if alarm]
-        told = f"{trail.name}: alarm" if alarms else trail.name
-        shapes.append(_text(_WIDTH - _RIGHT + 10, level + 4, told, colour))
+        told = f"{trail.name}: alarm" if any(alarm for *_, alarm in trail.points) else trail.name
+        shapes.append(_text(_WIDTH - _RIGHT + 10, levels[place] + 4, told, colour))
     body = "\n".join(shapes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12" role="img">\n{body}\n</svg>\n'
     )
+
+
+def _apart(levels: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Where names stand beside these levels, in pixels, without lying over each other; near the bottom they move up."""
+    found, free = list(levels), top
+    order = sorted(range(len(levels)), key=lambda place: levels[place])
+    for place in order:
+        found[place] = free = max(free, levels[place])
+        free += _NAMED
+    most = bottom
+    for place in reversed(order):
+        found[place] = min(found[place], most)
+        most = found[place] - _NAMED
+    return found
 
 
 def _frame(title: str) -> str:
