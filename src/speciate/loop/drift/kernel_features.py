@@ -24,14 +24,16 @@ _LEAST_FOR_AUC = 8
 def whiten(rows: Rows) -> Rows:
     """(N, D) finite -> (N, K): principal components of unit variance; K is 1 where all rows are equal."""
     centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    variance = np.square(singular)
+    narrow = centred.shape[1] <= len(rows)
+    variance, vectors = np.linalg.eigh(centred.T @ centred if narrow else centred @ centred.T)  # ascending
+    variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
     total = float(variance.sum())
     if total <= 1e-12 * max(1.0, float(np.square(rows, dtype=np.float64).sum())):
         return np.zeros((len(rows), 1), np.float32)
     explained = np.cumsum(variance) / total
     count = min(_COMPONENTS, int(np.searchsorted(explained, _EXPLAINED)) + 1, int((variance > 1e-10 * total).sum()))
-    return np.ascontiguousarray(left[:, :count] * np.sqrt(len(rows)), np.float32)
+    scores = centred @ (vectors[:, :count] / np.sqrt(variance[:count])) if narrow else vectors[:, :count]
+    return np.ascontiguousarray(scores * np.sqrt(len(rows)), np.float32)
 
 
 def kernel_features(rows: Rows, rng: np.random.Generator) -> Rows:
