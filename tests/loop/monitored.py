@@ -46,18 +46,24 @@ def png(level: float, chance: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-class Production:
-    """`reviews` with a trained model in production; answers are written as a deployment would write them."""
+def promoted(workspace: Workspace) -> None:
+    """`reviews`, of whose answers 10 % may be wrong, with a trained model in production."""
+    version = trained(workspace)
+    known = use_cases.get(workspace.database, USE_CASE).model_dump(exclude={"version", "created"})
+    wanted = use_cases.Definition.model_validate({**known, "objective": {"metric": "accuracy", "target": 0.9}})
+    workspace.database.transact(lambda tx: use_cases.define(tx, wanted))
+    move(workspace, version.ref)
 
-    def __init__(self, workspace: Workspace, clock: ManualClock, **wanted: Any) -> None:
+
+class Production:
+    """What is in production; answers are written as a deployment would write them."""
+
+    def __init__(self, workspace: Workspace, clock: ManualClock) -> None:
+        """`workspace`: as `promoted` leaves it."""
         self.workspace, self.clock = workspace, clock
-        version = trained(workspace)
-        if wanted:
-            known = use_cases.get(workspace.database, USE_CASE).model_dump(exclude={"version", "created"})
-            definition = use_cases.Definition.model_validate({**known, **wanted})
-            workspace.database.transact(lambda tx: use_cases.define(tx, definition))
-        move(workspace, version.ref)
-        self._settle(version.ref)
+        alias = aliases.read(workspace.database, USE_CASE)
+        assert alias is not None
+        self._settle(alias.model)
         self.log = AnswerLog(log_folder(workspace.folders, USE_CASE), workspace.settings.log, clock)
         self.engine = Engine(workspace, executor=AtOnce(workspace))
         self.modality = "text"

@@ -47,7 +47,7 @@ from speciate.settings import Settings
 
 REFERENCE, LEAST_REFERENCE, LEAST = 600, 50, 20
 """Inputs before that a window is compared with; without so many there is no reference; without so many it waits."""
-SHARES = {"inputs": 0.35, "quality": 0.3, "failed": 0.05, "failed_not_finite": 0.05, "slow": 0.05}
+SHARES = {"inputs": 0.25, "quality": 0.4, "failed": 0.05, "failed_not_finite": 0.05, "slow": 0.05}
 """Of all false alarms, how many each signal may make; they sum to 1 with six scalars."""
 SCALAR_SHARE = 0.2 / 6
 _NOVEL, _TYPICAL = 12, 6

@@ -186,8 +186,11 @@ def _describe(source: Source, answers: Sequence[LoggedAnswer], keys: Sequence[st
         for place, row in zip(usable, found.rows, strict=True):
             values[place] = row[found.width :].astype(np.float64)
         vectors = found.rows[:, : found.width] if own else None
-        if vectors is None:
-            usable, vectors = _embed(source, [(place, given[place]) for place in usable])
+        if vectors is None:  # a model's vectors are dear: what was asked in an earlier window, too, has its own
+            there = features.known(beside, extractor, [keys[place] for place in usable]).tolist() if usable else []
+            embedded |= {place for place, known in zip(usable, there, strict=True) if known}
+            rest = [(place, given[place]) for place in usable if place not in embedded]
+            usable, vectors = _embed(source, rest)
         if usable and vectors.shape[1]:
             features.write(beside, extractor, [keys[place] for place in usable], vectors)
             embedded |= set(usable)
