@@ -89,7 +89,7 @@ class Production:
     def label(self, prediction: str, right: bool = True, **more: Any) -> None:
         given = {"prediction": prediction, "source": "human", "label": "good" if right else "bad", "drawn": "random"}
         made = feedback.make_feedback(**{**given, **more})
-        feedback.store_feedback(self.log, made, self.clock.now(), lambda *_: None)
+        assert self.log.feedback(made.model_dump(exclude_none=True, exclude={"new_class"}))
 
     def end_week(self, number: int) -> MonitorOutcome:
         """Move to the end of this window, and look at it."""
