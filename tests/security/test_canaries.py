@@ -185,6 +185,8 @@ RESOURCES: dict[str, list[str]] = {
     "speciate://status": ["status"],
     "speciate://use-cases/{name}": [f"use-cases/{USE_CASE}"],
     "speciate://use-cases/{name}/answers": [f"use-cases/{USE_CASE}/answers"],
+    "speciate://use-cases/{name}/gaps{?page}": [f"use-cases/{USE_CASE}/gaps", f"use-cases/{USE_CASE}/gaps?page=true"],
+    "speciate://use-cases/{name}/watch/drift": [f"use-cases/{USE_CASE}/watch/drift"],
     "speciate://use-cases/{name}/queue{?strategy,source,count}": [f"use-cases/{USE_CASE}/queue?strategy=random"],
 }  # fmt: skip
 FAILURES: dict[str, tuple[str, Call]] = {

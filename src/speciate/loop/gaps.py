@@ -1,7 +1,7 @@
-"""Gap analysis of a use case: where its model fails, and how many examples of which kind would help most.
+"""Gap analysis of a use case put together, for callers and as a page for people.
 
 By the stored evaluation of what serves, and by the samples that monitoring keeps of the log. gap_service.py reads the
-rows in a sandboxed process, gap_analysis.py compares; here it is put together, for callers and as a page for people.
+rows in a sandboxed process, gap_analysis.py compares.
 """
 
 from __future__ import annotations
