@@ -58,7 +58,7 @@ CALLS: dict[str, list[Call]] = {
     ],
     "describe_evaluation": [
         {"evaluation": "{evaluation}", "errors": 20, "slice_by": "film", "page": True, "picture": True,
-         "show": ["confusion", "calibration", "disagreements", "metrics", "all_models"]},
+         "show": ["confusion", "calibration", "disagreements", "metrics", "all_models", "gaps"]},
         {"evaluation": "{coded}", "errors": 20, "show": ["confusion"]},
         {"evaluation": "{served}", "errors": 20, "show": ["confusion", "disagreements"]},
         {"evaluation": "{evaluation}", "slice_by": "label"},
