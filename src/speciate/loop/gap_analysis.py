@@ -132,16 +132,24 @@ def gain(rate: float, share: float, trained: int | None) -> float:
 
 
 def _worse(failed: Values, members: Mask, codes: npt.NDArray[np.int64]) -> float:
-    """One-sided p-value that a group fails no more often than the rest: Fisher's exact test where all are right or
-    wrong and independent, else by the normal distribution, with variances over units."""
+    """One-sided p-value that a group fails no more often than the rest. Where all are right or wrong: Fisher's exact
+    test, of counts that are divided by the design effect where units have several examples (Rao & Scott 1992). Else by
+    the normal distribution, with variances over units."""
     own, rest = failed[members], failed[~members]
-    if len(np.unique(codes)) == len(failed) and np.isin(failed, (0, 1)).all():
-        return _fisher(int(own.sum()), len(own), int(rest.sum()), len(rest))
+    if np.isin(failed, (0, 1)).all():
+        effect = _design_effect(failed, codes)
+        bad, n, others, m = (int(each / effect) for each in (own.sum(), len(own), rest.sum(), len(rest)))
+        return _fisher(bad, n, others, m)
     error = math.sqrt(_variance(own, codes[members]) + _variance(rest, codes[~members]))
     difference = float(own.mean() - rest.mean())
-    if math.isnan(error) or (error <= 0 and difference <= 0):
+    if math.isnan(error) or difference <= 0:
         return 1.0
     return 0.5 * math.erfc(difference / error / math.sqrt(2)) if error > 0 else 0.5 ** len(np.unique(codes[members]))
+
+
+def _design_effect(failed: Values, codes: npt.NDArray[np.int64]) -> float:
+    """How many examples are worth one: 1 where all are independent."""
+    return len(failed) / max(1, _effective(failed, codes))
 
 
 def _fisher(bad: int, n: int, others: int, m: int) -> float:
