@@ -98,15 +98,23 @@ def test_counts_of_what_is_allowed_are_no_evidence(n: int, allowed: float, part:
 
 
 @given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=20))
-def test_the_onset_is_where_the_sum_last_rose_from_nothing(values: list[float]) -> None:
-    looks = [evidence.of_p(p) for p in values]
-    steps = [evidence.log_mean(each) for each in looks]
-    tails = [sum(steps[place:]) for place in range(len(steps))]
-    found = evidence.onset(looks)
+def test_the_onset_is_the_latest_good_explanation_of_the_end(values: list[float]) -> None:
+    looks = np.array([evidence.of_p(p) for p in values])
+    tails = np.cumsum(looks[::-1], axis=0)[::-1]  # (W, 19): what each calibrator says of the end from a look on
+    found = evidence.onset(list(looks))
     if found is None:
-        assert max(tails) <= 1e-9
+        assert tails.max() <= 1e-9
     else:
-        assert tails[found] == pytest.approx(max(tails), abs=1e-9)
+        ends = tails.max(1)
+        assert ends[found] >= ends.max() - math.log(20) - 1e-9
+        assert all(each < max(0, ends.max() - math.log(20)) for each in ends[found + 1 :])
+
+
+def test_a_surprising_week_in_a_quiet_time_is_no_beginning() -> None:
+    values = [0.5, 0.0003, 0.6, 0.3, 0.4, 0.001, 0.001, 0.002]
+    assert evidence.onset([evidence.of_p(p) for p in values]) == 5
+    assert evidence.onset([]) is None
+    assert evidence.onset([evidence.of_p(1.0)] * 3) is None
 
 
 @pytest.mark.parametrize("wrong", [0.0, -0.1, 1.1, math.nan])

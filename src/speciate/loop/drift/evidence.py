@@ -33,6 +33,7 @@ QUIET_YEARS = 20.0
 """An alarm without a cause is to be expected once in so many years at most."""
 _YEAR = 365.25 * 86_400.0
 _KAPPAS = np.linspace(0.05, 0.95, 19)
+_AS_LIKELY = math.log(20.0)
 _ODDS = np.array([1.5, 2.0, 3.0, 5.0])
 """Of the alternatives: so many times the odds of what is allowed."""
 
@@ -80,13 +81,18 @@ def threshold(look_seconds: float, share: float = 1.0) -> float:
 
 
 def onset(looks: Sequence[LogFactors]) -> int | None:
-    """The look since which the evidence has grown, as Page's CUSUM (Biometrika 1954) has it: the one behind the last at
-    which the sum of logarithms, never below 0, was 0. None where it is 0 now."""
-    total, since = 0.0, 0
-    for place, factors in enumerate(looks):
-        total = max(0.0, total + log_mean(factors))
-        since = place + 1 if total == 0.0 else since
-    return since if since < len(looks) else None
+    """The latest look since when it may well have been so: the last beginning than which none explains the end 20 times
+    better, each by the calibrator or alternative that suits it (a CUSUM, Page, Biometrika 1954, of each; their largest
+    is the generalised likelihood ratio). None where nothing explains the end better than no change.
+
+    Too late costs some of the answers that are looked through for labels. Too early mixes them with what was usual: a
+    loop that did so judged its candidates on the wrong source and lost ten weeks.
+    """
+    if not looks:
+        return None
+    ends = np.cumsum(np.asarray(looks)[::-1], axis=0)[::-1].max(1)  # of each beginning, to the newest look
+    best = float(ends.max())
+    return int(np.flatnonzero(ends >= max(best - _AS_LIKELY, 0.0)).max()) if best > 0 else None
 
 
 class Verdict(NamedTuple):
