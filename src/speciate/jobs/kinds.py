@@ -49,6 +49,7 @@ KINDS = {
     "evaluate": "speciate.evaluation.evaluate:KIND",
     "predict": "speciate.serving.batch_predict:KIND",
     "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
+    "monitor": "speciate.loop.monitor:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.promotion.promote:KIND",
     "label": "speciate.datasets.label:KIND",
@@ -56,7 +57,6 @@ KINDS = {
     "forget": "speciate.privacy.purge:KIND",
     "erase": "speciate.privacy.erase:KIND",
     "gc": "speciate.privacy.gc:KIND",
-    "monitor": "speciate.loop.monitor:KIND",
 }
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 
