@@ -13,10 +13,14 @@ import pytest
 
 from speciate import features
 from speciate.errors import SpeciateError
+from speciate.jobs.pool import Pool
 from speciate.loop import monitor_sample
 from speciate.loop.monitor import MonitorSpec, outcomes, plan
+from speciate.models import registry
 from speciate.predictions.quality import random_place
 from speciate.privacy import purge_logs
+from speciate.serving import preloading
+from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -73,6 +77,30 @@ def test_inputs_of_another_kind_are_found_with_their_onset_and_once(production: 
     assert "invoice" not in told
     events = [each for each in production.workspace.database.events_after(0) if each.type == "monitor.alarm"]
     assert [each.data["signals"] for each in events] == [["inputs"]]
+
+
+def test_answers_of_predict_are_monitored_and_a_quiet_log_has_no_alarm(production: Production) -> None:
+    """As an agent asks: the tool's own log, with confidences and answers of a real model."""
+    workspace, chance = production.workspace, random.Random(11)
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    preloading.preloader_of(pool).begin(
+        registry.resolve(workspace.database, workspace.folders, f"{USE_CASE}@production")
+    ).join(300)
+    found = []
+    try:
+        for week in range(3):
+            asked = [Input(text=sentence(chance)) for _ in range(60)]
+            predict(workspace, pool, f"{USE_CASE}@production", asked)
+            found.append(production.end_week(week))
+    finally:
+        pool.close()
+    last = found[-1]
+    assert (last.use, last.n, last.model) == ("tested", 60, production.model)
+    assert {"inputs", "confidence", "measure_characters", "measure_words", "failed"} <= {s.name for s in last.signals}
+    assert not any(each.alarm for one in found for each in one.signals)
+    confidence = signal(last, "confidence")
+    assert confidence is not None
+    assert confidence.statistic is not None
 
 
 def test_a_window_without_traffic_or_with_few_answers_waits(production: Production) -> None:
