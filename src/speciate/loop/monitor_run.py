@@ -43,6 +43,7 @@ from speciate.predictions import reading
 from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.predictions.quality import AnswerOutput, wilson_interval
 from speciate.serving.hourly_tallies import read_hours
+from speciate.serving.routing import PRODUCTION
 from speciate.settings import Settings
 
 REFERENCE, LEAST_REFERENCE, LEAST = 600, 50, 20
@@ -317,7 +318,11 @@ class _Monitor:
     def _limits(self, rows: Mapping[str, list[Any]]) -> list[Signal]:
         """By what the deployment counted; where none did, by the log."""
         spec, payload = self._spec, self._payload
-        hours = [each for each in read_hours(payload.hours, spec.begin, spec.end) if each.generation == spec.generation]
+        hours = [
+            each
+            for each in read_hours(payload.hours, spec.begin, spec.end)
+            if (each.alias, each.generation) == (PRODUCTION, spec.generation)
+        ]
         counted = limits.of_hours(hours, payload.error_rate) if hours else (
             limits.of_log(rows["error"], rows["ms"], payload.p95_ms, payload.error_rate)
         )  # fmt: skip
