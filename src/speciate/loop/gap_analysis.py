@@ -119,7 +119,8 @@ def needed(rate: float, other: float, trained: int | None) -> int | None:
     """n (rate / other)^(1/a) - n, rounded up."""
     if trained is None or trained < 1 or rate <= other:
         return None
-    times = min(_MOST_TIMES, (rate / other) ** (1 / EXPONENT) if other > 0 else _MOST_TIMES)
+    most = math.log(_MOST_TIMES)
+    times = math.exp(min(most, (math.log(rate) - math.log(other)) / EXPONENT) if other > 0 else most)
     return math.ceil(trained * (times - 1)) or None
 
 

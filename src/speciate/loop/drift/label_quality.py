@@ -38,7 +38,7 @@ def arrivals(answers: Iterable[AnswerOutput], given: Sequence[StoredFeedback], b
     known = {each.id: each.output for each in answers}
     until_end = latest_by_source(each for each in given if each.at < end)
     until_begin = latest_by_source(each for each in given if each.at < begin)
-    before, now = random_sample(until_begin), random_sample(until_end)
+    before, now = (_drawn([each for each in given if each.at < edge]) for edge in (begin, end))
     right: dict[str, float] = {}
     errors: list[float] = []
     contradicted = 0
@@ -55,6 +55,15 @@ def arrivals(answers: Iterable[AnswerOutput], given: Sequence[StoredFeedback], b
     )  # fmt: skip
 
 
+def _drawn(given: Sequence[StoredFeedback]) -> set[str]:
+    """Which answers are a fair draw, by what was said until some time: who is one stays one, whatever is said later. So
+    of each source its first word as a random draw counts, else its first."""
+    first: dict[str, dict[str, StoredFeedback]] = {}
+    for each in sorted(given, key=lambda one: (one.drawn != "random", one.at)):
+        first.setdefault(each.prediction, {}).setdefault(each.source, each)
+    return random_sample(first)
+
+
 def _count(name: str, verdict: Correctness, right: dict[str, float], errors: list[float]) -> None:
     if verdict.measure == "absolute_error":
         errors.append(verdict.value)
@@ -66,5 +75,6 @@ def errors_before(answers: Iterable[AnswerOutput], given: Sequence[StoredFeedbac
     """Absolute errors of randomly drawn answers whose verdict arrived before `begin`."""
     known: Mapping[str, Any] = {each.id: each.output for each in answers}
     until = latest_by_source(each for each in given if each.at < begin)
-    found = [correctness(known[name], until[name]) for name in sorted(random_sample(until) & known.keys())]
+    drawn = _drawn([each for each in given if each.at < begin])
+    found = [correctness(known[name], until[name]) for name in sorted(drawn & known.keys())]
     return tuple(each.value for each in found if each is not None and each.measure == "absolute_error")
