@@ -45,8 +45,7 @@ def kernel_features(rows: Rows, rng: np.random.Generator) -> Rows:
     median = float(np.median(distances[np.triu_indices(len(some), 1)])) if len(some) > 1 else 1.0
     waves = rng.normal(size=(rows.shape[1], _WAVES)) * np.sqrt(2 / max(median, 1e-12))
     turned = rows @ waves.astype(np.float32)
-    found: Rows = np.hstack([np.cos(turned), np.sin(turned)]) / np.float32(np.sqrt(_WAVES))
-    return found
+    return np.asarray(np.hstack([np.cos(turned), np.sin(turned)]) / np.sqrt(_WAVES), np.float32)
 
 
 def compare(reference: Rows, window: Rows, rng: np.random.Generator) -> tuple[ShiftTest, Novelty]:
