@@ -187,18 +187,18 @@ def _said(
 
 _FEEDBACK = st.lists(
     st.builds(
-        _said, st.sampled_from([f"pred-{k}" for k in range(8)]), st.floats(0, 100), st.sampled_from(["a", "b"]),
+        _said, st.sampled_from([f"pred-{k}" for k in range(8)]), st.integers(0, 100), st.sampled_from(["a", "b"]),
         st.sampled_from(["random", "uncertain", None]), st.sampled_from(["human", "agent"]),
     ), max_size=30,
 )  # fmt: skip
 
 
-@given(_FEEDBACK, st.lists(st.floats(0, 100), min_size=1, max_size=5))
+@given(_FEEDBACK, st.lists(st.integers(0, 100), min_size=1, max_size=5))
 def test_each_answer_counts_once_whenever_and_however_often_it_is_labelled(
-    said: list[StoredFeedback], cuts: list[float]
+    said: list[StoredFeedback], cuts: list[int]
 ) -> None:
     answers = [AnswerOutput(f"pred-{k}", "m@v1", "a") for k in range(8)]
-    edges = [0.0, *sorted(cuts), 101.0]
+    edges = [0, *sorted(cuts), 101]
     found = [label_quality.arrivals(answers, said, begin, end) for begin, end in itertools.pairwise(edges)]
     counted = [name for each in found for name in each.ids]
     assert len(counted) == len(set(counted))
