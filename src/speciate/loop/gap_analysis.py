@@ -145,7 +145,11 @@ def _worse(failed: Values, members: Mask, codes: npt.NDArray[np.int64]) -> float
     difference = float(own.mean() - rest.mean())
     if math.isnan(error) or difference <= 0:
         return 1.0
-    return 0.5 * math.erfc(difference / error / math.sqrt(2)) if error > 0 else 0.5 ** len(np.unique(codes[members]))
+    return (
+        0.5 * math.erfc(difference / error / math.sqrt(2))
+        if error > 0
+        else math.ldexp(1.0, -len(np.unique(codes[members])))
+    )
 
 
 def _design_effect(failed: Values, codes: npt.NDArray[np.int64]) -> float:
