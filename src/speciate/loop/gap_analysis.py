@@ -129,7 +129,7 @@ def gain(rate: float, share: float, trained: int | None) -> float:
     if trained is None:
         return 0.0
     n = max(1, trained)
-    return share * rate * (1 - ((n + CAMPAIGN) / n) ** -EXPONENT)
+    return share * rate * (1 - math.pow((n + CAMPAIGN) / n, -EXPONENT))
 
 
 def _worse(failed: Values, members: Mask, codes: npt.NDArray[np.int64]) -> float:
