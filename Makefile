@@ -82,6 +82,12 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
+.PHONY: drift
+drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
+	$(BIN)/python evals/drift.py shift
+	$(BIN)/python evals/drift.py quality
+	$(BIN)/python evals/drift.py all
+
 fuzz: install    ## ten thousand damaged files through the tools
 	$(BIN)/python evals/fuzz.py
 

@@ -51,6 +51,7 @@ KINDS = {
     "race": "speciate.evaluation.race:KIND",
     "predict": "speciate.serving.batch_predict:KIND",
     "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
+    "monitor": "speciate.loop.monitor:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.promotion.promote:KIND",
     "label": "speciate.datasets.label:KIND",

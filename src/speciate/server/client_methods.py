@@ -175,7 +175,8 @@ class ToolMethods:
         baseline: str | None = None,
         slice_by: str | None = None,
         errors: int | None = None,
-        show: Sequence[Literal["confusion", "calibration", "disagreements", "metrics", "all_models"]] | None = None,
+        show: Sequence[Literal["confusion", "calibration", "disagreements", "metrics", "all_models", "gaps"]]
+        | None = None,
         picture: bool | None = None,
         page: bool | None = None,
     ) -> Shown[EvaluationView]:
