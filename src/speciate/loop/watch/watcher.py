@@ -1,0 +1,161 @@
+"""Looks at every watch now and then, in the daemon: reads, calls `decide`, writes what it decides, submits its jobs.
+
+A thread like housekeeping's. Between two looks nothing is kept but caches: after a kill the next daemon goes on from
+the rows. Jobs are submitted after the transaction that decided on them, by keys, and again until that is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from speciate.errors import Code, SpeciateError
+from speciate.faults import fault
+from speciate.jobs.engine import Engine
+from speciate.loop.watch import rows
+from speciate.loop.watch.decide import decide
+from speciate.loop.watch.definition import WINDOW_SECONDS
+from speciate.loop.watch.facts import Decision, EndedJob, Seen, monitor_key
+from speciate.loop.watch.rows import Send, Standing
+from speciate.loop.watch.seen import Gatherer, Surroundings
+from speciate.loop.watch.steps import send_of
+from speciate.workspace.workspace import Workspace
+
+LOOK_SECONDS = 60.0
+_PRIORITY = -10
+_MONITORED = ("data_shift", "quality_regression", "limit_breach")
+_log = logging.getLogger(__name__)
+
+
+class Gathers(Protocol):
+    """What `Gatherer` does; a test may see another world."""
+
+    def around(self, standing: Sequence[Standing], now: float) -> Surroundings: ...
+
+    def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen: ...
+
+
+class Watcher:
+    """`start` it once; `look` is one pass, for tests."""
+
+    def __init__(self, workspace: Workspace, engine: Engine, gatherer: Gathers | None = None) -> None:
+        self._workspace, self._engine = workspace, engine
+        self._gatherer = gatherer or Gatherer(workspace)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="watches", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no watch is enabled: then nobody needs the daemon for them."""
+        return not rows.any_enabled(self._workspace.database)
+
+    def look(self) -> dict[str, Decision]:
+        """One pass over all enabled watches; what was decided, by use case."""
+        self._send()
+        database, now = self._workspace.database, self._workspace.clock.now()
+        standing = [each for each in rows.everyone(database) if each.enabled]
+        if not standing:
+            return {}
+        self._monitor(standing, now)
+        around = self._gatherer.around(standing, now)
+        found: dict[str, Decision] = {}
+        for each in standing:
+            try:
+                decision = self._look_at(each, around, now)
+            except SpeciateError:  # of one watch: the others are looked at all the same
+                _log.exception("the watch of %s could not be looked at", each.watch.use_case)
+                continue
+            if decision is not None:
+                found[each.watch.use_case] = decision
+                if decision.memory.state == "learning" and each.watch.use_case not in around.learning:
+                    around = around._replace(learning=(*around.learning, each.watch.use_case))
+        self._send()
+        return found
+
+    def _look_at(self, standing: Standing, around: Surroundings, now: float) -> Decision | None:
+        """None where somebody else changed the watch meanwhile: the next look sees it."""
+        workspace = self._workspace
+        watch = standing.watch.model_copy(
+            update={"policy": standing.watch.policy.capped(workspace.settings.watch)}
+        )  # fmt: skip
+        seen = self._gatherer.seen(standing, around, now)
+        decision = decide(watch, standing.memory, seen, now)
+        try:
+            send = [send_of(workspace, watch, decision.memory, start, now) for start in decision.start]
+        except SpeciateError as error:  # what it needs is gone: the episode ends with the reason
+            failed = {start.step: EndedJob("", None, error.message) for start in decision.start}
+            ended = decide(watch, decision.memory, _with_jobs(seen, failed), now)
+            decision, send = _both(decision, ended), []
+        fault("watch_decided")
+        stored = workspace.database.transact(lambda tx: rows.store_decision(tx, standing, decision, send, now))
+        fault("watch_stored")
+        return decision if stored else None
+
+    def _send(self) -> None:
+        """Submit what was decided on and is not known to be submitted: the same key is the same job."""
+        database = self._workspace.database
+        for job in rows.waiting(database):
+            try:
+                self._engine.submit(job.kind, job.spec, key=job.key, priority=_PRIORITY)
+            except SpeciateError as error:
+                if error.code is Code.UNAVAILABLE:  # a full disk, say: the next look may succeed
+                    _log.warning("%s waits: %s", job.key, error.message)
+                    continue
+                _note_refused(self._workspace, job, error)
+            else:
+                fault("watch_submitted")
+                database.transact(lambda tx, key=job.key: rows.sent(tx, key))  # type: ignore[misc]  # bound now
+
+    def _monitor(self, standing: Sequence[Standing], now: float) -> None:
+        """Begin the monitoring job of each week that is over, one after another: each is compared with all before it."""
+        if "monitor" not in self._engine.kinds.names():
+            return
+        for each in standing:
+            memory, use_case = each.memory, each.watch.use_case
+            if memory.model is None or not any(each.watch.has(kind) for kind in _MONITORED):
+                continue
+            number = memory.window + 1
+            begin = memory.moved + number * WINDOW_SECONDS
+            if now < begin + WINDOW_SECONDS:
+                continue
+            spec = {
+                "use_case": use_case, "generation": memory.generation, "number": number, "begin": begin,
+                "end": begin + WINDOW_SECONDS,
+            }  # fmt: skip
+            key = monitor_key(use_case, memory.generation, number)
+            try:
+                self._engine.submit("monitor", spec, key=key, priority=_PRIORITY)
+            except SpeciateError as error:
+                _log.warning("%s could not begin: %s", key, error.message)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
+                _log.exception("the watches could not be looked at")
+
+
+def _note_refused(workspace: Workspace, job: Send, error: SpeciateError) -> None:
+    workspace.database.transact(lambda tx: rows.refused(tx, job.key, error.message))
+
+
+def _with_jobs(seen: Seen, jobs: dict[str, EndedJob]) -> Seen:
+    return replace(seen, jobs=jobs)
+
+
+def _both(begun: Decision, ended: Decision) -> Decision:
+    """One look that began an episode and ended it."""
+    return replace(ended, taken=begun.taken, fired=begun.fired, told=(*begun.told, *ended.told))
