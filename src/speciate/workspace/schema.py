@@ -172,7 +172,7 @@ _WATCHES = """
 -- Watches (loop/watch/): the definition, and the one row that a tick changes.
 CREATE TABLE watches (
     use_case VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL, enabled BOOLEAN NOT NULL, asked DOUBLE,
-    created DOUBLE NOT NULL, changed DOUBLE NOT NULL, by VARCHAR NOT NULL
+    created DOUBLE NOT NULL, changed DOUBLE NOT NULL, actor VARCHAR NOT NULL
 );
 CREATE TABLE watch_states (use_case VARCHAR PRIMARY KEY, memory VARCHAR NOT NULL, turn BIGINT NOT NULL);
 -- Looks, by run: a quiet month is one row.

@@ -11,7 +11,7 @@ from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Decision, Memory
 from speciate.workspace.database import Database, Row, Transaction
 
-_COLUMNS = "w.definition, w.enabled, w.asked, w.created, w.changed, w.by, s.memory, s.turn"
+_COLUMNS = "w.definition, w.enabled, w.asked, w.created, w.changed, w.actor, s.memory, s.turn"
 _JOINED = f"SELECT {_COLUMNS} FROM watches w JOIN watch_states s ON s.use_case = w.use_case"
 _GET = f"{_JOINED} WHERE w.use_case = ?"
 _ALL = f"{_JOINED} ORDER BY w.use_case"
@@ -19,10 +19,10 @@ _ENABLED = "SELECT 1 FROM watches WHERE enabled LIMIT 1"
 _INSERT = """
 INSERT INTO watches VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (use_case) DO UPDATE SET definition = excluded.definition, enabled = excluded.enabled,
-    asked = coalesce(excluded.asked, watches.asked), changed = excluded.changed, by = excluded.by
+    asked = coalesce(excluded.asked, watches.asked), changed = excluded.changed, actor = excluded.actor
 """
 _INSERT_STATE = "INSERT INTO watch_states VALUES (?, ?, 0) ON CONFLICT DO NOTHING"
-_ENABLE = "UPDATE watches SET enabled = ?, changed = ?, by = ? WHERE use_case = ?"
+_ENABLE = "UPDATE watches SET enabled = ?, changed = ?, actor = ? WHERE use_case = ?"
 _SWAP = "UPDATE watch_states SET memory = ?, turn = turn + 1 WHERE use_case = ? AND turn = ? RETURNING turn"
 _LAST_TICK = """
 SELECT number, state, because, fired FROM watch_ticks WHERE use_case = ? ORDER BY number DESC LIMIT 1
@@ -231,6 +231,11 @@ def ticks(database: Database, use_case: str, *, since: float = 0.0, limit: int =
     """Newest first."""
     rows = database.read(_TICKS, [use_case, since, limit])
     return [Tick(*row[:5], tuple(json.loads(row[5]))) for row in rows]
+
+
+def last_ticks(database: Database) -> dict[str, str]:
+    """Use case -> why its watch did what it did last."""
+    return dict(database.read("SELECT use_case, arg_max(because, number) FROM watch_ticks GROUP BY use_case"))
 
 
 def episodes(database: Database, use_case: str, limit: int = 5) -> list[Episode]:

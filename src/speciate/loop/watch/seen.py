@@ -63,7 +63,7 @@ _ASKED = "SELECT use_case, count(*) FROM label_requests WHERE asked >= ? GROUP B
 _USUAL = """
 SELECT split_part(parents.key, '/', 2), avg(taken) / 60 FROM (
     SELECT parent, sum(run_seconds) AS taken FROM jobs WHERE parent IS NOT NULL GROUP BY parent
-) JOIN jobs parents ON parents.id = parent WHERE parents.kind = 'relearn' AND parents.key LIKE 'watch/%' GROUP BY 1
+) spent JOIN jobs parents ON parents.id = spent.parent WHERE parents.kind = 'relearn' AND parents.key LIKE 'watch/%' GROUP BY 1
 """
 _CHANGES = "SELECT seq, data FROM events WHERE type = 'endpoint.changed' AND seq > ? ORDER BY seq"
 _TAKEN = "SELECT before FROM audit WHERE use_case = ? AND action = 'rollback' AND actor = ? ORDER BY seq DESC LIMIT 10"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,8 +17,8 @@ from speciate.faults import fault
 from speciate.jobs.engine import Engine
 from speciate.loop.watch import rows
 from speciate.loop.watch.decide import decide
-from speciate.loop.watch.definition import WINDOW_SECONDS
-from speciate.loop.watch.facts import Decision, EndedJob, Seen, monitor_key
+from speciate.loop.watch.definition import WINDOW_SECONDS, Watch
+from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, monitor_key
 from speciate.loop.watch.rows import Send, Standing
 from speciate.loop.watch.seen import Gatherer, Surroundings
 from speciate.loop.watch.steps import send_of
@@ -38,12 +38,18 @@ class Gathers(Protocol):
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen: ...
 
 
+Sender = Callable[[Workspace, Watch, Memory, Start, float], Send]
+"""What a step asks of a job, by what is in the catalog at that moment."""
+
+
 class Watcher:
     """`start` it once; `look` is one pass, for tests."""
 
-    def __init__(self, workspace: Workspace, engine: Engine, gatherer: Gathers | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, engine: Engine, gatherer: Gathers | None = None, sender: Sender = send_of
+    ) -> None:  # fmt: skip
         self._workspace, self._engine = workspace, engine
-        self._gatherer = gatherer or Gatherer(workspace)
+        self._gatherer, self._sender = gatherer or Gatherer(workspace), sender
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -93,7 +99,7 @@ class Watcher:
         seen = self._gatherer.seen(standing, around, now)
         decision = decide(watch, standing.memory, seen, now)
         try:
-            send = [send_of(workspace, watch, decision.memory, start, now) for start in decision.start]
+            send = [self._sender(workspace, watch, decision.memory, start, now) for start in decision.start]
         except SpeciateError as error:  # what it needs is gone: the episode ends with the reason
             failed = {start.step: EndedJob("", None, error.message) for start in decision.start}
             ended = decide(watch, decision.memory, _with_jobs(seen, failed), now)
