@@ -13,7 +13,7 @@ from speciate.loop.watch.definition import Policy, Trigger, Watch, check
 from speciate.loop.watch.report import WatchReport, report
 from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases
-from speciate.server.tool_api import App, NextAction, Result, tool
+from speciate.server.tool_api import App, IdempotencyKey, NextAction, Result, once, tool
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -35,12 +35,18 @@ class WatchSet(Result):
 
     @classmethod
     def of(cls, found: WatchReport) -> WatchSet:
-        left = found.budget_left
+        left, then = found.budget_left, NextAction(tool="get_status", arguments={"use_case": found.use_case})
         return cls(
             watch=found.use_case, triggers=found.triggers, state=found.state, because=found.because,
-            next_look=found.next_look, next_actions=(NextAction(tool="get_status", arguments={"use_case": found.use_case}),),
+            next_look=found.next_look, next_actions=(then,),
             budget_left=BudgetView(minutes=left.minutes, usd=left.usd, labels=left.labels),
         )  # fmt: skip
+
+
+class _Stored(Result):
+    """What a repeat by a key remembers; how the watch stands is read anew."""
+
+    watch: str
 
 
 @tool(idempotent=True)
@@ -50,6 +56,7 @@ def watch_use_case(
     triggers: Annotated[list[Trigger], Field(max_length=20)],
     policy: Policy | None = None,
     enabled: Annotated[bool, Field(description="false pauses it.")] = True,
+    idempotency_key: IdempotencyKey = None,
 ) -> WatchSet:
     """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
 
@@ -63,10 +70,12 @@ def watch_use_case(
         _check_served(workspace, use_case)
         _check_no_circle(workspace.database, use_case)
 
-    def step(tx: Transaction) -> None:
+    def step(tx: Transaction) -> _Stored:
         rows.define(tx, watch, enabled=enabled, by=app.caller.client, asked=enabled and watch.has("now"))
+        return _Stored(watch=use_case)
 
-    workspace.database.transact(step)
+    arguments = {**watch.model_dump(mode="json"), "enabled": enabled}
+    once(app, "watch_use_case", arguments, idempotency_key, step, answer=_Stored)
     return WatchSet.of(report(workspace, use_case))
 
 

@@ -53,8 +53,8 @@ def format_watch(found: WatchDocument) -> str:
         f"  because     {found['because']}",
         f"  triggers    {', '.join(found['triggers'])}",
         f"  next look   {moment(found['next_look'])}",
-        f"  this month  {found['minutes_left']:.0f} minutes, ${found['usd_left']:.2f} and {found['labels_left']} labels "
-        "are left",
+        f"  this month  {found['minutes_left']:.0f} minutes, ${found['usd_left']:.2f} and {found['labels_left']} "
+        "labels are left",
     ]
     if found["labels_asked"]:
         lines.append(f"  labels      {found['labels_answered']} of {found['labels_asked']} came")

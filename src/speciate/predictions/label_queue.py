@@ -175,7 +175,8 @@ def _requested_first(
     asked: Mapping[str, Selection], candidates: Sequence[UnlabelledAnswer], drawn: Sequence[QueuedAnswer],
     given: Mapping[str, BySource], count: int,
 ) -> list[QueuedAnswer]:  # fmt: skip
-    """What was asked about and has no label yet, in the random order so that both halves come together; then `drawn`."""
+    """What was asked about and has no label yet, in the random order, so that both halves come together; then
+    `drawn`."""
     open_ = [each for each in candidates if each.id in asked and prevailing_label(given.get(each.id, {})) is None]
     first = [QueuedAnswer(each.id, asked[each.id]) for each in heapq.nsmallest(count, open_, key=_random_order)]
     taken = {each.id for each in first}

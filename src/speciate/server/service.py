@@ -1,7 +1,8 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job, no deployment, no watch), on request, when a newer client comes
-(runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the owner.
+It leaves when nobody needs it (no client, no unfinished job, no deployment, no watch), on request, when a newer client
+comes (runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the
+owner.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Digits of two sources, served, asked and labelled through the tools under a clock that is set: production changes from
-scikit-learn's digits to MNIST's, averaged to the same 8 x 8."""
+"""Digits of two sources, served, asked and labelled through the tools under a clock that is set: production changes
+from scikit-learn's digits to MNIST's, averaged to the same 8 x 8."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from speciate.jobs.pool import Pool
 from speciate.loop.watch.facts import Decision
 from speciate.loop.watch.watcher import Watcher
 from speciate.predictions.label_queue import next_labels
-from speciate.serving.bake_watch import BakeWatch
 from speciate.server.tool_api import App, JobStarted
+from speciate.serving.bake_watch import BakeWatch
+from speciate.serving.predict import Input
 from speciate.settings import Bake, Settings
 from speciate.tools.datasets import create_dataset
 from speciate.tools.evaluation import evaluate_models
@@ -141,7 +142,7 @@ class Loop:
         right = 0
         for begin in range(0, count, 100):
             part = asked[begin : begin + 100]
-            answered = predict(self.app, [{"row": row} for row, _ in part], use_case=USE_CASE)
+            answered = predict(self.app, [Input(row=row) for row, _ in part], use_case=USE_CASE)
             assert isinstance(answered, Predictions)
             for each, (_, label) in zip(answered.predictions, part, strict=True):
                 assert each.prediction is not None

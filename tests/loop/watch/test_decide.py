@@ -27,7 +27,6 @@ from speciate.loop.watch.facts import (
 )
 from speciate.settings import WatchCaps
 
-
 NOW = 1_800_000_000.0
 SHIFT = Window(3, (Signal("inputs", alarm=True, onset=NOW - 9 * DAY, log_evidence=7.0),))
 EVERY: tuple[TriggerKind, ...] = (

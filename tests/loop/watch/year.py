@@ -1,7 +1,7 @@
 """A year of a watch on the real engine and catalog: the world is made of hashes, and trainings take no time.
 
-Real: workspace, writer, engine, keys, aliases, audit, watcher, gatherer. Stand-ins: the kinds that compute, and the log.
-`python -m tests.loop.watch.year FOLDER` goes on from wherever it is; a kill at any moment changes nothing of what comes.
+Real: workspace, writer, engine, keys, aliases, audit, watcher, gatherer. Stand-ins: the kinds that compute, the log.
+`python -m tests.loop.watch.year FOLDER` goes on from wherever it is; a kill changes nothing of what comes.
 """
 
 from __future__ import annotations

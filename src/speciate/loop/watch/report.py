@@ -120,7 +120,8 @@ def _report(workspace: Workspace, gatherer: Gatherer, standing: Standing) -> Wat
         since=memory.since,
         next_look=next_look(standing, now),
         budget_left=BudgetLeft(
-            round(max(0.0, policy.budget_minutes - spent.minutes), 2), round(max(0.0, policy.budget_usd - spent.usd), 4),
+            round(max(0.0, policy.budget_minutes - spent.minutes), 2),
+            round(max(0.0, policy.budget_usd - spent.usd), 4),
             max(0, policy.labels - spent.labels),
         ),
         triggers=tuple(each.on for each in watch.triggers),
@@ -143,7 +144,7 @@ def _because(standing: Standing, ticks: list[Tick]) -> str:
 def next_look(standing: Standing, now: float) -> float:
     memory = standing.memory
     soon = now + LOOK_SECONDS
-    if memory.state != "idle" or standing.asked and standing.asked > memory.asked:
+    if memory.state != "idle" or (standing.asked or 0.0) > memory.asked:
         return soon
     moments = [next_time(each, now) for each in standing.watch.triggers if each.on == "schedule"]
     if memory.model is not None:

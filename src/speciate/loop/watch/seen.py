@@ -63,14 +63,18 @@ _ASKED = "SELECT use_case, count(*) FROM label_requests WHERE asked >= ? GROUP B
 _USUAL = """
 SELECT split_part(parents.key, '/', 2), avg(taken) / 60 FROM (
     SELECT parent, sum(run_seconds) AS taken FROM jobs WHERE parent IS NOT NULL GROUP BY parent
-) spent JOIN jobs parents ON parents.id = spent.parent WHERE parents.kind = 'relearn' AND parents.key LIKE 'watch/%' GROUP BY 1
+) spent JOIN jobs parents ON parents.id = spent.parent
+WHERE parents.kind = 'relearn' AND parents.key LIKE 'watch/%' GROUP BY 1
 """
 _CHANGES = "SELECT seq, data FROM events WHERE type = 'endpoint.changed' AND seq > ? ORDER BY seq"
 _TAKEN = "SELECT before FROM audit WHERE use_case = ? AND action = 'rollback' AND actor = ? ORDER BY seq DESC LIMIT 10"
 _REPORTS = """
 SELECT report FROM evaluations WHERE use_case = ? AND contains(models, ?) ORDER BY created DESC, id LIMIT 5
 """
-_REQUESTS = "SELECT use_case, prediction, drawn, episode, asked FROM label_requests"
+_REQUESTS = """
+SELECT use_case, prediction, drawn, episode, asked FROM label_requests
+WHERE use_case IN (SELECT unnest(?::VARCHAR[]))
+"""
 _PROBLEM = "SELECT problem FROM watch_outbox WHERE key = ? AND problem IS NOT NULL"
 
 
@@ -88,6 +92,7 @@ class Surroundings(NamedTuple):
     learning: tuple[str, ...]
     """Watches whose episode trains now."""
     requests: Mapping[str, Mapping[str, LabelRequest]]
+    """Of watches that wait for labels."""
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
 
@@ -108,10 +113,12 @@ class Gatherer:
         asked = dict(database.read(_ASKED, [month]))
         costs = {name: (minutes or 0.0, usd) for name, minutes, usd in database.read(_SPENT, [month])}
         requests: dict[str, dict[str, LabelRequest]] = {}
-        for name, *row in database.read(_REQUESTS):
+        labelling = [each.watch.use_case for each in standing if each.memory.state == "labelling"]
+        for name, *row in database.read(_REQUESTS, [labelling]) if labelling else ():
             requests.setdefault(name, {})[row[0]] = LabelRequest(*row)
         pending = approvals.list_approvals(database, now, approvals.PENDING)
-        seq = min((each.memory.provider for each in standing), default=0)
+        leaning = [each.memory.provider for each in standing if each.watch.has("provider_change")]
+        changes = database.read(_CHANGES, [min(leaning)]) if leaning else []
         return Surroundings(
             production={each.use_case: each for each in aliases.everywhere(database)},
             definitions=use_cases.in_force(database),
@@ -123,8 +130,7 @@ class Gatherer:
             usual=dict(database.read(_USUAL)),
             learning=tuple(each.watch.use_case for each in standing if each.memory.state == "learning"),
             requests=requests,
-            changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in database.read(_CHANGES, [seq])]
-            if any(each.watch.has("provider_change") for each in standing) else (),
+            changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
         )  # fmt: skip
 
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:

@@ -109,8 +109,8 @@ def core_of(database: Database, use_case: UseCase, card: ModelCard) -> str:
 
 
 def high_water(database: Database, use_case: UseCase, core: str) -> float | None:
-    """The best value on the core suite's dataset of any version that ever served: small losses of each promotion against
-    its predecessor would add up."""
+    """The best value on the core suite's dataset of any version that ever served: small losses of each promotion
+    against its predecessor would add up."""
     served = {str(row[0]) for row in database.read(_SERVED, [use_case.name])}
     wanted, values = dataset_ref(core), list[float]()
     for (text,) in database.read(_REPORTS, [use_case.name]):

@@ -125,7 +125,7 @@ class Watcher:
                 database.transact(lambda tx, key=job.key: rows.sent(tx, key))  # type: ignore[misc]  # bound now
 
     def _monitor(self, standing: Sequence[Standing], now: float) -> None:
-        """Begin the monitoring job of each week that is over, one after another: each is compared with all before it."""
+        """Begin the monitoring job of each week that is over, one by one: each is compared with all before it."""
         if "monitor" not in self._engine.kinds.names():
             return
         for each in standing:
