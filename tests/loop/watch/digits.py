@@ -162,14 +162,15 @@ class Loop:
         return done
 
     def look(self) -> Decision:
-        """One pass of everything, once the jobs that run are over."""
+        """One pass of everything, and the end of the jobs that it began: no day passes while they run."""
+        self.bakes.look(now=True)
+        decision = self.watcher.look()[USE_CASE]
         for _ in range(100):
             jobs = [job for job in self.app.engine.list(limit=200) if job.state not in ENDED]
             if not jobs:
                 break
             self.app.engine.wait(jobs[-1].id, timeout=300)
-        self.bakes.look(now=True)
-        return self.watcher.look()[USE_CASE]
+        return decision
 
     def days(self, count: int) -> None:
         self.clock.advance(count * DAY)
