@@ -379,7 +379,7 @@ def has_grown(reader: Database | Transaction, old: object, new: object) -> bool:
     before, after = dataset_ref(old), dataset_ref(new)
     if (before.name, before.split) != (after.name, after.split) or before.version is None or after.version is None:
         return False
-    rows = dict(_rows(reader, _MANIFESTS, [before.name, before.version, after.version]))
+    rows: dict[int, str] = dict(_rows(reader, _MANIFESTS, [before.name, before.version, after.version]))
     if len(rows) < 2 or after.version < before.version:
         return False
     parts = {version: [_part(each) for each in json.loads(text)["parts"]] for version, text in rows.items()}

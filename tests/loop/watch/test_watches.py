@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from speciate import use_cases
-from speciate.cli import watch_commands
+from speciate.cli import ledger_commands, watch_commands
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
-from speciate.loop import status
+from speciate.loop import ledger, status
 from speciate.loop.notifications import notice_of
 from speciate.loop.watch import report, rows
 from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch, next_time
@@ -217,3 +217,22 @@ def test_a_schedule_is_kept_around_changes_of_the_clocks_and_missed_times_count_
     assert due(watch, autumn, first) == first
     assert due(watch, autumn, first + 30 * DAY) == last_time(daily, first + 30 * DAY)
     assert json.loads(watch.model_dump_json())["triggers"][0]["zone"] == "Europe/Berlin"
+
+
+def test_the_ledger_tells_the_time_to_a_better_model_by_cause_and_who_promoted(app: App, year: Year) -> None:
+    year.clock.time = START + 61 * DAY
+    watch_use_case(app, USE_CASE, NOW, Policy(action="auto", labels=300))
+    ended = None
+    while ended is None:
+        year.clock.time += DAY
+        year.database.transact(year._bake)
+        ended = year.watcher.look()[USE_CASE].ended
+    assert ended.outcome == "promoted"
+    found = ledger.document(ledger.ledger(year.workspace))
+    [line] = found["remodelled"]
+    assert (line["cause"], line["episodes"], line["promoted"]) == ("now", 1, 1)
+    assert line["median_seconds"] is not None
+    assert line["median_seconds"] % DAY == 0
+    assert found["promoted_by_loop_30d"] == 1
+    assert found["promoted_by_hand_30d"] == 0, "the first one was promoted before"
+    assert "promoted by watches" in ledger_commands.format_ledger(found)

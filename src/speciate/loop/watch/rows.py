@@ -230,7 +230,12 @@ def refused(tx: Transaction, key: str, problem: str) -> None:
 def ticks(database: Database, use_case: str, *, since: float = 0.0, limit: int = 20) -> list[Tick]:
     """Newest first."""
     rows = database.read(_TICKS, [use_case, since, limit])
-    return [Tick(*row[:5], tuple(json.loads(row[5]))) for row in rows]
+    return [_tick(row) for row in rows]
+
+
+def _tick(row: Row) -> Tick:
+    first, last, times, state, because, fired = row
+    return Tick(first, last, times, state, because, tuple(json.loads(fired)))
 
 
 def last_ticks(database: Database) -> dict[str, str]:

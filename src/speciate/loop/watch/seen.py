@@ -110,7 +110,7 @@ class Gatherer:
         database = self.workspace.database
         names = [each.watch.use_case for each in standing]
         month = month_start(now)
-        asked = dict(database.read(_ASKED, [month]))
+        asked: dict[str, int] = dict(database.read(_ASKED, [month]))
         costs = {name: (minutes or 0.0, usd) for name, minutes, usd in database.read(_SPENT, [month])}
         requests: dict[str, dict[str, LabelRequest]] = {}
         labelling = [each.watch.use_case for each in standing if each.memory.state == "labelling"]

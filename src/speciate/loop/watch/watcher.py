@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,8 +17,8 @@ from speciate.faults import fault
 from speciate.jobs.engine import Engine
 from speciate.loop.watch import rows
 from speciate.loop.watch.decide import decide
-from speciate.loop.watch.definition import WINDOW_SECONDS, Watch
-from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, monitor_key
+from speciate.loop.watch.definition import WINDOW_SECONDS, TriggerKind, Watch
+from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, StepName, monitor_key
 from speciate.loop.watch.rows import Send, Standing
 from speciate.loop.watch.seen import Gatherer, Surroundings
 from speciate.loop.watch.steps import send_of
@@ -26,7 +26,7 @@ from speciate.workspace.workspace import Workspace
 
 LOOK_SECONDS = 60.0
 _PRIORITY = -10
-_MONITORED = ("data_shift", "quality_regression", "limit_breach")
+_MONITORED: tuple[TriggerKind, ...] = ("data_shift", "quality_regression", "limit_breach")
 _log = logging.getLogger(__name__)
 
 
@@ -158,8 +158,8 @@ def _note_refused(workspace: Workspace, job: Send, error: SpeciateError) -> None
     workspace.database.transact(lambda tx: rows.refused(tx, job.key, error.message))
 
 
-def _with_jobs(seen: Seen, jobs: dict[str, EndedJob]) -> Seen:
-    return replace(seen, jobs=jobs)
+def _with_jobs(seen: Seen, jobs: Mapping[StepName, EndedJob]) -> Seen:
+    return replace(seen, jobs={**jobs})
 
 
 def _both(begun: Decision, ended: Decision) -> Decision:
