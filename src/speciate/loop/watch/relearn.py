@@ -1,10 +1,12 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    rows -> judged -> train/... -> evaluate -> judge -> (further suites) -> promote
+    rows, judged -> suite -> train/... -> evaluate -> judge -> (further suites) -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
-answer lies follows from its group (or its content) alone. A candidate is promoted if it passes the use case's gates on
+answer lies follows from its group (or its content) alone. Where the use case's core suite is that dataset's test split
+without a version, `suite` adds the judged answers to it, too: it grows with what production is asked. A core suite that
+names its version stays as it is. A candidate is promoted if it passes the use case's gates on
 the core suite, is better than what serves on the judged answers (the interval of the paired difference is above 0), and
 is not worse on the core suite than the best that ever served there, beyond a margin. `inconclusive` asks for more
 labels; `hold` is only said where the interval's upper end is below the margin.
@@ -24,7 +26,8 @@ from speciate.loop.watch.facts import Learned
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
-ROWS, JUDGED, EVALUATE, JUDGE, PROMOTE, TRAIN = "rows", "judged", "evaluate", "judge", "promote", "train/"
+ROWS, JUDGED, SUITE, EVALUATE, JUDGE, PROMOTE = "rows", "judged", "suite", "evaluate", "judge", "promote"
+TRAIN = "train/"
 _EVALUATION_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _PRIORITY = -10
@@ -63,6 +66,8 @@ class RelearnSpec(BaseModel):
     train_source: str | None
     """`log:...`: labelled answers to learn from; None: it learns from the dataset as it is."""
     judge_source: str | None
+    grows: bool = False
+    """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
     metric: str
     high_water: float | None = None
@@ -109,7 +114,7 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
 
 
 def _adding(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[ChildRequest]:
-    """Both at once, where there are labels: neither needs the other."""
+    """Rows and judged answers at once, where there are labels: neither needs the other; then those of the suite."""
     wanted = []
     if spec.train_source is not None and ROWS not in steps:
         rows = {"name": spec.dataset, "source": spec.train_source, "add": True}
@@ -122,12 +127,15 @@ def _adding(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[ChildRequest]
             judged |= {"inputs": list(spec.judged_inputs)} if spec.judged_inputs else {}
             judged |= {"label": spec.judged_label} if spec.judged_label else {}
         wanted.append(ChildRequest(step=JUDGED, kind="ingest", spec=judged, priority=_PRIORITY))
+    if not wanted and spec.grows and spec.judge_source is not None and SUITE not in steps:
+        suite = {"name": _dataset(spec, steps), "source": spec.judge_source, "add": True}
+        wanted.append(ChildRequest(step=SUITE, kind="ingest", spec=suite, priority=_PRIORITY))
     return wanted
 
 
 def _dataset(spec: RelearnSpec, steps: Mapping[str, Child]) -> str:
-    added = steps.get(ROWS)
-    return str(added.result["dataset"]) if added is not None and added.result else spec.dataset
+    added = [steps[step] for step in (SUITE, ROWS) if step in steps]
+    return next((str(each.result["dataset"]) for each in added if each.result), spec.dataset)
 
 
 def _judged_ref(spec: RelearnSpec, steps: Mapping[str, Child]) -> str | None:

@@ -76,6 +76,7 @@ def relearn(
         judged_label=_label(manifest),
         train_source=source and source + "&part=train",
         judge_source=source and source + "&part=judge",
+        grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=ways(workspace, base, start.bases),
         metric=use_case.objective.metric,
         high_water=high_water(workspace.database, use_case, core),
