@@ -350,3 +350,11 @@ def test_a_persons_caps_hold_whatever_a_watch_asks_for(minutes: float, labels: i
     capped = Policy(budget_minutes=500, labels=900).capped(WatchCaps(minutes=minutes, labels=labels))
     assert capped.budget_minutes <= minutes
     assert capped.labels <= labels
+
+
+def test_a_base_model_that_came_is_tried_and_those_that_were_there_are_not() -> None:
+    first = decide(watch("new_base_model"), memory(), seen(bases=("pkg:a", "pkg:b")), NOW)
+    assert (first.because, first.memory.bases) == ("no trigger fired", ("pkg:a", "pkg:b"))
+    came = decide(watch("new_base_model"), first.memory, seen(bases=("pkg:a", "pkg:b", "hf-c@v1")), NOW)
+    assert (came.memory.state, came.start[0].bases, came.start[0].fresh) == ("learning", ("hf-c@v1",), False)
+    assert came.taken[0].evidence == {"bases": ["hf-c@v1"]}

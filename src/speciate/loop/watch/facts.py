@@ -186,7 +186,7 @@ class Seen:
     provider: int = 0
     """Number of the newest event of a changed endpoint that the use case leans on."""
     bases: tuple[str, ...] | None = None
-    """Base models that suit, by the newest table of models; None: not looked up."""
+    """Base models that suit and are there; None: not looked up."""
     alpha: float | None = None
     """Krippendorff's, of at least 50 answers that several people labelled."""
     doubly_labelled: int = 0

@@ -42,11 +42,13 @@ from speciate.models import registry
 from speciate.promotion import aliases, bake
 from speciate.promotion.aliases import Alias
 from speciate.refs import id_from_key
+from speciate.training.planning.available_methods import all_candidates
 from speciate.use_cases import UseCase
-from speciate.vocabulary import find_metric
+from speciate.vocabulary import find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
 _STEPS = ("mine", "check", "relearn")
+_BASES_SECONDS = 86_400.0
 _MOST_WINDOWS = 60
 """Monitoring jobs that one look reads: after a year without a daemon the rest follows with the next looks."""
 _SPENT = """
@@ -105,6 +107,8 @@ class Gatherer:
 
     def __post_init__(self) -> None:
         self.labels = LabelReader(self.workspace)
+        self._known_bases: dict[str, tuple[float, tuple[str, ...]]] = {}
+        """Use case -> when they were looked up, and which suit."""
 
     def around(self, standing: Sequence[Standing], now: float) -> Surroundings:
         database = self.workspace.database
@@ -154,6 +158,7 @@ class Gatherer:
             labels_drawn=labels.drawn,
             requirement=self._requirement(memory, alias, definition) if definition else None,
             provider=self._provider(definition, around),
+            bases=self._bases(watch, alias, definition, now),
             alpha=labels.alpha,
             doubly_labelled=labels.doubly,
             recalled=self._recalled(watch, alias, definition),
@@ -235,6 +240,26 @@ class Gatherer:
         endpoint = registry.endpoint_of(self.workspace.database, incumbent)
         own = endpoint.identity if endpoint else None
         return max((number for number, identity in around.changes if identity == own), default=0)
+
+    def _bases(
+        self, watch: Watch, alias: Alias | None, definition: UseCase | None, now: float
+    ) -> tuple[str, ...] | None:  # fmt: skip
+        """Base models that suit, of those that are installed or were fetched: looked up once a day. Nothing is
+        downloaded, and the hub is not asked."""
+        if alias is None or definition is None or not watch.has("new_base_model"):
+            return None
+        known = self._known_bases.get(definition.name)
+        if known is None or now - known[0] >= _BASES_SECONDS or now < known[0]:
+            modality = self._modality(alias.model)
+            family = find_task(definition.task).family
+            found = all_candidates(self.workspace, modality, family) if modality else []
+            bases = tuple(dict.fromkeys(each.base_model for each in found if each.base_model))
+            known = self._known_bases[definition.name] = now, bases
+        return known[1]
+
+    def _modality(self, model: str) -> str | None:
+        cards = registry.versions(self.workspace.database, model.partition("@")[0])
+        return next((each.modality for each in cards if each.ref == model), None)
 
     def _recalled(self, watch: Watch, alias: Alias | None, definition: UseCase | None) -> str | None:
         """Whether the licence of what serves is none of those that the use case allows now."""
