@@ -25,6 +25,7 @@ from speciate.loop.watch.steps import send_of
 from speciate.workspace.workspace import Workspace
 
 LOOK_SECONDS = 60.0
+_AROUND_SECONDS = 600.0
 _PRIORITY = -10
 _MONITORED: tuple[TriggerKind, ...] = ("data_shift", "quality_regression", "limit_breach")
 _log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Watcher:
     ) -> None:  # fmt: skip
         self._workspace, self._engine = workspace, engine
         self._gatherer, self._sender = gatherer or Gatherer(workspace), sender
+        self._around: tuple[object, Surroundings] | None = None
+        """Of the last look, with what it was read for."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -75,7 +78,7 @@ class Watcher:
         if not standing:
             return {}
         self._monitor(standing, now)
-        around = self._gatherer.around(standing, now)
+        around = self._around_now(standing, now)
         found: dict[str, Decision] = {}
         for each in standing:
             try:
@@ -89,6 +92,15 @@ class Watcher:
                     around = around._replace(learning=(*around.learning, each.watch.use_case))
         self._send()
         return found
+
+    def _around_now(self, standing: Sequence[Standing], now: float) -> Surroundings:
+        """Read again only where something happened: whatever matters to a watch is an event. What time alone changes,
+        a question that expires or another month, is seen some minutes later."""
+        states = tuple((each.watch.use_case, each.memory.state) for each in standing)
+        key = (self._workspace.database.last_seq, states, int(now // _AROUND_SECONDS))
+        if self._around is None or self._around[0] != key:
+            self._around = key, self._gatherer.around(standing, now)
+        return self._around[1]
 
     def _look_at(self, standing: Standing, around: Surroundings, now: float) -> Decision | None:
         """None where somebody else changed the watch meanwhile: the next look sees it."""
