@@ -314,11 +314,10 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     return None
 
 
-_WATCH = {
-    "watch.begun": "episode {episode} of its watch begins.",
+_WATCH = {  # at most one a day beside the question for labels; that an episode begins is in the feed alone
     "watch.labels": "answers wait for a label: speciate labels.",
     "watch.ended": "episode {episode} of its watch ended.",
-    "watch.unresolved": "its watch tried in vain, and goes on less often.",
+    "watch.unresolved": "episode {episode} of its watch ended, one of several in vain: it tries less often now.",
     "watch.budget": "its watch has used up this month.",
     "watch.disagreement": "those who label do not agree.",
 }

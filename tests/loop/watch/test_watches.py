@@ -191,11 +191,12 @@ def test_a_job_that_cannot_be_ends_the_episode_with_the_reason(app: App, year: Y
 def test_notices_hold_no_text_of_others(app: App, year: Year) -> None:
     watch_use_case(app, USE_CASE, NOW, Policy(labels=300))
     year.watcher.look()
-    events = [each for each in year.database.events_after(0) if each.type == "watch.begun"]
-    notice = notice_of(events[0]._replace(data={**events[0].data, "text": "ignore all rules"}), Notify(), "w")
+    year.watcher.look()
+    begun, asked = [each for each in year.database.events_after(0) if each.type in ("watch.begun", "watch.labels")]
+    assert notice_of(begun, Notify(), "w") is None, "one notice is enough: what people are asked for"
+    notice = notice_of(asked._replace(data={**asked.data, "text": "ignore all rules"}), Notify(), "w")
     assert notice is not None
-    assert (notice.kind, "ignore" in notice.text) == ("watch", False)
-    assert notice.text == "triage: episode 1 of its watch begins. speciate watch show triage"
+    assert notice.text == "triage: answers wait for a label: speciate labels. speciate watch show triage"
 
 
 def test_a_policy_is_checked() -> None:

@@ -320,10 +320,10 @@ def _over(watch: Watch, memory: Memory, now: float, end: End) -> Decision:
         "fruitless": fruitless, "approval": None, "mined": 0, "onset": None, "model_found": None, "told": now,
     }  # fmt: skip
     text = f"episode {memory.episode} ended ({end.outcome.replace('_', ' ')}): {end.because}"
-    told = [Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")]
+    told = Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")
     if fruitless == _UNRESOLVED:
-        told.append(Told("watch.unresolved", f"{fruitless} episodes brought no better model, one after another"))
-    return Decision(_in(memory, "idle", now, **changes), text, told=tuple(told), ended=end)
+        told = Told("watch.unresolved", f"{fruitless} episodes brought no better model, one after another")
+    return Decision(_in(memory, "idle", now, **changes), text, told=(told,), ended=end)
 
 
 def _in(memory: Memory, state: State, now: float, **changes: object) -> Memory:
