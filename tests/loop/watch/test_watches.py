@@ -17,7 +17,8 @@ from speciate.loop import ledger, status
 from speciate.loop.notifications import notice_of
 from speciate.loop.watch import report, rows
 from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch, next_time
-from speciate.loop.watch.seen import due, last_time
+from speciate.loop.watch.facts import Seen
+from speciate.loop.watch.seen import Surroundings, due, last_time
 from speciate.promotion import aliases
 from speciate.resources.watches import watch as watch_resource
 from speciate.resources.watches import watch_episode
@@ -166,6 +167,7 @@ def test_a_look_that_somebody_else_overtook_writes_nothing(app: App, year: Year)
     watch_use_case(app, USE_CASE, SHIFT)
     year.watcher.look()
     standing = rows.find(year.database, USE_CASE)
+    year.clock.time += 8 * DAY  # a window is over
     decision = year.watcher.look()[USE_CASE]
     ticks = rows.ticks(year.database, USE_CASE)
     assert not year.database.transact(lambda tx: rows.store_decision(tx, standing, decision, (), START))
@@ -241,3 +243,35 @@ def test_the_ledger_tells_the_time_to_a_better_model_by_cause_and_who_promoted(a
     assert found["promoted_by_loop_30d"] == 1
     assert found["promoted_by_hand_30d"] == 0, "the first one was promoted before"
     assert "promoted by watches" in ledger_commands.format_ledger(found)
+
+
+def test_what_happens_to_one_of_many_watches_wakes_it_alone(app: App, year: Year) -> None:
+    """And each look of the others is counted all the same."""
+    watch_use_case(app, USE_CASE, SHIFT)
+    for name in ("first", "second"):
+        define(app.workspace, name)
+        serve(app.workspace, name)
+        watch_use_case(app, name, SHIFT)
+    looked = list[str]()
+    seen = year.watcher._gatherer.seen
+
+    def counted(standing: rows.Standing, around: Surroundings, now: float) -> Seen:
+        looked.append(standing.watch.use_case)
+        return seen(standing, around, now)
+
+    year.watcher._gatherer.seen = counted  # type: ignore[method-assign]  # to see which are looked at
+    for _ in range(5):
+        year.clock.time += 60
+        assert len(year.watcher.look()) == 3
+    assert looked.count("second") == 1
+    serve(app.workspace, "first")
+    year.clock.time += 60
+    year.watcher.look()
+    assert (looked.count("first"), looked.count("second")) == (2, 1)
+    watch_use_case(app, "second", [Trigger(on="schedule", cron="0 3 * * *")])
+    year.clock.time += 60
+    year.watcher.look()
+    assert looked.count("second") == 2
+    year.clock.time += DAY
+    assert [each.kind for each in year.watcher.look()["second"].fired] == ["schedule"]
+    assert sum(each.times for each in rows.ticks(year.database, "second")) == 8

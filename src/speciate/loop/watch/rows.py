@@ -28,6 +28,12 @@ _LAST_TICK = """
 SELECT number, state, because, fired FROM watch_ticks WHERE use_case = ? ORDER BY number DESC LIMIT 1
 """
 _MORE_TICKS = "UPDATE watch_ticks SET last = ?, times = times + 1 WHERE use_case = ? AND number = ?"
+_SAME_AGAIN = """
+UPDATE watch_ticks SET last = ?, times = times + 1
+FROM (SELECT use_case, max(number) AS newest FROM watch_ticks WHERE use_case IN (SELECT unnest(?::VARCHAR[]))
+      GROUP BY use_case) run
+WHERE watch_ticks.use_case = run.use_case AND watch_ticks.number = run.newest
+"""
 _INSERT_TICK = "INSERT INTO watch_ticks VALUES (?, ?, ?, ?, 1, ?, ?, ?)"
 _INSERT_TRIGGER = "INSERT INTO watch_triggers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _INSERT_OUTBOX = "INSERT INTO watch_outbox VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING"
@@ -207,6 +213,11 @@ def _store_tick(tx: Transaction, use_case: str, decision: Decision, now: float) 
         tx.execute(_MORE_TICKS, [now, use_case, last[0][0]])
     else:
         tx.execute(_INSERT_TICK, [use_case, last[0][0] + 1 if last else 1, now, now, *said])
+
+
+def same_again(tx: Transaction, use_cases: Sequence[str], now: float) -> None:
+    """Looks that found what the look before found, of many watches at once."""
+    tx.execute(_SAME_AGAIN, [now, list(use_cases)])
 
 
 def waiting(database: Database) -> list[Send]:

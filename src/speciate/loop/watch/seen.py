@@ -98,6 +98,13 @@ class Surroundings(NamedTuple):
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
 
+    def about(self, use_case: str) -> tuple[object, ...]:
+        """What an idle watch of this use case can see here."""
+        return (
+            self.production.get(use_case), self.definitions.get(use_case), self.histories.get(use_case),
+            self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes),
+        )  # fmt: skip
+
 
 @dataclass
 class Gatherer:

@@ -10,14 +10,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs.engine import Engine
 from speciate.loop.watch import rows
 from speciate.loop.watch.decide import decide
-from speciate.loop.watch.definition import WINDOW_SECONDS, TriggerKind, Watch
+from speciate.loop.watch.definition import WINDOW_SECONDS, TriggerKind, Watch, next_time
 from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, StepName, monitor_key
 from speciate.loop.watch.rows import Send, Standing
 from speciate.loop.watch.seen import Gatherer, Surroundings
@@ -28,6 +28,8 @@ LOOK_SECONDS = 60.0
 _AROUND_SECONDS = 600.0
 _PRIORITY = -10
 _MONITORED: tuple[TriggerKind, ...] = ("data_shift", "quality_regression", "limit_breach")
+_BY_LABELS: tuple[TriggerKind, ...] = ("new_labels", "label_disagreement", "new_base_model")
+"""Triggers that fire without an event of the catalog."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,19 @@ Sender = Callable[[Workspace, Watch, Memory, Start, float], Send]
 """What a step asks of a job, by what is in the catalog at that moment."""
 
 
+class _Rest(NamedTuple):
+    """Of a watch to which nothing happens."""
+
+    turn: int
+    changed: float
+    """When the watch was defined, paused or resumed last."""
+    about: object
+    """What its surroundings said of it."""
+    until: float
+    """A schedule, or the end of a window."""
+    decision: Decision
+
+
 class Watcher:
     """`start` it once; `look` is one pass, for tests."""
 
@@ -51,6 +66,7 @@ class Watcher:
     ) -> None:  # fmt: skip
         self._workspace, self._engine = workspace, engine
         self._gatherer, self._sender = gatherer or Gatherer(workspace), sender
+        self._rests: dict[str, _Rest] = {}
         self._around: tuple[object, Surroundings] | None = None
         """Of the last look, with what it was read for."""
         self._stop = threading.Event()
@@ -80,7 +96,13 @@ class Watcher:
         self._monitor(standing, now)
         around = self._around_now(standing, now)
         found: dict[str, Decision] = {}
+        same = [each.watch.use_case for each in standing if self._is_at_rest(each, around, now)]
+        if same:
+            database.transact(lambda tx: rows.same_again(tx, same, now))
+            found |= {name: self._rests[name].decision for name in same}
         for each in standing:
+            if each.watch.use_case in found:
+                continue
             try:
                 decision = self._look_at(each, around, now)
             except SpeciateError:  # of one watch: the others are looked at all the same
@@ -119,7 +141,30 @@ class Watcher:
         fault("watch_decided")
         stored = workspace.database.transact(lambda tx: rows.store_decision(tx, standing, decision, send, now))
         fault("watch_stored")
-        return decision if stored else None
+        if not stored:
+            return None
+        self._rest(standing, decision, around, now)
+        return decision
+
+    def _rest(self, standing: Standing, decision: Decision, around: Surroundings, now: float) -> None:
+        """Remember what an idle look found, where only an event or the time can change it: the cost of looks follows
+        what happens, not how many watches there are."""
+        watch, name = standing.watch, standing.watch.use_case
+        self._rests.pop(name, None)
+        if decision.fired or decision.memory.state != "idle" or any(watch.has(kind) for kind in _BY_LABELS):
+            return
+        wakes = [moment for each in watch.triggers if each.on == "schedule" and (moment := next_time(each, now))]
+        wakes += [decision.memory.moved + (decision.memory.window + 2) * WINDOW_SECONDS]
+        self._rests[name] = _Rest(standing.turn + 1, standing.changed, around.about(name), min(wakes), decision)
+
+    def _is_at_rest(self, standing: Standing, around: Surroundings, now: float) -> bool:
+        rest = self._rests.get(standing.watch.use_case)
+        return (
+            rest is not None
+            and (rest.turn, rest.changed) == (standing.turn, standing.changed)
+            and now < rest.until
+            and rest.about == around.about(standing.watch.use_case)
+        )
 
     def _send(self) -> None:
         """Submit what was decided on and is not known to be submitted: the same key is the same job."""
