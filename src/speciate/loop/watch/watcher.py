@@ -216,7 +216,7 @@ def _note_refused(workspace: Workspace, job: Send, error: SpeciateError) -> None
 
 
 def _with_jobs(seen: Seen, jobs: Mapping[StepName, EndedJob]) -> Seen:
-    return replace(seen, jobs={**jobs})
+    return replace(seen, jobs={str(step): job for step, job in jobs.items()})
 
 
 def _both(begun: Decision, ended: Decision) -> Decision:
