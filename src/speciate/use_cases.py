@@ -42,6 +42,7 @@ _STARTED = "SELECT min(created) FROM use_cases WHERE name = ?"
 _NAMES = "SELECT DISTINCT name FROM use_cases ORDER BY name"
 _INSERT = "INSERT INTO use_cases VALUES (?, ?, ?, ?, ?)"
 _ACTIVATE = "UPDATE use_cases SET state = 'active' WHERE name = ? AND version = ?"
+_MANIFESTS = "SELECT version, manifest FROM dataset_versions WHERE name = ? AND version IN (?, ?)"
 _MODEL_OF_NAME = "SELECT count(*) FROM model_versions WHERE name = ?"
 _IN_PRODUCTION = "SELECT model FROM aliases WHERE use_case = ? AND alias = 'production'"
 
@@ -210,7 +211,7 @@ def define(tx: Transaction, definition: Definition, *, policy: Literal["auto", "
         return DefineResult(use_case, ACTIVE, tx.now, (), ())
     started: float = tx.execute(_STARTED, [name])[0][0]
     current = get(tx, name)
-    changed, loosened = changes(current, definition), loosenings(current, definition)
+    changed, loosened = changes(current, definition), loosenings(current, definition, tx)
     if _definition(last[0]) == definition:
         return DefineResult(_use_case(last[0]), last[0][3], started, changed, loosened)
     waits = bool(loosened) and policy == "person" and serving(tx, name) is not None
@@ -354,12 +355,39 @@ _HARMLESS = ("description", "incumbent")
 _LOWER_IS_TIGHTER = ("limits.p95_latency_ms", "limits.usd_per_1k", "limits.max_parameters", "limits.max_memory_mb")
 
 
-def loosenings(before: Definition, after: Definition) -> tuple[str, ...]:
-    """The changes that are not surely at least as strict as before: whatever cannot be compared counts as loosening."""
+def loosenings(
+    before: Definition, after: Definition, reader: Database | Transaction | None = None
+) -> tuple[str, ...]:  # fmt: skip
+    """The changes that are not surely at least as strict as before: whatever cannot be compared counts as loosening.
+    With a `reader` suites can be: one that only grew is as strict."""
     old, new = _flatten(before), _flatten(after)
     paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
     sign = find_metric(before.objective.metric).sign
-    return tuple(path for path in paths if not _is_tighter(path, old.get(path), new.get(path), sign))
+    return tuple(
+        path
+        for path in paths
+        if not _is_tighter(path, old.get(path), new.get(path), sign)
+        and not (reader is not None and path.startswith("suites.") and has_grown(reader, old.get(path), new.get(path)))
+    )
+
+
+def has_grown(reader: Database | Transaction, old: object, new: object) -> bool:
+    """Whether a suite is a later version of the same split of the same dataset that holds all of its files as they
+    were: rows were added, and none was changed or removed."""
+    if not isinstance(old, str) or not isinstance(new, str):
+        return False
+    before, after = dataset_ref(old), dataset_ref(new)
+    if (before.name, before.split) != (after.name, after.split) or before.version is None or after.version is None:
+        return False
+    rows: dict[int, str] = dict(_rows(reader, _MANIFESTS, [before.name, before.version, after.version]))
+    if len(rows) < 2 or after.version < before.version:
+        return False
+    parts = {version: [_part(each) for each in json.loads(text)["parts"]] for version, text in rows.items()}
+    return all(part in parts[after.version] for part in parts[before.version])
+
+
+def _part(part: Mapping[str, Any]) -> tuple[object, ...]:
+    return part["file"], part["rows"], json.dumps(part.get("removed"))
 
 
 def _is_tighter(path: str, old: Any, new: Any, sign: int) -> bool:

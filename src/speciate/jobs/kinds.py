@@ -59,6 +59,8 @@ KINDS = {
     "forget": "speciate.privacy.purge:KIND",
     "erase": "speciate.privacy.erase:KIND",
     "gc": "speciate.privacy.gc:KIND",
+    "mine": "speciate.loop.watch.mine:KIND",
+    "relearn": "speciate.loop.watch.relearn:KIND",
 }
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 

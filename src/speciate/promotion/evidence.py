@@ -389,7 +389,7 @@ def _loosened_since_production(tx: Transaction, spec: PromoteSpec) -> list[str]:
     now, held_to = use_cases.get(tx, spec.use_case), max(promoted[0][0], accepted or 0)
     if not 0 < held_to < now.version:
         return []
-    paths = use_cases.loosenings(use_cases.get(tx, spec.use_case, held_to), now)
+    paths = use_cases.loosenings(use_cases.get(tx, spec.use_case, held_to), now, tx)
     if not paths:
         return []
     return [
@@ -403,7 +403,7 @@ def _loosened(tx: Transaction, spec: PromoteSpec) -> list[str]:
     now = use_cases.get(tx, spec.use_case)
     for (version,) in tx.execute(_HELD_BACK, [spec.use_case, spec.model, now.version]):
         before = use_cases.get(tx, spec.use_case, version)
-        if paths := use_cases.loosenings(before, now):
+        if paths := use_cases.loosenings(before, now, tx):
             return [
                 f"Version {version} of {spec.use_case} held {spec.model} back, and asked for more than version "
                 f"{now.version} does ({', '.join(paths)}): whether that is good enough is for a person to say."

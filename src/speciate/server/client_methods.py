@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from speciate.tools.status import StatusView
     from speciate.tools.training import TrainingPlan
     from speciate.tools.use_cases import UseCaseDefined
+    from speciate.tools.watches import WatchSet
 
 
 SHOWS_IMAGES = frozenset(["describe_dataset", "describe_evaluation", "find_similar", "get_job", "preview_dataset"])
@@ -760,3 +761,22 @@ class ToolMethods:
         until: change: the next state, child or checkpoint.
         """
         return self._call_typed("speciate.tools.jobs", "wait_for_job", locals())
+
+    def watch_use_case(
+        self,
+        *,
+        use_case: str,
+        triggers: Sequence[Mapping[str, Any]],
+        policy: Mapping[str, Any] | None = None,
+        enabled: bool | None = None,
+        idempotency_key: str | None = None,
+    ) -> WatchSet:
+        """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
+
+        Replaces the watch that it had. `now` begins one episode. Then get_status; labels by record_feedback.
+
+        policy: What a watch may do by itself. Caps of the settings hold besides.
+        enabled: false pauses it.
+        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        """
+        return self._call_typed("speciate.tools.watches", "watch_use_case", locals())

@@ -15,7 +15,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.workspace import filesystem
 
-VERSION = 7
+VERSION = 8
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,
@@ -177,6 +177,42 @@ CREATE TABLE tool_calls (
 );
 """
 
+_WATCHES = """
+-- Watches (loop/watch/): the definition, and the one row that a tick changes.
+CREATE TABLE watches (
+    use_case VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL, enabled BOOLEAN NOT NULL, asked DOUBLE,
+    created DOUBLE NOT NULL, changed DOUBLE NOT NULL, actor VARCHAR NOT NULL
+);
+CREATE TABLE watch_states (use_case VARCHAR PRIMARY KEY, memory VARCHAR NOT NULL, turn BIGINT NOT NULL);
+-- Looks, by run: a quiet month is one row.
+CREATE TABLE watch_ticks (
+    use_case VARCHAR NOT NULL, number BIGINT NOT NULL, first DOUBLE NOT NULL, last DOUBLE NOT NULL,
+    times BIGINT NOT NULL, state VARCHAR NOT NULL, because VARCHAR NOT NULL, fired VARCHAR NOT NULL,
+    PRIMARY KEY (use_case, number)
+);
+-- Causes that an episode began with or was joined by; evidence is ids and numbers alone.
+CREATE TABLE watch_triggers (
+    use_case VARCHAR NOT NULL, episode BIGINT NOT NULL, kind VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
+    stamp DOUBLE NOT NULL, cause VARCHAR NOT NULL, evidence VARCHAR NOT NULL, gain DOUBLE, minutes DOUBLE NOT NULL,
+    labels BIGINT NOT NULL, PRIMARY KEY (use_case, episode, fingerprint)
+);
+-- Jobs that a tick decided on, until they are submitted by their key.
+CREATE TABLE watch_outbox (
+    key VARCHAR PRIMARY KEY, use_case VARCHAR NOT NULL, kind VARCHAR NOT NULL, spec VARCHAR NOT NULL,
+    problem VARCHAR                    -- why it could not be submitted, in our words
+);
+CREATE TABLE episodes (
+    use_case VARCHAR NOT NULL, number BIGINT NOT NULL, begun DOUBLE NOT NULL, ended DOUBLE, causes VARCHAR NOT NULL,
+    outcome VARCHAR, because VARCHAR, model VARCHAR, smallest_gain DOUBLE, PRIMARY KEY (use_case, number)
+);
+-- Which answers an episode asked people about, and by which draw.
+CREATE TABLE label_requests (
+    use_case VARCHAR NOT NULL, episode BIGINT NOT NULL, prediction VARCHAR NOT NULL, drawn VARCHAR NOT NULL,
+    asked DOUBLE NOT NULL, PRIMARY KEY (use_case, prediction)
+);
+"""
+TABLES += _WATCHES
+
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -248,8 +284,13 @@ def _judged_rows(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _watches(connection: duckdb.DuckDBPyConnection) -> None:
+    """7 -> 8: watches, with all that their episodes did."""
+    connection.execute(_WATCHES)
+
+
 MIGRATIONS: dict[int, Migration] = {
-    1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys, 6: _judged_rows,
+    1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys, 6: _judged_rows, 7: _watches,
 }  # fmt: skip
 """Number n takes a catalog from version n to n + 1. Append only; a released migration never changes."""
 
