@@ -51,7 +51,7 @@ def test_a_shift_is_found_labelled_learned_promoted_and_baked(tmp_path: Path) ->
         done = [each for each in rows.episodes(database, USE_CASE) if each.outcome == "promoted"]
         assert done, [(each.outcome, each.because) for each in rows.episodes(database, USE_CASE)]
         assert {"mining", "labelling", "learning", "baking", "idle"} <= set(states)
-        assert labels <= 200
+        assert labels <= 400, "of two months"
         assert done[0].model == "digits-model@v2"
         after_old, after_new = loop.ask(old, 300), loop.ask(new, 400)
         assert before_new < 0.4

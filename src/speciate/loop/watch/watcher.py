@@ -151,8 +151,9 @@ class Watcher:
         what happens, not how many watches there are."""
         watch, name = standing.watch, standing.watch.use_case
         self._rests.pop(name, None)
-        if decision.fired or decision.memory.state != "idle" or any(watch.has(kind) for kind in _BY_LABELS):
-            return
+        idle = decision.memory.state == "idle" and not decision.fired
+        if not idle or decision.memory != standing.memory or any(watch.has(kind) for kind in _BY_LABELS):
+            return  # a look that changed something may find something else the next time
         wakes = [moment for each in watch.triggers if each.on == "schedule" and (moment := next_time(each, now))]
         wakes += [decision.memory.moved + (decision.memory.window + 2) * WINDOW_SECONDS]
         self._rests[name] = _Rest(standing.turn + 1, standing.changed, around.about(name), min(wakes), decision)
