@@ -208,7 +208,7 @@ def _embed(source: Source, inputs: Sequence[tuple[int, LoggedInput]]) -> tuple[l
     vectors = np.empty((len(media), batches[0][1].shape[1]), np.float32)
     for chosen, batch in batches:
         vectors[chosen] = batch
-    finite = np.isfinite(vectors).all(1)
+    finite: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
     return [place for (place, _), ok in zip(inputs, finite.tolist(), strict=True) if ok], vectors[finite]
 
 

@@ -260,7 +260,7 @@ class ToolMethods:
         dataset: `name`, `name@v3` or `name@v3:test`.
         format: list_options(kind='format')
         path: New folder.
-        column: Masks, boxes or transcripts, such as a model's answers; default: the labels.
+        column: Masks, boxes, transcripts, actions: a model's answers; default: labels.
         identified: DICOM files leave with the names of people in them.
         partial: Also partial rows, such as series that lack a slice.
         idempotency_key: Makes a repeat safe: same key and arguments, same answer.
@@ -684,6 +684,7 @@ class ToolMethods:
         budget_minutes: float,
         budget_usd: float | None = None,
         base_models: Sequence[str] | None = None,
+        published: Sequence[str] | None = None,
         methods: Sequence[
             Literal[
                 "classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"
@@ -702,6 +703,7 @@ class ToolMethods:
         dataset: name or name@v3.
         budget_minutes: Of run time, all jobs together.
         budget_usd: For calls to hosted models.
+        published: Models to try as they are: hf:org/name, or 'search'.
         methods: Default: from the cheapest up.
         order: Ordinal labels from low to high.
         like: A model version whose recipe is tried first.
