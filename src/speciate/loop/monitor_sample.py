@@ -208,8 +208,8 @@ def _embed(source: Source, inputs: Sequence[tuple[int, LoggedInput]]) -> tuple[l
     vectors = np.empty((len(media), batches[0][1].shape[1]), np.float32)
     for chosen, batch in batches:
         vectors[chosen] = batch
-    finite: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
-    return [place for (place, _), ok in zip(inputs, finite.tolist(), strict=True) if ok], vectors[finite]
+    finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+    return [inputs[at][0] for at in finite], vectors[finite]
 
 
 class _Answer(NamedTuple):
