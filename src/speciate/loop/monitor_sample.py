@@ -209,7 +209,7 @@ def _embed(source: Source, inputs: Sequence[tuple[int, LoggedInput]]) -> tuple[l
     for chosen, batch in batches:
         vectors[chosen] = batch
     finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
-    return [inputs[at][0] for at in finite], vectors[finite]
+    return [inputs[at][0] for at in finite.tolist()], vectors[finite]
 
 
 class _Answer(NamedTuple):
