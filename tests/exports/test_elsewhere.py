@@ -289,12 +289,13 @@ def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsew
 ) -> None:
     generator, count = np.random.default_rng(1), 270
     letters = ("KRKRWLFIGAACDEFGHIKLMNPQRSTVWY", "DESTNQGAVPACDEFGHIKLMNPQRSTVWY")
-    proteins = ["".join(generator.choice(list(letters[i % 2]), int(generator.integers(8, 16)))) for i in range(count)]
-    charge = [sum(map(s.count, "KR")) - sum(map(s.count, "DE")) + float(generator.normal()) for s in proteins]
+    kinds = [place // 4 % 2 for place in range(count)]
+    proteins = ["".join(generator.choice(list(letters[kind]), int(generator.integers(8, 16)))) for kind in kinds]
+    charge = [abs(sum(map(s.count, "KR")) - 3 - s.count("W")) + float(generator.normal()) for s in proteins]
     splits = thirds(count) if validated else thirds(count, ("train", "test"))
     make_dataset(
         workspace, "data", "protein", {"sequence": proteins, "charge": charge}, splits=splits, inputs=["sequence"],
-        labels=[LABELS[0] if i % 2 and generator.random() > 0.1 else LABELS[3] for i in range(count)],
+        labels=[LABELS[0] if kind and generator.random() > 0.1 else LABELS[3] for kind in kinds],
     )  # fmt: skip
     target = {"target": "charge"} if task == "protein-regression" else {}
     report = train_now(
