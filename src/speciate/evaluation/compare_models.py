@@ -211,6 +211,7 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         errors=entry.errors,
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
+        training_data=evaluated_model.statement,
         coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         uncovered=covered.uncovered if entry.label_coverage else None,
         ceiling=covered.ceiling,

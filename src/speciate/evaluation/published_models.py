@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate import foreign_files
 from speciate.datasets.columns import class_name
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.models import licenses, model_folder
+from speciate.models import licenses, model_folder, training_statement
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.language.vision_language import is_vision_language
 from speciate.models.published import label_map
@@ -27,6 +27,7 @@ from speciate.models.published.checked_copy import folder_id
 from speciate.models.published.label_map import LabelMap, Proposal
 from speciate.models.published.published_model import LabelPrompts
 from speciate.models.sealed import PREDICTOR
+from speciate.models.training_statement import TrainingStatement
 from speciate.vocabulary import Family, find_task
 
 PATH = "path:"
@@ -72,6 +73,7 @@ class PublishedFolder(NamedTuple):
     parameters: int
     bytes: int
     license: str | None
+    statement: TrainingStatement = TrainingStatement()
 
 
 def read_folder(ref: str) -> PublishedFolder:
@@ -89,6 +91,7 @@ def read_folder(ref: str) -> PublishedFolder:
         sum(model_folder.count_parameters(file) for file in files),
         sum(file.stat().st_size for file in files),
         _license(folder, ref),
+        TrainingStatement(card=training_statement.of_readme(folder / "README.md")),
     )
 
 

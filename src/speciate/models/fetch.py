@@ -23,11 +23,12 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped, Transient
-from speciate.models import licenses, model_folder, registry, sealed, trust
+from speciate.models import licenses, model_folder, registry, sealed, training_statement, trust
 from speciate.models.backbones.architectures import modality_of
 from speciate.models.model_card import ModelCard
 from speciate.models.published import manifest
 from speciate.models.published.architectures import check_head, find_head
+from speciate.models.training_statement import TrainingStatement
 from speciate.refs import SOURCES, ModelRef, check_name, is_model_ref, model_ref
 from speciate.secrets import SecretRequest
 from speciate.vocabulary import TASKS, find_task
@@ -56,7 +57,11 @@ class FetchSpec(BaseModel):
     labels: Mapping[str, str] | None = None
     """Of a model with its own head: published label -> the user's. It then answers under the latter."""
     prompts: tuple[str, ...] = ()
-    """Of a zero-shot model: templates with {label}."""
+    """Of a zero-shot model: templates with {label}; of one that writes a text: one with {input}."""
+    trained_on: tuple[str, ...] = ()
+    """What it is said to have learned from: datasets of this workspace, or of others."""
+    data_until: str | None = None
+    """A day, month or year: nothing that it learned from is said to be later."""
 
 
 class FetchPayload(BaseModel):
@@ -80,6 +85,8 @@ class Source(BaseModel):
     """Excluded files, with the reason."""
     scanned_by: str | None = None
     """The scanner that found no pickle that runs code among the files; None: none is installed."""
+    training: TrainingStatement | None = None
+    """What is said of its training."""
 
 
 def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
@@ -89,6 +96,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         find_task(spec.task)
     if spec.license is not None:
         licenses.wanted([spec.license])
+    training_statement.check(spec.trained_on, spec.data_until)
     if not is_model_ref(spec.source):
         raise _no_source(spec.source)
     ref = model_ref(spec.source)
@@ -101,6 +109,8 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         trust.choose(_names(folder))
         if spec.labels is not None:
             manifest.check_labels(check_head(folder, spec.source), spec.source, spec.labels)
+        elif spec.prompts:
+            manifest.check_template(check_head(folder, spec.source), spec.source, spec.prompts)
         return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
     repository, _ = repository_of(ref)
     host = urlsplit(hub_endpoint()).netloc.lower()
@@ -179,6 +189,13 @@ def run(run: Run) -> Mapping[str, object]:
     trust.check(staged)
     if spec.labels is not None:
         manifest.write_manifest(staged, spec.source, spec.labels, spec.prompts)
+    elif spec.prompts:
+        manifest.write_template(staged, spec.source, spec.prompts)
+    training_statement.write(staged, spec.trained_on, spec.data_until)
+    stated = TrainingStatement(
+        card=training_statement.of_card(details.get("card") or {}), trained_on=spec.trained_on, until=spec.data_until
+    )
+    where = where.model_copy(update={"training": stated if stated.sentence() else None})
     card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
     card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
     return {"card": card.model_dump()}
@@ -244,7 +261,7 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
     )
     head = find_head(staged)
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
-    if spec.labels is not None and head is not None:
+    if head is not None and (spec.labels is not None or task is None):
         task = head.task
     reads_images = task == IMAGE_TEXT
     return ModelCard(

@@ -58,6 +58,10 @@ class Objection(NamedTuple):
 _ROLLED_BACK = """
 SELECT count(*) FROM audit WHERE use_case = ? AND action IN ('rollback', 'canary_end') AND before = ? AND stamp >= ?
 """
+_ACCEPTED = """
+SELECT count(*) FROM audit
+WHERE use_case = ? AND after = ? AND action IN ('promote', 'canary') AND evidence ->> 'accepted' IS NOT NULL
+"""
 _HELD_BACK = """
 SELECT DISTINCT use_case_version FROM decisions
 WHERE use_case = ? AND candidate = ? AND verdict <> 'promote' AND use_case_version < ? ORDER BY 1 DESC
@@ -262,7 +266,7 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
 
 def _missed_gates(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> str:
     """Which gates did not hold, and the calls that lead on from there."""
-    missed = [gate for gate in found.decision.gates if gate.outcome != "pass"]
+    missed = [gate for gate in found.decision.gates if gate.outcome in ("fail", "inconclusive")]
     if not missed:
         return ""
     missed.sort(key=lambda gate: gate.outcome != "fail")
@@ -308,7 +312,24 @@ def reasons_for_person(tx: Transaction, spec: PromoteSpec, found: StoredDecision
         whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
     whys += _loosened_since_production(tx, spec) or _loosened(tx, spec)
     whys += _telling_inputs(tx, spec, found)
-    return [*whys, *_on_another_suite(tx, spec, found), *_overruled(tx, spec, found)]
+    return [*whys, *_on_another_suite(tx, spec, found), *_overruled(tx, spec, found), *_not_known(tx, spec, found)]
+
+
+def what_is_not_known(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[GateResult]:
+    """Gates of its decisions that nothing here can tell."""
+    further = use_cases.get(tx, spec.use_case).suites.further
+    others = (decisions.newest(tx, spec.use_case, spec.model, suite=suite) for suite in further)
+    every = [found, *(other for other in others if other is not None)]
+    return [gate for each in every for gate in each.decision.gates if gate.outcome == "not_known"]
+
+
+def _not_known(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
+    """What a person is asked to accept, under every policy, until one accepted it of this version."""
+    if not (gates := what_is_not_known(tx, spec, found)):
+        return []
+    if tx.execute(_ACCEPTED, [spec.use_case, spec.model]) != [(0,)]:
+        return []
+    return [f"{spec.model}: {gates[0].reason}."]
 
 
 def _telling_inputs(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:

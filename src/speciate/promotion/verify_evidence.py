@@ -526,6 +526,8 @@ def _offline(gate: Document, document: Document) -> set[str]:
 
 def _unseen(gate: Document, document: Document) -> set[str]:
     row = _row(document, document["decision"]["candidate"])
+    if row["seen"] is None and row.get("training_data") is not None:
+        return {{"refuse": "fail", "accept": "pass"}.get(gate.get("if_unknown") or "ask", "not_known")}
     if row["seen"] is None:
         return {"inconclusive"}
     return {"fail"} if row["seen"] or row["nearly_seen"] else {"pass"}

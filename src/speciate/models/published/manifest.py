@@ -55,6 +55,31 @@ def write_manifest(
     return manifest
 
 
+def write_template(folder: Path, ref: str, templates: Sequence[str]) -> PublishedManifest:
+    """Of a model that writes a text: what is put around each input. Raises INVALID as `check_template` does."""
+    head = check_head(folder, ref)
+    check_template(head, ref, templates)
+    manifest = PublishedManifest(task=head.task, prompts=LabelPrompts((), tuple(templates)))
+    (folder / PREDICTOR).write_text(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def check_template(head: PublishedHead, ref: str, templates: Sequence[str]) -> None:
+    """Raise INVALID for prompts without labels of any but a model that writes a text, or without a place for it."""
+    if head.adapter != "seq2seq":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} takes prompts only with labels: they are what each label is asked with.",
+            "Call again with labels={phrase: yours}, or without prompts.",
+        )
+    if len(templates) != 1 or "{input}" not in templates[0]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} writes a text, and takes one prompt with a place for the input.",
+            "Write it with {input}, such as 'summarize: {input}'.",
+        )
+
+
 def check_labels(head: PublishedHead, ref: str, labels: Mapping[str, str]) -> None:
     """Raise INVALID for labels that the head does not have, or a head without labels."""
     if not head.task.endswith(_TASKS_WITH_LABELS):
