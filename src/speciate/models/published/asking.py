@@ -12,7 +12,9 @@ from speciate.models.published.published_model import LabelPrompts, PublishedMod
 
 _NUMBER = 1
 """Raised when an adapter comes to answer otherwise from the same files."""
-_TEMPLATES = {"image": "a photo of a {label}", "text": "This example is {label}."}
+_TEMPLATES = {
+    "image": "a photo of a {label}", "audio": "This is a sound of {label}.", "text": "This example is {label}.",
+}  # fmt: skip
 """What a zero-shot model is asked where the caller says nothing."""
 
 
@@ -34,10 +36,13 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return images.detect(model, media)
         case "image-segmentation":
             return images.segment(model, media)
-        case "zero-shot-image":
+        case "zero-shot-image" | "zero-shot-audio":
             if prompts is None:
                 raise ValueError("a zero-shot model answers with the labels that it is asked about")
-            return images.classify_by_words(model, media, prompts)
+            asked = images.classify_by_words if model.head.modality == "image" else audio.classify_by_words
+            return asked(model, media, prompts)
+        case "image-to-text":
+            return images.write(model, media)
         case "video-classification":
             return images.classify_clips(model, media)
         case "audio-classification":
@@ -51,7 +56,7 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
 
 
 def usual_templates(modality: str) -> tuple[str, ...]:
-    return (_TEMPLATES["image" if modality == "image" else "text"],)
+    return (_TEMPLATES.get(modality, _TEMPLATES["text"]),)
 
 
 def answer_identity(model_id: str, prompts: LabelPrompts | None) -> str:

@@ -117,11 +117,11 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
                 return load(AutoTokenizer), None
             case "image-classification" | "object-detection" | "image-segmentation":
                 return load(AutoImageProcessor), None
-            case "zero-shot-image":
+            case "zero-shot-image" | "image-to-text":
                 return load(AutoImageProcessor), load(AutoTokenizer)
             case "audio-classification":
                 return load(AutoFeatureExtractor), None
-            case "speech" | "ctc":
+            case "speech" | "ctc" | "zero-shot-audio":
                 return load(AutoFeatureExtractor), load(AutoTokenizer)
             case "video-classification":
                 return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None
