@@ -382,6 +382,7 @@ def register_model(
     endpoint: Endpoint | None = None,
     task: Annotated[str | None, Field(description="Default: what its card says; of an endpoint, any.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
+    weights_license: Annotated[str | None, Field(max_length=64, description="If another than the code's.")] = None,
     labels: Annotated[
         dict[str, str] | None, Field(description="{published label: your label}: it then answers, and serves, yours.")
     ] = None,
@@ -408,15 +409,17 @@ def register_model(
         )
     if endpoint is None:
         spec = make_sparse_spec(
-            FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license, labels=labels,
+            FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license,
+            weights_license=weights_license, labels=labels,
             prompts=tuple(prompts) if prompts else None, trained_on=tuple(trained_on) if trained_on else None,
             data_until=data_until,
         )  # fmt: skip
         return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    if labels or prompts or trained_on or data_until:
+    if labels or prompts or trained_on or data_until or weights_license:
         raise SpeciateError(
             Code.INVALID,
-            "labels, prompts, trained_on and data_until are of published weights; an endpoint is asked in words.",
+            "labels, prompts, trained_on, data_until and weights_license are of published weights; an endpoint is "
+            "asked in words.",
             "Call again without them.",
         )  # fmt: skip
     card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)

@@ -1,4 +1,4 @@
-"""Real published weights that lie in packages, as folders that transformers reads: Whisper tiny.en and EfficientNet-Lite0.
+"""Real published weights that lie in packages, as folders that transformers reads: Whisper tiny.en, EfficientNet-Lite0.
 
 Whisper is OpenAI's (MIT), in the file format of CTranslate2, which is plain: for each variable its name, shape, type
 and bytes. EfficientNet-Lite0 is a pickle, which torch's restricted reader reads. Nothing of either is executed. Each

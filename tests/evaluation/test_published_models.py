@@ -269,10 +269,10 @@ def test_a_folder_that_changed_after_the_plan_is_refused(workspace: Workspace, m
         (lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "no weights as safetensors"),
         (
             lambda folder: (
-                (folder / "README.md").write_text("---\nlicense: mit\n---\n")
-                and (folder / "LICENSE").write_text("GNU Affero General Public License\nVersion 3, 19 November 2007")
+                (folder / "README.md").write_text("---\nlicense: cc-by-sa-4.0\n---\n")
+                and (folder / "LICENSE").write_text("GNU General Public License\nVersion 3, 29 June 2007")
             ),
-            r"contradicts itself: its metadata say MIT.*AGPL-3.0-only.*register_model",
+            r"contradicts itself: CC-BY-SA-4.0 and GPL-3.0-only.*neither is stricter",
         ),
     ],
 )

@@ -246,7 +246,10 @@ def _control(evaluated_model: EvaluatedModel) -> Control:
         )
     local = evaluated_model.endpoint is not None and evaluated_model.endpoint.is_local
     mine = evaluated_model.source not in ("column", "endpoint", "inspect")
-    return Control(weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license)
+    return Control(
+        weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license,
+        weights_license=evaluated_model.weights_license,
+    )  # fmt: skip
 
 
 def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, *, certain: bool) -> Value:

@@ -71,6 +71,7 @@ class EvaluatedModel(BaseModel):
     parameters: int | None = None
     bytes: int | None = None
     license: str | None = None
+    weights_license: str | None = None
     training_usd: float | None = None
     published: PublishedLabels | None = None
     """Of a published model that is asked as it is."""
@@ -118,6 +119,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
             name=card.ref, source="published", identity=card.id, path=str(version.path), task=head.task,
             modality=head.modality, base_model=card.base_model, learned_from=None, parameters=card.parameters,
             bytes=card.bytes, license=card.license, published=labels_of(head, ref), statement=statement_of(card),
+            weights_license=card.weights_license,
         )  # fmt: skip
     if task_named(card.task or "") is None:
         raise SpeciateError(
@@ -142,6 +144,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
+        weights_license=card.weights_license,
         statement=statement_of(card) if card.method == PUBLISHED else None,
         recipe=_recipe(card),
         training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
@@ -155,6 +158,7 @@ def _from_published_folder(ref: str) -> EvaluatedModel:
         name=found.name, source="published", identity=found.identity, path=ref.removeprefix(PATH), task=found.head.task,
         modality=found.head.modality, learned_from=None, parameters=found.parameters, bytes=found.bytes,
         license=found.license, published=labels_of(found.head, ref), statement=found.statement,
+        weights_license=found.weights_license,
     )  # fmt: skip
 
 

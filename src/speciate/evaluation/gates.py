@@ -40,6 +40,7 @@ from speciate.evaluation.statistics import (
     resample,
     units_needed,
 )
+from speciate.models.licenses import forbids_commerce
 from speciate.models.training_statement import TrainingStatement
 from speciate.sample_size import LEVEL, detectable
 from speciate.use_cases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
@@ -473,12 +474,17 @@ def _latency(row: Row, value: float, most: float) -> _GateAnswer:
 
 
 def _license(gate: Gate, evidence: Evidence) -> _GateAnswer:
-    license_, allowed = evidence.candidate.control.license, evidence.limits.licenses
-    if license_ is not None and license_.lower() in {name.lower() for name in allowed}:
-        return _GateAnswer("pass", f"licence {license_} is allowed")
-    return _GateAnswer(
-        "fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}"
-    )
+    control, allowed = evidence.candidate.control, evidence.limits.licenses
+    known, among = {name.lower() for name in allowed}, ", ".join(allowed) or "the allowed (none)"
+    of_weights = control.weights_license
+    for what, name in (("licence", control.license), ("licence of the weights", of_weights)):
+        if what != "licence" and name is None:
+            continue
+        if name is None or name.lower() not in known:
+            barred = ", which forbids commercial use," if forbids_commerce(name) else ""
+            return _GateAnswer("fail", f"{what} {name or 'unknown'}{barred} is not among {among}")
+    both = f" and, of the weights, {of_weights}" if of_weights else ""
+    return _GateAnswer("pass", f"licence {control.license}{both} is allowed")
 
 
 def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:

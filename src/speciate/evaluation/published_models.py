@@ -37,7 +37,7 @@ LABELLED: tuple[Family, ...] = (
 """Families whose published answers go through a table of labels."""
 _SHOWN = 40
 _LONGEST_README = 1_000_000  # bytes
-_STATED = re.compile(r"^license:\s*['\"]?([\w.\-]+)", re.MULTILINE)
+_STATED = re.compile(r"^(license(?:_name)?):\s*['\"]?([\w.\-]+)", re.MULTILINE)
 
 
 class PublishedLabels(BaseModel):
@@ -74,6 +74,7 @@ class PublishedFolder(NamedTuple):
     bytes: int
     license: str | None
     statement: TrainingStatement = TrainingStatement()
+    weights_license: str | None = None
 
 
 def read_folder(ref: str) -> PublishedFolder:
@@ -92,6 +93,7 @@ def read_folder(ref: str) -> PublishedFolder:
         sum(file.stat().st_size for file in files),
         _license(folder, ref),
         TrainingStatement(card=training_statement.of_readme(folder / "README.md")),
+        licenses.settle(None, licenses.texts_of_weights(folder), ref),
     )
 
 
@@ -328,8 +330,8 @@ def _for_show(pairs: Mapping[str, str]) -> dict[str, str]:
 
 def _license(folder: Path, ref: str) -> str | None:
     """What its README states, settled with the text beside the weights."""
-    stated = _STATED.search(_text(folder / "README.md"))
-    return licenses.settle(licenses.spdx(stated[1]) if stated else None, licenses.texts_in(folder), ref)
+    stated = licenses.of_card(dict(_STATED.findall(_text(folder / "README.md"))))
+    return licenses.settle(stated, licenses.texts_in(folder), ref)
 
 
 def _text(path: Path) -> str:

@@ -54,6 +54,9 @@ class FetchSpec(BaseModel):
     """`hf:org/name`, `hf:org/name@REVISION`, `timm:NAME`, or `path:/dir`."""
     task: str | None = None
     license: str | None = None
+    """In place of what its metadata state; a stricter text beside the weights still counts."""
+    weights_license: str | None = None
+    """Of the weights, where that is another than of the code that they came with."""
     labels: Mapping[str, str] | None = None
     """Of a model with its own head: published label -> the user's. It then answers under the latter."""
     prompts: tuple[str, ...] = ()
@@ -94,8 +97,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
     registry.check_free(workspace.database, spec.name)
     if spec.task is not None:
         find_task(spec.task)
-    if spec.license is not None:
-        licenses.wanted([spec.license])
+    licenses.wanted([name for name in (spec.license, spec.weights_license) if name is not None])
     training_statement.check(spec.trained_on, spec.data_until)
     if not is_model_ref(spec.source):
         raise _no_source(spec.source)
@@ -256,9 +258,9 @@ def _token(run: Run) -> str | None:
 
 def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetails) -> ModelCard:
     metadata = details.get("card") or {}
-    license_ = str(metadata.get("license") or "") or next(
-        (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
-    )
+    tags = (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:"))
+    stated = licenses.spdx(spec.license) or licenses.of_card(metadata) or licenses.spdx(next(tags, None))
+    weights = licenses.spdx(spec.weights_license or _text(metadata.get("weights_license")))
     head = find_head(staged)
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
     if head is not None and (spec.labels is not None or task is None):
@@ -273,15 +275,15 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
         labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),
         parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)),
         bytes=_size(staged),
-        license=licenses.spdx(spec.license) if spec.license else _license(license_, staged, where.source),
+        license=licenses.settle(stated, licenses.texts_in(staged), where.source),
+        weights_license=licenses.settle(weights, licenses.texts_of_weights(staged), where.source),
         recipe=where.model_dump(exclude_none=True),
         base_model=_base(metadata.get("base_model")),
     )
 
 
-def _license(stated: str, staged: Path, source: str) -> str | None:
-    """What its metadata state, settled with the text beside the weights."""
-    return licenses.settle(licenses.spdx(stated), licenses.texts_in(staged), source)
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _readme_metadata(readme: Path) -> RepositoryDetails:

@@ -516,8 +516,10 @@ def _at_most(gate: Document, document: Document) -> set[str]:
 
 def _license(gate: Document, document: Document) -> set[str]:
     allowed = {str(name).lower() for name in document["use_case"]["definition"]["limits"]["licenses"]}
-    found = _row(document, document["decision"]["candidate"])["control"]["license"]
-    return {"pass"} if found is not None and found.lower() in allowed else {"fail"}
+    control = _row(document, document["decision"]["candidate"])["control"]
+    found, of_weights = control["license"], control.get("weights_license")
+    fits = found is not None and found.lower() in allowed and (of_weights is None or of_weights.lower() in allowed)
+    return {"pass"} if fits else {"fail"}
 
 
 def _offline(gate: Document, document: Document) -> set[str]:

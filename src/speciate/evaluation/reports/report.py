@@ -52,6 +52,7 @@ class Control(_Frozen):
     offline: bool
     pinned: bool
     license: str | None = None
+    weights_license: str | None = Field(None, description="Where weights have another than what came with them.")
 
 
 class LabelCoverage(_Frozen):
