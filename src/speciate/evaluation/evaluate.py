@@ -71,7 +71,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "tokens": ("token_accuracy", "f1_spans"),
     "detection": ("map_50",),
     "segmentation": ("dice", "mean_iou"),
-    "transcription": ("wer", "cer"),
+    "transcription": ("wer", "wer_normalized", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),
     "control": ("action_mae", "action_mse"),
