@@ -7,10 +7,13 @@ folder is a published model like any other: config, processor, safetensors and a
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,31 +33,87 @@ class Unavailable(Exception):
     """A package cannot be had here; in a sentence."""
 
 
-def fetch(package: str, folder: Path, *, source: bool = False) -> Path:
-    """The wheel, or the source archive, of a package. Raises Unavailable."""
+def fetch(package: str, folder: Path) -> Path:
+    """The wheel of a package, without what it depends on. Raises Unavailable."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (there := sorted(folder.glob("*"))):
-        form = ["--no-binary", ":all:"] if source else ["--only-binary", ":all:"]
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            *form,
-            "--dest",
-            str(folder),
-            package,
-        ]
-        try:
-            subprocess.run(command, check=True, timeout=60 * _MINUTES, stderr=subprocess.DEVNULL)
-        except (subprocess.SubprocessError, OSError) as error:
-            raise Unavailable(f"{package} cannot be fetched: {type(error).__name__}") from error
+        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+        _run([sys.executable, "-m", "pip", "download", *options, package], package)
         there = sorted(folder.glob("*"))
     if len(there) != 1:
         raise Unavailable(f"{package} is not one file")
     return there[0]
+
+
+def _run(command: list[str], package: str) -> None:
+    try:
+        subprocess.run(command, check=True, timeout=60 * _MINUTES, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except (subprocess.SubprocessError, OSError) as error:
+        raise Unavailable(f"{package} cannot be fetched: {type(error).__name__}") from error
+
+
+# Recordings
+
+
+def recordings(cache: Path, out: Path) -> Path:
+    """Ten sentences that people read aloud, 5 from LibriVox and 5 about playing cards, from the tests of pocketsphinx
+    (BSD-2-Clause): `metadata.csv` has the text of each and what pocketsphinx itself hears. Raises Unavailable."""
+    archive = _source_of_pocketsphinx(cache)
+    site = cache / "site"
+    if not site.exists():
+        _run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), _HEARD_BY],
+            _HEARD_BY,
+        )
+    texts: dict[str, str] = {}
+    with tarfile.open(archive) as opened:
+        inside = {member.name.partition("/")[2]: member for member in opened.getmembers()}
+        for listed in ("test/data/cards/cards.transcription", "test/data/librivox/transcription"):
+            for line in _bytes(opened, inside[listed]).decode().splitlines():
+                if found := _TRANSCRIPT.fullmatch(line.strip()):
+                    sound = f"{listed.rpartition('/')[0]}/{found[2]}.wav"
+                    name = f"{len(texts):02}.wav"
+                    (out / name).write_bytes(_bytes(opened, inside[sound]))
+                    texts[name] = found[1]
+    script = Path(__file__).with_name("hear_by_pocketsphinx.py")
+    heard = json.loads(
+        subprocess.run(
+            [sys.executable, str(script), str(site), *(str(out / name) for name in texts)], check=True,
+            capture_output=True, text=True,
+        ).stdout
+    )  # fmt: skip
+    with (out / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file_name", "text", "pocketsphinx", "split"))
+        writer.writerows((name, text, said, "test") for (name, text), said in zip(texts.items(), heard, strict=True))
+    return out
+
+
+_HEARD_BY = "pocketsphinx==5.1.1"
+_TRANSCRIPT = re.compile(r"<s>\s*(.*?)\s*</s>\s*\((.*)\)")
+_BUILDERS = ("scikit-build-core", "cmake", "ninja", "cython")
+"""What pip must find before it hands out the source archive."""
+
+
+def _source_of_pocketsphinx(cache: Path) -> Path:
+    folder, place = cache / "pocketsphinx", cache / "builders"
+    if not (there := sorted(folder.glob("*.tar.gz"))):
+        _run([sys.executable, "-m", "venv", str(place)], "venv")
+        python = str(place / "bin" / "python")
+        _run([python, "-m", "pip", "install", "--quiet", *_BUILDERS], "scikit-build-core")
+        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", str(folder)]
+        _run([python, "-m", "pip", "download", *options, _HEARD_BY], _HEARD_BY)
+        there = sorted(folder.glob("*.tar.gz"))
+    if len(there) != 1:
+        raise Unavailable(f"the source of {_HEARD_BY} is not one archive")
+    return there[0]
+
+
+def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    opened = archive.extractfile(member)
+    if opened is None:
+        raise Unavailable(f"{member.name} is no file")
+    return opened.read()
 
 
 # Whisper
