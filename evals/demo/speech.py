@@ -97,9 +97,8 @@ def show(found: dict[str, Any]) -> None:
     for pair in report["comparisons"]:
         if pair["metric"] == _METRIC and pair["interval"]:
             low, high = pair["interval"]
-            print(
-                f"  evidence  {_METRIC} differs by {pair['delta']:+.3f} [{low:+.3f}, {high:+.3f}] on {pair['n']} recordings"
-            )
+            differs = f"differs by {pair['delta']:+.3f} [{low:+.3f}, {high:+.3f}] on {pair['n']} recordings"
+            print(f"  evidence  {_METRIC} {differs}")
     print(f"  decision  {found['decision']['verdict'].upper()}")
     for reason in found["decision"]["reasons"]:
         print(f"            - {reason}")
