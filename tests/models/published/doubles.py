@@ -74,6 +74,13 @@ def clips() -> list[dict[str, Any]]:
     return [{"frames": np.stack([np.roll(image, step, 1) for step in range(6)])} for image in images(32)]
 
 
+def questions() -> list[str]:
+    """A question and a passage below it; the last is longer than a model reads."""
+    draw = np.random.default_rng(0)
+    lengths = [*draw.integers(6, 20, 11), 150]
+    return [f"this {text}\n{' '.join(draw.choice(WORDS.split(), n))}" for text, n in zip(texts(), lengths, strict=True)]
+
+
 def series() -> list[np.ndarray]:
     draw = np.random.default_rng(0)
     return [np.sin(np.arange(40) / 2 + draw.uniform(0, 6))[None] * draw.uniform(1, 3) for _ in range(5)]
@@ -197,6 +204,14 @@ def bert_tags(folder: Path) -> None:
     labels = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
     config = t.BertConfig(**_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id, **named(labels))
     keep(folder, t.BertForTokenClassification(config), tok)
+
+
+def bert_answers(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    config = t.BertConfig(**_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id)
+    keep(folder, t.BertForQuestionAnswering(config), tok)
 
 
 def t5(folder: Path) -> None:
@@ -573,6 +588,7 @@ FAMILIES = {
     "siglip": Family("zero-shot-image", "image-classification", siglip, images),
     "videomae": Family("video-classification", "video-classification", videomae, clips),
     "timesformer": Family("video-classification", "video-classification", timesformer, clips),
+    "bert answers": Family("question-answering", "text-generation", bert_answers, questions),
     "t5": Family("seq2seq", "text-generation", t5, texts),
     "patchtst": Family("forecast", "time-series-forecasting", patchtst, series),
     "patchtsmixer": Family("forecast", "time-series-forecasting", patchtsmixer, series),

@@ -212,6 +212,30 @@ def read(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: 
     assert len({answer.output for answer in answers}) > 1
 
 
+def marked(folder: Path, model: PublishedModel, media: list[str], answers: list[RawAnswer]) -> None:
+    """Each run of a short passage tried out; of a long one only that its answer stands in it."""
+    for text, mine in zip(media, answers, strict=True):
+        question, passage = text.split("\n")
+        assert mine.output
+        assert mine.output in passage
+        words = passage.split()
+        if len(words) > 30:
+            continue
+        made = model.processor(question, passage, return_tensors="pt")
+        with torch.inference_mode():
+            out = model.module(**made)
+        start = next(place for place, side in enumerate(made.sequence_ids(0)) if side == 1)
+        sums = {
+            (first, last): float(out.start_logits[0, start + first] + out.end_logits[0, start + last])
+            for first in range(len(words)) for last in range(first, len(words))
+        }  # fmt: skip
+        first, last = max(sums, key=lambda run: sums[run])
+        assert mine.output.split() == words[first : last + 1]
+    with pytest.raises(ValueError, match="one line"):
+        ask(model, ["who?"])
+    assert len({answer.output for answer in answers}) > 3
+
+
 def steps(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
     for series, mine in zip(media, answers, strict=True):
         past = torch.tensor(series[:, -32:].T[None], dtype=torch.float32)
@@ -229,7 +253,8 @@ COMPARE = {
     "text-classification": texts, "token-classification": tags, "image-classification": images,
     "object-detection": boxes, "image-segmentation": maps, "audio-classification": sounds, "ctc": speech,
     "speech": generated_speech, "zero-shot-image": words_and_images,
-    "zero-shot-audio": words_and_sounds, "image-to-text": read, "video-classification": videos,
+    "zero-shot-audio": words_and_sounds, "image-to-text": read, "question-answering": marked,
+    "video-classification": videos,
     "seq2seq": written, "forecast": steps,
 }  # fmt: skip
 

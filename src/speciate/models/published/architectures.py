@@ -22,7 +22,7 @@ from speciate.models.backbones.contract import ModelConfig
 Adapter = Literal[
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
     "audio-classification", "speech", "ctc", "zero-shot-image", "zero-shot-audio", "video-classification", "seq2seq",
-    "image-to-text", "forecast",
+    "image-to-text", "question-answering", "forecast",
 ]  # fmt: skip
 """How media become a batch and outputs answers: a function each in models/published/adapters/."""
 
@@ -80,6 +80,7 @@ _TABLES = (
     _AutoTable("speech", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES", _SPEECH),
     _AutoTable("ctc", "MODEL_FOR_CTC_MAPPING_NAMES"),
     _AutoTable("zero-shot-image", "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", _IMAGES_AND_WORDS),
+    _AutoTable("question-answering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES"),
     _AutoTable("seq2seq", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", _TEXT_TO_TEXT),
 )
 """The first that lists an architecture counts."""
@@ -103,6 +104,7 @@ _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "zero-shot-audio": ("audio-classification", "audio"),
     "seq2seq": ("text-generation", "text"),
     "image-to-text": ("image-text-to-text", "image"),
+    "question-answering": ("text-generation", "text"),
     "forecast": ("time-series-forecasting", "time-series"),
 }
 """Adapter -> task and modality."""
@@ -268,8 +270,8 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
 
 
 _ENDINGS: Mapping[str, str] = {
-    "ForMaskedLM": "fills in masked words", "ForQuestionAnswering": "marks answers in a text",
-    "ForPreTraining": "was only pretrained", "ForMultipleChoice": "chooses among texts", "Model": "has no head",
+    "ForMaskedLM": "fills in masked words", "ForPreTraining": "was only pretrained", "ForMultipleChoice": "chooses among texts",
+    "Model": "has no head",
     "ForDepthEstimation": "estimates depth, for which there is no task here yet",
 }  # fmt: skip
 

@@ -28,6 +28,8 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return text.classify_by_entailment(model, media, prompts) if prompts else text.classify(model, media)
         case "token-classification":
             return text.tag(model, media)
+        case "question-answering":
+            return text.answer(model, media)
         case "seq2seq":
             return text.write(model, media, prompts.templates if prompts else ())
         case "image-classification":

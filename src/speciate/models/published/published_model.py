@@ -113,7 +113,7 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
 
     try:
         match head.adapter:
-            case "text-classification" | "token-classification" | "seq2seq":
+            case "text-classification" | "token-classification" | "seq2seq" | "question-answering":
                 return load(AutoTokenizer), None
             case "image-classification" | "object-detection" | "image-segmentation":
                 return load(AutoImageProcessor), None
