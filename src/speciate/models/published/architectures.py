@@ -270,8 +270,8 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
 
 
 _ENDINGS: Mapping[str, str] = {
-    "ForMaskedLM": "fills in masked words", "ForPreTraining": "was only pretrained", "ForMultipleChoice": "chooses among texts",
-    "Model": "has no head",
+    "ForMaskedLM": "fills in masked words", "ForPreTraining": "was only pretrained",
+    "ForMultipleChoice": "chooses among texts", "Model": "has no head",
     "ForDepthEstimation": "estimates depth, for which there is no task here yet",
 }  # fmt: skip
 
