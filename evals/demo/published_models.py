@@ -81,7 +81,8 @@ async def photographs(session: Session) -> None:
             title, "evaluate_models", models=[ref, "constant:"], dataset=f"{made['dataset']}:test",
             label_maps={ref: table},
         )  # fmt: skip
-        row = _row(found["report"], "path:")
+        told = await session.call("describe_evaluation", evaluation=found["evaluation"], show=["metrics"])
+        row = _row(told, "path:")
         asked = sum(1 for _ in (HOME / "workspace" / "predictions").rglob("*.parquet"))
         again = "asked" if before < 0 else "not asked again" if asked == before else "asked again"
         before = asked

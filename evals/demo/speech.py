@@ -91,13 +91,12 @@ def show(found: dict[str, Any]) -> None:
     report = found["report"]
     for row in report["leaderboard"]:
         low, high = row["interval"] or (float("nan"), float("nan"))
-        raw = row["metrics"]["wer"]["value"]
-        took = f", {row['p50_ms']:.0f} ms each" if row.get("p50_ms") else ""
-        print(f"  {row['model']:<22} {_METRIC} {row['value']:.3f} [{low:.3f}, {high:.3f}]  (raw wer {raw:.3f}{took})")
+        took = f"  {row['p50_ms']:.0f} ms each" if row.get("p50_ms") else ""
+        print(f"  {row['model']:<22} {_METRIC} {row['value']:.3f} [{low:.3f}, {high:.3f}]{took}")
     for pair in report["comparisons"]:
-        if pair["metric"] == _METRIC and pair["interval"]:
+        if pair.get("metric", _METRIC) == _METRIC and pair.get("interval"):
             low, high = pair["interval"]
-            differs = f"differs by {pair['delta']:+.3f} [{low:+.3f}, {high:+.3f}] on {pair['n']} recordings"
+            differs = f"differs by {pair['delta']:+.3f} [{low:+.3f}, {high:+.3f}] on {report['n']} recordings"
             print(f"  evidence  {_METRIC} {differs}")
     print(f"  decision  {found['decision']['verdict'].upper()}")
     for reason in found["decision"]["reasons"]:
