@@ -12,10 +12,11 @@ from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.asking import usual_templates
-from speciate.models.published.label_map import LabelMap
+from speciate.models.published.label_map import LabelMap, tag_stem
 from speciate.models.published.published_model import LabelPrompts
 from speciate.models.sealed import PREDICTOR
 
+_TAGS = "token-classification"
 _TASKS_WITH_LABELS = ("-classification", "-detection", "-segmentation")
 
 
@@ -35,9 +36,18 @@ class PublishedManifest(BaseModel):
 
     @property
     def table(self) -> LabelMap | None:
+        """Of tags without their prefixes."""
         if self.label_map is None:
             return None
-        return LabelMap(self.label_map, tuple(sorted(set(self.label_map.values()))))
+        pairs = self.label_map
+        if self.task == _TAGS:
+            pairs = {tag_stem(name): tag_stem(label) for name, label in pairs.items()}
+        return LabelMap(pairs, tuple(sorted(set(pairs.values()))))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Of a tagger the user's tags as they were given, with prefixes where these have some."""
+        return tuple(sorted(set((self.label_map or {}).values()))) if self.task == _TAGS else ()
 
 
 def write_manifest(
@@ -90,8 +100,9 @@ def check_labels(head: PublishedHead, ref: str, labels: Mapping[str, str]) -> No
         )
     if head.zero_shot or head.labels is None or _is_inference(head):
         return
+    known = {*head.labels, *(tag_stem(name) for name in head.labels if head.task == _TAGS)}
     for name in labels:
-        if name not in head.labels:
+        if name not in known:
             raise SpeciateError(
                 Code.INVALID,
                 f"{name[:64]!r} is no label of {ref!r}; {closest(name[:64], head.labels)}",
