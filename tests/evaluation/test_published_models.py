@@ -484,3 +484,30 @@ def test_a_folder_is_held_back_by_the_stricter_licence_where_mit_is_asked(worksp
             (gate,) = [each for each in decision.gates if each.gate.rule == "license"]
             assert (gate.outcome == "pass") == (name == "mit")
             assert told in gate.reason
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"O": "O", "B-PER": "B-person", "I-PER": "I-person"}, {"B-PER": "B-person", "I-PER": "I-person"}),
+        ({"PER": "person"}, {"B-PER": "person", "I-PER": "person"}),
+    ],
+)
+def test_a_registered_tagger_answers_with_the_tags_of_its_table(
+    workspace: Workspace, models: Path, table: dict[str, str], expected: dict[str, str]
+) -> None:
+    from speciate.datasets.loading.loader import load_examples
+    from speciate.models import registry
+    from speciate.tasks.predictor import load
+
+    examples = load_examples(workspace.folders, make_texts(workspace), {"test"})[:20]
+    source = f"path:{models / 'tags'}"
+    made = perform(workspace, fetch.KIND, {"name": "tagger", "source": source, "labels": table})["model"]
+    raw = perform(workspace, fetch.KIND, {"name": "raw", "source": source})["model"]
+
+    def tags(model: str) -> list[list[str]]:
+        predictor = load(registry.resolve(workspace.database, workspace.folders, model).path)
+        return [each.output for each in predictor.predict(examples)]
+
+    assert any("PER" in tag for text in tags(raw) for tag in text)
+    assert tags(made) == [[expected.get(tag, "O") for tag in text] for text in tags(raw)]

@@ -284,8 +284,8 @@ CASES = {
         lambda folder, media, place: {"row": {"values": media[place][0].tolist()}},
     ),
     "seq2seq": Case(
-        "t5", {"task": "text-generation", "objective": {"metric": "chrf"}, "target_column": "answer"}, partial(texts, 5),
-        of_written,
+        "t5", {"task": "text-generation", "objective": {"metric": "chrf"}, "target_column": "answer"},
+        partial(texts, 5), of_written,
     ),
 }  # fmt: skip
 
