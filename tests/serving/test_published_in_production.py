@@ -168,11 +168,8 @@ def of_clips(folder: Path, media: list[Any], answers: list[Any]) -> dict[str, An
 
 
 def of_boxes(folder: Path, media: list[Any], answers: list[Any]) -> dict[str, Any]:
-    """The best box of each image."""
-
     def objects(place: int) -> list[dict[str, Any]]:
-        best = answers[place][0]
-        return [{"category": best["label"], "bbox": best["box"]}]
+        return [{"category": each["label"], "bbox": each["box"]} for each in answers[place]]
 
     return _coco(folder, media, objects)
 
