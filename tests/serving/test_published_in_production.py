@@ -90,15 +90,14 @@ def sounds(seed: int = 3) -> list[np.ndarray]:
     return made
 
 
-def clips() -> list[dict[str, Any]]:
+def clips() -> list[Any]:
     from tests.modalities.video_samples import DIRECTIONS, clip
 
-    draw = np.random.default_rng(3)
-    moves = list(DIRECTIONS.values())
-    return [
-        clip(place, tuple(float(draw.uniform(0.5, 3)) * part for part in moves[place % len(moves)]))
-        for place in range(120)
-    ]
+    draw, made = np.random.default_rng(3), []
+    for place in range(120):
+        across, down = list(DIRECTIONS.values())[place % len(DIRECTIONS)]
+        made.append(clip(place, (float(draw.uniform(0.5, 3)) * across, float(draw.uniform(0.5, 3)) * down)))
+    return made
 
 
 def coloured() -> list[Any]:

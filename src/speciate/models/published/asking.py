@@ -41,8 +41,9 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
         case "zero-shot-image" | "zero-shot-audio":
             if prompts is None:
                 raise ValueError("a zero-shot model answers with the labels that it is asked about")
-            asked = images.classify_by_words if model.head.modality == "image" else audio.classify_by_words
-            return asked(model, media, prompts)
+            if model.head.adapter == "zero-shot-audio":
+                return audio.classify_by_words(model, media, prompts)
+            return images.classify_by_words(model, media, prompts)
         case "image-to-text":
             return images.write(model, media)
         case "video-classification":
