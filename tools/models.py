@@ -389,10 +389,8 @@ def register_model(
     prompts: Annotated[
         list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.")
     ] = None,
-    trained_on: Annotated[
-        list[str] | None, Field(description="What it is said to have learned from: datasets here or elsewhere.")
-    ] = None,
-    data_until: Annotated[str | None, Field(description="Nothing in that is later, such as '2024-06'.")] = None,
+    trained_on: Annotated[list[str] | None, Field(description="Datasets that it is said to have learned from.")] = None,
+    data_until: Annotated[str | None, Field(description="Nothing there is later: '2024-06'.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> ModelRegistered | JobStarted | DryRun:

@@ -73,9 +73,8 @@ class Gate(_Frozen):
     reaches: value or better, by the interval. not_worse, better: than the incumbent, by the paired interval, allowing a
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
-    is judged by was in its training data; always in force; `if_unknown`: where nobody knows what a published model
-    learned from, a person is asked (default), or it is refused or accepted. no_slice_worse: as not_worse, for each
-    value of `column`.
+    is judged by was in its training data; always in force; if_unknown: of a published model a
+    person is asked (default), or it is refused or accepted. no_slice_worse: as not_worse, for each value of `column`.
     fresh_rows: on rows that judged other models before, all of it also holds at a stricter level; always in force.
     free_method: where nothing is in use, the nearest neighbour is not surely better; always in force.
     """

@@ -56,7 +56,7 @@ def write_manifest(
     """Raises INVALID as `check_head` does, and for labels that the model does not have."""
     head = check_head(folder, ref)
     check_labels(head, ref, labels)
-    by_words = head.zero_shot or (head.labels is not None and not set(labels) <= set(head.labels))
+    by_words = head.zero_shot or (_is_inference(head) and not set(labels) <= set(head.labels or ()))
     prompts = None
     if by_words:
         prompts = LabelPrompts(tuple(labels), tuple(templates) or usual_templates(head.modality))

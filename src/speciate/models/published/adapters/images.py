@@ -97,7 +97,7 @@ def write(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     network: Any = model.module
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
-        inputs = model.processor(images=[_image(images[place]) for place in places], return_tensors="pt")
+        inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
         with torch.inference_mode():
             made = network.generate(pixel_values=inputs["pixel_values"], do_sample=False, **token_limit(model))
         texts = model.tokenizer.batch_decode(made, skip_special_tokens=True)
