@@ -73,7 +73,8 @@ class Gate(_Frozen):
     reaches: value or better, by the interval. not_worse, better: than the incumbent, by the paired interval, allowing a
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
-    is judged by was in its training data; always in force. no_slice_worse: as not_worse, for each value of `column`.
+    is judged by was in its training data; always in force; if_unknown: of a published model a
+    person is asked (default), or it is refused or accepted. no_slice_worse: as not_worse, for each value of `column`.
     fresh_rows: on rows that judged other models before, all of it also holds at a stricter level; always in force.
     free_method: where nothing is in use, the nearest neighbour is not surely better; always in force.
     """
@@ -85,6 +86,7 @@ class Gate(_Frozen):
     metric: str | None = None
     value: float | None = None
     column: str | None = None
+    if_unknown: Literal["ask", "refuse", "accept"] | None = None
 
 
 class Suites(_Frozen):
@@ -301,6 +303,12 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
             Code.INVALID,
             f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
             "Call again with a column of the dataset in it ('label': the label), or without.",
+        )
+    if gate.if_unknown is not None and gate.rule != "unseen":
+        raise SpeciateError(
+            Code.INVALID,
+            f"The gate {gate.rule!r} has if_unknown={gate.if_unknown!r}, which only 'unseen' takes.",
+            "Call again with {'rule': 'unseen', 'if_unknown': 'ask'}, or without it.",
         )
     if gate.rule in ("license", "offline", "unseen", "fresh_rows", "free_method"):
         return

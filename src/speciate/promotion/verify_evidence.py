@@ -516,8 +516,10 @@ def _at_most(gate: Document, document: Document) -> set[str]:
 
 def _license(gate: Document, document: Document) -> set[str]:
     allowed = {str(name).lower() for name in document["use_case"]["definition"]["limits"]["licenses"]}
-    found = _row(document, document["decision"]["candidate"])["control"]["license"]
-    return {"pass"} if found is not None and found.lower() in allowed else {"fail"}
+    control = _row(document, document["decision"]["candidate"])["control"]
+    found, of_weights = control["license"], control.get("weights_license")
+    fits = found is not None and found.lower() in allowed and (of_weights is None or of_weights.lower() in allowed)
+    return {"pass"} if fits else {"fail"}
 
 
 def _offline(gate: Document, document: Document) -> set[str]:
@@ -526,6 +528,8 @@ def _offline(gate: Document, document: Document) -> set[str]:
 
 def _unseen(gate: Document, document: Document) -> set[str]:
     row = _row(document, document["decision"]["candidate"])
+    if row["seen"] is None and row.get("training_data") is not None:
+        return {{"refuse": "fail", "accept": "pass"}.get(gate.get("if_unknown") or "ask", "not_known")}
     if row["seen"] is None:
         return {"inconclusive"}
     return {"fail"} if row["seen"] or row["nearly_seen"] else {"pass"}
