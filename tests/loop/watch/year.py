@@ -205,6 +205,8 @@ class Year:
         self._survive(tx)
 
     def live(self) -> None:
+        self.clock.time = START + self.day * DAY  # the next daemon begins seconds later, not a day
+        self.watcher._send()
         while self.day < DAYS - 1:
             self.clock.time = START + (self.day + 1) * DAY
             self.database.transact(self._bake)
