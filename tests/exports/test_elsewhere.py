@@ -282,6 +282,33 @@ def test_a_classical_model_answers_elsewhere_as_it_does_here_and_foreign_text_st
     assert not re.search(r"^(import|from) (sklearn|scipy|torch|pydantic)", code, re.MULTILINE)
 
 
+@pytest.mark.parametrize("task", ["protein-classification", "protein-regression"])
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsewhere(
+    workspace: Workspace, tmp_path: Path, task: str, *, validated: bool
+) -> None:
+    generator, count = np.random.default_rng(1), 270
+    letters = ("KRKRWLFIGAACDEFGHIKLMNPQRSTVWY", "DESTNQGAVPACDEFGHIKLMNPQRSTVWY")
+    kinds = [place // 4 % 2 for place in range(count)]
+    proteins = ["".join(generator.choice(list(letters[kind]), int(generator.integers(8, 16)))) for kind in kinds]
+    charge = [abs(sum(map(s.count, "KR")) - 3 - s.count("W")) + float(generator.normal()) for s in proteins]
+    splits = thirds(count) if validated else thirds(count, ("train", "test"))
+    make_dataset(
+        workspace, "data", "protein", {"sequence": proteins, "charge": charge}, splits=splits, inputs=["sequence"],
+        labels=[LABELS[0] if kind and generator.random() > 0.1 else LABELS[3] for kind in kinds],
+    )  # fmt: skip
+    target = {"target": "charge"} if task == "protein-regression" else {}
+    report = train_now(
+        workspace, name="model", dataset="data", method="classical", task=task, **target
+    )["report"]  # fmt: skip
+    mean = next(each for each in report["candidates"] if each["name"].startswith("mean of"))
+    singles = [each["value"] for each in report["candidates"] if each is not mean]
+    assert mean["chosen"]
+    assert mean["value"] < min(singles) if target else mean["value"] >= max(singles)
+    exported(workspace, tmp_path / "out", "model")
+    agree(workspace, tmp_path / "out", proteins[:30], images=False, model="model")
+
+
 @pytest.mark.parametrize("unit", [("word", 1, 2), ("char_wb", 2, 5), ("char", 1, 3)])
 def test_words_are_counted_as_scikit_learn_counts_them(unit: tuple[str, int, int]) -> None:
     counting = NGrams(*unit)  # type: ignore[arg-type]  # of the parameters above
@@ -305,6 +332,7 @@ def odd_images() -> dict[str, bytes]:
 
     base = Image.fromarray(media_of(image, 1)[0]).resize((40, 24))
     deep = Image.fromarray(np.arange(960, dtype=np.uint16).reshape(24, 40) * 60)
+    real = np.where(np.arange(960) == 7, np.nan, np.linspace(-3, 8, 960)).astype(np.float32).reshape(24, 40)
     turned, clear = Image.Exif(), base.convert("RGBA")
     turned[0x0112] = 6
     clear.putalpha(base.convert("L"))
@@ -315,6 +343,10 @@ def odd_images() -> dict[str, bytes]:
         "palette": (base.quantize(8), "PNG", {"transparency": 3}),
         "CMYK": (base.convert("CMYK"), "JPEG", {}),
         "deep": (deep, "PNG", {}),
+        "deep, big-endian": (Image.frombytes("I;16B", (40, 24), np.asarray(deep).astype(">u2").tobytes()), "TIFF", {}),
+        "deep and turned": (deep, "TIFF", {"exif": turned}),
+        "numbers": (Image.fromarray(real), "TIFF", {}),
+        "whole numbers": (Image.fromarray(np.asarray(deep).astype(np.int32) - 900), "TIFF", {}),
     }
     found = {}
     for name, (made, form, more) in saved.items():
@@ -339,10 +371,9 @@ def test_an_image_of_pillow_is_read_elsewhere_as_its_file_is_here(name: str) -> 
     ):
         lines = re.search(r"^def flat.*?\n\n", program, re.MULTILINE | re.DOTALL)
         assert lines is not None
-        names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps}
+        names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps, "np": np}
         exec(lines[0], names)
-        if name != "deep":  # which the card leaves to who has such images
-            assert np.array_equal(np.asarray(names["flat"](opened)), ours)
+        assert np.array_equal(np.asarray(names["flat"](opened)), ours)
 
 
 def test_a_name_is_no_image() -> None:
@@ -412,6 +443,13 @@ def test_an_export_that_would_answer_otherwise_is_not_written(
         exported(workspace, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*.exporting"))
+
+
+def test_a_path_below_a_file_is_refused_before_there_is_a_job(workspace: Workspace, tmp_path: Path) -> None:
+    registered(workspace, tmp_path, NETWORKS["table"])
+    (tmp_path / "file").touch()
+    with pytest.raises(SpeciateError, match="that is no folder"):
+        export_model.plan(ExportModelSpec(model="own", path=tmp_path / "file" / "out"), workspace)
 
 
 def test_a_full_disk_leaves_nothing_behind(

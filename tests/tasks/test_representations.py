@@ -78,6 +78,15 @@ def test_what_is_no_number_is_refused_where_training_saw_numbers(cell: object) -
         made.encode(_examples({"size": cell}))
 
 
+def test_frequent_values_of_a_column_are_categories_however_many_and_rare_ones_only_among_the_first() -> None:
+    frequent = [f"f{place}" for place in range(120)]
+    rare = [f"r{place}" for place in range(300)]
+    rows = _examples(*({"c": name} for name in [*frequent * 5, *rare]))
+    assert Columns.fit(rows, ["c"]).encode(rows).shape[1] == 120
+    few = _examples(*({"c": name} for name in rare))
+    assert Columns.fit(few, ["c"]).encode(few).shape[1] == 50
+
+
 def test_columns_outside_the_inputs_are_not_looked_at() -> None:
     rows = _examples({"x": 1.0, "answer": "a"}, {"x": 2.0, "answer": "b"})
     assert Columns.fit(rows, ["x"]).encode(rows).shape == (2, 1)

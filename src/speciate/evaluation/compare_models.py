@@ -211,6 +211,7 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         errors=entry.errors,
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
+        training_data=evaluated_model.statement,
         coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         uncovered=covered.uncovered if entry.label_coverage else None,
         ceiling=covered.ceiling,
@@ -245,7 +246,10 @@ def _control(evaluated_model: EvaluatedModel) -> Control:
         )
     local = evaluated_model.endpoint is not None and evaluated_model.endpoint.is_local
     mine = evaluated_model.source not in ("column", "endpoint", "inspect")
-    return Control(weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license)
+    return Control(
+        weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license,
+        weights_license=evaluated_model.weights_license,
+    )  # fmt: skip
 
 
 def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, *, certain: bool) -> Value:

@@ -305,12 +305,24 @@ class _Contamination(NamedTuple):
 def _contamination(
     run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
-    if evaluated_model.learned_from is None:
-        return _Contamination(None, None)
     ids = {example.id for example in examples}
+    if evaluated_model.learned_from is None:
+        return _stated_contamination(run, payload, evaluated_model, ids)
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly))
+
+
+def _stated_contamination(
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, ids: set[str]
+) -> _Contamination:
+    """By what it is said to have learned from: examples that are there count as seen. None there shows nothing."""
+    exactly = set[str]()
+    nearly: set[str] | None = set()
+    if evaluated_model.stated_data:
+        exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.stated_data, _LEARNED)
+        nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.stated_data, _LEARNED)
+    return _Contamination(len(exactly) or None, len((nearly or set()) - exactly) or None)
 
 
 def _entry(

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from speciate.errors import Code, SpeciateError
 from speciate.exports.program import REPLACED, Program, extract, file_of
 from speciate.modalities import MODALITIES
-from speciate.models import estimators, model_folder
+from speciate.models import blend, estimators, model_folder
 from speciate.models.backbones.architectures import rebuilt_by
+from speciate.models.blend import Blend
 from speciate.models.encoders import OF_FRAMES
 from speciate.models.model_card import ModelCard
 from speciate.tasks import predictor
@@ -84,13 +85,15 @@ def _facade(folder: Path, target: Path, card: ModelCard) -> _Facade:
         return _Facade(f"{_STANDALONE}.networks:Network", parts, facts | {"per_unit": family in PER_UNIT})
     said = manifest["representation"]
     _, metadata = estimators.load_arrays(folder / ESTIMATOR)
-    parts["estimator"] = _name_of(estimators.FORMS[metadata["form"]])
+    blended = metadata["form"] == blend.FORM
+    parts["estimator"] = _name_of(Blend if blended else estimators.FORMS[metadata["form"]])
     if said["kind"] == "embeddings":
         facts["by_frames"] = said["encoder"].endswith(OF_FRAMES)
         return _Facade(f"{_STANDALONE}.probes:Probe", parts, facts)
     name = _name_of(predictor.REBUILD[said["kind"]])
     parts["representation"] = REPLACED.get(name, name)
-    return _Facade(f"{_STANDALONE}.classical:Classical", parts, facts)
+    facade = "blends:Blended" if blended else "classical:Classical"
+    return _Facade(f"{_STANDALONE}.{facade}", parts, facts)
 
 
 def _name_of(kind: type[Any]) -> str:

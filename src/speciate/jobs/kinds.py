@@ -51,6 +51,7 @@ KINDS = {
     "race": "speciate.evaluation.race:KIND",
     "predict": "speciate.serving.batch_predict:KIND",
     "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
+    "monitor": "speciate.loop.monitor:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.promotion.promote:KIND",
     "label": "speciate.datasets.label:KIND",
@@ -58,6 +59,8 @@ KINDS = {
     "forget": "speciate.privacy.purge:KIND",
     "erase": "speciate.privacy.erase:KIND",
     "gc": "speciate.privacy.gc:KIND",
+    "mine": "speciate.loop.watch.mine:KIND",
+    "relearn": "speciate.loop.watch.relearn:KIND",
 }
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 

@@ -123,6 +123,8 @@ class Modality(Protocol[Media]):
     vector."""
     ngrams: tuple[int, int] = (1, 1)
     """Shortest and longest run that is counted."""
+    has_properties: bool = False
+    """Whether `properties` gives numbers beside the document of `describe`."""
     sketching: Sketching | SketchingByPart | PairwiseSimilarity | None = None
     """The kind of code that `sketch` makes; None: no near-duplicates are found."""
     window_unit: Literal["seconds", "steps"] | None = None
@@ -161,6 +163,11 @@ class Modality(Protocol[Media]):
     def describe(self, media: Media) -> Vector | str:
         """The input of a classical learner: a float32 vector (D,) of one length for similar media, or a document."""
         ...
+
+    def properties(self, media: Media) -> Vector:
+        """float32 (D,), finite, D the same for every medium: what experts measure of it, for classical learners beside
+        the counts of its document. Only called where `has_properties`."""
+        raise AssertionError(f"{self.name} has no properties.")
 
     def features(self, media: Media) -> Vector:
         """float32 (D,), finite, D the same for every medium: distances between them show similar and odd examples.

@@ -51,14 +51,18 @@ def load(path: Path) -> Estimator:
     arrays, metadata = load_arrays(path)
     form = FORMS.get(metadata.get("form", ""))
     if form is None or set(arrays) != set(form._fields):
-        raise SpeciateError(
-            Code.REFUSED,
-            f"{path.name} holds {metadata.get('form', 'nothing')!r} with {sorted(arrays)}, "
-            f"which is none of the estimators that can be rebuilt: {', '.join(FORMS)}.",
-            "Train the model again with train_model.",
-        )
+        raise not_rebuilt(path, metadata.get("form", "nothing"), arrays)
     estimator: Estimator = form(**arrays)
     return estimator
+
+
+def not_rebuilt(path: Path, form: str, arrays: Mapping[str, object]) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"{path.name} holds {form!r} with {sorted(arrays)}, "
+        f"which is none of the estimators that can be rebuilt: {', '.join(FORMS)}.",
+        "Train the model again with train_model.",
+    )
 
 
 def save_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path, metadata: dict[str, str]) -> None:
@@ -79,6 +83,17 @@ def load_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]
         raise SpeciateError(
             Code.REFUSED, f"{path} is not a safetensors file: {error}", "Train the model again with train_model."
         ) from error
+
+
+def saved_form(path: Path) -> str:
+    """Of a file that `save` wrote, without its arrays; empty where it says none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("form", ""))
+    except SafetensorError:
+        return ""
 
 
 class Linear(NamedTuple):

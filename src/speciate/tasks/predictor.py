@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.models import estimators, sealed
+from speciate.models import blend, estimators, sealed
 from speciate.models.estimators import Estimator
 from speciate.models.language.causal_lm import is_causal_lm, packaged_weights
 from speciate.models.language.vision_language import is_vision_language
@@ -26,7 +26,9 @@ from speciate.tasks.families.segmentation import VoxelFeatures
 from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.network_predictor import MANIFEST
-from speciate.tasks.representations import Columns, Documents, Embeddings, Features, Steps, Vectors
+from speciate.tasks.random_convolutions import Convolutions
+from speciate.tasks.representations import Columns, Documents, Embeddings, Features, Properties, Steps, Vectors
+from speciate.tasks.several_representations import Several
 from speciate.tasks.task import (
     Prediction,
     Predictor,
@@ -47,6 +49,7 @@ REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "features": Features, "unit features": UnitFeatures,
     "lags": Lags, "steps": Steps, "step states": StepStates,
     "voxel features": VoxelFeatures,
+    "properties": Properties, "several": Several, "convolutions": Convolutions,
     "parts": Parts,
 }  # fmt: skip
 
@@ -85,7 +88,7 @@ class TrainedPredictor:
         manifest = {"task": self.task, "representation": self.representation.settings(), "readout": self.task_head}
         (folder / MANIFEST).write_text(_Manifest.model_validate(manifest).model_dump_json(indent=1, by_alias=True))
         estimators.save_arrays(self.representation.arrays(), folder / _ARRAYS, {})
-        estimators.save(self.estimator, folder / ESTIMATOR)
+        blend.save(self.estimator, folder / ESTIMATOR)
         if isinstance(self.representation, Embeddings):
             self.representation.keep(folder)
         return sealed.seal(folder)
@@ -155,4 +158,4 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
     else:
         arrays, _ = estimators.load_arrays(path / _ARRAYS)
         representation = REBUILD[settings["kind"]].rebuild(settings, arrays)
-    return TrainedPredictor(manifest.task, representation, estimators.load(path / ESTIMATOR), manifest.task_head)
+    return TrainedPredictor(manifest.task, representation, blend.load(path / ESTIMATOR), manifest.task_head)

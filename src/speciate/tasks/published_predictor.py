@@ -41,14 +41,17 @@ class PublishedPredictor:
         prompts: LabelPrompts | None = None,
         table: LabelMap | None = None,
         thresholds: dict[str, float] | None = None,
+        tags: tuple[str, ...] = (),
     ) -> None:
-        self.model, self.prompts, self.table, self.thresholds = model, prompts, table, thresholds
+        """`tags`: of a tagger with a table, the user's, with their prefixes if they have some."""
+        self.model, self.prompts, self.table = model, prompts, table
+        self.thresholds, self.tags = thresholds, tags
         self.task = model.head.task
 
     @property
     def labels(self) -> tuple[str, ...]:
         if self.table is not None:
-            return self.table.wanted
+            return self.tags or self.table.wanted
         return self.published_labels
 
     @property
@@ -71,7 +74,8 @@ class PublishedPredictor:
         if self.table is None:
             return predictions
         family = find_task(self.task).family
-        return [map_prediction(each, self.table, family).prediction for each in predictions]
+        prefixed = any(label_map.has_prefix(tag) for tag in self.tags)
+        return [map_prediction(each, self.table, family, prefixed=prefixed).prediction for each in predictions]
 
 
 def load_published(
@@ -81,7 +85,8 @@ def load_published(
     head = check_head(folder, folder.name)
     if (folder / MANIFEST).is_file():
         saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-        return PublishedPredictor(load_model(folder, head, threads), saved.prompts, saved.table, saved.thresholds)
+        loaded = load_model(folder, head, threads)
+        return PublishedPredictor(loaded, saved.prompts, saved.table, saved.thresholds, saved.tags)
     return PublishedPredictor(load_model(folder, head, threads), prompts, table)
 
 

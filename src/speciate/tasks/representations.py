@@ -84,14 +84,15 @@ class Scaling(NamedTuple):
         return dict(self._asdict())
 
 
-_MOST_CATEGORIES = 50
+_MOST_CATEGORIES, _SURE_CATEGORIES, _OFTEN = 250, 50, 5
+"""Of a column; so many of them whatever their number of rows, others only where they occur so often."""
 
 
 class Columns:
     """Table rows as numbers: numeric columns unchanged, others one-hot, and a flag where a number is missing.
 
-    Only the `_MOST_CATEGORIES` most frequent values of a column are categories. Dates are inputs only where a caller
-    names them (datasets/roles.py); then each date is a category.
+    The 50 most frequent values of a column are categories, and up to 250 that occur five times or more. Dates are
+    inputs only where a caller names them (datasets/roles.py); then each date is a category.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class Columns:
                     flagged.append(name)
             else:
                 common = Counter(str(value) for value in present).most_common(_MOST_CATEGORIES)
-                categories[name] = sorted(value for value, _ in common)
+                kept = [value for place, (value, n) in enumerate(common) if place < _SURE_CATEGORIES or n >= _OFTEN]
+                categories[name] = sorted(kept)
         made = cls(tuple(numbers), tuple(flagged), categories, Scaling(np.zeros(0), np.zeros(0), np.ones(0)))
         return cls(tuple(numbers), tuple(flagged), categories, Scaling.of(made._raw(examples)))
 
@@ -121,8 +123,9 @@ class Columns:
         return self._scaling.apply(self._raw(examples))
 
     def _raw(self, examples: Sequence[Example]) -> npt.NDArray[np.float64]:
-        columns = [[number(name, _column_value(example, name)) for example in examples] for name in self._numbers]
-        columns += [[float(_column_value(example, name) is None) for example in examples] for name in self._flagged]
+        numbers = {name: [number(name, _column_value(each, name)) for each in examples] for name in self._numbers}
+        columns = list(numbers.values())
+        columns += [[float(math.isnan(cell)) for cell in numbers[name]] for name in self._flagged]
         for name, values in self._categories.items():
             cells = [_column_value(example, name) for example in examples]
             columns += [[float(cell is not None and str(cell) == value) for cell in cells] for value in values]
@@ -236,6 +239,30 @@ class Vectors:
         return cls(settings["modality"], Scaling(**arrays))
 
 
+class Properties(Vectors):
+    """Media as the vector of their modality's `properties`: what experts measure of them."""
+
+    @classmethod
+    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Properties:
+        return cls(modality, Scaling.of(_properties(modality, examples), one_unit=one_unit))
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, D)"""
+        return self._scaling.apply(_properties(self._modality, examples))
+
+    def settings(self) -> RepresentationSettings:
+        return {"kind": "properties", "modality": self._modality}
+
+    @classmethod
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Properties:
+        return cls(settings["modality"], Scaling(**arrays))
+
+
+def _properties(modality: str, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+    kind = modalities.find(modality)
+    return np.stack([kind.properties(example.media) for example in examples])
+
+
 class Features:
     """Media as the vector that their modality compares examples by. Nothing is learned."""
 
@@ -323,7 +350,7 @@ class Embeddings:
         progress: Callable[[int, int], None] = _no_progress,
     ) -> None:
         """`folders` None: compute everything and keep nothing, as a served model does."""
-        self._base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
+        self.base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, width)"""
@@ -338,7 +365,7 @@ class Embeddings:
     def settings(self) -> RepresentationSettings:
         return {
             "kind": "embeddings",
-            "base_model": self._base_model,
+            "base_model": self.base_model,
             "encoder": self.encoder.id,
             "precision": self.encoder.precision,
         }

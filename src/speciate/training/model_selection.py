@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,10 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, judged
 from speciate.evaluation.statistics import Estimate, bootstrap, mean, resample
+from speciate.models.blend import Averaged, Blend, Member
 from speciate.models.estimators import Estimator
 from speciate.tasks.predictor import TrainedPredictor
+from speciate.tasks.several_representations import Several, can_be_kept
 from speciate.tasks.task import (
     Prediction,
     Representation,
@@ -29,6 +31,7 @@ from speciate.tasks.task import (
     UnsuitableRepresentation,
     predict_examples,
 )
+from speciate.training.ensembling import HeldScores, select_members
 from speciate.training.training_context import Division, TrainingContext
 from speciate.training.training_report import CandidateRow, Validation
 from speciate.vocabulary import find_metric
@@ -109,6 +112,34 @@ class _EvaluatedLearner(NamedTuple):
     estimate: Estimate
     standing: float
     """Greater is better."""
+    scores: Any = None
+    """(N, K) of the held-out examples."""
+    held: Sequence[Example] = ()
+    estimator: Any = None
+    """Of the first part."""
+    members: tuple[_Weighted, ...] = ()
+    """Of a mean of candidates: those, with what `fitted` and `learner` are in a single one."""
+    averaged: Averaged = "classes"
+
+    @property
+    def representation(self) -> Representation:
+        """Of the model itself, or after folds of what it will be."""
+        found = self.whole if self.fitted is None else self.fitted.representation
+        assert found is not None, "one of the two is there"
+        return found
+
+    @property
+    def fitted_model(self) -> TrainedPredictor:
+        assert self.fitted is not None, "judged on a validation split"
+        return self.fitted
+
+
+class _Weighted(NamedTuple):
+    """A member of a mean."""
+
+    of: _EvaluatedLearner
+    weight: float
+    temperature: float
 
 
 def _finite_or_none(value: float | None) -> float | None:
@@ -120,8 +151,12 @@ def _standing(sign: int, value: float) -> float:
     return sign * value if math.isfinite(value) else -math.inf
 
 
-def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds: int) -> SelectedModel:
+def select_best(
+    context: TrainingContext, groups: Sequence[LearnerGroup], folds: int, *, ensemble: bool = False
+) -> SelectedModel:
     """Try every learner on every representation until the budget ends, and keep the best.
+
+    `ensemble`: or a weighted mean of several, where that is better on the same held-out examples.
 
     Among equals the earlier one wins: groups and learners are listed from cheap to expensive. Between groups that see
     different parts of mixed rows, few validation examples do not decide alone: see `_decide_between`. Raises INVALID
@@ -132,6 +167,7 @@ def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds:
     best: _EvaluatedLearner | None = None
     near, of_parts = list[_EvaluatedLearner](), any(group.sees > 1 for group in groups)
     tried: list[CandidateResult] = []
+    every: list[_EvaluatedLearner] = []
     for group in groups:
         context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
         try:
@@ -160,6 +196,7 @@ def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds:
             if best is None or evaluated.standing > best.standing:
                 best = evaluated
             near = _near_best([*near, evaluated], best) if of_parts else []
+            every += [evaluated] if ensemble and not of_parts else []
     if best is None:
         raise SpeciateError(
             Code.INVALID,
@@ -169,6 +206,12 @@ def select_best(context: TrainingContext, groups: Sequence[LearnerGroup], folds:
         )
     decided = _decide_between(context, near, folds, sign) if len(near) > 1 else None
     best = decided or best
+    if len(every) > 1 and context.seconds_left > 0:
+        started = time.monotonic()
+        mean_of = _mean_of_several(context, every, best, sign)
+        if mean_of is not None:
+            best = mean_of
+            tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     context.progress(total, total, "candidates", f"{best.name} is the best")
     with context.meter.stage("training"):
         final = best.fitted or _fit_whole(context, best)
@@ -250,13 +293,11 @@ def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -
         )
         with context.meter.stage("training"):
             try:
-                representation = one.group.represent(learn)
+                fresh = {each.group.name: each.group.represent(learn) for each in _singles(one)}
             except UnsuitableRepresentation:
                 return None
-            estimator = one.learner.learn(
-                representation.encode(learn), context.targets(learn), context.payload.spec.seed
-            )  # fmt: skip
-            scores.append(estimator.scores(representation.encode(judge)))
+            made = _learned_from(context, one, learn, fresh)
+            scores.append(made.estimator.scores(made.representation.encode(judge)))
         held += judge
     return measure(context, one.task_head, held, np.concatenate(scores)) if held else None
 
@@ -346,16 +387,83 @@ def _evaluate_learner(
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
         if TIGHTNESS_NOTE not in context.notes:
             context.notes.append(TIGHTNESS_NOTE)
-    return _EvaluatedLearner(name, group, learner, whole, learned, task_head, estimate, standing)
+    return _EvaluatedLearner(
+        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0]
+    )
 
 
 def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
     """After folds: once more on the whole training split."""
-    representation = best.whole
-    assert representation is not None, "made with the folds"
-    inputs, targets = representation.encode(context.train), context.targets(context.train)
-    estimator = best.learner.learn(inputs, targets, context.payload.spec.seed)
-    return TrainedPredictor(context.payload.task, representation, estimator, best.task_head)
+    whole = {each.group.name: each.whole for each in _singles(best)}
+    return _learned_from(context, best, context.train, whole)
+
+
+# A mean of several
+
+
+def _mean_of_several(
+    context: TrainingContext, tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner, sign: int
+) -> _EvaluatedLearner | None:
+    """None unless it is better than the best candidate by the metric, or as good and surer by its probabilities."""
+    kept = [one for one in tried if can_be_kept(one.representation)]
+    names = [one.name for one in kept]
+    if best.name not in names:
+        return None
+    held = best.held
+    targets, metric = context.targets(held), context.payload.objective.metric
+    found = select_members(
+        [HeldScores(one.scores, one.task_head, one.estimator) for one in kept], targets, names.index(best.name), metric
+    )
+    if found is None:
+        return None
+    task_head = context.task_head.calibrated(found.scores, targets)
+    estimate = measure(context, task_head, held, found.scores)
+    standing = _standing(sign, estimate.value)
+    perfect = find_metric(metric).is_share and sign > 0 and best.estimate.value >= 1
+    if not (standing > best.standing or (standing == best.standing and found.is_surer and not perfect)):
+        return None
+    members = tuple(
+        _Weighted(kept[place], weight, found.temperatures[place]) for place, weight in found.weights.items()
+    )
+    mean = best._replace(
+        name=f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}", members=members,
+        averaged=found.averaged, scores=found.scores, task_head=task_head, estimate=estimate, standing=standing,
+    )  # fmt: skip
+    if best.fitted is None:
+        return mean
+    return mean._replace(fitted=_blended(context, mean, [each.of.fitted_model for each in members]))
+
+
+def _singles(one: _EvaluatedLearner) -> list[_EvaluatedLearner]:
+    return [each.of for each in one.members] or [one]
+
+
+def _learned_from(
+    context: TrainingContext,
+    one: _EvaluatedLearner,
+    examples: Sequence[Example],
+    represented: Mapping[str, Representation | None],
+) -> TrainedPredictor:
+    """The candidate, or each member of a mean, learned from these examples. `represented`: by the name of a group."""
+    targets, made = context.targets(examples), list[TrainedPredictor]()
+    for each in _singles(one):
+        representation = represented[each.group.name]
+        assert representation is not None, "made with the folds"
+        estimator = each.learner.learn(representation.encode(examples), targets, context.payload.spec.seed)
+        made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))
+    return _blended(context, one, made) if one.members else made[0]
+
+
+def _blended(context: TrainingContext, mean: _EvaluatedLearner, made: Sequence[TrainedPredictor]) -> TrainedPredictor:
+    """`made`: each member's model, in their order. Members of one group share its representation."""
+    groups = list(dict.fromkeys(each.of.group.name for each in mean.members))
+    seen = {each.of.group.name: one.representation for each, one in zip(mean.members, made, strict=True)}
+    members = tuple(
+        Member(one.estimator, groups.index(each.of.group.name), each.weight, each.temperature)
+        for each, one in zip(mean.members, made, strict=True)
+    )
+    blend: Any = Blend(members, mean.averaged)
+    return TrainedPredictor(context.payload.task, Several([seen[name] for name in groups]), blend, mean.task_head)
 
 
 TIGHTNESS_NOTE = (

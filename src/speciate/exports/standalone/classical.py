@@ -25,7 +25,12 @@ class Classical:
         self.task_head = head.model_validate(manifest["readout"])
         arrays = load_file(folder / "representation.safetensors")
         self.representation = representation.rebuild(manifest["representation"], arrays)
-        self.estimator = estimator(**load_file(folder / "estimator.safetensors"))
+        self.estimator = self._estimator(estimator, folder / "estimator.safetensors")
+
+    def _estimator(self, estimator: Any, path: Path) -> Any:
+        from safetensors.numpy import load_file
+
+        return estimator(**load_file(path))
 
     def predict(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         made = []

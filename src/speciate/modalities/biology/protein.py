@@ -15,6 +15,7 @@ import numpy.typing as npt
 from speciate.modalities.biology import protein_structures
 from speciate.modalities.biology.homology import HOMOLOGY, SEPARATOR
 from speciate.modalities.biology.protein_structures import Structure, alpha_carbons
+from speciate.modalities.biology.sequence_properties import sequence_properties
 from speciate.modalities.contract import (
     LARGEST_THUMBNAIL,
     DecodeError,
@@ -44,6 +45,7 @@ class Protein(Modality[Media]):
     suffixes = (".fasta", ".fa", ".faa", ".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz")
     analyzer = "char"
     ngrams = (1, 3)
+    has_properties = True
     sketching = HOMOLOGY
     thumbnail_side = LARGEST_THUMBNAIL
 
@@ -121,6 +123,9 @@ class Protein(Modality[Media]):
 
     def describe(self, media: Media) -> str:
         return media if isinstance(media, str) else "/".join(protein_structures.chains(media))
+
+    def properties(self, media: Media) -> Vector:
+        return sequence_properties(sequence_of(media))
 
     def features(self, media: Media) -> Vector:
         """(D,): runs of one to three residues; then, zeros for a sequence, how far alpha carbons are apart as shares,

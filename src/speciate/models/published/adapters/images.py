@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from speciate.modalities.segmentation_masks import MOST_LABELS, to_runs
 from speciate.models.published.adapters.class_probabilities import label_answers
-from speciate.models.published.adapters.text import fill
+from speciate.models.published.adapters.text import fill, token_limit
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, batches
 
 Pixels = npt.NDArray[np.uint8]
@@ -87,6 +87,21 @@ def classify_by_words(model: PublishedModel, images: Sequence[Pixels], prompts: 
         for place, row in zip(places, shares.tolist(), strict=True):
             probabilities = dict(zip(prompts.labels, row, strict=True))
             found[place] = RawAnswer(max(probabilities, key=lambda label: probabilities[label]), probabilities)
+    return [found[place] for place in range(len(images))]
+
+
+def write(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
+    """The text of an image: a line that is read, or a caption. Greedily or by beams, as its generation config says."""
+    import torch
+
+    network: Any = model.module
+    found: dict[int, RawAnswer] = {}
+    for places in batches([1] * len(images), _BATCH):
+        inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
+        with torch.inference_mode():
+            made = network.generate(pixel_values=inputs["pixel_values"], do_sample=False, **token_limit(model))
+        texts = model.tokenizer.batch_decode(made, skip_special_tokens=True)
+        found.update({place: RawAnswer(" ".join(text.split())) for place, text in zip(places, texts, strict=True)})
     return [found[place] for place in range(len(images))]
 
 

@@ -1,0 +1,49 @@
+"""Several representations of the same examples, for estimators that read one each (models/blend.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from speciate.datasets.loading.loader import Example
+from speciate.tasks.random_convolutions import Convolutions
+from speciate.tasks.representations import Columns, Documents, Properties, Steps, Vectors
+from speciate.tasks.task import Arrays, Representation, RepresentationSettings
+
+_REBUILD: Mapping[str, type[Any]] = {
+    "documents": Documents, "vectors": Vectors, "columns": Columns, "properties": Properties, "steps": Steps,
+    "convolutions": Convolutions,
+}  # fmt: skip
+
+
+class Several:
+    def __init__(self, representations: Sequence[Representation]) -> None:
+        self._representations = tuple(representations)
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """A matrix (N, D) of each."""
+        return [each.encode(examples) for each in self._representations]
+
+    def settings(self) -> RepresentationSettings:
+        return {"kind": "several", "representations": [each.settings() for each in self._representations]}
+
+    def arrays(self) -> Arrays:
+        return {
+            f"{number}.{name}": array
+            for number, each in enumerate(self._representations)
+            for name, array in each.arrays().items()
+        }
+
+    @classmethod
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Several:
+        made = []
+        for number, said in enumerate(settings["representations"]):
+            start = f"{number}."
+            own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+            made.append(_REBUILD[said["kind"]].rebuild(said, own))
+        return cls(made)
+
+
+def can_be_kept(representation: Representation) -> bool:
+    """Whether a model of several representations can have this one."""
+    return representation.settings()["kind"] in _REBUILD
