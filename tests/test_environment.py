@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from speciate.environment import clean_environment, cores, go_online
+from speciate.environment import clean_environment, cores, go_online, preload
 from speciate.sandbox import Sandbox, start
 
 TOLD = {
@@ -56,3 +57,11 @@ def test_the_hub_is_reached_by_what_asks_for_it_alone(monkeypatch: pytest.Monkey
         assert ran.stdout == offline
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     go_online()  # where nothing forbade it
+
+
+def test_what_may_be_missing_is_marked_and_the_collector_is_back_afterwards() -> None:
+    preload(["json", "no_such_module?"])
+    assert gc.isenabled()
+    with pytest.raises(ImportError, match="no_such_module"):
+        preload(["no_such_module"])
+    assert gc.isenabled()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from speciate.use_cases import (
     DefineResult,
     Definition,
     Gate,
+    Objective,
+    Suites,
     apply_approved,
     define,
     gates_in_force,
@@ -205,3 +208,28 @@ def test_a_higher_target_needs_more_test_examples(workspace: Workspace) -> None:
 def test_the_examples_for_a_difference_are_those_of_the_note() -> None:
     """sd 0.45 and an effect of 5.6 points: about 500 examples for 80 % power."""
     assert to_show_difference(0.056, discordant=0.45**2 + 0.056**2) == pytest.approx(507, abs=3)
+
+
+def test_a_suite_that_only_grew_is_as_strict_and_one_that_lost_rows_is_not(workspace: Workspace) -> None:
+    """Else every refresh of a suite would wait for a person."""
+    parts = {1: [["a", None]], 2: [["a", None], ["b", None]], 3: [["a", "x"], ["b", None]], 4: [["c", None]]}
+    for version, files in parts.items():
+        listed = [{"file": file, "rows": 5, "removed": removed, "gone": int(bool(removed))} for file, removed in files]
+        manifest = {"name": "fresh", "version": version, "id": f"i{version}", "modality": "text", "columns": {}}
+        manifest |= {"parts": listed, "rows": 5 * len(files)}
+        workspace.database.transact(
+            lambda tx, version=version, manifest=manifest: tx.execute(  # type: ignore[misc]  # bound now
+                "INSERT INTO dataset_versions VALUES ('fresh', ?, ?, ?, ?, '[]', '{}', '{}', NULL, 0)",
+                [version, f"i{version}", b"", json.dumps(manifest)],
+            )
+        )
+    wanted = Definition(name="t", task="text-classification", objective=Objective(metric="accuracy"))
+
+    def loosened(old: str, new: str) -> tuple[str, ...]:
+        before, after = (wanted.model_copy(update={"suites": Suites(heldout=each)}) for each in (old, new))
+        return loosenings(before, after, workspace.database)
+
+    assert loosened("fresh@v1:test", "fresh@v2:test") == ()
+    for new in ("fresh@v3:test", "fresh@v4:test", "fresh@v2:train", "other@v2:test", "fresh:test"):
+        assert loosened("fresh@v1:test", new) == ("suites.heldout",)
+    assert loosened("fresh@v2:test", "fresh@v1:test") == ("suites.heldout",)

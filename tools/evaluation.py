@@ -14,6 +14,8 @@ from speciate.evaluation.pages.page import write_page
 from speciate.evaluation.reports.describe_evaluation import EvaluationDescription, Part, describe
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.evaluation.reports.report import BreakEven, Comparison, Decision, Row, Verdicts
+from speciate.loop.gaps import Gap, find_gaps
+from speciate.loop.gaps import Gaps as FoundGaps
 from speciate.server.jobs_after_fetch import start_job_after_fetch
 from speciate.server.roots import check_function, check_refs
 from speciate.server.tool_api import (  # fmt: skip
@@ -72,6 +74,14 @@ class Calibration(Result):
     rows: tuple[tuple[float, float, int, float, float], ...]
 
 
+class Gaps(Result):
+    model: str
+    n: int
+    failed: float
+    groups: int = Field(description="Groups that were compared; p_holm is adjusted for all.")
+    untrusted: tuple[Gap, ...]
+
+
 class ForeignEvaluationText(Result):
     worst_examples: tuple[dict[str, Any], ...] | None = None
     failures: tuple[dict[str, Any], ...] | None = None
@@ -117,11 +127,14 @@ class EvaluationView(Result):
     unscored: Unscored | None = Field(None, description="What `scorer` failed on.")
     notes: tuple[str, ...]
     wrong: int | None = Field(None, description="Examples that the candidate got wrong.")
+    gaps: Gaps | None = Field(None, description="Where the candidate fails more than elsewhere; most to gain first.")
     page: str | None = None
     untrusted: ForeignEvaluationText | None = None
 
     @classmethod
-    def of(cls, evaluation: str, found: EvaluationDescription, page: str | None) -> EvaluationView:
+    def of(
+        cls, evaluation: str, found: EvaluationDescription, page: str | None, gaps: FoundGaps | None = None
+    ) -> EvaluationView:
         report, cut, worst, differ = found.report, found.slices, found.worst, found.disagreements
         return cls(
             evaluation=evaluation,
@@ -150,6 +163,9 @@ class EvaluationView(Result):
             unscored=_unscored(found.unscored),
             notes=report.notes,
             wrong=worst["wrong"] if worst else None,
+            gaps=Gaps(model=gaps.model, n=gaps.n, failed=gaps.failed, groups=gaps.groups, untrusted=gaps.gaps)
+            if gaps
+            else None,
             page=page,
             untrusted=ForeignEvaluationText(
                 worst_examples=tuple(worst["examples"]) if worst else None,
@@ -293,4 +309,5 @@ def describe_evaluation(
     file = str(write_page(app.workspace, app.pool, evaluation, baseline)) if page else None
     pictures = [draw_leaderboard(found.report, found.baseline, found.candidate)] if picture else []
     pictures += [found.contact_sheet] if found.contact_sheet else []
-    return EvaluationView.of(evaluation, found, file), *(ToolImage(data) for data in pictures)
+    gaps = find_gaps(app.workspace, app.pool, evaluation, model=found.candidate) if "gaps" in show else None
+    return EvaluationView.of(evaluation, found, file, gaps), *(ToolImage(data) for data in pictures)

@@ -40,7 +40,8 @@ def export_dataset(
     format: Annotated[str, Field(description="list_options(kind='format')")],  # noqa: A002 - the tool's argument
     path: Annotated[str, Field(description="New folder.")],
     column: Annotated[
-        str | None, Field(description="Masks, boxes or transcripts, such as a model's answers; default: the labels.")
+        str | None,
+        Field(description="Masks, boxes, transcripts, actions: a model's answers; default: labels."),
     ] = None,
     identified: Annotated[bool, Field(description="DICOM files leave with the names of people in them.")] = False,
     partial: Annotated[bool, Field(description="Also partial rows, such as series that lack a slice.")] = False,

@@ -382,10 +382,15 @@ def register_model(
     endpoint: Endpoint | None = None,
     task: Annotated[str | None, Field(description="Default: what its card says; of an endpoint, any.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
+    weights_license: Annotated[str | None, Field(max_length=64, description="If another than the code's.")] = None,
     labels: Annotated[
         dict[str, str] | None, Field(description="{published label: your label}: it then answers, and serves, yours.")
     ] = None,
-    prompts: Annotated[list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model.")] = None,
+    prompts: Annotated[
+        list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.")
+    ] = None,
+    trained_on: Annotated[list[str] | None, Field(description="Datasets that it is said to have learned from.")] = None,
+    data_until: Annotated[str | None, Field(description="Nothing there is later: '2024-06'.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> ModelRegistered | JobStarted | DryRun:
@@ -402,13 +407,17 @@ def register_model(
         )
     if endpoint is None:
         spec = make_sparse_spec(
-            FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license, labels=labels,
-            prompts=tuple(prompts) if prompts else None,
+            FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license,
+            weights_license=weights_license, labels=labels,
+            prompts=tuple(prompts) if prompts else None, trained_on=tuple(trained_on) if trained_on else None,
+            data_until=data_until,
         )  # fmt: skip
         return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    if labels or prompts:
+    if labels or prompts or trained_on or data_until or weights_license:
         raise SpeciateError(
-            Code.INVALID, "labels and prompts are of published weights; an endpoint is asked in words.",
+            Code.INVALID,
+            "labels, prompts, trained_on, data_until and weights_license are of published weights; an endpoint is "
+            "asked in words.",
             "Call again without them.",
         )  # fmt: skip
     card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)

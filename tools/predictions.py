@@ -49,6 +49,9 @@ class FeedbackRecorded(Result):
     standing: dict[str, LatestFeedback] = Field(description="The latest of each source; a person's label counts first.")
 
 
+_DRAWN = "SELECT drawn FROM label_requests WHERE prediction = ?"
+
+
 @tool()
 def record_feedback(
     app: App,
@@ -71,12 +74,20 @@ def record_feedback(
     }
     if new_class:  # left out where it is not: a call that is repeated by its key is the same as before
         arguments["new_class"] = True
-    given = make_feedback(**arguments, by=app.caller.client[:100])
+    given = _as_drawn(app, make_feedback(**arguments, by=app.caller.client[:100]))
     if idempotency_key is None:
         return _record(app, given)
     return once(
         app, "record_feedback", arguments, idempotency_key, lambda _: _record(app, given), answer=FeedbackRecorded
     )
+
+
+def _as_drawn(app: App, given: Feedback) -> Feedback:
+    """With how the episode of a watch drew this answer, where it asked about it and the caller does not say."""
+    if given.drawn is not None or given.label is None:
+        return given
+    rows = app.workspace.database.read(_DRAWN, [given.prediction])
+    return given.model_copy(update={"drawn": rows[0][0]}) if rows else given
 
 
 def _record(app: App, given: Feedback) -> FeedbackRecorded:

@@ -49,6 +49,13 @@ class RollbackView(Result):
     reasons: tuple[str, ...]
 
 
+class WatchView(Result):
+    state: str = Field(description="paused, idle, mining, labelling, checking, learning, asking or baking.")
+    because: str
+    since: float
+    labels_waiting: int = Field(0, description="Answers that its episode asks people about.")
+
+
 class UseCaseView(Result):
     name: str
     version: int
@@ -65,6 +72,7 @@ class UseCaseView(Result):
     running_jobs: tuple[str, ...]
     paused_jobs: tuple[str, ...] = ()
     waiting_for_person: tuple[str, ...]
+    watch: WatchView | None = Field(None, description="speciate://use-cases/NAME/watch has more.")
     next_actions: tuple[NextAction, ...]
 
     @classmethod
@@ -82,6 +90,7 @@ class UseCaseView(Result):
             slot=shown, previous=found.previous, running_jobs=tuple(found.running_jobs),
             paused_jobs=tuple(found.paused_jobs),
             waiting_for_person=tuple(found.waiting_for_person),
+            watch=WatchView(**found.watch._asdict()) if found.watch else None,
             time_to_model=Clock(state=clock.state, seconds=clock.seconds, stages=clock.stages, model=clock.model),
             next_actions=tuple(NextAction(tool=step.tool, arguments=step.arguments) for step in found.next_steps),
         )  # fmt: skip

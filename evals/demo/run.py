@@ -1,4 +1,5 @@
-"""The whole way from labelled data to a model in production, four times, through a real MCP client over stdio.
+"""The whole way from data to a model in production, through a real MCP client over stdio: four models that are
+specialized, and one that others published, as it is.
 
 `make demo` runs it. The workspace and the data stay in `build/demo/`: a second run finds every job done and is quick.
 Remove that folder to start again. Needs no network beyond what the package manager fetches.
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+import speech
 from scenes import Round, Scene, scenes
 from session import Refused, Session, connect
 
@@ -68,6 +70,7 @@ async def _tell(stories: list[Scene], workspace: Path) -> None:
     async with connect(workspace) as session:
         for scene in stories:
             lines += await _play(session, scene)
+        await speech.tell(session, _HOME / "data")
         await _ledger(session, lines)
 
 

@@ -173,6 +173,18 @@ class Disk(BaseModel):
     """Limit for all files of the workspace together. Not set: the disk."""
 
 
+class WatchCaps(BaseModel):
+    """What each watch may use in a calendar month (UTC). A watch may ask for less, never for more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    minutes: float = Field(600, ge=0)
+    """Minutes of computing."""
+    usd: float = Field(20, ge=0)
+    """Dollars for calls of models that others serve, within the consents."""
+    labels: int = Field(500, ge=0)
+    """Labels that people are asked for."""
+
+
 class Trust(BaseModel):
     """Signatures of model versions (`speciate sign`)."""
 
@@ -217,6 +229,7 @@ class Settings(BaseModel):
     """Processes for foreign files are forked from a warm one and sandboxed then. `false`: each is a new interpreter."""
     serving: Serving = Field(default_factory=Serving)
     log: Log = Field(default_factory=Log)
+    watch: WatchCaps = Field(default_factory=WatchCaps)
     trust: Trust = Field(default_factory=Trust)
     private_hosts: tuple[str, ...] = ()
     """Hosts at private addresses, this machine included, that may be called (`speciate hosts add`)."""

@@ -42,6 +42,7 @@ _STARTED = "SELECT min(created) FROM use_cases WHERE name = ?"
 _NAMES = "SELECT DISTINCT name FROM use_cases ORDER BY name"
 _INSERT = "INSERT INTO use_cases VALUES (?, ?, ?, ?, ?)"
 _ACTIVATE = "UPDATE use_cases SET state = 'active' WHERE name = ? AND version = ?"
+_MANIFESTS = "SELECT version, manifest FROM dataset_versions WHERE name = ? AND version IN (?, ?)"
 _MODEL_OF_NAME = "SELECT count(*) FROM model_versions WHERE name = ?"
 _IN_PRODUCTION = "SELECT model FROM aliases WHERE use_case = ? AND alias = 'production'"
 
@@ -72,7 +73,8 @@ class Gate(_Frozen):
     reaches: value or better, by the interval. not_worse, better: than the incumbent, by the paired interval, allowing a
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
-    is judged by was in its training data; always in force. no_slice_worse: as not_worse, for each value of `column`.
+    is judged by was in its training data; always in force; if_unknown: of a published model a
+    person is asked (default), or it is refused or accepted. no_slice_worse: as not_worse, for each value of `column`.
     fresh_rows: on rows that judged other models before, all of it also holds at a stricter level; always in force.
     free_method: where nothing is in use, the nearest neighbour is not surely better; always in force.
     """
@@ -84,6 +86,7 @@ class Gate(_Frozen):
     metric: str | None = None
     value: float | None = None
     column: str | None = None
+    if_unknown: Literal["ask", "refuse", "accept"] | None = None
 
 
 class Suites(_Frozen):
@@ -210,7 +213,7 @@ def define(tx: Transaction, definition: Definition, *, policy: Literal["auto", "
         return DefineResult(use_case, ACTIVE, tx.now, (), ())
     started: float = tx.execute(_STARTED, [name])[0][0]
     current = get(tx, name)
-    changed, loosened = changes(current, definition), loosenings(current, definition)
+    changed, loosened = changes(current, definition), loosenings(current, definition, tx)
     if _definition(last[0]) == definition:
         return DefineResult(_use_case(last[0]), last[0][3], started, changed, loosened)
     waits = bool(loosened) and policy == "person" and serving(tx, name) is not None
@@ -301,6 +304,12 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
             f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
             "Call again with a column of the dataset in it ('label': the label), or without.",
         )
+    if gate.if_unknown is not None and gate.rule != "unseen":
+        raise SpeciateError(
+            Code.INVALID,
+            f"The gate {gate.rule!r} has if_unknown={gate.if_unknown!r}, which only 'unseen' takes.",
+            "Call again with {'rule': 'unseen', 'if_unknown': 'ask'}, or without it.",
+        )
     if gate.rule in ("license", "offline", "unseen", "fresh_rows", "free_method"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:
@@ -354,12 +363,39 @@ _HARMLESS = ("description", "incumbent")
 _LOWER_IS_TIGHTER = ("limits.p95_latency_ms", "limits.usd_per_1k", "limits.max_parameters", "limits.max_memory_mb")
 
 
-def loosenings(before: Definition, after: Definition) -> tuple[str, ...]:
-    """The changes that are not surely at least as strict as before: whatever cannot be compared counts as loosening."""
+def loosenings(
+    before: Definition, after: Definition, reader: Database | Transaction | None = None
+) -> tuple[str, ...]:  # fmt: skip
+    """The changes that are not surely at least as strict as before: whatever cannot be compared counts as loosening.
+    With a `reader` suites can be: one that only grew is as strict."""
     old, new = _flatten(before), _flatten(after)
     paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
     sign = find_metric(before.objective.metric).sign
-    return tuple(path for path in paths if not _is_tighter(path, old.get(path), new.get(path), sign))
+    return tuple(
+        path
+        for path in paths
+        if not _is_tighter(path, old.get(path), new.get(path), sign)
+        and not (reader is not None and path.startswith("suites.") and has_grown(reader, old.get(path), new.get(path)))
+    )
+
+
+def has_grown(reader: Database | Transaction, old: object, new: object) -> bool:
+    """Whether a suite is a later version of the same split of the same dataset that holds all of its files as they
+    were: rows were added, and none was changed or removed."""
+    if not isinstance(old, str) or not isinstance(new, str):
+        return False
+    before, after = dataset_ref(old), dataset_ref(new)
+    if (before.name, before.split) != (after.name, after.split) or before.version is None or after.version is None:
+        return False
+    rows: dict[int, str] = dict(_rows(reader, _MANIFESTS, [before.name, before.version, after.version]))
+    if len(rows) < 2 or after.version < before.version:
+        return False
+    parts = {version: [_part(each) for each in json.loads(text)["parts"]] for version, text in rows.items()}
+    return all(part in parts[after.version] for part in parts[before.version])
+
+
+def _part(part: Mapping[str, Any]) -> tuple[object, ...]:
+    return part["file"], part["rows"], json.dumps(part.get("removed"))
 
 
 def _is_tighter(path: str, old: Any, new: Any, sign: int) -> bool:

@@ -213,6 +213,10 @@ METRICS: dict[str, Metric] = {
             library="jiwer",
         ),
         Metric(
+            "wer_normalized", ("transcription",), "lower", "corpus", 0, None,
+            "word errors after both sides lose case and punctuation and get their numerals as words", library="jiwer",
+        ),
+        Metric(
             "cer", ("transcription",), "lower", "corpus", 0, None, "character errors per character of the reference",
             library="jiwer",
         ),

@@ -3,12 +3,16 @@ through the tools."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import speciate
@@ -168,8 +172,6 @@ def test_an_exported_dataset_comes_back_with_the_same_steps_frames_and_splits(
 def test_the_export_is_what_lerobots_own_loaders_expect(workspace: Workspace, tmp_path: Path) -> None:
     """LeRobot itself has no release for this Python: its loaders' calls are repeated here (io_utils.py,
     dataset_metadata.py), with the libraries that they call."""
-    import json
-
     import datasets
     import pandas as pd  # type: ignore[import-untyped]  # it ships none
 
@@ -207,6 +209,62 @@ def test_the_export_is_what_lerobots_own_loaders_expect(workspace: Workspace, tm
     stats = json.loads((root / "meta/stats.json").read_text())
     assert {len(stats["action"][name]) for name in ("mean", "std", "min", "max", "q01", "q99")} == {2}
     assert [len(part) for part in (stats[key]["mean"], stats[key]["mean"][0])] == [3, 1]
+
+
+def test_what_a_policy_answered_leaves_as_actions_beside_the_recorded_ones(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Opened by pyarrow, by the layout that LeRobot documents; LeRobot itself does not install beside this package."""
+    source = write(tmp_path / "set", demonstrations(range(12)), Layout(per_data=12, per_video=12))
+    ingest(workspace, "reach", source=str(source))
+    few = {"candidates": ["ridge"]}
+    run_job(workspace, "train", name="policy", dataset="reach", method="classical", hyperparameters=few)
+    run_job(workspace, "predict", model="policy@v1", dataset="reach", save_as="acted")
+    root = tmp_path / "out"
+    report = run_job(workspace, "export", dataset="acted", format="lerobot", path=root, column="prediction")["report"]
+    assert "answered by policy@v1" in report["notes"][0]
+    info = json.loads((root / "meta/info.json").read_text())
+    assert info["features"]["action"] == info["features"]["recorded.action"]
+    steps = pa.concat_tables(map(pq.read_table, sorted((root / "data").glob("*/*.parquet"))))
+    episodes = pa.concat_tables(map(pq.read_table, sorted((root / "meta/episodes").glob("*/*.parquet")))).to_pylist()
+    assert "prediction" not in episodes[0]
+    assert info["total_frames"] == steps.num_rows
+    assert info["total_episodes"] == len(episodes) == 12
+    read = load_examples(workspace.folders, resolve(workspace.database, "acted"))
+    given = {each.columns["seed"]: each for each in read}
+    for episode in episodes:
+        first, stop = episode["dataset_from_index"], episode["dataset_to_index"]
+        rows, example = steps.slice(first, stop - first), given[episode["seed"]]
+        acted = np.array(json.loads(example.columns["prediction"])["actions"], np.float32)
+        assert (np.array(rows["action"].to_pylist(), np.float32) == acted).all()
+        assert (np.array(rows["recorded.action"].to_pylist(), np.float32) == example.media["action"]).all()
+        assert np.allclose(episode["stats/action/mean"], acted.mean(axis=0), atol=1e-6)
+    again = ingest(workspace, "again", source=str(root))
+    for example in load_examples(workspace.folders, again):
+        acted = json.loads(given[example.columns["seed"]].columns["prediction"])["actions"]
+        assert np.allclose(example.media["action"], acted, atol=1e-6)
+
+
+def test_actions_that_do_not_fit_their_episode_are_left_out_or_refused(workspace: Workspace, tmp_path: Path) -> None:
+    source = write(tmp_path / "set", demonstrations(range(4)), Layout(per_data=4, per_video=4))
+    described = source / "meta/episodes/chunk-000/file-000.parquet"
+    episodes = pq.read_table(described)
+    bad: list[Any] = ["", "[[1, 2], [3]]", '{"actions": [[NaN, 1]]}']
+
+    def export(name: str, cells: list[Any]) -> dict[str, Any]:
+        pq.write_table(episodes.append_column("acted", pa.array(cells, pa.string())), described)
+        ingest(workspace, name, source=str(source))
+        spec = {"dataset": name, "format": "lerobot", "path": tmp_path / name, "column": "acted"}
+        return dict(run_job(workspace, "export", **spec)["report"])
+
+    length = episodes["length"][3].as_py()
+    report = export("one", [*bad, json.dumps([[0.5, 1.0]] * length)])
+    assert "3 episodes were left out" in report["notes"][1]
+    assert json.loads((tmp_path / "one/meta/info.json").read_text())["total_episodes"] == 1
+    with pytest.raises(SpeciateError, match="No cell of the column 'acted' is actions"):
+        export("none", [*bad, "text"])
+    with pytest.raises(SpeciateError, match="The actions of episode 0 are 1 of 2 numbers"):
+        export("short", [*bad, "[[0.5, 1.0]]"])
 
 
 @pytest.mark.slow

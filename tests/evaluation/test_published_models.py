@@ -269,10 +269,10 @@ def test_a_folder_that_changed_after_the_plan_is_refused(workspace: Workspace, m
         (lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "no weights as safetensors"),
         (
             lambda folder: (
-                (folder / "README.md").write_text("---\nlicense: mit\n---\n")
-                and (folder / "LICENSE").write_text("GNU Affero General Public License\nVersion 3, 19 November 2007")
+                (folder / "README.md").write_text("---\nlicense: cc-by-sa-4.0\n---\n")
+                and (folder / "LICENSE").write_text("GNU General Public License\nVersion 3, 29 June 2007")
             ),
-            r"contradicts itself: its metadata say MIT.*AGPL-3.0-only.*register_model",
+            r"contradicts itself: CC-BY-SA-4.0 and GPL-3.0-only.*neither is stricter",
         ),
     ],
 )
@@ -375,3 +375,139 @@ def test_zero_shot_versions_are_asked_about_the_phrases_of_their_table(workspace
     assert predictor.labels == ("bad", "good")
     assert all(each.output in ("bad", "good") for each in found)
     assert all(sum((each.probabilities or {}).values()) == pytest.approx(1) for each in found)
+
+
+def judged(workspace: Workspace, models: Path, gates: list[dict[str, Any]], **registered: Any) -> tuple[Any, Any]:
+    """The decision on the sentiment double whose card names imdb, and the result of its gate `unseen`."""
+    from speciate import use_cases
+    from speciate.use_cases import Definition
+
+    definition = Definition.model_validate({
+        "name": "triage", "task": "text-classification", "objective": {"metric": "accuracy"}, "gates": gates,
+    })  # fmt: skip
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+    folder = workspace.folders.cache / "theirs"
+    shutil.copytree(models / "sentiment", folder)
+    (folder / "README.md").write_text("---\nlicense: mit\ndatasets:\n- imdb\n---\n")
+    table = {"NEGATIVE": "bad", "POSITIVE": "good"}
+    spec = {"name": "theirs", "source": f"path:{folder}", "labels": table, **registered}
+    made = perform(workspace, fetch.KIND, spec)["model"]
+    decision = run(workspace, made, use_case="triage").decision
+    assert decision is not None
+    return decision, next(each for each in decision.gates if each.gate.rule == "unseen")
+
+
+@pytest.mark.parametrize(
+    ("if_unknown", "outcome", "said"),
+    [
+        (None, "not_known", "a person accepts that once"), ("ask", "not_known", "a person accepts that once"),
+        ("refuse", "fail", "refuses such models"), ("accept", "pass", "accepts that"),
+    ],
+)  # fmt: skip
+def test_what_nobody_knows_is_asked_refused_or_accepted_as_the_use_case_says(
+    workspace: Workspace, models: Path, if_unknown: str | None, outcome: str, said: str
+) -> None:
+    make_texts(workspace)
+    gates = [] if if_unknown is None else [{"rule": "unseen", "if_unknown": if_unknown}]
+    decision, gate = judged(workspace, models, gates, data_until="2024-06")
+    assert gate.outcome == outcome
+    assert said in gate.reason
+    assert "its card names imdb; nothing later than 2024-06 is said to be in it" in gate.reason
+    others = {each.outcome for each in decision.gates if each.gate.rule != "unseen"}
+    worst = "hold" if "fail" in others | {outcome} else "inconclusive" if "inconclusive" in others else "promote"
+    assert decision.verdict == worst
+
+
+def test_a_statement_can_speak_against_a_model_and_never_for_it(workspace: Workspace, models: Path) -> None:
+    make_texts(workspace)
+    other = make_texts_named(workspace, "elsewhere")
+    _, gate = judged(workspace, models, [], trained_on=(other,))
+    assert gate.outcome == "not_known"
+    assert "whoever registered it names elsewhere@v1" in gate.reason
+    made = perform(
+        workspace, fetch.KIND,
+        {"name": "seen", "source": f"path:{models / 'sentiment'}", "trained_on": ("reviews",),
+         "labels": {"NEGATIVE": "bad", "POSITIVE": "good"}},
+    )["model"]  # fmt: skip
+    report = run(workspace, made, use_case="triage", dataset="reviews:train")
+    assert row(report, made).seen == 10
+    assert any("has seen 10 of 10 examples" in note for note in report.notes)
+
+
+def make_texts_named(workspace: Workspace, name: str) -> str:
+    from tests.data import ingest
+
+    rows = [{"text": f"another {place}", "label": ("good", "bad")[place % 2]} for place in range(20)]
+    return ingest(workspace, name, rows=rows, label="label", inputs=["text"]).ref
+
+
+def test_the_same_weights_with_another_statement_are_another_version(workspace: Workspace, models: Path) -> None:
+    spec = {"name": "theirs", "source": f"path:{models / 'sentiment'}"}
+    first = perform(workspace, fetch.KIND, spec)["model"]
+    assert perform(workspace, fetch.KIND, spec)["model"] == first
+    assert perform(workspace, fetch.KIND, spec | {"data_until": "2024"})["model"] == "theirs@v2"
+    with pytest.raises(SpeciateError, match="is no date"):
+        perform(workspace, fetch.KIND, spec | {"data_until": "last summer"})
+
+
+def test_a_folder_is_held_back_by_the_stricter_licence_where_mit_is_asked(workspace: Workspace, models: Path) -> None:
+    """As a published detector has it: MIT in its metadata, the AGPL beside its weights."""
+    from speciate import use_cases
+    from speciate.use_cases import Definition
+
+    make_texts(workspace)
+    definition = Definition.model_validate({
+        "name": "triage", "task": "text-classification", "objective": {"metric": "accuracy"},
+        "limits": {"licenses": ["MIT", "Apache-2.0"]},
+    })  # fmt: skip
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+    texts = {
+        "agpl": ("mit", "LICENSE", "GNU Affero General Public License\nVersion 3", "licence AGPL-3.0-only is not"),
+        "weights": (
+            "apache-2.0", "MODEL_LICENSE", "Terms: a Non-Commercial License.",
+            "licence of the weights LicenseRef-non-commercial, which forbids commercial use, is not among MIT",
+        ),
+        "mit": ("mit", "LICENSE", "words", "licence MIT is allowed"),
+    }  # fmt: skip
+    for name, (stated, file, text, told) in texts.items():
+        folder = workspace.folders.cache / name
+        shutil.copytree(models / "sentiment", folder)
+        (folder / "README.md").write_text(f"---\nlicense: {stated}\n---\n")
+        (folder / file).write_text(text)
+        made = perform(
+            workspace, fetch.KIND,
+            {"name": name, "source": f"path:{folder}", "labels": {"NEGATIVE": "bad", "POSITIVE": "good"}},
+        )["model"]  # fmt: skip
+        for model in (made, folder):
+            decision = run(workspace, model, use_case="triage").decision
+            assert decision is not None
+            (gate,) = [each for each in decision.gates if each.gate.rule == "license"]
+            assert (gate.outcome == "pass") == (name == "mit")
+            assert told in gate.reason
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"O": "O", "B-PER": "B-person", "I-PER": "I-person"}, {"B-PER": "B-person", "I-PER": "I-person"}),
+        ({"PER": "person"}, {"B-PER": "person", "I-PER": "person"}),
+    ],
+)
+def test_a_registered_tagger_answers_with_the_tags_of_its_table(
+    workspace: Workspace, models: Path, table: dict[str, str], expected: dict[str, str]
+) -> None:
+    from speciate.datasets.loading.loader import load_examples
+    from speciate.models import registry
+    from speciate.tasks.predictor import load
+
+    examples = load_examples(workspace.folders, make_texts(workspace), {"test"})[:20]
+    source = f"path:{models / 'tags'}"
+    made = perform(workspace, fetch.KIND, {"name": "tagger", "source": source, "labels": table})["model"]
+    raw = perform(workspace, fetch.KIND, {"name": "raw", "source": source})["model"]
+
+    def tags(model: str) -> list[list[str]]:
+        predictor = load(registry.resolve(workspace.database, workspace.folders, model).path)
+        return [each.output for each in predictor.predict(examples)]
+
+    assert any("PER" in tag for text in tags(raw) for tag in text)
+    assert tags(made) == [[expected.get(tag, "O") for tag in text] for text in tags(raw)]

@@ -228,3 +228,68 @@ def test_what_people_corrected_becomes_pairs_of_the_right_answer_over_the_models
         (f"what is {n} and {n}?", str(2 * n), "four") for n in (0, 1, 3, 4, 5)
     }
     assert {row["made_by"] for row in rows} == {"label over predicted"}
+
+
+def _drawn(workspace: Workspace, count: int, every: int = 2) -> list[str]:
+    """Answers whose labels came by the queue: every so many was drawn at random, the others for their doubt."""
+    own = logged(workspace)
+    ids = note(own, [{"id": "0", "row": {"review": f"thing {n} of another kind {n * n}"}} for n in range(count)])
+    for place, each in enumerate(ids):
+        drawn = "uncertain" if place % every else "random"
+        own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": drawn})
+    own.close()
+    return ids
+
+
+def test_answers_that_were_asked_about_for_their_doubt_never_judge(workspace: Workspace, tmp_path: Path) -> None:
+    """They are harder than the rest: in the test split a model would look worse than it is."""
+    table = tmp_path / "films.csv"
+    lines = (f"word{n} film number {n * 7},{'good' if n % 2 else 'bad'}\n" for n in range(40))
+    table.write_text("review,tone\n" + "".join(lines))
+    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    _drawn(workspace, 60)
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}?labelled=true", add=True)
+    rows = [row for row in version_rows.read(workspace.folders, made).to_pylist() if row["prediction"]]
+    splits = {drawn: {row["split"] for row in rows if row["drawn"] == drawn} for drawn in ("random", "uncertain")}
+    assert splits["uncertain"] == {"train"}
+    assert len(splits["random"]) > 1
+
+
+def test_a_part_to_learn_from_and_a_part_to_judge_share_nothing_and_follow_from_the_content(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    table = tmp_path / "films.csv"
+    table.write_text("review,tone\n" + "".join(f"word{n} film,{'good' if n % 2 else 'bad'}\n" for n in range(10)))
+    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    ids = _drawn(workspace, 80)
+    judged = ingest(
+        workspace, "judged", source=f"log:{USE_CASE}?labelled=true&part=judge&arrived=episode-1", label="tone",
+        inputs=["review"],
+    )  # fmt: skip
+    taught = ingest(workspace, "films", source=f"log:{USE_CASE}?labelled=true&part=train&arrived=episode-1", add=True)
+    one = version_rows.read(workspace.folders, judged).to_pylist()
+    other = [row for row in version_rows.read(workspace.folders, taught).to_pylist() if row["prediction"]]
+    assert {row["split"] for row in one} == {"test"}
+    assert {row["drawn"] for row in one} == {"random"}
+    assert {row["arrived"] for row in one} == {"episode-1"}
+    assert {row["split"] for row in other} <= {"train", "validation"}
+    assert not {row["prediction"] for row in one} & {row["prediction"] for row in other}
+    assert len(one) + len(other) == len(ids)
+    assert {row["drawn"] for row in other if row["split"] == "validation"} <= {"random"}
+
+
+def test_of_a_group_that_judges_nothing_is_learned(workspace: Workspace, tmp_path: Path) -> None:
+    ingest(workspace, "films", source=by_critics(tmp_path), label="tone", inputs=["review"], group_by="critic")
+    own = logged(workspace)
+    rows = [{"id": "0", "row": {"review": f"thing {n}", "critic": f"critic{n % 30}"}} for n in range(90)]
+    for place, each in enumerate(note(own, rows)):
+        drawn = "uncertain" if place % 3 else "random"
+        own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": drawn})
+    own.close()
+    source = f"log:{USE_CASE}?labelled=true&group=critic&part="
+    judged = ingest(workspace, "judged", source=source + "judge", label="tone", inputs=["review"])
+    taught = ingest(workspace, "films", source=source + "train", add=True)
+    judges = {row["critic"] for row in version_rows.read(workspace.folders, judged).to_pylist()}
+    learned = version_rows.read(workspace.folders, taught).to_pylist()
+    assert judges
+    assert not judges & {row["critic"] for row in learned if row["prediction"]}

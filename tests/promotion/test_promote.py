@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.reports.report import Verdict
+from speciate.evaluation.reports.report import GateResult, Verdict
 from speciate.governance import approvals, audit
 from speciate.jobs.job import Job, State
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.store import Enqueue, Store
 from speciate.promotion import aliases, promote
 from speciate.promotion.rollback import roll_back
+from speciate.use_cases import Gate
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.promotion import world
@@ -192,3 +193,39 @@ def test_a_refusal_inside_the_job_keeps_its_code(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError, match="decision-nope") as caught:
         promote.result(ended)
     assert caught.value.code is Code.NOT_FOUND
+
+
+def test_what_nobody_knows_is_accepted_once_by_a_person_under_every_policy(
+    workspace: Workspace, clock: ManualClock
+) -> None:
+    told = "what it learned from is not here: nobody knows whether it saw these examples"
+    unknown = GateResult(gate=Gate(rule="unseen"), outcome="not_known", reason=told)
+    world.define(workspace)
+    world.judge(workspace, "m@v1", gates=(unknown,))
+    result = world.ask_promotion(workspace, "m@v1", policy="auto")
+    assert (result["state"], result["reasons"]) == ("needs_approval", [f"m@v1: {told}."])
+    assert _serving(workspace) is None
+    (waiting,) = approvals.list_approvals(workspace.database, workspace.clock.now(), "pending")
+    approvals.decide(workspace, waiting.id, True, "grace")
+    assert _serving(workspace) == "m@v1"
+    clock.advance(1)
+    world.judge(workspace, "m@v2", baseline="m@v1", gates=(unknown,), evaluation="evaluation-2")
+    other = world.ask_promotion(workspace, "m@v2", policy="auto")
+    assert other["state"] == "needs_approval"  # another version is another question
+    world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-3")
+    clock.advance(1)
+    world.judge(workspace, "m@v3", baseline="m@v1", evaluation="evaluation-4")
+    assert world.ask_promotion(workspace, "m@v3", policy="auto")["state"] == "applied"
+    clock.advance(1)
+    world.judge(workspace, "m@v1", baseline="m@v3", gates=(unknown,), evaluation="evaluation-5")
+    assert world.ask_promotion(workspace, "m@v1", policy="auto")["state"] == "applied"  # accepted before
+
+
+def test_what_is_not_known_is_no_reason_among_those_of_a_refusal(workspace: Workspace) -> None:
+    unknown = GateResult(gate=Gate(rule="unseen"), outcome="not_known", reason="nobody knows")
+    short = GateResult(gate=Gate(rule="reaches", value=0.9), outcome="fail", reason="short of 0.9")
+    world.define(workspace)
+    world.judge(workspace, "m@v1", verdict="hold", gates=(unknown, short))
+    reasons = str(world.ask_promotion(workspace, "m@v1")["reasons"])
+    assert "short of 0.9" in reasons
+    assert "nobody knows" not in reasons

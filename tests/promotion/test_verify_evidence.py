@@ -245,6 +245,20 @@ def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.parametrize("number", range(len(GATES)))
+def test_what_a_gate_says_in_words_is_never_shown_as_checked(tmp_path: Path, number: int) -> None:
+    """The owner's key signs any sentence; the figures that a reader sees come from the intervals."""
+    claim = "accuracy is 0.999 (0.998 to 1), 7 USD, MIT-0"
+    code, said = check(bundle(tmp_path, _set("decision", "gates", number, "reason", to=claim)))
+    assert code == 0
+    (line,) = [each for each in said.splitlines() if claim in each]
+    assert line.strip() == f"its own words, NOT CHECKED: {claim}"
+    checked = [each for each in said.splitlines() if each.endswith("[recomputed]")]
+    assert [each.split()[1].rstrip(":") for each in checked] == [gate["rule"] for gate in GATES]
+    for figures in ("accuracy 0.9 (0.87 to 0.93); asked for 0.8", "0.01 to 0.09", "5 (4 to 6); at most 50", "is MIT"):
+        assert any(figures in each for each in checked), figures
+
+
 LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "the target was not reached": (
         _set("report", "leaderboard", 1, "metrics", "accuracy", "interval", to=[0.7, 0.93]), "gate reaches",
@@ -301,7 +315,7 @@ def test_model_folders_and_rows_are_compared(tmp_path: Path) -> None:
     identity = verify_evidence.hashlib.sha256(json.dumps(files, indent=1, sort_keys=True).encode()).hexdigest()
     path = bundle(tmp_path, _set("model", to={"ref": "reader@v2", "method": "lora", "id": identity, "files": files}))
     assert "all 1 files" in check(path, model=folder)[1]
-    assert "NOT CHECKED" not in check(path, model=folder)[1]
+    assert "no judgement was of them" not in check(path, model=folder)[1]
     (folder / "code").mkdir()
     (folder / "code" / "evil.py").write_text("print()")
     (folder / "model.py").write_text("print()")

@@ -58,7 +58,7 @@ CALLS: dict[str, list[Call]] = {
     ],
     "describe_evaluation": [
         {"evaluation": "{evaluation}", "errors": 20, "slice_by": "film", "page": True, "picture": True,
-         "show": ["confusion", "calibration", "disagreements", "metrics", "all_models"]},
+         "show": ["confusion", "calibration", "disagreements", "metrics", "all_models", "gaps"]},
         {"evaluation": "{coded}", "errors": 20, "show": ["confusion"]},
         {"evaluation": "{served}", "errors": 20, "show": ["confusion", "disagreements"]},
         {"evaluation": "{evaluation}", "slice_by": "label"},
@@ -185,6 +185,8 @@ RESOURCES: dict[str, list[str]] = {
     "speciate://status": ["status"],
     "speciate://use-cases/{name}": [f"use-cases/{USE_CASE}"],
     "speciate://use-cases/{name}/answers": [f"use-cases/{USE_CASE}/answers"],
+    "speciate://use-cases/{name}/gaps{?page}": [f"use-cases/{USE_CASE}/gaps", f"use-cases/{USE_CASE}/gaps?page=true"],
+    "speciate://use-cases/{name}/watch/drift": [f"use-cases/{USE_CASE}/watch/drift"],
     "speciate://use-cases/{name}/queue{?strategy,source,count}": [f"use-cases/{USE_CASE}/queue?strategy=random"],
 }  # fmt: skip
 FAILURES: dict[str, tuple[str, Call]] = {

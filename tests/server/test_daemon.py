@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ import pytest
 from speciate.cli import daemon_commands
 from speciate.environment import socket_path
 from speciate.errors import Code, SpeciateError
+from speciate.loop.watch import rows as watches
+from speciate.loop.watch.definition import Trigger, Watch
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, MCP, encode
 from speciate.workspace.lock import Lock, LockHeldError
@@ -151,6 +154,22 @@ def test_it_stays_while_a_job_is_unfinished(daemons: Daemons, tmp_path: Path, cl
     workspace = Workspace(daemons.workspace)
     assert workspace.database.read("SELECT state FROM jobs") == [("succeeded",)]
     workspace.close()
+
+
+def test_it_stays_while_a_use_case_is_watched(daemons: Daemons) -> None:
+    daemons.workspace.mkdir()
+    workspace = Workspace(daemons.workspace)
+    watch = Watch(use_case="triage", triggers=(Trigger(on="data_shift"),))
+    workspace.database.transact(lambda tx: watches.define(tx, watch, enabled=True, by="ada", asked=False))
+    workspace.close()
+    (daemons.workspace / "settings.toml").write_text("idle_exit_minutes = 0.005\n")
+    process = daemons.start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    assert [each["use_case"] for each in daemons.control("watches")["watches"]] == ["triage"]
+    with contextlib.suppress(SpeciateError):  # it may leave before it has answered
+        daemons.control("watch switch", use_case="triage", enabled=False)
+    assert process.wait(20) == 0
 
 
 def test_a_replaced_lock_file_ends_the_daemon_at_once(daemons: Daemons) -> None:

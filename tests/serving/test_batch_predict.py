@@ -32,7 +32,7 @@ from speciate.workspace.workspace import Workspace
 from tests.evaluation.predictors.answering import answering
 from tests.evaluation.world import finish, perform, prepare
 from tests.serving.world import USE_CASE, move, trained
-from tests.training.world import make_dataset
+from tests.training.world import make_dataset, thirds, train_now
 
 MODEL = "films-model@v1"
 TEXTS = [f"a {'good' if n % 3 else 'bad'} film {n}" for n in range(600)]
@@ -237,6 +237,7 @@ def test_a_hosted_model_is_asked_for_a_dataset_within_its_budget_and_not_for_a_f
         ({"dataset": "nothing", "path": "/a.csv"}, "nothing"),
         ({"dataset": "asked", "path": "/a.csv", "model": "column:text"}, "no model that can be asked"),
         ({"source": "/etc/hostname", "path": "/a.csv"}, "no table"),
+        ({"dataset": "asked", "path": "/etc/hostname/a.csv"}, "no folder"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_there_is_a_job(
@@ -308,3 +309,34 @@ def test_an_example_is_given_as_its_medium_is_stored(workspace: Workspace) -> No
     reads = card.model_copy(update={"inputs": ()})
     item = predicting._example_item(workspace, reads, Input(example="asked-000002", dataset="asked@v1"))
     assert item == {"text": TEXTS[2]}
+
+
+def test_a_cell_that_is_no_number_is_the_error_of_its_row_and_an_empty_one_is_missing(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    sizes = [None if n % 9 == 0 else float(n % 20) for n in range(120)]
+    columns = {"size": sizes, "colour": [("red", "blue")[n % 2] for n in range(120)]}
+    labels = ["large" if (size or 0.0) > 9 else "small" for size in sizes]
+    make_dataset(workspace, "boxes", "tabular", columns, labels=labels, splits=thirds(120), inputs=list(columns))
+    few = {"candidates": ["logistic"]}
+    train_now(workspace, "job-boxes", name="sizes", dataset="boxes", method="classical", hyperparameters=few)
+    cells = ["3", "", "17.5", "NA", " 18 ", "n/a", "0"]
+
+    def answers(name: str, cells: list[str]) -> list[dict[str, Any]]:
+        source, path = tmp_path / f"{name}.csv", tmp_path / f"{name}.jsonl"
+        source.write_text("size,colour\n" + "".join(f"{cell},red\n" for cell in cells))
+        result = perform(workspace, KIND, {"model": "sizes@v1", "source": source, "path": path})
+        assert result["report"]["failed"] == cells.count("twelve")
+        assert result["report"].get("untrusted", {}).get("ids", []) == ["4"] * cells.count("twelve")
+        return lines(path)
+
+    numbers = answers("numbers", cells)
+    assert [each["error"] for each in numbers] == [None] * 7
+    assert [each["output"] for each in numbers][::2] == ["small", "large", "large", "small"]
+    mixed = answers("mixed", [*cells[:3], "twelve", *cells[3:]])
+    assert [each["id"] for each in mixed] == [str(n) for n in range(1, 9)]
+    error = mixed.pop(3)["error"]
+    assert "'size' must be a number" in error
+    assert "'twelve'" in error
+    for one, other in zip(mixed, numbers, strict=True):
+        assert (one["output"], one["confidence"]) == (other["output"], other["confidence"])

@@ -20,7 +20,7 @@ from speciate.jobs.run import Run
 from speciate.refs import JobId
 from speciate.training import train, train_run
 from speciate.training.train_spec import TrainSpec
-from speciate.use_cases import Definition, Objective, Suites
+from speciate.use_cases import Definition, Objective, Suites, UseCaseLimits
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Workspace
 
@@ -97,6 +97,7 @@ def define(
     core: str | None = None,
     target_column: str | None = None,
     positive_label: str | None = None,
+    licenses: Sequence[str] = (),
 ) -> None:
     definition = Definition(
         name=name,
@@ -106,6 +107,7 @@ def define(
         suites=Suites(core=core),
         target_column=target_column,
         positive_label=positive_label,
+        limits=UseCaseLimits(licenses=tuple(licenses)),
     )
     workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "slot": "speciate.cli.deployment_commands:deployment",  # its former name
     "labels": "speciate.cli.label_commands:labels",
     "trace": "speciate.cli.label_commands:trace",
+    "watch": "speciate.cli.watch_commands:watch",
 }
 
 
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ledger(command)
     _add_deployment(commands, shared)
     _add_answer_commands(command)
+    _add_watch(command)
     return parser
 
 
@@ -153,6 +155,14 @@ def _add_ledger(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ledger = command("ledger", "how long models take from the use case to production, what they cost, how they hold")
     ledger.add_argument("--json", action="store_true", help="all of it, for programs")
     ledger.add_argument("--image", "--picture", metavar="FILE.svg", help="draw the stages, too")
+
+
+def _add_watch(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    watch = command("watch", "what is watched, what came of it, and why nothing did")
+    watch.add_argument("action", choices=("list", "show", "pause", "resume", "why"))
+    watch.add_argument("use_case", metavar="USE_CASE", nargs="?")
+    watch.add_argument("--days", type=float, default=7, metavar="N", help="why: so many days back (default: 7)")
+    watch.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_evidence(

@@ -34,7 +34,10 @@ def ledger(arguments: argparse.Namespace) -> int:
 
 def format_ledger(found: LedgerDocument) -> str:
     """For people. Stages that took no time anywhere are left out."""
-    parts = [_format_totals(found), _table(found["lines"], found["stages"]), _format_deployments(found["deliveries"])]
+    parts = [
+        _format_totals(found), _table(found["lines"], found["stages"]), _format_deployments(found["deliveries"]),
+        _format_loop(found),
+    ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
 
@@ -101,6 +104,18 @@ def _format_deployments(found: DeploymentsDocument) -> str:
     if found["seconds_to_recover"] is not None:
         sentences.append(f"half of the failures were over within {duration(found['seconds_to_recover'])}")
     return "; ".join(sentences) + "."
+
+
+def _format_loop(found: LedgerDocument) -> str:
+    """What watches did; empty where there is none."""
+    if not found["remodelled"]:
+        return ""
+    rows = [
+        [each["cause"], str(each["episodes"]), str(each["promoted"]), duration(each["median_seconds"])]
+        for each in found["remodelled"]
+    ]
+    by = f"Last 30 days: {found['promoted_by_loop_30d']} promoted by watches, {found['promoted_by_hand_30d']} by hand."
+    return f"{format_table(rows, ['cause', 'episodes', 'promoted', 'median time to it'])}\n{by}"
 
 
 _COLOURS = {

@@ -50,6 +50,7 @@ _BINS = 10
 _HEX_DIGITS = 64  # of a sha256
 _ONE_BY_ONE = 5000
 """The number of components, the largest, that are assigned one at a time; the rest at once."""
+_TRAIN = "train"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_PAIRS = np.zeros((0, 2), np.int64)
 
@@ -437,12 +438,15 @@ def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
 
 
 def append_rows(
-    rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0
-) -> pa.Table:
+    rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0,
+    only_train: Mask | None = None,
+) -> pa.Table:  # fmt: skip
     """`rows` of which the `new` (N,), if usable, got a split; the others keep theirs, whatever its name.
 
     A new row that belongs with examples of several splits is refused: in any of them it would leak. A row with a split
-    from before it was excluded comes back to it unless its component lies elsewhere by now.
+    from before it was excluded comes back to it unless its component lies elsewhere by now. Rows of `only_train` (N,)
+    may teach and never judge, as they were not drawn at random: they and the new rows that belong with them go to
+    train, and where these belong to another split already they are refused.
     """
     splits, qualities, reasons = (rows[name].to_pylist() for name in ("split", "quality", "reason"))
     usable = np.asarray(pc.equal(rows["quality"], "ok"), bool)
@@ -453,6 +457,8 @@ def append_rows(
     current = [None if new[place] else splits[place] for place in places]
     earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
     joined = assign_appended(members, current, fractions, seed, earlier)
+    if only_train is not None:
+        joined = _teach(components(members), joined, new[places], only_train[places])
     for at in np.flatnonzero(new[places]).tolist():
         place, found = int(places[at]), joined[at]
         if isinstance(found, str):
@@ -494,6 +500,20 @@ def assign_appended(
     drawn = iter(assign_splits(_select_members(members, open_), fractions, seed, kept))
     among = [next(drawn) if chosen else "" for chosen in open_.tolist()]
     return [new if name is None else name for name, new in zip(found, among, strict=True)]
+
+
+def _teach(
+    component: Codes, joined: Sequence[str | frozenset[str]], new: Mask, only_train: Mask
+) -> list[str | frozenset[str]]:  # fmt: skip
+    """`joined` with the components of `only_train` in train, or, where older rows lie elsewhere, these rows refused."""
+    settled, found = set(component[~new].tolist()), list(joined)
+    taught = set(component[only_train & new].tolist()) - settled
+    for place in np.flatnonzero(new).tolist():
+        if component[place] in taught:
+            found[place] = _TRAIN
+        elif only_train[place] and found[place] != _TRAIN:
+            found[place] = frozenset({_TRAIN, str(found[place])}) if isinstance(found[place], str) else found[place]
+    return found
 
 
 def readmit_refused(rows: pa.Table) -> pa.Table:

@@ -57,7 +57,7 @@ def telling_inputs(
     if len(places) < FEWEST:
         return []
     wanted = [targets[at] for at in places]
-    names = [groups[at] if groups and groups[at] is not None else f"row {at}" for at in places]
+    names = [(groups[at] if groups else None) or f"row {at}" for at in places]
     _, group = np.unique(names, return_inverse=True)
     fold = np.random.default_rng(0).permutation(int(group.max()) + 1)[group] % _FOLDS
     numeric = all(map(_is_number, wanted)) and len(set(wanted)) > 2

@@ -35,6 +35,8 @@ _NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
 _LAST = "SELECT version, id, manifest FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETED = "deleted"
+_NUMBERS = "SELECT version FROM dataset_versions WHERE name = ? ORDER BY version"
+_OPERATIONS = "SELECT operation FROM dataset_versions WHERE name = ? ORDER BY version"
 _ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
 _SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
 _GONE: Mapping[str, object] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
@@ -143,6 +145,17 @@ def history(database: Database, name: str, most: int = 20) -> list[Step]:
         Step(number, json.loads(operation)["op"], json.loads(parents), json.loads(manifest)["rows"], created, job)
         for number, manifest, parents, operation, _, job, created in database.read(_HISTORY, [name, most])
     ]
+
+
+def numbers(database: Database, name: str) -> list[int]:
+    """The versions that there are."""
+    return [number for (number,) in database.read(_NUMBERS, [name])]
+
+
+def sources_of(database: Database, name: str) -> tuple[str, ...]:
+    """Where rows of any version came from, such as `hf:org/name`."""
+    found = (json.loads(operation).get("source") for (operation,) in database.read(_OPERATIONS, [name]))
+    return tuple(dict.fromkeys(each for each in found if isinstance(each, str)))
 
 
 def tags(database: Database, name: str) -> dict[str, int]:

@@ -211,6 +211,7 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         errors=entry.errors,
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
+        training_data=evaluated_model.statement,
         coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         uncovered=covered.uncovered if entry.label_coverage else None,
         ceiling=covered.ceiling,
@@ -245,7 +246,10 @@ def _control(evaluated_model: EvaluatedModel) -> Control:
         )
     local = evaluated_model.endpoint is not None and evaluated_model.endpoint.is_local
     mine = evaluated_model.source not in ("column", "endpoint", "inspect")
-    return Control(weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license)
+    return Control(
+        weights_owned=mine, offline=mine or local, pinned=mine, license=evaluated_model.license,
+        weights_license=evaluated_model.weights_license,
+    )  # fmt: skip
 
 
 def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, *, certain: bool) -> Value:
@@ -275,7 +279,7 @@ def _comparisons(
             metric,
             first,
             second,
-            _difference(metric, scored[first][metric.name], scored[second][metric.name], clusters, level),
+            difference(metric, scored[first][metric.name], scored[second][metric.name], clusters, level),
         )
         for metric in question.metrics
         for first, second in combinations(ordered, 2)
@@ -299,13 +303,14 @@ def _comparison(metric: Metric, baseline: str, candidate: str, difference: Diffe
     )
 
 
-def _difference(metric: Metric, first: MetricScores, second: MetricScores, clusters: Codes, level: float) -> Difference:
+def difference(metric: Metric, first: MetricScores, second: MetricScores, clusters: Codes, level: float) -> Difference:
+    """Of one metric on the same examples, with its interval."""
     if first.values is not None and second.values is not None:
         return statistics.paired_difference(first.values, second.values, clusters, level)
     if first.resampled is None or second.resampled is None:
         raise TypeError("both sides of a comparison are scored by the same metric")
-    difference = statistics.bootstrap_difference(first.resampled, second.resampled, level, share=metric.is_share)
-    return difference._replace(n=first.n)
+    found = statistics.bootstrap_difference(first.resampled, second.resampled, level, share=metric.is_share)
+    return found._replace(n=first.n)
 
 
 def _wins_ties_losses(metric: Metric, difference: Difference) -> dict[str, int | None]:

@@ -15,12 +15,13 @@ from speciate.datasets import version_rows
 from speciate.datasets.columns import SKETCH
 from speciate.datasets.identity import known_rows
 from speciate.datasets.similarity import near_duplicates
-from speciate.datasets.versions import Manifest
+from speciate.datasets.versions import Manifest, numbers, sources_of
 from speciate.datasets.versions import resolve as resolve_dataset
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import resolve
+from speciate.models.training_statement import TrainingStatement, source_name
 from speciate.refs import dataset_ref, model_ref
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
@@ -54,6 +55,26 @@ def learned_from(database: Database, folders: Folders, card: ModelCard) -> tuple
             raise
         return None
     return tuple(found.values())
+
+
+def compare_statement(
+    database: Database, stated: TrainingStatement, manifest: Manifest
+) -> tuple[TrainingStatement, tuple[Manifest, ...]]:
+    """With the sources that the examples of `manifest` share with what is stated, and the versions of this workspace
+    among the stated ones, all versions of a name that has no number."""
+    origins = {source_name(each) for each in sources_of(database, manifest.name)}
+    shared = tuple(name for name in stated.named if source_name(name) in origins)
+    here: dict[str, Manifest] = {}
+    for name in stated.trained_on:
+        try:
+            ref = dataset_ref(name)._replace(split=None)
+            every = [ref] if ref.version else [ref._replace(version=each) for each in numbers(database, ref.name)]
+            found = [resolve_dataset(database, each) for each in every]
+            here |= {each.ref: each for each in found}
+        except SpeciateError as error:
+            if error.code not in (Code.NOT_FOUND, Code.INVALID):
+                raise
+    return stated.model_copy(update={"shared": shared}), tuple(here.values())
 
 
 def find_seen(

@@ -24,6 +24,7 @@ from speciate.evaluation import (
     suite_choice,
     suites,
 )
+from speciate.evaluation.contamination import compare_statement
 from speciate.evaluation.endpoints import cost_check, endpoint_history
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
@@ -70,7 +71,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "tokens": ("token_accuracy", "f1_spans"),
     "detection": ("map_50",),
     "segmentation": ("dice", "mean_iou"),
-    "transcription": ("wer", "cer"),
+    "transcription": ("wer", "wer_normalized", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),
     "control": ("action_mae", "action_mse"),
@@ -161,7 +162,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     if scorer.is_sandboxed(spec.scorer) or any(each.source == "code" for each in models):
         check_sandbox(workspace.settings.cage, code=True)
     settled = label_plans.settle_models(models, task, manifest, target, spec.label_maps, spec.prompts)
-    models = settled.models
+    models = [_with_statement(workspace, each, manifest) for each in settled.models]
     scoring = Scoring(ref=spec.scorer, metric=scorer.find_scorer(spec.scorer).metric()) if spec.scorer else None
     extra = [each.metric for each in (scoring, judge) if each]
     metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
@@ -250,6 +251,14 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             **cost.resolved,
         },
     )
+
+
+def _with_statement(workspace: Workspace, model: EvaluatedModel, manifest: Manifest) -> EvaluatedModel:
+    """A model of others with what its statement has in common with these examples."""
+    if model.statement is None:
+        return model
+    stated, here = compare_statement(workspace.database, model.statement, manifest)
+    return model.model_copy(update={"statement": stated, "stated_data": here})
 
 
 def _timed_calls(spec: EvaluateSpec, use_case: UseCase | None) -> int:

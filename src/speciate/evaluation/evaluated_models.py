@@ -24,6 +24,7 @@ from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import resolve
+from speciate.models.training_statement import TrainingStatement
 from speciate.sandbox import user_code
 from speciate.tasks.families import preference
 from speciate.tasks.language_predictor import answer_identity as answering
@@ -58,6 +59,10 @@ class EvaluatedModel(BaseModel):
     base_model: str | None = None
     learned_from: tuple[Manifest, ...] | None = ()
     """The dataset versions that a model was trained on, and what it began with; None where they are not known."""
+    statement: TrainingStatement | None = None
+    """Of a model of others: what is said of its training, which is not here."""
+    stated_data: tuple[Manifest, ...] = ()
+    """Versions of this workspace that it is said to have learned from: they can speak against it, never for it."""
     terms: TaskTerms | None = None
     inputs: tuple[str, ...] = ()
     """The columns that a model was trained on, and gets."""
@@ -66,6 +71,7 @@ class EvaluatedModel(BaseModel):
     parameters: int | None = None
     bytes: int | None = None
     license: str | None = None
+    weights_license: str | None = None
     training_usd: float | None = None
     published: PublishedLabels | None = None
     """Of a published model that is asked as it is."""
@@ -112,7 +118,8 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         return EvaluatedModel(
             name=card.ref, source="published", identity=card.id, path=str(version.path), task=head.task,
             modality=head.modality, base_model=card.base_model, learned_from=None, parameters=card.parameters,
-            bytes=card.bytes, license=card.license, published=labels_of(head, ref),
+            bytes=card.bytes, license=card.license, published=labels_of(head, ref), statement=statement_of(card),
+            weights_license=card.weights_license,
         )  # fmt: skip
     if task_named(card.task or "") is None:
         raise SpeciateError(
@@ -137,6 +144,8 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         parameters=card.parameters,
         bytes=card.bytes,
         license=card.license,
+        weights_license=card.weights_license,
+        statement=statement_of(card) if card.method == PUBLISHED else None,
         recipe=_recipe(card),
         training_usd=card.usd or (usd_for(card.seconds, per_core_hour) if card.seconds is not None else None),
     )
@@ -148,8 +157,14 @@ def _from_published_folder(ref: str) -> EvaluatedModel:
     return EvaluatedModel(
         name=found.name, source="published", identity=found.identity, path=ref.removeprefix(PATH), task=found.head.task,
         modality=found.head.modality, learned_from=None, parameters=found.parameters, bytes=found.bytes,
-        license=found.license, published=labels_of(found.head, ref),
+        license=found.license, published=labels_of(found.head, ref), statement=found.statement,
+        weights_license=found.weights_license,
     )  # fmt: skip
+
+
+def statement_of(card: ModelCard) -> TrainingStatement:
+    """What its card keeps; of a version from before statements were kept, nothing."""
+    return TrainingStatement.model_validate(card.recipe.get("training") or {})
 
 
 def _recipe(card: ModelCard) -> str | None:

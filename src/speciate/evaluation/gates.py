@@ -40,6 +40,8 @@ from speciate.evaluation.statistics import (
     resample,
     units_needed,
 )
+from speciate.models.licenses import forbids_commerce
+from speciate.models.training_statement import TrainingStatement
 from speciate.sample_size import LEVEL, detectable
 from speciate.use_cases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
@@ -472,12 +474,17 @@ def _latency(row: Row, value: float, most: float) -> _GateAnswer:
 
 
 def _license(gate: Gate, evidence: Evidence) -> _GateAnswer:
-    license_, allowed = evidence.candidate.control.license, evidence.limits.licenses
-    if license_ is not None and license_.lower() in {name.lower() for name in allowed}:
-        return _GateAnswer("pass", f"licence {license_} is allowed")
-    return _GateAnswer(
-        "fail", f"licence {license_ or 'unknown'} is not among {', '.join(allowed) or 'the allowed (none)'}"
-    )
+    control, allowed = evidence.candidate.control, evidence.limits.licenses
+    known, among = {name.lower() for name in allowed}, ", ".join(allowed) or "the allowed (none)"
+    of_weights = control.weights_license
+    for what, name in (("licence", control.license), ("licence of the weights", of_weights)):
+        if what != "licence" and name is None:
+            continue
+        if name is None or name.lower() not in known:
+            barred = ", which forbids commercial use," if forbids_commerce(name) else ""
+            return _GateAnswer("fail", f"{what} {name or 'unknown'}{barred} is not among {among}")
+    both = f" and, of the weights, {of_weights}" if of_weights else ""
+    return _GateAnswer("pass", f"licence {control.license}{both} is allowed")
 
 
 def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
@@ -488,6 +495,8 @@ def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
 
 def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
     row = evidence.candidate
+    if row.seen is None and row.training_data is not None:
+        return _unknown_training(gate, row.training_data)
     if row.seen is None:
         return _GateAnswer(
             "inconclusive", "the data that it learned from are not here: whether it saw these is unknown"
@@ -498,6 +507,19 @@ def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
         return _GateAnswer("fail", f"{row.nearly_seen} of these examples have a near-duplicate in its training data")
     beyond = "; near-duplicates: not_checked" if row.nearly_seen is None else ""
     return _GateAnswer("pass", f"none of these examples was in its training data{beyond}")
+
+
+def _unknown_training(gate: Gate, stated: TrainingStatement) -> _GateAnswer:
+    """Of a model of others. No further example would tell, so it is no doubt of the data: who uses it decides."""
+    told = f" ({said})" if (said := stated.sentence()) else ""
+    known = f"what it learned from is not here{told}: nobody knows whether it saw these examples"
+    match gate.if_unknown or "ask":
+        case "refuse":
+            return _GateAnswer("fail", f"{known}, and this use case refuses such models")
+        case "accept":
+            return _GateAnswer("pass", f"{known}; this use case accepts that")
+        case _:
+            return _GateAnswer("not_known", f"{known}; a person accepts that once, with its promotion")
 
 
 def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
@@ -535,7 +557,7 @@ _RULES: dict[str, Callable[[Gate, Evidence], _GateAnswer]] = {
 def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
     outcomes = {result.outcome for result in results}
     verdict: Verdict = "hold" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "promote"
-    order = ("fail", "inconclusive", "pass")
+    order = ("fail", "inconclusive", "not_known", "pass")
     doubts = [result for result in results if result.outcome == "inconclusive"] if verdict == "inconclusive" else []
     needed = [result.needed_examples for result in doubts if result.needed_examples is not None]
     groups = [result.needed_groups for result in doubts if result.needed_groups is not None]

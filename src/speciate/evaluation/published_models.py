@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate import foreign_files
 from speciate.datasets.columns import class_name
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.models import licenses, model_folder
+from speciate.models import licenses, model_folder, training_statement
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.language.vision_language import is_vision_language
 from speciate.models.published import label_map
@@ -27,6 +27,7 @@ from speciate.models.published.checked_copy import folder_id
 from speciate.models.published.label_map import LabelMap, Proposal
 from speciate.models.published.published_model import LabelPrompts
 from speciate.models.sealed import PREDICTOR
+from speciate.models.training_statement import TrainingStatement
 from speciate.vocabulary import Family, find_task
 
 PATH = "path:"
@@ -36,7 +37,7 @@ LABELLED: tuple[Family, ...] = (
 """Families whose published answers go through a table of labels."""
 _SHOWN = 40
 _LONGEST_README = 1_000_000  # bytes
-_STATED = re.compile(r"^license:\s*['\"]?([\w.\-]+)", re.MULTILINE)
+_STATED = re.compile(r"^(license(?:_name)?):\s*['\"]?([\w.\-]+)", re.MULTILINE)
 
 
 class PublishedLabels(BaseModel):
@@ -72,6 +73,8 @@ class PublishedFolder(NamedTuple):
     parameters: int
     bytes: int
     license: str | None
+    statement: TrainingStatement = TrainingStatement()
+    weights_license: str | None = None
 
 
 def read_folder(ref: str) -> PublishedFolder:
@@ -89,6 +92,8 @@ def read_folder(ref: str) -> PublishedFolder:
         sum(model_folder.count_parameters(file) for file in files),
         sum(file.stat().st_size for file in files),
         _license(folder, ref),
+        TrainingStatement(card=training_statement.of_readme(folder / "README.md")),
+        licenses.settle(None, licenses.texts_of_weights(folder), ref),
     )
 
 
@@ -325,8 +330,8 @@ def _for_show(pairs: Mapping[str, str]) -> dict[str, str]:
 
 def _license(folder: Path, ref: str) -> str | None:
     """What its README states, settled with the text beside the weights."""
-    stated = _STATED.search(_text(folder / "README.md"))
-    return licenses.settle(licenses.spdx(stated[1]) if stated else None, licenses.texts_in(folder), ref)
+    stated = licenses.of_card(dict(_STATED.findall(_text(folder / "README.md"))))
+    return licenses.settle(stated, licenses.texts_in(folder), ref)
 
 
 def _text(path: Path) -> str:

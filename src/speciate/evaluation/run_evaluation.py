@@ -52,7 +52,7 @@ _LEARNED = ("train", "validation")
 _WITH_CELLS = ("tabular", "multimodal")
 
 
-class _Suite(NamedTuple):
+class LoadedSuite(NamedTuple):
     examples: list[Example]
     references: list[Any]
     training: list[TaskExample]
@@ -69,7 +69,7 @@ class EvaluationOutput(TypedDict):
 
 def run(run: Run) -> EvaluationOutput:
     payload = EvaluationPayload.model_validate(run.payload)
-    suite = _load(run, payload)
+    suite = load_suite(run, payload)
     examples, references = suite.examples, suite.references
     _check_positive(payload, references)
     all_answers = _ask_models(run, payload, suite)
@@ -117,7 +117,7 @@ def run(run: Run) -> EvaluationOutput:
     return {"report": report.model_dump(mode="json")}
 
 
-def _load(run: Run, payload: EvaluationPayload) -> _Suite:
+def load_suite(run: Run, payload: EvaluationPayload) -> LoadedSuite:
     """INVALID for fewer than two examples with a reference."""
     everything = load_examples(run.folders, payload.dataset, _splits(payload))
     training = [example for example in everything if example.split == "train"]
@@ -130,7 +130,7 @@ def _load(run: Run, payload: EvaluationPayload) -> _Suite:
             f"{payload.shown} has {len(usable)} usable example(s) with a label, and a comparison needs at least 2.",
             next=[Call("describe_dataset", {"dataset": payload.dataset.name}, ", then add_examples")],
         )
-    return _Suite(
+    return LoadedSuite(
         [one.example for one in usable],
         [one.target for one in usable],
         training_examples(training, payload.dataset, payload.target_column, payload.task, terms),
@@ -139,9 +139,9 @@ def _load(run: Run, payload: EvaluationPayload) -> _Suite:
     )
 
 
-def _ask_models(run: Run, payload: EvaluationPayload, suite: _Suite) -> list[ModelAnswers]:
+def _ask_models(run: Run, payload: EvaluationPayload, suite: LoadedSuite) -> list[ModelAnswers]:
     targets = [one.target for one in suite.training] or suite.references
-    labels = _possible_labels(payload, targets)
+    labels = possible_labels(payload, targets)
     count = len(suite.examples)
     free = [one for one in payload.models if one.source in ("constant", "nearest")]
     fitted = _free_methods_on(run, payload, suite) if free else None
@@ -179,7 +179,7 @@ class _Fitted(NamedTuple):
     """The suite with these columns."""
 
 
-def _free_methods_on(run: Run, payload: EvaluationPayload, suite: _Suite) -> _Fitted:
+def _free_methods_on(run: Run, payload: EvaluationPayload, suite: LoadedSuite) -> _Fitted:
     """For a use case what its candidate learned from, so that no change of the version that it is judged on makes them
     weaker. Else the training split of that version: also where the candidate's has no such targets."""
     own = _Fitted(payload.dataset, suite.training, suite.examples)
@@ -213,7 +213,7 @@ def _origin(evaluated_model: EvaluatedModel) -> Manifest | None:
     return evaluated_model.learned_from[0] if evaluated_model.learned_from else None
 
 
-def _few_learned_from(payload: EvaluationPayload, suite: _Suite) -> str | None:
+def _few_learned_from(payload: EvaluationPayload, suite: LoadedSuite) -> str | None:
     """Where the free methods are fitted on much fewer rows than there are: a weak floor says little."""
     judged_one = _fitted_for(payload)
     learned = _origin(judged_one) if judged_one else None
@@ -249,7 +249,7 @@ def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> M
 
 
 def _extra_scores(
-    run: Run, payload: EvaluationPayload, suite: _Suite, all_answers: Sequence[ModelAnswers], clusters: Codes
+    run: Run, payload: EvaluationPayload, suite: LoadedSuite, all_answers: Sequence[ModelAnswers], clusters: Codes
 ) -> list[ExtraScores]:
     """Scores of the scorer's and the judge's metrics, which need all answers."""
     examples, references = suite.examples, suite.references
@@ -269,7 +269,7 @@ def _extra_scores(
     return extra
 
 
-def _possible_labels(payload: EvaluationPayload, targets: Sequence[Any]) -> tuple[str, ...]:
+def possible_labels(payload: EvaluationPayload, targets: Sequence[Any]) -> tuple[str, ...]:
     """Labels that an answer can have: all of the dataset or of these targets, not only those of the suite."""
     if payload.family == "anomaly":
         return NORMAL, payload.positive_label or ANOMALY
@@ -282,7 +282,7 @@ def _possible_labels(payload: EvaluationPayload, targets: Sequence[Any]) -> tupl
 
 
 def _visible_examples(
-    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, suite: _Suite
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, suite: LoadedSuite
 ) -> list[Example]:
     """The examples with the columns that the model was trained on, and no others."""
     if not evaluated_model.inputs or evaluated_model.inputs == payload.dataset.inputs:
@@ -305,12 +305,24 @@ class _Contamination(NamedTuple):
 def _contamination(
     run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
-    if evaluated_model.learned_from is None:
-        return _Contamination(None, None)
     ids = {example.id for example in examples}
+    if evaluated_model.learned_from is None:
+        return _stated_contamination(run, payload, evaluated_model, ids)
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly))
+
+
+def _stated_contamination(
+    run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, ids: set[str]
+) -> _Contamination:
+    """By what it is said to have learned from: examples that are there count as seen. None there shows nothing."""
+    exactly = set[str]()
+    nearly: set[str] | None = set()
+    if evaluated_model.stated_data:
+        exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.stated_data, _LEARNED)
+        nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.stated_data, _LEARNED)
+    return _Contamination(len(exactly) or None, len((nearly or set()) - exactly) or None)
 
 
 def _entry(
@@ -468,7 +480,7 @@ def _all_alike(examples: Sequence[Example]) -> bool:
     return all(media_digest(example.media) == first for example in examples[1:])
 
 
-def _telling(payload: EvaluationPayload, suite: _Suite) -> dict[str, tuple[TellingInput, ...]]:
+def _telling(payload: EvaluationPayload, suite: LoadedSuite) -> dict[str, tuple[TellingInput, ...]]:
     """By model, the columns that it reads and that alone give the answer to these examples."""
     if payload.dataset.modality not in _WITH_CELLS:
         return {}
@@ -490,7 +502,7 @@ def _is_cell(value: object) -> bool:
 
 
 def _telling_notes(
-    payload: EvaluationPayload, suite: _Suite, telling: Mapping[str, tuple[TellingInput, ...]]
+    payload: EvaluationPayload, suite: LoadedSuite, telling: Mapping[str, tuple[TellingInput, ...]]
 ) -> list[str]:
     """Which columns of a table give an answer away to the models that read them."""
     rows, notes = [example.columns for example in suite.examples], []
@@ -515,7 +527,7 @@ def _telling_notes(
 
 def _notes(
     payload: EvaluationPayload,
-    suite: _Suite,
+    suite: LoadedSuite,
     entries: Sequence[ModelEntry],
     all_answers: Sequence[ModelAnswers],
     telling: Mapping[str, tuple[TellingInput, ...]],
@@ -564,7 +576,7 @@ def _notes(
 def _write(
     outputs: Path,
     payload: EvaluationPayload,
-    suite: _Suite,
+    suite: LoadedSuite,
     all_answers: Sequence[ModelAnswers],
     entries: Sequence[ModelEntry],
 ) -> None:

@@ -19,7 +19,7 @@ from speciate.datasets.operations import answer
 from speciate.datasets.operations.context import TeacherAnswers
 from speciate.datasets.operations.operation import Others, Outside
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.endpoints import cost_check, prompts
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
@@ -194,9 +194,19 @@ def _task(evaluated_model: EvaluatedModel, parameters: Any, manifest: Manifest) 
     if task.family not in _FAMILIES:
         raise SpeciateError(
             Code.INVALID,
-            f"{evaluated_model.name} gives answers of the kind {task.name!r}, which do not stand in one cell.",
+            f"{evaluated_model.name} gives answers of the kind {task.name!r}, which this step does not make.",
             "Name a model whose answers are labels, numbers or texts.",
-        )
+            next=[
+                Call(
+                    "predict",
+                    {
+                        "model": evaluated_model.name, "dataset": manifest.ref,
+                        "save_as": f"{manifest.name}-answers",
+                    },
+                    "for a dataset with the answers in a column, which export_dataset writes as files",
+                )
+            ],
+        )  # fmt: skip
     if evaluated_model.source == "model" and task.family != "generation" and getattr(parameters, "template", None):
         raise SpeciateError(
             Code.INVALID,

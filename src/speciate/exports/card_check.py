@@ -22,9 +22,8 @@ from speciate.datasets.loading.loader import Example
 from speciate.environment import clean_environment
 from speciate.tasks.task import Prediction
 
-TOLERANCE, ROUGH_TOLERANCE = 1e-4, 2e-3
-"""Of probabilities, and of numbers in units of their spread; the second of networks in bfloat16, whose own answers vary
-so with what is asked beside them."""
+TOLERANCE = 1e-4
+"""Of probabilities, and of numbers in units of their spread."""
 _TIES = 0.05
 """Share of inputs whose answer may differ although all probabilities agree: they lie on a threshold."""
 _PATIENCE_SECONDS = 600.0
@@ -85,12 +84,16 @@ def check_card(
     return compare(run_card(folder, media, images=images), answers, tolerance)
 
 
-def tolerance_of(folder: Path) -> float:
-    """Of a version's folder."""
-    path = folder / "predictor.json"
-    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    rough = said.get("representation", {}).get("precision") == "bfloat16"
-    return ROUGH_TOLERANCE if rough else TOLERANCE
+def differing(answers: Sequence[Prediction], others: Sequence[Prediction]) -> tuple[float, int]:
+    """The largest difference of a probability, or of a number in units of their spread, and how many answers differ."""
+    largest, count, spread = 0.0, 0, _spread([each.output for each in answers])
+    for one, other in zip(answers, others, strict=True):
+        numbers = isinstance(one.output, int | float) and not isinstance(one.output, bool)
+        apart = _difference(one.output, other.output, spread) if numbers else 0.0
+        table = other.probabilities or {}
+        apart = max([apart, *(abs(table.get(name, 0.0) - each) for name, each in (one.probabilities or {}).items())])
+        largest, count = max(largest, apart), count + (not numbers and one.output != other.output)
+    return largest, count
 
 
 def program_of(folder: Path) -> str:

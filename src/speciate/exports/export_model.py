@@ -23,7 +23,8 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.exports import transformers_folder
-from speciate.exports.card_check import CardCheck, CardError, check_card, made_up, tolerance_of
+from speciate.exports.card_check import CardCheck, CardError, check_card, differing, made_up
+from speciate.exports.exportable import in_float32
 from speciate.exports.judging import judging_examples
 from speciate.exports.onnx_folder import GRAPH, PREPROCESSING, check_graph, write_graph
 from speciate.exports.reload_check import load_questions
@@ -37,7 +38,7 @@ from speciate.jobs.run import Run
 from speciate.lineage.model_report import EvaluationResult, model_report
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
-from speciate.tasks.predictor import load
+from speciate.tasks.predictor import Prediction, load
 from speciate.vocabulary import TASKS
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
@@ -183,11 +184,14 @@ def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple
     asked = _questions(run, payload) if written.program is not None and written.form != "published" else []
     if not asked:
         return written, None
-    answers = load(payload.folder).predict(asked)
-    media, tolerance = [each.media for each in asked], tolerance_of(payload.folder)
+    predictor = load(payload.folder)
+    answers, media = predictor.predict(asked), [each.media for each in asked]
+    if (exact := in_float32(predictor)) is not None:
+        served, answers = answers, exact.predict(asked)
+        written = _write_readme(payload, target, _with_note(written, _of_precision(served, answers)))
     as_images = written.form in ("transformers", "onnx")
     try:
-        return written, check_card(target, media, answers, images=as_images, tolerance=tolerance)
+        return written, check_card(target, media, answers, images=as_images)
     except CardError as error:
         why = str(error)
     if written.form == "transformers":
@@ -195,7 +199,7 @@ def _write_checked(run: Run, payload: ExportModelPayload, target: Path) -> tuple
             shutil.rmtree(each) if each.is_dir() else each.unlink()
         written = _write(payload, target, fit=False)
         try:
-            return written, check_card(target, media, answers, images=False, tolerance=tolerance)
+            return written, check_card(target, media, answers, images=False)
         except CardError as error:
             why = str(error)
     raise SpeciateError(
@@ -213,8 +217,26 @@ def _write(payload: ExportModelPayload, target: Path, *, fit: bool) -> WrittenFo
         written = transformers_folder.write(payload.folder, target, card, fit=fit)
     if written.form == "sealed":
         sealed.write_facts(card, target)
-    (target / sealed.README).write_text(_readme(card, payload.body, written, payload.evaluations), encoding="utf-8")
+    return _write_readme(payload, target, written)
+
+
+def _write_readme(payload: ExportModelPayload, target: Path, written: WrittenFolder) -> WrittenFolder:
+    text = _readme(payload.card, payload.body, written, payload.evaluations)
+    (target / sealed.README).write_text(text, encoding="utf-8")
     return written
+
+
+def _with_note(written: WrittenFolder, note: str) -> WrittenFolder:
+    return written._replace(notes=(*written.notes, note))
+
+
+def _of_precision(served: Sequence[Prediction], answers: Sequence[Prediction]) -> str:
+    largest, count = differing(answers, served)
+    return (
+        "It computes in float32, with the same numbers on every processor. Where it was trained it serves in bfloat16: "
+        f"of {len(answers)} inputs that both were asked, probabilities or numbers differed by up to {largest:.1g}, "
+        f"and {count} answers."
+    )
 
 
 def _write_onnx(payload: ExportModelPayload, target: Path) -> WrittenFolder:

@@ -22,7 +22,7 @@ from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone, Item
 from speciate.models.backbones.exported import ExportSettings
-from speciate.models.encoders import OF_FRAMES
+from speciate.models.encoders import OF_FRAMES, FrozenEncoder
 from speciate.refs import model_ref
 from speciate.tasks import network_predictor
 from speciate.tasks.network_predictor import MANIFEST, NetworkPredictor
@@ -77,6 +77,18 @@ def exportable_network(predictor: Predictor) -> ExportableNetwork:
         return ExportableNetwork(predictor, predictor.backbone, predictor.task_head.family in PER_UNIT)
     assert isinstance(predictor, TrainedPredictor) and isinstance(predictor.representation, Embeddings)  # noqa: PT018
     return ExportableNetwork(predictor, predictor.representation.encoder.network(), per_unit=False)
+
+
+def in_float32(predictor: Predictor) -> Predictor | None:
+    """The predictor as it computes elsewhere, where that is not as it does here: a probe whose network serves in
+    bfloat16. Those answers vary with the processor and with what is asked beside them, by up to a few thousandths."""
+    if not (isinstance(predictor, TrainedPredictor) and isinstance(predictor.representation, Embeddings)):
+        return None
+    encoder = predictor.representation.encoder
+    if encoder.precision == "float32" or not isinstance(encoder, FrozenEncoder):
+        return None
+    representation = Embeddings(predictor.representation.base_model, encoder.in_float32())
+    return TrainedPredictor(predictor.task, representation, predictor.estimator, predictor.task_head)
 
 
 def scores(predictor: Predictor, examples: Sequence[Example]) -> list[npt.NDArray[Any]]:

@@ -5,6 +5,7 @@
 
     classification, multi-label    probabilities (batch, labels)
     regression                     value (batch, 1), in the target's own units
+    rows of tables                 onnx_table.py, of columns as they are
     tokens                         probabilities (batch, sequence, labels); a word has those of its first token
 
 `preprocessing.json` says all of it: inputs and outputs with their shapes, labels, thresholds, and how a medium becomes
@@ -20,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Call, Code, SpeciateError
-from speciate.exports import snippets
+from speciate.exports import onnx_table, snippets
 from speciate.exports.onnx_export import check_contained, export_program
 from speciate.models import model_folder
 from speciate.models.backbones.contract import Backbone
 from speciate.models.backbones.exported import check_installed
 from speciate.models.model_card import ModelCard
-from speciate.tasks.network_predictor import NetworkPredictor, has_head, load_network, saved_task_head
+from speciate.tasks.network_predictor import MANIFEST, NetworkPredictor, has_head, load_network, saved_task_head
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,11 @@ def check_graph(folder: Path, card: ModelCard) -> None:
     modality = model_folder.modality(folder)
     if model_folder.is_export(folder):
         why = "it is an export itself: name the version that it was made from"
+    elif has_rows(folder):
+        found = onnx_table.why_not(folder)
+        if found is None:
+            return
+        why = found
     elif not has_head(folder):
         why = "it has no network with the head of a task"
     elif saved_task_head(folder).family not in _FAMILIES:
@@ -63,8 +69,21 @@ def check_graph(folder: Path, card: ModelCard) -> None:
     )
 
 
+def has_rows(folder: Path) -> bool:
+    """Whether its answers are computed of arrays, with no network."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(manifest.get("representation", {}).get("kind", "embeddings") != "embeddings")
+
+
 def write_graph(folder: Path, target: Path, card: ModelCard) -> tuple[str, tuple[str, ...]]:
     """Fill `target`; returns the card's program and the packages that it needs."""
+    if has_rows(folder):
+        made = onnx_table.write_table_graph(folder, target / GRAPH, target / PREPROCESSING, card)
+        check_contained(target / GRAPH)
+        return made
     import torch
 
     predictor = load_network(folder)

@@ -24,8 +24,16 @@ _FILES: Mapping[str, str] = {
     "episode": "episode.hdf5", "time-series": "series.csv", "multimodal": "example.json",
 }  # fmt: skip
 _FLAT: Sequence[str] = (
-    "", "def flat(image):  # upright, over white, as it was learned from; bring 16 bits to 8 before",
-    '    image = ImageOps.exif_transpose(image).convert("RGBA")',
+    "", "def flat(image):  # upright, over white, 16 bits as their full range: as it was learned from",
+    "    image = ImageOps.exif_transpose(image)",
+    '    if image.mode.startswith("I") or image.mode == "F":',
+    "        deep = np.asarray(image)",
+    "        gray = deep.astype(np.float32)",
+    "        known = gray[np.isfinite(gray)]",
+    '        low, high = (0.0, 65535.0) if deep.dtype.kind == "u" else (float(known.min()), float(known.max()))',
+    "        gray = (np.where(np.isfinite(gray), gray, np.float32(low)) - low) * (255 / max(high - low, 1e-12))",
+    "        image = Image.fromarray(gray.clip(0, 255).astype(np.uint8))",
+    '    image = image.convert("RGBA")',
     '    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")', "",
 )  # fmt: skip
 _WHERE = 'folder = "."  # where this file lies'
@@ -64,7 +72,7 @@ def _classify(pipeline: str, family: str, imports: Sequence[str], given: str, mo
     before: list[str] = []
     if modality == "image":
         named, more = "AutoImageProcessor, pipeline", ", image_processor=prepare"
-        imports = ["from PIL import Image, ImageOps"]
+        imports = ["import numpy as np", "from PIL import Image, ImageOps"]
         asked = "[flat(each) for each in inputs]"
         before = [
             *_FLAT,
@@ -96,8 +104,7 @@ def of_program(card: ModelCard, channels: int | None) -> str:
     imports = [_IMPORTS[modality]] if modality in _IMPORTS else []
     example, remark = _EXAMPLES.get(modality), ""
     if modality == "tabular":
-        example = f"[{_quoted(dict.fromkeys(card.inputs or ('column',), 0))}]"
-        remark = "  # each column by its name; None where it is missing"
+        example = _row(card)
     elif modality == "time-series" and channels is not None:
         imports = ["import numpy as np"]
         example = f"[np.sin(np.arange({32 * channels}) / 5).astype(np.float32).reshape({channels}, 32)]"
@@ -170,6 +177,44 @@ def of_onnx(modality: str, family: str) -> str:
     return "\n".join([*lines, "print(answers)"])
 
 
+def of_onnx_table(family: str, card: ModelCard) -> str:
+    """For one ONNX graph of rows with preprocessing.json."""
+    lines = [
+        "import json", "from pathlib import Path", "", "import numpy as np", "import onnxruntime", "", _WHERE,
+        f"inputs = {_row(card)}",
+        'about = json.loads((Path(folder) / "preprocessing.json").read_text(encoding="utf-8"))', "",
+        "def cell(row, name, missing, kind):", "    found = row.get(name)",
+        "    return missing if found is None or found != found else kind(found)", "",
+        'how = {"numbers": (np.nan, float, np.float64), "categories": (about["missing"], str, object)}', "given = {}",
+        'for name in about["inputs"]:', "    missing, kind, form = how[name]",
+        "    rows = [[cell(row, column, missing, kind) for column in about[name]] for row in inputs]",
+        "    given[name] = np.array(rows, form)",
+        'session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"))',
+        "(made,) = session.run(None, given)",
+    ]  # fmt: skip
+    if family != "regression":
+        lines += [
+            'labels = about["labels"]',
+            'scores = [[{"label": n, "score": float(p)} for n, p in zip(labels, row)] for row in made]',
+        ]
+    match family:
+        case "regression":
+            lines.append("answers = made[:, 0].tolist()")
+        case "multi-label":
+            lines += [
+                'least = about["thresholds"]  # a label is given above its own',
+                "answers = [[n for n, p, least_p in zip(labels, row, least) if p > least_p] for row in made]",
+            ]
+        case "ordinal":
+            lines += [
+                "above = 1 - made.cumsum(1)[:, :-1]  # the answer is the median of the ranks",
+                "answers = [labels[rank] for rank in (above > 0.5).sum(1)]",
+            ]
+        case _:
+            lines.append("answers = [labels[place] for place in made.argmax(1)]")
+    return "\n".join([*lines, "print(answers)"])
+
+
 def of_chat(plain: bool) -> str:
     """For a language model: its instructions and the way of drawing are read from predictor.json."""
     given = "inputs" if plain else "[[*system, {'role': 'user', 'content': each}] for each in inputs]"
@@ -187,6 +232,11 @@ def of_chat(plain: bool) -> str:
             'answers = [each[0]["generated_text"] for each in found]', "print(answers)",
         ]
     )  # fmt: skip
+
+
+def _row(card: ModelCard) -> str:
+    row = _quoted(dict.fromkeys(card.inputs or ("column",), 0))
+    return f"[{row}]  # each column by its name; None where it is missing"
 
 
 def _quoted(value: object) -> str:

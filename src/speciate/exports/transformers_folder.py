@@ -19,10 +19,12 @@ from speciate.exports.transformers_heads import HeadedModel, with_head
 from speciate.models import model_folder, sealed, trust
 from speciate.models.backbones.architectures import rebuild
 from speciate.models.model_card import ModelCard
+from speciate.models.published.manifest import read_manifest
 from speciate.tasks import network_predictor
 from speciate.tasks.language_predictor import saved_language_settings
 from speciate.tasks.predictor import TrainedPredictor, load
 from speciate.tasks.representations import Embeddings
+from speciate.vocabulary import find_task
 
 Form = Literal["transformers", "published", "sealed", "onnx"]
 """`transformers`: written anew. `published`: it is such a folder already. `sealed`: our files, with a program. `onnx`:
@@ -142,6 +144,15 @@ def _published(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:
         trust.choose(path.name for path in folder.iterdir() if path.is_file()).files
     )  # fmt: skip
     _copy(folder, target, names)
+    if (family := _pipeline_family(folder)) is not None:
+        task, modality = f"{card.modality}-classification", str(card.modality)
+        note = "Its own head was trained further, and the files are as save_pretrained writes them."
+        if began := card.recipe.get("published_head", {}).get("new_labels"):
+            note += f" That head had no label for {', '.join(map(repr, began))}: their rows began at zero."
+        return WrittenFolder(
+            "published", _names(target), task, snippets.of_pipeline(task, family, card),
+            ("torch", "transformers", *(("pillow", "torchvision") if modality == "image" else ())), None, (note,),
+        )  # fmt: skip
     asked = saved_language_settings(folder)
     if asked is None:
         note = "The files are as they lie in the registry; transformers loads them."
@@ -151,6 +162,16 @@ def _published(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:
         "published", _names(target), "text-generation", snippets.of_chat(asked.form.template == "plain"),
         ("torch", "transformers"), None, (note,),
     )  # fmt: skip
+
+
+def _pipeline_family(folder: Path) -> str | None:
+    """Of a published head that was trained further here, if transformers' pipeline answers as we do: the family of its
+    task."""
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest.trained or manifest.task.split("-")[0] not in ("text", "image", "audio"):
+        return None
+    family = find_task(manifest.task).family
+    return family if family in ("classification", "multi-label") else None
 
 
 def _sealed(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:

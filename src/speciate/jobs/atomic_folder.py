@@ -19,17 +19,28 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunResult, write_whole
 from speciate.jobs.run import Run
 from speciate.workspace.blobs import sync_folder
+from speciate.workspace.filesystem import FULL, find_refusal
 
 _DONE = "finished.json"
 _UNSHIPPED = ".exporting"
 
 
-def check_free(path: Path) -> None:
-    """CONFLICT where anything is there."""
+def check_free(path: Path, what: str = "exports") -> None:
+    """CONFLICT where anything is there. INVALID where nothing can be: below a file, or in a folder that this account
+    may not write in."""
     if os.path.lexists(path):
         raise SpeciateError(
-            Code.CONFLICT, f"{str(path)!r} exists already, and exports never overwrite.", "Call again with a new path."
+            Code.CONFLICT, f"{str(path)!r} exists already, and {what} never overwrite.", "Call again with a new path."
         )
+    nearest = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    why = "this account may not write there" if nearest.is_dir() else "that is no folder"
+    raise SpeciateError(
+        Code.INVALID,
+        f"{str(path)!r} cannot be made in {str(nearest)!r}: {why}.",
+        "Call again with a path in a folder.",
+    )
 
 
 def earlier_result(run: Run, path: Path) -> RunResult | None:
@@ -51,7 +62,10 @@ def _identity(folder: Path) -> list[int]:
 
 @contextlib.contextmanager
 def hidden_folder_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, locked while we write, gone at the end unless it was renamed."""
+    """An empty folder beside `path`, locked while we write, gone at the end unless it was renamed.
+
+    A full disk is raised with the path: it may be another one than the workspace's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
     for leftover in path.parent.glob(f"{name}.*{_UNSHIPPED}"):
@@ -63,6 +77,11 @@ def hidden_folder_beside(path: Path) -> Iterator[Path]:
     with _lock_folder(folder):
         try:
             yield folder
+        except OSError as error:
+            refused = find_refusal(error)
+            if refused is None or refused.number not in FULL or refused.path is not None:
+                raise
+            raise OSError(refused.number, os.strerror(refused.number), str(path)) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -47,8 +47,11 @@ KINDS = {
     "shortlist": "speciate.training.planning.shortlist:KIND",
     "merge": "speciate.training.merging.merge_models:KIND",
     "evaluate": "speciate.evaluation.evaluate:KIND",
+    "screen": "speciate.evaluation.screening:KIND",
+    "race": "speciate.evaluation.race:KIND",
     "predict": "speciate.serving.batch_predict:KIND",
     "fingerprint": "speciate.evaluation.endpoints.endpoint_fingerprint:KIND",
+    "monitor": "speciate.loop.monitor:KIND",
     "specialize": "speciate.training.specialize:KIND",
     "promote": "speciate.promotion.promote:KIND",
     "label": "speciate.datasets.label:KIND",
@@ -56,6 +59,8 @@ KINDS = {
     "forget": "speciate.privacy.purge:KIND",
     "erase": "speciate.privacy.erase:KIND",
     "gc": "speciate.privacy.gc:KIND",
+    "mine": "speciate.loop.watch.mine:KIND",
+    "relearn": "speciate.loop.watch.relearn:KIND",
 }
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 

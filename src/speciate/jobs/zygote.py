@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import json
 import os
 import selectors
@@ -21,21 +20,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from speciate import worker
+from speciate.environment import preload
 from speciate.faults import fault
 
-# Profile -> what is imported before the first fork. A missing library ends the zygote; runs then start plainly.
+# Profile -> what is imported before the first fork. A missing library ends the zygote; runs then start plainly. pyarrow
+# imports pandas, where it is installed, to make an array of a list.
 PRELOADS = {
     "classical": (
-        "numpy", "pyarrow.parquet", "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors",
+        "numpy", "pyarrow.parquet", "pandas?",
+        "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors",
         "sklearn.feature_extraction.text", "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics",
     ),
     "torch": (
-        "numpy", "pyarrow.parquet", "sklearn.linear_model", "torch", "safetensors.torch", "transformers.modeling_utils",
+        "numpy", "pyarrow.parquet", "pandas?", "sklearn.linear_model",
+        "torch", "safetensors.torch", "transformers.modeling_utils",
         "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
         "transformers.models.bert.modeling_bert",  # transformers loads these late, each child would pay for it
     ),
     "language": (
-        "numpy", "pyarrow.parquet", "torch", "safetensors.torch", "transformers.modeling_utils",
+        "numpy", "pyarrow.parquet", "pandas?", "torch", "safetensors.torch", "transformers.modeling_utils",
         "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
         "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer",
     ),
@@ -146,8 +149,7 @@ def main(profile: str, address: str, parent: int) -> int:
         os.chmod(address, 0o600)
         listener.listen(64)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for module in PRELOADS[profile]:
-            importlib.import_module(module)
+        preload(PRELOADS[profile])
 
         def leave() -> None:
             Path(address).unlink(missing_ok=True)

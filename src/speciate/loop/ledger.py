@@ -43,6 +43,17 @@ _EXPORTS = """
 SELECT name || '@v' || version, card ->> '$.parents[0]' FROM model_versions
 WHERE card ->> 'method' = 'export' AND card ->> '$.parents[0]' IS NOT NULL
 """
+_REMODELLED = """
+SELECT causes ->> '$[0]' AS cause, count(*), count(*) FILTER (outcome = 'promoted'),
+       median(ended - begun) FILTER (outcome = 'promoted')
+FROM episodes GROUP BY cause ORDER BY cause
+"""
+_BY_LOOP = """
+SELECT count(*) FILTER (asked = 'watch'), count(*) FILTER (asked <> 'watch') FROM (
+    SELECT coalesce(evidence ->> 'asked_by', actor) AS asked FROM audit WHERE action = 'promote' AND stamp >= ?
+)
+"""
+_MONTH = 30 * 86_400.0
 _SHARED = ("dataset:", "model:", "approval:")
 """What these events are about may belong to any use case: they are found by `_keys`."""
 
@@ -77,6 +88,16 @@ class Typical(NamedTuple):
     p90_seconds: float | None
 
 
+class Remodelled(NamedTuple):
+    """How long the loop takes from a cause to a model that survived its bake, by the first cause of each episode."""
+
+    cause: str
+    episodes: int
+    promoted: int
+    median_seconds: float | None
+    """Of those that were promoted."""
+
+
 class Ledger(NamedTuple):
     at: float
     lines: list[LedgerLine]
@@ -87,6 +108,9 @@ class Ledger(NamedTuple):
     answered: Typical
     """As if all that are provisional were to survive: no more than what it may come to."""
     deliveries: DeploymentMetrics
+    remodelled: tuple[Remodelled, ...] = ()
+    promoted_by_loop_30d: int = 0
+    promoted_by_hand_30d: int = 0
 
 
 def ledger(workspace: Workspace) -> Ledger:
@@ -106,6 +130,8 @@ def ledger(workspace: Workspace) -> Ledger:
         typical(clocks, "done"),
         typical(clocks, "done", "provisional"),
         deployment_metrics_of(history, now),
+        tuple(Remodelled(*row) for row in workspace.database.read(_REMODELLED)),
+        *workspace.database.read(_BY_LOOP, [now - _MONTH])[0],
     )
 
 
@@ -153,6 +179,15 @@ class LineDocument(TypedDict):
     in_all: EffortDocument
 
 
+class RemodelledDocument(TypedDict):
+    """`Remodelled` as JSON."""
+
+    cause: str
+    episodes: int
+    promoted: int
+    median_seconds: float | None
+
+
 class LedgerDocument(TypedDict):
     """`Ledger` as JSON."""
 
@@ -163,6 +198,9 @@ class LedgerDocument(TypedDict):
     answered: TypicalDocument
     deliveries: DeploymentsDocument
     lines: list[LineDocument]
+    remodelled: list[RemodelledDocument]
+    promoted_by_loop_30d: int
+    promoted_by_hand_30d: int
 
 
 def document(found: Ledger) -> LedgerDocument:
@@ -174,6 +212,9 @@ def document(found: Ledger) -> LedgerDocument:
         "baked": found.baked._asdict(),
         "answered": found.answered._asdict(),
         "deliveries": found.deliveries._asdict(),
+        "remodelled": [each._asdict() for each in found.remodelled],
+        "promoted_by_loop_30d": found.promoted_by_loop_30d,
+        "promoted_by_hand_30d": found.promoted_by_hand_30d,
         "lines": [
             {"use_case": line.use_case} | {name: getattr(line, name)._asdict() for name in LedgerLine._fields[1:]}
             for line in found.lines

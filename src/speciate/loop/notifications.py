@@ -42,7 +42,7 @@ _JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
 _log = logging.getLogger(__name__)
 
-Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake", "disk"]
+Kind = Literal["waiting", "job", "rollback", "canary", "refused", "bake", "disk", "watch"]
 
 
 class Notice(NamedTuple):
@@ -304,6 +304,9 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
         )
     if event.type == "bake.broken":
         return "bake", f"{use_case}: {named.get('model')} breaks its limits and was left serving; get_status.", named
+    if event.type in _WATCH:
+        number = data.get("episode")
+        return "watch", f"{use_case}: {_WATCH[event.type].format(episode=number)} speciate watch show {use_case}", named
     if event.type == "disk.low":
         return "disk", "The disk is nearly full: runs stopped at a checkpoint and wait; get_status says what to do.", {}
     if event.type == "disk.enough":
@@ -311,6 +314,13 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     return None
 
 
+_WATCH = {  # at most one a day beside the question for labels; that an episode begins is in the feed alone
+    "watch.labels": "answers wait for a label: speciate labels.",
+    "watch.ended": "episode {episode} of its watch ended.",
+    "watch.unresolved": "episode {episode} of its watch ended, one of several in vain: it tries less often now.",
+    "watch.budget": "its watch has used up this month.",
+    "watch.disagreement": "those who label do not agree.",
+}
 _NAMES = ("approval", "action", "kind", "before", "after", "model", "alias", "audit")
 
 

@@ -15,6 +15,9 @@ from speciate.loop import ledger, notifications
 from speciate.loop.deployment_periods import DeploymentMetrics
 from speciate.loop.ledger import History
 from speciate.loop.time_to_model import TimeToModel
+from speciate.loop.watch import rows as watch_rows
+from speciate.loop.watch.label_counts import LabelReader
+from speciate.loop.watch.rows import Standing
 from speciate.privacy import gc
 from speciate.promotion import aliases
 from speciate.promotion.aliases import Alias
@@ -55,6 +58,14 @@ class Canary(NamedTuple):
     bake: BakeState
 
 
+class WatchStatus(NamedTuple):
+    state: str
+    because: str
+    since: float
+    labels_waiting: int
+    """Answers that its episode asked people about, and nobody labelled yet."""
+
+
 class UseCaseStatus(NamedTuple):
     name: str
     version: int
@@ -73,6 +84,7 @@ class UseCaseStatus(NamedTuple):
     waiting_for_person: list[str]
     """Ids of approvals."""
     next_steps: list[Step]
+    watch: WatchStatus | None = None
 
 
 class Disk(NamedTuple):
@@ -107,6 +119,7 @@ class _CatalogState(NamedTuple):
     jobs: Mapping[str, Jobs]
     pending: Sequence[Approval]
     history: History
+    watches: Mapping[str, WatchStatus]
 
     def alias(self, use_case: str, name: str) -> Alias | None:
         return self.aliases.get(use_case, {}).get(name)
@@ -155,7 +168,26 @@ def _read(workspace: Workspace, use_case: str | None, now: float) -> _CatalogSta
         jobs=jobs,
         pending=approvals.list_approvals(database, now, approvals.PENDING),
         history=ledger.history_of(workspace, now),
+        watches=_watches(workspace),
     )
+
+
+def _watches(workspace: Workspace) -> dict[str, WatchStatus]:
+    standing = watch_rows.everyone(workspace.database)
+    said = watch_rows.last_ticks(workspace.database) if standing else {}
+    return {each.watch.use_case: _watch_status(workspace, each, said) for each in standing}
+
+
+def _watch_status(workspace: Workspace, standing: Standing, said: Mapping[str, str]) -> WatchStatus:
+    memory, name = standing.memory, standing.watch.use_case
+    if not standing.enabled:
+        return WatchStatus("paused", f"paused by {standing.by}", standing.changed, 0)
+    waiting = 0
+    if memory.state == "labelling":  # a log is read only where somebody waits for labels
+        requests = {each.prediction: each for each in watch_rows.requests(workspace.database, name)}
+        counts = LabelReader(workspace).counts(name, memory.learned_until, requests, memory.episode)
+        waiting = max(0, memory.mined - counts.of_episode)
+    return WatchStatus(memory.state, said.get(name, "it was not looked at yet"), memory.since, waiting)
 
 
 def _broken_bakes(found: Sequence[UseCaseStatus]) -> list[str]:
@@ -239,6 +271,7 @@ def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool =
             canary,
             low=low,
         ),
+        watch=known.watches.get(name),
     )
 
 

@@ -19,6 +19,14 @@ Row = dict[str, Any]
 """A user's row: column -> cell, of whatever type its column has."""
 _LONGEST = 1024 * 1024  # bytes of one row
 _WIDTH = 256
+_SPELLED_MISSING = frozenset(
+    {
+        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "N/A", "NA", "NULL",
+        "NaN", "n/a", "nan", "null",
+    }
+)  # fmt: skip
+"""As Arrow's reader of CSV has them in columns of numbers."""
+_LONGEST_SHOWN = 40
 
 
 class Tabular(Modality[Row]):
@@ -85,8 +93,11 @@ class Tabular(Modality[Row]):
 
 
 def number(column: str, cell: Any) -> float:
-    """A cell of a column where training saw numbers; NaN where it is missing. Raises INVALID for another value."""
-    if _missing(cell):
+    """A cell of a column where training saw numbers; NaN where it is missing. Raises INVALID for another value.
+
+    A text counts as missing where a reader of CSV would say so. One cell that is no number makes a column of text of
+    all of its cells, and the others mean what they meant before."""
+    if _missing(cell) or (isinstance(cell, str) and cell.strip() in _SPELLED_MISSING):
         return math.nan
     try:
         value = float(cell)
@@ -94,9 +105,17 @@ def number(column: str, cell: Any) -> float:
         value = math.inf
     if math.isinf(value):
         raise SpeciateError(
-            Code.INVALID, f"{column!r} must be a number.", "Call again with a number in this column, or null."
+            Code.INVALID,
+            f"{column!r} must be a number.",
+            "Call again with a number in this column, or null.",
+            foreign=f"It is {_shown(cell)}.",
         )
     return value
+
+
+def _shown(cell: Any) -> str:
+    text = str(cell)
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...")
 
 
 @lru_cache(10_000)

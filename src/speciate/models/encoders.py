@@ -101,6 +101,13 @@ class FrozenEncoder:
         """Its backbone anew, in float32 and apart from the one that embeds."""
         return self._load("float32")
 
+    def in_float32(self) -> FrozenEncoder:
+        """The same network with all of its digits. Its vectors are others, so it has no place in a cache."""
+        return FrozenEncoder(
+            self._base_model, self._folder, self._modality, f"{self.id}-in-float32", self.parameters, "float32",
+            self._batch, self._threads,
+        )  # fmt: skip
+
     def _backbone(self) -> Backbone:
         if self._loaded is None:
             import torch

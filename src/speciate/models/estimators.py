@@ -85,6 +85,17 @@ def load_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]
         ) from error
 
 
+def saved_form(path: Path) -> str:
+    """Of a file that `save` wrote, without its arrays; empty where it says none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("form", ""))
+    except SafetensorError:
+        return ""
+
+
 class Linear(NamedTuple):
     weight: npt.NDArray[Any]  # (K, D)
     bias: npt.NDArray[Any]  # (K,)

@@ -23,11 +23,12 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped, Transient
-from speciate.models import licenses, model_folder, registry, sealed, trust
+from speciate.models import licenses, model_folder, registry, sealed, training_statement, trust
 from speciate.models.backbones.architectures import modality_of
 from speciate.models.model_card import ModelCard
 from speciate.models.published import manifest
 from speciate.models.published.architectures import check_head, find_head
+from speciate.models.training_statement import TrainingStatement
 from speciate.refs import SOURCES, ModelRef, check_name, is_model_ref, model_ref
 from speciate.secrets import SecretRequest
 from speciate.vocabulary import TASKS, find_task
@@ -53,10 +54,17 @@ class FetchSpec(BaseModel):
     """`hf:org/name`, `hf:org/name@REVISION`, `timm:NAME`, or `path:/dir`."""
     task: str | None = None
     license: str | None = None
+    """In place of what its metadata state; a stricter text beside the weights still counts."""
+    weights_license: str | None = None
+    """Of the weights, where that is another than of the code that they came with."""
     labels: Mapping[str, str] | None = None
     """Of a model with its own head: published label -> the user's. It then answers under the latter."""
     prompts: tuple[str, ...] = ()
-    """Of a zero-shot model: templates with {label}."""
+    """Of a zero-shot model: templates with {label}; of one that writes a text: one with {input}."""
+    trained_on: tuple[str, ...] = ()
+    """What it is said to have learned from: datasets of this workspace, or of others."""
+    data_until: str | None = None
+    """A day, month or year: nothing that it learned from is said to be later."""
 
 
 class FetchPayload(BaseModel):
@@ -80,6 +88,8 @@ class Source(BaseModel):
     """Excluded files, with the reason."""
     scanned_by: str | None = None
     """The scanner that found no pickle that runs code among the files; None: none is installed."""
+    training: TrainingStatement | None = None
+    """What is said of its training."""
 
 
 def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
@@ -87,8 +97,8 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
     registry.check_free(workspace.database, spec.name)
     if spec.task is not None:
         find_task(spec.task)
-    if spec.license is not None:
-        licenses.wanted([spec.license])
+    licenses.wanted([name for name in (spec.license, spec.weights_license) if name is not None])
+    training_statement.check(spec.trained_on, spec.data_until)
     if not is_model_ref(spec.source):
         raise _no_source(spec.source)
     ref = model_ref(spec.source)
@@ -101,8 +111,10 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         trust.choose(_names(folder))
         if spec.labels is not None:
             manifest.check_labels(check_head(folder, spec.source), spec.source, spec.labels)
+        elif spec.prompts:
+            manifest.check_template(check_head(folder, spec.source), spec.source, spec.prompts)
         return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
-    repository, _ = _repository(ref)
+    repository, _ = repository_of(ref)
     host = urlsplit(hub_endpoint()).netloc.lower()
     keys = (SecretRequest(_KEY, host),) if _has_key(host) else ()
     return Plan(
@@ -112,7 +124,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
     )
 
 
-def _repository(ref: ModelRef) -> tuple[str, str | None]:
+def repository_of(ref: ModelRef) -> tuple[str, str | None]:
     """(org/name, revision) of a ref. Raises INVALID for a ref that is not a hub's."""
     name, _, revision = ref.name.partition("@")
     if ref.source == "timm":
@@ -174,11 +186,18 @@ def run(run: Run) -> Mapping[str, object]:
         details = found.details
         where = Source(
             source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
-            wanted=_repository(ref)[1], set_aside=chosen.excluded,
+            wanted=repository_of(ref)[1], set_aside=chosen.excluded,
         )  # fmt: skip
     trust.check(staged)
     if spec.labels is not None:
         manifest.write_manifest(staged, spec.source, spec.labels, spec.prompts)
+    elif spec.prompts:
+        manifest.write_template(staged, spec.source, spec.prompts)
+    training_statement.write(staged, spec.trained_on, spec.data_until)
+    stated = TrainingStatement(
+        card=training_statement.of_card(details.get("card") or {}), trained_on=spec.trained_on, until=spec.data_until
+    )
+    where = where.model_copy(update={"training": stated if stated.sentence() else None})
     card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
     card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
     return {"card": card.model_dump()}
@@ -210,7 +229,7 @@ def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.S
 
 
 def _find_revision(run: Run, ref: ModelRef) -> hf_hub.Revision:
-    repository, wanted = _repository(ref)
+    repository, wanted = repository_of(ref)
     return _retry_later(lambda: hf_hub.find_revision("model", repository, wanted, _token(run)))
 
 
@@ -239,12 +258,12 @@ def _token(run: Run) -> str | None:
 
 def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetails) -> ModelCard:
     metadata = details.get("card") or {}
-    license_ = str(metadata.get("license") or "") or next(
-        (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:")), ""
-    )
+    tags = (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:"))
+    stated = licenses.spdx(spec.license) or licenses.of_card(metadata) or licenses.spdx(next(tags, None))
+    weights = licenses.spdx(spec.weights_license or _text(metadata.get("weights_license")))
     head = find_head(staged)
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
-    if spec.labels is not None and head is not None:
+    if head is not None and (spec.labels is not None or task is None):
         task = head.task
     reads_images = task == IMAGE_TEXT
     return ModelCard(
@@ -256,15 +275,15 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
         labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),
         parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)),
         bytes=_size(staged),
-        license=licenses.spdx(spec.license) if spec.license else _license(license_, staged, where.source),
+        license=licenses.settle(stated, licenses.texts_in(staged), where.source),
+        weights_license=licenses.settle(weights, licenses.texts_of_weights(staged), where.source),
         recipe=where.model_dump(exclude_none=True),
         base_model=_base(metadata.get("base_model")),
     )
 
 
-def _license(stated: str, staged: Path, source: str) -> str | None:
-    """What its metadata state, settled with the text beside the weights."""
-    return licenses.settle(licenses.spdx(stated), licenses.texts_in(staged), source)
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _readme_metadata(readme: Path) -> RepositoryDetails:

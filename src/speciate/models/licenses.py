@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
@@ -91,10 +92,24 @@ def of_text(text: str) -> str | None:
     return next((name for phrase, name in _PHRASES if phrase in plain), None)
 
 
+_OF_WEIGHTS = re.compile(
+    r"(?i)(models?|weights?)[_\-.]?licen[cs]es?(\.(txt|md))?|licen[cs]es?[_\-.](models?|weights?)(\.(txt|md))?"
+)
+
+
 def texts_in(folder: Path) -> list[str]:
     """Of the licences that lie beside weights, as far as they are short text files."""
+    return _texts(folder, _FILES)
+
+
+def texts_of_weights(folder: Path) -> list[str]:
+    """Of those that are about the weights alone, by their names: `MODEL_LICENSE`, `LICENSE-WEIGHTS.txt`."""
+    return _texts(folder, sorted(path.name for path in folder.iterdir() if _OF_WEIGHTS.fullmatch(path.name)))
+
+
+def _texts(folder: Path, names: Iterable[str]) -> list[str]:
     found = []
-    for name in _FILES:
+    for name in names:
         try:
             found.append(foreign_files.read(folder / name, _LONGEST_TEXT).decode("utf-8", "replace"))
         except (OSError, ValueError):
@@ -103,25 +118,59 @@ def texts_in(folder: Path) -> list[str]:
 
 
 def settle(stated: str | None, texts: Iterable[str], ref: str) -> str | None:
-    """The licence that metadata state, or else the text beside the weights. Raises INVALID where they contradict each
-    other: which one holds is for a person to find out."""
-    told = dict.fromkeys(name for text in texts if (name := of_text(text)) is not None)
-    if stated is None:
-        return next(iter(told)) if len(told) == 1 else None
-    others = [name for name in told if _family(name) != _family(stated)]
-    if not others or stated.startswith("LicenseRef-"):
-        return stated
-    raise SpeciateError(
-        Code.INVALID,
-        f"The licence of {ref!r} contradicts itself: its metadata say {stated}, and the text beside its weights is "
-        f"{others[0]}.",
-        "Ask a person which one holds, and name it.",
-        next=[Call("register_model", {"name": _name(ref), "source": ref, "license": others[0]}, ", if that one holds")],
-    )
+    """The stricter of what metadata state and the texts beside the weights are: who wrote the milder one need not have
+    had the right to. Of two that are equally strict and differ the text counts if both permit nearly all. Raises
+    INVALID where neither is stricter: which one holds is for a person to find out."""
+    told = list(dict.fromkeys(name for text in texts if (name := of_text(text)) is not None))
+    found = stated if stated is not None else (told.pop(0) if told else None)
+    for name in told:
+        if found is None or _family(name) == _family(found):
+            continue
+        mine, other = strictness(found), strictness(name)
+        if mine == other and mine != _PERMISSIVE:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The licence of {ref!r} contradicts itself: {found} and {name} stand beside its weights, and neither "
+                "is stricter.",
+                "Ask its publisher which one holds, or use another model.",
+                next=[Call("search_models", {"licenses": ["Apache-2.0", "MIT"]}, "for others")],
+            )
+        found = name if other >= mine else found
+    return found
 
 
-def _name(ref: str) -> str:
-    return re.sub(r"[^\w.\-]", "-", ref.rstrip("/").rpartition("/")[2] or "model", flags=re.ASCII).lstrip(".-")[:64]
+_PERMISSIVE, _WEAK, _STRONG, _NETWORK, _OWN_TERMS, _NO_COMMERCE, _NOTHING = range(7)
+_BY_BEGINNING = (
+    ("LGPL", _WEAK), ("MPL", _WEAK), ("EPL", _WEAK), ("CDDL", _WEAK), ("AGPL", _NETWORK), ("SSPL", _NETWORK),
+    ("GPL", _STRONG), ("EUPL", _STRONG), ("CC-BY-SA", _STRONG), ("CC-BY-ND", _OWN_TERMS),
+)  # fmt: skip
+
+
+def strictness(license: str) -> int:  # noqa: A002 - as cards call it
+    """A rank: permissive, weak and strong copyleft, copyleft over networks, a publisher's own terms, no commercial use,
+    nothing granted."""
+    if license.removeprefix("LicenseRef-").lower() in _NOTHING_GRANTED and license.startswith("LicenseRef-"):
+        return _NOTHING
+    if forbids_commerce(license):
+        return _NO_COMMERCE
+    if license.startswith("LicenseRef-"):
+        return _OWN_TERMS
+    return next((rank for beginning, rank in _BY_BEGINNING if license.startswith(beginning)), _PERMISSIVE)
+
+
+_NON_COMMERCIAL = re.compile(r"(?i)(^|[-_.])nc([-_.]|$)|non-?commercial|research[-_.]only")
+
+
+def forbids_commerce(license: str | None) -> bool:  # noqa: A002 - as cards call it
+    """Whether its name says that commercial use is not permitted. An unknown licence says nothing."""
+    return license is not None and _NON_COMMERCIAL.search(license) is not None
+
+
+def of_card(metadata: Mapping[str, Any]) -> str | None:
+    """What the front matter of a card states: `license`, and where that is 'other' its `license_name`."""
+    stated = str(metadata.get("license") or "")
+    named = metadata.get("license_name")
+    return spdx(stated) or (spdx(named) if isinstance(named, str) else None)
 
 
 def _family(name: str) -> str:
@@ -137,6 +186,11 @@ _PHRASES = (
     ("attribution-noncommercial-sharealike 4.0 international", "CC-BY-NC-SA-4.0"),
     ("attribution-noncommercial-noderivatives 4.0 international", "CC-BY-NC-ND-4.0"),
     ("attribution-noncommercial 4.0 international", "CC-BY-NC-4.0"),
+    ("for non-commercial use only", "LicenseRef-non-commercial"),
+    ("for non-commercial purposes only", "LicenseRef-non-commercial"),
+    ("non-commercial license", "LicenseRef-non-commercial"),
+    ("noncommercial license", "LicenseRef-non-commercial"),
+    ("for research purposes only", "LicenseRef-research-only"),
     ("attribution-sharealike 4.0 international", "CC-BY-SA-4.0"),
     ("attribution 4.0 international", "CC-BY-4.0"),
     ("apache license version 2.0", "Apache-2.0"),

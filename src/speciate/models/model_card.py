@@ -63,7 +63,9 @@ class ModelCard(BaseModel):
     endpoint: Endpoint | None = None
     """Where others serve it; then there are no weights here."""
     license: str | None = None
-    """SPDX id; None where it is not known."""
+    """SPDX id; None where it is not known. Of metadata and the text beside the weights, the stricter."""
+    weights_license: str | None = None
+    """Of the weights alone, where that is another than of what came with them; both must be allowed."""
     created: float = 0.0
 
     @property

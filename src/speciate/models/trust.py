@@ -24,7 +24,7 @@ from speciate.errors import Code, SpeciateError
 
 _ALLOWED = re.compile(
     r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?)\.model"
-    r"|licen[cs]e|copying|notice"
+    r"|([\w\-]+[_\-.])?licen[cs]es?([_\-.][\w\-]+)?|copying|notice"
     r"|chat_template\.jinja)"  # rendered in a sandbox, as the one in tokenizer_config.json is
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".ot")

@@ -2,7 +2,8 @@
 
 Strategies: `random` follows the hash of the id, so it is a fair draw that every caller sees in the same order;
 `uncertain` begins with the lowest confidence; `disagreement` with contradicted answers. `mixed`, the default, takes
-turns between random and uncertain. The uncertain half teaches most. Only the random half tells without bias how good
+turns between random and uncertain. Answers that the episode of a watch asked about (`label_requests`) come before all
+of these, with how they were drawn. The uncertain half teaches most. Only the random half tells without bias how good
 the model is; so each label is stored with how its answer was drawn (`quality` makes the estimate).
 """
 
@@ -16,10 +17,19 @@ from typing import Any, Literal, NamedTuple
 
 from speciate import use_cases
 from speciate.predictions import reading
-from speciate.predictions.feedback import SOURCES, BySource, Selection, Source, has_disagreement, latest_by_source
+from speciate.predictions.feedback import (
+    SOURCES,
+    BySource,
+    Selection,
+    Source,
+    has_disagreement,
+    latest_by_source,
+    prevailing_label,
+)
 from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.predictions.quality import Agreement, AnswerOutput, Quality, agreement, estimate_quality, random_place
 from speciate.predictions.reading import LogContents, LoggedAnswer, StoredFeedback
+from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
 Strategy = Literal["mixed", "random", "uncertain", "disagreement"]
@@ -34,6 +44,9 @@ class UnlabelledAnswer(NamedTuple):
 class QueuedAnswer(NamedTuple):
     id: str
     drawn: Selection
+
+
+_REQUESTS = "SELECT prediction, drawn FROM label_requests WHERE use_case = ?"
 
 
 def next_in_queue(
@@ -141,6 +154,8 @@ def next_labels(
         if not error
     ]
     drawn = next_in_queue(candidates, found.latest, strategy=strategy, source=source, count=count)
+    if strategy == "mixed":
+        drawn = _requested_first(requests(workspace.database, use_case), candidates, drawn, found.latest, count)
     waiting = sum(source not in found.latest.get(each.id, {}) for each in candidates)
     answers = reading.find_many(log, [each.id for each in drawn])
     items = [
@@ -149,6 +164,23 @@ def next_labels(
         if each.id in answers
     ]
     return LabelQueue(use_case, waiting, tuple(items), agreement(found.given))
+
+
+def requests(database: Database, use_case: str) -> dict[str, Selection]:
+    """Answers that episodes of its watch asked people about -> how they were drawn."""
+    return dict(database.read(_REQUESTS, [use_case]))
+
+
+def _requested_first(
+    asked: Mapping[str, Selection], candidates: Sequence[UnlabelledAnswer], drawn: Sequence[QueuedAnswer],
+    given: Mapping[str, BySource], count: int,
+) -> list[QueuedAnswer]:  # fmt: skip
+    """What was asked about and has no label yet, in the random order, so that both halves come together; then
+    `drawn`."""
+    open_ = [each for each in candidates if each.id in asked and prevailing_label(given.get(each.id, {})) is None]
+    first = [QueuedAnswer(each.id, asked[each.id]) for each in heapq.nsmallest(count, open_, key=_random_order)]
+    taken = {each.id for each in first}
+    return [*first, *(each for each in drawn if each.id not in taken)][:count]
 
 
 def summarize_log(workspace: Workspace, use_case: str) -> LogSummary:

@@ -6,6 +6,7 @@
     media/ab/ab12...           files that were asked about, by the sha256 of their bytes
     roll                       touched: whoever appends begins another segment, so that this one may be rewritten
     dropped.json               up to when answers went for want of room
+    watched/                   what monitoring made of them; it may go at any time
     tending                    locked while somebody seals, drops or rewrites
 
 Readers need no lock: files are replaced whole, and a part names the segments that it holds.
@@ -94,6 +95,10 @@ class LogFolder:
     def all_parts(self, kind: str = ANSWERS) -> list[Path]:
         """Oldest first."""
         return sorted(self.parts.glob(f"*{kind}"))
+
+    @property
+    def watched(self) -> Path:
+        return self.path / "watched"
 
     def medium(self, sha256: str) -> Path:
         return self.media / sha256[:2] / sha256

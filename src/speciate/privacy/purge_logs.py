@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,7 @@ def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedacto
         listed = reading.answers(folder, columns=["media"])["media"].to_pylist()
         for sha256 in files - {each for named in listed for each in named or ()}:
             folder.medium(sha256).unlink(missing_ok=True)
+        shutil.rmtree(folder.watched, ignore_errors=True)  # vectors, samples and contact sheets of what went
     return len(gone)
 
 

@@ -19,6 +19,7 @@ from speciate.evaluation import decisions, suites
 from speciate.evaluation.decisions import StoredDecision
 from speciate.evaluation.reports.report import GateResult, Suite, SuiteChange
 from speciate.evaluation.settling import settling_calls
+from speciate.models.licenses import forbids_commerce
 from speciate.models.model_card import EXPORT, ModelCard
 from speciate.promotion import aliases
 from speciate.refs import dataset_ref
@@ -57,6 +58,14 @@ class Objection(NamedTuple):
 
 _ROLLED_BACK = """
 SELECT count(*) FROM audit WHERE use_case = ? AND action IN ('rollback', 'canary_end') AND before = ? AND stamp >= ?
+"""
+_ACCEPTED = """
+SELECT count(*) FROM audit
+WHERE use_case = ? AND after = ? AND action IN ('promote', 'canary') AND evidence ->> 'accepted' IS NOT NULL
+"""
+_APPROVED_BEFORE = """
+SELECT count(*) FROM audit
+WHERE use_case = ? AND after = ? AND action IN ('promote', 'canary') AND evidence ->> 'approved_by' IS NOT NULL
 """
 _HELD_BACK = """
 SELECT DISTINCT use_case_version FROM decisions
@@ -262,7 +271,7 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
 
 def _missed_gates(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> str:
     """Which gates did not hold, and the calls that lead on from there."""
-    missed = [gate for gate in found.decision.gates if gate.outcome != "pass"]
+    missed = [gate for gate in found.decision.gates if gate.outcome in ("fail", "inconclusive")]
     if not missed:
         return ""
     missed.sort(key=lambda gate: gate.outcome != "fail")
@@ -308,7 +317,39 @@ def reasons_for_person(tx: Transaction, spec: PromoteSpec, found: StoredDecision
         whys.append(f"{spec.model} was rolled back since this decision: production saw what the evidence did not.")
     whys += _loosened_since_production(tx, spec) or _loosened(tx, spec)
     whys += _telling_inputs(tx, spec, found)
-    return [*whys, *_on_another_suite(tx, spec, found), *_overruled(tx, spec, found)]
+    whys += [*_on_another_suite(tx, spec, found), *_overruled(tx, spec, found), *_not_known(tx, spec, found)]
+    return [*whys, *_without_commerce(tx, spec)]
+
+
+def _without_commerce(tx: Transaction, spec: PromoteSpec) -> list[str]:
+    """Where a licence forbids commercial use and the use case does not name it as allowed. Asked until one person has
+    let this version serve."""
+    name, _, version = spec.model.partition("@v")
+    rows = tx.execute(_CARD, [name, int(version)]) if version.isdecimal() else []
+    card = ModelCard.model_validate_json(rows[0][0]) if rows else None
+    named = [each for each in (card.license, card.weights_license) if forbids_commerce(each)] if card else []
+    allowed = {each.lower() for each in use_cases.get(tx, spec.use_case).limits.licenses}
+    barred = [each for each in named if each and each.lower() not in allowed]
+    if not barred or tx.execute(_APPROVED_BEFORE, [spec.use_case, spec.model]) != [(0,)]:
+        return []
+    return [f"{spec.model} has the licence {barred[0]}: whether this use is commercial is for a person to say."]
+
+
+def what_is_not_known(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[GateResult]:
+    """Gates of its decisions that nothing here can tell."""
+    further = use_cases.get(tx, spec.use_case).suites.further
+    others = (decisions.newest(tx, spec.use_case, spec.model, suite=suite) for suite in further)
+    every = [found, *(other for other in others if other is not None)]
+    return [gate for each in every for gate in each.decision.gates if gate.outcome == "not_known"]
+
+
+def _not_known(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
+    """What a person is asked to accept, under every policy, until one accepted it of this version."""
+    if not (gates := what_is_not_known(tx, spec, found)):
+        return []
+    if tx.execute(_ACCEPTED, [spec.use_case, spec.model]) != [(0,)]:
+        return []
+    return [f"{spec.model}: {gates[0].reason}."]
 
 
 def _telling_inputs(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
@@ -389,7 +430,7 @@ def _loosened_since_production(tx: Transaction, spec: PromoteSpec) -> list[str]:
     now, held_to = use_cases.get(tx, spec.use_case), max(promoted[0][0], accepted or 0)
     if not 0 < held_to < now.version:
         return []
-    paths = use_cases.loosenings(use_cases.get(tx, spec.use_case, held_to), now)
+    paths = use_cases.loosenings(use_cases.get(tx, spec.use_case, held_to), now, tx)
     if not paths:
         return []
     return [
@@ -403,7 +444,7 @@ def _loosened(tx: Transaction, spec: PromoteSpec) -> list[str]:
     now = use_cases.get(tx, spec.use_case)
     for (version,) in tx.execute(_HELD_BACK, [spec.use_case, spec.model, now.version]):
         before = use_cases.get(tx, spec.use_case, version)
-        if paths := use_cases.loosenings(before, now):
+        if paths := use_cases.loosenings(before, now, tx):
             return [
                 f"Version {version} of {spec.use_case} held {spec.model} back, and asked for more than version "
                 f"{now.version} does ({', '.join(paths)}): whether that is good enough is for a person to say."

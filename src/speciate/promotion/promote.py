@@ -46,6 +46,7 @@ from speciate.promotion.evidence import (
     objections_to,
     percent_of,
     reasons_for_person,
+    what_is_not_known,
 )
 from speciate.refs import model_ref
 from speciate.settings import Settings
@@ -302,9 +303,11 @@ def _apply(
     """`settings` where no person was asked."""
     if standing := _already_in_place(tx, spec):
         return _unchanged(spec, found, standing)
+    accepted = sorted({each.gate.rule for each in what_is_not_known(tx, spec, found)}) if approved_by else []
     evidence = {
         "decision": found.decision.id, "evaluation": found.evaluation, "note": spec.note,
         "asked_by": spec.actor, "approved_by": approved_by,
+        **({"accepted": accepted} if accepted else {}),
     }  # fmt: skip
     why = f"approved by {approved_by}" if approved_by else "passed its gates; the policy is automatic"
     if settings and settings.policy_of(spec.use_case) != "auto":

@@ -39,6 +39,8 @@ _HALF = 16
 _LONGEST_SHOWN = 300
 _MOST_UNANSWERED = 0.02
 _GENESIS = "0" * 64
+RECOMPUTED = "recomputed"
+"""Of a gate whose outcome follows from the intervals that the bundle has."""
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 """What a document of another shape raises."""
 
@@ -383,7 +385,7 @@ def check_decision(document: Document) -> dict[int, str]:
                 f"the gate {result['gate']['rule']} is recorded as {result['outcome']}, and by its intervals it is "
                 f"{' or '.join(sorted(possible))}."
             )
-        told[number] = "recomputed"
+        told[number] = RECOMPUTED
     _check_verdict(document, [str(result["outcome"]) for result in gates])
     return told
 
@@ -514,8 +516,10 @@ def _at_most(gate: Document, document: Document) -> set[str]:
 
 def _license(gate: Document, document: Document) -> set[str]:
     allowed = {str(name).lower() for name in document["use_case"]["definition"]["limits"]["licenses"]}
-    found = _row(document, document["decision"]["candidate"])["control"]["license"]
-    return {"pass"} if found is not None and found.lower() in allowed else {"fail"}
+    control = _row(document, document["decision"]["candidate"])["control"]
+    found, of_weights = control["license"], control.get("weights_license")
+    fits = found is not None and found.lower() in allowed and (of_weights is None or of_weights.lower() in allowed)
+    return {"pass"} if fits else {"fail"}
 
 
 def _offline(gate: Document, document: Document) -> set[str]:
@@ -524,6 +528,8 @@ def _offline(gate: Document, document: Document) -> set[str]:
 
 def _unseen(gate: Document, document: Document) -> set[str]:
     row = _row(document, document["decision"]["candidate"])
+    if row["seen"] is None and row.get("training_data") is not None:
+        return {{"refuse": "fail", "accept": "pass"}.get(gate.get("if_unknown") or "ask", "not_known")}
     if row["seen"] is None:
         return {"inconclusive"}
     return {"fail"} if row["seen"] or row["nearly_seen"] else {"pass"}
@@ -542,6 +548,52 @@ _OUTCOMES = {
     "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen, "free_method": _free_method,
 }  # fmt: skip
 """`no_slice_worse` and `fresh_rows` rest on intervals that no report keeps."""
+
+
+def figures(gate: Document, document: Document) -> str:
+    """What a gate's outcome was recomputed from, in this program's words: a bundle's own sentence may say otherwise."""
+    rule, row = gate["rule"], _row(document, document["decision"]["candidate"])
+    metric = gate["metric"] or document["report"]["metric"]
+    if rule == "reaches":
+        measured = row["metrics"].get(metric)
+        found = (
+            "nothing measured" if measured is None else f"{_shown(measured['value'])}{_between(measured['interval'])}"
+        )
+        return f"{metric} {found}; asked for {_shown(gate['value'])}"
+    if rule in ("not_worse", "better", "better_if_dearer"):
+        gain = _gain(metric, document)
+        found = "unknown" if gain is None else _between(gain).strip(" ()")
+        if rule == "better_if_dearer":
+            mine, theirs = (
+                _row(document, document["decision"][each])["usd_per_1k"] for each in ("candidate", "baseline")
+            )
+            return f"gain in {metric} {found}; USD per 1,000 answers {_shown(mine)}, before {_shown(theirs)}"
+        least = gate["value"] or 0.0
+        if rule == "not_worse":
+            least = -(gate["value"] if gate["value"] is not None else _margin(metric, document))
+        return f"gain in {metric} {found}; asked for more than {_shown(least)}"
+    if rule == "at_most":
+        name = gate["metric"]
+        interval = {"p95_latency_ms": row["p95_interval"], "usd_per_1k": row["usd_interval"]}.get(name)
+        value = row["p95_ms" if name == "p95_latency_ms" else name]
+        return f"{name} {_shown(value)}{_between(interval)}; at most {_shown(gate['value'])}"
+    if rule == "license":
+        return f"the licence is {row['control']['license']}"
+    if rule == "offline":
+        return "it runs here" if row["control"]["offline"] else "others serve it"
+    if rule == "unseen":
+        return f"{row['seen']} of the rows were learned from, {row['nearly_seen']} nearly so"
+    known = [each["model"] for each in document["report"]["leaderboard"] if each["model"].startswith("nearest:")]
+    gain = _gain(document["report"]["metric"], document, known[0]) if known else None
+    return f"gain over the nearest neighbour {'unknown' if gain is None else _between(gain).strip(' ()')}"
+
+
+def _shown(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _between(interval: Any) -> str:
+    return "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
 
 
 # Rows, model and data
@@ -686,7 +738,12 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
         f"{decision['candidate']} over {decision['baseline']}, on {decision['n']} rows of {decision['dataset']}."
     )
     for number, result in enumerate(decision["gates"]):
-        yield f"  {result['outcome']:12} {result['gate']['rule']}: {result['reason']} [{recomputed[number]}]"
+        outcome, rule = f"  {result['outcome']:12}", result["gate"]["rule"]
+        if recomputed[number] == RECOMPUTED:
+            yield f"{outcome} {rule}: {figures(result['gate'], document)} [{RECOMPUTED}]"
+            yield f"{'':15}its own words, NOT CHECKED: {result['reason']}"
+        else:
+            yield f"{outcome} {rule}, in its own words: {result['reason']} [{recomputed[number]}]"
     yield (
         f"These rows judged {decision['earlier_candidates']} other models before, in {decision['looks']} evaluations; "
         f"the verdict rests on {100 * decision['level']:.5g} % intervals, and those in the report are of "

@@ -30,7 +30,9 @@ from speciate.errors import SpeciateError
 from speciate.sandbox.warm_child import LONGEST, Request
 
 MODULES = (
-    "speciate.sandbox.serve", "numpy", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "PIL.Image", "duckdb",
+    "speciate.sandbox.serve", "numpy", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "pyarrow.dataset",
+    "pandas?",  # pyarrow imports it, where it is there, to make an array of a list
+    "PIL.Image", "duckdb",
     "speciate.datasets.loading.decoding", "speciate.datasets.ingest.row_validation",
     "speciate.datasets.ingest.validation", "speciate.datasets.inspect.sql_sandbox",
     "speciate.datasets.inspect.contact_sheet", "speciate.datasets.inspect.describe",
@@ -38,7 +40,8 @@ MODULES = (
     "speciate.datasets.similarity.nearest_neighbours", "speciate.datasets.operations.variants",
     "speciate.datasets.sources.archives", "speciate.datasets.sources.table_media",
 )  # fmt: skip
-"""What the processes of the pool import sooner or later; names alone, for they lie above this room."""
+"""What the processes of the pool import sooner or later; names alone, for they lie above this room. With a question
+mark: only where it is installed."""
 _START_SECONDS, _END_SECONDS = 20.0, 10.0
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 5.0

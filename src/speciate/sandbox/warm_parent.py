@@ -3,9 +3,10 @@
     python -I -m speciate.sandbox.warm_parent ADDRESS LISTENER OWNER MODULE ...
 
 LISTENER is the number of a socket that it inherits, OWNER the process that started it, each MODULE is imported before
-the first fork; one that is missing ends it. It has been started by exec with the environment of a sandboxed process,
-and holds nothing that one may not see. It never reads what is asked of it: each connection goes to a fork unread. So
-it meets no foreign byte, and no fork can find in its memory what was asked of another one.
+the first fork; one that is missing ends it, unless a question mark follows its name. It has been started by exec with
+the environment of a sandboxed process, and holds nothing that one may not see. It never reads what is asked of it: each
+connection goes to a fork unread. So it meets no foreign byte, and no fork can find in its memory what was asked of
+another one.
 
 Who asks is told the number of the fork, with a pidfd; then, by the fork, that it is confined; in the end its status.
 A fork is killed when who asked closes its end, dies, or dies with this process.
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import select
@@ -29,6 +29,7 @@ import struct
 import sys
 from typing import NamedTuple
 
+from speciate.environment import preload
 from speciate.sandbox import warm_child
 
 _IDLE_SECONDS, MOST = 300, 1000
@@ -135,11 +136,8 @@ def main(address: str, listener: str, parent: str, *modules: str) -> None:
     if os.getppid() != int(parent):
         return  # it died before we looked
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in modules:
-        importlib.import_module(module)
-    gc.collect()
+    preload(modules)
     gc.disable()  # a collection would copy the pages that forks share
-    gc.freeze()
     WarmParent(socket.socket(fileno=int(listener)), owner, address).serve()
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from speciate.tools.status import StatusView
     from speciate.tools.training import TrainingPlan
     from speciate.tools.use_cases import UseCaseDefined
+    from speciate.tools.watches import WatchSet
 
 
 SHOWS_IMAGES = frozenset(["describe_dataset", "describe_evaluation", "find_similar", "get_job", "preview_dataset"])
@@ -175,7 +176,8 @@ class ToolMethods:
         baseline: str | None = None,
         slice_by: str | None = None,
         errors: int | None = None,
-        show: Sequence[Literal["confusion", "calibration", "disagreements", "metrics", "all_models"]] | None = None,
+        show: Sequence[Literal["confusion", "calibration", "disagreements", "metrics", "all_models", "gaps"]]
+        | None = None,
         picture: bool | None = None,
         page: bool | None = None,
     ) -> Shown[EvaluationView]:
@@ -258,7 +260,7 @@ class ToolMethods:
         dataset: `name`, `name@v3` or `name@v3:test`.
         format: list_options(kind='format')
         path: New folder.
-        column: Masks, boxes or transcripts, such as a model's answers; default: the labels.
+        column: Masks, boxes, transcripts, actions: a model's answers; default: labels.
         identified: DICOM files leave with the names of people in them.
         partial: Also partial rows, such as series that lack a slice.
         idempotency_key: Makes a repeat safe: same key and arguments, same answer.
@@ -682,6 +684,7 @@ class ToolMethods:
         budget_minutes: float,
         budget_usd: float | None = None,
         base_models: Sequence[str] | None = None,
+        published: Sequence[str] | None = None,
         methods: Sequence[
             Literal[
                 "classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"
@@ -700,6 +703,7 @@ class ToolMethods:
         dataset: name or name@v3.
         budget_minutes: Of run time, all jobs together.
         budget_usd: For calls to hosted models.
+        published: Models to try as they are: hf:org/name, or 'search'.
         methods: Default: from the cheapest up.
         order: Ordinal labels from low to high.
         like: A model version whose recipe is tried first.
@@ -759,3 +763,22 @@ class ToolMethods:
         until: change: the next state, child or checkpoint.
         """
         return self._call_typed("speciate.tools.jobs", "wait_for_job", locals())
+
+    def watch_use_case(
+        self,
+        *,
+        use_case: str,
+        triggers: Sequence[Mapping[str, Any]],
+        policy: Mapping[str, Any] | None = None,
+        enabled: bool | None = None,
+        idempotency_key: str | None = None,
+    ) -> WatchSet:
+        """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
+
+        Replaces the watch that it had. `now` begins one episode. Then get_status; labels by record_feedback.
+
+        policy: What a watch may do by itself. Caps of the settings hold besides.
+        enabled: false pauses it.
+        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        """
+        return self._call_typed("speciate.tools.watches", "watch_use_case", locals())

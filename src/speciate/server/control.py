@@ -37,6 +37,8 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.recovery import jobs_paused_as_copied
 from speciate.lineage import chart, trace
 from speciate.loop import ledger, verification
+from speciate.loop.watch import report as watch_report
+from speciate.loop.watch import rows as watch_rows
 from speciate.models import registry, signature
 from speciate.predictions import label_queue
 from speciate.predictions.feedback import make_feedback
@@ -234,6 +236,16 @@ class FingerprintRequest(Request):
 
 class UseCaseRequest(Request):
     use_case: str
+
+
+class WhyRequest(UseCaseRequest):
+    days: float = 7.0
+
+
+class SwitchRequest(UseCaseRequest):
+    enabled: bool
+    by: str
+    """The account, by the kernel."""
 
 
 class StartDeploymentRequest(UseCaseRequest):
@@ -525,6 +537,24 @@ def _ledger(context: ControlContext, request: Request) -> Answer:
     return ledger.document(ledger.ledger(context.workspace))
 
 
+def _watches(context: ControlContext, request: Request) -> Answer:
+    return {"watches": [watch_report.document(each) for each in watch_report.reports(context.workspace)]}
+
+
+def _show_watch(context: ControlContext, request: UseCaseRequest) -> Answer:
+    return dict(watch_report.document(watch_report.report(context.workspace, request.use_case)))
+
+
+def _why(context: ControlContext, request: WhyRequest) -> Answer:
+    return {"looks": watch_report.why(context.workspace, request.use_case, request.days)}
+
+
+def _switch_watch(context: ControlContext, request: SwitchRequest) -> Answer:
+    database = context.workspace.database
+    database.transact(lambda tx: watch_rows.enable(tx, request.use_case, request.enabled, request.by))
+    return dict(watch_report.document(watch_report.report(context.workspace, request.use_case)))
+
+
 def _verify(context: ControlContext, request: AuditRequest) -> Answer:
     workspace = context.workspace
     verdict = audit.verify(workspace.database, audit_heads.read_heads(workspace.folders.root / audit_heads.NAME))
@@ -790,4 +820,8 @@ ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
     "slots": OpenAction(Request, _list_deployments, _READS),
     "labels": OpenAction(LabelsRequest, _labels, "feedback, which record_feedback takes over MCP, too"),
     "trace": OpenAction(TraceRequest, _trace, _READS),
+    "watches": OpenAction(Request, _watches, _READS),
+    "watch": OpenAction(UseCaseRequest, _show_watch, _READS),
+    "why": OpenAction(WhyRequest, _why, _READS),
+    "watch switch": OpenAction(SwitchRequest, _switch_watch, "as watch_use_case, which tools may call over MCP, too"),
 }

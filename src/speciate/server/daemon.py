@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from speciate.environment import uncollected
 from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import encode, refusal
 from speciate.workspace import filesystem
@@ -69,13 +70,22 @@ def main() -> int:
     os.umask(0o077)
     if arguments.detach:
         _detach()
-    starter = Starter()
+    starter, start = Starter(), contextlib.ExitStack()
+
+    def ready() -> None:
+        starter.tell({"won": True})
+        start.close()
+
     try:
         lock = Lock(root)
         _log_to(root / "daemon.log")
+        start.enter_context(uncollected())
+        filesystem.require_local(root)
+        # opened before most is imported: what is refused here, a lost catalog or broken settings, is heard sooner
+        workspace = importlib.import_module("speciate.workspace.workspace").Workspace(root)
         serve = importlib.import_module("speciate.server.service").serve
         group = grp.getgrnam(arguments.group).gr_gid if arguments.group else None
-        serve(root, lock, lambda: starter.tell({"won": True}), arguments.fixture, stay=arguments.stay, group=group)
+        serve(workspace, lock, ready, arguments.fixture, stay=arguments.stay, group=group)
     except LockHeldError:
         starter.tell({"won": False})
         return LOST

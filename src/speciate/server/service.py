@@ -1,7 +1,8 @@
 """What the daemon does while it lives: owns the open workspace, answers connections, and knows when to leave.
 
-It leaves when nobody needs it (no client, no unfinished job, no deployment), on request, when a newer client comes
-(runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the owner.
+It leaves when nobody needs it (no client, no unfinished job, no deployment, no watch), on request, when a newer client
+comes (runs and deployments continue and are adopted by the next daemon), and at once when it may no longer be the
+owner.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.process_identity import identity
 from speciate.loop import notifications
 from speciate.loop.housekeeping import Housekeeper
+from speciate.loop.watch.watcher import Watcher
 from speciate.predictions import answer_lookup
 from speciate.predictions.log_files import all_logs
 from speciate.predictions.maintenance import LogMaintenance
@@ -50,7 +52,6 @@ from speciate.serving.preloading import keep_loaded
 from speciate.settings import hold, safety
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
-from speciate.workspace.filesystem import require_local
 from speciate.workspace.lock import Lock
 from speciate.workspace.workspace import Workspace
 
@@ -63,7 +64,7 @@ _log = logging.getLogger(__name__)
 
 
 def serve(
-    root: Path,
+    workspace: Workspace,
     lock: Lock,
     ready: Callable[[], None],
     fixtures: Sequence[Path] = (),
@@ -71,11 +72,10 @@ def serve(
     stay: bool = False,
     group: int | None = None,
 ) -> None:
-    """Open the workspace and serve it until it is time to leave; `stay`: not because nobody needs it. Calls `ready`
-    once clients can connect. `group`: whose members are served, too, at the system's socket."""
-    require_local(root)
+    """Serve an open workspace until it is time to leave, and close it; `stay`: not because nobody needs it. Calls
+    `ready` once clients can connect. `group`: whose members are served, too, at the system's socket."""
     raise_descriptor_limit()
-    workspace = Workspace(root)
+    root = workspace.folders.root
     authority = authorization.authority_of(workspace)
     for problem in authority.problems:
         _log.warning("authority: %s", problem)
@@ -88,16 +88,17 @@ def serve(
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()
-    housekeeper = Housekeeper(workspace, engine)
+    housekeeper, watcher = Housekeeper(workspace, engine), Watcher(workspace, engine)
     log_maintenance = LogMaintenance(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(
-            workspace, engine, pool, keeper, lock, fixtures, stay=stay, group=group
+            workspace, engine, pool, keeper, lock, fixtures, stay=stay, group=group, watcher=watcher
         )  # fixtures may bring kinds
         engine.start()
         keeper.start()
         backups.start()
         housekeeper.start()
+        watcher.start()
         keep_loaded(workspace, pool, keeper.keeps)
         audit_heads.keep_heads(workspace)
         authority.listen()
@@ -108,6 +109,7 @@ def serve(
         service.close()
     finally:
         housekeeper.stop()
+        watcher.stop()
         engine.stop()
         keeper.stop()
         for hook in hooks:
@@ -154,8 +156,9 @@ class Service:
         *,
         stay: bool = False,
         group: int | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
-        self._stay, self._group = stay, group
+        self._stay, self._group, self._watcher = stay, group, watcher
         self.workspace, self.engine, self.keeper = workspace, engine, keeper
         self._context = control.ControlContext(
             workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients)
@@ -315,6 +318,10 @@ class Service:
                 self.leave()
                 return
 
+    def _nothing_waits(self) -> bool:
+        """Whether no job is unfinished and no use case is watched."""
+        return self.engine.idle() and (self._watcher is None or self._watcher.idle)
+
     async def _watch(self, inode: int) -> None:
         idle_seconds = 60 * self.workspace.settings.idle_exit_minutes
         while True:
@@ -330,7 +337,7 @@ class Service:
                 self.leave()
             now = self.workspace.clock.monotonic()
             busy = bool(self._stay or self._clients) or not self.keeper.idle
-            if busy or not await anyio.to_thread.run_sync(self.engine.idle):
+            if busy or not await anyio.to_thread.run_sync(self._nothing_waits):
                 self._last_busy = now
             elif now - self._last_busy >= idle_seconds:
                 _log.info("leaving: idle")

@@ -11,7 +11,6 @@ them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,6 +28,7 @@ from speciate.evaluation.endpoints import cost_check
 from speciate.evaluation.endpoints.pricing import usd_per_core_hour
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel, find_model
+from speciate.jobs.atomic_folder import check_free
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
@@ -333,10 +333,7 @@ def _check_path(path: Path) -> None:
             f"{path.name!r} tells no format of answers.",
             f"Call predict again with a path that ends in {', '.join(FORMATS)}.",
         )
-    if os.path.lexists(path):
-        raise SpeciateError(
-            Code.CONFLICT, f"{str(path)!r} exists already, and answers never overwrite.", "Call again with a new path."
-        )
+    check_free(path, "answers")
 
 
 def _nowhere(spec: PredictSpec) -> SpeciateError:

@@ -54,7 +54,7 @@ from speciate.serving.batch_predict import (
     RowsOfDataset,
     RowsOfFile,
 )
-from speciate.serving.items import AnswerPayload, Item, ItemPrediction
+from speciate.serving.items import UNUSABLE, AnswerPayload, Item, ItemPrediction
 from speciate.settings import Settings
 from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.predictor import load
@@ -101,9 +101,10 @@ def run(run: Run) -> dict[str, Any]:
 
 def _report(model: str, rows: Sequence[_Row]) -> dict[str, Any]:
     failed = Counter(row.answer.error for row in rows if row.answer.error is not None)
+    without = [row.id for row in rows if row.answer.error is not None]
     return {
         "model": model, "rows": len(rows), "answered": len(rows) - failed.total(), "failed": failed.total(),
-        **({"untrusted": {"reasons": dict(failed.most_common(_SHOWN))}} if failed else {}),
+        **({"untrusted": {"reasons": dict(failed.most_common(_SHOWN)), "ids": without[:_SHOWN]}} if failed else {}),
     }  # fmt: skip
 
 
@@ -254,9 +255,8 @@ def _answer_file(run: Run, rows: RowsOfFile) -> list[_Row]:
                 if run.stopping:
                     raise Stopped
                 items = inputs.items(start)
-                chunk = [
-                    _Row(str(item["id"]), answer) for item, answer in zip(items, _ask(pool, rows, items), strict=True)
-                ]
+                answers = _ask(pool, rows, items)
+                chunk = [_Row(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
                 _keep_chunk(run, start, chunk)
                 fault("predict_chunk")
             found += chunk
@@ -386,9 +386,10 @@ def _ask(pool: Pool, rows: RowsOfFile, items: list[Item]) -> list[Answer]:
 
 
 def _answer(found: ItemPrediction) -> Answer:
-    if found["error"] is not None:
-        return Answer(None, error=(found.get("error_text") or found["error"])[:300])
-    return Answer(found["output"], found["confidence"])
+    if found["error"] is None:
+        return Answer(found["output"], found["confidence"])
+    ours, theirs = found["error"], found.get("error_text", "")
+    return Answer(None, error=(theirs if theirs and ours == UNUSABLE else f"{ours} {theirs}".strip())[:300])
 
 
 def _as_json(value: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from speciate.faults import fault
 from speciate.serving import routing
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted
+from speciate.serving.hourly_tallies import HourlyTallies, Seen
 from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import (
     Batching,
@@ -377,6 +378,7 @@ class StateWriter:
         self._folder, self._clock = folder, clock
         self.state = State()
         self._counters = CounterFile(folder.counters)
+        self._hours = HourlyTallies(folder.hours)
 
     def note(self, kind: str, **data: Any) -> None:
         """A line of the journal."""
@@ -396,17 +398,22 @@ class StateWriter:
 
     def count(self, alias: str, target: Target, outcome: Outcome) -> None:
         """What became of a request."""
-        self._counters.add((alias, target.generation, target.model), self._clock.now(), outcome)
+        key, now = (alias, target.generation, target.model), self._clock.now()
+        self._counters.add(key, now, outcome)
+        self._hours.add(key, now, Seen(*outcome))
 
     def time(self, alias: str, target: Target, seconds: float) -> None:
         """What the version took for one input alone."""
         if target.slowest_ms is not None:
             slow = 1000 * seconds > target.slowest_ms
-            self._counters.time((alias, target.generation, target.model), self._clock.now(), slow)
+            key, now = (alias, target.generation, target.model), self._clock.now()
+            self._counters.time(key, now, slow)
+            self._hours.time(key, now, slow)
 
     def write_counters(self, *, now: bool = False) -> None:
         """Those that changed, where it is time or `now`."""
         try:
             self._counters.write(now=now)
+            self._hours.write(now=now)
         except OSError:
             _log.exception("the tallies could not be written")

@@ -7,6 +7,7 @@
     state.json     what it serves, loads, and would not serve; written by the deployment, whole
     good.json      the target that served last: what a deployment that is started again begins with
     tallies.json   what the requests of each version came to; written by the deployment, whole, for the bake
+    hours/         the same by hour, for 90 days; written by the deployment, a file a day
     journal.jsonl  what happened, appended by the deployment; the daemon makes events of it
     heard          how many bytes of the journal the daemon has made events of
     token          the bearer token of this deployment alone; for its owner only
@@ -262,6 +263,10 @@ class DeploymentFolder:
     @property
     def counters(self) -> Path:
         return self.path / "tallies.json"
+
+    @property
+    def hours(self) -> Path:
+        return self.path / "hours"
 
     def token(self) -> str:
         """Made at first use; who has it may ask this deployment, and nothing else of the workspace."""

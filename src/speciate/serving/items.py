@@ -7,6 +7,11 @@ from typing import Any, NotRequired, Required, TypedDict
 
 from speciate.modalities.tabular import Row
 
+UNUSABLE = "This input cannot be used; untrusted.error_text says why."
+FREE_COLUMNS = ("time-series", "text")
+"""Modalities of which a model of others, that was trained on no columns of ours, takes those of a row as they come:
+channels, or lines of one text."""
+
 
 class Cell(TypedDict, total=False):
     """A part of a mixed row: one of both."""

@@ -26,7 +26,16 @@ from speciate.modalities.contract import DecodeError
 from speciate.modalities.multimodal import rename_parts
 from speciate.models.language.text_generation import GeneratedText
 from speciate.sandbox.serve import tell, tells
-from speciate.serving.items import AnswerPart, AnswerPayload, AnswerResult, Item, ItemPrediction, Usage
+from speciate.serving.items import (
+    FREE_COLUMNS,
+    UNUSABLE,
+    AnswerPart,
+    AnswerPayload,
+    AnswerResult,
+    Item,
+    ItemPrediction,
+    Usage,
+)
 from speciate.tasks import predictor
 from speciate.tasks.language_predictor import LanguagePredictor, TooLong
 from speciate.tasks.representations import Embeddings
@@ -34,7 +43,6 @@ from speciate.tasks.task import Prediction, Predictor
 
 _MODELS = 4
 """Models that one process keeps loaded."""
-_UNUSABLE = "This input cannot be used; untrusted.error_text says why."
 
 
 def answer(payload: AnswerPayload) -> AnswerResult:
@@ -177,7 +185,7 @@ def _decode(item: Item, payload: AnswerPayload) -> Example | Exception:
 
 def _failed(identifier: str, error: Exception) -> ItemPrediction:
     """With our own words as they are; the words of decoders and libraries apart, for they may quote the input."""
-    ours = str(error) if isinstance(error, SpeciateError) else _UNUSABLE
+    ours = str(error) if isinstance(error, SpeciateError) else UNUSABLE
     found: ItemPrediction = {"id": identifier, "output": None, "confidence": None, "error": ours}
     if foreign := error.foreign if isinstance(error, SpeciateError) else str(error):
         found["error_text"] = foreign
@@ -206,7 +214,8 @@ def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
             f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.",
             f"Call predict again with inputs=[{_example(inputs)}].",
         )
-    return kind.admit(input_values(modality or "", inputs, pa.Table.from_pylist([row]))[0] if inputs else row)
+    columns = tuple(inputs) or (tuple(row) if modality in FREE_COLUMNS else ())
+    return kind.admit(input_values(modality or "", columns, pa.Table.from_pylist([row]))[0] if columns else row)
 
 
 def _example(inputs: Sequence[str]) -> str:

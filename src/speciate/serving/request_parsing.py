@@ -20,7 +20,7 @@ from speciate.modalities import find
 from speciate.modalities.bundles import bundle
 from speciate.modalities.multimodal import part_name
 from speciate.serving.deployment_folder import Target
-from speciate.serving.items import Cell, Item
+from speciate.serving.items import FREE_COLUMNS, Cell, Item
 from speciate.serving.routing import LONGEST_KEY
 
 MEMBER = "member"
@@ -148,7 +148,8 @@ def forms(target: Target) -> tuple[str, ...]:
     if target.modality == "tabular":
         return ("row",)
     written = find(target.modality).analyzer is not None
-    return (*(("text",) if written else ()), *(("row",) if target.inputs else ()), "data")
+    named, free = bool(target.inputs), not target.inputs and target.modality in FREE_COLUMNS
+    return (*(("text",) if written else ()), *(("row",) if named else ()), "data", *(("row",) if free else ()))
 
 
 def request_schema(target: Target) -> Mapping[str, object]:

@@ -36,15 +36,22 @@ class MappedAnswer(NamedTuple):
 
 class PublishedPredictor:
     def __init__(
-        self, model: PublishedModel, prompts: LabelPrompts | None = None, table: LabelMap | None = None
+        self,
+        model: PublishedModel,
+        prompts: LabelPrompts | None = None,
+        table: LabelMap | None = None,
+        thresholds: dict[str, float] | None = None,
+        tags: tuple[str, ...] = (),
     ) -> None:
+        """`tags`: of a tagger with a table, the user's, with their prefixes if they have some."""
         self.model, self.prompts, self.table = model, prompts, table
+        self.thresholds, self.tags = thresholds, tags
         self.task = model.head.task
 
     @property
     def labels(self) -> tuple[str, ...]:
         if self.table is not None:
-            return self.table.wanted
+            return self.tags or self.table.wanted
         return self.published_labels
 
     @property
@@ -63,11 +70,12 @@ class PublishedPredictor:
         if not examples:
             return []
         found = ask(self.model, [_medium(self.model.head, example) for example in examples], self.prompts)
-        predictions = [_prediction(each) for each in found]
+        predictions = [_prediction(_above(each, self.thresholds)) for each in found]
         if self.table is None:
             return predictions
         family = find_task(self.task).family
-        return [map_prediction(each, self.table, family).prediction for each in predictions]
+        prefixed = any(label_map.has_prefix(tag) for tag in self.tags)
+        return [map_prediction(each, self.table, family, prefixed=prefixed).prediction for each in predictions]
 
 
 def load_published(
@@ -77,7 +85,8 @@ def load_published(
     head = check_head(folder, folder.name)
     if (folder / MANIFEST).is_file():
         saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
-        prompts, table = saved.prompts, saved.table
+        loaded = load_model(folder, head, threads)
+        return PublishedPredictor(loaded, saved.prompts, saved.table, saved.thresholds, saved.tags)
     return PublishedPredictor(load_model(folder, head, threads), prompts, table)
 
 
@@ -141,6 +150,13 @@ def _map_regions(output: Any, table: LabelMap) -> MappedAnswer:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
+
+
+def _above(raw: RawAnswer, thresholds: Mapping[str, float] | None) -> RawAnswer:
+    """Of several labels: those above their own threshold."""
+    if thresholds is None or raw.probabilities is None:
+        return raw
+    return raw._replace(output=sorted(each for each, share in raw.probabilities.items() if share > thresholds[each]))
 
 
 def _prediction(raw: RawAnswer) -> Prediction:

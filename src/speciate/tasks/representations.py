@@ -123,8 +123,9 @@ class Columns:
         return self._scaling.apply(self._raw(examples))
 
     def _raw(self, examples: Sequence[Example]) -> npt.NDArray[np.float64]:
-        columns = [[number(name, _column_value(example, name)) for example in examples] for name in self._numbers]
-        columns += [[float(_column_value(example, name) is None) for example in examples] for name in self._flagged]
+        numbers = {name: [number(name, _column_value(each, name)) for each in examples] for name in self._numbers}
+        columns = list(numbers.values())
+        columns += [[float(math.isnan(cell)) for cell in numbers[name]] for name in self._flagged]
         for name, values in self._categories.items():
             cells = [_column_value(example, name) for example in examples]
             columns += [[float(cell is not None and str(cell) == value) for cell in cells] for value in values]
@@ -349,7 +350,7 @@ class Embeddings:
         progress: Callable[[int, int], None] = _no_progress,
     ) -> None:
         """`folders` None: compute everything and keep nothing, as a served model does."""
-        self._base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
+        self.base_model, self.encoder, self._folders, self._progress = base_model, encoder, folders, progress
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, width)"""
@@ -364,7 +365,7 @@ class Embeddings:
     def settings(self) -> RepresentationSettings:
         return {
             "kind": "embeddings",
-            "base_model": self._base_model,
+            "base_model": self.base_model,
             "encoder": self.encoder.id,
             "precision": self.encoder.precision,
         }

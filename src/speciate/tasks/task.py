@@ -210,6 +210,22 @@ class WholeBatchLoss(Protocol):
     whole_batch: ClassVar[Literal[True]]
 
 
+@runtime_checkable
+class ForwardLoss(Protocol):
+    """A task head of a published model, whose loss needs the targets in the network's forward pass. The network is a
+    `PublishedNetwork`."""
+
+    def forward_loss(
+        self, network: Any, batch: Mapping[str, torch.Tensor], targets: Sequence[Any]
+    ) -> tuple[torch.Tensor, int]:
+        """The mean, and over how many items it is one."""
+        ...
+
+    def forward_scores(self, network: Any, batch: Mapping[str, torch.Tensor]) -> Sequence[npt.NDArray[Any]]:
+        """An array for each example of the batch."""
+        ...
+
+
 def predict_examples(task_head: TaskHead, scores: Any, examples: Sequence[Example]) -> list[Prediction]:
     """Predictions for these examples, in their own units."""
     predictions = task_head.predictions(scores)

@@ -84,6 +84,10 @@ class FullParameters(Parameters):
         "auto", description="auto: bfloat16 where a few steps show that it is faster here and as good."
     )
     dimensions: int = Field(128, ge=2, le=4096, description="Retrieval: size of each vector.")
+    head: Literal["auto", "published", "new"] = Field(
+        "auto",
+        description="full, lora: keep the base model's published head or put a new one on.",
+    )
 
     @field_validator("learning_rate", mode="before")
     @classmethod

@@ -69,6 +69,7 @@ def code() -> str:
     return digest.hexdigest()[:16]
 
 
+@cache  # to parse what a package says of itself takes milliseconds
 def _version(library: str) -> str | None:
     try:
         return version(library)

@@ -1,12 +1,14 @@
 """Kind `specialize`: the cascade from the cheapest method up, one evaluation, and the promotion if it is earned.
 
-    train/classical -> shortlist -> train/probe-... -> train/continue-... -> train/full-... -> evaluate -> promote
+    screen -> fetch/org--x -> race -> train/classical -> shortlist -> train/probe-... -> train/continue-...
+    -> train/full-... -> evaluate -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
 only while the objective is not surely met and budget is left. Where a network serves, it is trained on from the newest
 data before another one is begun: a warm start. Where there are more than three base models, those that promise little
-are excluded before any of them is trained. Which models are worth evaluating is decided on validation examples; the
-test split is used once, for all of them. Losers stay registered.
+are excluded before any of them is trained. Published models that are named are tried as they are before anything is
+trained. Which models are worth evaluating is decided on validation examples; the test split is used once, for all of
+them. Losers stay registered.
 """
 
 from __future__ import annotations
@@ -23,11 +25,16 @@ from speciate.datasets import splits, versions
 from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
+from speciate.evaluation import screening
 from speciate.evaluation.evaluated_models import find_incumbent
+from speciate.evaluation.screening import MOST_CANDIDATES, ScreenSpec
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT
+from speciate.models.published.manifest import has_trained_head
+from speciate.models.search import known_models
+from speciate.models.search.search_query import Query
 from speciate.refs import dataset_ref
 from speciate.training import train
 from speciate.training.planning import shortlist
@@ -38,6 +45,7 @@ from speciate.training.planning.available_methods import (
     check_candidate,
     methods_for,
 )
+from speciate.training.planning.published_steps import next_published, published_report, race_survivors
 from speciate.training.planning.shortlist import (
     SHORTLIST_STEP,
     comparable_base_models,
@@ -74,6 +82,10 @@ class SpecializeSpec(BaseModel):
     """Empty: whatever is installed and suits the modality."""
     methods: tuple[Method, ...] = ()
     """Empty: from the cheapest up."""
+    published: tuple[str, ...] = Field((), max_length=MOST_CANDIDATES)
+    """Published models that are tried as they are: `hf:org/name`, `timm:NAME`, or what was fetched."""
+    max_bytes: int | None = Field(None, gt=0)
+    """Of published models that may be fetched, together."""
     like: str | None = None
     """A model version whose recipe is tried first."""
     ways: tuple[Candidate, ...] = ()
@@ -127,6 +139,8 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         )
     find_incumbent(workspace, use_case, tuple(suite.columns))
     family = find_task(use_case.task).family
+    if spec.published:
+        screening.plan(ScreenSpec(use_case=spec.use_case, dataset=spec.dataset, models=spec.published), workspace)
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
     there = spec.ways or _named_candidates(spec) or available_candidates(manifest.modality, family)
@@ -218,7 +232,8 @@ def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
         return None
     card = version.card
     method = next((each for each in _NETWORKS if each == card.method), None)
-    if method is None or card.task != use_case.task or not model_folder.has_backbone(version.path):
+    network = model_folder.has_backbone(version.path) or has_trained_head(version.path)
+    if method is None or card.task != use_case.task or not network:
         return None
     candidate = Candidate(method=method, base_model=card.ref, continue_from=card.ref)
     try:
@@ -251,7 +266,7 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
         return []
     steps = {child.step: child for child in children}
     if _EVALUATE not in steps:
-        return _next_training(spec, children) or _evaluation(spec, children)
+        return _next_published(spec, children) or _next_training(spec, children) or _evaluation(spec, children)
     evaluated = steps[_EVALUATE]
     if evaluated.result is None and _ran_out_of_budget(spec, children, evaluated):
         return Finished(result=_without_verdict(spec, children, evaluated))
@@ -264,6 +279,29 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
             _promotion(spec, evaluated.result)
         ]
     return Finished(result=_outcome(spec, children, evaluated.result, steps.get(_PROMOTE)))
+
+
+# Published models as they are
+
+
+def find_published(workspace: Workspace, use_case: str, dataset: str) -> tuple[str, ...]:
+    """Models of the hub that a search finds for a use case: within its limits, with weights, the best matches first."""
+    modality = versions.resolve(workspace.database, dataset).modality
+    wanted = known_models.complete_query(
+        Query(modality=modality, weights=True), use_cases.get(workspace.database, use_case)
+    )
+    found = known_models.search(workspace, wanted, sort="relevance", limit=MOST_CANDIDATES, offset=0)
+    return tuple(hit.row["ref"] for hit in found.hits if str(hit.row["ref"]).startswith(("hf:", "timm:")))
+
+
+def _next_published(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
+    if not spec.published or any(child.step.startswith(_TRAIN) for child in children):
+        return []
+    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
+    return next_published(
+        children, spec.published, use_case=spec.use_case, dataset=spec.dataset, max_bytes=spec.max_bytes,
+        seed=spec.seed, seconds_left=left, grace=_GRACE_SECONDS,
+    )  # fmt: skip
 
 
 # Training
@@ -397,6 +435,8 @@ def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
     within that of it or reaches the target. What was judged on other examples than the rest is not compared with it:
     it stays, and nothing falls behind it.
     """
+    if not trained:
+        return []
     sign = find_metric(trained[0].report["metric"]).sign
     measured = [candidate for candidate in trained if math.isfinite(candidate.value)]
     if not measured:
@@ -414,8 +454,8 @@ def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
 
 
 def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
-    trained = trained_candidates(children)
-    if not trained:
+    trained, published = trained_candidates(children), race_survivors(children)
+    if not trained and not published:
         first = next((child for child in children if child.step.startswith(_TRAIN)), children[0])
         return _failed(first, "No model could be trained")
     return [
@@ -423,9 +463,9 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
             step=_EVALUATE,
             kind="evaluate",
             spec={
-                "models": list(dict.fromkeys(candidate.model for candidate in adequate(trained))),
+                "models": list(dict.fromkeys([*published, *(candidate.model for candidate in adequate(trained))])),
                 "suite": "core",
-                "dataset": f"{trained[0].report['dataset']}:test",  # where the use case has no core suite
+                "dataset": f"{_dataset_used(spec, trained)}:test",  # where the use case has no core suite
                 "use_case": spec.use_case,
                 "pick": "gates",
                 "seed": spec.seed,
@@ -434,6 +474,10 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
             run_seconds=_evaluation_seconds(spec, children) + _GRACE_SECONDS,
         )
     ]
+
+
+def _dataset_used(spec: SpecializeSpec, trained: Sequence[TrainedCandidate]) -> str:
+    return trained[0].report["dataset"] if trained else spec.dataset
 
 
 def _evaluation_seconds(spec: SpecializeSpec, children: Sequence[Child]) -> float:
@@ -500,15 +544,17 @@ def _outcome(
     }
     if (report := shortlist_report(children)) is not None:
         result["shortlist"] = report
-    chosen = evaluated["report"]["candidate"]
-    return result | ({"model": chosen} if chosen in {one.model for one in trained_candidates(children)} else {})
+    if (published := published_report(children)) is not None:
+        result["published"] = published
+    chosen, ours = evaluated["report"]["candidate"], {one.model for one in trained_candidates(children)}
+    return result | ({"model": chosen} if chosen in ours | set(race_survivors(children)) else {})
 
 
 def _without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: Child) -> Mapping[str, object]:
     """Where the budget ended in the evaluation: the best by validation examples, and the call that goes on with the
     answers that are there."""
     trained = trained_candidates(children)
-    best = max(adequate(trained), key=lambda one: find_metric(one.report["metric"]).sign * one.value)
+    ours = [one.model for one in sorted(adequate(trained), key=_standing)] or race_survivors(children)
     reason = (
         f"The evaluation did not end within what was left of budget_minutes={spec.budget_minutes:g} "
         f"({evaluated.run_seconds:.0f} s): there is no verdict, and no model was promoted"
@@ -526,8 +572,14 @@ def _without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated:
         "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
         "promotion": {"state": "refused", "reasons": [f"{reason}."], "next": [call.document()]},
         "failed": [_failure(child) for child in children if child.result is None],
-        "model": best.model,
+        "model": ours[0],
+        **({"published": published} if (published := published_report(children)) is not None else {}),
     }
+
+
+def _standing(candidate: TrainedCandidate) -> float:
+    """The best by validation examples first."""
+    return -find_metric(candidate.report["metric"]).sign * candidate.value
 
 
 def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -> Mapping[str, object]:

@@ -23,6 +23,7 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models import model_folder, registry, sealed
 from speciate.models.model_card import ModelCard
+from speciate.models.published.manifest import has_trained_head
 from speciate.refs import check_name, dataset_ref
 from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, task_prefix, usual_target, usual_task
 from speciate.tasks.families import preference
@@ -39,6 +40,7 @@ from speciate.training.planning.label_checks import check_labels
 from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
+from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
     Objective,
@@ -96,6 +98,9 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     gpus, price = _gpus(spec, task, workspace), usd_per_core_hour(workspace.settings)
     spec = _within(spec, threads * max(1, gpus), price)
     check_labels(manifest, target, task, terms)
+    if (head := choose_head(base, method, task, manifest, target, parameters)) is not None:
+        spec = spec.model_copy(update={"hyperparameters": {**spec.hyperparameters, "head": head.head}})
+        parameters = read_parameters(method, task.name, spec.hyperparameters)
     can = available_candidates(manifest.modality, task.family)
     payload = Payload(
         spec=spec.model_copy(update={"base_model": candidate.base_model}),
@@ -109,6 +114,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         license=base.license if base else None,
         base_folder=str(base.folder) if base and base.folder else None,
         base_learned_from=base.learned_from if base else (),
+        head=head.head if head else None,
         teachers=teachers,
         repeats=repeated,
         dearer=tuple(can[can.index(candidate) + 1 :]) if candidate in can else (),
@@ -141,6 +147,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             "target": target,
             "base_model": candidate.base_model,
             "metric": payload.objective.metric,
+            **({"head": head.head} if head else {}),
+            **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
             **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
         },
         preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
@@ -455,7 +463,8 @@ def _from_model(spec: TrainSpec, model: str, workspace: Workspace) -> TrainSpec:
     """With the network of that version to begin with; its head, too, where the labels are the same."""
     version = registry.resolve(workspace.database, workspace.folders, model)
     streams = version.card.method == STREAMING and spec.method in (None, STREAMING)
-    if not model_folder.has_backbone(version.path) and not streams:
+    network = model_folder.has_backbone(version.path) or has_trained_head(version.path)
+    if not network and not streams:
         task = task_named(version.card.task or "")
         if task is not None and task.family == "generation":
             raise SpeciateError(

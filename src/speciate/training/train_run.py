@@ -26,6 +26,7 @@ from speciate.training.hyperparameters import FullParameters
 from speciate.training.model_selection import SelectedModel
 from speciate.training.networks import train_network
 from speciate.training.networks.data_parallel import Follower, Team, gather_team
+from speciate.training.networks.kept_head import card_entry
 from speciate.training.planning import base_models
 from speciate.training.planning.base_models import UnseenExamples, drop_seen
 from speciate.training.planning.estimates import request_of
@@ -134,7 +135,7 @@ def _card(context: TrainingContext, chosen: SelectedModel, identity: str, second
         seconds=seconds,
         metrics=_metric_if_finite(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
         recipe=payload.model_dump(mode="json", exclude=_NO_RECIPE)
-        | {"environment": provenance.record(payload.threads)},
+        | {"environment": provenance.record(payload.threads), **card_entry(context.report)},
         license=payload.license,
     )
 

@@ -213,6 +213,8 @@ class Payload(Frozen):
     """Where a base model with weights lies."""
     base_learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that its weights learned from; None where they are not known any more."""
+    head: Literal["published", "new"] | None = None
+    """Whether the head that a base model was published with is kept; None where it has none for this task."""
     teachers: tuple[Teacher, ...] = ()
     repeats: RepeatedModel | None = None
     dearer: tuple[Candidate, ...] = ()

@@ -184,11 +184,11 @@ def doubt_error(root: Path, found: Doubt) -> SpeciateError:
 def gather_facts(root: Path, connection: duckdb.DuckDBPyConnection) -> CatalogFacts:
     """Of an open catalog; one without tables counts as none."""
     anchor = read_anchor(root)
-    tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    if not {"meta", "events"} <= tables:
-        return CatalogFacts(None, anchor, signs=signs_of_use(root, (*_SIGNS, *_MORE_SIGNS)))
     read = reader_of(connection)
-    identity, events = _own_identity(read), int(read(_NEWEST, [])[0][0])
+    try:
+        identity, events = _own_identity(read), int(read(_NEWEST, [])[0][0])
+    except duckdb.CatalogException:
+        return CatalogFacts(None, anchor, signs=signs_of_use(root, (*_SIGNS, *_MORE_SIGNS)))
     saved = next(readable_backups(read, root / "backups", anchor.identity if anchor else None), None)
     found = signs_of_use(root) if anchor is None or events == 0 else ()
     return CatalogFacts(

@@ -26,6 +26,7 @@ import duckdb
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import filesystem
 from speciate.workspace.clock import Clock
+from speciate.workspace.schema import CONFIG
 
 Row = tuple[Any, ...]
 Item = TypeVar("Item")
@@ -36,12 +37,6 @@ _log = logging.getLogger(__name__)
 _INSERT_EVENTS = """
 INSERT INTO events SELECT unnest(?::BIGINT[]), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
 """
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "threads": 2,
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    "allow_community_extensions": False,
-}
 
 
 EventData = Mapping[str, Any]
@@ -88,7 +83,7 @@ class Database:
     def __init__(self, path: Path, clock: Clock, on_fatal: Callable[[BaseException], None] | None = None) -> None:
         self._clock = clock
         self._on_fatal = on_fatal or (lambda error: os._exit(70))
-        self._connection = duckdb.connect(str(path), config=_CONFIG)
+        self._connection = duckdb.connect(str(path), config=CONFIG)
         self._local = threading.local()
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []

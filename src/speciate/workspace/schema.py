@@ -4,8 +4,9 @@ A migration is checkpoint, DDL, checkpoint, so that DDL is never in a replayed l
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,15 @@ from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.workspace import filesystem
 
-VERSION = 7
+VERSION = 8
+
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 2,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+}
+"""Of every connection that opens a catalog to work with it: those of one process share what DuckDB has loaded."""
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -168,6 +177,42 @@ CREATE TABLE tool_calls (
 );
 """
 
+_WATCHES = """
+-- Watches (loop/watch/): the definition, and the one row that a tick changes.
+CREATE TABLE watches (
+    use_case VARCHAR PRIMARY KEY, definition VARCHAR NOT NULL, enabled BOOLEAN NOT NULL, asked DOUBLE,
+    created DOUBLE NOT NULL, changed DOUBLE NOT NULL, actor VARCHAR NOT NULL
+);
+CREATE TABLE watch_states (use_case VARCHAR PRIMARY KEY, memory VARCHAR NOT NULL, turn BIGINT NOT NULL);
+-- Looks, by run: a quiet month is one row.
+CREATE TABLE watch_ticks (
+    use_case VARCHAR NOT NULL, number BIGINT NOT NULL, first DOUBLE NOT NULL, last DOUBLE NOT NULL,
+    times BIGINT NOT NULL, state VARCHAR NOT NULL, because VARCHAR NOT NULL, fired VARCHAR NOT NULL,
+    PRIMARY KEY (use_case, number)
+);
+-- Causes that an episode began with or was joined by; evidence is ids and numbers alone.
+CREATE TABLE watch_triggers (
+    use_case VARCHAR NOT NULL, episode BIGINT NOT NULL, kind VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
+    stamp DOUBLE NOT NULL, cause VARCHAR NOT NULL, evidence VARCHAR NOT NULL, gain DOUBLE, minutes DOUBLE NOT NULL,
+    labels BIGINT NOT NULL, PRIMARY KEY (use_case, episode, fingerprint)
+);
+-- Jobs that a tick decided on, until they are submitted by their key.
+CREATE TABLE watch_outbox (
+    key VARCHAR PRIMARY KEY, use_case VARCHAR NOT NULL, kind VARCHAR NOT NULL, spec VARCHAR NOT NULL,
+    problem VARCHAR                    -- why it could not be submitted, in our words
+);
+CREATE TABLE episodes (
+    use_case VARCHAR NOT NULL, number BIGINT NOT NULL, begun DOUBLE NOT NULL, ended DOUBLE, causes VARCHAR NOT NULL,
+    outcome VARCHAR, because VARCHAR, model VARCHAR, smallest_gain DOUBLE, PRIMARY KEY (use_case, number)
+);
+-- Which answers an episode asked people about, and by which draw.
+CREATE TABLE label_requests (
+    use_case VARCHAR NOT NULL, episode BIGINT NOT NULL, prediction VARCHAR NOT NULL, drawn VARCHAR NOT NULL,
+    asked DOUBLE NOT NULL, PRIMARY KEY (use_case, prediction)
+);
+"""
+TABLES += _WATCHES
+
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -239,53 +284,76 @@ def _judged_rows(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _watches(connection: duckdb.DuckDBPyConnection) -> None:
+    """7 -> 8: watches, with all that their episodes did."""
+    connection.execute(_WATCHES)
+
+
 MIGRATIONS: dict[int, Migration] = {
-    1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys, 6: _judged_rows,
+    1: _parts_and_tags, 2: _consents, 3: _canaries, 4: _tool_calls, 5: _approval_keys, 6: _judged_rows, 7: _watches,
 }  # fmt: skip
 """Number n takes a catalog from version n to n + 1. Append only; a released migration never changes."""
 
 
 def migrate(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None = None) -> int:
-    """Create the catalog or bring it up to date; return the version it had before (0: new).
+    """Create the catalog or bring it up to date; return the version it had before (0: new). Raises as `opened`."""
+    with opened(path, check) as found:
+        return found
+
+
+@contextlib.contextmanager
+def opened(path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None = None) -> Iterator[int]:
+    """Create the catalog or bring it up to date, and keep it open meanwhile: another connection then costs nothing.
+    Yields the version it had before (0: new).
 
     `check` sees it before anything is changed, and may refuse it. Raises SpeciateError NEWER_SCHEMA for a catalog of a
     later release, UNAVAILABLE where another process holds it, DAMAGED where a block of it is not what was written.
     """
     connection = _connect(path)
     try:
-        found = _version(connection)
-        if found > VERSION:
-            raise SpeciateError(
-                Code.NEWER_SCHEMA,
-                f"{path} has schema {found}, but this speciate knows up to {VERSION}.",
-                "Install the newer speciate that wrote it: pip install -U speciate",
-            )
-        if check:
-            check(connection)
-        if found < VERSION:
-            connection.execute("CHECKPOINT")
-            connection.execute("BEGIN")
-            if found == 0:
-                connection.execute(TABLES)
-            for number in range(found or VERSION, VERSION):
-                MIGRATIONS[number](connection)
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", [str(VERSION)])
-            fault("migrate_before_commit")
-            connection.execute("COMMIT")
-            fault("migrate_after_commit")
-            connection.execute("CHECKPOINT")
-        return found
-    except duckdb.Error as error:
-        if (refusal := filesystem.explain(error, path.parent)) is not None:
-            raise refusal from error
-        raise
+        try:
+            found = _bring_up(connection, path, check)
+        except duckdb.Error as error:
+            if (refusal := filesystem.explain(error, path.parent)) is not None:
+                raise refusal from error
+            raise
+        yield found
     finally:
         connection.close()
 
 
+def _bring_up(
+    connection: duckdb.DuckDBPyConnection, path: Path, check: Callable[[duckdb.DuckDBPyConnection], None] | None
+) -> int:
+    replayed = path.with_name(f"{path.name}.wal").exists()
+    found = _version(connection)
+    if found > VERSION:
+        raise SpeciateError(
+            Code.NEWER_SCHEMA,
+            f"{path} has schema {found}, but this speciate knows up to {VERSION}.",
+            "Install the newer speciate that wrote it: pip install -U speciate",
+        )
+    if check:
+        check(connection)
+    if found < VERSION or replayed:
+        connection.execute("CHECKPOINT")
+    if found < VERSION:
+        connection.execute("BEGIN")
+        if found == 0:
+            connection.execute(TABLES)
+        for number in range(found or VERSION, VERSION):
+            MIGRATIONS[number](connection)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", [str(VERSION)])
+        fault("migrate_before_commit")
+        connection.execute("COMMIT")
+        fault("migrate_after_commit")
+        connection.execute("CHECKPOINT")
+    return found
+
+
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(path))
+        return duckdb.connect(str(path), config=CONFIG)
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException) and "lock" in str(error).lower():
             raise SpeciateError(
@@ -303,12 +371,12 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int:
+    with contextlib.suppress(duckdb.CatalogException):  # a list of the tables costs ten times as much
+        rows = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall()
+        return int(rows[0][0]) if rows else 0
     tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
     if not tables:
         return 0
-    if ("meta",) not in tables:
-        raise SpeciateError(
-            Code.INVALID, "This DuckDB file is not a speciate catalog.", "Point --workspace at another folder."
-        )
-    rows = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall()
-    return int(rows[0][0]) if rows else 0
+    raise SpeciateError(
+        Code.INVALID, "This DuckDB file is not a speciate catalog.", "Point --workspace at another folder."
+    )

@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from speciate.settings import Settings, load
-from speciate.workspace import catalog_identity, compaction, repair
+from speciate.workspace import catalog_identity, compaction, repair, schema
 from speciate.workspace.clock import Clock, Elapsed, SystemClock
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.disk_space import DiskGauge
 from speciate.workspace.repair import salvage_catalog
-from speciate.workspace.schema import migrate
 
 _FOLDERS = (
     "blobs", "packs", "datasets", "features", "models", "predictions", "evaluations", "runs", "cache", "backups",
@@ -60,9 +59,9 @@ class Workspace:
         self.made = not self.folders.catalog.exists()
         """Whether it is new: there was none in this folder before."""
         agrees = partial(catalog_identity.refuse_wrong, root, torn=self.salvaged is not None)
-        migrate(self.folders.catalog, agrees)  # refuses what is not ours, before anything is laid beside it
-        self.folders.make()
-        self.database = Database(self.folders.catalog, self.clock)
+        with schema.opened(self.folders.catalog, agrees):  # refuses what is not ours, before anything is laid beside it
+            self.folders.make()
+            self.database = Database(self.folders.catalog, self.clock)
         if run := compaction.requested_by(self.database):
             self.database.close()
             compaction.compact(self.folders.catalog, run)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, judged
-from speciate.evaluation.metrics.texts import Span, last_number, spans
+from speciate.evaluation.metrics.texts import Span, last_number, spans, spoken_words
 from speciate.vocabulary import find_metric
 
 
@@ -140,6 +140,29 @@ def test_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
     reference, said = [a for a, _ in pairs], [b for _, b in pairs]
     assert value("wer", reference, list(said)) == pytest.approx(jiwer.wer(reference, said), rel=1e-9)
     assert value("cer", reference, list(said)) == pytest.approx(jiwer.cer(reference, said), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("Ten of clubs.", "ten of clubs"),
+        ("4, queen of  clubs", "four queen of clubs"),
+        ("Mr. O\u2019Neill's 21 boats", "mister o'neill's twenty one boats"),
+        ("1984 & 100%", "one thousand nine hundred eighty four and one hundred percent"),
+        ("0 10 19 20 12345", "zero ten nineteen twenty 12345"),
+        ("...", ""),
+        (None, ""),
+    ],
+)
+def test_of_a_transcript_only_what_is_heard_counts(text: str | None, heard: str) -> None:
+    assert spoken_words(text) == heard
+
+
+def test_a_transcript_with_numerals_and_commas_is_no_worse() -> None:
+    reference, said = ["ten of clubs", "mister jones left"], ["10 of Clubs.", "Mr Jones, left!"]
+    assert value("wer_normalized", reference, list(said)) == 0.0
+    assert value("wer", reference, list(said)) > 0.5
+    assert value("wer_normalized", reference, [None, "mister jones left"]) == pytest.approx(3 / 6)
 
 
 def test_an_error_counts_as_an_empty_answer() -> None:

@@ -194,7 +194,7 @@ def test_what_a_sandboxed_process_calls_an_image_must_be_one(world: tuple[Worksp
 
     inspection = Inspection(world[0], Liar(world[0].folders, world[0].settings), "evaluation-one")
     assert inspection.thumbnails(["a", "b"]) == {}  # the dataset is gone, so nobody is asked
-    inspection._manifest = Manifest(
+    inspection.manifest = Manifest(
         name="d", version=1, id="d", modality="image", parts=(), columns={}, splits={}, labels={}, rows=0
     )
     assert inspection.thumbnails(["a", "b"]) == {"b": PIXEL}

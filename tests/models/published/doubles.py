@@ -74,6 +74,13 @@ def clips() -> list[dict[str, Any]]:
     return [{"frames": np.stack([np.roll(image, step, 1) for step in range(6)])} for image in images(32)]
 
 
+def questions() -> list[str]:
+    """A question and a passage below it; the last is longer than a model reads."""
+    draw = np.random.default_rng(0)
+    lengths = [*draw.integers(6, 20, 11), 150]
+    return [f"this {text}\n{' '.join(draw.choice(WORDS.split(), n))}" for text, n in zip(texts(), lengths, strict=True)]
+
+
 def series() -> list[np.ndarray]:
     draw = np.random.default_rng(0)
     return [np.sin(np.arange(40) / 2 + draw.uniform(0, 6))[None] * draw.uniform(1, 3) for _ in range(5)]
@@ -197,6 +204,14 @@ def bert_tags(folder: Path) -> None:
     labels = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"]
     config = t.BertConfig(**_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id, **named(labels))
     keep(folder, t.BertForTokenClassification(config), tok)
+
+
+def bert_answers(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    config = t.BertConfig(**_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id)
+    keep(folder, t.BertForQuestionAnswering(config), tok)
 
 
 def t5(folder: Path) -> None:
@@ -491,6 +506,55 @@ def patchtsmixer(folder: Path) -> None:
     keep(folder, t.PatchTSMixerForPrediction(config))
 
 
+def timesfm(folder: Path) -> None:
+    import transformers as t
+
+    config = t.TimesFmConfig(
+        patch_length=8, context_length=32, horizon_length=8, freq_size=3, num_hidden_layers=1, hidden_size=32,
+        intermediate_size=32, head_dim=16, num_attention_heads=2, initializer_range=_WIDE,
+    )  # fmt: skip
+    keep(folder, t.TimesFmModelForPrediction(config))
+
+
+def clap(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    tok.model_input_names = ["input_ids", "attention_mask"]
+    words = {
+        "vocab_size": len(tok), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 70, "pad_token_id": tok.pad_token_id, "projection_dim": 16,
+    }  # fmt: skip
+    sound = {
+        "spec_size": 64, "window_size": 2, "patch_embeds_hidden_size": 16, "depths": [1, 1],
+        "num_attention_heads": [2, 2], "num_mel_bins": 16, "patch_size": 4, "patch_stride": [4, 4], "hidden_size": 32,
+        "projection_dim": 16, "num_hidden_layers": 2, "enable_fusion": False,
+    }  # fmt: skip
+    config = t.ClapConfig(text_config=words, audio_config=sound, projection_dim=16, initializer_factor=8.0)
+    extractor = t.ClapFeatureExtractor(
+        feature_size=16, sampling_rate=32_000, hop_length=640, max_length_s=1, fft_window_size=1024,
+        nb_max_samples=32_000, frequency_max=8_000, truncation="rand_trunc", padding="repeatpad",
+    )  # fmt: skip
+    keep(folder, t.ClapModel(config), extractor, tok)
+
+
+def trocr(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer(cls_token="[BOS]", sep_token="[EOS]")
+    decoder = t.TrOCRConfig(
+        vocab_size=len(tok), d_model=32, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=64,
+        max_position_embeddings=32, cross_attention_hidden_size=32, init_std=2.0,
+    )  # fmt: skip
+    config = t.VisionEncoderDecoderConfig.from_encoder_decoder_configs(t.ViTConfig(**_VISION), decoder)
+    model = t.VisionEncoderDecoderModel(config)
+    model.generation_config.update(
+        decoder_start_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id,
+        max_new_tokens=8,
+    )  # fmt: skip
+    keep(folder, model, t.ViTImageProcessor(size={"height": 32, "width": 32}), tok)
+
+
 def small_images() -> list[np.ndarray]:
     return images(64)
 
@@ -524,9 +588,13 @@ FAMILIES = {
     "siglip": Family("zero-shot-image", "image-classification", siglip, images),
     "videomae": Family("video-classification", "video-classification", videomae, clips),
     "timesformer": Family("video-classification", "video-classification", timesformer, clips),
+    "bert answers": Family("question-answering", "text-generation", bert_answers, questions),
     "t5": Family("seq2seq", "text-generation", t5, texts),
     "patchtst": Family("forecast", "time-series-forecasting", patchtst, series),
     "patchtsmixer": Family("forecast", "time-series-forecasting", patchtsmixer, series),
+    "timesfm": Family("forecast", "time-series-forecasting", timesfm, series),
+    "clap": Family("zero-shot-audio", "audio-classification", clap, sounds),
+    "trocr": Family("image-to-text", "image-text-to-text", trocr, images),
 }
 """Name -> the family; docs/published-models.md has a row for each."""
 

@@ -70,7 +70,7 @@ def test_a_family_is_recognized_and_answers_as_its_library_does(
     family = FAMILIES[name]
     assert (model.head.adapter, model.head.task) == (family.adapter, family.task)
     media = family.media()
-    prompts = LabelPrompts(tuple(COLOURS), usual_templates("image")) if model.head.zero_shot else None
+    prompts = LabelPrompts(tuple(COLOURS), usual_templates(model.head.modality)) if model.head.zero_shot else None
     answers = ask(model, media, prompts)
     assert len(answers) == len(media)
     COMPARE[family.adapter](folder, model, media, answers)
@@ -188,11 +188,63 @@ def written(folder: Path, model: PublishedModel, media: list[str], answers: list
         assert mine.output == model.processor.batch_decode(made, skip_special_tokens=True)[0].strip()
 
 
+def words_and_sounds(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
+    """The double reads another rate than sounds are decoded at."""
+    from scipy.signal import resample_poly
+
+    asked = pipeline(
+        "zero-shot-audio-classification", folder, feature_extractor=model.processor, tokenizer=model.tokenizer
+    )
+    for sound, mine in zip(media, answers, strict=True):
+        finer = resample_poly(sound, 2, 1).astype(np.float32)
+        theirs = asked(finer, candidate_labels=list(COLOURS), hypothesis_template="This is a sound of {}.")
+        assert mine.output == theirs[0]["label"]
+        assert mine.probabilities == pytest.approx({each["label"]: each["score"] for each in theirs}, abs=CLOSE)
+    assert len({answer.output for answer in answers}) > 1
+
+
+def read(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
+    network: Any = model.module
+    for image, mine in zip(media, answers, strict=True):
+        inputs = model.processor(images=pil(image), return_tensors="pt")
+        made = network.generate(**inputs, do_sample=False)
+        assert mine.output == " ".join(model.tokenizer.batch_decode(made, skip_special_tokens=True)[0].split())
+    assert len({answer.output for answer in answers}) > 1
+
+
+def marked(folder: Path, model: PublishedModel, media: list[str], answers: list[RawAnswer]) -> None:
+    """Each run of a short passage tried out; of a long one only that its answer stands in it."""
+    for text, mine in zip(media, answers, strict=True):
+        question, passage = text.split("\n")
+        assert mine.output
+        assert mine.output in passage
+        words = passage.split()
+        if len(words) > 30:
+            continue
+        made = model.processor(question, passage, return_tensors="pt")
+        with torch.inference_mode():
+            out = model.module(**made)
+        start = next(place for place, side in enumerate(made.sequence_ids(0)) if side == 1)
+        sums = {
+            (first, last): float(out.start_logits[0, start + first] + out.end_logits[0, start + last])
+            for first in range(len(words)) for last in range(first, len(words))
+        }  # fmt: skip
+        first, last = max(sums, key=lambda run: sums[run])
+        assert mine.output.split() == words[first : last + 1]
+    with pytest.raises(ValueError, match="one line"):
+        ask(model, ["who?"])
+    assert len({answer.output for answer in answers}) > 3
+
+
 def steps(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
     for series, mine in zip(media, answers, strict=True):
         past = torch.tensor(series[:, -32:].T[None], dtype=torch.float32)
         with torch.inference_mode():
-            expected = model.module(past_values=past).prediction_outputs[0].T
+            if model.head.model_type == "timesfm":
+                whole = torch.tensor(series[0], dtype=torch.float32)
+                expected = model.module(past_values=[whole], freq=[0]).mean_predictions
+            else:
+                expected = model.module(past_values=past).prediction_outputs[0].T
         assert np.allclose(mine.output, expected.numpy(), atol=CLOSE)
         assert np.shape(mine.output) == (1, 8)
 
@@ -200,7 +252,9 @@ def steps(folder: Path, model: PublishedModel, media: list[np.ndarray], answers:
 COMPARE = {
     "text-classification": texts, "token-classification": tags, "image-classification": images,
     "object-detection": boxes, "image-segmentation": maps, "audio-classification": sounds, "ctc": speech,
-    "speech": generated_speech, "zero-shot-image": words_and_images, "video-classification": videos,
+    "speech": generated_speech, "zero-shot-image": words_and_images,
+    "zero-shot-audio": words_and_sounds, "image-to-text": read, "question-answering": marked,
+    "video-classification": videos,
     "seq2seq": written, "forecast": steps,
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "published-models.md"
 _ROW = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \| (\w[\w ]*) \|$", re.MULTILINE)
 _BESIDE = {
     "video-classification": "forward pass", "forecast": "forward pass", "speech": "generate", "seq2seq": "generate",
+    "image-to-text": "generate", "question-answering": "forward pass",
 }  # fmt: skip
 """Adapters that the library has no pipeline for, or one that reads files."""
 

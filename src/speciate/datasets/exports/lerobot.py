@@ -3,6 +3,9 @@
 All steps are in few Parquet files; each episode has one video per camera, copied without encoding a frame again. Splits
 are ranges of episodes in `meta/info.json`; labels and columns of the version stand in `meta/episodes`, a column each.
 
+With a `column` its cells are the actions, such as what a policy answered: `{"actions": [T][A]}`, or the list alone;
+`recorded.action` is what was recorded. An episode without such a cell is left out, and the report says why.
+
 Episodes are foreign bytes, so `write` reads and writes them in a sandboxed process. It follows the format's own
 definition (huggingface/lerobot, `src/lerobot/datasets/`): `dataset_metadata.py` and `dataset_writer.py` for `meta/`,
 `compute_stats.py` for the statistics. Quantiles of the whole dataset are exact here, not bounds made of the episodes'.
@@ -12,7 +15,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.datasets.exports.format import ExportContent, ReportProgress, WriteReport, has_files
+from speciate.datasets.operations.operation import provenance_columns
 from speciate.datasets.sources.sandbox_calls import SourceContext, unpack_into
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
@@ -44,7 +49,7 @@ _TOLD = {
 """Columns of a version that the dataset itself says, or that are found out anew."""
 _CHUNK = 1000
 """Files of a folder, and episodes of a file of steps."""
-_STATE, _ACTION, _CAMERA = "observation.state", "action", "observation.images."
+_STATE, _ACTION, _CAMERA, _RECORDED = "observation.state", "action", "observation.images.", "recorded.action"
 _QUANTILES = (1, 10, 50, 90, 99)
 _EVEN = 1e-4
 """Seconds: how far from its time LeRobot lets a frame be by default."""
@@ -60,6 +65,7 @@ class LeRobot:
     """It is recognised by its names, like anybody's."""
     files = False
     once = True
+    column: str | None = None
 
     def misfit(self, manifest: Manifest) -> str | None:
         return None if manifest.modality == "episode" and has_files(manifest) else "its examples are no episodes."
@@ -68,15 +74,37 @@ class LeRobot:
         assert export.media is not None
         assert export.folders is not None
         episodes, splits = list[dict[str, Any]](), dict[str, list[int]]()
-        contents = set[str]()
+        contents, column = set[str](), export.column
+        left_out, makers = Counter[str](), set[str]()
+        if column is not None and export.windows:
+            raise SpeciateError(
+                Code.INVALID,
+                "Rows are windows of their episodes, and actions are of a whole episode.",
+                "Export a version from before the step 'window'.",
+            )
         for piece in export.pieces():
             first = len(episodes)
             for row, cells in enumerate(piece.rows.to_pylist()):
                 content = export.media.contents[piece.start + row]
-                if content not in contents:  # windows of one episode are in it
-                    contents.add(content)
-                    episodes.append({"content": content, "columns": _columns(cells)})
+                if content in contents:  # windows of one episode are in it
+                    continue
+                contents.add(content)
+                episode: dict[str, Any] = {"content": content, "columns": _columns(cells, column)}
+                if column is not None:
+                    actions = actions_of(cells[column])
+                    if isinstance(actions, str):
+                        left_out[actions] += 1
+                        continue
+                    episode["actions"] = actions
+                    makers.add(str(cells.get(provenance_columns(column)[0]) or ""))
+                episodes.append(episode)
             splits[piece.hub if piece.split else "train"] = [first, len(episodes)]
+        if not episodes:
+            why = next(iter(left_out), "there is no row")
+            raise SpeciateError(
+                Code.INVALID, f"No cell of the column {column!r} is actions of its episode: {why}.",
+                "Name a column with what a policy answered, or none for the recorded actions.",
+            )  # fmt: skip
         folders, settings = export.folders, in_force(export.folders.root)
         packs = [folders.root / pack for pack in export.manifest.packs]
         readable = [path for pack in packs for path in (pack, index_path(pack))]
@@ -89,15 +117,41 @@ class LeRobot:
                 (work / part).rename(folder / part)
         shutil.rmtree(work)
         progress(export.rows.num_rows)
-        return WriteReport(notes=tuple(str(note) for note in answer["notes"]))
+        notes = [] if column is None else _notes(column, makers - {""}, left_out)
+        return WriteReport(notes=(*notes, *(str(note) for note in answer["notes"])))
 
 
-def _columns(cells: dict[str, Any]) -> dict[str, Any]:
+def actions_of(cell: Any) -> list[list[float]] | str:
+    """(T, A) of a policy's answer; why it is none."""
+    if cell in (None, ""):
+        return "it is empty"
+    try:
+        found = json.loads(cell) if isinstance(cell, str) else cell
+        found = found["actions"] if isinstance(found, dict) else found
+        values = np.array(found, np.float64)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "it is no list of actions"
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        return "it is no list of actions"
+    made: list[list[float]] = values.tolist()
+    return made
+
+
+def _notes(column: str, makers: Collection[str], left_out: Mapping[str, int]) -> list[str]:
+    by = f", answered by {', '.join(sorted(makers))}" if makers else ""
+    notes = [f"The actions are those of the column {column!r}{by}; what was recorded is {_RECORDED!r}."]
+    if left_out:
+        shown = "; ".join(f"{why} ({count})" for why, count in sorted(left_out.items()))
+        notes.append(f"{sum(left_out.values()):,} episodes were left out, as their cell does not fit: {shown}.")
+    return notes
+
+
+def _columns(cells: dict[str, Any], without: str | None) -> dict[str, Any]:
     """What a cell of Parquet can be, by a name without the `/` that LeRobot's own have."""
     return {
         name.replace("/", "_"): value
         for name, value in cells.items()
-        if isinstance(value, str | int | float) and name not in _TOLD
+        if isinstance(value, str | int | float) and name not in _TOLD and name != without
     }
 
 
@@ -113,6 +167,8 @@ class Shape(NamedTuple):
     cameras: tuple[tuple[str, int, int], ...]
     """Name, height and width."""
     others: tuple[str, ...]
+    recorded: tuple[str, ...] = ()
+    """Names of recorded actions, where others took their place."""
 
 
 class _Episode(NamedTuple):
@@ -122,6 +178,8 @@ class _Episode(NamedTuple):
     uneven: bool
     small: bool
     """Whether its frames were images, which are written as videos, small."""
+    recorded: npt.NDArray[Any] | None = None
+    """(T, A), where others took their place."""
 
 
 def write(payload: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +191,10 @@ def write(payload: dict[str, Any]) -> dict[str, Any]:
     with PackReader([Path(pack) for pack in payload["packs"]]) as reader:
         for item in payload["episodes"]:
             try:
-                writer.add(_episode(reader.get(item["content"])), item["columns"])
+                episode = _episode(reader.get(item["content"]))
+                if "actions" in item:
+                    episode = _acting(episode, np.array(item["actions"], np.float32), len(writer))
+                writer.add(episode, item["columns"])
             except DecodeError as error:
                 raise SpeciateError(
                     Code.INVALID, f"An episode can no longer be read: {error}", "Create the dataset again."
@@ -158,6 +219,24 @@ def _episode(data: bytes) -> _Episode:
     return _Episode(recording, videos, _shape(recording, videos), max(apart, default=0.0) > _EVEN, False)
 
 
+def _acting(episode: _Episode, actions: npt.NDArray[np.float32], number: int) -> _Episode:
+    """With these actions (T, A) in place of the recorded ones, which stay beside them. INVALID if they do not fit."""
+    recording, names = episode.recording, episode.shape.action
+    wanted = (len(recording.times), len(names) or actions.shape[1])
+    if actions.shape != wanted:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The actions of episode {number} are {actions.shape[0]} of {actions.shape[1]} numbers, and it has "
+            f"{wanted[0]} steps of {wanted[1]}.",
+            "Name a column with what a policy answered to these very episodes.",
+        )
+    own = names or tuple(f"action_{place}" for place in range(actions.shape[1]))
+    shape = episode.shape._replace(action=own, recorded=names)
+    return episode._replace(
+        recording=recording._replace(action=actions), shape=shape, recorded=recording.action if names else None
+    )
+
+
 def _shape(recording: Recording, videos: Mapping[str, bytes]) -> Shape:
     cameras = []
     for name, video in sorted(videos.items()):
@@ -180,6 +259,9 @@ class _Writer:
         self._looks: dict[str, list[npt.NDArray[Any]]] = {}
         self._frames = self._uneven = self._small = 0
 
+    def __len__(self) -> int:
+        return len(self._described)
+
     def add(self, episode: _Episode, columns: Mapping[str, Any]) -> None:
         shape, number = self._shape or episode.shape, len(self._described)
         if episode.shape != shape:
@@ -194,8 +276,9 @@ class _Writer:
         steps, task = len(recording.times), recording.meta.task
         self._robot = self._robot or recording.meta.robot
         index = self._tasks.setdefault(task, len(self._tasks))
-        self._rows.append(_steps(recording, number, self._frames, index))
         stats = {_STATE: recording.state, _ACTION: recording.action}
+        stats |= {} if episode.recorded is None else {_RECORDED: episode.recorded}
+        self._rows.append(_steps(recording, stats, number, self._frames, index))
         for key, values in stats.items():
             self._numbers.setdefault(key, []).append(values)
         described: dict[str, Any] = {
@@ -256,7 +339,7 @@ class _Writer:
         shape = self._shape
         assert shape is not None
         features: dict[str, Any] = {}
-        for key, names in ((_STATE, shape.state), (_ACTION, shape.action)):
+        for key, names in ((_STATE, shape.state), (_ACTION, shape.action), (_RECORDED, shape.recorded)):
             if names:
                 features[key] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
         for name, height, width in shape.cameras:
@@ -282,10 +365,12 @@ class _Writer:
         }  # fmt: skip
 
 
-def _steps(recording: Recording, number: int, before: int, task: int) -> pa.Table:
+def _steps(
+    recording: Recording, numbers: Mapping[str, npt.NDArray[Any]], number: int, before: int, task: int
+) -> pa.Table:
     steps = len(recording.times)
     columns: dict[str, Any] = {}
-    for key, values in ((_STATE, recording.state), (_ACTION, recording.action)):
+    for key, values in numbers.items():
         width = values.shape[1]
         if width == 1:
             columns[key] = pa.array(values[:, 0], pa.float32())

@@ -96,6 +96,8 @@ BROUGHT = "the source"
 
 Mask = npt.NDArray[np.bool_]
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_OF_LOGS = {"drawn", "label_source", "prediction", "predicted_by"}
+"""Columns by which rows of a log are known (sources/answer_log.py)."""
 ValidateRows = Callable[[pa.Table, Roles], pa.Table]
 """A table and its roles -> row_validation.VERDICTS on every row."""
 NOUN = "ex"
@@ -383,10 +385,19 @@ def _append_to_splits(
     """With the splits that the dataset's rows require, or refused."""
     whole = _stack_split_columns(existing, table)
     new = np.arange(whole.num_rows) >= existing.num_rows
-    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed).slice(existing.num_rows)
+    taught = np.concatenate([np.zeros(existing.num_rows, bool), _not_drawn(table)])
+    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed, only_train=taught)
+    assigned = assigned.slice(existing.num_rows)
     for name in ("split", "quality", "reason"):
         table = with_column(table, name, assigned[name])
     return table
+
+
+def _not_drawn(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """(N,) answers of a log that were asked about for their doubt, or for being contradicted: harder than the rest."""
+    if not set(table.column_names) >= _OF_LOGS:
+        return np.zeros(table.num_rows, bool)
+    return np.asarray(pc.is_in(table["drawn"].cast(pa.string()), pa.array(["uncertain", "disagreement"])), bool)
 
 
 def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:

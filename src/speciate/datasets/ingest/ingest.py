@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,6 +141,8 @@ class Payload(BaseModel):
     cage: SandboxPolicy
     earlier: StoredVersion | None
     parent: Parent | None
+    now: float | None = None
+    """When it was planned, by the workspace's clock; None in plans of before."""
 
 
 def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
@@ -172,6 +175,7 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         cage=workspace.settings.cage,
         earlier=_stored_version(workspace, spec) if found is None else None,
         parent=_parent(workspace, spec.name, found) if found is not None else None,
+        now=workspace.clock.now(),
     )
     resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
     if found is not None:
@@ -325,7 +329,7 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
             return _SourceContent(_draft_survey(spec, survey, parent, validation), survey)
         assert spec.source is not None
         labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
-        context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work)
+        context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work, payload.now or time.time())
         never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
         inputs = parent.manifest.inputs if parent else spec.inputs
         found = prepare_source(

@@ -5,6 +5,12 @@ and the model version and time of each answer.
     log:triage?labelled=true             those that somebody labelled
     log:triage?model=triage-model@v3     of one version
     log:triage?since=2026-11-01&until=2026-12-01
+    log:triage?labelled=true&part=train  what may be learned from, in the splits train and validation
+    log:triage?labelled=true&part=judge  what may judge, in the split test; `group=COLUMN` names the groups of both
+
+Only answers that were drawn at random judge: those that were asked about for their doubt are harder than the rest. On
+which of the two sides an answer lies follows from its group alone (without one, from its content), so a later answer of
+a group that was learned from never judges. The column `drawn` says how each answer came to its label.
 
 The label comes from a person, else an agent, else a system; never from the model's answer. The source is written like
 our own export (own_export.py), which says which columns a model may see: the answer is not among them.
@@ -12,14 +18,14 @@ our own export (own_export.py), which says which columns a model may see: the an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
@@ -30,9 +36,9 @@ from speciate.datasets.readers.rows import Row
 from speciate.datasets.sources.listing import ExcludedFile
 from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.errors import Code, SpeciateError
-from speciate.predictions import feedback, reading
+from speciate.predictions import feedback, quality, reading
 from speciate.predictions.log_files import LogFolder, log_folder
-from speciate.predictions.reading import LoggedAnswer
+from speciate.predictions.reading import LoggedAnswer, StoredFeedback
 from speciate.refs import check_name
 from speciate.settings import load
 from speciate.workspace.workspace import Folders
@@ -40,9 +46,14 @@ from speciate.workspace.workspace import Folders
 KIND = "log"
 LABEL = "label"
 _FORM = "log:USE_CASE?labelled=true&model=NAME@v3&since=2026-11-01&until=2026-12-01"
-_KNOWN = {"labelled", "model", "since", "until"}
-_MARKED = ("prediction", "predicted", "predicted_by", "predicted_at", "confidence", "label_source")
+_KNOWN = {"labelled", "model", "since", "until", "part", "group", "arrived"}
+_MARKED = ("prediction", "predicted", "predicted_by", "predicted_at", "confidence", "label_source", "drawn")
 """The origin of a row: columns beside its inputs."""
+
+
+JUDGES, VALIDATES = 0.5, 0.6
+"""Shares of the groups that judge, and up to which the next validate; the rest is learned from."""
+Part = Literal["train", "judge"]
 
 
 class LogQuery(NamedTuple):
@@ -51,12 +62,19 @@ class LogQuery(NamedTuple):
     model: str | None = None
     since: float = 0.0
     until: float = float("inf")
+    part: Part | None = None
+    group: str | None = None
+    """Column of the rows that names their groups."""
+    arrived: str | None = None
+    """What the column of this name says of each row: in which episode it came."""
 
 
 class LoggedExample(NamedTuple):
     answer: LoggedAnswer
     label: Any
     label_source: str | None
+    drawn: str | None = None
+    """`random`, `uncertain` or `disagreement`, as the queue asked about it; None: nobody asked."""
 
 
 def parse(source: str) -> LogQuery:
@@ -67,12 +85,17 @@ def parse(source: str) -> LogQuery:
         raise _source_error(source, f"there is no {strange[0]!r}")
     if fields.get("labelled", "false") not in ("true", "false"):
         raise _source_error(source, "labelled is true or false")
+    if fields.get("part", "train") not in ("train", "judge"):
+        raise _source_error(source, "part is train or judge")
     return LogQuery(
         check_name("use case", name),
         fields.get("labelled") == "true",
         fields.get("model"),
         _moment(source, fields["since"]) if "since" in fields else 0.0,
         _moment(source, fields["until"]) if "until" in fields else float("inf"),
+        cast(Part | None, fields.get("part")),
+        fields.get("group"),
+        fields.get("arrived"),
     )
 
 
@@ -84,25 +107,27 @@ def check(source: str, folders: Folders | None = None) -> None:
 
 
 def write(
-    source: str, folders: Folders, target: Path, label: str | None, column: str | None = None
+    source: str, folders: Folders, target: Path, label: str | None, column: str | None = None, *, now: float
 ) -> list[ExcludedFile]:
     """Writes the source into the empty folder `target`; returns the excluded answers.
 
     `label`: the name of the label column. `column`: the only input column, if there is one: a text input becomes a cell
-    of it. Raises NOT_FOUND if the log holds no such answers.
+    of it. `now`: by the workspace's clock, which dated the answers. Raises NOT_FOUND if the log holds no such answers.
     """
     query = parse(source)
     log = log_folder(folders, query.use_case)
     retention = load(folders.root).log.of(query.use_case).retention_days
-    since = max(query.since, reading.retention_start(time.time(), retention))
+    since = max(query.since, reading.retention_start(now, retention))
     taken, excluded = examples(log, query._replace(since=since), column)
+    if query.part is not None:
+        taken = [each for each in taken if split_of(each, query) is not None]
     if not taken:
         raise _empty_error(query)
     label = label or LABEL
     if taken[0].answer.input and "data" in taken[0].answer.input:
-        excluded += _write_files(taken, log, target, label)
+        excluded += _write_files(taken, log, target, label, query)
     else:
-        _write_rows(taken, target, label, column or "text")
+        _write_rows(taken, target, label, column or "text", query)
     return excluded
 
 
@@ -117,6 +142,7 @@ def examples(
         return [], []
     rows = reading.answers(log, since=query.since, models=[query.model] if query.model else ())
     given = feedback.latest_by_source(reading.feedback(log, since=query.since))
+    at_random = quality.random_sample(given)
     found, excluded = list[LoggedExample](), list[ExcludedFile]()
     for row in rows.to_pylist():
         answer = reading.to_logged_answer(row)
@@ -132,7 +158,7 @@ def examples(
         elif "parts" in answer.input:
             excluded.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
         else:
-            found.append(LoggedExample(answer, label.label if label else None, label.source if label else None))
+            found.append(LoggedExample(answer, *_said(label, answer.id in at_random)))
     forms = Counter(_form(each, column) for each in found)
     if forms:
         usual = forms.most_common(1)[0][0]
@@ -145,15 +171,46 @@ def examples(
     return found, excluded
 
 
-def _write_rows(taken: Sequence[LoggedExample], target: Path, label: str, column: str) -> None:
+def _said(label: StoredFeedback | None, at_random: bool) -> tuple[Any, str | None, str | None]:
+    """The label, whose it is, and how the answer came to it: what the random draw passed over as it was labelled before
+    counts as drawn by it (`quality.random_sample`)."""
+    if label is None:
+        return None, None, None
+    return label.label, label.source, "random" if at_random else label.drawn
+
+
+def split_of(example: LoggedExample, query: LogQuery) -> str | None:
+    """Where an answer lies in its part; None: in the other part, or in none. Pure: it follows from the group, or where
+    there is none from the content. Of a group that judges nothing is learned."""
+    kept = example.answer.input or {}
+    group = (kept.get("row") or {}).get(query.group) if query.group else None
+    content = kept["data"]["sha256"] if "data" in kept else kept
+    side = _side(content if group is None else group)
+    drawn = example.drawn == "random"
+    if query.part == "judge":
+        return "test" if drawn and side < JUDGES else None
+    if side < JUDGES and (drawn or group is not None):
+        return None
+    return "validation" if drawn and side < VALIDATES else "train"
+
+
+def _side(named: object) -> float:
+    """In [0, 1)."""
+    text = json.dumps(named, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(f"side/{text}".encode()).digest()[:8]) / 2**64
+
+
+def _write_rows(taken: Sequence[LoggedExample], target: Path, label: str, column: str, query: LogQuery) -> None:
     cells = [_row(each, column) for each in taken]
     names = [name for name in dict.fromkeys(name for row in cells for name in row) if name != label]
     columns = {name: array([row.get(name) for row in cells]) for name in names}
-    pq.write_table(_columns_of_answers(columns, taken, label), target / "answers.parquet")
+    pq.write_table(_columns_of_answers(columns, taken, label, query), target / "answers.parquet")
     _write_marker(target, ".", taken, label, tuple(names))
 
 
-def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, label: str) -> list[ExcludedFile]:
+def _write_files(
+    taken: Sequence[LoggedExample], log: LogFolder, target: Path, label: str, query: LogQuery
+) -> list[ExcludedFile]:
     """Each file once, with the newest answer to it, of labelled ones the newest labelled."""
     chosen: dict[str, LoggedExample] = {}
     for each in sorted(taken, key=lambda one: (one.label is not None, one.answer.at)):
@@ -175,20 +232,28 @@ def _write_files(taken: Sequence[LoggedExample], log: LogFolder, target: Path, l
             "See keep_inputs and media_mb in [log] of settings.toml.",
         )
     columns = {"file_name": array(list(there))}
-    pq.write_table(_columns_of_answers(columns, list(there.values()), label), target / "data" / "metadata.parquet")
+    table = _columns_of_answers(columns, list(there.values()), label, query)
+    pq.write_table(table, target / "data" / "metadata.parquet")
     _write_marker(target, "data", taken, label, ())
     return excluded
 
 
-def _columns_of_answers(columns: dict[str, pa.Array], taken: Sequence[LoggedExample], label: str) -> pa.Table:
-    """The input columns, then the label, then the origin of each row."""
+def _columns_of_answers(
+    columns: dict[str, pa.Array], taken: Sequence[LoggedExample], label: str, query: LogQuery
+) -> pa.Table:
+    """The input columns, then the label, then the origin of each row and, of a part, its split."""
     answers = [each.answer for each in taken]
     origins = [[a.id for a in answers], [_cell(a.output) for a in answers], [a.model for a in answers],
             [datetime.fromtimestamp(a.at, UTC).isoformat(timespec="milliseconds") for a in answers],
-            [a.confidence for a in answers], [each.label_source for each in taken]]  # fmt: skip
+            [a.confidence for a in answers], [each.label_source for each in taken],
+            [each.drawn for each in taken]]  # fmt: skip
     every = {**columns, label: array([_cell(each.label) for each in taken])}
     for name, values in zip(_MARKED, origins, strict=True):
         every[_free(name, every)] = array(values)
+    if query.part is not None:
+        every["split"] = array([split_of(each, query) for each in taken])
+    if query.arrived is not None:
+        every[_free("arrived", every)] = array([query.arrived] * len(taken))
     return pa.table(every)
 
 

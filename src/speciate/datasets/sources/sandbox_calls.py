@@ -42,6 +42,8 @@ class SourceContext(NamedTuple):
     folders: Folders
     work: Path
     """A folder of the run's own; created if it is missing."""
+    now: float = 0.0
+    """By the workspace's clock: answers of a log are as old as that says."""
 
 
 def unpack_into(

@@ -123,20 +123,65 @@ def normalize_text(text: Any) -> str:
     return " ".join(str("" if text is None else text).split())
 
 
-def _error_rate(unit: Literal["words", "characters"], answers: Answers) -> Statistic:
+_SPOKEN = {"mr": "mister", "mrs": "missus", "dr": "doctor", "&": "and", "%": "percent"}
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[&%]")
+_MOST_SPOKEN = 9_999
+
+
+def spoken_words(text: Any) -> str:
+    """A transcript with nothing that is not heard: in lower case, without punctuation, whole numbers up to 9,999 and
+    a few abbreviations as words. English; of other languages numerals stay as they are only if both sides have them.
+
+    >>> spoken_words("Mr. Smith drew 10 of clubs -- twenty-one!")
+    'mister smith drew ten of clubs twenty one'
+    """
+    found = _WORDS.findall(str("" if text is None else text).lower().replace("\u2019", "'"))
+    return " ".join(_SPOKEN.get(word, number_words(word)) for word in found)
+
+
+def number_words(word: str) -> str:
+    """`42` -> `forty two`; any other word as it is."""
+    if not (word.isascii() and word.isdecimal()) or int(word) > _MOST_SPOKEN:
+        return word
+    number, parts = int(word), list[str]()
+    for size, name in ((1000, "thousand"), (100, "hundred")):
+        if number >= size:
+            parts += [_ONES[number // size], name]
+            number %= size
+    if number >= 20:
+        parts.append(_TENS[number // 10])
+        number %= 10
+        parts += [_ONES[number]] if number else []
+    elif number or not parts:
+        parts.append(_ONES[number])
+    return " ".join(parts)
+
+
+def _error_rate(unit: Literal["words", "characters", "spoken words"], answers: Answers) -> Statistic:
     """As jiwer counts: the fewest insertions, deletions and substitutions per unit of the reference.
 
-    Case and punctuation count; to ignore them, remove them from the reference before training.
+    Case and punctuation count, but not of spoken words, for which both sides pass `spoken_words`. NaN where all
+    references are empty then.
     """
     try:
         import jiwer
     except ImportError as error:
         raise missing_library("jiwer") from error
 
-    count = jiwer.process_words if unit == "words" else jiwer.process_characters
+    count = jiwer.process_characters if unit == "characters" else jiwer.process_words
+    normal = spoken_words if unit == "spoken words" else _normalized
     parts = np.zeros((len(answers.references), 2))  # errors, units of the reference
     for row, (reference, given) in enumerate(zip(answers.references, answers.given, strict=True)):
-        found = count(_normalized(reference), _normalized(given or ""))
+        wanted = normal(reference)
+        if not wanted:
+            parts[row] = len(normal(given or "").split()), 0
+            continue
+        found = count(wanted, normal(given or ""))
         errors = found.substitutions + found.deletions + found.insertions
         parts[row] = errors, found.hits + found.substitutions + found.deletions
     return Statistic(parts, lambda sums: sums[:, 0] / sums[:, 1])
@@ -215,6 +260,7 @@ STATISTICS: dict[str, Callable[[Answers], Statistic]] = {
     "bleu": _bleu,
     "chrf": _chrf,
     "wer": partial(_error_rate, "words"),
+    "wer_normalized": partial(_error_rate, "spoken words"),
     "cer": partial(_error_rate, "characters"),
     "token_accuracy": _token_accuracy,
     "f1_spans": _f1_spans,

@@ -35,7 +35,7 @@ from speciate.workspace.workspace import Folders, Workspace
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 
 
@@ -53,7 +53,7 @@ def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str 
     Raises NOT_FOUND for an unknown evaluation or baseline.
     """
     text = render_page(gather(workspace, pool, evaluation, baseline))
-    folder = _folder(workspace.folders, evaluation)
+    folder = folder_of(workspace.folders, evaluation)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.html"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def write_page(workspace: Workspace, pool: Pool, evaluation: str, baseline: str 
 
 def delete_pages(folders: Folders, evaluation: str) -> None:
     """Delete all pages of an evaluation. They can be made again from what is left of it."""
-    folder = _folder(folders, evaluation)
+    folder = folder_of(folders, evaluation)
     for path in folder.glob("*.html"):
         path.unlink(missing_ok=True)
 
@@ -71,7 +71,7 @@ def delete_pages(folders: Folders, evaluation: str) -> None:
 def render_page(data: PageData) -> str:
     """The whole file; the same data give the same bytes."""
     page = environment().get_template("page.html")
-    return page.render(data=data, sections=_sections(data), title=data.title, policy=_POLICY)
+    return page.render(data=data, sections=_sections(data), title=data.title, policy=POLICY)
 
 
 @functools.cache
@@ -134,5 +134,6 @@ def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _folder(folders: Folders, evaluation: str) -> Path:
+def folder_of(folders: Folders, evaluation: str) -> Path:
+    """Of an evaluation's pages."""
     return folders.exports / "evaluations" / evaluation

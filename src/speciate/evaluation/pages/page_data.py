@@ -269,7 +269,8 @@ def describe_gate(gate: Gate) -> str:
     """`better accuracy`, `at_most p95_latency_ms 50`, `no_slice_worse by site`."""
     value = "" if gate.value is None else format_number(gate.value)
     column = f"by {gate.column}" if gate.column else ""
-    return " ".join(part for part in (gate.rule, gate.metric or "", value, column) if part)
+    unknown = f"if unknown: {gate.if_unknown}" if gate.if_unknown else ""
+    return " ".join(part for part in (gate.rule, gate.metric or "", value, column, unknown) if part)
 
 
 def describe_limits(limits: UseCaseLimits) -> str:

@@ -32,7 +32,7 @@ from speciate.jobs.pool import Pool, ServiceAnswer
 from speciate.refs import dataset_ref
 from speciate.workspace.workspace import Workspace
 
-Part = Literal["confusion", "calibration", "disagreements", "metrics", "all_models"]
+Part = Literal["confusion", "calibration", "disagreements", "metrics", "all_models", "gaps"]
 
 _PAIRS, _LABELS = 10, 12
 _MOST_MODELS, _WITH_METRICS = 10, 4
@@ -178,7 +178,8 @@ class Inspection:
         self.candidate = next(
             iter([self.report.candidate] if self.report.candidate in others else others), self.baseline
         )
-        self._manifest = _manifest(workspace, self.report)
+        self.manifest = _manifest(workspace, self.report)
+        """Of the evaluated dataset; None where it was deleted since."""
 
     @property
     def _folder(self) -> Path:
@@ -213,14 +214,14 @@ class Inspection:
             "metric": self.report.metric,
             "baseline": self.baseline,
             "candidate": self.candidate,
-            "inputs": list(self._manifest.inputs) if self._manifest else [],
+            "inputs": list(self.manifest.inputs) if self.manifest else [],
         }
         return self._pool.ask(f"speciate.evaluation.reports.{service}", {**payload, **more})
 
     @property
     def has_thumbnails(self) -> bool:
         """Whether the examples are shown as images."""
-        return self._manifest is not None and self._manifest.modality not in _AS_TEXT
+        return self.manifest is not None and self.manifest.modality not in _AS_TEXT
 
     def thumbnails(self, ids: Sequence[str]) -> dict[str, bytes]:
         """A PNG for each of these examples that can still be drawn."""
@@ -236,10 +237,10 @@ class Inspection:
 
     def _draw(self, service: str, ids: Sequence[str], captions: Sequence[str] = ()) -> ServiceAnswer:
         """Empty if media cannot be drawn any more; the rows have the rest."""
-        if self._manifest is None or not ids:
+        if self.manifest is None or not ids:
             return {}
         request = ThumbnailRequest(
-            root=self._workspace.folders.root, manifest=self._manifest, ids=tuple(ids), captions=tuple(captions)
+            root=self._workspace.folders.root, manifest=self.manifest, ids=tuple(ids), captions=tuple(captions)
         )
         try:
             return self._pool.ask(f"speciate.evaluation.reports.thumbnails:{service}", request.model_dump(mode="json"))

@@ -13,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets.telling_inputs import TellingInput
 from speciate.errors import Call, unknown
+from speciate.models.training_statement import TrainingStatement
 from speciate.sample_size import LEVEL
 from speciate.use_cases import Gate
 from speciate.vocabulary import find_metric
 from speciate.workspace.database import Database
 
 Verdict = Literal["promote", "hold", "inconclusive"]
-Outcome = Literal["pass", "fail", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive", "not_known"]
+"""not_known: nothing here can tell, more examples neither; it does not fail, and a person accepts it or does not."""
 Interval = tuple[float, float]
 Suite = Literal["core", "heldout", "regression"]
 Role = Literal["candidate", "baseline", "incumbent"]
@@ -50,6 +52,7 @@ class Control(_Frozen):
     offline: bool
     pinned: bool
     license: str | None = None
+    weights_license: str | None = Field(None, description="Where weights have another than what came with them.")
 
 
 class LabelCoverage(_Frozen):
@@ -72,6 +75,9 @@ class Row(_Frozen):
     repeats: int = 1
     seen: int | None = Field(0, description="Examples that were in its training data; null: unknown.")
     nearly_seen: int | None = Field(0, description="Further ones that have a near-duplicate there; null: not_checked.")
+    training_data: TrainingStatement | None = Field(
+        None, description="What is said of what a published model learned from."
+    )
     coverage: float = Field(description="Share of the examples that were answered.")
     uncovered: tuple[str, ...] | None = Field(
         None, description="Labels that no label of a published model means: these count as wrong."

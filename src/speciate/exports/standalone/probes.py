@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.exports.standalone.media import as_answer, as_examples
-from speciate.models.encoders import FramesEncoder, embed_batches
+from speciate.models.encoders import FramesEncoder, Precision, embed_batches
 from speciate.tasks.task import predict_examples
 
 
@@ -29,7 +29,7 @@ class Probe:
         self.modality = modality
         self.task_head = head.model_validate(manifest["readout"])
         self.estimator = estimator(**load_file(folder / "estimator.safetensors"))
-        frozen = FrozenNetwork(read(folder, rebuild), manifest["representation"]["precision"])
+        frozen = FrozenNetwork(read(folder, rebuild))
         self.encoder: Any = FramesEncoder(frozen) if by_frames else frozen
 
     def predict(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
@@ -44,16 +44,13 @@ class Probe:
 
 
 class FrozenNetwork:
-    """A backbone as an encoder, in the precision in which it was learned from."""
+    """A backbone as an encoder, in float32 whatever it was learned from: the same numbers on every processor."""
 
     id, parameters = "", 0
+    precision: Precision = "float32"
 
-    def __init__(self, backbone: Any, precision: Any) -> None:
-        import torch
-
-        self.backbone, self.precision = backbone, precision
-        for each in backbone.module.parameters():  # buffers stay: positions need their digits
-            each.data = each.data.to(getattr(torch, precision))
+    def __init__(self, backbone: Any) -> None:
+        self.backbone = backbone
 
     @property
     def width(self) -> int:

@@ -97,7 +97,7 @@ class VideoSketches:
     def near(self, a: Sketches, b: Sketches, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         least = self.threshold if threshold is None else threshold
         one, other = self._parts(a), self._parts(b)
-        both = one.any(axis=2) & other.any(axis=2)
+        both: npt.NDArray[np.bool_] = (one != 0).any(axis=2) & (other != 0).any(axis=2)
         apart = np.bitwise_count(one[..., :8] ^ other[..., :8]).sum(axis=2, dtype=np.int64)
         agreeing = 1 - (apart * both).sum(axis=1) / np.maximum(64 * both.sum(axis=1), 1)
         near: npt.NDArray[np.bool_] = both.any(axis=1) & (agreeing >= least)

@@ -63,14 +63,26 @@ class States(NamedTuple):
         return self.sequence.mT.reshape(len(self.sequence), -1, *self.grid)
 
 
-class Backbone(Protocol):
-    base_model: str
-    """The ref that it came from."""
-    modality: str
-    width: int
-    """W of its states."""
-    module: torch.nn.Module
-    """All trainable layers. The caller sets train() or eval()."""
+class Network(Protocol):
+    """What the training loop needs: a backbone, or a published model with its own head."""
+
+    @property
+    def base_model(self) -> str:
+        """The ref that it came from."""
+        ...
+
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def width(self) -> int:
+        """W of its states."""
+        ...
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """All trainable layers. The caller sets train() or eval()."""
+        ...
 
     @property
     def unit(self) -> str | None:
@@ -96,6 +108,10 @@ class Backbone(Protocol):
     def states(self, batch: dict[str, torch.Tensor]) -> States:
         """Differentiable. A medium's states do not depend on the rest of the batch."""
         ...
+
+
+class Backbone(Network, Protocol):
+    """A network whose states any head applies to."""
 
     def settings(self) -> BackboneSettings:
         """JSON for `rebuild`: has `base_model` and `modality`, architecture and preprocessing."""

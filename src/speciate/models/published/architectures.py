@@ -21,7 +21,8 @@ from speciate.models.backbones.contract import ModelConfig
 
 Adapter = Literal[
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
-    "audio-classification", "speech", "ctc", "zero-shot-image", "video-classification", "seq2seq", "forecast",
+    "audio-classification", "speech", "ctc", "zero-shot-image", "zero-shot-audio", "video-classification", "seq2seq",
+    "image-to-text", "question-answering", "forecast",
 ]  # fmt: skip
 """How media become a batch and outputs answers: a function each in models/published/adapters/."""
 
@@ -46,7 +47,7 @@ class PublishedHead(NamedTuple):
     @property
     def zero_shot(self) -> bool:
         """Whether its labels are sentences that the caller's labels are put into."""
-        return self.adapter == "zero-shot-image"
+        return self.adapter in ("zero-shot-image", "zero-shot-audio")
 
 
 class _AutoTable(NamedTuple):
@@ -79,11 +80,16 @@ _TABLES = (
     _AutoTable("speech", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES", _SPEECH),
     _AutoTable("ctc", "MODEL_FOR_CTC_MAPPING_NAMES"),
     _AutoTable("zero-shot-image", "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", _IMAGES_AND_WORDS),
+    _AutoTable("question-answering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES"),
     _AutoTable("seq2seq", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", _TEXT_TO_TEXT),
 )
 """The first that lists an architecture counts."""
-_BESIDE: Mapping[str, Adapter] = {"PatchTSTForPrediction": "forecast", "PatchTSMixerForPrediction": "forecast"}
-"""Heads for which transformers has no Auto class."""
+_BESIDE: Mapping[str, Adapter] = {
+    "PatchTSTForPrediction": "forecast", "PatchTSMixerForPrediction": "forecast",
+    "TimesFmModelForPrediction": "forecast", "TimesFm2_5ModelForPrediction": "forecast",
+    "ClapModel": "zero-shot-audio", "VisionEncoderDecoderModel": "image-to-text",
+}  # fmt: skip
+"""Heads for which transformers has no Auto class, or one that does not tell what is read."""
 _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "text-classification": ("text-classification", "text"),
     "token-classification": ("token-classification", "text"),
@@ -95,7 +101,10 @@ _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "speech": ("automatic-speech-recognition", "audio"),
     "ctc": ("automatic-speech-recognition", "audio"),
     "zero-shot-image": ("image-classification", "image"),
+    "zero-shot-audio": ("audio-classification", "audio"),
     "seq2seq": ("text-generation", "text"),
+    "image-to-text": ("image-text-to-text", "image"),
+    "question-answering": ("text-generation", "text"),
     "forecast": ("time-series-forecasting", "time-series"),
 }
 """Adapter -> task and modality."""
@@ -116,7 +125,7 @@ _PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "video": ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"),
 }
 """Modality -> files of which one must be there: without it nobody knows how media are prepared."""
-_TOKENIZED: tuple[Adapter, ...] = ("speech", "ctc", "zero-shot-image")
+_TOKENIZED: tuple[Adapter, ...] = ("speech", "ctc", "zero-shot-image", "zero-shot-audio", "image-to-text")
 """Adapters that need a tokenizer, too."""
 
 
@@ -140,7 +149,7 @@ def find_head(folder: Path) -> PublishedHead | None:
             task = f"{prefix}-multi-label-classification"
         elif kind == "regression" or (labels is not None and len(labels) == 1):
             task, labels = f"{prefix}-regression", ()
-    given = config.get("prediction_length") if adapter == "forecast" else None
+    given = config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
     steps = given if isinstance(given, int) else None
     return PublishedHead(adapter, task, modality, architecture, model_type, labels, multi_label, steps)
 
@@ -261,8 +270,8 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
 
 
 _ENDINGS: Mapping[str, str] = {
-    "ForMaskedLM": "fills in masked words", "ForQuestionAnswering": "marks answers in a text",
-    "ForPreTraining": "was only pretrained", "ForMultipleChoice": "chooses among texts", "Model": "has no head",
+    "ForMaskedLM": "fills in masked words", "ForPreTraining": "was only pretrained",
+    "ForMultipleChoice": "chooses among texts", "Model": "has no head",
     "ForDepthEstimation": "estimates depth, for which there is no task here yet",
 }  # fmt: skip
 

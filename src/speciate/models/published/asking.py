@@ -12,7 +12,9 @@ from speciate.models.published.published_model import LabelPrompts, PublishedMod
 
 _NUMBER = 1
 """Raised when an adapter comes to answer otherwise from the same files."""
-_TEMPLATES = {"image": "a photo of a {label}", "text": "This example is {label}."}
+_TEMPLATES = {
+    "image": "a photo of a {label}", "audio": "This is a sound of {label}.", "text": "This example is {label}.",
+}  # fmt: skip
 """What a zero-shot model is asked where the caller says nothing."""
 
 
@@ -26,6 +28,8 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return text.classify_by_entailment(model, media, prompts) if prompts else text.classify(model, media)
         case "token-classification":
             return text.tag(model, media)
+        case "question-answering":
+            return text.answer(model, media)
         case "seq2seq":
             return text.write(model, media, prompts.templates if prompts else ())
         case "image-classification":
@@ -34,10 +38,14 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return images.detect(model, media)
         case "image-segmentation":
             return images.segment(model, media)
-        case "zero-shot-image":
+        case "zero-shot-image" | "zero-shot-audio":
             if prompts is None:
                 raise ValueError("a zero-shot model answers with the labels that it is asked about")
+            if model.head.adapter == "zero-shot-audio":
+                return audio.classify_by_words(model, media, prompts)
             return images.classify_by_words(model, media, prompts)
+        case "image-to-text":
+            return images.write(model, media)
         case "video-classification":
             return images.classify_clips(model, media)
         case "audio-classification":
@@ -51,7 +59,7 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
 
 
 def usual_templates(modality: str) -> tuple[str, ...]:
-    return (_TEMPLATES["image" if modality == "image" else "text"],)
+    return (_TEMPLATES.get(modality, _TEMPLATES["text"]),)
 
 
 def answer_identity(model_id: str, prompts: LabelPrompts | None) -> str:

@@ -8,13 +8,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.asking import usual_templates
-from speciate.models.published.label_map import LabelMap
+from speciate.models.published.label_map import LabelMap, tag_stem
 from speciate.models.published.published_model import LabelPrompts
 from speciate.models.sealed import PREDICTOR
 
+_TAGS = "token-classification"
 _TASKS_WITH_LABELS = ("-classification", "-detection", "-segmentation")
 
 
@@ -27,12 +29,25 @@ class PublishedManifest(BaseModel):
     label_map: dict[str, str] | None = None
     """Published label -> the user's; of a zero-shot model phrase -> the user's."""
     prompts: LabelPrompts | None = None
+    trained: bool = False
+    """Whether it was trained further here with its own head, so that its labels are the user's."""
+    thresholds: dict[str, float] | None = None
+    """Of several labels: each is given above its own."""
 
     @property
     def table(self) -> LabelMap | None:
+        """Of tags without their prefixes."""
         if self.label_map is None:
             return None
-        return LabelMap(self.label_map, tuple(sorted(set(self.label_map.values()))))
+        pairs = self.label_map
+        if self.task == _TAGS:
+            pairs = {tag_stem(name): tag_stem(label) for name, label in pairs.items()}
+        return LabelMap(pairs, tuple(sorted(set(pairs.values()))))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Of a tagger the user's tags as they were given, with prefixes where these have some."""
+        return tuple(sorted(set((self.label_map or {}).values()))) if self.task == _TAGS else ()
 
 
 def write_manifest(
@@ -41,13 +56,38 @@ def write_manifest(
     """Raises INVALID as `check_head` does, and for labels that the model does not have."""
     head = check_head(folder, ref)
     check_labels(head, ref, labels)
-    by_words = head.zero_shot or (head.labels is not None and not set(labels) <= set(head.labels))
+    by_words = head.zero_shot or (_is_inference(head) and not set(labels) <= set(head.labels or ()))
     prompts = None
     if by_words:
         prompts = LabelPrompts(tuple(labels), tuple(templates) or usual_templates(head.modality))
     manifest = PublishedManifest(task=head.task, label_map=dict(labels), prompts=prompts)
     (folder / PREDICTOR).write_text(manifest.model_dump_json(indent=1))
     return manifest
+
+
+def write_template(folder: Path, ref: str, templates: Sequence[str]) -> PublishedManifest:
+    """Of a model that writes a text: what is put around each input. Raises INVALID as `check_template` does."""
+    head = check_head(folder, ref)
+    check_template(head, ref, templates)
+    manifest = PublishedManifest(task=head.task, prompts=LabelPrompts((), tuple(templates)))
+    (folder / PREDICTOR).write_text(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def check_template(head: PublishedHead, ref: str, templates: Sequence[str]) -> None:
+    """Raise INVALID for prompts without labels of any but a model that writes a text, or without a place for it."""
+    if head.adapter != "seq2seq":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} takes prompts only with labels: they are what each label is asked with.",
+            "Call again with labels={phrase: yours}, or without prompts.",
+        )
+    if len(templates) != 1 or "{input}" not in templates[0]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} writes a text, and takes one prompt with a place for the input.",
+            "Write it with {input}, such as 'summarize: {input}'.",
+        )
 
 
 def check_labels(head: PublishedHead, ref: str, labels: Mapping[str, str]) -> None:
@@ -60,8 +100,9 @@ def check_labels(head: PublishedHead, ref: str, labels: Mapping[str, str]) -> No
         )
     if head.zero_shot or head.labels is None or _is_inference(head):
         return
+    known = {*head.labels, *(tag_stem(name) for name in head.labels if head.task == _TAGS)}
     for name in labels:
-        if name not in head.labels:
+        if name not in known:
             raise SpeciateError(
                 Code.INVALID,
                 f"{name[:64]!r} is no label of {ref!r}; {closest(name[:64], head.labels)}",
@@ -76,6 +117,21 @@ def needs_labels(folder: Path) -> bool:
         return False
     head = find_head(folder)
     return head is not None and head.task.endswith(_TASKS_WITH_LABELS)
+
+
+def read_manifest(folder: Path) -> PublishedManifest | None:
+    """None for a folder of others, and for models whose `predictor.json` is of another kind."""
+    try:
+        said = foreign_files.read_json(folder / PREDICTOR)
+    except (OSError, ValueError):
+        return None
+    return PublishedManifest.model_validate(said) if isinstance(said, dict) and "published" in said else None
+
+
+def has_trained_head(folder: Path) -> bool:
+    """Whether a published model was trained further here with its own head."""
+    found = read_manifest(folder)
+    return found is not None and found.trained
 
 
 def _is_inference(head: PublishedHead) -> bool:

@@ -113,15 +113,15 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
 
     try:
         match head.adapter:
-            case "text-classification" | "token-classification" | "seq2seq":
+            case "text-classification" | "token-classification" | "seq2seq" | "question-answering":
                 return load(AutoTokenizer), None
             case "image-classification" | "object-detection" | "image-segmentation":
                 return load(AutoImageProcessor), None
-            case "zero-shot-image":
+            case "zero-shot-image" | "image-to-text":
                 return load(AutoImageProcessor), load(AutoTokenizer)
             case "audio-classification":
                 return load(AutoFeatureExtractor), None
-            case "speech" | "ctc":
+            case "speech" | "ctc" | "zero-shot-audio":
                 return load(AutoFeatureExtractor), load(AutoTokenizer)
             case "video-classification":
                 return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None

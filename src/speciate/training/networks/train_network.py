@@ -16,15 +16,17 @@ from typing import Any, NamedTuple, NoReturn
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import architectures
-from speciate.models.backbones.contract import Backbone
+from speciate.models.backbones.contract import Backbone, Network
+from speciate.models.published.network import PublishedNetwork
 from speciate.tasks.network_predictor import NetworkPredictor, as_scores, warm_start
-from speciate.tasks.task import TaskHead
+from speciate.tasks.task import SavablePredictor, TaskHead
 from speciate.tasks.task_heads import PER_UNIT
 from speciate.training.hyperparameters import FullParameters
 from speciate.training.model_selection import CandidateResult, SelectedModel, measure
 from speciate.training.networks import durable_training, successive_halving, trial_steps
 from speciate.training.networks.batches import PreparedItems
 from speciate.training.networks.data_parallel import Follower
+from speciate.training.networks.kept_head import KeptHead, keep_head
 from speciate.training.networks.optimizer import LoopParameters, Precision
 from speciate.training.networks.training_loop import Evaluation, HeldOutData, Scores, TaskLoss, Training
 from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out_targets
@@ -58,15 +60,17 @@ def no_preparation(context: TrainingContext) -> None:
     pass
 
 
-def train_all_weights(backbone: Backbone) -> None:
+def train_all_weights(backbone: Network) -> tuple[str, ...]:
     backbone.module.requires_grad_(True)
+    return ()
 
 
 class NetworkMethod(NamedTuple):
     """What a recipe does to a backbone before it is trained, and after."""
 
-    adapt: Callable[[Backbone], None]
-    finish: Callable[[Backbone], None]
+    adapt: Callable[[Network], object]
+    finish: Callable[[Network], Sequence[str]]
+    """Returns the adapted layers that have learned nothing."""
     usual_rate: Callable[[str], float]
     """By base model."""
     prepare: Callable[[TrainingContext], None] = no_preparation
@@ -123,7 +127,7 @@ def _make_search(context: TrainingContext, parameters: FullParameters, method: N
     assert base_model is not None, "the plan fills in the base model"
     usual = method.usual_rate(base_model)
     rates = parameters.learning_rate or tuple(usual * times for times in _RATE_FACTORS)
-    return _NetworkSearch(context, parameters, method, base_model, rates)
+    return _NetworkSearch(context, parameters, method, base_model, rates, keep_head(context))
 
 
 class _NetworkSearch:
@@ -134,8 +138,9 @@ class _NetworkSearch:
         method: NetworkMethod,
         base_model: str,
         rates: Sequence[float],
+        kept: KeptHead | None = None,
     ) -> None:
-        self._context, self._parameters, self._method = context, parameters, method
+        self._context, self._parameters, self._method, self._kept = context, parameters, method, kept
         self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
         """Until it is settled."""
         self._base_model, self._rates = base_model, rates
@@ -156,12 +161,22 @@ class _NetworkSearch:
             "a network could learn from all examples, not only a fold's"
         ):
             whole = self._whole(self._rates[found.candidate], max(1, round(median(part.epochs for part in parts))))
-        self._method.finish(whole.backbone)
+        if silent := self._method.finish(whole.backbone):
+            self._context.report["silent_layers"] = list(silent)
+            shown = f"{', '.join(silent[:3])}{' and others' if len(silent) > 3 else ''}"
+            self._context.notes.append(f"{len(silent)} adapted layers have learned nothing: {shown}.")
         for module in (whole.backbone.module, whole.head):
             module.cpu().eval()
-        head = whole.task_head.served(whole.head) if isinstance(whole.task_head, SoftTargetLoss) else whole.head
-        predictor = NetworkPredictor(self._context.payload.task, task_head, whole.backbone, head)
+        predictor = self._predictor(whole, task_head, held)
         return SelectedModel(predictor, best, self._context.how, tuple(self._tried(found)))
+
+    def _predictor(self, whole: Training, task_head: TaskHead, held: Sequence[Example]) -> SavablePredictor:
+        if isinstance(whole.backbone, PublishedNetwork):
+            assert self._kept is not None, "it made this network"
+            return self._kept.predictor(whole.backbone, task_head, held)
+        backbone: Any = whole.backbone
+        head = whole.task_head.served(whole.head) if isinstance(whole.task_head, SoftTargetLoss) else whole.head
+        return NetworkPredictor(self._context.payload.task, task_head, backbone, head)
 
     def weigh(self, steps: int) -> NetworkCost:
         """What each part costs, and how much there is of it; nothing is kept."""
@@ -272,15 +287,8 @@ class _NetworkSearch:
         recipe = {"division": division, "rate": rate, "epochs": epochs, "precision": precision}
         learn = context.train if division is None else self._divisions[division][0]
         seed = context.payload.spec.seed
-        media = [example.media for example in learn]
-        folder = context.payload.base_folder
         torch.manual_seed(seed)
-        backbone = architectures.build(
-            self._base_model, media, seed, Path(folder) if folder else None, **self._options(context.task_head)
-        )
-        self._method.adapt(backbone)
-        torch.manual_seed(seed)  # the head's weights do not depend on what the backbone drew
-        target_head = self._method.teach(context, backbone)
+        backbone, target_head = self._own_head(seed, learn) if self._kept is None else self._published_head(seed)
         wanted = given.model_dump(include=set(LoopParameters.model_fields)) | {
             "learning_rate": rate, "num_train_epochs": epochs, "precision": precision
         }  # fmt: skip
@@ -298,13 +306,37 @@ class _NetworkSearch:
             team=context.team.of(recipe),
         )
 
+    def _own_head(self, seed: int, learn: Sequence[Example]) -> tuple[Network, TrainingHead]:
+        """A head of ours on a backbone."""
+        import torch
+
+        context, folder = self._context, self._context.payload.base_folder
+        backbone = architectures.build(
+            self._base_model, [example.media for example in learn], seed, Path(folder) if folder else None,
+            **self._options(context.task_head),
+        )  # fmt: skip
+        self._method.adapt(backbone)
+        torch.manual_seed(seed)  # the head's weights do not depend on what the backbone drew
+        return backbone, self._method.teach(context, backbone)
+
+    def _published_head(self, seed: int) -> tuple[Network, TrainingHead]:
+        """The network has its own head, so what is put on it passes its outputs on."""
+        import torch
+
+        assert self._kept is not None, "build() sees to it"
+        network = self._kept.network()
+        self._method.adapt(network)
+        torch.manual_seed(seed)
+        head: Any = torch.nn.Identity()
+        return network, TrainingHead(head, self._context.task_head, self._context.targets)
+
     def _options(self, task_head: TaskHead) -> Mapping[str, bool]:
         """Of the preprocessing: taggers keep capital letters, for they mark names; forecasters keep a series' end."""
         if task_head.family == "forecasting":
             return {"ending": True}
         return {"cased": True} if task_head.family in PER_UNIT and self._base_model == "new:bert" else {}
 
-    def _items(self, backbone: Backbone, examples: Sequence[Example]) -> PreparedItems:
+    def _items(self, backbone: Network, examples: Sequence[Example]) -> PreparedItems:
         prepare = partial(backbone.prepare, per_unit=self._context.task_head.family in PER_UNIT)
         return PreparedItems([example.media for example in examples], prepare, backbone.length)
 

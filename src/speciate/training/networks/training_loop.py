@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import CallAgain, Code, SpeciateError
-from speciate.models.backbones.contract import Backbone, States
-from speciate.tasks.task import WeightedLoss, WholeBatchLoss
+from speciate.models.backbones.contract import Network, States
+from speciate.tasks.task import ForwardLoss, WeightedLoss, WholeBatchLoss
 from speciate.training.networks import batches, optimizer
 from speciate.training.networks.batches import Items
 from speciate.training.networks.data_parallel import (
@@ -102,7 +102,7 @@ class Training:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Network,
         head: torch.nn.Module,
         task_head: TaskLoss,
         items: Items,
@@ -241,13 +241,24 @@ class Training:
         with torch.inference_mode():
             for part in batches.parts(longest_first, self.micro_batch):
                 between()
-                states, wanted = self._states(items, part), pick_rows(targets, part)
-                count = self._counted(states, wanted)
-                loss += self.task_head.loss(self.head, states, wanted).item() * max(count, 1)
-                counted += count
-                for place, scores in zip(part.tolist(), self.task_head.scores(self.head, states), strict=True):
+                own, count, made = self._judge_part(items, targets, part)
+                loss, counted = loss + own * max(count, 1), counted + count
+                for place, scores in zip(part.tolist(), made, strict=True):
                     found[place] = scores
         return loss / max(counted, 1), found
+
+    def _judge_part(
+        self, items: Items, targets: Targets, part: npt.NDArray[np.int64]
+    ) -> tuple[float, int, Sequence[npt.NDArray[Any]]]:
+        """Mean loss, over how many it is one, and the scores of each."""
+        wanted = pick_rows(targets, part)
+        if isinstance(self.task_head, ForwardLoss):
+            batch = self._collated(items, part)
+            own, count = self.task_head.forward_loss(self.backbone, batch, wanted)
+            return own.item(), count, self.task_head.forward_scores(self.backbone, batch)
+        states = self.backbone.states(self._collated(items, part))
+        own = self.task_head.loss(self.head, states, wanted)
+        return own.item(), self._counted(states, wanted), self.task_head.scores(self.head, states)
 
     def adopt_best(self) -> None:
         """Put the best weights in place. Without an evaluation the last ones are the best."""
@@ -334,21 +345,25 @@ class Training:
             self._epoch, self._batches = epoch, made
         return self._batches[place]
 
-    def _states(self, items: Items, places: npt.NDArray[np.int64]) -> States:
+    def _collated(self, items: Items, places: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
         batch = self.backbone.collate(items.take(places))
         if self._device.type != "cpu":
             batch = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
-        return self.backbone.states(batch)
+        return batch
 
     def _loss(self, items: Items, targets: Targets, part: npt.NDArray[np.int64]) -> tuple[torch.Tensor, int]:
         """With over how many it is the mean. Heads and losses are float32, whatever the backbone computes in."""
         import torch
 
+        wanted = pick_rows(targets, part)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            states = self._states(items, part)
+            batch = self._collated(items, part)
+            if isinstance(self.task_head, ForwardLoss):
+                loss, counted = self.task_head.forward_loss(self.backbone, batch, wanted)
+                return loss.float(), counted
+            states = self.backbone.states(batch)
         if self.precision != "float32":
             states = states._replace(sequence=states.sequence.float(), pooled=states.pooled.float())
-        wanted = pick_rows(targets, part)
         return self.task_head.loss(self.head, states, wanted), self._counted(states, wanted)
 
     def _counted(self, states: States, targets: Any) -> int:

@@ -16,6 +16,7 @@ from speciate.models.language.causal_lm import language_packages
 from speciate.refs import model_ref
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
 from speciate.training.planning.base_models import Base, find_base, without_linear
+from speciate.training.planning.published_head import can_keep_head
 from speciate.training.train_spec import Candidate, Method
 from speciate.vocabulary import TASKS, Family
 from speciate.workspace.workspace import Workspace
@@ -202,6 +203,8 @@ def check_candidate(
     assert candidate.base_model is not None
     base = find_base(workspace, candidate.base_model)
     if candidate.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
+        return candidate.model_copy(update={"base_model": base.ref}), base
+    if can_keep_head(base, candidate.method, family, modality):
         return candidate.model_copy(update={"base_model": base.ref}), base
     if not suits(base.modality, modality) or (base.fresh and candidate.method in ("probe", "lora")):
         raise _cannot_be_trained(candidate, modality, family, can, base)

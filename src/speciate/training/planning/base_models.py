@@ -22,6 +22,7 @@ from speciate.models import model_folder, registry, trust
 from speciate.models.backbones.architectures import ARCHITECTURES, modality_of, refuse_adapter
 from speciate.models.backbones.exported import refuse_training
 from speciate.models.model_card import ModelCard
+from speciate.models.published.architectures import PublishedHead, find_head
 from speciate.refs import model_ref
 from speciate.training.train_spec import Payload
 from speciate.workspace.workspace import Folders, Workspace
@@ -42,6 +43,8 @@ class Base(NamedTuple):
     """Data of this workspace that its weights learned from; None where they are not known any more."""
     inputs: tuple[str, ...] = ()
     """The columns that a model of ours was trained on."""
+    head: PublishedHead | None = None
+    """That it was published with."""
 
     @property
     def fresh(self) -> bool:
@@ -61,12 +64,17 @@ def find_base(workspace: Workspace, base_model: str) -> Base:
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
         model_folder.check_weights(folder)
         refuse_adapter(folder)
-        return Base(base_model, modality_of(base_model), folder, None)
+        return Base(base_model, modality_of(base_model), folder, None, head=_head_in(folder))
     version = registry.resolve(workspace.database, workspace.folders, ref)
     if model_folder.is_export(version.path):
         raise refuse_training(version.ref)
     card, modality = version.card, modality_of(version.ref, version.path)
-    return Base(version.ref, modality, version.path, card.license, _training_data(workspace, card), card.inputs)
+    learned, head = _training_data(workspace, card), _head_in(version.path)
+    return Base(version.ref, modality, version.path, card.license, learned, card.inputs, head)
+
+
+def _head_in(folder: Path) -> PublishedHead | None:
+    return None if model_folder.has_backbone(folder) else find_head(folder)
 
 
 def _training_data(workspace: Workspace, card: ModelCard) -> tuple[Manifest, ...] | None:

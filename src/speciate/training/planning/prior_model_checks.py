@@ -17,6 +17,7 @@ from speciate.models.language.causal_lm import check as check_writes
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.model_card import ModelCard
 from speciate.models.model_folder import check_weights, weight_files
+from speciate.models.published.manifest import has_trained_head
 from speciate.refs import model_ref
 from speciate.tasks import soft_targets
 from speciate.tasks.families import preference
@@ -182,6 +183,12 @@ def _check_continual(spec: TrainSpec, manifest: Manifest, task: Task, base: Base
         )
     card = registry.resolve(workspace.database, workspace.folders, base.ref).card
     network = base.folder is not None and has_head(base.folder)
+    if base.folder is not None and has_trained_head(base.folder):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.method!r} needs a head of ours, and {base.ref} keeps the one that it was published with.",
+            next=[CallAgain("train_model", {"method": "full"}, ": it goes on with that head")],
+        )
     if card.task != task.name or not (card.method == STREAMING if spec.method == STREAMING else network):
         raise SpeciateError(
             Code.INVALID,

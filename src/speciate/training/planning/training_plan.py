@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +42,8 @@ class PlannedCandidate(_Frozen):
     method: Method
     base_model: str | None = None
     hyperparameters: dict[str, object]
+    head: Literal["published", "new"] | None = None
+    """Whether the head that the base model was published with is kept; None where it has none for this task."""
     estimate: CandidateEstimate
     why: str
 
@@ -159,6 +162,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
         method=candidate.method,
         base_model=candidate.base_model,
         hyperparameters=payload.parameters.model_dump(mode="json"),
+        head=payload.head,
         estimate=CandidateEstimate(
             seconds=plan.seconds,
             peak_memory_mb=plan.peak_memory_mb,

@@ -6,6 +6,7 @@ Recordings of one length are asked together: nothing is padded, so no answer dep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from speciate.modalities.audio import SAMPLE_RATE
 from speciate.models.published.adapters.class_probabilities import label_answers
-from speciate.models.published.adapters.text import token_limit
-from speciate.models.published.published_model import PublishedModel, RawAnswer, batches
+from speciate.models.published.adapters.text import fill, token_limit
+from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, batches
 
 Samples = npt.NDArray[np.float32]  # (T,), 16 kHz
 _BATCH = 8
@@ -27,6 +28,32 @@ def classify(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer
         logits = _forward(model, _features(model, [sounds[place] for place in places])).logits
         found.update(zip(places, label_answers(model, logits), strict=True))
     return [found[place] for place in range(len(sounds))]
+
+
+def classify_by_words(model: PublishedModel, sounds: Sequence[Samples], prompts: LabelPrompts) -> list[RawAnswer]:
+    """The probability of a label: softmax over how well the sound fits each sentence; the mean over templates.
+
+    CLAP's extractor draws a part of a long sound, and marks one sound of a batch, by chance. So the middle of a long
+    one is asked about, and each sound by itself: an answer is a function of the sound alone.
+    """
+    import torch
+
+    words = []
+    for template in prompts.templates:
+        tokens = model.tokenizer([fill(template, label) for label in prompts.labels], padding=True, return_tensors="pt")
+        tokens.pop("token_type_ids", None)
+        words.append(tokens)
+    longest = int(getattr(model.processor, "nb_max_samples", 0) * SAMPLE_RATE / _rate(model)) or None
+    answers = []
+    for sound in sounds:
+        start = max(0, len(sound) - longest) // 2 if longest else 0
+        inputs = _features(model, [sound[start : start + longest] if longest else sound])
+        shares = torch.stack([
+            _forward(model, {**inputs, **each}).logits_per_audio[0].float().softmax(-1) for each in words
+        ]).mean(0)  # fmt: skip
+        probabilities = dict(zip(prompts.labels, shares.tolist(), strict=True))
+        answers.append(RawAnswer(max(probabilities, key=lambda label: probabilities[label]), probabilities))
+    return answers
 
 
 def transcribe_by_ctc(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer]:
@@ -61,15 +88,22 @@ def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnsw
 
 
 def _features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
-    """Raises ValueError for a model of another sampling rate."""
-    rate = getattr(model.processor, "sampling_rate", SAMPLE_RATE)
-    if rate != SAMPLE_RATE:
-        raise ValueError(f"the model reads audio at {rate} Hz, and audio is decoded at {SAMPLE_RATE} Hz here")
-    return dict(
-        model.processor(
-            [np.asarray(each, np.float32) for each in sounds], sampling_rate=SAMPLE_RATE, return_tensors="pt"
-        )
-    )
+    rate = _rate(model)
+    return dict(model.processor([_at_rate(each, rate) for each in sounds], sampling_rate=rate, return_tensors="pt"))
+
+
+def _rate(model: PublishedModel) -> int:
+    return int(getattr(model.processor, "sampling_rate", SAMPLE_RATE))
+
+
+def _at_rate(sound: Samples, rate: int) -> Samples:
+    """For a model of another rate than audio is decoded at here. What lay above 8 kHz is gone by then."""
+    if rate == SAMPLE_RATE:
+        return np.asarray(sound, np.float32)
+    from scipy.signal import resample_poly
+
+    common = math.gcd(rate, SAMPLE_RATE)
+    return np.asarray(resample_poly(sound, rate // common, SAMPLE_RATE // common), np.float32)
 
 
 def _long_features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from speciate.modalities.segmentation_masks import MOST_LABELS, to_runs
 from speciate.models.published.adapters.class_probabilities import label_answers
-from speciate.models.published.adapters.text import fill
+from speciate.models.published.adapters.text import fill, token_limit
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, batches
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,17 +25,16 @@ _SENTENCE_TOKENS = 64
 def classify(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
-        inputs = model.processor(images=[_image(images[place]) for place in places], return_tensors="pt")
+        inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
         found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
     return [found[place] for place in range(len(images))]
 
 
 def classify_clips(model: PublishedModel, clips: Sequence[Mapping[str, Any]]) -> list[RawAnswer]:
     """As many frames as the model reads, evenly spaced over the clip; of a shorter clip some are seen twice."""
-    count = int(getattr(model.config, "num_frames", None) or getattr(model.config, "frames_per_clip", None) or 16)
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(clips), _CLIPS):
-        frames = [_frames(clips[place]["frames"], count) for place in places]
+        frames = [read_frames(model, clips[place]) for place in places]
         inputs = model.processor(frames, return_tensors="pt")
         found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
     return [found[place] for place in range(len(clips))]
@@ -47,7 +46,7 @@ def detect(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in _alike(images):
         part = [images[place] for place in places]
-        inputs = model.processor(images=[_image(each) for each in part], return_tensors="pt")
+        inputs = model.processor(images=[as_image(each) for each in part], return_tensors="pt")
         sizes = [each.shape[:2] for each in part]
         boxes = model.processor.post_process_object_detection(
             _forward(model, inputs), threshold=_LEAST_SCORE, target_sizes=sizes
@@ -61,7 +60,7 @@ def segment(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in _alike(images):
         part = [images[place] for place in places]
-        inputs = model.processor(images=[_image(each) for each in part], return_tensors="pt")
+        inputs = model.processor(images=[as_image(each) for each in part], return_tensors="pt")
         maps = model.processor.post_process_semantic_segmentation(
             _forward(model, inputs), target_sizes=[each.shape[:2] for each in part]
         )
@@ -81,13 +80,28 @@ def classify_by_words(model: PublishedModel, images: Sequence[Pixels], prompts: 
     words = [model.tokenizer(each, return_tensors="pt", **options) for each in sentences]
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
-        pixels = model.processor(images=[_image(images[place]) for place in places], return_tensors="pt")
+        pixels = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
         shares = torch.stack([
             _forward(model, {**each, **pixels}).logits_per_image.float().softmax(-1) for each in words
         ]).mean(0)  # fmt: skip
         for place, row in zip(places, shares.tolist(), strict=True):
             probabilities = dict(zip(prompts.labels, row, strict=True))
             found[place] = RawAnswer(max(probabilities, key=lambda label: probabilities[label]), probabilities)
+    return [found[place] for place in range(len(images))]
+
+
+def write(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
+    """The text of an image: a line that is read, or a caption. Greedily or by beams, as its generation config says."""
+    import torch
+
+    network: Any = model.module
+    found: dict[int, RawAnswer] = {}
+    for places in batches([1] * len(images), _BATCH):
+        inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
+        with torch.inference_mode():
+            made = network.generate(pixel_values=inputs["pixel_values"], do_sample=False, **token_limit(model))
+        texts = model.tokenizer.batch_decode(made, skip_special_tokens=True)
+        found.update({place: RawAnswer(" ".join(text.split())) for place, text in zip(places, texts, strict=True)})
     return [found[place] for place in range(len(images))]
 
 
@@ -103,7 +117,7 @@ def _forward(model: PublishedModel, inputs: Any) -> Any:
         return model.module(**inputs)
 
 
-def _image(pixels: Any) -> Any:
+def as_image(pixels: Any) -> Any:
     """(H, W) or (H, W, 3) uint8 -> an RGB image of Pillow: of small arrays the axes could be mistaken."""
     from PIL import Image
 
@@ -112,9 +126,14 @@ def _image(pixels: Any) -> Any:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def _frames(frames: Pixels, count: int) -> list[Any]:
+def read_frames(model: PublishedModel, clip: Mapping[str, Any]) -> list[Any]:
+    """As many frames as the model reads, evenly spaced."""
+    count = int(getattr(model.config, "num_frames", None) or getattr(model.config, "frames_per_clip", None) or 16)
+    if not isinstance(clip, Mapping) or "frames" not in clip:
+        raise ValueError("the example is no video")
+    frames = clip["frames"]
     places = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [_image(frames[place]) for place in places]
+    return [as_image(frames[place]) for place in places]
 
 
 def _alike(images: Sequence[Pixels]) -> Iterator[list[int]]:

@@ -19,6 +19,8 @@ def forecast(model: PublishedModel, series: Sequence[Series]) -> list[RawAnswer]
     one of another number of channels; a model of one channel reads each by itself."""
     import torch
 
+    if "timesfm" in model.head.model_type.lower():
+        return _forecast_each(model, series)
     context, channels = int(model.config.context_length), int(model.config.num_input_channels)
     rows: list[tuple[int, npt.NDArray[np.float32]]] = []
     for place, each in enumerate(series):
@@ -39,3 +41,24 @@ def forecast(model: PublishedModel, series: Sequence[Series]) -> list[RawAnswer]
     for number, (place, _) in enumerate(rows):
         steps[place] += made[number].T.double().tolist()
     return [RawAnswer(each) for each in steps]
+
+
+def _forecast_each(model: PublishedModel, series: Sequence[Series]) -> list[RawAnswer]:
+    """Of TimesFM, which reads one channel at a time, of any length; its mean. Of its three classes of frequency it is
+    told the first, which its makers advise for days and less, and where nothing is known."""
+    import torch
+
+    rows = [torch.from_numpy(np.asarray(channel, np.float32)) for each in series for channel in each]
+    options = {"freq": [0] * _BATCH} if hasattr(model.config, "freq_size") else {}
+    made: list[list[float]] = []
+    network: Any = model.module
+    for start in range(0, len(rows), _BATCH):
+        part = rows[start : start + _BATCH]
+        with torch.inference_mode():
+            out = network(past_values=part, **{name: each[: len(part)] for name, each in options.items()})
+        made += out.mean_predictions.double().tolist()
+    answers, place = [], 0
+    for each in series:
+        answers.append(RawAnswer(made[place : place + len(each)]))
+        place += len(each)
+    return answers

@@ -11,6 +11,8 @@ from speciate.models.published.published_model import LabelPrompts, PublishedMod
 
 _BATCH, _LONGEST = 16, 4096
 _NEW_TOKENS = 256
+_RUN = 30
+"""Tokens of an answer that is marked in a passage, at most."""
 OUTSIDE = "O"
 """The tag of words that are no entity."""
 
@@ -78,6 +80,47 @@ def tag(model: PublishedModel, texts: Sequence[Sequence[str]]) -> list[RawAnswer
     for each, (place, _) in enumerate(runs):
         answers[place] += tags[each]
     return [RawAnswer(each) for each in answers]
+
+
+def answer(model: PublishedModel, texts: Sequence[str]) -> list[RawAnswer]:
+    """The run of a passage that answers a question. `texts`: the question in the first line, the passage after it. Of
+    all runs of up to 30 tokens, in windows over a passage that is longer than the model reads, the one whose start and
+    end have the largest sum of logits; a model that may also say that there is none is not asked that.
+
+    Raises ValueError for a text of one line.
+    """
+    return [RawAnswer(_best_run(model, text)) for text in texts]
+
+
+def _best_run(model: PublishedModel, text: str) -> str:
+    import torch
+
+    question, _, passage = text.strip().partition("\n")
+    passage = passage.strip()
+    if not passage:
+        raise ValueError("the text is one line: write the question in the first, and the passage below it")
+    limit = longest(model)
+    made = model.processor(
+        question, passage, truncation="only_second", max_length=limit, stride=limit // 4, padding=True,
+        return_overflowing_tokens=True, return_offsets_mapping=True, return_tensors="pt",
+    )  # fmt: skip
+    offsets = made.pop("offset_mapping")
+    made.pop("overflow_to_sample_mapping", None)
+    out = _forward(model, made)
+    best, where = float("-inf"), (0, 0)
+    for row in range(len(offsets)):
+        inside = torch.tensor([each == 1 for each in made.sequence_ids(row)])
+        starts = out.start_logits[row].masked_fill(~inside, float("-inf"))
+        ends = out.end_logits[row].masked_fill(~inside, float("-inf"))
+        sums = starts[:, None] + ends[None, :]
+        runs = torch.ones_like(sums, dtype=torch.bool).triu() & torch.ones_like(sums, dtype=torch.bool).tril(_RUN - 1)
+        sums = sums.masked_fill(~runs, float("-inf"))
+        place = int(sums.argmax())
+        if float(sums.flatten()[place]) > best:
+            best = float(sums.flatten()[place])
+            first, last = divmod(place, len(inside))
+            where = (int(offsets[row][first][0]), int(offsets[row][last][1]))
+    return passage[where[0] : where[1]]
 
 
 def write(model: PublishedModel, texts: Sequence[str], templates: Sequence[str] = ()) -> list[RawAnswer]:

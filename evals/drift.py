@@ -1,0 +1,177 @@
+"""Whether the detectors of `monitor` keep their promise, and how quickly they see a change: simulated years.
+
+    python evals/drift.py shift [SEEDS [FEWER]]      embeddings and scalars, 52 weekly windows of 100 answers
+    python evals/drift.py quality [SEEDS [FEWER]]    30 labels a week of answers that were drawn at random
+    python evals/drift.py all [SEEDS [FEWER]]        all signals of quiet years together
+
+The detectors and thresholds are the product's (speciate.loop.drift, monitor_run.SHARES); only the data are made.
+Data: 64-d 'embeddings' of rank 16 (x = z A + 0.3 noise, z normal), a mean shift of `s` sd in one latent; a confidence
+(beta), a share of answers of 5 labels, two measures; labels as coin flips. SEEDS for quiet years, FEWER for a change.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from speciate.loop.drift import evidence, kernel_features, permutation
+from speciate.loop.monitor_run import REFERENCE, SCALAR_SHARE, SHARES
+
+WEEK, WEEKS, CHANGE = 7 * 86_400.0, 52, 26
+_D, _RANK, _BEFORE, _A_WEEK, _LABELS = 64, 16, 300, 100, 30
+_MIX = np.random.default_rng(0).normal(size=(_RANK, _D)) / np.sqrt(_RANK)
+Shift = Callable[[int], float]
+
+
+def embeddings(rng: np.random.Generator, n: int, shift: float) -> permutation.Rows:
+    """(n, 64)"""
+    latent = rng.normal(size=(n, _RANK))
+    latent[:, 0] += shift
+    return np.asarray(latent @ _MIX + 0.3 * rng.normal(size=(n, _D)), np.float32)
+
+
+class Detector:
+    """One signal over a year: the week of its first alarm."""
+
+    def __init__(self, name: str) -> None:
+        self.limit = evidence.threshold(WEEK, SHARES.get(name, SCALAR_SHARE))
+        self.looks: list[evidence.LogFactors] = []
+        self.first: int | None = None
+
+    def look(self, week: int, factors: evidence.LogFactors) -> None:
+        self.looks.append(factors)
+        if self.first is None and evidence.detector(self.looks) >= self.limit:
+            self.first = week
+
+
+def shift_year(seed: int, at: Shift, weeks: int = WEEKS) -> Detector:
+    """Embeddings alone; the reference is 300 before the first window, and grows."""
+    rng, found = np.random.default_rng([seed, 77]), Detector("inputs")
+    past = embeddings(rng, _BEFORE, at(-1))
+    for week in range(weeks):
+        window = embeddings(rng, _A_WEEK, at(week))
+        reference = past[rng.permutation(len(past))[:REFERENCE]]
+        test, _ = kernel_features.compare(reference, window, rng)
+        found.look(week, evidence.of_p(test.p))
+        past = np.vstack([past, window])
+    return found
+
+
+def scalar_years(seed: int, weeks: int = WEEKS) -> list[Detector]:
+    """A quiet year of a confidence, of labels, and of two measures with ties."""
+    rng = np.random.default_rng([seed, 78])
+    makers: dict[str, Callable[[int], permutation.Values]] = {
+        "confidence": lambda n: rng.beta(8, 2, n),
+        "measure_words": lambda n: rng.poisson(12, n).astype(np.float64),
+        "measure_brightness": lambda n: rng.normal(0.4, 0.1, n),
+        "answers": lambda n: rng.choice(5, n, p=[0.4, 0.3, 0.2, 0.08, 0.02]).astype(np.float64),
+    }
+    found = []
+    for name, make in makers.items():
+        detector, past = Detector(name), make(_BEFORE)
+        for week in range(weeks):
+            window = make(_A_WEEK)
+            reference = past[rng.permutation(len(past))[:REFERENCE]]
+            if name == "answers":
+                codes = np.concatenate([reference, window]).astype(int)
+                shares = np.maximum(np.bincount(codes, minlength=5) / len(codes), 1e-9)
+                rows = (np.eye(5)[codes] / np.sqrt(shares)).astype(np.float32)
+                test = permutation.mean_distance(rows[: len(reference)], rows[len(reference) :], rng)
+            else:
+                test = permutation.largest_gap(reference, window, rng)
+            detector.look(week, evidence.of_p(test.p))
+            past = np.concatenate([past, window])
+        found.append(detector)
+    return found
+
+
+def count_year(seed: int, name: str, n: int, allowed: float, rate: Shift, weeks: int = WEEKS) -> Detector:
+    """Bad ones among n a week: wrong answers among random labels, or requests that failed."""
+    rng, found = np.random.default_rng([seed, 5, n]), Detector(name)
+    for week in range(weeks):
+        found.look(week, evidence.of_counts(int(rng.binomial(n, rate(week))), n, allowed))
+    return found
+
+
+class Found(NamedTuple):
+    """Of years with a change in week 26."""
+
+    before: float
+    """Share with an alarm before."""
+    delays: list[int]
+    """Of the others, windows until the alarm; 99 where there was none."""
+
+    def within(self, windows: int) -> float:
+        return float(np.mean([delay <= windows for delay in self.delays]))
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.delays))
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"{windows} {self.within(windows):.2f}" for windows in (4, 12, 26))
+        return f"alarm before in {self.before:.3f}; found within windows: {shares}; median {self.median:.0f}"
+
+
+def after_change(years: list[Detector]) -> Found:
+    firsts = [99 + CHANGE if each.first is None else each.first for each in years]
+    return Found(float(np.mean([f < CHANGE for f in firsts])), [min(99, f - CHANGE + 1) for f in firsts if f >= CHANGE])
+
+
+def stepped(size: float, low: float = 0.0) -> Shift:
+    return lambda week: size if week >= CHANGE else low
+
+
+def shift(seeds: int = 200, fewer: int = 60) -> None:
+    began = time.process_time()
+    quiet = [shift_year(seed, stepped(0.0)) for seed in range(seeds)]
+    seconds = (time.process_time() - began) / seeds
+    print(f"embeddings, quiet: alarm in {np.mean([each.first is not None for each in quiet]):.3f} of {seeds} years; "
+          f"{seconds:.2f} CPU s a year", flush=True)  # fmt: skip
+    changes: dict[str, Shift] = {
+        "0.5 sd": stepped(0.5), "1 sd": stepped(1.0),
+        "slow, 0 to 1 sd in 26 weeks": lambda week: max(0.0, (week - CHANGE) / CHANGE),
+    }  # fmt: skip
+    for name, at in changes.items():
+        found = after_change([shift_year(seed, at) for seed in range(fewer)])
+        print(f"embeddings, {name}: {found}", flush=True)
+
+
+def quality(seeds: int = 200, fewer: int = 100) -> None:
+    for rate in (0.10, 0.07):
+        years = [count_year(seed, "quality", _LABELS, 0.10, stepped(rate, rate)) for seed in range(seeds)]
+        print(f"quality, {100 * rate:g} % wrong of 10 % allowed: alarm in "
+              f"{np.mean([each.first is not None for each in years]):.3f} of {seeds} years", flush=True)  # fmt: skip
+    for rate in (0.15, 0.25):
+        found = after_change([count_year(seed, "quality", _LABELS, 0.10, stepped(rate, 0.07)) for seed in range(fewer)])
+        print(f"quality, 7 -> {100 * rate:g} %: {found}", flush=True)
+
+
+def quiet_year(seed: int, weeks: int = WEEKS) -> dict[str, int | None]:
+    """Every signal of one quiet year at its limit: nothing changes, and as much is wrong as is allowed."""
+    listed = {"inputs": shift_year(seed, stepped(0.0), weeks)}
+    listed |= dict(zip(("confidence", "measure_words", "measure_brightness", "answers"), scalar_years(seed, weeks),
+                       strict=True))  # fmt: skip
+    listed["quality"] = count_year(seed, "quality", _LABELS, 0.10, stepped(0.10, 0.10), weeks)
+    listed["failed"] = count_year(seed, "failed", 700, 0.02, stepped(0.02, 0.02), weeks)
+    listed["slow"] = count_year(seed, "slow", 700, 0.05, stepped(0.05, 0.05), weeks)
+    return {name: each.first for name, each in listed.items()}
+
+
+def together(seeds: int = 200, _: int = 0) -> None:
+    years = [quiet_year(seed) for seed in range(seeds)]
+    each = {name: float(np.mean([year[name] is not None for year in years])) for name in years[0]}
+    anyone = np.mean([any(first is not None for first in year.values()) for year in years])
+    print(f"all signals, quiet: an alarm of any in {anyone:.3f} of {seeds} years "
+          f"({', '.join(f'{name} {share:.3f}' for name, share in each.items())})", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    {"shift": shift, "quality": quality, "all": together}[sys.argv[1]](*map(int, sys.argv[2:]))

@@ -1,0 +1,101 @@
+"""Two-sample permutation tests: is a window drawn like what came before it?
+
+A p-value here is exact at any sample size. Under no change the rows of both samples are exchangeable, so the place of
+the observed statistic among those of relabelled rows is uniform; ties are broken by chance ("smoothed", Vovk, Gammerman
+& Shafer, Algorithmic Learning in a Random World, 2005, section 2.2), so it is uniform on (0, 1] and no e-value made of
+it is weaker than it need be. Against a reference that grows with each window, the p-values of all windows are
+independent of each other: given the rows of both together, which of them are the newest is chance.
+
+All randomness comes from the generator that is passed in: the same seed gives the same p-value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
+
+PERMUTATIONS = 499
+_LEAST_P = 1e-9
+
+
+class ShiftTest(NamedTuple):
+    statistic: float
+    p: float
+
+
+def mean_distance(reference: Rows, window: Rows, rng: np.random.Generator, times: int = PERMUTATIONS) -> ShiftTest:
+    """Squared distance of the mean rows of (M, D) and (N, D). Of kernel features it is the (biased) MMD^2 of Gretton et
+    al., A Kernel Two-Sample Test, JMLR 2012, equation 5; of one-hot labels that of their shares."""
+    both, n, m = np.vstack([reference, window]), len(window), len(reference)
+    chosen = _relabelled(m, n, rng, times)
+    sums = chosen @ both
+    values = np.square(sums / n - (both.sum(0) - sums) / m).sum(1)
+    return ShiftTest(float(values[0]), _smoothed(values, rng))
+
+
+def largest_distance(
+    views: Sequence[tuple[Rows, Rows]], rng: np.random.Generator, times: int = PERMUTATIONS
+) -> ShiftTest:
+    """As `mean_distance`, of several features of the same rows: (M, D), (N, D) each. The largest distance counts,
+    each in standard deviations of what relabelling makes of it; as all are relabelled alike, it is one exact test."""
+    n, m = len(views[0][1]), len(views[0][0])
+    chosen = _relabelled(m, n, rng, times)
+    standardised = []
+    for reference, window in views:
+        both = np.vstack([reference, window])
+        sums = chosen @ both
+        values = np.square(sums / n - (both.sum(0) - sums) / m).sum(1, dtype=np.float64)
+        spread = float(values.std())
+        standardised.append((values - values.mean()) / spread if spread > 0 else np.zeros(times + 1))
+    largest = np.round(np.max(standardised, axis=0), 9)
+    return ShiftTest(float(largest[0]), _smoothed(largest, rng))
+
+
+def largest_gap(reference: Values, window: Values, rng: np.random.Generator, times: int = PERMUTATIONS) -> ShiftTest:
+    """Kolmogorov and Smirnov's largest distance of the two distribution functions of (M,) and (N,) finite values.
+
+    By permutation and not by its limit distribution, which is wrong for few values and for values with ties.
+    """
+    both, n, m = np.concatenate([reference, window]), len(window), len(reference)
+    order = np.argsort(both, kind="stable")
+    ends = np.append(np.diff(both[order]) > 0, True)  # only behind the last of equal values
+    chosen = _relabelled(m, n, rng, times)[:, order]
+    share = np.cumsum(chosen, axis=1, dtype=np.float64)[:, ends]
+    passed = np.flatnonzero(ends) + 1
+    values = np.round(np.abs(share / n - (passed - share) / m).max(1), 12)
+    return ShiftTest(float(values[0]), _smoothed(values, rng))
+
+
+def higher_rank(reference: Values, window: Values, rng: np.random.Generator, times: int = PERMUTATIONS) -> ShiftTest:
+    """Whether the window's values are larger: by the mean rank (Wilcoxon 1945), one-sided, whatever the tails.
+
+    The statistic is the share of pairs in which the window's value is the larger one; ties count half.
+    """
+    both, n, m = np.concatenate([reference, window]), len(window), len(reference)
+    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    sums = _relabelled(m, n, rng, times).astype(np.float64) @ ranks
+    values = np.round((sums - n * (n + 1) / 2) / (n * m), 12)
+    return ShiftTest(float(values[0]), _smoothed(values, rng))
+
+
+def _relabelled(m: int, n: int, rng: np.random.Generator, times: int) -> Rows:
+    """(times + 1, m + n): 1 where a row counts as the window's; first as it is, then n rows by chance."""
+    chosen = np.zeros((times + 1, m + n), np.float32)
+    chosen[0, m:] = 1
+    if m and n:
+        places = np.argpartition(rng.random((times, m + n), np.float32), n - 1, axis=1)[:, :n]
+        np.put_along_axis(chosen[1:], places, 1, axis=1)
+    return chosen
+
+
+def _smoothed(values: Values | Rows, rng: np.random.Generator) -> float:
+    """The share of values at least as large as the first, ties broken by chance."""
+    larger, equal = int((values[1:] > values[0]).sum()), int((values[1:] == values[0]).sum())
+    return max(_LEAST_P, float((larger + rng.random() * (1 + equal)) / len(values)))

@@ -1,0 +1,177 @@
+"""Gap analysis of a use case put together, for callers and as a page for people.
+
+By the stored evaluation of what serves, and by the samples that monitoring keeps of the log. gap_service.py reads the
+rows in a sandboxed process, gap_analysis.py compares.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from speciate import use_cases
+from speciate.datasets.similarity import extractors
+from speciate.errors import Call, Code, SpeciateError
+from speciate.evaluation.pages.page import POLICY, environment, folder_of
+from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.jobs.folder import write_whole
+from speciate.jobs.pool import CALL_SECONDS, Pool
+from speciate.loop.gap_analysis import EXPONENT, Kind
+from speciate.loop.gap_service import GapRequest
+from speciate.predictions.log_files import log_folder
+from speciate.promotion import aliases
+from speciate.workspace.workspace import Workspace
+
+_SERVICE = "speciate.loop.gap_service:find_gaps"
+_SECONDS = 30.0
+_EVALUATION = """
+SELECT id FROM evaluations WHERE contains(',' || models || ',', ',' || ? || ',') AND (? IS NULL OR use_case = ?)
+ORDER BY created DESC LIMIT 1
+"""
+_COUNT = 12
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Gap(_Frozen):
+    """A group in which the model fails. `column` and `value` are text of others."""
+
+    kind: Kind
+    column: str
+    value: str
+    n: int
+    failed: float
+    rate: float
+    interval: tuple[float, float]
+    rest: float = Field(description="The rate of all other examples.")
+    p: float
+    p_holm: float = Field(description="Adjusted for all groups that were compared.")
+    share: float
+    trained: int | None = Field(None, description="Training examples of the group; null: unknown.")
+    needed: int | None = Field(None, description="More until it fails as seldom as the rest, by a learning curve.")
+    gain: float = Field(description="Of 100 more, on the rate of all, by a learning curve.")
+    mine: int | None = Field(None, description="Answers in the log's sample that look like it; null: cannot be told.")
+    mine_share: float | None = None
+    answers: tuple[str, ...] = Field((), description="Some of them, to ask about.")
+    examples: tuple[str, ...] = Field((), description="Evaluated examples on which it failed.")
+
+    @property
+    def surely(self) -> bool:
+        return self.p_holm < 0.05
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.column}/{self.value}"
+
+    @property
+    def title(self) -> str:
+        if self.kind == "cluster":
+            return f"cluster {self.value}"
+        return self.value if self.kind == "class" else f"{self.column}: {self.value}"
+
+
+class Gaps(_Frozen):
+    use_case: str | None
+    evaluation: str
+    dataset: str
+    model: str
+    metric: str
+    n: int
+    failed: float
+    groups: int
+    sampled: int
+    """Answers of production that were looked through."""
+    gaps: tuple[Gap, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sure(self) -> tuple[Gap, ...]:
+        """Those that are no chance finding."""
+        return tuple(each for each in self.gaps if each.surely)
+
+
+def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: int = _COUNT) -> Gaps:
+    """Of what serves, by its newest evaluation. Raises NOT_FOUND where nothing serves or it was never evaluated."""
+    model = use_cases.serving(workspace.database, use_cases.get(workspace.database, use_case).name)
+    if model is None:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"Nothing serves {use_case!r} yet, so there is nothing that fails.",
+            next=[Call("specialize", {"use_case": use_case}, "for a first model")],
+        )  # fmt: skip
+    row = workspace.database.read_one(_EVALUATION, [model, use_case, use_case])
+    row = row or workspace.database.read_one(_EVALUATION, [model, None, None])
+    if row is None:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"{model}, which serves {use_case!r}, was never evaluated here.",
+            next=[Call("evaluate_models", {"models": [model], "use_case": use_case}, "then ask again")],
+        )  # fmt: skip
+    return find_gaps(workspace, pool, str(row[0]), model=model, count=count)
+
+
+def find_gaps(
+    workspace: Workspace, pool: Pool, evaluation: str, *, model: str | None = None, count: int = _COUNT
+) -> Gaps:
+    """Of one evaluation. `model`: default its candidate. Raises NOT_FOUND for an evaluation or model."""
+    inspected = Inspection(workspace, pool, evaluation)
+    report = inspected.report
+    named = report.row(model or inspected.candidate).model
+    log, alias = _log(workspace, report.use_case, named)
+    request = GapRequest(
+        root=workspace.folders.root, evaluation=evaluation, model=named, metric=report.metric,
+        manifest=inspected.manifest, watched=log, generation=alias,
+        descriptor=_descriptor(inspected), count=count,
+    )  # fmt: skip
+    readable = frozenset({log}) if log else frozenset[Path]()
+    answer = pool.ask(
+        _SERVICE, request.model_dump(mode="json"), _SECONDS, readable=readable, patience=CALL_SECONDS
+    )  # fmt: skip
+    return Gaps(
+        use_case=report.use_case, evaluation=evaluation, dataset=report.dataset, model=named, metric=report.metric,
+        n=answer["n"], failed=answer["failed"], groups=answer["groups"], sampled=answer["sampled"],
+        gaps=tuple(Gap.model_validate(each) for each in answer["gaps"]), notes=tuple(answer["notes"]),
+    )  # fmt: skip
+
+
+def _log(workspace: Workspace, use_case: str | None, model: str) -> tuple[Path | None, int]:
+    """Where the samples of the log lie, and of which generation; None where the model does not serve."""
+    alias = aliases.read(workspace.database, use_case) if use_case else None
+    if alias is None or use_case is None or alias.model != model:
+        return None, 0
+    folder = log_folder(workspace.folders, use_case).watched
+    return (folder if (folder / "samples").is_dir() else None), alias.generation
+
+
+def _descriptor(inspected: Inspection) -> str:
+    manifest = inspected.manifest
+    return extractors.Descriptor(manifest.modality).id if manifest is not None else ""
+
+
+def write_gap_page(workspace: Workspace, pool: Pool, found: Gaps) -> Path:
+    """As one HTML file below the workspace's exports, named by its content, with a contact sheet of each group."""
+    inspected = Inspection(workspace, pool, found.evaluation)
+    thumbnails: dict[str, Sequence[str]] = {}
+    if inspected.has_thumbnails:
+        drawn = inspected.thumbnails([name for gap in found.gaps for name in gap.examples])
+        urls = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in drawn.items()}
+        thumbnails = {gap.key: [urls[name] for name in gap.examples if name in urls] for gap in found.gaps}
+    text = render(found, thumbnails)
+    folder = folder_of(workspace.folders, found.evaluation)
+    path = folder / f"gaps-{hashlib.sha256(text.encode()).hexdigest()[:12]}.html"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    return path
+
+
+def render(found: Gaps, thumbnails: Mapping[str, Sequence[str]]) -> str:
+    template: Any = environment().get_template("gaps.html")
+    title = f"Gaps of {found.use_case or found.model}"
+    text: str = template.render(found=found, thumbnails=thumbnails, title=title, policy=POLICY, exponent=EXPONENT)
+    return text

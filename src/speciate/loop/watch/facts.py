@@ -1,0 +1,285 @@
+"""What a watch remembers, what it sees, and what it decides: plain data between the pure function and its callers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from speciate.loop.watch.definition import TriggerKind
+
+State = Literal["idle", "mining", "labelling", "checking", "learning", "asking", "baking"]
+StepName = Literal["mine", "check", "relearn"]
+Outcome = Literal["promoted", "hold", "inconclusive", "taken_back", "denied", "no_labels", "met", "failed", "stopped"]
+
+Evidence = Mapping[str, float | str | list[str] | None]
+"""Ids and numbers alone: no text of others."""
+
+
+class Alarm(BaseModel):
+    """A detector that has enough evidence, until an episode took it up."""
+
+    model_config = ConfigDict(frozen=True)
+    signal: str
+    onset: float | None = None
+    """Since when it is so, most likely."""
+    log_evidence: float = 0.0
+    window: int = 0
+
+
+class Memory(BaseModel):
+    """The one row that a tick changes."""
+
+    model_config = ConfigDict(frozen=True)
+    state: State = "idle"
+    since: float = 0.0
+    """When the state began."""
+    episode: int = 0
+    begun: float = 0.0
+    """When the episode began."""
+    round: int = 1
+    """Of labelling; the second asks for what an inconclusive comparison lacked."""
+    causes: tuple[TriggerKind, ...] = ()
+    fingerprints: tuple[str, ...] = ()
+    """Of the causes of the running episode."""
+    model: str | None = None
+    generation: int = 0
+    moved: float = 0.0
+    """When the model came into production."""
+    window: int = -1
+    """The last monitoring job that was read."""
+    alarms: tuple[Alarm, ...] = ()
+    tried: Mapping[str, float] = {}
+    """Fingerprint -> when that cause may fire again: never is wrong, for what was tried in vain may still be so."""
+    quiet_until: float = 0.0
+    fruitless: int = 0
+    """Episodes without a better model, one after another."""
+    learned_until: float = 0.0
+    """Labels that came until then were learned from, or were tried."""
+    scheduled: float = 0.0
+    """Until when schedules were looked at."""
+    asked: float = 0.0
+    """The newest call with the trigger `now` that was dealt with."""
+    requirement: int = 0
+    """Version of the use case that was last looked at."""
+    provider: int = 0
+    """Number of the last event of a changed endpoint that was looked at."""
+    bases: tuple[str, ...] = ()
+    """Base models that are known to this watch."""
+    mined: int = 0
+    """Answers that this episode asked people about."""
+    onset: float | None = None
+    model_found: str | None = None
+    """The candidate of this episode."""
+    approval: str | None = None
+    told: float = 0.0
+    """When the last notice was given."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a monitoring job says of one detector."""
+
+    name: str
+    alarm: bool
+    onset: float | None = None
+    log_evidence: float = 0.0
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """An ended monitoring job."""
+
+    number: int
+    signals: tuple[Signal, ...] = ()
+
+
+class Mined(BaseModel):
+    """Result of the kind `mine`."""
+
+    model_config = ConfigDict(frozen=True)
+    asked: int
+    """Answers that people are asked about."""
+    pool: int
+    """Answers that could have been chosen."""
+
+
+class Checked(BaseModel):
+    """What an evaluation of production alone says."""
+
+    model_config = ConfigDict(frozen=True)
+    meets: bool | None
+    failing: tuple[str, ...] = ()
+
+
+class Learned(BaseModel):
+    """Result of the kind `relearn`."""
+
+    model_config = ConfigDict(frozen=True)
+    verdict: Literal["promote", "hold", "inconclusive"]
+    why: str
+    model: str | None = None
+    """The candidate that the verdict is about."""
+    evaluation: str | None = None
+    promotion: Literal["applied", "needs_approval", "refused"] | None = None
+    approval: str | None = None
+    gain: float | None = None
+    """On the judged answers of production, over what serves."""
+    interval: tuple[float, float] | None = None
+    judged: int = 0
+    """Randomly drawn answers that judged it."""
+    needed_labels: int | None = None
+    smallest_gain: float | None = None
+
+
+@dataclass(frozen=True)
+class EndedJob:
+    """A job of the running episode that has ended."""
+
+    job: str
+    outcome: Mined | Checked | Learned | None
+    """None where it failed."""
+    why: str = ""
+    """Where it failed, in our own words."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Of the watch's jobs in this calendar month."""
+
+    minutes: float = 0.0
+    usd: float = 0.0
+    labels: int = 0
+
+
+@dataclass(frozen=True)
+class Requirement:
+    version: int
+    meets: bool | None
+    """Whether the last evaluation of what serves meets it; None: no evaluation under this version says so."""
+    failing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Facts, read by the caller. Nothing here is a guess."""
+
+    production: str | None
+    generation: int = 0
+    moved: float = 0.0
+    bake: Literal["provisional", "survived", "broken"] = "survived"
+    taken_back: tuple[str, ...] = ()
+    """Versions that the bake took out of production, newest first."""
+    question: str | None = None
+    """A pending approval of this use case."""
+    windows: tuple[Window, ...] = ()
+    """Those that are newer than memory.window, oldest first."""
+    labels_new: int = 0
+    """Labelled answers that came after memory.learned_until."""
+    labels_of_episode: int = 0
+    labels_drawn: int = 0
+    """Of `labels_of_episode`, those drawn at random."""
+    requirement: Requirement | None = None
+    provider: int = 0
+    """Number of the newest event of a changed endpoint that the use case leans on."""
+    bases: tuple[str, ...] | None = None
+    """Base models that suit and are there; None: not looked up."""
+    alpha: float | None = None
+    """Krippendorff's, of at least 50 answers that several people labelled."""
+    doubly_labelled: int = 0
+    recalled: str | None = None
+    """Why what serves must go."""
+    asked: float = 0.0
+    """When somebody last called for an episode now."""
+    jobs: Mapping[str, EndedJob] = field(default_factory=dict)
+    """Step -> the ended job of this episode and round."""
+    approval: str | None = None
+    """State of the approval that the episode asked for."""
+    spent: Spent = Spent()
+    usual_minutes: float = 10.0
+    """Of an episode of this watch, by those before."""
+    busy: str | None = None
+    """Another watch's episode that trains now."""
+    due: float | None = None
+    """The newest moment of a schedule since memory.scheduled; None: none came."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A trigger that fired."""
+
+    kind: TriggerKind
+    fingerprint: str
+    """The same cause again has the same one."""
+    text: str
+    evidence: Evidence
+    gain: float | None
+    """Expected, in the objective's metric; None: not known."""
+    minutes: float
+    labels: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A job to begin, by a key that follows from watch, episode, step and round."""
+
+    step: StepName
+    n: int = 0
+    """Of `mine`: answers to ask about."""
+    since: float | None = None
+    """Of `mine`: none older; None: since what serves came."""
+    minutes: float = 0.0
+    """Of `relearn`: what it may take."""
+    usd: float = 0.0
+    bases: tuple[str, ...] = ()
+    """Of `relearn`: base models to try besides."""
+    fresh: bool = True
+    """Of `relearn`: whether it begins with the labels that came."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a person is told: `type` of the event, and a sentence without text of others."""
+
+    type: Literal[
+        "watch.begun", "watch.labels", "watch.ended", "watch.unresolved", "watch.budget", "watch.disagreement"
+    ]
+    text: str
+
+
+@dataclass(frozen=True)
+class End:
+    """How an episode ended."""
+
+    outcome: Outcome
+    because: str
+    model: str | None = None
+    smallest_gain: float | None = None
+    """That could have been seen: 'nothing to gain' and 'nothing could be seen' differ by it."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one look comes to."""
+
+    memory: Memory
+    because: str
+    fired: tuple[Cause, ...] = ()
+    """All that fired, whether or not anything was begun."""
+    taken: tuple[Cause, ...] = ()
+    """Those that an episode began with, or was joined by."""
+    start: tuple[Start, ...] = ()
+    told: tuple[Told, ...] = ()
+    ended: End | None = None
+
+
+def key_of(use_case: str, memory: Memory, step: str) -> str:
+    """Of a job: the same step of the same round of the same episode is the same job, however often it is asked for."""
+    return f"watch/{use_case}/{memory.episode}/{step}" + (f".{memory.round}" if memory.round > 1 else "")
+
+
+def monitor_key(use_case: str, generation: int, number: int) -> str:
+    return f"watch/{use_case}/monitor/{generation}/{number}"

@@ -1,0 +1,333 @@
+"""Gathers what a watch sees: facts of the catalog and of the log. Reads, decides nothing, changes nothing.
+
+What is the same for all watches is read once a look (`Surroundings`), so that the cost of a look follows what changed
+and not how many watches there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+from speciate import use_cases
+from speciate.errors import SpeciateError
+from speciate.evaluation.reports.report import Report
+from speciate.governance import approvals
+from speciate.jobs import rows as job_rows
+from speciate.jobs.job import ENDED, Job, State
+from speciate.loop.watch.definition import Trigger, Watch
+from speciate.loop.watch.facts import (
+    Checked,
+    EndedJob,
+    Learned,
+    Memory,
+    Mined,
+    Requirement,
+    Seen,
+    Signal,
+    Spent,
+    Window,
+    key_of,
+    monitor_key,
+)
+from speciate.loop.watch.label_counts import LabelReader
+from speciate.loop.watch.rows import LabelRequest, Standing
+from speciate.models import registry
+from speciate.promotion import aliases, bake
+from speciate.promotion.aliases import Alias
+from speciate.refs import id_from_key
+from speciate.training.planning.available_methods import all_candidates
+from speciate.use_cases import UseCase
+from speciate.vocabulary import find_metric, find_task
+from speciate.workspace.workspace import Workspace
+
+_STEPS = ("mine", "check", "relearn")
+_BASES_SECONDS = 86_400.0
+_MOST_WINDOWS = 60
+"""Monitoring jobs that one look reads: after a year without a daemon the rest follows with the next looks."""
+_SPENT = """
+WITH RECURSIVE own AS (
+    SELECT id, split_part(key, '/', 2) AS name, run_seconds, created, executor FROM jobs WHERE key LIKE 'watch/%'
+    UNION ALL
+    SELECT jobs.id, own.name, jobs.run_seconds, jobs.created, jobs.executor FROM jobs JOIN own ON jobs.parent = own.id
+)
+SELECT name, sum(run_seconds) FILTER (executor = 'local') / 60, coalesce(sum(usd), 0)
+FROM own LEFT JOIN (SELECT job, sum(usd) AS usd FROM spending GROUP BY job) paid ON paid.job = own.id
+WHERE created >= ? GROUP BY name
+"""
+_ASKED = "SELECT use_case, count(*) FROM label_requests WHERE asked >= ? GROUP BY use_case"
+_USUAL = """
+SELECT split_part(parents.key, '/', 2), avg(taken) / 60 FROM (
+    SELECT parent, sum(run_seconds) AS taken FROM jobs WHERE parent IS NOT NULL GROUP BY parent
+) spent JOIN jobs parents ON parents.id = spent.parent
+WHERE parents.kind = 'relearn' AND parents.key LIKE 'watch/%' GROUP BY 1
+"""
+_CHANGES = "SELECT seq, data FROM events WHERE type = 'endpoint.changed' AND seq > ? ORDER BY seq"
+_TAKEN = "SELECT before FROM audit WHERE use_case = ? AND action = 'rollback' AND actor = ? ORDER BY seq DESC LIMIT 10"
+_REPORTS = """
+SELECT report FROM evaluations WHERE use_case = ? AND contains(models, ?) ORDER BY created DESC, id LIMIT 5
+"""
+_REQUESTS = """
+SELECT use_case, prediction, drawn, episode, asked FROM label_requests
+WHERE use_case IN (SELECT unnest(?::VARCHAR[]))
+"""
+_PROBLEM = "SELECT problem FROM watch_outbox WHERE key = ? AND problem IS NOT NULL"
+
+
+class Surroundings(NamedTuple):
+    """Of all watches at one moment."""
+
+    production: Mapping[str, Alias]
+    definitions: Mapping[str, UseCase]
+    histories: Mapping[str, bake.BakeHistory]
+    questions: Mapping[str, str]
+    """Use case -> a pending approval."""
+    spent: Mapping[str, Spent]
+    usual: Mapping[str, float]
+    """Use case -> minutes of an episode."""
+    learning: tuple[str, ...]
+    """Watches whose episode trains now."""
+    requests: Mapping[str, Mapping[str, LabelRequest]]
+    """Of watches that wait for labels."""
+    changes: Sequence[tuple[int, str]]
+    """Changed endpoints: number of the event, and the endpoint's identity."""
+
+    def about(self, use_case: str) -> tuple[object, ...]:
+        """What an idle watch of this use case can see here."""
+        return (
+            self.production.get(use_case), self.definitions.get(use_case), self.histories.get(use_case),
+            self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes),
+        )  # fmt: skip
+
+
+@dataclass
+class Gatherer:
+    """`around` once a look, `seen` for each watch."""
+
+    workspace: Workspace
+
+    def __post_init__(self) -> None:
+        self.labels = LabelReader(self.workspace)
+        self._known_bases: dict[str, tuple[float, tuple[str, ...]]] = {}
+        """Use case -> when they were looked up, and which suit."""
+
+    def around(self, standing: Sequence[Standing], now: float) -> Surroundings:
+        database = self.workspace.database
+        names = [each.watch.use_case for each in standing]
+        month = month_start(now)
+        asked: dict[str, int] = dict(database.read(_ASKED, [month]))
+        costs = {name: (minutes or 0.0, usd) for name, minutes, usd in database.read(_SPENT, [month])}
+        requests: dict[str, dict[str, LabelRequest]] = {}
+        labelling = [each.watch.use_case for each in standing if each.memory.state == "labelling"]
+        for name, *row in database.read(_REQUESTS, [labelling]) if labelling else ():
+            requests.setdefault(name, {})[row[0]] = LabelRequest(*row)
+        pending = approvals.list_approvals(database, now, approvals.PENDING)
+        leaning = [each.memory.provider for each in standing if each.watch.has("provider_change")]
+        changes = database.read(_CHANGES, [min(leaning)]) if leaning else []
+        return Surroundings(
+            production={each.use_case: each for each in aliases.everywhere(database)},
+            definitions=use_cases.in_force(database),
+            histories=bake.bake_histories(database, names),
+            questions={str(each.arguments["use_case"]): each.id for each in pending if "use_case" in each.arguments},
+            spent={
+                name: Spent(*costs.get(name, (0.0, 0.0)), asked.get(name, 0)) for name in {*costs, *asked}
+            },
+            usual=dict(database.read(_USUAL)),
+            learning=tuple(each.watch.use_case for each in standing if each.memory.state == "learning"),
+            requests=requests,
+            changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
+        )  # fmt: skip
+
+    def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:
+        watch, memory, name = standing.watch, standing.memory, standing.watch.use_case
+        alias, definition = around.production.get(name), around.definitions.get(name)
+        history = around.histories[name]
+        requests = around.requests.get(name, {})
+        labels = self.labels.counts(name, memory.learned_until, requests, memory.episode)
+        busy = next((other for other in around.learning if other != name), None)
+        return Seen(
+            production=alias.model if alias else None,
+            generation=alias.generation if alias else 0,
+            moved=alias.changed if alias else 0.0,
+            bake=bake.bake_state(history, alias) if alias else "survived",
+            taken_back=tuple(row[0] for row in self.workspace.database.read(_TAKEN, [name, bake.ACTOR]))
+            if memory.state == "baking" else (),
+            question=around.questions.get(name),
+            windows=self._windows(name, memory, alias),
+            labels_new=labels.new,
+            labels_of_episode=labels.of_episode,
+            labels_drawn=labels.drawn,
+            requirement=self._requirement(memory, alias, definition) if definition else None,
+            provider=self._provider(definition, around),
+            bases=self._bases(watch, alias, definition, now),
+            alpha=labels.alpha,
+            doubly_labelled=labels.doubly,
+            recalled=self._recalled(watch, alias, definition),
+            asked=standing.asked or 0.0,
+            jobs=self._jobs(name, memory),
+            approval=self._approval(memory, now),
+            spent=around.spent.get(name, Spent()),
+            usual_minutes=around.usual.get(name, 10.0),
+            busy=busy,
+            due=due(watch, memory.scheduled, now),
+        )  # fmt: skip
+
+    def _windows(self, name: str, memory: Memory, alias: Alias | None) -> tuple[Window, ...]:
+        """Of what serves: outcomes of the monitoring jobs that follow the last one that was read, in order."""
+        if alias is None:
+            return ()
+        first = memory.window + 1 if alias.generation == memory.generation else 0
+        keys = {id_from_key("job", monitor_key(name, alias.generation, first + place)): first + place
+                for place in range(_MOST_WINDOWS)}  # fmt: skip
+        found: list[Window] = []
+        jobs = job_rows.by_id(self.workspace.database, list(keys))
+        for job, number in keys.items():
+            if job not in jobs or jobs[job].state not in ENDED:
+                break
+            found.append(Window(number, _signals(jobs[job])))
+        return tuple(found)
+
+    def _jobs(self, name: str, memory: Memory) -> dict[str, EndedJob]:
+        if memory.state not in ("mining", "checking", "learning"):
+            return {}
+        keys = {step: key_of(name, memory, step) for step in _STEPS}
+        jobs = job_rows.by_id(self.workspace.database, [id_from_key("job", key) for key in keys.values()])
+        found: dict[str, EndedJob] = {}
+        for step, key in keys.items():
+            job = jobs.get(id_from_key("job", key))
+            if job is not None and job.state in ENDED:
+                found[step] = self._ended(step, job)
+            elif job is None and (problem := self.workspace.database.read_one(_PROBLEM, [key])) is not None:
+                found[step] = EndedJob("", None, str(problem[0]))
+        return found
+
+    def _ended(self, step: str, job: Job) -> EndedJob:
+        if job.state != State.SUCCEEDED or job.result is None:
+            return EndedJob(job.id, None, f"{job.id} {job.shown_state}")
+        if step == "mine":
+            return EndedJob(job.id, Mined.model_validate(job.result))
+        if step == "relearn":
+            return EndedJob(job.id, Learned.model_validate(job.result))
+        definition = use_cases.get(self.workspace.database, str(job.use_case))
+        rows = self.workspace.database.read("SELECT report FROM evaluations WHERE job = ?", [job.id])
+        report = Report.model_validate_json(rows[0][0]) if rows else None
+        serving = use_cases.serving(self.workspace.database, definition.name)
+        return EndedJob(job.id, _checked(definition, report, serving))
+
+    def _approval(self, memory: Memory, now: float) -> str | None:
+        if memory.state != "asking" or memory.approval is None:
+            return None
+        try:
+            return approvals.get(self.workspace.database, memory.approval).state_at(now)
+        except SpeciateError:
+            return None
+
+    def _requirement(self, memory: Memory, alias: Alias | None, definition: UseCase) -> Requirement:
+        """Whether it is met is only looked up where the requirement changed."""
+        if alias is None or definition.version <= memory.requirement or memory.requirement == 0:
+            return Requirement(definition.version, None)
+        for (text,) in self.workspace.database.read(_REPORTS, [definition.name, alias.model]):
+            report = Report.model_validate_json(text)
+            if report.metric == definition.objective.metric and report.decision is not None:
+                checked = _checked(definition, report, alias.model)
+                return Requirement(definition.version, checked.meets, checked.failing)
+        return Requirement(definition.version, None)
+
+    def _provider(self, definition: UseCase | None, around: Surroundings) -> int:
+        """Number of the newest change of the endpoint that serves the use case's incumbent; 0: none."""
+        incumbent = definition.incumbent if definition else None
+        if not incumbent or not around.changes or incumbent.startswith((use_cases.COLUMN, use_cases.CONSTANT)):
+            return 0
+        endpoint = registry.endpoint_of(self.workspace.database, incumbent)
+        own = endpoint.identity if endpoint else None
+        return max((number for number, identity in around.changes if identity == own), default=0)
+
+    def _bases(
+        self, watch: Watch, alias: Alias | None, definition: UseCase | None, now: float
+    ) -> tuple[str, ...] | None:  # fmt: skip
+        """Base models that suit, of those that are installed or were fetched: looked up once a day. Nothing is
+        downloaded, and the hub is not asked."""
+        if alias is None or definition is None or not watch.has("new_base_model"):
+            return None
+        known = self._known_bases.get(definition.name)
+        if known is None or now - known[0] >= _BASES_SECONDS or now < known[0]:
+            modality = self._modality(alias.model)
+            family = find_task(definition.task).family
+            found = all_candidates(self.workspace, modality, family) if modality else []
+            bases = tuple(dict.fromkeys(each.base_model for each in found if each.base_model))
+            known = self._known_bases[definition.name] = now, bases
+        return known[1]
+
+    def _modality(self, model: str) -> str | None:
+        cards = registry.versions(self.workspace.database, model.partition("@")[0])
+        return next((each.modality for each in cards if each.ref == model), None)
+
+    def _recalled(self, watch: Watch, alias: Alias | None, definition: UseCase | None) -> str | None:
+        """Whether the licence of what serves is none of those that the use case allows now."""
+        if alias is None or definition is None or not definition.limits.licenses or not watch.has("recall"):
+            return None
+        versions = registry.versions(self.workspace.database, alias.model.partition("@")[0])
+        card = next((each for each in versions if each.ref == alias.model), None)
+        if card is None or card.license is None or card.license in definition.limits.licenses:
+            return None
+        return "the licence of what serves is not among those that the use case allows"
+
+
+def month_start(now: float) -> float:
+    """Of the calendar month, UTC."""
+    day = datetime.fromtimestamp(now, UTC)
+    return datetime(day.year, day.month, 1, tzinfo=UTC).timestamp()
+
+
+def due(watch: Watch, since: float, now: float) -> float | None:
+    """The newest moment of a schedule in (since, now]: missed ones count once."""
+    moments = [last_time(each, now) for each in watch.triggers if each.on == "schedule"]
+    came = [each for each in moments if each is not None and each > since]
+    return max(came, default=None)
+
+
+def last_time(trigger: Trigger, now: float) -> float | None:
+    """The newest moment of a schedule that is not after `now`. The definition was checked."""
+    begin = datetime.fromtimestamp(int(now) + 1, UTC).astimezone(ZoneInfo(trigger.zone))
+    try:
+        return float(next(CronSim(trigger.cron or "", begin, reverse=True)).timestamp())
+    except StopIteration:
+        return None
+
+
+def _signals(job: Job) -> tuple[Signal, ...]:
+    """Of a monitoring job's result; none where it failed: its window is passed over."""
+    listed = (job.result or {}).get("signals", ())
+    return tuple(
+        Signal(
+            name=str(each["name"]), alarm=bool(each.get("alarm")), onset=each.get("onset"), p=each.get("p"),
+            log_evidence=float(each.get("log_evidence") or 0.0),
+        )
+        for each in listed
+    )  # fmt: skip
+
+
+def _checked(definition: UseCase, report: Report | None, serving: str | None) -> Checked:
+    """By the values of the evaluation; an objective without a target is met by whatever serves."""
+    row = next((each for each in report.leaderboard if each.model == serving), None) if report else None
+    if row is None or (row.value is None and definition.objective.target is not None):
+        return Checked(meets=None)
+    failing: list[str] = []
+    target, sign = definition.objective.target, find_metric(definition.objective.metric).sign
+    if target is not None and row.value is not None and sign * row.value < sign * target:
+        failing.append(f"{definition.objective.metric} is {row.value:.4g}, and {target:g} is asked")
+    limits = definition.limits
+    for name, most, value in (
+        ("p95_latency_ms", limits.p95_latency_ms, row.p95_ms),
+        ("max_parameters", limits.max_parameters, row.parameters),
+        ("max_memory_mb", limits.max_memory_mb, row.memory_mb),
+    ):
+        if most is not None and value is not None and value > most:
+            failing.append(f"{name} is {value:.4g}, and at most {most:g} is allowed")
+    return Checked(meets=not failing, failing=tuple(failing))

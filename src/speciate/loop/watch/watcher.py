@@ -1,0 +1,225 @@
+"""Looks at every watch now and then, in the daemon: reads, calls `decide`, writes what it decides, submits its jobs.
+
+A thread like housekeeping's. Between two looks nothing is kept but caches: after a kill the next daemon goes on from
+the rows. Jobs are submitted after the transaction that decided on them, by keys, and again until that is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from speciate.errors import Code, SpeciateError
+from speciate.faults import fault
+from speciate.jobs.engine import Engine
+from speciate.loop.watch import rows
+from speciate.loop.watch.decide import decide
+from speciate.loop.watch.definition import WINDOW_SECONDS, TriggerKind, Watch, next_time
+from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, StepName, monitor_key
+from speciate.loop.watch.rows import Send, Standing
+from speciate.loop.watch.seen import Gatherer, Surroundings
+from speciate.loop.watch.steps import send_of
+from speciate.workspace.workspace import Workspace
+
+LOOK_SECONDS = 60.0
+_AROUND_SECONDS = 600.0
+_PRIORITY = -10
+_MONITORED: tuple[TriggerKind, ...] = ("data_shift", "quality_regression", "limit_breach")
+_BY_LABELS: tuple[TriggerKind, ...] = ("new_labels", "label_disagreement", "new_base_model")
+"""Triggers that fire without an event of the catalog."""
+_log = logging.getLogger(__name__)
+
+
+class Gathers(Protocol):
+    """What `Gatherer` does; a test may see another world."""
+
+    def around(self, standing: Sequence[Standing], now: float) -> Surroundings: ...
+
+    def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen: ...
+
+
+Sender = Callable[[Workspace, Watch, Memory, Start, float], Send]
+"""What a step asks of a job, by what is in the catalog at that moment."""
+
+
+class _Rest(NamedTuple):
+    """Of a watch to which nothing happens."""
+
+    turn: int
+    changed: float
+    """When the watch was defined, paused or resumed last."""
+    about: object
+    """What its surroundings said of it."""
+    until: float
+    """A schedule, or the end of a window."""
+    decision: Decision
+
+
+class Watcher:
+    """`start` it once; `look` is one pass, for tests."""
+
+    def __init__(
+        self, workspace: Workspace, engine: Engine, gatherer: Gathers | None = None, sender: Sender = send_of
+    ) -> None:  # fmt: skip
+        self._workspace, self._engine = workspace, engine
+        self._gatherer, self._sender = gatherer or Gatherer(workspace), sender
+        self._rests: dict[str, _Rest] = {}
+        self._around: tuple[object, Surroundings] | None = None
+        """Of the last look, with what it was read for."""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="watches", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no watch is enabled: then nobody needs the daemon for them."""
+        return not rows.any_enabled(self._workspace.database)
+
+    def look(self) -> dict[str, Decision]:
+        """One pass over all enabled watches; what was decided, by use case."""
+        self._send()
+        database, now = self._workspace.database, self._workspace.clock.now()
+        standing = [each for each in rows.everyone(database) if each.enabled]
+        if not standing:
+            return {}
+        self._monitor(standing, now)
+        around = self._around_now(standing, now)
+        found: dict[str, Decision] = {}
+        same = [each.watch.use_case for each in standing if self._is_at_rest(each, around, now)]
+        if same:
+            database.transact(lambda tx: rows.same_again(tx, same, now))
+            found |= {name: self._rests[name].decision for name in same}
+        for each in standing:
+            if each.watch.use_case in found:
+                continue
+            try:
+                decision = self._look_at(each, around, now)
+            except SpeciateError:  # of one watch: the others are looked at all the same
+                _log.exception("the watch of %s could not be looked at", each.watch.use_case)
+                continue
+            if decision is not None:
+                found[each.watch.use_case] = decision
+                if decision.memory.state == "learning" and each.watch.use_case not in around.learning:
+                    around = around._replace(learning=(*around.learning, each.watch.use_case))
+        self._send()
+        return found
+
+    def _around_now(self, standing: Sequence[Standing], now: float) -> Surroundings:
+        """Read again only where something happened: whatever matters to a watch is an event. What time alone changes,
+        a question that expires or another month, is seen some minutes later."""
+        states = tuple((each.watch.use_case, each.memory.state) for each in standing)
+        key = (self._workspace.database.last_seq, states, int(now // _AROUND_SECONDS))
+        if self._around is None or self._around[0] != key:
+            self._around = key, self._gatherer.around(standing, now)
+        return self._around[1]
+
+    def _look_at(self, standing: Standing, around: Surroundings, now: float) -> Decision | None:
+        """None where somebody else changed the watch meanwhile: the next look sees it."""
+        workspace = self._workspace
+        watch = standing.watch.model_copy(
+            update={"policy": standing.watch.policy.capped(workspace.settings.watch)}
+        )  # fmt: skip
+        seen = self._gatherer.seen(standing, around, now)
+        decision = decide(watch, standing.memory, seen, now)
+        try:
+            send = [self._sender(workspace, watch, decision.memory, start, now) for start in decision.start]
+        except SpeciateError as error:  # what it needs is gone: the episode ends with the reason
+            failed = {start.step: EndedJob("", None, error.message) for start in decision.start}
+            ended = decide(watch, decision.memory, _with_jobs(seen, failed), now)
+            decision, send = _both(decision, ended), []
+        fault("watch_decided")
+        stored = workspace.database.transact(lambda tx: rows.store_decision(tx, standing, decision, send, now))
+        fault("watch_stored")
+        if not stored:
+            return None
+        self._rest(standing, decision, around, now)
+        return decision
+
+    def _rest(self, standing: Standing, decision: Decision, around: Surroundings, now: float) -> None:
+        """Remember what an idle look found, where only an event or the time can change it: the cost of looks follows
+        what happens, not how many watches there are."""
+        watch, name = standing.watch, standing.watch.use_case
+        self._rests.pop(name, None)
+        idle = decision.memory.state == "idle" and not decision.fired
+        if not idle or decision.memory != standing.memory or any(watch.has(kind) for kind in _BY_LABELS):
+            return  # a look that changed something may find something else the next time
+        wakes = [moment for each in watch.triggers if each.on == "schedule" and (moment := next_time(each, now))]
+        wakes += [decision.memory.moved + (decision.memory.window + 2) * WINDOW_SECONDS]
+        self._rests[name] = _Rest(standing.turn + 1, standing.changed, around.about(name), min(wakes), decision)
+
+    def _is_at_rest(self, standing: Standing, around: Surroundings, now: float) -> bool:
+        rest = self._rests.get(standing.watch.use_case)
+        return (
+            rest is not None
+            and (rest.turn, rest.changed) == (standing.turn, standing.changed)
+            and now < rest.until
+            and rest.about == around.about(standing.watch.use_case)
+        )
+
+    def _send(self) -> None:
+        """Submit what was decided on and is not known to be submitted: the same key is the same job."""
+        database = self._workspace.database
+        for job in rows.waiting(database):
+            try:
+                self._engine.submit(job.kind, job.spec, key=job.key, priority=_PRIORITY)
+            except SpeciateError as error:
+                if error.code is Code.UNAVAILABLE:  # a full disk, say: the next look may succeed
+                    _log.warning("%s waits: %s", job.key, error.message)
+                    continue
+                _note_refused(self._workspace, job, error)
+            else:
+                fault("watch_submitted")
+                database.transact(lambda tx, key=job.key: rows.sent(tx, key))  # type: ignore[misc]  # bound now
+
+    def _monitor(self, standing: Sequence[Standing], now: float) -> None:
+        """Begin the monitoring job of each week that is over, one by one: each is compared with all before it."""
+        if "monitor" not in self._engine.kinds.names():
+            return
+        for each in standing:
+            memory, use_case = each.memory, each.watch.use_case
+            if memory.model is None or not any(each.watch.has(kind) for kind in _MONITORED):
+                continue
+            number = memory.window + 1
+            begin = memory.moved + number * WINDOW_SECONDS
+            if now < begin + WINDOW_SECONDS:
+                continue
+            spec = {
+                "use_case": use_case, "generation": memory.generation, "number": number, "begin": begin,
+                "end": begin + WINDOW_SECONDS,
+            }  # fmt: skip
+            key = monitor_key(use_case, memory.generation, number)
+            try:
+                self._engine.submit("monitor", spec, key=key, priority=_PRIORITY)
+            except SpeciateError as error:
+                _log.warning("%s could not begin: %s", key, error.message)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
+                _log.exception("the watches could not be looked at")
+
+
+def _note_refused(workspace: Workspace, job: Send, error: SpeciateError) -> None:
+    workspace.database.transact(lambda tx: rows.refused(tx, job.key, error.message))
+
+
+def _with_jobs(seen: Seen, jobs: Mapping[StepName, EndedJob]) -> Seen:
+    return replace(seen, jobs={str(step): job for step, job in jobs.items()})
+
+
+def _both(begun: Decision, ended: Decision) -> Decision:
+    """One look that began an episode and ended it."""
+    return replace(ended, taken=begun.taken, fired=begun.fired, told=(*begun.told, *ended.told))

@@ -1,0 +1,265 @@
+"""A published model with its own head, as a network that the training loop steps.
+
+Preprocessing is the publisher's. Where a head's loss is a function of its outputs, `states` are those outputs, so that
+the head of a task that is put on them has no weights at all (`Outputs`). Where the loss needs the targets in the
+forward pass (detectors, segmenters, speech), tasks/published_heads.py asks the module itself.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.audio import SAMPLE_RATE
+from speciate.modalities.biology.protein import sequence_of
+from speciate.models.backbones.contract import Item, States
+from speciate.models.published import label_rows
+from speciate.models.published.adapters.images import as_image, read_frames
+from speciate.models.published.adapters.text import longest, token_limit
+from speciate.models.published.architectures import Adapter, PublishedHead
+from speciate.models.published.label_rows import RowSources
+from speciate.models.published.published_model import PublishedModel, load_model
+from speciate.models.sealed import CARD, MANIFEST, PREDICTOR, PUBLISHER, README
+
+if TYPE_CHECKING:
+    import torch
+
+TRAINABLE: tuple[Adapter, ...] = (
+    "text-classification", "token-classification", "image-classification", "audio-classification",
+    "video-classification", "object-detection", "image-segmentation", "ctc", "speech",
+)  # fmt: skip
+_FIRST = "first"
+"""Entry of an item: the position of each word's first piece."""
+MASK = "pixel_mask"
+_NUMBERS = ("pixel_values", "pixel_values_videos", "input_values", "input_features")
+"""Entries of an item, beside `MASK`, that a network of images, videos or audio reads."""
+_NOT_COPIED = (MANIFEST, CARD, PREDICTOR, README, PUBLISHER, "config.json", "generation_config.json")
+_LARGEST_PADDING = 1 << 28
+
+
+def is_trainable(head: PublishedHead, task: str, modality: str) -> bool:
+    """Whether `full` and `lora` can train this head further for a task and the media of a dataset."""
+    return head.adapter in TRAINABLE and (head.task, head.modality) == (task, modality)
+
+
+def load_network(
+    folder: Path, head: PublishedHead, base_model: str, sources: RowSources | None, threads: int = 1
+) -> PublishedNetwork:
+    """Strictly: INVALID for weights that are missing, left over or of another shape. `sources`: the labels it is to
+    have, in order, and the published rows that stand for each; None of a head without labels."""
+    model = load_model(folder, head, threads)
+    tensors: tuple[str, ...] = ()
+    if sources is not None:
+        made = label_rows.relabel(model.module, sources)
+        model = model._replace(module=made.module, head=head._replace(labels=tuple(sources)))
+        tensors = made.tensors
+    return PublishedNetwork(model, base_model, folder, tensors)
+
+
+class PublishedNetwork:
+    """A `Network` of models/backbones/contract.py."""
+
+    def __init__(
+        self, model: PublishedModel, base_model: str, folder: Path, label_tensors: tuple[str, ...] = ()
+    ) -> None:
+        self.model, self.base_model, self._folder = model, base_model, folder
+        self.label_tensors = label_tensors
+        """Names of the parameters that depend on the labels; adapters leave them alone, and they are trained whole."""
+        self.modality = model.head.modality
+        network: Any = model.module
+        if getattr(network.config, "use_cache", None):
+            network.config.use_cache = False
+        if model.head.adapter == "text-classification":
+            self._settle_padding()
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.model.module
+
+    @property
+    def width(self) -> int:
+        """Of its outputs."""
+        return len(self.model.labels)
+
+    @property
+    def unit(self) -> str | None:
+        return "word" if self.model.head.adapter == "token-classification" else None
+
+    def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
+        try:
+            return [self._item(medium) for medium in media]
+        except ValueError as error:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{self.base_model!r} cannot read an example: {error}.",
+                "Exclude such examples with curate_dataset, or use another base model.",
+            ) from error
+
+    def length(self, item: Item) -> int:
+        """Of tokens and samples their number; images of more pixels count as longer, so that like ones meet."""
+        if "input_ids" in item:
+            return len(item["input_ids"])
+        name = next(name for name in _NUMBERS if name in item)
+        array = item[name]
+        return int(array.shape[-1] * array.shape[-2]) if array.ndim > 1 else len(array)
+
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        """Texts padded by the tokenizer's rule. Waves and images of other sizes are padded with zeros beside a mask of
+        what is theirs: `alike` gives them back without their padding."""
+        import torch
+
+        if "input_ids" in items[0]:
+            return self._pad_tokens(items)
+        batch: dict[str, torch.Tensor] = {}
+        for name in items[0]:
+            arrays = [item[name] for item in items]
+            sizes = np.array([array.shape for array in arrays])
+            shape = (len(arrays), *sizes.max(0).tolist())
+            if math.prod(shape) > _LARGEST_PADDING:
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"A batch of examples of {self.base_model!r} has {math.prod(shape):,} numbers.",
+                    "Call train_model again with a smaller hyperparameters={'batch_size': ...}.",
+                )
+            padded = np.zeros(shape, arrays[0].dtype)
+            for row, array in zip(padded, arrays, strict=True):
+                row[tuple(slice(0, length) for length in array.shape)] = array
+            batch[name] = torch.from_numpy(padded)
+            batch[f"{name} sizes"] = torch.from_numpy(sizes)
+        return batch
+
+    def states(self, batch: dict[str, torch.Tensor]) -> States:
+        """The head's outputs: of classifiers `pooled` (B, K), of taggers and CTC `sequence` (B, T, K)."""
+        import torch
+
+        match self.model.head.adapter:
+            case "token-classification":
+                first = batch[_FIRST]
+                logits = self._call({name: each for name, each in batch.items() if name != _FIRST}).logits
+                places = first.clamp(min=0).unsqueeze(2).expand(-1, -1, logits.shape[2])
+                return States(logits.gather(1, places), first >= 0, logits[:, 0])
+            case "text-classification":
+                logits = self._call(batch).logits
+            case _:
+                parts: dict[int, torch.Tensor] = {}
+                for rows, part in self.alike(batch):
+                    parts.update(zip(rows, self._call(part).logits, strict=True))
+                logits = torch.stack([parts[row] for row in range(len(parts))])
+        mask = torch.ones(len(logits), 1, dtype=torch.bool, device=logits.device)
+        return States(logits.unsqueeze(1), mask, logits)
+
+    def alike(self, batch: Mapping[str, torch.Tensor]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """Rows of one size together, without padding: no answer depends on its neighbours."""
+        names = [name for name in batch if f"{name} sizes" in batch]
+        keys = [tuple(batch[f"{name} sizes"][row].tolist() for name in names) for row in range(len(batch[names[0]]))]
+        by_size: dict[Any, list[int]] = {}
+        for row, key in enumerate(map(repr, keys)):
+            by_size.setdefault(key, []).append(row)
+        for rows in by_size.values():
+            part = {}
+            for name in names:
+                some = batch[name][rows]
+                for axis, length in enumerate(batch[f"{name} sizes"][rows[0]].tolist(), 1):
+                    some = some.narrow(axis, 0, length)
+                part[name] = some
+            yield rows, part
+
+    def save_files(self, folder: Path) -> None:
+        """Write the model as `save_pretrained` does, beside the publisher's own files of the preprocessing."""
+        network: Any = self.module
+        network.save_pretrained(folder)
+        for path in sorted(self._folder.iterdir()):
+            copied = path.is_file() and path.name not in _NOT_COPIED and not path.name.endswith(".safetensors")
+            if copied and not path.name.endswith(".index.json") and not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)
+
+    def _call(self, inputs: Mapping[str, torch.Tensor]) -> Any:
+        return self.module(**inputs)
+
+    def _item(self, medium: Any) -> Item:
+        processor = self.model.processor
+        match self.model.head.adapter:
+            case "text-classification":
+                return self._tokens(_text_of(medium, self.modality))
+            case "token-classification":
+                return self._words(list(sequence_of(medium)) if self.modality == "protein" else medium.split())
+            case "image-classification" | "object-detection" | "image-segmentation":
+                made = processor(images=[as_image(medium)], return_tensors="pt")
+            case "video-classification":
+                made = processor(read_frames(self.model, medium), return_tensors="pt")
+            case _:
+                rate = getattr(processor, "sampling_rate", SAMPLE_RATE)
+                if rate != SAMPLE_RATE:
+                    raise ValueError(f"the model reads audio at {rate} Hz, and it is learned at {SAMPLE_RATE} Hz here")
+                made = processor([np.asarray(medium, np.float32)], sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        item = {name: np.asarray(each[0], np.float32) for name, each in made.items() if name in _NUMBERS}
+        return item | ({MASK: np.asarray(made[MASK][0], np.int64)} if MASK in made else {})
+
+    def _tokens(self, text: str) -> Item:
+        made = self.model.processor(text, truncation=True, max_length=longest(self.model))
+        return {name: np.asarray(each, np.int64) for name, each in made.items()}
+
+    def _words(self, words: list[str]) -> Item:
+        made = self.model.processor(words, is_split_into_words=True, truncation=True, max_length=longest(self.model))
+        first: dict[int, int] = {}
+        for position, word in enumerate(made.word_ids()):
+            if word is not None:
+                first.setdefault(word, position)
+        seen = max(first, default=-1) + 1  # words beyond the limit have no position
+        item = {name: np.asarray(each, np.int64) for name, each in made.items()}
+        return item | {_FIRST: np.array([first.get(word, 0) for word in range(seen)], np.int64)}
+
+    def _pad_tokens(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        import torch
+
+        left = self.model.processor.padding_side == "left" and _FIRST not in items[0]
+        fillers = {"input_ids": self.model.processor.pad_token_id or 0, _FIRST: -1}
+        batch = {}
+        for name in items[0]:
+            longest_one = max(len(item[name]) for item in items)
+            rows = np.full((len(items), longest_one), fillers.get(name, 0), np.int64)
+            for row, item in zip(rows, items, strict=True):
+                count = len(item[name])
+                row[longest_one - count if left else 0 : longest_one if left else count] = item[name]
+            batch[name] = torch.from_numpy(rows)
+        return batch
+
+    def _settle_padding(self) -> None:
+        """Decoders find a text's last token by the padding that they know."""
+        network: Any = self.module
+        padding = self.model.processor.pad_token_id
+        if padding is None:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The tokenizer of {self.base_model!r} has no token for padding, so texts cannot be learned together.",
+                "Call train_model again with hyperparameters={'head': 'new'}.",
+            )
+        if getattr(network.config, "pad_token_id", padding) is None:
+            network.config.pad_token_id = padding
+
+
+def generate(network: PublishedNetwork, inputs: Mapping[str, Any]) -> list[str]:
+    """What a model that writes answers, greedily."""
+    module: Any = network.module
+    made = module.generate(**inputs, do_sample=False, **token_limit(network.model))
+    texts = network.model.tokenizer.batch_decode(made, skip_special_tokens=True)
+    return [" ".join(text.split()) for text in texts]
+
+
+def decode_symbols(network: PublishedNetwork, symbols: Any) -> list[str]:
+    """The best symbol of each state of CTC (B, T) -> texts."""
+    return [" ".join(text.split()) for text in network.model.tokenizer.batch_decode(symbols)]
+
+
+def _text_of(medium: Any, modality: str) -> str:
+    if modality == "protein":
+        return sequence_of(medium)
+    if not isinstance(medium, str):
+        raise ValueError("the example is no text")
+    return medium

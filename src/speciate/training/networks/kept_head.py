@@ -1,0 +1,90 @@
+"""A training that keeps the head that its base model was published with: the network to train, and what is kept of it.
+
+Rows of the head's last layers are laid anew by the name of each label (models/published/label_rows.py). The report says
+which labels kept their rows, and which began anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.datasets.columns import class_name
+from speciate.datasets.loading.loader import Example
+from speciate.models.published.architectures import PublishedHead, check_head
+from speciate.models.published.label_rows import RowSources, kept_labels, row_sources
+from speciate.models.published.manifest import read_manifest
+from speciate.models.published.network import PublishedNetwork, load_network
+from speciate.tasks.published_heads import check_texts, labels_of_head, published_task_head
+from speciate.tasks.published_network import TrainedPublishedPredictor, trained_predictor
+from speciate.tasks.task import TaskHead
+from speciate.training.training_context import TrainingContext
+
+_SHOWN = 8
+
+
+class KeptHead(NamedTuple):
+    base_model: str
+    folder: Path
+    head: PublishedHead
+    sources: RowSources | None
+    """None of a head without labels."""
+    threads: int
+
+    def network(self) -> PublishedNetwork:
+        """Anew; the same each time."""
+        return load_network(self.folder, self.head, self.base_model, self.sources, self.threads)
+
+    def predictor(
+        self, network: PublishedNetwork, task_head: TaskHead, held: Sequence[Example]
+    ) -> TrainedPublishedPredictor:
+        return trained_predictor(network, task_head, held)
+
+
+def keep_head(context: TrainingContext) -> KeptHead | None:
+    """None where a head of our own is put on the base model. The context's task head becomes that of the published
+    head, and its report and notes say what is kept. Raises INVALID for weights or texts that do not fit."""
+    payload = context.payload
+    if payload.head != "published":
+        return None
+    base_model, folder = str(payload.spec.base_model), Path(payload.base_folder or "")
+    head = check_head(folder, base_model)
+    context.task_head = published_task_head(head, context.task_head)
+    labels = labels_of_head(head, context.task_head)
+    sources: dict[str, tuple[int, ...]] | None = None
+    published: Sequence[str] = head.labels or ()
+    if labels is not None:
+        if head.labels is None:  # the library of its weights knows them
+            published = load_network(folder, head, base_model, None, payload.threads).model.labels
+        manifest = read_manifest(folder)
+        table = manifest.label_map if manifest is not None else None
+        sources = row_sources(published, labels, head.adapter, table)
+    made = KeptHead(base_model, folder, head, sources, payload.threads)
+    if head.adapter in ("ctc", "speech"):
+        check_texts(made.network(), context.labels(context.train))
+    _tell(context, made, published)
+    return made
+
+
+def _tell(context: TrainingContext, made: KeptHead, published: Sequence[str]) -> None:
+    report: dict[str, object] = {"kept": "published", "architecture": made.head.architecture}
+    if made.sources is not None:
+        kept = kept_labels(made.sources)
+        new = [label for label in made.sources if label not in kept]
+        report |= {
+            "labels_from": {
+                class_name(label): [class_name(published[place]) for place in made.sources[label]] for label in kept
+            },
+            "new_labels": [class_name(label) for label in new],
+        }
+        if new:
+            shown = ", ".join(class_name(label) for label in new[:_SHOWN])
+            more = f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else ""
+            context.notes.append(f"The published head has no label for {shown}{more}: their rows began at zero.")
+    context.report["published_head"] = report
+
+
+def card_entry(report: Mapping[str, object]) -> Mapping[str, object]:
+    """For the recipe of a card: what was kept of the published head, and which labels began anew."""
+    return {"published_head": report["published_head"]} if "published_head" in report else {}

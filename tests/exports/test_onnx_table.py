@@ -1,0 +1,93 @@
+"""A model of table rows leaves as one ONNX graph, which gives our numbers where this package is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.exports import export_model
+from speciate.exports.card_check import compare, run_card
+from speciate.exports.export_model import ExportModelSpec
+from speciate.models import registry
+from speciate.tasks import predictor
+from speciate.workspace.workspace import Workspace
+from tests.exports.test_elsewhere import as_examples, exported, needs_onnx
+from tests.training.world import make_dataset, thirds, train_now
+
+pytestmark = needs_onnx
+COUNT = 150
+ODD = '`odd` "name"'
+TASKS: dict[str, tuple[str, Any]] = {
+    "two labels": ("tabular-classification", lambda size, odd, red: ["small", "large"][size + odd > 0.3]),
+    "three labels": ("tabular-classification", lambda size, odd, red: ["a", "b", "übrig"][int(size > 0) + red]),
+    "ranks": ("tabular-ordinal-classification", lambda size, odd, red: str(int(np.clip(round(size + odd), -1, 2)) + 1)),
+    "a number": ("tabular-regression", lambda size, odd, red: 40 + 9 * size - 5 * odd * odd + 3 * red),
+}
+
+
+def rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """With cells that are missing, and a column that is one in whole numbers."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "size": None if rng.random() < 0.15 else float(np.round(rng.normal(), 1)),
+            ODD: float(rng.normal()),
+            "count": int(rng.integers(0, 4)),
+            "colour": None if rng.random() < 0.1 else str(rng.choice(["red", "blue", "", "<missing>"])),
+        }
+        for _ in range(count)
+    ]
+
+
+def trained(workspace: Workspace, kind: str, candidate: str) -> str:
+    task, answer = TASKS[kind]
+    made = rows(COUNT, 1)
+    labels = [answer(each["size"] or 0.0, each[ODD], each["colour"] == "red") for each in made]
+    columns = {name: [each[name] for each in made] for name in made[0]}
+    make_dataset(workspace, "rows", "tabular", columns, labels=labels, splits=thirds(COUNT), inputs=list(columns))
+    settings = {"candidates": [candidate]}
+    done = train_now(workspace, name="own", dataset="rows", method="classical", task=task, hyperparameters=settings)
+    return str(done["model"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "candidate"),
+    [
+        ("two labels", "logistic"), ("two labels", "svm"), ("two labels", "boosting"), ("three labels", "logistic"),
+        ("three labels", "svm"), ("three labels", "boosting"), ("ranks", "ridge"), ("ranks", "logistic"),
+        ("a number", "ridge"), ("a number", "svm"), ("a number", "boosting"),
+    ],
+)  # fmt: skip
+def test_rows_are_answered_elsewhere_as_here(workspace: Workspace, tmp_path: Path, kind: str, candidate: str) -> None:
+    import onnx
+
+    trained(workspace, kind, candidate)
+    report = exported(workspace, tmp_path / "out", format="onnx")["report"]
+    assert (report["form"], report["checked_on"]) == ("onnx", 16)
+    media = [*rows(60, 2), {"size": 1e9, ODD: -1e9, "count": 7, "colour": "green"}, {ODD: 0.25}]
+    version = registry.resolve(workspace.database, workspace.folders, "own")
+    ours = predictor.load(version.path).predict(as_examples(media))
+    found = compare(run_card(tmp_path / "out", media, images=False), ours)
+    assert (found.n, found.ties) == (62, 0)
+    assert found.largest_difference < 1e-6
+    assert len({str(each.output) for each in ours}) > 1
+    about = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    for each in graph.input:
+        sides = [side.dim_param or side.dim_value for side in each.type.tensor_type.shape.dim]
+        assert sides == about["inputs"][each.name]["shape"]
+    assert [*about["numbers"], *about["categories"]] == ["size", ODD, "count", "colour"]
+    assert about["missing"] == "<<missing>>", "a text that no cell is"
+
+
+def test_neighbours_leave_as_a_program_alone(workspace: Workspace, tmp_path: Path) -> None:
+    trained(workspace, "two labels", "neighbours")
+    with pytest.raises(SpeciateError, match="equally near") as caught:
+        export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out", format="onnx"), workspace)
+    assert caught.value.next[0].tool == "export_model"
+    assert exported(workspace, tmp_path / "out")["report"]["form"] == "sealed"

@@ -1,0 +1,272 @@
+"""The detectors of a change: p-values that are uniform, evidence that keeps its bound, labels that count once."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.isotonic import IsotonicRegression
+
+from speciate.loop.drift import evidence, kernel_features, label_free, label_quality, limits, permutation
+from speciate.loop.drift.drawing import Trail, draw
+from speciate.loop.monitor_run import SCALAR_SHARE, SHARES
+from speciate.predictions.quality import AnswerOutput
+from speciate.predictions.reading import StoredFeedback
+from speciate.serving.hourly_tallies import HourTally
+
+_TESTS = {
+    "largest_distance": lambda a, b, rng: permutation.largest_distance([(a, b), (np.cos(a), np.cos(b))], rng, 49),
+    "mean_distance": lambda a, b, rng: permutation.mean_distance(a, b, rng, 49),
+    "largest_gap": lambda a, b, rng: permutation.largest_gap(a[:, 0].astype(float), b[:, 0].astype(float), rng, 49),
+    "higher_rank": lambda a, b, rng: permutation.higher_rank(a[:, 0].astype(float), b[:, 0].astype(float), rng, 49),
+}
+
+
+def _drift() -> ModuleType:
+    path = Path(__file__).parents[2] / "evals" / "drift.py"
+    spec = importlib.util.spec_from_file_location("evals_drift", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evals_drift"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", _TESTS)
+@pytest.mark.parametrize("ties", [False, True])
+def test_p_values_are_uniform_where_nothing_changed(name: str, ties: bool) -> None:
+    found = []
+    for seed in range(300):
+        rng = np.random.default_rng([seed, 3])
+        rows = rng.normal(size=(30, 4))
+        rows = np.round(rows) if ties else rows
+        found.append(_TESTS[name](rows[:18].astype(np.float32), rows[18:].astype(np.float32), rng).p)
+    assert stats.kstest(found, "uniform").pvalue > 0.001
+    assert min(found) > 0
+    assert max(found) <= 1
+
+
+@pytest.mark.parametrize("name", _TESTS)
+def test_a_large_change_has_a_small_p_value_and_the_same_seed_the_same(name: str) -> None:
+    rng = np.random.default_rng(0)
+    before, now = rng.normal(size=(60, 4)).astype(np.float32), rng.normal(size=(40, 4)).astype(np.float32) + 2
+    first, again = (_TESTS[name](before, now, np.random.default_rng(5)) for _ in range(2))
+    assert first == again
+    assert first.p <= 1 / 50
+    assert first.statistic > _TESTS[name](before, before, np.random.default_rng(5)).statistic
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.lists(st.integers(-3, 3), min_size=1, max_size=12))
+def test_statistics_are_what_scipy_says_also_with_ties(first: list[int], second: list[int]) -> None:
+    a, b = np.array(first, float), np.array(second, float)
+    rng = np.random.default_rng(0)
+    assert permutation.largest_gap(a, b, rng, 5).statistic == pytest.approx(stats.ks_2samp(a, b).statistic, abs=1e-9)
+    pairs = stats.mannwhitneyu(b, a).statistic / (len(a) * len(b))
+    assert permutation.higher_rank(a, b, rng, 5).statistic == pytest.approx(pairs, abs=1e-9)
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=30))
+def test_the_detector_is_shiryaev_and_roberts_recursion(values: list[float]) -> None:
+    kappas, state = np.linspace(0.05, 0.95, 19), np.zeros(19)
+    for p in values:
+        state = (state + 1) * kappas * p ** (kappas - 1)
+    assert evidence.detector([evidence.of_p(p) for p in values]) == pytest.approx(math.log(state.mean()), abs=1e-6)
+
+
+def test_e_values_have_an_expectation_of_at_most_one() -> None:
+    at = (np.arange(200_000) + 0.5) / 200_000
+    kappas = np.linspace(0.05, 0.95, 19)[:, None]
+    assert np.all((kappas * at ** (kappas - 1)).mean(1) <= 1.0)
+    assert np.exp(evidence.of_p(0.5)).mean() < 1 < np.exp(evidence.of_p(0.001)).mean()
+
+
+@given(st.integers(1, 60), st.floats(0.01, 0.6), st.floats(0, 1))
+def test_counts_of_what_is_allowed_are_no_evidence(n: int, allowed: float, part: float) -> None:
+    chance = stats.binom.pmf(np.arange(n + 1), n, allowed * part)
+    expected = sum(p * np.exp(evidence.of_counts(k, n, allowed)) for k, p in enumerate(chance))
+    assert np.all(expected <= 1 + 1e-9)
+
+
+@given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=20))
+def test_the_onset_is_the_latest_good_explanation_of_the_end(values: list[float]) -> None:
+    looks = np.array([evidence.of_p(p) for p in values])
+    tails = np.cumsum(looks[::-1], axis=0)[::-1]  # (W, 19): what each calibrator says of the end from a look on
+    found = evidence.onset(list(looks))
+    if found is None:
+        assert tails.max() <= 1e-9
+    else:
+        ends = tails.max(1)
+        assert ends[found] >= ends.max() - math.log(20) - 1e-9
+        assert all(each < max(0, ends.max() - math.log(20)) for each in ends[found + 1 :])
+
+
+def test_a_surprising_week_in_a_quiet_time_is_no_beginning() -> None:
+    values = [0.5, 0.0003, 0.6, 0.3, 0.4, 0.001, 0.001, 0.002]
+    assert evidence.onset([evidence.of_p(p) for p in values]) == 5
+    assert evidence.onset([]) is None
+    assert evidence.onset([evidence.of_p(1.0)] * 3) is None
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.1, 1.1, math.nan])
+def test_what_is_no_p_value_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="p-value"):
+        evidence.of_p(wrong)
+
+
+def test_shares_of_false_alarms_sum_to_one_and_the_threshold_is_twenty_years() -> None:
+    assert sum(SHARES.values()) + 6 * SCALAR_SHARE == pytest.approx(1.0)
+    assert math.exp(evidence.threshold(7 * 86_400.0)) == pytest.approx(20 * 365.25 / 7)
+    assert evidence.threshold(7 * 86_400.0, 0.5) == pytest.approx(evidence.threshold(7 * 86_400.0) + math.log(2))
+
+
+def test_whitening_makes_a_weak_direction_count_and_bears_equal_rows() -> None:
+    rng = np.random.default_rng(1)
+    rows = (rng.normal(size=(200, 5)) * [100, 10, 1, 1, 1]).astype(np.float32)
+    found = kernel_features.whiten(rows)
+    assert np.allclose(found.var(0), 1, atol=1e-3)
+    assert kernel_features.whiten(np.ones((30, 5), np.float32)).shape == (30, 1)
+    assert np.isfinite(kernel_features.kernel_features(np.zeros((30, 1), np.float32), rng)).all()
+
+
+def test_the_most_novel_are_those_that_changed() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.normal(size=(200, 6)).astype(np.float32)
+    now = rng.normal(size=(80, 6)).astype(np.float32)
+    now[:20] += 3
+    seen = kernel_features.kernel_features(kernel_features.whiten(np.vstack([before, now])), rng)
+    found = kernel_features.novelty(seen[:200], seen[200:])
+    assert set(np.argsort(-found.scores)[:10].tolist()) <= set(range(20))
+    assert 0.5 < found.auc < 0.8
+    assert kernel_features.novelty(seen[:4], seen[4:8]).auc == 0.5
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20).map(lambda k: k / 20), st.booleans()), min_size=1, max_size=40).filter(
+        lambda pairs: len(pairs) > 0
+    )
+)
+def test_calibration_is_isotonic_regression(pairs: list[tuple[float, bool]]) -> None:
+    confidence, right = np.array([c for c, _ in pairs]), np.array([r for _, r in pairs], float)
+    curve = label_free.calibrate(confidence, right)
+    expected = IsotonicRegression(out_of_bounds="clip").fit(confidence, right).predict(confidence)
+    assert np.allclose(curve(confidence), expected, atol=1e-6)
+    assert np.all(np.diff(curve(np.linspace(-0.1, 1.1, 50))) >= 0)
+
+
+def test_labels_mend_an_estimate_that_is_wrong() -> None:
+    rng = np.random.default_rng(4)
+    right = (rng.random(2000) < 0.6).astype(float)
+    boasting = np.full(2000, 0.95)
+    found = label_free.prediction_powered(boasting, boasting[:60], right[:60])
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < right.mean() < found.high < 0.9
+    assert label_free.confidence_based(boasting).value == pytest.approx(0.95)
+    assert label_free.prediction_powered(boasting, boasting[:9], right[:9]) is None
+
+
+# Labels
+
+
+def _said(
+    prediction: str, at: float, label: str, drawn: str | None = "random", source: str = "human"
+) -> StoredFeedback:
+    return StoredFeedback(prediction, at, source, label, None, "ada", drawn)
+
+
+_FEEDBACK = st.lists(
+    st.builds(
+        _said, st.sampled_from([f"pred-{k}" for k in range(8)]), st.integers(0, 100), st.sampled_from(["a", "b"]),
+        st.sampled_from(["random", "uncertain", None]), st.sampled_from(["human", "agent"]),
+    ), max_size=30,
+)  # fmt: skip
+
+
+@given(_FEEDBACK, st.lists(st.integers(0, 100), min_size=1, max_size=5))
+def test_each_answer_counts_once_whenever_and_however_often_it_is_labelled(
+    said: list[StoredFeedback], cuts: list[int]
+) -> None:
+    answers = [AnswerOutput(f"pred-{k}", "m@v1", "a") for k in range(8)]
+    edges = [0, *sorted(cuts), 101]
+    found = [label_quality.arrivals(answers, said, begin, end) for begin, end in itertools.pairwise(edges)]
+    counted = [name for each in found for name in each.ids]
+    assert len(counted) == len(set(counted))
+    drawn = {each.prediction for each in said if each.drawn == "random"}
+    assert set(counted) <= {each.prediction for each in said}
+    assert all(0 <= each.wrong <= each.judged for each in found)
+    if not any(each.drawn == "random" for each in said):
+        assert not counted
+    assert len(drawn) == 0 or found
+
+
+def test_labels_late_twice_and_contradicting_change_nothing_that_was_counted() -> None:
+    answers = [AnswerOutput("pred-1", "m@v1", "a"), AnswerOutput("pred-2", "m@v1", "a")]
+    said = [_said("pred-1", 5, "a"), _said("pred-1", 15, "b"), _said("pred-1", 16, "b"), _said("pred-2", 17, "b", None),
+            _said("other", 6, "b")]  # fmt: skip
+    first, second = (label_quality.arrivals(answers, said, begin, begin + 10) for begin in (0.0, 10.0))
+    assert (first.judged, first.wrong, first.ids) == (1, 0.0, ("pred-1",))
+    assert (second.judged, second.contradicted) == (0, 1)
+
+
+def test_errors_of_numbers_are_kept_apart() -> None:
+    answers = [AnswerOutput(f"pred-{k}", "m@v1", 1.0) for k in range(4)]
+    said = [StoredFeedback(f"pred-{k}", float(k), "human", 3.0, None, "", "random") for k in range(4)]
+    found = label_quality.arrivals(answers, said, 2, 9)
+    assert (found.errors, found.judged) == ((2.0, 2.0), 0)
+    assert label_quality.errors_before(answers, said, 2) == (2.0, 2.0)
+
+
+# Limits
+
+
+def _hour(hour: int, requests: int, failed: int) -> HourTally:
+    return HourTally(hour=hour, alias="production", generation=1, model="m@v1", requests=requests, failed=failed)
+
+
+def test_one_bad_hour_is_no_broken_limit() -> None:
+    tallies = [_hour(1, 100, 0), _hour(2, 100, 90), _hour(3, 100, 2)]
+    failed = next(each for each in limits.of_hours(tallies, 0.02) if each.name == "failed")
+    assert failed.seen == (200, 2)
+    assert limits.of_hours([_hour(1, 100, 50)], 0.02) == []  # the worst hour is all that there is
+    assert limits.of_log([False] * 5, [1.0] * 5, 10.0, 0.02) == []
+    counts = {each.name: each.seen for each in limits.of_log([True] + [False] * 39, [9.0] * 30 + [11.0] * 10, 10, 0.02)}
+    assert counts == {"failed": (40, 1), "slow": (40, 10)}
+
+
+# Simulated years; `make drift` runs two hundred
+
+
+def test_a_change_is_found_and_a_quiet_year_is_quiet() -> None:
+    drift = _drift()
+    for seed in range(1):
+        assert not any(drift.quiet_year(seed, weeks=10)[name] is not None for name in ("inputs", "quality", "failed"))
+    found = [drift.shift_year(seed, lambda week: 1.0 * (week >= 4), 10).first for seed in range(3)]
+    assert all(first is not None and 4 <= first <= 8 for first in found)
+    falls = [drift.count_year(seed, "quality", 30, 0.1, drift.stepped(0.25, 0.07)).first for seed in range(10)]
+    assert all(first is not None and first >= drift.CHANGE for first in falls)
+
+
+# The drawing
+
+
+def test_the_plot_names_what_alarmed_and_escapes_its_title() -> None:
+    trails = [
+        Trail("inputs", [(1e9, 0.2, False), (1.001e9, 1.4, True)], 1e9),
+        Trail("quality", [(1e9, 0.0, False)], None),
+    ]
+    text = draw(trails, [(0.999e9, 1e9), (1e9, 1.001e9)], "<model>")
+    assert "inputs: alarm" in text
+    assert "quality: alarm" not in text
+    assert "&lt;model&gt;" in text
+    assert "<model>" not in text

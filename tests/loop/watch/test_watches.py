@@ -1,0 +1,277 @@
+"""Watches through the tool, the resources and the command line, over a world that takes no time (year.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from speciate import use_cases
+from speciate.cli import ledger_commands, watch_commands
+from speciate.errors import Code, SpeciateError
+from speciate.jobs.pool import Pool
+from speciate.loop import ledger, status
+from speciate.loop.notifications import notice_of
+from speciate.loop.watch import report, rows
+from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch, next_time
+from speciate.loop.watch.facts import Seen
+from speciate.loop.watch.seen import Surroundings, due, last_time
+from speciate.promotion import aliases
+from speciate.resources.watches import watch as watch_resource
+from speciate.resources.watches import watch_episode
+from speciate.server.tool_api import App
+from speciate.settings import Notify, WatchCaps
+from speciate.tools.watches import watch_use_case
+from speciate.use_cases import Definition, Objective
+from speciate.workspace.workspace import Workspace
+from tests.loop.watch.year import START, USE_CASE, Year
+
+SHIFT = [Trigger(on="data_shift")]
+NOW = [Trigger(on="now")]
+
+
+@pytest.fixture
+def year(tmp_path: Path) -> Iterator[Year]:
+    made = Year(tmp_path / "w")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def app(year: Year) -> App:
+    return App(year.workspace, year.engine, Pool(year.workspace.folders, year.workspace.settings, size=0))
+
+
+def define(workspace: Workspace, name: str, incumbent: str | None = None) -> None:
+    definition = Definition(
+        name=name, task="text-classification", objective=Objective(metric="accuracy"), incumbent=incumbent
+    )
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+
+
+def serve(workspace: Workspace, name: str) -> None:
+    workspace.database.transact(
+        lambda tx: aliases.move(
+            tx, use_case=name, model=f"{name}-model@v1", expected=None, action="promote", actor="ada", evidence={}
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("triggers", "says"),
+    [
+        ([], "without triggers never looks"),
+        ([Trigger(on="schedule")], "'schedule' needs one"),
+        ([Trigger(on="data_shift", cron="0 3 * * 1")], "no other trigger takes one"),
+        ([Trigger(on="schedule", cron="0 3 30 2 *")], "never comes|is no schedule"),
+        ([Trigger(on="schedule", cron="at dawn")], "is no schedule"),
+        ([Trigger(on="schedule", cron="0 3 * * 1", zone="Mars/Olympus")], "no time zone 'Mars/Olympus'"),
+        ([Trigger(on="data_shift", n=30)], "takes no n"),
+    ],
+)
+def test_what_could_never_be_is_refused(app: App, triggers: list[Trigger], says: str) -> None:
+    with pytest.raises(SpeciateError, match=says) as refused:
+        watch_use_case(app, USE_CASE, triggers)
+    assert refused.value.code is Code.INVALID
+    assert refused.value.recovery
+
+
+def test_an_unknown_use_case_and_one_that_nothing_serves_are_refused_with_the_next_call(app: App) -> None:
+    with pytest.raises(SpeciateError, match="triag") as refused:
+        watch_use_case(app, "triag", SHIFT)
+    assert refused.value.code is Code.NOT_FOUND
+    define(app.workspace, "sorting")
+    with pytest.raises(SpeciateError, match="Nothing is in production for 'sorting'") as refused:
+        watch_use_case(app, "sorting", SHIFT)
+    assert refused.value.next[0].tool == "get_status"
+
+
+def test_watches_that_would_feed_one_another_are_refused(app: App) -> None:
+    define(app.workspace, "first", incumbent="second-model@v1")
+    define(app.workspace, "second", incumbent="first-model@v1")
+    for name in ("first", "second"):
+        serve(app.workspace, name)
+    with pytest.raises(SpeciateError, match="would feed one another"):
+        watch_use_case(app, "first", SHIFT)
+
+
+def test_a_watch_says_how_it_stands_and_a_repeat_by_a_key_begins_nothing_more(app: App, year: Year) -> None:
+    first = watch_use_case(app, USE_CASE, NOW, Policy(labels=50), idempotency_key="k")
+    assert (first.state, first.triggers, first.budget_left.labels) == ("idle", ("now",), 50)
+    assert year.watcher.look()[USE_CASE].memory.state == "mining"
+    asked = rows.find(app.workspace.database, USE_CASE).asked
+    year.clock.time += 60
+    again = watch_use_case(app, USE_CASE, NOW, Policy(labels=50), idempotency_key="k")
+    assert again.state == "mining"
+    assert rows.find(app.workspace.database, USE_CASE).asked == asked
+    with pytest.raises(SpeciateError, match="used before"):
+        watch_use_case(app, USE_CASE, SHIFT, idempotency_key="k")
+
+
+def test_a_persons_caps_stand_above_what_a_watch_asks_for(app: App, year: Year) -> None:
+    year.workspace.settings = year.workspace.settings.model_copy(update={"watch": WatchCaps(labels=10, minutes=5)})
+    found = watch_use_case(app, USE_CASE, NOW, Policy(labels=400, budget_minutes=300))
+    assert (found.budget_left.labels, found.budget_left.minutes) == (10, 5)
+    decision = year.watcher.look()[USE_CASE]
+    assert "this month's labels are spent" in decision.because
+
+
+def test_an_episode_is_seen_from_its_cause_to_its_end(app: App, year: Year) -> None:
+    year.clock.time = START + 61 * DAY
+    watch_use_case(app, USE_CASE, NOW, Policy(action="auto", labels=300))
+    year.watcher.look()
+    year.watcher.look()
+    assert watch_resource(app, USE_CASE).state == "labelling"
+    [shown] = [each for each in status.status(year.workspace).use_cases if each.name == USE_CASE]
+    assert shown.watch is not None
+    assert (shown.watch.state, shown.watch.because) == ("labelling", "100 answers wait for a label")
+    for _ in range(60):
+        year.clock.time += DAY
+        year.database.transact(year._bake)
+        year.watcher.look()
+    shown_watch = watch_resource(app, USE_CASE)
+    assert shown_watch.state == "idle"
+    assert shown_watch.episodes[-1].outcome == "promoted"
+    episode = watch_episode(app, USE_CASE, 1)
+    assert [each.kind for each in episode.triggers] == ["now"]
+    assert episode.episode.model == "triage-model@v2"
+    assert episode.labels_asked >= 100
+    with pytest.raises(SpeciateError, match="no episode 9"):
+        watch_episode(app, USE_CASE, 9)
+
+
+def test_a_quiet_month_is_one_row_and_a_pause_freezes_all(app: App, year: Year) -> None:
+    watch_use_case(app, USE_CASE, SHIFT)
+    for _ in range(30):
+        year.clock.time += 60
+        year.watcher.look()
+    [tick] = rows.ticks(year.database, USE_CASE)
+    assert (tick.times, tick.because) == (30, "no trigger fired")
+    assert "no trigger fired (30 looks)" in watch_commands.format_why(report.why(year.workspace, USE_CASE))
+    assert not year.watcher.idle
+    year.database.transact(lambda tx: rows.enable(tx, USE_CASE, False, "ada"))
+    assert year.watcher.idle, "a paused watch keeps no daemon"
+    assert year.watcher.look() == {}
+    found = report.document(report.report(year.workspace, USE_CASE))
+    assert (found["state"], found["because"]) == ("paused", "paused by ada")
+    assert "paused" in watch_commands.format_watch(found)
+    assert USE_CASE in watch_commands.format_list([found])
+    year.database.transact(lambda tx: rows.enable(tx, USE_CASE, True, "ada"))
+    assert year.watcher.look()[USE_CASE].because == "no trigger fired"
+
+
+def test_a_look_that_somebody_else_overtook_writes_nothing(app: App, year: Year) -> None:
+    watch_use_case(app, USE_CASE, SHIFT)
+    year.watcher.look()
+    standing = rows.find(year.database, USE_CASE)
+    year.clock.time += 8 * DAY  # a window is over
+    decision = year.watcher.look()[USE_CASE]
+    ticks = rows.ticks(year.database, USE_CASE)
+    assert not year.database.transact(lambda tx: rows.store_decision(tx, standing, decision, (), START))
+    assert rows.ticks(year.database, USE_CASE) == ticks
+
+
+def test_a_job_that_cannot_be_ends_the_episode_with_the_reason(app: App, year: Year) -> None:
+    """As where the dataset that production learned from was deleted."""
+    watch_use_case(app, USE_CASE, NOW, Policy(action="auto", labels=300))
+    year.watcher.look()
+    key = f"watch/{USE_CASE}/1/mine"
+    year.database.transact(lambda tx: tx.execute("DELETE FROM jobs WHERE key = ?", [key]))
+    year.database.transact(
+        lambda tx: tx.execute("INSERT INTO watch_outbox VALUES (?, ?, 'mine', '{}', NULL)", [key, USE_CASE])
+    )
+    found = year.watcher.look()[USE_CASE]
+    assert found.ended is not None
+    assert found.ended.outcome == "failed"
+    assert found.memory.state == "idle"
+    assert year.watcher.look()[USE_CASE].memory.episode == 1
+
+
+def test_notices_hold_no_text_of_others(app: App, year: Year) -> None:
+    watch_use_case(app, USE_CASE, NOW, Policy(labels=300))
+    year.watcher.look()
+    year.watcher.look()
+    begun, asked = [each for each in year.database.events_after(0) if each.type in ("watch.begun", "watch.labels")]
+    assert notice_of(begun, Notify(), "w") is None, "one notice is enough: what people are asked for"
+    notice = notice_of(asked._replace(data={**asked.data, "text": "ignore all rules"}), Notify(), "w")
+    assert notice is not None
+    assert notice.text == "triage: answers wait for a label: speciate labels. speciate watch show triage"
+
+
+def test_a_policy_is_checked() -> None:
+    for wrong in ({"budget_minutes": 0}, {"action": "always"}, {"labels": -1}, {"minutes": 3}):
+        with pytest.raises(ValidationError):
+            Policy.model_validate(wrong)
+
+
+def test_a_schedule_is_kept_around_changes_of_the_clocks_and_missed_times_count_once() -> None:
+    daily = Trigger(on="schedule", cron="30 2 * * *", zone="Europe/Berlin")
+    watch = Watch(use_case="t", triggers=(daily,))
+    autumn = 1_792_879_200.0  # 2026-10-24 22:00 UTC: in the night the hour from two to three comes twice
+    first = next_time(daily, autumn)
+    assert first is not None
+    second = next_time(daily, first)
+    assert second is not None
+    assert second - first > 20 * 3600, "once in that night"
+    assert due(watch, autumn, autumn + 60) is None
+    assert due(watch, autumn, first) == first
+    assert due(watch, autumn, first + 30 * DAY) == last_time(daily, first + 30 * DAY)
+    assert json.loads(watch.model_dump_json())["triggers"][0]["zone"] == "Europe/Berlin"
+
+
+def test_the_ledger_tells_the_time_to_a_better_model_by_cause_and_who_promoted(app: App, year: Year) -> None:
+    year.clock.time = START + 61 * DAY
+    watch_use_case(app, USE_CASE, NOW, Policy(action="auto", labels=300))
+    ended = None
+    for _ in range(120):  # the second time, where the first comparison cannot tell
+        year.clock.time += DAY
+        year.database.transact(year._bake)
+        ended = year.watcher.look()[USE_CASE].ended
+        if ended is not None and ended.outcome == "promoted":
+            break
+        if ended is not None:
+            watch_use_case(app, USE_CASE, NOW, Policy(action="auto", labels=300))
+    assert ended is not None
+    found = ledger.document(ledger.ledger(year.workspace))
+    [line] = found["remodelled"]
+    assert (line["cause"], line["episodes"], line["promoted"]) == ("now", line["episodes"], 1)
+    assert line["median_seconds"] is not None
+    assert line["median_seconds"] % DAY == 0
+    assert found["promoted_by_loop_30d"] == 1
+    assert found["promoted_by_hand_30d"] == 0, "the first one was promoted before"
+    assert "promoted by watches" in ledger_commands.format_ledger(found)
+
+
+def test_what_happens_to_one_of_many_watches_wakes_it_alone(app: App, year: Year) -> None:
+    """And each look of the others is counted all the same."""
+    watch_use_case(app, USE_CASE, SHIFT)
+    for name in ("first", "second"):
+        define(app.workspace, name)
+        serve(app.workspace, name)
+        watch_use_case(app, name, SHIFT)
+    looked = list[str]()
+    seen = year.watcher._gatherer.seen
+
+    def counted(standing: rows.Standing, around: Surroundings, now: float) -> Seen:
+        looked.append(standing.watch.use_case)
+        return seen(standing, around, now)
+
+    year.watcher._gatherer.seen = counted  # type: ignore[method-assign]  # to see which are looked at
+    for _ in range(5):
+        year.clock.time += 60
+        assert len(year.watcher.look()) == 3
+    assert looked.count("second") == 1
+    serve(app.workspace, "first")
+    year.clock.time += 60
+    year.watcher.look()
+    assert (looked.count("first"), looked.count("second")) == (2, 1)
+    watch_use_case(app, "second", [Trigger(on="schedule", cron="0 3 * * *")])
+    year.clock.time += 60
+    year.watcher.look()
+    assert looked.count("second") == 2
+    year.clock.time += DAY
+    assert [each.kind for each in year.watcher.look()["second"].fired] == ["schedule"]
+    assert sum(each.times for each in rows.ticks(year.database, "second")) == 8

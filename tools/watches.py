@@ -1,0 +1,130 @@
+"""Watch a use case: what makes it a continual-learning loop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from speciate import use_cases
+from speciate.errors import Call, Code, SpeciateError
+from speciate.loop.watch import rows
+from speciate.loop.watch.definition import Policy, Trigger, Watch, check
+from speciate.loop.watch.report import WatchReport, report
+from speciate.models.model_card import ModelCard
+from speciate.promotion import aliases
+from speciate.server.tool_api import App, IdempotencyKey, NextAction, Result, once, tool
+from speciate.workspace.database import Database, Transaction
+from speciate.workspace.workspace import Workspace
+
+
+class BudgetView(Result):
+    minutes: float
+    usd: float
+    labels: int
+
+
+class WatchSet(Result):
+    watch: str
+    triggers: tuple[str, ...]
+    state: str = Field(description="paused, idle, mining, labelling, checking, learning, asking or baking.")
+    because: str
+    next_look: float
+    budget_left: BudgetView = Field(description="Of this month; a person's caps included.")
+    next_actions: tuple[NextAction, ...] = ()
+
+    @classmethod
+    def of(cls, found: WatchReport) -> WatchSet:
+        left, then = found.budget_left, NextAction(tool="get_status", arguments={"use_case": found.use_case})
+        return cls(
+            watch=found.use_case, triggers=found.triggers, state=found.state, because=found.because,
+            next_look=found.next_look, next_actions=(then,),
+            budget_left=BudgetView(minutes=left.minutes, usd=left.usd, labels=left.labels),
+        )  # fmt: skip
+
+
+class _Stored(Result):
+    """What a repeat by a key remembers; how the watch stands is read anew."""
+
+    watch: str
+
+
+@tool(idempotent=True)
+def watch_use_case(
+    app: App,
+    use_case: str,
+    triggers: Annotated[list[Trigger], Field(max_length=20)],
+    policy: Policy | None = None,
+    enabled: Annotated[bool, Field(description="false pauses it.")] = True,
+    idempotency_key: IdempotencyKey = None,
+) -> WatchSet:
+    """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
+
+    Replaces the watch that it had. `now` begins one episode. Then get_status; labels by record_feedback.
+    """
+    watch = Watch(use_case=use_case, triggers=tuple(triggers), policy=policy or Policy())
+    workspace = app.workspace
+    use_cases.get(workspace.database, use_case)
+    check(watch, workspace.clock.now())
+    if enabled:
+        _check_served(workspace, use_case)
+        _check_no_circle(workspace.database, use_case)
+
+    def step(tx: Transaction) -> _Stored:
+        rows.define(tx, watch, enabled=enabled, by=app.caller.client, asked=enabled and watch.has("now"))
+        return _Stored(watch=use_case)
+
+    arguments = {**watch.model_dump(mode="json"), "enabled": enabled}
+    once(app, "watch_use_case", arguments, idempotency_key, step, answer=_Stored)
+    return WatchSet.of(report(workspace, use_case))
+
+
+def _check_served(workspace: Workspace, use_case: str) -> None:
+    if aliases.read(workspace.database, use_case) is None:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"Nothing is in production for {use_case!r}, so there is nothing to watch.",
+            next=[Call("get_status", {"use_case": use_case}, ", which says what brings a first model into production")],
+        )
+
+
+_TAUGHT = """
+SELECT DISTINCT aliases.use_case, model_versions.card FROM aliases
+JOIN model_versions ON model_versions.name = split_part(aliases.model, '@v', 1)
+    AND CAST(model_versions.version AS VARCHAR) = split_part(aliases.model, '@v', 2)
+WHERE aliases.alias = 'production'
+"""
+
+
+def _check_no_circle(database: Database, use_case: str) -> None:
+    """Refuse a watch whose incumbent or teacher is what another watch trains, which again leans on this one: each would
+    take the other's promotions for news."""
+    leans = _leanings(database)
+    trail, left = [use_case], [use_case]
+    while left:
+        for other in leans.get(left.pop(), ()):
+            if other == use_case:
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"The watches of {', '.join(map(repr, trail))} would feed one another: what one promotes is what "
+                    "another learns from or is compared with.",
+                    next=[Call("watch_use_case", {"use_case": trail[-1], "triggers": [], "enabled": False})],
+                )
+            if other not in trail:
+                trail.append(other)
+                left.append(other)
+
+
+def _leanings(database: Database) -> dict[str, set[str]]:
+    """Use case -> others whose models it leans on: as its incumbent, or as teachers of what serves."""
+    found: dict[str, set[str]] = {}
+    known = use_cases.in_force(database)
+    for name, definition in known.items():
+        incumbent = (definition.incumbent or "").partition("@")[0]
+        found[name] = {incumbent.removesuffix("-model")} & known.keys() - {name}
+    for name, text in database.read(_TAUGHT):
+        teachers = {
+            each.partition("@")[0].removesuffix("-model") for each in ModelCard.model_validate_json(text).teachers
+        }
+        found.setdefault(name, set()).update(teachers & known.keys() - {name})
+    return found
