@@ -245,7 +245,7 @@ def _path(suffix: str) -> Callable[[Path, list[Any], int], dict[str, Any]]:
 
 
 def with_question(folder: Path, media: list[Any], place: int) -> dict[str, Any]:
-    return {"row": {"image.image": str(folder / "files" / f"{place:03}.png"), "question.text": "which colour?"}}
+    return {"row": {"image": str(folder / "files" / f"{place:03}.png"), "question": "which colour?"}}
 
 
 _COLOURS = {name: name for name in doubles.COLOURS}

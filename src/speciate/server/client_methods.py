@@ -604,8 +604,11 @@ class ToolMethods:
         endpoint: Mapping[str, Any] | None = None,
         task: str | None = None,
         license: str | None = None,
+        weights_license: str | None = None,
         labels: Mapping[str, Any] | None = None,
         prompts: Sequence[str] | None = None,
+        trained_on: Sequence[str] | None = None,
+        data_until: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> ModelRegistered | JobStarted | DryRun:
@@ -619,8 +622,11 @@ class ToolMethods:
         endpoint: `base_url` ends before `/chat/completions`. `secret` names a stored key, never is one.
         task: Default: what its card says; of an endpoint, any.
         license: SPDX id; default: its card's.
+        weights_license: If another than the code's.
         labels: {published label: your label}: it then answers, and serves, yours.
-        prompts: 'a photo of a {label}', of a zero-shot model.
+        prompts: 'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.
+        trained_on: Datasets that it is said to have learned from.
+        data_until: Nothing there is later: '2024-06'.
         idempotency_key: Makes a repeat safe: same key and arguments, same answer.
         dry_run: Only check and estimate.
         """

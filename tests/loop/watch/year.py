@@ -43,7 +43,7 @@ DEFECT = 3
 """Number of the model that the bake takes back."""
 TABLES = {
     "ticks": "SELECT * FROM watch_ticks ORDER BY number", "triggers": "SELECT * FROM watch_triggers ORDER BY ALL",
-    "episodes": "SELECT * FROM episodes ORDER BY number", "memory": "SELECT * FROM watch_states",
+    "episodes": "SELECT * FROM episodes ORDER BY number", "memory": "SELECT use_case, memory FROM watch_states",
     "outbox": "SELECT * FROM watch_outbox", "requests": "SELECT * FROM label_requests ORDER BY ALL",
     "aliases": "SELECT use_case, alias, model, generation FROM aliases ORDER BY ALL",
     "audit": "SELECT seq, action, before, after, actor FROM audit ORDER BY seq",
@@ -205,6 +205,8 @@ class Year:
         self._survive(tx)
 
     def live(self) -> None:
+        self.clock.time = START + self.day * DAY  # the next daemon begins seconds later, not a day
+        self.watcher._send()
         while self.day < DAYS - 1:
             self.clock.time = START + (self.day + 1) * DAY
             self.database.transact(self._bake)
