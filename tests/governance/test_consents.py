@@ -139,6 +139,9 @@ def test_a_catalog_from_before_there_were_consents_gets_their_tables(tmp_path: P
     with duckdb.connect(str(path)) as connection:
         connection.execute("DROP TABLE consents; DROP TABLE spending; DROP TABLE tool_calls; DROP TABLE approval_keys")
         connection.execute("DROP TABLE suites; DROP TABLE judged_suites; DROP TABLE judged_models")
+        for later in ("es", "_states", "_ticks", "_triggers", "_outbox"):
+            connection.execute(f"DROP TABLE watch{later}")
+        connection.execute("DROP TABLE episodes; DROP TABLE label_requests")
         connection.execute("ALTER TABLE aliases DROP COLUMN percent")
         connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
     assert migrate(path) == 2

@@ -42,8 +42,16 @@ def stored(kind: str) -> dict[str, Any]:
 def test_a_stored_payload_is_read_and_written_as_it_was(kind: str) -> None:
     before = stored(kind)
     plan: Plan[BaseModel] = Plan(payload=_PAYLOADS[kind].model_validate(before))
-    assert plan.payload_json() == before
-    assert json.loads(plan.model_dump_json(by_alias=True))["payload"] == before
+    assert without_new(plan.payload_json(), before) == before
+    assert without_new(json.loads(plan.model_dump_json(by_alias=True))["payload"], before) == before
+
+
+def without_new(now: Any, before: Any) -> Any:
+    """`now` without the empty fields that its models gained since: older releases had none, and they say nothing."""
+    if not (isinstance(now, dict) and isinstance(before, dict)):
+        return now
+    kept = {name: value for name, value in now.items() if name in before or value not in (None, [], {})}
+    return {name: without_new(value, before.get(name)) for name, value in kept.items()}
 
 
 def test_an_export_that_was_queued_before_it_had_formats_writes_safetensors() -> None:
