@@ -112,6 +112,7 @@ NOBODYS = {
     "status", "stop", "drain", "resume", "inventory", "question", "version", "backup", "refresh",
     "fingerprint", "approval", "consent",
     "consents", "keys", "audit", "ledger", "trail", "promotion", "slot start", "slot stop", "slots", "labels", "trace",
+    "watch", "watches", "why", "watch switch",
 }  # fmt: skip
 EVE = Signer("eve")
 REQUESTS: dict[str, dict[str, Any]] = {

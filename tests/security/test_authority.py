@@ -97,6 +97,10 @@ CALLS: dict[str, list[Call]] = {
     "specialize": [{"use_case": USE_CASE, "dataset": DATASET, "budget_minutes": 1}],
     "train_model": [{"name": MODEL, "dataset": DATASET, "method": "classical", "use_case": USE_CASE}],
     "wait_for_job": [{"job": "{promotion}", "timeout_seconds": 0}],
+    "watch_use_case": [
+        {"use_case": USE_CASE, "triggers": [{"on": "now"}], "policy": {"action": action, "labels": 500}}
+        for action in ("propose", "auto")
+    ],
 }  # fmt: skip
 GRANTING = (
     (approvals, "decide"), (promote, "override"), (promote, "apply_approved"), (use_cases, "apply_approved"),

@@ -163,6 +163,7 @@ CALLS: dict[str, list[Call]] = {
     "wait_for_job": [
         {"job": "{failed}", "timeout_seconds": 0}, {"job": "{live}", "timeout_seconds": 0.1}, {"job": "{ingest}"}
     ],
+    "watch_use_case": [{"use_case": USE_CASE, "triggers": [{"on": "new_labels", "n": 5}]}],
 }  # fmt: skip
 RESOURCES: dict[str, list[str]] = {
     "speciate://datasets/{name}/{version}": [f"datasets/{NOTES}/v2", f"datasets/{PICTURES}/v1", "datasets/x/v1"],
@@ -186,6 +187,8 @@ RESOURCES: dict[str, list[str]] = {
     "speciate://use-cases/{name}": [f"use-cases/{USE_CASE}"],
     "speciate://use-cases/{name}/answers": [f"use-cases/{USE_CASE}/answers"],
     "speciate://use-cases/{name}/gaps{?page}": [f"use-cases/{USE_CASE}/gaps", f"use-cases/{USE_CASE}/gaps?page=true"],
+    "speciate://use-cases/{name}/watch": [f"use-cases/{USE_CASE}/watch", "use-cases/nothing/watch"],
+    "speciate://use-cases/{name}/watch/episodes/{number}": [f"use-cases/{USE_CASE}/watch/episodes/1"],
     "speciate://use-cases/{name}/watch/drift": [f"use-cases/{USE_CASE}/watch/drift"],
     "speciate://use-cases/{name}/queue{?strategy,source,count}": [f"use-cases/{USE_CASE}/queue?strategy=random"],
 }  # fmt: skip

@@ -51,6 +51,7 @@ TABLE: dict[str, Callable[[World], dict[str, Any]]] = {
     },
     "specialize": lambda world: {"use_case": "sorting", "dataset": "points@v1", "budget_minutes": 1},
     "train_model": lambda world: {"name": "later", "dataset": "points@v1", "method": "classical"},
+    "watch_use_case": lambda world: {"use_case": "sorting", "triggers": [{"on": "schedule", "cron": "0 3 * * *"}]},
 }  # fmt: skip
 """How each writing tool is called. What cannot succeed in this small world is refused for its own reason once there is
 room (`merge_models` wants networks, and nobody allowed the host of `register_model`)."""
