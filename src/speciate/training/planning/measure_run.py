@@ -6,7 +6,6 @@ Both ways the whole recipe runs once on little data, for its fixed cost."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ import numpy as np
 from speciate import features
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import Example, example_keys, load_examples
+from speciate.environment import preload
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.folder import RunFolder
@@ -56,8 +56,7 @@ def run(run: Run) -> Mapping[str, object]:
     for place, payload in enumerate(plan.candidates):
         candidate = f"{payload.spec.method} {payload.spec.base_model or ''}".strip()
         run.progress(place, len(plan.candidates), "candidates", f"measuring {candidate}")
-        for module in PRELOADS.get(plan.preloads[place], ()):
-            importlib.import_module(module)  # as the training's process has them from the start
+        preload(PRELOADS.get(plan.preloads[place], ()))  # as the training's process has them from the start
         folder = RunFolder(run.folder.path / f"candidate-{place}")
         folder.create({"payload": {}, "job": run.job, "workspace": str(run.folders.root)})
         measured = _in_fork(partial(measure_cost, Run(folder), payload, plan.shares[place]))
