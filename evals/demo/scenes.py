@@ -139,7 +139,7 @@ def _peptides(cache: Path) -> Scene:
         },
         (
             Round(
-                "Runs of one to three amino acids, counted.",
+                "Runs of amino acids, and measured properties of the chain.",
                 {
                     "name": "peptides", "source": str(data.peptides(cache)), "modality": "protein", "label": "label",
                     "inputs": ["sequence"],
