@@ -3,8 +3,12 @@ is trained, promoted and baked, under a clock that runs fast. Prints the timelin
 
 from __future__ import annotations
 
+import html
+import itertools
+import statistics
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +20,12 @@ from speciate.tools.watches import watch_use_case
 from tests.loop.watch import digits
 from tests.loop.watch.digits import USE_CASE, Loop
 
-_QUIET, _MOST = 14, 90
-_A_DAY = 40
-_WIDTH, _HEIGHT, _LEFT, _TOP = 900, 300, 50, 20
+_QUIET, _MOST = 14, 120
+_A_DAY, _LABELS_A_DAY = 40, 30
+_UNSEEN = 1000
+"""Place of the first row that the first model did not learn from."""
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 380, 50, 74, 64
+_COLOURS = {"mining": "#F0E442", "labelling": "#56B4E9", "learning": "#009E73", "baking": "#E69F00"}
 
 
 class Day(NamedTuple):
@@ -27,70 +34,112 @@ class Day(NamedTuple):
     """Share of the day's answers."""
     state: str
     because: str
+    asked: int
+    """Labels since the beginning."""
+    answered: int
 
 
-def live(loop: Loop, folder: Path, shifted: list[float]) -> list[Day]:
+class Mark(NamedTuple):
+    """A moment that the timeline and the chart name."""
+
+    day: int
+    text: str
+
+
+def live(loop: Loop, folder: Path, shifted: list[float]) -> tuple[list[Day], list[Mark]]:
+    """Until a model was promoted and survived its bake, or `_MOST` days."""
     old, new = digits.own(), digits.other()
     print("Training the first model on scikit-learn's digits ...", flush=True)
     loop.start(folder, old)
+    old.ask(_UNSEEN)
     watch_use_case(
         loop.app, USE_CASE, [Trigger(on="data_shift"), Trigger(on="quality_regression")],
         Policy(action="auto", labels=300),
     )  # fmt: skip
-    found: list[Day] = []
-    said = ""
+    found, marks, said, answered = list[Day](), list[Mark](), "", 0
+    print("\n day  right  labels  state      because", flush=True)
     for number in range(_MOST):
         if number == _QUIET:
             shifted.append(loop.clock.now())
-            print(f"day {number:3}  from now on MNIST's digits are asked", flush=True)
+            marks.append(Mark(number, "another source"))
+            print(f"{number:4}  from now on MNIST's digits are asked", flush=True)
         right = loop.ask(new if number >= _QUIET else old, _A_DAY)
         loop.days(1)
         decision = loop.look()
-        if decision.memory.state == "labelling":
-            loop.label(30)
-        found.append(Day(number, right, decision.memory.state, decision.because))
-        if decision.because != said:
-            print(f"day {number:3}  {right:4.0%} right  {decision.memory.state:9}  {decision.because}", flush=True)
-            said = decision.because
+        state, because = decision.memory.state, decision.because
+        if state == "labelling":
+            answered += loop.label(_LABELS_A_DAY)
+        [[asked]] = loop.app.workspace.database.read("SELECT count(*) FROM label_requests")
+        found.append(Day(number, right, state, because, asked, answered))
+        if decision.taken and state == "mining" and decision.memory.round == 1:
+            marks.append(Mark(number, f"alarm, episode {decision.memory.episode}"))
+        if state == "baking" and found[-2].state != "baking":
+            marks.append(Mark(number, "promoted"))
+        if decision.ended is not None:
+            marks.append(Mark(number, "baked" if decision.ended.outcome == "promoted" else decision.ended.outcome))
+        listed = [cause.evidence.get("signals") for cause in decision.taken]
+        signals = [name for each in listed if isinstance(each, list) for name in each]
+        because += f" ({', '.join(signals)})" if signals else ""
+        if because != said:
+            lines = textwrap.wrap(because, 88)
+            print(f"{number:4}  {right:5.0%}  {answered:6}  {state:9}  {lines[0]}", flush=True)
+            print("".join(f"{'':32}{line}\n" for line in lines[1:]), end="", flush=True)
+            said = because
         if decision.ended is not None and decision.ended.outcome == "promoted":
             break
-    return found
+    return found, marks
 
 
-def draw(days: Sequence[Day]) -> str:
-    """Accuracy over time as SVG, with a band for each state of the watch."""
-    step = (_WIDTH - 2 * _LEFT) / max(1, len(days))
-    colours = {"mining": "#F0E442", "labelling": "#56B4E9", "learning": "#009E73", "baking": "#E69F00"}
+def draw(days: Sequence[Day], marks: Sequence[Mark]) -> str:
+    """Accuracy and answered labels over time as SVG, with a band for each state of the watch."""
+    step, height = (_WIDTH - 2 * _LEFT) / max(1, len(days)), _HEIGHT - _TOP - _BOTTOM
+    most = max(1, *(day.asked for day in days))
+
+    def line(values: Sequence[float], style: str) -> str:
+        points = " ".join(
+            f"{_LEFT + (place + 0.5) * step:.1f},{_TOP + (1 - value) * height:.1f}"
+            for place, value in enumerate(values)
+        )
+        return f'<polyline points="{points}" fill="none" {style}/>'
+
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" '
         'font-size="12"><rect width="100%" height="100%" fill="white"/>'
     ]
-    for day in days:
-        if day.state in colours:
-            left = _LEFT + day.number * step
+    for state, each in itertools.groupby(days, lambda day: day.state):
+        if state in _COLOURS:
+            band = list(each)
             parts.append(
-                f'<rect x="{left:.1f}" y="{_TOP}" width="{step + 0.5:.1f}" height="{_HEIGHT - 60}" '
-                f'fill="{colours[day.state]}" opacity="0.5"><title>day {day.number}: {day.because}</title></rect>'
+                f'<rect x="{_LEFT + band[0].number * step:.1f}" y="{_TOP}" width="{len(band) * step:.1f}" '
+                f'height="{height}" fill="{_COLOURS[state]}" opacity="0.5">'
+                f"<title>from day {band[0].number}: {html.escape(band[0].because)}</title></rect>"
             )
-    points = " ".join(
-        f"{_LEFT + (day.number + 0.5) * step:.1f},{_TOP + (1 - day.right) * (_HEIGHT - 60):.1f}" for day in days
-    )
-    parts.append(f'<polyline points="{points}" fill="none" stroke="black" stroke-width="2"/>')
-    shift = _LEFT + _QUIET * step
     parts.append(
-        f'<line x1="{shift:.1f}" x2="{shift:.1f}" y1="{_TOP}" y2="{_HEIGHT - 40}" stroke="#D55E00" '
-        'stroke-dasharray="4"/>'
+        line([day.answered / most for day in days], 'stroke="#0072B2" stroke-width="2" stroke-dasharray="6 3"')
     )
-    for place, (state, colour) in enumerate(colours.items()):
-        left = _LEFT + place * 110
+    parts.append(line([day.right for day in days], 'stroke="black" stroke-width="2"'))
+    for place, mark in enumerate(marks):
+        x, y = _LEFT + mark.day * step, 16 + 18 * (place % 3)
+        end = "end" if x > _WIDTH - 200 else "start"
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{_TOP + height}" stroke="#D55E00"/>')
+        parts.append(
+            f'<text x="{x + (-4 if end == "end" else 4):.1f}" y="{y + 4}" text-anchor="{end}">'
+            f"day {mark.day}: {html.escape(mark.text)}</text>"
+        )
+    for share in (0, 0.5, 1):
+        y = _TOP + (1 - share) * height + 4
+        parts.append(f'<text x="{_LEFT - 6}" y="{y:.0f}" text-anchor="end">{share:.0%}</text>')
+        parts.append(f'<text x="{_WIDTH - _LEFT + 6}" y="{y:.0f}" fill="#0072B2">{share * most:.0f}</text>')
+    parts += [
+        f'<text x="{_LEFT + day * step:.1f}" y="{_TOP + height + 16}" text-anchor="middle">{day}</text>'
+        for day in range(0, len(days) + 1, 7)
+    ]
+    for place, (state, colour) in enumerate(_COLOURS.items()):
+        left = _LEFT + place * 100
         parts.append(f'<rect x="{left}" y="{_HEIGHT - 26}" width="12" height="12" fill="{colour}" opacity="0.5"/>')
         parts.append(f'<text x="{left + 18}" y="{_HEIGHT - 16}">{state}</text>')
-    parts.append(
-        f'<text x="{_LEFT + 460}" y="{_HEIGHT - 16}">line: share of right answers; dashes: another source</text>'
-    )
-    parts += [
-        f'<text x="8" y="{_TOP + (1 - share) * (_HEIGHT - 60) + 4:.0f}">{share:.0%}</text>' for share in (0, 0.5, 1)
-    ]
+    parts.append(f'<text x="{_LEFT + 420}" y="{_HEIGHT - 16}">black: right answers of each day</text>')
+    parts.append(f'<text x="{_LEFT + 630}" y="{_HEIGHT - 16}" fill="#0072B2">dashed: answered labels</text>')
     return "\n".join([*parts, "</svg>"])
 
 
@@ -98,12 +147,27 @@ def main(target: Path) -> int:
     shifted: list[float] = []
     kinds = [] if "monitor" in KINDS else [digits.stand_in(lambda one: bool(shifted) and one.end > shifted[0])]
     with tempfile.TemporaryDirectory() as name, digits.loop(Path(name), kinds) as loop:
-        days = live(loop, Path(name), shifted)
+        days, marks = live(loop, Path(name), shifted)
+        print()
         for each in reversed(rows.episodes(loop.app.workspace.database, USE_CASE)):
-            print(f"episode {each.number}: {', '.join(each.causes)} -> {each.outcome}: {each.because}")
-        before, after = days[_QUIET].right, loop.ask(digits.other(), 300)
-        print(f"Of the new source {before:.0%} were right on its first day, and {after:.0%} are now.")
-    target.write_text(draw(days))
+            print(textwrap.fill(
+                f"Episode {each.number}: {', '.join(each.causes)} -> {each.outcome}: {each.because}", 120,
+                subsequent_indent="  ",
+            ))  # fmt: skip
+        promoted = next((mark.day for mark in marks if mark.text == "promoted"), len(days))
+        before = statistics.fmean(day.right for day in days[:_QUIET])
+        fallen = statistics.fmean(day.right for day in days[_QUIET:promoted])
+        after = loop.ask(digits.other(), 1000)
+        old = digits.own()
+        old.ask(_UNSEEN)
+        still = loop.ask(old, 700)
+    recovered = (after - fallen) / (before - fallen)
+    print(f"Right of what was asked: {before:.0%} before the change, {fallen:.0%} until a promotion, {after:.0%} now.")
+    print(f"So {recovered:.0%} of the loss is recovered.")
+    print(f"Right of the old source: {before:.0%} before, {still:.0%} now.")
+    print(f"Labels: {days[-1].asked} asked for, {days[-1].answered} answered. Days since the change: "
+          f"{days[-1].number - _QUIET}.")  # fmt: skip
+    target.write_text(draw(days, marks))
     print(f"Drawn: {target}")
     return 0
 
