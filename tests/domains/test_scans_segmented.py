@@ -87,7 +87,7 @@ def test_a_trained_segmenters_masks_open_beside_their_scans(
     assert made["report"]["ok"] == PATIENTS
     dealt = {"train": 0.6, "validation": 0.1, "test": 0.3}
     ended(client, "curate_dataset", dataset="scans", steps=[{"op": "split", "fractions": dealt}])
-    settings = {} if base is None else {"num_train_epochs": 25, "learning_rate": [3e-3]}
+    settings = {} if base is None else {"num_train_epochs": 10, "batch_size": 2, "learning_rate": [3e-3]}
     model = ended(
         client, "train_model", name="lungs", dataset="scans", method=method, task="volume-segmentation",
         target="mask", hyperparameters=settings, **({} if base is None else {"base_model": base}),

@@ -11,7 +11,7 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.exports import export_model
-from speciate.exports.card_check import compare, run_card
+from speciate.exports.card_check import CardError, compare, run_card
 from speciate.exports.export_model import ExportModelSpec
 from speciate.models import registry
 from speciate.tasks import predictor
@@ -69,7 +69,11 @@ def test_rows_are_answered_elsewhere_as_here(workspace: Workspace, tmp_path: Pat
     trained(workspace, kind, candidate)
     report = exported(workspace, tmp_path / "out", format="onnx")["report"]
     assert (report["form"], report["checked_on"]) == ("onnx", 16)
-    media = [*rows(60, 2), {"size": 1e9, ODD: -1e9, "count": 7, "colour": "green"}, {ODD: 0.25}]
+    media = [
+        *rows(60, 2),
+        {"size": 1e9, ODD: -1e9, "count": 7, "colour": "green"},
+        {**dict.fromkeys(rows(1, 0)[0]), ODD: 0.25},
+    ]
     version = registry.resolve(workspace.database, workspace.folders, "own")
     ours = predictor.load(version.path).predict(as_examples(media))
     found = compare(run_card(tmp_path / "out", media, images=False), ours)
@@ -91,3 +95,14 @@ def test_neighbours_leave_as_a_program_alone(workspace: Workspace, tmp_path: Pat
         export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out", format="onnx"), workspace)
     assert caught.value.next[0].tool == "export_model"
     assert exported(workspace, tmp_path / "out")["report"]["form"] == "sealed"
+
+
+@pytest.mark.parametrize(("form", "said"), [("onnx", "KeyError: 'size'"), ("safetensors", r"has no \['size'\]")])
+def test_a_row_without_a_column_is_no_row_of_missing_cells(
+    workspace: Workspace, tmp_path: Path, form: str, said: str
+) -> None:
+    """A misspelt name would be answered as if the cell were missing, with a label that looks valid."""
+    trained(workspace, "two labels", "logistic")
+    exported(workspace, tmp_path / "out", format=form)
+    with pytest.raises(CardError, match=said):
+        run_card(tmp_path / "out", [{ODD: 0.25, "Size": 1.0, "count": 7, "colour": "red"}], images=False)

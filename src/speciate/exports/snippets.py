@@ -183,7 +183,7 @@ def of_onnx_table(family: str, card: ModelCard) -> str:
         "import json", "from pathlib import Path", "", "import numpy as np", "import onnxruntime", "", _WHERE,
         f"inputs = {_row(card)}",
         'about = json.loads((Path(folder) / "preprocessing.json").read_text(encoding="utf-8"))', "",
-        "def cell(row, name, missing, kind):", "    found = row.get(name)",
+        "def cell(row, name, missing, kind):", "    found = row[name]",
         "    return missing if found is None or found != found else kind(found)", "",
         'how = {"numbers": (np.nan, float, np.float64), "categories": (about["missing"], str, object)}', "given = {}",
         'for name in about["inputs"]:', "    missing, kind, form = how[name]",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speciate.exports.standalone.media import as_answer, as_examples
+from speciate.exports.standalone.media import as_answer, as_examples, columns_of
 from speciate.tasks.task import predict_examples
 
 _BATCH = 64
@@ -21,7 +21,7 @@ class Classical:
 
         folder = Path(folder)
         manifest = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
-        self.modality = modality
+        self.modality, self.columns = modality, columns_of(folder, modality)
         self.task_head = head.model_validate(manifest["readout"])
         arrays = load_file(folder / "representation.safetensors")
         self.representation = representation.rebuild(manifest["representation"], arrays)
@@ -35,7 +35,7 @@ class Classical:
     def predict(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         made = []
         for start in range(0, len(inputs), _BATCH):
-            examples = as_examples(inputs[start : start + _BATCH], self.modality)
+            examples = as_examples(inputs[start : start + _BATCH], self.modality, self.columns)
             found = self.estimator.scores(self.representation.encode(examples))
             made += [as_answer(each) for each in predict_examples(self.task_head, found, examples)]
         return made

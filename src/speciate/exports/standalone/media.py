@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,19 @@ from speciate.datasets.loading.loader import Example
 from speciate.modalities import find
 
 
-def as_examples(inputs: Sequence[Any], modality: str) -> list[Example]:
+def columns_of(folder: Path, modality: str) -> tuple[str, ...]:
+    """What each row of a table must have, by the folder's own facts; empty for other media."""
+    facts = folder / "model.json"
+    if modality != "tabular" or not facts.is_file():
+        return ()
+    return tuple(json.loads(facts.read_text(encoding="utf-8")).get("inputs", ()))
+
+
+def as_examples(inputs: Sequence[Any], modality: str, columns: Sequence[str] = ()) -> list[Example]:
+    """Raises ValueError for a row without one of `columns`: a misspelt name is not a cell that is missing."""
+    for place, each in enumerate(inputs):
+        if isinstance(each, Mapping) and (absent := [name for name in columns if name not in each]):
+            raise ValueError(f"Input {place} has no {absent}. The model reads {list(columns)}; None is a missing cell.")
     return [Example(str(place), _medium(each, modality), None, str(place), "", {}) for place, each in enumerate(inputs)]
 
 

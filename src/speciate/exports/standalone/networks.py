@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from speciate.exports.standalone.media import as_answer, as_examples
+from speciate.exports.standalone.media import as_answer, as_examples, columns_of
 from speciate.tasks.network_predictor import as_scores, scores
 from speciate.tasks.task import predict_examples
 
@@ -23,7 +23,7 @@ class Network:
 
         folder = Path(folder)
         manifest = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
-        self.modality, self.per_unit = modality, per_unit
+        self.modality, self.per_unit, self.columns = modality, per_unit, columns_of(folder, modality)
         self.task_head = head.model_validate(manifest["readout"])
         self.backbone = read(folder, rebuild)
         self.head = self.task_head.head(self.backbone.width)
@@ -31,7 +31,7 @@ class Network:
         self.head.eval()
 
     def predict(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
-        examples = as_examples(inputs, self.modality)
+        examples = as_examples(inputs, self.modality, self.columns)
         if not examples:
             return []
         items = self.backbone.prepare([each.media for each in examples], per_unit=self.per_unit)
