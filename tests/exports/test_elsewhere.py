@@ -309,6 +309,25 @@ def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsew
     agree(workspace, tmp_path / "out", proteins[:30], images=False, model="model")
 
 
+def test_series_as_random_convolutions_answer_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
+    generator, count = np.random.default_rng(5), 90
+    place = np.arange(48)
+    waves = [
+        np.stack([np.sin(place / (3 + kind)), np.cos(place / 5)]) + generator.normal(size=(2, 48)) * 0.8
+        for kind in (number // 3 % 2 for number in range(count))
+    ]
+    make_dataset(
+        workspace, "data", "time-series", {"left": [one[0] for one in waves], "right": [one[1] for one in waves]},
+        labels=[LABELS[number // 3 % 2] for number in range(count)], splits=thirds(count), inputs=["left", "right"],
+    )  # fmt: skip
+    report = train_now(
+        workspace, name="model", dataset="data", method="classical", hyperparameters={"candidates": ["ridge"]}
+    )["report"]
+    assert [each["name"] for each in report["candidates"] if each["chosen"]] == ["convolutions: ridge"]
+    exported(workspace, tmp_path / "out", "model")
+    agree(workspace, tmp_path / "out", [one.astype(np.float32) for one in waves[:30]], images=False, model="model")
+
+
 @pytest.mark.parametrize("unit", [("word", 1, 2), ("char_wb", 2, 5), ("char", 1, 3)])
 def test_words_are_counted_as_scikit_learn_counts_them(unit: tuple[str, int, int]) -> None:
     counting = NGrams(*unit)  # type: ignore[arg-type]  # of the parameters above
