@@ -140,14 +140,14 @@ class ImageSketches:
         places = np.flatnonzero(near)  # few of those that share a key by chance
         near[places] = self._same_image(a[places], b[places])
         places = np.flatnonzero(~near & (agreeing >= least - self.leniency))
-        near[places] = self._samegray_values(a[places], b[places])
+        near[places] = self._same_gray_values(a[places], b[places])
         return near
 
     def _same_image(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
         """(M,) however bright each is and of whatever contrast."""
         return np.asarray(np.abs(_centred(a) - _centred(b)).max(axis=1) <= self.tolerance)
 
-    def _samegray_values(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
+    def _same_gray_values(self, a: Sketches, b: Sketches) -> npt.NDArray[np.bool_]:
         """(M,)"""
         first, second = gray_values(a), gray_values(b)
         apart = first - second
