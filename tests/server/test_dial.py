@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 from mcp import Client, StdioServerParameters
 
@@ -197,7 +198,9 @@ def test_a_shim_goes_on_where_its_next_daemon_was_started_from_another_environme
     shell = Stdio(daemons.workspace, environment=places["login"])
     shell.initialize()
     shell.process.send_signal(signal.SIGSTOP)  # or it may start the next daemon itself, in its own environment
-    os.kill(daemons.pids()[0], 9)
+    served = psutil.Process(daemons.pids()[0])
+    served.kill()
+    served.wait(30)  # the lock is free once it is gone, not once it was told to go
     daemons.start(environment=environment(places["TMPDIR"]))
     shell.process.send_signal(signal.SIGCONT)
     assert shell.call("list_jobs")["structuredContent"] == {"jobs": []}
