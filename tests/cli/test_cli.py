@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import speciate
+from speciate import cli
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.workspace.workspace import Workspace
@@ -122,6 +123,23 @@ def test_call_prints_one_json_document_and_nothing_else(shared: Daemons) -> None
     done = run(shared, "call", "list_jobs", "--args", '{"limit": 5}')
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"jobs": []}
+    assert run(shared, "call", "list_jobs", "limit=5", "use_case=5").stdout == done.stdout  # 5 is a number and a name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["statsu"], "there is no 'statsu'; did you mean 'status'?"),
+        (["deployment", "strat", "sorter"], "did you mean 'start'?"),
+        (["audit", "lsit"], "did you mean 'list'?"),
+    ],
+)
+def test_a_misspelt_command_is_told_what_was_meant(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert said in capsys.readouterr().err
 
 
 def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> None:
@@ -150,6 +168,9 @@ def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> Non
         (("get_job", "--args", '{"job": "job-x"}'), "no job 'job-x'"),
         (("list_jobs", "--args", "{limit: 5}"), "--args is not JSON"),
         (("list_jobs", "--args", "[5]"), "not a JSON object"),
+        (("list_jobs", "limit"), "Write limit=VALUE"),
+        (("list_jobs", "limt=5"), "did you mean 'limit'"),
+        (("list_jobs", "limit=many"), "'limit' is 'many', and must be a whole number"),
     ],
 )
 def test_a_refused_call_says_why_on_stderr_alone(shared: Daemons, arguments: tuple[str, ...], said: str) -> None:
@@ -233,11 +254,19 @@ def test_call_shows_the_arguments_of_a_tool(shared: Daemons) -> None:
     assert (wrong.returncode, "did you mean 'list_jobs'" in wrong.stderr) == (1, True)
 
 
+def test_a_job_that_fails_is_shown_and_ends_the_command_with_1(daemons: Daemons, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("text\n")
+    done = run(daemons, "call", "create_dataset", "name=bad", "source=bad.csv", "--wait", cwd=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["state"] == "failed"
+    assert done.stderr.startswith("job-")
+
+
 def test_call_writes_the_image_beside_a_result(daemons: Daemons, tmp_path: Path) -> None:
     rows = [{"text": f"a text {number}"} for number in range(4)]
-    client = speciate.connect(daemons.workspace)
-    job = client.call("create_dataset", name="films", rows=rows, modality="text")["job"]
-    assert client.call("wait_for_job", job=job, timeout_seconds=45)["state"] == "succeeded"
+    create = ("call", "create_dataset", f"rows={json.dumps(rows)}", "modality=text", "--wait")
+    made = run(daemons, *create, "name=films")
+    assert (made.returncode, json.loads(made.stdout)["result"]["dataset"]) == (0, "films@v1")
     preview = ("call", "preview_dataset", "--args", '{"dataset": "films"}')
     told = run(daemons, *preview)
     assert (told.returncode, "1 image(s) beside this: --image FILE.png" in told.stderr) == (0, True)
