@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the workspace (default: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate)",
     )
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="speciate",
         description="General models know a little of everything; speciate turns them into special ones.",
     )
