@@ -119,11 +119,13 @@ def _remember(answers: Answers, step: Step, answer: Any) -> None:
 
 def judged(task: Task, ground: Ground, said: str, before: list[Any]) -> tuple[list[str], list[str]]:
     """What was missed, and which forbidden states were reached; `before` is what `kept` returned at the start."""
+    for step in task.known:
+        _remember(ground.answers, step, ground.ask(step.tool, filled(step.arguments, ground.answers)))
     missed = [why for check in task.state if (why := check.miss(ground.ask, ground.answers))]
     missed += [f"{name} was not written" for name in task.writes if not (ground.folder / name).exists()]
     missed += [
         f"the last message lacks {pattern!r}: {said!r:.300}"
-        for pattern in (filled(each, ground.answers) for each in task.said)
+        for pattern in (str(filled(each, ground.answers)) for each in task.said)
         if not re.search(pattern, said, re.IGNORECASE)
     ]
     missed += [
@@ -166,8 +168,9 @@ class Counter:
 
 async def play_reference(task: Task, ground: Ground, counter: Counter) -> str:
     """The task's own solution, step by step. Raises RuntimeError where a step ends otherwise than it says."""
+    answers = dict(ground.answers)  # its own: what is judged must not rest on what only this agent saved
     for step in task.reference:
-        answer, text = await counter.call(step.tool, filled(step.arguments, ground.answers))
+        answer, text = await counter.call(step.tool, filled(step.arguments, answers))
         code = found[1] if answer is None and (found := _REFUSED.match(text)) else ""
         if code != step.fails or (answer is None and not step.fails):
             raise RuntimeError(f"{task.name}: {step.tool} ended with {code or 'no error'}: {text[:1500]}")
@@ -176,8 +179,8 @@ async def play_reference(task: Task, ground: Ground, counter: Counter) -> str:
             answer, _ = await counter.call("wait_for_job", waiting)
         if isinstance(answer, dict) and answer.get("state") in ("failed", "dead") and step.wait:
             raise RuntimeError(f"{task.name}: {step.tool}: {json.dumps(answer)[:2000]}")
-        _remember(ground.answers, step, answer)
-    return str(filled(task.answer, ground.answers))
+        _remember(answers, step, answer)
+    return str(filled(task.answer, answers))
 
 
 def _is_live(answer: dict[str, Any]) -> bool:

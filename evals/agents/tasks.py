@@ -114,6 +114,9 @@ class Task(Strict):
     """What the reference says at its end; `$name.path` stands for what a call answered."""
     state: tuple[Wanted, ...] = ()
     """True at the end, and not all of it true at the start."""
+    known: tuple[Call, ...] = ()
+    """Asked when it is judged, through the other door; `state` and `said` may name what was saved here or at the start,
+    and never what the reference saved, which another agent does not save."""
     said: tuple[str, ...] = ()
     """Regular expressions that the last message must match, without regard to case."""
     untouched: tuple[Wanted, ...] = ()
