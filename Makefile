@@ -30,7 +30,7 @@ demo-loop: install  ## another source of digits arrives: labels are asked for, a
 	$(BIN)/python -m tests.loop.watch.demo demo-loop.svg
 
 test: install    ## the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: install  ## those that take minutes, too: the kill suite, every row of docs/training.md
 	$(BIN)/python -m pytest --hypothesis-profile thorough -m "slow or not slow"
@@ -55,7 +55,7 @@ check: install    ## lint, types, generated text, fast tests
 	$(BIN)/cog -I docs --check $(GENERATED)
 	$(BIN)/python docs/plugin.py --check
 	$(BIN)/python docs/client_methods.py --check
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

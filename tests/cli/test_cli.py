@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import select
 import subprocess
 import sys
@@ -22,15 +21,16 @@ from speciate import cli
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.workspace.workspace import Workspace
+from tests import forks
 from tests.models.test_signature import make_keys, register
-from tests.server.processes import MODERN, Daemons, end
+from tests.server.processes import CLI, MODERN, Daemons, end
+from tests.server.terminals import at_terminal
 
 COMMANDS = (
     "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "promote", "policy",
     "hosts",
     "sign", "verify", "allow", "disallow", "secret", "audit", "key",
 )  # fmt: skip
-_CLI = [sys.executable, "-m", "speciate.cli"]
 
 
 @pytest.fixture
@@ -51,10 +51,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
 
 
 def run(daemons: Daemons, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_CLI, *arguments, "--workspace", str(daemons.workspace)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, timeout=60, check=False,
-    )  # fmt: skip
+    return forks.run([*CLI, *arguments, "--workspace", str(daemons.workspace)], cwd=cwd)
 
 
 def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]:
@@ -63,9 +60,7 @@ def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]
 
 
 def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, int]:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*_CLI, *arguments])
+    process, terminal = at_terminal([*CLI, *arguments])
     shown, deadline, answered = b"", time.monotonic() + 30, False
     while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:
@@ -79,7 +74,7 @@ def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, in
             os.write(terminal, answer.encode() + b"\n")
             answered = True
     os.close(terminal)
-    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return shown.decode(), process.wait()
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
@@ -103,7 +98,7 @@ def test_the_version_is_the_packages() -> None:
     project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
     assert speciate.__version__ == project["version"]
     assert (
-        subprocess.run([*_CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+        subprocess.run([*CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
         == (project["version"])
     )
 
@@ -147,12 +142,9 @@ def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> Non
     variables = {name: value for name, value in os.environ.items() if name != "SPECIATE_HOME"}
     try:
         first, second = (
-            subprocess.run(
-                [*_CLI, "call", "get_status"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)}, timeout=60, check=False,
-            )
+            forks.run([*CLI, "call", "get_status"], cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)})
             for _ in range(2)
-        )  # fmt: skip
+        )
     finally:
         daemons.close()
     assert f"workspace was made in {daemons.workspace}" in first.stderr
@@ -188,6 +180,7 @@ def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemo
     assert caught.value.code is Code.NOT_FOUND
 
 
+@pytest.mark.usefixtures("executed")
 def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
     client = speciate.connect(daemons.workspace)
     client.call("list_jobs")
@@ -195,6 +188,7 @@ def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> 
     assert client.call("list_jobs") == {"jobs": []}
 
 
+@pytest.mark.usefixtures("executed")
 def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
     looked = run(daemons, "status")
     assert (looked.returncode, looked.stderr) == (0, "")
@@ -416,9 +410,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def secret(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_CLI, "secret", *arguments], input=given, capture_output=True, text=True, timeout=60, check=False
-    )
+    return forks.run([*CLI, "secret", *arguments], given=given)
 
 
 def test_a_key_is_read_from_a_pipe_and_never_shown(keys: Path) -> None:
@@ -455,8 +447,8 @@ def test_a_key_is_no_argument(keys: Path) -> None:
 def test_http_wants_the_token_and_lasts_as_long_as_its_command(daemons: Daemons) -> None:
     tokens = set()
     for _ in range(2):  # the same daemon serves it a second time
-        server = subprocess.Popen(
-            [*_CLI, "serve", "--http", "0", "--workspace", str(daemons.workspace)], stdout=subprocess.PIPE
+        server = forks.start(
+            [*CLI, "serve", "--http", "0", "--workspace", str(daemons.workspace)], stdout=subprocess.PIPE
         )
         try:
             assert server.stdout

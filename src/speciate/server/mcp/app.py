@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,6 +97,7 @@ class _PreparedTool:
     results: Schema
 
 
+@cache
 def _prepare_tool(declaration: Declaration) -> _PreparedTool:
     return _PreparedTool(declaration, input_schema(declaration.arguments), output_schema(declaration.result))
 
@@ -173,8 +174,7 @@ class Server:
         self.http_options: Mapping[str, Any] = {}
         self.mcp = self._mcp_server()
         library.serve_subscribe(self.mcp, self._updates)
-        for declaration in declarations(speciate.tools, "__tool__"):
-            self.add(declaration)
+        self.add(*declarations(speciate.tools, "__tool__"))
 
     @property
     def engine(self) -> Engine:
@@ -225,9 +225,9 @@ class Server:
 
     # Building
 
-    def add(self, declaration: Declaration) -> None:
-        """Offer one more tool, in the order of names."""
-        self._ready[declaration.name] = _prepare_tool(declaration)
+    def add(self, *more: Declaration) -> None:
+        """Offer more tools, in the order of names."""
+        self._ready |= {each.name: _prepare_tool(each) for each in more}
         self.mcp.offer([_as_tool(self._ready[name]) for name in sorted(self._ready)], self._call_in_thread)
 
     def _mcp_server(self) -> _ToolServer:
