@@ -51,11 +51,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Aim = Literal["pass", "best"]
+
+
 class Objective(_Frozen):
     metric: str = Field(description="list_options(kind='metric')")
-    target: float | None = Field(
-        None, description="What a model must reach; none: only to be better than the incumbent."
-    )
+    target: float | None = Field(None, description="What a model must reach; none: only beat the incumbent.")
+    aim: Aim = Field("pass", description="best: specialize uses its whole budget.")
 
 
 class UseCaseLimits(_Frozen):

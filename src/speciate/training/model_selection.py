@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from speciate.tasks.task import (
     predict_examples,
 )
 from speciate.training.ensembling import HeldScores, select_members
+from speciate.training.planning.when_to_stop import CurvePoint, examples_for
 from speciate.training.training_context import Division, TrainingContext
 from speciate.training.training_report import CandidateRow, Validation
 from speciate.vocabulary import find_metric
@@ -195,8 +197,9 @@ def select_best(
             _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
             if best is None or evaluated.standing > best.standing:
                 best = evaluated
+                context.offer_best(partial(_so_far, context, best, parts, tried))
             near = _near_best([*near, evaluated], best) if of_parts else []
-            every += [evaluated] if ensemble and not of_parts else []
+            every += [evaluated] if ensemble else []
     if best is None:
         raise SpeciateError(
             Code.INVALID,
@@ -213,11 +216,70 @@ def select_best(
             best = mean_of
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     context.progress(total, total, "candidates", f"{best.name} is the best")
+    return _finish(context, best, tried, folds, sign, compared=decided is not None)
+
+
+def _finish(
+    context: TrainingContext,
+    best: _EvaluatedLearner,
+    tried: Sequence[CandidateResult],
+    folds: int,
+    sign: int,
+    *,
+    compared: bool,
+) -> SelectedModel:
+    """What the winner is worth and what it becomes. `compared`: out of fold already."""
     with context.meter.stage("training"):
         final = best.fitted or _fit_whole(context, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    surer = None if decided else _confirmed(context, best, folds, sign)
+    context.offer_best(partial(SelectedModel, final, best.estimate, context.how, marked))
+    surer = None if compared else _confirmed(context, best, folds, sign)
+    _note_learning_curve(context, best, sign)
+    taken = sum(one.seconds for one in tried if one.name in {each.name for each in _singles(best)})
+    final = _refitted(context, best, taken) or final
     return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
+
+
+_REFIT_NOTE = "The chosen model was then learned from validation examples, too; its value here is from before."
+_REFIT_TIMES = 3
+"""Times what the winner took that must be left, for it to learn once more from all examples."""
+
+
+def _refitted(context: TrainingContext, best: _EvaluatedLearner, seconds: float) -> TrainedPredictor | None:
+    """The winner, learned from training and validation examples together; temperature and thresholds stay as they were
+    found on examples that it had not learned from. None where that cannot be done, or there is no time."""
+    if (
+        not context.validation
+        or context.task_head.family not in _FAMILIES_WITH_FOLDS
+        or context.seconds_left < _REFIT_TIMES * seconds
+    ):
+        return None
+    context.checkpoint()
+    everything = [*context.train, *context.validation]
+    if (context.targets(everything) < 0).any() and context.task_head.family != "regression":
+        return None  # a label that training has not seen
+    with context.meter.stage("training"):
+        try:
+            fresh = {each.group.name: each.group.represent(everything) for each in _singles(best)}
+        except UnsuitableRepresentation:
+            return None
+        made = _learned_from(context, best, everything, fresh)
+    context.notes.append(_REFIT_NOTE)
+    return made
+
+
+def _so_far(
+    context: TrainingContext,
+    best: _EvaluatedLearner,
+    parts: Sequence[Division],
+    tried: Sequence[CandidateResult],
+) -> SelectedModel:
+    """What this learner is now; after folds, what it learned from the first of them."""
+    made = best.fitted or TrainedPredictor(
+        context.payload.task, parts[0].representation, best.estimator, best.task_head
+    )
+    marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
+    return SelectedModel(made, best.estimate, context.how, marked)
 
 
 def _near_best(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> list[_EvaluatedLearner]:
@@ -278,6 +340,48 @@ def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, si
     if not (sign * estimate.value >= sign * target and low < sign * target):
         return None
     return _out_of_fold(context, best, folds)
+
+
+_CURVE_SHARES = (0.25, 0.5)
+_FEWEST_IN_CURVE = 40
+"""Examples that the smallest part of a learning curve has at least."""
+
+
+def _note_learning_curve(context: TrainingContext, best: _EvaluatedLearner, sign: int) -> None:
+    """Where the winner misses the target on a validation split: its value when it learns from parts of the training
+    examples, and how many would do. What was drawn for a part is in the larger ones."""
+    metric, target = find_metric(context.payload.objective.metric), context.payload.objective.target
+    count = len(context.train)
+    missed = target is not None and math.isfinite(best.estimate.value) and sign * best.estimate.value < sign * target
+    if not missed or not context.validation or count * _CURVE_SHARES[0] < _FEWEST_IN_CURVE or context.over_budget:
+        return
+    assert target is not None, "missed"
+    order = np.random.default_rng(context.payload.spec.seed).permutation(count).tolist()
+    curve = [CurvePoint(count, sign * best.estimate.value)]
+    for share in _CURVE_SHARES:
+        if context.over_budget:
+            return
+        part = [context.train[place] for place in sorted(order[: round(share * count)])]
+        with context.meter.stage("training"):
+            try:
+                fresh = {each.group.name: each.group.represent(part) for each in _singles(best)}
+                made = _learned_from(context, best, part, fresh)
+            except (UnsuitableRepresentation, ValueError):  # too few of a label in it
+                return
+            value = measure(
+                context,
+                best.task_head,
+                context.validation,
+                made.estimator.scores(made.representation.encode(context.validation)),
+            ).value
+        curve.append(CurvePoint(len(part), sign * value))
+    curve.sort()
+    bound = metric.high if sign > 0 else 0.0
+    needed = examples_for(curve, sign * target, bound)
+    context.report["learning_curve"] = {
+        "points": [[one.examples, round(sign * one.value, 6)] for one in curve],
+        "examples_for_target": needed,
+    }
 
 
 def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> Estimate | None:

@@ -33,7 +33,7 @@ from speciate.training.planning.estimates import request_of
 from speciate.training.recipes.recipe_table import METHODS, RECIPES
 from speciate.training.resource_usage import CostMeter, resident_mb
 from speciate.training.train_spec import Payload, RepeatedModel
-from speciate.training.training_context import TrainingContext
+from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.training.training_report import PackedVersion, Repetition, TrainReport
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
@@ -101,11 +101,32 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedM
     meter.loaded_mb = resident_mb()
     context = TrainingContext(run, payload, remaining.examples, meter, team)
     context.notes += remaining.notes(payload)
+    if run.limit_seconds is not None:
+        context.best_so_far = BestSoFar(partial(_keep_so_far, context, remaining), run.clock)
     with _limited_threads(payload):
         chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
-    identity = chosen.predictor.save(run.outputs / "model")
+    return _saved(context, chosen, remaining, run.outputs)
+
+
+_UNFINISHED = "Its limit passed before the training had ended: this is the best model until then."
+
+
+def _keep_so_far(context: TrainingContext, remaining: UnseenExamples, chosen: SelectedModel) -> None:
+    def write(folder: Path) -> TrainedModel:
+        made = _saved(context, chosen, remaining, folder)
+        made["report"]["notes"] = [*made["report"]["notes"], _UNFINISHED]
+        made["beside"] = None
+        return made
+
+    context.run.keep_best(write)
+
+
+def _saved(context: TrainingContext, chosen: SelectedModel, remaining: UnseenExamples, outputs: Path) -> TrainedModel:
+    """Writes the model below `outputs`."""
+    payload, meter = context.payload, context.meter
+    identity = chosen.predictor.save(outputs / "model")
     seconds = meter.spent.seconds
-    size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
+    size = sum(entry.stat().st_size for entry in os.scandir(outputs / "model"))
     usd = payload.processes * usd_for(meter.spent.cpu, payload.usd_per_core_hour)
     card = _card(context, chosen, identity, seconds, size).model_copy(update={"usd": usd})
     report = _report(payload, context, chosen, seconds)
