@@ -49,9 +49,10 @@ class EncodedColumns:
         for fold in range(_FOLDS):
             rest = np.flatnonzero(order != fold).tolist()
             kept, known = [examples[place] for place in rest], wanted[rest]
-            means = {name: _means(kept, name, known, default) for name in many}
+            usual = known.mean(axis=0)
+            means = {name: _means(kept, name, known, usual) for name in many}
             own = [examples[place] for place in np.flatnonzero(order == fold).tolist()]
-            for example, row in zip(own, _encoded(own, means, default), strict=True):
+            for example, row in zip(own, _encoded(own, means, usual), strict=True):
                 made._learned[example.id] = row
         return made
 

@@ -32,6 +32,7 @@ from speciate.tasks.task import (
     UnsuitableRepresentation,
     predict_examples,
 )
+from speciate.training import decision_shift
 from speciate.training.ensembling import HeldScores, select_members
 from speciate.training.planning.when_to_stop import CurvePoint, examples_for
 from speciate.training.training_context import Division, TrainingContext
@@ -122,6 +123,8 @@ class _EvaluatedLearner(NamedTuple):
     members: tuple[_Weighted, ...] = ()
     """Of a mean of candidates: those, with what `fitted` and `learner` are in a single one."""
     averaged: Averaged = "classes"
+    shift: Any = None
+    """(K,) or (1,): added to the scores of the model, not to `scores`."""
 
     @property
     def representation(self) -> Representation:
@@ -275,9 +278,11 @@ def _so_far(
     tried: Sequence[CandidateResult],
 ) -> SelectedModel:
     """What this learner is now; after folds, what it learned from the first of them."""
-    made = best.fitted or TrainedPredictor(
-        context.payload.task, parts[0].representation, best.estimator, best.task_head
-    )
+    made = best.fitted
+    if made is None:
+        shift = best.shift
+        estimator = best.estimator if shift is None else decision_shift.shifted(best.estimator, shift)
+        made = TrainedPredictor(context.payload.task, parts[0].representation, estimator, best.task_head)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
     return SelectedModel(made, best.estimate, context.how, marked)
 
@@ -482,18 +487,29 @@ def _evaluate_learner(
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
-    estimate = measure(context, task_head, held, scores)
+    shift = _shift_for(context, scores, held) if decision_shift.can_shift(fitted[0]) else None
+    estimate = measure(context, task_head, held, scores if shift is None else scores + shift)
     learned = None
     if whole is None:
-        learned = TrainedPredictor(context.payload.task, parts[0].representation, fitted[0], task_head)
+        answering = fitted[0] if shift is None else decision_shift.shifted(fitted[0], shift)
+        learned = TrainedPredictor(context.payload.task, parts[0].representation, answering, task_head)
     standing = _standing(sign, estimate.value)
     if task_head.family == "anomaly" and not context.targets(held).any():
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
         if TIGHTNESS_NOTE not in context.notes:
             context.notes.append(TIGHTNESS_NOTE)
     return _EvaluatedLearner(
-        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0]
+        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], shift=shift
     )
+
+
+def _shift_for(context: TrainingContext, scores: Any, held: Sequence[Example]) -> Any:
+    """What is added to scores for the sake of the metric; None where nothing helps."""
+    objective = context.payload.objective
+    wanted = decision_shift.measure_for(objective.metric, context.task_head.labels, objective.positive_label)
+    if wanted is None or context.task_head.family != "classification":
+        return None
+    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed)
 
 
 def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
@@ -521,7 +537,8 @@ def _mean_of_several(
     if found is None:
         return None
     task_head = context.task_head.calibrated(found.scores, targets)
-    estimate = measure(context, task_head, held, found.scores)
+    shift = _shift_for(context, found.scores, held)
+    estimate = measure(context, task_head, held, found.scores if shift is None else found.scores + shift)
     standing = _standing(sign, estimate.value)
     perfect = find_metric(metric).is_share and sign > 0 and best.estimate.value >= 1
     if not (standing > best.standing or (standing == best.standing and found.is_surer and not perfect)):
@@ -532,10 +549,17 @@ def _mean_of_several(
     mean = best._replace(
         name=f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}", members=members,
         averaged=found.averaged, scores=found.scores, task_head=task_head, estimate=estimate, standing=standing,
+        shift=shift,
     )  # fmt: skip
     if best.fitted is None:
         return mean
-    return mean._replace(fitted=_blended(context, mean, [each.of.fitted_model for each in members]))
+    made = [
+        TrainedPredictor(
+            context.payload.task, each.of.fitted_model.representation, each.of.estimator, each.of.task_head
+        )
+        for each in members
+    ]
+    return mean._replace(fitted=_blended(context, mean, made))
 
 
 def _singles(one: _EvaluatedLearner) -> list[_EvaluatedLearner]:
@@ -554,6 +578,8 @@ def _learned_from(
         representation = represented[each.group.name]
         assert representation is not None, "made with the folds"
         estimator = each.learner.learn(representation.encode(examples), targets, context.payload.spec.seed)
+        if each.shift is not None and not one.members:
+            estimator = decision_shift.shifted(estimator, each.shift)
         made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))
     return _blended(context, one, made) if one.members else made[0]
 
@@ -566,7 +592,7 @@ def _blended(context: TrainingContext, mean: _EvaluatedLearner, made: Sequence[T
         Member(one.estimator, groups.index(each.of.group.name), each.weight, each.temperature)
         for each, one in zip(mean.members, made, strict=True)
     )
-    blend: Any = Blend(members, mean.averaged)
+    blend: Any = Blend(members, mean.averaged, mean.shift)
     return TrainedPredictor(context.payload.task, Several([seen[name] for name in groups]), blend, mean.task_head)
 
 

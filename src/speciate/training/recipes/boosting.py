@@ -21,6 +21,7 @@ ABSOLUTE_METRICS = ("mae", "mape", "median_ae")
 _STOP_SHARE, _FEWEST_TO_STOP = 0.15, 200
 """Of the examples, by which rounds are chosen; with fewer examples the usual number is taken."""
 _RATE, _USUAL_ROUNDS, _MOST_ROUNDS, _PATIENCE = 0.05, 150, 800, 30
+_ONE_THREAD_CELLS = 1_000_000
 _NODES = 400_000
 """Leaves of all trees together, at most: a model is a few megabytes and answers in milliseconds."""
 
@@ -69,7 +70,7 @@ def _lightgbm(inputs: Any, targets: Targets, seed: int, objective: dict[str, Any
         **objective, "learning_rate": _RATE, "num_leaves": 15 if count < 2000 else 31,
         "min_data_in_leaf": max(2, min(10, count // 50)), "feature_fraction": 0.8, "bagging_fraction": 0.8,
         "bagging_freq": 1, "lambda_l2": 1.0, "verbose": -1, "seed": seed, "deterministic": True, "force_col_wise": True,
-        "num_threads": _threads(),
+        "num_threads": _threads(inputs.size),
     }  # fmt: skip
     inputs = np.ascontiguousarray(inputs, np.float64)
     most = max(20, min(_MOST_ROUNDS, _NODES // (parameters["num_leaves"] * outputs)))
@@ -141,8 +142,10 @@ def _histograms(inputs: Any, targets: Targets, seed: int, loss: str) -> Trees:
     return trees_from_boosting(made(**settings, max_iter=rounds, early_stopping=False).fit(inputs, targets))
 
 
-def _threads() -> int:
-    """What a run may use: LightGBM has a pool of its own, which threadpoolctl finds as OpenMP's."""
+def _threads(cells: int) -> int:
+    """What a run may use, of few numbers one: threads wait for each other in every step, on a busy machine long."""
+    if cells < _ONE_THREAD_CELLS:
+        return 1
     from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # has no types
 
     return max((int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "openmp"), default=1)

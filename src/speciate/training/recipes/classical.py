@@ -77,6 +77,7 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     on_convolutions = _CONVOLUTION_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
     on_quantiles = _QUANTILE_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
     on_numbers = _learners(task_head, metric, sparse=False) if measured else (*on_convolutions, *on_quantiles)
+    on_numbers = (*on_numbers, *(_TABLE_FORESTS.get(task_head.family, ()) if modality == "tabular" else ()))
     counting_learners = [*_learners(task_head, metric, sparse=bool(counted)), *on_steps]
     learners = _choose_learners(counting_learners, wanted, also=on_numbers)
     if task_head.family == "retrieval":
@@ -117,13 +118,14 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     return [way for way in every if way.learners]
 
 
-_ON_ENCODED = ("boosting",)
+_ON_ENCODED = ("boosting", "boosting-absolute")
 """Learners that gain by categories as mean targets; what is linear reads each category by itself."""
 
 
 def _table_groups(context: TrainingContext, learners: Sequence[Learner], wanted: Sequence[str]) -> list[LearnerGroup]:
     inputs, family = context.payload.manifest.inputs, context.task_head.family
-    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), tuple(learners))]
+    forests = tuple(each for each in _TABLE_FORESTS.get(family, ()) if not wanted or each.name in wanted)
+    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))]
     if family in ("classification", "regression"):
         encoded = tuple(each for each in learners if each.name in _ON_ENCODED)
         groups.append(
@@ -336,9 +338,16 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
 
 
+def _neighbours_too_many(rows: int, columns: int, classes: int) -> str | None:
+    """Each question is compared with all of them, also in production."""
+    return f"{rows:,} examples are more than the 50,000 that each answer is compared with" if rows > 50_000 else None
+
+
 def _forest_too_large(rows: int, columns: int, classes: int) -> str | None:
-    """Seconds where this allows it: each tree sorts what it looks at."""
-    return f"{rows:,} examples of {columns:,} numbers would take minutes" if rows * columns > 100_000_000 else None
+    """Seconds where this allows it: 200 trees look at what they split, and each leaf has a share of each label."""
+    if rows > 100_000 or rows * columns > 100_000_000:
+        return f"{rows:,} examples of {columns:,} numbers would take minutes"
+    return f"{classes} labels are more than the 300 that leaves have shares of" if classes > 300 else None
 
 
 def _too_many_for_ridge(rows: int, columns: int, classes: int) -> str | None:
@@ -357,13 +366,13 @@ def _steps_too_many(rows: int, columns: int, classes: int) -> str | None:
 
 RETRIEVERS = (Learner("as-they-are", keep_vectors), Learner("discriminant", discriminant, _covariance_too_large))
 _SPARSE_CLASSIFIERS = (
-    Learner("neighbours", _neighbour_vote),
+    Learner("neighbours", _neighbour_vote, _neighbours_too_many),
     Learner("logistic", _counted_logistic),
     Learner("svm", _linear_svm),
 )
-_SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean), Learner("ridge", ridge(1.0)))
+_SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean, _neighbours_too_many), Learner("ridge", ridge(1.0)))
 _DENSE_CLASSIFIERS = (
-    Learner("neighbours", _neighbour_vote),
+    Learner("neighbours", _neighbour_vote, _neighbours_too_many),
     Learner("logistic", logistic(1.0)),
     Learner("svm", _kernel_svm, _kernel_too_large),
     Learner("boosting", boosted_classifier, _trees_too_large),
@@ -371,12 +380,14 @@ _DENSE_CLASSIFIERS = (
 
 
 def _dense_regressors(metric: str) -> tuple[Learner, ...]:
-    """Trees by the loss that the metric counts; an SVM's is near the absolute one anyway."""
+    """Where absolute errors count trees learn by them, too: with heavy tails they are far better, else squared ones."""
+    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large),)
     return (
-        Learner("neighbours", _neighbour_mean),
+        Learner("neighbours", _neighbour_mean, _neighbours_too_many),
         Learner("ridge", ridge(1.0)),
         Learner("svm", _kernel_regression, _kernel_too_large),
-        Learner("boosting", boosted_regression(metric in ABSOLUTE_METRICS), _trees_too_large),
+        Learner("boosting", boosted_regression(False), _trees_too_large),
+        *(absolute if metric in ABSOLUTE_METRICS else ()),
     )
 
 
@@ -391,4 +402,8 @@ _CONVOLUTION_LEARNERS: dict[str, tuple[Learner, ...]] = {
 _QUANTILE_LEARNERS: dict[str, tuple[Learner, ...]] = {
     "classification": (Learner("trees", extra_trees_classifier(0.1), _forest_too_large),),
     "regression": (Learner("trees", extra_trees_regression(0.1), _forest_too_large),),
+}
+_TABLE_FORESTS: dict[str, tuple[Learner, ...]] = {
+    "classification": (Learner("trees", extra_trees_classifier(), _forest_too_large),),
+    "regression": (Learner("trees", extra_trees_regression(), _forest_too_large),),
 }
