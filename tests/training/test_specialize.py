@@ -143,6 +143,8 @@ def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     assert ended["skipped"] == [
         {"method": "probe", "base_model": "pkg:minilm", "why": "needs about 300 s at least; 58 s were left"}
     ]
+    late = _end(_trained(value=0.85, seconds=90), _evaluated("inconclusive"), spec=SPEC).result["ended"]
+    assert (late["reason"], late.get("skipped")) == ("budget", None), "nothing is known of what the rest would need"
     named = slow.model_copy(update={"methods": ("classical", "probe"), "base_models": ("pkg:minilm",)})
     assert _requests(trained, spec=named)[0].step == "train/probe-minilm", (
         "named ones are tried: estimates may be wrong"

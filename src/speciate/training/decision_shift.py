@@ -2,7 +2,8 @@
 
 A learner's most probable label is best by accuracy. By macro-F1, balanced accuracy or the F1 of one label rare labels
 are worth more, and the answer that the metric wants is another one. The constants are found on held-out scores, and
-kept only where they also help on the half of them that did not choose them.
+kept only where they help on the half of them that did not choose them, by more than one standard error of a share that
+so many changed answers move.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def find_shift(scores: Any, targets: Labels, measure: Measure, seed: int) -> Flo
     given = np.empty(len(rows), np.int64)
     for learn in (half, ~half):
         given[~learn] = _answers(scores[~learn] + _tuned(scores[learn], true[learn], measure))
-    if measure(true, given) < measure(true, _answers(scores)) + _LEAST_GAIN:
+    before = _answers(scores)
+    by_chance = float(np.sqrt((given != before).sum())) / len(rows)
+    if measure(true, given) < measure(true, before) + max(_LEAST_GAIN, by_chance):
         return None
     found = _tuned(scores, true, measure)
     return found if found.any() else None

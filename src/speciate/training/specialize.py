@@ -396,7 +396,8 @@ def _untried(spec: SpecializeSpec, children: Sequence[Child]) -> list[Candidate]
 def _too_slow(spec: SpecializeSpec, candidate: Candidate, seconds_left: float) -> bool:
     """Whether it cannot end in what is left. What the caller named is tried all the same: an estimate may be wrong."""
     named = bool(spec.methods or spec.base_models) or candidate.like is not None
-    return not named and spec.least_seconds.get(step_name(candidate), 0.0) > seconds_left
+    least = spec.least_seconds.get(step_name(candidate))
+    return not named and least is not None and least > seconds_left
 
 
 def will_surely_pass(candidate: TrainedCandidate, test_examples: int | None) -> bool:

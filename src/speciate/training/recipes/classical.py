@@ -332,8 +332,13 @@ def _kernel_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{classes} labels are more than the 30 that vote in pairs" if classes > 30 else None
 
 
+_MOST_TREES_A_ROUND = 100
+
+
 def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     """A tree per label and round, whose histograms cost as much as 5,000 examples: at most 3 s where this allows it."""
+    if classes > _MOST_TREES_A_ROUND:
+        return f"{classes} labels are more than the {_MOST_TREES_A_ROUND} that each round grows a tree for"
     work = (rows + 5000) * columns * (classes if classes > 2 else 1)
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
 
