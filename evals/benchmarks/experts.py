@@ -1,10 +1,10 @@
 """What a careful expert's script does in the same minutes: several usual learners by cross-validation, the best on all.
 
-    PYTHON evals/benchmarks/experts.py CELL.json    (cell.py says what is in it; answers go to CELL.answers.json)
+    PYTHON evals/benchmarks/experts.py CELL.json    (run.py writes it; answers go to CELL.answers.json)
 
 Tables: gradient boosting with native categories, forests, an SVM and logistic regression on scaled one-hot columns.
-Series: MultiRocket of aeon, which the interpreter of this arm has. Sequences:
-counts of one to three residues. Each learner is tried while the budget lasts.
+Series: MultiRocket of aeon, which the interpreter of this arm has. Sequences: counts of one to three residues. Learners
+are tried until half of the budget is over.
 """
 
 from __future__ import annotations

@@ -210,8 +210,9 @@ def measure(cell: Cell, arm: str) -> dict[str, Any]:
 
 
 def done_already() -> set[tuple[str, str, float]]:
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    return {(one["data_set"], one["arm"], one["budget_minutes"]) for one in map(json.loads, lines)}
+    """What has a value: what failed is tried again."""
+    lines = map(json.loads, RESULTS.read_text().splitlines() if RESULTS.exists() else [])
+    return {(one["data_set"], one["arm"], one["budget_minutes"]) for one in lines if one["value"] is not None}
 
 
 def main() -> None:

@@ -126,6 +126,11 @@ class TrainingContext:
         if how is not None:
             self.report[name] = how
 
+    def keep_only(self, ids: set[str]) -> None:
+        """Learn and validate on these examples alone."""
+        self.train = [example for example in self.train if example.id in ids]
+        self.validation = [example for example in self.validation if example.id in ids]
+
     def labels(self, examples: Sequence[Example]) -> list[Any]:
         return [self._labels[example.id] for example in examples]
 
