@@ -93,6 +93,7 @@ def test_the_cheapest_method_comes_first() -> None:
     assert (request.step, request.kind) == ("train/classical", "train")
     assert request.spec["name"] == "taste-model"
     assert request.spec["budget_minutes"] == 1
+    assert request.run_seconds == 60 + 30 + 300, "without a model there is nothing: reading may take its time"
 
 
 def test_nothing_is_asked_while_a_child_lives() -> None:

@@ -69,6 +69,9 @@ _GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
 
 
+_READING_SECONDS = 300.0
+"""What a training may take beyond its budget while there is no model yet: reading examples does not count to a budget,
+and a limit that passes meanwhile would leave nothing at all."""
 _EVALUATION_SECONDS = 60.0
 """What an evaluation gets at least, also where trainings took the whole budget: without one nothing is decided."""
 
@@ -373,7 +376,7 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
                     step=step,
                     kind="train",
                     spec=request.model_dump(mode="json", exclude_unset=True, exclude_none=True),
-                    run_seconds=left + _GRACE_SECONDS,
+                    run_seconds=left + _GRACE_SECONDS + (0.0 if trained else _READING_SECONDS),
                 )
             ]
     return []
