@@ -167,6 +167,15 @@ def test_keeping_the_best_costs_a_twentieth_at_most() -> None:
     assert 3 * len(kept) <= 0.07 * now[0]
 
 
+def test_what_cannot_be_kept_ends_no_training() -> None:
+    def keep(model: int) -> None:
+        raise OSError("the disk is full")
+
+    best = BestSoFar(keep, lambda: 0.0)
+    best.offer(lambda: 1)
+    best.offer(lambda: pytest.fail("it is not tried again"))
+
+
 def _work(rates: int, epochs: int) -> PlannedWork:
     return PlannedWork(steps=100 * rates * epochs, judged=0, builds=rates, saves=0, epochs=rates * epochs)
 

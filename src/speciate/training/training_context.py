@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from speciate.training.training_report import MethodReport, PackedVersion
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
+_log = logging.getLogger(__name__)
+
 
 class Division(NamedTuple):
     """One division: learn from the first three, validate on the rest."""
@@ -50,8 +53,8 @@ _KEEP_SHARE = 20
 class BestSoFar:
     """Keeps the best model of a training as a whole result, so that no limit takes it away.
 
-    `keep(model)` writes it. The first is kept at once, a later one only after `_KEEP_SHARE` times as long as the last
-    took: until then the one before stands.
+    `keep(model)` writes it; what it raises ends no training, only the keeping. The first is kept at once, a later one
+    only after `_KEEP_SHARE` times as long as the last took: until then the one before stands.
     """
 
     def __init__(self, keep: Callable[[Any], None], clock: Callable[[], float]) -> None:
@@ -62,7 +65,12 @@ class BestSoFar:
         began = self._clock()
         if began < self._next:
             return
-        self._keep(make())
+        try:
+            self._keep(make())
+        except Exception:  # noqa: BLE001 - a network that cannot be copied, a full disk: the training goes on
+            _log.exception("the best model so far could not be kept")
+            self._next = math.inf
+            return
         now = self._clock()
         self._next = now + _KEEP_SHARE * (now - began)
 
