@@ -152,6 +152,14 @@ def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     )
 
 
+def test_a_training_whose_limit_passed_says_so() -> None:
+    late = _child("train/probe-minilm", "train", state="dead").model_copy(
+        update={"reason": "timed_out: its limit of 48 s (run) passed"}
+    )
+    (failed,) = _end(_trained(), late, _evaluated("hold")).result["failed"]
+    assert failed["why"].endswith("timed_out: its limit of 48 s (run) passed, before it had a first model")
+
+
 def test_without_a_target_everything_is_tried() -> None:
     (request,) = _requests(_trained(value=0.99, half=0.001, target=None))
     assert request.step == "train/probe-minilm"

@@ -757,12 +757,20 @@ def _failed(child: Child, what: str) -> Finished:
     return Finished(error=f"{what}: {why['why']}", recovery=why["recovery"])
 
 
+def _given_up(child: Child) -> str:
+    said = f"{child.step} is {child.state}"
+    if not child.reason:
+        return said
+    early = ", before it had a first model" if child.reason.startswith("timed_out") else ""
+    return f"{said}: {child.reason}{early}"
+
+
 def _failure(child: Child) -> dict[str, str]:
     error = child.error or {}
     return {
         "step": child.step,
         "job": child.id,
-        "why": str(error.get("message") or f"{child.step} is {child.state}"),
+        "why": str(error.get("message") or _given_up(child)),
         "recovery": str(error.get("recovery") or f"Call get_job(job={child.id!r})."),
     }
 
