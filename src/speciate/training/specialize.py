@@ -171,6 +171,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
+            **({"skipped": skipped} if (skipped := _skipped(spec, ways, 60 * spec.budget_minutes)) else {}),
             **({"warnings": warnings} if (warnings := _warnings(workspace, version, use_case)) else {}),
         },
     )
@@ -654,14 +655,7 @@ def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, obje
     """Why the search for a model ended, what was not tried for that, and what more labels would do."""
     reason = search_ended(spec, _before_evaluation(children)) or "all_tried"
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in _before_evaluation(children))
-    skipped = [
-        {
-            **each.model_dump(include={"method", "base_model"}),
-            "why": f"needs about {spec.least_seconds[step_name(each)]:.0f} s at least; {max(left, 0):.0f} s were left",
-        }
-        for each in _untried(spec, children)
-        if reason == "budget" and _too_slow(spec, each, left)
-    ]
+    skipped = _skipped(spec, _untried(spec, children), left) if reason == "budget" else []
     curves = [one.report["learning_curve"] for one in trained_candidates(children) if one.report.get("learning_curve")]
     return {
         "reason": reason,
@@ -669,6 +663,18 @@ def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, obje
         **({"skipped": skipped} if skipped else {}),
         **({"learning_curve": curves[0]} if curves else {}),
     }
+
+
+def _skipped(spec: SpecializeSpec, ways: Sequence[Candidate], seconds_left: float) -> list[Mapping[str, object]]:
+    return [
+        {
+            **each.model_dump(include={"method", "base_model"}),
+            "why": f"needs about {spec.least_seconds[step_name(each)]:.0f} s at least; "
+            f"{max(seconds_left, 0):.0f} s were left",
+        }
+        for each in ways
+        if _too_slow(spec, each, seconds_left)
+    ]
 
 
 def _before_evaluation(children: Sequence[Child]) -> list[Child]:
