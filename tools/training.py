@@ -28,7 +28,13 @@ from speciate.training.planning import training_plan
 from speciate.training.planning.training_plan import KIND as MEASURE
 from speciate.training.planning.training_plan import MeasureSpec, PlannedCandidate, UnavailableCandidate
 from speciate.training.specialize import KIND as SPECIALIZE
-from speciate.training.specialize import SpecializeSpec, choose_candidates, find_published, needs_shortlist
+from speciate.training.specialize import (
+    SpecializeSpec,
+    choose_candidates,
+    find_published,
+    needs_shortlist,
+    search_terms,
+)
 from speciate.training.train import KIND as TRAIN
 from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources, TrainSpec
 
@@ -188,6 +194,7 @@ def specialize(
     for each in published or ():
         found_here = find_published(app.workspace, use_case, dataset) if each == "search" else (check_refs(app, each),)
         as_they_are += found_here
+    terms = search_terms(app.workspace, use_case, dataset, found, budget_minutes)
     spec = make_spec(
         SpecializeSpec,
         use_case=use_case,
@@ -199,6 +206,7 @@ def specialize(
         order=order or [],
         ways=[way.model_dump(exclude_none=True) for way in found],
         shortlist=needs_shortlist(app.workspace, use_case, found),
+        **terms._asdict(),
         **({"like": like} if like else {}),
         **({"published": list(dict.fromkeys(as_they_are))} if as_they_are else {}),
     )
