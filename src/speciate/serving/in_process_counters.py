@@ -28,6 +28,7 @@ class _Counted:
     def of(self, workspace: Workspace, use_case: str) -> CounterFile:
         with self._lock:
             if use_case not in self._files:
+                log_folder(workspace.folders, use_case).create()
                 self._files[use_case] = CounterFile(_path(workspace, use_case))
             return self._files[use_case]
 
