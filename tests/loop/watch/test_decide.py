@@ -112,6 +112,23 @@ def test_a_requirement_that_is_met_is_nothing_to_do_and_an_unknown_one_is_evalua
     assert (done.ended.outcome, done.memory.fruitless) == ("met", 0)
 
 
+def test_a_requirement_beyond_reach_is_tried_once_told_once_and_met_by_a_later_base_model() -> None:
+    beyond = Requirement(2, False, ("accuracy is 0.9, and 0.95 is asked",))
+    begun = decide(watch(), memory(), seen(requirement=beyond, labels_new=80, bases=("pkg:minilm",)), NOW)
+    assert (begun.memory.state, begun.memory.causes) == ("learning", ("requirement_change",))
+    hold = {"relearn": EndedJob("job-1", Learned(verdict="hold", why="nothing to gain", smallest_gain=0.03))}
+    ended = decide(watch(), begun.memory, seen(requirement=beyond, jobs=hold, bases=("pkg:minilm",)), NOW + DAY)
+    assert [told.type for told in ended.told] == ["watch.unresolved"]
+    memory_, told = ended.memory, list(ended.told)
+    for day in range(2, 200):
+        quiet = decide(watch(), memory_, seen(requirement=beyond, bases=("pkg:minilm",)), NOW + day * DAY)
+        memory_, told = quiet.memory, [*told, *quiet.told]
+        assert quiet.because == "no trigger fired"
+    assert len(told) == 1
+    came = decide(watch(), memory_, seen(requirement=beyond, bases=("pkg:minilm", "pkg:better")), NOW + 200 * DAY)
+    assert (came.memory.state, came.start[0].bases) == ("learning", ("pkg:better",))
+
+
 def test_a_schedule_that_came_without_a_new_label_changes_nothing_and_says_so() -> None:
     weekly = Watch(use_case="triage", triggers=(Trigger(on="schedule", cron="0 3 * * 1"),))
     found = decide(weekly, memory(), seen(due=NOW - 60), NOW)
