@@ -22,6 +22,7 @@ from speciate.evaluation import (
     metric_libraries,
     near_looks,
     settling,
+    shown_gains,
     suite_choice,
     suites,
 )
@@ -44,6 +45,7 @@ from speciate.evaluation.judges.judge_plan import Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
 from speciate.evaluation.reports.report import Report, Role, Suite, number
 from speciate.evaluation.scorers import scorer
+from speciate.evaluation.shown_gains import ShownGain
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
@@ -112,6 +114,8 @@ class EvaluateSpec(BaseModel):
     budget_usd: float | None = Field(None, gt=0)
     latency: bool = True
     seed: int = 0
+    shown: ShownGain | None = None
+    """Where else a gain is shown; of a candidate whose gain is, `not_worse` need not be free of luck on these rows."""
 
 
 def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
@@ -212,6 +216,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         suite_change=change,
         reference_column=suite.target,
         roles=roles,
+        gain_shown=shown_gains.of(database, spec.shown, use_case) if spec.shown and use_case else (),
         remarks=(*chosen.remarks, *about_suite),
         latency=spec.latency,
         seed=spec.seed,

@@ -386,6 +386,7 @@ def _question(payload: EvaluationPayload) -> Question:
         payload.suite_change,
         frozenset(name for name, role in payload.roles.items() if role != "candidate"),
         _learned_elsewhere(payload),
+        frozenset(payload.gain_shown),
     )
 
 
