@@ -69,8 +69,12 @@ docs: install    ## write the generated parts of the docs again
 	$(BIN)/python docs/plugin.py
 	$(BIN)/python docs/client_methods.py
 
+NAMING := llm-guard==0.3.16 textattack==0.3.11 pysentimiento==0.7.3 litellm==1.110.2
+TIMM_RESULTS :=
+
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
-	$(BIN)/python -m speciate.models.search.build_index
+	$(BIN)/python -m pip install --quiet --no-deps $(NAMING)
+	$(BIN)/python -m speciate.models.search.build_index $(TIMM_RESULTS)
 
 bench: install   ## speed against peers, in interleaved pairs
 	$(BIN)/python evals/bench/first_result.py
