@@ -45,6 +45,17 @@ test-published: install  ## doubles of published models of 31 families, each aga
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play
 
+.PHONY: published-weights speech-tuned base-model-day
+published-weights: install  ## real published weights from packages: speech and photographs, labels by WordNet
+	$(BIN)/python evals/demo/published_models.py
+
+speech-tuned: install  ## Whisper tiny before and after minutes of fine-tuning, heard in a voice it has not learned from
+	$(BIN)/python evals/demo/speech_tuned.py
+
+base-model-day: install  ## twenty new base models: is the best found at a twentieth of the cost; a quarter of an hour
+	$(BIN)/python evals/base_model_day.py draws
+	PYTHONPATH=. $(BIN)/python evals/base_model_call.py
+
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
 
