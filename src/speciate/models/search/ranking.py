@@ -141,10 +141,10 @@ class ModelIndex:
         inside = np.flatnonzero(_all([known == 1 for known in checks.values()], self._count))
         wanted_figure, chosen_order = self._figure_to_sort_by(inside, query, sort)
         parts = self._parts(inside, query, today, vector, wanted_figure)
-        price = self._price_to_sort_by(inside)
-        if sort == "price" and price.by != _PRICES[0]:
+        price = self._price_to_sort_by(inside) if sort == "price" else None
+        if price is not None and price.by != _PRICES[0]:
             chosen_order = price
-        order = self._order(inside, parts, sort, price.by)
+        order = self._order(inside, parts, sort, price.by if price else None)
         total = len(order)
         children = np.zeros(total, np.int64)
         if query.children_of is None:
@@ -235,9 +235,7 @@ class ModelIndex:
         best = max(_PRICES, key=lambda name: known[name])
         return Order(best if known[best] else None, known[best])
 
-    def _order(
-        self, inside: _PLACES, parts: Mapping[str, _SCORES], sort: Sort, price: str | None = _PRICES[0]
-    ) -> _PLACES:
+    def _order(self, inside: _PLACES, parts: Mapping[str, _SCORES], sort: Sort, price: str | None) -> _PLACES:
         fused = np.zeros(len(inside))
         for name, part in parts.items():
             ranks = np.argsort(np.argsort(-part, kind="stable"), kind="stable")
