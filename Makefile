@@ -45,6 +45,17 @@ test-published: install  ## doubles of published models of 31 families, each aga
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play
 
+.PHONY: published-weights speech-tuned base-model-day
+published-weights: install  ## real published weights from packages: speech and photographs, labels by WordNet
+	$(BIN)/python evals/demo/published_models.py
+
+speech-tuned: install  ## Whisper tiny before and after minutes of fine-tuning, heard in a voice it has not learned from
+	$(BIN)/python evals/demo/speech_tuned.py
+
+base-model-day: install  ## twenty new base models: is the best found at a twentieth of the cost; a quarter of an hour
+	$(BIN)/python evals/base_model_day.py draws
+	PYTHONPATH=. $(BIN)/python evals/base_model_call.py
+
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
 
@@ -69,8 +80,12 @@ docs: install    ## write the generated parts of the docs again
 	$(BIN)/python docs/plugin.py
 	$(BIN)/python docs/client_methods.py
 
+NAMING := llm-guard==0.3.16 textattack==0.3.11 pysentimiento==0.7.3 litellm==1.110.2
+TIMM_RESULTS :=
+
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
-	$(BIN)/python -m speciate.models.search.build_index
+	$(BIN)/python -m pip install --quiet --no-deps $(NAMING)
+	$(BIN)/python -m speciate.models.search.build_index $(TIMM_RESULTS)
 
 bench: install   ## speed against peers, in interleaved pairs
 	$(BIN)/python evals/bench/first_result.py

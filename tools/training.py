@@ -176,11 +176,12 @@ def specialize(
     budget_usd: Annotated[float | None, Field(gt=0, description="For calls to hosted models.")] = None,
     base_models: list[str] | None = None,
     published: Annotated[
-        list[str] | None, Field(description="Models to try as they are: hf:org/name, or 'search'.", max_length=40)
+        list[str] | None, Field(description="To try as they are: hf:org/name, or 'search'.", max_length=40)
     ] = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
     order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
-    like: Annotated[str | None, Field(description="A model version whose recipe is tried first.")] = None,
+    like: Annotated[str | None, Field(description="A version whose recipe is tried first.")] = None,
+    canary_percent: Annotated[float, Field(gt=0, le=100)] = 100,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -208,6 +209,7 @@ def specialize(
         shortlist=needs_shortlist(app.workspace, use_case, found),
         **terms._asdict(),
         **({"like": like} if like else {}),
+        **({"canary_percent": canary_percent} if canary_percent < 100 else {}),
         **({"published": list(dict.fromkeys(as_they_are))} if as_they_are else {}),
     )
     return start_job_after_fetch(app, SPECIALIZE, spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)

@@ -678,17 +678,17 @@ class ToolMethods:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> FoundModels:
-        """Search about 6,000 open and hosted models and your own. Works offline.
+        """Search about 7,000 open and hosted models and your own. Works offline.
 
-        To see how good they are on your data, call specialize or evaluate_models.
+        For how good they are on your data, call specialize or evaluate_models.
 
-        query: Words, for criteria without an argument.
+        query: For criteria without an argument.
         sources: timm, mteb, prices ...; default: all.
         licenses: Allowed, SPDX ids; unknown ones are not.
-        published: Required published values.
-        installed: Only those that can be used here and now.
+        published: Required values.
+        installed: Only what can be used now.
         use_case: Fills task and limits.
-        children_of: A row's ref: it and its near-identical children.
+        children_of: A row's ref: it and its children.
         """
         return self._call_typed("speciate.tools.models", "search_models", locals())
 
@@ -709,6 +709,7 @@ class ToolMethods:
         | None = None,
         order: Sequence[str] | None = None,
         like: str | None = None,
+        canary_percent: float | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
@@ -719,10 +720,10 @@ class ToolMethods:
         dataset: name or name@v3.
         budget_minutes: Of run time, all jobs together.
         budget_usd: For calls to hosted models.
-        published: Models to try as they are: hf:org/name, or 'search'.
+        published: To try as they are: hf:org/name, or 'search'.
         methods: Default: from the cheapest up.
         order: Ordinal labels from low to high.
-        like: A model version whose recipe is tried first.
+        like: A version whose recipe is tried first.
         idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """

@@ -93,6 +93,8 @@ class SpecializeSpec(BaseModel):
     """Of published models that may be fetched, together."""
     like: str | None = None
     """A model version whose recipe is tried first."""
+    canary_percent: float | None = Field(None, gt=0, le=100)
+    """The share of the requests with which what is promoted begins; None: all."""
     ways: tuple[Candidate, ...] = ()
     """The candidates, as `choose_candidates` found them; empty: those that were named, else from `classical` on."""
     shortlist: bool = False
@@ -611,6 +613,7 @@ def _promotion(spec: SpecializeSpec, evaluated: Mapping[str, Any]) -> ChildReque
             "evaluation": evaluated["evaluation"],
             "decision": evaluated["decision"]["id"],
             "actor": "specialize",
+            **({"canary_percent": spec.canary_percent} if spec.canary_percent is not None else {}),
         },
     )
 

@@ -11,6 +11,7 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.loop.watch.facts import Learned
 from speciate.loop.watch.mine import Candidate, choose
 from speciate.loop.watch.relearn import RelearnSpec, Way, next_step
+from speciate.training.planning.shortlist import ShortlistSpec
 
 TRAINED = {"model": "t-model@v2", "report": {"dataset": "letters@v2"}}
 
@@ -256,3 +257,49 @@ def test_half_of_what_is_asked_about_is_drawn_at_random_and_equal_inputs_are_ask
     assert choose(pool, 40) == found
     unsure = [int(each.id) for each in found if each.drawn == "uncertain"]
     assert max(unsure) < 110, "the least sure of them"
+
+
+# New base models
+
+BASES = ("org--a@v1", "org--b@v1", "org--c@v1", "org--d@v1")
+DAY = spec(
+    ways=(
+        Way(name="like", like="t-model@v1"),
+        *(Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(BASES)),
+    ),
+    shortlist=True,
+)
+LIKE = child("train/like", TRAINED)
+COMPARED = child(
+    "shortlist",
+    {"report": {"candidates": [
+        {"base_model": "org--c@v1", "kept": True}, {"base_model": "org--a@v1", "kept": True},
+        {"base_model": "org--d@v1", "kept": True}, {"base_model": "org--b@v1", "kept": False},
+    ]}},
+)  # fmt: skip
+
+
+def test_new_base_models_are_compared_as_specialize_compares_them_before_one_is_trained() -> None:
+    assert [each.step for each in asked(DAY, ADDED)] == ["train/like"]
+    (compared,) = asked(DAY, [*ADDED, LIKE])
+    assert (compared.step, compared.kind, compared.priority) == ("shortlist", "shortlist", -10)
+    assert compared.spec["base_models"] == list(BASES)
+    assert compared.spec["dataset"] == "letters@v2"
+    assert compared.spec["budget_minutes"] < 10 / 3
+    ShortlistSpec.model_validate(compared.spec)
+    (all_of_them,) = asked(DAY.model_copy(update={"shortlist": False}), [*ADDED, LIKE])
+    assert all_of_them.step == "train/probe-0"
+
+
+def test_only_promising_base_models_are_trained_the_best_one_first() -> None:
+    children, steps = [*ADDED, LIKE, COMPARED], []
+    while (found := asked(DAY, children)[0]).kind == "train":
+        steps.append(found.step)
+        children.append(child(found.step, {"model": f"t-model@v{len(children)}", "report": TRAINED["report"]}))
+    assert steps == ["train/probe-2", "train/probe-0", "train/probe-3"]
+    assert found.kind == "evaluate"
+
+
+def test_where_no_comparison_could_be_made_every_base_model_is_trained() -> None:
+    (found,) = asked(DAY, [*ADDED, LIKE, child("shortlist", None)])
+    assert found.step == "train/probe-0"

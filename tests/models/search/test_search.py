@@ -17,7 +17,7 @@ from speciate.models import registry
 from speciate.models.endpoints import Endpoint
 from speciate.models.search import index, known_models
 from speciate.models.search.index import SourceListing
-from speciate.models.search.ranking import ModelIndex
+from speciate.models.search.ranking import ModelIndex, Order
 from speciate.models.search.search_query import AtLeast, Query, not_published
 from speciate.models.search.sources import Entry, Figure
 from speciate.workspace.workspace import Workspace
@@ -54,7 +54,9 @@ def test_published_figures_and_sizes_select_what_torchvision_itself_says() -> No
         for weights in get_model_weights(name)
         if weights.meta["num_params"] < 30e6 and weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1", 0) > 80
     }
-    asked = Query(task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,))
+    asked = Query(
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), sources=("torchvision",)
+    )
     found = shipped().search(asked, limit=50, today=TODAY)
     assert set(refs(found)) == right
     assert found.total == len(right) > 5
@@ -63,13 +65,80 @@ def test_published_figures_and_sizes_select_what_torchvision_itself_says() -> No
 
 def test_a_licence_that_nobody_states_fails_and_is_counted_as_unknown() -> None:
     asked = Query(
-        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT")
-    )
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT"),
+        sources=("torchvision",),
+    )  # fmt: skip
     found = shipped().search(asked, today=TODAY)
     assert found.total == 0
     removed = found.dropped_by["licenses"]
     assert removed.alone == shipped().search(asked.model_copy(update={"licenses": ()}), today=TODAY).total
     assert removed.unknown > 1_000
+
+
+def test_apache_or_mit_under_30_million_parameters_above_80_percent_has_an_answer_with_source_and_date() -> None:
+    asked = Query(
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT")
+    )
+    found = shipped().search(asked, sort="published", limit=50, today=TODAY)
+    assert found.total > 100
+    values = []
+    for hit in found.hits:
+        assert hit.row["license"] in ("Apache-2.0", "MIT")
+        assert hit.row["parameters"] <= 30_000_000
+        source, day = dict(hit.row["origins"])["published"].rsplit(" ", 1)
+        assert source.startswith("timm_results 20")
+        assert len(day) == 10
+        values.append(next(each["value"] for each in hit.row["published"] if each["metric"] == "acc@1"))
+    assert min(values) > 80
+    assert values == sorted(values, reverse=True)
+
+
+def test_a_sort_by_published_values_takes_those_that_most_models_have_and_says_so() -> None:
+    def figures(metric: str, value: float) -> tuple[Figure, ...]:
+        return (Figure(benchmark="some", metric=metric, value=value),)
+
+    searched = ModelIndex(
+        table(
+            entry("hf:o/a", published=figures("acc@1", 70)), entry("hf:o/b", published=figures("acc@1", 90)),
+            entry("hf:o/c", published=figures("wer", 5)), entry("hf:o/d", published=figures("f1", 99)),
+            entry("hf:o/e", published=figures("wer", 9)), entry("hf:o/f", published=figures("wer", 8)),
+        )
+    )  # fmt: skip
+    found = searched.search(Query(), sort="published", today=TODAY)
+    assert refs(found)[:2] == ["hf:o/b", "hf:o/a"]
+    assert found.order == Order("some acc@1", 2)
+    named = Query(published=(AtLeast(benchmark="some", metric="acc@1"),))
+    assert refs(searched.search(named, sort="published", today=TODAY)) == ["hf:o/b", "hf:o/a"]
+    without = ModelIndex(table(entry("hf:o/a"))).search(Query(), sort="published", today=TODAY)
+    assert without.order == Order(None, 0)
+    assert searched.search(Query(), today=TODAY).order is None
+
+
+def test_what_is_priced_by_the_minute_or_the_image_is_sorted_by_that() -> None:
+    heard = [entry(f"api:p/{usd}", access="api", usd_per_minute=usd) for usd in (0.02, 0.003)]
+    by_tokens = entry("api:p/tokens", access="api", usd_per_1m_output=1.0)
+    found = ModelIndex(table(*heard, by_tokens)).search(Query(), sort="price", today=TODAY)
+    assert refs(found) == ["api:p/0.003", "api:p/0.02", "api:p/tokens"]
+    assert found.order == Order("usd_per_minute", 2)
+    drawn = [entry(f"api:p/{usd}", access="api", usd_per_image=usd) for usd in (0.2, 0.03)]
+    assert refs(ModelIndex(table(*drawn)).search(Query(), sort="price", today=TODAY))[0] == "api:p/0.03"
+    assert ModelIndex(table(by_tokens)).search(Query(), sort="price", today=TODAY).order is None
+
+
+def test_chat_models_that_look_at_images_and_what_a_minute_costs_are_known_without_a_key() -> None:
+    seeing = shipped().search(Query(task="image-text-to-text", modality="image", sources=("litellm",)), today=TODAY)
+    assert seeing.total > 100
+    asked = Query(task="automatic-speech-recognition", sources=("litellm",))
+    heard = shipped().search(asked, sort="price", today=TODAY)
+    assert heard.hits[0].row["usd_per_minute"] > 0
+    assert "usd_per_minute" in dict(heard.hits[0].row["origins"])
+
+
+def test_text_classifiers_are_known_by_what_they_were_trained_for() -> None:
+    found = shipped().search(Query(task="text-classification", text="sentiment of film reviews"), today=TODAY)
+    assert found.total > 60
+    assert any("imdb" in ref for ref in refs(found)[:5])
+    assert "hf:unitary/unbiased-toxic-roberta" in refs(shipped().search(Query(text="toxicity"), today=TODAY))
 
 
 def test_thousands_of_open_and_served_models_are_known_with_who_told_it() -> None:

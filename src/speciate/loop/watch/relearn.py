@@ -1,6 +1,6 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    rows, judged -> suite -> train/... -> judge -> (old) -> evaluate -> (further suites) -> promote
+    rows, judged -> suite -> (shortlist) -> train/... -> judge -> (old) -> evaluate -> (further suites) -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
@@ -40,6 +40,9 @@ from speciate.loop.watch.definition import MARGIN
 from speciate.loop.watch.facts import Learned
 from speciate.loop.watch.random_answers import ServingShare
 from speciate.refs import dataset_ref
+from speciate.training.planning.shortlist import SHORTLIST_STEP, shortlist_report, shortlist_request
+from speciate.training.planning.transferability import comparable, kept_base_models
+from speciate.training.train_spec import Candidate
 from speciate.use_cases import NOT_WORSE_SHARE
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
@@ -89,6 +92,8 @@ class RelearnSpec(BaseModel):
     grows: bool = False
     """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
+    shortlist: bool = False
+    """Whether new base models are compared before any of them is trained, as `specialize` compares them."""
     metric: str
     best: str | None = None
     """Of all versions that ever served, the one that was best on the core suite; None: nothing but what serves."""
@@ -123,8 +128,10 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
     if wanted := _adding(spec, steps):
         return wanted
     trained = _trained(children)
-    untried = [way for way in spec.ways if TRAIN + way.name not in steps]
+    untried = [way for way in _promising(spec, steps) if TRAIN + way.name not in steps]
     if JUDGE not in steps and untried and (left >= 1.0 or not trained):
+        if spec.shortlist and SHORTLIST_STEP not in steps and comparable(untried[0].base_model):
+            return [_comparison(spec, _dataset(spec, steps), left)]
         return [_training(spec, untried[0], _dataset(spec, steps), left)]
     if not trained:
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
@@ -202,6 +209,26 @@ def _trained(children: Sequence[Child]) -> list[_Trained]:
         for child in children
         if child.step.startswith(TRAIN) and child.result is not None and "model" in child.result
     ]
+
+
+def _comparison(spec: RelearnSpec, dataset: str, left: float) -> ChildRequest:
+    """Of the new base models, by frozen vectors of the examples: the step by which `specialize` leaves some out."""
+    found = [Candidate(method="probe", base_model=way.base_model) for way in spec.ways if way.base_model]
+    asked = shortlist_request(
+        found, use_case=spec.use_case, dataset=dataset, seed=0, seconds_left=max(left, 1.0), grace=_GRACE_SECONDS
+    )
+    return asked.model_copy(update={"priority": _PRIORITY})
+
+
+def _promising(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
+    """Without the base models that were left out; of the others the most promising first."""
+    report = shortlist_report([steps[SHORTLIST_STEP]]) if SHORTLIST_STEP in steps else None
+    if report is None:
+        return list(spec.ways)
+    order = kept_base_models(report)
+    new = [way for way in spec.ways if comparable(way.base_model)]
+    kept = sorted((way for way in new if way.base_model in order), key=lambda way: order.index(str(way.base_model)))
+    return [*(way for way in spec.ways if way not in new), *kept]
 
 
 def _training(spec: RelearnSpec, way: Way, dataset: str, left: float) -> ChildRequest:

@@ -23,7 +23,9 @@ from speciate.loop.watch.rows import Send
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT, ModelCard
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.training.planning.shortlist import is_worthwhile
 from speciate.use_cases import UseCase
+from speciate.vocabulary import find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
@@ -83,6 +85,7 @@ def relearn(
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=ways(workspace, base, start.bases),
+        shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),
         metric=use_case.objective.metric,
         best=best_served(workspace.database, use_case, core, card.ref),
         before=memory.before if memory.first is not None else None,
