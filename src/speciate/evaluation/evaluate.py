@@ -71,6 +71,8 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "tokens": ("token_accuracy", "f1_spans"),
     "detection": ("map_50",),
     "segmentation": ("dice", "mean_iou"),
+    "panoptic": ("pq",),
+    "depth": ("abs_rel", "delta_1"),
     "transcription": ("wer", "wer_normalized", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),

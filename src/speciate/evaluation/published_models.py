@@ -32,7 +32,7 @@ from speciate.vocabulary import Family, find_task
 
 PATH = "path:"
 LABELLED: tuple[Family, ...] = (
-    "classification", "ordinal", "anomaly", "multi-label", "tokens", "detection", "segmentation",
+    "classification", "ordinal", "anomaly", "multi-label", "tokens", "detection", "segmentation", "panoptic",
 )  # fmt: skip
 """Families whose published answers go through a table of labels."""
 _SHOWN = 40
@@ -108,8 +108,9 @@ def head_of(folder: Path) -> PublishedHead | None:
 
 
 def labels_of(head: PublishedHead, ref: str) -> PublishedLabels:
-    writes = head.adapter == "seq2seq"
-    return PublishedLabels(ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=writes, steps=head.steps)
+    return PublishedLabels(
+        ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=head.writes, steps=head.steps
+    )
 
 
 def settle_labels(

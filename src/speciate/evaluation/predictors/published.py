@@ -97,7 +97,7 @@ def _labels_in(target: Any, family: Family) -> Iterable[str]:
             return list(target)
         case "detection":
             return [each["label"] for each in target["objects"]]
-        case "segmentation":
+        case "segmentation" | "panoptic":
             return list(target["labels"])
         case _:
             return []

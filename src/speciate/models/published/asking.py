@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from speciate.models.published.adapters import audio, images, series, text
+from speciate.models.published.adapters import audio, depth, documents, images, regions, series, text
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer
 
 _NUMBER = 1
@@ -38,14 +38,22 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return images.detect(model, media)
         case "image-segmentation":
             return images.segment(model, media)
-        case "zero-shot-image" | "zero-shot-audio":
+        case "panoptic":
+            return regions.segment_things(model, media)
+        case "depth":
+            return depth.estimate(model, media)
+        case "zero-shot-image" | "zero-shot-audio" | "zero-shot-detection":
             if prompts is None:
                 raise ValueError("a zero-shot model answers with the labels that it is asked about")
+            if model.head.adapter == "zero-shot-detection":
+                return regions.detect_by_words(model, media, prompts)
             if model.head.adapter == "zero-shot-audio":
                 return audio.classify_by_words(model, media, prompts)
             return images.classify_by_words(model, media, prompts)
         case "image-to-text":
-            return images.write(model, media)
+            return documents.write(model, media, prompts.templates if prompts else ())
+        case "visual-questions":
+            return documents.answer(model, media, prompts.templates if prompts else ())
         case "video-classification":
             return images.classify_clips(model, media)
         case "audio-classification":

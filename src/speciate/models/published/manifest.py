@@ -33,6 +33,8 @@ class PublishedManifest(BaseModel):
     """Whether it was trained further here with its own head, so that its labels are the user's."""
     thresholds: dict[str, float] | None = None
     """Of several labels: each is given above its own."""
+    horizon: int | None = None
+    """Steps of a forecaster that was trained here; it may give more."""
 
     @property
     def table(self) -> LabelMap | None:
@@ -76,7 +78,7 @@ def write_template(folder: Path, ref: str, templates: Sequence[str]) -> Publishe
 
 def check_template(head: PublishedHead, ref: str, templates: Sequence[str]) -> None:
     """Raise INVALID for prompts without labels of any but a model that writes a text, or without a place for it."""
-    if head.adapter != "seq2seq":
+    if not head.writes:
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} takes prompts only with labels: they are what each label is asked with.",

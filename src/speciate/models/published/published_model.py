@@ -115,9 +115,9 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
         match head.adapter:
             case "text-classification" | "token-classification" | "seq2seq" | "question-answering":
                 return load(AutoTokenizer), None
-            case "image-classification" | "object-detection" | "image-segmentation":
+            case "image-classification" | "object-detection" | "image-segmentation" | "depth" | "panoptic":
                 return load(AutoImageProcessor), None
-            case "zero-shot-image" | "image-to-text":
+            case "zero-shot-image" | "zero-shot-detection" | "image-to-text" | "visual-questions":
                 return load(AutoImageProcessor), load(AutoTokenizer)
             case "audio-classification":
                 return load(AutoFeatureExtractor), None

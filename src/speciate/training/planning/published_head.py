@@ -12,7 +12,7 @@ from speciate.models.backbones.architectures import suits
 from speciate.models.published.architectures import PublishedHead, check_head
 from speciate.models.published.label_rows import kept_labels, row_sources
 from speciate.models.published.manifest import read_manifest
-from speciate.models.published.network import TRAINABLE, is_trainable
+from speciate.models.published.network import TRAINABLE, is_trainable, reads
 from speciate.tasks.example_targets import is_label
 from speciate.training.hyperparameters import FullParameters, Parameters
 from speciate.training.planning.base_models import Base
@@ -35,7 +35,8 @@ def can_keep_head(base: Base, method: str | None, family: Family, modality: str)
         method in KEEPING
         and head is not None
         and head.adapter in TRAINABLE
-        and (find_task(head.task).family, head.modality) == (family, modality)
+        and find_task(head.task).family == family
+        and reads(head, modality)
     )
 
 
@@ -69,6 +70,8 @@ def choose_head(
             raise
         return HeadChoice("new")
     wanted = _known_labels(manifest, target, task)
+    if head.zero_shot:
+        return HeadChoice("new" if asked == "auto" and readable else "published")
     if not wanted or head.labels is None:
         return HeadChoice("published")
     table = read_manifest(base.folder)
