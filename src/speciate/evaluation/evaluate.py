@@ -132,7 +132,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     _check_split(manifest, ref)
 
     def evaluated_model(name: str) -> EvaluatedModel:
-        return find_model(workspace, name, tuple(manifest.columns))
+        return find_model(workspace, name, tuple(manifest.columns), use_case.task if use_case else None)
 
     named = [evaluated_model(name) for name in spec.models]
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]

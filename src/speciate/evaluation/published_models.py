@@ -77,13 +77,13 @@ class PublishedFolder(NamedTuple):
     weights_license: str | None = None
 
 
-def read_folder(ref: str) -> PublishedFolder:
+def read_folder(ref: str, task: str | None = None) -> PublishedFolder:
     """Raises NOT_FOUND, INVALID or REFUSED for a folder that cannot be asked as it is, with what to do."""
     folder = Path(ref.removeprefix(PATH))
     if not folder.is_dir():
         raise SpeciateError(Code.NOT_FOUND, f"There is no folder {str(folder)!r}.", "Name an existing model folder.")
     identity = folder_id(folder)
-    head = check_head(folder, ref)
+    head = check_head(folder, ref, task)
     files = model_folder.weight_files(folder)
     return PublishedFolder(
         head,
@@ -97,14 +97,14 @@ def read_folder(ref: str) -> PublishedFolder:
     )
 
 
-def head_of(folder: Path) -> PublishedHead | None:
+def head_of(folder: Path, task: str | None = None) -> PublishedHead | None:
     """The head of a registered folder that is asked as published; None for models of ours and for language models,
     which have predictors of their own."""
     if (folder / PREDICTOR).is_file() or model_folder.has_backbone(folder):
         return None
     if is_causal_lm(folder) or is_vision_language(folder):
         return None
-    return find_head(folder)
+    return find_head(folder, task)
 
 
 def labels_of(head: PublishedHead, ref: str) -> PublishedLabels:

@@ -86,10 +86,15 @@ class PublishedPredictor:
 
 
 def load_published(
-    folder: Path, threads: int = 1, prompts: LabelPrompts | None = None, table: LabelMap | None = None
+    folder: Path,
+    threads: int = 1,
+    prompts: LabelPrompts | None = None,
+    table: LabelMap | None = None,
+    task: str | None = None,
 ) -> PublishedPredictor:
-    """From a folder whose hashes were checked. Raises INVALID for one that cannot be asked as it is."""
-    head = check_head(folder, folder.name)
+    """From a folder whose hashes were checked. `task`: of a head that does several. Raises INVALID for one that cannot
+    be asked as it is."""
+    head = check_head(folder, folder.name, task)
     if (folder / MANIFEST).is_file():
         saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
         loaded = load_model(folder, head, threads)

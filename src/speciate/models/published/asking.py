@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from speciate.models.published.adapters import audio, depth, documents, images, regions, series, text
+from speciate.models.published.architectures import Adapter
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer
 
 _NUMBER = 1
@@ -70,8 +71,8 @@ def usual_templates(modality: str) -> tuple[str, ...]:
     return (_TEMPLATES.get(modality, _TEMPLATES["text"]),)
 
 
-def answer_identity(model_id: str, prompts: LabelPrompts | None) -> str:
+def answer_identity(model_id: str, prompts: LabelPrompts | None, adapter: Adapter | None = None) -> str:
     """What decides a raw answer: the files, the adapter, and the sentences. A table of labels is not in it, so another
-    table asks nothing again."""
+    table asks nothing again. `adapter`: of a head that does several tasks, where it is not its usual one."""
     asked = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16] if prompts else "as published"
-    return f"{model_id} published {_NUMBER} {asked}"
+    return f"{model_id} published {_NUMBER} {asked}" + (" of segments" if adapter == "panoptic" else "")

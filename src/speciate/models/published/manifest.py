@@ -53,10 +53,11 @@ class PublishedManifest(BaseModel):
 
 
 def write_manifest(
-    folder: Path, ref: str, labels: Mapping[str, str], templates: Sequence[str] = ()
+    folder: Path, ref: str, labels: Mapping[str, str], templates: Sequence[str] = (), task: str | None = None
 ) -> PublishedManifest:
-    """Raises INVALID as `check_head` does, and for labels that the model does not have."""
-    head = check_head(folder, ref)
+    """`task`: of a head that does several. Raises INVALID as `check_head` does, and for labels that the model does not
+    have."""
+    head = check_head(folder, ref, task)
     check_labels(head, ref, labels)
     by_words = head.zero_shot or (_is_inference(head) and not set(labels) <= set(head.labels or ()))
     prompts = None

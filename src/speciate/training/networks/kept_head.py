@@ -54,7 +54,7 @@ def keep_head(context: TrainingContext) -> KeptHead | None:
     if payload.head != "published":
         return None
     base_model, folder = str(payload.spec.base_model), Path(payload.base_folder or "")
-    head = check_head(folder, base_model)
+    head = check_head(folder, base_model, payload.task)
     context.task_head = published_task_head(head, context.task_head)
     _check_horizon(head, base_model, context.task_head)
     labels = labels_of_head(head, context.task_head)
