@@ -69,7 +69,8 @@ def scores(workspace: Workspace) -> str | None:
 
 def answers(workspace: Workspace) -> str | None:
     texts = _texts()
-    _rows(workspace, "text", {"text": texts, "answer": [each.split()[0] for each in texts]}, inputs=["text"])
+    found = ["good film" if "good" in each or "fine" in each else "bad day" for each in texts]
+    _rows(workspace, "text", {"text": texts, "answer": found}, inputs=["text"])
     return "answer"
 
 

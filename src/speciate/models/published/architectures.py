@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
 from speciate.models.backbones.contract import ModelConfig
+from speciate.models.published.onnx_model import OnnxCard, is_onnx, read_card
 from speciate.models.sealed import PREDICTOR
 
 Adapter = Literal[
@@ -44,6 +45,8 @@ class PublishedHead(NamedTuple):
     multi_label: bool = False
     steps: int | None = None
     """That a forecaster gives."""
+    engine: Literal["torch", "onnx"] = "torch"
+    """What computes it. An ONNX network answers, and cannot be trained."""
     relative: bool = False
     """Of depth: whether larger is nearer, in no unit, as MiDaS and Depth Anything are trained, but for their metric
     sorts."""
@@ -153,6 +156,11 @@ _OTHER_INPUTS = (
     "bros", "layoutlmv2", "layoutlmv3", "markuplm", "tapas", "udop", "oneformer", "perceiver",
 )  # fmt: skip
 """Networks that need more than the medium: boxes of words, cells of a table, a task as text."""
+_ONNX = "onnx"
+_IN_ONE_PASS: tuple[Adapter, ...] = (
+    *_LABELLED, "question-answering", "depth", "zero-shot-image", "ctc",
+)  # fmt: skip
+"""Adapters that a network of one forward pass is enough for: an ONNX file holds no generation."""
 _TIMM, _TIMM_HEAD = "timm_wrapper", "TimmWrapperForImageClassification"
 _PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "text": ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
@@ -171,10 +179,13 @@ _TOKENIZED: tuple[Adapter, ...] = (
 def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
     """The published head in a folder; None where config.json names none that this package can ask. `task`: which of
     several is wanted, of a head that does more than one; else the one that it was registered for, or its usual one."""
+    onnx = is_onnx(folder)
+    if onnx and (card := read_card(folder)) is not None:
+        return _of_card(card)
     config = read_config(folder)
     architecture, model_type = _named(config)
     adapter = _adapter(architecture, model_type)
-    if adapter is None:
+    if adapter is None or (onnx and adapter not in _IN_ONE_PASS):
         return None
     if adapter == "image-segmentation" and _told_task(folder, task) in _SEVERAL_TASKS.get(model_type, ())[1:]:
         adapter = "panoptic"
@@ -193,9 +204,17 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
             task, labels = f"{prefix}-regression", ()
     given = config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
     steps = given if isinstance(given, int) else None
+    engine: Literal["torch", "onnx"] = "onnx" if onnx else "torch"
     kind = config.get("depth_estimation_type", "relative")
     relative = adapter == "depth" and model_type not in _DISTANCES and kind != "metric"
-    return PublishedHead(adapter, task, modality, architecture, model_type, labels, multi_label, steps, relative)
+    return PublishedHead(
+        adapter, task, modality, architecture, model_type, labels, multi_label, steps, engine, relative
+    )
+
+
+def _of_card(card: OnnxCard) -> PublishedHead:
+    adapter: Adapter = "image-to-text" if card.task == "image-text-to-text" else "image-classification"
+    return PublishedHead(adapter, card.task, "image", _ONNX, _ONNX, card.labels, engine="onnx")
 
 
 def check_head(folder: Path, ref: str, task: str | None = None) -> PublishedHead:
@@ -320,7 +339,7 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
     needed = [modality, *(["text"] if head.adapter in _TOKENIZED else [])]
     for kind in needed:
         names = _PROCESSORS.get(kind, ())
-        if names and head.model_type != _TIMM and not any((folder / name).is_file() for name in names):
+        if names and head.model_type not in (_TIMM, _ONNX) and not any((folder / name).is_file() for name in names):
             return names[:2]
     return ()
 

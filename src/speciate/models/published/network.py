@@ -62,7 +62,7 @@ _BY_WORDS: tuple[Adapter, ...] = ("zero-shot-image", "zero-shot-audio")
 
 def is_trainable(head: PublishedHead, task: str, modality: str) -> bool:
     """Whether `full` and `lora` can train this head further for a task and the media of a dataset."""
-    return head.adapter in TRAINABLE and head.task == task and reads(head, modality)
+    return head.adapter in TRAINABLE and head.engine == "torch" and head.task == task and reads(head, modality)
 
 
 def reads(head: PublishedHead, modality: str) -> bool:

@@ -36,6 +36,7 @@ def can_keep_head(base: Base, method: str | None, family: Family, modality: str)
         method in KEEPING
         and head is not None
         and head.adapter in TRAINABLE
+        and head.engine == "torch"
         and find_task(head.task).family == family
         and reads(head, modality)
     )

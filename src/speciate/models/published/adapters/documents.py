@@ -10,6 +10,7 @@ import numpy as np
 
 from speciate.models.published.adapters.images import Pixels, as_image
 from speciate.models.published.adapters.text import token_limit
+from speciate.models.published.onnx_model import CardModule
 from speciate.models.published.published_model import PublishedModel, RawAnswer, batches
 
 _BATCH = 16
@@ -27,9 +28,14 @@ def write(model: PublishedModel, media: Sequence[Any], templates: Sequence[str] 
     `<s_docvqa><s_question>{input}</s_question><s_answer>`. It is no part of the answer, and neither are tags."""
     asked = [_question_of(each) for each in media]
     found: dict[int, RawAnswer] = {}
-    for places in batches([1] * len(asked), 1 if templates else _BATCH):
+    for places in batches([1] * len(asked), 1 if templates or model.head.engine == "onnx" else _BATCH):
         part = [asked[place] for place in places]
         inputs = model.processor(images=[as_image(each.image) for each in part], return_tensors="pt")
+        if isinstance(model.module, CardModule):
+            symbols = model.module(**inputs).logits.argmax(-1)
+            texts = [" ".join(model.module.text_of(row).split()) for row in symbols.tolist()]
+            found.update({place: RawAnswer(text) for place, text in zip(places, texts, strict=True)})
+            continue
         start = _start(model, templates[0].replace("{input}", part[0].question)) if templates else None
         texts = _generate(model, {"pixel_values": inputs["pixel_values"]}, start)
         found.update({place: RawAnswer(text) for place, text in zip(places, texts, strict=True)})
