@@ -33,6 +33,10 @@ from tests.models.published.learning import LEARNING, differing, examples, loss_
 
 QUICK = ("bert", "bert tags", "vit")
 BY_NAME = [pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name in LEARNING]
+ADAPTERS = {FAMILIES[name].adapter: name for name in reversed(LEARNING)}
+"""Adapter -> its first double."""
+FIRST = [each for each in BY_NAME if each.values[0] in (*ADAPTERS.values(), "bert score", "layoutlm", "resnet")]
+"""Of each adapter one, and what differs within it; the others: test_own_heads_of_others.py."""
 LABELLED = [
     each for each in BY_NAME
     if FAMILIES[str(each.values[0])].adapter not in WITHOUT_LABELS
@@ -45,6 +49,10 @@ BATCH_NORMS = ("resnet", "patchtst", "glpn", "depth_anything", "depth_anything m
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from without_warnings(monkeypatch)
+
+
+def without_warnings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -161,7 +169,7 @@ def test_tags_keep_the_row_of_their_prefix() -> None:
     assert row_sources(published, ["O", "person"], "token-classification") == {"O": (0,), "person": (1, 2)}
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", FIRST)
 def test_adapters_merge_without_a_gap_and_leave_tied_and_attention_layers_alone(name: str, tmp_path: Path) -> None:
     folder = write(name, tmp_path / "model")
     before = load_model(folder, check_head(folder, name)).module
@@ -208,7 +216,7 @@ def test_layers_inside_torchs_attention_and_shared_ones_are_not_adapted() -> Non
     assert lora_full.adaptable_layers(Pooling(), ("classifier.weight", "classifier.bias")) == ["dense"]
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", FIRST)
 def test_a_training_that_stops_and_resumes_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     folder = write(name, tmp_path / "model")
     draw = np.random.default_rng(len(name))
@@ -232,7 +240,7 @@ def test_a_training_that_stops_and_resumes_ends_in_the_same_bits(name: str, tmp_
         assert other.digest() == whole.digest()
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", FIRST)
 def test_divided_batches_give_the_gradient_of_the_whole_or_are_refused(name: str, tmp_path: Path) -> None:
     from speciate.errors import SpeciateError
 
