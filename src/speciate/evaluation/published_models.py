@@ -52,6 +52,8 @@ class PublishedLabels(BaseModel):
     """Whether it is asked about the user's labels, or the phrases of the table."""
     writes: bool = False
     """Whether it writes a text, so that its one template is put around the input."""
+    needs_input: bool = True
+    """Whether that template must have a place for the input: what Donut begins with need not."""
     steps: int | None = None
     """That a forecaster gives: longer horizons are not its."""
     templates: tuple[str, ...] = ()
@@ -109,8 +111,9 @@ def head_of(folder: Path, task: str | None = None) -> PublishedHead | None:
 
 def labels_of(head: PublishedHead, ref: str) -> PublishedLabels:
     return PublishedLabels(
-        ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=head.writes, steps=head.steps
-    )
+        ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=head.writes,
+        needs_input=head.adapter != "image-to-text", steps=head.steps,
+    )  # fmt: skip
 
 
 def settle_labels(
@@ -274,7 +277,7 @@ def _check_templates(found: PublishedLabels) -> None:
                 f"The prompt {template[:80]!r} has no place for a label.",
                 "Write it with {label}, such as 'a photo of a {label}'.",
             )
-        if found.writes and "{input}" not in template:
+        if found.writes and found.needs_input and "{input}" not in template:
             raise SpeciateError(
                 Code.INVALID,
                 f"The prompt {template[:80]!r} has no place for the text.",

@@ -1,4 +1,4 @@
-"""What test_own_heads.py tries on one double of each adapter, on the others: minutes, so `make test-slow` alone runs it."""
+"""What test_own_heads.py tries on one double of each adapter, on the others. It takes minutes: only in test-slow."""
 
 from __future__ import annotations
 

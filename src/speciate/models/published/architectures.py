@@ -56,6 +56,10 @@ class PublishedHead(NamedTuple):
         """Whether its labels are sentences that the caller's labels are put into."""
         return self.adapter in ("zero-shot-image", "zero-shot-audio", "zero-shot-detection")
 
+    def reads(self, modality: str) -> bool:
+        """Whether it reads the examples of a dataset; one that writes about images also reads mixed rows with one."""
+        return self.modality == modality or (self.adapter == "image-to-text" and modality == "multimodal")
+
     @property
     def writes(self) -> bool:
         """Whether it writes a text, so that one template may be put around what it is asked."""

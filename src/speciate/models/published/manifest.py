@@ -85,7 +85,7 @@ def check_template(head: PublishedHead, ref: str, templates: Sequence[str]) -> N
             f"{ref!r} takes prompts only with labels: they are what each label is asked with.",
             "Call again with labels={phrase: yours}, or without prompts.",
         )
-    if len(templates) != 1 or "{input}" not in templates[0]:
+    if len(templates) != 1 or ("{input}" not in templates[0] and head.adapter != "image-to-text"):
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} writes a text, and takes one prompt with a place for the input.",

@@ -62,12 +62,7 @@ _BY_WORDS: tuple[Adapter, ...] = ("zero-shot-image", "zero-shot-audio")
 
 def is_trainable(head: PublishedHead, task: str, modality: str) -> bool:
     """Whether `full` and `lora` can train this head further for a task and the media of a dataset."""
-    return head.adapter in TRAINABLE and head.engine == "torch" and head.task == task and reads(head, modality)
-
-
-def reads(head: PublishedHead, modality: str) -> bool:
-    """Whether a head reads the examples of a dataset; one that writes about images also reads mixed rows with one."""
-    return head.modality == modality or (head.adapter == "image-to-text" and modality == "multimodal")
+    return head.adapter in TRAINABLE and head.engine == "torch" and head.task == task and head.reads(modality)
 
 
 def load_network(

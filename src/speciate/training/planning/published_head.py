@@ -12,7 +12,7 @@ from speciate.models.backbones.architectures import suits
 from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.label_rows import kept_labels, row_sources
 from speciate.models.published.manifest import read_manifest
-from speciate.models.published.network import TRAINABLE, is_trainable, reads
+from speciate.models.published.network import TRAINABLE, is_trainable
 from speciate.tasks.example_targets import is_label
 from speciate.training.hyperparameters import FullParameters, Parameters
 from speciate.training.planning.base_models import Base
@@ -38,7 +38,7 @@ def can_keep_head(base: Base, method: str | None, family: Family, modality: str)
         and head.adapter in TRAINABLE
         and head.engine == "torch"
         and find_task(head.task).family == family
-        and reads(head, modality)
+        and head.reads(modality)
     )
 
 
