@@ -38,7 +38,7 @@ test-slow: install  ## those that take minutes, too: the kill suite, every row o
 test-table: install  ## each row of the table in docs/training.md, trained for real
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow or not slow" -s tests/training/test_table.py
 
-test-published: install  ## doubles of published models of 31 families, each against transformers' own answers
+test-published: install  ## doubles of published models of 51 families, each against transformers' own answers
 	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py \
 		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py
 

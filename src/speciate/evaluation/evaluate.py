@@ -69,6 +69,8 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "tokens": ("token_accuracy", "f1_spans"),
     "detection": ("map_50",),
     "segmentation": ("dice", "mean_iou"),
+    "panoptic": ("pq",),
+    "depth": ("abs_rel", "delta_1"),
     "transcription": ("wer", "wer_normalized", "cer"),
     "retrieval": ("recall_at_1",),
     "forecasting": ("mase", "forecast_mae"),
@@ -130,7 +132,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     evaluation_checks.check_split(manifest, ref)
 
     def evaluated_model(name: str) -> EvaluatedModel:
-        return find_model(workspace, name, tuple(manifest.columns))
+        return find_model(workspace, name, tuple(manifest.columns), use_case.task if use_case else None)
 
     named = [evaluated_model(name) for name in spec.models]
     incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
