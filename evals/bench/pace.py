@@ -15,13 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.data import run_job
-from tests.training.problems import BASES, PROBLEMS
-from tests.training.test_table import NONE, ROWS, Row
-
 from speciate.training.planning.estimates import PACE, reference_seconds
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
+from tests.data import run_job
+from tests.training.problems import BASES, PROBLEMS
+from tests.training.test_table import NONE, ROWS, Row
 
 _EPOCHS = 2
 
