@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes start: what one compiles the others read
 os.environ["WNSEARCHDIR"] = "/nowhere"  # whether WordNet is installed decides no test
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every process of ours; read when torch is imported
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # too; read when numpy is imported
 
 import pytest
 from hypothesis import settings

@@ -130,8 +130,9 @@ class Fork:
 
 
 def start(command: Sequence[str], **how: Any) -> Fork | subprocess.Popen[bytes]:
-    """The program of `command`, by fork or execution."""
-    return subprocess.Popen(command, **how) if executes else Fork(command, **how)
+    """The program of `command`, by fork, or by execution where a test asks for it or for a fault, read at import."""
+    fault = (how.get("env") or os.environ).get("SPECIATE_FAULT")
+    return subprocess.Popen(command, **how) if executes or fault else Fork(command, **how)
 
 
 def run(

@@ -151,6 +151,7 @@ _PASSED_ON = (
 
 LIBRARIES = {
     "OMP_WAIT_POLICY": "passive",  # spinning threads cost small models up to 15 times
+    "OPENBLAS_THREAD_TIMEOUT": "4",  # numpy's and scipy's, which spin for 30 ms after each product: up to 30 times
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -51,7 +51,12 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. 0: done; 1: refused, with the reason on stderr; 2: wrong usage."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, left = parser.parse_known_args(argv)
+    if left and (arguments.command != "call" or any(each.startswith("-") for each in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        arguments.pairs += left  # NAME=VALUE behind an option, which argparse leaves over
     module, _, function = COMMANDS[arguments.command].partition(":")
     try:
         return int(getattr(importlib.import_module(module), function)(arguments))

@@ -17,10 +17,9 @@ import pyarrow as pa
 
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation import answer_cache
-from speciate.evaluation.compare_models import ModelEntry
+from speciate.evaluation.compare_models import ModelEntry, Unscored
 from speciate.evaluation.metrics import alone, averaged
 from speciate.evaluation.predictors.answering import ModelAnswers
-from speciate.evaluation.scorers.scoring import Unscored
 from speciate.vocabulary import Metric, find_metric
 
 EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
