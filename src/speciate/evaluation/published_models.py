@@ -72,7 +72,8 @@ class PublishedFolder(NamedTuple):
     head: PublishedHead
     identity: str
     name: str
-    parameters: int
+    parameters: int | None
+    """None of an ONNX network, which the run alone reads."""
     bytes: int
     license: str | None
     statement: TrainingStatement = TrainingStatement()
@@ -91,7 +92,7 @@ def read_folder(ref: str, task: str | None = None) -> PublishedFolder:
         head,
         identity,
         f"{PATH}{folder.name}@{identity[:8]}",
-        sum(model_folder.count_parameters(file) for file in files),
+        sum(model_folder.count_parameters(file) for file in files) or None,
         sum(file.stat().st_size for file in files),
         _license(folder, ref),
         TrainingStatement(card=training_statement.of_readme(folder / "README.md")),

@@ -273,7 +273,7 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
         parts=_IMAGE_TEXT_PARTS if reads_images else (),
         method=PUBLISHED,
         labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),
-        parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)),
+        parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)) or None,
         bytes=_size(staged),
         license=licenses.settle(stated, licenses.texts_in(staged), where.source),
         weights_license=licenses.settle(weights, licenses.texts_of_weights(staged), where.source),
