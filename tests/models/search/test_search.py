@@ -135,7 +135,7 @@ def test_chat_models_that_look_at_images_and_what_a_minute_costs_are_known_witho
 
 
 def test_text_classifiers_are_known_by_what_they_were_trained_for() -> None:
-    found = shipped().search(Query(task="text-classification", text="sentiment of film reviews"), today=TODAY)
+    found = shipped().search(Query(task="text-classification", text="sentiment of movie reviews"), today=TODAY)
     assert found.total > 60
     assert any("imdb" in ref for ref in refs(found)[:5])
     assert "hf:unitary/unbiased-toxic-roberta" in refs(shipped().search(Query(text="toxicity"), today=TODAY))

@@ -23,6 +23,7 @@ import pyarrow as pa
 from speciate.errors import Code, SpeciateError
 from speciate.models.search import index, package_sources, sources, timm_results
 from speciate.models.search.index import SourceListing
+from speciate.models.search.sources import Entry, Figure
 
 _NOT_SHIPPED = ("hub", timm_results.NAME)
 
@@ -52,7 +53,21 @@ def build(before: pa.Table, date: str, names: Sequence[str] | None = None, resul
     if results is not None:
         published = list(timm_results.read_results(results.folder, package_sources.timm_published()))
         listings.append(SourceListing(timm_results.NAME, f"{timm_results.NAME} {results.date}", date, published))
-    return index.merge(listings, sizes, before)
+    else:
+        listings += _earlier_results(before)
+    return index.merge(listings, sizes)
+
+
+def _earlier_results(before: pa.Table) -> list[SourceListing]:
+    """timm's results that a table has, by the days of their tables and of their reading."""
+    found: dict[str, list[Entry]] = {}
+    for row in before.to_pylist():
+        told = dict(row["origins"]).get("published", "")
+        if told.startswith(timm_results.NAME):
+            published = tuple(Figure(**each) for each in row["published"])
+            entry = Entry(ref=row["ref"], what=row["what"], access="weights", published=published, hub=row["hub"])
+            found.setdefault(told, []).append(entry)
+    return [SourceListing(timm_results.NAME, *told.split(", "), entries) for told, entries in sorted(found.items())]
 
 
 def main() -> int:

@@ -78,9 +78,9 @@ LLM_GUARD = LlmGuard()
 _GLUE = {
     "cola": "grammatical or not", "mnli": "natural language inference", "mrpc": "paraphrases, pairs of sentences",
     "qnli": "whether a sentence answers a question", "qqp": "questions that mean the same", "rte": "entailment",
-    "sst2": "sentiment of sentences on films", "stsb": "likeness of two sentences, a number",
-    "wnli": "entailment of pronouns", "snli": "natural language inference", "imdb": "sentiment of film reviews",
-    "mr": "sentiment of film reviews, rotten tomatoes", "yelp": "sentiment of reviews", "ag-news": "topics of news",
+    "sst2": "sentiment of sentences on movies", "stsb": "likeness of two sentences, a number",
+    "wnli": "entailment of pronouns", "snli": "natural language inference", "imdb": "sentiment of movie reviews",
+    "mr": "sentiment of movie reviews, rotten tomatoes", "yelp": "sentiment of reviews", "ag-news": "topics of news",
 }  # fmt: skip
 """The last words of a name -> what the model was trained for."""
 
