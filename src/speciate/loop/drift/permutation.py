@@ -28,6 +28,8 @@ Values = npt.NDArray[np.float64]
 
 PERMUTATIONS, PATIENT = 499, 9_999
 _LEAST_P = 1e-9
+Measured = Values
+"""(features, relabellings): what a statistic is made of."""
 
 
 class ShiftTest(NamedTuple):
@@ -55,12 +57,13 @@ def largest_distance(
     stacked = [np.vstack(view) for view in views]
 
     def measure(chosen: Rows) -> Measured:
-        return np.array([_distances(both, chosen, m, n) for both in stacked], np.float64)
+        return np.array([_distances(both, chosen, m, n) for both in stacked])
 
-    def largest(measured: Measured) -> Measured:
+    def largest(measured: Measured) -> Values:
         spread = measured.std(1, keepdims=True)
         centred = measured - measured.mean(1, keepdims=True)
-        return np.round(np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0).max(0), 9)
+        found: Values = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+        return np.round(np.max(found, axis=0), 9)
 
     return _test(measure, largest, m, n, rng, times)
 
@@ -77,7 +80,8 @@ def largest_gap(reference: Values, window: Values, rng: np.random.Generator, tim
 
     def measure(chosen: Rows) -> Measured:
         share = np.cumsum(chosen[:, order], axis=1, dtype=np.float64)[:, ends]
-        return np.round(np.abs(share / n - (passed - share) / m).max(1), 12)[None]
+        gaps: Values = np.round(np.abs(share / n - (passed - share) / m).max(1), 12)
+        return gaps[None]
 
     return _test(measure, _first, m, n, rng, times)
 
@@ -93,17 +97,14 @@ def higher_rank(reference: Values, window: Values, rng: np.random.Generator, tim
 
     def measure(chosen: Rows) -> Measured:
         sums = chosen.astype(np.float64) @ ranks
-        return np.round((sums - n * (n + 1) / 2) / (n * m), 12)[None]
+        shares: Values = np.round((sums - n * (n + 1) / 2) / (n * m), 12)
+        return shares[None]
 
     return _test(measure, _first, m, n, rng, times)
 
 
-Measured = npt.NDArray[np.floating]
-"""(features, relabellings): what a statistic is made of."""
-
-
 def _test(
-    measure: Callable[[Rows], Measured], combine: Callable[[Measured], Measured], m: int, n: int,
+    measure: Callable[[Rows], Measured], combine: Callable[[Measured], Values], m: int, n: int,
     rng: np.random.Generator, times: int,
 ) -> ShiftTest:  # fmt: skip
     """`measure` of relabellings, as `_relabelled` has them; `combine` makes of all together one value of each."""
@@ -115,14 +116,14 @@ def _test(
     return ShiftTest(float(values[0]), _smoothed(values, rng))
 
 
-def _first(measured: Measured) -> Measured:
-    return measured[0]
-
-
-def _distances(both: Rows, chosen: Rows, m: int, n: int) -> Measured:
-    sums = chosen @ both
-    found: Measured = np.square(sums / n - (both.sum(0) - sums) / m).sum(1)
+def _first(measured: Measured) -> Values:
+    found: Values = measured[0]
     return found
+
+
+def _distances(both: Rows, chosen: Rows, m: int, n: int) -> Values:
+    sums = chosen @ both
+    return np.asarray(np.square(sums / n - (both.sum(0) - sums) / m).sum(1), np.float64)
 
 
 def _relabelled(m: int, n: int, rng: np.random.Generator, times: int) -> Rows:
@@ -135,7 +136,7 @@ def _relabelled(m: int, n: int, rng: np.random.Generator, times: int) -> Rows:
     return chosen
 
 
-def _smoothed(values: Measured, rng: np.random.Generator) -> float:
+def _smoothed(values: Values, rng: np.random.Generator) -> float:
     """The share of values at least as large as the first, ties broken by chance."""
     larger, equal = int((values[1:] > values[0]).sum()), int((values[1:] == values[0]).sum())
     return max(_LEAST_P, float((larger + rng.random() * (1 + equal)) / len(values)))

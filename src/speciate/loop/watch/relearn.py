@@ -263,7 +263,7 @@ def _judgement(
     spec: RelearnSpec, trained: Sequence[_Trained], steps: Mapping[str, Child], left: float
 ) -> ChildRequest:  # fmt: skip
     """On the judged answers, beside what serves: this is no suite of the use case, so it decides nothing itself."""
-    asked: dict[str, Any] = {
+    asked: dict[str, object] = {
         "models": list(dict.fromkeys(each.model for each in trained)), "dataset": _judged_ref(spec, steps),
         "use_case": spec.use_case, "latency": False, "budget_usd": spec.budget_usd or None,
     }  # fmt: skip
@@ -380,7 +380,7 @@ def _said(best: _Gain, n: int) -> str:
     return f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
 
 
-def _known(best: _Gain, judged: Child) -> dict[str, Any]:
+def _known(best: _Gain, judged: Child) -> Mapping[str, object]:
     return {
         "model": best.model, "gain": best.gain, "interval": (best.low, best.high), "judged": int(_report(judged)["n"]),
         "smallest_gain": best.seen, "evaluation": (judged.result or {})["evaluation"],
