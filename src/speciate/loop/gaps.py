@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from speciate import use_cases
 from speciate.datasets.similarity import extractors
@@ -21,7 +21,7 @@ from speciate.evaluation.pages.page import POLICY, environment, folder_of
 from speciate.evaluation.reports.describe_evaluation import Inspection
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import CALL_SECONDS, Pool
-from speciate.loop.gap_analysis import EXPONENT, Kind
+from speciate.loop.gap_analysis import EXPONENT, Gap
 from speciate.loop.gap_service import GapRequest
 from speciate.predictions.log_files import log_folder
 from speciate.promotion import aliases
@@ -36,49 +36,11 @@ ORDER BY created DESC LIMIT 1
 _COUNT = 12
 
 
-class _Frozen(BaseModel):
+class Gaps(BaseModel):
+    """What gap analysis found, and what callers are shown."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Gap(_Frozen):
-    """A group in which the model fails. `column` and `value` are text of others."""
-
-    kind: Kind
-    column: str
-    value: str
-    n: int
-    failed: float
-    rate: float
-    interval: tuple[float, float]
-    rest: float = Field(description="The rate of all other examples.")
-    p: float
-    p_holm: float = Field(description="Adjusted for all groups that were compared.")
-    share: float
-    trained: int | None = Field(None, description="Training examples of the group; null: unknown.")
-    needed: int | None = Field(None, description="More until it fails as seldom as the rest, by a learning curve.")
-    gain: float = Field(description="Of 100 more, on the rate of all, by a learning curve.")
-    mine: int | None = Field(None, description="Answers in the log's sample that look like it; null: cannot be told.")
-    mine_share: float | None = None
-    answers: tuple[str, ...] = Field((), description="Some of them, to ask about.")
-    examples: tuple[str, ...] = Field((), description="Evaluated examples on which it failed.")
-
-    @property
-    def surely(self) -> bool:
-        return self.p_holm < 0.05
-
-    @property
-    def key(self) -> str:
-        return f"{self.kind}/{self.column}/{self.value}"
-
-    @property
-    def title(self) -> str:
-        if self.kind == "cluster":
-            return f"cluster {self.value}"
-        return self.value if self.kind == "class" else f"{self.column}: {self.value}"
-
-
-class Gaps(_Frozen):
-    use_case: str | None
+    use_case: str | None = None
     evaluation: str
     dataset: str
     model: str
@@ -88,13 +50,14 @@ class Gaps(_Frozen):
     groups: int
     sampled: int
     """Answers of production that were looked through."""
-    gaps: tuple[Gap, ...]
     notes: tuple[str, ...]
+    untrusted: tuple[Gap, ...]
+    """The groups, most to gain first; what may be chance after these."""
 
     @property
     def sure(self) -> tuple[Gap, ...]:
         """Those that are no chance finding."""
-        return tuple(each for each in self.gaps if each.surely)
+        return tuple(each for each in self.untrusted if each.surely)
 
 
 def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: int = _COUNT) -> Gaps:
@@ -135,7 +98,7 @@ def find_gaps(
     return Gaps(
         use_case=report.use_case, evaluation=evaluation, dataset=report.dataset, model=named, metric=report.metric,
         n=answer["n"], failed=answer["failed"], groups=answer["groups"], sampled=answer["sampled"],
-        gaps=tuple(Gap.model_validate(each) for each in answer["gaps"]), notes=tuple(answer["notes"]),
+        untrusted=tuple(Gap.model_validate(each) for each in answer["gaps"]), notes=tuple(answer["notes"]),
     )  # fmt: skip
 
 
@@ -158,9 +121,9 @@ def write_gap_page(workspace: Workspace, pool: Pool, found: Gaps) -> Path:
     inspected = Inspection(workspace, pool, found.evaluation)
     thumbnails: dict[str, Sequence[str]] = {}
     if inspected.has_thumbnails:
-        drawn = inspected.thumbnails([name for gap in found.gaps for name in gap.examples])
+        drawn = inspected.thumbnails([name for gap in found.untrusted for name in gap.examples])
         urls = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in drawn.items()}
-        thumbnails = {gap.key: [urls[name] for name in gap.examples if name in urls] for gap in found.gaps}
+        thumbnails = {gap.key: [urls[name] for name in gap.examples if name in urls] for gap in found.untrusted}
     text = render(found, thumbnails)
     folder = folder_of(workspace.folders, found.evaluation)
     path = folder / f"gaps-{hashlib.sha256(text.encode()).hexdigest()[:12]}.html"
