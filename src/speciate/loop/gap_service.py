@@ -44,7 +44,6 @@ _MOST_DESCRIBED = 600
 """Test examples, and training examples, that are described for clusters."""
 _SHOWN = 6
 """Failed examples that are named of a group."""
-_MINED = 12
 _WORST_SHARE = 0.8
 """Of errors without a bound: a fifth counts as failed."""
 
@@ -64,6 +63,8 @@ class GapRequest(BaseModel):
     """Its id; '' where monitoring used another extractor, so that its vectors have no distance to ours."""
     count: int = 12
     """Groups to return."""
+    answers: int = 12
+    """Logged answers that are named of a group, at most."""
 
 
 class _Production(NamedTuple):
@@ -89,6 +90,7 @@ def find_gaps(payload: Mapping[str, object]) -> ServiceAnswer:
         _mined(
             _shown(gap, [names[place] for place in np.flatnonzero(members[gap.kind, gap.column, gap.value])], failed),
             production,
+            request.answers,
         ).model_dump(mode="json")
         for gap in found[: request.count]
     ]
@@ -225,7 +227,7 @@ def _production(request: GapRequest, clusters: Clusters | None) -> _Production |
     return _Production(ids, labels, own)
 
 
-def _mined(gap: Gap, production: _Production | None) -> Gap:
+def _mined(gap: Gap, production: _Production | None, most: int) -> Gap:
     """With answers of production that look like the group, in the random order of ids: those it may be asked about."""
     if production is None or gap.kind not in ("class", "cluster"):
         return gap
@@ -238,7 +240,7 @@ def _mined(gap: Gap, production: _Production | None) -> Gap:
         alike = [name for name, each in zip(production.ids, production.label, strict=True) if each == digest]
     order = sorted(alike, key=lambda name: hashlib.sha256(name.encode()).digest())
     share = len(alike) / len(production.ids)
-    return gap.model_copy(update={"mine": len(alike), "mine_share": share, "answers": tuple(order[:_MINED])})
+    return gap.model_copy(update={"mine": len(alike), "mine_share": share, "answers": tuple(order[:most])})
 
 
 def _shown(gap: Gap, members: Sequence[str], failed: Mapping[str, float]) -> Gap:

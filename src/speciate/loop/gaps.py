@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate import use_cases
 from speciate.datasets.similarity import extractors
+from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.pages.page import POLICY, environment, folder_of
-from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.evaluation.reports.describe_evaluation import Inspection, manifest_of
+from speciate.evaluation.reports.report import Report, find_report
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import CALL_SECONDS, Pool
 from speciate.loop.gap_analysis import EXPONENT, Gap
@@ -33,7 +35,7 @@ _EVALUATION = """
 SELECT id FROM evaluations WHERE contains(',' || models || ',', ',' || ? || ',') AND (? IS NULL OR use_case = ?)
 ORDER BY created DESC LIMIT 1
 """
-_COUNT = 12
+_COUNT, _ANSWERS = 12, 12
 
 
 class Gaps(BaseModel):
@@ -62,6 +64,11 @@ class Gaps(BaseModel):
 
 def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: int = _COUNT) -> Gaps:
     """Of what serves, by its newest evaluation. Raises NOT_FOUND where nothing serves or it was never evaluated."""
+    return ask(pool, request_of_use_case(workspace, use_case, count=count))
+
+
+def request_of_use_case(workspace: Workspace, use_case: str, *, count: int = _COUNT, answers: int = _ANSWERS) -> Wanted:
+    """What `ask` needs and only the catalog knows. Raises NOT_FOUND as `gaps_of_use_case` does."""
     model = use_cases.serving(workspace.database, use_cases.get(workspace.database, use_case).name)
     if model is None:
         raise SpeciateError(
@@ -75,7 +82,8 @@ def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: 
             Code.NOT_FOUND, f"{model}, which serves {use_case!r}, was never evaluated here.",
             next=[Call("evaluate_models", {"models": [model], "use_case": use_case}, "then ask again")],
         )  # fmt: skip
-    return find_gaps(workspace, pool, str(row[0]), model=model, count=count)
+    report = find_report(workspace.database, str(row[0]))
+    return _wanted(workspace, report, str(row[0]), model, manifest_of(workspace, report), count, answers)
 
 
 def find_gaps(
@@ -85,20 +93,44 @@ def find_gaps(
     inspected = Inspection(workspace, pool, evaluation)
     report = inspected.report
     named = report.row(model or inspected.candidate).model
-    log, alias = _log(workspace, report.use_case, named)
+    return ask(pool, _wanted(workspace, report, evaluation, named, inspected.manifest, count, _ANSWERS))
+
+
+class Wanted(BaseModel):
+    """A gap analysis that is to be made, in the daemon or in a job."""
+
+    model_config = ConfigDict(frozen=True)
+    request: GapRequest
+    use_case: str | None
+    dataset: str
+
+
+def _wanted(
+    workspace: Workspace, report: Report, evaluation: str, model: str, manifest: Manifest | None, count: int,
+    answers: int,
+) -> Wanted:  # fmt: skip
+    log, generation = _log(workspace, report.use_case, model)
     request = GapRequest(
-        root=workspace.folders.root, evaluation=evaluation, model=named, metric=report.metric,
-        manifest=inspected.manifest, watched=log, generation=alias,
-        descriptor=_descriptor(inspected), count=count,
+        root=workspace.folders.root, evaluation=evaluation, model=model, metric=report.metric, manifest=manifest,
+        watched=log, generation=generation,
+        descriptor=extractors.Descriptor(manifest.modality).id if manifest is not None else "", count=count,
+        answers=answers,
     )  # fmt: skip
-    readable = frozenset({log}) if log else frozenset[Path]()
+    return Wanted(request=request, use_case=report.use_case, dataset=report.dataset)
+
+
+def ask(pool: Pool, wanted: Wanted) -> Gaps:
+    """Raises UNAVAILABLE where it takes longer than 30 seconds."""
+    request = wanted.request
+    readable = frozenset({request.watched}) if request.watched else frozenset[Path]()
     answer = pool.ask(
         _SERVICE, request.model_dump(mode="json"), _SECONDS, readable=readable, patience=CALL_SECONDS
     )  # fmt: skip
     return Gaps(
-        use_case=report.use_case, evaluation=evaluation, dataset=report.dataset, model=named, metric=report.metric,
-        n=answer["n"], failed=answer["failed"], groups=answer["groups"], sampled=answer["sampled"],
-        untrusted=tuple(Gap.model_validate(each) for each in answer["gaps"]), notes=tuple(answer["notes"]),
+        use_case=wanted.use_case, evaluation=request.evaluation, dataset=wanted.dataset, model=request.model,
+        metric=request.metric, n=answer["n"], failed=answer["failed"], groups=answer["groups"],
+        sampled=answer["sampled"], untrusted=tuple(Gap.model_validate(each) for each in answer["gaps"]),
+        notes=tuple(answer["notes"]),
     )  # fmt: skip
 
 
@@ -109,11 +141,6 @@ def _log(workspace: Workspace, use_case: str | None, model: str) -> tuple[Path |
         return None, 0
     folder = log_folder(workspace.folders, use_case).watched
     return (folder if (folder / "samples").is_dir() else None), alias.generation
-
-
-def _descriptor(inspected: Inspection) -> str:
-    manifest = inspected.manifest
-    return extractors.Descriptor(manifest.modality).id if manifest is not None else ""
 
 
 def write_gap_page(workspace: Workspace, pool: Pool, found: Gaps) -> Path:

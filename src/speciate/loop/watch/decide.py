@@ -228,6 +228,8 @@ def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) 
     if isinstance(outcome, Mined):
         if outcome.asked < min(FEWEST, watch.ask):
             because = f"only {outcome.asked} answers could be asked about, of {outcome.pool} since it began"
+            if outcome.near_suites:
+                because += f"; {outcome.near_suites} are near-copies of rows of the suites"
             return _over(watch, memory, now, End("no_labels", because))
         text = f"{outcome.asked} answers wait for a label"
         return Decision(

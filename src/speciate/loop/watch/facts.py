@@ -105,6 +105,8 @@ class Mined(BaseModel):
     """Answers that people are asked about."""
     pool: int
     """Answers that could have been chosen."""
+    near_suites: int = 0
+    """Answers that were passed over, for they are near-copies of rows of a suite."""
 
 
 class Checked(BaseModel):

@@ -14,6 +14,7 @@ labels; `hold` is only said where the interval's upper end is below the margin.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,9 @@ _GRACE_SECONDS = 30.0
 _PRIORITY = -10
 """Whatever a person asked for goes first."""
 _ACTOR = "watch"
+_LEVEL = 0.05
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+"""As `repr` writes texts."""
 
 
 class Way(BaseModel):
@@ -77,6 +81,8 @@ class RelearnSpec(BaseModel):
     budget_minutes: float
     budget_usd: float | None = None
     action: Literal["propose", "auto"]
+    replaces: bool = False
+    """Whether what serves must go (a recall): a candidate need not be better, only not surely worse by the margin."""
 
 
 def plan(spec: RelearnSpec, workspace: Workspace) -> Plan:
@@ -93,8 +99,8 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return wanted
     trained = _trained(children)
     untried = [way for way in spec.ways if TRAIN + way.name not in steps]
-    if EVALUATE not in steps and untried and (left >= 1.0 or not trained):
-        return [_training(spec, untried[0], _dataset(spec, steps), left)]
+    if EVALUATE not in steps and untried and (left >= 1.0 or not trained):  # each way has its share of what is left
+        return [_training(spec, untried[0], _dataset(spec, steps), left / len(untried))]
     if not trained:
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
         return _end("hold", f"no model could be trained: {why}")
@@ -103,6 +109,8 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
     passing = _passing(spec, steps[EVALUATE])
     if isinstance(passing, Finished):
         return passing
+    if spec.replaces and _judged_ref(spec, steps) is None:
+        return _promote(spec, passing[0], steps, left, f"{passing[0]} replaces what must go", {"model": passing[0]})
     if _judged_ref(spec, steps) is None:
         return _end("inconclusive", "there are no randomly drawn answers to judge by")
     if JUDGE not in steps:
@@ -214,9 +222,14 @@ def _passing(spec: RelearnSpec, evaluated: Child) -> list[str] | Finished:
     verdict: Literal["inconclusive", "hold"] = "inconclusive" if found.get("verdict") == "inconclusive" else "hold"
     reasons = found.get("reasons") or [str(evaluated.result.get("no_decision", "no gate was passed"))]
     return _end(
-        verdict, f"on the core suite: {reasons[0]}", model=evaluated.result["report"].get("candidate"),
+        verdict, f"on the core suite: {_unquoted(reasons[0])}", model=evaluated.result["report"].get("candidate"),
         evaluation=evaluated.result["evaluation"],
     )  # fmt: skip
+
+
+def _unquoted(reason: str) -> str:
+    """Without what it quotes: values of slices are text of others, and a reason of a watch holds none."""
+    return _QUOTED.sub("(a value)", reason)
 
 
 def _is_below(spec: RelearnSpec, row: Mapping[str, Any] | None) -> bool:
@@ -235,6 +248,12 @@ class _Gain(NamedTuple):
     high: float
     seen: float | None
     """The smallest gain that could have been seen."""
+    p: float | None = None
+    """Adjusted for all candidates: the best of several equal ones is no better than one of them."""
+
+    @property
+    def is_sure(self) -> bool:
+        return self.low > 0 and (self.p is None or self.p < _LEVEL)
 
 
 def _gains(spec: RelearnSpec, judged: Child) -> list[_Gain]:
@@ -244,7 +263,8 @@ def _gains(spec: RelearnSpec, judged: Child) -> list[_Gain]:
         if each["delta"] is None or each["interval"] is None:
             continue
         low, high = sorted(sign * bound for bound in each["interval"])
-        found.append(_Gain(each["candidate"], sign * each["delta"], low, high, each.get("minimum_detectable_effect")))
+        seen, p = each.get("minimum_detectable_effect"), each.get("p_holm")
+        found.append(_Gain(each["candidate"], sign * each["delta"], low, high, seen, p))
     return sorted(found, key=lambda one: one.gain, reverse=True)
 
 
@@ -264,20 +284,29 @@ def _settle(spec: RelearnSpec, passing: Sequence[str], steps: Mapping[str, Child
         "smallest_gain": best.seen, "evaluation": judged.result["evaluation"],
     }  # fmt: skip
     said = f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
-    if best.low <= 0:
+    if spec.replaces and best.high > -MARGIN:
+        return _promote(spec, best.model, steps, left, f"it replaces what must go: {said}", known)
+    if not best.is_sure:
         if best.high < MARGIN:
             return _end("hold", f"nothing to gain: {said}", **known)
         return _end("inconclusive", f"too few answers to tell: {said}", needed_labels=_needed(best, n), **known)
+    return _promote(spec, best.model, steps, left, said, known)
+
+
+def _promote(
+    spec: RelearnSpec, model: str, steps: Mapping[str, Child], left: float, said: str, known: Mapping[str, Any]
+) -> NextStep:  # fmt: skip
+    """After the further suites have their say."""
     evaluated = steps[EVALUATE].result or {}
     missing = [suite for suite in spec.further if f"{EVALUATE}-{suite}" not in steps]
     if missing:
-        asked = {"models": [best.model], "suite": missing[0], "use_case": spec.use_case, "latency": False}
+        asked = {"models": [model], "suite": missing[0], "use_case": spec.use_case, "latency": False}
         seconds = max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
         step = f"{EVALUATE}-{missing[0]}"
         return [ChildRequest(step=step, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=seconds)]
     if PROMOTE not in steps:
         promotion = {
-            "use_case": spec.use_case, "model": best.model, "evaluation": evaluated["evaluation"], "actor": _ACTOR,
+            "use_case": spec.use_case, "model": model, "evaluation": evaluated["evaluation"], "actor": _ACTOR,
             "propose": spec.action == "propose", "note": f"episode {spec.episode}",
         }  # fmt: skip
         return [ChildRequest(step=PROMOTE, kind="promote", spec=promotion, priority=_PRIORITY)]
@@ -287,7 +316,9 @@ def _settle(spec: RelearnSpec, passing: Sequence[str], steps: Mapping[str, Child
     state = promoted.result["state"]
     approval = (promoted.result.get("approval") or {}).get("id")
     if state == "refused":
-        return _end("hold", f"the promotion was refused: {' '.join(promoted.result.get('reasons', ()))}", **known)
+        return _end(
+            "hold", f"the promotion was refused: {_unquoted(' '.join(promoted.result.get('reasons', ())))}", **known
+        )
     return _end("promote", said, promotion=state, approval=approval, **known)
 
 

@@ -21,6 +21,7 @@ from speciate.evaluation.reports.report import Report
 from speciate.governance import approvals
 from speciate.jobs import rows as job_rows
 from speciate.jobs.job import ENDED, Job, State
+from speciate.loop.watch import recall
 from speciate.loop.watch.definition import Trigger, Watch
 from speciate.loop.watch.facts import (
     Checked,
@@ -37,6 +38,7 @@ from speciate.loop.watch.facts import (
     monitor_key,
 )
 from speciate.loop.watch.label_counts import LabelReader
+from speciate.loop.watch.recall import Recalled
 from speciate.loop.watch.rows import LabelRequest, Standing
 from speciate.models import registry
 from speciate.promotion import aliases, bake
@@ -97,12 +99,14 @@ class Surroundings(NamedTuple):
     """Of watches that wait for labels."""
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
+    recalls: Mapping[str, Recalled] = {}
+    """Use case -> why what serves must go, where a watch asks for that."""
 
     def about(self, use_case: str) -> tuple[object, ...]:
         """What an idle watch of this use case can see here."""
         return (
             self.production.get(use_case), self.definitions.get(use_case), self.histories.get(use_case),
-            self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes),
+            self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes), self.recalls.get(use_case),
         )  # fmt: skip
 
 
@@ -130,9 +134,12 @@ class Gatherer:
         pending = approvals.list_approvals(database, now, approvals.PENDING)
         leaning = [each.memory.provider for each in standing if each.watch.has("provider_change")]
         changes = database.read(_CHANGES, [min(leaning)]) if leaning else []
+        production = {each.use_case: each for each in aliases.everywhere(database)}
+        definitions = use_cases.in_force(database)
+        recalling = [each.watch.use_case for each in standing if each.watch.has("recall")]
         return Surroundings(
-            production={each.use_case: each for each in aliases.everywhere(database)},
-            definitions=use_cases.in_force(database),
+            production=production,
+            definitions=definitions,
             histories=bake.bake_histories(database, names),
             questions={str(each.arguments["use_case"]): each.id for each in pending if "use_case" in each.arguments},
             spent={
@@ -142,6 +149,9 @@ class Gatherer:
             learning=tuple(each.watch.use_case for each in standing if each.memory.state == "learning"),
             requests=requests,
             changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
+            recalls=recall.everyone(
+                self.workspace, {name: production[name].model for name in recalling if name in production}, definitions
+            ),
         )  # fmt: skip
 
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:
@@ -168,7 +178,7 @@ class Gatherer:
             bases=self._bases(watch, alias, definition, now),
             alpha=labels.alpha,
             doubly_labelled=labels.doubly,
-            recalled=self._recalled(watch, alias, definition),
+            recalled=around.recalls[name].why if name in around.recalls else None,
             asked=standing.asked or 0.0,
             jobs=self._jobs(name, memory),
             approval=self._approval(memory, now),
@@ -267,16 +277,6 @@ class Gatherer:
     def _modality(self, model: str) -> str | None:
         cards = registry.versions(self.workspace.database, model.partition("@")[0])
         return next((each.modality for each in cards if each.ref == model), None)
-
-    def _recalled(self, watch: Watch, alias: Alias | None, definition: UseCase | None) -> str | None:
-        """Whether the licence of what serves is none of those that the use case allows now."""
-        if alias is None or definition is None or not definition.limits.licenses or not watch.has("recall"):
-            return None
-        versions = registry.versions(self.workspace.database, alias.model.partition("@")[0])
-        card = next((each for each in versions if each.ref == alias.model), None)
-        if card is None or card.license is None or card.license in definition.limits.licenses:
-            return None
-        return "the licence of what serves is not among those that the use case allows"
 
 
 def month_start(now: float) -> float:

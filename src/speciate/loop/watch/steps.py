@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -13,19 +14,25 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Report
+from speciate.loop.watch import recall
 from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Memory, Start, key_of
 from speciate.loop.watch.mine import MineSpec
+from speciate.loop.watch.recall import Recalled
 from speciate.loop.watch.relearn import RelearnSpec, Way
 from speciate.loop.watch.rows import Send
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT, ModelCard
+from speciate.models.published.manifest import has_trained_head
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.training.planning.available_methods import available_candidates
+from speciate.training.planning.prior_model_checks import suits_family
+from speciate.training.train_spec import LANGUAGE, STREAMING
 from speciate.use_cases import UseCase
+from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
-_NETWORKS = ("lora", "full", "replay", "der", "lwf", "ewc")
 _FOLDER = "folder"
 """Where a label came from that no column of a log has."""
 _SERVED = """
@@ -44,7 +51,9 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
     key = key_of(watch.use_case, memory, start.step)
     if start.step == "mine":
         since = memory.moved if start.since is None else start.since
-        mine = MineSpec(use_case=watch.use_case, episode=memory.episode, n=start.n, since=since)
+        mine = MineSpec(
+            use_case=watch.use_case, episode=memory.episode, n=start.n, since=since, suites=suites(workspace, watch)
+        )  # fmt: skip
         return Send(key, "mine", mine.model_dump(mode="json"))
     use_case = use_cases.get(workspace.database, watch.use_case)
     card = _production(workspace, watch.use_case)
@@ -55,12 +64,26 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
     return Send(key, "relearn", relearn(workspace, watch, memory, start, now, use_case, card, core))
 
 
+def suites(workspace: Workspace, watch: Watch) -> tuple[str, ...]:
+    """What judges, beside the suites that the use case names: near-copies of it are not asked about."""
+    judged = judged_name(watch.use_case)
+    found = [f"{judged}:test"] if judged in versions.names(workspace.database) else []
+    use_case = use_cases.get(workspace.database, watch.use_case)
+    if use_case.suites.core is None:
+        with contextlib.suppress(SpeciateError):  # trained elsewhere, and never evaluated: nothing is held out
+            card = _base(workspace, _production(workspace, watch.use_case))
+            found.append(core_of(workspace.database, use_case, card))
+    return tuple(found)
+
+
 def relearn(
     workspace: Workspace, watch: Watch, memory: Memory, start: Start, now: float, use_case: UseCase, card: ModelCard,
     core: str,
 ) -> Mapping[str, object]:  # fmt: skip
     """The spec of `relearn`."""
     base = _base(workspace, card)
+    purged = recall.purged_models(workspace.database)
+    recalled = recall.find(workspace, card.ref, use_case, purged) if "recall" in memory.causes else None
     manifest = versions.newest(workspace.database, dataset_ref(str(base.dataset)).name)
     judged = judged_name(watch.use_case)
     group = group_column(workspace.database, manifest)
@@ -77,7 +100,8 @@ def relearn(
         train_source=source and source + "&part=train",
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
-        ways=ways(workspace, base, start.bases),
+        ways=ways(workspace, base, start.bases, recalled),
+        replaces=recalled is not None,
         metric=use_case.objective.metric,
         high_water=high_water(workspace.database, use_case, core),
         further=use_case.suites.further,
@@ -88,15 +112,55 @@ def relearn(
     return spec.model_dump(mode="json")
 
 
-def ways(workspace: Workspace, card: ModelCard, bases: tuple[str, ...]) -> tuple[Way, ...]:
+def ways(
+    workspace: Workspace, card: ModelCard, bases: tuple[str, ...], recalled: Recalled | None = None
+) -> tuple[Way, ...]:  # fmt: skip
     """From scratch by the same recipe on all rows, which loses nothing of the old; where a network serves, also trained
-    on with replay, which is cheaper where training is dear; and new base models, as frozen vectors."""
-    found = [Way(name="like", like=card.ref)]
-    version = registry.resolve(workspace.database, workspace.folders, card.ref)
-    if card.method in _NETWORKS and model_folder.has_backbone(version.path):
-        found.insert(0, Way(name="replay", method="replay", continue_from=card.ref))
-    found += [Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(bases)]
-    return tuple(found)
+    on from where it is, which is cheaper where training is dear; and new base models, as frozen vectors.
+
+    Of what is recalled nothing is trained on further; where its base is at fault, the recipe is not repeated either,
+    but the methods without a base model and those bases that are allowed are tried.
+    """
+    family = find_task(str(card.task)).family
+    probes = [Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(bases)]
+    if recalled is not None and recalled.made_from:
+        found = [Way(name=each.method, method=each.method) for each in available_candidates(card.modality, family)
+                 if each.base_model is None]  # fmt: skip
+        return (*found, *probes)
+    scratch = Way(name="like", like=_root(workspace, card).ref)
+    if recalled is not None:
+        return (scratch, *probes)
+    warm = _warm(workspace, card, family)
+    return (*([warm] if warm else ()), scratch, *probes)
+
+
+def _warm(workspace: Workspace, card: ModelCard, family: Family) -> Way | None:
+    """With replay where the task lets answers be replayed; a language model learns on as a base model."""
+    if card.method in LANGUAGE:
+        return Way(name="warm", method=card.method, base_model=card.ref)
+    if card.method == STREAMING:
+        return Way(name="warm", method=STREAMING, continue_from=card.ref)
+    path = registry.resolve(workspace.database, workspace.folders, card.ref).path
+    if not (model_folder.has_backbone(path) or has_trained_head(path)) or card.method == "probe":
+        return None
+    if suits_family("replay", family):
+        return Way(name="replay", method="replay", continue_from=card.ref)
+    return Way(name="warm", method="lora" if card.method == "lora" else "full", continue_from=card.ref)
+
+
+def _root(workspace: Workspace, card: ModelCard) -> ModelCard:
+    """The version of its line that was trained from scratch: what was trained on would only be trained on again."""
+    seen = {card.ref}
+    while (before := (card.recipe.get("spec") or {}).get("continue_from")) is not None:
+        try:
+            earlier = registry.resolve(workspace.database, workspace.folders, str(before)).card
+        except SpeciateError:  # deleted since: its recipe cannot be repeated
+            return card
+        if earlier.ref in seen or earlier.dataset is None:
+            return card
+        seen.add(earlier.ref)
+        card = earlier
+    return card
 
 
 def core_of(database: Database, use_case: UseCase, card: ModelCard) -> str:
