@@ -25,6 +25,7 @@ from speciate.loop.watch.facts import (
     Memory,
     Mined,
     Outcome,
+    Promoted,
     Seen,
     Start,
     State,
@@ -258,9 +259,13 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
         )  # fmt: skip
     if found.verdict != "promote":
         return _over(watch, tried, now, End(found.verdict, found.why, found.model, found.smallest_gain))
+    tried = tried.model_copy(update={"canary": found.canary})
     if found.promotion == "needs_approval":
         because = f"a person is asked whether {found.model} may serve"
         return Decision(_in(tried, "asking", now, approval=found.approval, model_found=found.model), because)
+    if found.promotion == "applied" and found.canary:
+        because = f"{found.model} serves a share of the requests, and bakes"
+        return Decision(_in(tried, "baking", now, model_found=found.model), because)
     if found.promotion == "applied":
         return Decision(_in(tried, "baking", now, model_found=found.model), f"{found.model} serves, and bakes")
     return _over(watch, tried, now, End("hold", found.why, found.model, found.smallest_gain))
@@ -292,8 +297,33 @@ def _asking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     return Decision(memory, f"waits for a person: {memory.approval}")
 
 
+def _baking_canary(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+    """Until it survived with its share, then all requests are asked for, which may need a person again."""
+    model = memory.model_found
+    job = seen.jobs.get("promote")
+    if job is not None:
+        found = job.outcome if isinstance(job.outcome, Promoted) else None
+        if found is None or found.state == "refused":
+            return _over(watch, memory, now, End("hold", f"{model} was not given all requests: {job.why}", model))
+        served = memory.model_copy(update={"canary": False})
+        if found.state == "needs_approval":
+            because = f"a person is asked whether {model} may serve all requests"
+            return Decision(_in(served, "asking", now, approval=found.approval), because)
+        return Decision(_in(served, "baking", now), f"{model} serves, and bakes")
+    if seen.canary != model:
+        return _over(watch, memory, now, End("taken_back", f"{model} serves no share of the requests any more", model))
+    if seen.canary_bake == "broken":
+        return _over(watch, memory, now, End("taken_back", f"{model} broke a limit with its share", model))
+    if seen.canary_bake == "survived":
+        because = f"{model} survived with its share: all requests are asked for"
+        return Decision(memory, because, start=(Start("promote", model=model),))
+    return Decision(memory, f"{model} bakes with a share of the requests")
+
+
 def _baking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     model = memory.model_found
+    if memory.canary and seen.production != model:
+        return _baking_canary(watch, memory, seen, now)
     if seen.production != model:
         if model in seen.taken_back:
             return _over(watch, memory, now, End("taken_back", f"the bake took {model} back", model))
@@ -320,6 +350,7 @@ def _over(watch: Watch, memory: Memory, now: float, end: End) -> Decision:
     changes: dict[str, object] = {
         "causes": (), "fingerprints": (), "alarms": (), "tried": kept, "quiet_until": memory.begun + pause,
         "fruitless": fruitless, "approval": None, "mined": 0, "onset": None, "model_found": None, "told": now,
+        "canary": False,
     }  # fmt: skip
     text = f"episode {memory.episode} ended ({end.outcome.replace('_', ' ')}): {end.because}"
     told = Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.loop.watch.definition import TriggerKind
 
 State = Literal["idle", "mining", "labelling", "checking", "learning", "asking", "baking"]
-StepName = Literal["mine", "check", "relearn"]
+StepName = Literal["mine", "check", "relearn", "promote"]
 Outcome = Literal["promoted", "hold", "inconclusive", "taken_back", "denied", "no_labels", "met", "failed", "stopped"]
 
 Evidence = Mapping[str, float | str | list[str] | None]
@@ -74,6 +74,8 @@ class Memory(BaseModel):
     model_found: str | None = None
     """The candidate of this episode."""
     approval: str | None = None
+    canary: bool = False
+    """Whether the candidate serves a share first."""
     told: float = 0.0
     """When the last notice was given."""
 
@@ -117,6 +119,28 @@ class Checked(BaseModel):
     failing: tuple[str, ...] = ()
 
 
+class ShadowReport(BaseModel):
+    """Numbers and ids: what was asked and answered lies in the log."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    model: str
+    against: str | None
+    """The version whose logged answers it is held to."""
+    asked: int
+    failed: int
+    """Inputs that it could not answer, and that were answered."""
+    agree: int
+    agreement: float | None
+    interval: tuple[float, float] | None
+    """Wilson's, of 95 %."""
+    disagreements: tuple[str, ...]
+    """Answers on which they differ, those first of which the candidate is most sure."""
+    ms: float | None
+    """Of one input, the median over chunks of 16 asked together, once it is loaded."""
+    logged_ms: float | None
+    """The median of what was logged: of requests of any size, so not to be compared to the last digit."""
+
+
 class Learned(BaseModel):
     """Result of the kind `relearn`."""
 
@@ -135,6 +159,18 @@ class Learned(BaseModel):
     """Randomly drawn answers that judged it."""
     needed_labels: int | None = None
     smallest_gain: float | None = None
+    canary: bool = False
+    """Whether it serves a share of a deployment's requests, and not yet all."""
+    shadow: ShadowReport | None = None
+    """What it answered to logged inputs."""
+
+
+class Promoted(BaseModel):
+    """Result of `promote`, after a canary survived."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    state: Literal["applied", "needs_approval", "refused"]
+    approval: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +178,7 @@ class EndedJob:
     """A job of the running episode that has ended."""
 
     job: str
-    outcome: Mined | Checked | Learned | None
+    outcome: Mined | Checked | Learned | Promoted | None
     """None where it failed."""
     why: str = ""
     """Where it failed, in our own words."""
@@ -175,6 +211,9 @@ class Seen:
     bake: Literal["provisional", "survived", "broken"] = "survived"
     taken_back: tuple[str, ...] = ()
     """Versions that the bake took out of production, newest first."""
+    canary: str | None = None
+    """The version that serves a share beside production."""
+    canary_bake: Literal["provisional", "survived", "broken"] = "provisional"
     question: str | None = None
     """A pending approval of this use case."""
     windows: tuple[Window, ...] = ()
@@ -238,6 +277,8 @@ class Start:
     usd: float = 0.0
     bases: tuple[str, ...] = ()
     """Of `relearn`: base models to try besides."""
+    model: str | None = None
+    """Of `promote`."""
     fresh: bool = True
     """Of `relearn`: whether it begins with the labels that came."""
 

@@ -78,7 +78,7 @@ class MinePayload(BaseModel):
     """None: mixed rows, or unknown; then near-copies are not looked for."""
     generation: int = 0
     suites: tuple[SuiteRows, ...] = ()
-    gaps: gaps.Wanted | None = None
+    gap_analysis: gaps.Wanted | None = None
     """None: what serves was never evaluated here."""
     cage: SandboxPolicy
 
@@ -111,7 +111,8 @@ def plan(spec: MineSpec, workspace: Workspace) -> Plan[MinePayload]:
     payload = MinePayload(
         log=log_folder(workspace.folders, spec.use_case).path, n=spec.n, since=since, asked=asked,
         modality=_modality(workspace, alias.model) if alias else None,
-        generation=alias.generation if alias else 0, suites=_suites(workspace, spec), gaps=_gaps(workspace, spec),
+        generation=alias.generation if alias else 0, suites=_suites(workspace, spec),
+        gap_analysis=_gaps(workspace, spec),
         cage=workspace.settings.cage,
     )  # fmt: skip
     return Plan(payload=payload, resources=Resources(cpu=1, memory_mb=768), use_case=spec.use_case)
@@ -226,9 +227,9 @@ class _Mining:
     def _aim(self, every: Sequence[Candidate], given: Mapping[str, Mapping[str, reading.StoredFeedback]]) -> Aim:
         """Where it fails, by the labels that answers have and by the stored evaluation."""
         payload, evaluated = self._payload, None
-        if payload.gaps is not None:
+        if payload.gap_analysis is not None:
             try:
-                evaluated = gaps.ask(self._pool, payload.gaps)
+                evaluated = gaps.ask(self._pool, payload.gap_analysis)
             except SpeciateError as error:  # it directs, and is no reason not to ask
                 self._notes.append(f"The stored evaluation was not looked through for gaps: {error.message}")
         outputs = reading.answers(self._log, since=payload.since, columns=["id", "output"]) if every else None

@@ -1,6 +1,6 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    rows, judged -> suite -> train/... -> evaluate -> judge -> (further suites) -> promote
+    rows, judged -> suite -> train/... -> evaluate -> judge -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
@@ -9,7 +9,8 @@ without a version, `suite` adds the judged answers to it, too: it grows with wha
 names its version stays as it is. A candidate is promoted if it passes the use case's gates on
 the core suite, is better than what serves on the judged answers (the interval of the paired difference is above 0), and
 is not worse on the core suite than the best that ever served there, beyond a margin. `inconclusive` asks for more
-labels; `hold` is only said where the interval's upper end is below the margin.
+labels; `hold` is only said where the interval's upper end is below the margin. Before a promotion the candidate answers
+what was logged (`shadow`), which is shown and decides nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +24,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.loop.watch.definition import MARGIN
-from speciate.loop.watch.facts import Learned
+from speciate.loop.watch.facts import Learned, ShadowReport
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
-ROWS, JUDGED, SUITE, EVALUATE, JUDGE, PROMOTE = "rows", "judged", "suite", "evaluate", "judge", "promote"
+ROWS, JUDGED, SUITE, EVALUATE, JUDGE = "rows", "judged", "suite", "evaluate", "judge"
+SHADOW, PROMOTE = "shadow", "promote"
 TRAIN = "train/"
 _EVALUATION_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
+_SHADOW_SECONDS = 600.0
+CANARY_PERCENT = 10.0
+"""Of the requests of a deployment, before all of them."""
 _PRIORITY = -10
 """Whatever a person asked for goes first."""
-_ACTOR = "watch"
+ACTOR = "watch"
 _LEVEL = 0.05
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 """As `repr` writes texts."""
@@ -81,6 +86,8 @@ class RelearnSpec(BaseModel):
     budget_minutes: float
     budget_usd: float | None = None
     action: Literal["propose", "auto"]
+    canary: bool = False
+    """Whether a deployment runs: then a share of its requests comes first."""
     replaces: bool = False
     """Whether what serves must go (a recall): a candidate need not be better, only not surely worse by the margin."""
 
@@ -304,10 +311,18 @@ def _promote(
         seconds = max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
         step = f"{EVALUATE}-{missing[0]}"
         return [ChildRequest(step=step, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=seconds)]
+    if SHADOW not in steps:
+        asked = {"use_case": spec.use_case, "model": model}
+        return [ChildRequest(
+            step=SHADOW, kind="shadow", spec=asked, priority=_PRIORITY, run_seconds=_SHADOW_SECONDS
+        )]  # fmt: skip
+    shadow = steps[SHADOW].result  # None: it could not be asked, which decides nothing
+    known = {**known, "shadow": None if shadow is None else ShadowReport.model_validate(shadow)}
     if PROMOTE not in steps:
+        share = {"canary_percent": CANARY_PERCENT} if spec.canary else {}
         promotion = {
-            "use_case": spec.use_case, "model": model, "evaluation": evaluated["evaluation"], "actor": _ACTOR,
-            "propose": spec.action == "propose", "note": f"episode {spec.episode}",
+            "use_case": spec.use_case, "model": model, "evaluation": evaluated["evaluation"], "actor": ACTOR,
+            "propose": spec.action == "propose", "note": f"episode {spec.episode}", **share,
         }  # fmt: skip
         return [ChildRequest(step=PROMOTE, kind="promote", spec=promotion, priority=_PRIORITY)]
     promoted = steps[PROMOTE]
@@ -319,7 +334,7 @@ def _promote(
         return _end(
             "hold", f"the promotion was refused: {_unquoted(' '.join(promoted.result.get('reasons', ())))}", **known
         )
-    return _end("promote", said, promotion=state, approval=approval, **known)
+    return _end("promote", said, promotion=state, approval=approval, canary=spec.canary, **known)
 
 
 def _needed(best: _Gain, n: int) -> int:

@@ -29,6 +29,7 @@ from speciate.loop.watch.facts import (
     Learned,
     Memory,
     Mined,
+    Promoted,
     Requirement,
     Seen,
     Signal,
@@ -49,7 +50,7 @@ from speciate.use_cases import UseCase
 from speciate.vocabulary import find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
-_STEPS = ("mine", "check", "relearn")
+_STEPS = ("mine", "check", "relearn", "promote")
 _BASES_SECONDS = 86_400.0
 _MOST_WINDOWS = 60
 """Monitoring jobs that one look reads: after a year without a daemon the rest follows with the next looks."""
@@ -99,6 +100,7 @@ class Surroundings(NamedTuple):
     """Of watches that wait for labels."""
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
+    canaries: Mapping[str, Alias] = {}
     recalls: Mapping[str, Recalled] = {}
     """Use case -> why what serves must go, where a watch asks for that."""
 
@@ -149,6 +151,7 @@ class Gatherer:
             learning=tuple(each.watch.use_case for each in standing if each.memory.state == "learning"),
             requests=requests,
             changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
+            canaries={each.use_case: each for each in aliases.everywhere(database, aliases.CANARY)},
             recalls=recall.everyone(
                 self.workspace, {name: production[name].model for name in recalling if name in production}, definitions
             ),
@@ -157,7 +160,7 @@ class Gatherer:
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:
         watch, memory, name = standing.watch, standing.memory, standing.watch.use_case
         alias, definition = around.production.get(name), around.definitions.get(name)
-        history = around.histories[name]
+        history, canary = around.histories[name], around.canaries.get(name)
         requests = around.requests.get(name, {})
         labels = self.labels.counts(name, memory.learned_until, requests, memory.episode)
         busy = next((other for other in around.learning if other != name), None)
@@ -168,6 +171,8 @@ class Gatherer:
             bake=bake.bake_state(history, alias) if alias else "survived",
             taken_back=tuple(row[0] for row in self.workspace.database.read(_TAKEN, [name, bake.ACTOR]))
             if memory.state == "baking" else (),
+            canary=canary.model if canary else None,
+            canary_bake=bake.bake_state(history, canary) if canary else "provisional",
             question=around.questions.get(name),
             windows=self._windows(name, memory, alias),
             labels_new=labels.new,
@@ -204,7 +209,7 @@ class Gatherer:
         return tuple(found)
 
     def _jobs(self, name: str, memory: Memory) -> dict[str, EndedJob]:
-        if memory.state not in ("mining", "checking", "learning"):
+        if memory.state not in ("mining", "checking", "learning") and not (memory.state == "baking" and memory.canary):
             return {}
         keys = {step: key_of(name, memory, step) for step in _STEPS}
         jobs = job_rows.by_id(self.workspace.database, [id_from_key("job", key) for key in keys.values()])
@@ -222,6 +227,10 @@ class Gatherer:
             return EndedJob(job.id, None, f"{job.id} {job.shown_state}")
         if step == "mine":
             return EndedJob(job.id, Mined.model_validate(job.result))
+        if step == "promote":
+            asked = (job.result.get("approval") or {}).get("id")
+            found = Promoted(state=job.result["state"], approval=asked)
+            return EndedJob(job.id, found, "it was refused" if found.state == "refused" else "")
         if step == "relearn":
             return EndedJob(job.id, Learned.model_validate(job.result))
         definition = use_cases.get(self.workspace.database, str(job.use_case))

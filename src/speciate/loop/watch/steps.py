@@ -19,15 +19,16 @@ from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Memory, Start, key_of
 from speciate.loop.watch.mine import MineSpec
 from speciate.loop.watch.recall import Recalled
-from speciate.loop.watch.relearn import RelearnSpec, Way
+from speciate.loop.watch.relearn import ACTOR, RelearnSpec, Way
 from speciate.loop.watch.rows import Send
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT, ModelCard
 from speciate.models.published.manifest import has_trained_head
 from speciate.refs import DatasetRef, dataset_ref
-from speciate.training.planning.available_methods import available_candidates
+from speciate.serving.deployment_folder import deployment_folder
+from speciate.training.planning.available_methods import LANGUAGE, available_candidates
 from speciate.training.planning.prior_model_checks import suits_family
-from speciate.training.train_spec import LANGUAGE, STREAMING
+from speciate.training.train_spec import STREAMING
 from speciate.use_cases import UseCase
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
@@ -55,6 +56,12 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
             use_case=watch.use_case, episode=memory.episode, n=start.n, since=since, suites=suites(workspace, watch)
         )  # fmt: skip
         return Send(key, "mine", mine.model_dump(mode="json"))
+    if start.step == "promote":
+        promotion = {
+            "use_case": watch.use_case, "model": start.model, "actor": ACTOR,
+            "propose": watch.policy.action == "propose", "note": f"episode {memory.episode}, after its canary",
+        }  # fmt: skip
+        return Send(key, "promote", promotion)
     use_case = use_cases.get(workspace.database, watch.use_case)
     card = _production(workspace, watch.use_case)
     core = core_of(workspace.database, use_case, card)
@@ -101,6 +108,7 @@ def relearn(
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=ways(workspace, base, start.bases, recalled),
+        canary=deployment_folder(workspace.folders, watch.use_case).alive(),
         replaces=recalled is not None,
         metric=use_case.objective.metric,
         high_water=high_water(workspace.database, use_case, core),
