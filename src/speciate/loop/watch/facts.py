@@ -119,6 +119,24 @@ class Checked(BaseModel):
     failing: tuple[str, ...] = ()
 
 
+class Taught(BaseModel):
+    """Result of the kind `teach`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    teacher: str
+    checked: int
+    """Labels of people that it was held to."""
+    agreement: float | None
+    interval: tuple[float, float] | None
+    """Wilson's, of 95 %."""
+    trusted: bool
+    because: str
+    labels: int = 0
+    """That it gave; none where it is not trusted."""
+    source: str | None = None
+    """The job under which the log has them."""
+
+
 class ShadowReport(BaseModel):
     """Numbers and ids: what was asked and answered lies in the log."""
 
@@ -163,6 +181,8 @@ class Learned(BaseModel):
     """Whether it serves a share of a deployment's requests, and not yet all."""
     shadow: ShadowReport | None = None
     """What it answered to logged inputs."""
+    taught: Taught | None = None
+    """What a teacher labelled of what it learned from."""
 
 
 class Promoted(BaseModel):

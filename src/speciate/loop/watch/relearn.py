@@ -1,6 +1,6 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    rows, judged -> suite -> train/... -> evaluate -> judge -> (further suites) -> shadow -> promote
+    (teach) -> rows, judged -> suite -> train/... -> evaluate -> judge -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
@@ -24,12 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.loop.watch.definition import MARGIN
-from speciate.loop.watch.facts import Learned, ShadowReport
+from speciate.loop.watch.facts import Learned, ShadowReport, Taught
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
 ROWS, JUDGED, SUITE, EVALUATE, JUDGE = "rows", "judged", "suite", "evaluate", "judge"
-SHADOW, PROMOTE = "shadow", "promote"
+TEACH, SHADOW, PROMOTE = "teach", "shadow", "promote"
 TRAIN = "train/"
 _EVALUATION_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
@@ -75,6 +75,8 @@ class RelearnSpec(BaseModel):
     train_source: str | None
     """`log:...`: labelled answers to learn from; None: it learns from the dataset as it is."""
     judge_source: str | None
+    teach: Mapping[str, Any] | None = None
+    """Of the kind `teach`; None where no person named a teacher."""
     grows: bool = False
     """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
@@ -131,8 +133,15 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
 def _adding(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[ChildRequest]:
     """Rows and judged answers at once, where there are labels: neither needs the other; then those of the suite."""
     wanted = []
-    if spec.train_source is not None and ROWS not in steps:
-        rows = {"name": spec.dataset, "source": spec.train_source, "add": True}
+    if spec.train_source is not None and spec.teach is not None and TEACH not in steps:
+        asked = dict(spec.teach)
+        wanted.append(ChildRequest(
+            step=TEACH, kind="teach", spec=asked, priority=_PRIORITY, run_seconds=_SHADOW_SECONDS
+        ))  # fmt: skip
+    elif spec.train_source is not None and ROWS not in steps:
+        taught = _taught(steps)
+        source = spec.train_source + (f"&taught={taught.source}" if taught and taught.source else "")
+        rows = {"name": spec.dataset, "source": source, "add": True}
         wanted.append(ChildRequest(step=ROWS, kind="ingest", spec=rows, priority=_PRIORITY))
     if spec.judge_source is not None and JUDGED not in steps:
         judged: dict[str, Any] = {"name": spec.judged, "source": spec.judge_source}
@@ -146,6 +155,12 @@ def _adding(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[ChildRequest]
         suite = {"name": _dataset(spec, steps), "source": spec.judge_source, "add": True}
         wanted.append(ChildRequest(step=SUITE, kind="ingest", spec=suite, priority=_PRIORITY))
     return wanted
+
+
+def _taught(steps: Mapping[str, Child]) -> Taught | None:
+    """None where no teacher was asked, or it could not be: that alone stops nothing."""
+    asked = steps.get(TEACH)
+    return Taught.model_validate(asked.result) if asked is not None and asked.result else None
 
 
 def _dataset(spec: RelearnSpec, steps: Mapping[str, Child]) -> str:
@@ -317,7 +332,11 @@ def _promote(
             step=SHADOW, kind="shadow", spec=asked, priority=_PRIORITY, run_seconds=_SHADOW_SECONDS
         )]  # fmt: skip
     shadow = steps[SHADOW].result  # None: it could not be asked, which decides nothing
-    known = {**known, "shadow": None if shadow is None else ShadowReport.model_validate(shadow)}
+    known = {
+        **known,
+        "shadow": None if shadow is None else ShadowReport.model_validate(shadow),
+        "taught": _taught(steps),
+    }
     if PROMOTE not in steps:
         share = {"canary_percent": CANARY_PERCENT} if spec.canary else {}
         promotion = {

@@ -129,7 +129,7 @@ def item_of(log: LogFolder, answer: LoggedAnswer) -> Item | None:
     return {"id": answer.id, "data": base64.b64encode(data).decode()}
 
 
-class _Timed(NamedTuple):
+class TimedAnswers(NamedTuple):
     predictions: list[ItemPrediction]
     ms: list[float]
     """Of one input of each chunk."""
@@ -141,7 +141,7 @@ def run(run: Run) -> dict[str, object]:
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     try:
         asked = [(answer, item) for answer in sample(log, payload) if (item := item_of(log, answer)) is not None]
-        timed = _ask_all(pool, payload.about(), [item for _, item in asked])
+        timed = ask_all(pool, payload.about(), [item for _, item in asked])
     finally:
         pool.close()
     return compare(payload, [answer for answer, _ in asked], timed.predictions, timed.ms).model_dump(mode="json")
@@ -176,7 +176,7 @@ def _agrees(before: object, after: object) -> bool:
     return matches_label(before, after)
 
 
-def _ask_all(pool: Pool, about: ModelInputs, items: Sequence[Item]) -> _Timed:
+def ask_all(pool: Pool, about: ModelInputs, items: Sequence[Item]) -> TimedAnswers:
     found: list[ItemPrediction] = []
     times: list[float] = []
     for start in range(0, len(items), _CHUNK):
@@ -185,7 +185,7 @@ def _ask_all(pool: Pool, about: ModelInputs, items: Sequence[Item]) -> _Timed:
         found += _ask(pool, about, chunk)
         if start:  # the first one loads the model
             times.append(1000 * (time.monotonic() - begun) / len(chunk))
-    return _Timed(found, times)
+    return TimedAnswers(found, times)
 
 
 def _ask(pool: Pool, about: ModelInputs, items: list[Item]) -> list[ItemPrediction]:

@@ -71,6 +71,15 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
     return Send(key, "relearn", relearn(workspace, watch, memory, start, now, use_case, card, core))
 
 
+def _teach(workspace: Workspace, watch: Watch, memory: Memory, now: float) -> Mapping[str, object] | None:
+    """None where no person named a teacher for the use case."""
+    teacher = workspace.settings.watch.teachers.get(watch.use_case)
+    if teacher is None:
+        return None
+    since = memory.moved if memory.onset is None else memory.onset
+    return {"use_case": watch.use_case, "teacher": teacher, "since": since, "until": now}
+
+
 def suites(workspace: Workspace, watch: Watch) -> tuple[str, ...]:
     """What judges, beside the suites that the use case names: near-copies of it are not asked about."""
     judged = judged_name(watch.use_case)
@@ -105,6 +114,7 @@ def relearn(
         judged_inputs=tuple(manifest.inputs),
         judged_label=_label(manifest),
         train_source=source and source + "&part=train",
+        teach=_teach(workspace, watch, memory, now),
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=ways(workspace, base, start.bases, recalled),
