@@ -146,6 +146,8 @@ def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tup
         return f"{seen.production} still bakes: its successor would be compared with an unknown"
     if seen.question is not None:
         return f"a question waits for a person: {seen.question}"
+    if seen.circle:
+        return f"the watches of {', '.join(seen.circle)} would feed one another"
     if now < memory.quiet_until and not urgent:
         return f"cool-down until {_day(memory.quiet_until)}"
     if seen.busy is not None:

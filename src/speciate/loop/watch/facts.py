@@ -262,6 +262,8 @@ class Seen:
     spent: Spent = Spent()
     usual_minutes: float = 10.0
     """Of an episode of this watch, by those before."""
+    circle: tuple[str, ...] = ()
+    """Use cases that lean on one another with this one."""
     busy: str | None = None
     """Another watch's episode that trains now."""
     due: float | None = None

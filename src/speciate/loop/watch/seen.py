@@ -22,6 +22,7 @@ from speciate.governance import approvals
 from speciate.jobs import rows as job_rows
 from speciate.jobs.job import ENDED, Job, State
 from speciate.loop.watch import recall
+from speciate.loop.watch.circles import circle, leanings
 from speciate.loop.watch.definition import Trigger, Watch
 from speciate.loop.watch.facts import (
     Checked,
@@ -42,12 +43,14 @@ from speciate.loop.watch.label_counts import LabelReader
 from speciate.loop.watch.recall import Recalled
 from speciate.loop.watch.rows import LabelRequest, Standing
 from speciate.models import registry
+from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases, bake
 from speciate.promotion.aliases import Alias
 from speciate.refs import id_from_key
 from speciate.training.planning.available_methods import all_candidates
 from speciate.use_cases import UseCase
 from speciate.vocabulary import find_metric, find_task
+from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
 _STEPS = ("mine", "check", "relearn", "promote")
@@ -101,6 +104,8 @@ class Surroundings(NamedTuple):
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
     canaries: Mapping[str, Alias] = {}
+    circles: Mapping[str, tuple[str, ...]] = {}
+    """Use case -> those that lean on one another with it."""
     recalls: Mapping[str, Recalled] = {}
     """Use case -> why what serves must go, where a watch asks for that."""
 
@@ -109,6 +114,7 @@ class Surroundings(NamedTuple):
         return (
             self.production.get(use_case), self.definitions.get(use_case), self.histories.get(use_case),
             self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes), self.recalls.get(use_case),
+            self.circles.get(use_case),
         )  # fmt: skip
 
 
@@ -138,6 +144,7 @@ class Gatherer:
         changes = database.read(_CHANGES, [min(leaning)]) if leaning else []
         production = {each.use_case: each for each in aliases.everywhere(database)}
         definitions = use_cases.in_force(database)
+        leans = leanings(database, self.workspace.settings.watch.teachers)
         recalling = [each.watch.use_case for each in standing if each.watch.has("recall")]
         return Surroundings(
             production=production,
@@ -152,6 +159,7 @@ class Gatherer:
             requests=requests,
             changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
             canaries={each.use_case: each for each in aliases.everywhere(database, aliases.CANARY)},
+            circles={name: tuple(found) for name in names if (found := circle(leans, name))},
             recalls=recall.everyone(
                 self.workspace, {name: production[name].model for name in recalling if name in production}, definitions
             ),
@@ -185,6 +193,7 @@ class Gatherer:
             doubly_labelled=labels.doubly,
             recalled=around.recalls[name].why if name in around.recalls else None,
             asked=standing.asked or 0.0,
+            circle=around.circles.get(name, ()),
             jobs=self._jobs(name, memory),
             approval=self._approval(memory, now),
             spent=around.spent.get(name, Spent()),
@@ -267,6 +276,13 @@ class Gatherer:
         own = endpoint.identity if endpoint else None
         return max((number for number, identity in around.changes if identity == own), default=0)
 
+    def _allowed(self, base: str, definition: UseCase) -> bool:
+        try:
+            card = registry.resolve(self.workspace.database, self.workspace.folders, base).card
+        except SpeciateError:  # a network that begins with random weights, say, is no version
+            return True
+        return _within(card, definition)
+
     def _bases(
         self, watch: Watch, alias: Alias | None, definition: UseCase | None, now: float
     ) -> tuple[str, ...] | None:  # fmt: skip
@@ -276,16 +292,27 @@ class Gatherer:
             return None
         known = self._known_bases.get(definition.name)
         if known is None or now - known[0] >= _BASES_SECONDS or now < known[0]:
-            modality = self._modality(alias.model)
+            modality = find_modality(self.workspace.database, alias.model)
             family = find_task(definition.task).family
             found = all_candidates(self.workspace, modality, family) if modality else []
-            bases = tuple(dict.fromkeys(each.base_model for each in found if each.base_model))
+            named = dict.fromkeys(each.base_model for each in found if each.base_model)
+            bases = tuple(each for each in named if self._allowed(each, definition))
             known = self._known_bases[definition.name] = now, bases
         return known[1]
 
-    def _modality(self, model: str) -> str | None:
-        cards = registry.versions(self.workspace.database, model.partition("@")[0])
-        return next((each.modality for each in cards if each.ref == model), None)
+
+def _within(card: ModelCard, definition: UseCase) -> bool:
+    """By licence and size, as far as the card says them: what it does not say is checked by whoever trains."""
+    limits = definition.limits
+    licensed = not limits.licenses or card.license is None or card.license in limits.licenses
+    return licensed and (
+        limits.max_parameters is None or card.parameters is None or card.parameters <= limits.max_parameters
+    )
+
+
+def find_modality(database: Database, model: str) -> str | None:
+    cards = registry.versions(database, model.partition("@")[0])
+    return next((each.modality for each in cards if each.ref == model), None)
 
 
 def month_start(now: float) -> float:
