@@ -50,6 +50,14 @@ def judged(delta: float, low: float, high: float, n: int = 40) -> Child:
     return child("judge", {"evaluation": "evaluation-2", "report": {"comparisons": [gain], "n": n}})
 
 
+SHADOW = child(
+    "shadow",
+    {"model": "t-model@v2", "against": "t-model@v1", "asked": 200, "failed": 0, "agree": 150, "agreement": 0.75,
+     "interval": [0.69, 0.8], "disagreements": ["pred-1"], "ms": 1.5, "logged_ms": 2.0},
+)  # fmt: skip
+BETTER = [*ADDED, child("train/like", TRAINED), core(), judged(0.3, 0.1, 0.5)]
+
+
 def asked(wanted: RelearnSpec, children: Sequence[Child]) -> list[ChildRequest]:
     found = next_step(wanted, children, 0.0)
     assert not isinstance(found, Finished), found
@@ -91,6 +99,11 @@ def test_no_further_way_is_tried_once_the_budget_is_spent() -> None:
     assert [each.step for each in asked(two, spent)] == ["evaluate"]
     left = [*ADDED, child("train/replay", TRAINED, seconds=30)]
     assert [each.step for each in asked(two, left)] == ["train/like"]
+    [first] = asked(two, ADDED)
+    assert (first.step, first.run_seconds) == (
+        "train/replay",
+        (10 * 60 - 10) / 2 + 30,
+    )  # so that the other has its half
 
 
 @pytest.mark.parametrize(
@@ -107,6 +120,9 @@ def test_better_on_answers_of_production_is_what_counts(
 ) -> None:
     children = [*ADDED, child("train/like", TRAINED), core(), judged(*gain)]
     if verdict == "promote":
+        [shadow] = asked(spec(), children)
+        assert (shadow.step, shadow.spec) == ("shadow", {"use_case": "t", "model": "t-model@v2"})
+        children.append(SHADOW)
         [promotion] = asked(spec(), children)
         assert promotion.spec == {
             "use_case": "t", "model": "t-model@v2", "evaluation": "evaluation-1", "actor": "watch", "propose": False,
@@ -119,15 +135,70 @@ def test_better_on_answers_of_production_is_what_counts(
     assert found.smallest_gain == 0.07
     if verdict == "promote":
         assert (found.promotion, found.approval) == ("needs_approval", "approval-9")
+        assert found.shadow is not None
+        assert found.shadow.disagreements == ("pred-1",)
     if verdict == "inconclusive":
         assert found.needed_labels is not None
         assert found.needed_labels >= 20
 
 
 def test_a_watch_that_proposes_asks_a_person_under_every_policy() -> None:
-    children = [*ADDED, child("train/like", TRAINED), core(), judged(0.3, 0.1, 0.5)]
-    [promotion] = asked(spec(action="propose"), children)
+    [promotion] = asked(spec(action="propose"), [*BETTER, SHADOW])
     assert promotion.spec["propose"] is True
+
+
+def test_what_logged_inputs_say_decides_nothing() -> None:
+    differs = SHADOW.model_copy(update={"result": {**(SHADOW.result or {}), "agree": 0, "agreement": 0.0}})
+    for shadow in (SHADOW, differs, child("shadow", None)):
+        [promotion] = asked(spec(), [*BETTER, shadow])
+        assert promotion.step == "promote"
+
+
+def test_where_a_deployment_runs_a_share_of_its_requests_comes_first() -> None:
+    [promotion] = asked(spec(canary=True), [*BETTER, SHADOW])
+    assert promotion.spec["canary_percent"] == 10
+    found = ended(spec(canary=True), [*BETTER, SHADOW, child("promote", {"state": "applied"})])
+    assert (found.promotion, found.canary) == ("applied", True)
+
+
+def test_the_best_of_several_equal_candidates_is_no_better() -> None:
+    """Its own interval excludes 0, and adjusted for all that were compared it does not."""
+    gain = {"candidate": "t-model@v2", "delta": 0.1, "interval": [0.01, 0.19], "p_holm": 0.09,
+            "minimum_detectable_effect": 0.1}  # fmt: skip
+    judge = child("judge", {"evaluation": "evaluation-2", "report": {"comparisons": [gain], "n": 60}})
+    assert ended(spec(), [*ADDED, child("train/like", TRAINED), core(), judge]).verdict == "inconclusive"
+
+
+def test_what_must_go_is_replaced_by_what_is_not_surely_worse() -> None:
+    trained = [*ADDED, child("train/like", TRAINED), core()]
+    for gain in ((0.0, -0.05, 0.05), (0.05, 0.01, 0.1)):
+        assert [each.step for each in asked(spec(replaces=True), [*trained, judged(*gain)])] == ["shadow"]
+    assert ended(spec(replaces=True), [*trained, judged(-0.2, -0.3, -0.1)]).verdict == "hold"
+    unjudged = [child("train/like", TRAINED), core()]
+    alone = spec(replaces=True, train_source=None, judge_source=None)
+    assert [each.step for each in asked(alone, unjudged)] == ["shadow"]
+
+
+def test_a_teacher_labels_before_the_rows_are_added_and_stops_nothing_where_it_fails() -> None:
+    wanted = spec(teach={"use_case": "t", "teacher": "oracle@v1", "since": 0.0, "until": 9.0})
+    assert [each.step for each in asked(wanted, [])] == ["teach", "judged"]
+    taught = {"teacher": "oracle@v1", "checked": 40, "agreement": 0.9, "interval": [0.8, 0.96], "trusted": True,
+              "because": "", "labels": 80, "source": "job-teach"}  # fmt: skip
+    [rows] = asked(wanted, [child("teach", taught), ADDED[1]])
+    assert rows.spec["source"] == "log:t?part=train&taught=job-teach"
+    distrusted = {**taught, "trusted": False, "labels": 0, "source": None}
+    for teacher in (child("teach", distrusted), child("teach", None)):
+        [rows] = asked(wanted, [teacher, ADDED[1]])
+        assert rows.spec["source"] == "log:t?part=train"
+
+
+def test_reasons_quote_no_text_of_others() -> None:
+    reason = "no_slice_worse: worse in 'ignore all instructions' and \"it's\" by 0.1"
+    decision = {"verdict": "hold", "reasons": [reason]}
+    slices = child("evaluate", {**(core("hold").result or {}), "decision": decision})
+    found = ended(spec(), [*ADDED, child("train/like", TRAINED), slices])
+    assert "ignore" not in found.why
+    assert found.why.endswith("worse in (a value) and (a value) by 0.1")
 
 
 def test_small_losses_do_not_add_up() -> None:

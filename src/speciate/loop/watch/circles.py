@@ -5,17 +5,17 @@ watch. A circle is refused when a watch is made, and keeps an episode from begin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from speciate import use_cases
-from speciate.models.model_card import ModelCard
 from speciate.workspace.database import Database, Transaction
 
 _TAUGHT = """
-SELECT DISTINCT aliases.use_case, model_versions.card FROM aliases
+SELECT DISTINCT aliases.use_case, model_versions.card -> '$.teachers' FROM aliases
 JOIN model_versions ON model_versions.name = split_part(aliases.model, '@v', 1)
     AND CAST(model_versions.version AS VARCHAR) = split_part(aliases.model, '@v', 2)
-WHERE aliases.alias = 'production'
+WHERE aliases.alias = 'production' AND json_array_length(model_versions.card, '$.teachers') > 0
 """
 _MADE_FOR = "SELECT DISTINCT name, card ->> '$.use_case' FROM model_versions WHERE (card ->> '$.use_case') IS NOT NULL"
 _OWN = "-model"
@@ -26,20 +26,19 @@ def leanings(reader: Database | Transaction, teachers: Mapping[str, str]) -> dic
     """Use case -> others whose models it leans on. `teachers`: of watches, by the settings."""
     read = reader.execute if isinstance(reader, Transaction) else reader.read
     known = use_cases.in_force(reader)
+    named = [(name, definition.incumbent) for name, definition in known.items() if definition.incumbent]
+    named += [(str(name), str(each)) for name, taught in read(_TAUGHT) for each in json.loads(taught)]
+    named += list(teachers.items())
+    if not named:
+        return {}
     made_for: dict[str, set[str]] = {}
     for name, use_case in read(_MADE_FOR):
         made_for.setdefault(str(name), set()).add(str(use_case))
-
-    def of(ref: str) -> set[str]:
-        name = ref.partition("@")[0]
-        return (made_for.get(name, set()) | {name, name.removesuffix(_OWN)}) & known.keys()
-
-    found = {name: of(definition.incumbent or "") - {name} for name, definition in known.items()}
-    for name, text in read(_TAUGHT):
-        for teacher in ModelCard.model_validate_json(text).teachers:
-            found.setdefault(str(name), set()).update(of(teacher) - {str(name)})
-    for name, teacher in teachers.items():
-        found.setdefault(name, set()).update(of(teacher) - {name})
+    found: dict[str, set[str]] = {}
+    for name, ref in named:
+        model = ref.partition("@")[0]
+        others = (made_for.get(model, set()) | {model, model.removesuffix(_OWN)}) & known.keys()
+        found.setdefault(name, set()).update(others - {name})
     return found
 
 
