@@ -222,7 +222,7 @@ def test_all_requests_may_need_a_person_again() -> None:
 
 
 @pytest.mark.parametrize("facts", [{"canary": None}, {"canary": "m@v2", "canary_bake": "broken"}])
-def test_a_canary_that_is_taken_back_ends_the_episode(facts: dict[str, Any]) -> None:
+def test_a_canary_that_is_taken_back_ends_the_episode(facts: dict[str, object]) -> None:
     ended = decide(watch(), _with_a_share(), seen(**facts), NOW + 3 * DAY)
     assert ended.ended is not None
     assert ended.ended.outcome == "taken_back"

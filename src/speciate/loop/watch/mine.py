@@ -160,13 +160,12 @@ def choose(candidates: Iterable[Candidate], n: int, wanted: Collection[str] = ()
     unsure = next_in_queue(pool, {}, strategy="uncertain", count=2 * n)
     if not wanted:
         return interleave(by_chance, unsure, n)
-    aimed = sorted((each for each in pool if each.id in wanted), key=uncertainty_order)[: max(1, n // 4)]
-    first = [QueuedAnswer(each.id, "uncertain") for each in aimed]
-    names = {each.id for each in first}
-    rest = [each for each in unsure if each.id not in names]
     at_random = {each.id for each in by_chance[: (n + 1) // 2]}
-    # interleaved, so that a gap takes a half of this half and no more
-    both = interleave([each for each in first if each.id not in at_random], rest, 2 * n)
+    open_ = sorted((each for each in pool if each.id in wanted and each.id not in at_random), key=uncertainty_order)
+    aimed = [QueuedAnswer(each.id, "uncertain") for each in open_[: max(1, n // 4)]]
+    names = {each.id for each in aimed}
+    # interleaved, so that gaps take a half of this half and no more
+    both = interleave(aimed, [each for each in unsure if each.id not in names], 2 * n)
     return interleave(by_chance, both, n)
 
 
