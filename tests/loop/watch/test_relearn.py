@@ -242,3 +242,15 @@ def test_half_of_what_is_asked_about_is_drawn_at_random_and_equal_inputs_are_ask
     assert choose(pool, 40) == found
     unsure = [int(each.id) for each in found if each.drawn == "uncertain"]
     assert max(unsure) < 110, "the least sure of them"
+
+
+def test_variants_are_made_for_the_one_way_that_learns_from_them() -> None:
+    both = spec(ways=(Way(name="like", like="t-model@v1"), Way(name="variants", like="t-model@v1", with_variants=True)))
+    trained = [*ADDED, child("train/like", TRAINED)]
+    [made] = asked(both, trained)
+    assert (made.step, made.kind) == ("variants", "curate")
+    assert made.spec == {"dataset": "letters@v2", "steps": [{"op": "variants", "count": 1}]}
+    [training] = asked(both, [*trained, child("variants", {"dataset": "letters@v3"})])
+    assert (training.step, training.spec["dataset"]) == ("train/variants", "letters@v3")
+    assert "with_variants" not in training.spec
+    assert [each.step for each in asked(both, [*trained, child("variants", None)])] == ["evaluate"]

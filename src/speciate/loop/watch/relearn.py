@@ -1,6 +1,7 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    (teach) -> rows, judged -> suite -> train/... -> evaluate -> judge -> (further suites) -> shadow -> promote
+    (teach) -> rows, judged -> suite -> train/... (variants -> train/variants) -> evaluate -> judge
+    -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
@@ -29,7 +30,7 @@ from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
 ROWS, JUDGED, SUITE, EVALUATE, JUDGE = "rows", "judged", "suite", "evaluate", "judge"
-TEACH, SHADOW, PROMOTE = "teach", "shadow", "promote"
+TEACH, VARIANTS, SHADOW, PROMOTE = "teach", "variants", "shadow", "promote"
 TRAIN = "train/"
 _EVALUATION_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
@@ -54,9 +55,11 @@ class Way(BaseModel):
     base_model: str | None = None
     continue_from: str | None = None
     like: str | None = None
+    with_variants: bool = False
+    """Whether it learns from a version whose training rows have variants beside them."""
 
     def train_spec(self) -> Mapping[str, object]:
-        return self.model_dump(exclude={"name"}, exclude_none=True)
+        return self.model_dump(exclude={"name", "with_variants"}, exclude_none=True)
 
 
 class RelearnSpec(BaseModel):
@@ -108,8 +111,12 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return wanted
     trained = _trained(children)
     untried = [way for way in spec.ways if TRAIN + way.name not in steps]
+    if VARIANTS in steps and not steps[VARIANTS].result:  # these media could not be changed: that alone stops nothing
+        untried = [way for way in untried if not way.with_variants]
     if EVALUATE not in steps and untried and (left >= 1.0 or not trained):  # each way has its share of what is left
-        return [_training(spec, untried[0], _dataset(spec, steps), left / len(untried))]
+        if untried[0].with_variants and VARIANTS not in steps:
+            return [_variants(_dataset(spec, steps))]
+        return [_training(spec, untried[0], _dataset(spec, steps, untried[0]), left / len(untried))]
     if not trained:
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
         return _end("hold", f"no model could be trained: {why}")
@@ -163,7 +170,16 @@ def _taught(steps: Mapping[str, Child]) -> Taught | None:
     return Taught.model_validate(asked.result) if asked is not None and asked.result else None
 
 
-def _dataset(spec: RelearnSpec, steps: Mapping[str, Child]) -> str:
+def _variants(dataset: str) -> ChildRequest:
+    """Of training rows alone, in their groups: never in a suite (datasets/operations/variants.py)."""
+    wanted = {"dataset": dataset, "steps": [{"op": "variants", "count": 1}]}
+    return ChildRequest(step=VARIANTS, kind="curate", spec=wanted, priority=_PRIORITY)
+
+
+def _dataset(spec: RelearnSpec, steps: Mapping[str, Child], way: Way | None = None) -> str:
+    made = steps.get(VARIANTS)
+    if way is not None and way.with_variants and made is not None and made.result:
+        return str(made.result["dataset"])
     added = [steps[step] for step in (SUITE, ROWS) if step in steps]
     return next((str(each.result["dataset"]) for each in added if each.result), spec.dataset)
 

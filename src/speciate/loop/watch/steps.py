@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from speciate import use_cases
 from speciate.datasets import versions
+from speciate.datasets.operations.variants import AUGMENTATIONS
 from speciate.datasets.sources.answer_log import LABEL
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
@@ -36,6 +37,12 @@ from speciate.workspace.workspace import Workspace
 
 _FOLDER = "folder"
 """Where a label came from that no column of a log has."""
+_MOST_VARIED = 5_000
+"""Training rows: with more, a copy of each teaches little."""
+_BY_WATCH = """
+SELECT 1 FROM jobs child JOIN jobs parent ON child.parent = parent.id
+WHERE child.id = ? AND parent.kind = 'relearn' AND parent.key LIKE 'watch/%'
+"""
 _SERVED = """
 SELECT DISTINCT after FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') AND after IS NOT NULL
 """
@@ -100,7 +107,7 @@ def relearn(
     base = _base(workspace, card)
     purged = recall.purged_models(workspace.database)
     recalled = recall.find(workspace, card.ref, use_case, purged) if "recall" in memory.causes else None
-    manifest = versions.newest(workspace.database, dataset_ref(str(base.dataset)).name)
+    manifest = newest_without_variants(workspace.database, dataset_ref(str(base.dataset)).name)
     judged = judged_name(watch.use_case)
     group = group_column(workspace.database, manifest)
     source = _source(watch.use_case, memory, group, now) if start.fresh else None
@@ -117,7 +124,7 @@ def relearn(
         teach=_teach(workspace, watch, memory, now),
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
-        ways=ways(workspace, base, start.bases, recalled),
+        ways=(*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled)),
         canary=deployment_folder(workspace.folders, watch.use_case).alive(),
         replaces=recalled is not None,
         metric=use_case.objective.metric,
@@ -150,6 +157,32 @@ def ways(
         return (scratch, *probes)
     warm = _warm(workspace, card, family)
     return (*([warm] if warm else ()), scratch, *probes)
+
+
+def _with_variants(
+    workspace: Workspace, card: ModelCard, manifest: Manifest, recalled: Recalled | None
+) -> list[Way]:  # fmt: skip
+    """Where there are few training rows, of media whose small changes surely keep what an example is of."""
+    few = manifest.splits.get("train", manifest.rows) <= _MOST_VARIED
+    if recalled is not None or not few or manifest.inputs or manifest.modality not in AUGMENTATIONS:
+        return []
+    return [Way(name="variants", like=_root(workspace, card).ref, with_variants=True)]
+
+
+def newest_without_variants(database: Database, name: str) -> Manifest:
+    """The newest version but for those that an episode made of the one before, to train on variants: the next episode
+    makes its own."""
+    found = versions.version(database, name)
+    while (before := _varied_from(database, found)) is not None:
+        found = versions.version(database, before)
+    return found.manifest
+
+
+def _varied_from(database: Database, found: versions.Version) -> str | None:
+    made = [step.get("op") for step in found.operation.get("steps", ())]
+    if made != ["variants"] or found.job is None or not database.read_one(_BY_WATCH, [found.job]):
+        return None
+    return next(iter(found.parents), None)
 
 
 def _warm(workspace: Workspace, card: ModelCard, family: Family) -> Way | None:
