@@ -1,7 +1,7 @@
 """Which logged inputs are near-copies of rows that a suite holds: these are not asked about, for what is learned from
 them would make the suite easier, and what is judged by them is judged twice.
 
-Logged inputs are foreign bytes: a sandboxed process makes their sketches (`sketch_inputs`), as an ingest does of files
+Logged inputs are foreign bytes: a sandboxed process makes their sketches (sketch_inputs.py), as an ingest does of files
 and rows. The comparison is that of splits and evaluations (datasets/similarity/near_duplicates.py).
 """
 
@@ -10,26 +10,23 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from speciate import foreign_files
 from speciate.datasets import version_rows
 from speciate.datasets.columns import FINGERPRINT, SKETCH
-from speciate.datasets.identity import sha256
 from speciate.datasets.similarity.near_duplicates import near_duplicate_pairs
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
-from speciate.jobs.pool import Pool, PoolProcessEnded, ServiceAnswer
+from speciate.jobs.pool import Pool, PoolProcessEnded
 from speciate.loop.monitor_describe import LoggedInput
+from speciate.loop.watch.sketch_inputs import SketchRequest
 from speciate.modalities import find
-from speciate.modalities.contract import DecodeError
 from speciate.workspace.workspace import Folders
 
-_SERVICE = "speciate.loop.watch.near_copies:sketch_inputs"
-_LARGEST = 256 << 20
+_SERVICE = "speciate.loop.watch.sketch_inputs:sketch_inputs"
 _CHUNK, _SECONDS = 32, 120.0
 
 
@@ -47,29 +44,6 @@ class InputSketch(NamedTuple):
 
     fingerprint: str | None
     sketch: bytes | None
-
-
-class SketchRequest(TypedDict):
-    modality: str
-    inputs: Sequence[LoggedInput]
-
-
-def sketch_inputs(payload: SketchRequest) -> ServiceAnswer:
-    """The service: `sketches`, a fingerprint and a sketch in base64 for each input."""
-    kind, found = find(payload["modality"]), list[list[str | None]]()
-    for given in payload["inputs"]:
-        try:
-            if "path" in given:
-                summary = kind.summarize(foreign_files.read_named(Path(given["path"]), _LARGEST))
-                fingerprint, sketch = summary.fingerprint, summary.sketch
-            else:
-                media = kind.admit(given["value"])
-                fingerprint, sketch = kind.fingerprint(media), kind.sketch(media)
-        except (DecodeError, SpeciateError, OSError, ValueError):
-            found.append([None, None])
-            continue
-        found.append([sha256(fingerprint), None if sketch is None else base64.b64encode(sketch).decode()])
-    return {"sketches": found}
 
 
 class SuiteIndex:
