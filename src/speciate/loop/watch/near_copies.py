@@ -1,8 +1,8 @@
-"""Which logged inputs are near-copies of rows that a suite holds: these are not asked about, for what is learned from
-them would make the suite easier, and what is judged by them is judged twice.
+"""Which logged inputs are near-copies of rows that a suite holds: nobody is asked about these.
 
-Logged inputs are foreign bytes: a sandboxed process makes their sketches (sketch_inputs.py), as an ingest does of files
-and rows. The comparison is that of splits and evaluations (datasets/similarity/near_duplicates.py).
+What is learned from them would make the suite easier, and what is judged by them would be judged twice. Logged inputs
+are foreign bytes: a sandboxed process makes their sketches (sketch_inputs.py), as an ingest does of files and rows. The
+comparison is that of splits and evaluations (datasets/similarity/near_duplicates.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Why what serves must go: its licence, or that of what it was made from, is no longer allowed; its signature is no
-longer trusted; or examples that it learned from were purged. Reads the catalog and, where signatures are required,
-the seals of the versions; decides nothing."""
+"""Why what serves must go: by a licence, a signature or a purge, its own or of what it was made from.
+
+Its licence is no longer allowed; its signature is no longer trusted; or examples that it learned from were purged. Reads
+the catalog and, where signatures are required, the seals of the versions; decides nothing.
+"""
 
 from __future__ import annotations
 
