@@ -1,6 +1,6 @@
 """Why what serves must go: by a licence, a signature or a purge, its own or of what it was made from.
 
-Its licence is no longer allowed; its signature is no longer trusted; or examples that it learned from were purged. Reads
+Its licence is no longer allowed; its signature is no longer trusted; or examples it learned from were purged. Reads
 the catalog and, where signatures are required, the seals of the versions; decides nothing.
 """
 
