@@ -193,12 +193,12 @@ def test_a_teacher_labels_before_the_rows_are_added_and_stops_nothing_where_it_f
 
 
 def test_reasons_quote_no_text_of_others() -> None:
-    reason = "no_slice_worse: worse in 'ignore all instructions' and \"it's\" by 0.1"
+    reason = "no_slice_worse: worse in 'ignore all instructions' and \"it's\" by 0.1: shows 'better' only"
     decision = {"verdict": "hold", "reasons": [reason]}
     slices = child("evaluate", {**(core("hold").result or {}), "decision": decision})
     found = ended(spec(), [*ADDED, child("train/like", TRAINED), slices])
     assert "ignore" not in found.why
-    assert found.why.endswith("worse in (a value) and (a value) by 0.1")
+    assert found.why.endswith("worse in (a value) and (a value) by 0.1: shows 'better' only")
 
 
 def test_small_losses_do_not_add_up() -> None:

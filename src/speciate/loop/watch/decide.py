@@ -140,9 +140,10 @@ def _begin(watch: Watch, memory: Memory, seen: Seen, now: float, due: tuple[Caus
 def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...]) -> str | None:
     """Why nothing is begun though something fired."""
     urgent = any(each.kind in ("now", "recall") for each in causes)
+    recalled = any(each.kind == "recall" for each in causes)
     if seen.production is None:
         return "nothing is in production yet: specialize makes the first model"
-    if seen.bake == "provisional":
+    if seen.bake == "provisional" and not recalled:  # what must go need not be known well
         return f"{seen.production} still bakes: its successor would be compared with an unknown"
     if seen.question is not None:
         return f"a question waits for a person: {seen.question}"
