@@ -276,7 +276,9 @@ class Watched(Loop):
             for path, label in examples:
                 (source / label).mkdir(exist_ok=True)
                 path.rename(source / label / path.name)
-            made = create_dataset(self.app, f"{self.name}-rows", source=str(source), modality=scenario.modality)
+            made = create_dataset(
+                self.app, f"{self.name}-rows", source=str(source), label="folder", modality=scenario.modality
+            )
         self.ended(made)
         define_use_case(
             self.app, self.name, scenario.task, Objective(metric="accuracy", target=scenario.target),
